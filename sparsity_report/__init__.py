@@ -1,0 +1,83 @@
+"""Open a Transformer, see exactly what pruning does to it as Dense, Masked and CSR.
+
+>>> import sparsity_report as sr
+>>> weights = sr.load()                                    # the built-in demo model
+>>> pruning = sr.global_magnitude(weights, sparsity=0.30)  # a value; nothing is modified
+>>> study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+>>> study.totals[["variant", "sparsity_prunable"]].round(2).values.tolist()
+[['Dense', 0.0], ['Masked30', 0.3], ['CSR30', 0.3]]
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsity_report.charts import bar_plot, write_figures
+    from sparsity_report.comparison import Comparison, compare, read_study, write_csv
+    from sparsity_report.linear_csr import LinearCSR, convert_linears_to_csr_
+    from sparsity_report.errors import SparsityReportError
+    from sparsity_report.findings import summarize
+    from sparsity_report.groups import classify_module
+    from sparsity_report.pruning import (
+        Pruning,
+        freeze_pruning_,
+        global_magnitude,
+        prune_global_magnitude_,
+        select_prunable_linears,
+    )
+    from sparsity_report.report import write_report
+    from sparsity_report.variants import (
+        Variant,
+        analyze_layers,
+        csr,
+        dense,
+        masked,
+        params_size_and_sparsity,
+    )
+    from sparsity_report.weights import Weights, load
+
+__version__ = "0.1.0"
+
+# Where each public name lives; imported when first used, so that `import sparsity_report` loads
+# neither torch nor altair.
+_HOMES = {
+    "Comparison": "comparison",
+    "LinearCSR": "linear_csr",
+    "Pruning": "pruning",
+    "SparsityReportError": "errors",
+    "Variant": "variants",
+    "Weights": "weights",
+    "analyze_layers": "variants",
+    "bar_plot": "charts",
+    "classify_module": "groups",
+    "compare": "comparison",
+    "convert_linears_to_csr_": "linear_csr",
+    "csr": "variants",
+    "dense": "variants",
+    "freeze_pruning_": "pruning",
+    "global_magnitude": "pruning",
+    "load": "weights",
+    "masked": "variants",
+    "params_size_and_sparsity": "variants",
+    "prune_global_magnitude_": "pruning",
+    "read_study": "comparison",
+    "select_prunable_linears": "pruning",
+    "summarize": "findings",
+    "write_csv": "comparison",
+    "write_figures": "charts",
+    "write_report": "report",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

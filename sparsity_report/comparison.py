@@ -1,0 +1,307 @@
+"""Several variants side by side: one frozen value that can be saved, read and rendered."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import sparsity_report
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import file_name, write_file
+from sparsity_report.magnitudes import Progress
+from sparsity_report.structure import (
+    LAYER_COLUMNS,
+    check_convention,
+    group_frame,
+    total_frame,
+    with_shares,
+)
+from sparsity_report.variants import Variant
+
+FORMAT = "sparsity-report study"
+VERSION = 1
+PIVOTS = ("sparsity", "param_frac", "flops_per_token")
+VARIANT_COLUMNS = (
+    "variant",
+    "layout",
+    "model",
+    "architecture",
+    "source",
+    "fingerprint",
+    "method",
+    "asked_sparsity",
+    "pruned",
+    "threshold",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What pruning does to a model, as data. Renderers take this and never touch a model.
+
+    Attributes
+    ----------
+    variants : pandas.DataFrame
+        One row per variant: model, source, fingerprint, method, asked sparsity, threshold.
+    layers : pandas.DataFrame
+        One row per variant and module, columns ``structure.LAYER_COLUMNS``.
+    convention : str
+        ``"standard"`` or ``"notebook"``.
+    notes : tuple of str
+        How the models were opened, as far as a careful reader should know.
+    """
+
+    variants: pd.DataFrame
+    layers: pd.DataFrame
+    convention: str = "standard"
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Sums per variant and group."""
+        return group_frame(self.layers)
+
+    @cached_property
+    def totals(self) -> pd.DataFrame:
+        """Sums per variant, with three sparsities that each name their denominator."""
+        asked = self.variants[["variant", "layout", "asked_sparsity", "pruned", "threshold"]]
+        return asked.merge(total_frame(self.layers), on="variant", how="left")
+
+    @property
+    def unclassified(self) -> tuple[str, ...]:
+        """Names of modules no rule knows; they are counted under ``other``."""
+        names = self.layers.loc[self.layers["group"] == "other", "module_name"]
+        return tuple(dict.fromkeys(names))
+
+    def pivot(self, metric: str) -> pd.DataFrame:
+        """Return a table of groups × variants for one column of :attr:`groups`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pruning = sr.global_magnitude(weights, sparsity=0.3)
+        >>> study = sr.compare(sr.dense(weights), sr.masked(pruning))
+        >>> list(study.pivot("sparsity").columns)
+        ['Dense', 'Masked30']
+        """
+        if metric not in self.groups.columns[2:]:
+            raise SparsityReportError(
+                f"no metric {metric!r}; use one of {', '.join(self.groups.columns[2:])}"
+            )
+        table = self.groups.pivot_table(
+            index="group", columns="variant", values=metric, sort=False, observed=True, dropna=False
+        )
+        order = [g for g in dict.fromkeys(self.groups["group"])]
+        return table.reindex(index=order, columns=list(self.variants["variant"]))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the study as JSON, to be read back exactly by :func:`read_study`."""
+        return write_file(path, json.dumps(self._as_json(), ensure_ascii=False, allow_nan=False))
+
+    def _as_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "written_by": f"sparsity-report {sparsity_report.__version__}",
+            "convention": self.convention,
+            "notes": list(self.notes),
+            **{
+                part: _table(getattr(self, part))
+                for part in ("variants", "layers", "groups", "totals")
+            },
+        }
+
+
+def compare(
+    *variants: Variant, convention: str = "standard", progress: Progress | None = None
+) -> Comparison:
+    """Put variants side by side.
+
+    Parameters
+    ----------
+    *variants : Variant
+        From :func:`dense`, :func:`masked`, :func:`csr`; any number, of one model or several.
+    convention : {"standard", "notebook"}
+        ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
+        and shares.
+    progress : callable, optional
+        See :func:`sparsity_report.magnitudes.count_weights`.
+
+    Returns
+    -------
+    Comparison
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> pruning = sr.global_magnitude(weights, sparsity=0.3)
+    >>> study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+    >>> study.totals["variant"].tolist()
+    ['Dense', 'Masked30', 'CSR30']
+    """
+    check_convention(convention)
+    if not variants:
+        raise SparsityReportError("nothing to compare: give at least one variant")
+    names = [variant.name for variant in variants]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SparsityReportError(
+            f"two variants are called {twice[0]!r}; give one of them another name="
+        )
+    frames = [variant.layers(convention, progress) for variant in variants]
+    facts = pd.DataFrame([v.facts() for v in variants], columns=list(VARIANT_COLUMNS))
+    notes = dict.fromkeys(note for variant in variants for note in variant.weights.notes)
+    return Comparison(
+        variants=_variant_types(facts),
+        layers=pd.concat(frames, ignore_index=True),
+        convention=convention,
+        notes=tuple(notes),
+    )
+
+
+def read_study(path: str | os.PathLike[str]) -> Comparison:
+    """Read a study written by :meth:`Comparison.save`.
+
+    Raises
+    ------
+    SparsityReportError
+        The file is damaged, from a newer version, or disagrees with itself.
+    """
+    source = Path(path)
+    try:
+        data = json.loads(source.read_text(encoding="utf-8"))
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise SparsityReportError(f"{source} is not a study of sparsity-report")
+        if data["version"] > VERSION:
+            raise SparsityReportError(
+                f"{source} is of version {data['version']}, newer than this program's {VERSION}; "
+                "upgrade sparsity-report"
+            )
+        variants = _frame(data["variants"], VARIANT_COLUMNS)
+        layers = _frame(data["layers"], LAYER_COLUMNS)
+        layers["shape"] = [tuple(shape) for shape in layers["shape"]]
+        study = Comparison(
+            variants=_variant_types(variants),
+            layers=with_shares(layers),
+            convention=data["convention"],
+            notes=tuple(data["notes"]),
+        )
+        check_convention(study.convention)
+        _check_agrees(study, data)
+    except SparsityReportError:
+        raise
+    except OSError as error:
+        raise SparsityReportError(f"cannot read {source}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        raise SparsityReportError(f"{source} is damaged: {error!r}") from error
+    return study
+
+
+def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+    """Write the study as CSV files for a spreadsheet.
+
+    Per variant ``layers_<variant>.csv`` and ``groups_<variant>.csv``; all variants together as
+    ``comparison.csv`` (per group) and ``totals.csv``; and ``pivot_<metric>.csv``. Text that a
+    spreadsheet would take for a formula gets a leading apostrophe.
+
+    Parameters
+    ----------
+    study : Comparison
+    directory : path-like
+        Made if missing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+    """
+    folder = Path(directory)
+    files = {}
+    for variant, stem in variant_stems(study).items():
+        for kind, frame in (("layers", study.layers), ("groups", study.groups)):
+            files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
+    files["comparison.csv"] = study.groups
+    files["totals.csv"] = study.totals
+    for metric in PIVOTS:
+        files[f"pivot_{metric}.csv"] = study.pivot(metric).reset_index()
+    return [
+        write_file(folder / name, _inert(frame).to_csv(index=False, lineterminator="\n"))
+        for name, frame in files.items()
+    ]
+
+
+def variant_stems(study: Comparison) -> Mapping[str, str]:
+    """Give each variant a file name part of its own."""
+    stems: dict[str, str] = {}
+    for variant in study.variants["variant"]:
+        stem = base = file_name(variant)
+        number = 2
+        while stem in stems.values():
+            stem, number = f"{base}-{number}", number + 1
+        stems[variant] = stem
+    return stems
+
+
+def _inert(frame: pd.DataFrame) -> pd.DataFrame:
+    def guard(cell: object) -> object:
+        risky = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        return f"'{cell}" if risky else cell
+
+    safe = frame.rename(columns=lambda name: guard(name))
+    for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:
+        safe[column] = safe[column].map(guard)
+    return safe
+
+
+def _table(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns and rows of plain values; what is unknown is null."""
+    columns = [[_plain(cell) for cell in frame[column]] for column in frame.columns]
+    return {"columns": list(frame.columns), "rows": [list(row) for row in zip(*columns, strict=True)]}
+
+
+def _plain(cell: Any) -> Any:
+    if isinstance(cell, tuple):
+        return list(cell)
+    if cell is None or cell is pd.NA:
+        return None
+    if hasattr(cell, "item"):
+        cell = cell.item()
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
+
+
+def _frame(table: Mapping[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
+    if tuple(table["columns"]) != columns:
+        raise ValueError(f"columns {table['columns']}")
+    return pd.DataFrame(table["rows"], columns=list(columns))
+
+
+def _variant_types(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the columns of variants the same types whatever their values."""
+    frame = frame.copy()
+    frame["pruned"] = frame["pruned"].astype("Int64")
+    for column in ("asked_sparsity", "threshold"):
+        frame[column] = frame[column].astype(float)
+    for column in ("variant", "layout", "model", "architecture", "source", "fingerprint", "method"):
+        frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
+    return frame
+
+
+def _check_agrees(study: Comparison, data: Mapping[str, Any]) -> None:
+    """Refuse a file whose tables no longer follow from its layers."""
+    for part in ("layers", "groups", "totals"):
+        expected, found = _table(getattr(study, part)), data[part]
+        if expected["columns"] != found["columns"] or len(expected["rows"]) != len(found["rows"]):
+            raise ValueError(f"table {part} does not follow from the layers")
+        for number, (want, have) in enumerate(zip(expected["rows"], found["rows"], strict=True)):
+            for column, a, b in zip(expected["columns"], want, have, strict=True):
+                if a != b:
+                    raise ValueError(f"{part}, row {number}, {column}: {b!r} should be {a!r}")

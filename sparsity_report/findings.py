@@ -1,0 +1,193 @@
+"""The study in plain sentences with their numbers: said once, shown everywhere."""
+
+from __future__ import annotations
+
+import torch
+
+from sparsity_report.comparison import Comparison
+from sparsity_report.cost import csr_break_even
+
+_COUNTING = (
+    "One multiply-add is two FLOPs; norms, biases, softmax, activations and attention scores are "
+    "not counted.",
+    "Useful FLOPs are two per nonzero weight, whatever the layout; dense kernels do not skip zeros.",
+    "CSR bytes are nnz·(v + i) + (rows + 1)·i for values of v bytes and indices of i bytes.",
+    "Shares of zeros name their denominator: the prunable weights; all parameters but embeddings "
+    "and output head; all parameters of the model.",
+)
+_TIES = {
+    "standard": "An embedding look-up costs no FLOPs; a tied output head is stored and counted "
+    "once, under the embedding, and costs 2·V·d FLOPs.",
+    "notebook": "Notebook convention: an embedding look-up is charged 2·V·d FLOPs, and a tied "
+    "output head is counted again in totals and shares.",
+}
+
+
+def summarize(study: Comparison) -> list[str]:
+    """Return what is worth knowing of a study, most important first.
+
+    The first three sentences, where there is a pruned variant, say how much is zero of what,
+    what that does to storage, and what it does to the arithmetic.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> study = sr.compare(sr.dense(sr.load()), sr.masked(pruning), sr.csr(pruning))
+    >>> print(sr.summarize(study)[1][:44])
+    CSR30 stores 1.32 times the bytes of Dense (
+    """
+    said = [*_zeros(study), *_storage(study), *_arithmetic(study), *_spread(study)]
+    return said + _already_zero(study) + _unclassified(study)
+
+
+def conventions(study: Comparison) -> list[str]:
+    """Return the conventions behind the numbers, to be printed with every table."""
+    return [*_COUNTING, _TIES[study.convention]]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share as a percentage.
+
+    Examples
+    --------
+    >>> percent(0.3), percent(0.00001), percent(0.9999999)
+    ('30.0 %', '< 0.1 %', '> 99.9 %')
+    """
+    smallest = 10.0**-digits
+    shown = 100 * share
+    if 0 < shown < smallest / 2:
+        return f"< {smallest:.{digits}f} %"
+    if 100 - smallest / 2 < shown < 100:
+        return f"> {100 - smallest:.{digits}f} %"
+    return f"{shown:.{digits}f} %"
+
+
+def scaled(number: float, unit: str) -> str:
+    """Write a quantity with a decimal prefix (k = 10³, M = 10⁶, …) and three digits.
+
+    Examples
+    --------
+    >>> scaled(108_160_356, "B"), scaled(999, "FLOPs")
+    ('108 MB', '999 FLOPs')
+    """
+    prefixes = ("", "k", "M", "G", "T", "P")
+    step = 0
+    while abs(number) >= 999.5 and step < len(prefixes) - 1:
+        number, step = number / 1000, step + 1
+    digits = 0 if step == 0 or abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
+    return f"{number:.{digits}f} {prefixes[step]}{unit}"
+
+
+def baseline(study: Comparison) -> str:
+    """Name of the variant others are compared with: the first dense one, else the first."""
+    dense = study.variants.loc[study.variants["layout"] == "dense", "variant"]
+    return str(dense.iloc[0] if len(dense) else study.variants["variant"].iloc[0])
+
+
+def _zeros(study: Comparison) -> list[str]:
+    totals = study.totals[study.totals["pruned"].notna()]
+    said = []
+    for _, same in totals.groupby(["pruned", "asked_sparsity", "prunable_total"], sort=False):
+        row = same.iloc[0]
+        names = _join([str(name) for name in same["variant"]])
+        verb = "sets" if len(same) == 1 else "set"
+        said.append(
+            f"{names} {verb} {row.pruned:,} of {row.prunable_total:,} prunable weights to zero "
+            f"(asked {100 * row.asked_sparsity:g} %): {percent(row.sparsity_prunable)} of the "
+            f"prunable weights, {percent(row.sparsity_non_embedding)} of the non-embedding "
+            f"parameters, {percent(row.sparsity_model)} of the whole model."
+        )
+    return said
+
+
+def _storage(study: Comparison) -> list[str]:
+    totals = study.totals.set_index("variant")
+    base = baseline(study)
+    reference = totals.loc[base, "stored_bytes"]
+    said = []
+    for name, row in totals[totals["layout"] == "csr"].iterrows():
+        own = study.layers[(study.layers["variant"] == name) & (study.layers["layout"] == "csr")]
+        if own.empty or name == base:
+            continue
+        dtypes = [str(d) for d in own["dtype"].unique()]
+        breaks = _join(
+            [
+                f"with {dtype} values and int32 indices from "
+                f"{100 * csr_break_even(getattr(torch, dtype).itemsize, 4):.0f} % sparsity"
+                for dtype in dtypes
+            ]
+        )
+        said.append(
+            f"{name} stores {row.stored_bytes / reference:.2f} times the bytes of {base} "
+            f"({scaled(row.stored_bytes, 'B')} against {scaled(reference, 'B')}); CSR pays off "
+            f"{breaks}."
+        )
+    return said
+
+
+def _arithmetic(study: Comparison) -> list[str]:
+    totals = study.totals.set_index("variant")
+    base = baseline(study)
+    reference = totals.loc[base, "flops_per_token"]
+    if not reference:
+        return []
+    said = [f"Per token {base} does {scaled(reference, 'FLOPs')}"]
+    masked = [str(n) for n in totals.index[totals["layout"] == "masked"]]
+    if masked:
+        said.append(f"{_join(masked)} the same, because dense kernels do not skip zeros")
+    for name, row in totals[totals["layout"] == "csr"].iterrows():
+        if name != base:
+            said.append(
+                f"{name} does {scaled(row.flops_per_token, 'FLOPs')}, "
+                f"{row.flops_per_token / reference:.2f} times as many on paper"
+            )
+    return ["; ".join(said) + "."]
+
+
+def _spread(study: Comparison) -> list[str]:
+    pruned = study.variants[study.variants["pruned"].fillna(0) > 0]
+    said = []
+    for _, same in pruned.groupby(["fingerprint", "threshold"], sort=False):
+        name = same["variant"].iloc[0]
+        own = study.layers[(study.layers["variant"] == name) & study.layers["prunable"]]
+        share = 1 - own["weight_nonzero"] / own["weight_total"]
+        if len(own) < 2:
+            continue
+        low, high = share.idxmin(), share.idxmax()
+        said.append(
+            f"The zeros of {_join([str(n) for n in same['variant']])} are not spread evenly: one "
+            f"threshold, |w| ≤ {same['threshold'].iloc[0]:.4g}, takes {percent(share[low])} of "
+            f"{own.loc[low, 'module_name']} and {percent(share[high])} of "
+            f"{own.loc[high, 'module_name']}."
+        )
+    return said
+
+
+def _already_zero(study: Comparison) -> list[str]:
+    said = []
+    unpruned = study.totals[study.totals["pruned"].isna()]
+    for row in unpruned.itertuples():
+        if zeros := row.total - row.nonzero:
+            said.append(
+                f"{row.variant} holds {zeros:,} zeros as it comes, {percent(zeros / row.total)} "
+                f"of its parameters."
+            )
+    return said
+
+
+def _unclassified(study: Comparison) -> list[str]:
+    names = study.unclassified
+    if not names:
+        return []
+    first = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
+    share = first.loc[first["group"] == "other", "param_frac"].sum()
+    plural = "module matches" if len(names) == 1 else "modules match"
+    return [
+        f"{len(names)} {plural} no grouping rule and stand under other ({percent(share)} of the "
+        f"parameters), first {names[0]}."
+    ]
+
+
+def _join(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,186 @@
+"""Name the group a module belongs to: class first, then whole words of its name, never substrings.
+
+The rules, in order:
+
+1. the user's own patterns;
+2. the model's output embedding is ``lm_head``; a class called ``…Embedding`` is ``embedding``;
+3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…Gate`` is ``router``;
+4. for matrices, the nearest enclosing class that says attention, MLP, experts or Mamba mixer;
+5. for matrices, and for everything when no classes are known, whole words of the dotted name;
+6. a matrix no rule knows is ``other_linear``, anything else is ``other`` and listed as unclassified.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from sparsity_report.errors import SparsityReportError
+
+GROUPS = (
+    "embedding",
+    "attention_linear",
+    "mlp_linear",
+    "lm_head",
+    "norm",
+    "router",
+    "ssm",
+    "other_linear",
+    "other",
+)
+LINEAR_GROUPS = frozenset({"attention_linear", "mlp_linear", "ssm", "other_linear"})
+
+_LINEAR_CLASS = re.compile(r"Linear|Conv1D$|^LinearCSR$|Experts$")
+_CLASS_RULES = (
+    (re.compile(r"Attention|Attn"), "attention_linear"),
+    (re.compile(r"(Mamba|SSM).*Mixer$|^Mamba\d?$"), "ssm"),
+    (
+        re.compile(
+            r"MLP|Mlp|FeedForward|FFN|ActDense|Intermediate$|Experts?$|SparseMoe|Mo[eE](Block)?$"
+        ),
+        "mlp_linear",
+    ),
+)
+_ATTENTION_WORDS = frozenset(
+    "attn attention self_attn self_attention selfattention cross_attn crossattention "
+    "encoder_attn encdecattention multi_head_attention mha attn_q attn_k attn_v attn_output "
+    "attn_qkv q_proj k_proj v_proj o_proj out_proj qkv_proj query_key_value c_attn wqkv "
+    "in_proj_weight".split()
+)
+_MLP_WORDS = frozenset(
+    "mlp ff ffn feed_forward feedforward fc1 fc2 c_fc experts expert shared_expert shared_experts "
+    "densereludense intermediate block_sparse_moe moe gate_proj up_proj down_proj gate_up_proj "
+    "dense_h_to_4h dense_4h_to_h wi wi_0 wi_1 w1 w2 w3 lin1 lin2 "
+    "ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps".split()
+)
+_SSM_WORDS = frozenset("mamba ssm ssm_in ssm_out ssm_x ssm_dt".split())
+_EMBEDDING_WORDS = frozenset(
+    "embed_tokens embed_positions embed_in embeddings embedding wte wpe word_embeddings "
+    "position_embeddings token_type_embeddings token_embd position_embd relative_attention_bias "
+    "embed tok_embeddings shared".split()
+)
+_HEAD_WORDS = frozenset("lm_head embed_out output_embedding".split())
+_ROUTER_WORDS = frozenset("router shared_expert_gate ffn_gate_inp".split())
+_NORM_WORD = re.compile(r"(^|_)(layer|rms|group|batch)?_?norm(_?\d+|_[a-z]+)?$|^ln(_|\d|$)|(^|_)ln$")
+
+
+def is_linear(class_name: str) -> bool:
+    """Whether a class multiplies tokens by a matrix, by its name.
+
+    Examples
+    --------
+    >>> [is_linear(c) for c in ("Linear", "Conv1D", "MixtralExperts", "Conv1d", "LayerNorm")]
+    [True, True, True, False, False]
+    """
+    return bool(_LINEAR_CLASS.search(class_name))
+
+
+def classify(
+    name: str,
+    class_name: str = "",
+    *,
+    enclosing: Sequence[str] = (),
+    linear: bool | None = None,
+    head: bool = False,
+    rules: Mapping[str, str] | None = None,
+) -> str:
+    """Return the group of a module.
+
+    Parameters
+    ----------
+    name : str
+        Dotted module name.
+    class_name : str
+        Name of its class; empty where only tensor names are known.
+    enclosing : sequence of str
+        Class names of the modules around it, nearest first.
+    linear : bool, optional
+        Whether its weight is a matrix tokens are multiplied by; taken from the class if not given.
+    head : bool
+        Whether it is the model's output embedding.
+    rules : mapping of pattern to group, optional
+        Shell-style patterns on the dotted name (``"*.adapter.*"``); the first match wins.
+
+    Examples
+    --------
+    >>> classify("model.decoder.layers.0.fc1", "Linear")
+    'mlp_linear'
+    >>> classify("encoder.buffer.offset", "Linear")
+    'other_linear'
+    """
+    for pattern, group in (rules or {}).items():
+        if fnmatchcase(name, pattern):
+            return group
+    if head:
+        return "lm_head"
+    words = [word.lower() for word in name.split(".") if not word.isdigit()]
+    linear = is_linear(class_name) if linear is None else linear
+    return (
+        _by_own_class(class_name)
+        or (_by_enclosing_class(class_name, enclosing) if linear else None)
+        or _by_words(words, class_name, linear)
+        or ("other_linear" if linear else "other")
+    )
+
+
+def check_rules(rules: Mapping[str, str] | None) -> None:
+    """Refuse rules that name a group this package does not have."""
+    for pattern, group in (rules or {}).items():
+        if group not in GROUPS:
+            raise SparsityReportError(
+                f"groups={{{pattern!r}: {group!r}}}: no such group; use one of {', '.join(GROUPS)}"
+            )
+
+
+def _by_own_class(class_name: str) -> str | None:
+    if re.search(r"Embeddings?$", class_name):
+        return "embedding"
+    if re.search(r"Norm(2d|1d|3d|Gated)?$", class_name):
+        return "norm"
+    if re.search(r"Router|Gate$", class_name):
+        return "router"
+    return None
+
+
+def _by_enclosing_class(class_name: str, enclosing: Sequence[str]) -> str | None:
+    for candidate in (class_name, *enclosing):
+        for pattern, group in _CLASS_RULES:
+            if pattern.search(candidate):
+                return group
+    return None
+
+
+def _by_words(words: Sequence[str], class_name: str, linear: bool) -> str | None:
+    leaf = words[-1] if words else ""
+    if leaf in _HEAD_WORDS or (not class_name and words == ["output"]):
+        return "lm_head"
+    if _ROUTER_WORDS.intersection(words) or (linear and leaf == "gate"):
+        return "router"
+    if _NORM_WORD.search(leaf) and not linear:
+        return "norm"
+    if not class_name and _EMBEDDING_WORDS.intersection(words):
+        return "embedding"
+    if linear:
+        if _SSM_WORDS.intersection(words):
+            return "ssm"
+        if _ATTENTION_WORDS.intersection(words):
+            return "attention_linear"
+        # BERT's feed-forward output is `layer.N.output.dense`; attention's was caught above.
+        if _MLP_WORDS.intersection(words) or words[-3:] == ["layer", "output", "dense"]:
+            return "mlp_linear"
+    return None
+
+
+def classify_module(name: str, module: object) -> str:
+    """Return the group of a module from its dotted name and its class.
+
+    Unlike a search for substrings it does not take ``buffer`` for a feed-forward layer.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> classify_module("model.layers.0.self_attn.q_proj", nn.Linear(2, 2))
+    'attention_linear'
+    >>> classify_module("model.norm", nn.LayerNorm(2))
+    'norm'
+    """
+    return classify(name, type(module).__name__)

@@ -1,0 +1,241 @@
+"""From weights and a pruning decision to rows: what each module holds, does and costs.
+
+Everything here is derived from counts; no tensor is read or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from sparsity_report.cost import csr_bytes, dense_bytes, index_bytes, linear_flops, sparse_flops
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.groups import GROUPS
+from sparsity_report.magnitudes import Magnitudes
+from sparsity_report.pruning import Pruning
+from sparsity_report.weights import Module, Parameter, Weights
+
+CONVENTIONS = ("standard", "notebook")
+LAYER_COLUMNS = (
+    "variant",
+    "module_name",
+    "block",
+    "group",
+    "shape",
+    "dtype",
+    "layout",
+    "total",
+    "nonzero",
+    "sparsity",
+    "prunable",
+    "weight_total",
+    "weight_nonzero",
+    "flops_per_token",
+    "useful_flops_per_token",
+    "stored_bytes",
+    "param_frac",
+    "tied_to",
+)
+SUMMED = (
+    "total",
+    "nonzero",
+    "weight_total",
+    "weight_nonzero",
+    "flops_per_token",
+    "useful_flops_per_token",
+    "stored_bytes",
+)
+GROUP_COLUMNS = ("variant", "group", "modules", *SUMMED, "sparsity", "param_frac")
+# Scaling-law papers leave both vocabulary matrices out: Kaplan et al. 2020, section 2.1.
+_EMBEDDING_GROUPS = ("embedding", "lm_head")
+
+
+def layer_frame(
+    weights: Weights,
+    counts: Mapping[str, Magnitudes],
+    *,
+    variant: str,
+    pruning: Pruning | None = None,
+    csr: bool = False,
+    convention: str = "standard",
+) -> pd.DataFrame:
+    """Return one row per module that owns parameters.
+
+    Parameters
+    ----------
+    weights : Weights
+    counts : mapping of str to Magnitudes
+        By name of stored parameter, before pruning.
+    variant : str
+        Goes into the first column.
+    pruning : Pruning, optional
+        What is set to zero.
+    csr : bool
+        Whether the prunable matrices are stored and multiplied as CSR.
+    convention : {"standard", "notebook"}
+        ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
+        and shares, as the notebook this package grew out of.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the columns ``LAYER_COLUMNS``: counts in elements, ``stored_bytes`` in bytes, FLOPs
+        with one multiply-add as two, shares as fractions of 1.
+    """
+    check_convention(convention)
+    owned = {parameter.name: parameter for parameter in weights.parameters}
+    rows = []
+    for module in weights.modules:
+        row = _Row(module, owned, counts, pruning, csr, convention == "notebook")
+        rows.append({"variant": variant, **row.as_dict()})
+    frame = pd.DataFrame(rows, columns=list(LAYER_COLUMNS))
+    return with_shares(frame)
+
+
+def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """Fill the columns that follow from others and give every column its type."""
+    frame = frame.copy()
+    frame["block"] = frame["block"].astype("Int64")
+    frame["sparsity"] = _sparsity(frame["total"], frame["nonzero"])
+    frame["param_frac"] = frame["total"] / frame.groupby("variant")["total"].transform("sum")
+    frame["tied_to"] = frame["tied_to"].astype(object).where(frame["tied_to"].notna(), None)
+    return frame
+
+
+def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
+    """Sum layers per variant and group; variants and groups keep their order.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the columns ``GROUP_COLUMNS``.
+    """
+    keys = [
+        pd.Categorical(layers["variant"], layers["variant"].unique()),
+        pd.Categorical(layers["group"], GROUPS),
+    ]
+    grouped = layers.groupby(keys, observed=True)
+    frame = grouped[list(SUMMED)].sum()
+    frame.insert(0, "modules", grouped.size())
+    frame = frame.rename_axis(["variant", "group"]).reset_index()
+    frame = frame.astype({"variant": object, "group": object})
+    frame["sparsity"] = _sparsity(frame["total"], frame["nonzero"])
+    frame["param_frac"] = frame["total"] / frame.groupby("variant")["total"].transform("sum")
+    return frame[list(GROUP_COLUMNS)]
+
+
+def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
+    """Sum layers per variant, with three sparsities that each name their denominator.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``sparsity_prunable`` over the weights that pruning may choose from,
+        ``sparsity_non_embedding`` over all but the groups embedding and lm_head,
+        ``sparsity_model`` over every parameter.
+    """
+    rows = []
+    for variant, own in layers.groupby("variant", sort=False):
+        row: dict[str, object] = {"variant": variant, **own[list(SUMMED)].sum().to_dict()}
+        prunable = own[own["prunable"]]
+        inner = own[~own["group"].isin(_EMBEDDING_GROUPS)]
+        parts = {
+            "prunable": (prunable["weight_total"], prunable["weight_nonzero"]),
+            "non_embedding": (inner["total"], inner["nonzero"]),
+        }
+        for part, (total, nonzero) in parts.items():
+            row[f"{part}_total"], row[f"{part}_nonzero"] = int(total.sum()), int(nonzero.sum())
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    for part, prefix in (("prunable", "prunable_"), ("non_embedding", "non_embedding_"), ("model", "")):
+        frame[f"sparsity_{part}"] = _sparsity(frame[f"{prefix}total"], frame[f"{prefix}nonzero"])
+    return frame
+
+
+def check_convention(convention: str) -> None:
+    """Refuse a convention that does not exist."""
+    if convention not in CONVENTIONS:
+        raise SparsityReportError(
+            f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}"
+        )
+
+
+class _Row:
+    """The numbers of one module."""
+
+    def __init__(
+        self,
+        module: Module,
+        owned: Mapping[str, Parameter],
+        counts: Mapping[str, Magnitudes],
+        pruning: Pruning | None,
+        csr: bool,
+        notebook: bool,
+    ) -> None:
+        self.module = module
+        self._owned, self._counts, self._pruning = owned, counts, pruning
+        self._csr, self._notebook = csr, notebook
+
+    def as_dict(self) -> dict[str, object]:
+        weight = self.module.weight
+        assert weight is not None
+        parameters = self.module.parameters
+        matrices = [p for p in parameters if p.matrix] or [weight]
+        return {
+            "module_name": self.module.name,
+            "block": self.module.block,
+            "group": self.module.group,
+            "shape": weight.shape,
+            "dtype": weight.dtype,
+            "layout": self._layout(weight),
+            "total": sum(self._total(p) for p in parameters),
+            "nonzero": sum(self._nonzero(p) for p in parameters if self._is_counted(p)),
+            "prunable": any(p.prunable for p in parameters),
+            "weight_total": sum(self._total(p) for p in matrices),
+            "weight_nonzero": sum(self._nonzero(p) for p in matrices if self._is_counted(p)),
+            "flops_per_token": sum(self._flops(p) for p in parameters),
+            "useful_flops_per_token": sum(
+                sparse_flops(self._nonzero(p)) for p in parameters if self._is_multiplied(p)
+            ),
+            "stored_bytes": sum(self._bytes(p) for p in parameters if p.tied_to is None),
+            "tied_to": weight.tied_to,
+        }
+
+    def _is_counted(self, parameter: Parameter) -> bool:
+        return self._notebook or parameter.tied_to is None
+
+    def _is_multiplied(self, parameter: Parameter) -> bool:
+        lookup = self._notebook and len(parameter.shape) == 2
+        return parameter.matrix is not None or (lookup and parameter.name.endswith("weight"))
+
+    def _layout(self, parameter: Parameter) -> str:
+        return "csr" if self._csr and parameter.prunable else parameter.layout
+
+    def _total(self, parameter: Parameter) -> int:
+        return parameter.total if self._is_counted(parameter) else 0
+
+    def _nonzero(self, parameter: Parameter) -> int:
+        owner = self._owned[parameter.tied_to or parameter.name]
+        seen = self._counts[owner.name]
+        cut = self._pruning.cuts.get(owner.name) if self._pruning else None
+        return cut.nonzero_after(seen) if cut else seen.nonzero
+
+    def _flops(self, parameter: Parameter) -> int:
+        if not self._is_multiplied(parameter):
+            return 0
+        if self._layout(parameter) == "csr":
+            return sparse_flops(self._nonzero(parameter))
+        return linear_flops(*(parameter.matrix or parameter.shape))
+
+    def _bytes(self, parameter: Parameter) -> int:
+        if self._layout(parameter) == "dense" or parameter.matrix is None:
+            return dense_bytes(parameter.total, parameter.itemsize)
+        rows, columns = parameter.matrix
+        nonzero = self._nonzero(parameter)
+        return csr_bytes(nonzero, rows, parameter.itemsize, index_bytes(nonzero, columns))
+
+
+def _sparsity(total: pd.Series, nonzero: pd.Series) -> pd.Series:
+    """Share of zeros; NaN, which is null in files, where there is nothing to be sparse."""
+    return 1 - nonzero / total.where(total > 0).astype(float)

@@ -1,0 +1,203 @@
+"""The variants that are compared: a model as it is, with a mask, or with CSR linears."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sparsity_report.linear_csr import convert_linears_to_csr_
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.magnitudes import Magnitudes, Progress, count_weights
+from sparsity_report.pruning import Pruning
+from sparsity_report.structure import group_frame, layer_frame
+from sparsity_report.weights import Weights, load
+from sparsity_report.weights.module import ModuleWeights
+from sparsity_report.weights.skeleton import locate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model under one pruning decision and one layout. Numbers are derived, not materialised.
+
+    Attributes
+    ----------
+    name : str
+    weights : Weights
+    pruning : Pruning or None
+        None: the weights as they are.
+    layout : str
+        ``"dense"``, ``"masked"`` (zeros kept in dense tensors) or ``"csr"``.
+    """
+
+    name: str
+    weights: Weights
+    pruning: Pruning | None
+    layout: str
+
+    def layers(
+        self, convention: str = "standard", progress: Progress | None = None
+    ) -> pd.DataFrame:
+        """Return one row per module, see :func:`sparsity_report.structure.layer_frame`."""
+        return layer_frame(
+            self.weights,
+            count_weights(self.weights, progress),
+            variant=self.name,
+            pruning=self.pruning,
+            csr=self.layout == "csr",
+            convention=convention,
+        )
+
+    def module(self) -> nn.Module:
+        """Return a runnable model with these weights; the original's bits stay as they were.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+        >>> sr.csr(pruning).module().model.decoder.layers[0].fc1.dense_shape
+        (512, 128)
+        """
+        model = self.weights.module()
+        if self.pruning is not None:
+            self.pruning.apply_(model)
+        if self.layout == "csr":
+            places = locate(model)
+            layers = [
+                places[p.name][0] for p in self.weights.prunable if p.layout != "csr"
+            ]
+            convert_linears_to_csr_(model, layers)
+        return model
+
+    def facts(self) -> dict[str, object]:
+        """Return what a table of variants says of this one."""
+        pruning = self.pruning
+        return {
+            "variant": self.name,
+            "layout": self.layout,
+            "model": self.weights.name,
+            "architecture": self.weights.architecture,
+            "source": self.weights.source,
+            "fingerprint": fingerprint(self.weights, count_weights(self.weights)),
+            "method": pruning.method if pruning else None,
+            "asked_sparsity": pruning.sparsity if pruning else None,
+            "pruned": pruning.pruned if pruning else None,
+            "threshold": pruning.threshold if pruning else None,
+        }
+
+
+def dense(
+    weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = "Dense"
+) -> Variant:
+    """Return a model as it is, also one that somebody else has pruned.
+
+    Parameters
+    ----------
+    weights : Weights, or what :func:`sparsity_report.load` takes
+    name : str
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> sr.dense(sr.load()).name
+    'Dense'
+    """
+    return Variant(name, weights if isinstance(weights, Weights) else load(weights), None, "dense")
+
+
+def masked(pruning: Pruning, *, name: str | None = None) -> Variant:
+    """Return the pruned model with its zeros kept in dense tensors; ``Masked30`` at 30 %."""
+    _check_pruning(pruning, "masked")
+    return Variant(name or f"Masked{_percent(pruning)}", pruning.weights, pruning, "masked")
+
+
+def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
+    """Return the pruned model with its prunable linears stored as CSR; ``CSR30`` at 30 %."""
+    _check_pruning(pruning, "csr")
+    return Variant(name or f"CSR{_percent(pruning)}", pruning.weights, pruning, "csr")
+
+
+def analyze_layers(
+    model: nn.Module, label: str, *, convention: str = "standard"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Count a module in memory: one row per layer, and their sums per group.
+
+    Parameters
+    ----------
+    model : nn.Module
+        ``LinearCSR`` layers and pruning masks are understood.
+    label : str
+        Goes into the column ``variant``.
+    convention : {"standard", "notebook"}
+        See :func:`sparsity_report.structure.layer_frame`.
+
+    Returns
+    -------
+    layers, groups : pandas.DataFrame
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> layers, groups = analyze_layers(nn.ModuleDict({"fc1": nn.Linear(3, 2)}), "Dense")
+    >>> layers[["module_name", "total", "flops_per_token"]].values.tolist()
+    [['fc1', 8, 12]]
+    """
+    layers = Variant(label, ModuleWeights(model), None, "dense").layers(convention)
+    return layers, group_frame(layers)
+
+
+def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
+    """Return ``nonzero``, ``total``, ``sparsity`` and ``size_mb`` of a module's parameters.
+
+    Tied tensors count once. ``size_mb`` is the size as dense tensors in units of 2²⁰ bytes.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> params_size_and_sparsity(nn.Linear(1024, 256, bias=False))["size_mb"]
+    1.0
+    """
+    weights = ModuleWeights(model)
+    counts = count_weights(weights)
+    stored = list(weights.stored)
+    total = sum(p.total for p in stored)
+    nonzero = sum(counts[p.name].nonzero for p in stored)
+    return {
+        "nonzero": nonzero,
+        "total": total,
+        "sparsity": 1 - nonzero / total if total else 0.0,
+        "size_mb": sum(p.total * p.itemsize for p in stored) / 2**20,
+    }
+
+
+def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
+    """Return 16 hexadecimal digits that identify the weights that were counted.
+
+    SHA-256 over names, shapes, dtypes, nonzeros and magnitude histograms, so the same for the
+    same model whatever its file format or sharding.
+    """
+    digest = hashlib.sha256()
+    for p in weights.stored:
+        seen = counts[p.name]
+        digest.update(repr((p.name, p.shape, p.dtype, seen.nonzero)).encode())
+        digest.update(seen.values.astype("<f8").tobytes() + seen.counts.astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_pruning(pruning: object, layout: str) -> None:
+    if not isinstance(pruning, Pruning):
+        raise SparsityReportError(
+            f"{layout}() needs a pruning such as global_magnitude(weights, sparsity=0.3), "
+            f"not {type(pruning).__name__}; a model pruned by others goes into dense()"
+        )
+
+
+def _percent(pruning: Pruning) -> str:
+    return f"{round(100 * pruning.sparsity, 10):g}"

@@ -1,0 +1,137 @@
+"""What every source of weights offers: modules that own parameters, and a tensor on demand."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sparsity_report.errors import SparsityReportError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter tensor, described without its values.
+
+    Attributes
+    ----------
+    name : str
+        Dotted name in the model in memory, e.g. ``model.decoder.layers.0.fc1.weight``.
+    shape : tuple of int
+        As stored in memory, e.g. ``(out, in)`` for ``nn.Linear``, ``(in, out)`` for ``Conv1D``.
+    dtype : str
+        Name of the torch dtype, e.g. ``"bfloat16"``.
+    itemsize : int
+        Bytes of one value.
+    matrix : tuple of int or None
+        ``(out_features, in_features)`` where every token is multiplied by this tensor.
+    prunable : bool
+        Whether pruning may choose from it.
+    tied_to : str or None
+        Name of the parameter that this one shares its storage with, where it is counted.
+    layout : str
+        ``"dense"`` or ``"csr"``: how the source holds it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    itemsize: int
+    matrix: tuple[int, int] | None = None
+    prunable: bool = False
+    tied_to: str | None = None
+    layout: str = "dense"
+
+    @property
+    def total(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module that owns parameters."""
+
+    name: str
+    class_name: str
+    group: str
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def block(self) -> int | None:
+        """Index of the Transformer block, the first number in the dotted name; None outside."""
+        return next((int(part) for part in self.name.split(".") if part.isdecimal()), None)
+
+    @property
+    def weight(self) -> Parameter | None:
+        """The matrix tokens are multiplied by, or else the first parameter."""
+        matrices = [p for p in self.parameters if p.matrix]
+        return next(iter(matrices or self.parameters), None)
+
+
+@dataclass(eq=False)
+class Weights(ABC):
+    """A model opened for counting. Nothing is loaded before it is asked for, nothing is modified.
+
+    Attributes
+    ----------
+    name : str
+        What to call the model in tables and reports.
+    source : str
+        Where the values come from: ``module``, ``safetensors``, ``gguf`` or ``pickle``.
+    architecture : str
+        Class name of the model, empty where it is not known.
+    modules : tuple of Module
+        Every module that owns parameters, in the model's order.
+    notes : tuple of str
+        What a careful reader should know about how the model was opened.
+    counts : dict
+        Filled by :func:`sparsity_report.magnitudes.count_weights`, by parameter name.
+    """
+
+    name: str
+    source: str
+    architecture: str
+    modules: tuple[Module, ...]
+    notes: tuple[str, ...] = ()
+    counts: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @abstractmethod
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the values of one parameter, dense, in its own dtype, not to be written to."""
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """Return a runnable copy of the model that may be modified freely."""
+
+    @property
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, tied ones too, in the model's order."""
+        return (parameter for module in self.modules for parameter in module.parameters)
+
+    @property
+    def stored(self) -> Iterator[Parameter]:
+        """The parameters that own their storage: each tied tensor once."""
+        return (parameter for parameter in self.parameters if parameter.tied_to is None)
+
+    @property
+    def prunable(self) -> tuple[Parameter, ...]:
+        """The parameters pruning may choose from, in the order that breaks ties."""
+        return tuple(parameter for parameter in self.parameters if parameter.prunable)
+
+    @property
+    def unclassified(self) -> tuple[str, ...]:
+        """Names of the modules no rule knows."""
+        return tuple(module.name for module in self.modules if module.group == "other")
+
+    def __getitem__(self, name: str) -> Parameter:
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        raise SparsityReportError(f"{self.name} has no parameter named {name!r}")

@@ -1,0 +1,51 @@
+"""Weights of an ``nn.Module`` already in memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import nn
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.base import Weights
+from sparsity_report.weights.skeleton import describe, locate, value
+
+
+class ModuleWeights(Weights):
+    """A view of a live model: counted when first asked, so count before you change it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str | None = None,
+        blacklist: Collection[str] = ("lm_head",),
+        groups: Mapping[str, str] | None = None,
+    ) -> None:
+        config = getattr(model, "config", None)
+        path = getattr(config, "_name_or_path", "")
+        super().__init__(
+            name=name or path or type(model).__name__,
+            source="module",
+            architecture=type(model).__name__,
+            modules=describe(model, blacklist=blacklist, rules=groups),
+        )
+        self._model = model
+        self._places = locate(model)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the live tensor, pruning mask applied."""
+        if name not in self._places:
+            raise SparsityReportError(f"{self.name} has no parameter named {name!r}")
+        tensor = value(*self._places[name])
+        if tensor.is_meta:
+            raise SparsityReportError(
+                f"{self.name}: {name} is on the meta device and has no values to count"
+            )
+        return tensor
+
+    def module(self) -> nn.Module:
+        """Return a deep copy of the model."""
+        return copy.deepcopy(self._model)

@@ -1,0 +1,166 @@
+"""Weights in safetensors files: one file, or shards named by an index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.checkpoint import (
+    CheckpointWeights,
+    Entry,
+    memory_names,
+    read_config,
+)
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+# https://github.com/huggingface/safetensors: names in the header, torch dtypes in memory.
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+
+
+class SafetensorsWeights(CheckpointWeights):
+    """A safetensors checkpoint, memory-mapped and read one tensor at a time."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        blacklist: Collection[str] = ("lm_head",),
+        groups: Mapping[str, str] | None = None,
+    ) -> None:
+        files = [path] if path.is_file() else shard_files(path)
+        entries: dict[str, Entry] = {}
+        for file in files:
+            for entry in read_header(file):
+                if entry.key in entries:
+                    other = entries[entry.key].file.name
+                    raise SparsityReportError(
+                        f"{file}: tensor {entry.key!r} is in {other} too; which one counts?"
+                    )
+                entries[entry.key] = entry
+        directory = path.parent if path.is_file() else path
+        skeleton, notes = read_config(directory)
+        super().__init__(
+            path,
+            entries,
+            name=name,
+            source="safetensors",
+            skeleton=skeleton,
+            keys=memory_names(skeleton, entries),
+            blacklist=blacklist,
+            groups=groups,
+            notes=notes,
+        )
+        self._directory = directory
+        self._open: dict[Path, Any] = {}
+
+    def read(self, entry: Entry) -> torch.Tensor:
+        """Return one tensor, mapped from its file."""
+        try:
+            if entry.file not in self._open:
+                self._open[entry.file] = safe_open(entry.file, framework="pt")
+            tensor = self._open[entry.file].get_tensor(entry.key)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(entry.file, error) from error
+        assert isinstance(tensor, torch.Tensor)
+        return tensor
+
+    def module(self) -> nn.Module:
+        """Load the model with transformers, in the checkpoint's own dtype."""
+        return load_with_transformers(self, self._directory)
+
+
+def shard_files(directory: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint directory, shard names checked."""
+    index = directory / INDEX
+    if not index.is_file():
+        single = directory / SINGLE
+        found = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
+        if len(found) > 1:
+            raise SparsityReportError(
+                f"{directory} holds {len(found)} safetensors files and no {INDEX}; "
+                "name the one to open"
+            )
+        return found
+    try:
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = sorted(set(shards))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SparsityReportError(f"{index} is not a safetensors index: {error!r}") from error
+    for name in names:
+        # Untrusted: only a plain file name inside the directory may be opened.
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+            raise SparsityReportError(f"{index} names a shard outside its folder: {name!r}")
+        if not (directory / name).exists():
+            raise SparsityReportError(
+                f"{directory / name} is missing, but {INDEX} names it; fetch the whole checkpoint"
+            )
+    return [directory / name for name in names]
+
+
+def read_header(file: Path) -> list[Entry]:
+    """Return the tensors of one safetensors file, in the order of its header."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {key: opened.get_slice(key) for key in opened.offset_keys()}
+            return [
+                Entry(file, key, tuple(part.get_shape()), _dtype(file, key, part.get_dtype()))
+                for key, part in slices.items()
+            ]
+    except (OSError, SafetensorError) as error:
+        raise _damaged(file, error) from error
+
+
+def load_with_transformers(weights: CheckpointWeights, directory: Path, **options: Any) -> nn.Module:
+    """Load a runnable model and refuse one with missing or mismatched tensors."""
+    import transformers
+
+    if not weights.architecture:
+        raise SparsityReportError(
+            f"{weights.name} can be counted but not run: transformers knows no class for it"
+        )
+    cls = getattr(transformers, weights.architecture)
+    model, info = cls.from_pretrained(
+        directory, dtype="auto", local_files_only=True, output_loading_info=True, **options
+    )
+    if bad := [*info["missing_keys"], *info["mismatched_keys"]]:
+        raise SparsityReportError(
+            f"{weights.name}: {len(bad)} tensor(s) missing or mis-shaped on loading, first {bad[0]}"
+        )
+    assert isinstance(model, nn.Module)
+    return model.eval()
+
+
+def _dtype(file: Path, key: str, stored: str) -> str:
+    if stored not in _DTYPES:
+        raise SparsityReportError(f"{file}: tensor {key!r} has dtype {stored}, which is not known")
+    return _DTYPES[stored]
+
+
+def _damaged(file: Path, error: Exception) -> SparsityReportError:
+    return SparsityReportError(
+        f"{file} cannot be read as safetensors: {error}; it may be truncated, fetch it again"
+    )
