@@ -38,6 +38,18 @@ def csr_bytes(nonzero: int, rows: int, v: int, i: int) -> int:
     return nonzero * (v + i) + (rows + 1) * i
 
 
+def value_bytes(dtype: str) -> int:
+    """Bytes of one value of a torch dtype, by its name.
+
+    Examples
+    --------
+    >>> [value_bytes(d) for d in ("float32", "bfloat16", "float8_e4m3fn", "bool")]
+    [4, 2, 1, 1]
+    """
+    bits = re.search(r"\d+", dtype)
+    return int(bits[0]) // 8 if bits else 1
+
+
 def index_bytes(nonzero: int, columns: int) -> int:
     """Bytes of one CSR index: 4 where int32 can number every nonzero and column, else 8.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from sparsity_report.comparison import Comparison
-from sparsity_report.cost import csr_break_even
+from sparsity_report.cost import csr_break_even, value_bytes
 
 _COUNTING = (
     "One multiply-add is two FLOPs; norms, biases, softmax, activations and attention scores are "
@@ -114,7 +112,7 @@ def _storage(study: Comparison) -> list[str]:
         breaks = _join(
             [
                 f"with {dtype} values and int32 indices from "
-                f"{100 * csr_break_even(getattr(torch, dtype).itemsize, 4):.0f} % sparsity"
+                f"{100 * csr_break_even(value_bytes(dtype), 4):.0f} % sparsity"
                 for dtype in dtypes
             ]
         )
