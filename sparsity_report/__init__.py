@@ -12,29 +12,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsity_report.charts import bar_plot, write_figures
-    from sparsity_report.comparison import Comparison, compare, read_study, write_csv
-    from sparsity_report.linear_csr import LinearCSR, convert_linears_to_csr_
-    from sparsity_report.errors import SparsityReportError
-    from sparsity_report.findings import summarize
-    from sparsity_report.groups import classify_module
-    from sparsity_report.pruning import (
-        Pruning,
-        freeze_pruning_,
-        global_magnitude,
-        prune_global_magnitude_,
-        select_prunable_linears,
-    )
-    from sparsity_report.report import write_report
-    from sparsity_report.variants import (
-        Variant,
-        analyze_layers,
-        csr,
-        dense,
-        masked,
-        params_size_and_sparsity,
-    )
-    from sparsity_report.weights import Weights, load
+    from sparsity_report.charts import bar_plot as bar_plot
+    from sparsity_report.charts import write_figures as write_figures
+    from sparsity_report.comparison import Comparison as Comparison
+    from sparsity_report.comparison import compare as compare
+    from sparsity_report.comparison import read_study as read_study
+    from sparsity_report.comparison import write_csv as write_csv
+    from sparsity_report.errors import SparsityReportError as SparsityReportError
+    from sparsity_report.findings import summarize as summarize
+    from sparsity_report.groups import classify_module as classify_module
+    from sparsity_report.linear_csr import LinearCSR as LinearCSR
+    from sparsity_report.linear_csr import convert_linears_to_csr_ as convert_linears_to_csr_
+    from sparsity_report.pruning import Pruning as Pruning
+    from sparsity_report.pruning import freeze_pruning_ as freeze_pruning_
+    from sparsity_report.pruning import global_magnitude as global_magnitude
+    from sparsity_report.pruning import prune_global_magnitude_ as prune_global_magnitude_
+    from sparsity_report.pruning import select_prunable_linears as select_prunable_linears
+    from sparsity_report.report import write_report as write_report
+    from sparsity_report.variants import Variant as Variant
+    from sparsity_report.variants import analyze_layers as analyze_layers
+    from sparsity_report.variants import csr as csr
+    from sparsity_report.variants import dense as dense
+    from sparsity_report.variants import masked as masked
+    from sparsity_report.variants import params_size_and_sparsity as params_size_and_sparsity
+    from sparsity_report.weights import Weights as Weights
+    from sparsity_report.weights import load as load
 
 __version__ = "0.1.0"
 

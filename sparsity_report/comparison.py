@@ -97,11 +97,9 @@ class Comparison:
             raise SparsityReportError(
                 f"no metric {metric!r}; use one of {', '.join(self.groups.columns[2:])}"
             )
-        table = self.groups.pivot_table(
-            index="group", columns="variant", values=metric, sort=False, observed=True, dropna=False
-        )
-        order = [g for g in dict.fromkeys(self.groups["group"])]
-        return table.reindex(index=order, columns=list(self.variants["variant"]))
+        order = list(dict.fromkeys(self.groups["group"]))
+        indexed = self.groups.set_index(["group", "variant"])[metric]
+        return indexed.unstack().reindex(index=order, columns=list(self.variants["variant"]))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the study as JSON, to be read back exactly by :func:`read_study`."""
@@ -265,7 +263,10 @@ def _inert(frame: pd.DataFrame) -> pd.DataFrame:
 def _table(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """Columns and rows of plain values; what is unknown is null."""
     columns = [[_plain(cell) for cell in frame[column]] for column in frame.columns]
-    return {"columns": list(frame.columns), "rows": [list(row) for row in zip(*columns, strict=True)]}
+    return {
+        "columns": list(frame.columns),
+        "rows": [list(row) for row in zip(*columns, strict=True)],
+    }
 
 
 def _plain(cell: Any) -> Any:

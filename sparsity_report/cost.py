@@ -3,6 +3,8 @@
 Conventions: one multiply-add is 2 FLOPs; `v` is the bytes of a value, `i` the bytes of an index.
 """
 
+import re
+
 
 def linear_flops(out_features: int, in_features: int) -> int:
     """Floating-point operations of a dense linear layer for one token, ``2·out·in``.

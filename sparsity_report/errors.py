@@ -2,11 +2,11 @@
 
 
 class SparsityReportError(ValueError):
-    """Bad input or an impossible output; its message is a single line for people.
+    r"""Bad input or an impossible output; its message is a single line for people.
 
     Examples
     --------
-    >>> str(SparsityReportError("no such file:\\n  model.safetensors"))
+    >>> str(SparsityReportError("no such file:\n  model.safetensors"))
     'no such file: model.safetensors'
     """
 

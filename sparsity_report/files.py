@@ -73,3 +73,15 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that files could not be written to; make it if it is missing."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise SparsityReportError(
+            f"cannot write to the folder {path}: {error.strerror or error}; choose another"
+        ) from error

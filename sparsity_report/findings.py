@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pandas as pd
+
 from sparsity_report.comparison import Comparison
 from sparsity_report.cost import csr_break_even, value_bytes
 
 _COUNTING = (
     "One multiply-add is two FLOPs; norms, biases, softmax, activations and attention scores are "
     "not counted.",
-    "Useful FLOPs are two per nonzero weight, whatever the layout; dense kernels do not skip zeros.",
+    "Useful FLOPs are two per nonzero weight whatever the layout; dense kernels do not skip zeros.",
     "CSR bytes are nnz·(v + i) + (rows + 1)·i for values of v bytes and indices of i bytes.",
     "Shares of zeros name their denominator: the prunable weights; all parameters but embeddings "
     "and output head; all parameters of the model.",
@@ -79,97 +83,111 @@ def scaled(number: float, unit: str) -> str:
 
 def baseline(study: Comparison) -> str:
     """Name of the variant others are compared with: the first dense one, else the first."""
-    dense = study.variants.loc[study.variants["layout"] == "dense", "variant"]
-    return str(dense.iloc[0] if len(dense) else study.variants["variant"].iloc[0])
+    rows = _records(study.variants)
+    return str(next((row for row in rows if row["layout"] == "dense"), rows[0])["variant"])
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _same(rows: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
+    """Rows that agree in `keys`, together, in their order."""
+    together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        together.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(together.values())
+
+
+def _names(rows: list[dict[str, Any]]) -> str:
+    return _join([row["variant"] for row in rows])
 
 
 def _zeros(study: Comparison) -> list[str]:
-    totals = study.totals[study.totals["pruned"].notna()]
+    pruned = _records(study.totals[study.totals["pruned"].notna()])
     said = []
-    for _, same in totals.groupby(["pruned", "asked_sparsity", "prunable_total"], sort=False):
-        row = same.iloc[0]
-        names = _join([str(name) for name in same["variant"]])
+    for same in _same(pruned, "pruned", "asked_sparsity", "prunable_total", "total"):
+        row = same[0]
         verb = "sets" if len(same) == 1 else "set"
         said.append(
-            f"{names} {verb} {row.pruned:,} of {row.prunable_total:,} prunable weights to zero "
-            f"(asked {100 * row.asked_sparsity:g} %): {percent(row.sparsity_prunable)} of the "
-            f"prunable weights, {percent(row.sparsity_non_embedding)} of the non-embedding "
-            f"parameters, {percent(row.sparsity_model)} of the whole model."
+            f"{_names(same)} {verb} {row['pruned']:,} of {row['prunable_total']:,} prunable "
+            f"weights to zero (asked {100 * row['asked_sparsity']:g} %): "
+            f"{percent(row['sparsity_prunable'])} of the prunable weights, "
+            f"{percent(row['sparsity_non_embedding'])} of the non-embedding parameters, "
+            f"{percent(row['sparsity_model'])} of the whole model."
         )
     return said
 
 
 def _storage(study: Comparison) -> list[str]:
-    totals = study.totals.set_index("variant")
     base = baseline(study)
-    reference = totals.loc[base, "stored_bytes"]
+    totals = _records(study.totals)
+    reference = next(row["stored_bytes"] for row in totals if row["variant"] == base)
     said = []
-    for name, row in totals[totals["layout"] == "csr"].iterrows():
-        own = study.layers[(study.layers["variant"] == name) & (study.layers["layout"] == "csr")]
-        if own.empty or name == base:
+    for row in totals:
+        if row["layout"] != "csr" or row["variant"] == base:
             continue
-        dtypes = [str(d) for d in own["dtype"].unique()]
-        breaks = _join(
-            [
-                f"with {dtype} values and int32 indices from "
-                f"{100 * csr_break_even(value_bytes(dtype), 4):.0f} % sparsity"
-                for dtype in dtypes
-            ]
-        )
+        own = study.layers[study.layers["variant"] == row["variant"]]
+        dtypes = own.loc[own["layout"] == "csr", "dtype"].unique()
+        breaks = [
+            f"with {dtype} values and int32 indices from "
+            f"{100 * csr_break_even(value_bytes(dtype), 4):.0f} % sparsity"
+            for dtype in dtypes
+        ]
         said.append(
-            f"{name} stores {row.stored_bytes / reference:.2f} times the bytes of {base} "
-            f"({scaled(row.stored_bytes, 'B')} against {scaled(reference, 'B')}); CSR pays off "
-            f"{breaks}."
+            f"{row['variant']} stores {row['stored_bytes'] / reference:.2f} times the bytes of "
+            f"{base} ({scaled(row['stored_bytes'], 'B')} against {scaled(reference, 'B')}); "
+            f"CSR pays off {_join(breaks)}."
         )
     return said
 
 
 def _arithmetic(study: Comparison) -> list[str]:
-    totals = study.totals.set_index("variant")
     base = baseline(study)
-    reference = totals.loc[base, "flops_per_token"]
+    totals = _records(study.totals)
+    reference = next(row["flops_per_token"] for row in totals if row["variant"] == base)
     if not reference:
         return []
     said = [f"Per token {base} does {scaled(reference, 'FLOPs')}"]
-    masked = [str(n) for n in totals.index[totals["layout"] == "masked"]]
-    if masked:
-        said.append(f"{_join(masked)} the same, because dense kernels do not skip zeros")
-    for name, row in totals[totals["layout"] == "csr"].iterrows():
-        if name != base:
-            said.append(
-                f"{name} does {scaled(row.flops_per_token, 'FLOPs')}, "
-                f"{row.flops_per_token / reference:.2f} times as many on paper"
-            )
+    if masked := [row for row in totals if row["layout"] == "masked"]:
+        said.append(f"{_names(masked)} the same, because dense kernels do not skip zeros")
+    said += [
+        f"{row['variant']} does {scaled(row['flops_per_token'], 'FLOPs')}, "
+        f"{row['flops_per_token'] / reference:.2f} times as many on paper"
+        for row in totals
+        if row["layout"] == "csr" and row["variant"] != base
+    ]
     return ["; ".join(said) + "."]
 
 
 def _spread(study: Comparison) -> list[str]:
-    pruned = study.variants[study.variants["pruned"].fillna(0) > 0]
+    pruned = _records(study.variants[study.variants["pruned"].fillna(0) > 0])
     said = []
-    for _, same in pruned.groupby(["fingerprint", "threshold"], sort=False):
-        name = same["variant"].iloc[0]
-        own = study.layers[(study.layers["variant"] == name) & study.layers["prunable"]]
-        share = 1 - own["weight_nonzero"] / own["weight_total"]
+    for same in _same(pruned, "fingerprint", "threshold"):
+        own = study.layers[
+            (study.layers["variant"] == same[0]["variant"]) & study.layers["prunable"]
+        ]
         if len(own) < 2:
             continue
-        low, high = share.idxmin(), share.idxmax()
+        share = 1 - own["weight_nonzero"] / own["weight_total"]
+        low, high = (
+            f"{percent(float(share.iloc[i]))} of {own['module_name'].iloc[i]}"
+            for i in (int(share.argmin()), int(share.argmax()))
+        )
         said.append(
-            f"The zeros of {_join([str(n) for n in same['variant']])} are not spread evenly: one "
-            f"threshold, |w| ≤ {same['threshold'].iloc[0]:.4g}, takes {percent(share[low])} of "
-            f"{own.loc[low, 'module_name']} and {percent(share[high])} of "
-            f"{own.loc[high, 'module_name']}."
+            f"The zeros of {_names(same)} are not spread evenly: one threshold, "
+            f"|w| ≤ {same[0]['threshold']:.4g}, takes {low} and {high}."
         )
     return said
 
 
 def _already_zero(study: Comparison) -> list[str]:
     said = []
-    unpruned = study.totals[study.totals["pruned"].isna()]
-    for row in unpruned.itertuples():
-        if zeros := row.total - row.nonzero:
+    for row in _records(study.totals[study.totals["pruned"].isna()]):
+        if zeros := row["total"] - row["nonzero"]:
             said.append(
-                f"{row.variant} holds {zeros:,} zeros as it comes, {percent(zeros / row.total)} "
-                f"of its parameters."
+                f"{row['variant']} holds {zeros:,} zeros as it comes, "
+                f"{percent(zeros / row['total'])} of its parameters."
             )
     return said
 
@@ -179,7 +197,7 @@ def _unclassified(study: Comparison) -> list[str]:
     if not names:
         return []
     first = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
-    share = first.loc[first["group"] == "other", "param_frac"].sum()
+    share = float(first.loc[first["group"] == "other", "param_frac"].sum())
     plural = "module matches" if len(names) == 1 else "modules match"
     return [
         f"{len(names)} {plural} no grouping rule and stand under other ({percent(share)} of the "

@@ -7,7 +7,7 @@ The rules, in order:
 3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…Gate`` is ``router``;
 4. for matrices, the nearest enclosing class that says attention, MLP, experts or Mamba mixer;
 5. for matrices, and for everything when no classes are known, whole words of the dotted name;
-6. a matrix no rule knows is ``other_linear``, anything else is ``other`` and listed as unclassified.
+6. a matrix no rule knows is ``other_linear``; anything else is ``other``, listed as unclassified.
 """
 
 import re
@@ -29,6 +29,11 @@ GROUPS = (
 )
 LINEAR_GROUPS = frozenset({"attention_linear", "mlp_linear", "ssm", "other_linear"})
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _LINEAR_CLASS = re.compile(r"Linear|Conv1D$|^LinearCSR$|Experts$")
 _CLASS_RULES = (
     (re.compile(r"Attention|Attn"), "attention_linear"),
@@ -40,27 +45,29 @@ _CLASS_RULES = (
         "mlp_linear",
     ),
 )
-_ATTENTION_WORDS = frozenset(
+_ATTENTION_WORDS = _words(
     "attn attention self_attn self_attention selfattention cross_attn crossattention "
-    "encoder_attn encdecattention multi_head_attention mha attn_q attn_k attn_v attn_output "
-    "attn_qkv q_proj k_proj v_proj o_proj out_proj qkv_proj query_key_value c_attn wqkv "
-    "in_proj_weight".split()
+    "encoder_attn encdecattention multi_head_attention mha attn_q attn_k attn_v "
+    "attn_output attn_qkv q_proj k_proj v_proj o_proj out_proj qkv_proj query_key_value "
+    "c_attn wqkv in_proj_weight"
 )
-_MLP_WORDS = frozenset(
-    "mlp ff ffn feed_forward feedforward fc1 fc2 c_fc experts expert shared_expert shared_experts "
-    "densereludense intermediate block_sparse_moe moe gate_proj up_proj down_proj gate_up_proj "
-    "dense_h_to_4h dense_4h_to_h wi wi_0 wi_1 w1 w2 w3 lin1 lin2 "
-    "ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps".split()
+_MLP_WORDS = _words(
+    "mlp ff ffn feed_forward feedforward fc1 fc2 c_fc experts expert shared_expert "
+    "shared_experts densereludense intermediate block_sparse_moe moe gate_proj up_proj "
+    "down_proj gate_up_proj dense_h_to_4h dense_4h_to_h wi wi_0 wi_1 w1 w2 w3 lin1 lin2 "
+    "ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps"
 )
-_SSM_WORDS = frozenset("mamba ssm ssm_in ssm_out ssm_x ssm_dt".split())
-_EMBEDDING_WORDS = frozenset(
+_SSM_WORDS = _words("mamba ssm ssm_in ssm_out ssm_x ssm_dt")
+_EMBEDDING_WORDS = _words(
     "embed_tokens embed_positions embed_in embeddings embedding wte wpe word_embeddings "
-    "position_embeddings token_type_embeddings token_embd position_embd relative_attention_bias "
-    "embed tok_embeddings shared".split()
+    "position_embeddings token_type_embeddings token_embd position_embd "
+    "relative_attention_bias embed tok_embeddings shared"
 )
-_HEAD_WORDS = frozenset("lm_head embed_out output_embedding".split())
-_ROUTER_WORDS = frozenset("router shared_expert_gate ffn_gate_inp".split())
-_NORM_WORD = re.compile(r"(^|_)(layer|rms|group|batch)?_?norm(_?\d+|_[a-z]+)?$|^ln(_|\d|$)|(^|_)ln$")
+_HEAD_WORDS = _words("lm_head embed_out output_embedding")
+_ROUTER_WORDS = _words("router shared_expert_gate ffn_gate_inp")
+_NORM_WORD = re.compile(
+    r"(^|_)(layer|rms|group|batch)?_?norm(_?\d+|_[a-z]+)?$|^ln(_|\d|$)|(^|_)ln$"
+)
 
 
 def is_linear(class_name: str) -> bool:

@@ -50,7 +50,9 @@ class LinearCSR(nn.Module):
             )
         self.out_features, self.in_features = weight.shape
         self.assign_(weight)
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+        self.bias = (
+            None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+        )
 
     def assign_(self, weight: torch.Tensor) -> None:
         """Take the nonzeros of another dense weight of the same shape."""
@@ -101,10 +103,7 @@ class LinearCSR(nn.Module):
             self.crow_indices, self.col_indices, values, self.dense_shape, check_invariants=False
         )
         # One token: the matrix-vector kernel avoids the transposes of the general product.
-        if tokens.shape[0] == 1:
-            out = matrix.mv(tokens[0])[None]
-        else:
-            out = (matrix @ tokens.T).T
+        out = matrix.mv(tokens[0])[None] if tokens.shape[0] == 1 else (matrix @ tokens.T).T
         if self.bias is not None:
             out = out + (self.bias.float() if on_cpu_half else self.bias)
         return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)

@@ -201,8 +201,9 @@ def _meaning(
 
 
 def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    for piece in tensor.detach().reshape(-1).split(_PIECE):
-        yield piece.cpu().contiguous()
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, flat.numel(), _PIECE):
+        yield flat[start : start + _PIECE].cpu()
 
 
 def _floats(tensor: torch.Tensor) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float32]]]:

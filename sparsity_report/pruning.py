@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from sparsity_report.linear_csr import LinearCSR
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.linear_csr import LinearCSR
 from sparsity_report.magnitudes import (
     Magnitudes,
     Progress,

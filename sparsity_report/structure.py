@@ -137,7 +137,8 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for variant, own in layers.groupby("variant", sort=False):
-        row: dict[str, object] = {"variant": variant, **own[list(SUMMED)].sum().to_dict()}
+        row: dict[str, object] = {"variant": variant}
+        row |= {column: int(own[column].sum()) for column in SUMMED}
         prunable = own[own["prunable"]]
         inner = own[~own["group"].isin(_EMBEDDING_GROUPS)]
         parts = {
@@ -148,7 +149,11 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
             row[f"{part}_total"], row[f"{part}_nonzero"] = int(total.sum()), int(nonzero.sum())
         rows.append(row)
     frame = pd.DataFrame(rows)
-    for part, prefix in (("prunable", "prunable_"), ("non_embedding", "non_embedding_"), ("model", "")):
+    for part, prefix in (
+        ("prunable", "prunable_"),
+        ("non_embedding", "non_embedding_"),
+        ("model", ""),
+    ):
         frame[f"sparsity_{part}"] = _sparsity(frame[f"{prefix}total"], frame[f"{prefix}nonzero"])
     return frame
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sparsity_report.linear_csr import convert_linears_to_csr_
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.linear_csr import convert_linears_to_csr_
 from sparsity_report.magnitudes import Magnitudes, Progress, count_weights
 from sparsity_report.pruning import Pruning
 from sparsity_report.structure import group_frame, layer_frame
@@ -70,9 +70,7 @@ class Variant:
             self.pruning.apply_(model)
         if self.layout == "csr":
             places = locate(model)
-            layers = [
-                places[p.name][0] for p in self.weights.prunable if p.layout != "csr"
-            ]
+            layers = [places[p.name][0] for p in self.weights.prunable if p.layout != "csr"]
             convert_linears_to_csr_(model, layers)
         return model
 
@@ -93,9 +91,7 @@ class Variant:
         }
 
 
-def dense(
-    weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = "Dense"
-) -> Variant:
+def dense(weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = "Dense") -> Variant:
     """Return a model as it is, also one that somebody else has pruned.
 
     Parameters

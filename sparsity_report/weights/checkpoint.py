@@ -104,7 +104,10 @@ def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
         known = json.loads(path.read_text(encoding="utf-8"))
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError, RecursionError) as error:
-        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) or "model_type" not in known:
+        if (
+            isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+            or "model_type" not in known
+        ):
             raise SparsityReportError(
                 f"{path} is not a transformers config: {_first_line(error)}"
             ) from error
@@ -180,9 +183,7 @@ def _dtypes(skeleton: nn.Module, parts: Mapping[str, list[Entry]]) -> Any:
         for name, p in skeleton.named_parameters(remove_duplicate=False)
     }
     first = {id(p): n for n, p in skeleton.named_parameters(remove_duplicate=False) if n in parts}
-    ties = {
-        n: first.get(id(p), n) for n, p in skeleton.named_parameters(remove_duplicate=False)
-    }
+    ties = {n: first.get(id(p), n) for n, p in skeleton.named_parameters(remove_duplicate=False)}
 
     def dtype(name: str) -> str:
         entries = parts.get(ties.get(name, name))
@@ -191,9 +192,7 @@ def _dtypes(skeleton: nn.Module, parts: Mapping[str, list[Entry]]) -> Any:
     return dtype
 
 
-def _check_complete(
-    name: str, modules: tuple[Module, ...], parts: dict[str, list[Entry]]
-) -> None:
+def _check_complete(name: str, modules: tuple[Module, ...], parts: dict[str, list[Entry]]) -> None:
     """Every stored parameter must be on disk with its number of elements; move ties to owners."""
     stored = {p.name: p for m in modules for p in m.parameters if p.tied_to is None}
     for module in modules:

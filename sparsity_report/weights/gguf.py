@@ -43,7 +43,9 @@ class GGUFWeights(CheckpointWeights):
                 path,
                 tensor.name,
                 tuple(int(n) for n in reversed(tensor.shape)),  # GGUF counts dimensions from within
-                str(_UNQUANTISED.get(tensor.tensor_type.name, torch.float32)).removeprefix("torch."),
+                str(_UNQUANTISED.get(tensor.tensor_type.name, torch.float32)).removeprefix(
+                    "torch."
+                ),
             )
             for tensor in reader.tensors
         }
@@ -99,7 +101,9 @@ def check_header(path: Path) -> None:
         try:
             magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
             if magic != b"GGUF" or version not in (2, 3):
-                raise _Malformed(f"not a little-endian GGUF file of version 2 or 3 ({magic!r})")
+                raise _MalformedError(
+                    f"not a little-endian GGUF file of version 2 or 3 ({magic!r})"
+                )
             for _ in range(pairs):
                 _skip_string(file, size)
                 _skip_value(file, size, *struct.unpack("<I", file.read(4)))
@@ -107,13 +111,13 @@ def check_header(path: Path) -> None:
                 _skip_string(file, size)
                 (dimensions,) = struct.unpack("<I", file.read(4))
                 if dimensions > 4:
-                    raise _Malformed(f"a tensor of {dimensions} dimensions")
+                    raise _MalformedError(f"a tensor of {dimensions} dimensions")
                 _skip(file, size, 8 * dimensions + 12)
-        except (struct.error, _Malformed) as error:
+        except (struct.error, _MalformedError) as error:
             raise _damaged(path, error) from error
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     pass
 
 
@@ -123,7 +127,7 @@ _SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 1
 
 def _skip(file: BinaryIO, size: int, count: int) -> None:
     if file.tell() + count > size:
-        raise _Malformed(f"{count} bytes announced at {file.tell()}, {size} in the file")
+        raise _MalformedError(f"{count} bytes announced at {file.tell()}, {size} in the file")
     file.seek(count, 1)
 
 
@@ -142,11 +146,11 @@ def _skip_value(file: BinaryIO, size: int, kind: int) -> None:
             for _ in range(count):
                 _skip_string(file, size)
         else:
-            raise _Malformed(f"array of value type {item}")
+            raise _MalformedError(f"array of value type {item}")
     elif kind in _SCALAR_BYTES:
         _skip(file, size, _SCALAR_BYTES[kind])
     else:
-        raise _Malformed(f"value type {kind}")
+        raise _MalformedError(f"value type {kind}")
 
 
 def _match(

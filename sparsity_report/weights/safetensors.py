@@ -134,7 +134,9 @@ def read_header(file: Path) -> list[Entry]:
         raise _damaged(file, error) from error
 
 
-def load_with_transformers(weights: CheckpointWeights, directory: Path, **options: Any) -> nn.Module:
+def load_with_transformers(
+    weights: CheckpointWeights, directory: Path, **options: Any
+) -> nn.Module:
     """Load a runnable model and refuse one with missing or mismatched tensors."""
     import transformers
 

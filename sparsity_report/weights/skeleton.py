@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from sparsity_report.linear_csr import LinearCSR
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import LINEAR_GROUPS, classify, is_linear
+from sparsity_report.linear_csr import LinearCSR
 from sparsity_report.weights.base import Module, Parameter
 
 # torch.compile and DataParallel put these names around a model; they are not part of it.
@@ -38,11 +38,11 @@ def meta_model(config: Any, classes: Sequence[str]) -> nn.Module:
         for name in classes:
             found = getattr(transformers, name, None)
             if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-                return found(config)
+                return cast(nn.Module, found(config))
         auto = transformers.AutoModelForCausalLM
         if type(config) not in auto._model_mapping:
             auto = transformers.AutoModel
-        return auto.from_config(config)
+        return cast(nn.Module, auto.from_config(config))
 
 
 def describe(
@@ -134,7 +134,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
-    return model.module if parallel else model
+    return cast(nn.Module, model.module) if parallel else model
 
 
 def _clean(path: str) -> str:

@@ -1,0 +1,5 @@
+"""``python -m sparsity_report``."""
+
+from sparsity_report.cli import main
+
+main()

@@ -1,0 +1,198 @@
+"""The command line: ``sparsity-report run`` and ``sparsity-report render``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsity_report import __version__
+from sparsity_report.errors import SparsityReportError
+
+if TYPE_CHECKING:
+    from sparsity_report.comparison import Comparison
+    from sparsity_report.magnitudes import Progress
+
+app = typer.Typer(
+    name="sparsity-report",
+    help="Open a Transformer and see exactly what pruning does to it as Dense, Masked and CSR.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
+Html = Annotated[bool, typer.Option("--html/--no-html", help="report.html, self-contained.")]
+Csv = Annotated[bool, typer.Option("--csv/--no-csv", help="Tables in structural_layers/.")]
+Png = Annotated[bool, typer.Option("--png/--no-png", help="Figures in figures/.")]
+Json = Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")]
+
+
+@app.command()
+def run(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Hub id, transformers directory, .safetensors or .gguf file. "
+            "Nothing: the built-in demo model.",
+            show_default=False,
+        ),
+    ] = None,
+    sparsity: Annotated[
+        str, typer.Option(help="Share of the prunable weights to prune, 0 to 1.")
+    ] = "0.3",
+    out: Out = Path("results"),
+    html: Html = True,
+    csv: Csv = True,
+    png: Png = True,
+    json: Json = True,
+    name: Annotated[
+        str | None, typer.Option(help="What to call the model.", show_default=False)
+    ] = None,
+    blacklist: Annotated[
+        list[str], typer.Option(help="Modules with this word in their name are not pruned.")
+    ] = ["lm_head"],  # noqa: B006 - typer copies it
+    convention: Annotated[
+        str, typer.Option(help="standard, or notebook: look-ups and tied heads counted again.")
+    ] = "standard",
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the Hub.", show_default=False)
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
+    ] = False,
+) -> None:
+    """Count a model as Dense, Masked and CSR and write the report, tables and figures."""
+    level = _number(sparsity)
+    _check_writable(out)
+    import sparsity_report as sr
+
+    with _quiet_libraries():
+        weights = sr.load(
+            model, name=name, blacklist=blacklist, revision=revision, allow_pickle=allow_pickle
+        )
+        with _bar("counting") as progress:
+            pruning = sr.global_magnitude(weights, level, progress=progress)
+        study = sr.compare(
+            sr.dense(weights), sr.masked(pruning), sr.csr(pruning), convention=convention
+        )
+        _write(study, out, html=html, csv=csv, png=png, json=json)
+
+
+@app.command()
+def render(
+    study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
+    out: Out = Path("results"),
+    html: Html = True,
+    csv: Csv = True,
+    png: Png = True,
+    json: Json = False,
+) -> None:
+    """Write the report, tables and figures of a saved study again, without the model."""
+    from sparsity_report.comparison import read_study
+
+    loaded = read_study(study)
+    _check_writable(out)
+    _write(loaded, out, html=html, csv=csv, png=png, json=json)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sparsity-report {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and exit code 2."""
+    try:
+        app()
+    except SparsityReportError as error:
+        print(f"sparsity-report: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _write(study: Comparison, out: Path, *, html: bool, csv: bool, png: bool, json: bool) -> None:
+    import sparsity_report as sr
+
+    steps: list[tuple[str, Callable[[], object]]] = []
+    if json:
+        steps.append(("study.json", lambda: study.save(out / "study.json")))
+    if csv:
+        steps.append(
+            ("structural_layers/*.csv", lambda: sr.write_csv(study, out / "structural_layers"))
+        )
+    if png:
+        steps.append(("figures/*.png", lambda: sr.write_figures(study, out / "figures")))
+    if html:
+        steps.append(("report.html", lambda: sr.write_report(study, out / "report.html")))
+    with _bar("writing", unit="file") as progress:
+        for number, (label, step) in enumerate(steps, 1):
+            progress(number - 1, len(steps), label)
+            step()
+            progress(number, len(steps), label)
+    for sentence in sr.summarize(study)[:3]:
+        print(sentence)
+    print(f"Written to {out}: {', '.join(label for label, _ in steps) or 'nothing'}")
+
+
+@contextmanager
+def _bar(what: str, unit: str = "B") -> Iterator[Progress]:
+    """Show progress on a terminal; nothing in a pipe."""
+    from tqdm.auto import tqdm
+
+    with tqdm(
+        desc=what, unit=unit, unit_scale=unit == "B", unit_divisor=1000, disable=None, leave=False
+    ) as bar:
+
+        def show(done: int, total: int, name: str) -> None:
+            bar.total = total
+            bar.set_postfix_str(name[-40:], refresh=False)
+            bar.update(done - bar.n)
+
+        yield show
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' own advice out of the way of our few lines."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SparsityReportError(
+            f"--sparsity must be a number from 0 to 1, not {text!r}; 30 % is 0.3"
+        ) from None
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse an impossible folder before minutes of counting, not after."""
+    if out.exists() and not out.is_dir():
+        raise SparsityReportError(f"--out {out} exists and is not a folder; choose another")
+    from sparsity_report.files import check_folder
+
+    check_folder(out)
