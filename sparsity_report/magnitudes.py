@@ -126,7 +126,7 @@ def refine(
 
 def bucket_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Return the bucket number (top 16 bits as float32) of magnitudes."""
-    return _top_half(values.astype(np.float32)).astype(np.int64)
+    return _top_half(_single(values)).astype(np.int64)
 
 
 def count_weights(weights: Weights, progress: Progress | None = None) -> Mapping[str, Magnitudes]:
@@ -203,15 +203,14 @@ def _meaning(
 def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     flat = tensor.detach().reshape(-1)
     for start in range(0, flat.numel(), _PIECE):
-        yield flat[start : start + _PIECE].cpu()
+        yield flat[start : start + _PIECE].cpu().contiguous()
 
 
 def _floats(tensor: torch.Tensor) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float32]]]:
     """Yield values, and the same as float32 for bucketing (rounding keeps their order)."""
     for piece in _pieces(tensor):
         values = (piece.abs() if piece.dtype.is_complex else piece).numpy()
-        with np.errstate(over="ignore", under="ignore"):
-            yield values, values.astype(np.float32, copy=False)
+        yield values, _single(values)
 
 
 def _unsigned(tensor: torch.Tensor) -> Iterator[npt.NDArray[Any]]:
@@ -223,6 +222,11 @@ def _unsigned(tensor: torch.Tensor) -> Iterator[npt.NDArray[Any]]:
             width = 8 * piece.dtype.itemsize
             bits = piece.view(getattr(torch, f"int{width}")).numpy().view(f"u{width // 8}")
             yield bits << bits.dtype.type(1)
+
+
+def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore", under="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def _top_half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:

@@ -106,7 +106,7 @@ class Pruning:
 
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> nn.Module:
-        """Set the pruned weights of `model`, a copy of what was counted, to zero in place."""
+        """Set the pruned weights of `model`, a copy without masks, to zero in place."""
         places = locate(model)
         for name, cut in self.cuts.items():
             module, leaf = places[name]
@@ -115,8 +115,7 @@ class Pruning:
             if isinstance(module, LinearCSR):
                 module.assign_(tensor.masked_fill(removed, 0))
             else:
-                own = leaf if leaf in module._parameters else f"{leaf}_orig"
-                getattr(module, own).masked_fill_(removed, 0)
+                tensor.masked_fill_(removed, 0)
         return model
 
 

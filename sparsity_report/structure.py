@@ -111,14 +111,14 @@ def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         With the columns ``GROUP_COLUMNS``.
     """
-    keys = [
-        pd.Categorical(layers["variant"], layers["variant"].unique()),
-        pd.Categorical(layers["group"], GROUPS),
-    ]
-    grouped = layers.groupby(keys, observed=True)
+    ordered = layers.assign(
+        variant=pd.Categorical(layers["variant"], layers["variant"].unique()),
+        group=pd.Categorical(layers["group"], GROUPS),
+    )
+    grouped = ordered.groupby(["variant", "group"], observed=True)
     frame = grouped[list(SUMMED)].sum()
     frame.insert(0, "modules", grouped.size())
-    frame = frame.rename_axis(["variant", "group"]).reset_index()
+    frame = frame.reset_index()
     frame = frame.astype({"variant": object, "group": object})
     frame["sparsity"] = _sparsity(frame["total"], frame["nonzero"])
     frame["param_frac"] = frame["total"] / frame.groupby("variant")["total"].transform("sum")

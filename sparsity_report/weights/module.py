@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.base import Weights
@@ -47,5 +48,17 @@ class ModuleWeights(Weights):
         return tensor
 
     def module(self) -> nn.Module:
-        """Return a deep copy of the model."""
-        return copy.deepcopy(self._model)
+        """Return a deep copy of the model, its pruning masks made permanent."""
+        # torch's pruning leaves a computed `weight` behind, which deepcopy refuses.
+        computed = {
+            id(value): value.detach().clone()
+            for module in self._model.modules()
+            for value in vars(module).values()
+            if isinstance(value, torch.Tensor) and not value.is_leaf
+        }
+        model = copy.deepcopy(self._model, computed)
+        for module in model.modules():
+            for leaf in [name.removesuffix("_mask") for name in module._buffers]:
+                if f"{leaf}_orig" in module._parameters:
+                    prune.remove(module, leaf)
+        return model

@@ -1,0 +1,1 @@
+"""The built-in demo model: a small trained OPT and the script that made it."""

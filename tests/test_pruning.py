@@ -1,0 +1,242 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import prune
+
+import sparsity_report as sr
+from sparsity_report.magnitudes import count
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+def linears(model):
+    return [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
+
+
+def oracle(tensors, sparsity):
+    """Masks by sorting everything, as one would do it with all the memory in the world."""
+    flat = np.concatenate([t.detach().to(torch.float64).abs().numpy().ravel() for t in tensors])
+    gone = np.argsort(flat, kind="stable")[: round(sparsity * flat.size)]
+    keep = np.ones(flat.size, dtype=bool)
+    keep[gone] = False
+    parts = np.split(keep, np.cumsum([t.numel() for t in tensors])[:-1])
+    return [torch.from_numpy(k).reshape(t.shape) for k, t in zip(parts, tensors, strict=True)]
+
+
+@st.composite
+def models(draw):
+    """Random layers whose weights come from few values, so that ties are everywhere."""
+    seed = draw(st.integers(0, 10**6))
+    torch.manual_seed(seed)
+    dtypes = draw(st.lists(st.sampled_from(DTYPES), min_size=1, max_size=4))
+    levels = draw(st.sampled_from([2, 5, 1000]))
+    model = nn.Module()
+    for number, dtype in enumerate(dtypes):
+        layer = nn.Linear(
+            draw(st.integers(1, 9)),
+            draw(st.integers(1, 9)),
+            bias=draw(st.booleans()),
+            dtype=dtype,
+        )
+        with torch.no_grad():
+            steps = torch.randint(-levels, levels + 1, layer.weight.shape)
+            layer.weight.copy_(steps / 7)
+        model.add_module(f"fc{number}", layer)
+    return model
+
+
+@settings(deadline=None, max_examples=120)
+@given(models(), st.floats(0, 1))
+def test_masks_are_those_of_a_full_sort(model, sparsity):
+    layers = linears(model)
+    expected = oracle([layer.weight for layer in layers], sparsity)
+    pruning = sr.global_magnitude(sr.load(model), sparsity)
+    assert pruning.pruned == sum(int((~keep).sum()) for keep in expected)
+    for name, keep in zip((p.name for p in pruning.weights.prunable), expected, strict=True):
+        assert torch.equal(pruning.mask(name), keep)
+
+
+@settings(deadline=None, max_examples=120)
+@given(models(), st.floats(0, 1), st.sampled_from(["masked", "csr"]))
+def test_counting_a_materialised_model_gives_the_derived_numbers(model, sparsity, layout):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    variant = getattr(sr, layout)(sr.global_magnitude(sr.load(model), sparsity))
+    derived = variant.layers()
+    real, _ = sr.analyze_layers(variant.module(), variant.name)
+    same = [c for c in derived.columns if c != "layout"]
+    assert derived[same].equals(real[same])
+    assert set(derived["layout"]) == ({"csr"} if layout == "csr" else {"dense"})
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.5, 0.777, 1.0])
+def test_the_same_mask_as_torch_where_nothing_ties(tiny, sparsity):
+    theirs = copy.deepcopy(tiny)
+    prune.global_unstructured(
+        [(m, "weight") for m in linears(theirs)], prune.L1Unstructured, amount=sparsity
+    )
+    ours = sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), sparsity)
+    for mine, other in zip(ours, linears(theirs), strict=True):
+        assert torch.equal(mine.weight_mask, other.weight_mask)
+        assert torch.equal(mine.weight, other.weight)
+
+
+def test_the_same_count_as_torch_where_everything_ties():
+    torch.manual_seed(3)
+    model = Tiny(dtype=torch.bfloat16)
+    theirs = copy.deepcopy(model)
+    prune.global_unstructured(
+        [(m, "weight") for m in linears(theirs)], prune.L1Unstructured, amount=0.3
+    )
+    zeros = sum(int((m.weight == 0).sum()) for m in linears(theirs))
+    assert sr.global_magnitude(sr.load(model), 0.3).pruned == zeros == round(0.3 * 2 * (36 + 120))
+
+
+def test_rounding_is_half_to_even():
+    for size, pruned in [(1, 0), (3, 2), (5, 2)]:
+        layer = nn.Linear(size, 1, bias=False)
+        assert sr.global_magnitude(sr.load(layer), 0.5).pruned == pruned
+
+
+def test_zeros_count_towards_the_share():
+    layer = nn.Linear(10, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, -0.0, 0, 0, 0, 1, 2, 3, 4, 5]]))
+    for sparsity, nonzero in [(0.3, 5), (0.5, 5), (0.6, 4), (1.0, 0)]:
+        variant = sr.masked(sr.global_magnitude(sr.load(layer), sparsity))
+        assert variant.layers()["weight_nonzero"].tolist() == [nonzero]
+
+
+def test_ties_go_by_position():
+    layer = nn.Linear(6, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    pruning = sr.global_magnitude(sr.load(layer), 0.5)
+    assert pruning.mask("weight").tolist() == [[False] * 3 + [True] * 3]
+    assert pruning.threshold == 1.0
+
+
+def test_what_is_not_pruned(tiny):
+    names = [p.name for p in sr.load(tiny).prunable]
+    assert names == [
+        f"layers.{b}.{leaf}.weight" for b in (0, 1) for leaf in ("self_attn.q_proj", "fc1", "fc2")
+    ]
+    untied = Tiny(tied=False)
+    assert "lm_head.weight" not in [p.name for p in sr.load(untied).prunable]
+    fewer = sr.load(untied, blacklist=("fc1",)).prunable
+    assert [p.name for p in fewer if "fc1" in p.name] == []
+
+
+def test_the_tail_of_the_name_is_not_a_substring_match():
+    model = nn.ModuleDict({"not_lm_head_really": nn.Linear(2, 2), "lm_head": nn.Linear(2, 2)})
+    assert [p.name for p in sr.load(model).prunable] == ["not_lm_head_really.weight"]
+
+
+def test_masks_stay_until_frozen(tiny):
+    layers = sr.select_prunable_linears(tiny)
+    original = [layer.weight.detach().clone() for layer in layers]
+    sr.prune_global_magnitude_(layers, 0.5)
+    assert all(prune.is_pruned(layer) for layer in layers)
+    assert all(torch.equal(x.weight_orig, o) for x, o in zip(layers, original, strict=True))
+    _, groups = sr.analyze_layers(tiny, "masked")
+    with_mask = groups.set_index("group")["nonzero"]
+    sr.freeze_pruning_(layers)
+    assert not any(hasattr(layer, "weight_mask") for layer in layers)
+    _, groups = sr.analyze_layers(tiny, "frozen")
+    assert groups.set_index("group")["nonzero"].equals(with_mask)
+    assert sum(int((layer.weight == 0).sum()) for layer in layers) == 156
+    assert sr.freeze_pruning_(layers) is layers
+
+
+def test_pruning_again_goes_on_from_the_mask(tiny):
+    layers = sr.select_prunable_linears(tiny)
+    sr.prune_global_magnitude_(layers, 0.3)
+    sr.prune_global_magnitude_(layers, 0.6)
+    sr.freeze_pruning_(layers)
+    assert sum(int((layer.weight == 0).sum()) for layer in layers) == round(0.6 * 312)
+
+
+def test_a_pruned_masked_model_can_be_pruned_as_a_value(tiny):
+    sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), 0.3)
+    pruning = sr.global_magnitude(sr.load(tiny), 0.6)
+    assert pruning.pruned == round(0.6 * 312)
+    for variant in (sr.masked(pruning), sr.csr(pruning)):
+        model = variant.module()
+        counted = sr.params_size_and_sparsity(model)["nonzero"]
+        assert counted == int(variant.layers()["nonzero"].sum())
+        model(torch.tensor([[1, 2]]))
+
+
+def test_a_csr_model_can_be_pruned_further(tiny):
+    first = sr.csr(sr.global_magnitude(sr.load(tiny), 0.3)).module()
+    second = sr.csr(sr.global_magnitude(sr.load(first), 0.6))
+    assert second.pruning.pruned == round(0.6 * 312)
+    real, _ = sr.analyze_layers(second.module(), second.name)
+    assert real["nonzero"].tolist() == second.layers()["nonzero"].tolist()
+
+
+def test_weights_changed_in_between_are_noticed(tiny):
+    variant = sr.masked(sr.global_magnitude(sr.load(tiny), 0.3))
+    with torch.no_grad():
+        tiny.layers[0]["fc1"].weight.zero_()
+    with pytest.raises(sr.SparsityReportError, match="changed since they were counted"):
+        variant.module()
+
+
+def test_infinity_is_a_magnitude(tiny):
+    with torch.no_grad():
+        tiny.layers[0]["fc1"].weight[0, :3] = torch.tensor([torch.inf, -torch.inf, 1e38])
+    pruning = sr.global_magnitude(sr.load(tiny), 1.0)
+    assert (pruning.pruned, pruning.threshold) == (312, torch.inf)
+    assert sr.global_magnitude(sr.load(tiny), 310 / 312).threshold == float(np.float32(1e38))
+
+
+def test_nan_is_named_and_counted(tiny):
+    with torch.no_grad():
+        tiny.layers[1]["fc2"].weight[0, :4] = torch.nan
+    with pytest.raises(sr.SparsityReportError, match=r"layers\.1\.fc2\.weight holds 4 NaN"):
+        sr.global_magnitude(sr.load(tiny), 0.3)
+    with pytest.raises(sr.SparsityReportError, match="holds 4 NaN"):
+        sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), 0.3)
+    assert sr.dense(tiny).layers()["total"].sum() > 0
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.1, float("nan"), float("inf"), "0.3", None, True])
+def test_impossible_sparsities(tiny, sparsity):
+    with pytest.raises(sr.SparsityReportError, match="a number from 0 to 1"):
+        sr.global_magnitude(sr.load(tiny), sparsity)
+
+
+def test_nothing_to_prune():
+    with pytest.raises(sr.SparsityReportError, match="no prunable linear layer"):
+        sr.global_magnitude(sr.load(nn.Embedding(3, 3)), 0.3)
+    with pytest.raises(sr.SparsityReportError, match="no layer to prune"):
+        sr.prune_global_magnitude_([], 0.3)
+
+
+def test_repeatable(tiny):
+    one, two = (sr.global_magnitude(sr.load(tiny), 0.3) for _ in range(2))
+    assert one.cuts == two.cuts
+
+
+def test_integer_and_float8_weights_can_be_ranked():
+    class Quantised(nn.Module):
+        def __init__(self, dtype):
+            super().__init__()
+            values = torch.arange(-8, 8).reshape(4, 4).to(dtype)
+            self.weight = nn.Parameter(values, requires_grad=False)
+
+    for dtype in (torch.int8, torch.float8_e4m3fn):
+        model = nn.Module()
+        model.add_module("fc1", type("Linear", (Quantised,), {})(dtype))
+        pruning = sr.global_magnitude(sr.load(model), 0.5)
+        assert pruning.pruned == 8
+        assert count(model.fc1.weight).nonzero == 15
+        keep = oracle([model.fc1.weight], 0.5)[0]
+        assert torch.equal(pruning.mask("fc1.weight"), keep)
