@@ -41,7 +41,9 @@ def test_counts_are_those_of_python(dtype):
     else:
         numbers = bucket_of(np.array(list(by_hand)))
         for bucket, size in zip(bucket_of(seen.values), seen.counts, strict=True):
-            inside = {v: c for (v, c), n in zip(by_hand.items(), numbers, strict=True) if n == bucket}
+            inside = {
+                v: c for (v, c), n in zip(by_hand.items(), numbers, strict=True) if n == bucket
+            }
             assert sum(inside.values()) == size
             values, counts = refine(tensor, seen.values[bucket_of(seen.values) == bucket][0])
             assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == inside

@@ -99,22 +99,22 @@ def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
     if not path.is_file():
         return None, ("no config.json: groups follow from tensor names and shapes alone",)
     from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, RecursionError) as error:
-        if (
-            isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-            or "model_type" not in known
-        ):
-            raise SparsityReportError(
-                f"{path} is not a transformers config: {_first_line(error)}"
-            ) from error
+        kind = known["model_type"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SparsityReportError(f"{path} is not a transformers config: {error!r}") from error
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         return None, (
-            f"transformers does not know model type {known['model_type']!r}: "
+            f"transformers does not know model type {kind!r}: "
             "groups follow from tensor names and shapes alone",
         )
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # each config class validates in its own way
+        raise SparsityReportError(f"{path}: {_first_line(error)}") from error
     return skeleton_of(config, path), ()
 
 

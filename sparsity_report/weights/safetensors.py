@@ -107,18 +107,32 @@ def shard_files(directory: Path) -> list[Path]:
         return found
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        names = sorted(set(shards))
+        names = sorted(set(shards), key=str)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SparsityReportError(f"{index} is not a safetensors index: {error!r}") from error
     for name in names:
         # Untrusted: only a plain file name inside the directory may be opened.
-        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+        plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
+        if not plain or name in {".", ".."}:
             raise SparsityReportError(f"{index} names a shard outside its folder: {name!r}")
+        if not _stays_inside(directory / name):
+            raise SparsityReportError(
+                f"{directory / name} is a link that leads out of its folder; put the file there"
+            )
         if not (directory / name).exists():
             raise SparsityReportError(
                 f"{directory / name} is missing, but {INDEX} names it; fetch the whole checkpoint"
             )
     return [directory / name for name in names]
+
+
+def _stays_inside(file: Path) -> bool:
+    """Whether a link stays in its folder, or in the blobs of its own Hub cache entry."""
+    home, target = file.parent.resolve(), file.resolve()
+    allowed = {home}
+    if home.parent.name == "snapshots":
+        allowed.add(home.parent.parent / "blobs")
+    return target.parent in allowed
 
 
 def read_header(file: Path) -> list[Entry]:
