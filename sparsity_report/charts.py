@@ -7,12 +7,11 @@ One pixel is one point, so that a chart of ``TEXT_WIDTH`` prints 16 cm wide.
 
 from __future__ import annotations
 
-import itertools
+import math
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -22,15 +21,15 @@ from sparsity_report.comparison import Comparison, variant_stems
 from sparsity_report.cost import csr_break_even, csr_bytes, dense_bytes, value_bytes
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
-from sparsity_report.findings import percent, scaled
-
-Chart: TypeAlias = "alt.Chart | alt.LayerChart | alt.VConcatChart"
+from sparsity_report.findings import baseline, percent, scaled
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
-COLUMN_WIDTH = round(8.6 * 72 / 2.54)
+HERO_WIDTH = 640
+VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+# The text of a figure vanishes where its font is missing: a generic family stands last.
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
-INK, MUTED, GRID = "#222222", "#666666", "#e3e3e3"
-DENSE, MASKED, CSR, BITMASK = "#0072B2", "#D55E00", "#000000", "#009E73"
+INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
+BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 GROUP_NAMES = {
     "attention_linear": "attention",
     "mlp_linear": "MLP",
@@ -39,28 +38,43 @@ GROUP_NAMES = {
     "other_linear": "other linear",
 }
 
-_LAYOUT_COLOURS = {"dense": DENSE, "masked": MASKED, "csr": CSR}
-_FURTHER_COLOURS = (BITMASK, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-_ROWS_LIMIT = 5000
-_PERCENT_TICKS = "format(100 * datum.value, '~r') + ' %'"
+_LAYOUTS = {"dense": (BLUE, 1.0), "masked": (VERMILLION, 0.45), "csr": (BLACK, 1.0)}
+_MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+_PERCENT_TICK = "format(100 * datum.value, '~r') + ' %'"
+_SI_TICK = "format(datum.value, '~s')"
 
 
 class Metric(NamedTuple):
-    """How one column of ``study.groups`` is drawn."""
+    """How a column of ``study.groups`` is drawn."""
 
     title: str
     axis: str
+    note: str
     file: str
+    share: bool = True
 
 
 METRICS = {
-    "sparsity": Metric("Zeros per group", "share of zeros in the group", "sparsity"),
-    "param_frac": Metric("Parameters per group", "share of all parameters", "param_frac"),
-    "flops_per_token": Metric("Arithmetic per group", "FLOPs per token", "flops"),
+    "sparsity": Metric(
+        "Zeros per group", "share of zeros", "zeros ÷ parameters of the group", "sparsity"
+    ),
+    "param_frac": Metric(
+        "Parameters per group",
+        "share of all parameters",
+        "parameters of the group ÷ all parameters, zeros included",
+        "param_frac",
+    ),
+    "flops_per_token": Metric(
+        "Arithmetic per group",
+        "FLOPs per token",
+        "two FLOPs per multiply-add; only CSR skips zeros",
+        "flops",
+        share=False,
+    ),
 }
 
 
-def group_bars(study: Comparison, metric: str) -> Chart:
+def group_bars(study: Comparison, metric: str) -> alt.LayerChart:
     """Return bars per group with the variants side by side; what is unknown shows as "–".
 
     Parameters
@@ -75,48 +89,638 @@ def group_bars(study: Comparison, metric: str) -> Chart:
     >>> group_bars(study, "sparsity").to_dict()["width"]
     454
     """
-    return _styled(_group_bars(study, metric, list(study.variants["variant"])))
+    return _fitted(_group_bars(study, metric, list(study.variants["variant"])))
 
 
-def variant_bars(study: Comparison, variant: str, metric: str) -> Chart:
-    """Return one bar per group for one variant; parameters as for :func:`group_bars`."""
+def variant_bars(study: Comparison, variant: str, metric: str) -> alt.LayerChart:
+    """Return one bar per group for one variant; `metric` as for :func:`group_bars`."""
     _check_variant(study, variant)
-    return _styled(_group_bars(study, metric, [variant]))
+    return _fitted(_group_bars(study, metric, [variant]))
 
 
-def sparsity_map(study: Comparison, variant: str) -> Chart | None:
+def sparsity_map(study: Comparison, variant: str) -> alt.LayerChart | None:
     """Return a heat map of the prunable weights' sparsity, Transformer block × projection.
 
     Returns
     -------
-    altair chart or None
+    altair.LayerChart or None
         None where the variant has no prunable weights in numbered blocks.
     """
-    drawn = _sparsity_map(study, variant, TEXT_WIDTH)
-    return None if drawn is None else _styled(drawn)
+    drawn = _map(study, variant, TEXT_WIDTH)
+    return None if drawn is None else _fitted(drawn)
 
 
-def csr_bytes_curve(study: Comparison) -> Chart | None:
+def csr_bytes_curve(study: Comparison) -> alt.LayerChart | None:
     """Return bytes ÷ dense bytes of each layout against sparsity, with the study's own levels.
 
     Returns
     -------
-    altair chart or None
+    altair.LayerChart or None
         None where nothing is prunable.
     """
-    drawn = _curve(study, TEXT_WIDTH)
-    return None if drawn is None else _styled(drawn)
+    drawn = _curve(study, TEXT_WIDTH, 220)
+    return None if drawn is None else _fitted(drawn)
 
 
-def hero(study: Comparison) -> Chart:
-    """Return the picture of a study: where the zeros land, how unevenly, and when CSR pays."""
-    variant = (pruned_variants(study) or [study.variants["variant"].iloc[0]])[0]
-    gap = 60
-    half = (TEXT_WIDTH * 4 // 3 - gap) // 2
-    top = _sparsity_map(study, variant, 2 * half + gap - 40)
-    strip, curve = _strip(study, variant, half - 50), _curve(study, half - 20)
-    below = [chart for chart in (strip, curve) if chart is not None]
-    rows = [chart for chart in (top, alt.hconcat(*below, spacing=gap)) if chart and (chart is top or below)]
-    if not rows:
+def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
+    """Return a study as one picture: where the zeros land, how unevenly, and when CSR pays."""
+    variant = distinct_prunings(study)[0]
+    height = 210
+    top = _map(study, variant, HERO_WIDTH - 130)
+    strip, curve = _strip(study, variant, 190, height), _curve(study, 270, height)
+    if top is None or strip is None or curve is None:
         return group_bars(study, "sparsity")
-    return _styled(alt.vconcat(*rows, spacing=28), description=" ".join(_texts(rows)))
+    below = alt.hconcat(strip, curve, spacing=44).resolve_scale(
+        color="independent", strokeDash="independent"
+    )
+    chart = alt.vconcat(top, below, spacing=26).resolve_scale(
+        color="independent", strokeDash="independent"
+    )
+    said = " ".join(part.description for part in (top, strip, curve))
+    return chart.properties(description=said, background="white").configure(**_CONFIG)
+
+
+def bar_plot(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    title: str,
+    file_name: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    y_min: float | None = None,
+) -> alt.LayerChart:
+    """Draw one bar per row of any frame, and write it as PNG if a file name is given.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    x, y : str
+        Columns with the names and the lengths of the bars; a name occurs once.
+    title : str
+    file_name : path-like, optional
+        Ends in ``.png``.
+    directory : path-like, optional
+        Where `file_name` goes; default the current folder.
+    y_min : float, optional
+        Where the bars start; default 0.
+
+    Raises
+    ------
+    SparsityReportError
+        A column is missing or not of numbers, a name occurs twice, or the file cannot be written.
+
+    Examples
+    --------
+    >>> groups = pd.DataFrame({"group": ["norm", "mlp_linear"], "sparsity": [0.0, 0.3]})
+    >>> chart = bar_plot(groups, "group", "sparsity", "Zeros per group")
+    >>> [row["label"] for row in chart.to_dict()["data"]["values"]]
+    ['0.0 %', '30.0 %']
+    """
+    for column in (x, y):
+        if column not in frame.columns:
+            found = ", ".join(str(name) for name in frame.columns)
+            raise SparsityReportError(f"bar_plot: no column {column!r}; the frame has {found}")
+    if not pd.api.types.is_numeric_dtype(frame[y]):
+        raise SparsityReportError(f"bar_plot: column {y!r} does not hold numbers")
+    names = [group_name(str(name)) for name in frame[x]]
+    if len(set(names)) < len(names):
+        raise SparsityReportError(
+            f"bar_plot: a name occurs twice in column {x!r}; give the rows of one variant"
+        )
+    known = METRICS.get(y)
+    rows = [
+        _bar(name, "", value, known.share if known else False)
+        for name, value in zip(names, frame[y], strict=True)
+    ]
+    chart = _fitted(
+        _bars(
+            rows,
+            {"": _LAYOUTS["dense"]},
+            axis=known.axis if known else y,
+            share=known.share if known else False,
+            title=_title(title),
+            start=y_min or 0.0,
+        )
+    )
+    if file_name is not None:
+        target = Path(directory or ".") / file_name
+        if target.suffix.lower() != ".png":
+            raise SparsityReportError(f"bar_plot writes .png files only, not {target}")
+        write_file(target, png(chart))
+    return chart
+
+
+def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+    """Write the study as PNG files at twice the size in print.
+
+    Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
+    and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
+    ``sparsity_map_<variant>.png`` once per pruning; and ``csr_bytes.png``.
+
+    Parameters
+    ----------
+    study : Comparison
+    directory : path-like
+        Made if missing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+    """
+    stems = variant_stems(study)
+    charts: dict[str, alt.LayerChart | None] = {}
+    for variant, stem in stems.items():
+        for metric, look in METRICS.items():
+            charts[f"{stem}_{look.file}_per_group.png"] = variant_bars(study, variant, metric)
+    for metric, look in METRICS.items():
+        charts[f"comparison_{look.file}.png"] = group_bars(study, metric)
+    for variant in distinct_prunings(study):
+        charts[f"sparsity_map_{stems[variant]}.png"] = sparsity_map(study, variant)
+    charts["csr_bytes.png"] = csr_bytes_curve(study)
+    folder = Path(directory)
+    return [write_file(folder / n, png(chart)) for n, chart in charts.items() if chart is not None]
+
+
+def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:
+    """Return a chart as PNG, `scale` pixels per point; nothing is fetched."""
+    data: bytes = vl_convert.vegalite_to_png(
+        chart.to_dict(), vl_version=VEGALITE, scale=scale, ppi=72, allowed_base_urls=[]
+    )
+    return data
+
+
+def distinct_prunings(study: Comparison) -> list[str]:
+    """Return the first variant of each distinct set of zeros; unpruned ones only if alone."""
+    seen: dict[tuple[Any, ...], str] = {}
+    totals = study.totals.set_index("variant")
+    for variant, own in study.layers.groupby("variant", sort=False):
+        if pd.notna(totals.loc[variant, "pruned"]) or totals.loc[variant, "sparsity_prunable"] > 0.01:
+            seen.setdefault(tuple(own["weight_nonzero"]), str(variant))
+    return list(seen.values()) or [baseline(study)]
+
+
+def map_rows(study: Comparison, variant: str) -> pd.DataFrame:
+    """Return ``block, projection, total, nonzero, sparsity`` of a variant's prunable weights.
+
+    Projections stand in model order, under the shortest names that tell them apart. Many of them
+    (the experts of a mixture) are merged, and so are neighbouring blocks, to at most 4,000 rows.
+    """
+    _check_variant(study, variant)
+    own = study.layers[study.layers["variant"] == variant]
+    own = own[own["prunable"] & own["block"].notna() & (own["weight_total"] > 0)]
+    paths = [_path(name) for name in own["module_name"]]
+    names = _short_names(paths)
+    if len(set(names)) > 40:
+        names = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
+    if len(set(names)) > 40:
+        names = [group_name(group) for group in own["group"]]
+    frame = pd.DataFrame(
+        {
+            "block": own["block"].to_numpy(dtype=int),
+            "projection": names,
+            "total": own["weight_total"].to_numpy(),
+            "nonzero": own["weight_nonzero"].to_numpy(),
+        }
+    )
+    step = 1 + (frame["block"].nunique() - 1) // 100
+    frame["block"] = frame["block"] // step * step
+    frame = frame.groupby(["block", "projection"], sort=False, as_index=False).sum()
+    frame["sparsity"] = 1 - frame["nonzero"] / frame["total"]
+    return frame
+
+
+def curve_rows(study: Comparison, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
+    """Return ``sparsity, layout, dtype, bytes, ratio`` of the prunable weights in each layout.
+
+    From integers, for the commonest dtype among the prunable weights of the first dense variant;
+    ``ratio`` is bytes ÷ dense bytes. `sparsities` defaults to 0, 1, … 100 %.
+    """
+    own = study.layers[study.layers["variant"] == baseline(study)]
+    own = own[own["prunable"] & (own["weight_total"] > 0)]
+    rows: list[tuple[float, str, str, int, float]] = []
+    if not own.empty:
+        dtype = str(own.groupby("dtype", sort=False)["weight_total"].sum().idxmax())
+        own = own[own["dtype"] == dtype]
+        v, n = value_bytes(dtype), int(own["weight_total"].sum())
+        pointers = sum(math.prod(shape[:-1]) + 1 for shape in own["shape"])
+        for share in sparsities or [step / 100 for step in range(101)]:
+            nonzero = n - round(n * share)
+            sizes = (
+                dense_bytes(n, v),
+                csr_bytes(nonzero, pointers - 1, v, 4),
+                csr_bytes(nonzero, pointers - 1, v, 8),
+                dense_bytes(nonzero, v) - (-n // 8),
+            )
+            for layout, size in zip(_STORED, sizes, strict=True):
+                rows.append((share, layout, dtype, size, size / (n * v)))
+    return pd.DataFrame(rows, columns=["sparsity", "layout", "dtype", "bytes", "ratio"])
+
+
+def group_name(group: str) -> str:
+    """Return a group's name for people, ``attention_linear`` → ``attention``."""
+    return GROUP_NAMES.get(group, group)
+
+
+def palette(study: Comparison) -> dict[str, tuple[str, float]]:
+    """Return colour and opacity per variant: by layout, then further Okabe-Ito colours."""
+    looks: dict[str, tuple[str, float]] = {}
+    further = 0
+    for variant, layout in zip(study.variants["variant"], study.variants["layout"], strict=True):
+        colour, opacity = _LAYOUTS[layout]
+        if colour in {used for used, _ in looks.values()}:
+            colour = _MORE_COLOURS[further % len(_MORE_COLOURS)]
+            further += 1
+        looks[variant] = (colour, opacity)
+    return looks
+
+
+def _group_bars(study: Comparison, metric: str, variants: list[str]) -> alt.LayerChart:
+    if metric not in METRICS:
+        raise SparsityReportError(f"no chart of {metric!r}; use one of {', '.join(METRICS)}")
+    look, table = METRICS[metric], study.pivot(metric)
+    rows = [
+        _bar(group_name(str(group)), variant, table.loc[group, variant], look.share)
+        for group in table.index
+        for variant in variants
+    ]
+    looks = palette(study)
+    of = model_names(study) if len(variants) > 1 else f"{_clip(variants[0])} of {model_names(study)}"
+    return _bars(
+        rows,
+        {variant: looks[variant] for variant in variants},
+        axis=look.axis,
+        share=look.share,
+        title=_title(look.title, f"{of} · {look.note}"),
+    )
+
+
+def _bar(group: str, variant: str, value: Any, share: bool) -> dict[str, Any]:
+    known = pd.notna(value) and math.isfinite(value)
+    text = (percent(value) if share else scaled(value, "").replace(" ", "")) if known else "–"
+    number = float(value) if known else None
+    return {"group": group, "variant": variant, "value": number, "at": number or 0.0, "label": text}
+
+
+def _bars(
+    rows: list[dict[str, Any]],
+    looks: Mapping[str, tuple[str, float]],
+    *,
+    axis: str,
+    share: bool,
+    title: alt.TitleParams,
+    start: float = 0.0,
+) -> alt.LayerChart:
+    groups, variants = list(dict.fromkeys(row["group"] for row in rows)), list(looks)
+    # An axis of thousandths would make noise look like a finding.
+    top = max([row["at"] for row in rows] + ([0.1] if share else [1.0]))
+    band = 11 * len(variants)
+    legend = alt.Legend(title=None, orient="top", columns=4, symbolType="square", labelLimit=100)
+    shared = legend if len(variants) > 1 else None
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=alt.Y(
+            "group:N",
+            title=None,
+            scale=alt.Scale(domain=groups, paddingInner=9 / (band + 9), paddingOuter=0.12),
+            axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=140),
+        ),
+        yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=variants, paddingInner=0.14)),
+        tooltip=[
+            alt.Tooltip("group:N", title="group"),
+            alt.Tooltip("variant:N", title="variant"),
+            alt.Tooltip("label:N", title=axis),
+        ],
+    )
+    scale = alt.Scale(domain=[start, start + (top - start) * 1.15], nice=False, zero=start == 0)
+    x_axis = alt.Axis(title=axis, tickCount=6, labelExpr=_PERCENT_TICK if share else _SI_TICK)
+    colours, opacities = [look[0] for look in looks.values()], [look[1] for look in looks.values()]
+    bars = (
+        base.transform_filter("isValid(datum.value)")
+        .mark_bar(clip=True, strokeWidth=1)
+        .encode(
+            x=alt.X("value:Q", scale=scale, axis=x_axis),
+            x2=alt.datum(start),
+            fill=alt.Fill("variant:N", scale=alt.Scale(domain=variants, range=colours), legend=shared),
+            stroke=alt.Stroke(
+                "variant:N", scale=alt.Scale(domain=variants, range=colours), legend=shared
+            ),
+            fillOpacity=alt.FillOpacity(
+                "variant:N",
+                scale=alt.Scale(type="ordinal", domain=variants, range=opacities),
+                legend=shared,
+            ),
+        )
+    )
+    text = base.mark_text(align="left", dx=4, fontSize=8, color=INK).encode(
+        x=alt.X("at:Q", scale=scale), text="label:N"
+    )
+    said = "; ".join(f"{r['group']} {r['variant']} {r['label']}".replace("  ", " ") for r in rows[:40])
+    return (bars + text).properties(
+        width=TEXT_WIDTH,
+        height=len(groups) * (band + 9),
+        title=title,
+        description=_clip(f"Bar chart, {axis}: {said}.", 1500),
+    )
+
+
+def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
+    frame = map_rows(study, variant)
+    if frame.empty:
+        return None
+    low = math.floor(frame["sparsity"].min() * 20) / 20
+    high = min(1.0, max(math.ceil(frame["sparsity"].max() * 20) / 20, low + 0.2))
+    low = min(low, high - 0.2)
+    blocks, names = sorted(frame["block"].unique()), list(dict.fromkeys(frame["projection"]))
+    shown = frame.assign(
+        label=[percent(s) for s in frame["sparsity"]],
+        digits=[f"{100 * s:.0f}" for s in frame["sparsity"]],
+        height=(frame["sparsity"] - low) / (high - low),
+    )
+    every = math.ceil(len(blocks) / 16)
+    base = alt.Chart(alt.Data(values=shown.to_dict("records"))).encode(
+        x=alt.X(
+            "block:O",
+            title="Transformer block",
+            scale=alt.Scale(domain=[int(b) for b in blocks], paddingInner=0, paddingOuter=0),
+            axis=alt.Axis(
+                values=[int(b) for b in blocks[::every]], labelAngle=0, domain=False, ticks=False
+            ),
+        ),
+        y=alt.Y(
+            "projection:N",
+            title=None,
+            scale=alt.Scale(domain=names, paddingInner=0, paddingOuter=0),
+            axis=alt.Axis(ticks=False, domain=False, labelLimit=130, labelPadding=6),
+        ),
+        tooltip=[
+            alt.Tooltip("block:O", title="block"),
+            alt.Tooltip("projection:N", title="projection"),
+            alt.Tooltip("label:N", title="zeros"),
+            alt.Tooltip("nonzero:Q", title="nonzero", format=","),
+            alt.Tooltip("total:Q", title="weights", format=","),
+        ],
+    )
+    cells = base.mark_rect(stroke="#ffffff", strokeWidth=0.5).encode(
+        color=alt.Color(
+            "sparsity:Q",
+            scale=alt.Scale(scheme="viridis", domain=[low, high], nice=False),
+            legend=alt.Legend(
+                title="zeros",
+                labelExpr=_PERCENT_TICK,
+                tickCount=5,
+                gradientLength=min(120, 20 * len(names)),
+                gradientThickness=10,
+            ),
+        )
+    )
+    digits = base.mark_text(fontSize=8).encode(
+        text="digits:N",
+        color=alt.condition("datum.height > 0.6", alt.value("#1a1a1a"), alt.value("#fdfdfd")),
+    )
+    least, most = frame.loc[frame["sparsity"].idxmin()], frame.loc[frame["sparsity"].idxmax()]
+    said = (
+        f"Heat map of {len(blocks)} blocks by {len(names)} projections: from "
+        f"{percent(least['sparsity'])} zeros in block {least['block']}, {least['projection']}, to "
+        f"{percent(most['sparsity'])} in block {most['block']}, {most['projection']}."
+    )
+    return alt.layer(cells, *([digits] if len(blocks) <= 16 else [])).properties(
+        width=width,
+        height=20 * len(names),
+        title=_title(*_map_titles(study, variant, frame)),
+        description=_clip(said, 1500),
+    )
+
+
+def _map_titles(study: Comparison, variant: str, frame: pd.DataFrame) -> tuple[str, str]:
+    facts = study.variants.set_index("variant").loc[variant]
+    span = f"{percent(frame['sparsity'].min())} to {percent(frame['sparsity'].max())} zeros"
+    if pd.isna(facts["asked_sparsity"]):
+        return "Where the zeros are", f"{_clip(facts['model'])} · {_clip(variant)} · {span} per matrix"
+    method = str(facts["method"] or "").replace("_", " ")
+    return (
+        f"Where {100 * facts['asked_sparsity']:g} % {method} pruning lands",
+        f"{_clip(facts['model'])} · one threshold |w| ≤ {facts['threshold']:.3g} · {span} per matrix",
+    )
+
+
+def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.LayerChart | None:
+    frame = map_rows(study, variant)
+    if frame.empty:
+        return None
+    names = list(dict.fromkeys(frame["projection"]))
+    mean = 1 - frame["nonzero"].sum() / frame["total"].sum()
+    far = frame.loc[frame.groupby("projection")["sparsity"].idxmax()].nlargest(2, "sparsity")
+    top = min(1.0, max(0.2, math.ceil(frame["sparsity"].max() * 10) / 10))
+    x = alt.X(
+        "sparsity:Q",
+        title="share of zeros",
+        scale=alt.Scale(domain=[0, top], nice=False),
+        axis=alt.Axis(labelExpr=_PERCENT_TICK, tickCount=5),
+    )
+    y = alt.Y(
+        "projection:N",
+        title=None,
+        scale=alt.Scale(domain=names),
+        axis=alt.Axis(ticks=False, domain=False, grid=True, labelLimit=130, labelPadding=6),
+    )
+    dots = alt.Chart(alt.Data(values=frame.to_dict("records"))).mark_circle(
+        size=26, color=BLUE, opacity=0.5
+    )
+    note = far.assign(label=[f"block {b}" for b in far["block"]])
+    text = alt.Chart(alt.Data(values=note.to_dict("records"))).mark_text(
+        align="right", dx=4, dy=-8, fontSize=8.5, color=INK
+    )
+    rule = alt.Chart(alt.Data(values=[{"sparsity": mean}])).mark_rule(
+        color=VERMILLION, strokeDash=[4, 3], strokeWidth=1.2
+    )
+    return (
+        rule.encode(x=x) + dots.encode(x=x, y=y) + text.encode(x=x, y=y, text="label:N")
+    ).properties(
+        width=width,
+        height=height,
+        title=_title("How unevenly", f"one dot per matrix; dashed: {percent(mean)} overall"),
+        description=f"Dots of sparsity per matrix, {percent(mean)} overall.",
+    )
+
+
+def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
+    frame = curve_rows(study)
+    if frame.empty:
+        return None
+    dtype = str(frame["dtype"].iloc[0])
+    v = value_bytes(dtype)
+    top = frame["ratio"].max()
+    levels = _levels(study, top)
+    ceiling = top * (1.06 + 0.075 * len(levels))
+    x = alt.X(
+        "sparsity:Q",
+        title="sparsity of the prunable weights",
+        scale=alt.Scale(domain=[0, 1], nice=False),
+        axis=alt.Axis(labelExpr=_PERCENT_TICK, tickCount=6, grid=False),
+    )
+    y = alt.Y(
+        "ratio:Q",
+        title="bytes ÷ dense bytes",
+        scale=alt.Scale(domain=[0, ceiling], nice=False),
+        axis=alt.Axis(values=list(range(math.ceil(top) + 1)), labelExpr="datum.value + ' ×'"),
+    )
+    lines = (
+        alt.Chart(alt.Data(values=frame.drop(columns=["dtype", "bytes"]).to_dict("records")))
+        .mark_line(clip=True)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "layout:N",
+                scale=alt.Scale(domain=list(_STORED), range=[BLUE, BLACK, BLACK, GREEN]),
+                legend=alt.Legend(
+                    title=None, orient="top", columns=4 if width > 300 else 2, symbolSize=220
+                ),
+            ),
+            strokeDash=alt.StrokeDash(
+                "layout:N", scale=alt.Scale(domain=list(_STORED), range=list(_STORED.values()))
+            ),
+        )
+    )
+    breaks = [{"sparsity": csr_break_even(v, i), "ratio": 1.0} for i in (4, 8)]
+    for mark in breaks:
+        mark["label"] = f"{100 * mark['sparsity']:.0f} %"
+    even = alt.Chart(alt.Data(values=breaks)).encode(x=x, y=y)
+    own = alt.Chart(alt.Data(values=levels)).encode(x=x)
+    layers = [
+        own.mark_rule(color=VERMILLION, strokeWidth=1.2).encode(y=alt.Y("floor:Q"), y2="row:Q"),
+        lines,
+        even.mark_point(color=BLACK, fill="white", size=30, strokeWidth=1.2, opacity=1),
+        even.mark_text(align="left", dx=5, dy=-7, fontSize=8.5, color=INK).encode(text="label:N"),
+        own.mark_point(color=VERMILLION, filled=True, size=40, opacity=1).encode(y=y),
+        own.mark_text(align="left", dx=5, fontSize=8.5, color=VERMILLION).encode(
+            y=alt.Y("row:Q"), text="label:N"
+        ),
+    ]
+    said = (
+        f"Lines of bytes against sparsity for {dtype} values. CSR is smaller than dense from "
+        f"{breaks[0]['label']} sparsity with int32 indices and {breaks[1]['label']} with int64. "
+        + " ".join(f"Here: {level['label']}." for level in levels)
+    )
+    return alt.layer(*layers).properties(
+        width=width,
+        height=height,
+        title=_title("When CSR pays", f"{dtype} values; circles: break-even with dense"),
+        description=_clip(said, 1500),
+    )
+
+
+def _levels(study: Comparison, top: float) -> list[dict[str, Any]]:
+    """Return the study's own sparsities; labels step down so that no rule crosses one."""
+    totals = study.totals.set_index("variant")
+    shares = sorted({round(float(totals.loc[v, "sparsity_prunable"]), 6) for v in distinct_prunings(study)})
+    shares = [share for share in shares if share > 0][:8]
+    if not shares:
+        return []
+    frame = curve_rows(study, shares)
+    ratios = frame[frame["layout"] == "CSR, int32 indices"]["ratio"]
+    said = "{}: CSR {:.2f} × dense" if len(shares) == 1 else "{}: {:.2f} ×"
+    return [
+        {
+            "sparsity": share,
+            "ratio": float(ratio),
+            "label": said.format(percent(share), ratio),
+            "floor": 0.0,
+            "row": top * (1.05 + 0.075 * (len(shares) - 1 - place)),
+        }
+        for place, (share, ratio) in enumerate(zip(shares, ratios, strict=True))
+    ]
+
+
+def model_names(study: Comparison, limit: int = 60) -> str:
+    """Return the names of a study's models, shortened to be read."""
+    return ", ".join(_clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
+
+
+def _path(name: str) -> tuple[str, ...]:
+    """Split a module's name into its stack of blocks and the words after the block's number."""
+    words = name.split(".")
+    at = next((place for place, word in enumerate(words) if word.isdigit()), 0)
+    inner = words[at + 1 :] or ["linear"]
+    if inner[-1] in {"dense", "linear"} and len(inner) > 1:
+        inner = inner[:-1]
+    return (".".join(words[:at]), *inner)
+
+
+def _short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return for each path the shortest tail no other path has, after its stack if several."""
+    distinct = list(dict.fromkeys(paths))
+    stacks = list(dict.fromkeys(stack for stack, *_ in distinct))
+    words = [stack.split(".") for stack in stacks]
+    common = len(os.path.commonprefix(words))
+    heads = [".".join(w[common : common + 1]) for w in words]
+    if len(set(heads)) < len(heads):
+        heads = stacks
+    head = dict(zip(stacks, heads, strict=True)) if len(stacks) > 1 else {}
+    tails: dict[tuple[str, ...], int] = {}
+    for path in distinct:
+        for k in range(1, len(path)):
+            tail = (path[0], *path[-k:])
+            tails[tail] = tails.get(tail, 0) + 1
+    names = {}
+    for path in distinct:
+        k = next(
+            (k for k in range(1, len(path)) if tails[(path[0], *path[-k:])] == 1), len(path) - 1
+        )
+        names[path] = ".".join(word for word in (head.get(path[0], ""), *path[-k:]) if word)
+    return [_clip(names[path], 200) for path in paths]
+
+
+def _check_variant(study: Comparison, variant: str) -> None:
+    known = list(study.variants["variant"])
+    if variant not in known:
+        raise SparsityReportError(f"no variant {variant!r}; the study has {', '.join(known)}")
+
+
+def _clip(text: object, limit: int = 60) -> str:
+    return printable(str(text), limit)
+
+
+def _title(text: str, subtitle: str = "") -> alt.TitleParams:
+    said = {"subtitle": subtitle} if subtitle else {}
+    return alt.TitleParams(text=_clip(text, 100), **said)
+
+
+def _fitted(chart: alt.LayerChart) -> alt.LayerChart:
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    return chart.properties(autosize=fit, background="white").configure(**_CONFIG)
+
+
+_STORED = {
+    "dense and masked": [1, 0],
+    "CSR, int32 indices": [1, 0],
+    "CSR, int64 indices": [5, 3],
+    "bitmask": [1, 2],
+}
+_TEXT = {"labelColor": INK, "labelFontSize": 9, "titleColor": MUTED, "titleFontSize": 9}
+_CONFIG: dict[str, Any] = {
+    "font": FONT,
+    "padding": 4,
+    "view": {"stroke": None},
+    "title": {
+        "anchor": "start",
+        "frame": "bounds",
+        "fontSize": 12,
+        "color": INK,
+        "subtitleFontSize": 9,
+        "subtitleColor": MUTED,
+        "subtitlePadding": 4,
+        "offset": 12,
+    },
+    "axis": {
+        **_TEXT,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "gridColor": GRID,
+        "domainColor": MUTED,
+        "tickColor": MUTED,
+        "tickSize": 4,
+    },
+    "legend": {**_TEXT, "titleFontWeight": "normal", "symbolStrokeWidth": 1.4, "rowPadding": 4, "offset": 12},
+}

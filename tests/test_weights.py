@@ -317,17 +317,17 @@ def test_a_hub_model_with_pickles_only(saved, monkeypatch):
     main.mkdir()
     (main / "config.json").write_bytes((folder / "config.json").read_bytes())
 
-    def download(name, revision, patterns):
+    def download(_, revision, patterns):
         if "pytorch_model*.bin" in patterns:
             torch.save(model.state_dict(), main / "pytorch_model.bin")
         return converted if revision == "refs/pr/9" else main
 
     monkeypatch.setattr(hub, "_download", download)
-    monkeypatch.setattr(hub, "_conversion", lambda name: "refs/pr/9")
+    monkeypatch.setattr(hub, "_conversion", lambda _: "refs/pr/9")
     weights = sr.load("facebook/opt-125m")
     assert "SFconvertbot" in weights.notes[0]
     same(weights, sr.load(model))
-    monkeypatch.setattr(hub, "_conversion", lambda name: None)
+    monkeypatch.setattr(hub, "_conversion", lambda _: None)
     refused("allow_pickle=True", "facebook/opt-125m")
     assert sr.load("facebook/opt-125m", allow_pickle=True).source == "pickle"
 

@@ -113,7 +113,7 @@ def shard_files(directory: Path) -> list[Path]:
     for name in names:
         # Untrusted: only a plain file name inside the directory may be opened.
         plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
-        if not plain or name in {".", ".."}:
+        if not plain or not name.endswith(".safetensors"):
             raise SparsityReportError(f"{index} names a shard outside its folder: {name!r}")
         if not _stays_inside(directory / name):
             raise SparsityReportError(
