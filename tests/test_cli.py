@@ -1,0 +1,165 @@
+"""The command line as a person runs it: a process, its last lines, its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Tiny
+from safetensors.torch import save_file
+
+import sparsity_report as sr
+
+
+def command(*arguments, cwd=None, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "sparsity_report", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return command("run", cwd=folder), folder / "results"
+
+
+def test_run_on_the_demo(demo_run):
+    run, out = demo_run
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    *sentences, last = run.stdout.splitlines()
+    study = sr.read_study(out / "study.json")
+    assert sentences == sr.summarize(study)[:3]
+    assert last.startswith("Written to results: study.json")
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"report.html", "study.json", "structural_layers/layers_csr30.csv"} <= written
+    for variant in ("dense", "masked30", "csr30"):
+        for metric in ("sparsity", "param_frac", "flops"):
+            assert f"figures/{variant}_{metric}_per_group.png" in written
+    pruned = study.totals.set_index("variant").loc["CSR30", "pruned"]
+    assert pruned == round(0.3 * 4 * (4 * 128**2 + 2 * 128 * 512))
+
+
+def test_render_gives_the_same_report(demo_run, tmp_path):
+    _, out = demo_run
+    run = command("render", out / "study.json", "--out", tmp_path / "again")
+    assert run.returncode == 0, run.stderr
+    for name in ("report.html", "structural_layers/comparison.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_choosing_what_is_written(tmp_path):
+    run = command("run", "--sparsity", "0.5", "--out", tmp_path / "o", "--no-html", "--no-png")
+    assert run.returncode == 0, run.stderr
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["structural_layers", "study.json"]
+    assert "Masked50" in run.stdout
+
+
+def test_options_reach_the_model(tmp_path):
+    run = command(
+        "run", "--out", tmp_path, "--blacklist", "fc1", "--name", "mine", "--convention",
+        "notebook", "--no-html", "--no-png", "--no-csv",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    study = sr.read_study(tmp_path / "study.json")
+    assert study.convention == "notebook"
+    assert set(study.variants["model"]) == {"mine"}
+    prunable = study.layers.loc[study.layers["prunable"], "module_name"]
+    assert not prunable.str.contains("fc1").any()
+
+
+def test_run_on_real_checkpoints(minilm_path, tmp_path):
+    run = command("run", minilm_path, "--out", tmp_path / "m")
+    assert run.returncode == 0, run.stderr
+    assert "of 10,764,288 prunable weights" in run.stdout
+
+
+def refused(run, *parts):
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 1
+    for part in parts:
+        assert part in run.stderr
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.5", "nan", "a lot", "inf", "30%"])
+def test_impossible_sparsity(tmp_path, value):
+    run = command("run", f"--sparsity={value}", "--out", tmp_path / "o")
+    refused(run, "from 0 to 1")
+
+
+def test_bad_models(tmp_path):
+    refused(command("run", "./nowhere", "--out", tmp_path / "o"), "./nowhere", "no such file")
+    (tmp_path / "empty").mkdir()
+    refused(command("run", tmp_path / "empty", "--out", tmp_path / "o"), "holds no weights")
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"\x10\x00")
+    refused(command("run", bad, "--out", tmp_path / "o"), "bad.safetensors", "fetch it again")
+    torch.save(Tiny().state_dict(), tmp_path / "x.bin")
+    refused(command("run", tmp_path / "x.bin", "--out", tmp_path / "o"), "--allow-pickle")
+    save_file({"norm.weight": torch.ones(3)}, tmp_path / "norm.safetensors")
+    refused(command("run", tmp_path / "norm.safetensors", "--out", tmp_path / "o"), "no prunable")
+    weight = torch.ones(4, 4)
+    weight[0, :2] = torch.nan
+    save_file({"layers.0.fc1.weight": weight}, tmp_path / "nan.safetensors")
+    run = command("run", tmp_path / "nan.safetensors", "--out", tmp_path / "o")
+    refused(run, "layers.0.fc1.weight holds 2 NaN")
+    assert not list((tmp_path / "o").iterdir())
+
+
+def test_terminal_escapes_in_names_are_shown_not_obeyed(tmp_path):
+    weight = torch.full((2, 2), torch.nan)
+    save_file({"\x1b[2J.fc1.weight": weight}, tmp_path / "x.safetensors")
+    run = command("run", tmp_path / "x.safetensors", "--out", tmp_path / "o")
+    refused(run, "holds 4 NaN")
+    assert "\x1b" not in run.stderr
+
+
+def test_outputs_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    refused(command("run", "--out", tmp_path / "file"), "not a folder")
+    refused(command("run", "--out", "/proc/nowhere"), "cannot write to the folder")
+    assert (tmp_path / "file").read_text() == "kept"
+    (tmp_path / "o" / "report.html").mkdir(parents=True)
+    run = command("run", "--out", tmp_path / "o", "--no-png")
+    assert run.returncode == 2
+    assert "report.html: it exists and is not a regular file" in run.stderr
+
+
+def test_render_refuses_what_is_no_study(tmp_path):
+    (tmp_path / "s.json").write_text("{}")
+    refused(command("render", tmp_path / "s.json", "--out", tmp_path / "o"), "is not a study")
+    refused(command("render", tmp_path / "gone.json", "--out", tmp_path / "o"), "cannot read")
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_old_result_survives_a_failed_run(demo_run, tmp_path):
+    _, out = demo_run
+    (tmp_path / "study.json").write_bytes((out / "study.json").read_bytes())
+    refused(command("run", "./nowhere", "--out", tmp_path), "no such file")
+    assert (tmp_path / "study.json").read_bytes() == (out / "study.json").read_bytes()
+
+
+def test_help_and_version():
+    started = time.perf_counter()
+    run = command("--help")
+    assert time.perf_counter() - started < 30
+    assert "run" in run.stdout
+    assert "render" in run.stdout
+    assert command("--version").stdout == f"sparsity-report {sr.__version__}\n"
+    assert command("run", "--no-such-option").returncode == 2
+
+
+def test_the_installed_command():
+    script = Path(sys.executable).with_name("sparsity-report")
+    run = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"sparsity-report {sr.__version__}\n"
+    assert json.dumps(run.stderr) == '""'

@@ -1,0 +1,88 @@
+import errno
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import check_folder, write_file
+
+
+def test_writes_text_and_bytes(tmp_path):
+    assert write_file(tmp_path / "a" / "b.txt", "é\n").read_bytes() == "é\n".encode()
+    assert write_file(tmp_path / "c", b"\x00").read_bytes() == b"\x00"
+
+
+def test_replaces_and_keeps_the_mode(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    path.chmod(0o640)
+    write_file(path, "new")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
+
+
+def test_new_files_follow_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        assert write_file(tmp_path / "x", "").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(old)
+
+
+def test_what_is_not_a_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "link").symlink_to("target")
+    for name in ("pipe", "folder", "link"):
+        with pytest.raises(SparsityReportError, match="not a regular file"):
+            write_file(tmp_path / name, "x")
+    assert (tmp_path / "target").read_text() == "kept"
+    with pytest.raises(SparsityReportError, match="not a regular file"):
+        write_file("/dev/null", "x")
+    with pytest.raises(SparsityReportError, match="cannot write"):
+        write_file(tmp_path / "target" / "below", "x")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """A limit on file size stands for the full disk: writing stops in the middle."""
+    path = tmp_path / "x"
+    path.write_text("old")
+    code = (
+        "import resource, signal, sys\n"
+        "from sparsity_report.files import write_file\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_file(sys.argv[1], 'x' * 100_000)\n"
+    )
+    assert resource.RLIMIT_FSIZE is not None
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert os.strerror(errno.EFBIG) in run.stderr
+    assert "with space left" in run.stderr
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_failing_replace_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(SparsityReportError, match="input/output error"):
+        write_file(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_check_folder(tmp_path):
+    check_folder(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SparsityReportError, match="cannot write to the folder"):
+        check_folder(tmp_path / "file")
