@@ -37,7 +37,7 @@ def summarize(study: Comparison) -> list[str]:
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
     >>> study = sr.compare(sr.dense(sr.load()), sr.masked(pruning), sr.csr(pruning))
     >>> print(sr.summarize(study)[1][:44])
-    CSR30 stores 1.32 times the bytes of Dense (
+    CSR30 stores 1.33 times the bytes of Dense (
     """
     said = [*_zeros(study), *_storage(study), *_arithmetic(study), *_spread(study)]
     return said + _already_zero(study) + _unclassified(study)

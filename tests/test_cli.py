@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -149,9 +148,7 @@ def test_an_old_result_survives_a_failed_run(demo_run, tmp_path):
 
 
 def test_help_and_version():
-    started = time.perf_counter()
     run = command("--help")
-    assert time.perf_counter() - started < 30
     assert "run" in run.stdout
     assert "render" in run.stdout
     assert command("--version").stdout == f"sparsity-report {sr.__version__}\n"

@@ -1,0 +1,57 @@
+"""The notebooks run from top to bottom, offline, on the demo model and on a real checkpoint."""
+
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+
+import sparsity_report as sr
+from sparsity_report.weights import DEMO
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def execute(name, folder, **parameters):
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    at = next(i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", []))
+    assignments = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(assignments))
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
+    )
+    client.km = client.create_kernel_manager()
+    client.km.transport = "ipc"
+    client.execute()
+    return notebook
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_structural_csr_analysis(tmp_path):
+    notebook = execute(
+        "structural_csr_analysis.ipynb", tmp_path, MODEL=str(DEMO), OUT="structural_layers"
+    )
+    text = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    )
+    assert "24 prunable linear layers" in text
+    study = sr.read_study(tmp_path / "structural_layers" / "study.json")
+    assert all(sentence in text for sentence in sr.summarize(study))
+    masked = pd.read_csv(tmp_path / "structural_layers" / "layers_masked30.csv")
+    assert (masked["weight_total"] - masked["weight_nonzero"])[masked["prunable"]].sum() == round(
+        0.3 * 4 * (4 * 128**2 + 2 * 128 * 512)
+    )
+    assert (tmp_path / "structural_layers" / "report.html").is_file()
+
+
+def test_notebooks_are_saved_without_outputs():
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert not cell.get("outputs"), path.name
+
+
+def test_the_default_model_is_the_source_notebooks():
+    source = (NOTEBOOKS / "structural_csr_analysis.ipynb").read_text(encoding="utf-8")
+    assert "EleutherAI/pythia-410m" in source
+    assert "facebook/opt-125m" in source

@@ -1,0 +1,64 @@
+"""What the README shows is what happens."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+CONSOLE = [
+    line
+    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=range(len(PYTHON)))
+def test_python(snippet, tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-c", snippet],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    if "write_report" in snippet:
+        assert (tmp_path / "report.html").stat().st_size > 100_000
+        assert "CSR30 stores" in run.stdout
+
+
+def test_commands(tmp_path, smollm2_path):
+    """The README's lines as they stand; a model that is not at hand is replaced by one that is."""
+    assert [line for line in CONSOLE if line.startswith("pip")] == [
+        "pip install . && sparsity-report run",
+        "pip install '.[test]' && pytest",
+    ]
+    stand_ins = {
+        "facebook/opt-125m": str(ROOT / "sparsity_report" / "demo"),
+        "path/to/model.gguf": str(smollm2_path),
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ours = [line.split("&& ")[-1] for line in CONSOLE if "sparsity-report" in line]
+    assert len(ours) == 4
+    for line in ours:
+        words = [stand_ins.get(word, word) for word in shlex.split(line)]
+        run = subprocess.run(
+            words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PATH": path}
+        )
+        assert run.returncode == 0, f"{line}: {run.stderr}"
+    assert (tmp_path / "again" / "report.html").is_file()
+
+
+def test_continuous_integration_runs_the_same_commands():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert "pip install -q '.[test]'" in script
+    assert script[-1] == "pytest"
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
