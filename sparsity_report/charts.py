@@ -18,7 +18,7 @@ import pandas as pd
 import vl_convert
 
 from sparsity_report.comparison import Comparison, variant_stems
-from sparsity_report.cost import csr_break_even, csr_bytes, dense_bytes, value_bytes
+from sparsity_report.cost import csr_bytes, dense_bytes, value_bytes
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
 from sparsity_report.findings import baseline, percent, scaled
@@ -38,7 +38,7 @@ GROUP_NAMES = {
     "other_linear": "other linear",
 }
 
-_LAYOUTS = {"dense": (BLUE, 1.0), "masked": (VERMILLION, 0.45), "csr": (BLACK, 1.0)}
+_LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
 _MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 _PERCENT_TICK = "format(100 * datum.value, '~r') + ' %'"
 _SI_TICK = "format(datum.value, '~s')"
@@ -119,15 +119,21 @@ def csr_bytes_curve(study: Comparison) -> alt.LayerChart | None:
         None where nothing is prunable.
     """
     drawn = _curve(study, TEXT_WIDTH, 220)
-    return None if drawn is None else _fitted(drawn)
+    if drawn is None:
+        return None
+    # The label of a level near the right end stands outside the plot.
+    outside = any(level > 0.8 for level in _levels(study))
+    return _fitted(drawn, right=50 if outside else 0)
 
 
 def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
     """Return a study as one picture: where the zeros land, how unevenly, and when CSR pays."""
-    variant = distinct_prunings(study)[0]
-    height = 210
-    top = _map(study, variant, HERO_WIDTH - 130)
-    strip, curve = _strip(study, variant, 190, height), _curve(study, 270, height)
+    pruned = distinct_prunings(study)
+    if not pruned:
+        return group_bars(study, "param_frac")
+    height = max(210, 12 * map_rows(study, pruned[0])["projection"].nunique())
+    top = _map(study, pruned[0], HERO_WIDTH - 130)
+    strip, curve = _strip(study, pruned[0], 190, height), _curve(study, 270, height)
     if top is None or strip is None or curve is None:
         return group_bars(study, "sparsity")
     below = alt.hconcat(strip, curve, spacing=44).resolve_scale(
@@ -196,7 +202,7 @@ def bar_plot(
     chart = _fitted(
         _bars(
             rows,
-            {"": _LAYOUTS["dense"]},
+            {"": (BLUE, BLUE)},
             axis=known.axis if known else y,
             share=known.share if known else False,
             title=_title(title),
@@ -252,20 +258,23 @@ def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:
 
 
 def distinct_prunings(study: Comparison) -> list[str]:
-    """Return the first variant of each distinct set of zeros; unpruned ones only if alone."""
+    """Return the first variant of each distinct set of zeros, whoever pruned it."""
     seen: dict[tuple[Any, ...], str] = {}
     totals = study.totals.set_index("variant")
     for variant, own in study.layers.groupby("variant", sort=False):
-        if pd.notna(totals.loc[variant, "pruned"]) or totals.loc[variant, "sparsity_prunable"] > 0.01:
+        if (
+            pd.notna(totals.loc[variant, "pruned"])
+            or totals.loc[variant, "sparsity_prunable"] > 0.01
+        ):
             seen.setdefault(tuple(own["weight_nonzero"]), str(variant))
-    return list(seen.values()) or [baseline(study)]
+    return list(seen.values())
 
 
 def map_rows(study: Comparison, variant: str) -> pd.DataFrame:
     """Return ``block, projection, total, nonzero, sparsity`` of a variant's prunable weights.
 
-    Projections stand in model order, under the shortest names that tell them apart. Many of them
-    (the experts of a mixture) are merged, and so are neighbouring blocks, to at most 4,000 rows.
+    Projections stand in model order, under the shortest names that tell them apart. More than 40,
+    such as the experts of a mixture, are merged; so are neighbours of very many blocks.
     """
     _check_variant(study, variant)
     own = study.layers[study.layers["variant"] == variant]
@@ -279,13 +288,13 @@ def map_rows(study: Comparison, variant: str) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "block": own["block"].to_numpy(dtype=int),
-            "projection": names,
+            "projection": _distinct(names, 80),
             "total": own["weight_total"].to_numpy(),
             "nonzero": own["weight_nonzero"].to_numpy(),
         }
     )
-    step = 1 + (frame["block"].nunique() - 1) // 100
-    frame["block"] = frame["block"] // step * step
+    merged = 1 + frame["block"].nunique() // 120
+    frame["block"] = frame["block"] // merged * merged
     frame = frame.groupby(["block", "projection"], sort=False, as_index=False).sum()
     frame["sparsity"] = 1 - frame["nonzero"] / frame["total"]
     return frame
@@ -323,16 +332,19 @@ def group_name(group: str) -> str:
     return GROUP_NAMES.get(group, group)
 
 
-def palette(study: Comparison) -> dict[str, tuple[str, float]]:
-    """Return colour and opacity per variant: by layout, then further Okabe-Ito colours."""
-    looks: dict[str, tuple[str, float]] = {}
+def palette(study: Comparison) -> dict[str, tuple[str, str]]:
+    """Return outline and filling per variant, by layout, then further Okabe-Ito colours.
+
+    Masked variants are filled lightly, so that the layouts differ in black and white, too.
+    """
+    looks: dict[str, tuple[str, str]] = {}
     further = 0
     for variant, layout in zip(study.variants["variant"], study.variants["layout"], strict=True):
-        colour, opacity = _LAYOUTS[layout]
+        colour = _LAYOUTS[layout]
         if colour in {used for used, _ in looks.values()}:
             colour = _MORE_COLOURS[further % len(_MORE_COLOURS)]
             further += 1
-        looks[variant] = (colour, opacity)
+        looks[variant] = (colour, _tint(colour) if layout == "masked" else colour)
     return looks
 
 
@@ -340,16 +352,20 @@ def _group_bars(study: Comparison, metric: str, variants: list[str]) -> alt.Laye
     if metric not in METRICS:
         raise SparsityReportError(f"no chart of {metric!r}; use one of {', '.join(METRICS)}")
     look, table = METRICS[metric], study.pivot(metric)
+    names = list(study.variants["variant"])
+    shown = dict(zip(names, _distinct(names, 40), strict=True))
     rows = [
-        _bar(group_name(str(group)), variant, table.loc[group, variant], look.share)
+        _bar(group_name(str(group)), shown[variant], table.loc[group, variant], look.share)
         for group in table.index
         for variant in variants
     ]
     looks = palette(study)
-    of = model_names(study) if len(variants) > 1 else f"{_clip(variants[0])} of {model_names(study)}"
+    of = (
+        model_names(study) if len(variants) > 1 else f"{shown[variants[0]]} of {model_names(study)}"
+    )
     return _bars(
         rows,
-        {variant: looks[variant] for variant in variants},
+        {shown[variant]: looks[variant] for variant in variants},
         axis=look.axis,
         share=look.share,
         title=_title(look.title, f"{of} · {look.note}"),
@@ -365,7 +381,7 @@ def _bar(group: str, variant: str, value: Any, share: bool) -> dict[str, Any]:
 
 def _bars(
     rows: list[dict[str, Any]],
-    looks: Mapping[str, tuple[str, float]],
+    looks: Mapping[str, tuple[str, str]],
     *,
     axis: str,
     share: bool,
@@ -376,7 +392,10 @@ def _bars(
     # An axis of thousandths would make noise look like a finding.
     top = max([row["at"] for row in rows] + ([0.1] if share else [1.0]))
     band = 11 * len(variants)
-    legend = alt.Legend(title=None, orient="top", columns=4, symbolType="square", labelLimit=100)
+    columns = 360 // (34 + min(140, 5 * max(len(name) for name in variants)))
+    legend = alt.Legend(
+        title=None, orient="top", columns=columns, symbolType="square", labelLimit=140
+    )
     shared = legend if len(variants) > 1 else None
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y(
@@ -393,29 +412,28 @@ def _bars(
         ],
     )
     scale = alt.Scale(domain=[start, start + (top - start) * 1.15], nice=False, zero=start == 0)
-    x_axis = alt.Axis(title=axis, tickCount=6, labelExpr=_PERCENT_TICK if share else _SI_TICK)
-    colours, opacities = [look[0] for look in looks.values()], [look[1] for look in looks.values()]
+    x_axis = alt.Axis(
+        title=axis, tickCount=6, grid=False, labelExpr=_PERCENT_TICK if share else _SI_TICK
+    )
+    outlines, fillings = (
+        alt.Scale(domain=variants, range=list(part)) for part in zip(*looks.values(), strict=True)
+    )
     bars = (
         base.transform_filter("isValid(datum.value)")
         .mark_bar(clip=True, strokeWidth=1)
         .encode(
             x=alt.X("value:Q", scale=scale, axis=x_axis),
             x2=alt.datum(start),
-            fill=alt.Fill("variant:N", scale=alt.Scale(domain=variants, range=colours), legend=shared),
-            stroke=alt.Stroke(
-                "variant:N", scale=alt.Scale(domain=variants, range=colours), legend=shared
-            ),
-            fillOpacity=alt.FillOpacity(
-                "variant:N",
-                scale=alt.Scale(type="ordinal", domain=variants, range=opacities),
-                legend=shared,
-            ),
+            fill=alt.Fill("variant:N", scale=fillings, legend=shared),
+            stroke=alt.Stroke("variant:N", scale=outlines, legend=shared),
         )
     )
     text = base.mark_text(align="left", dx=4, fontSize=8, color=INK).encode(
         x=alt.X("at:Q", scale=scale), text="label:N"
     )
-    said = "; ".join(f"{r['group']} {r['variant']} {r['label']}".replace("  ", " ") for r in rows[:40])
+    said = "; ".join(
+        f"{r['group']} {r['variant']} {r['label']}".replace("  ", " ") for r in rows[:40]
+    )
     return (bars + text).properties(
         width=TEXT_WIDTH,
         height=len(groups) * (band + 9),
@@ -429,8 +447,10 @@ def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
     if frame.empty:
         return None
     low = math.floor(frame["sparsity"].min() * 20) / 20
-    high = min(1.0, max(math.ceil(frame["sparsity"].max() * 20) / 20, low + 0.2))
-    low = min(low, high - 0.2)
+    high = math.ceil(frame["sparsity"].max() * 20) / 20
+    # A scale of less than 20 points would make noise look like a finding.
+    while high - low < 0.199:
+        low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
     blocks, names = sorted(frame["block"].unique()), list(dict.fromkeys(frame["projection"]))
     shown = frame.assign(
         label=[percent(s) for s in frame["sparsity"]],
@@ -468,8 +488,8 @@ def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
             legend=alt.Legend(
                 title="zeros",
                 labelExpr=_PERCENT_TICK,
-                tickCount=5,
-                gradientLength=min(120, 20 * len(names)),
+                tickCount=4,
+                gradientLength=max(60, min(120, 20 * len(names))),
                 gradientThickness=10,
             ),
         )
@@ -496,7 +516,10 @@ def _map_titles(study: Comparison, variant: str, frame: pd.DataFrame) -> tuple[s
     facts = study.variants.set_index("variant").loc[variant]
     span = f"{percent(frame['sparsity'].min())} to {percent(frame['sparsity'].max())} zeros"
     if pd.isna(facts["asked_sparsity"]):
-        return "Where the zeros are", f"{_clip(facts['model'])} · {_clip(variant)} · {span} per matrix"
+        return (
+            "Where the zeros are",
+            f"{_clip(facts['model'])} · {_clip(variant)} · {span} per matrix",
+        )
     method = str(facts["method"] or "").replace("_", " ")
     return (
         f"Where {100 * facts['asked_sparsity']:g} % {method} pruning lands",
@@ -509,8 +532,9 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     if frame.empty:
         return None
     names = list(dict.fromkeys(frame["projection"]))
-    mean = 1 - frame["nonzero"].sum() / frame["total"].sum()
+    mean = float(study.totals.set_index("variant").loc[variant, "sparsity_prunable"])
     far = frame.loc[frame.groupby("projection")["sparsity"].idxmax()].nlargest(2, "sparsity")
+    far = far[far["sparsity"] > max(1.5 * mean, mean + 0.1)]
     top = min(1.0, max(0.2, math.ceil(frame["sparsity"].max() * 10) / 10))
     x = alt.X(
         "sparsity:Q",
@@ -549,9 +573,8 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
     if frame.empty:
         return None
     dtype = str(frame["dtype"].iloc[0])
-    v = value_bytes(dtype)
     top = frame["ratio"].max()
-    levels = _levels(study, top)
+    levels = _level_marks(study, top)
     ceiling = top * (1.06 + 0.075 * len(levels))
     x = alt.X(
         "sparsity:Q",
@@ -575,7 +598,10 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
                 "layout:N",
                 scale=alt.Scale(domain=list(_STORED), range=[BLUE, BLACK, BLACK, GREEN]),
                 legend=alt.Legend(
-                    title=None, orient="top", columns=4 if width > 300 else 2, symbolSize=220
+                    title=None,
+                    orient="top" if width > 300 else "bottom",
+                    columns=4 if width > 300 else 2,
+                    symbolSize=220,
                 ),
             ),
             strokeDash=alt.StrokeDash(
@@ -583,9 +609,14 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
             ),
         )
     )
-    breaks = [{"sparsity": csr_break_even(v, i), "ratio": 1.0} for i in (4, 8)]
-    for mark in breaks:
-        mark["label"] = f"{100 * mark['sparsity']:.0f} %"
+    ends = frame.set_index(["layout", "sparsity"])["ratio"]
+    breaks: list[dict[str, Any]] = []
+    for layout in ("CSR, int32 indices", "CSR, int64 indices"):
+        first, last = ends[layout, 0.0], ends[layout, 1.0]
+        share = (first - 1) / (first - last)
+        if share < 1:
+            label = f"{100 * share:.0f} %"
+            breaks.append({"sparsity": share, "ratio": 1.0, "label": label, "layout": layout})
     even = alt.Chart(alt.Data(values=breaks)).encode(x=x, y=y)
     own = alt.Chart(alt.Data(values=levels)).encode(x=x)
     layers = [
@@ -598,24 +629,26 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
             y=alt.Y("row:Q"), text="label:N"
         ),
     ]
-    said = (
-        f"Lines of bytes against sparsity for {dtype} values. CSR is smaller than dense from "
-        f"{breaks[0]['label']} sparsity with int32 indices and {breaks[1]['label']} with int64. "
-        + " ".join(f"Here: {level['label']}." for level in levels)
-    )
+    said = [f"Lines of bytes ÷ dense bytes against sparsity, {dtype} values."]
+    said += [f"{mark['layout']}: smaller than dense from {mark['label']}." for mark in breaks]
+    said += [f"This study: {level['label']}." for level in levels]
     return alt.layer(*layers).properties(
         width=width,
         height=height,
-        title=_title("When CSR pays", f"{dtype} values; circles: break-even with dense"),
-        description=_clip(said, 1500),
+        title=_title("Bytes against sparsity", f"{dtype} values; circles: break-even with dense"),
+        description=" ".join(said),
     )
 
 
-def _levels(study: Comparison, top: float) -> list[dict[str, Any]]:
-    """Return the study's own sparsities; labels step down so that no rule crosses one."""
-    totals = study.totals.set_index("variant")
-    shares = sorted({round(float(totals.loc[v, "sparsity_prunable"]), 6) for v in distinct_prunings(study)})
-    shares = [share for share in shares if share > 0][:8]
+def _levels(study: Comparison) -> list[float]:
+    """Return the study's own sparsities of the prunable weights, the lowest eight."""
+    totals = study.totals.set_index("variant")["sparsity_prunable"]
+    return sorted({round(float(totals[v]), 6) for v in distinct_prunings(study)} - {0.0})[:8]
+
+
+def _level_marks(study: Comparison, top: float) -> list[dict[str, Any]]:
+    """Return where each level's rule and label stand; they step down so that no rule cuts one."""
+    shares = _levels(study)
     if not shares:
         return []
     frame = curve_rows(study, shares)
@@ -669,7 +702,23 @@ def _short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
             (k for k in range(1, len(path)) if tails[(path[0], *path[-k:])] == 1), len(path) - 1
         )
         names[path] = ".".join(word for word in (head.get(path[0], ""), *path[-k:]) if word)
-    return [_clip(names[path], 200) for path in paths]
+    return [names[path] for path in paths]
+
+
+def _distinct(names: Sequence[str], limit: int) -> list[str]:
+    """Shorten names for people; different ones stay different."""
+    short: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        made, number = _clip(name, limit), 2
+        while made in short.values():
+            made, number = f"{_clip(name, limit)} ({number})", number + 1
+        short[name] = made
+    return [short[name] for name in names]
+
+
+def _tint(colour: str) -> str:
+    """Mix a colour with white, to a third."""
+    return "#" + "".join(f"{255 - (255 - int(colour[i : i + 2], 16)) // 3:02X}" for i in (1, 3, 5))
 
 
 def _check_variant(study: Comparison, variant: str) -> None:
@@ -687,9 +736,14 @@ def _title(text: str, subtitle: str = "") -> alt.TitleParams:
     return alt.TitleParams(text=_clip(text, 100), **said)
 
 
-def _fitted(chart: alt.LayerChart) -> alt.LayerChart:
+def _fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
-    return chart.properties(autosize=fit, background="white").configure(**_CONFIG)
+    config = {
+        **_CONFIG,
+        "padding": {"left": 4, "top": 4, "bottom": 4, "right": 4 + right},
+        "title": {**_CONFIG["title"], "limit": TEXT_WIDTH - 8},
+    }
+    return chart.properties(autosize=fit, background="white").configure(**config)
 
 
 _STORED = {
@@ -721,6 +775,13 @@ _CONFIG: dict[str, Any] = {
         "domainColor": MUTED,
         "tickColor": MUTED,
         "tickSize": 4,
+        "labelFlush": False,
     },
-    "legend": {**_TEXT, "titleFontWeight": "normal", "symbolStrokeWidth": 1.4, "rowPadding": 4, "offset": 12},
+    "legend": {
+        **_TEXT,
+        "titleFontWeight": "normal",
+        "symbolStrokeWidth": 1.4,
+        "rowPadding": 4,
+        "offset": 12,
+    },
 }

@@ -40,6 +40,7 @@ VARIANT_COLUMNS = (
     "asked_sparsity",
     "pruned",
     "threshold",
+    "attention_width",
 )
 
 
@@ -55,6 +56,8 @@ class Comparison:
         One row per variant and module, columns ``structure.LAYER_COLUMNS``.
     convention : str
         ``"standard"`` or ``"notebook"``.
+    context : int or None
+        Number of positions a token attends to, for the FLOPs of attention itself.
     notes : tuple of str
         How the models were opened, as far as a careful reader should know.
     """
@@ -62,6 +65,7 @@ class Comparison:
     variants: pd.DataFrame
     layers: pd.DataFrame
     convention: str = "standard"
+    context: int | None = None
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -73,7 +77,11 @@ class Comparison:
     def totals(self) -> pd.DataFrame:
         """Sums per variant, with three sparsities that each name their denominator."""
         asked = self.variants[["variant", "layout", "asked_sparsity", "pruned", "threshold"]]
-        return asked.merge(total_frame(self.layers), on="variant", how="left")
+        frame = asked.merge(total_frame(self.layers), on="variant", how="left")
+        if self.context is not None:
+            width = self.variants["attention_width"]
+            frame["attention_flops_per_token"] = 2 * self.context * width
+        return frame
 
     @property
     def unclassified(self) -> tuple[str, ...]:
@@ -111,6 +119,7 @@ class Comparison:
             "version": VERSION,
             "written_by": f"sparsity-report {sparsity_report.__version__}",
             "convention": self.convention,
+            "context": self.context,
             "notes": list(self.notes),
             **{
                 part: _table(getattr(self, part))
@@ -120,7 +129,10 @@ class Comparison:
 
 
 def compare(
-    *variants: Variant, convention: str = "standard", progress: Progress | None = None
+    *variants: Variant,
+    convention: str = "standard",
+    context: int | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Put variants side by side.
 
@@ -131,6 +143,11 @@ def compare(
     convention : {"standard", "notebook"}
         ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
         and shares.
+    context : int, optional
+        Number of positions a token attends to. With it ``totals`` has a column
+        ``attention_flops_per_token`` for scores and weighted values,
+        ``2·context·(query width + value width)`` per attention layer; null where the model's
+        attention is not known.
     progress : callable, optional
         See :func:`sparsity_report.magnitudes.count_weights`.
 
@@ -148,6 +165,7 @@ def compare(
     ['Dense', 'Masked30', 'CSR30']
     """
     check_convention(convention)
+    _check_context(context)
     if not variants:
         raise SparsityReportError("nothing to compare: give at least one variant")
     names = [variant.name for variant in variants]
@@ -162,6 +180,7 @@ def compare(
         variants=_variant_types(facts),
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
+        context=context,
         notes=tuple(notes),
     )
 
@@ -191,9 +210,11 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
             variants=_variant_types(variants),
             layers=with_shares(layers),
             convention=data["convention"],
+            context=data["context"],
             notes=tuple(data["notes"]),
         )
         check_convention(study.convention)
+        _check_context(study.context)
         _check_agrees(study, data)
     except SparsityReportError:
         raise
@@ -288,12 +309,19 @@ def _frame(table: Mapping[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
 def _variant_types(frame: pd.DataFrame) -> pd.DataFrame:
     """Give the columns of variants the same types whatever their values."""
     frame = frame.copy()
-    frame["pruned"] = frame["pruned"].astype("Int64")
+    for column in ("pruned", "attention_width"):
+        frame[column] = frame[column].astype("Int64")
     for column in ("asked_sparsity", "threshold"):
         frame[column] = frame[column].astype(float)
     for column in ("variant", "layout", "model", "architecture", "source", "fingerprint", "method"):
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     return frame
+
+
+def _check_context(context: int | None) -> None:
+    whole = isinstance(context, int) and not isinstance(context, bool)
+    if context is not None and not (whole and context > 0):
+        raise SparsityReportError(f"context must be a positive number of tokens, not {context!r}")
 
 
 def _check_agrees(study: Comparison, data: Mapping[str, Any]) -> None:

@@ -5,8 +5,9 @@ The rules, in order:
 1. the user's own patterns;
 2. the model's output embedding is ``lm_head``; a class called ``…Embedding`` is ``embedding``;
 3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…Gate`` is ``router``;
-4. for matrices, the nearest enclosing class that says attention, MLP, experts or Mamba mixer;
-5. for matrices, and for everything when no classes are known, whole words of the dotted name;
+4. the nearest class, its own or an enclosing one, that says attention, MLP, experts, Mamba
+   mixer or patch embedding;
+5. whole words of the dotted name;
 6. a matrix no rule knows is ``other_linear``; anything else is ``other``, listed as unclassified.
 """
 
@@ -44,6 +45,7 @@ _CLASS_RULES = (
         ),
         "mlp_linear",
     ),
+    (re.compile(r"PatchEmbeddings?$"), "embedding"),
 )
 _ATTENTION_WORDS = _words(
     "attn attention self_attn self_attention selfattention cross_attn crossattention "
@@ -55,7 +57,7 @@ _MLP_WORDS = _words(
     "mlp ff ffn feed_forward feedforward fc1 fc2 c_fc experts expert shared_expert "
     "shared_experts densereludense intermediate block_sparse_moe moe gate_proj up_proj "
     "down_proj gate_up_proj dense_h_to_4h dense_4h_to_h wi wi_0 wi_1 w1 w2 w3 lin1 lin2 "
-    "ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps"
+    "ffn_output ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps"
 )
 _SSM_WORDS = _words("mamba ssm ssm_in ssm_out ssm_x ssm_dt")
 _EMBEDDING_WORDS = _words(
@@ -123,7 +125,7 @@ def classify(
     linear = is_linear(class_name) if linear is None else linear
     return (
         _by_own_class(class_name)
-        or (_by_enclosing_class(class_name, enclosing) if linear else None)
+        or _by_enclosing_class(class_name, enclosing)
         or _by_words(words, class_name, linear)
         or ("other_linear" if linear else "other")
     )
@@ -141,6 +143,8 @@ def check_rules(rules: Mapping[str, str] | None) -> None:
 def _by_own_class(class_name: str) -> str | None:
     if re.search(r"Embeddings?$", class_name):
         return "embedding"
+    if re.search(r"(LMHead|MLMHead|LMPredictionHead)$", class_name):
+        return "lm_head"
     if re.search(r"Norm(2d|1d|3d|Gated)?$", class_name):
         return "norm"
     if re.search(r"Router|Gate$", class_name):
@@ -166,9 +170,9 @@ def _by_words(words: Sequence[str], class_name: str, linear: bool) -> str | None
         return "norm"
     if not class_name and _EMBEDDING_WORDS.intersection(words):
         return "embedding"
+    if _SSM_WORDS.intersection(words):
+        return "ssm"
     if linear:
-        if _SSM_WORDS.intersection(words):
-            return "ssm"
         if _ATTENTION_WORDS.intersection(words):
             return "attention_linear"
         # BERT's feed-forward output is `layer.N.output.dense`; attention's was caught above.

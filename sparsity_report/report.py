@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import sparsity_report
 from sparsity_report import charts
@@ -88,7 +88,9 @@ def write_report(
     try:
         page = environment(template_dir).get_template("report.html.j2").render(_context(study))
     except TemplateError as error:
-        raise SparsityReportError(f"cannot render the report: {error!r}; check template_dir") from error
+        raise SparsityReportError(
+            f"cannot render the report: {error!r}; check template_dir"
+        ) from error
     return write_file(target, page)
 
 
@@ -122,6 +124,7 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         "shape": _shape,
         "group": charts.group_name,
         "clip": lambda text, limit=80: printable(str(text), limit),
+        "unbroken": _unbroken,
     }
     return made
 
@@ -146,6 +149,11 @@ def _shape(shape: Any) -> str:
     return " × ".join(str(n) for n in shape).replace(" ", _THIN_SPACE)
 
 
+def _unbroken(sentence: str) -> Markup:
+    """Keep numbers and their percent signs on one line."""
+    return Markup(re.sub(r"([\d.]+ %)", r'<span class="unbroken">\1</span>', escape(sentence)))
+
+
 def _context(study: Comparison) -> dict[str, Any]:
     """Everything the templates may show, as plain values."""
     asked = [f"{100 * a:g} %" for a in study.variants["asked_sparsity"].dropna().unique()]
@@ -156,6 +164,7 @@ def _context(study: Comparison) -> dict[str, Any]:
         "models": charts.model_names(study),
         "levels": asked,
         "variants": _records(study.variants),
+        "palette": list(charts.palette(study).values()),
         "findings": summarize(study),
         "cards": _cards(study),
         "totals": _records(study.totals),
@@ -180,7 +189,7 @@ def _cards(study: Comparison) -> list[dict[str, str]]:
     """Return the numbers people look for first: large, what it is of, and of which variant."""
     totals = study.totals.set_index("variant")
     base = baseline(study)
-    first, reference = charts.distinct_prunings(study)[0], totals.loc[base]
+    first, reference = (charts.distinct_prunings(study) or [base])[0], totals.loc[base]
     row = totals.loc[first]
     cards = [
         ("Parameters", _scaled(reference["total"], ""), f"of {_clip(base)}"),
@@ -192,7 +201,10 @@ def _cards(study: Comparison) -> list[dict[str, str]]:
     if sparse:
         own = totals.loc[sparse[0]]
         against = f"{_clip(sparse[0])} ÷ {_clip(base)}"
-        for title, column in (("Stored bytes", "stored_bytes"), ("FLOPs per token", "flops_per_token")):
+        for title, column in (
+            ("Stored bytes", "stored_bytes"),
+            ("FLOPs per token", "flops_per_token"),
+        ):
             ratio = own[column] / reference[column] if reference[column] else None
             cards.append((title, _times(ratio), against))
     return [dict(zip(("title", "number", "note"), card, strict=True)) for card in cards]
@@ -205,7 +217,8 @@ def _clip(text: object) -> str:
 def _figure(key: str, chart: Any, caption: str, table: Table) -> Figure:
     spec = chart.to_dict()
     # The page gives the paper, so that one drawing serves by day and by night.
-    spec["background"] = "transparent"
+    spec |= {"background": "transparent"}
+    spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
     picture = vl_convert.vegalite_to_svg(spec, vl_version=charts.VEGALITE, allowed_base_urls=[])
     # Several drawings share a page: without names of their own, one's gradient would fill another.
     picture = re.sub(r'(id="|url\(#)((?:clip|gradient)_?\d)', rf"\g<1>{key}-\g<2>", picture)
@@ -236,7 +249,9 @@ def _comparison(study: Comparison, metric: str) -> Figure:
         for group, row in zip(pivot.index, pivot.to_numpy(), strict=True)
     ]
     table = Table(["Group", *pivot.columns], rows)
-    return _figure(look.file, charts.group_bars(study, metric), f"{look.title}: {look.note}.", table)
+    return _figure(
+        look.file, charts.group_bars(study, metric), f"{look.title}: {look.note}.", table
+    )
 
 
 def _map(study: Comparison, variant: str) -> Figure | None:
@@ -246,9 +261,7 @@ def _map(study: Comparison, variant: str) -> Figure | None:
     frame = charts.map_rows(study, variant)
     wide = frame.pivot_table(index="projection", columns="block", values="sparsity", sort=False)
     wide = wide[sorted(wide.columns)]
-    rows = [
-        [str(block), *(_percent(cell) for cell in wide[block])] for block in wide.columns
-    ]
+    rows = [[str(block), *(_percent(cell) for cell in wide[block])] for block in wide.columns]
     place = list(study.variants["variant"]).index(variant)
     return _figure(
         f"map{place}",

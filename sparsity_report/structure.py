@@ -5,7 +5,9 @@ Everything here is derived from counts; no tensor is read or changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
 
 import pandas as pd
 
@@ -33,6 +35,8 @@ LAYER_COLUMNS = (
     "weight_nonzero",
     "flops_per_token",
     "useful_flops_per_token",
+    "flops_per_sequence",
+    "active_total",
     "stored_bytes",
     "param_frac",
     "tied_to",
@@ -44,6 +48,17 @@ SUMMED = (
     "weight_nonzero",
     "flops_per_token",
     "useful_flops_per_token",
+    "flops_per_sequence",
+    "active_total",
+    "stored_bytes",
+)
+# Unknown where the values are unknown.
+_COUNTED = (
+    "nonzero",
+    "weight_nonzero",
+    "flops_per_token",
+    "useful_flops_per_token",
+    "flops_per_sequence",
     "stored_bytes",
 )
 GROUP_COLUMNS = ("variant", "group", "modules", *SUMMED, "sparsity", "param_frac")
@@ -81,7 +96,10 @@ def layer_frame(
     -------
     pandas.DataFrame
         With the columns ``LAYER_COLUMNS``: counts in elements, ``stored_bytes`` in bytes, FLOPs
-        with one multiply-add as two, shares as fractions of 1.
+        with one multiply-add as two, shares as fractions of 1. Of mixture-of-experts layers a
+        token sees ``active_total`` parameters, and FLOPs are those of its k of E experts, in
+        expectation over uniform routing where zeros count. Poolers and classification heads run
+        once per sequence: their FLOPs stand in ``flops_per_sequence``.
     """
     check_convention(convention)
     owned = {parameter.name: parameter for parameter in weights.parameters}
@@ -97,6 +115,9 @@ def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Fill the columns that follow from others and give every column its type."""
     frame = frame.copy()
     frame["block"] = frame["block"].astype("Int64")
+    for column in _COUNTED:
+        known = frame[column].astype("Int64")
+        frame[column] = known if known.hasnans else known.astype("int64")
     frame["sparsity"] = _sparsity(frame["total"], frame["nonzero"])
     frame["param_frac"] = frame["total"] / frame.groupby("variant")["total"].transform("sum")
     frame["tied_to"] = frame["tied_to"].astype(object).where(frame["tied_to"].notna(), None)
@@ -116,7 +137,9 @@ def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
         group=pd.Categorical(layers["group"], GROUPS),
     )
     grouped = ordered.groupby(["variant", "group"], observed=True)
-    frame = grouped[list(SUMMED)].sum()
+    frame = grouped[list(SUMMED)].sum(min_count=0)
+    unknown = grouped[list(SUMMED)].count().ne(grouped.size(), axis=0)
+    frame = frame.mask(unknown) if unknown.any(axis=None) else frame
     frame.insert(0, "modules", grouped.size())
     frame = frame.reset_index()
     frame = frame.astype({"variant": object, "group": object})
@@ -138,7 +161,7 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for variant, own in layers.groupby("variant", sort=False):
         row: dict[str, object] = {"variant": variant}
-        row |= {column: int(own[column].sum()) for column in SUMMED}
+        row |= {column: _total(own[column]) for column in SUMMED}
         prunable = own[own["prunable"]]
         inner = own[~own["group"].isin(_EMBEDDING_GROUPS)]
         parts = {
@@ -146,7 +169,7 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
             "non_embedding": (inner["total"], inner["nonzero"]),
         }
         for part, (total, nonzero) in parts.items():
-            row[f"{part}_total"], row[f"{part}_nonzero"] = int(total.sum()), int(nonzero.sum())
+            row[f"{part}_total"], row[f"{part}_nonzero"] = _total(total), _total(nonzero)
         rows.append(row)
     frame = pd.DataFrame(rows)
     for part, prefix in (
@@ -187,6 +210,8 @@ class _Row:
         assert weight is not None
         parameters = self.module.parameters
         matrices = [p for p in parameters if p.matrix] or [weight]
+        per_sequence = self.module.per == "sequence"
+        flops = _sum(map(self._flops, parameters))
         return {
             "module_name": self.module.name,
             "block": self.module.block,
@@ -195,15 +220,17 @@ class _Row:
             "dtype": weight.dtype,
             "layout": self._layout(weight),
             "total": sum(self._total(p) for p in parameters),
-            "nonzero": sum(self._nonzero(p) for p in parameters if self._is_counted(p)),
+            "nonzero": _sum(self._nonzero(p) for p in parameters if self._is_counted(p)),
             "prunable": any(p.prunable for p in parameters),
             "weight_total": sum(self._total(p) for p in matrices),
-            "weight_nonzero": sum(self._nonzero(p) for p in matrices if self._is_counted(p)),
-            "flops_per_token": sum(self._flops(p) for p in parameters),
-            "useful_flops_per_token": sum(
-                sparse_flops(self._nonzero(p)) for p in parameters if self._is_multiplied(p)
+            "weight_nonzero": _sum(self._nonzero(p) for p in matrices if self._is_counted(p)),
+            "flops_per_token": 0 if per_sequence else flops,
+            "useful_flops_per_token": 0 if per_sequence else _sum(map(self._useful, parameters)),
+            "flops_per_sequence": flops if per_sequence else 0,
+            "active_total": sum(
+                round(self._total(p) * min(p.uses, Fraction(1))) for p in parameters
             ),
-            "stored_bytes": sum(self._bytes(p) for p in parameters if p.tied_to is None),
+            "stored_bytes": _sum(self._bytes(p) for p in parameters if p.tied_to is None),
             "tied_to": weight.tied_to,
         }
 
@@ -220,27 +247,55 @@ class _Row:
     def _total(self, parameter: Parameter) -> int:
         return parameter.total if self._is_counted(parameter) else 0
 
-    def _nonzero(self, parameter: Parameter) -> int:
+    def _nonzero(self, parameter: Parameter) -> int | None:
         owner = self._owned[parameter.tied_to or parameter.name]
-        seen = self._counts[owner.name]
+        seen = self._counts.get(owner.name)
+        if seen is None:
+            return None
         cut = self._pruning.cuts.get(owner.name) if self._pruning else None
         return cut.nonzero_after(seen) if cut else seen.nonzero
 
-    def _flops(self, parameter: Parameter) -> int:
+    def _useful(self, parameter: Parameter) -> int | None:
+        if not self._is_multiplied(parameter):
+            return 0
+        nonzero = self._nonzero(parameter)
+        return None if nonzero is None else round(parameter.uses * sparse_flops(nonzero))
+
+    def _flops(self, parameter: Parameter) -> int | None:
         if not self._is_multiplied(parameter):
             return 0
         if self._layout(parameter) == "csr":
-            return sparse_flops(self._nonzero(parameter))
-        return linear_flops(*(parameter.matrix or parameter.shape))
+            return self._useful(parameter)
+        flops = parameter.experts * linear_flops(*(parameter.matrix or parameter.shape))
+        return round(parameter.uses * flops)
 
-    def _bytes(self, parameter: Parameter) -> int:
+    def _bytes(self, parameter: Parameter) -> int | None:
         if self._layout(parameter) == "dense" or parameter.matrix is None:
             return dense_bytes(parameter.total, parameter.itemsize)
-        rows, columns = parameter.matrix
         nonzero = self._nonzero(parameter)
-        return csr_bytes(nonzero, rows, parameter.itemsize, index_bytes(nonzero, columns))
+        if nonzero is None:
+            return None
+        rows, columns = parameter.matrix
+        v, i = parameter.itemsize, index_bytes(nonzero, columns)
+        # E matrices have E·(rows + 1) row pointers.
+        return csr_bytes(nonzero, parameter.experts * (rows + 1) - 1, v, i)
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """Sum, or None where one of the numbers is unknown."""
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total
+
+
+def _total(column: pd.Series[Any]) -> int | None:
+    total = column.sum(skipna=False)
+    return None if pd.isna(total) else int(total)
 
 
 def _sparsity(total: pd.Series, nonzero: pd.Series) -> pd.Series:
     """Share of zeros; NaN, which is null in files, where there is nothing to be sparse."""
-    return 1 - nonzero / total.where(total > 0).astype(float)
+    return 1 - nonzero.astype(float) / total.where(total > 0).astype(float)

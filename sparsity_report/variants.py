@@ -88,6 +88,7 @@ class Variant:
             "asked_sparsity": pruning.sparsity if pruning else None,
             "pruned": pruning.pruned if pruning else None,
             "threshold": pruning.threshold if pruning else None,
+            "attention_width": self.weights.attention_width,
         }
 
 

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError
@@ -30,7 +31,13 @@ class Parameter:
     itemsize : int
         Bytes of one value.
     matrix : tuple of int or None
-        ``(out_features, in_features)`` where every token is multiplied by this tensor.
+        ``(out_features, in_features)`` where tokens are multiplied by this tensor; of each
+        expert where experts are fused into one tensor.
+    experts : int
+        How many such matrices the tensor holds.
+    uses : Fraction
+        How often a token is multiplied by the whole tensor: 1, more for shared modules, k/E
+        for E experts of which a token sees k.
     prunable : bool
         Whether pruning may choose from it.
     tied_to : str or None
@@ -44,6 +51,8 @@ class Parameter:
     dtype: str
     itemsize: int
     matrix: tuple[int, int] | None = None
+    experts: int = 1
+    uses: Fraction = Fraction(1)
     prunable: bool = False
     tied_to: str | None = None
     layout: str = "dense"
@@ -56,12 +65,22 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Module:
-    """A module that owns parameters."""
+    """A module that owns parameters.
+
+    Attributes
+    ----------
+    name, class_name, group : str
+    parameters : tuple of Parameter
+    per : str
+        What its FLOPs are counted for: ``"token"``, or ``"sequence"`` for a pooler or a head
+        that sees a sequence once.
+    """
 
     name: str
     class_name: str
     group: str
     parameters: tuple[Parameter, ...]
+    per: str = "token"
 
     @property
     def block(self) -> int | None:
@@ -89,6 +108,9 @@ class Weights(ABC):
         Class name of the model, empty where it is not known.
     modules : tuple of Module
         Every module that owns parameters, in the model's order.
+    attention_width : int or None
+        Sum over the attention layers of (query width + value width): FLOPs of scores and values
+        are twice this per token and position attended to. None where it is not known.
     notes : tuple of str
         What a careful reader should know about how the model was opened.
     counts : dict
@@ -99,6 +121,7 @@ class Weights(ABC):
     source: str
     architecture: str
     modules: tuple[Module, ...]
+    attention_width: int | None = None
     notes: tuple[str, ...] = ()
     counts: dict[str, Any] = field(default_factory=dict, repr=False)
 

@@ -23,7 +23,7 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import LINEAR_GROUPS, classify
 from sparsity_report.weights.base import Module, Parameter, Weights
-from sparsity_report.weights.skeleton import describe, meta_model
+from sparsity_report.weights.skeleton import attention_width, describe, meta_model
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class CheckpointWeights(Weights):
             source=source,
             architecture="" if skeleton is None else type(skeleton).__name__,
             modules=modules,
+            attention_width=None if skeleton is None else attention_width(skeleton),
             notes=notes,
         )
         self.path = path

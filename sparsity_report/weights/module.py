@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.base import Weights
-from sparsity_report.weights.skeleton import describe, locate, value
+from sparsity_report.weights.skeleton import attention_width, describe, locate, value
 
 
 class ModuleWeights(Weights):
@@ -32,6 +32,7 @@ class ModuleWeights(Weights):
             source="module",
             architecture=type(model).__name__,
             modules=describe(model, blacklist=blacklist, rules=groups),
+            attention_width=attention_width(model),
         )
         self._model = model
         self._places = locate(model)

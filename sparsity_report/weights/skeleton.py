@@ -6,8 +6,11 @@ the module route share this single description.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, cast
 
 import torch
@@ -18,8 +21,14 @@ from sparsity_report.groups import LINEAR_GROUPS, classify, is_linear
 from sparsity_report.linear_csr import LinearCSR
 from sparsity_report.weights.base import Module, Parameter
 
-# torch.compile and DataParallel put these names around a model; they are not part of it.
-_WRAPPER_WORDS = {"_orig_mod"}
+# torch.compile and PEFT put these names around modules; they are not part of the model.
+_WRAPPER_WORDS = {"_orig_mod", "base_layer"}
+# Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
+_ADAPTER = re.compile(r"(^|\.)lora_")
+_PER_SEQUENCE = re.compile(
+    r"Pooler|ClassificationHead|\.(classifier|score|pooler|pre_classifier|text_projection|"
+    r"visual_projection)\."
+)
 
 
 def meta_model(config: Any, classes: Sequence[str]) -> nn.Module:
@@ -67,6 +76,7 @@ def describe(
     """
     model = _unwrapped(model)
     named = dict(model.named_modules())
+    appearances = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
     embedding_id, head_id = (_embedding_id(model, side) for side in ("input", "output"))
     owners = _owners(named, embedding_id)
     modules = []
@@ -74,22 +84,20 @@ def describe(
         tensors = _tensors(module)
         if not tensors:
             continue
-        name = _clean(path)
-        class_name = type(module).__name__
-        parts = path.split(".")
-        enclosing = [
-            type(named[".".join(parts[:end])]).__name__ for end in range(len(parts) - 1, -1, -1)
-        ]
+        name, class_name = clean(path), type(module).__name__
+        around = _enclosing(named, path)
+        enclosing = [type(m).__name__ for m in around]
         is_head = id(module) == head_id
         group = classify(name, class_name, enclosing=enclosing, head=is_head, rules=rules)
-        may_prune = group in LINEAR_GROUPS and not set(blacklist).intersection(parts)
+        may_prune = group in LINEAR_GROUPS and not set(blacklist).intersection(path.split("."))
+        may_prune = may_prune and not _ADAPTER.search(path)
+        uses = _uses(model, module, around) * appearances[id(module)]
         parameters = []
         for leaf, tensor in tensors.items():
             full = f"{name}.{leaf}" if name else leaf
             owner = owners[id(tensor)]
-            csr = isinstance(module, LinearCSR) and leaf == "weight"
-            shape = module.dense_shape if csr else tuple(tensor.shape)
-            matrix = _matrix(class_name, shape, is_head and leaf == "weight")
+            shape = module.dense_shape if _is_csr(module, leaf) else tuple(tensor.shape)
+            matrix, experts = _matrix(module, leaf, shape, is_head or group == "router")
             kind = dtype(full) if dtype else dtype_name(tensor.dtype)
             parameters.append(
                 Parameter(
@@ -98,20 +106,53 @@ def describe(
                     dtype=kind,
                     itemsize=getattr(torch, kind).itemsize,
                     matrix=matrix,
+                    experts=experts,
+                    uses=uses,
                     prunable=may_prune and matrix is not None and owner == full,
                     tied_to=None if owner == full else owner,
-                    layout="csr" if csr else "dense",
+                    layout=_layout(module, leaf, tensor),
                 )
             )
-        modules.append(Module(name, class_name, group, tuple(parameters)))
+        per = "sequence" if _PER_SEQUENCE.search(" ".join([*enclosing, f".{path}."])) else "token"
+        modules.append(Module(name, class_name, group, tuple(parameters), per))
     shared = {p.tied_to for m in modules for p in m.parameters if p.tied_to}
     return tuple(_unprunable(module, shared) for module in modules)
+
+
+def attention_width(model: nn.Module) -> int | None:
+    """Sum query and value widths over the attention layers; None where one cannot be told.
+
+    Scores and weighted values of one token cost ``2·(query width + value width)`` FLOPs for
+    every position it attends to.
+    """
+    model = _unwrapped(model)
+    named = dict(model.named_modules())
+    total = Fraction(0)
+    for path, module in named.items():
+        if not _is_attention(module) or any(map(_is_attention, module.children())):
+            continue  # not attention, or a wrapper around the attention proper, as in BERT
+        leaves = {
+            name.rpartition(".")[2]: child
+            for name, child in module.named_modules()
+            if name.count(".") <= 1
+        }
+        query = _out_features(next((leaves[n] for n in _QUERY if n in leaves), None))
+        value = _in_features(next((leaves[n] for n in _OUTPUT if n in leaves), None)) or query
+        if value is None:
+            return None
+        total += ((query or value) + value) * _uses(model, module, _enclosing(named, path))
+    return round(total) or None
+
+
+def _is_attention(module: nn.Module) -> bool:
+    # RWKV's "attention" is a recurrence without scores.
+    return bool(re.search(r"^(?!Rwkv).*(Attention|Attn)", type(module).__name__))
 
 
 def locate(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """Map the name of every described parameter to the module and attribute that hold it."""
     return {
-        f"{_clean(path)}.{leaf}" if path else leaf: (module, leaf)
+        f"{clean(path)}.{leaf}" if path else leaf: (module, leaf)
         for path, module in _unwrapped(model).named_modules()
         for leaf in _tensors(module)
     }
@@ -133,11 +174,15 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
-    return cast(nn.Module, model.module) if parallel else model
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _unwrapped(cast(nn.Module, model.module))
+    if type(model).__module__.startswith("peft."):
+        return _unwrapped(cast(Any, model).get_base_model())
+    return cast(nn.Module, getattr(model, "_orig_mod", model))
 
 
-def _clean(path: str) -> str:
+def clean(path: str) -> str:
+    """Take the names that wrappers put into a dotted path out of it."""
     return ".".join(part for part in path.split(".") if part not in _WRAPPER_WORDS)
 
 
@@ -164,7 +209,7 @@ def _owners(named: Mapping[str, nn.Module], embedding_id: int | None) -> dict[in
     owners: dict[int, str] = {}
     for path, module in named.items():
         for leaf, tensor in _tensors(module).items():
-            full = f"{_clean(path)}.{leaf}" if path else leaf
+            full = f"{clean(path)}.{leaf}" if path else leaf
             if id(module) == embedding_id and leaf == "weight":
                 owners[id(tensor)] = full
             else:
@@ -180,11 +225,86 @@ def _embedding_id(model: nn.Module, side: str) -> int | None:
     return id(found) if isinstance(found, nn.Module) else None
 
 
-def _matrix(class_name: str, shape: tuple[int, ...], head: bool) -> tuple[int, int] | None:
-    if len(shape) != 2 or not (head or is_linear(class_name)):
-        return None
+def _enclosing(named: Mapping[str, nn.Module], path: str) -> list[nn.Module]:
+    """Modules around `path`, nearest first."""
+    parts = path.split(".")
+    return [named[".".join(parts[:end])] for end in range(len(parts) - 1, -1, -1)] if path else []
+
+
+def _matrix(
+    module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied: bool
+) -> tuple[tuple[int, int] | None, int]:
+    """``(out, in)`` of the matrix a token is multiplied by, and how many of them there are."""
+    class_name = type(module).__name__
+    if class_name.endswith("Experts"):
+        if len(shape) != 3:
+            return None, 1
+        experts, rows, columns = shape
+        transposed = getattr(module, "is_transposed", False)
+        return ((columns, rows) if transposed else (rows, columns)), experts
+    is_weight = leaf == "weight" and (multiplied or is_linear(class_name))
+    if len(shape) != 2 or not (is_weight or leaf == "in_proj_weight"):
+        return None, 1
     rows, columns = shape
-    return (columns, rows) if class_name == "Conv1D" else (rows, columns)
+    return ((columns, rows) if class_name == "Conv1D" else (rows, columns)), 1
+
+
+def _uses(model: nn.Module, module: nn.Module, around: list[nn.Module]) -> Fraction:
+    """How often one token passes through a module."""
+    uses = Fraction(1)
+    config: Any = getattr(model, "config", None)
+    if any(type(m).__name__ == "AlbertLayerGroup" for m in around):
+        uses *= Fraction(config.num_hidden_layers, config.num_hidden_groups)
+    if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
+        experts = next(p.shape[0] for p in module.parameters(recurse=False))
+        return uses * Fraction(_top_k(config, around) or experts, experts)
+    for inner, outer in zip([module, *around], around, strict=False):
+        if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):
+            block = around[around.index(outer) + 1 :]
+            if block and re.search(r"Moe|MoE", type(block[0]).__name__):
+                return uses * Fraction(_top_k(config, block) or len(outer), len(outer))
+    return uses
+
+
+def _top_k(config: Any, around: list[nn.Module]) -> int | None:
+    """Experts per token, from the block's router, the block itself, or the config."""
+    for place in (*(around[0].children() if around else ()), *around[:1]):
+        if isinstance(getattr(place, "top_k", None), int):
+            return int(place.top_k)
+    for source in (config, getattr(config, "text_config", None)):
+        for name in ("num_experts_per_tok", "moe_topk", "num_selected_experts"):
+            if isinstance(getattr(source, name, None), int):
+                return int(getattr(source, name))
+    return None
+
+
+_QUERY = ("q_proj", "query", "q", "q_b_proj", "q_lin", "Wq")
+_OUTPUT = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
+
+
+def _out_features(layer: nn.Module | None) -> int | None:
+    return layer.out_features if isinstance(layer, nn.Linear | LinearCSR) else None
+
+
+def _in_features(layer: nn.Module | None) -> int | None:
+    if type(layer).__name__ == "Conv1D":
+        return int(cast(Any, layer).weight.shape[0])
+    return layer.in_features if isinstance(layer, nn.Linear | LinearCSR) else None
+
+
+def _is_csr(module: nn.Module, leaf: str) -> bool:
+    return isinstance(module, LinearCSR) and leaf == "weight"
+
+
+def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
+    if _is_csr(module, leaf):
+        return "csr"
+    return (
+        str(tensor.layout)
+        .removeprefix("torch.")
+        .removeprefix("sparse_")
+        .replace("strided", "dense")
+    )
 
 
 def _unprunable(module: Module, names: Collection[str | None]) -> Module:
