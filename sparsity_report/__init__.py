@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sparsity_report.groups import classify_module as classify_module
     from sparsity_report.linear_csr import LinearCSR as LinearCSR
     from sparsity_report.linear_csr import convert_linears_to_csr_ as convert_linears_to_csr_
+    from sparsity_report.patterns import weight_patterns as weight_patterns
     from sparsity_report.pruning import Pruning as Pruning
     from sparsity_report.pruning import freeze_pruning_ as freeze_pruning_
     from sparsity_report.pruning import global_magnitude as global_magnitude
@@ -65,6 +66,7 @@ _HOMES = {
     "read_study": "comparison",
     "select_prunable_linears": "pruning",
     "summarize": "findings",
+    "weight_patterns": "patterns",
     "write_csv": "comparison",
     "write_figures": "charts",
     "write_report": "report",

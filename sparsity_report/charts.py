@@ -26,8 +26,6 @@ from sparsity_report.findings import baseline, percent, scaled
 TEXT_WIDTH = round(16 * 72 / 2.54)
 HERO_WIDTH = 640
 VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-# The text of a figure vanishes where its font is missing: a generic family stands last.
-FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 GROUP_NAMES = {
@@ -40,8 +38,30 @@ GROUP_NAMES = {
 
 _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
 _MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+_STORED = {
+    "dense and masked": (BLUE, [1, 0]),
+    "CSR, int32 indices": (BLACK, [1, 0]),
+    "CSR, int64 indices": (BLACK, [5, 3]),
+    "bitmask": (GREEN, [1, 2]),
+}
+_BARE: dict[str, Any] = {"ticks": False, "domain": False}
+_NAMES: dict[str, Any] = {**_BARE, "labelLimit": 140, "labelPadding": 7}
 _PERCENT_TICK = "format(100 * datum.value, '~r') + ' %'"
 _SI_TICK = "format(datum.value, '~s')"
+_LABELS = {"labelColor": INK, "labelFontSize": 9, "titleColor": MUTED, "titleFontSize": 9}
+_LINES = {"gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED, "tickSize": 4}
+_SUBTITLE = {"subtitleColor": MUTED, "subtitleFontSize": 9, "subtitlePadding": 4}
+_TITLE = {"anchor": "start", "frame": "bounds", "fontSize": 12, "color": INK, "offset": 12}
+_PLAIN = {**_LABELS, "titleFontWeight": "normal"}
+_CONFIG: dict[str, Any] = {
+    # The text of a figure vanishes where its font is missing: a generic family stands last.
+    "font": "Helvetica, Arial, 'Liberation Sans', sans-serif",
+    "padding": {"left": 4, "top": 4, "right": 4, "bottom": 4},
+    "view": {"stroke": None},
+    "title": {**_TITLE, **_SUBTITLE},
+    "axis": {**_PLAIN, **_LINES, "titlePadding": 8, "labelFlush": False},
+    "legend": {**_PLAIN, "symbolStrokeWidth": 1.4, "rowPadding": 4, "offset": 12},
+}
 
 
 class Metric(NamedTuple):
@@ -56,7 +76,10 @@ class Metric(NamedTuple):
 
 METRICS = {
     "sparsity": Metric(
-        "Zeros per group", "share of zeros", "zeros ÷ parameters of the group", "sparsity"
+        "Zeros per group",
+        "share of zeros in the group",
+        "zeros ÷ parameters, biases included",
+        "sparsity",
     ),
     "param_frac": Metric(
         "Parameters per group",
@@ -94,7 +117,7 @@ def group_bars(study: Comparison, metric: str) -> alt.LayerChart:
 
 def variant_bars(study: Comparison, variant: str, metric: str) -> alt.LayerChart:
     """Return one bar per group for one variant; `metric` as for :func:`group_bars`."""
-    _check_variant(study, variant)
+    prunable_rows(study, variant)
     return _fitted(_group_bars(study, metric, [variant]))
 
 
@@ -119,11 +142,9 @@ def csr_bytes_curve(study: Comparison) -> alt.LayerChart | None:
         None where nothing is prunable.
     """
     drawn = _curve(study, TEXT_WIDTH, 220)
-    if drawn is None:
-        return None
     # The label of a level near the right end stands outside the plot.
     outside = any(level > 0.8 for level in _levels(study))
-    return _fitted(drawn, right=50 if outside else 0)
+    return None if drawn is None else _fitted(drawn, right=50 if outside else 0)
 
 
 def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
@@ -143,7 +164,9 @@ def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
         color="independent", strokeDash="independent"
     )
     said = " ".join(part.description for part in (top, strip, curve))
-    return chart.properties(description=said, background="white").configure(**_CONFIG)
+    drawn = chart.properties(description=said, background="white").configure(**_CONFIG)
+    assert isinstance(drawn, alt.VConcatChart)
+    return drawn
 
 
 def bar_plot(
@@ -259,15 +282,30 @@ def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:
 
 def distinct_prunings(study: Comparison) -> list[str]:
     """Return the first variant of each distinct set of zeros, whoever pruned it."""
+    shares = study.totals.set_index("variant")["sparsity_prunable"].astype(float)
+    by_us = set(study.variants.loc[study.variants["pruned"].notna(), "variant"])
     seen: dict[tuple[Any, ...], str] = {}
-    totals = study.totals.set_index("variant")
-    for variant, own in study.layers.groupby("variant", sort=False):
-        if (
-            pd.notna(totals.loc[variant, "pruned"])
-            or totals.loc[variant, "sparsity_prunable"] > 0.01
-        ):
-            seen.setdefault(tuple(own["weight_nonzero"]), str(variant))
+    for variant in study.variants["variant"]:
+        if variant in by_us or shares[variant] > 0.01:
+            own = study.layers[study.layers["variant"] == variant]
+            seen.setdefault(tuple(own["weight_nonzero"].fillna(-1)), variant)
     return list(seen.values())
+
+
+def prunable_rows(study: Comparison, variant: str) -> pd.DataFrame:
+    """Return a variant's layers with prunable weights of known values, and their zeros' ``share``.
+
+    Raises
+    ------
+    SparsityReportError
+        The study has no such variant.
+    """
+    known = list(study.variants["variant"])
+    if variant not in known:
+        raise SparsityReportError(f"no variant {variant!r}; the study has {', '.join(known)}")
+    own = study.layers[study.layers["variant"] == variant]
+    own = own[own["prunable"] & (own["weight_total"] > 0) & own["weight_nonzero"].notna()]
+    return own.assign(share=(1 - own["weight_nonzero"] / own["weight_total"]).astype(float))
 
 
 def map_rows(study: Comparison, variant: str) -> pd.DataFrame:
@@ -276,28 +314,26 @@ def map_rows(study: Comparison, variant: str) -> pd.DataFrame:
     Projections stand in model order, under the shortest names that tell them apart. More than 40,
     such as the experts of a mixture, are merged; so are neighbours of very many blocks.
     """
-    _check_variant(study, variant)
-    own = study.layers[study.layers["variant"] == variant]
-    own = own[own["prunable"] & own["block"].notna() & (own["weight_total"] > 0)]
+    own = prunable_rows(study, variant)
+    own = own[own["block"].notna()]
     paths = [_path(name) for name in own["module_name"]]
     names = _short_names(paths)
     if len(set(names)) > 40:
         names = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
     if len(set(names)) > 40:
         names = [group_name(group) for group in own["group"]]
+    blocks = own["block"].to_numpy(dtype=int)
+    merged = 1 + len(set(blocks)) // 120
     frame = pd.DataFrame(
         {
-            "block": own["block"].to_numpy(dtype=int),
+            "block": blocks // merged * merged,
             "projection": _distinct(names, 80),
-            "total": own["weight_total"].to_numpy(),
-            "nonzero": own["weight_nonzero"].to_numpy(),
+            "total": own["weight_total"].to_numpy(dtype=int),
+            "nonzero": own["weight_nonzero"].to_numpy(dtype=int),
         }
     )
-    merged = 1 + frame["block"].nunique() // 120
-    frame["block"] = frame["block"] // merged * merged
     frame = frame.groupby(["block", "projection"], sort=False, as_index=False).sum()
-    frame["sparsity"] = 1 - frame["nonzero"] / frame["total"]
-    return frame
+    return frame.assign(sparsity=1 - frame["nonzero"] / frame["total"])
 
 
 def curve_rows(study: Comparison, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
@@ -320,7 +356,7 @@ def curve_rows(study: Comparison, sparsities: Sequence[float] | None = None) -> 
                 dense_bytes(n, v),
                 csr_bytes(nonzero, pointers - 1, v, 4),
                 csr_bytes(nonzero, pointers - 1, v, 8),
-                dense_bytes(nonzero, v) - (-n // 8),
+                dense_bytes(nonzero, v) + math.ceil(n / 8),
             )
             for layout, size in zip(_STORED, sizes, strict=True):
                 rows.append((share, layout, dtype, size, size / (n * v)))
@@ -348,28 +384,25 @@ def palette(study: Comparison) -> dict[str, tuple[str, str]]:
     return looks
 
 
+def model_names(study: Comparison, limit: int = 60) -> str:
+    """Return the names of a study's models, shortened to be read."""
+    return ", ".join(_clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
+
+
 def _group_bars(study: Comparison, metric: str, variants: list[str]) -> alt.LayerChart:
     if metric not in METRICS:
         raise SparsityReportError(f"no chart of {metric!r}; use one of {', '.join(METRICS)}")
-    look, table = METRICS[metric], study.pivot(metric)
-    names = list(study.variants["variant"])
-    shown = dict(zip(names, _distinct(names, 40), strict=True))
+    look, table, looks = METRICS[metric], study.pivot(metric), palette(study)
+    shown = dict(zip(looks, _distinct(list(looks), 40), strict=True))
     rows = [
         _bar(group_name(str(group)), shown[variant], table.loc[group, variant], look.share)
         for group in table.index
         for variant in variants
     ]
-    looks = palette(study)
-    of = (
-        model_names(study) if len(variants) > 1 else f"{shown[variants[0]]} of {model_names(study)}"
-    )
-    return _bars(
-        rows,
-        {shown[variant]: looks[variant] for variant in variants},
-        axis=look.axis,
-        share=look.share,
-        title=_title(look.title, f"{of} · {look.note}"),
-    )
+    of = f"{shown[variants[0]]} of " if len(variants) == 1 else ""
+    title = _title(look.title, f"{of}{model_names(study)} · {look.note}")
+    own = {shown[variant]: looks[variant] for variant in variants}
+    return _bars(rows, own, axis=look.axis, share=look.share, title=title)
 
 
 def _bar(group: str, variant: str, value: Any, share: bool) -> dict[str, Any]:
@@ -389,56 +422,40 @@ def _bars(
     start: float = 0.0,
 ) -> alt.LayerChart:
     groups, variants = list(dict.fromkeys(row["group"] for row in rows)), list(looks)
+    band, gap = 11 * len(variants), 9
     # An axis of thousandths would make noise look like a finding.
-    top = max([row["at"] for row in rows] + ([0.1] if share else [1.0]))
-    band = 11 * len(variants)
+    top = max([row["at"] for row in rows] + [start + (0.1 if share else 1.0)])
+    tick = _PERCENT_TICK if share else _SI_TICK
+    x = _x("value", axis, [start, start + (top - start) * 1.15], labelExpr=tick, grid=False)
     columns = 360 // (34 + min(140, 5 * max(len(name) for name in variants)))
     legend = alt.Legend(
         title=None, orient="top", columns=columns, symbolType="square", labelLimit=140
     )
-    shared = legend if len(variants) > 1 else None
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y(
-            "group:N",
-            title=None,
-            scale=alt.Scale(domain=groups, paddingInner=9 / (band + 9), paddingOuter=0.12),
-            axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8, labelLimit=140),
-        ),
-        yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=variants, paddingInner=0.14)),
-        tooltip=[
-            alt.Tooltip("group:N", title="group"),
-            alt.Tooltip("variant:N", title="variant"),
-            alt.Tooltip("label:N", title=axis),
-        ],
-    )
-    scale = alt.Scale(domain=[start, start + (top - start) * 1.15], nice=False, zero=start == 0)
-    x_axis = alt.Axis(
-        title=axis, tickCount=6, grid=False, labelExpr=_PERCENT_TICK if share else _SI_TICK
-    )
     outlines, fillings = (
-        alt.Scale(domain=variants, range=list(part)) for part in zip(*looks.values(), strict=True)
+        {"scale": alt.Scale(domain=variants, range=list(part)), "legend": legend}
+        if len(variants) > 1
+        else {"scale": alt.Scale(domain=variants, range=list(part)), "legend": None}
+        for part in zip(*looks.values(), strict=True)
     )
-    bars = (
-        base.transform_filter("isValid(datum.value)")
-        .mark_bar(clip=True, strokeWidth=1)
-        .encode(
-            x=alt.X("value:Q", scale=scale, axis=x_axis),
-            x2=alt.datum(start),
-            fill=alt.Fill("variant:N", scale=fillings, legend=shared),
-            stroke=alt.Stroke("variant:N", scale=outlines, legend=shared),
-        )
+    base = _chart(rows).encode(
+        y=_y("group", groups, paddingInner=gap / (band + gap), paddingOuter=0.12),
+        yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=variants, paddingInner=0.14)),
+        tooltip=_tips(group="group", variant="variant", label=axis),
     )
-    text = base.mark_text(align="left", dx=4, fontSize=8, color=INK).encode(
-        x=alt.X("at:Q", scale=scale), text="label:N"
+    bars = base.transform_filter("isValid(datum.value)").mark_bar(clip=True, strokeWidth=1)
+    bars = bars.encode(
+        x=x,
+        x2=alt.datum(start),
+        fill=alt.Fill("variant:N", **fillings),
+        stroke=alt.Stroke("variant:N", **outlines),
     )
-    said = "; ".join(
-        f"{r['group']} {r['variant']} {r['label']}".replace("  ", " ") for r in rows[:40]
-    )
-    return (bars + text).properties(
-        width=TEXT_WIDTH,
-        height=len(groups) * (band + 9),
+    text = base.mark_text(align="left", dx=4, fontSize=8, color=INK)
+    said = "; ".join(f"{row['group']} {row['variant']} {row['label']}".strip() for row in rows)
+    return _layer(
+        [bars, text.encode(x=alt.X("at:Q"), text="label:N")],
+        size=(TEXT_WIDTH, len(groups) * (band + gap)),
         title=title,
-        description=_clip(f"Bar chart, {axis}: {said}.", 1500),
+        said=_clip(f"Bar chart, {axis}: {said}.", 1500),
     )
 
 
@@ -446,84 +463,58 @@ def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
     frame = map_rows(study, variant)
     if frame.empty:
         return None
-    low = math.floor(frame["sparsity"].min() * 20) / 20
-    high = math.ceil(frame["sparsity"].max() * 20) / 20
+    least, most = (
+        frame.iloc[int(place)] for place in (frame["sparsity"].argmin(), frame["sparsity"].argmax())
+    )
+    low = math.floor(least["sparsity"] * 20) / 20
+    high = math.ceil(most["sparsity"] * 20) / 20
     # A scale of less than 20 points would make noise look like a finding.
     while high - low < 0.199:
         low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
-    blocks, names = sorted(frame["block"].unique()), list(dict.fromkeys(frame["projection"]))
-    shown = frame.assign(
-        label=[percent(s) for s in frame["sparsity"]],
-        digits=[f"{100 * s:.0f}" for s in frame["sparsity"]],
-        height=(frame["sparsity"] - low) / (high - low),
+    blocks = [int(block) for block in sorted(frame["block"].unique())]
+    names = list(dict.fromkeys(frame["projection"]))
+    shares = [float(share) for share in frame["sparsity"]]
+    rows = frame.assign(
+        label=[percent(share) for share in shares],
+        digits=[f"{100 * share:.0f}" for share in shares],
+        light=[share > low + 0.6 * (high - low) for share in shares],
     )
-    every = math.ceil(len(blocks) / 16)
-    base = alt.Chart(alt.Data(values=shown.to_dict("records"))).encode(
-        x=alt.X(
-            "block:O",
-            title="Transformer block",
-            scale=alt.Scale(domain=[int(b) for b in blocks], paddingInner=0, paddingOuter=0),
-            axis=alt.Axis(
-                values=[int(b) for b in blocks[::every]], labelAngle=0, domain=False, ticks=False
-            ),
-        ),
-        y=alt.Y(
-            "projection:N",
-            title=None,
-            scale=alt.Scale(domain=names, paddingInner=0, paddingOuter=0),
-            axis=alt.Axis(ticks=False, domain=False, labelLimit=130, labelPadding=6),
-        ),
-        tooltip=[
-            alt.Tooltip("block:O", title="block"),
-            alt.Tooltip("projection:N", title="projection"),
-            alt.Tooltip("label:N", title="zeros"),
-            alt.Tooltip("nonzero:Q", title="nonzero", format=","),
-            alt.Tooltip("total:Q", title="weights", format=","),
-        ],
+    axis = alt.Axis(values=blocks[:: math.ceil(len(blocks) / 16)], labelAngle=0, **_BARE)
+    base = _chart(rows).encode(
+        x=alt.X("block:O", title="Transformer block", scale=_flush(blocks), axis=axis),
+        y=alt.Y("projection:N", title=None, scale=_flush(names), axis=alt.Axis(**_NAMES)),
+        tooltip=_tips(block="block", projection="projection", label="zeros"),
     )
-    cells = base.mark_rect(stroke="#ffffff", strokeWidth=0.5).encode(
-        color=alt.Color(
-            "sparsity:Q",
-            scale=alt.Scale(scheme="viridis", domain=[low, high], nice=False),
-            legend=alt.Legend(
-                title="zeros",
-                labelExpr=_PERCENT_TICK,
-                tickCount=4,
-                gradientLength=max(60, min(120, 20 * len(names))),
-                gradientThickness=10,
-            ),
-        )
+    length = max(60, min(120, 20 * len(names)))
+    legend = alt.Legend(
+        title="zeros",
+        labelExpr=_PERCENT_TICK,
+        tickCount=4,
+        gradientLength=length,
+        gradientThickness=10,
     )
-    digits = base.mark_text(fontSize=8).encode(
-        text="digits:N",
-        color=alt.condition("datum.height > 0.6", alt.value("#1a1a1a"), alt.value("#fdfdfd")),
-    )
-    least, most = frame.loc[frame["sparsity"].idxmin()], frame.loc[frame["sparsity"].idxmax()]
-    said = (
-        f"Heat map of {len(blocks)} blocks by {len(names)} projections: from "
-        f"{percent(least['sparsity'])} zeros in block {least['block']}, {least['projection']}, to "
-        f"{percent(most['sparsity'])} in block {most['block']}, {most['projection']}."
-    )
-    return alt.layer(cells, *([digits] if len(blocks) <= 16 else [])).properties(
-        width=width,
-        height=20 * len(names),
-        title=_title(*_map_titles(study, variant, frame)),
-        description=_clip(said, 1500),
-    )
-
-
-def _map_titles(study: Comparison, variant: str, frame: pd.DataFrame) -> tuple[str, str]:
+    scale = alt.Scale(scheme="viridis", domain=[low, high], nice=False)
+    cells = base.mark_rect(stroke="#ffffff", strokeWidth=0.5)
+    layers = [cells.encode(color=alt.Color("sparsity:Q", scale=scale, legend=legend))]
+    if len(blocks) <= 16:
+        digits = base.mark_text(fontSize=8)
+        ink = alt.condition("datum.light", alt.value("#1a1a1a"), alt.value("#fdfdfd"))
+        layers.append(digits.encode(text="digits:N", color=ink))
+    span = [percent(float(end["sparsity"])) for end in (least, most)]
     facts = study.variants.set_index("variant").loc[variant]
-    span = f"{percent(frame['sparsity'].min())} to {percent(frame['sparsity'].max())} zeros"
-    if pd.isna(facts["asked_sparsity"]):
-        return (
-            "Where the zeros are",
-            f"{_clip(facts['model'])} · {_clip(variant)} · {span} per matrix",
-        )
-    method = str(facts["method"] or "").replace("_", " ")
-    return (
-        f"Where {100 * facts['asked_sparsity']:g} % {method} pruning lands",
-        f"{_clip(facts['model'])} · one threshold |w| ≤ {facts['threshold']:.3g} · {span} per matrix",
+    heading, how = "Where the zeros are", _clip(variant)
+    if pd.notna(facts["asked_sparsity"]):
+        method = str(facts["method"] or "").replace("_", " ")
+        heading = f"Where {100 * facts['asked_sparsity']:g} % {method} pruning lands"
+        how = f"one threshold |w| ≤ {facts['threshold']:.3g}"
+    how = f"{_clip(facts['model'])} · {how} · {' to '.join(span)} zeros per matrix"
+    return _layer(
+        layers,
+        size=(width, 20 * len(names)),
+        title=_title(heading, how),
+        said=f"Heat map, {len(blocks)} blocks by {len(names)} projections: from {span[0]} zeros "
+        f"in block {least['block']}, {least['projection']}, to {span[1]} in block "
+        f"{most['block']}, {most['projection']}.",
     )
 
 
@@ -531,40 +522,22 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     frame = map_rows(study, variant)
     if frame.empty:
         return None
-    names = list(dict.fromkeys(frame["projection"]))
-    mean = float(study.totals.set_index("variant").loc[variant, "sparsity_prunable"])
+    own = prunable_rows(study, variant)
+    mean = float(1 - own["weight_nonzero"].sum() / own["weight_total"].sum())
     far = frame.loc[frame.groupby("projection")["sparsity"].idxmax()].nlargest(2, "sparsity")
     far = far[far["sparsity"] > max(1.5 * mean, mean + 0.1)]
+    far = far.assign(label=[f"block {block}" for block in far["block"]])
     top = min(1.0, max(0.2, math.ceil(frame["sparsity"].max() * 10) / 10))
-    x = alt.X(
-        "sparsity:Q",
-        title="share of zeros",
-        scale=alt.Scale(domain=[0, top], nice=False),
-        axis=alt.Axis(labelExpr=_PERCENT_TICK, tickCount=5),
-    )
-    y = alt.Y(
-        "projection:N",
-        title=None,
-        scale=alt.Scale(domain=names),
-        axis=alt.Axis(ticks=False, domain=False, grid=True, labelLimit=130, labelPadding=6),
-    )
-    dots = alt.Chart(alt.Data(values=frame.to_dict("records"))).mark_circle(
-        size=26, color=BLUE, opacity=0.5
-    )
-    note = far.assign(label=[f"block {b}" for b in far["block"]])
-    text = alt.Chart(alt.Data(values=note.to_dict("records"))).mark_text(
-        align="right", dx=4, dy=-8, fontSize=8.5, color=INK
-    )
-    rule = alt.Chart(alt.Data(values=[{"sparsity": mean}])).mark_rule(
-        color=VERMILLION, strokeDash=[4, 3], strokeWidth=1.2
-    )
-    return (
-        rule.encode(x=x) + dots.encode(x=x, y=y) + text.encode(x=x, y=y, text="label:N")
-    ).properties(
-        width=width,
-        height=height,
+    x = _x("sparsity", "share of zeros", [0, top], labelExpr=_PERCENT_TICK)
+    y = _y("projection", list(dict.fromkeys(frame["projection"])), grid=True)
+    rule = _chart([{"sparsity": mean}]).mark_rule(color=VERMILLION, strokeDash=[4, 3])
+    dots = _chart(frame).mark_circle(size=26, color=BLUE, opacity=0.5)
+    text = _chart(far).mark_text(align="right", dx=4, dy=-8, fontSize=8.5)
+    return _layer(
+        [rule.encode(x=x), dots.encode(x=x, y=y), text.encode(x=x, y=y, text="label:N")],
+        size=(width, height),
         title=_title("How unevenly", f"one dot per matrix; dashed: {percent(mean)} overall"),
-        description=f"Dots of sparsity per matrix, {percent(mean)} overall.",
+        said=f"One dot per matrix at its share of zeros, around {percent(mean)} overall.",
     )
 
 
@@ -572,78 +545,70 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
     frame = curve_rows(study)
     if frame.empty:
         return None
-    dtype = str(frame["dtype"].iloc[0])
-    top = frame["ratio"].max()
+    dtype, top, wide = str(frame["dtype"].iloc[0]), float(frame["ratio"].max()), width > 300
     levels = _level_marks(study, top)
-    ceiling = top * (1.06 + 0.075 * len(levels))
-    x = alt.X(
-        "sparsity:Q",
-        title="sparsity of the prunable weights",
-        scale=alt.Scale(domain=[0, 1], nice=False),
-        axis=alt.Axis(labelExpr=_PERCENT_TICK, tickCount=6, grid=False),
-    )
+    prunable = "sparsity of the prunable weights"
+    x = _x("sparsity", prunable, [0, 1], labelExpr=_PERCENT_TICK, grid=False)
     y = alt.Y(
         "ratio:Q",
         title="bytes ÷ dense bytes",
-        scale=alt.Scale(domain=[0, ceiling], nice=False),
+        scale=alt.Scale(domain=[0, top * (1.06 + 0.075 * len(levels))], nice=False),
         axis=alt.Axis(values=list(range(math.ceil(top) + 1)), labelExpr="datum.value + ' ×'"),
     )
-    lines = (
-        alt.Chart(alt.Data(values=frame.drop(columns=["dtype", "bytes"]).to_dict("records")))
-        .mark_line(clip=True)
-        .encode(
+    legend = alt.Legend(
+        title=None,
+        orient="top" if wide else "bottom",
+        columns=4 if wide else 2,
+        symbolSize=220,
+    )
+    colours, dashes = (
+        alt.Scale(domain=list(_STORED), range=list(part))
+        for part in zip(*_STORED.values(), strict=True)
+    )
+    lines = _chart(frame[["sparsity", "layout", "ratio"]]).mark_line(clip=True)
+    even, own = _chart(breaks := _break_evens(frame)).encode(x=x, y=y), _chart(levels).encode(x=x)
+    row = alt.Y("row:Q")
+    note: dict[str, Any] = {"align": "left", "dx": 5, "fontSize": 8.5}
+    layers = [
+        own.mark_rule(color=VERMILLION, strokeWidth=1.2).encode(y=row, y2=alt.datum(0)),
+        lines.encode(
             x=x,
             y=y,
-            color=alt.Color(
-                "layout:N",
-                scale=alt.Scale(domain=list(_STORED), range=[BLUE, BLACK, BLACK, GREEN]),
-                legend=alt.Legend(
-                    title=None,
-                    orient="top" if width > 300 else "bottom",
-                    columns=4 if width > 300 else 2,
-                    symbolSize=220,
-                ),
-            ),
-            strokeDash=alt.StrokeDash(
-                "layout:N", scale=alt.Scale(domain=list(_STORED), range=list(_STORED.values()))
-            ),
-        )
-    )
-    ends = frame.set_index(["layout", "sparsity"])["ratio"]
-    breaks: list[dict[str, Any]] = []
-    for layout in ("CSR, int32 indices", "CSR, int64 indices"):
-        first, last = ends[layout, 0.0], ends[layout, 1.0]
-        share = (first - 1) / (first - last)
-        if share < 1:
-            label = f"{100 * share:.0f} %"
-            breaks.append({"sparsity": share, "ratio": 1.0, "label": label, "layout": layout})
-    even = alt.Chart(alt.Data(values=breaks)).encode(x=x, y=y)
-    own = alt.Chart(alt.Data(values=levels)).encode(x=x)
-    layers = [
-        own.mark_rule(color=VERMILLION, strokeWidth=1.2).encode(y=alt.Y("floor:Q"), y2="row:Q"),
-        lines,
-        even.mark_point(color=BLACK, fill="white", size=30, strokeWidth=1.2, opacity=1),
-        even.mark_text(align="left", dx=5, dy=-7, fontSize=8.5, color=INK).encode(text="label:N"),
-        own.mark_point(color=VERMILLION, filled=True, size=40, opacity=1).encode(y=y),
-        own.mark_text(align="left", dx=5, fontSize=8.5, color=VERMILLION).encode(
-            y=alt.Y("row:Q"), text="label:N"
+            color=alt.Color("layout:N", scale=colours, legend=legend),
+            strokeDash=alt.StrokeDash("layout:N", scale=dashes, legend=legend),
         ),
+        even.mark_point(color=BLACK, fill="white", size=30, strokeWidth=1.2, opacity=1),
+        even.mark_text(color=INK, dy=-7, **note).encode(text="label:N"),
+        own.mark_point(color=VERMILLION, filled=True, size=40, opacity=1).encode(y=y),
+        own.mark_text(color=VERMILLION, **note).encode(y=row, text="label:N"),
     ]
     said = [f"Lines of bytes ÷ dense bytes against sparsity, {dtype} values."]
     said += [f"{mark['layout']}: smaller than dense from {mark['label']}." for mark in breaks]
     said += [f"This study: {level['label']}." for level in levels]
-    return alt.layer(*layers).properties(
-        width=width,
-        height=height,
+    return _layer(
+        layers,
+        size=(width, height),
         title=_title("Bytes against sparsity", f"{dtype} values; circles: break-even with dense"),
-        description=" ".join(said),
+        said=" ".join(said),
     )
+
+
+def _break_evens(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return where the straight lines of CSR meet dense, if they do."""
+    marks = []
+    for layout in ("CSR, int32 indices", "CSR, int64 indices"):
+        ratios = frame.loc[frame["layout"] == layout, "ratio"]
+        share = (ratios.iloc[0] - 1) / (ratios.iloc[0] - ratios.iloc[-1])
+        mark = {"sparsity": share, "ratio": 1.0, "label": f"{100 * share:.0f} %", "layout": layout}
+        marks += [mark] if share < 1 else []
+    return marks
 
 
 def _levels(study: Comparison) -> list[float]:
     """Return the study's own sparsities of the prunable weights, the lowest eight."""
-    totals = study.totals.set_index("variant")["sparsity_prunable"]
-    return sorted({round(float(totals[v]), 6) for v in distinct_prunings(study)} - {0.0})[:8]
+    totals = study.totals.set_index("variant")["sparsity_prunable"].dropna()
+    pruned = [variant for variant in distinct_prunings(study) if variant in totals.index]
+    return sorted({round(float(totals[variant]), 6) for variant in pruned} - {0.0})[:8]
 
 
 def _level_marks(study: Comparison, top: float) -> list[dict[str, Any]]:
@@ -659,16 +624,10 @@ def _level_marks(study: Comparison, top: float) -> list[dict[str, Any]]:
             "sparsity": share,
             "ratio": float(ratio),
             "label": said.format(percent(share), ratio),
-            "floor": 0.0,
             "row": top * (1.05 + 0.075 * (len(shares) - 1 - place)),
         }
         for place, (share, ratio) in enumerate(zip(shares, ratios, strict=True))
     ]
-
-
-def model_names(study: Comparison, limit: int = 60) -> str:
-    """Return the names of a study's models, shortened to be read."""
-    return ", ".join(_clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
 
 
 def _path(name: str) -> tuple[str, ...]:
@@ -686,8 +645,8 @@ def _short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
     distinct = list(dict.fromkeys(paths))
     stacks = list(dict.fromkeys(stack for stack, *_ in distinct))
     words = [stack.split(".") for stack in stacks]
-    common = len(os.path.commonprefix(words))
-    heads = [".".join(w[common : common + 1]) for w in words]
+    # Of encoder.block and decoder.block, the first word says it; else the whole name has to.
+    heads = [first for first, *_ in words]
     if len(set(heads)) < len(heads):
         heads = stacks
     head = dict(zip(stacks, heads, strict=True)) if len(stacks) > 1 else {}
@@ -721,10 +680,34 @@ def _tint(colour: str) -> str:
     return "#" + "".join(f"{255 - (255 - int(colour[i : i + 2], 16)) // 3:02X}" for i in (1, 3, 5))
 
 
-def _check_variant(study: Comparison, variant: str) -> None:
-    known = list(study.variants["variant"])
-    if variant not in known:
-        raise SparsityReportError(f"no variant {variant!r}; the study has {', '.join(known)}")
+def _chart(rows: pd.DataFrame | list[dict[str, Any]]) -> alt.Chart:
+    values: Any = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    return alt.Chart(alt.InlineData(values=values))
+
+
+def _layer(
+    layers: list[alt.Chart], *, size: tuple[int, int], title: alt.TitleParams, said: str
+) -> alt.LayerChart:
+    width, height = size
+    return alt.LayerChart(layer=layers, width=width, height=height, title=title, description=said)
+
+
+def _x(field: str, title: str, domain: list[float], **axis: Any) -> alt.X:
+    scale = alt.Scale(domain=domain, nice=False, zero=False)
+    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6, **axis))
+
+
+def _y(field: str, names: list[str], *, grid: bool = False, **padding: Any) -> alt.Y:
+    scale, axis = alt.Scale(domain=names, **padding), alt.Axis(grid=grid, **_NAMES)
+    return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
+
+
+def _flush(domain: Sequence[Any]) -> alt.Scale:
+    return alt.Scale(domain=list(domain), paddingInner=0, paddingOuter=0)
+
+
+def _tips(**titles: str) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{field}:N", title=title) for field, title in titles.items()]
 
 
 def _clip(text: object, limit: int = 60) -> str:
@@ -732,56 +715,17 @@ def _clip(text: object, limit: int = 60) -> str:
 
 
 def _title(text: str, subtitle: str = "") -> alt.TitleParams:
-    said = {"subtitle": subtitle} if subtitle else {}
-    return alt.TitleParams(text=_clip(text, 100), **said)
+    title = alt.TitleParams(text=_clip(text, 100))
+    if subtitle:
+        title["subtitle"] = subtitle
+    return title
 
 
 def _fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
-    config = {
-        **_CONFIG,
-        "padding": {"left": 4, "top": 4, "bottom": 4, "right": 4 + right},
-        "title": {**_CONFIG["title"], "limit": TEXT_WIDTH - 8},
-    }
-    return chart.properties(autosize=fit, background="white").configure(**config)
-
-
-_STORED = {
-    "dense and masked": [1, 0],
-    "CSR, int32 indices": [1, 0],
-    "CSR, int64 indices": [5, 3],
-    "bitmask": [1, 2],
-}
-_TEXT = {"labelColor": INK, "labelFontSize": 9, "titleColor": MUTED, "titleFontSize": 9}
-_CONFIG: dict[str, Any] = {
-    "font": FONT,
-    "padding": 4,
-    "view": {"stroke": None},
-    "title": {
-        "anchor": "start",
-        "frame": "bounds",
-        "fontSize": 12,
-        "color": INK,
-        "subtitleFontSize": 9,
-        "subtitleColor": MUTED,
-        "subtitlePadding": 4,
-        "offset": 12,
-    },
-    "axis": {
-        **_TEXT,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-        "gridColor": GRID,
-        "domainColor": MUTED,
-        "tickColor": MUTED,
-        "tickSize": 4,
-        "labelFlush": False,
-    },
-    "legend": {
-        **_TEXT,
-        "titleFontWeight": "normal",
-        "symbolStrokeWidth": 1.4,
-        "rowPadding": 4,
-        "offset": 12,
-    },
-}
+    padding = {**_CONFIG["padding"], "right": 4 + right}
+    title = {**_CONFIG["title"], "limit": TEXT_WIDTH - 8}
+    config = {**_CONFIG, "padding": padding, "title": title}
+    fitted = chart.properties(autosize=fit, background="white").configure(**config)
+    assert isinstance(fitted, alt.LayerChart)
+    return fitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import Any
 import pandas as pd
 
 import sparsity_report
+from sparsity_report.audit import audit
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
 from sparsity_report.magnitudes import Progress
+from sparsity_report.patterns import PATTERN_COLUMNS, weight_patterns
 from sparsity_report.structure import (
     LAYER_COLUMNS,
     check_convention,
@@ -58,6 +60,8 @@ class Comparison:
         ``"standard"`` or ``"notebook"``.
     context : int or None
         Number of positions a token attends to, for the FLOPs of attention itself.
+    patterns : pandas.DataFrame or None
+        Where in each matrix the zeros stand, see :func:`sparsity_report.weight_patterns`.
     notes : tuple of str
         How the models were opened, as far as a careful reader should know.
     """
@@ -66,6 +70,7 @@ class Comparison:
     layers: pd.DataFrame
     convention: str = "standard"
     context: int | None = None
+    patterns: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -82,6 +87,11 @@ class Comparison:
             width = self.variants["attention_width"]
             frame["attention_flops_per_token"] = 2 * self.context * width
         return frame
+
+    @cached_property
+    def audit(self) -> list[str]:
+        """What a careful reviewer would flag, in sentences with numbers."""
+        return audit(self.variants, self.layers, self.totals, self.patterns)
 
     @property
     def unclassified(self) -> tuple[str, ...]:
@@ -125,6 +135,7 @@ class Comparison:
                 part: _table(getattr(self, part))
                 for part in ("variants", "layers", "groups", "totals")
             },
+            "patterns": None if self.patterns is None else _table(self.patterns),
         }
 
 
@@ -132,6 +143,7 @@ def compare(
     *variants: Variant,
     convention: str = "standard",
     context: int | None = None,
+    patterns: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Put variants side by side.
@@ -148,6 +160,9 @@ def compare(
         ``attention_flops_per_token`` for scores and weighted values,
         ``2·context·(query width + value width)`` per attention layer; null where the model's
         attention is not known.
+    patterns : bool
+        Whether to look also at where in each matrix the zeros stand, which reads the prunable
+        weights once more; see :func:`sparsity_report.weight_patterns`.
     progress : callable, optional
         See :func:`sparsity_report.magnitudes.count_weights`.
 
@@ -181,6 +196,7 @@ def compare(
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,
+        patterns=_patterns(variants, progress) if patterns else None,
         notes=tuple(notes),
     )
 
@@ -211,6 +227,7 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
             layers=with_shares(layers),
             convention=data["convention"],
             context=data["context"],
+            patterns=_read_patterns(data["patterns"]),
             notes=tuple(data["notes"]),
         )
         check_convention(study.convention)
@@ -315,6 +332,33 @@ def _variant_types(frame: pd.DataFrame) -> pd.DataFrame:
         frame[column] = frame[column].astype(float)
     for column in ("variant", "layout", "model", "architecture", "source", "fingerprint", "method"):
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
+    return frame
+
+
+def _patterns(variants: Sequence[Variant], progress: Progress | None) -> pd.DataFrame:
+    """Patterns of all variants; those of one pruning are looked at once."""
+    seen: dict[tuple[int, int], pd.DataFrame] = {}
+    frames = []
+    for variant in variants:
+        key = (id(variant.weights), id(variant.pruning))
+        if key not in seen:
+            seen[key] = weight_patterns(variant, progress=progress)
+        frames.append(seen[key].assign(variant=variant.name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _read_patterns(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
+    if table is None:
+        return None
+    frame = _frame(table, PATTERN_COLUMNS)
+    for column in ("block", "expert"):
+        frame[column] = frame[column].astype("Int64")
+    for column in PATTERN_COLUMNS[6:]:
+        if column == "head_sparsity":
+            cells = [None if cell is None else tuple(cell) for cell in frame[column]]
+            frame[column] = pd.Series(cells, dtype=object)
+        elif column != "n_m":
+            frame[column] = frame[column].astype(float)
     return frame
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 
 from sparsity_report.comparison import Comparison
 from sparsity_report.cost import csr_break_even, value_bytes
+from sparsity_report.structure import records
+from sparsity_report.wording import join, percent, scaled
 
 _COUNTING = (
     "One multiply-add is two FLOPs; norms, biases, softmax, activations and attention scores are "
@@ -16,6 +18,15 @@ _COUNTING = (
     "CSR bytes are nnz·(v + i) + (rows + 1)·i for values of v bytes and indices of i bytes.",
     "Shares of zeros name their denominator: the prunable weights; all parameters but embeddings "
     "and output head; all parameters of the model.",
+)
+_EXPERTS = (
+    "Of a mixture of experts FLOPs are those of the router and the experts one token is sent to; "
+    "where zeros count, in expectation over uniform routing."
+)
+_SEQUENCE = "Poolers and classification heads run once per sequence and are counted apart."
+_TWO_STACKS = (
+    "FLOPs per token of an encoder-decoder are those of one source token through the encoder (and "
+    "the keys and values of cross-attention) plus one target token through the decoder."
 )
 _TIES = {
     "standard": "An embedding look-up costs no FLOPs; a tied output head is stored and counted "
@@ -40,55 +51,27 @@ def summarize(study: Comparison) -> list[str]:
     CSR30 stores 1.33 times the bytes of Dense (
     """
     said = [*_zeros(study), *_storage(study), *_arithmetic(study), *_spread(study)]
+    said += [*_unusual(study), *_active(study), *_attention(study)]
     return said + _already_zero(study) + _unclassified(study)
 
 
 def conventions(study: Comparison) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
-    return [*_COUNTING, _TIES[study.convention]]
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """Write a share as a percentage.
-
-    Examples
-    --------
-    >>> percent(0.3), percent(0.00001), percent(0.9999999)
-    ('30.0 %', '< 0.1 %', '> 99.9 %')
-    """
-    smallest = 10.0**-digits
-    shown = 100 * share
-    if 0 < shown < smallest / 2:
-        return f"< {smallest:.{digits}f} %"
-    if 100 - smallest / 2 < shown < 100:
-        return f"> {100 - smallest:.{digits}f} %"
-    return f"{shown:.{digits}f} %"
-
-
-def scaled(number: float, unit: str) -> str:
-    """Write a quantity with a decimal prefix (k = 10³, M = 10⁶, …) and three digits.
-
-    Examples
-    --------
-    >>> scaled(108_160_356, "B"), scaled(999, "FLOPs")
-    ('108 MB', '999 FLOPs')
-    """
-    prefixes = ("", "k", "M", "G", "T", "P")
-    step = 0
-    while abs(number) >= 999.5 and step < len(prefixes) - 1:
-        number, step = number / 1000, step + 1
-    digits = 0 if step == 0 or abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
-    return f"{number:.{digits}f} {prefixes[step]}{unit}"
+    said = [*_COUNTING, _TIES[study.convention]]
+    if (study.layers["active_total"] < study.layers["total"]).any():
+        said.append(_EXPERTS)
+    if (study.layers["flops_per_sequence"] > 0).any():
+        said.append(_SEQUENCE)
+    words = {word for name in study.layers["module_name"] for word in name.split(".")}
+    if {"encoder", "decoder"} <= words:
+        said.append(_TWO_STACKS)
+    return said
 
 
 def baseline(study: Comparison) -> str:
     """Name of the variant others are compared with: the first dense one, else the first."""
-    rows = _records(study.variants)
+    rows = records(study.variants)
     return str(next((row for row in rows if row["layout"] == "dense"), rows[0])["variant"])
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _same(rows: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
@@ -100,11 +83,11 @@ def _same(rows: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
 
 
 def _names(rows: list[dict[str, Any]]) -> str:
-    return _join([row["variant"] for row in rows])
+    return join([row["variant"] for row in rows])
 
 
 def _zeros(study: Comparison) -> list[str]:
-    pruned = _records(study.totals[study.totals["pruned"].notna()])
+    pruned = records(study.totals[study.totals["pruned"].notna()])
     said = []
     for same in _same(pruned, "pruned", "asked_sparsity", "prunable_total", "total"):
         row = same[0]
@@ -121,7 +104,7 @@ def _zeros(study: Comparison) -> list[str]:
 
 def _storage(study: Comparison) -> list[str]:
     base = baseline(study)
-    totals = _records(study.totals)
+    totals = records(study.totals)
     reference = next(row["stored_bytes"] for row in totals if row["variant"] == base)
     said = []
     for row in totals:
@@ -137,14 +120,14 @@ def _storage(study: Comparison) -> list[str]:
         said.append(
             f"{row['variant']} stores {row['stored_bytes'] / reference:.2f} times the bytes of "
             f"{base} ({scaled(row['stored_bytes'], 'B')} against {scaled(reference, 'B')}); "
-            f"CSR pays off {_join(breaks)}."
+            f"CSR pays off {join(breaks)}."
         )
     return said
 
 
 def _arithmetic(study: Comparison) -> list[str]:
     base = baseline(study)
-    totals = _records(study.totals)
+    totals = records(study.totals)
     reference = next(row["flops_per_token"] for row in totals if row["variant"] == base)
     if not reference:
         return []
@@ -161,7 +144,7 @@ def _arithmetic(study: Comparison) -> list[str]:
 
 
 def _spread(study: Comparison) -> list[str]:
-    pruned = _records(study.variants[study.variants["pruned"].fillna(0) > 0])
+    pruned = records(study.variants[study.variants["pruned"].fillna(0) > 0])
     said = []
     for same in _same(pruned, "fingerprint", "threshold"):
         own = study.layers[
@@ -181,9 +164,50 @@ def _spread(study: Comparison) -> list[str]:
     return said
 
 
+def _unusual(study: Comparison) -> list[str]:
+    """Name the matrix that differs most from a Gaussian of its own spread."""
+    frame = study.patterns
+    if frame is None:
+        return []
+    frame = frame[frame["expected_sparsity"].notna() & frame["sparsity"].notna()]
+    if frame.empty:
+        return []
+    name = frame["variant"].iloc[0]
+    own = frame[frame["variant"] == name]
+    row = own.iloc[int((own["sparsity"] - own["expected_sparsity"]).abs().argmax())]
+    return [
+        f"The most unusual matrix of {name} is {row['parameter']}: {percent(row['sparsity'])} "
+        f"zeros where a Gaussian of its spread would have {percent(row['expected_sparsity'])}."
+    ]
+
+
+def _active(study: Comparison) -> list[str]:
+    row = records(study.totals)[0]
+    if row["active_total"] == row["total"]:
+        return []
+    return [
+        f"One token sees {scaled(row['active_total'], 'parameters')} of the "
+        f"{scaled(row['total'], 'parameters')} stored, "
+        f"{percent(row['active_total'] / row['total'])}; the others belong to experts it is not "
+        "sent to."
+    ]
+
+
+def _attention(study: Comparison) -> list[str]:
+    if study.context is None:
+        return []
+    cost = study.totals["attention_flops_per_token"].iloc[0]
+    if pd.isna(cost):
+        return ["FLOPs of attention scores are not known for this architecture."]
+    return [
+        f"Attention over {study.context:,} positions adds {scaled(float(cost), 'FLOPs')} per "
+        "token, the same in every variant."
+    ]
+
+
 def _already_zero(study: Comparison) -> list[str]:
     said = []
-    for row in _records(study.totals[study.totals["pruned"].isna()]):
+    for row in records(study.totals[study.totals["pruned"].isna()]):
         if zeros := row["total"] - row["nonzero"]:
             said.append(
                 f"{row['variant']} holds {zeros:,} zeros as it comes, "
@@ -203,7 +227,3 @@ def _unclassified(study: Comparison) -> list[str]:
         f"{len(names)} {plural} no grouping rule and stand under other ({percent(share)} of the "
         f"parameters), first {names[0]}."
     ]
-
-
-def _join(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

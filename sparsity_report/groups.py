@@ -4,7 +4,8 @@ The rules, in order:
 
 1. the user's own patterns;
 2. the model's output embedding is ``lm_head``; a class called ``…Embedding`` is ``embedding``;
-3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…Gate`` is ``router``;
+3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…Gate`` is ``router``, and so is the gate
+   of a mixture of experts;
 4. the nearest class, its own or an enclosing one, that says attention, MLP, experts, Mamba
    mixer or patch embedding;
 5. whole words of the dotted name;
@@ -125,6 +126,7 @@ def classify(
     linear = is_linear(class_name) if linear is None else linear
     return (
         _by_own_class(class_name)
+        or _router(words, enclosing)
         or _by_enclosing_class(class_name, enclosing)
         or _by_words(words, class_name, linear)
         or ("other_linear" if linear else "other")
@@ -152,6 +154,13 @@ def _by_own_class(class_name: str) -> str | None:
     return None
 
 
+def _router(words: Sequence[str], enclosing: Sequence[str]) -> str | None:
+    """Find the gate of a mixture of experts, a plain linear layer in some models."""
+    leaf = words[-1] if words else ""
+    in_mixture = bool(enclosing) and re.search(r"Mo[eE]", enclosing[0])
+    return "router" if leaf in _ROUTER_WORDS or (leaf == "gate" and in_mixture) else None
+
+
 def _by_enclosing_class(class_name: str, enclosing: Sequence[str]) -> str | None:
     for candidate in (class_name, *enclosing):
         for pattern, group in _CLASS_RULES:
@@ -164,7 +173,7 @@ def _by_words(words: Sequence[str], class_name: str, linear: bool) -> str | None
     leaf = words[-1] if words else ""
     if leaf in _HEAD_WORDS or (not class_name and words == ["output"]):
         return "lm_head"
-    if _ROUTER_WORDS.intersection(words) or (linear and leaf == "gate"):
+    if linear and leaf == "gate" and _MLP_WORDS.intersection(words):
         return "router"
     if _NORM_WORD.search(leaf) and not linear:
         return "norm"

@@ -27,6 +27,7 @@ from sparsity_report.findings import baseline, conventions, percent, scaled, sum
 _MISSING = "–"
 _THIN_SPACE = "\u202f"
 _EXTREMES = 10
+_DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Table(NamedTuple):
@@ -108,7 +109,9 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         raise SparsityReportError(f"template_dir {template_dir} is not a folder")
     here = Path(__file__).parent
     # Installed, the templates are inside the package; in an editable checkout they are beside it.
-    folders = [*filter(None, [template_dir]), here / "templates", here.parent / "templates"]
+    folders = [here / "templates", here.parent / "templates"]
+    if template_dir is not None:
+        folders.insert(0, Path(template_dir))
     made = Environment(
         loader=FileSystemLoader(folders),
         autoescape=select_autoescape(["html", "html.j2"]),
@@ -150,8 +153,10 @@ def _shape(shape: Any) -> str:
 
 
 def _unbroken(sentence: str) -> Markup:
-    """Keep numbers and their percent signs on one line."""
-    return Markup(re.sub(r"([\d.]+ %)", r'<span class="unbroken">\1</span>', escape(sentence)))
+    """Keep numbers with their percent signs, and names from turning the text around them."""
+    steady = _DIRECTIONS.sub(lambda mark: f"\\u{ord(mark[0]):04x}", sentence)
+    text = re.sub(r"([\d.]+ %)", r'<span class="unbroken">\1</span>', str(escape(steady)))
+    return Markup(text)
 
 
 def _context(study: Comparison) -> dict[str, Any]:
@@ -180,6 +185,8 @@ def _context(study: Comparison) -> dict[str, Any]:
         "unclassified": list(study.unclassified),
         "conventions": conventions(study),
         "convention": study.convention,
+        "context": study.context,
+        "active": bool((study.totals["active_total"] != study.totals["total"]).any()),
         "program": f"sparsity-report {sparsity_report.__version__}",
         "script": _bundle(),
     }
@@ -236,7 +243,8 @@ def _json(value: Any) -> Markup:
 
 @lru_cache(maxsize=1)
 def _bundle() -> Markup:
-    bundle: str = vl_convert.javascript_bundle(vl_version=charts.VEGALITE)
+    # The types of vl_convert ask for a snippet, its documentation does not.
+    bundle: str = vl_convert.javascript_bundle(vl_version=charts.VEGALITE)  # type: ignore[call-arg]
     return Markup(re.sub(r"<(?=/script|!--)", r"\\x3c", bundle, flags=re.IGNORECASE))
 
 
@@ -287,13 +295,13 @@ def _curve(study: Comparison) -> Figure | None:
 
 def _extremes(study: Comparison, variant: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the prunable modules with the largest and the smallest share of zeros."""
-    own = study.layers[(study.layers["variant"] == variant) & study.layers["prunable"]]
-    own = own[own["weight_total"] > 0]
-    own = own.assign(share=1 - own["weight_nonzero"] / own["weight_total"])
-    ranked = own.sort_values("share", ascending=False, kind="stable")
+    ranked = charts.prunable_rows(study, variant).sort_values(
+        "share", ascending=False, kind="stable"
+    )
     return _records(ranked.head(_EXTREMES)), _records(ranked.iloc[::-1].head(_EXTREMES))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain values; what is unknown is None."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [{str(key): cell for key, cell in row.items()} for row in plain.to_dict("records")]

@@ -181,6 +181,11 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a frame as dictionaries."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
 def check_convention(convention: str) -> None:
     """Refuse a convention that does not exist."""
     if convention not in CONVENTIONS:
@@ -250,7 +255,8 @@ class _Row:
     def _nonzero(self, parameter: Parameter) -> int | None:
         owner = self._owned[parameter.tied_to or parameter.name]
         seen = self._counts.get(owner.name)
-        if seen is None:
+        # Unknown: values on the meta device, and a view of only a part of its owner.
+        if seen is None or owner.total != parameter.total:
             return None
         cut = self._pruning.cuts.get(owner.name) if self._pruning else None
         return cut.nonzero_after(seen) if cut else seen.nonzero
@@ -270,6 +276,8 @@ class _Row:
         return round(parameter.uses * flops)
 
     def _bytes(self, parameter: Parameter) -> int | None:
+        if parameter.held_bytes is not None and self._pruning is None:
+            return parameter.held_bytes
         if self._layout(parameter) == "dense" or parameter.matrix is None:
             return dense_bytes(parameter.total, parameter.itemsize)
         nonzero = self._nonzero(parameter)

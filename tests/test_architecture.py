@@ -19,13 +19,14 @@ FLOORS = [
     {"charts"},
     {"findings"},
     {"comparison"},
+    {"patterns", "audit"},
     {"variants"},
     {"structure"},
     {"pruning"},
     {"magnitudes"},
     {"weights"},
     {"groups", "linear_csr"},
-    {"cost", "files"},
+    {"cost", "files", "wording"},
     {"errors"},
 ]
 HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "torch", "transformers", "pandas"}

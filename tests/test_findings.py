@@ -6,7 +6,8 @@ from conftest import Tiny, study_of
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.findings import conventions, percent, scaled
+from sparsity_report.findings import conventions
+from sparsity_report.wording import percent, scaled
 
 
 def test_the_three_sentences(tiny):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from sparsity_report.weights.slices import Slice
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -38,12 +40,21 @@ class Parameter:
     uses : Fraction
         How often a token is multiplied by the whole tensor: 1, more for shared modules, k/E
         for E experts of which a token sees k.
+    head_dim : int or None
+        Width of an attention head where the matrix belongs to heads.
+    head_axis : int
+        0 where heads are runs of output rows (q, k, v), 1 where of input columns (output).
     prunable : bool
         Whether pruning may choose from it.
     tied_to : str or None
         Name of the parameter that this one shares its storage with, where it is counted.
     layout : str
-        ``"dense"`` or ``"csr"``: how the source holds it.
+        ``"dense"``, ``"csr"``, ``"csc"``, ``"coo"``, ``"bsr"``, ``"bsc"`` or ``"2:4"``: how the
+        source holds it.
+    held_bytes : int or None
+        Bytes the source holds where the layout is not dense.
+    known : bool
+        Whether its values are there to be counted; on the meta device they are not.
     """
 
     name: str
@@ -53,9 +64,13 @@ class Parameter:
     matrix: tuple[int, int] | None = None
     experts: int = 1
     uses: Fraction = Fraction(1)
+    head_dim: int | None = None
+    head_axis: int = 0
     prunable: bool = False
     tied_to: str | None = None
     layout: str = "dense"
+    held_bytes: int | None = None
+    known: bool = True
 
     @property
     def total(self) -> int:
@@ -128,6 +143,12 @@ class Weights(ABC):
     @abstractmethod
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of one parameter, dense, in its own dtype, not to be written to."""
+
+    def slices(self, name: str) -> Iterator[Slice]:
+        """Yield the values of one parameter in order, as slices that can be read one by one."""
+        from sparsity_report.weights.slices import held
+
+        yield from held(self.tensor(name))
 
     @abstractmethod
     def module(self) -> nn.Module:

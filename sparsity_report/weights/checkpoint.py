@@ -12,7 +12,7 @@ import math
 import re
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import LINEAR_GROUPS, classify
 from sparsity_report.weights.base import Module, Parameter, Weights
 from sparsity_report.weights.skeleton import attention_width, describe, meta_model
+from sparsity_report.weights.slices import Slice, joined
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Entry:
 
 
 class CheckpointWeights(Weights):
-    """Weights read from files on demand; subclasses say how one tensor is read."""
+    """Weights read from files on demand; subclasses say where the values of one tensor are."""
 
     def __init__(
         self,
@@ -58,14 +59,18 @@ class CheckpointWeights(Weights):
         notes: tuple[str, ...] = (),
     ) -> None:
         parts: dict[str, list[Entry]] = defaultdict(list)
-        for key, entry in entries.items():
-            if (target := keys.get(key)) is not None:
-                parts[target].append(entry)
+        for key, target in keys.items():
+            if target is not None:
+                parts[target].append(entries[key])
         if skeleton is None:
             modules = _describe_names(parts, blacklist, groups)
         else:
             modules = describe(
-                skeleton, blacklist=blacklist, rules=groups, dtype=_dtypes(skeleton, parts)
+                skeleton,
+                blacklist=blacklist,
+                rules=groups,
+                dtype=_dtypes(skeleton, parts),
+                known=True,
             )
             _check_complete(name, modules, parts)
         super().__init__(
@@ -80,18 +85,24 @@ class CheckpointWeights(Weights):
         self._parts = dict(parts)
 
     @abstractmethod
-    def read(self, entry: Entry) -> torch.Tensor:
-        """Return one tensor of a file."""
+    def cut(self, entry: Entry) -> Iterable[Slice]:
+        """Return one tensor of a file as slices."""
+
+    def slices(self, name: str) -> Iterator[Slice]:
+        """Yield the values of a parameter; of one in several pieces on disk, piece after piece."""
+        for entry in self._entries(name):
+            yield from self.cut(entry)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of a parameter; one kept in several pieces on disk comes stacked."""
+        # Counting needs every value once; the exact fused arrangement does not matter to it.
+        dtype = getattr(torch, self._entries(name)[0].dtype)
+        return joined(list(self.slices(name)), dtype, self[name].shape)
+
+    def _entries(self, name: str) -> list[Entry]:
         if name not in self._parts:
             raise SparsityReportError(f"{self.name} has no tensor for {name!r}")
-        pieces = [self.read(entry) for entry in self._parts[name]]
-        if len(pieces) == 1:
-            return pieces[0]
-        # Counting needs every value once; the exact fused arrangement does not matter to it.
-        return torch.cat([piece.reshape(-1) for piece in pieces]).reshape(self[name].shape)
+        return self._parts[name]
 
 
 def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
@@ -130,7 +141,11 @@ def skeleton_of(config: Any, where: Path) -> nn.Module:
 
 
 def memory_names(skeleton: nn.Module | None, keys: Collection[str]) -> dict[str, str | None]:
-    """Map each tensor on disk to its parameter in memory; None for what transformers ignores."""
+    """Map each tensor on disk to its parameter in memory; None for what transformers ignores.
+
+    Tensors that are fused in memory come in the order in which they are: expert by expert, within
+    an expert in the order of transformers' conversion rule.
+    """
     if skeleton is None:
         return {key: key for key in keys}
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -143,28 +158,36 @@ def memory_names(skeleton: nn.Module | None, keys: Collection[str]) -> dict[str,
     transforms = get_model_conversion_mapping(skeleton)
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    fused = [pattern for converter in converters for pattern in converter.source_patterns]
     meta_state = skeleton.state_dict()
     parameters = {name for name, _ in skeleton.named_parameters(remove_duplicate=False)}
     prefix = getattr(skeleton, "base_model_prefix", None)
     ignored = [
         re.compile(p) for p in getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
     ]
-    names: dict[str, str | None] = {}
+    names: list[tuple[tuple[list[int], int], str, str | None]] = []
     extra = []
     for key in keys:
-        name, _ = rename_source_key(key, renamings, converters, prefix, meta_state)
+        name, pattern = rename_source_key(key, renamings, converters, prefix, meta_state)
+        place = [int(part) for part in key.split(".") if part.isdecimal()]
+        order = (place, fused.index(pattern) if pattern in fused else -1)
         if name in parameters:
-            names[key] = name
+            names.append((order, key, name))
         elif name in meta_state or _is_buffer(key) or any(p.search(name) for p in ignored):
-            names[key] = None
+            names.append((order, key, None))
         else:
             extra.append(key)
+    if masks := [key for key in extra if key.endswith("_mask")]:
+        raise SparsityReportError(
+            f"the checkpoint holds {len(masks)} pruning masks that were never applied, first "
+            f"{masks[0]!r}; call torch.nn.utils.prune.remove before saving it"
+        )
     if extra:
         raise SparsityReportError(
             f"{len(extra)} tensor(s) of the checkpoint have no place in "
             f"{type(skeleton).__name__}, first {extra[0]!r}; is config.json of the same model?"
         )
-    return names
+    return {key: name for _, key, name in sorted(names, key=lambda item: item[0])}
 
 
 # Buffers older checkpoints carry and current classes compute: masks, position ids, rotary tables.

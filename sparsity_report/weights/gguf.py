@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.checkpoint import CheckpointWeights, Entry, skeleton_of
 from sparsity_report.weights.safetensors import load_with_transformers
+from sparsity_report.weights.slices import FileSlice, Stamp
 
 _UNQUANTISED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
 _UNQUANTISED |= {"I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64}
@@ -30,6 +30,7 @@ class GGUFWeights(CheckpointWeights):
         blacklist: Collection[str] = ("lm_head",),
         groups: Mapping[str, str] | None = None,
     ) -> None:
+        stamp = Stamp.of(path)
         check_header(path)
         from gguf import GGUFReader
 
@@ -37,7 +38,6 @@ class GGUFWeights(CheckpointWeights):
             reader = GGUFReader(path)
         except Exception as error:  # the reader raises whatever a hostile file provokes
             raise _damaged(path, error) from error
-        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         entries = {
             tensor.name: Entry(
                 path,
@@ -46,6 +46,17 @@ class GGUFWeights(CheckpointWeights):
                 str(_UNQUANTISED.get(tensor.tensor_type.name, torch.float32)).removeprefix(
                     "torch."
                 ),
+            )
+            for tensor in reader.tensors
+        }
+        self._values = {
+            tensor.name: FileSlice(
+                path,
+                stamp,
+                int(tensor.data_offset),
+                entries[tensor.name].total,
+                getattr(torch, entries[tensor.name].dtype),
+                "" if tensor.tensor_type.name in _UNQUANTISED else tensor.tensor_type.name,
             )
             for tensor in reader.tensors
         }
@@ -70,20 +81,9 @@ class GGUFWeights(CheckpointWeights):
             notes=notes,
         )
 
-    def read(self, entry: Entry) -> torch.Tensor:
-        """Return one tensor, dequantised."""
-        from gguf import dequantize
-
-        tensor = self._tensors[entry.key]
-        if tensor.tensor_type.name in _UNQUANTISED:
-            values = np.asarray(tensor.data)
-        else:
-            try:
-                values = dequantize(tensor.data, tensor.tensor_type)
-            except (NotImplementedError, ValueError) as error:
-                raise _damaged(entry.file, error) from error
-        # Plain tensors are read-only views of the mapped file, which torch would warn about.
-        return torch.from_numpy(np.require(values, requirements=["C", "W"]).reshape(entry.shape))
+    def cut(self, entry: Entry) -> Iterator[FileSlice]:
+        """Yield one tensor as slices of its file, which are dequantised as they are read."""
+        return self._values[entry.key].cut(entry.shape)
 
     def module(self) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""

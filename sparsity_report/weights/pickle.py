@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from sparsity_report.weights.checkpoint import (
 )
 from sparsity_report.weights.safetensors import load_with_transformers
 from sparsity_report.weights.skeleton import dtype_name
+from sparsity_report.weights.slices import Slice, held
 
 
 class PickleWeights(CheckpointWeights):
@@ -52,9 +53,9 @@ class PickleWeights(CheckpointWeights):
             notes=notes,
         )
 
-    def read(self, entry: Entry) -> torch.Tensor:
-        """Return one tensor, mapped from its file."""
-        return self._tensors[entry.key]
+    def cut(self, entry: Entry) -> Iterator[Slice]:
+        """Yield one tensor, mapped from its file."""
+        return held(self._tensors[entry.key])
 
     def module(self) -> nn.Module:
         """Load the model with transformers, in the checkpoint's own dtype."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import struct
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sparsity_report.weights.checkpoint import (
     memory_names,
     read_config,
 )
+from sparsity_report.weights.slices import FileSlice, Stamp
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -41,7 +43,7 @@ _DTYPES = {
 
 
 class SafetensorsWeights(CheckpointWeights):
-    """A safetensors checkpoint, memory-mapped and read one tensor at a time."""
+    """A safetensors checkpoint: the headers are read at once, values slice by slice."""
 
     def __init__(
         self,
@@ -53,14 +55,16 @@ class SafetensorsWeights(CheckpointWeights):
     ) -> None:
         files = [path] if path.is_file() else shard_files(path)
         entries: dict[str, Entry] = {}
+        self._values: dict[str, FileSlice] = {}
         for file in files:
-            for entry in read_header(file):
+            for entry, values in read_header(file).items():
                 if entry.key in entries:
                     other = entries[entry.key].file.name
                     raise SparsityReportError(
                         f"{file}: tensor {entry.key!r} is in {other} too; which one counts?"
                     )
                 entries[entry.key] = entry
+                self._values[entry.key] = values
         directory = path.parent if path.is_file() else path
         skeleton, notes = read_config(directory)
         super().__init__(
@@ -75,18 +79,10 @@ class SafetensorsWeights(CheckpointWeights):
             notes=notes,
         )
         self._directory = directory
-        self._open: dict[Path, Any] = {}
 
-    def read(self, entry: Entry) -> torch.Tensor:
-        """Return one tensor, mapped from its file."""
-        try:
-            if entry.file not in self._open:
-                self._open[entry.file] = safe_open(entry.file, framework="pt")
-            tensor = self._open[entry.file].get_tensor(entry.key)
-        except (OSError, SafetensorError) as error:
-            raise _damaged(entry.file, error) from error
-        assert isinstance(tensor, torch.Tensor)
-        return tensor
+    def cut(self, entry: Entry) -> Iterator[FileSlice]:
+        """Yield one tensor as slices of its file."""
+        return self._values[entry.key].cut(entry.shape)
 
     def module(self) -> nn.Module:
         """Load the model with transformers, in the checkpoint's own dtype."""
@@ -135,17 +131,27 @@ def _stays_inside(file: Path) -> bool:
     return target.parent in allowed
 
 
-def read_header(file: Path) -> list[Entry]:
-    """Return the tensors of one safetensors file, in the order of its header."""
+def read_header(file: Path) -> dict[Entry, FileSlice]:
+    """Return the tensors of one safetensors file in the order of their values, and where they are.
+
+    Layout: https://github.com/huggingface/safetensors#format
+    """
+    found = {}
     try:
-        with safe_open(file, framework="pt") as opened:
-            slices = {key: opened.get_slice(key) for key in opened.offset_keys()}
-            return [
-                Entry(file, key, tuple(part.get_shape()), _dtype(file, key, part.get_dtype()))
-                for key, part in slices.items()
-            ]
+        stamp = Stamp.of(file)
+        # The library checks what a header may claim; where values are it does not tell.
+        with safe_open(file, framework="pt") as opened, file.open("rb") as raw:
+            (length,) = struct.unpack("<Q", raw.read(8))
+            header = json.loads(raw.read(length))
+            for key in opened.offset_keys():
+                part = opened.get_slice(key)
+                dtype = _dtype(file, key, part.get_dtype())
+                entry = Entry(file, key, tuple(part.get_shape()), dtype)
+                offset = 8 + length + header[key]["data_offsets"][0]
+                found[entry] = FileSlice(file, stamp, offset, entry.total, getattr(torch, dtype))
     except (OSError, SafetensorError) as error:
         raise _damaged(file, error) from error
+    return found
 
 
 def load_with_transformers(

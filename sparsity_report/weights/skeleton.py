@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from operator import attrgetter
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import LINEAR_GROUPS, classify, is_linear
@@ -60,6 +62,7 @@ def describe(
     blacklist: Collection[str] = ("lm_head",),
     rules: Mapping[str, str] | None = None,
     dtype: Callable[[str], str] | None = None,
+    known: bool | None = None,
 ) -> tuple[Module, ...]:
     """Return every module of `model` that owns parameters, with its group and parameters.
 
@@ -73,6 +76,8 @@ def describe(
         The user's own grouping, see :func:`sparsity_report.groups.classify`.
     dtype : callable, optional
         Gives the dtype a parameter has at its source, by name; the model's own by default.
+    known : bool, optional
+        Whether the values are there to be counted; by default where they are not on ``meta``.
     """
     model = _unwrapped(model)
     named = dict(model.named_modules())
@@ -108,9 +113,13 @@ def describe(
                     matrix=matrix,
                     experts=experts,
                     uses=uses,
-                    prunable=may_prune and matrix is not None and owner == full,
+                    head_dim=_head_dim(around) if matrix else None,
+                    head_axis=int(path.rpartition(".")[2] in _OUTPUT),
+                    prunable=may_prune and matrix is not None and owner == full and "." not in leaf,
                     tied_to=None if owner == full else owner,
                     layout=_layout(module, leaf, tensor),
+                    held_bytes=_held_bytes(module, leaf, tensor),
+                    known=not tensor.is_meta if known is None else known,
                 )
             )
         per = "sequence" if _PER_SEQUENCE.search(" ".join([*enclosing, f".{path}."])) else "token"
@@ -160,12 +169,12 @@ def locate(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
 
 def value(module: nn.Module, leaf: str) -> torch.Tensor:
     """Return the tensor a described parameter stands for: dense, pruning mask applied."""
-    if leaf in module._parameters or isinstance(module, LinearCSR):
-        tensor = getattr(module, leaf)
-    else:
+    if f"{leaf}_mask" in module._buffers:
         tensor = getattr(module, f"{leaf}_orig") * getattr(module, f"{leaf}_mask")
+    else:
+        tensor = attrgetter(leaf)(module)
     assert isinstance(tensor, torch.Tensor)
-    return tensor.detach()
+    return tensor.detach() if _is_strided(tensor) else tensor.detach().to_dense()
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -189,6 +198,8 @@ def clean(path: str) -> str:
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """Own parameters under their plain names; masks of torch's pruning folded in."""
     found: dict[str, torch.Tensor] = {}
+    if isinstance(module, parametrize.ParametrizationList):
+        return found  # its originals are told with the module they parametrise
     if isinstance(module, LinearCSR):
         found["weight"] = module.values
     for leaf, parameter in module._parameters.items():
@@ -201,20 +212,51 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
             )
         plain = leaf.removesuffix("_orig")
         found[plain if f"{plain}_mask" in module._buffers else leaf] = parameter
+    if parametrize.is_parametrized(module):
+        for name, originals in cast(nn.ModuleDict, module.parametrizations).items():
+            for leaf, parameter in originals._parameters.items():
+                if parameter is not None:
+                    found[f"parametrizations.{name}.{leaf}"] = parameter
     return found
 
 
 def _owners(named: Mapping[str, nn.Module], embedding_id: int | None) -> dict[int, str]:
-    """Name the parameter under which each tensor is counted: the embedding, else the first."""
+    """Name the parameter under which each tensor is counted: the embedding, else the first.
+
+    A parameter whose memory lies inside another's is a view of it and counted there.
+    """
     owners: dict[int, str] = {}
+    spans: dict[int, list[tuple[int, int, str]]] = {}
     for path, module in named.items():
         for leaf, tensor in _tensors(module).items():
             full = f"{clean(path)}.{leaf}" if path else leaf
             if id(module) == embedding_id and leaf == "weight":
                 owners[id(tensor)] = full
-            else:
-                owners.setdefault(id(tensor), full)
+            elif id(tensor) not in owners:
+                owners[id(tensor)] = _container(tensor, spans) or full
+            if owners[id(tensor)] == full and _has_memory(tensor):
+                start = tensor.data_ptr()
+                end = start + tensor.numel() * tensor.element_size()
+                spans.setdefault(tensor.untyped_storage().data_ptr(), []).append((start, end, full))
     return owners
+
+
+def _container(tensor: torch.Tensor, spans: Mapping[int, list[tuple[int, int, str]]]) -> str | None:
+    if not _has_memory(tensor):
+        return None
+    start = tensor.data_ptr()
+    end = start + tensor.numel() * tensor.element_size()
+    there = spans.get(tensor.untyped_storage().data_ptr(), ())
+    return next((name for a, b, name in there if a <= start and end <= b), None)
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    return not tensor.is_meta and _is_strided(tensor) and tensor.numel() > 0
+
+
+def _is_strided(tensor: torch.Tensor) -> bool:
+    semi_structured = isinstance(tensor, torch.sparse.SparseSemiStructuredTensor)
+    return tensor.layout == torch.strided and not semi_structured
 
 
 def _embedding_id(model: nn.Module, side: str) -> int | None:
@@ -223,6 +265,16 @@ def _embedding_id(model: nn.Module, side: str) -> int | None:
     except (AttributeError, NotImplementedError):
         return None
     return id(found) if isinstance(found, nn.Module) else None
+
+
+def _head_dim(around: list[nn.Module]) -> int | None:
+    """Width of a head of the attention a matrix belongs to."""
+    for module in around[:2]:
+        if _is_attention(module):
+            for name in ("head_dim", "attention_head_size", "key_value_proj_dim", "head_size"):
+                if isinstance(getattr(module, name, None), int):
+                    return int(getattr(module, name))
+    return None
 
 
 def _enclosing(named: Mapping[str, nn.Module], path: str) -> list[nn.Module]:
@@ -242,7 +294,12 @@ def _matrix(
         experts, rows, columns = shape
         transposed = getattr(module, "is_transposed", False)
         return ((columns, rows) if transposed else (rows, columns)), experts
-    is_weight = leaf == "weight" and (multiplied or is_linear(class_name))
+    if leaf.startswith("parametrizations.weight."):
+        # Weight norm: the direction has the weight's shape, the magnitude a column of it.
+        of_weight = shape == tuple(cast(torch.Tensor, module.weight).shape)
+    else:
+        of_weight = leaf == "weight"
+    is_weight = of_weight and (multiplied or is_linear(class_name))
     if len(shape) != 2 or not (is_weight or leaf == "in_proj_weight"):
         return None, 1
     rows, columns = shape
@@ -297,14 +354,31 @@ def _is_csr(module: nn.Module, leaf: str) -> bool:
 
 
 def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
+    if isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
+        return "2:4"
     if _is_csr(module, leaf):
         return "csr"
-    return (
-        str(tensor.layout)
-        .removeprefix("torch.")
-        .removeprefix("sparse_")
-        .replace("strided", "dense")
+    return {torch.strided: "dense", torch.sparse_coo: "coo"}.get(
+        tensor.layout, str(tensor.layout).removeprefix("torch.sparse_")
     )
+
+
+def _held_bytes(module: nn.Module, leaf: str, tensor: torch.Tensor) -> int | None:
+    """Bytes of the arrays behind a sparse tensor, explicit zeros and all."""
+    held: list[Any]
+    if isinstance(module, LinearCSR) and _is_csr(module, leaf):
+        held = [module.values, module.crow_indices, module.col_indices]
+    elif isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
+        held = [part for part in (tensor.packed, tensor.meta) if isinstance(part, torch.Tensor)]
+    elif tensor.layout == torch.strided:
+        return None
+    elif tensor.layout == torch.sparse_coo:
+        held = [tensor._values(), tensor._indices()]
+    elif tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        held = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+    else:
+        held = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+    return sum(int(part.numel()) * int(part.element_size()) for part in held)
 
 
 def _unprunable(module: Module, names: Collection[str | None]) -> Module:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,9 @@ _BUFFER = 2**18
 
 
 class Slice(ABC):
-    """A run of consecutive values of one tensor."""
+    """A run of consecutive values of one tensor, at least one."""
+
+    dtype: torch.dtype
 
     @property
     @abstractmethod
@@ -43,6 +46,11 @@ class HeldSlice(Slice):
     """Values in memory, on any device."""
 
     values: torch.Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """Of the values."""
+        return self.values.dtype
 
     @property
     def total(self) -> int:
@@ -81,10 +89,8 @@ class FileSlice(Slice):
         First byte.
     count : int
         Number of values.
-    row : int
-        Values that stay together in a piece, if they are fewer than a buffer holds.
-    dtype : str
-        Name of the torch dtype of the values.
+    dtype : torch.dtype
+        Of the values.
     quantisation : str
         GGUF's name of the blocks the values are packed in; empty where they are plain.
     """
@@ -93,8 +99,7 @@ class FileSlice(Slice):
     stamp: Stamp
     offset: int
     count: int
-    row: int
-    dtype: str
+    dtype: torch.dtype
     quantisation: str = ""
 
     @property
@@ -108,20 +113,25 @@ class FileSlice(Slice):
         return self._bytes(self.count)
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values as they are read.
+        """Yield the values as they are read."""
+        with self.opened() as file:
+            for start in range(0, self.count, _BUFFER):
+                size = self._bytes(min(_BUFFER, self.count - start))
+                yield self._decode(read_at(file, self.offset + self._bytes(start), size))
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """Open the file to read from it.
 
         Raises
         ------
         SparsityReportError
             The file is gone, shorter, or no longer the one that was opened.
         """
-        step = whole_rows(_BUFFER, self.row)
         try:
             with self.file.open("rb", buffering=0) as file:
                 self._check(file)
-                for start in range(0, self.count, step):
-                    size = self._bytes(min(step, self.count - start))
-                    yield self._decode(read_at(file, self.offset + self._bytes(start), size))
+                yield file
                 # A writer that kept the length has left its mark in the time of change.
                 self._check(file)
         except (OSError, EOFError) as error:
@@ -130,23 +140,16 @@ class FileSlice(Slice):
                 "is it still complete?"
             ) from error
 
-    def cut(self) -> Iterator[FileSlice]:
-        """Yield the same values as slices that are counted one by one."""
-        step = whole_rows(_SLICE, self.row)
+    def cut(self, shape: tuple[int, ...]) -> Iterator[FileSlice]:
+        """Yield the values, a tensor of `shape`, as slices of whole rows."""
+        step = _step(shape)
         for start in range(0, self.count, step):
-            yield FileSlice(
-                self.file,
-                self.stamp,
-                self.offset + self._bytes(start),
-                min(step, self.count - start),
-                self.row,
-                self.dtype,
-                self.quantisation,
-            )
+            offset = self.offset + self._bytes(start)
+            yield replace(self, offset=offset, count=min(step, self.count - start))
 
     def _bytes(self, count: int) -> int:
         if not self.quantisation:
-            return count * getattr(torch, self.dtype).itemsize  # type: ignore[no-any-return]
+            return count * self.dtype.itemsize
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.quantisation]]
@@ -154,7 +157,7 @@ class FileSlice(Slice):
 
     def _decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
         if not self.quantisation:
-            return torch.from_numpy(raw).view(getattr(torch, self.dtype))
+            return torch.from_numpy(raw).view(self.dtype)
         from gguf import GGMLQuantizationType, dequantize
 
         try:
@@ -173,15 +176,15 @@ class FileSlice(Slice):
 
 
 def held(tensor: torch.Tensor) -> Iterator[HeldSlice]:
-    """Yield the values of a tensor in memory as slices."""
-    flat = tensor.detach().reshape(-1)
-    for start in range(0, flat.numel(), _SLICE):
-        yield HeldSlice(flat[start : start + _SLICE])
+    """Yield the values of a tensor in memory as slices of whole rows."""
+    flat, step = tensor.detach().reshape(-1), _step(tuple(tensor.shape))
+    for start in range(0, flat.numel(), step):
+        yield HeldSlice(flat[start : start + step])
 
 
-def joined(slices: Sequence[Slice], dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+def joined(slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
     """Read slices into one tensor, the only copy in memory."""
-    whole = torch.empty(sum(part.total for part in slices), dtype=getattr(torch, dtype))
+    whole = torch.empty(sum(part.total for part in slices), dtype=dtype)
     done = 0
     for part in slices:
         for piece in part.pieces():
@@ -193,7 +196,7 @@ def joined(slices: Sequence[Slice], dtype: str, shape: tuple[int, ...]) -> torch
 def read_at(file: BinaryIO, offset: int, size: int) -> npt.NDArray[np.uint8]:
     """Read exactly `size` bytes, or raise EOFError."""
     raw = np.empty(size, dtype=np.uint8)
-    view = memoryview(raw)
+    view = raw.data
     file.seek(offset)
     while view:
         if not (got := file.readinto(view)):  # type: ignore[attr-defined]
@@ -202,12 +205,7 @@ def read_at(file: BinaryIO, offset: int, size: int) -> npt.NDArray[np.uint8]:
     return raw
 
 
-def whole_rows(limit: int, row: int) -> int:
-    """Return the largest multiple of `row` up to `limit`, or a single row.
-
-    Examples
-    --------
-    >>> whole_rows(1000, 300), whole_rows(1000, 3000)
-    (900, 3000)
-    """
-    return max(limit // max(row, 1), 1) * max(row, 1)
+def _step(shape: tuple[int, ...]) -> int:
+    """Values of a slice: whole rows where a slice holds at least one."""
+    row = shape[-1] if len(shape) > 1 else 1
+    return _SLICE // row * row if 0 < row <= _SLICE else _SLICE

@@ -1,0 +1,191 @@
+"""Structure beyond a number: where in a matrix the zeros of a variant stand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.magnitudes import Progress
+from sparsity_report.pruning import Pruning
+from sparsity_report.variants import Variant
+from sparsity_report.weights import Parameter, Weights
+
+# Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature.
+N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
+BLOCKS = (4, 8, 16, 32)
+COMPLYING = 0.99
+PATTERN_COLUMNS = (
+    "variant",
+    "module_name",
+    "parameter",
+    "expert",
+    "block",
+    "group",
+    "sparsity",
+    "expected_sparsity",
+    "mean_abs",
+    "std",
+    "zero_rows",
+    "zero_columns",
+    "head_sparsity",
+    "n_m",
+    "n_m_share",
+    *(f"fill_{size}" for size in BLOCKS),
+)
+
+Mask = npt.NDArray[np.bool_]
+
+
+def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd.DataFrame:
+    """Look at every prunable matrix of a variant, one row each and one per expert.
+
+    Parameters
+    ----------
+    variant : Variant
+        From :func:`dense`, :func:`masked` or :func:`csr`; it is read, not materialised.
+    progress : callable, optional
+        Called with bytes done, bytes in all and the tensor's name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``sparsity`` of the matrix, and ``expected_sparsity``, the share that one global threshold
+        would take of a Gaussian with the matrix's own standard deviation, ``erf(t / (σ·√2))``
+        (null without a threshold); ``mean_abs`` and ``std`` of the weights before pruning;
+        shares of rows and columns that are zero throughout; sparsity of each attention head;
+        ``n_m``, the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups of M weights along
+        the input comply with, else the pattern most comply with, and that share; ``fill_b``, the
+        share of b × b blocks that hold a nonzero.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+    >>> frame = sr.weight_patterns(sr.masked(pruning))
+    >>> len(frame), frame["head_sparsity"].map(len, na_action="ignore").max()
+    (24, 4.0)
+    """
+    weights, pruning = variant.weights, variant.pruning
+    size = sum(p.total * p.itemsize for p in weights.prunable)
+    done = 0
+    rows = []
+    for module in weights.modules:
+        for parameter in module.parameters:
+            if not parameter.prunable:
+                continue
+            if not parameter.known:
+                raise SparsityReportError(
+                    f"{weights.name}: {parameter.name} has no values to look at"
+                )
+            facts = {
+                "variant": variant.name,
+                "module_name": module.name,
+                "parameter": parameter.name,
+                "block": module.block,
+                "group": module.group,
+            }
+            rows += [facts | row for row in _matrices(weights, pruning, parameter)]
+            done += parameter.total * parameter.itemsize
+            if progress:
+                progress(done, size, parameter.name)
+    frame = pd.DataFrame(rows, columns=list(PATTERN_COLUMNS))
+    for column in ("block", "expert"):
+        frame[column] = frame[column].astype("Int64")
+    for column in ("sparsity", "expected_sparsity", "n_m_share"):
+        frame[column] = frame[column].astype(float)
+    frame["head_sparsity"] = frame["head_sparsity"].astype(object)
+    return frame
+
+
+def expected_sparsity(threshold: float, std: float) -> float:
+    """Share of a centred Gaussian below a threshold in magnitude, ``erf(t / (σ·√2))``.
+
+    Examples
+    --------
+    >>> round(expected_sparsity(1.0, 1.0), 4)
+    0.6827
+    """
+    return math.erf(threshold / (std * math.sqrt(2))) if std else 1.0
+
+
+def _matrices(
+    weights: Weights, pruning: Pruning | None, parameter: Parameter
+) -> list[dict[str, object]]:
+    tensor = weights.tensor(parameter.name)
+    kept = tensor != 0
+    if pruning is not None:
+        kept &= pruning.mask(parameter.name)
+    fused = len(parameter.shape) == 3
+    stacked, masks = (tensor, kept) if fused else (tensor[None], kept[None])
+    assert parameter.matrix is not None
+    transposed = parameter.shape[-2:] != parameter.matrix
+    threshold = pruning.threshold if pruning is not None else None
+    rows = []
+    for number in range(stacked.shape[0]):
+        values = stacked[number].to(torch.float32).numpy()
+        mask = masks[number].numpy()
+        std = float(values.std(dtype=np.float64))
+        rows.append(
+            {
+                "expert": number if fused else None,
+                "mean_abs": float(np.abs(values).mean(dtype=np.float64)),
+                "std": std,
+                "expected_sparsity": None
+                if threshold is None
+                else expected_sparsity(threshold, std),
+                **_shape_of_zeros(mask.T if transposed else mask, parameter),
+            }
+        )
+    return rows
+
+
+def _shape_of_zeros(mask: Mask, parameter: Parameter) -> dict[str, object]:
+    pattern, share = best_n_m(mask)
+    return {
+        "sparsity": 1 - int(np.count_nonzero(mask)) / mask.size if mask.size else None,
+        "zero_rows": float(1 - mask.any(axis=1).mean()),
+        "zero_columns": float(1 - mask.any(axis=0).mean()),
+        "head_sparsity": head_sparsity(mask, parameter.head_dim, parameter.head_axis),
+        "n_m": pattern,
+        "n_m_share": share,
+        **{f"fill_{size}": fill for size, fill in block_fill(mask).items()},
+    }
+
+
+def head_sparsity(mask: Mask, head_dim: int | None, axis: int) -> tuple[float, ...] | None:
+    """Sparsity of every run of `head_dim` rows (axis 0) or columns (axis 1); None without heads."""
+    if not head_dim or mask.shape[axis] % head_dim:
+        return None
+    lines = np.count_nonzero(mask, axis=1 - axis).reshape(-1, head_dim).sum(axis=1)
+    return tuple((1 - lines / (head_dim * mask.shape[1 - axis])).tolist())
+
+
+def best_n_m(mask: Mask) -> tuple[str | None, float | None]:
+    """Name the N:M pattern a matrix comes closest to, and the share of groups that comply."""
+    shares: dict[str, float] = {}
+    for n, m in N_M:
+        if mask.shape[1] % m == 0 and mask.size:
+            groups = np.count_nonzero(mask.reshape(-1, m), axis=1)
+            shares[f"{n}:{m}"] = float((groups <= n).mean())
+    if not shares:
+        return None, None
+    good = [name for name, share in shares.items() if share >= COMPLYING]
+    name = good[0] if good else max(shares, key=lambda pattern: shares[pattern])
+    return name, shares[name]
+
+
+def block_fill(mask: Mask) -> dict[int, float]:
+    """Share of the b × b blocks that hold a nonzero, edges padded with zeros."""
+    fill = {}
+    for size in BLOCKS:
+        rows, columns = (-(-n // size) * size for n in mask.shape)
+        padded = np.zeros((rows, columns), dtype=bool)
+        padded[: mask.shape[0], : mask.shape[1]] = mask
+        blocks = padded.reshape(rows // size, size, columns // size, size).any(axis=(1, 3))
+        fill[size] = float(blocks.mean()) if blocks.size else 0.0
+    return fill
