@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from sparsity_report.errors import SparsityReportError as SparsityReportError
     from sparsity_report.findings import summarize as summarize
     from sparsity_report.groups import classify_module as classify_module
+    from sparsity_report.levels import sweep as sweep
     from sparsity_report.linear_csr import LinearCSR as LinearCSR
     from sparsity_report.linear_csr import convert_linears_to_csr_ as convert_linears_to_csr_
     from sparsity_report.patterns import weight_patterns as weight_patterns
     from sparsity_report.pruning import Pruning as Pruning
     from sparsity_report.pruning import freeze_pruning_ as freeze_pruning_
     from sparsity_report.pruning import global_magnitude as global_magnitude
+    from sparsity_report.pruning import layerwise_magnitude as layerwise_magnitude
+    from sparsity_report.pruning import n_m as n_m
     from sparsity_report.pruning import prune_global_magnitude_ as prune_global_magnitude_
     from sparsity_report.pruning import select_prunable_linears as select_prunable_linears
     from sparsity_report.report import write_report as write_report
@@ -59,13 +62,16 @@ _HOMES = {
     "dense": "variants",
     "freeze_pruning_": "pruning",
     "global_magnitude": "pruning",
+    "layerwise_magnitude": "pruning",
     "load": "weights",
     "masked": "variants",
+    "n_m": "pruning",
     "params_size_and_sparsity": "variants",
     "prune_global_magnitude_": "pruning",
     "read_study": "comparison",
     "select_prunable_linears": "pruning",
     "summarize": "findings",
+    "sweep": "levels",
     "weight_patterns": "patterns",
     "write_csv": "comparison",
     "write_figures": "charts",

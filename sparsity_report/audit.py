@@ -30,7 +30,7 @@ def audit(
     said = []
     for row in records(totals):
         name = row["variant"]
-        own = layers[layers["variant"] == name]
+        own = layers[(layers["variant"] == name) & layers["weight_nonzero"].notna()]
         said += _some_blocks_only(name, own)
         said += _asked_and_achieved(row)
         said += _very_sparse(name, own)

@@ -21,7 +21,8 @@ from sparsity_report.comparison import Comparison, variant_stems
 from sparsity_report.cost import csr_bytes, dense_bytes, value_bytes
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
-from sparsity_report.findings import baseline, percent, scaled
+from sparsity_report.findings import baseline
+from sparsity_report.wording import percent, scaled
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 HERO_WIDTH = 640
@@ -203,8 +204,8 @@ def bar_plot(
     --------
     >>> groups = pd.DataFrame({"group": ["norm", "mlp_linear"], "sparsity": [0.0, 0.3]})
     >>> chart = bar_plot(groups, "group", "sparsity", "Zeros per group")
-    >>> [row["label"] for row in chart.to_dict()["data"]["values"]]
-    ['0.0 %', '30.0 %']
+    >>> chart.to_dict()["description"]
+    'Bar chart, share of zeros in the group: norm 0.0 %; MLP 30.0 %.'
     """
     for column in (x, y):
         if column not in frame.columns:
@@ -450,7 +451,9 @@ def _bars(
         stroke=alt.Stroke("variant:N", **outlines),
     )
     text = base.mark_text(align="left", dx=4, fontSize=8, color=INK)
-    said = "; ".join(f"{row['group']} {row['variant']} {row['label']}".strip() for row in rows)
+    said = "; ".join(
+        " ".join(filter(None, (row["group"], row["variant"], row["label"]))) for row in rows
+    )
     return _layer(
         [bars, text.encode(x=alt.X("at:Q"), text="label:N")],
         size=(TEXT_WIDTH, len(groups) * (band + gap)),
@@ -588,7 +591,7 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
     return _layer(
         layers,
         size=(width, height),
-        title=_title("Bytes against sparsity", f"{dtype} values; circles: break-even with dense"),
+        title=_title("Bytes against sparsity", f"prunable weights, {dtype}; circles: break-even"),
         said=" ".join(said),
     )
 

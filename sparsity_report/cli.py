@@ -60,6 +60,18 @@ def run(
     convention: Annotated[
         str, typer.Option(help="standard, or notebook: look-ups and tied heads counted again.")
     ] = "standard",
+    context: Annotated[
+        int | None,
+        typer.Option(
+            help="Positions a token attends to, to add attention's own FLOPs.", show_default=False
+        ),
+    ] = None,
+    patterns: Annotated[
+        bool,
+        typer.Option(
+            "--patterns/--no-patterns", help="Where in each matrix the zeros stand (reads twice)."
+        ),
+    ] = True,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit on the Hub.", show_default=False)
     ] = None,
@@ -78,9 +90,15 @@ def run(
         )
         with _bar("counting") as progress:
             pruning = sr.global_magnitude(weights, level, progress=progress)
-        study = sr.compare(
-            sr.dense(weights), sr.masked(pruning), sr.csr(pruning), convention=convention
-        )
+        variants = (sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+        with _bar("looking for patterns") as progress:
+            study = sr.compare(
+                *variants,
+                convention=convention,
+                context=context,
+                patterns=patterns,
+                progress=progress if patterns else None,
+            )
         _write(study, out, html=html, csv=csv, png=png, json=json)
 
 

@@ -87,7 +87,8 @@ def _names(rows: list[dict[str, Any]]) -> str:
 
 
 def _zeros(study: Comparison) -> list[str]:
-    pruned = records(study.totals[study.totals["pruned"].notna()])
+    known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
+    pruned = records(study.totals[known])
     said = []
     for same in _same(pruned, "pruned", "asked_sparsity", "prunable_total", "total"):
         row = same[0]
@@ -106,9 +107,11 @@ def _storage(study: Comparison) -> list[str]:
     base = baseline(study)
     totals = records(study.totals)
     reference = next(row["stored_bytes"] for row in totals if row["variant"] == base)
+    if pd.isna(reference):
+        return []
     said = []
     for row in totals:
-        if row["layout"] != "csr" or row["variant"] == base:
+        if row["layout"] != "csr" or row["variant"] == base or pd.isna(row["stored_bytes"]):
             continue
         own = study.layers[study.layers["variant"] == row["variant"]]
         dtypes = own.loc[own["layout"] == "csr", "dtype"].unique()
@@ -129,7 +132,7 @@ def _arithmetic(study: Comparison) -> list[str]:
     base = baseline(study)
     totals = records(study.totals)
     reference = next(row["flops_per_token"] for row in totals if row["variant"] == base)
-    if not reference:
+    if pd.isna(reference) or not reference:
         return []
     said = [f"Per token {base} does {scaled(reference, 'FLOPs')}"]
     if masked := [row for row in totals if row["layout"] == "masked"]:
@@ -138,7 +141,7 @@ def _arithmetic(study: Comparison) -> list[str]:
         f"{row['variant']} does {scaled(row['flops_per_token'], 'FLOPs')}, "
         f"{row['flops_per_token'] / reference:.2f} times as many on paper"
         for row in totals
-        if row["layout"] == "csr" and row["variant"] != base
+        if row["layout"] == "csr" and row["variant"] != base and pd.notna(row["flops_per_token"])
     ]
     return ["; ".join(said) + "."]
 
@@ -150,7 +153,7 @@ def _spread(study: Comparison) -> list[str]:
         own = study.layers[
             (study.layers["variant"] == same[0]["variant"]) & study.layers["prunable"]
         ]
-        if len(own) < 2:
+        if len(own) < 2 or own["weight_nonzero"].isna().any():
             continue
         share = 1 - own["weight_nonzero"] / own["weight_total"]
         low, high = (
@@ -207,7 +210,8 @@ def _attention(study: Comparison) -> list[str]:
 
 def _already_zero(study: Comparison) -> list[str]:
     said = []
-    for row in records(study.totals[study.totals["pruned"].isna()]):
+    as_they_come = study.totals["pruned"].isna() & study.totals["nonzero"].notna()
+    for row in records(study.totals[as_they_come]):
         if zeros := row["total"] - row["nonzero"]:
             said.append(
                 f"{row['variant']} holds {zeros:,} zeros as it comes, "

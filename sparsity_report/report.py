@@ -22,7 +22,9 @@ from sparsity_report import charts
 from sparsity_report.comparison import Comparison
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
-from sparsity_report.findings import baseline, conventions, percent, scaled, summarize
+from sparsity_report.findings import baseline, conventions, summarize
+from sparsity_report.structure import records
+from sparsity_report.wording import percent, scaled
 
 _MISSING = "–"
 _THIN_SPACE = "\u202f"
@@ -181,6 +183,8 @@ def _context(study: Comparison) -> dict[str, Any]:
         "curve": _curve(study),
         "extremes": [(v, *_extremes(study, v)) for v in charts.distinct_prunings(study)],
         "layers": by_variant,
+        "audit": study.audit,
+        "unusual": _unusual(study),
         "notes": list(study.notes),
         "unclassified": list(study.unclassified),
         "conventions": conventions(study),
@@ -228,7 +232,12 @@ def _figure(key: str, chart: Any, caption: str, table: Table) -> Figure:
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
     picture = vl_convert.vegalite_to_svg(spec, vl_version=charts.VEGALITE, allowed_base_urls=[])
     # Several drawings share a page: without names of their own, one's gradient would fill another.
-    picture = re.sub(r'(id="|url\(#)((?:clip|gradient)_?\d)', rf"\g<1>{key}-\g<2>", picture)
+    names: dict[str, str] = {}
+    picture = re.sub(
+        r'(id="|url\(#)((?:clip|gradient)_?\d+)',
+        lambda found: found[1] + names.setdefault(found[2], f"{key}-{len(names)}"),
+        picture,
+    )
     del spec["$schema"]
     return Figure(key, caption, spec["description"], Markup(picture), _json(spec), table)
 
@@ -301,7 +310,17 @@ def _extremes(study: Comparison, variant: str) -> tuple[list[dict[str, Any]], li
     return _records(ranked.head(_EXTREMES)), _records(ranked.iloc[::-1].head(_EXTREMES))
 
 
+def _unusual(study: Comparison) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return per pruning the matrices furthest from what a Gaussian of their spread would have."""
+    tables = []
+    for variant in charts.distinct_prunings(study) if study.patterns is not None else []:
+        own = study.patterns[study.patterns["variant"] == variant]
+        away = (own["sparsity"] - own["expected_sparsity"]).abs().dropna()
+        if not away.empty:
+            tables.append((variant, _records(own.loc[away.nlargest(_EXTREMES).index])))
+    return tables
+
+
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain values; what is unknown is None."""
-    plain = frame.astype(object).where(frame.notna(), None)
-    return [{str(key): cell for key, cell in row.items()} for row in plain.to_dict("records")]
+    return records(frame.astype(object).where(frame.notna(), None))

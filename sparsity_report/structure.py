@@ -186,6 +186,21 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
+def useful_flops(parameter: Parameter, nonzero: int) -> int:
+    """Floating-point operations on the nonzeros of a matrix, per token in expectation."""
+    uses = parameter.uses
+    return round(uses * sparse_flops(nonzero)) if uses != 1 else sparse_flops(nonzero)
+
+
+def csr_stored(parameter: Parameter, nonzero: int) -> int:
+    """Bytes of a matrix, or of all experts' matrices in one tensor, stored as CSR."""
+    assert parameter.matrix is not None
+    rows, columns = parameter.matrix
+    # E matrices have E·(rows + 1) row pointers.
+    pointers = parameter.experts * (rows + 1)
+    return csr_bytes(nonzero, pointers - 1, parameter.itemsize, index_bytes(nonzero, columns))
+
+
 def check_convention(convention: str) -> None:
     """Refuse a convention that does not exist."""
     if convention not in CONVENTIONS:
@@ -265,7 +280,7 @@ class _Row:
         if not self._is_multiplied(parameter):
             return 0
         nonzero = self._nonzero(parameter)
-        return None if nonzero is None else round(parameter.uses * sparse_flops(nonzero))
+        return None if nonzero is None else useful_flops(parameter, nonzero)
 
     def _flops(self, parameter: Parameter) -> int | None:
         if not self._is_multiplied(parameter):
@@ -281,12 +296,7 @@ class _Row:
         if self._layout(parameter) == "dense" or parameter.matrix is None:
             return dense_bytes(parameter.total, parameter.itemsize)
         nonzero = self._nonzero(parameter)
-        if nonzero is None:
-            return None
-        rows, columns = parameter.matrix
-        v, i = parameter.itemsize, index_bytes(nonzero, columns)
-        # E matrices have E·(rows + 1) row pointers.
-        return csr_bytes(nonzero, parameter.experts * (rows + 1) - 1, v, i)
+        return None if nonzero is None else csr_stored(parameter, nonzero)
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:

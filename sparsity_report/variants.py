@@ -112,13 +112,13 @@ def dense(weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = 
 def masked(pruning: Pruning, *, name: str | None = None) -> Variant:
     """Return the pruned model with its zeros kept in dense tensors; ``Masked30`` at 30 %."""
     _check_pruning(pruning, "masked")
-    return Variant(name or f"Masked{_percent(pruning)}", pruning.weights, pruning, "masked")
+    return Variant(name or f"Masked{pruning.label}", pruning.weights, pruning, "masked")
 
 
 def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
     """Return the pruned model with its prunable linears stored as CSR; ``CSR30`` at 30 %."""
     _check_pruning(pruning, "csr")
-    return Variant(name or f"CSR{_percent(pruning)}", pruning.weights, pruning, "csr")
+    return Variant(name or f"CSR{pruning.label}", pruning.weights, pruning, "csr")
 
 
 def analyze_layers(
@@ -182,7 +182,7 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
     """
     digest = hashlib.sha256()
     for p in weights.stored:
-        seen = counts[p.name]
+        seen = counts.get(p.name, Magnitudes(p.total, -1))
         digest.update(repr((p.name, p.shape, p.dtype, seen.nonzero)).encode())
         digest.update(seen.values.astype("<f8").tobytes() + seen.counts.astype("<i8").tobytes())
     return digest.hexdigest()[:16]
@@ -194,7 +194,3 @@ def _check_pruning(pruning: object, layout: str) -> None:
             f"{layout}() needs a pruning such as global_magnitude(weights, sparsity=0.3), "
             f"not {type(pruning).__name__}; a model pruned by others goes into dense()"
         )
-
-
-def _percent(pruning: Pruning) -> str:
-    return f"{round(100 * pruning.sparsity, 10):g}"

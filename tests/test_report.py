@@ -91,7 +91,7 @@ def text(study, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(text):
+def parsed(text):
     return Page(text)
 
 
@@ -103,16 +103,16 @@ def grouped(number):
     return f"{int(number):,}".replace(",", "\u202f")
 
 
-def test_title_says_the_model_the_variants_and_the_level(page):
-    assert [text for _, text in page.all("h1")] == ["two-blocks"]
-    (_, title), *_ = page.all("title")
+def test_title_says_the_model_the_variants_and_the_level(parsed):
+    assert [text for _, text in parsed.all("h1")] == ["two-blocks"]
+    (_, title), *_ = parsed.all("title")
     assert title == "two-blocks: Dense, Masked30, CSR30"
-    (_, header), *_ = page.all("header")
+    (_, header), *_ = parsed.all("header")
     assert "30 %" in header
 
 
-def test_sections_stand_in_order_and_the_contents_lead_to_them(page):
-    sections = [attrs.get("id") for attrs, _ in page.all("section")]
+def test_sections_stand_in_order_and_the_contents_lead_to_them(parsed):
+    sections = [attrs.get("id") for attrs, _ in parsed.all("section")]
     assert sections == [
         "summary",
         "totals",
@@ -122,21 +122,22 @@ def test_sections_stand_in_order_and_the_contents_lead_to_them(page):
         "curve",
         "pivots",
         "layers",
+        "audit",
         "notes",
         "conventions",
     ]
-    links = [attrs["href"] for attrs, _ in page.all("a")]
+    links = [attrs["href"] for attrs, _ in parsed.all("a")]
     assert links == [f"#{key}" for key in sections[1:]]
 
 
-def test_findings_are_the_sentences_of_summarize(page, study):
-    (_, findings), *_ = page.all("div", **{"class": "findings"})
+def test_findings_are_the_sentences_of_summarize(parsed, study):
+    (_, findings), *_ = parsed.all("div", **{"class": "findings"})
     lines = [line.strip() for line in findings.splitlines() if line.strip()]
     assert lines == sr.summarize(study)
 
 
-def test_conventions_are_those_of_the_study(page, study):
-    (_, section), *_ = page.all("section", id="conventions")
+def test_conventions_are_those_of_the_study(parsed, study):
+    (_, section), *_ = parsed.all("section", id="conventions")
     for sentence in report.conventions(study):
         assert sentence in section
     assert study.variants["fingerprint"].iloc[0] in section
@@ -144,8 +145,8 @@ def test_conventions_are_those_of_the_study(page, study):
     assert "standard convention" in section
 
 
-def test_every_number_of_the_totals_appears(page, study):
-    (_, section), *_ = page.all("section", id="totals")
+def test_every_number_of_the_totals_appears(parsed, study):
+    (_, section), *_ = parsed.all("section", id="totals")
     for row in study.totals.to_dict("records"):
         for column in ("total", "nonzero", "prunable_total", "prunable_nonzero"):
             assert grouped(row[column]) in section
@@ -161,62 +162,62 @@ def test_every_number_of_the_totals_appears(page, study):
         assert denominator in section
 
 
-def test_groups_table_has_every_variant_and_group(page, study):
-    (_, table), *_ = page.all("table", **{"class": "groups"})
+def test_groups_table_has_every_variant_and_group(parsed, study):
+    (_, table), *_ = parsed.all("table", **{"class": "groups"})
     for row in study.groups.to_dict("records"):
         assert row["variant"] in table
         assert grouped(row["stored_bytes"]) in table
 
 
-def test_every_module_of_every_variant_has_a_row(page, study):
+def test_every_module_of_every_variant_has_a_row(parsed, study):
     tables = dict(
-        zip(study.variants["variant"], page.all("table", **{"class": "layers"}), strict=True)
+        zip(study.variants["variant"], parsed.all("table", **{"class": "layers"}), strict=True)
     )
     for row in study.layers.to_dict("records"):
         assert row["module_name"] in tables[row["variant"]][1]
     assert "layers.1.fc2" in tables["CSR30"][1]
 
 
-def test_most_and_least_sparse_layers_are_ranked(page, study):
+def test_most_and_least_sparse_layers_are_ranked(parsed, study):
     own = study.layers[study.layers["variant"] == "Masked30"]
     share = 1 - own["weight_nonzero"] / own["weight_total"]
-    (_, pair), *_ = page.all("div", **{"class": "pair"})
+    (_, pair), *_ = parsed.all("div", **{"class": "pair"})
     most = pair.index(own["module_name"][share.idxmax()])
     assert most == min(pair.index(name) for name in own["module_name"])
 
 
-def test_tables_have_captions_and_scoped_heads(page):
-    assert len(page.all("caption")) == len(page.all("table"))
-    assert all(attrs.get("scope") in {"col", "row", "rowgroup"} for attrs, _ in page.all("th"))
+def test_tables_have_captions_and_scoped_heads(parsed):
+    assert len(parsed.all("caption")) == len(parsed.all("table"))
+    assert all(attrs.get("scope") in {"col", "row", "rowgroup"} for attrs, _ in parsed.all("th"))
 
 
-def test_charts_have_a_picture_a_text_and_their_data(page):
-    figures = page.all("figure")
+def test_charts_have_a_picture_a_text_and_their_data(parsed):
+    figures = parsed.all("figure")
     assert len(figures) == 5
     for attrs, _ in figures:
         assert attrs["role"] == "img"
         assert len(attrs["aria-label"]) > 40
-    specs = [json.loads(text) for _, text in page.all("script", type="application/json")]
+    specs = [json.loads(text) for _, text in parsed.all("script", type="application/json")]
     assert len(specs) == 5
     assert all("layer" in spec and "$schema" not in spec for spec in specs)
-    assert len(page.all("div", **{"class": "still"})) == 5
-    assert sum(attrs.get("class") == "marks" for attrs, _ in page.all("svg")) == 5
+    assert len(parsed.all("div", **{"class": "still"})) == 5
+    assert sum(attrs.get("class") == "marks" for attrs, _ in parsed.all("svg")) == 5
 
 
-def test_pictures_do_not_share_names(page):
-    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+def test_pictures_do_not_share_names(parsed):
+    ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
     assert len(set(ids)) == len(ids)
 
 
-def test_data_of_the_heat_map(page, study):
+def test_data_of_the_heat_map(parsed, study):
     own = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
-    (_, section), *_ = page.all("section", id="map")
+    (_, section), *_ = parsed.all("section", id="map")
     for row in own.to_dict("records"):
         assert f"{100 * (1 - row['weight_nonzero'] / row['weight_total']):.1f}\u202f%" in section
 
 
-def test_policy_allows_nothing_from_outside(page):
-    (attrs, _), *_ = [p for p in page.all("meta") if "http-equiv" in p[0]]
+def test_policy_allows_nothing_from_outside(parsed):
+    (attrs, _), *_ = [p for p in parsed.all("meta") if "http-equiv" in p[0]]
     assert attrs["http-equiv"] == "Content-Security-Policy"
     assert attrs["content"] == (
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -224,13 +225,13 @@ def test_policy_allows_nothing_from_outside(page):
     )
 
 
-def test_nothing_is_fetched(page, text):
-    assert not page.all("link")
-    assert not page.all("img")
-    for _, attrs in page.elements:
+def test_nothing_is_fetched(parsed, text):
+    assert not parsed.all("link")
+    assert not parsed.all("img")
+    for _, attrs in parsed.elements:
         for name in ("src", "href", "data", "action", "srcset", "xlink:href", "poster"):
             assert attrs.get(name, "#").startswith("#")
-    styles = "".join(text for _, text in page.all("style"))
+    styles = "".join(text for _, text in parsed.all("style"))
     assert "url(" not in styles
     assert "@import" not in styles
     assert not re.search(r"url\((?!#)", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
@@ -337,7 +338,7 @@ class TestTemplates:
         assert "two-blocks & mine" in page.text
         assert len(page.all("figure")) == 5
 
-    def test_values_are_escaped_in_users_templates_too(self, study, tmp_path):
+    def test_values_are_escaped_in_users_templates_too(self, tmp_path):
         (tmp_path / "report.html.j2").write_text("<html>{{ '<b>' }}{{ models }}</html>")
         weights = sr.load(model(), name="<i>a</i>")
         text = written(three(weights), tmp_path, template_dir=tmp_path)
@@ -366,7 +367,7 @@ class TestTemplates:
     [
         ("{{ 1234567 | count }}", "1\u202f234\u202f567"),
         ("{{ 0.123456 | percent }}", "12.3\u202f%"),
-        ("{{ 0.00001 | percent(2) }}", "< 0.01\u202f%"),
+        ("{{ 0.00001 | percent(2) }}", "<\u202f0.01\u202f%"),
         ("{{ 108160356 | scaled('B') }}", "108\u202fMB"),
         ("{{ 1.319 | times }}", "1.32\u202f×"),
         ("{{ (3, 4) | shape }}", "3\u202f×\u202f4"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import check_rules
 from sparsity_report.weights.base import Module, Parameter, Weights
-from sparsity_report.weights.hub import fetch, is_hub_id
+from sparsity_report.weights.hub import fetch, fetch_config, is_hub_id
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,7 @@ def load(
     groups: Mapping[str, str] | None = None,
     revision: str | None = None,
     allow_pickle: bool = False,
+    values: bool = True,
 ) -> Weights:
     """Open a model for counting and pruning. Values are read later, when they are needed.
 
@@ -47,6 +48,9 @@ def load(
         Branch, tag or commit on the Hub.
     allow_pickle : bool
         Open PyTorch pickles, with ``weights_only=True``. Off by default.
+    values : bool
+        False: structure only, from the headers of local files or, for a Hub id, from
+        ``config.json``, a few kilobytes. What depends on zeros is then unknown.
 
     Returns
     -------
@@ -69,17 +73,23 @@ def load(
     if model is None:
         model, name = DEMO, name or "demo"
     if not isinstance(model, str | os.PathLike):
-        return _open_module(model, name, blacklist, groups)
+        weights = _open_module(model, name, blacklist, groups)
+        return weights if values else _outline(weights)
     path = Path(model)
     notes: tuple[str, ...] = ()
     if not path.exists():
         if not is_hub_id(os.fspath(model)):
             raise SparsityReportError(f"{model}: no such file or directory")
-        path, notes = fetch(os.fspath(model), revision=revision, allow_pickle=allow_pickle)
         name = name or os.fspath(model)
+        if values:
+            path, notes = fetch(os.fspath(model), revision=revision, allow_pickle=allow_pickle)
+        else:
+            path = fetch_config(os.fspath(model), revision=revision)
+    if not values and (path / "config.json").is_file() and not _has_headers(path):
+        return _open_config(path, name or path.resolve().name, blacklist, groups)
     weights = _open_path(path, name or path.resolve().name, blacklist, groups, allow_pickle)
     weights.notes = notes + weights.notes
-    return weights
+    return weights if values else _outline(weights)
 
 
 def _open_module(
@@ -97,6 +107,24 @@ def _open_module(
             f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or nothing"
         )
     return ModuleWeights(model, name=name, blacklist=blacklist, groups=groups)
+
+
+def _open_config(
+    directory: Path, name: str, blacklist: Collection[str], groups: Mapping[str, str] | None
+) -> Weights:
+    from sparsity_report.weights.outline import ConfigWeights
+
+    return ConfigWeights(directory, name=name, blacklist=blacklist, groups=groups)
+
+
+def _outline(weights: Weights) -> Weights:
+    from sparsity_report.weights.outline import Outline
+
+    return Outline(weights)
+
+
+def _has_headers(directory: Path) -> bool:
+    return any(file.suffix in {".safetensors", ".gguf"} for file in directory.iterdir())
 
 
 def _open_path(

@@ -72,7 +72,7 @@ class CheckpointWeights(Weights):
                 dtype=_dtypes(skeleton, parts),
                 known=True,
             )
-            _check_complete(name, modules, parts)
+            _check_complete(name, modules, parts, source == "gguf")
         super().__init__(
             name=name,
             source=source,
@@ -216,7 +216,9 @@ def _dtypes(skeleton: nn.Module, parts: Mapping[str, list[Entry]]) -> Any:
     return dtype
 
 
-def _check_complete(name: str, modules: tuple[Module, ...], parts: dict[str, list[Entry]]) -> None:
+def _check_complete(
+    name: str, modules: tuple[Module, ...], parts: dict[str, list[Entry]], any_arrangement: bool
+) -> None:
     """Every stored parameter must be on disk with its number of elements; move ties to owners."""
     stored = {p.name: p for m in modules for p in m.parameters if p.tied_to is None}
     for module in modules:
@@ -232,7 +234,7 @@ def _check_complete(name: str, modules: tuple[Module, ...], parts: dict[str, lis
         )
     for parameter_name, parameter in stored.items():
         entries = parts[parameter_name]
-        same = entries[0].shape == parameter.shape
+        same = entries[0].shape == parameter.shape or any_arrangement
         if (len(entries) == 1 and not same) or sum(e.total for e in entries) != parameter.total:
             shapes = ", ".join(str(e.shape) for e in entries[:3])
             raise SparsityReportError(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.checkpoint import CheckpointWeights, Entry, skeleton_of
 from sparsity_report.weights.safetensors import load_with_transformers
-from sparsity_report.weights.slices import FileSlice, Stamp
+from sparsity_report.weights.skeleton import dtype_name
+from sparsity_report.weights.slices import FileSlice, Slice, Stamp, held, joined
 
 _UNQUANTISED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
+# Vectors, convolutions and other small tensors; matrices are at most rearranged.
+_MAY_DIFFER = 2**16
 _UNQUANTISED |= {"I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64}
 
 
@@ -31,39 +37,19 @@ class GGUFWeights(CheckpointWeights):
         groups: Mapping[str, str] | None = None,
     ) -> None:
         stamp = Stamp.of(path)
-        check_header(path)
-        from gguf import GGUFReader
-
-        try:
-            reader = GGUFReader(path)
-        except Exception as error:  # the reader raises whatever a hostile file provokes
-            raise _damaged(path, error) from error
-        entries = {
-            tensor.name: Entry(
-                path,
-                tensor.name,
-                tuple(int(n) for n in reversed(tensor.shape)),  # GGUF counts dimensions from within
-                str(_UNQUANTISED.get(tensor.tensor_type.name, torch.float32)).removeprefix(
-                    "torch."
-                ),
+        self._values: dict[str, FileSlice] = {}
+        entries: dict[str, Entry] = {}
+        for tensor in read_header(path):
+            dtype = _UNQUANTISED.get(tensor.kind, torch.float32)
+            entry = Entry(path, tensor.name, tensor.shape, dtype_name(dtype))
+            kind = "" if tensor.kind in _UNQUANTISED else tensor.kind
+            entries[tensor.name] = entry
+            self._values[tensor.name] = FileSlice(
+                path, stamp, tensor.offset, entry.total, dtype, kind
             )
-            for tensor in reader.tensors
-        }
-        self._values = {
-            tensor.name: FileSlice(
-                path,
-                stamp,
-                int(tensor.data_offset),
-                entries[tensor.name].total,
-                getattr(torch, entries[tensor.name].dtype),
-                "" if tensor.tensor_type.name in _UNQUANTISED else tensor.tensor_type.name,
-            )
-            for tensor in reader.tensors
-        }
-        skeleton, keys, notes = _match(path, entries)
-        quantised = sorted(
-            {t.tensor_type.name for t in reader.tensors} - _UNQUANTISED.keys() - {"BF16"}
-        )
+        skeleton, keys, notes, self._processor = _match(path, entries)
+        kinds = {part.quantisation for part in self._values.values()} - {"", "BF16"}
+        quantised = sorted(kinds)
         if quantised:
             notes += (
                 f"quantised blocks ({', '.join(quantised)}) are counted as the float32 values "
@@ -81,22 +67,56 @@ class GGUFWeights(CheckpointWeights):
             notes=notes,
         )
 
-    def cut(self, entry: Entry) -> Iterator[FileSlice]:
-        """Yield one tensor as slices of its file, which are dequantised as they are read."""
-        return self._values[entry.key].cut(entry.shape)
+    def cut(self, entry: Entry) -> Iterable[Slice]:
+        """Return one tensor as slices of its file, which are dequantised as they are read."""
+        stored = self._values[entry.key].cut(entry.shape)
+        # llama.cpp keeps some vectors as a function of the model's, e.g. Gemma's norms plus one.
+        if entry.total >= _MAY_DIFFER:
+            return stored
+        values = joined(list(stored), self._values[entry.key].dtype, entry.shape)
+        return held(self._in_memory(entry.key, values))
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the values of a parameter as they are arranged in the model in memory."""
+        tensor = super().tensor(name)
+        entries = self._entries(name)
+        if len(entries) > 1 or entries[0].total < _MAY_DIFFER:
+            return tensor
+        whole = self._in_memory(entries[0].key, tensor.reshape(entries[0].shape))
+        return whole.reshape(self[name].shape)
+
+    def _in_memory(self, key: str, values: torch.Tensor) -> torch.Tensor:
+        if self._processor is None or "_exps" in key:
+            return values  # experts come as they are, one after the other
+        done = self._processor.process(values.numpy(), key, parsed_parameters={"tensors": {}})
+        return torch.from_numpy(np.ascontiguousarray(done.weights))
 
     def module(self) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
         return load_with_transformers(self, self.path.parent, gguf_file=self.path.name)
 
 
-def check_header(path: Path) -> None:
-    """Walk the metadata of a GGUF file and refuse lengths that the file cannot hold.
+@dataclass(frozen=True)
+class _Tensor:
+    """What a GGUF header says of a tensor; `kind` is GGML's name of its type."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    offset: int
+
+
+def read_header(path: Path) -> list[_Tensor]:
+    """Return the tensors a GGUF file announces, every length checked against the file.
 
     The public reader trusts them: 49 bytes that announce 2⁶⁰ entries keep it busy for ever.
     Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
     """
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
     size = path.stat().st_size
+    found: dict[str, _Tensor] = {}
+    alignment = 32
     with path.open("rb") as file:
         try:
             magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
@@ -105,16 +125,34 @@ def check_header(path: Path) -> None:
                     f"not a little-endian GGUF file of version 2 or 3 ({magic!r})"
                 )
             for _ in range(pairs):
-                _skip_string(file, size)
-                _skip_value(file, size, *struct.unpack("<I", file.read(4)))
+                key = _string(file, size)
+                (kind,) = struct.unpack("<I", file.read(4))
+                if key == "general.alignment" and kind == 4:
+                    (alignment,) = struct.unpack("<I", file.read(4))
+                else:
+                    _skip_value(file, size, kind)
+            if alignment == 0 or alignment & (alignment - 1):
+                raise _MalformedError(f"alignment {alignment} is no power of two")
             for _ in range(tensors):
-                _skip_string(file, size)
+                name = _string(file, size)
                 (dimensions,) = struct.unpack("<I", file.read(4))
                 if dimensions > 4:
                     raise _MalformedError(f"a tensor of {dimensions} dimensions")
-                _skip(file, size, 8 * dimensions + 12)
-        except (struct.error, _MalformedError) as error:
+                # GGUF counts dimensions from within.
+                shape = struct.unpack(f"<{dimensions}Q", file.read(8 * dimensions))[::-1]
+                number, offset = struct.unpack("<IQ", file.read(12))
+                if name in found:
+                    raise _MalformedError(f"two tensors are called {name!r}")
+                found[name] = _Tensor(name, shape, GGMLQuantizationType(number).name, offset)
+            start = -(-file.tell() // alignment) * alignment
+            for tensor in found.values():
+                values, block = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.kind]]
+                total = math.prod(tensor.shape)
+                if total % values or start + tensor.offset + total // values * block > size:
+                    raise _MalformedError(f"tensor {tensor.name!r} does not fit the file")
+        except (struct.error, _MalformedError, ValueError) as error:
             raise _damaged(path, error) from error
+    return [replace(tensor, offset=start + tensor.offset) for tensor in found.values()]
 
 
 class _MalformedError(Exception):
@@ -133,6 +171,13 @@ def _skip(file: BinaryIO, size: int, count: int) -> None:
 
 def _skip_string(file: BinaryIO, size: int) -> None:
     _skip(file, size, *struct.unpack("<Q", file.read(8)))
+
+
+def _string(file: BinaryIO, size: int) -> str:
+    (length,) = struct.unpack("<Q", file.read(8))
+    if file.tell() + length > size:
+        raise _MalformedError(f"a name of {length} bytes at {file.tell()}, {size} in the file")
+    return file.read(length).decode("utf-8")
 
 
 def _skip_value(file: BinaryIO, size: int, kind: int) -> None:
@@ -155,8 +200,8 @@ def _skip_value(file: BinaryIO, size: int, kind: int) -> None:
 
 def _match(
     path: Path, entries: Mapping[str, Entry]
-) -> tuple[nn.Module | None, dict[str, str | None], tuple[str, ...]]:
-    """Find the transformers model and the name of each tensor in it."""
+) -> tuple[nn.Module | None, dict[str, str | None], tuple[str, ...], Any]:
+    """Find the transformers model, the name of each tensor in it, and what converts values."""
     from transformers import AutoConfig
     from transformers.modeling_gguf_pytorch_utils import (
         TENSOR_PROCESSORS,
@@ -164,24 +209,39 @@ def _match(
         get_gguf_hf_weights_map,
     )
 
+    by_names = {key: key for key in entries}
     try:
         config: Any = AutoConfig.from_pretrained(
             path.parent, gguf_file=path.name, local_files_only=True
         )
+        skeleton = skeleton_of(config, path)
+        architecture = config.model_type
+        processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())
+        # Whole models first: transformers asks every module anew, seconds for a large one.
+        known = get_gguf_hf_weights_map(_Childless(skeleton), processor)
+        if not entries.keys() <= known.keys():
+            known = get_gguf_hf_weights_map(skeleton, processor)
     except Exception as error:  # transformers knows only some GGUF architectures
         note = f"groups follow from GGUF tensor names alone: {printable(str(error), 200)}"
-        return None, {key: key for key in entries}, (note,)
-    skeleton = skeleton_of(config, path)
-    processor = TENSOR_PROCESSORS.get(config.model_type, TensorProcessor)(config=config.to_dict())
-    known = get_gguf_hf_weights_map(skeleton, processor)
+        return None, dict(by_names), (note,), None
     # llama.cpp precomputes rotary tables; they are not parameters.
     names: dict[str, str | None] = {
         key: known.get(key) for key in entries if not key.startswith("rope_")
     }
     if unknown := [key for key, name in names.items() if name is None]:
         note = f"groups follow from GGUF tensor names alone: no place for {unknown[0]!r}"
-        return None, {key: key for key in entries}, (note,)
-    return skeleton, names, ()
+        return None, dict(by_names), (note,), None
+    return skeleton, names, (), processor
+
+
+class _Childless:
+    """A model seen as one module by transformers' name map."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.config, self.state_dict = model.config, model.state_dict
+
+    def named_children(self) -> list[tuple[str, nn.Module]]:
+        return []
 
 
 def _damaged(path: Path, error: Exception) -> SparsityReportError:

@@ -66,6 +66,17 @@ def fetch(
     )
 
 
+def fetch_config(model: str, *, revision: str | None = None) -> Path:
+    """Return the folder of a Hub model with ``config.json`` in it, a few kilobytes.
+
+    Raises
+    ------
+    SparsityReportError
+        As :func:`fetch`.
+    """
+    return _download(model, revision, ["config.json"])
+
+
 def _has_safetensors(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 

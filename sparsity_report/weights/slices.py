@@ -58,8 +58,8 @@ class HeldSlice(Slice):
         return self.values.numel()
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values, without a copy where they are on the CPU."""
-        yield self.values.cpu()
+        """Yield the values, without a copy where they lie side by side on the CPU."""
+        yield self.values.cpu().contiguous()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""Structure without values: from ``config.json`` alone, or from what another source has opened."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.base import Weights
+from sparsity_report.weights.checkpoint import read_config
+from sparsity_report.weights.skeleton import attention_width, describe, dtype_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Outline(Weights):
+    """Names, shapes, dtypes, FLOPs and dense bytes of a model; its zeros are unknown."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(
+            name=weights.name,
+            source=weights.source,
+            architecture=weights.architecture,
+            modules=tuple(
+                replace(m, parameters=tuple(replace(p, known=False) for p in m.parameters))
+                for m in weights.modules
+            ),
+            attention_width=weights.attention_width,
+            notes=weights.notes,
+        )
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Refuse."""
+        raise SparsityReportError(
+            f"{self.name} was opened without values, so {name} cannot be read; load it with them"
+        )
+
+    def module(self) -> nn.Module:
+        """Refuse."""
+        raise SparsityReportError(f"{self.name} was opened without values and cannot be run")
+
+
+class ConfigWeights(Outline):
+    """What a transformers config promises, for a model of which nothing else was fetched."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str,
+        blacklist: Collection[str],
+        groups: Mapping[str, str] | None,
+    ) -> None:
+        skeleton, notes = read_config(directory)
+        if skeleton is None:
+            raise SparsityReportError(f"{name} cannot be opened without values: {notes[0]}")
+        promised = cast(Any, skeleton).config.dtype
+        Weights.__init__(
+            self,
+            name=name,
+            source="config",
+            architecture=type(skeleton).__name__,
+            modules=describe(
+                skeleton,
+                blacklist=blacklist,
+                rules=groups,
+                dtype=(lambda _: dtype_name(promised)) if promised else None,
+            ),
+            attention_width=attention_width(skeleton),
+            notes=("structure and dtypes are those that config.json promises",),
+        )
