@@ -21,8 +21,6 @@ def execute(name, folder, **parameters):
     client = NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
     )
-    client.km = client.create_kernel_manager()
-    client.km.transport = "ipc"
     client.execute()
     return notebook
 
