@@ -509,7 +509,9 @@ def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
     if pd.notna(facts["asked_sparsity"]):
         method = str(facts["method"] or "").replace("_", " ")
         heading = f"Where {100 * facts['asked_sparsity']:g} % {method} pruning lands"
-        how = f"one threshold |w| ≤ {facts['threshold']:.3g}"
+        how = _clip(variant)
+        if pd.notna(facts["threshold"]):
+            how = f"one threshold |w| ≤ {facts['threshold']:.3g}"
     how = f"{_clip(facts['model'])} · {how} · {' to '.join(span)} zeros per matrix"
     return _layer(
         layers,

@@ -147,7 +147,7 @@ def _arithmetic(study: Comparison) -> list[str]:
 
 
 def _spread(study: Comparison) -> list[str]:
-    pruned = records(study.variants[study.variants["pruned"].fillna(0) > 0])
+    pruned = records(study.variants[study.variants["threshold"].notna()])
     said = []
     for same in _same(pruned, "fingerprint", "threshold"):
         own = study.layers[

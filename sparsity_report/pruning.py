@@ -1,9 +1,13 @@
-"""Decide which weights go: exact global magnitude pruning as a value, and in place."""
+"""Decide which weights go: exact magnitude pruning as a value, and in place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,18 +19,55 @@ from sparsity_report.linear_csr import LinearCSR
 from sparsity_report.magnitudes import (
     Magnitudes,
     Progress,
-    bucket_of,
-    count,
+    count_slices,
     count_weights,
-    refine,
+    in_order,
 )
+from sparsity_report.selection import look_into, select
 from sparsity_report.weights import Weights
 from sparsity_report.weights.skeleton import describe, locate, value
+from sparsity_report.weights.slices import Slice, held
+
+# Weights masked at a time: bounds the memory beyond the one copy that is written to.
+_BLOCK = 2**22
+
+
+class Cut(ABC):
+    """What pruning takes from one tensor."""
+
+    @property
+    @abstractmethod
+    def pruned(self) -> int:
+        """Number of elements pruned, those that were zero already counted in."""
+
+    @abstractmethod
+    def nonzero_after(self, seen: Magnitudes) -> int:
+        """Return the nonzeros left of a tensor that had `seen` before."""
+
+    @abstractmethod
+    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield True for what stays of each of the tensor's views."""
+
+    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        return _blocks(tensor)
+
+    def mask(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return True for what stays; shape of `tensor`, whose values are not touched."""
+        tensor = tensor.detach()
+        keep = torch.empty_like(tensor, dtype=torch.bool)
+        for stays, part in zip(self._stay(tensor), self._views(keep), strict=True):
+            part.copy_(stays)
+        return keep
+
+    def apply_(self, tensor: torch.Tensor) -> None:
+        """Set what is pruned to zero in place, block by block."""
+        for stays, part in zip(self._stay(tensor), self._views(tensor), strict=True):
+            part.masked_fill_(~stays, 0)
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What pruning takes from one tensor: all below the threshold, and some exactly on it.
+class ThresholdCut(Cut):
+    """All below a threshold, and some exactly on it.
 
     Attributes
     ----------
@@ -52,18 +93,66 @@ class Cut:
         zeros = seen.total - seen.nonzero
         return seen.total - max(self.pruned, zeros)
 
-    def mask(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return True for what stays; shape of `tensor`, whose values are not touched."""
-        magnitude = _magnitude(tensor.detach(), self.threshold)
-        keep = magnitude >= self.threshold
-        on_it = torch.nonzero((magnitude == self.threshold).reshape(-1))[: self.ties, 0]
-        keep.view(-1)[on_it] = False
-        if (removed := int(keep.numel() - torch.count_nonzero(keep))) != self.pruned:
-            raise SparsityReportError(
-                f"the weights changed since they were counted: {removed:,} instead of "
-                f"{self.pruned:,} would be pruned; load them again and prune anew"
-            )
-        return keep
+    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        ties, removed = self.ties, 0
+        for part in self._views(tensor):
+            magnitude = _magnitude(part, self.threshold)
+            stays = magnitude >= self.threshold
+            on_it = torch.nonzero(magnitude == self.threshold)[:ties]
+            stays[tuple(on_it.T)] = False
+            ties -= len(on_it)
+            removed += stays.numel() - int(torch.count_nonzero(stays))
+            yield stays
+        _check_unchanged(removed, self.pruned)
+
+
+@dataclass(frozen=True)
+class GroupCut(Cut):
+    """All but the `keep` largest of every `of` consecutive weights along the input dimension.
+
+    Attributes
+    ----------
+    keep, of : int
+    total : int
+        Number of weights.
+    nonzero : int
+        How many of those kept are not zero.
+    input_first : bool
+        Whether the input dimension is the last but one, as in ``Conv1D``.
+    """
+
+    keep: int
+    of: int
+    total: int
+    nonzero: int
+    input_first: bool = False
+
+    @property
+    def pruned(self) -> int:
+        """Number of elements pruned, those that were zero already counted in."""
+        return self.total // self.of * (self.of - self.keep)
+
+    def nonzero_after(self, seen: Magnitudes) -> int:
+        """Return the nonzeros left of the tensor."""
+        return min(self.nonzero, seen.nonzero)
+
+    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        return _blocks(tensor.mT if self.input_first else tensor)
+
+    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        nonzero = 0
+        for part in self._views(tensor):
+            magnitude = _magnitude(part, 0.0).reshape(-1, self.of)
+            # How many of its group come before a weight when the smallest go first.
+            rank = torch.zeros_like(magnitude, dtype=torch.int16)
+            for i in range(self.of):
+                one = magnitude[:, i : i + 1]
+                rank += one < magnitude
+                rank[:, i + 1 :] += one == magnitude[:, i + 1 :]
+            stays = rank >= self.of - self.keep
+            nonzero += int(torch.count_nonzero(stays & (magnitude != 0)))
+            yield stays.reshape(part.shape)
+        _check_unchanged(nonzero, self.nonzero)
 
 
 @dataclass(frozen=True)
@@ -77,7 +166,7 @@ class Pruning:
     sparsity : float
         Share of the prunable weights that was asked for.
     method : str
-        ``"global_magnitude"``.
+        ``"global_magnitude"``, ``"layerwise_magnitude"``, or a pattern such as ``"2:4"``.
     cuts : mapping of str to Cut
         By parameter name.
     """
@@ -94,8 +183,17 @@ class Pruning:
 
     @property
     def threshold(self) -> float | None:
-        """Magnitude of the last weight pruned; None where none is."""
-        return next((cut.threshold for cut in self.cuts.values()), None)
+        """Magnitude of the last weight pruned; None where none is, or where there is not one."""
+        found = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def label(self) -> str:
+        """What names of variants say of it: ``30``, ``30Layerwise``, ``2:4``."""
+        if ":" in self.method:
+            return self.method
+        percent = f"{round(100 * self.sparsity, 10):g}"
+        return percent if self.method == "global_magnitude" else f"{percent}Layerwise"
 
     def mask(self, name: str) -> torch.Tensor:
         """Return True for the weights of parameter `name` that stay."""
@@ -111,16 +209,19 @@ class Pruning:
         for name, cut in self.cuts.items():
             module, leaf = places[name]
             tensor = value(module, leaf)
-            removed = ~cut.mask(tensor)
+            cut.apply_(tensor)
             if isinstance(module, LinearCSR):
-                module.assign_(tensor.masked_fill(removed, 0))
-            else:
-                tensor.masked_fill_(removed, 0)
+                module.assign_(tensor)
         return model
 
 
 def global_magnitude(
-    weights: Weights, sparsity: float, *, progress: Progress | None = None
+    weights: Weights,
+    sparsity: float,
+    *,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Pruning:
     """Prune the smallest magnitudes over all prunable weights together, exactly.
 
@@ -134,7 +235,7 @@ def global_magnitude(
         From :func:`sparsity_report.load`.
     sparsity : float
         Between 0 and 1.
-    progress : callable, optional
+    progress, executor, cache : optional
         See :func:`sparsity_report.magnitudes.count_weights`.
 
     Returns
@@ -155,14 +256,103 @@ def global_magnitude(
     True
     """
     level = check_sparsity(sparsity)
-    names = [parameter.name for parameter in weights.prunable]
-    if not names:
-        raise SparsityReportError(
-            f"{weights.name} has no prunable linear layer; see the groups of its modules"
-        )
-    counts = count_weights(weights, progress)
-    cuts = _cut({name: counts[name] for name in names}, weights.tensor, level)
+    counts = prunable_counts(weights, progress, executor, cache)
+    cuts = _cut(counts, weights.slices, level, executor)
     return Pruning(weights, level, "global_magnitude", cuts)
+
+
+def layerwise_magnitude(
+    weights: Weights,
+    sparsity: float,
+    *,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Pruning:
+    """Prune the smallest magnitudes of each prunable weight tensor on its own, exactly.
+
+    Of the n weights of every tensor ``round(sparsity·n)`` go (half to even, as
+    ``torch.nn.utils.prune.l1_unstructured``); equal magnitudes go by position. Parameters, result
+    and errors are those of :func:`global_magnitude`.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.layerwise_magnitude(sr.load(), sparsity=0.5)
+    >>> {pruning.cuts[p.name].pruned / p.total for p in pruning.weights.prunable}
+    {0.5}
+    """
+    level = check_sparsity(sparsity)
+    cuts: dict[str, Cut] = {}
+    for name, seen in prunable_counts(weights, progress, executor, cache).items():
+        cuts |= _cut({name: seen}, weights.slices, level, executor)
+    return Pruning(weights, level, "layerwise_magnitude", cuts)
+
+
+def n_m(
+    weights: Weights,
+    n: int,
+    m: int,
+    *,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Pruning:
+    """Keep the `n` largest magnitudes of every `m` consecutive weights of an output.
+
+    The pattern sparse tensor cores multiply by: groups run along the input dimension. Of equal
+    magnitudes in a group the first go.
+
+    Parameters
+    ----------
+    weights : Weights
+        From :func:`sparsity_report.load`.
+    n, m : int
+        ``n_m(weights, 2, 4)`` keeps two of four.
+    progress, executor, cache : optional
+        See :func:`sparsity_report.magnitudes.count_weights`.
+
+    Returns
+    -------
+    Pruning
+        Its sparsity is ``1 − n/m``.
+
+    Raises
+    ------
+    SparsityReportError
+        `n` is not between 0 and `m`, the inputs of a matrix do not divide by `m`, nothing is
+        prunable, or a weight is NaN.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> sr.masked(sr.n_m(sr.load(), 2, 4)).name
+    'Masked2:4'
+    """
+    if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and 0 < m < 2**15):
+        raise SparsityReportError(f"n_m keeps n of every m weights, 0 ≤ n ≤ m, not {n!r} of {m!r}")
+    cuts = {}
+    for module in weights.modules:
+        for p in module.parameters:
+            if not p.prunable or p.matrix is None:
+                continue
+            if p.matrix[1] % m:
+                raise SparsityReportError(
+                    f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}"
+                )
+            input_first = p.shape[-2:] != p.matrix or module.class_name == "Conv1D"
+            cuts[p.name] = GroupCut(n, m, p.total, 0, input_first)
+    prunable_counts(weights, progress, executor, cache)
+
+    def jobs() -> Iterator[tuple[str, Slice, Callable[[Slice], int]]]:
+        for name, cut in cuts.items():
+            turned = cut.input_first
+            slices = held(weights.tensor(name).mT) if turned else weights.slices(name)
+            yield from ((name, part, partial(_nonzero_kept, n=n, m=m)) for part in slices)
+
+    for name, _, nonzero in in_order(jobs(), executor):
+        cuts[name] = replace(cuts[name], nonzero=cuts[name].nonzero + nonzero)
+    return Pruning(weights, 1 - n / m, f"{n}:{m}", cuts)
 
 
 def check_sparsity(sparsity: float) -> float:
@@ -178,58 +368,23 @@ def check_sparsity(sparsity: float) -> float:
     return float(sparsity)
 
 
-def _magnitude(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Magnitudes in a dtype that holds them and the threshold exactly."""
-    if tensor.is_complex():
-        return tensor.abs()
-    wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
-    return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
-
-
-def _cut(
-    counts: Mapping[str, Magnitudes], tensor: Callable[[str], torch.Tensor], sparsity: float
-) -> dict[str, Cut]:
-    """Find the one threshold over several tensors and what it takes from each."""
-    for name, seen in counts.items():
-        if seen.nan:
-            raise SparsityReportError(
-                f"{name} holds {seen.nan:,} NaN: its magnitudes cannot be ranked; "
-                "repair the checkpoint before pruning it"
-            )
-    target = round(sparsity * sum(seen.total for seen in counts.values()))
-    if target == 0:
-        return {}
-    numbers = {name: bucket_of(seen.values) for name, seen in counts.items()}
-    tally = np.zeros(2**15 + 1, dtype=np.int64)
-    for name, seen in counts.items():
-        np.add.at(tally, numbers[name], seen.counts)
-    reached = np.cumsum(tally)
-    bucket = int(np.searchsorted(reached, target))
-    rank = target - int(reached[bucket - 1] if bucket else 0)
-
-    inside = {}
-    for name, seen in counts.items():
-        here = numbers[name] == bucket
-        if seen.exact or not here.any():
-            inside[name] = (seen.values[here], seen.counts[here])
-        else:
-            inside[name] = refine(tensor(name), float(seen.values[here][0]))
-    values = np.concatenate([v for v, _ in inside.values()])
-    tallies = np.concatenate([c for _, c in inside.values()])
-    order = np.argsort(values, kind="stable")
-    position = int(np.searchsorted(np.cumsum(tallies[order]), rank))
-    threshold = float(values[order][position])
-
-    ties_left = rank - int(tallies[values < threshold].sum())
-    cuts = {}
-    for name, seen in counts.items():
-        values_here, counts_here = inside[name]
-        below = int(seen.counts[numbers[name] < bucket].sum())
-        below += int(counts_here[values_here < threshold].sum())
-        ties = min(ties_left, int(counts_here[values_here == threshold].sum()))
-        ties_left -= ties
-        cuts[name] = Cut(threshold, below, ties)
-    return cuts
+def prunable_counts(
+    weights: Weights,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> dict[str, Magnitudes]:
+    """Count a model and return what pruning chooses from, in the order that breaks ties."""
+    if not weights.prunable:
+        raise SparsityReportError(
+            f"{weights.name} has no prunable linear layer; see the groups of its modules"
+        )
+    if unknown := [p.name for p in weights.prunable if not p.known]:
+        raise SparsityReportError(
+            f"{weights.name}: {unknown[0]} has no values to count; load the model with them"
+        )
+    counts = count_weights(weights, progress, executor=executor, cache=cache)
+    return _ranked({p.name: counts[p.name] for p in weights.prunable})
 
 
 def select_prunable_linears(
@@ -237,8 +392,8 @@ def select_prunable_linears(
 ) -> list[nn.Module]:
     """Return the linear layers of `model` that pruning may choose from, in its order.
 
-    ``nn.Linear`` and transformers' ``Conv1D`` count; output heads, tied weights, routers and
-    modules with a `blacklist` word in their dotted name do not.
+    ``nn.Linear`` and transformers' ``Conv1D`` count; output heads, tied weights, routers, fused
+    experts and modules with a `blacklist` word in their dotted name do not.
 
     Examples
     --------
@@ -253,7 +408,7 @@ def select_prunable_linears(
         places[parameter.name][0]
         for module in describe(model, blacklist=blacklist)
         for parameter in module.parameters
-        if parameter.prunable and parameter.layout == "dense"
+        if parameter.prunable and parameter.layout == "dense" and len(parameter.shape) == 2
     ]
 
 
@@ -287,8 +442,11 @@ def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Seque
     named = {f"layers[{i}].weight": layer for i, layer in enumerate(dict.fromkeys(layers))}
     if not named:
         raise SparsityReportError("there is no layer to prune; select_prunable_linears found none?")
-    counts = {name: count(value(layer, "weight")) for name, layer in named.items()}
-    cuts = _cut(counts, lambda name: value(named[name], "weight"), level)
+
+    def slices(name: str) -> Iterator[Slice]:
+        yield from held(value(named[name], "weight"))
+
+    cuts = _cut(_ranked(count_slices({name: slices(name) for name in named})), slices, level)
     for name, layer in named.items():
         weight = value(layer, "weight")
         keep = cuts[name].mask(weight) if name in cuts else torch.ones_like(weight)
@@ -305,3 +463,69 @@ def freeze_pruning_(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
         if prune.is_pruned(layer):
             prune.remove(layer, "weight")
     return layers
+
+
+def _ranked(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
+    for name, seen in counts.items():
+        if seen.nan:
+            raise SparsityReportError(
+                f"{name} holds {seen.nan:,} NaN: its magnitudes cannot be ranked; "
+                "repair the checkpoint before pruning it"
+            )
+    return counts
+
+
+def _cut(
+    counts: Mapping[str, Magnitudes],
+    slices: Callable[[str], Iterable[Slice]],
+    sparsity: float,
+    executor: Executor | None = None,
+) -> dict[str, Cut]:
+    """Find the one threshold over several tensors and what it takes from each."""
+    target = round(sparsity * sum(seen.total for seen in counts.values()))
+    if target == 0:
+        return {}
+    (level,) = select(counts, [target])
+    if not level.exact:
+        fine = (level.bucket, level.bucket)
+        (level,) = select(look_into(counts, slices, fine, executor), [target], fine)
+    return {
+        name: ThresholdCut(level.threshold, int(below), int(ties))
+        for name, below, ties in zip(counts, level.below, level.ties, strict=True)
+    }
+
+
+def _nonzero_kept(part: Slice, n: int, m: int) -> int:
+    values = torch.cat(list(part.pieces()))
+    if values.dtype.itemsize == 1:
+        values = values.float()
+    nonzero = (values != 0).reshape(-1, m).sum(dim=1, dtype=torch.int16)
+    return int(nonzero.clamp(max=n).sum())
+
+
+def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield views that cover a tensor of any strides in order, of whole rows."""
+    if tensor.ndim > 2:
+        for inner in tensor:
+            yield from _blocks(inner)
+    elif tensor.ndim:
+        row = max(tensor[0].numel(), 1) if len(tensor) else 1
+        yield from tensor.split(max(_BLOCK // row, 1))
+    else:
+        yield tensor
+
+
+def _magnitude(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Magnitudes in a dtype that holds them and the threshold exactly."""
+    if tensor.is_complex():
+        return tensor.abs()
+    wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
+    return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
+
+
+def _check_unchanged(found: int, counted: int) -> None:
+    if found != counted:
+        raise SparsityReportError(
+            f"the weights changed since they were counted: {found:,} instead of {counted:,} "
+            "would be taken; load them again and prune anew"
+        )

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import Tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -240,3 +241,107 @@ def test_integer_and_float8_weights_can_be_ranked():
         assert count(model.fc1.weight).nonzero == 15
         keep = oracle([model.fc1.weight], 0.5)[0]
         assert torch.equal(pruning.mask("fc1.weight"), keep)
+
+
+@settings(deadline=None, max_examples=60)
+@given(models(), st.floats(0, 1))
+def test_layerwise_masks_are_those_of_a_sort_of_each_layer(model, sparsity):
+    pruning = sr.layerwise_magnitude(sr.load(model), sparsity)
+    for name, layer in zip((p.name for p in pruning.weights.prunable), linears(model), strict=True):
+        assert torch.equal(pruning.mask(name), oracle([layer.weight], sparsity)[0])
+
+
+def test_layerwise_is_what_torch_does_layer_by_layer(tiny):
+    theirs = copy.deepcopy(tiny)
+    for layer in linears(theirs):
+        prune.l1_unstructured(layer, "weight", amount=0.4)
+    pruning = sr.layerwise_magnitude(sr.load(tiny), 0.4)
+    for p, layer in zip(pruning.weights.prunable, linears(theirs), strict=True):
+        assert torch.equal(pruning.mask(p.name), layer.weight_mask.bool())
+    assert pruning.threshold is None
+
+
+def n_m_oracle(weight, n, m):
+    """Masks group by group, with Python's own sort."""
+    keep = np.zeros(weight.numel(), dtype=bool)
+    flat = weight.detach().to(torch.float64).abs().numpy().ravel()
+    for start in range(0, flat.size, m):
+        order = sorted(range(m), key=lambda i: flat[start + i])
+        keep[[start + i for i in order[m - n :]]] = True
+    return torch.from_numpy(keep).reshape(weight.shape)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_n_m_masks_are_those_of_sorting_each_group(data):
+    m = data.draw(st.integers(1, 8))
+    n = data.draw(st.integers(0, m))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    torch.manual_seed(data.draw(st.integers(0, 10**6)))
+    layer = nn.Linear(m * data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5)), dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randint(-3, 4, layer.weight.shape) / 7)
+    pruning = sr.n_m(sr.load(nn.Sequential(layer)), n, m)
+    keep = n_m_oracle(layer.weight, n, m)
+    assert torch.equal(pruning.mask("0.weight"), keep)
+    assert pruning.pruned == int((~keep).sum())
+    nonzero = int(((layer.weight != 0) & keep).sum())
+    for variant in (sr.masked(pruning), sr.csr(pruning)):
+        assert variant.layers()["weight_nonzero"].tolist() == [nonzero]
+        real, _ = sr.analyze_layers(variant.module(), "x")
+        assert real["weight_nonzero"].tolist() == [nonzero]
+
+
+def test_two_of_four_runs_along_the_input(tiny):
+    pruning = sr.n_m(sr.load(nn.Linear(4, 3)), 2, 4)
+    assert pruning.mask("weight").sum(dim=1).tolist() == [2, 2, 2]
+    gpt2 = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    )
+    pruning = sr.n_m(sr.load(gpt2), 2, 4)
+    for p in pruning.weights.prunable:  # Conv1D: (in, out), also where it is square
+        groups = pruning.mask(p.name).T.reshape(p.shape[1], -1, 4).sum(dim=2)
+        assert groups.eq(2).all(), p.name
+        expected = n_m_oracle(gpt2.get_parameter(p.name).T.contiguous(), 2, 4).T
+        assert torch.equal(pruning.mask(p.name), expected)
+    with pytest.raises(sr.SparsityReportError, match=r"q_proj\.weight has 6 inputs"):
+        sr.n_m(sr.load(tiny), 2, 4)
+
+
+def test_names_of_variants(tiny):
+    weights = sr.load(tiny)
+    names = [
+        sr.masked(sr.global_magnitude(weights, 0.3)).name,
+        sr.csr(sr.layerwise_magnitude(weights, 0.125)).name,
+        sr.masked(sr.n_m(weights, 1, 2)).name,
+    ]
+    assert names == ["Masked30", "CSR12.5Layerwise", "Masked1:2"]
+    assert sr.n_m(weights, 1, 2).sparsity == 0.5
+
+
+@pytest.mark.parametrize("pattern", [(3, 2), (-1, 4), (0, 0), (2.0, 4), ("2", 4), (1, 2**15)])
+def test_impossible_patterns(tiny, pattern):
+    with pytest.raises(sr.SparsityReportError, match="n_m keeps n of every m"):
+        sr.n_m(sr.load(tiny), *pattern)
+
+
+def test_nan_has_no_rank_in_a_group_either(tiny):
+    with torch.no_grad():
+        tiny.layers[1]["fc2"].weight[0, 0] = torch.nan
+    for prune_it in (lambda w: sr.n_m(w, 1, 2), lambda w: sr.layerwise_magnitude(w, 0.3)):
+        with pytest.raises(sr.SparsityReportError, match=r"layers\.1\.fc2\.weight holds 1 NaN"):
+            prune_it(sr.load(tiny))
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_pruning_in_place_goes_block_by_block(tiny, monkeypatch, block):
+    whole = sr.masked(sr.global_magnitude(sr.load(tiny), 0.5)).module()
+    groups = sr.masked(sr.n_m(sr.load(tiny), 1, 2)).module()
+    monkeypatch.setattr("sparsity_report.pruning._BLOCK", block)
+    for expected, pruning in (
+        (whole, sr.global_magnitude(sr.load(tiny), 0.5)),
+        (groups, sr.n_m(sr.load(tiny), 1, 2)),
+    ):
+        found = sr.masked(pruning).module()
+        for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(one, other)

@@ -1,0 +1,92 @@
+"""Counts kept on disk, so that the same checkpoint, or an interrupted run, is not counted twice.
+
+A key says what was counted: the length and the time of change of the file, where in it the values
+stand, and four blocks of 64 KiB of every slice, which is all of it up to 256 KiB. A key over every
+byte would cost as much reading as counting does; what this one cannot see is a change that keeps
+length and time of the file and avoids all those blocks. The path is not part of the key: a copy
+that keeps its time is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import check_folder, write_file
+from sparsity_report.weights.slices import FileSlice, Slice, read_at
+
+# Part of every key, so that entries of another version are not even looked at.
+_VERSION = "sparsity-report counts 1"
+_BLOCKS, _BLOCK = 4, 2**16
+_SMALL = 2**20
+_DIGEST = hashlib.sha256().digest_size
+
+
+class Cache:
+    """A folder of arrays, each file led by the digest of its content.
+
+    Attributes
+    ----------
+    trouble : str
+        Why nothing more is kept; empty while all is well.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+        self.trouble = ""
+        check_folder(self._folder)
+
+    def key(self, slices: Sequence[Slice], histogram: bool) -> str | None:
+        """Return the key of a tensor; None where it is in memory or as quickly counted again."""
+        stored = [part for part in slices if isinstance(part, FileSlice)]
+        small = not histogram and sum(part.nbytes for part in stored) <= _SMALL
+        if small or not stored or len(stored) < len(slices):
+            return None
+        digest = hashlib.sha256(f"{_VERSION} {histogram}".encode())
+        for part in stored:
+            where = (part.stamp, part.offset, part.count, str(part.dtype), part.quantisation)
+            digest.update(repr(where).encode())
+            for block in _sample(part):
+                digest.update(block.data)
+        return digest.hexdigest()
+
+    def get(self, key: str) -> list[npt.NDArray[np.generic]] | None:
+        """Return the arrays kept under a key; None where there are none or they are damaged."""
+        try:
+            data = self._path(key).read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+            return None
+        with np.load(io.BytesIO(data[_DIGEST:])) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    def put(self, key: str, *arrays: npt.NDArray[np.generic]) -> None:
+        """Keep arrays under a key; a full disk ends the keeping, not the counting."""
+        if self.trouble:
+            return
+        buffer = io.BytesIO()
+        np.savez(buffer, *arrays)
+        data = buffer.getvalue()
+        try:
+            write_file(self._path(key), hashlib.sha256(data).digest() + data)
+        except SparsityReportError as error:
+            self.trouble = str(error)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.counts"
+
+
+def _sample(part: FileSlice) -> Iterator[npt.NDArray[np.uint8]]:
+    whole = part.nbytes <= _BLOCKS * _BLOCK
+    starts = [0] if whole else [(part.nbytes - _BLOCK) * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
+    with part.opened() as file:
+        for start in starts:
+            yield read_at(file, part.offset + start, part.nbytes if whole else _BLOCK)
