@@ -14,6 +14,8 @@ from sparsity_report import __version__
 from sparsity_report.errors import SparsityReportError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from sparsity_report.comparison import Comparison
     from sparsity_report.magnitudes import Progress
 
@@ -72,6 +74,13 @@ def run(
             "--patterns/--no-patterns", help="Where in each matrix the zeros stand (reads twice)."
         ),
     ] = True,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
+    ] = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder where counts are kept and looked up.", show_default=False),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit on the Hub.", show_default=False)
     ] = None,
@@ -88,8 +97,10 @@ def run(
         weights = sr.load(
             model, name=name, blacklist=blacklist, revision=revision, allow_pickle=allow_pickle
         )
-        with _bar("counting") as progress:
-            pruning = sr.global_magnitude(weights, level, progress=progress)
+        with _workers(workers) as executor, _bar("counting") as progress:
+            pruning = sr.global_magnitude(
+                weights, level, progress=progress, executor=executor, cache=cache
+            )
         variants = (sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
         with _bar("looking for patterns") as progress:
             study = sr.compare(
@@ -183,6 +194,19 @@ def _bar(what: str, unit: str = "B") -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield show
+
+
+@contextmanager
+def _workers(number: int) -> Iterator[Executor | None]:
+    if number == 0:
+        yield None
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    # A fork would copy the threads of torch in whatever state they are.
+    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as executor:
+        yield executor
 
 
 @contextmanager

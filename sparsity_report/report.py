@@ -312,9 +312,11 @@ def _extremes(study: Comparison, variant: str) -> tuple[list[dict[str, Any]], li
 
 def _unusual(study: Comparison) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return per pruning the matrices furthest from what a Gaussian of their spread would have."""
-    tables = []
-    for variant in charts.distinct_prunings(study) if study.patterns is not None else []:
-        own = study.patterns[study.patterns["variant"] == variant]
+    frame, tables = study.patterns, []
+    if frame is None:
+        return []
+    for variant in charts.distinct_prunings(study):
+        own = frame[frame["variant"] == variant]
         away = (own["sparsity"] - own["expected_sparsity"]).abs().dropna()
         if not away.empty:
             tables.append((variant, _records(own.loc[away.nlargest(_EXTREMES).index])))

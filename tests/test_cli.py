@@ -75,6 +75,25 @@ def test_options_reach_the_model(tmp_path):
     assert not prunable.str.contains("fc1").any()
 
 
+def test_workers_cache_context_and_patterns(demo_run, tmp_path):
+    _, out = demo_run
+    common = ["--no-html", "--no-png", "--no-csv", "--cache", tmp_path / "cache"]
+    run = command("run", "--out", tmp_path / "a", "--workers", "2", "--context", "100", *common)
+    assert run.returncode == 0, run.stderr
+    study, plain = sr.read_study(tmp_path / "a" / "study.json"), sr.read_study(out / "study.json")
+    assert study.layers.equals(plain.layers)
+    assert study.patterns.equals(plain.patterns)
+    # Four layers of 128 wide queries and values.
+    assert set(study.totals["attention_flops_per_token"]) == {2 * 100 * 4 * (128 + 128)}
+    kept = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert len(kept) == 24
+    run = command("run", "--out", tmp_path / "b", "--no-patterns", *common)
+    assert run.returncode == 0, run.stderr
+    again = sr.read_study(tmp_path / "b" / "study.json")
+    assert again.layers.equals(plain.layers)
+    assert again.patterns is None
+
+
 def test_run_on_real_checkpoints(minilm_path, tmp_path):
     run = command("run", minilm_path, "--out", tmp_path / "m")
     assert run.returncode == 0, run.stderr
@@ -130,6 +149,7 @@ def test_outputs_that_cannot_be(tmp_path):
     (tmp_path / "o" / "report.html").mkdir(parents=True)
     run = command("run", "--out", tmp_path / "o", "--no-png")
     assert run.returncode == 2
+    refused(command("run", "--out", tmp_path / "p", "--context", "0"), "context must be")
     assert "report.html: it exists and is not a regular file" in run.stderr
 
 
