@@ -15,6 +15,7 @@ The rules, in order:
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from sparsity_report.errors import SparsityReportError
 
@@ -122,12 +123,20 @@ def classify(
             return group
     if head:
         return "lm_head"
-    words = [word.lower() for word in name.split(".") if not word.isdigit()]
+    words = tuple(word.lower() for word in name.split(".") if not word.isdigit())
+    return _classify(words, class_name, tuple(enclosing), linear)
+
+
+@lru_cache(maxsize=4096)
+def _classify(
+    words: tuple[str, ...], class_name: str, enclosing: tuple[str, ...], linear: bool | None
+) -> str:
+    """Apply the rules; blocks differ in their numbers only, so most modules are known already."""
     linear = is_linear(class_name) if linear is None else linear
     return (
         _by_own_class(class_name)
         or _router(words, enclosing)
-        or _by_enclosing_class(class_name, enclosing)
+        or _by_enclosing_class((class_name, *enclosing))
         or _by_words(words, class_name, linear)
         or ("other_linear" if linear else "other")
     )
@@ -161,17 +170,17 @@ def _router(words: Sequence[str], enclosing: Sequence[str]) -> str | None:
     return "router" if leaf in _ROUTER_WORDS or (leaf == "gate" and in_mixture) else None
 
 
-def _by_enclosing_class(class_name: str, enclosing: Sequence[str]) -> str | None:
-    for candidate in (class_name, *enclosing):
+def _by_enclosing_class(classes: tuple[str, ...]) -> str | None:
+    for candidate in classes:
         for pattern, group in _CLASS_RULES:
             if pattern.search(candidate):
                 return group
     return None
 
 
-def _by_words(words: Sequence[str], class_name: str, linear: bool) -> str | None:
+def _by_words(words: tuple[str, ...], class_name: str, linear: bool) -> str | None:
     leaf = words[-1] if words else ""
-    if leaf in _HEAD_WORDS or (not class_name and words == ["output"]):
+    if leaf in _HEAD_WORDS or (not class_name and words == ("output",)):
         return "lm_head"
     if linear and leaf == "gate" and _MLP_WORDS.intersection(words):
         return "router"
@@ -185,7 +194,7 @@ def _by_words(words: Sequence[str], class_name: str, linear: bool) -> str | None
         if _ATTENTION_WORDS.intersection(words):
             return "attention_linear"
         # BERT's feed-forward output is `layer.N.output.dense`; attention's was caught above.
-        if _MLP_WORDS.intersection(words) or words[-3:] == ["layer", "output", "dense"]:
+        if _MLP_WORDS.intersection(words) or words[-3:] == ("layer", "output", "dense"):
             return "mlp_linear"
     return None
 

@@ -146,7 +146,6 @@ def _levels(
         first = rough[0].bucket
         inside = np.cumsum(tally[first:])
         group = [level for level in rough if inside[level.bucket - first] <= _LOOK] or rough[:1]
-        fine = (first, group[-1].bucket)
-        exactly = look_into(counts, weights.slices, fine, executor)
-        yield from select(exactly, [level.target for level in group], fine)
+        exactly = look_into(counts, weights.slices, first, group[-1].bucket, executor)
+        yield from select(exactly, [level.target for level in group], fine=True)
         rough = rough[len(group) :]

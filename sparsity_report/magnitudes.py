@@ -27,7 +27,7 @@ import torch
 
 from sparsity_report.cache import Cache
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights import Weights
+from sparsity_report.weights import Parameter, Weights
 from sparsity_report.weights.slices import FileSlice, Slice, held
 
 Progress = Callable[[int, int, str], None]
@@ -42,6 +42,7 @@ _CHUNK = 2**18
 _THREADS = min(4, os.cpu_count() or 1)
 # Tasks handed out before their results are needed: bounds what waits, feeds every worker.
 _AHEAD_HERE, _AHEAD = 2 * _THREADS, 1024
+_SMALL = 2**12
 _TOP_HALF = 1 if sys.byteorder == "little" else 0
 _NO_SIGN, _INFINITE = np.int16(0x7FFF), 0x7F80
 _NO_VALUES: Floats = np.empty(0)
@@ -177,6 +178,10 @@ def count_weights(
                 weights.counts[p.name] = _thawed(found)
             keys[p.name] = key
     waiting = {p.name: p for p in stored if p.name not in weights.counts}
+    for few in _small_ones(weights, waiting.values()):
+        seen_of = _count_many([weights.tensor(p.name) for p in few])
+        weights.counts |= {p.name: seen for p, seen in zip(few, seen_of, strict=True)}
+    waiting = {name: p for name, p in waiting.items() if name not in weights.counts}
     size = sum(p.total * p.itemsize for p in stored)
     done = size - sum(p.total * p.itemsize for p in waiting.values())
     jobs = (
@@ -232,13 +237,24 @@ def in_order(
 ) -> Iterator[tuple[str, Slice, T]]:
     """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
     waiting: deque[tuple[str, Slice, Future[T], bool]] = deque()
-    with ThreadPoolExecutor(_THREADS) as threads:
+    # Threads side by side, each with torch's own threads, would mostly wait for one another.
+    before = torch.get_num_threads()
+    alone = partial(torch.set_num_threads, 1)
+    with ThreadPoolExecutor(_THREADS, initializer=alone) as threads:
         try:
             for name, part, work in jobs:
                 away = executor is not None and isinstance(part, FileSlice)
                 with _named(name, away):
-                    pool = executor if executor is not None and away else threads
-                    waiting.append((name, part, pool.submit(work, part), away))
+                    if part.total <= _SMALL:
+                        # Handing a few values over would take longer than counting them.
+                        future = Future[T]()
+                        future.set_result(work(part))
+                        away = False
+                    elif executor is not None and away:
+                        future = executor.submit(_elsewhere, work, part, os.getpid())
+                    else:
+                        future = threads.submit(work, part)
+                    waiting.append((name, part, future, away))
                 while len(waiting) > (_AHEAD if away else _AHEAD_HERE):
                     yield _first(waiting)
             while waiting:
@@ -246,6 +262,18 @@ def in_order(
         finally:
             for _, _, future, _ in waiting:
                 future.cancel()
+            torch.set_num_threads(before)
+
+
+def _elsewhere(work: Callable[[Slice], T], part: Slice, home: int) -> T:
+    if os.getpid() == home:
+        return work(part)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return work(part)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _first(waiting: deque[tuple[str, Slice, Future[T], bool]]) -> tuple[str, Slice, T]:
@@ -292,6 +320,8 @@ def _count_narrow(part: Slice) -> Magnitudes:
 
 
 def _count_wide(part: Slice) -> Magnitudes:
+    if part.total <= _SMALL:
+        return _count_many([torch.cat(list(part.pieces()))])[0]
     tally = np.zeros(BUCKETS, dtype=np.int64)
     nonzero, nan = part.total, 0
     for chunk in _chunks(part):
@@ -307,6 +337,45 @@ def _count_wide(part: Slice) -> Magnitudes:
     present = np.flatnonzero(tally[: _INFINITE + 1])
     values = (present.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return Magnitudes(part.total, nonzero, nan, values, tally[present], exact=False)
+
+
+def _count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
+    """Count small tensors of one wide dtype together, in buckets as :func:`_count_wide` does."""
+    values = np.concatenate([_real(tensor.reshape(-1).cpu()) for tensor in tensors])
+    sizes = [tensor.numel() for tensor in tensors]
+    owner, many = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+    single = _single(values)
+    unknown = np.isnan(single)
+    nan = np.bincount(owner[unknown], minlength=many).tolist()
+    nonzero = np.bincount(owner[values != 0], minlength=many).tolist()
+    keys = (owner * BUCKETS + _codes(single))[~unknown]
+    present, counts = np.unique(keys, return_counts=True)
+    buckets = ((present % BUCKETS).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    edges = np.searchsorted(present, np.arange(many + 1) * BUCKETS).tolist()
+    return [
+        Magnitudes(
+            sizes[i],
+            nonzero[i],
+            nan[i],
+            buckets[edges[i] : edges[i + 1]],
+            counts[edges[i] : edges[i + 1]],
+            exact=False,
+        )
+        for i in range(many)
+    ]
+
+
+def _small_ones(weights: Weights, waiting: Iterable[Parameter]) -> Iterator[list[Parameter]]:
+    """Yield small prunable parameters in memory, some thousands of one wide dtype at a time."""
+    if weights.source != "module":
+        return
+    by_dtype: dict[str, list[Parameter]] = {}
+    for p in waiting:
+        if p.prunable and p.itemsize > 2 and 0 < p.total <= _SMALL:
+            by_dtype.setdefault(p.dtype, []).append(p)
+    for few in by_dtype.values():
+        for start in range(0, len(few), _SMALL):
+            yield few[start : start + _SMALL]
 
 
 def _add(tally: Integers, codes: torch.Tensor) -> Integers:

@@ -124,7 +124,6 @@ def _matrices(
     fused = len(parameter.shape) == 3
     stacked, masks = (tensor, kept) if fused else (tensor[None], kept[None])
     assert parameter.matrix is not None
-    transposed = parameter.shape[-2:] != parameter.matrix
     threshold = pruning.threshold if pruning is not None else None
     rows = []
     for number in range(stacked.shape[0]):
@@ -137,7 +136,7 @@ def _matrices(
                 "mean_abs": mean_abs,
                 "std": std,
                 "expected_sparsity": expected,
-                **_shape_of_zeros(mask.T if transposed else mask, parameter),
+                **_shape_of_zeros(mask.T if parameter.transposed else mask, parameter),
             }
         )
     return rows

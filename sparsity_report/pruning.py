@@ -332,16 +332,13 @@ def n_m(
     if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and 0 < m < 2**15):
         raise SparsityReportError(f"n_m keeps n of every m weights, 0 ≤ n ≤ m, not {n!r} of {m!r}")
     cuts = {}
-    for module in weights.modules:
-        for p in module.parameters:
-            if not p.prunable or p.matrix is None:
-                continue
-            if p.matrix[1] % m:
-                raise SparsityReportError(
-                    f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}"
-                )
-            input_first = p.shape[-2:] != p.matrix or module.class_name == "Conv1D"
-            cuts[p.name] = GroupCut(n, m, p.total, 0, input_first)
+    for p in weights.prunable:
+        assert p.matrix is not None
+        if p.matrix[1] % m:
+            raise SparsityReportError(
+                f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}"
+            )
+        cuts[p.name] = GroupCut(n, m, p.total, 0, p.transposed)
     prunable_counts(weights, progress, executor, cache)
 
     def jobs() -> Iterator[tuple[str, Slice, Callable[[Slice], int]]]:
@@ -487,8 +484,8 @@ def _cut(
         return {}
     (level,) = select(counts, [target])
     if not level.exact:
-        fine = (level.bucket, level.bucket)
-        (level,) = select(look_into(counts, slices, fine, executor), [target], fine)
+        exactly = look_into(counts, slices, level.bucket, level.bucket, executor)
+        (level,) = select(exactly, [target], fine=True)
     return {
         name: ThresholdCut(level.threshold, int(below), int(ties))
         for name, below, ties in zip(counts, level.below, level.ties, strict=True)

@@ -45,7 +45,8 @@ class Level:
 def select(
     counts: Mapping[str, Magnitudes],
     targets: Sequence[int],
-    fine: tuple[int, int] | None = None,
+    *,
+    fine: bool = False,
 ) -> Iterator[Level]:
     """Find the `targets` smallest magnitudes of all tensors together, in ascending order.
 
@@ -55,8 +56,8 @@ def select(
         In the order that breaks ties.
     targets : sequence of int
         Each from 1 to the number of magnitudes.
-    fine : tuple of int, optional
-        First and last of the buckets that :meth:`Magnitudes.refined` has looked into.
+    fine : bool
+        Whether the buckets of all targets have been looked into, see :func:`look_into`.
 
     Examples
     --------
@@ -70,14 +71,12 @@ def select(
     tensors = list(counts.values())
     sizes = [seen.values.size for seen in tensors]
     owner = np.repeat(np.arange(len(tensors)), sizes)
-    coarse = np.repeat([not seen.exact for seen in tensors], sizes)
+    coarse = np.repeat([not seen.exact and not fine for seen in tensors], sizes)
     value = np.concatenate([seen.values for seen in tensors])
     many = np.concatenate([seen.counts for seen in tensors])
     number = bucket_of(value)
     order = np.argsort(number.astype(np.uint16), kind="stable")
     owner, coarse, value, many, number = (a[order] for a in (owner, coarse, value, many, number))
-    if fine:
-        coarse &= (number < fine[0]) | (number > fine[1])
 
     def per_tensor(where: slice | np.ndarray) -> Integers:
         # Integers up to 2⁵³ are exact in the float64 that NumPy adds weights in.
@@ -113,11 +112,11 @@ def select(
 def look_into(
     counts: Mapping[str, Magnitudes],
     slices: Callable[[str], Iterable[Slice]],
-    fine: tuple[int, int],
+    first: int,
+    last: int,
     executor: Executor | None = None,
 ) -> dict[str, Magnitudes]:
-    """Read the weights once more for the exact magnitudes in the buckets from `fine` to `fine`."""
-    first, last = fine
+    """Read the weights once more for the exact magnitudes in the buckets `first` … `last`."""
     inexact = {
         name: slices(name)
         for name, seen in counts.items()

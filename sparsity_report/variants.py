@@ -164,6 +164,10 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
     weights = ModuleWeights(model)
     counts = count_weights(weights)
     stored = list(weights.stored)
+    if unknown := [p.name for p in stored if not p.known]:
+        raise SparsityReportError(
+            f"{weights.name}: {unknown[0]} is on the meta device and has no values to count"
+        )
     total = sum(p.total for p in stored)
     nonzero = sum(counts[p.name].nonzero for p in stored)
     return {

@@ -308,6 +308,28 @@ def test_two_of_four_runs_along_the_input(tiny):
         sr.n_m(sr.load(tiny), 2, 4)
 
 
+def test_groups_of_fused_experts_run_along_the_input():
+    torch.manual_seed(0)
+    options = {
+        "vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "num_local_experts": 3,
+        "num_experts_per_tok": 2,
+    }  # fmt: skip
+    for kind in ("GptOss", "Mixtral"):  # (E, in, out), with a square down_proj, and (E, out, in)
+        config = getattr(transformers, f"{kind}Config")(**options)
+        model = getattr(transformers, f"{kind}ForCausalLM")(config)
+        pruning = sr.n_m(sr.load(model), 2, 4)
+        experts = [p for p in pruning.weights.prunable if p.experts == 3]
+        assert len(experts) == 2
+        for p in experts:
+            weight = model.get_parameter(p.name)
+            weight, mask = (t.mT if kind == "GptOss" else t for t in (weight, pruning.mask(p.name)))
+            assert torch.equal(mask, n_m_oracle(weight.contiguous(), 2, 4)), p.name
+        variant = sr.masked(pruning)
+        real, _ = sr.analyze_layers(variant.module(), variant.name)
+        assert real["nonzero"].tolist() == variant.layers()["nonzero"].tolist()
+
+
 def test_names_of_variants(tiny):
     weights = sr.load(tiny)
     names = [
@@ -345,3 +367,12 @@ def test_pruning_in_place_goes_block_by_block(tiny, monkeypatch, block):
         found = sr.masked(pruning).module()
         for one, other in zip(found.parameters(), expected.parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_ties_are_counted_on_from_block_to_block(monkeypatch, block):
+    monkeypatch.setattr("sparsity_report.pruning._BLOCK", block)
+    layer = nn.Linear(5, 8, bias=False)
+    nn.init.ones_(layer.weight)
+    keep = sr.global_magnitude(sr.load(layer), 0.7).mask("weight")
+    assert keep.reshape(-1).tolist() == [False] * 28 + [True] * 12

@@ -35,6 +35,8 @@ class Parameter:
     matrix : tuple of int or None
         ``(out_features, in_features)`` where tokens are multiplied by this tensor; of each
         expert where experts are fused into one tensor.
+    transposed : bool
+        Whether the input dimension comes before the output dimension, as in ``Conv1D``.
     experts : int
         How many such matrices the tensor holds.
     uses : Fraction
@@ -62,6 +64,7 @@ class Parameter:
     dtype: str
     itemsize: int
     matrix: tuple[int, int] | None = None
+    transposed: bool = False
     experts: int = 1
     uses: Fraction = Fraction(1)
     head_dim: int | None = None

@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.nn.utils import parametrize
 
 from sparsity_report.errors import SparsityReportError
@@ -80,8 +82,12 @@ def describe(
         Whether the values are there to be counted; by default where they are not on ``meta``.
     """
     model = _unwrapped(model)
-    named = dict(model.named_modules())
-    appearances = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
+    named: dict[str, nn.Module] = {}
+    appearances: Counter[int] = Counter()
+    for path, found in model.named_modules(remove_duplicate=False):
+        appearances[id(found)] += 1
+        if appearances[id(found)] == 1:
+            named[path] = found
     embedding_id, head_id = (_embedding_id(model, side) for side in ("input", "output"))
     owners = _owners(named, embedding_id)
     modules = []
@@ -101,7 +107,8 @@ def describe(
         for leaf, tensor in tensors.items():
             full = f"{name}.{leaf}" if name else leaf
             owner = owners[id(tensor)]
-            shape = module.dense_shape if _is_csr(module, leaf) else tuple(tensor.shape)
+            csr = _is_csr(module, leaf)
+            shape = cast(LinearCSR, module).dense_shape if csr else tuple(tensor.shape)
             matrix, experts = _matrix(module, leaf, shape, is_head or group == "router")
             kind = dtype(full) if dtype else dtype_name(tensor.dtype)
             parameters.append(
@@ -111,6 +118,7 @@ def describe(
                     dtype=kind,
                     itemsize=getattr(torch, kind).itemsize,
                     matrix=matrix,
+                    transposed=matrix is not None and _is_transposed(module),
                     experts=experts,
                     uses=uses,
                     head_dim=_head_dim(around) if matrix else None,
@@ -155,7 +163,12 @@ def attention_width(model: nn.Module) -> int | None:
 
 def _is_attention(module: nn.Module) -> bool:
     # RWKV's "attention" is a recurrence without scores.
-    return bool(re.search(r"^(?!Rwkv).*(Attention|Attn)", type(module).__name__))
+    return _names_attention(type(module).__name__)
+
+
+@lru_cache(maxsize=1024)
+def _names_attention(class_name: str) -> bool:
+    return bool(re.search(r"^(?!Rwkv).*(Attention|Attn)", class_name))
 
 
 def locate(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
@@ -198,6 +211,9 @@ def clean(path: str) -> str:
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """Own parameters under their plain names; masks of torch's pruning folded in."""
     found: dict[str, torch.Tensor] = {}
+    parametrized = "parametrizations" in module._modules
+    if not (module._parameters or parametrized or isinstance(module, LinearCSR)):
+        return found
     if isinstance(module, parametrize.ParametrizationList):
         return found  # its originals are told with the module they parametrise
     if isinstance(module, LinearCSR):
@@ -205,14 +221,15 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     for leaf, parameter in module._parameters.items():
         if parameter is None:
             continue
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
+        # The mixin, as torch's test for UninitializedParameter itself is slow.
+        if isinstance(parameter, UninitializedTensorMixin):
             raise SparsityReportError(
                 f"{type(module).__name__}.{leaf} is lazy and has no shape yet; "
                 "run one forward pass first"
             )
         plain = leaf.removesuffix("_orig")
         found[plain if f"{plain}_mask" in module._buffers else leaf] = parameter
-    if parametrize.is_parametrized(module):
+    if parametrized:
         for name, originals in cast(nn.ModuleDict, module.parametrizations).items():
             for leaf, parameter in originals._parameters.items():
                 if parameter is not None:
@@ -230,24 +247,21 @@ def _owners(named: Mapping[str, nn.Module], embedding_id: int | None) -> dict[in
     for path, module in named.items():
         for leaf, tensor in _tensors(module).items():
             full = f"{clean(path)}.{leaf}" if path else leaf
-            if id(module) == embedding_id and leaf == "weight":
-                owners[id(tensor)] = full
-            elif id(tensor) not in owners:
-                owners[id(tensor)] = _container(tensor, spans) or full
-            if owners[id(tensor)] == full and _has_memory(tensor):
-                start = tensor.data_ptr()
-                end = start + tensor.numel() * tensor.element_size()
-                spans.setdefault(tensor.untyped_storage().data_ptr(), []).append((start, end, full))
+            owning = id(module) == embedding_id and leaf == "weight"
+            if id(tensor) in owners and not owning:
+                continue
+            owners[id(tensor)] = full
+            if not _has_memory(tensor):
+                continue
+            start = tensor.data_ptr()
+            end = start + tensor.numel() * tensor.element_size()
+            there = spans.setdefault(tensor.untyped_storage().data_ptr(), [])
+            inside = next((name for a, b, name in there if a <= start and end <= b), None)
+            if inside and not owning:
+                owners[id(tensor)] = inside
+            else:
+                there.append((start, end, full))
     return owners
-
-
-def _container(tensor: torch.Tensor, spans: Mapping[int, list[tuple[int, int, str]]]) -> str | None:
-    if not _has_memory(tensor):
-        return None
-    start = tensor.data_ptr()
-    end = start + tensor.numel() * tensor.element_size()
-    there = spans.get(tensor.untyped_storage().data_ptr(), ())
-    return next((name for a, b, name in there if a <= start and end <= b), None)
 
 
 def _has_memory(tensor: torch.Tensor) -> bool:
@@ -292,8 +306,7 @@ def _matrix(
         if len(shape) != 3:
             return None, 1
         experts, rows, columns = shape
-        transposed = getattr(module, "is_transposed", False)
-        return ((columns, rows) if transposed else (rows, columns)), experts
+        return ((columns, rows) if _is_transposed(module) else (rows, columns)), experts
     if leaf.startswith("parametrizations.weight."):
         # Weight norm: the direction has the weight's shape, the magnitude a column of it.
         of_weight = shape == tuple(cast(torch.Tensor, module.weight).shape)
@@ -303,14 +316,25 @@ def _matrix(
     if len(shape) != 2 or not (is_weight or leaf == "in_proj_weight"):
         return None, 1
     rows, columns = shape
-    return ((columns, rows) if class_name == "Conv1D" else (rows, columns)), 1
+    return ((columns, rows) if _is_transposed(module) else (rows, columns)), 1
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether the input dimension of a matrix comes first: the shape of a square one hides it."""
+    class_name = type(module).__name__
+    if class_name.endswith("Experts"):
+        return bool(getattr(module, "is_transposed", False))
+    return class_name == "Conv1D"
 
 
 def _uses(model: nn.Module, module: nn.Module, around: list[nn.Module]) -> Fraction:
     """How often one token passes through a module."""
     uses = Fraction(1)
+    classes = (type(module).__name__, *(type(m).__name__ for m in around))
+    if not _shared_or_mixed(classes):
+        return uses
     config: Any = getattr(model, "config", None)
-    if any(type(m).__name__ == "AlbertLayerGroup" for m in around):
+    if "AlbertLayerGroup" in classes:
         uses *= Fraction(config.num_hidden_layers, config.num_hidden_groups)
     if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
         experts = next(p.shape[0] for p in module.parameters(recurse=False))
@@ -321,6 +345,11 @@ def _uses(model: nn.Module, module: nn.Module, around: list[nn.Module]) -> Fract
             if block and re.search(r"Moe|MoE", type(block[0]).__name__):
                 return uses * Fraction(_top_k(config, block) or len(outer), len(outer))
     return uses
+
+
+@lru_cache(maxsize=4096)
+def _shared_or_mixed(classes: tuple[str, ...]) -> bool:
+    return any(re.search(r"^AlbertLayerGroup$|Expert|Mo[eE]", name) for name in classes)
 
 
 def _top_k(config: Any, around: list[nn.Module]) -> int | None:
