@@ -245,13 +245,12 @@ def in_order(
             for name, part, work in jobs:
                 away = executor is not None and isinstance(part, FileSlice)
                 with _named(name, away):
-                    if part.total <= _SMALL:
+                    if executor is not None and away:
+                        future = executor.submit(_elsewhere, work, part, os.getpid())
+                    elif part.total <= _SMALL:
                         # Handing a few values over would take longer than counting them.
                         future = Future[T]()
                         future.set_result(work(part))
-                        away = False
-                    elif executor is not None and away:
-                        future = executor.submit(_elsewhere, work, part, os.getpid())
                     else:
                         future = threads.submit(work, part)
                     waiting.append((name, part, future, away))
