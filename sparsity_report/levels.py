@@ -13,7 +13,7 @@ from sparsity_report.cost import dense_bytes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.magnitudes import BUCKETS, Magnitudes, Progress, bucket_of
 from sparsity_report.pruning import check_sparsity, prunable_counts
-from sparsity_report.selection import Level, look_into, select
+from sparsity_report.selection import Level, look_into, select, settle
 from sparsity_report.structure import csr_stored, layer_frame, useful_flops
 from sparsity_report.weights import Weights
 
@@ -144,8 +144,8 @@ def _levels(
     while rough:
         # As many levels at a time as their buckets and those between hold few magnitudes.
         first = rough[0].bucket
-        inside = np.cumsum(tally[first:])
-        group = [level for level in rough if inside[level.bucket - first] <= _LOOK] or rough[:1]
-        exactly = look_into(counts, weights.slices, first, group[-1].bucket, executor)
-        yield from select(exactly, [level.target for level in group], fine=True)
+        upto = np.cumsum(tally[first:])
+        group = [level for level in rough if upto[level.bucket - first] <= _LOOK] or rough[:1]
+        inside = look_into(counts, weights.slices, first, group[-1].bucket, executor)
+        yield from (settle(level, inside) for level in group)
         rough = rough[len(group) :]

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -84,16 +84,6 @@ class Magnitudes:
             values,
             counts,
             self.exact and other.exact,
-        )
-
-    def refined(self, first: int, last: int, values: Floats, counts: Integers) -> Magnitudes:
-        """Return the same with the magnitudes of some buckets in place of the buckets."""
-        numbers = bucket_of(self.values)
-        low, high = np.searchsorted(numbers, [first, last + 1])
-        return replace(
-            self,
-            values=np.concatenate([self.values[:low], values, self.values[high:]]),
-            counts=np.concatenate([self.counts[:low], counts, self.counts[high:]]),
         )
 
 
@@ -478,7 +468,9 @@ def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 def _codes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     """Return the top 16 bits without the sign."""
-    return values.view(np.int16)[_TOP_HALF::2] & _NO_SIGN
+    codes = values.view(np.int16)[_TOP_HALF::2].copy()
+    codes &= _NO_SIGN
+    return codes
 
 
 def _frozen(seen: Magnitudes) -> list[npt.NDArray[Any]]:

@@ -23,7 +23,7 @@ from sparsity_report.magnitudes import (
     count_weights,
     in_order,
 )
-from sparsity_report.selection import look_into, select
+from sparsity_report.selection import look_into, select, settle
 from sparsity_report.weights import Weights
 from sparsity_report.weights.skeleton import describe, locate, value
 from sparsity_report.weights.slices import Slice, held
@@ -484,8 +484,7 @@ def _cut(
         return {}
     (level,) = select(counts, [target])
     if not level.exact:
-        exactly = look_into(counts, slices, level.bucket, level.bucket, executor)
-        (level,) = select(exactly, [target], fine=True)
+        level = settle(level, look_into(counts, slices, level.bucket, level.bucket, executor))
     return {
         name: ThresholdCut(level.threshold, int(below), int(ties))
         for name, below, ties in zip(counts, level.below, level.ties, strict=True)

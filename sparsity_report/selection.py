@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsity_report.magnitudes import Integers, Magnitudes, bucket_of, refine_slices
+from sparsity_report.magnitudes import Floats, Integers, Magnitudes, bucket_of, refine_slices
 from sparsity_report.weights.slices import Slice
 
 
@@ -42,22 +42,15 @@ class Level:
     exact: bool
 
 
-def select(
-    counts: Mapping[str, Magnitudes],
-    targets: Sequence[int],
-    *,
-    fine: bool = False,
-) -> Iterator[Level]:
-    """Find the `targets` smallest magnitudes of all tensors together, in ascending order.
+def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator[Level]:
+    """Find the smallest magnitudes of all tensors together, for ascending targets.
 
     Parameters
     ----------
     counts : mapping of str to Magnitudes
         In the order that breaks ties.
-    targets : sequence of int
-        Each from 1 to the number of magnitudes.
-    fine : bool
-        Whether the buckets of all targets have been looked into, see :func:`look_into`.
+    targets : iterable of int
+        How many magnitudes are meant, each from 1 to all.
 
     Examples
     --------
@@ -69,44 +62,40 @@ def select(
     (2.0, [1, 1], [2, 1])
     """
     tensors = list(counts.values())
-    sizes = [seen.values.size for seen in tensors]
-    owner = np.repeat(np.arange(len(tensors)), sizes)
-    coarse = np.repeat([not seen.exact and not fine for seen in tensors], sizes)
-    value = np.concatenate([seen.values for seen in tensors])
-    many = np.concatenate([seen.counts for seen in tensors])
+    owner, value, many = _flat([(seen.values, seen.counts) for seen in tensors])
     number = bucket_of(value)
     order = np.argsort(number.astype(np.uint16), kind="stable")
-    owner, coarse, value, many, number = (a[order] for a in (owner, coarse, value, many, number))
-
-    def per_tensor(where: slice | np.ndarray) -> Integers:
-        # Integers up to 2⁵³ are exact in the float64 that NumPy adds weights in.
-        return np.bincount(owner[where], many[where], len(tensors)).astype(np.int64)
-
+    owner, many = owner[order], many[order]
+    value, number = value[order], number[order]
+    coarse = ~np.array([seen.exact for seen in tensors])
     reached = np.cumsum(many)
     before = np.zeros(len(tensors), dtype=np.int64)
     done = 0
     for target in sorted(targets):
         bucket = int(number[np.searchsorted(reached, target)])
         start, stop = (int(i) for i in np.searchsorted(number, [bucket, bucket + 1]))
-        before = before + per_tensor(slice(done, start))
+        before = before + _sums(owner[done:start], many[done:start], len(tensors))
         done = start
-        rank = target - int(before.sum())
         here = slice(start, stop)
-        on = per_tensor(here)
-        if coarse[here].any():
-            # Each tensor loses its share of the bucket; whole numbers that add up to the rank.
-            ties = np.diff(np.cumsum(on) * rank // on.sum(), prepend=0)
-            least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
-            slack = np.maximum(ties - least, most - ties)
-            yield Level(target, bucket, float(value[start]), before, ties, slack, exact=False)
+        if not coarse[owner[here]].any():
+            yield _exactly(target, bucket, before, owner[here], value[here], many[here])
             continue
-        ascending = np.argsort(value[here]) + start
-        last = ascending[np.searchsorted(np.cumsum(many[ascending]), rank)]
-        threshold = float(value[last])
-        below = before + per_tensor(ascending[value[ascending] < threshold])
-        on = per_tensor(ascending[value[ascending] == threshold])
-        ties = np.clip(target - int(below.sum()) - (np.cumsum(on) - on), 0, on)
-        yield Level(target, bucket, threshold, below, ties, np.zeros_like(on), exact=True)
+        # Each tensor loses its share of the bucket; whole numbers that add up to the rank.
+        on = _sums(owner[here], many[here], len(tensors))
+        rank = target - int(before.sum())
+        ties = np.diff(np.cumsum(on) * rank // on.sum(), prepend=0)
+        least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
+        slack = np.maximum(ties - least, most - ties)
+        yield Level(target, bucket, float(value[start]), before, ties, slack, exact=False)
+
+
+def settle(level: Level, inside: Sequence[tuple[Floats, Integers]]) -> Level:
+    """Make a level exact by the magnitudes that :func:`look_into` found."""
+    own = []
+    for values, counts in inside:
+        start, stop = np.searchsorted(bucket_of(values), [level.bucket, level.bucket + 1])
+        own.append((values[start:stop], counts[start:stop]))
+    return _exactly(level.target, level.bucket, level.below, *_flat(own))
 
 
 def look_into(
@@ -115,15 +104,44 @@ def look_into(
     first: int,
     last: int,
     executor: Executor | None = None,
-) -> dict[str, Magnitudes]:
-    """Read the weights once more for the exact magnitudes in the buckets `first` … `last`."""
-    inexact = {
-        name: slices(name)
-        for name, seen in counts.items()
-        if not seen.exact and np.diff(np.searchsorted(bucket_of(seen.values), [first, last + 1]))
-    }
-    found = refine_slices(inexact, first, last, executor)
-    return {
-        name: seen.refined(first, last, *found[name]) if name in found else seen
-        for name, seen in counts.items()
-    }
+) -> list[tuple[Floats, Integers]]:
+    """Return the magnitudes in the buckets `first` … `last` and their counts, tensor by tensor.
+
+    Those of wide tensors are read once more.
+    """
+    found = {}
+    inexact = {}
+    for name, seen in counts.items():
+        start, stop = np.searchsorted(bucket_of(seen.values), [first, last + 1])
+        found[name] = (seen.values[start:stop], seen.counts[start:stop])
+        if not seen.exact and start < stop:
+            inexact[name] = slices(name)
+    found |= refine_slices(inexact, first, last, executor)
+    return list(found.values())
+
+
+def _exactly(
+    target: int, bucket: int, before: Integers, owner: Integers, value: Floats, many: Integers
+) -> Level:
+    """Find the threshold among the magnitudes of one bucket."""
+    ascending = np.argsort(value)
+    rank = target - int(before.sum())
+    last = ascending[np.searchsorted(np.cumsum(many[ascending]), rank)]
+    threshold = float(value[last])
+    smaller, equal = value < threshold, value == threshold
+    below = before + _sums(owner[smaller], many[smaller], before.size)
+    on = _sums(owner[equal], many[equal], before.size)
+    ties = np.clip(target - int(below.sum()) - (np.cumsum(on) - on), 0, on)
+    return Level(target, bucket, threshold, below, ties, np.zeros_like(on), exact=True)
+
+
+def _flat(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Integers, Floats, Integers]:
+    """Put the values and counts of tensors into one array each, led by whose they are."""
+    owner = np.repeat(np.arange(len(pairs)), [values.size for values, _ in pairs])
+    values, counts = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return owner, values, counts
+
+
+def _sums(owner: Integers, many: Integers, tensors: int) -> Integers:
+    # Integers up to 2⁵³ are exact in the float64 that NumPy adds weights in.
+    return np.bincount(owner, many, tensors).astype(np.int64)
