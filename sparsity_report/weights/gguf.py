@@ -39,7 +39,8 @@ class GGUFWeights(CheckpointWeights):
         stamp = Stamp.of(path)
         self._values: dict[str, FileSlice] = {}
         entries: dict[str, Entry] = {}
-        for tensor in read_header(path):
+        architecture, tensors = read_header(path)
+        for tensor in tensors:
             dtype = _UNQUANTISED.get(tensor.kind, torch.float32)
             entry = Entry(path, tensor.name, tensor.shape, dtype_name(dtype))
             kind = "" if tensor.kind in _UNQUANTISED else tensor.kind
@@ -47,7 +48,7 @@ class GGUFWeights(CheckpointWeights):
             self._values[tensor.name] = FileSlice(
                 path, stamp, tensor.offset, entry.total, dtype, kind
             )
-        skeleton, keys, notes, self._processor = _match(path, entries)
+        skeleton, keys, notes, self._processor = _match(path, entries, architecture)
         kinds = {part.quantisation for part in self._values.values()} - {"", "BF16"}
         quantised = sorted(kinds)
         if quantised:
@@ -106,8 +107,8 @@ class _Tensor:
     offset: int
 
 
-def read_header(path: Path) -> list[_Tensor]:
-    """Return the tensors a GGUF file announces, every length checked against the file.
+def read_header(path: Path) -> tuple[str, list[_Tensor]]:
+    """Return the architecture and tensors a GGUF file announces, every length checked.
 
     The public reader trusts them: 49 bytes that announce 2⁶⁰ entries keep it busy for ever.
     Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -116,7 +117,7 @@ def read_header(path: Path) -> list[_Tensor]:
 
     size = path.stat().st_size
     found: dict[str, _Tensor] = {}
-    alignment = 32
+    architecture, alignment = "", 32
     with path.open("rb") as file:
         try:
             magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
@@ -129,6 +130,8 @@ def read_header(path: Path) -> list[_Tensor]:
                 (kind,) = struct.unpack("<I", file.read(4))
                 if key == "general.alignment" and kind == 4:
                     (alignment,) = struct.unpack("<I", file.read(4))
+                elif key == "general.architecture" and kind == 8:
+                    architecture = _string(file, size)
                 else:
                     _skip_value(file, size, kind)
             if alignment == 0 or alignment & (alignment - 1):
@@ -152,7 +155,8 @@ def read_header(path: Path) -> list[_Tensor]:
                     raise _MalformedError(f"tensor {tensor.name!r} does not fit the file")
         except (struct.error, _MalformedError, ValueError) as error:
             raise _damaged(path, error) from error
-    return [replace(tensor, offset=start + tensor.offset) for tensor in found.values()]
+    tensors_found = [replace(t, offset=start + t.offset) for t in found.values()]
+    return architecture, tensors_found
 
 
 class _MalformedError(Exception):
@@ -199,7 +203,7 @@ def _skip_value(file: BinaryIO, size: int, kind: int) -> None:
 
 
 def _match(
-    path: Path, entries: Mapping[str, Entry]
+    path: Path, entries: Mapping[str, Entry], architecture: str
 ) -> tuple[nn.Module | None, dict[str, str | None], tuple[str, ...], Any]:
     """Find the transformers model, the name of each tensor in it, and what converts values."""
     from transformers import AutoConfig
@@ -215,7 +219,6 @@ def _match(
             path.parent, gguf_file=path.name, local_files_only=True
         )
         skeleton = skeleton_of(config, path)
-        architecture = config.model_type
         processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())
         # Whole models first: transformers asks every module anew, seconds for a large one.
         known = get_gguf_hf_weights_map(_Childless(skeleton), processor)
