@@ -113,7 +113,7 @@ def dask():
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=50,
     )
     with cluster, distributed.Client(cluster) as client:

@@ -24,7 +24,7 @@ HOSTILE = [
     "line\u2028break",
     "x" * 5000,
 ]
-TEMPLATES = Path(report.__file__).parent.parent / "templates"
+TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
 class Page(HTMLParser):
