@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError
@@ -75,7 +76,7 @@ class Parameter:
     held_bytes: int | None = None
     known: bool = True
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
