@@ -91,11 +91,9 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
 
 def settle(level: Level, inside: Sequence[tuple[Floats, Integers]]) -> Level:
     """Make a level exact by the magnitudes that :func:`look_into` found."""
-    own = []
-    for values, counts in inside:
-        start, stop = np.searchsorted(bucket_of(values), [level.bucket, level.bucket + 1])
-        own.append((values[start:stop], counts[start:stop]))
-    return _exactly(level.target, level.bucket, level.below, *_flat(own))
+    owner, value, many = _flat(inside)
+    here = bucket_of(value) == level.bucket
+    return _exactly(level.target, level.bucket, level.below, owner[here], value[here], many[here])
 
 
 def look_into(
@@ -111,8 +109,12 @@ def look_into(
     """
     found = {}
     inexact = {}
+    # The values of a histogram are float32 numbers, so the edges of buckets can be compared.
+    bits = np.array([first, last + 1], dtype=np.uint32) << np.uint32(16)
+    with np.errstate(invalid="ignore"):  # beyond infinity stands NaN, which is searched as last
+        edges = bits.view(np.float32).astype(np.float64)
     for name, seen in counts.items():
-        start, stop = np.searchsorted(bucket_of(seen.values), [first, last + 1])
+        start, stop = np.searchsorted(seen.values, edges)
         found[name] = (seen.values[start:stop], seen.counts[start:stop])
         if not seen.exact and start < stop:
             inexact[name] = slices(name)

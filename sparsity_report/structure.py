@@ -6,7 +6,6 @@ Everything here is derived from counts; no tensor is read or changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from typing import Any
 
 import pandas as pd
@@ -224,6 +223,7 @@ class _Row:
         self.module = module
         self._owned, self._counts, self._pruning = owned, counts, pruning
         self._csr, self._notebook = csr, notebook
+        self._left = {p.name: self._count(p) for p in module.parameters}
 
     def as_dict(self) -> dict[str, object]:
         weight = self.module.weight
@@ -248,7 +248,8 @@ class _Row:
             "useful_flops_per_token": 0 if per_sequence else _sum(map(self._useful, parameters)),
             "flops_per_sequence": flops if per_sequence else 0,
             "active_total": sum(
-                round(self._total(p) * min(p.uses, Fraction(1))) for p in parameters
+                self._total(p) if p.uses >= 1 else round(p.uses * self._total(p))
+                for p in parameters
             ),
             "stored_bytes": _sum(self._bytes(p) for p in parameters if p.tied_to is None),
             "tied_to": weight.tied_to,
@@ -268,6 +269,9 @@ class _Row:
         return parameter.total if self._is_counted(parameter) else 0
 
     def _nonzero(self, parameter: Parameter) -> int | None:
+        return self._left[parameter.name]
+
+    def _count(self, parameter: Parameter) -> int | None:
         owner = self._owned[parameter.tied_to or parameter.name]
         seen = self._counts.get(owner.name)
         # Unknown: values on the meta device, and a view of only a part of its owner.
@@ -288,7 +292,7 @@ class _Row:
         if self._layout(parameter) == "csr":
             return self._useful(parameter)
         flops = parameter.experts * linear_flops(*(parameter.matrix or parameter.shape))
-        return round(parameter.uses * flops)
+        return flops if parameter.uses == 1 else round(parameter.uses * flops)
 
     def _bytes(self, parameter: Parameter) -> int | None:
         if parameter.held_bytes is not None and self._pruning is None:
