@@ -65,6 +65,12 @@ class Variant:
         >>> sr.csr(pruning).module().model.decoder.layers[0].fc1.dense_shape
         (512, 128)
         """
+        fused = [p.name for p in self.weights.prunable if len(p.shape) != 2]
+        if self.layout == "csr" and fused:
+            raise SparsityReportError(
+                f"{self.name}: {fused[0]} holds several experts in one tensor, which LinearCSR "
+                "cannot run; masked(pruning).module() runs with the same weights"
+            )
         model = self.weights.module()
         if self.pruning is not None:
             self.pruning.apply_(model)

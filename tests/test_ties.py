@@ -181,6 +181,9 @@ def test_experts_on_disk_are_the_same_experts(tmp_path):
         expected = getattr(model.model.layers[0].mlp.experts, leaf)
         assert torch.equal(weights.tensor(f"model.layers.0.mlp.experts.{leaf}"), expected)
     assert study_of(weights).layers.equals(study_of(sr.load(model)).layers)
+    sparse = sr.csr(sr.global_magnitude(weights, 0.3))
+    with pytest.raises(sr.SparsityReportError, match="several experts in one tensor"):
+        sparse.module()
 
 
 def test_masks_in_a_checkpoint_are_named(tmp_path):
