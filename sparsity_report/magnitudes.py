@@ -37,11 +37,11 @@ Integers = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 BUCKETS = 2**15
-# Chunks that fit the L2 cache with their codes, long enough to pay for their bins.
-_CHUNK = 2**18
+# Chunks long enough to pay for their bins and for passing Python's lock between threads.
+_CHUNK = 2**20
 _THREADS = min(4, os.cpu_count() or 1)
 # Tasks handed out before their results are needed: bounds what waits, feeds every worker.
-_AHEAD_HERE, _AHEAD = 2 * _THREADS, 1024
+_AHEAD_HERE, _AHEAD = 8 * _THREADS, 1024
 _SMALL = 2**12
 _TOP_HALF = 1 if sys.byteorder == "little" else 0
 _NO_SIGN, _INFINITE = np.int16(0x7FFF), 0x7F80
@@ -323,7 +323,7 @@ def _count_wide(part: Slice) -> Magnitudes:
             nan += int(np.count_nonzero(np.isnan(single)))
     # A NaN whose mark is in the low half looks like infinity from its top half alone.
     tally[_INFINITE] = part.total - nan - tally[:_INFINITE].sum()
-    present = np.flatnonzero(tally[: _INFINITE + 1])
+    present = np.flatnonzero(tally[: _INFINITE + 1] > 0)
     values = (present.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return Magnitudes(part.total, nonzero, nan, values, tally[present], exact=False)
 
@@ -388,7 +388,7 @@ def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]
             codes = _codes(_single(values))
             inside = values[(codes >= first) & (codes <= last)]
             found.append(np.abs(inside.astype(np.float64)))
-        if sum(some.size for some in found) > _CHUNK:
+        if sum(some.size for some in found) > _CHUNK // 4:
             pairs.append(_distinct(found))
             found = []
     return _merge([*pairs, _distinct(found)])
@@ -414,7 +414,7 @@ def _merge(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Floats, Integers]:
 def _by_magnitude(dtype: torch.dtype, tally: Integers) -> tuple[Floats, Integers, int]:
     """Merge the counts of bit patterns into counts of magnitudes; NaN apart."""
     magnitudes, which, is_nan = _meaning(dtype)
-    present = np.flatnonzero(tally)
+    present = np.flatnonzero(tally > 0)
     nan = int(tally[present[is_nan[present]]].sum())
     present = present[~is_nan[present]]
     merged = np.zeros(magnitudes.size, dtype=np.int64)

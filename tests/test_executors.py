@@ -183,6 +183,13 @@ def test_a_file_no_worker_can_see(cut, processes):
         sr.global_magnitude(weights, 0.3, executor=processes)
 
 
+def test_a_relative_path_holds_in_any_working_directory(cut, folder, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(folder.parent)
+    weights = sr.load(folder.name)
+    monkeypatch.chdir("/")
+    same_counts(weights, cut())
+
+
 def test_models_in_memory_are_counted_here(tiny):
     class Refuses(Executor):
         def submit(self, *_, **__):

@@ -46,7 +46,7 @@ class GGUFWeights(CheckpointWeights):
             kind = "" if tensor.kind in _UNQUANTISED else tensor.kind
             entries[tensor.name] = entry
             self._values[tensor.name] = FileSlice(
-                path, stamp, tensor.offset, entry.total, dtype, kind
+                path.absolute(), stamp, tensor.offset, entry.total, dtype, kind
             )
         skeleton, keys, notes, self._processor = _match(path, entries, architecture)
         kinds = {part.quantisation for part in self._values.values()} - {"", "BF16"}

@@ -148,7 +148,10 @@ def read_header(file: Path) -> dict[Entry, FileSlice]:
                 dtype = _dtype(file, key, part.get_dtype())
                 entry = Entry(file, key, tuple(part.get_shape()), dtype)
                 offset = 8 + length + header[key]["data_offsets"][0]
-                found[entry] = FileSlice(file, stamp, offset, entry.total, getattr(torch, dtype))
+                # Workers have working directories of their own.
+                found[entry] = FileSlice(
+                    file.absolute(), stamp, offset, entry.total, getattr(torch, dtype)
+                )
     except (OSError, SafetensorError) as error:
         raise _damaged(file, error) from error
     return found

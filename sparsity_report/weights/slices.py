@@ -20,10 +20,9 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 
-# Values of a slice, some tens of milliseconds of counting, and of what is in a buffer at a time,
-# which fits the L2 cache.
+# Values of a slice, some tens of milliseconds of counting, and of what is in a buffer at a time.
 _SLICE = 2**24
-_BUFFER = 2**18
+_BUFFER = 2**19
 
 
 class Slice(ABC):
