@@ -6,17 +6,19 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import sparsity_report
 from sparsity_report.audit import audit
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
+from sparsity_report.levels import LEVEL_COLUMNS, level_table
 from sparsity_report.magnitudes import Progress
 from sparsity_report.patterns import PATTERN_COLUMNS, weight_patterns
 from sparsity_report.structure import (
@@ -27,9 +29,11 @@ from sparsity_report.structure import (
     with_shares,
 )
 from sparsity_report.variants import Variant
+from sparsity_report.weights import Weights
 
 FORMAT = "sparsity-report study"
 VERSION = 1
+MEASURED = ("latency", "quality", "sensitivity")
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 VARIANT_COLUMNS = (
     "variant",
@@ -64,6 +68,14 @@ class Comparison:
         Where in each matrix the zeros stand, see :func:`sparsity_report.weight_patterns`.
     notes : tuple of str
         How the models were opened, as far as a careful reader should know.
+    levels : pandas.DataFrame or None
+        What global magnitude pruning leaves of each prunable module of the first variant's
+        weights at every percent, see :func:`sparsity_report.levels.level_table`.
+    latency, quality, sensitivity : pandas.DataFrame or None
+        What was measured by running variants, see :mod:`sparsity_report.measure`; put in with
+        :meth:`with_measured`.
+    weights : Weights or None
+        The first variant's weights, for exact further levels. Not saved.
     """
 
     variants: pd.DataFrame
@@ -72,6 +84,11 @@ class Comparison:
     context: int | None = None
     patterns: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    levels: pd.DataFrame | None = None
+    latency: pd.DataFrame | None = None
+    quality: pd.DataFrame | None = None
+    sensitivity: pd.DataFrame | None = None
+    weights: Weights | None = field(default=None, repr=False)
 
     @cached_property
     def groups(self) -> pd.DataFrame:
@@ -119,6 +136,21 @@ class Comparison:
         indexed = self.groups.set_index(["group", "variant"])[metric]
         return indexed.unstack().reindex(index=order, columns=list(self.variants["variant"]))
 
+    def with_measured(
+        self,
+        *,
+        latency: pd.DataFrame | None = None,
+        quality: pd.DataFrame | None = None,
+        sensitivity: pd.DataFrame | None = None,
+    ) -> Comparison:
+        """Return the study with what was measured put in; what is not given stays as it is."""
+        return replace(
+            self,
+            latency=self.latency if latency is None else latency,
+            quality=self.quality if quality is None else quality,
+            sensitivity=self.sensitivity if sensitivity is None else sensitivity,
+        )
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the study as JSON, to be read back exactly by :func:`read_study`."""
         return write_file(path, json.dumps(self._as_json(), ensure_ascii=False, allow_nan=False))
@@ -135,7 +167,12 @@ class Comparison:
                 part: _table(getattr(self, part))
                 for part in ("variants", "layers", "groups", "totals")
             },
-            "patterns": None if self.patterns is None else _table(self.patterns),
+            "levels": None if self.levels is None else _level_matrix(self.levels),
+            **{
+                part: None if frame is None else _table(frame)
+                for part in ("patterns", *MEASURED)
+                for frame in (getattr(self, part),)
+            },
         }
 
 
@@ -198,6 +235,8 @@ def compare(
         context=context,
         patterns=_patterns(variants, progress) if patterns else None,
         notes=tuple(notes),
+        levels=level_table(variants[0].weights),
+        weights=variants[0].weights,
     )
 
 
@@ -229,6 +268,10 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
             context=data["context"],
             patterns=_read_patterns(data["patterns"]),
             notes=tuple(data["notes"]),
+            levels=_read_levels(data["levels"]),
+            latency=_read_measured(data["latency"]),
+            quality=_read_measured(data["quality"]),
+            sensitivity=_read_measured(data["sensitivity"]),
         )
         check_convention(study.convention)
         _check_context(study.context)
@@ -360,6 +403,37 @@ def _read_patterns(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
         elif column != "n_m":
             frame[column] = frame[column].astype(float)
     return frame
+
+
+def _level_matrix(levels: pd.DataFrame) -> dict[str, Any]:
+    """One row of counts per module: an eighth of the size of a table."""
+    steps = levels["sparsity"].unique()
+    shape = (-1, len(steps))
+    return {
+        "modules": levels["module_name"].iloc[:: len(steps)].tolist(),
+        "sparsities": steps.tolist(),
+        **{key: levels[key].to_numpy().reshape(shape).tolist() for key in LEVEL_COLUMNS[2:]},
+    }
+
+
+def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
+    if matrix is None:
+        return None
+    modules, steps = matrix["modules"], matrix["sparsities"]
+    counts = {key: np.array(matrix[key], dtype=np.int64) for key in LEVEL_COLUMNS[2:]}
+    if any(own.shape != (len(modules), len(steps)) for own in counts.values()):
+        raise ValueError("levels do not have one number per module and sparsity")
+    return pd.DataFrame(
+        {
+            "module_name": np.repeat(np.array(modules, dtype=object), len(steps)),
+            "sparsity": np.tile(np.array(steps, dtype=float), len(modules)),
+            **{key: own.ravel() for key, own in counts.items()},
+        }
+    )
+
+
+def _read_measured(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
+    return None if table is None else pd.DataFrame(table["rows"], columns=table["columns"])
 
 
 def _check_context(context: int | None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,9 @@ SWEEP_COLUMNS = (
     "csr_bytes",
     "uncertainty",
 )
+LEVEL_COLUMNS = ("module_name", "sparsity", "weight_nonzero", "uncertainty")
+# Modules up to which a study keeps a level at every percent.
+_FINE = 10_000
 # Magnitudes that are looked at exactly in one reading: bounds the memory.
 _LOOK = 2**21
 
@@ -84,12 +88,7 @@ def sweep(
     if not (levels := [check_sparsity(s) for s in wanted]):
         raise SparsityReportError("sweep needs at least one sparsity, such as [0.3]")
     counts = prunable_counts(weights, progress, executor, cache)
-    total = sum(seen.total for seen in counts.values())
-    targets = [round(sparsity * total) for sparsity in levels]
-    found = {level.target: level for level in _levels(weights, counts, targets, exact, executor)}
-    none = np.zeros(len(counts), dtype=np.int64)
-    pruned = np.array([found[t].below + found[t].ties if t else none for t in targets])
-    unsure = np.array([found[t].slack if t else none for t in targets])
+    found = _found(weights, counts, levels, exact, executor)
 
     shape = (len(weights.modules), len(levels))
     lost, idle, csr, slack = (np.zeros(shape, dtype=np.int64) for _ in range(4))
@@ -102,9 +101,9 @@ def sweep(
                 csr[row] += dense_bytes(p.total, p.itemsize)
                 continue
             seen, at = counts[p.name], place[p.name]
-            left = seen.total - np.maximum(pruned[:, at], seen.total - seen.nonzero)
+            left = found.left[:, at]
             lost[row] += seen.nonzero - left
-            slack[row] += unsure[:, at]
+            slack[row] += found.slack[:, at]
             csr[row] += [csr_stored(p, n) for n in left.tolist()]
             if module.per == "token":
                 idle[row] += useful_flops(p, seen.nonzero)
@@ -112,9 +111,8 @@ def sweep(
 
     base = layer_frame(weights, weights.counts, variant="")
     frame = base.iloc[np.tile(np.arange(shape[0]), shape[1])].reset_index(drop=True)
-    thresholds = [found[t].threshold if t else None for t in targets]
     frame["sparsity"] = np.repeat(levels, shape[0])
-    frame["threshold"] = np.repeat(np.array(thresholds, dtype=float), shape[0])
+    frame["threshold"] = np.repeat(found.thresholds, shape[0])
     for column in ("nonzero", "weight_nonzero"):
         frame[column] -= lost.T.ravel()
     frame["useful_flops_per_token"] -= idle.T.ravel()
@@ -126,6 +124,69 @@ def sweep(
     frame["csr_bytes"] = csr.T.ravel()
     frame["uncertainty"] = slack.T.ravel()
     return frame[list(SWEEP_COLUMNS)]
+
+
+def level_table(weights: Weights) -> pd.DataFrame | None:
+    """Return what is left of the prunable modules at each level, small enough to keep in a study.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        With the columns ``LEVEL_COLUMNS``, module by module, counts in elements; at 0, 1, … 99 %,
+        or every 5 % where there are more than 10,000 modules. None where nothing is prunable or
+        values are unknown.
+    """
+    owned = {p.name: m.name for m in weights.modules for p in m.parameters if p.tied_to is None}
+    prunable = list(weights.prunable)
+    if not prunable or not all(p.known for p in prunable):
+        return None
+    counts = prunable_counts(weights)
+    names = [owned[name] for name in counts]
+    modules = list(dict.fromkeys(names))
+    step = 1 if len(modules) <= _FINE else 5
+    levels = [percent / 100 for percent in range(0, 100, step)]
+    found = _found(weights, counts, levels, exact=False, executor=None)
+    place = {name: row for row, name in enumerate(modules)}
+    left, slack = (np.zeros((len(modules), len(levels)), dtype=np.int64) for _ in range(2))
+    at = [place[name] for name in names]
+    np.add.at(left, at, found.left.T)
+    np.add.at(slack, at, found.slack.T)
+    return pd.DataFrame(
+        {
+            "module_name": np.repeat(np.array(modules, dtype=object), len(levels)),
+            "sparsity": np.tile(levels, len(modules)),
+            "weight_nonzero": left.ravel(),
+            "uncertainty": slack.ravel(),
+        }
+    )
+
+
+class _Found(NamedTuple):
+    """Per level and prunable tensor, in the order of the counts."""
+
+    left: np.ndarray  # nonzeros, of shape (levels, tensors)
+    slack: np.ndarray  # by how many they may be off
+    thresholds: np.ndarray  # of shape (levels,), NaN where nothing is pruned
+
+
+def _found(
+    weights: Weights,
+    counts: Mapping[str, Magnitudes],
+    sparsities: Sequence[float],
+    exact: bool,
+    executor: Executor | None,
+) -> _Found:
+    total = sum(seen.total for seen in counts.values())
+    targets = [round(sparsity * total) for sparsity in sparsities]
+    levels = {level.target: level for level in _levels(weights, counts, targets, exact, executor)}
+    none = np.zeros(len(counts), dtype=np.int64)
+    pruned = np.array([levels[t].below + levels[t].ties if t else none for t in targets])
+    slack = np.array([levels[t].slack if t else none for t in targets])
+    sizes = np.array([seen.total for seen in counts.values()], dtype=np.int64)
+    zeros = sizes - np.array([seen.nonzero for seen in counts.values()], dtype=np.int64)
+    thresholds = [levels[t].threshold if t else None for t in targets]
+    # What was zero before is pruned first, where its own tensor lost less than it held.
+    return _Found(sizes - np.maximum(pruned, zeros), slack, np.array(thresholds, dtype=float))
 
 
 def _levels(

@@ -32,6 +32,8 @@ LAYER_COLUMNS = (
     "prunable",
     "weight_total",
     "weight_nonzero",
+    "row_pointers",
+    "columns",
     "flops_per_token",
     "useful_flops_per_token",
     "flops_per_sequence",
@@ -98,7 +100,8 @@ def layer_frame(
         with one multiply-add as two, shares as fractions of 1. Of mixture-of-experts layers a
         token sees ``active_total`` parameters, and FLOPs are those of its k of E experts, in
         expectation over uniform routing where zeros count. Poolers and classification heads run
-        once per sequence: their FLOPs stand in ``flops_per_sequence``.
+        once per sequence: their FLOPs stand in ``flops_per_sequence``. The matrices of a module
+        would have ``row_pointers`` in CSR and at most ``columns`` columns; null without matrices.
     """
     check_convention(convention)
     owned = {parameter.name: parameter for parameter in weights.parameters}
@@ -113,7 +116,8 @@ def layer_frame(
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Fill the columns that follow from others and give every column its type."""
     frame = frame.copy()
-    frame["block"] = frame["block"].astype("Int64")
+    for column in ("block", "row_pointers", "columns"):
+        frame[column] = frame[column].astype("Int64")
     for column in _COUNTED:
         known = frame[column].astype("Int64")
         frame[column] = known if known.hasnans else known.astype("int64")
@@ -194,10 +198,14 @@ def useful_flops(parameter: Parameter, nonzero: int) -> int:
 def csr_stored(parameter: Parameter, nonzero: int) -> int:
     """Bytes of a matrix, or of all experts' matrices in one tensor, stored as CSR."""
     assert parameter.matrix is not None
-    rows, columns = parameter.matrix
-    # E matrices have E·(rows + 1) row pointers.
-    pointers = parameter.experts * (rows + 1)
-    return csr_bytes(nonzero, pointers - 1, parameter.itemsize, index_bytes(nonzero, columns))
+    index = index_bytes(nonzero, parameter.matrix[1])
+    return csr_bytes(nonzero, row_pointers(parameter) - 1, parameter.itemsize, index)
+
+
+def row_pointers(parameter: Parameter) -> int:
+    """Row pointers of a matrix in CSR, ``rows + 1``; of E experts in one tensor E times as many."""
+    assert parameter.matrix is not None
+    return parameter.experts * (parameter.matrix[0] + 1)
 
 
 def check_convention(convention: str) -> None:
@@ -244,6 +252,8 @@ class _Row:
             "prunable": any(p.prunable for p in parameters),
             "weight_total": sum(self._total(p) for p in matrices),
             "weight_nonzero": _sum(self._nonzero(p) for p in matrices if self._is_counted(p)),
+            "row_pointers": sum(map(row_pointers, matrices)) if matrices[0].matrix else None,
+            "columns": max((p.matrix[1] for p in matrices if p.matrix), default=None),
             "flops_per_token": 0 if per_sequence else flops,
             "useful_flops_per_token": 0 if per_sequence else _sum(map(self._useful, parameters)),
             "flops_per_sequence": flops if per_sequence else 0,

@@ -13,6 +13,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report import report
+from sparsity_report.findings import conventions
 
 HOSTILE = [
     "</script><script>window.hacked=1</script>",
@@ -138,7 +139,7 @@ def test_findings_are_the_sentences_of_summarize(parsed, study):
 
 def test_conventions_are_those_of_the_study(parsed, study):
     (_, section), *_ = parsed.all("section", id="conventions")
-    for sentence in report.conventions(study):
+    for sentence in conventions(study):
         assert sentence in section
     assert study.variants["fingerprint"].iloc[0] in section
     assert f"sparsity-report {sr.__version__}" in section

@@ -1,0 +1,47 @@
+"""Numbers and names as text for readers: thin spaces, units, a dash for what is unknown."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from sparsity_report.wording import percent, scaled
+
+_MISSING = "–"
+_THIN_SPACE = "\u202f"
+_DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def count(number: Any) -> str:
+    """Write an integer with thin spaces between thousands."""
+    return _MISSING if pd.isna(number) else f"{int(number):,}".replace(",", _THIN_SPACE)
+
+
+def percent_text(share: Any, digits: int = 1) -> str:
+    """Write a share of 1 as a percentage."""
+    return _MISSING if pd.isna(share) else percent(share, digits).replace(" ", _THIN_SPACE)
+
+
+def scaled_text(number: Any, unit: str) -> str:
+    """Write a number with a decimal prefix, as in 1.2 MB."""
+    return _MISSING if pd.isna(number) else scaled(number, unit).replace(" ", _THIN_SPACE)
+
+
+def times(ratio: Any) -> str:
+    """Write a ratio."""
+    return _MISSING if pd.isna(ratio) else f"{ratio:.2f}{_THIN_SPACE}×"
+
+
+def shape(sizes: Any) -> str:
+    """Write the shape of a tensor."""
+    return " × ".join(str(n) for n in sizes).replace(" ", _THIN_SPACE)
+
+
+def unbroken(sentence: str) -> Markup:
+    """Keep numbers with their percent signs, and names from turning the text around them."""
+    steady = _DIRECTIONS.sub(lambda mark: f"\\u{ord(mark[0]):04x}", sentence)
+    text = re.sub(r"([\d.]+ %)", r'<span class="unbroken">\1</span>', str(escape(steady)))
+    return Markup(text)
