@@ -28,7 +28,8 @@ FLOORS = [
     {"magnitudes"},
     {"cache"},
     {"weights"},
-    {"groups", "linear_csr"},
+    {"groups", "experts_csr"},
+    {"linear_csr"},
     {"cost", "files", "wording"},
     {"errors"},
 ]
