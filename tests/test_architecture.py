@@ -20,6 +20,7 @@ FLOORS = [
     {"charts", "display"},
     {"findings"},
     {"comparison"},
+    {"storage"},
     {"patterns", "audit"},
     {"variants", "levels"},
     {"structure"},
