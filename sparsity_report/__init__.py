@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sparsity_report.errors import SparsityReportError as SparsityReportError
     from sparsity_report.findings import summarize as summarize
     from sparsity_report.groups import classify_module as classify_module
+    from sparsity_report.latency import crossover as crossover
+    from sparsity_report.latency import measure_latency as measure_latency
     from sparsity_report.levels import sweep as sweep
     from sparsity_report.linear_csr import LinearCSR as LinearCSR
     from sparsity_report.linear_csr import convert_linears_to_csr_ as convert_linears_to_csr_
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from sparsity_report.pruning import n_m as n_m
     from sparsity_report.pruning import prune_global_magnitude_ as prune_global_magnitude_
     from sparsity_report.pruning import select_prunable_linears as select_prunable_linears
+    from sparsity_report.quality import perplexity as perplexity
+    from sparsity_report.quality import sensitivity as sensitivity
+    from sparsity_report.quality import sensitivity_correlation as sensitivity_correlation
     from sparsity_report.report import write_report as write_report
     from sparsity_report.variants import Variant as Variant
     from sparsity_report.variants import analyze_layers as analyze_layers
@@ -58,6 +63,7 @@ _HOMES = {
     "classify_module": "groups",
     "compare": "comparison",
     "convert_linears_to_csr_": "linear_csr",
+    "crossover": "latency",
     "csr": "variants",
     "dense": "variants",
     "freeze_pruning_": "pruning",
@@ -65,11 +71,15 @@ _HOMES = {
     "layerwise_magnitude": "pruning",
     "load": "weights",
     "masked": "variants",
+    "measure_latency": "latency",
     "n_m": "pruning",
     "params_size_and_sparsity": "variants",
+    "perplexity": "quality",
     "prune_global_magnitude_": "pruning",
     "read_study": "comparison",
     "select_prunable_linears": "pruning",
+    "sensitivity": "quality",
+    "sensitivity_correlation": "quality",
     "summarize": "findings",
     "sweep": "levels",
     "weight_patterns": "patterns",

@@ -73,7 +73,8 @@ class Comparison:
         What global magnitude pruning leaves of each prunable module of the first variant's
         weights at every percent, see :func:`sparsity_report.levels.level_table`.
     latency, quality, sensitivity : pandas.DataFrame or None
-        What was measured by running variants, see :mod:`sparsity_report.measure`; put in with
+        What was measured by running variants, by :func:`sparsity_report.measure_latency`,
+        :func:`sparsity_report.perplexity` and :func:`sparsity_report.sensitivity`; put in with
         :meth:`with_measured`.
     weights : Weights or None
         The first variant's weights, for exact further levels. Not saved.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -114,6 +115,12 @@ class LinearCSR(nn.Module):
         return (self.out_features, self.in_features)
 
     @property
+    def computes_in(self) -> torch.dtype:
+        """Dtype of the product: float32 for float16 and bfloat16 on the CPU, else the values'."""
+        half = self.values.device.type == "cpu" and self.values.dtype in _HALF
+        return torch.float32 if half else self.values.dtype
+
+    @property
     def weight(self) -> torch.Tensor:
         """The dense weight, made anew at each call: for reading, not for computing."""
         rows = torch.repeat_interleave(self.crow_indices.diff().to(torch.int64))
@@ -141,9 +148,10 @@ class LinearCSR(nn.Module):
         # What writes into the values in place, such as load_state_dict, changes their version.
         state = (*arrays, None if values.is_inference() else values._version)
         if self._held is None or any(a is not b for a, b in zip(self._held, state, strict=False)):
-            if values.device.type == "cpu" and values.dtype in _HALF:
-                values = values.float()
-            with torch.inference_mode(False):
+            values = values.to(self.computes_in)
+            # Said once per process, of every CSR tensor: nothing the user could act on.
+            with torch.inference_mode(False), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
                 matrix = torch.sparse_csr_tensor(
                     self.crow_indices,
                     self.col_indices,

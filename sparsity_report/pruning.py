@@ -192,7 +192,8 @@ class Pruning:
         if ":" in self.method:
             return self.method
         percent = f"{round(100 * self.sparsity, 10):g}"
-        return percent if self.method == "global_magnitude" else f"{percent}Layerwise"
+        kinds = {"global_magnitude": "", "layerwise_magnitude": "Layerwise"}
+        return percent + kinds.get(self.method, "Partly")
 
     def mask(self, name: str) -> torch.Tensor:
         """Return True for the weights of parameter `name` that stay."""
@@ -218,6 +219,7 @@ def global_magnitude(
     weights: Weights,
     sparsity: float,
     *,
+    modules: Collection[str] | None = None,
     progress: Progress | None = None,
     executor: Executor | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -234,6 +236,8 @@ def global_magnitude(
         From :func:`sparsity_report.load`.
     sparsity : float
         Between 0 and 1.
+    modules : collection of str, optional
+        Names of the modules to choose from, all others stay as they are; n is their weights.
     progress, executor, cache : optional
         See :func:`sparsity_report.magnitudes.count_weights`.
 
@@ -244,7 +248,8 @@ def global_magnitude(
     Raises
     ------
     SparsityReportError
-        `sparsity` is not a number from 0 to 1, nothing is prunable, or a weight is NaN.
+        `sparsity` is not a number from 0 to 1, nothing is prunable, a module is not, or a weight
+        is NaN.
 
     Examples
     --------
@@ -256,8 +261,16 @@ def global_magnitude(
     """
     level = check_sparsity(sparsity)
     counts = prunable_counts(weights, progress, executor, cache)
+    method = "global_magnitude"
+    if modules is not None:
+        inside = {m.name for m in weights.modules if any(p.prunable for p in m.parameters)}
+        if unknown := sorted(set(modules) - inside):
+            raise SparsityReportError(f"{weights.name} has no prunable module {unknown[0]!r}")
+        names = {p.name for m in weights.modules if m.name in set(modules) for p in m.parameters}
+        counts = {name: seen for name, seen in counts.items() if name in names}
+        method = f"global_magnitude in {len(set(modules))} of {len(inside)} modules"
     cuts = _cut(counts, weights.slices, level, executor)
-    return Pruning(weights, level, "global_magnitude", cuts)
+    return Pruning(weights, level, method, cuts)
 
 
 def layerwise_magnitude(

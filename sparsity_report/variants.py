@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,8 +57,13 @@ class Variant:
             convention=convention,
         )
 
-    def module(self) -> nn.Module:
+    def module(self, base: nn.Module | None = None) -> nn.Module:
         """Return a runnable model with these weights; the original's bits stay as they were.
+
+        Parameters
+        ----------
+        base : nn.Module, optional
+            From ``weights.module()``, to be changed in place instead of loading the model again.
 
         Examples
         --------
@@ -66,7 +72,7 @@ class Variant:
         >>> sr.csr(pruning).module().model.decoder.layers[0].fc1.dense_shape
         (512, 128)
         """
-        model = self.weights.module()
+        model = self.weights.module() if base is None else base
         if self.pruning is not None:
             self.pruning.apply_(model)
         if self.layout == "csr":
@@ -118,6 +124,17 @@ def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
     """Return the pruned model with its prunable linears stored as CSR; ``CSR30`` at 30 %."""
     _check_pruning(pruning, "csr")
     return Variant(name or f"CSR{pruning.label}", pruning.weights, pruning, "csr")
+
+
+def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:
+    """Yield variants as runnable models in evaluation mode, opening every checkpoint once."""
+    opened: dict[int, nn.Module] = {}
+    for number, variant in enumerate(variants):
+        key = id(variant.weights)
+        base = opened.pop(key, None) or variant.weights.module()
+        if any(later.weights is variant.weights for later in variants[number + 1 :]):
+            opened[key] = copy.deepcopy(base)
+        yield variant, variant.module(base).eval()
 
 
 def analyze_layers(

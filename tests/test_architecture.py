@@ -20,7 +20,7 @@ FLOORS = [
     {"charts", "display"},
     {"findings"},
     {"comparison"},
-    {"storage"},
+    {"storage", "latency", "quality"},
     {"patterns", "audit"},
     {"variants", "levels"},
     {"structure"},

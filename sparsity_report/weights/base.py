@@ -158,6 +158,10 @@ class Weights(ABC):
     def module(self) -> nn.Module:
         """Return a runnable copy of the model that may be modified freely."""
 
+    def tokenizer(self) -> Any:
+        """Return the tokenizer that came with the model."""
+        raise SparsityReportError(f"{self.name} came without a tokenizer; pass tokenizer=")
+
     @property
     def parameters(self) -> Iterator[Parameter]:
         """All parameters, tied ones too, in the model's order."""

@@ -93,6 +93,19 @@ class CheckpointWeights(Weights):
         for entry in self._entries(name):
             yield from self.cut(entry)
 
+    def tokenizer(self) -> Any:
+        """Load the tokenizer beside the weights, or inside a GGUF file, with transformers."""
+        from transformers import AutoTokenizer
+
+        directory = self.path.parent if self.path.is_file() else self.path
+        inside = {"gguf_file": self.path.name} if self.source == "gguf" else {}
+        try:
+            return AutoTokenizer.from_pretrained(directory, local_files_only=True, **inside)
+        except Exception as error:
+            raise SparsityReportError(
+                f"{directory} has no tokenizer that opens ({error}); pass tokenizer="
+            ) from error
+
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of a parameter; one kept in several pieces on disk comes stacked."""
         # Counting needs every value once; the exact fused arrangement does not matter to it.
