@@ -422,10 +422,10 @@ def _score(model: nn.Module, protocol: Protocol, name: str, progress: Progress |
         batch = torch.stack([ids[begin : begin + length] for begin in begins])
         logits = model(input_ids=batch, use_cache=False).logits
         # The logits at a place are about the token after it.
-        guesses, targets = logits[:, -count - 1 : -1].float(), batch[:, -count:]
-        loss = nn.functional.cross_entropy(
-            guesses.transpose(1, 2), targets, reduction="none"
-        ).double()
+        guesses = logits[:, -count - 1 : -1].flatten(0, 1).float()
+        targets = batch[:, -count:].flatten()
+        # Flattened, as torch sums over a strided class dimension with errors of 1e-4.
+        loss = nn.functional.cross_entropy(guesses, targets, reduction="none").double()
         if not loss.isfinite().all():
             raise SparsityReportError(
                 f"{name}: the loss is not a number in tokens {begins[0]:,} to "

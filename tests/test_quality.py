@@ -125,7 +125,7 @@ def test_refusals(demo):
         sr.perplexity(dense, DEMO.__class__("nowhere"))
     with pytest.raises(sr.SparsityReportError, match="by must be one of"):
         sr.sensitivity(demo, 0.3, by="head")
-    for name in ("BERT", "T5", "Whisper"):
+    for name in ("BERT", "T5", "RoBERTa"):
         case = next(c for n, c in NAMED.items() if n.startswith(name))
         with pytest.raises(sr.SparsityReportError, match="no perplexity; everything else works"):
             sr.perplexity(sr.dense(built(case)), TEXT)
