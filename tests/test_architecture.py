@@ -29,7 +29,8 @@ FLOORS = [
     {"cache"},
     {"weights"},
     {"groups", "linear_csr"},
-    {"cost", "files", "wording"},
+    {"wording"},
+    {"cost", "files", "language"},
     {"errors"},
 ]
 HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "torch", "transformers", "pandas"}
