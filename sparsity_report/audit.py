@@ -7,11 +7,18 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.structure import records
-from sparsity_report.wording import percent, some
+from sparsity_report.wording import message, say
 
 VERY_SPARSE = 0.95
 # Blocks this much apart were not pruned alike.
 TOUCHED, UNTOUCHED = 0.05, 0.005
+_REASONS = {
+    "embedding": message("embeddings"),
+    "lm_head": message("the output head"),
+    "norm": message("norms"),
+    "router": message("routers"),
+    "other": message("unclassified"),
+}
 
 
 def audit(
@@ -50,9 +57,15 @@ def _some_blocks_only(name: str, layers: pd.DataFrame) -> list[str]:
     if touched.empty or untouched.empty:
         return []
     return [
-        f"The zeros of {name} stand in {len(touched)} of {len(share)} blocks only: those are "
-        f"{percent(float(touched.mean()))} sparse, blocks "
-        f"{some([str(b) for b in untouched.index])} are not pruned."
+        say(
+            "The zeros of {variant} stand in {touched:,} of {blocks:,} blocks only: those are "
+            "{share:percent} sparse, blocks {untouched:some} are not pruned.",
+            variant=name,
+            touched=len(touched),
+            blocks=len(share),
+            share=float(touched.mean()),
+            untouched=[str(block) for block in untouched.index],
+        )
     ]
 
 
@@ -64,8 +77,13 @@ def _asked_and_achieved(row: dict[str, Any]) -> list[str]:
     if zeros == row["pruned"]:
         return []
     return [
-        f"{row['variant']} was asked for {100 * row['asked_sparsity']:g} % but holds "
-        f"{percent(achieved)} zeros: {zeros - row['pruned']:,} more weights were zero already."
+        say(
+            "{variant} was asked for {asked_sparsity:level} but holds {achieved:percent} zeros: "
+            "{already:,} more weights were zero already.",
+            **row,
+            achieved=achieved,
+            already=zeros - row["pruned"],
+        )
     ]
 
 
@@ -76,8 +94,15 @@ def _very_sparse(name: str, layers: pd.DataFrame) -> list[str]:
     if not found:
         return []
     return [
-        f"{name} leaves {len(found)} of {len(own)} prunable layers more than "
-        f"{percent(VERY_SPARSE, 0)} sparse: {some(found)}."
+        say(
+            "{variant} leaves {count:,} of {layers:,} prunable layers more than "
+            "{limit:percent0} sparse: {found:some}.",
+            variant=name,
+            count=len(found),
+            layers=len(own),
+            limit=VERY_SPARSE,
+            found=found,
+        )
     ]
 
 
@@ -89,8 +114,14 @@ def _tied_head(name: str, layers: pd.DataFrame) -> list[str]:
         share = float(embeddings.get(owner.rpartition(".")[0], 0.0))
         if share > TOUCHED:
             said.append(
-                f"{name} prunes the output head {head} through the embedding it is tied to: "
-                f"{percent(share)} of {owner} is zero."
+                say(
+                    "{variant} prunes the output head {head} through the embedding it is tied to: "
+                    "{share:percent} of {owner} is zero.",
+                    variant=name,
+                    head=head,
+                    share=share,
+                    owner=owner,
+                )
             )
     return said
 
@@ -99,9 +130,14 @@ def _dead_heads(patterns: pd.DataFrame) -> list[str]:
     dead: dict[str, list[str]] = {}
     for row in records(patterns[patterns["head_sparsity"].notna()]):
         if count := sum(share == 1 for share in row["head_sparsity"]):
-            dead.setdefault(row["variant"], []).append(f"{row['module_name']} ({count})")
+            said = say("{module} ({count:,})", module=row["module_name"], count=count)
+            dead.setdefault(row["variant"], []).append(said)
     return [
-        f"{name} has attention heads without a nonzero weight: {some(found)}."
+        say(
+            "{variant} has attention heads without a nonzero weight: {found:some}.",
+            variant=name,
+            found=found,
+        )
         for name, found in dead.items()
     ]
 
@@ -117,25 +153,29 @@ def _skipped(variants: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
         kept = own["total"] - own["weight_total"].where(own["prunable"], 0)
         by_group = kept.groupby(own["group"], sort=False).sum()
         parts = [
-            f"{_reason(str(group))} {percent(float(count) / total)}"
+            say(
+                "{reason} {share:percent}",
+                reason=_reason(str(group)),
+                share=float(count) / total,
+            )
             for group, count in by_group.items()
             if count
         ]
         if parts:
             said.append(
-                f"{percent(float(kept.sum()) / total)} of the parameters of {row['model']} were "
-                f"not open to pruning: {some(parts, 6)}."
+                say(
+                    "{share:percent} of the parameters of {model} were not open to pruning: "
+                    "{parts:names}.",
+                    share=float(kept.sum()) / total,
+                    model=row["model"],
+                    parts=parts,
+                )
             )
     return said
 
 
 def _reason(group: str) -> str:
     """Say why a group has parameters that are not pruned."""
-    whole = {
-        "embedding": "embeddings",
-        "lm_head": "the output head",
-        "norm": "norms",
-        "router": "routers",
-        "other": "unclassified",
-    }
-    return whole.get(group, f"biases, blacklisted or tied weights of {group}")
+    if group in _REASONS:
+        return say(_REASONS[group])
+    return say("biases, blacklisted or tied weights of {group}", group=group)

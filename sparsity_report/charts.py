@@ -22,7 +22,8 @@ from sparsity_report.cost import bitmask_bytes, csr_bytes, dense_bytes, value_by
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
 from sparsity_report.findings import baseline
-from sparsity_report.wording import percent, scaled
+from sparsity_report.language import spoken
+from sparsity_report.wording import message, percent, say, scaled
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 HERO_WIDTH = 640
@@ -30,24 +31,31 @@ VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 GROUP_NAMES = {
-    "attention_linear": "attention",
-    "mlp_linear": "MLP",
-    "lm_head": "output head",
-    "ssm": "state space",
-    "other_linear": "other linear",
+    "embedding": message("embedding"),
+    "attention_linear": message("attention"),
+    "mlp_linear": message("MLP"),
+    "lm_head": message("output head"),
+    "norm": message("norm"),
+    "router": message("router"),
+    "ssm": message("state space"),
+    "other_linear": message("other linear"),
+    "other": message("other"),
 }
 
+_METHODS = {
+    "global_magnitude": message("global magnitude"),
+    "layerwise_magnitude": message("layerwise magnitude"),
+}
 _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
 _MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 _STORED = {
-    "dense and masked": (BLUE, [1, 0]),
-    "CSR, int32 indices": (BLACK, [1, 0]),
-    "CSR, int64 indices": (BLACK, [5, 3]),
-    "bitmask": (GREEN, [1, 2]),
+    message("dense and masked"): (BLUE, [1, 0]),
+    message("CSR, int32 indices"): (BLACK, [1, 0]),
+    message("CSR, int64 indices"): (BLACK, [5, 3]),
+    message("bitmask"): (GREEN, [1, 2]),
 }
 _BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _NAMES: dict[str, Any] = {**_BARE, "labelLimit": 140, "labelPadding": 7}
-_PERCENT_TICK = "format(100 * datum.value, '~r') + ' %'"
 _SI_TICK = "format(datum.value, '~s')"
 _LABELS = {"labelColor": INK, "labelFontSize": 9, "titleColor": MUTED, "titleFontSize": 9}
 _LINES = {"gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED, "tickSize": 4}
@@ -77,21 +85,21 @@ class Metric(NamedTuple):
 
 METRICS = {
     "sparsity": Metric(
-        "Zeros per group",
-        "share of zeros in the group",
-        "zeros ÷ parameters, biases included",
+        message("Zeros per group"),
+        message("share of zeros in the group"),
+        message("zeros ÷ parameters, biases included"),
         "sparsity",
     ),
     "param_frac": Metric(
-        "Parameters per group",
-        "share of all parameters",
-        "parameters of the group ÷ all parameters, zeros included",
+        message("Parameters per group"),
+        message("share of all parameters"),
+        message("parameters of the group ÷ all parameters, zeros included"),
         "param_frac",
     ),
     "flops_per_token": Metric(
-        "Arithmetic per group",
-        "FLOPs per token",
-        "two FLOPs per multiply-add; only CSR skips zeros",
+        message("Arithmetic per group"),
+        message("FLOPs per token"),
+        message("two FLOPs per multiply-add; only CSR skips zeros"),
         "flops",
         share=False,
     ),
@@ -165,7 +173,7 @@ def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
         color="independent", strokeDash="independent"
     )
     said = " ".join(part.description for part in (top, strip, curve))
-    drawn = chart.properties(description=said, background="white").configure(**_CONFIG)
+    drawn = chart.properties(description=said, background="white").configure(**_config())
     assert isinstance(drawn, alt.VConcatChart)
     return drawn
 
@@ -227,7 +235,7 @@ def bar_plot(
         _bars(
             rows,
             {"": (BLUE, BLUE)},
-            axis=known.axis if known else y,
+            axis=say(known.axis) if known else y,
             share=known.share if known else False,
             title=_title(title),
             start=y_min or 0.0,
@@ -366,7 +374,12 @@ def curve_rows(study: Comparison, sparsities: Sequence[float] | None = None) -> 
 
 def group_name(group: str) -> str:
     """Return a group's name for people, ``attention_linear`` → ``attention``."""
-    return GROUP_NAMES.get(group, group)
+    return say(GROUP_NAMES[group]) if group in GROUP_NAMES else group
+
+
+def method_name(method: str) -> str:
+    """Return the name of a way to prune for people, ``global_magnitude`` → ``global magnitude``."""
+    return say(_METHODS[method]) if method in _METHODS else method.replace("_", " ")
 
 
 def palette(study: Comparison) -> dict[str, tuple[str, str]]:
@@ -400,15 +413,15 @@ def _group_bars(study: Comparison, metric: str, variants: list[str]) -> alt.Laye
         for group in table.index
         for variant in variants
     ]
-    of = f"{shown[variants[0]]} of " if len(variants) == 1 else ""
-    title = _title(look.title, f"{of}{model_names(study)} · {look.note}")
+    of = say("{variant} of ", variant=shown[variants[0]]) if len(variants) == 1 else ""
+    title = _title(say(look.title), f"{of}{model_names(study)} · {say(look.note)}")
     own = {shown[variant]: looks[variant] for variant in variants}
-    return _bars(rows, own, axis=look.axis, share=look.share, title=title)
+    return _bars(rows, own, axis=say(look.axis), share=look.share, title=title)
 
 
 def _bar(group: str, variant: str, value: Any, share: bool) -> dict[str, Any]:
     known = pd.notna(value) and math.isfinite(value)
-    text = (percent(value) if share else scaled(value, "").replace(" ", "")) if known else "–"
+    text = (percent(value) if share else "".join(scaled(value, "").split())) if known else "–"
     number = float(value) if known else None
     return {"group": group, "variant": variant, "value": number, "at": number or 0.0, "label": text}
 
@@ -426,7 +439,7 @@ def _bars(
     band, gap = 11 * len(variants), 9
     # An axis of thousandths would make noise look like a finding.
     top = max([row["at"] for row in rows] + [start + (0.1 if share else 1.0)])
-    tick = _PERCENT_TICK if share else _SI_TICK
+    tick = _percent_tick() if share else _SI_TICK
     x = _x("value", axis, [start, start + (top - start) * 1.15], labelExpr=tick, grid=False)
     columns = 360 // (34 + min(140, 5 * max(len(name) for name in variants)))
     legend = alt.Legend(
@@ -441,7 +454,7 @@ def _bars(
     base = _chart(rows).encode(
         y=_y("group", groups, paddingInner=gap / (band + gap), paddingOuter=0.12),
         yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=variants, paddingInner=0.14)),
-        tooltip=_tips(group="group", variant="variant", label=axis),
+        tooltip=_tips(group=say("group"), variant=say("variant"), label=axis),
     )
     bars = base.transform_filter("isValid(datum.value)").mark_bar(clip=True, strokeWidth=1)
     bars = bars.encode(
@@ -458,7 +471,7 @@ def _bars(
         [bars, text.encode(x=alt.X("at:Q"), text="label:N")],
         size=(TEXT_WIDTH, len(groups) * (band + gap)),
         title=title,
-        said=_clip(f"Bar chart, {axis}: {said}.", 1500),
+        said=_clip(say("Bar chart, {axis}: {bars}.", axis=axis, bars=said), 1500),
     )
 
 
@@ -484,14 +497,14 @@ def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
     )
     axis = alt.Axis(values=blocks[:: math.ceil(len(blocks) / 16)], labelAngle=0, **_BARE)
     base = _chart(rows).encode(
-        x=alt.X("block:O", title="Transformer block", scale=_flush(blocks), axis=axis),
+        x=alt.X("block:O", title=say("Transformer block"), scale=_flush(blocks), axis=axis),
         y=alt.Y("projection:N", title=None, scale=_flush(names), axis=alt.Axis(**_NAMES)),
-        tooltip=_tips(block="block", projection="projection", label="zeros"),
+        tooltip=_tips(block=say("block"), projection=say("projection"), label=say("zeros")),
     )
     length = max(60, min(120, 20 * len(names)))
     legend = alt.Legend(
-        title="zeros",
-        labelExpr=_PERCENT_TICK,
+        title=say("zeros"),
+        labelExpr=_percent_tick(),
         tickCount=4,
         gradientLength=length,
         gradientThickness=10,
@@ -505,21 +518,34 @@ def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
         layers.append(digits.encode(text="digits:N", color=ink))
     span = [percent(float(end["sparsity"])) for end in (least, most)]
     facts = study.variants.set_index("variant").loc[variant]
-    heading, how = "Where the zeros are", _clip(variant)
+    heading, how = say("Where the zeros are"), _clip(variant)
     if pd.notna(facts["asked_sparsity"]):
-        method = str(facts["method"] or "").replace("_", " ")
-        heading = f"Where {100 * facts['asked_sparsity']:g} % {method} pruning lands"
+        method = str(facts["method"] or "")
+        heading = say(
+            "Where {asked:level} {method} pruning lands",
+            asked=facts["asked_sparsity"],
+            method=method_name(method),
+        )
         how = _clip(variant)
         if pd.notna(facts["threshold"]):
-            how = f"one threshold |w| ≤ {facts['threshold']:.3g}"
-    how = f"{_clip(facts['model'])} · {how} · {' to '.join(span)} zeros per matrix"
+            how = say("one threshold |w| ≤ {threshold:.3g}", threshold=facts["threshold"])
+    spread = say("{low} to {high} zeros per matrix", low=span[0], high=span[1])
     return _layer(
         layers,
         size=(width, 20 * len(names)),
-        title=_title(heading, how),
-        said=f"Heat map, {len(blocks)} blocks by {len(names)} projections: from {span[0]} zeros "
-        f"in block {least['block']}, {least['projection']}, to {span[1]} in block "
-        f"{most['block']}, {most['projection']}.",
+        title=_title(heading, f"{_clip(facts['model'])} · {how} · {spread}"),
+        said=say(
+            "Heat map, {blocks} blocks by {projections} projections: from {low} zeros in block "
+            "{low_block}, {low_projection}, to {high} in block {high_block}, {high_projection}.",
+            blocks=str(len(blocks)),
+            projections=str(len(names)),
+            low=span[0],
+            low_block=str(least["block"]),
+            low_projection=least["projection"],
+            high=span[1],
+            high_block=str(most["block"]),
+            high_projection=most["projection"],
+        ),
     )
 
 
@@ -531,9 +557,9 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     mean = float(1 - own["weight_nonzero"].sum() / own["weight_total"].sum())
     far = frame.loc[frame.groupby("projection")["sparsity"].idxmax()].nlargest(2, "sparsity")
     far = far[far["sparsity"] > max(1.5 * mean, mean + 0.1)]
-    far = far.assign(label=[f"block {block}" for block in far["block"]])
+    far = far.assign(label=[say("block {block}", block=str(block)) for block in far["block"]])
     top = min(1.0, max(0.2, math.ceil(frame["sparsity"].max() * 10) / 10))
-    x = _x("sparsity", "share of zeros", [0, top], labelExpr=_PERCENT_TICK)
+    x = _x("sparsity", say("share of zeros"), [0, top], labelExpr=_percent_tick())
     y = _y("projection", list(dict.fromkeys(frame["projection"])), grid=True)
     rule = _chart([{"sparsity": mean}]).mark_rule(color=VERMILLION, strokeDash=[4, 3])
     dots = _chart(frame).mark_circle(size=26, color=BLUE, opacity=0.5)
@@ -541,8 +567,13 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     return _layer(
         [rule.encode(x=x), dots.encode(x=x, y=y), text.encode(x=x, y=y, text="label:N")],
         size=(width, height),
-        title=_title("How unevenly", f"one dot per matrix; dashed: {percent(mean)} overall"),
-        said=f"One dot per matrix at its share of zeros, around {percent(mean)} overall.",
+        title=_title(
+            say("How unevenly"),
+            say("one dot per matrix; dashed: {mean:percent} overall", mean=mean),
+        ),
+        said=say(
+            "One dot per matrix at its share of zeros, around {mean:percent} overall.", mean=mean
+        ),
     )
 
 
@@ -552,11 +583,11 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
         return None
     dtype, top, wide = str(frame["dtype"].iloc[0]), float(frame["ratio"].max()), width > 300
     levels = _level_marks(study, top)
-    prunable = "sparsity of the prunable weights"
-    x = _x("sparsity", prunable, [0, 1], labelExpr=_PERCENT_TICK, grid=False)
+    prunable = say("sparsity of the prunable weights")
+    x = _x("sparsity", prunable, [0, 1], labelExpr=_percent_tick(), grid=False)
     y = alt.Y(
         "ratio:Q",
-        title="bytes ÷ dense bytes",
+        title=say("bytes ÷ dense bytes"),
         scale=alt.Scale(domain=[0, top * (1.06 + 0.075 * len(levels))], nice=False),
         axis=alt.Axis(values=list(range(math.ceil(top) + 1)), labelExpr="datum.value + ' ×'"),
     )
@@ -567,10 +598,11 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
         symbolSize=220,
     )
     colours, dashes = (
-        alt.Scale(domain=list(_STORED), range=list(part))
+        alt.Scale(domain=[say(layout) for layout in _STORED], range=list(part))
         for part in zip(*_STORED.values(), strict=True)
     )
-    lines = _chart(frame[["sparsity", "layout", "ratio"]]).mark_line(clip=True)
+    drawn = frame[["sparsity", "layout", "ratio"]]
+    lines = _chart(drawn.assign(layout=drawn["layout"].map(say))).mark_line(clip=True)
     even, own = _chart(breaks := _break_evens(frame)).encode(x=x, y=y), _chart(levels).encode(x=x)
     row = alt.Y("row:Q")
     note: dict[str, Any] = {"align": "left", "dx": 5, "fontSize": 8.5}
@@ -587,13 +619,23 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
         own.mark_point(color=VERMILLION, filled=True, size=40, opacity=1).encode(y=y),
         own.mark_text(color=VERMILLION, **note).encode(y=row, text="label:N"),
     ]
-    said = [f"Lines of bytes ÷ dense bytes against sparsity, {dtype} values."]
-    said += [f"{mark['layout']}: smaller than dense from {mark['label']}." for mark in breaks]
-    said += [f"This study: {level['label']}." for level in levels]
+    said = [say("Lines of bytes ÷ dense bytes against sparsity, {dtype} values.", dtype=dtype)]
+    said += [
+        say(
+            "{layout}: smaller than dense from {share}.",
+            layout=say(mark["layout"]),
+            share=mark["label"],
+        )
+        for mark in breaks
+    ]
+    said += [say("This study: {level}.", level=mark["label"]) for mark in levels]
     return _layer(
         layers,
         size=(width, height),
-        title=_title("Bytes against sparsity", f"prunable weights, {dtype}; circles: break-even"),
+        title=_title(
+            say("Bytes against sparsity"),
+            say("prunable weights, {dtype}; circles: break-even", dtype=dtype),
+        ),
         said=" ".join(said),
     )
 
@@ -604,7 +646,7 @@ def _break_evens(frame: pd.DataFrame) -> list[dict[str, Any]]:
     for layout in ("CSR, int32 indices", "CSR, int64 indices"):
         ratios = frame.loc[frame["layout"] == layout, "ratio"]
         share = (ratios.iloc[0] - 1) / (ratios.iloc[0] - ratios.iloc[-1])
-        mark = {"sparsity": share, "ratio": 1.0, "label": f"{100 * share:.0f} %", "layout": layout}
+        mark = {"sparsity": share, "ratio": 1.0, "label": percent(share, 0), "layout": layout}
         marks += [mark] if share < 1 else []
     return marks
 
@@ -623,12 +665,13 @@ def _level_marks(study: Comparison, top: float) -> list[dict[str, Any]]:
         return []
     frame = curve_rows(study, shares)
     ratios = frame[frame["layout"] == "CSR, int32 indices"]["ratio"]
-    said = "{}: CSR {:.2f} × dense" if len(shares) == 1 else "{}: {:.2f} ×"
+    one = message("{share:percent}: CSR {ratio:.2f} × dense")
+    said = one if len(shares) == 1 else message("{share:percent}: {ratio:.2f} ×")
     return [
         {
             "sparsity": share,
             "ratio": float(ratio),
-            "label": said.format(percent(share), ratio),
+            "label": say(said, share=share, ratio=float(ratio)),
             "row": top * (1.05 + 0.075 * (len(shares) - 1 - place)),
         }
         for place, (share, ratio) in enumerate(zip(shares, ratios, strict=True))
@@ -726,11 +769,23 @@ def _title(text: str, subtitle: str = "") -> alt.TitleParams:
     return title
 
 
+def _percent_tick() -> str:
+    return f"format(100 * datum.value, '~r') + '{spoken().space}%'"
+
+
+def _config() -> dict[str, Any]:
+    known = spoken()
+    if known.code == "en":
+        return _CONFIG
+    signs = {"decimal": known.decimal, "thousands": known.thousands, "grouping": [3]}
+    return {**_CONFIG, "locale": {"number": {**signs, "currency": ["", ""]}}}
+
+
 def _fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
     padding = {**_CONFIG["padding"], "right": 4 + right}
     title = {**_CONFIG["title"], "limit": TEXT_WIDTH - 8}
-    config = {**_CONFIG, "padding": padding, "title": title}
+    config = {**_config(), "padding": padding, "title": title}
     fitted = chart.properties(autosize=fit, background="white").configure(**config)
     assert isinstance(fitted, alt.LayerChart)
     return fitted

@@ -107,7 +107,7 @@ class Comparison:
             frame["attention_flops_per_token"] = 2 * self.context * width
         return frame
 
-    @cached_property
+    @property
     def audit(self) -> list[str]:
         """What a careful reviewer would flag, in sentences with numbers."""
         return audit(self.variants, self.layers, self.totals, self.patterns)

@@ -8,16 +8,16 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from sparsity_report.wording import percent, scaled
+from sparsity_report.wording import number, percent, scaled
 
 _MISSING = "–"
 _THIN_SPACE = "\u202f"
 _DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def count(number: Any) -> str:
+def count(whole: Any) -> str:
     """Write an integer with thin spaces between thousands."""
-    return _MISSING if pd.isna(number) else f"{int(number):,}".replace(",", _THIN_SPACE)
+    return _MISSING if pd.isna(whole) else f"{int(whole):,}".replace(",", _THIN_SPACE)
 
 
 def percent_text(share: Any, digits: int = 1) -> str:
@@ -25,14 +25,19 @@ def percent_text(share: Any, digits: int = 1) -> str:
     return _MISSING if pd.isna(share) else percent(share, digits).replace(" ", _THIN_SPACE)
 
 
-def scaled_text(number: Any, unit: str) -> str:
+def scaled_text(quantity: Any, unit: str) -> str:
     """Write a number with a decimal prefix, as in 1.2 MB."""
-    return _MISSING if pd.isna(number) else scaled(number, unit).replace(" ", _THIN_SPACE)
+    return _MISSING if pd.isna(quantity) else scaled(quantity, unit).replace(" ", _THIN_SPACE)
+
+
+def figures(value: Any, spec: str) -> str:
+    """Write a number by a Python format, such as ``.3g``."""
+    return _MISSING if pd.isna(value) else number(value, spec)
 
 
 def times(ratio: Any) -> str:
     """Write a ratio."""
-    return _MISSING if pd.isna(ratio) else f"{ratio:.2f}{_THIN_SPACE}×"
+    return _MISSING if pd.isna(ratio) else f"{number(ratio, '.2f')}{_THIN_SPACE}×"
 
 
 def shape(sizes: Any) -> str:
@@ -43,5 +48,5 @@ def shape(sizes: Any) -> str:
 def unbroken(sentence: str) -> Markup:
     """Keep numbers with their percent signs, and names from turning the text around them."""
     steady = _DIRECTIONS.sub(lambda mark: f"\\u{ord(mark[0]):04x}", sentence)
-    text = re.sub(r"([\d.]+ %)", r'<span class="unbroken">\1</span>', str(escape(steady)))
+    text = re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', str(escape(steady)))
     return Markup(text)

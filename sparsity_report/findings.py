@@ -9,30 +9,43 @@ import pandas as pd
 from sparsity_report.comparison import Comparison
 from sparsity_report.cost import csr_break_even, value_bytes
 from sparsity_report.structure import records
-from sparsity_report.wording import join, percent, scaled
+from sparsity_report.wording import message, say
 
 _COUNTING = (
-    "One multiply-add is two FLOPs; norms, biases, softmax, activations and attention scores are "
-    "not counted.",
-    "Useful FLOPs are two per nonzero weight whatever the layout; dense kernels do not skip zeros.",
-    "CSR bytes are nnz·(v + i) + (rows + 1)·i for values of v bytes and indices of i bytes.",
-    "Shares of zeros name their denominator: the prunable weights; all parameters but embeddings "
-    "and output head; all parameters of the model.",
+    message(
+        "One multiply-add is two FLOPs; norms, biases, softmax, activations and attention scores "
+        "are not counted."
+    ),
+    message(
+        "Useful FLOPs are two per nonzero weight whatever the layout; dense kernels do not skip "
+        "zeros."
+    ),
+    message(
+        "CSR bytes are nnz·(v + i) + (rows + 1)·i for values of v bytes and indices of i bytes."
+    ),
+    message(
+        "Shares of zeros name their denominator: the prunable weights; all parameters but "
+        "embeddings and output head; all parameters of the model."
+    ),
 )
-_EXPERTS = (
+_EXPERTS = message(
     "Of a mixture of experts FLOPs are those of the router and the experts one token is sent to; "
     "where zeros count, in expectation over uniform routing."
 )
-_SEQUENCE = "Poolers and classification heads run once per sequence and are counted apart."
-_TWO_STACKS = (
+_SEQUENCE = message("Poolers and classification heads run once per sequence and are counted apart.")
+_TWO_STACKS = message(
     "FLOPs per token of an encoder-decoder are those of one source token through the encoder (and "
     "the keys and values of cross-attention) plus one target token through the decoder."
 )
 _TIES = {
-    "standard": "An embedding look-up costs no FLOPs; a tied output head is stored and counted "
-    "once, under the embedding, and costs 2·V·d FLOPs.",
-    "notebook": "Notebook convention: an embedding look-up is charged 2·V·d FLOPs, and a tied "
-    "output head is counted again in totals and shares.",
+    "standard": message(
+        "An embedding look-up costs no FLOPs; a tied output head is stored and counted once, "
+        "under the embedding, and costs 2·V·d FLOPs."
+    ),
+    "notebook": message(
+        "Notebook convention: an embedding look-up is charged 2·V·d FLOPs, and a tied output head "
+        "is counted again in totals and shares."
+    ),
 }
 
 
@@ -65,7 +78,7 @@ def conventions(study: Comparison) -> list[str]:
     words = {word for name in study.layers["module_name"] for word in name.split(".")}
     if {"encoder", "decoder"} <= words:
         said.append(_TWO_STACKS)
-    return said
+    return [say(sentence) for sentence in said]
 
 
 def baseline(study: Comparison) -> str:
@@ -82,25 +95,29 @@ def _same(rows: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
     return list(together.values())
 
 
-def _names(rows: list[dict[str, Any]]) -> str:
-    return join([row["variant"] for row in rows])
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["variant"] for row in rows]
 
 
 def _zeros(study: Comparison) -> list[str]:
     known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
     pruned = records(study.totals[known])
-    said = []
-    for same in _same(pruned, "pruned", "asked_sparsity", "prunable_total", "total"):
-        row = same[0]
-        verb = "sets" if len(same) == 1 else "set"
-        said.append(
-            f"{_names(same)} {verb} {row['pruned']:,} of {row['prunable_total']:,} prunable "
-            f"weights to zero (asked {100 * row['asked_sparsity']:g} %): "
-            f"{percent(row['sparsity_prunable'])} of the prunable weights, "
-            f"{percent(row['sparsity_non_embedding'])} of the non-embedding parameters, "
-            f"{percent(row['sparsity_model'])} of the whole model."
-        )
-    return said
+    one = message(
+        "{variants:names} sets {pruned:,} of {prunable_total:,} prunable weights to zero "
+        "(asked {asked_sparsity:level}): {sparsity_prunable:percent} of the prunable weights, "
+        "{sparsity_non_embedding:percent} of the non-embedding parameters, "
+        "{sparsity_model:percent} of the whole model."
+    )
+    many = message(
+        "{variants:names} set {pruned:,} of {prunable_total:,} prunable weights to zero "
+        "(asked {asked_sparsity:level}): {sparsity_prunable:percent} of the prunable weights, "
+        "{sparsity_non_embedding:percent} of the non-embedding parameters, "
+        "{sparsity_model:percent} of the whole model."
+    )
+    return [
+        say(one if len(same) == 1 else many, variants=_names(same), **same[0])
+        for same in _same(pruned, "pruned", "asked_sparsity", "prunable_total", "total")
+    ]
 
 
 def _storage(study: Comparison) -> list[str]:
@@ -116,14 +133,24 @@ def _storage(study: Comparison) -> list[str]:
         own = study.layers[study.layers["variant"] == row["variant"]]
         dtypes = own.loc[own["layout"] == "csr", "dtype"].unique()
         breaks = [
-            f"with {dtype} values and int32 indices from "
-            f"{100 * csr_break_even(value_bytes(dtype), 4):.0f} % sparsity"
+            say(
+                "with {dtype} values and int32 indices from {level:percent0} sparsity",
+                dtype=dtype,
+                level=csr_break_even(value_bytes(dtype), 4),
+            )
             for dtype in dtypes
         ]
         said.append(
-            f"{row['variant']} stores {row['stored_bytes'] / reference:.2f} times the bytes of "
-            f"{base} ({scaled(row['stored_bytes'], 'B')} against {scaled(reference, 'B')}); "
-            f"CSR pays off {join(breaks)}."
+            say(
+                "{variant} stores {ratio:.2f} times the bytes of {base} ({bytes:scaled B} against "
+                "{reference:scaled B}); CSR pays off {breaks:names}.",
+                variant=row["variant"],
+                ratio=row["stored_bytes"] / reference,
+                base=base,
+                bytes=row["stored_bytes"],
+                reference=reference,
+                breaks=breaks,
+            )
         )
     return said
 
@@ -134,16 +161,25 @@ def _arithmetic(study: Comparison) -> list[str]:
     reference = next(row["flops_per_token"] for row in totals if row["variant"] == base)
     if pd.isna(reference) or not reference:
         return []
-    said = [f"Per token {base} does {scaled(reference, 'FLOPs')}"]
+    said = [say("Per token {base} does {flops:scaled FLOPs}", base=base, flops=reference)]
     if masked := [row for row in totals if row["layout"] == "masked"]:
-        said.append(f"{_names(masked)} the same, because dense kernels do not skip zeros")
+        said.append(
+            say(
+                "{variants:names} the same, because dense kernels do not skip zeros",
+                variants=_names(masked),
+            )
+        )
     said += [
-        f"{row['variant']} does {scaled(row['flops_per_token'], 'FLOPs')}, "
-        f"{row['flops_per_token'] / reference:.2f} times as many on paper"
+        say(
+            "{variant} does {flops:scaled FLOPs}, {ratio:.2f} times as many on paper",
+            variant=row["variant"],
+            flops=row["flops_per_token"],
+            ratio=row["flops_per_token"] / reference,
+        )
         for row in totals
         if row["layout"] == "csr" and row["variant"] != base and pd.notna(row["flops_per_token"])
     ]
-    return ["; ".join(said) + "."]
+    return [f"{say('; ').join(said)}."]
 
 
 def _spread(study: Comparison) -> list[str]:
@@ -156,13 +192,19 @@ def _spread(study: Comparison) -> list[str]:
         if len(own) < 2 or own["weight_nonzero"].isna().any():
             continue
         share = 1 - own["weight_nonzero"] / own["weight_total"]
-        low, high = (
-            f"{percent(float(share.iloc[i]))} of {own['module_name'].iloc[i]}"
-            for i in (int(share.argmin()), int(share.argmax()))
-        )
+        low, high = int(share.argmin()), int(share.argmax())
         said.append(
-            f"The zeros of {_names(same)} are not spread evenly: one threshold, "
-            f"|w| ≤ {same[0]['threshold']:.4g}, takes {low} and {high}."
+            say(
+                "The zeros of {variants:names} are not spread evenly: one threshold, "
+                "|w| ≤ {threshold:.4g}, takes {low:percent} of {least} and {high:percent} of "
+                "{most}.",
+                variants=_names(same),
+                threshold=same[0]["threshold"],
+                low=float(share.iloc[low]),
+                least=own["module_name"].iloc[low],
+                high=float(share.iloc[high]),
+                most=own["module_name"].iloc[high],
+            )
         )
     return said
 
@@ -179,8 +221,11 @@ def _unusual(study: Comparison) -> list[str]:
     own = frame[frame["variant"] == name]
     row = own.iloc[int((own["sparsity"] - own["expected_sparsity"]).abs().argmax())]
     return [
-        f"The most unusual matrix of {name} is {row['parameter']}: {percent(row['sparsity'])} "
-        f"zeros where a Gaussian of its spread would have {percent(row['expected_sparsity'])}."
+        say(
+            "The most unusual matrix of {variant} is {parameter}: {sparsity:percent} zeros where "
+            "a Gaussian of its spread would have {expected_sparsity:percent}.",
+            **row.to_dict(),
+        )
     ]
 
 
@@ -189,10 +234,12 @@ def _active(study: Comparison) -> list[str]:
     if row["active_total"] == row["total"]:
         return []
     return [
-        f"One token sees {scaled(row['active_total'], 'parameters')} of the "
-        f"{scaled(row['total'], 'parameters')} stored, "
-        f"{percent(row['active_total'] / row['total'])}; the others belong to experts it is not "
-        "sent to."
+        say(
+            "One token sees {active_total:scaled} of the {total:scaled} parameters stored, "
+            "{share:percent}; the others belong to experts it is not sent to.",
+            **row,
+            share=row["active_total"] / row["total"],
+        )
     ]
 
 
@@ -201,10 +248,14 @@ def _attention(study: Comparison) -> list[str]:
         return []
     cost = study.totals["attention_flops_per_token"].iloc[0]
     if pd.isna(cost):
-        return ["FLOPs of attention scores are not known for this architecture."]
+        return [say("FLOPs of attention scores are not known for this architecture.")]
     return [
-        f"Attention over {study.context:,} positions adds {scaled(float(cost), 'FLOPs')} per "
-        "token, the same in every variant."
+        say(
+            "Attention over {positions:,} positions adds {cost:scaled FLOPs} per token, the same "
+            "in every variant.",
+            positions=study.context,
+            cost=float(cost),
+        )
     ]
 
 
@@ -214,8 +265,13 @@ def _already_zero(study: Comparison) -> list[str]:
     for row in records(study.totals[as_they_come]):
         if zeros := row["total"] - row["nonzero"]:
             said.append(
-                f"{row['variant']} holds {zeros:,} zeros as it comes, "
-                f"{percent(zeros / row['total'])} of its parameters."
+                say(
+                    "{variant} holds {zeros:,} zeros as it comes, {share:percent} of its "
+                    "parameters.",
+                    variant=row["variant"],
+                    zeros=zeros,
+                    share=zeros / row["total"],
+                )
             )
     return said
 
@@ -226,8 +282,12 @@ def _unclassified(study: Comparison) -> list[str]:
         return []
     first = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
     share = float(first.loc[first["group"] == "other", "param_frac"].sum())
-    plural = "module matches" if len(names) == 1 else "modules match"
-    return [
-        f"{len(names)} {plural} no grouping rule and stand under other ({percent(share)} of the "
-        f"parameters), first {names[0]}."
-    ]
+    one = message(
+        "{count:,} module matches no grouping rule and stands under other ({share:percent} of the "
+        "parameters): {first}."
+    )
+    many = message(
+        "{count:,} modules match no grouping rule and stand under other ({share:percent} of the "
+        "parameters), first {first}."
+    )
+    return [say(one if len(names) == 1 else many, count=len(names), share=share, first=names[0])]

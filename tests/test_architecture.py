@@ -31,7 +31,8 @@ FLOORS = [
     {"weights"},
     {"groups", "experts_csr"},
     {"linear_csr"},
-    {"cost", "files", "wording"},
+    {"wording"},
+    {"cost", "files", "language"},
     {"errors"},
 ]
 HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "torch", "transformers", "pandas"}

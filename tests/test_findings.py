@@ -57,7 +57,7 @@ def test_unclassified_is_said():
 
     study = sr.compare(sr.dense(nn.ModuleDict({"fc1": nn.Linear(2, 3), "m": Mystery()})))
     assert (
-        "1 module matches no grouping rule and stand under other (25.0 % of"
+        "1 module matches no grouping rule and stands under other (25.0 % of"
         in (sr.summarize(study)[-1])
     )
 
