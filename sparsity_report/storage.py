@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +17,6 @@ from sparsity_report.cost import (
     value_bytes,
 )
 from sparsity_report.patterns import BLOCKS
-from sparsity_report.structure import records
 
 STORAGE_COLUMNS = (
     "variant",
@@ -43,32 +41,9 @@ LAYOUTS = (
     "bitmask",
     "2:4",
 )
+_Size = Callable[[Any], Any]
 SCOPES = ("layer", "group", "prunable", "model")
 _SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
-
-
-class _Size(NamedTuple):
-    """Bytes of a matrix in a layout: as it is, and what the line through both ends starts from."""
-
-    bytes: int | None
-    empty: int | None  # if it held nothing
-    full: int | None  # if it held every weight
-    lossless: bool | None
-
-
-class _Blocks(NamedTuple):
-    """Blocks of one size in the matrices of a module."""
-
-    filled: int
-    slots: int
-    pointers: int
-
-
-class _Look(NamedTuple):
-    """What a look at the values adds for the matrices of one module."""
-
-    blocks: Mapping[int, _Blocks]
-    two_four: bool | None
 
 
 def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -104,10 +79,10 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     >>> frame.loc[("prunable", ["csr_int32", "bitmask"]), "ratio"].round(3).tolist()
     [1.406, 0.731]
     """
-    sized = pd.DataFrame(_layer_sizes(layers, patterns))
-    if sized.empty:
+    own = layers[layers["prunable"] & layers["row_pointers"].notna() & (layers["weight_total"] > 0)]
+    if own.empty:
         return pd.DataFrame(columns=list(STORAGE_COLUMNS))
-    sized = sized.astype(dict.fromkeys(_SUMMED, "Int64") | {"lossless": "boolean"})
+    sized = _layer_sizes(own, patterns)
     whole = pd.concat([sized, _others(layers)])
     frame = pd.concat(
         [
@@ -130,85 +105,99 @@ def _summed(frame: pd.DataFrame) -> pd.DataFrame:
     grouped = frame.groupby(["variant", "scope", "name", "layout"], sort=False)
     sums = grouped[_SUMMED].sum()
     sums = sums.mask(grouped[_SUMMED].count().ne(grouped.size(), axis=0))
-    known = grouped["lossless"].count() == grouped.size()
-    # Kleene: one that loses makes all lose, whatever is unknown of the others.
-    sums["lossless"] = grouped["lossless"].min().where(lambda worst: known | (worst == False))  # noqa: E712
+    sums["lossless"] = _all(grouped["lossless"], grouped.size())
     return sums.reset_index()
 
 
-def _layer_sizes(
-    layers: pd.DataFrame, patterns: pd.DataFrame | None
-) -> Iterator[dict[str, object]]:
-    own = layers[layers["prunable"] & layers["row_pointers"].notna() & (layers["weight_total"] > 0)]
-    looks = {} if patterns is None else _looks(patterns)
-    for row in records(own):
-        v = value_bytes(row["dtype"])
-        facts = {
-            "variant": row["variant"],
+def _layer_sizes(own: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
+    """Return a row per layer and layout; ``empty`` and ``full`` are the ends of its line."""
+    # Typed loosely: the formulas are written for one matrix and serve for many at a time.
+    own = own.reset_index(drop=True)
+    n: Any = own["weight_total"].astype("Int64")
+    z: Any = own["weight_nonzero"].astype("Int64")
+    v: Any = _value_bytes(own)
+    pointers: Any = own["row_pointers"]
+    facts = pd.DataFrame(
+        {
+            "variant": own["variant"],
             "scope": "layer",
-            "name": row["module_name"],
-            "group": row["group"],
-            "total": row["weight_total"],
-            "nonzero": row["weight_nonzero"],
-            "dense": dense_bytes(row["weight_total"], v),
+            "name": own["module_name"],
+            "group": own["group"],
+            "total": n,
+            "nonzero": z,
+            "dense": dense_bytes(n, v),
         }
-        look = looks.get((row["variant"], row["module_name"]))
-        for layout, size in zip(LAYOUTS, _sizes(row, v, look), strict=True):
-            yield facts | {"layout": layout} | size._asdict()
+    )
+    found = _looks(facts, patterns)
+    parts = []
 
+    def add(layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = True) -> None:
+        sizes = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
+        lossless = pd.Series(True, index=facts.index, dtype="boolean")
+        part = facts.assign(layout=layout, lossless=lossless, **sizes)
+        gone = ~pd.Series(fits, index=facts.index).fillna(True).astype(bool)
+        part.loc[gone, ["bytes", "empty", "full", "lossless"]] = pd.NA
+        parts.append(part)
 
-def _sizes(row: Mapping[str, Any], v: int, look: _Look | None) -> Iterator[_Size]:
-    n, pointers = row["weight_total"], row["row_pointers"]
-    z = None if pd.isna(row["weight_nonzero"]) else int(row["weight_nonzero"])
-
-    def line(size: Callable[[int], int], used: int | None = z, slots: int = n) -> _Size:
-        return _Size(None if used is None else size(used), size(0), size(slots), True)
-
-    none = _Size(None, None, None, None)
-    yield line(lambda _: dense_bytes(n, v), 0)
-    narrow = line(lambda k: csr_bytes(k, pointers - 1, v, 2) + 2 * pointers)
-    yield narrow if row["columns"] <= 2**15 else none
-    yield line(lambda k: csr_bytes(k, pointers - 1, v, 4)) if (z or 0) < 2**31 else none
-    yield line(lambda k: csr_bytes(k, pointers - 1, v, 8))
-    yield line(lambda k: coo_bytes(k, v, 4))
-    yield line(lambda k: coo_bytes(k, v, 8))
+    add("dense", lambda _: facts["dense"])
+    narrow = own["columns"] <= 2**15
+    add("csr_int16", lambda k: csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, fits=narrow)
+    add("csr_int32", lambda k: csr_bytes(k, pointers - 1, v, 4), fits=z < 2**31)
+    add("csr_int64", lambda k: csr_bytes(k, pointers - 1, v, 8))
+    add("coo_int32", lambda k: coo_bytes(k, v, 4))
+    add("coo_int64", lambda k: coo_bytes(k, v, 8))
     for b in BLOCKS:
-        if look is None:
-            yield none
-            continue
-        filled, slots, own = look.blocks[b]
-        yield line(partial(bsr_bytes, block=b, block_rows=own - 1, v=v, i=4), filled, slots)
-    yield line(lambda k: bitmask_bytes(n, k, v))
-    yield line(lambda _: two_four_bytes(n, v), 0)._replace(lossless=look.two_four if look else None)
+        ends = found[f"pointers_{b}"]
+        add(
+            f"bsr_{b}",
+            lambda k, b=b, ends=ends: bsr_bytes(k, b, ends - 1, v, 4),  # type: ignore[misc]
+            used=found[f"filled_{b}"],
+            slots=found[f"slots_{b}"],
+        )
+        parts[-1].loc[ends.isna(), "lossless"] = pd.NA
+    add("bitmask", lambda k: bitmask_bytes(n, k, v))
+    add("2:4", lambda _: two_four_bytes(n, v))
+    parts[-1]["lossless"] = found["two_four"]
+    return pd.concat(parts).sort_index(kind="stable")
 
 
-def _looks(patterns: pd.DataFrame) -> dict[tuple[str, str], _Look]:
-    looks: dict[Any, _Look] = {}
-    for key, own in patterns.groupby(["variant", "module_name"], sort=False):
-        blocks = {}
-        for b in BLOCKS:
-            down, across = -(-own["rows"] // b), -(-own["columns"] // b)
-            filled = (own[f"fill_{b}"] * down * across).round()
-            blocks[b] = _Blocks(
-                int(filled.sum()), int((down * across).sum()), int((down + 1).sum())
-            )
-        looks[key] = _Look(blocks, _complies(own))
-    return looks
-
-
-def _complies(patterns: pd.DataFrame) -> bool | None:
-    """Whether matrices comply with 2:4 throughout; what complies with 1:4 or 2:8 does."""
+def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
+    """Return blocks and compliance with 2:4, layer by layer; null without a look at the values."""
+    counts = [f"{kind}_{b}" for b in BLOCKS for kind in ("filled", "slots", "pointers")]
+    if patterns is None:
+        kinds = dict.fromkeys(counts, "Int64") | {"two_four": "boolean"}
+        unknown = pd.DataFrame(index=facts.index, columns=[*kinds])
+        return unknown.astype(kinds)
+    frame = patterns[["variant", "module_name"]].copy()
+    for b in BLOCKS:
+        down, across = -(-patterns["rows"] // b), -(-patterns["columns"] // b)
+        frame[f"slots_{b}"], frame[f"pointers_{b}"] = down * across, down + 1
+        frame[f"filled_{b}"] = (patterns[f"fill_{b}"] * down * across).round()
     whole = patterns["n_m_share"] == 1
-    if (whole & patterns["n_m"].isin(["1:4", "2:4", "2:8"])).all():
-        return True
-    # Where 2:4 was not named, another pattern fits better and says nothing of this one.
-    return None if (~whole & (patterns["n_m"] != "2:4")).any() else False
+    # What complies with 1:4 or 2:8 complies with 2:4.
+    complies = whole & patterns["n_m"].isin(["1:4", "2:4", "2:8"])
+    # Where another pattern was named it fits better, which says nothing of 2:4 unless it is 4:8.
+    frame["two_four"] = complies.astype("boolean").mask(~complies & (patterns["n_m"] != "2:4"))
+    grouped = frame.groupby(["variant", "module_name"], sort=False)
+    sums = grouped[counts].sum().astype("Int64")
+    sums["two_four"] = _all(grouped["two_four"], grouped.size())
+    keys = pd.MultiIndex.from_frame(facts[["variant", "name"]])
+    return sums.reindex(keys).reset_index(drop=True)
+
+
+def _all(grouped: Any, size: pd.Series) -> Any:
+    """Whether all are true: one false makes it so, whatever is unknown of the others."""
+    worst = grouped.min()
+    return worst.where((grouped.count() == size) | (worst == False))  # noqa: E712
+
+
+def _value_bytes(layers: pd.DataFrame) -> pd.Series:
+    return layers["dtype"].map({dtype: value_bytes(dtype) for dtype in layers["dtype"].unique()})
 
 
 def _others(layers: pd.DataFrame) -> pd.DataFrame:
     """Return what is not a prunable matrix, the same bytes beside every layout."""
     inside = (layers["prunable"] & layers["row_pointers"].notna()).to_numpy()
-    v = layers["dtype"].map({d: value_bytes(d) for d in layers["dtype"].unique()})
     rest = layers["total"] - layers["weight_total"]
     own = pd.DataFrame(
         {
@@ -217,7 +206,7 @@ def _others(layers: pd.DataFrame) -> pd.DataFrame:
             "nonzero": layers["nonzero"].where(
                 ~inside, layers["nonzero"] - layers["weight_nonzero"]
             ),
-            "bytes": layers["stored_bytes"].where(~inside, rest * v),
+            "bytes": layers["stored_bytes"].where(~inside, rest * _value_bytes(layers)),
         }
     ).astype({"total": "Int64", "nonzero": "Int64", "bytes": "Int64"})
     for column in ("dense", "empty", "full"):
