@@ -9,6 +9,7 @@ import pandas as pd
 from sparsity_report.comparison import Comparison
 from sparsity_report.cost import csr_break_even, value_bytes
 from sparsity_report.structure import records
+from sparsity_report.verdicts import knowledge, smallest_layout, speed
 from sparsity_report.wording import message, say
 
 _COUNTING = (
@@ -63,8 +64,9 @@ def summarize(study: Comparison) -> list[str]:
     >>> print(sr.summarize(study)[1][:44])
     CSR30 stores 1.33 times the bytes of Dense (
     """
-    said = [*_zeros(study), *_storage(study), *_arithmetic(study), *_spread(study)]
-    said += [*_unusual(study), *_active(study), *_attention(study)]
+    said = [*_zeros(study), *_storage(study), *_arithmetic(study)]
+    said += [*smallest_layout(study), *speed(study), *knowledge(study)]
+    said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
     return said + _already_zero(study) + _unclassified(study)
 
 

@@ -19,6 +19,7 @@ FLOORS = [
     {"context"},
     {"charts", "display"},
     {"findings"},
+    {"verdicts"},
     {"comparison"},
     {"storage", "latency", "quality"},
     {"patterns", "audit"},
