@@ -25,7 +25,7 @@ from sparsity_report.magnitudes import (
 )
 from sparsity_report.selection import look_into, select, settle
 from sparsity_report.weights import Weights
-from sparsity_report.weights.skeleton import describe, locate, value
+from sparsity_report.weights.skeleton import describe, locate, value, walk
 from sparsity_report.weights.slices import Slice, held
 
 # Weights masked at a time: bounds the memory beyond the one copy that is written to.
@@ -205,7 +205,7 @@ class Pruning:
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> nn.Module:
         """Set the pruned weights of `model`, a copy without masks, to zero in place."""
-        places = locate(model)
+        places = locate(walk(model))
         for name, cut in self.cuts.items():
             module, leaf = places[name]
             tensor = value(module, leaf)
@@ -400,10 +400,11 @@ def select_prunable_linears(
     """
     if isinstance(blacklist, str):
         blacklist = (blacklist,)
-    places = locate(model)
+    places = walk(model)
+    holders = locate(places)
     return [
-        places[parameter.name][0]
-        for module in describe(model, blacklist=blacklist)
+        holders[parameter.name][0]
+        for module in describe(places, blacklist=blacklist)
         for parameter in module.parameters
         if parameter.prunable and parameter.layout == "dense" and len(parameter.shape) == 2
     ]

@@ -17,7 +17,7 @@ from sparsity_report.pruning import Pruning
 from sparsity_report.structure import group_frame, layer_frame
 from sparsity_report.weights import Weights, load
 from sparsity_report.weights.module import ModuleWeights
-from sparsity_report.weights.skeleton import locate
+from sparsity_report.weights.skeleton import locate, walk
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,7 +75,7 @@ class Variant:
         if self.pruning is not None:
             self.pruning.apply_(model)
         if self.layout == "csr":
-            places = locate(model)
+            places = locate(walk(model))
             layers = [places[p.name][0] for p in self.weights.prunable if p.layout != "csr"]
             convert_linears_to_csr_(model, layers)
         return model

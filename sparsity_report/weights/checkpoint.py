@@ -23,7 +23,7 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import LINEAR_GROUPS, classify
 from sparsity_report.weights.base import Module, Parameter, Weights
-from sparsity_report.weights.skeleton import attention_width, describe, meta_model
+from sparsity_report.weights.skeleton import attention_width, describe, meta_model, walk
 from sparsity_report.weights.slices import Slice, joined
 
 
@@ -65,8 +65,9 @@ class CheckpointWeights(Weights):
         if skeleton is None:
             modules = _describe_names(parts, blacklist, groups)
         else:
+            places = walk(skeleton)
             modules = describe(
-                skeleton,
+                places,
                 blacklist=blacklist,
                 rules=groups,
                 dtype=_dtypes(skeleton, parts),
@@ -78,7 +79,7 @@ class CheckpointWeights(Weights):
             source=source,
             architecture="" if skeleton is None else type(skeleton).__name__,
             modules=modules,
-            attention_width=None if skeleton is None else attention_width(skeleton),
+            attention_width=None if skeleton is None else attention_width(places),
             notes=notes,
         )
         self.path = path

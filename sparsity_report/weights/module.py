@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.base import Weights
-from sparsity_report.weights.skeleton import attention_width, describe, locate, value
+from sparsity_report.weights.skeleton import attention_width, describe, locate, value, walk
 
 
 class ModuleWeights(Weights):
@@ -27,15 +27,16 @@ class ModuleWeights(Weights):
     ) -> None:
         config = getattr(model, "config", None)
         path = getattr(config, "_name_or_path", "")
+        places = walk(model)
         super().__init__(
             name=name or path or type(model).__name__,
             source="module",
             architecture=type(model).__name__,
-            modules=describe(model, blacklist=blacklist, rules=groups),
-            attention_width=attention_width(model),
+            modules=describe(places, blacklist=blacklist, rules=groups),
+            attention_width=attention_width(places),
         )
         self._model = model
-        self._places = locate(model)
+        self._places = locate(places)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the live tensor, pruning mask applied."""
