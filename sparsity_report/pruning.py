@@ -35,6 +35,8 @@ _BLOCK = 2**22
 class Cut(ABC):
     """What pruning takes from one tensor."""
 
+    __slots__ = ()
+
     @property
     @abstractmethod
     def pruned(self) -> int:
@@ -65,7 +67,7 @@ class Cut(ABC):
             part.masked_fill_(~stays, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ThresholdCut(Cut):
     """All below a threshold, and some exactly on it.
 
@@ -106,7 +108,7 @@ class ThresholdCut(Cut):
         _check_unchanged(removed, self.pruned)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GroupCut(Cut):
     """All but the `keep` largest of every `of` consecutive weights along the input dimension.
 

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError
@@ -19,7 +18,10 @@ if TYPE_CHECKING:
     from sparsity_report.weights.slices import Slice
 
 
-@dataclass(frozen=True)
+ONCE = Fraction(1)
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter tensor, described without its values.
 
@@ -67,7 +69,7 @@ class Parameter:
     matrix: tuple[int, int] | None = None
     transposed: bool = False
     experts: int = 1
-    uses: Fraction = Fraction(1)
+    uses: Fraction = ONCE
     head_dim: int | None = None
     head_axis: int = 0
     prunable: bool = False
@@ -76,13 +78,13 @@ class Parameter:
     held_bytes: int | None = None
     known: bool = True
 
-    @cached_property
+    @property
     def total(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Module:
     """A module that owns parameters.
 

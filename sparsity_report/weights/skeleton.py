@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import LINEAR_GROUPS, classify, is_linear
 from sparsity_report.linear_csr import LinearCSR
-from sparsity_report.weights.base import Module, Parameter
+from sparsity_report.weights.base import ONCE, Module, Parameter
 
 # torch.compile and PEFT put these names around modules; they are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}
@@ -34,7 +34,7 @@ _PER_SEQUENCE_WORDS = frozenset(
 )
 
 
-@dataclass
+@dataclass(slots=True)
 class Place:
     """A module of a model where it is first met.
 
@@ -361,7 +361,7 @@ def _is_transposed(module: nn.Module) -> bool:
 
 def _uses(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
     """How often one token passes through a module."""
-    uses = Fraction(1)
+    uses = ONCE
     classes = (type(module).__name__, *(type(m).__name__ for m in around))
     if not _shared_or_mixed(classes):
         return uses
