@@ -86,7 +86,7 @@ def meta_model(config: Any, classes: Sequence[str]) -> nn.Module:
     config : transformers.PretrainedConfig
     classes : sequence of str
         The config's ``architectures``; the first that transformers has is built, else the
-        model type's causal LM, else its base model.
+        model type's causal or encoder-decoder LM, else its base model.
     """
     import transformers
 
@@ -95,10 +95,10 @@ def meta_model(config: Any, classes: Sequence[str]) -> nn.Module:
             found = getattr(transformers, name, None)
             if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
                 return cast(nn.Module, found(config))
-        auto = transformers.AutoModelForCausalLM
-        if type(config) not in auto._model_mapping:
-            auto = transformers.AutoModel
-        return cast(nn.Module, auto.from_config(config))
+        for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM):
+            if type(config) in auto._model_mapping:
+                return cast(nn.Module, auto.from_config(config))
+        return cast(nn.Module, transformers.AutoModel.from_config(config))
 
 
 def describe(
