@@ -18,7 +18,7 @@ import pandas as pd
 import vl_convert
 
 from sparsity_report.comparison import Comparison, variant_stems
-from sparsity_report.cost import csr_bytes, dense_bytes, value_bytes
+from sparsity_report.cost import bitmask_bytes, csr_bytes, dense_bytes, value_bytes
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
 from sparsity_report.findings import baseline
@@ -350,14 +350,14 @@ def curve_rows(study: Comparison, sparsities: Sequence[float] | None = None) -> 
         dtype = str(own.groupby("dtype", sort=False)["weight_total"].sum().idxmax())
         own = own[own["dtype"] == dtype]
         v, n = value_bytes(dtype), int(own["weight_total"].sum())
-        pointers = sum(math.prod(shape[:-1]) + 1 for shape in own["shape"])
+        pointers = int(own["row_pointers"].sum())
         for share in sparsities or [step / 100 for step in range(101)]:
             nonzero = n - round(n * share)
             sizes = (
                 dense_bytes(n, v),
                 csr_bytes(nonzero, pointers - 1, v, 4),
                 csr_bytes(nonzero, pointers - 1, v, 8),
-                dense_bytes(nonzero, v) + math.ceil(n / 8),
+                bitmask_bytes(n, nonzero, v),
             )
             for layout, size in zip(_STORED, sizes, strict=True):
                 rows.append((share, layout, dtype, size, size / (n * v)))

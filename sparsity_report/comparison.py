@@ -21,6 +21,7 @@ from sparsity_report.files import file_name, write_file
 from sparsity_report.levels import LEVEL_COLUMNS, level_table
 from sparsity_report.magnitudes import Progress
 from sparsity_report.patterns import PATTERN_COLUMNS, weight_patterns
+from sparsity_report.storage import storage_frame
 from sparsity_report.structure import (
     LAYER_COLUMNS,
     check_convention,
@@ -109,6 +110,11 @@ class Comparison:
     def audit(self) -> list[str]:
         """What a careful reviewer would flag, in sentences with numbers."""
         return audit(self.variants, self.layers, self.totals, self.patterns)
+
+    @cached_property
+    def storage(self) -> pd.DataFrame:
+        """Bytes in every layout, see :func:`sparsity_report.storage.storage_frame`."""
+        return storage_frame(self.layers, self.patterns)
 
     @property
     def unclassified(self) -> tuple[str, ...]:
@@ -396,7 +402,7 @@ def _read_patterns(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
     frame = _frame(table, PATTERN_COLUMNS)
     for column in ("block", "expert"):
         frame[column] = frame[column].astype("Int64")
-    for column in PATTERN_COLUMNS[6:]:
+    for column in PATTERN_COLUMNS[8:]:
         if column == "head_sparsity":
             cells = [None if cell is None else tuple(cell) for cell in frame[column]]
             frame[column] = pd.Series(cells, dtype=object)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -10,23 +11,38 @@ from torch import nn
 from sparsity_report.cost import index_bytes
 from sparsity_report.errors import SparsityReportError
 
-_COMPUTED_IN_FLOAT32 = (torch.float16, torch.bfloat16)
+# On the CPU torch has no product of a float16 or bfloat16 CSR matrix.
+_HALF = (torch.float16, torch.bfloat16)
+_DTYPES = (torch.float32, torch.float64, *_HALF)
+_ARRAYS = ("crow_indices", "col_indices", "values")
 
 
 class LinearCSR(nn.Module):
     """``y = x Wᵀ + b`` with W in compressed sparse row (CSR) format.
 
     The three CSR arrays are plain buffers, so that ``deepcopy``, ``state_dict``, ``.to()`` and
-    safetensors work as for any module. Indices are int32 where they fit. On the CPU torch has no
-    float16 or bfloat16 CSR product: there values and input are converted to float32 for the
-    product and the result is rounded back once.
+    safetensors work as for any module; ``load_state_dict`` takes any number of nonzeros. Indices
+    are int32 where they fit. A single token goes through the matrix-vector kernel; several through
+    the matrix-matrix kernel on the transposed input, so that the result comes with the strides of a
+    transposed matrix. Both were the fastest of torch's and scipy's by measurement, see
+    ``tests/benchmarks``.
+
+    On the CPU torch has no float16 or bfloat16 CSR product: there the layer keeps, from its first
+    forward on, a float32 copy of its values (4 bytes more per nonzero), computes in float32 and
+    rounds the result once.
 
     Parameters
     ----------
     weight : torch.Tensor
-        Dense weight, shape ``(out_features, in_features)``. Zeros are dropped.
+        Shape ``(out_features, in_features)``, dense or sparse, of dtype float32, float64, float16
+        or bfloat16. Zeros are dropped, explicit ones of a sparse tensor too.
     bias : torch.Tensor, optional
         Shape ``(out_features,)``.
+
+    Raises
+    ------
+    SparsityReportError
+        The weight is not a matrix, of another dtype, or a CSR tensor with impossible indices.
 
     Examples
     --------
@@ -41,12 +57,18 @@ class LinearCSR(nn.Module):
     crow_indices: torch.Tensor
     col_indices: torch.Tensor
     values: torch.Tensor
+    _held: tuple[Any, ...] | None = None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         super().__init__()
         if weight.ndim != 2:
             raise SparsityReportError(
                 f"LinearCSR needs a weight of shape (out, in), not {tuple(weight.shape)}"
+            )
+        if weight.dtype not in _DTYPES:
+            raise SparsityReportError(
+                f"LinearCSR cannot multiply {str(weight.dtype).removeprefix('torch.')} weights; "
+                "convert the model first, such as with model.float()"
             )
         self.out_features, self.in_features = weight.shape
         self.assign_(weight)
@@ -55,8 +77,13 @@ class LinearCSR(nn.Module):
         )
 
     def assign_(self, weight: torch.Tensor) -> None:
-        """Take the nonzeros of another dense weight of the same shape."""
+        """Take the nonzeros of another weight of the same shape."""
         weight = weight.detach()
+        if weight.layout == torch.sparse_csr:
+            arrays = [getattr(weight, name)() for name in _ARRAYS]
+            _check(arrays, self.dense_shape, "weight")
+        if weight.layout != torch.strided:
+            weight = weight.to_dense()
         rows, columns = torch.nonzero(weight, as_tuple=True)
         small = index_bytes(rows.numel(), self.in_features) == 4
         index = torch.int32 if small else torch.int64
@@ -95,18 +122,52 @@ class LinearCSR(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer to ``x`` of shape ``(…, in_features)``."""
-        on_cpu_half = x.device.type == "cpu" and self.values.dtype in _COMPUTED_IN_FLOAT32
-        values, tokens = self.values, x.reshape(-1, self.in_features)
-        if on_cpu_half:
-            values, tokens = values.float(), tokens.float()
-        matrix = torch.sparse_csr_tensor(
-            self.crow_indices, self.col_indices, values, self.dense_shape, check_invariants=False
-        )
-        # One token: the matrix-vector kernel avoids the transposes of the general product.
-        out = matrix.mv(tokens[0])[None] if tokens.shape[0] == 1 else (matrix @ tokens.T).T
-        if self.bias is not None:
-            out = out + (self.bias.float() if on_cpu_half else self.bias)
+        matrix = self._matrix()
+        bias = None if self.bias is None else self.bias.to(matrix.dtype)
+        tokens = x.reshape(-1, self.in_features).to(matrix.dtype)
+        if tokens.shape[0] == 1:
+            one = tokens[0]
+            out = matrix.mv(one) if bias is None else torch.addmv(bias, matrix, one)
+        elif bias is None:
+            out = torch.mm(matrix, tokens.T).T
+        else:
+            out = torch.addmm(bias[:, None], matrix, tokens.T).T
         return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+
+    def _matrix(self) -> torch.Tensor:
+        """Return the CSR tensor that is multiplied by, kept because wrapping it costs 10 µs."""
+        arrays = tuple(self._buffers[name] for name in _ARRAYS)
+        values = cast(torch.Tensor, arrays[2])
+        # What writes into the values in place, such as load_state_dict, changes their version.
+        state = (*arrays, None if values.is_inference() else values._version)
+        if self._held is None or any(a is not b for a, b in zip(self._held, state, strict=False)):
+            if values.device.type == "cpu" and values.dtype in _HALF:
+                values = values.float()
+            with torch.inference_mode(False):
+                matrix = torch.sparse_csr_tensor(
+                    self.crow_indices,
+                    self.col_indices,
+                    values,
+                    self.dense_shape,
+                    check_invariants=False,
+                )
+            self._held = (*state, matrix)
+        return cast(torch.Tensor, self._held[4])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_held"}
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        given = {name: state_dict[key] for name in _ARRAYS if (key := prefix + name) in state_dict}
+        if len(given) == len(_ARRAYS):
+            _check(given.values(), self.dense_shape, prefix.rstrip(".") or "LinearCSR")
+            for name, array in given.items():
+                kind = self.values.dtype if name == "values" else array.dtype
+                space = torch.empty(array.shape, dtype=kind, device=self.values.device)
+                self.register_buffer(name, space)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         """Describe the layer in ``repr`` as torch's own layers do."""
@@ -150,16 +211,32 @@ def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn
                     f"layer {name!r} still carries a pruning mask; call freeze_pruning_ first"
                 )
             if id(child) not in made:
-                made[id(child)] = _as_csr(child).train(child.training)
+                try:
+                    made[id(child)] = _as_csr(child).train(child.training)
+                except SparsityReportError as error:
+                    raise SparsityReportError(f"layer {name!r}: {error}") from error
             setattr(parent, name, made[id(child)])
     if missing := len(wanted) - len(made):
         raise SparsityReportError(f"{missing} of the layers to convert are not part of the model")
     return model
 
 
+def _check(arrays: Iterable[torch.Tensor], shape: tuple[int, int], where: str) -> None:
+    """Refuse CSR arrays that would read or write outside the matrix."""
+    try:
+        crow, col, values = arrays
+        torch._validate_sparse_csr_tensor_args(crow, col, values, shape)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise SparsityReportError(
+            f"{where} is not a CSR matrix of shape {shape}: {reason}"
+        ) from error
+
+
 def _as_csr(layer: nn.Module) -> LinearCSR:
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, torch.Tensor)
+    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+    if not isinstance(weight, torch.Tensor):
+        raise SparsityReportError(f"{type(layer).__name__} has no weight that LinearCSR could hold")
     transposed = type(layer).__name__ == "Conv1D"
     return LinearCSR(
         weight.T if transposed else weight, bias if isinstance(bias, torch.Tensor) else None

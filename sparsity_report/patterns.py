@@ -27,6 +27,8 @@ PATTERN_COLUMNS = (
     "expert",
     "block",
     "group",
+    "rows",
+    "columns",
     "sparsity",
     "expected_sparsity",
     "mean_abs",
@@ -55,13 +57,14 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
     Returns
     -------
     pandas.DataFrame
-        ``sparsity`` of the matrix, and ``expected_sparsity``, the share that one global threshold
-        would take of a Gaussian with the matrix's own standard deviation, ``erf(t / (σ·√2))``
-        (null without a threshold); ``mean_abs`` and ``std`` of the weights before pruning;
-        shares of rows and columns that are zero throughout; sparsity of each attention head;
-        ``n_m``, the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups of M weights along
-        the input comply with, else the pattern most comply with, and that share; ``fill_b``, the
-        share of b × b blocks that hold a nonzero.
+        ``rows`` (out), ``columns`` (in) and ``sparsity`` of the matrix, and
+        ``expected_sparsity``, the share that one global threshold would take of a Gaussian with
+        the matrix's own standard deviation, ``erf(t / (σ·√2))`` (null without a threshold);
+        ``mean_abs`` and ``std`` of the weights before pruning; shares of rows and columns that
+        are zero throughout; sparsity of each attention head; ``n_m``, the sparsest of 1:4, 2:8,
+        2:4 and 4:8 that 99 % of the groups of M weights along the input comply with, else the
+        pattern most comply with, and that share; ``fill_b``, the share of b × b blocks that hold
+        a nonzero.
 
     Examples
     --------
@@ -157,6 +160,8 @@ def _moments(values: torch.Tensor) -> tuple[float, float]:
 def _shape_of_zeros(mask: Mask, parameter: Parameter) -> dict[str, object]:
     pattern, share = best_n_m(mask)
     return {
+        "rows": mask.shape[0],
+        "columns": mask.shape[1],
         "sparsity": 1 - int(np.count_nonzero(mask)) / mask.size if mask.size else None,
         "zero_rows": float(1 - mask.any(axis=1).mean()),
         "zero_columns": float(1 - mask.any(axis=0).mean()),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.experts_csr import convert_experts_to_csr_
 from sparsity_report.linear_csr import convert_linears_to_csr_
 from sparsity_report.magnitudes import Magnitudes, Progress, count_weights
 from sparsity_report.pruning import Pruning
 from sparsity_report.structure import group_frame, layer_frame
-from sparsity_report.weights import Weights, load
+from sparsity_report.weights import Parameter, Weights, load
 from sparsity_report.weights.module import ModuleWeights
 from sparsity_report.weights.skeleton import locate, walk
 
@@ -65,19 +66,11 @@ class Variant:
         >>> sr.csr(pruning).module().model.decoder.layers[0].fc1.dense_shape
         (512, 128)
         """
-        fused = [p.name for p in self.weights.prunable if len(p.shape) != 2]
-        if self.layout == "csr" and fused:
-            raise SparsityReportError(
-                f"{self.name}: {fused[0]} holds several experts in one tensor, which LinearCSR "
-                "cannot run; masked(pruning).module() runs with the same weights"
-            )
         model = self.weights.module()
         if self.pruning is not None:
             self.pruning.apply_(model)
         if self.layout == "csr":
-            places = locate(walk(model))
-            layers = [places[p.name][0] for p in self.weights.prunable if p.layout != "csr"]
-            convert_linears_to_csr_(model, layers)
+            _convert_(model, [p for p in self.weights.prunable if p.layout != "csr"])
         return model
 
     def facts(self) -> dict[str, object]:
@@ -196,6 +189,25 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
         digest.update(repr((p.name, p.shape, p.dtype, seen.nonzero)).encode())
         digest.update(seen.values.astype("<f8").tobytes() + seen.counts.astype("<i8").tobytes())
     return digest.hexdigest()[:16]
+
+
+def _convert_(model: nn.Module, prunable: Collection[Parameter]) -> None:
+    places, linears = locate(walk(model)), []
+    for p in prunable:
+        module, leaf = places[p.name]
+        if len(p.shape) == 3:
+            convert_experts_to_csr_(module, leaf)
+        elif leaf == "weight":
+            linears.append(module)
+        else:
+            raise SparsityReportError(
+                f"{p.name} of {type(module).__name__} cannot be swapped for CSR; "
+                "masked(pruning).module() runs with the same weights"
+            )
+    convert_linears_to_csr_(model, linears)
+    # The other ways to run experts want all of them in one tensor.
+    if hasattr(model, "set_experts_implementation") and any(len(p.shape) == 3 for p in prunable):
+        cast(Any, model).set_experts_implementation("eager")
 
 
 def _check_pruning(pruning: object, layout: str) -> None:

@@ -20,6 +20,7 @@ FLOORS = [
     {"charts", "display"},
     {"findings"},
     {"comparison"},
+    {"storage"},
     {"patterns", "audit"},
     {"variants", "levels"},
     {"structure"},
@@ -28,7 +29,8 @@ FLOORS = [
     {"magnitudes"},
     {"cache"},
     {"weights"},
-    {"groups", "linear_csr"},
+    {"groups", "experts_csr"},
+    {"linear_csr"},
     {"cost", "files", "wording"},
     {"errors"},
 ]

@@ -20,6 +20,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.nn.utils import parametrize
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.experts_csr import ExpertCSR, ExpertsCSR
 from sparsity_report.groups import LINEAR_GROUPS, classify, is_linear
 from sparsity_report.linear_csr import LinearCSR
 from sparsity_report.weights.base import ONCE, Module, Parameter
@@ -144,8 +145,8 @@ def describe(
         for leaf, tensor in place.tensors.items():
             full = f"{name}.{leaf}" if name else leaf
             owner = owners[id(tensor)]
-            csr = _is_csr(module, leaf)
-            shape = cast(LinearCSR, module).dense_shape if csr else tuple(tensor.shape)
+            csr = as_csr(module, leaf)
+            shape = csr.dense_shape if csr else tuple(tensor.shape)
             matrix, experts = _matrix(module, leaf, shape, is_head or group == "router")
             kind = dtype(full) if dtype else dtype_name(tensor.dtype)
             parameters.append(
@@ -222,7 +223,8 @@ def value(module: nn.Module, leaf: str) -> torch.Tensor:
     if f"{leaf}_mask" in module._buffers:
         tensor = getattr(module, f"{leaf}_orig") * getattr(module, f"{leaf}_mask")
     else:
-        tensor = attrgetter(leaf)(module)
+        csr = as_csr(module, leaf)
+        tensor = csr.weight if csr else attrgetter(leaf)(module)
     assert isinstance(tensor, torch.Tensor)
     return tensor.detach() if _is_strided(tensor) else tensor.detach().to_dense()
 
@@ -250,12 +252,17 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """Own parameters under their plain names; masks of torch's pruning folded in."""
     found: dict[str, torch.Tensor] = {}
     parametrized = "parametrizations" in module._modules
-    if not (module._parameters or parametrized or isinstance(module, LinearCSR)):
-        return found
+    experts = [name for name, own in module._modules.items() if isinstance(own, ExpertsCSR)]
+    if isinstance(module, ExpertCSR) or not (
+        module._parameters or parametrized or experts or isinstance(module, LinearCSR)
+    ):
+        return found  # an expert is told with the module whose tensor it comes from
     if isinstance(module, parametrize.ParametrizationList):
         return found  # its originals are told with the module they parametrise
     if isinstance(module, LinearCSR):
         found["weight"] = module.values
+    for name in experts:
+        found[name] = cast(ExpertsCSR, module._modules[name])[0].values
     for leaf, parameter in module._parameters.items():
         if parameter is None:
             continue
@@ -369,7 +376,9 @@ def _uses(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> F
     if "AlbertLayerGroup" in classes:
         uses *= Fraction(config.num_hidden_layers, config.num_hidden_groups)
     if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
-        experts = next(p.shape[0] for p in module.parameters(recurse=False))
+        leaf = next(iter(_tensors(module)))
+        csr = as_csr(module, leaf)
+        experts = (csr.dense_shape if csr else getattr(module, leaf).shape)[0]
         return uses * Fraction(_top_k(config, around) or experts, experts)
     for inner, outer in zip([module, *around], around, strict=False):
         if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):
@@ -415,14 +424,18 @@ def _in_features(layer: nn.Module | None) -> int | None:
     return layer.in_features if isinstance(layer, nn.Linear | LinearCSR) else None
 
 
-def _is_csr(module: nn.Module, leaf: str) -> bool:
-    return isinstance(module, LinearCSR) and leaf == "weight"
+def as_csr(module: nn.Module, leaf: str) -> LinearCSR | ExpertsCSR | None:
+    """Return what holds a described parameter as CSR, None where it is a tensor."""
+    if isinstance(module, LinearCSR):
+        return module if leaf == "weight" else None
+    child = module._modules.get(leaf)
+    return child if isinstance(child, ExpertsCSR) else None
 
 
 def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
     if isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
         return "2:4"
-    if _is_csr(module, leaf):
+    if as_csr(module, leaf):
         return "csr"
     return {torch.strided: "dense", torch.sparse_coo: "coo"}.get(
         tensor.layout, str(tensor.layout).removeprefix("torch.sparse_")
@@ -432,8 +445,8 @@ def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
 def _held_bytes(module: nn.Module, leaf: str, tensor: torch.Tensor) -> int | None:
     """Bytes of the arrays behind a sparse tensor, explicit zeros and all."""
     held: list[Any]
-    if isinstance(module, LinearCSR) and _is_csr(module, leaf):
-        held = [module.values, module.crow_indices, module.col_indices]
+    if csr := as_csr(module, leaf):
+        held = [*csr.buffers()]
     elif isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
         held = [part for part in (tensor.packed, tensor.meta) if isinstance(part, torch.Tensor)]
     elif tensor.layout == torch.strided:
