@@ -24,7 +24,7 @@ from sparsity_report.magnitudes import (
 )
 from sparsity_report.selection import look_into, select, settle
 from sparsity_report.weights import Weights
-from sparsity_report.weights.skeleton import as_csr, describe, locate, value, walk
+from sparsity_report.weights.skeleton import describe, locate, put_, value, walk
 from sparsity_report.weights.slices import Slice, held
 
 # Weights masked at a time: bounds the memory beyond the one copy that is written to.
@@ -211,8 +211,7 @@ class Pruning:
             module, leaf = places[name]
             tensor = value(module, leaf)
             cut.apply_(tensor)
-            if csr := as_csr(module, leaf):
-                csr.assign_(tensor)
+            put_(module, leaf, tensor)
         return model
 
 

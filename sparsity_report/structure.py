@@ -238,13 +238,22 @@ def _columns(
             return sums
         return pd.arrays.IntegerArray(sums, np.logical_or.reduceat(among & unknown, first))
 
+    cuts: Mapping[str, Cut] = pruning.cuts if pruning else {}
     total = integers(p.total for p in parameters)
-    left = integers(_left(weights, counts, pruning))
+    left = integers(_left(weights, counts, cuts))
     owned = np.array([p.tied_to is None for p in parameters], dtype=bool)
     matrix = np.array([p.matrix is not None for p in parameters], dtype=bool)
     prunable = np.array([p.prunable for p in parameters], dtype=bool)
     lookup = [len(p.shape) == 2 and p.name.endswith("weight") for p in parameters]
-    layouts = ["csr" if csr and p.prunable else p.layout for p in parameters]
+    layouts = [
+        "csr"
+        if csr and p.prunable
+        # What is neither is made dense to be pruned.
+        else "dense"
+        if p.name in cuts and p.layout != "csr"
+        else p.layout
+        for p in parameters
+    ]
     sparse = np.array([layout == "csr" for layout in layouts], dtype=bool)
 
     counted = owned | notebook
@@ -263,7 +272,7 @@ def _columns(
     flops = np.where(sparse, useful, integers(useful_flops(p, p.total) for p in parameters))
     active = integers(p.total if p.uses >= 1 else round(p.uses * p.total) for p in parameters)
     stored = [
-        _stored(p, layout, nonzero, pruning is None)
+        _stored(p, layout, nonzero, p.name in cuts)
         for p, layout, nonzero in zip(parameters, layouts, left.tolist(), strict=True)
     ]
     per_token = np.repeat([module.per == "token" for module in modules], sizes)
@@ -294,11 +303,10 @@ def _columns(
 
 
 def _left(
-    weights: Weights, counts: Mapping[str, Magnitudes], pruning: Pruning | None
+    weights: Weights, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut]
 ) -> Iterator[int | None]:
-    """Yield the nonzeros that a pruning leaves of each parameter; None where not known."""
+    """Yield the nonzeros that cuts leave of each parameter; None where not known."""
     totals = {p.name: p.total for p in weights.parameters}
-    cuts: Mapping[str, Cut] = pruning.cuts if pruning else {}
     for p in weights.parameters:
         owner = p.tied_to or p.name
         seen = counts.get(owner)
@@ -309,9 +317,9 @@ def _left(
             yield cuts[owner].nonzero_after(seen) if owner in cuts else seen.nonzero
 
 
-def _stored(parameter: Parameter, layout: str, nonzero: int, as_held: bool) -> int | None:
+def _stored(parameter: Parameter, layout: str, nonzero: int, cut: bool) -> int | None:
     """Bytes of a parameter; None where they follow from nonzeros that are not known."""
-    if parameter.held_bytes is not None and as_held:
+    if parameter.held_bytes is not None and layout == parameter.layout and not cut:
         return parameter.held_bytes
     if layout == "dense" or parameter.matrix is None:
         return dense_bytes(parameter.total, parameter.itemsize)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,14 +52,18 @@ class ModuleWeights(Weights):
 
     def module(self) -> nn.Module:
         """Return a deep copy of the model, its pruning masks made permanent."""
-        # torch's pruning leaves a computed `weight` behind, which deepcopy refuses.
-        computed = {
+        # deepcopy refuses the computed `weight` that torch's pruning leaves behind, ...
+        copies: dict[int, Any] = {
             id(value): value.detach().clone()
             for module in self._model.modules()
             for value in vars(module).values()
             if isinstance(value, torch.Tensor) and not value.is_leaf
         }
-        model = copy.deepcopy(self._model, computed)
+        # ... and sparse parameters.
+        for p in self._model.parameters():
+            if p.layout != torch.strided:
+                copies[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
+        model = copy.deepcopy(self._model, copies)
         for module in model.modules():
             for leaf in [name.removesuffix("_mask") for name in module._buffers]:
                 if f"{leaf}_orig" in module._parameters:

@@ -229,6 +229,18 @@ def value(module: nn.Module, leaf: str) -> torch.Tensor:
     return tensor.detach() if _is_strided(tensor) else tensor.detach().to_dense()
 
 
+def put_(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
+    """Make a changed tensor from :func:`value` the module's own; CSR stays CSR, others dense."""
+    if csr := as_csr(module, leaf):
+        csr.assign_(tensor)
+    elif not _is_strided(held := attrgetter(leaf)(module)):
+        if held.layout == torch.sparse_csr:
+            tensor = tensor.to_sparse_csr()
+            indices = (tensor.crow_indices().int(), tensor.col_indices().int())
+            tensor = torch.sparse_csr_tensor(*indices, tensor.values(), tensor.shape)
+        setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+
+
 @lru_cache(maxsize=64)
 def dtype_name(dtype: torch.dtype) -> str:
     """Name of a torch dtype, e.g. ``"bfloat16"``."""
