@@ -71,7 +71,7 @@ class Variant:
             return _converted(model, [p for p in self.weights.prunable if p.layout != "csr"])
         return model
 
-    def facts(self) -> dict[str, object]:
+    def facts(self, context: int | None = None) -> dict[str, object]:
         """Return what a table of variants says of this one."""
         pruning = self.pruning
         return {
@@ -86,6 +86,7 @@ class Variant:
             "pruned": pruning.pruned if pruning else None,
             "threshold": pruning.threshold if pruning else None,
             "attention_width": self.weights.attention_width,
+            "attention_flops_per_token": self.weights.attention_flops(context),
         }
 
 

@@ -83,8 +83,10 @@ def test_neighbours_in_one_storage_are_not_views():
     assert len(sr.load(model).prunable) == 2
 
 
-def test_weight_norm_counts_its_own_parameters():
-    model = nn.ModuleDict({"fc1": parametrizations.weight_norm(nn.Linear(4, 6))})
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, torch.nn.utils.weight_norm])
+def test_weight_norm_counts_its_own_parameters(norm):
+    model = nn.ModuleDict({"fc1": norm(nn.Linear(4, 6))})
     layers = totals(model)
     assert layers["total"].tolist() == [unique(model)] == [6 * 4 + 6 + 6]
     assert layers["flops_per_token"].tolist() == [2 * 4 * 6]

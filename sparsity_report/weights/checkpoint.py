@@ -24,7 +24,7 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import LINEAR_GROUPS, classify
 from sparsity_report.weights.base import ONCE, Module, Parameter, Weights
-from sparsity_report.weights.skeleton import attention_width, describe, meta_model, walk
+from sparsity_report.weights.skeleton import attention_widths, describe, meta_model, walk
 from sparsity_report.weights.slices import Slice, joined
 
 
@@ -81,7 +81,7 @@ class CheckpointWeights(Weights):
             source=source,
             architecture="" if skeleton is None else type(skeleton).__name__,
             modules=modules,
-            attention_width=None if skeleton is None else attention_width(places),
+            attention_widths=None if skeleton is None else attention_widths(places),
             notes=notes,
         )
         self.path = path

@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.base import Weights
-from sparsity_report.weights.skeleton import attention_width, describe, locate, value, walk
+from sparsity_report.weights.skeleton import attention_widths, describe, locate, value, walk
 
 
 class ModuleWeights(Weights):
@@ -34,7 +34,7 @@ class ModuleWeights(Weights):
             source="module",
             architecture=type(model).__name__,
             modules=describe(places, blacklist=blacklist, rules=groups),
-            attention_width=attention_width(places),
+            attention_widths=attention_widths(places),
         )
         self._model = model
         self._places = locate(places)

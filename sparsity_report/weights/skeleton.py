@@ -161,7 +161,11 @@ def describe(
                     uses=uses,
                     head_dim=_head_dim(around) if matrix else None,
                     head_axis=int(words[-1] in _OUTPUT),
-                    prunable=may_prune and matrix is not None and owner == full and "." not in leaf,
+                    prunable=may_prune
+                    and matrix is not None
+                    and owner == full
+                    and "." not in leaf
+                    and not _is_direction(module, leaf),
                     tied_to=None if owner == full else owner,
                     layout=_layout(module, leaf, tensor),
                     held_bytes=_held_bytes(module, leaf, tensor),
@@ -175,13 +179,13 @@ def describe(
     return tuple(_unprunable(module, shared) for module in modules) if shared else tuple(modules)
 
 
-def attention_width(places: Sequence[Place]) -> int | None:
+def attention_widths(places: Sequence[Place]) -> dict[int | None, int] | None:
     """Sum query and value widths over the attention layers; None where one cannot be told.
 
     Scores and weighted values of one token cost ``2·(query width + value width)`` FLOPs for
-    every position it attends to.
+    every position it attends to: of all, or of a sliding window, by which the sums are kept.
     """
-    total = Fraction(0)
+    totals: dict[int | None, Fraction] = {}
     for place in places:
         module = place.module
         if not _is_attention(module) or any(map(_is_attention, module.children())):
@@ -195,8 +199,19 @@ def attention_width(places: Sequence[Place]) -> int | None:
         value = _in_features(next((leaves[n] for n in _OUTPUT if n in leaves), None)) or query
         if value is None:
             return None
-        total += ((query or value) + value) * _uses(places[0].module, module, place.around)
-    return round(total) or None
+        width = ((query or value) + value) * _uses(places[0].module, module, place.around)
+        window = _window(places[0].module, module)
+        totals[window] = totals.get(window, Fraction(0)) + width
+    return {window: round(total) for window, total in totals.items()} or None
+
+
+def _window(model: nn.Module, attention: nn.Module) -> int | None:
+    """Positions an attention layer can see: its own word, or the config's for all layers alike."""
+    config: Any = getattr(model, "config", None)
+    # A config may carry words its model does not know, and may say it layer by layer.
+    alike = hasattr(type(config), "sliding_window") and not getattr(config, "layer_types", None)
+    window = getattr(attention, "sliding_window", config.sliding_window if alike else None)
+    return window if isinstance(window, int) else None
 
 
 def _is_attention(module: nn.Module) -> bool:
@@ -362,12 +377,17 @@ def _matrix(
         # Weight norm: the direction has the weight's shape, the magnitude a column of it.
         of_weight = shape == tuple(cast(torch.Tensor, module.weight).shape)
     else:
-        of_weight = leaf == "weight"
+        of_weight = leaf == "weight" or _is_direction(module, leaf)
     is_weight = of_weight and (multiplied or is_linear(class_name))
     if len(shape) != 2 or not (is_weight or leaf == "in_proj_weight"):
         return None, 1
     rows, columns = shape
     return ((columns, rows) if _is_transposed(module) else (rows, columns)), 1
+
+
+def _is_direction(module: nn.Module, leaf: str) -> bool:
+    """Whether this is the direction that torch's older weight norm keeps of a weight."""
+    return leaf == "weight_v" and "weight_g" in module._parameters
 
 
 def _is_transposed(module: nn.Module) -> bool:
