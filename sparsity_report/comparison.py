@@ -48,6 +48,7 @@ VARIANT_COLUMNS = (
     "pruned",
     "threshold",
     "attention_width",
+    "attention_flops_per_token",
 )
 
 
@@ -103,8 +104,7 @@ class Comparison:
         asked = self.variants[["variant", "layout", "asked_sparsity", "pruned", "threshold"]]
         frame = asked.merge(total_frame(self.layers), on="variant", how="left")
         if self.context is not None:
-            width = self.variants["attention_width"]
-            frame["attention_flops_per_token"] = 2 * self.context * width
+            frame["attention_flops_per_token"] = self.variants["attention_flops_per_token"]
         return frame
 
     @property
@@ -202,8 +202,8 @@ def compare(
     context : int, optional
         Number of positions a token attends to. With it ``totals`` has a column
         ``attention_flops_per_token`` for scores and weighted values,
-        ``2·context·(query width + value width)`` per attention layer; null where the model's
-        attention is not known.
+        ``2·context·(query width + value width)`` per attention layer, of a sliding window at most
+        its positions; null where the model's attention is not known.
     patterns : bool
         Whether to look also at where in each matrix the zeros stand, which reads the prunable
         weights once more; see :func:`sparsity_report.weight_patterns`.
@@ -233,7 +233,7 @@ def compare(
             f"two variants are called {twice[0]!r}; give one of them another name="
         )
     frames = [variant.layers(convention, progress) for variant in variants]
-    facts = pd.DataFrame([v.facts() for v in variants], columns=list(VARIANT_COLUMNS))
+    facts = pd.DataFrame([v.facts(context) for v in variants], columns=list(VARIANT_COLUMNS))
     notes = dict.fromkeys(note for variant in variants for note in variant.weights.notes)
     return Comparison(
         variants=_variant_types(facts),
@@ -376,7 +376,7 @@ def _frame(table: Mapping[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
 def _variant_types(frame: pd.DataFrame) -> pd.DataFrame:
     """Give the columns of variants the same types whatever their values."""
     frame = frame.copy()
-    for column in ("pruned", "attention_width"):
+    for column in ("pruned", "attention_width", "attention_flops_per_token"):
         frame[column] = frame[column].astype("Int64")
     for column in ("asked_sparsity", "threshold"):
         frame[column] = frame[column].astype(float)

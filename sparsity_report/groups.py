@@ -52,23 +52,25 @@ _CLASS_RULES = (
 _ATTENTION_WORDS = _words(
     "attn attention self_attn self_attention selfattention cross_attn crossattention "
     "encoder_attn encdecattention multi_head_attention mha attn_q attn_k attn_v "
-    "attn_output attn_qkv q_proj k_proj v_proj o_proj out_proj qkv_proj query_key_value "
+    "attn_output attn_qkv attn_q_a attn_q_b attn_kv_a_mqa attn_kv_b attn_k_b attn_v_b attn_sinks "
+    "q_proj k_proj v_proj o_proj out_proj qkv_proj query_key_value "
     "c_attn wqkv in_proj_weight"
 )
 _MLP_WORDS = _words(
     "mlp ff ffn feed_forward feedforward fc1 fc2 c_fc experts expert shared_expert "
     "shared_experts densereludense intermediate block_sparse_moe moe gate_proj up_proj "
     "down_proj gate_up_proj dense_h_to_4h dense_4h_to_h wi wi_0 wi_1 w1 w2 w3 lin1 lin2 "
-    "ffn_output ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps"
+    "ffn_output ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps "
+    "ffn_gate_shexp ffn_up_shexp ffn_down_shexp"
 )
-_SSM_WORDS = _words("mamba ssm ssm_in ssm_out ssm_x ssm_dt")
+_SSM_WORDS = _words("mamba ssm ssm_in ssm_out ssm_x ssm_dt ssm_a ssm_d ssm_conv1d")
 _EMBEDDING_WORDS = _words(
     "embed_tokens embed_positions embed_in embeddings embedding wte wpe word_embeddings "
     "position_embeddings token_type_embeddings token_embd position_embd "
     "relative_attention_bias embed tok_embeddings shared"
 )
 _HEAD_WORDS = _words("lm_head embed_out output_embedding")
-_ROUTER_WORDS = _words("router shared_expert_gate ffn_gate_inp")
+_ROUTER_WORDS = _words("router shared_expert_gate ffn_gate_inp ffn_gate_inp_shexp")
 _NORM_WORD = re.compile(
     r"(^|_)(layer|rms|group|batch)?_?norm(_?\d+|_[a-z]+)?$|^ln(_|\d|$)|(^|_)ln$"
 )
@@ -190,7 +192,7 @@ def _by_words(words: tuple[str, ...], class_name: str, linear: bool) -> str | No
         return "embedding"
     if _SSM_WORDS.intersection(words):
         return "ssm"
-    if linear:
+    if linear or not class_name:
         if _ATTENTION_WORDS.intersection(words):
             return "attention_linear"
         # BERT's feed-forward output is `layer.N.output.dense`; attention's was caught above.

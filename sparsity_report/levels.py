@@ -199,6 +199,8 @@ def _levels(
     found = list(select(counts, sorted({target for target in targets if target})))
     rough = [level for level in found if exact and not level.exact]
     yield from (level for level in found if level not in rough)
+    if not rough:
+        return
     tally = np.zeros(BUCKETS, dtype=np.int64)
     for seen in counts.values():
         np.add.at(tally, bucket_of(seen.values), seen.counts)

@@ -49,7 +49,7 @@ _NO_VALUES: Floats = np.empty(0)
 _NO_COUNTS: Integers = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Magnitudes:
     """Counts of one tensor.
 

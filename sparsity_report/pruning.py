@@ -24,7 +24,7 @@ from sparsity_report.magnitudes import (
 )
 from sparsity_report.selection import look_into, select, settle
 from sparsity_report.weights import Weights
-from sparsity_report.weights.skeleton import as_csr, describe, locate, value
+from sparsity_report.weights.skeleton import describe, locate, put_, value, walk
 from sparsity_report.weights.slices import Slice, held
 
 # Weights masked at a time: bounds the memory beyond the one copy that is written to.
@@ -33,6 +33,8 @@ _BLOCK = 2**22
 
 class Cut(ABC):
     """What pruning takes from one tensor."""
+
+    __slots__ = ()
 
     @property
     @abstractmethod
@@ -64,7 +66,7 @@ class Cut(ABC):
             part.masked_fill_(~stays, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ThresholdCut(Cut):
     """All below a threshold, and some exactly on it.
 
@@ -105,7 +107,7 @@ class ThresholdCut(Cut):
         _check_unchanged(removed, self.pruned)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GroupCut(Cut):
     """All but the `keep` largest of every `of` consecutive weights along the input dimension.
 
@@ -205,13 +207,12 @@ class Pruning:
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> nn.Module:
         """Set the pruned weights of `model`, a copy without masks, to zero in place."""
-        places = locate(model)
+        places = locate(walk(model))
         for name, cut in self.cuts.items():
             module, leaf = places[name]
             tensor = value(module, leaf)
             cut.apply_(tensor)
-            if csr := as_csr(module, leaf):
-                csr.assign_(tensor)
+            put_(module, leaf, tensor)
         return model
 
 
@@ -412,10 +413,11 @@ def select_prunable_linears(
     """
     if isinstance(blacklist, str):
         blacklist = (blacklist,)
-    places = locate(model)
+    places = walk(model)
+    holders = locate(places)
     return [
-        places[parameter.name][0]
-        for module in describe(model, blacklist=blacklist)
+        holders[parameter.name][0]
+        for module in describe(places, blacklist=blacklist)
         for parameter in module.parameters
         if parameter.prunable and parameter.layout == "dense" and len(parameter.shape) == 2
     ]

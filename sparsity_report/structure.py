@@ -5,17 +5,21 @@ Everything here is derived from counts; no tensor is read or changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.cost import csr_bytes, dense_bytes, index_bytes, linear_flops, sparse_flops
+from sparsity_report.cost import csr_bytes, dense_bytes, index_bytes, sparse_flops
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import GROUPS
-from sparsity_report.magnitudes import Magnitudes
-from sparsity_report.pruning import Pruning
-from sparsity_report.weights import Module, Parameter, Weights
+from sparsity_report.magnitudes import Integers, Magnitudes
+from sparsity_report.pruning import Cut, Pruning
+from sparsity_report.weights import Parameter, Weights
+
+Flags = npt.NDArray[np.bool_]
 
 CONVENTIONS = ("standard", "notebook")
 LAYER_COLUMNS = (
@@ -104,12 +108,8 @@ def layer_frame(
         would have ``row_pointers`` in CSR and at most ``columns`` columns; null without matrices.
     """
     check_convention(convention)
-    owned = {parameter.name: parameter for parameter in weights.parameters}
-    rows = []
-    for module in weights.modules:
-        row = _Row(module, owned, counts, pruning, csr, convention == "notebook")
-        rows.append({"variant": variant, **row.as_dict()})
-    frame = pd.DataFrame(rows, columns=list(LAYER_COLUMNS))
+    columns = _columns(weights, counts, pruning, csr, convention == "notebook")
+    frame = pd.DataFrame({"variant": variant} | columns, columns=list(LAYER_COLUMNS))
     return with_shares(frame)
 
 
@@ -216,111 +216,114 @@ def check_convention(convention: str) -> None:
         )
 
 
-class _Row:
-    """The numbers of one module."""
+def _columns(
+    weights: Weights,
+    counts: Mapping[str, Magnitudes],
+    pruning: Pruning | None,
+    csr: bool,
+    notebook: bool,
+) -> dict[str, Any]:
+    """Columns of :func:`layer_frame` that follow from no others, in the order of the modules."""
+    modules, parameters = weights.modules, list(weights.parameters)
+    sizes = np.array([len(module.parameters) for module in modules], dtype=np.int64)
+    first = np.cumsum(sizes) - sizes
 
-    def __init__(
-        self,
-        module: Module,
-        owned: Mapping[str, Parameter],
-        counts: Mapping[str, Magnitudes],
-        pruning: Pruning | None,
-        csr: bool,
-        notebook: bool,
-    ) -> None:
-        self.module = module
-        self._owned, self._counts, self._pruning = owned, counts, pruning
-        self._csr, self._notebook = csr, notebook
-        self._left = {p.name: self._count(p) for p in module.parameters}
+    def integers(numbers: Iterable[int | None]) -> Integers:
+        return np.array([-1 if n is None else n for n in numbers], dtype=np.int64)
 
-    def as_dict(self) -> dict[str, object]:
-        weight = self.module.weight
-        assert weight is not None
-        parameters = self.module.parameters
-        matrices = [p for p in parameters if p.matrix] or [weight]
-        per_sequence = self.module.per == "sequence"
-        flops = _sum(map(self._flops, parameters))
-        return {
-            "module_name": self.module.name,
-            "block": self.module.block,
-            "group": self.module.group,
-            "shape": weight.shape,
-            "dtype": weight.dtype,
-            "layout": self._layout(weight),
-            "total": sum(self._total(p) for p in parameters),
-            "nonzero": _sum(self._nonzero(p) for p in parameters if self._is_counted(p)),
-            "prunable": any(p.prunable for p in parameters),
-            "weight_total": sum(self._total(p) for p in matrices),
-            "weight_nonzero": _sum(self._nonzero(p) for p in matrices if self._is_counted(p)),
-            "row_pointers": sum(map(row_pointers, matrices)) if matrices[0].matrix else None,
-            "columns": max((p.matrix[1] for p in matrices if p.matrix), default=None),
-            "flops_per_token": 0 if per_sequence else flops,
-            "useful_flops_per_token": 0 if per_sequence else _sum(map(self._useful, parameters)),
-            "flops_per_sequence": flops if per_sequence else 0,
-            "active_total": sum(
-                self._total(p) if p.uses >= 1 else round(p.uses * self._total(p))
-                for p in parameters
-            ),
-            "stored_bytes": _sum(self._bytes(p) for p in parameters if p.tied_to is None),
-            "tied_to": weight.tied_to,
-        }
+    def summed(numbers: Integers, among: Flags, unknown: Flags | None = None) -> Any:
+        """Sum over each module; null where a number of those among is unknown."""
+        sums = np.add.reduceat(np.where(among, numbers, 0), first)
+        if unknown is None:
+            return sums
+        return pd.arrays.IntegerArray(sums, np.logical_or.reduceat(among & unknown, first))
 
-    def _is_counted(self, parameter: Parameter) -> bool:
-        return self._notebook or parameter.tied_to is None
+    cuts: Mapping[str, Cut] = pruning.cuts if pruning else {}
+    total = integers(p.total for p in parameters)
+    left = integers(_left(weights, counts, cuts))
+    owned = np.array([p.tied_to is None for p in parameters], dtype=bool)
+    matrix = np.array([p.matrix is not None for p in parameters], dtype=bool)
+    prunable = np.array([p.prunable for p in parameters], dtype=bool)
+    lookup = [len(p.shape) == 2 and p.name.endswith("weight") for p in parameters]
+    layouts = [
+        "csr"
+        if csr and p.prunable
+        # What is neither is made dense to be pruned.
+        else "dense"
+        if p.name in cuts and p.layout != "csr"
+        else p.layout
+        for p in parameters
+    ]
+    sparse = np.array([layout == "csr" for layout in layouts], dtype=bool)
 
-    def _is_multiplied(self, parameter: Parameter) -> bool:
-        lookup = self._notebook and len(parameter.shape) == 2
-        return parameter.matrix is not None or (lookup and parameter.name.endswith("weight"))
+    counted = owned | notebook
+    multiplied = matrix | np.array([notebook and flag for flag in lookup], dtype=bool)
+    # A module's weight is its first matrix or, without one, its first parameter.
+    place = np.arange(total.size)
+    earliest = np.minimum.reduceat(np.where(matrix, place, total.size), first)
+    main = np.where(earliest < total.size, earliest, first)
+    weight = matrix.copy()
+    weight[main] = True
+    mains = [parameters[i] for i in main]
+    inputs = integers(p.matrix and p.matrix[1] for p in parameters)
+    without = ~np.logical_or.reduceat(matrix, first)
 
-    def _layout(self, parameter: Parameter) -> str:
-        return "csr" if self._csr and parameter.prunable else parameter.layout
+    useful = integers(map(useful_flops, parameters, left.tolist()))
+    flops = np.where(sparse, useful, integers(useful_flops(p, p.total) for p in parameters))
+    active = integers(p.total if p.uses >= 1 else round(p.uses * p.total) for p in parameters)
+    stored = [
+        _stored(p, layout, nonzero, p.name in cuts)
+        for p, layout, nonzero in zip(parameters, layouts, left.tolist(), strict=True)
+    ]
+    per_token = np.repeat([module.per == "token" for module in modules], sizes)
+    unknown = left < 0
+    return {
+        "module_name": [module.name for module in modules],
+        "block": [module.block for module in modules],
+        "group": [module.group for module in modules],
+        "shape": [p.shape for p in mains],
+        "dtype": [p.dtype for p in mains],
+        "layout": [layouts[i] for i in main],
+        "total": summed(total, counted),
+        "nonzero": summed(left, counted, unknown),
+        "prunable": np.logical_or.reduceat(prunable, first),
+        "weight_total": summed(total, weight & counted),
+        "weight_nonzero": summed(left, weight & counted, unknown),
+        "row_pointers": pd.arrays.IntegerArray(
+            summed(integers(p.matrix and row_pointers(p) for p in parameters), matrix), without
+        ),
+        "columns": pd.arrays.IntegerArray(np.maximum.reduceat(inputs, first), without),
+        "flops_per_token": summed(flops, multiplied & per_token, unknown & sparse),
+        "useful_flops_per_token": summed(useful, multiplied & per_token, unknown),
+        "flops_per_sequence": summed(flops, multiplied & ~per_token, unknown & sparse),
+        "active_total": summed(active, counted),
+        "stored_bytes": summed(integers(stored), owned, integers(stored) < 0),
+        "tied_to": [p.tied_to for p in mains],
+    }
 
-    def _total(self, parameter: Parameter) -> int:
-        return parameter.total if self._is_counted(parameter) else 0
 
-    def _nonzero(self, parameter: Parameter) -> int | None:
-        return self._left[parameter.name]
-
-    def _count(self, parameter: Parameter) -> int | None:
-        owner = self._owned[parameter.tied_to or parameter.name]
-        seen = self._counts.get(owner.name)
+def _left(
+    weights: Weights, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut]
+) -> Iterator[int | None]:
+    """Yield the nonzeros that cuts leave of each parameter; None where not known."""
+    totals = {p.name: p.total for p in weights.parameters}
+    for p in weights.parameters:
+        owner = p.tied_to or p.name
+        seen = counts.get(owner)
         # Unknown: values on the meta device, and a view of only a part of its owner.
-        if seen is None or owner.total != parameter.total:
-            return None
-        cut = self._pruning.cuts.get(owner.name) if self._pruning else None
-        return cut.nonzero_after(seen) if cut else seen.nonzero
-
-    def _useful(self, parameter: Parameter) -> int | None:
-        if not self._is_multiplied(parameter):
-            return 0
-        nonzero = self._nonzero(parameter)
-        return None if nonzero is None else useful_flops(parameter, nonzero)
-
-    def _flops(self, parameter: Parameter) -> int | None:
-        if not self._is_multiplied(parameter):
-            return 0
-        if self._layout(parameter) == "csr":
-            return self._useful(parameter)
-        flops = parameter.experts * linear_flops(*(parameter.matrix or parameter.shape))
-        return flops if parameter.uses == 1 else round(parameter.uses * flops)
-
-    def _bytes(self, parameter: Parameter) -> int | None:
-        if parameter.held_bytes is not None and self._pruning is None:
-            return parameter.held_bytes
-        if self._layout(parameter) == "dense" or parameter.matrix is None:
-            return dense_bytes(parameter.total, parameter.itemsize)
-        nonzero = self._nonzero(parameter)
-        return None if nonzero is None else csr_stored(parameter, nonzero)
+        if seen is None or totals[owner] != p.total:
+            yield None
+        else:
+            yield cuts[owner].nonzero_after(seen) if owner in cuts else seen.nonzero
 
 
-def _sum(numbers: Iterable[int | None]) -> int | None:
-    """Sum, or None where one of the numbers is unknown."""
-    total = 0
-    for number in numbers:
-        if number is None:
-            return None
-        total += number
-    return total
+def _stored(parameter: Parameter, layout: str, nonzero: int, cut: bool) -> int | None:
+    """Bytes of a parameter; None where they follow from nonzeros that are not known."""
+    if parameter.held_bytes is not None and layout == parameter.layout and not cut:
+        return parameter.held_bytes
+    if layout == "dense" or parameter.matrix is None:
+        return dense_bytes(parameter.total, parameter.itemsize)
+    return None if nonzero < 0 else csr_stored(parameter, nonzero)
 
 
 def _total(column: pd.Series[Any]) -> int | None:

@@ -7,9 +7,10 @@ import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pandas as pd
+from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.experts_csr import convert_experts_to_csr_
@@ -19,10 +20,7 @@ from sparsity_report.pruning import Pruning
 from sparsity_report.structure import group_frame, layer_frame
 from sparsity_report.weights import Parameter, Weights, load
 from sparsity_report.weights.module import ModuleWeights
-from sparsity_report.weights.skeleton import locate
-
-if TYPE_CHECKING:
-    from torch import nn
+from sparsity_report.weights.skeleton import locate, put_, value, walk
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,10 @@ class Variant:
         if self.pruning is not None:
             self.pruning.apply_(model)
         if self.layout == "csr":
-            _convert_(model, [p for p in self.weights.prunable if p.layout != "csr"])
+            return _converted(model, [p for p in self.weights.prunable if p.layout != "csr"])
         return model
 
-    def facts(self) -> dict[str, object]:
+    def facts(self, context: int | None = None) -> dict[str, object]:
         """Return what a table of variants says of this one."""
         pruning = self.pruning
         return {
@@ -94,6 +92,7 @@ class Variant:
             "pruned": pruning.pruned if pruning else None,
             "threshold": pruning.threshold if pruning else None,
             "attention_width": self.weights.attention_width,
+            "attention_flops_per_token": self.weights.attention_flops(context),
         }
 
 
@@ -208,23 +207,28 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _convert_(model: nn.Module, prunable: Collection[Parameter]) -> None:
-    places, linears = locate(model), []
+def _converted(model: nn.Module, prunable: Collection[Parameter]) -> nn.Module:
+    places, linears = locate(walk(model)), []
     for p in prunable:
         module, leaf = places[p.name]
         if len(p.shape) == 3:
             convert_experts_to_csr_(module, leaf)
         elif leaf == "weight":
+            put_(module, leaf, value(module, leaf))  # 2:4 and the like cannot be taken apart
             linears.append(module)
         else:
             raise SparsityReportError(
                 f"{p.name} of {type(module).__name__} cannot be swapped for CSR; "
                 "masked(pruning).module() runs with the same weights"
             )
-    convert_linears_to_csr_(model, linears)
+    # In a box, as the model may be one linear layer itself.
+    box = nn.ModuleDict({"model": model})
+    convert_linears_to_csr_(box, linears)
+    model = box["model"]
     # The other ways to run experts want all of them in one tensor.
     if hasattr(model, "set_experts_implementation") and any(len(p.shape) == 3 for p in prunable):
         cast(Any, model).set_experts_implementation("eager")
+    return model
 
 
 def _check_pruning(pruning: object, layout: str) -> None:

@@ -123,13 +123,15 @@ def test_vision_and_audio_add_up(kind, tmp_path):
 
 
 def test_a_hundred_thousand_small_modules():
-    """Bounded by what a person would wait for; the time itself is printed by the benchmarks."""
+    """Under 10 s on an idle machine, as printed; the bound leaves room for a slower one."""
     model = nn.Module()
     model.layers = nn.ModuleList(
         nn.ModuleDict({"fc1": nn.Linear(2, 2, bias=False)}) for _ in range(100_000)
     )
-    started = time.perf_counter()
+    started = time.process_time()
     study = sr.compare(sr.masked(sr.global_magnitude(sr.load(model), 0.5)))
-    print(f"100,000 modules in {time.perf_counter() - started:.1f} s")
+    taken = time.process_time() - started
+    print(f"100,000 modules in {taken:.1f} s of one core")
+    assert taken < 20
     assert len(study.layers) == 100_000
     assert study.totals.loc[0, "prunable_nonzero"] == 200_000

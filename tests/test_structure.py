@@ -135,6 +135,29 @@ def test_flops_are_those_of_the_flop_counter(family):
     assert counter.get_total_flops() == tokens * ours + attention_flops(3, 64, tokens)
 
 
+@pytest.mark.parametrize(
+    ("config", "full", "windowed"),
+    [
+        (transformers.MistralConfig, 0, 4),
+        (transformers.Gemma3TextConfig, 1, 3),  # every other kind below: one layer in n sees all
+        (transformers.GptOssConfig, 2, 2),
+        (transformers.LlamaConfig, 4, 0),
+    ],
+)
+def test_attention_sees_no_more_than_its_window(config, full, windowed):
+    options = {"layer_types": ["sliding_attention"] * 3 + ["full_attention"]}
+    small = config(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, intermediate_size=16, vocab_size=32, sliding_window=10,
+        **(options if config is transformers.Gemma3TextConfig else {}),
+    )  # fmt: skip
+    dense = sr.dense(on_meta(transformers.AutoModelForCausalLM.from_config, small))
+    for context in (7, 25):
+        seen = full * context + windowed * min(context, 10)
+        totals = sr.compare(dense, context=context).totals
+        assert totals["attention_flops_per_token"].tolist() == [2 * seen * (32 + 32)]
+
+
 def test_columns_and_sums(demo_study):
     layers, groups, totals = demo_study.layers, demo_study.groups, demo_study.totals
     assert tuple(layers.columns) == LAYER_COLUMNS

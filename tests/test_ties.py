@@ -8,6 +8,7 @@ import transformers
 from conftest import Tiny, study_of
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 import sparsity_report as sr
 
@@ -82,8 +83,10 @@ def test_neighbours_in_one_storage_are_not_views():
     assert len(sr.load(model).prunable) == 2
 
 
-def test_weight_norm_counts_its_own_parameters():
-    model = nn.ModuleDict({"fc1": parametrizations.weight_norm(nn.Linear(4, 6))})
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, torch.nn.utils.weight_norm])
+def test_weight_norm_counts_its_own_parameters(norm):
+    model = nn.ModuleDict({"fc1": norm(nn.Linear(4, 6))})
     layers = totals(model)
     assert layers["total"].tolist() == [unique(model)] == [6 * 4 + 6 + 6]
     assert layers["flops_per_token"].tolist() == [2 * 4 * 6]
@@ -141,6 +144,64 @@ def test_sparse_parameters(layout):
     assert layers["shape"].tolist() == [(6, 8)]
 
 
+@pytest.mark.filterwarnings("ignore:Sparse (CSR|invariant)")
+@pytest.mark.parametrize("asked", [0, 0.8])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pruned_sparse_parameters_are_what_the_rows_say(layout, asked):
+    torch.manual_seed(0)
+    weight = torch.randn(6, 8) * (torch.rand(6, 8) < 0.4)
+    model = nn.ModuleDict({"fc1": nn.Linear(8, 6), "fc2": nn.Linear(6, 8)})
+    model["fc1"].weight = nn.Parameter(LAYOUTS[layout](weight), requires_grad=False)
+    pruning = sr.global_magnitude(sr.load(model), asked)
+    for variant in (sr.masked(pruning), sr.csr(pruning)):
+        real, _ = sr.analyze_layers(variant.module(), variant.name)
+        assert real.equals(variant.layers())
+    kept = pruning.mask("fc1.weight") & (weight != 0)
+    assert sr.csr(pruning).layers()["weight_nonzero"][0] == int(kept.sum())
+
+
+def semi_structured(weight):
+    """What ``to_sparse_semi_structured`` makes, which itself asks for CUDA."""
+    packed, meta = sparse_semi_structured_from_dense_cutlass(weight)
+    return torch.sparse.SparseSemiStructuredTensorCUTLASS(
+        weight.shape, packed, meta, None, None, None
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_two_of_four(dtype):
+    torch.manual_seed(0)
+    weight = torch.randn(64, 128).to(dtype)
+    fours = weight.view(-1, 4)
+    fours.scatter_(1, torch.rand(len(fours), 4).argsort(dim=1)[:, :2], 0)
+    weight[0, :8] = 0
+    model = nn.ModuleDict({"fc1": nn.Linear(128, 64, bias=False)}).to(dtype)
+    model["fc1"].weight = nn.Parameter(semi_structured(weight), requires_grad=False)
+    weights = sr.load(model, name="x")
+    assert torch.equal(weights.tensor("fc1.weight"), weight)
+    study = sr.compare(sr.dense(weights), patterns=True)
+    row = study.layers.loc[0]
+    assert row["layout"] == "2:4"
+    assert row["nonzero"] == 64 * 128 // 2 - 4
+    # Two of four values of two bytes, and four bits that say which.
+    assert row["stored_bytes"] == 64 * 128 * 9 // 16 * 2
+    assert study.patterns.loc[0, ["n_m", "n_m_share"]].tolist() == ["2:4", 1.0]
+    for variant in (sr.masked, sr.csr):
+        pruned = variant(sr.global_magnitude(weights, 0.6))
+        real, _ = sr.analyze_layers(pruned.module(), pruned.name)
+        assert real.equals(pruned.layers())
+        assert real["total"][0] - real["nonzero"][0] == round(0.6 * 64 * 128)
+
+
+def test_a_model_that_is_one_linear_layer():
+    layer = nn.Linear(8, 6)
+    sparse = sr.csr(sr.global_magnitude(sr.load(layer), 0.5)).module()
+    assert isinstance(sparse, sr.LinearCSR)
+    assert sparse.nnz == 24
+    assert isinstance(layer, nn.Linear)
+
+
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_explicit_zeros_are_stored_but_are_zeros():
     indices = torch.tensor([[0, 1, 1], [0, 0, 1]])
@@ -181,9 +242,6 @@ def test_experts_on_disk_are_the_same_experts(tmp_path):
         expected = getattr(model.model.layers[0].mlp.experts, leaf)
         assert torch.equal(weights.tensor(f"model.layers.0.mlp.experts.{leaf}"), expected)
     assert study_of(weights).layers.equals(study_of(sr.load(model)).layers)
-    sparse = sr.csr(sr.global_magnitude(weights, 0.3))
-    with pytest.raises(sr.SparsityReportError, match="several experts in one tensor"):
-        sparse.module()
 
 
 def test_masks_in_a_checkpoint_are_named(tmp_path):

@@ -237,14 +237,23 @@ def test_gguf_by_names_alone(tmp_path):
     assert weights["blk.0.attn_q.weight"].shape == (32, 64)
     assert weights["blk.0.ffn_up.weight"].dtype == "float16"
     assert [m.group for m in weights.modules] == [
-        "embedding", "attention_linear", "mlp_linear", "norm",
+        "embedding", "attention_linear", "mlp_linear", "norm", "lm_head",
     ]  # fmt: skip
+    # llama.cpp multiplies by the embedding where there is no output.weight, and so says a note.
+    assert weights["output.weight"].tied_to == "token_embd.weight"
+    assert "no output.weight" in weights.notes[-1]
     # Q8_0: a block of 32 shares one float16 scale, its largest magnitude over 127.
     scale = np.abs(q).reshape(-1, 32).max(axis=1, keepdims=True) / 127
     expected = np.round(q.reshape(-1, 32) / scale) * scale.astype(np.float16)
     found = weights.tensor("blk.0.attn_q.weight").numpy()
     assert np.allclose(found, expected.reshape(32, 64), rtol=1e-2, atol=1e-3)
     assert study_of(weights).totals.loc[1, "pruned"] == round(0.3 * (32 * 64 + 96 * 64))
+
+
+def test_gguf_of_an_encoder_has_no_output_head(tmp_path):
+    tensors = {"token_embd.weight": (np.ones((10, 64), dtype=np.float32), None)}
+    write_gguf(tmp_path / "x.gguf", tensors, architecture="mystery", causal_attention=False)
+    assert [m.group for m in sr.load(tmp_path / "x.gguf").modules] == ["embedding"]
 
 
 @pytest.mark.parametrize(

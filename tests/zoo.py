@@ -35,6 +35,8 @@ class Case:
     reads: Callable[[], dict] = field(default=lambda: {"input_ids": torch.arange(7)[None]})
     beyond: str = ""  # what torch's FLOP counter sees and this package leaves out, and why
     unclassified: int = 0
+    gguf: str = ""  # what GGUF calls it
+    from_names: bool = False  # transformers cannot read it from GGUF
 
 
 def causal(config, **options):
@@ -91,6 +93,7 @@ CASES = [
         },
         prunable=b * (attention + wide),
         flops=b * (attention + wide) + v * d,
+        gguf="gpt2",
     ),
     Case(
         "GPT-J",
@@ -106,6 +109,8 @@ CASES = [
         },
         prunable=b * (attention + wide),
         flops=b * (attention + wide) + v * d,
+        gguf="gptj",
+        from_names=True,
     ),
     Case(
         "GPT-NeoX, Pythia (fused qkv)",
@@ -119,6 +124,8 @@ CASES = [
         },
         prunable=b * (attention + plain),
         flops=b * (attention + plain) + v * d,
+        gguf="gptneox",
+        from_names=True,
     ),
     Case(
         "Bloom (fused qkv)",
@@ -132,6 +139,7 @@ CASES = [
         },
         prunable=b * (attention + wide),
         flops=b * (attention + wide) + v * d,
+        gguf="bloom",
     ),
     Case(
         "Falcon (multi-query)",
@@ -145,6 +153,7 @@ CASES = [
         },
         prunable=b * (2 * d * d + 2 * d * k + wide),
         flops=b * (2 * d * d + 2 * d * k + wide) + v * d,
+        gguf="falcon",
     ),
     Case(
         "MPT",
@@ -158,6 +167,8 @@ CASES = [
         },
         prunable=b * (attention + wide),
         flops=b * (attention + wide) + v * d,
+        gguf="mpt",
+        from_names=True,
     ),
     Case(
         "Llama (grouped queries)",
@@ -171,6 +182,7 @@ CASES = [
         },
         prunable=b * (grouped + gated),
         flops=b * (grouped + gated) + v * d,
+        gguf="llama",
     ),
     Case(
         "Mistral",
@@ -184,6 +196,7 @@ CASES = [
         },
         prunable=b * (grouped + gated),
         flops=b * (grouped + gated) + v * d,
+        gguf="llama",
     ),
     Case(
         "Qwen2",
@@ -197,6 +210,7 @@ CASES = [
         },
         prunable=b * (grouped + gated),
         flops=b * (grouped + gated) + v * d,
+        gguf="qwen2",
     ),
     Case(
         "Qwen3 (q/k norms)",
@@ -210,6 +224,7 @@ CASES = [
         },
         prunable=b * (grouped + gated),
         flops=b * (grouped + gated) + v * d,
+        gguf="qwen3",
     ),
     Case(
         "Gemma 2 (scaled embeddings)",
@@ -223,6 +238,7 @@ CASES = [
         },
         prunable=b * (grouped + gated),
         flops=b * (grouped + gated) + v * d,
+        gguf="gemma2",
     ),
     Case(
         "Gemma 3 (q/k norms)",
@@ -236,6 +252,7 @@ CASES = [
         },
         prunable=b * (grouped + gated),
         flops=b * (grouped + gated) + v * d,
+        gguf="gemma3",
     ),
     Case(
         "Phi",
@@ -249,6 +266,8 @@ CASES = [
         },
         prunable=b * (attention + plain),
         flops=b * (attention + plain) + v * d,
+        gguf="phi2",
+        from_names=True,
     ),
     Case(
         "Phi-3 (fused qkv and gate)",
@@ -262,6 +281,7 @@ CASES = [
         },
         prunable=b * (attention + gated),
         flops=b * (attention + gated) + v * d,
+        gguf="phi3",
     ),
     Case(
         "StableLM",
@@ -275,6 +295,7 @@ CASES = [
         },
         prunable=b * (grouped + gated),
         flops=b * (grouped + gated) + v * d,
+        gguf="stablelm",
     ),
     Case(
         "BERT (pooler)",
@@ -341,6 +362,7 @@ CASES = [
         prunable=3 * b * attention + 2 * b * plain,
         flops=3 * b * attention + 2 * b * plain + v * d,
         reads=both,
+        gguf="t5",
     ),
     Case(
         "BART (encoder-decoder)",
@@ -375,6 +397,8 @@ CASES = [
         },
         prunable=b * (grouped + e * gated),
         flops=b * (grouped + t * gated + e * d) + v * d,
+        gguf="llama",
+        from_names=True,
     ),
     Case(
         "Qwen2-MoE (shared expert)",
@@ -392,6 +416,7 @@ CASES = [
         },
         prunable=b * (grouped + experts + 3 * d * 40),
         flops=b * (grouped + active + 3 * d * 40 + e * d + d) + v * d,
+        gguf="qwen2moe",
     ),
     Case(
         "Qwen3-MoE",
@@ -409,6 +434,7 @@ CASES = [
         },
         prunable=b * (grouped + experts),
         flops=b * (grouped + active + e * d) + v * d,
+        gguf="qwen3moe",
     ),
     Case(
         "DeepSeek-V3 (latent attention)",
@@ -430,6 +456,8 @@ CASES = [
         + gated + experts + 3 * d * m,
         flops=b * (d * 16 + 16 * h * 12 + d * (12 + 4) + 12 * h * 16 + h * 8 * d)
         + gated + active + 3 * d * m + e * d + v * d,
+        gguf="deepseek2",
+        from_names=True,
     ),
     Case(
         "GPT-OSS (transposed experts)",
@@ -447,6 +475,8 @@ CASES = [
         },
         prunable=b * (grouped + experts),
         flops=b * (grouped + active + e * d) + v * d,
+        gguf="gpt-oss",
+        from_names=True,
     ),
     Case(
         "Mamba",
@@ -463,6 +493,7 @@ CASES = [
         prunable=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d),
         flops=b * (2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d) + v * d,
         beyond="the causal convolution and the scan over states are not matrix products",
+        gguf="mamba",
     ),
     Case(
         "Jamba (Mamba, attention, experts)",
@@ -489,15 +520,21 @@ CASES = [
         flops=2 * (grouped + 2 * d * 2 * d + 2 * d * 10 + 2 * 2 * d + 2 * d * d)
         + 2 * gated + 2 * t * gated + 2 * e * d + v * d,
         beyond="the causal convolution and the scan over states are not matrix products",
+        gguf="jamba",
+        from_names=True,
     ),
 ]  # fmt: skip
 
 
 def table() -> str:
     """Return the README's table of architectures."""
-    lines = ["| architecture | groups | prunable | unclassified |", "|---|---|---:|---:|"]
+    lines = [
+        "| architecture | groups | prunable | unclassified | GGUF |",
+        "|---|---|---:|---:|---|",
+    ]
     for case in CASES:
         share = 100 * case.prunable / sum(case.groups.values())
         names = ", ".join(name.removesuffix("_linear") for name in sorted(case.groups))
-        lines.append(f"| {case.name} | {names} | {share:.0f} % | {case.unclassified} |")
+        kept = ("from names" if case.from_names else "yes") if case.gguf else "—"
+        lines.append(f"| {case.name} | {names} | {share:.0f} % | {case.unclassified} | {kept} |")
     return "\n".join(lines)

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError
@@ -19,7 +18,10 @@ if TYPE_CHECKING:
     from sparsity_report.weights.slices import Slice
 
 
-@dataclass(frozen=True)
+ONCE = Fraction(1)
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter tensor, described without its values.
 
@@ -67,7 +69,7 @@ class Parameter:
     matrix: tuple[int, int] | None = None
     transposed: bool = False
     experts: int = 1
-    uses: Fraction = Fraction(1)
+    uses: Fraction = ONCE
     head_dim: int | None = None
     head_axis: int = 0
     prunable: bool = False
@@ -76,13 +78,13 @@ class Parameter:
     held_bytes: int | None = None
     known: bool = True
 
-    @cached_property
+    @property
     def total(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Module:
     """A module that owns parameters.
 
@@ -127,9 +129,10 @@ class Weights(ABC):
         Class name of the model, empty where it is not known.
     modules : tuple of Module
         Every module that owns parameters, in the model's order.
-    attention_width : int or None
-        Sum over the attention layers of (query width + value width): FLOPs of scores and values
-        are twice this per token and position attended to. None where it is not known.
+    attention_widths : dict or None
+        Sums over the attention layers of (query width + value width), by the sliding window the
+        layers see, or None for all positions: FLOPs of scores and values are twice this per token
+        and position attended to. None where it is not known.
     notes : tuple of str
         What a careful reader should know about how the model was opened.
     counts : dict
@@ -140,7 +143,7 @@ class Weights(ABC):
     source: str
     architecture: str
     modules: tuple[Module, ...]
-    attention_width: int | None = None
+    attention_widths: dict[int | None, int] | None = None
     notes: tuple[str, ...] = ()
     counts: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -176,6 +179,18 @@ class Weights(ABC):
     def prunable(self) -> tuple[Parameter, ...]:
         """The parameters pruning may choose from, in the order that breaks ties."""
         return tuple(parameter for parameter in self.parameters if parameter.prunable)
+
+    @property
+    def attention_width(self) -> int | None:
+        """Sum of query and value widths over all attention layers."""
+        return sum(self.attention_widths.values()) if self.attention_widths else None
+
+    def attention_flops(self, context: int | None) -> int | None:
+        """FLOPs of scores and weighted values for a token at the end of `context` positions."""
+        if context is None or self.attention_widths is None:
+            return None
+        seen = {window: min(window or context, context) for window in self.attention_widths}
+        return sum(2 * seen[window] * width for window, width in self.attention_widths.items())
 
     @property
     def unclassified(self) -> tuple[str, ...]:

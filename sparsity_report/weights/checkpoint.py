@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.groups import LINEAR_GROUPS, classify
-from sparsity_report.weights.base import Module, Parameter, Weights
-from sparsity_report.weights.skeleton import attention_width, describe, meta_model
+from sparsity_report.weights.base import ONCE, Module, Parameter, Weights
+from sparsity_report.weights.skeleton import attention_widths, describe, meta_model, walk
 from sparsity_report.weights.slices import Slice, joined
 
 
@@ -57,16 +58,18 @@ class CheckpointWeights(Weights):
         blacklist: Collection[str],
         groups: Mapping[str, str] | None,
         notes: tuple[str, ...] = (),
+        experts_used: Fraction = ONCE,
     ) -> None:
         parts: dict[str, list[Entry]] = defaultdict(list)
         for key, target in keys.items():
             if target is not None:
                 parts[target].append(entries[key])
         if skeleton is None:
-            modules = _describe_names(parts, blacklist, groups)
+            modules = _describe_names(parts, blacklist, groups, experts_used)
         else:
+            places = walk(skeleton)
             modules = describe(
-                skeleton,
+                places,
                 blacklist=blacklist,
                 rules=groups,
                 dtype=_dtypes(skeleton, parts),
@@ -78,7 +81,7 @@ class CheckpointWeights(Weights):
             source=source,
             architecture="" if skeleton is None else type(skeleton).__name__,
             modules=modules,
-            attention_width=None if skeleton is None else attention_width(skeleton),
+            attention_widths=None if skeleton is None else attention_widths(places),
             notes=notes,
         )
         self.path = path
@@ -260,13 +263,17 @@ def _describe_names(
     parts: Mapping[str, list[Entry]],
     blacklist: Collection[str],
     rules: Mapping[str, str] | None,
+    experts_used: Fraction,
 ) -> tuple[Module, ...]:
     owned: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
     for name, (entry, *_) in parts.items():
         owned[name.rpartition(".")[0]].append((name, entry))
     modules = []
     for module_name, tensors in owned.items():
-        wide = next((e for n, e in tensors if len(e.shape) == 2 and _is_weight(n)), None)
+        # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
+        fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
+        wide = next((e for n, e in tensors if len(e.shape) == 2 + fused and _is_weight(n)), None)
+        wide = None if kernel else wide
         group = classify(module_name, linear=wide is not None, rules=rules)
         multiplied = group in LINEAR_GROUPS or group in {"lm_head", "router"}
         may_prune = group in LINEAR_GROUPS and not set(blacklist) & set(module_name.split("."))
@@ -276,7 +283,9 @@ def _describe_names(
                 shape=entry.shape,
                 dtype=entry.dtype,
                 itemsize=getattr(torch, entry.dtype).itemsize,
-                matrix=(entry.shape[0], entry.shape[1]) if entry is wide and multiplied else None,
+                matrix=(entry.shape[-2], entry.shape[-1]) if entry is wide and multiplied else None,
+                experts=entry.shape[0] if fused and entry is wide else 1,
+                uses=experts_used if fused else ONCE,
                 prunable=may_prune and entry is wide,
             )
             for name, entry in tensors

@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sparsity_report.cost import value_bytes
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.weights.base import ONCE, Module, Parameter
 from sparsity_report.weights.checkpoint import CheckpointWeights, Entry, skeleton_of
 from sparsity_report.weights.safetensors import load_with_transformers
 from sparsity_report.weights.skeleton import dtype_name
@@ -23,6 +26,13 @@ _UNQUANTISED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16
 # Vectors, convolutions and other small tensors; matrices are at most rearranged.
 _MAY_DIFFER = 2**16
 _UNQUANTISED |= {"I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64}
+# What the file says of the model and transformers' reader leaves at its default.
+_UNREAD = {
+    "attention.key_length": "head_dim",
+    "context_length": "n_positions",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+}
 
 
 class GGUFWeights(CheckpointWeights):
@@ -39,7 +49,7 @@ class GGUFWeights(CheckpointWeights):
         stamp = Stamp.of(path)
         self._values: dict[str, FileSlice] = {}
         entries: dict[str, Entry] = {}
-        architecture, tensors = read_header(path)
+        facts, tensors = read_header(path)
         for tensor in tensors:
             dtype = _UNQUANTISED.get(tensor.kind, torch.float32)
             entry = Entry(path, tensor.name, tensor.shape, dtype_name(dtype))
@@ -48,7 +58,8 @@ class GGUFWeights(CheckpointWeights):
             self._values[tensor.name] = FileSlice(
                 path.absolute(), stamp, tensor.offset, entry.total, dtype, kind
             )
-        skeleton, keys, notes, self._processor = _match(path, entries, architecture)
+        skeleton, keys, notes, self._processor = _match(path, entries, facts)
+        self._config = skeleton.config if skeleton else None
         kinds = {part.quantisation for part in self._values.values()} - {"", "BF16"}
         quantised = sorted(kinds)
         if quantised:
@@ -66,22 +77,30 @@ class GGUFWeights(CheckpointWeights):
             blacklist=blacklist,
             groups=groups,
             notes=notes,
+            experts_used=_experts_used(facts),
         )
+        if skeleton is None and (head := _tied_head(entries, facts)):
+            self.modules += head
+            self.notes += ("the file holds no output.weight, so the output head is the embedding",)
 
     def cut(self, entry: Entry) -> Iterable[Slice]:
         """Return one tensor as slices of its file, which are dequantised as they are read."""
         stored = self._values[entry.key].cut(entry.shape)
-        # llama.cpp keeps some vectors as a function of the model's, e.g. Gemma's norms plus one.
-        if entry.total >= _MAY_DIFFER:
+        # llama.cpp keeps some values as a function of the model's, e.g. Gemma's norms plus one.
+        if entry.total >= _MAY_DIFFER and not entry.key.endswith(".ssm_a"):
             return stored
         values = joined(list(stored), self._values[entry.key].dtype, entry.shape)
         return held(self._in_memory(entry.key, values))
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of a parameter as they are arranged in the model in memory."""
-        tensor = super().tensor(name)
         entries = self._entries(name)
-        if len(entries) > 1 or entries[0].total < _MAY_DIFFER:
+        if len(entries) > 1:  # of each expert gate and up, one above the other in memory
+            dtype = getattr(torch, entries[0].dtype)
+            pieces = [joined(list(self.cut(entry)), dtype, entry.shape) for entry in entries]
+            return torch.cat(pieces, dim=1)
+        tensor = super().tensor(name)
+        if entries[0].total < _MAY_DIFFER:
             return tensor
         whole = self._in_memory(entries[0].key, tensor.reshape(entries[0].shape))
         return whole.reshape(self[name].shape)
@@ -94,7 +113,9 @@ class GGUFWeights(CheckpointWeights):
 
     def module(self) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
-        return load_with_transformers(self, self.path.parent, gguf_file=self.path.name)
+        return load_with_transformers(
+            self, self.path.parent, gguf_file=self.path.name, config=self._config
+        )
 
 
 @dataclass(frozen=True)
@@ -107,8 +128,8 @@ class _Tensor:
     offset: int
 
 
-def read_header(path: Path) -> tuple[str, list[_Tensor]]:
-    """Return the architecture and tensors a GGUF file announces, every length checked.
+def read_header(path: Path) -> tuple[dict[str, Any], list[_Tensor]]:
+    """Return the numbers, architecture and tensors a GGUF file announces, every length checked.
 
     The public reader trusts them: 49 bytes that announce 2⁶⁰ entries keep it busy for ever.
     Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -117,7 +138,7 @@ def read_header(path: Path) -> tuple[str, list[_Tensor]]:
 
     size = path.stat().st_size
     found: dict[str, _Tensor] = {}
-    architecture, alignment = "", 32
+    facts: dict[str, Any] = {}
     with path.open("rb") as file:
         try:
             magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
@@ -128,13 +149,15 @@ def read_header(path: Path) -> tuple[str, list[_Tensor]]:
             for _ in range(pairs):
                 key = _string(file, size)
                 (kind,) = struct.unpack("<I", file.read(4))
-                if key == "general.alignment" and kind == 4:
-                    (alignment,) = struct.unpack("<I", file.read(4))
+                if kind in _SCALARS:
+                    scalar = f"<{_SCALARS[kind]}"
+                    (facts[key],) = struct.unpack(scalar, file.read(struct.calcsize(scalar)))
                 elif key == "general.architecture" and kind == 8:
-                    architecture = _string(file, size)
+                    facts[key] = _string(file, size)
                 else:
                     _skip_value(file, size, kind)
-            if alignment == 0 or alignment & (alignment - 1):
+            alignment = facts.get("general.alignment", 32)
+            if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
                 raise _MalformedError(f"alignment {alignment} is no power of two")
             for _ in range(tensors):
                 name = _string(file, size)
@@ -156,15 +179,15 @@ def read_header(path: Path) -> tuple[str, list[_Tensor]]:
         except (struct.error, _MalformedError, ValueError) as error:
             raise _damaged(path, error) from error
     tensors_found = [replace(t, offset=start + t.offset) for t in found.values()]
-    return architecture, tensors_found
+    return facts, tensors_found
 
 
 class _MalformedError(Exception):
     pass
 
 
-# Bytes of the scalar value types 0 … 12; 8 is a string, 9 an array.
-_SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# The scalar value types 0 … 12 as struct writes them; 8 is a string, 9 an array.
+_SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))
 
 
 def _skip(file: BinaryIO, size: int, count: int) -> None:
@@ -189,21 +212,44 @@ def _skip_value(file: BinaryIO, size: int, kind: int) -> None:
         _skip_string(file, size)
     elif kind == 9:
         item, count = struct.unpack("<IQ", file.read(12))
-        if item in _SCALAR_BYTES:
-            _skip(file, size, count * _SCALAR_BYTES[item])
+        if item in _SCALARS:
+            _skip(file, size, count * struct.calcsize(f"<{_SCALARS[item]}"))
         elif item == 8:
             for _ in range(count):
                 _skip_string(file, size)
         else:
             raise _MalformedError(f"array of value type {item}")
-    elif kind in _SCALAR_BYTES:
-        _skip(file, size, _SCALAR_BYTES[kind])
     else:
         raise _MalformedError(f"value type {kind}")
 
 
+def _tied_head(entries: Mapping[str, Entry], facts: Mapping[str, Any]) -> tuple[Module, ...]:
+    """Return the output head that a causal model without one has in its embedding."""
+    embedding = entries.get("token_embd.weight")
+    causal = facts.get(f"{facts.get('general.architecture')}.attention.causal", True)
+    if embedding is None or "output.weight" in entries or not causal:
+        return ()
+    rows, columns = embedding.shape
+    head = Parameter(
+        name="output.weight",
+        shape=(rows, columns),
+        dtype=embedding.dtype,
+        itemsize=value_bytes(embedding.dtype),
+        matrix=(rows, columns),
+        tied_to=embedding.key,
+    )
+    return (Module("output", "", "lm_head", (head,)),)
+
+
+def _experts_used(facts: Mapping[str, Any]) -> Fraction:
+    """Share of the experts that a token is sent to."""
+    architecture = facts.get("general.architecture")
+    used, held = (facts.get(f"{architecture}.expert_{word}count") for word in ("used_", ""))
+    return Fraction(used, held) if used and held else ONCE
+
+
 def _match(
-    path: Path, entries: Mapping[str, Entry], architecture: str
+    path: Path, entries: Mapping[str, Entry], facts: Mapping[str, Any]
 ) -> tuple[nn.Module | None, dict[str, str | None], tuple[str, ...], Any]:
     """Find the transformers model, the name of each tensor in it, and what converts values."""
     from transformers import AutoConfig
@@ -213,28 +259,40 @@ def _match(
         get_gguf_hf_weights_map,
     )
 
-    by_names = {key: key for key in entries}
+    architecture = facts.get("general.architecture", "")
+    by_names: dict[str, str | None] = {
+        key: key if key.endswith((".weight", ".bias")) else f"{key}.values" for key in entries
+    }
+    alone = f"groups of this {printable(architecture, 40)} file follow from tensor names alone: "
     try:
         config: Any = AutoConfig.from_pretrained(
             path.parent, gguf_file=path.name, local_files_only=True
         )
+        known = config.to_dict()
+        for key, attribute in _UNREAD.items():
+            if attribute in known and f"{architecture}.{key}" in facts:
+                setattr(config, attribute, facts[f"{architecture}.{key}"])
+        if not any(".ffn_gate" in key for key in entries) and "is_gated_act" in known:
+            config.is_gated_act = False  # transformers takes every T5 for a gated one
         skeleton = skeleton_of(config, path)
         processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())
         # Whole models first: transformers asks every module anew, seconds for a large one.
-        known = get_gguf_hf_weights_map(_Childless(skeleton), processor)
-        if not entries.keys() <= known.keys():
-            known = get_gguf_hf_weights_map(skeleton, processor)
+        names = _names(entries, get_gguf_hf_weights_map(_Childless(skeleton), processor))
+        if None in names.values():
+            names = _names(entries, get_gguf_hf_weights_map(skeleton, processor))
     except Exception as error:  # transformers knows only some GGUF architectures
-        note = f"groups follow from GGUF tensor names alone: {printable(str(error), 200)}"
-        return None, dict(by_names), (note,), None
-    # llama.cpp precomputes rotary tables; they are not parameters.
-    names: dict[str, str | None] = {
-        key: known.get(key) for key in entries if not key.startswith("rope_")
-    }
+        return None, by_names, (alone + printable(str(error), 200),), None
     if unknown := [key for key, name in names.items() if name is None]:
-        note = f"groups follow from GGUF tensor names alone: no place for {unknown[0]!r}"
-        return None, dict(by_names), (note,), None
+        note = f"{alone}transformers' {type(skeleton).__name__} has no place for {unknown[0]!r}"
+        return None, by_names, (note,), None
     return skeleton, names, (), processor
+
+
+def _names(entries: Collection[str], known: Mapping[str, str]) -> dict[str, str | None]:
+    """Map tensors to parameters, gate before up; the map may leave the `.weight` of experts out."""
+    # llama.cpp precomputes rotary tables; they are not parameters.
+    keys = sorted(key for key in entries if not key.startswith("rope_"))
+    return {key: known.get(key) or known.get(key.removesuffix(".weight")) for key in keys}
 
 
 class _Childless:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.base import Weights
-from sparsity_report.weights.skeleton import attention_width, describe, locate, value
+from sparsity_report.weights.skeleton import attention_widths, describe, locate, value, walk
 
 
 class ModuleWeights(Weights):
@@ -27,15 +28,16 @@ class ModuleWeights(Weights):
     ) -> None:
         config = getattr(model, "config", None)
         path = getattr(config, "_name_or_path", "")
+        places = walk(model)
         super().__init__(
             name=name or path or type(model).__name__,
             source="module",
             architecture=type(model).__name__,
-            modules=describe(model, blacklist=blacklist, rules=groups),
-            attention_width=attention_width(model),
+            modules=describe(places, blacklist=blacklist, rules=groups),
+            attention_widths=attention_widths(places),
         )
         self._model = model
-        self._places = locate(model)
+        self._places = locate(places)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the live tensor, pruning mask applied."""
@@ -50,14 +52,18 @@ class ModuleWeights(Weights):
 
     def module(self) -> nn.Module:
         """Return a deep copy of the model, its pruning masks made permanent."""
-        # torch's pruning leaves a computed `weight` behind, which deepcopy refuses.
-        computed = {
+        # deepcopy refuses the computed `weight` that torch's pruning leaves behind, ...
+        copies: dict[int, Any] = {
             id(value): value.detach().clone()
             for module in self._model.modules()
             for value in vars(module).values()
             if isinstance(value, torch.Tensor) and not value.is_leaf
         }
-        model = copy.deepcopy(self._model, computed)
+        # ... and sparse parameters.
+        for p in self._model.parameters():
+            if p.layout != torch.strided:
+                copies[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
+        model = copy.deepcopy(self._model, copies)
         for module in model.modules():
             for leaf in [name.removesuffix("_mask") for name in module._buffers]:
                 if f"{leaf}_orig" in module._parameters:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.base import Weights
 from sparsity_report.weights.checkpoint import read_config
-from sparsity_report.weights.skeleton import attention_width, describe, dtype_name
+from sparsity_report.weights.skeleton import attention_widths, describe, dtype_name, walk
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ class Outline(Weights):
                 replace(m, parameters=tuple(replace(p, known=False) for p in m.parameters))
                 for m in weights.modules
             ),
-            attention_width=weights.attention_width,
+            attention_widths=weights.attention_widths,
             notes=weights.notes,
         )
 
@@ -58,6 +58,7 @@ class ConfigWeights(Outline):
         skeleton, notes = read_config(directory)
         if skeleton is None:
             raise SparsityReportError(f"{name} cannot be opened without values: {notes[0]}")
+        places = walk(skeleton)
         promised = cast(Any, skeleton).config.dtype
         Weights.__init__(
             self,
@@ -65,11 +66,11 @@ class ConfigWeights(Outline):
             source="config",
             architecture=type(skeleton).__name__,
             modules=describe(
-                skeleton,
+                places,
                 blacklist=blacklist,
                 rules=groups,
                 dtype=(lambda _: dtype_name(promised)) if promised else None,
             ),
-            attention_width=attention_width(skeleton),
+            attention_widths=attention_widths(places),
             notes=("structure and dtypes are those that config.json promises",),
         )

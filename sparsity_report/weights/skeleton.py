@@ -7,9 +7,8 @@ the module route share this single description.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from operator import attrgetter
@@ -24,16 +23,60 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.experts_csr import ExpertCSR, ExpertsCSR
 from sparsity_report.groups import LINEAR_GROUPS, classify, is_linear
 from sparsity_report.linear_csr import LinearCSR
-from sparsity_report.weights.base import Module, Parameter
+from sparsity_report.weights.base import ONCE, Module, Parameter
 
 # torch.compile and PEFT put these names around modules; they are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}
 # Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
 _ADAPTER = re.compile(r"(^|\.)lora_")
-_PER_SEQUENCE = re.compile(
-    r"Pooler|ClassificationHead|\.(classifier|score|pooler|pre_classifier|text_projection|"
-    r"visual_projection)\."
+_PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
+_PER_SEQUENCE_WORDS = frozenset(
+    ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
 )
+
+
+@dataclass(slots=True)
+class Place:
+    """A module of a model where it is first met.
+
+    Attributes
+    ----------
+    path : str
+        Dotted name, words of wrappers left out.
+    module : nn.Module
+    around : tuple of nn.Module
+        What encloses it, nearest first.
+    tensors : dict
+        Its own parameters under their plain names; masks of torch's pruning folded in.
+    times : int
+        How often the model holds it.
+    """
+
+    path: str
+    module: nn.Module
+    around: tuple[nn.Module, ...]
+    tensors: dict[str, torch.Tensor]
+    times: int = 1
+
+
+def walk(model: nn.Module) -> list[Place]:
+    """Return every module of a model once, the model itself without its wrappers first."""
+    found: dict[int, Place] = {}
+    waiting: list[tuple[str, nn.Module, tuple[nn.Module, ...]]] = [("", _unwrapped(model), ())]
+    while waiting:
+        path, module, around = waiting.pop()
+        if id(module) in found:
+            found[id(module)].times += 1
+        else:
+            found[id(module)] = Place(path, module, around, _tensors(module))
+        if children := module._modules:
+            dot, inside = f"{path}." if path else "", (module, *around)
+            waiting += [
+                (path if name in _WRAPPER_WORDS else dot + name, child, inside)
+                for name, child in reversed(children.items())
+                if child is not None
+            ]
+    return list(found.values())
 
 
 def meta_model(config: Any, classes: Sequence[str]) -> nn.Module:
@@ -44,7 +87,7 @@ def meta_model(config: Any, classes: Sequence[str]) -> nn.Module:
     config : transformers.PretrainedConfig
     classes : sequence of str
         The config's ``architectures``; the first that transformers has is built, else the
-        model type's causal LM, else its base model.
+        model type's causal or encoder-decoder LM, else its base model.
     """
     import transformers
 
@@ -53,26 +96,26 @@ def meta_model(config: Any, classes: Sequence[str]) -> nn.Module:
             found = getattr(transformers, name, None)
             if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
                 return cast(nn.Module, found(config))
-        auto = transformers.AutoModelForCausalLM
-        if type(config) not in auto._model_mapping:
-            auto = transformers.AutoModel
-        return cast(nn.Module, auto.from_config(config))
+        for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM):
+            if type(config) in auto._model_mapping:
+                return cast(nn.Module, auto.from_config(config))
+        return cast(nn.Module, transformers.AutoModel.from_config(config))
 
 
 def describe(
-    model: nn.Module,
+    places: Sequence[Place],
     *,
     blacklist: Collection[str] = ("lm_head",),
     rules: Mapping[str, str] | None = None,
     dtype: Callable[[str], str] | None = None,
     known: bool | None = None,
 ) -> tuple[Module, ...]:
-    """Return every module of `model` that owns parameters, with its group and parameters.
+    """Return every module of a model that owns parameters, with its group and parameters.
 
     Parameters
     ----------
-    model : nn.Module
-        On any device, ``meta`` included.
+    places : sequence of Place
+        From :func:`walk` of a model on any device, ``meta`` included.
     blacklist : collection of str
         Modules with one of these words in their dotted name are not prunable.
     rules : mapping of pattern to group, optional
@@ -82,30 +125,24 @@ def describe(
     known : bool, optional
         Whether the values are there to be counted; by default where they are not on ``meta``.
     """
-    model = _unwrapped(model)
-    named: dict[str, nn.Module] = {}
-    appearances: Counter[int] = Counter()
-    for path, found in model.named_modules(remove_duplicate=False):
-        appearances[id(found)] += 1
-        if appearances[id(found)] == 1:
-            named[path] = found
+    model = places[0].module
     embedding_id, head_id = (_embedding_id(model, side) for side in ("input", "output"))
-    owners = _owners(named, embedding_id)
+    owners = _owners(places, embedding_id)
     modules = []
-    for path, module in named.items():
-        tensors = _tensors(module)
-        if not tensors:
+    for place in places:
+        if not place.tensors:
             continue
-        name, class_name = clean(path), type(module).__name__
-        around = _enclosing(named, path)
-        enclosing = [type(m).__name__ for m in around]
+        name, module, around = place.path, place.module, place.around
+        class_name, words = type(module).__name__, name.split(".")
+        enclosing = tuple([type(m).__name__ for m in around])
         is_head = id(module) == head_id
         group = classify(name, class_name, enclosing=enclosing, head=is_head, rules=rules)
-        may_prune = group in LINEAR_GROUPS and not set(blacklist).intersection(path.split("."))
-        may_prune = may_prune and not _ADAPTER.search(path)
-        uses = _uses(model, module, around) * appearances[id(module)]
+        may_prune = group in LINEAR_GROUPS and not set(blacklist).intersection(words)
+        may_prune = may_prune and not _ADAPTER.search(name)
+        uses = _uses(model, module, around)
+        uses = uses * place.times if place.times > 1 else uses
         parameters = []
-        for leaf, tensor in tensors.items():
+        for leaf, tensor in place.tensors.items():
             full = f"{name}.{leaf}" if name else leaf
             owner = owners[id(tensor)]
             csr = as_csr(module, leaf)
@@ -117,36 +154,40 @@ def describe(
                     name=full,
                     shape=shape,
                     dtype=kind,
-                    itemsize=getattr(torch, kind).itemsize,
+                    itemsize=_itemsize(kind),
                     matrix=matrix,
                     transposed=matrix is not None and _is_transposed(module),
                     experts=experts,
                     uses=uses,
                     head_dim=_head_dim(around) if matrix else None,
-                    head_axis=int(path.rpartition(".")[2] in _OUTPUT),
-                    prunable=may_prune and matrix is not None and owner == full and "." not in leaf,
+                    head_axis=int(words[-1] in _OUTPUT),
+                    prunable=may_prune
+                    and matrix is not None
+                    and owner == full
+                    and "." not in leaf
+                    and not _is_direction(module, leaf),
                     tied_to=None if owner == full else owner,
                     layout=_layout(module, leaf, tensor),
                     held_bytes=_held_bytes(module, leaf, tensor),
                     known=not tensor.is_meta if known is None else known,
                 )
             )
-        per = "sequence" if _PER_SEQUENCE.search(" ".join([*enclosing, f".{path}."])) else "token"
+        once = _sees_a_sequence(enclosing) or not _PER_SEQUENCE_WORDS.isdisjoint(words)
+        per = "sequence" if once else "token"
         modules.append(Module(name, class_name, group, tuple(parameters), per))
     shared = {p.tied_to for m in modules for p in m.parameters if p.tied_to}
-    return tuple(_unprunable(module, shared) for module in modules)
+    return tuple(_unprunable(module, shared) for module in modules) if shared else tuple(modules)
 
 
-def attention_width(model: nn.Module) -> int | None:
+def attention_widths(places: Sequence[Place]) -> dict[int | None, int] | None:
     """Sum query and value widths over the attention layers; None where one cannot be told.
 
     Scores and weighted values of one token cost ``2·(query width + value width)`` FLOPs for
-    every position it attends to.
+    every position it attends to: of all, or of a sliding window, by which the sums are kept.
     """
-    model = _unwrapped(model)
-    named = dict(model.named_modules())
-    total = Fraction(0)
-    for path, module in named.items():
+    totals: dict[int | None, Fraction] = {}
+    for place in places:
+        module = place.module
         if not _is_attention(module) or any(map(_is_attention, module.children())):
             continue  # not attention, or a wrapper around the attention proper, as in BERT
         leaves = {
@@ -158,8 +199,19 @@ def attention_width(model: nn.Module) -> int | None:
         value = _in_features(next((leaves[n] for n in _OUTPUT if n in leaves), None)) or query
         if value is None:
             return None
-        total += ((query or value) + value) * _uses(model, module, _enclosing(named, path))
-    return round(total) or None
+        width = ((query or value) + value) * _uses(places[0].module, module, place.around)
+        window = _window(places[0].module, module)
+        totals[window] = totals.get(window, Fraction(0)) + width
+    return {window: round(total) for window, total in totals.items()} or None
+
+
+def _window(model: nn.Module, attention: nn.Module) -> int | None:
+    """Positions an attention layer can see: its own word, or the config's for all layers alike."""
+    config: Any = getattr(model, "config", None)
+    # A config may carry words its model does not know, and may say it layer by layer.
+    alike = hasattr(type(config), "sliding_window") and not getattr(config, "layer_types", None)
+    window = getattr(attention, "sliding_window", config.sliding_window if alike else None)
+    return window if isinstance(window, int) else None
 
 
 def _is_attention(module: nn.Module) -> bool:
@@ -172,12 +224,12 @@ def _names_attention(class_name: str) -> bool:
     return bool(re.search(r"^(?!Rwkv).*(Attention|Attn)", class_name))
 
 
-def locate(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+def locate(places: Sequence[Place]) -> dict[str, tuple[nn.Module, str]]:
     """Map the name of every described parameter to the module and attribute that hold it."""
     return {
-        f"{clean(path)}.{leaf}" if path else leaf: (module, leaf)
-        for path, module in _unwrapped(model).named_modules()
-        for leaf in _tensors(module)
+        f"{place.path}.{leaf}" if place.path else leaf: (place.module, leaf)
+        for place in places
+        for leaf in place.tensors
     }
 
 
@@ -192,9 +244,27 @@ def value(module: nn.Module, leaf: str) -> torch.Tensor:
     return tensor.detach() if _is_strided(tensor) else tensor.detach().to_dense()
 
 
+def put_(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
+    """Make a changed tensor from :func:`value` the module's own; CSR stays CSR, others dense."""
+    if csr := as_csr(module, leaf):
+        csr.assign_(tensor)
+    elif not _is_strided(held := attrgetter(leaf)(module)):
+        if held.layout == torch.sparse_csr:
+            tensor = tensor.to_sparse_csr()
+            indices = (tensor.crow_indices().int(), tensor.col_indices().int())
+            tensor = torch.sparse_csr_tensor(*indices, tensor.values(), tensor.shape)
+        setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+@lru_cache(maxsize=64)
 def dtype_name(dtype: torch.dtype) -> str:
     """Name of a torch dtype, e.g. ``"bfloat16"``."""
     return str(dtype).removeprefix("torch.")
+
+
+@lru_cache(maxsize=64)
+def _itemsize(dtype: str) -> int:
+    return int(getattr(torch, dtype).itemsize)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -203,11 +273,6 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     if type(model).__module__.startswith("peft."):
         return _unwrapped(cast(Any, model).get_base_model())
     return cast(nn.Module, getattr(model, "_orig_mod", model))
-
-
-def clean(path: str) -> str:
-    """Take the names that wrappers put into a dotted path out of it."""
-    return ".".join(part for part in path.split(".") if part not in _WRAPPER_WORDS)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -244,17 +309,17 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def _owners(named: Mapping[str, nn.Module], embedding_id: int | None) -> dict[int, str]:
+def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]:
     """Name the parameter under which each tensor is counted: the embedding, else the first.
 
     A parameter whose memory lies inside another's is a view of it and counted there.
     """
     owners: dict[int, str] = {}
     spans: dict[int, list[tuple[int, int, str]]] = {}
-    for path, module in named.items():
-        for leaf, tensor in _tensors(module).items():
-            full = f"{clean(path)}.{leaf}" if path else leaf
-            owning = id(module) == embedding_id and leaf == "weight"
+    for place in places:
+        for leaf, tensor in place.tensors.items():
+            full = f"{place.path}.{leaf}" if place.path else leaf
+            owning = id(place.module) == embedding_id and leaf == "weight"
             if id(tensor) in owners and not owning:
                 continue
             owners[id(tensor)] = full
@@ -288,7 +353,7 @@ def _embedding_id(model: nn.Module, side: str) -> int | None:
     return id(found) if isinstance(found, nn.Module) else None
 
 
-def _head_dim(around: list[nn.Module]) -> int | None:
+def _head_dim(around: Sequence[nn.Module]) -> int | None:
     """Width of a head of the attention a matrix belongs to."""
     for module in around[:2]:
         if _is_attention(module):
@@ -296,12 +361,6 @@ def _head_dim(around: list[nn.Module]) -> int | None:
                 if isinstance(getattr(module, name, None), int):
                     return int(getattr(module, name))
     return None
-
-
-def _enclosing(named: Mapping[str, nn.Module], path: str) -> list[nn.Module]:
-    """Modules around `path`, nearest first."""
-    parts = path.split(".")
-    return [named[".".join(parts[:end])] for end in range(len(parts) - 1, -1, -1)] if path else []
 
 
 def _matrix(
@@ -318,12 +377,17 @@ def _matrix(
         # Weight norm: the direction has the weight's shape, the magnitude a column of it.
         of_weight = shape == tuple(cast(torch.Tensor, module.weight).shape)
     else:
-        of_weight = leaf == "weight"
+        of_weight = leaf == "weight" or _is_direction(module, leaf)
     is_weight = of_weight and (multiplied or is_linear(class_name))
     if len(shape) != 2 or not (is_weight or leaf == "in_proj_weight"):
         return None, 1
     rows, columns = shape
     return ((columns, rows) if _is_transposed(module) else (rows, columns)), 1
+
+
+def _is_direction(module: nn.Module, leaf: str) -> bool:
+    """Whether this is the direction that torch's older weight norm keeps of a weight."""
+    return leaf == "weight_v" and "weight_g" in module._parameters
 
 
 def _is_transposed(module: nn.Module) -> bool:
@@ -334,9 +398,9 @@ def _is_transposed(module: nn.Module) -> bool:
     return class_name == "Conv1D"
 
 
-def _uses(model: nn.Module, module: nn.Module, around: list[nn.Module]) -> Fraction:
+def _uses(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
     """How often one token passes through a module."""
-    uses = Fraction(1)
+    uses = ONCE
     classes = (type(module).__name__, *(type(m).__name__ for m in around))
     if not _shared_or_mixed(classes):
         return uses
@@ -361,7 +425,12 @@ def _shared_or_mixed(classes: tuple[str, ...]) -> bool:
     return any(re.search(r"^AlbertLayerGroup$|Expert|Mo[eE]", name) for name in classes)
 
 
-def _top_k(config: Any, around: list[nn.Module]) -> int | None:
+@lru_cache(maxsize=4096)
+def _sees_a_sequence(classes: tuple[str, ...]) -> bool:
+    return any(map(_PER_SEQUENCE_CLASS.search, classes))
+
+
+def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
     """Experts per token, from the block's router, the block itself, or the config."""
     for place in (*(around[0].children() if around else ()), *around[:1]):
         if isinstance(getattr(place, "top_k", None), int):
