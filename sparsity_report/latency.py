@@ -22,7 +22,7 @@ from sparsity_report.magnitudes import Progress
 from sparsity_report.structure import records, total_frame
 from sparsity_report.variants import Variant, materialized
 from sparsity_report.weights import Parameter, Weights
-from sparsity_report.weights.skeleton import as_csr, dtype_name, locate
+from sparsity_report.weights.skeleton import as_csr, dtype_name, locate, walk
 
 LATENCY_COLUMNS = (
     "variant",
@@ -249,7 +249,7 @@ def _typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
 
 
 def _layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> _Call:
-    module, leaf = locate(model)[parameter.name]
+    module, leaf = locate(walk(model))[parameter.name]
     csr = as_csr(module, leaf)
     run: Any = module
     if csr is not None:

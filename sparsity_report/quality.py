@@ -22,7 +22,7 @@ from sparsity_report.pruning import check_sparsity, global_magnitude
 from sparsity_report.structure import layer_frame, total_frame
 from sparsity_report.variants import Variant, fingerprint, materialized
 from sparsity_report.weights import DEMO, Module, Weights
-from sparsity_report.weights.skeleton import dtype_name, locate, value
+from sparsity_report.weights.skeleton import dtype_name, locate, value, walk
 
 Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
 
@@ -233,7 +233,7 @@ def sensitivity(
     whole = layer_frame(
         weights, counts, variant="", pruning=global_magnitude(weights, level)
     ).set_index("module_name")
-    places, base, rows = locate(model), dense.facts(), []
+    places, base, rows = locate(walk(model)), dense.facts(), []
     for number, (part, modules) in enumerate(parts.items()):
         if progress:
             progress(number, len(parts), part)

@@ -67,7 +67,7 @@ def speed(study: Comparison) -> list[str]:
     frame = study.latency
     if frame is None or frame.empty:
         return []
-    base = _reference(frame)
+    base = reference(frame)
     said = []
     whole = frame[frame["scope"] == "model"]
     for variant, own in whole[whole["variant"] != base].groupby("variant", sort=False):
@@ -107,6 +107,12 @@ def _overtakes(tokens: Any, layers: pd.DataFrame) -> str:
     if len(known) == len(layers):
         return span
     return say("{span} ({of} of {shapes} shapes)", span=span, of=len(known), shapes=len(layers))
+
+
+def tokens_name(tokens: int) -> str:
+    """Write a number of tokens."""
+    one, several = message("{tokens:,} token"), message("{tokens:,} tokens")
+    return say(one if tokens == 1 else several, tokens=tokens)
 
 
 def knowledge(study: Comparison) -> list[str]:
@@ -170,7 +176,7 @@ def _sensitive(study: Comparison) -> list[str]:
     return said
 
 
-def _reference(latency: pd.DataFrame) -> str:
+def reference(latency: pd.DataFrame) -> str:
     """Name the variant whose speed-up is 1 by definition."""
     steady = latency.groupby("variant", sort=False)["realised_speedup"].agg(
         lambda own: bool((own == 1).all())

@@ -17,6 +17,7 @@ FLOORS = [
     {"cli"},
     {"report"},
     {"context"},
+    {"measured_charts"},
     {"charts", "display"},
     {"findings"},
     {"verdicts"},
