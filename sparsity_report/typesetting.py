@@ -8,14 +8,20 @@ same bytes on every machine.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import typst
 from jinja2 import Environment
+from markupsafe import Markup
 
+from sparsity_report.display import breakable, spelled
 from sparsity_report.errors import SparsityReportError
+
+_NOT_ASCII = re.compile(r"[^\x20-\x7e]")
+_QUANTITY = re.compile(r"(?<=\d) (?=%|[kMGTP]?(?:B|FLOPs)\b)")
 
 
 def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
@@ -36,15 +42,11 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     values: list[Any] = []
 
     def place(value: Any) -> str:
-        values.append(value)
+        values.append(_readable(value) if isinstance(value, str) else value)
         return f"value({len(values) - 1})"
 
-    source = (
-        templates.overlay(finalize=place, autoescape=False)
-        .get_template("report.typ.j2")
-        .render(shown)
-    )
-    data = "".join(map(_shown, json.dumps(values, ensure_ascii=False, separators=(",", ":"))))
+    page = templates.overlay(finalize=place, autoescape=False).get_template("report.typ.j2")
+    source = page.render(shown)
     with tempfile.TemporaryDirectory() as empty:
         try:
             paper: bytes = typst.compile(
@@ -53,7 +55,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
                 package_path=empty,
                 package_cache_path=empty,
                 ignore_system_fonts=True,
-                sys_inputs={"values": data},
+                sys_inputs={"values": json.dumps(values)},
                 pdf_standards=["ua-1"],
             )
         except typst.TypstError as error:
@@ -63,13 +65,16 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     return paper
 
 
-def _shown(character: str) -> str:
-    r"""Spell out, inside JSON, a character that the fonts in Typst do not have.
+def _readable(text: str) -> str:
+    """Spell out what the fonts lack; outside pictures, break long words and no quantities."""
+    held = _NOT_ASCII.sub(lambda found: found[0] if _held(found[0]) else spelled(found[0]), text)
+    if isinstance(text, Markup):
+        return held
+    return breakable(_QUANTITY.sub("\u00a0", held))
 
-    They have Latin, Greek and Cyrillic letters, punctuation, arrows and mathematical signs.
-    """
+
+def _held(character: str) -> bool:
+    """Whether the fonts in Typst have a character: letters of Europe, punctuation, mathematics."""
     code = ord(character)
-    held = code < 0x500 or 0x1E00 <= code < 0x2040 or 0x2190 <= code < 0x2400
-    if held and (character.isprintable() or character in "\u00a0\u202f"):
-        return character
-    return f"\\\\u{{{code:x}}}"
+    known = code < 0x500 or 0x1E00 <= code < 0x2040 or 0x2190 <= code < 0x2400
+    return known and (character.isprintable() or character in "\u00a0\u202f")
