@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sparsity_report.pruning import prune_global_magnitude_ as prune_global_magnitude_
     from sparsity_report.pruning import select_prunable_linears as select_prunable_linears
     from sparsity_report.report import write_report as write_report
+    from sparsity_report.thesis import write_thesis as write_thesis
     from sparsity_report.variants import Variant as Variant
     from sparsity_report.variants import analyze_layers as analyze_layers
     from sparsity_report.variants import csr as csr
@@ -76,6 +77,7 @@ _HOMES = {
     "write_csv": "comparison",
     "write_figures": "charts",
     "write_report": "report",
+    "write_thesis": "thesis",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

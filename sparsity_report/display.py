@@ -67,6 +67,6 @@ def spelled(character: str) -> str:
     Examples
     --------
     >>> print(spelled("🦙"))
-    \u{1f999}
+    \U0001f999
     """
-    return f"\\u{{{ord(character):x}}}"
+    return character.encode("unicode_escape").decode()

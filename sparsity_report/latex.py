@@ -43,11 +43,15 @@ _ESCAPED = {
     "²": "\\texttwosuperior{}",
     "³": "\\textthreesuperior{}",
 }
+# fmt: off
 _ONES = (
-    "Zero One Two Three Four Five Six Seven Eight Nine Ten Eleven Twelve Thirteen Fourteen Fifteen "
-    "Sixteen Seventeen Eighteen Nineteen"
-).split()
-_TENS = "Zero Ten Twenty Thirty Forty Fifty Sixty Seventy Eighty Ninety".split()
+    "Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven",
+    "Twelve", "Thirteen", "Fourteen", "Fifteen", "Sixteen", "Seventeen", "Eighteen", "Nineteen",
+)
+_TENS = (
+    "Zero", "Ten", "Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety",
+)
+# fmt: on
 
 
 class Tex(str):
@@ -64,7 +68,7 @@ def tex(value: Any, longest: int = 80) -> Tex:
     Examples
     --------
     >>> print(tex("50 % of \\input{x}_1 🦙"))
-    50~\% of \textbackslash{}input\{x\}\_1 \textbackslash{}u\{1f999\}
+    50~\% of \textbackslash{}input\{x\}\_1 \textbackslash{}U0001f999
     """
     if isinstance(value, Tex):
         return value

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import html
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import altair as alt
 import pandas as pd
-import vl_convert
 from jinja2 import Environment, TemplateError
 
 import sparsity_report
 from sparsity_report import charts
 from sparsity_report.comparison import Comparison, variant_stems
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.figures import draw, font_family, plates, variant_commands
 from sparsity_report.files import check_folder, write_file
 from sparsity_report.findings import baseline, conventions, summarize
 from sparsity_report.latex import (
@@ -34,20 +32,10 @@ from sparsity_report.latex import (
 from sparsity_report.report import environment
 from sparsity_report.structure import records
 
-_GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
-_DASHES = [[1, 0], [7, 2], [4, 2, 1, 2], [1.5, 2]]
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "sparsity-report.bib", "example.tex")
 # Of this version.
 _YEAR = 2026
 _SIZES = {"stored_bytes": "B", "flops_per_token": "FLOPs", "useful_flops_per_token": "FLOPs"}
-
-
-class Plate(NamedTuple):
-    """A figure: how to draw it at any width, and the text that goes with it."""
-
-    file: str
-    command: str
-    draw: Callable[[float], alt.LayerChart | None]
 
 
 def write_thesis(
@@ -112,22 +100,22 @@ def write_thesis(
     for place, width in widths.items():
         if not 4 <= width <= 100:
             raise SparsityReportError(f"{place}_cm must be from 4 to 100 centimetres, not {width}")
-    family = _family(font)
+    family = font_family(font)
     templates = environment(template_dir)
     check_folder(folder)
 
     files: dict[str, str | bytes] = {}
-    captions: dict[str, tuple[str, Tex]] = {}
-    for plate in _plates(study):
+    captions: dict[Tex, tuple[Tex, Tex]] = {}
+    for plate in plates(study):
         for place, width in widths.items():
-            chart = plate.draw(width * 72 / 2.54)
+            chart = plate.draw(width=width * 72 / 2.54)
             if chart is None:
                 break
             spec = chart.to_dict()
             title = spec.pop("title")
             said = f"{title['text']}: {title['subtitle']}.".replace(" · ", "; ")
-            captions[plate.file] = (Tex(plate.command), tex(said))
-            for kind, content in _drawn(spec, family, greyscale).items():
+            captions[Tex(plate.file)] = (Tex(plate.command), tex(said))
+            for kind, content in draw(spec, family, greyscale).items():
                 files[f"figures/{plate.file}_{place}.{kind}"] = content
     tables = _tables(study, top, text_cm)
     files |= {f"tables/{name}.tex": table for name, table in tables.items()}
@@ -137,115 +125,17 @@ def write_thesis(
         "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
         "numbers": _numbers(study),
         "captions": captions,
-        "tables": list(tables),
+        "tables": [Tex(name) for name in tables],
         "findings": summarize(study),
         "conventions": conventions(study),
         "version": sparsity_report.__version__,
         "year": _YEAR,
-        "base": Tex(_variant_commands(study)[baseline(study)]),
+        "base": Tex(variant_commands(study)[baseline(study)]),
         "text_cm": text_cm,
         "column_cm": column_cm,
     }
     files |= _rendered(templates, shown)
     return [write_file(folder / name, content) for name, content in files.items()]
-
-
-def _plates(study: Comparison) -> list[Plate]:
-    plates = [
-        Plate(look.file, name, lambda width, metric=metric: charts.group_bars(study, metric, width))
-        for (metric, look), name in zip(
-            charts.METRICS.items(), ("Sparsity", "Parameters", "Flops"), strict=True
-        )
-    ]
-    stems, names = variant_stems(study), _variant_commands(study)
-    plates += [
-        Plate(
-            f"map_{stems[variant]}",
-            f"Map{names[variant]}",
-            lambda width, variant=variant: charts.sparsity_map(study, variant, width),
-        )
-        for variant in charts.distinct_prunings(study)
-    ]
-    return [*plates, Plate("csr_bytes", "Bytes", lambda w: charts.csr_bytes_curve(study, w))]
-
-
-def _drawn(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
-    """Draw once, as SVG, and turn that into the other formats."""
-    if family:
-        spec["config"]["font"] = family
-    if greyscale:
-        spec = _grey(spec)
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=charts.VEGALITE, allowed_base_urls=[])
-    # A point is a point for whoever places the file, too.
-    sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
-    return {"pdf": vl_convert.svg_to_pdf(svg), "svg": sized, "png": _png(svg)}
-
-
-def _png(svg: str) -> bytes:
-    data: bytes = vl_convert.svg_to_png(svg, scale=1, ppi=300)
-    return data
-
-
-def _grey(part: Any, channel: str = "") -> Any:
-    """Take the colours out of a chart: bars get steps of lightness, lines dashes."""
-    if isinstance(part, list):
-        return [_grey(item, channel) for item in part]
-    if isinstance(part, str):
-        return _as_grey(part) if re.fullmatch("#[0-9a-fA-F]{6}", part) else part
-    if not isinstance(part, dict):
-        return part
-    made = {
-        # Names in the data may look like colours.
-        key: item if key in {"data", "datasets", "domain"} else _grey(item, key)
-        for key, item in part.items()
-    }
-    scale = made.get("scale", {})
-    if "scheme" in scale:
-        made["scale"] = {**scale, "scheme": "greys", "reverse": True}
-    elif "range" in scale:
-        made["scale"] = {**scale, "range": _grey_range(channel, len(scale["range"]))}
-    return made
-
-
-def _grey_range(channel: str, steps: int) -> list[Any]:
-    if channel == "strokeDash":
-        return [_DASHES[step % len(_DASHES)] for step in range(steps)]
-    if channel == "fill":
-        return [_hex(255 - 255 * step / max(1, steps - 1)) for step in range(steps)]
-    return ["#000000"] * steps
-
-
-def _as_grey(colour: str) -> str:
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return _hex(0.299 * red + 0.587 * green + 0.114 * blue)
-
-
-def _hex(level: float) -> str:
-    return f"#{round(level):02x}" + f"{round(level):02x}" * 2
-
-
-def _family(font: str | None) -> str | None:
-    """Return a list of families that ends in a generic one, so that no text can vanish."""
-    if font is None:
-        return None
-    names = [name.strip().strip("'\"") for name in font.split(",")]
-    named = [name for name in names if name and name not in _GENERIC]
-    if named == names and not any(map(_installed, named)):
-        raise SparsityReportError(
-            f"font {font!r} is not installed on this machine; install it, name another, or name a "
-            f"generic family after it: {font + ', serif'!r}"
-        )
-    generic = [name for name in names if name in _GENERIC] or ["sans-serif"]
-    return ", ".join([*(f"'{name}'" for name in named), *generic])
-
-
-def _installed(name: str) -> bool:
-    """Whether text in a family, and in no other, leaves a trace in a PDF."""
-    text = f'<text y="9" font-family="{html.escape(repr(name))}">Hg</text>'
-    drawn: bytes = vl_convert.svg_to_pdf(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'
-    )
-    return b"/Font" in drawn
 
 
 def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
@@ -317,21 +207,14 @@ def _layers_table(own: pd.DataFrame, end: str, variant: str, stem: str, text_cm:
             "Zeros / \\%": _percents(own["share"]),
         }
     )
+    long = own["module_name"].str.len().max() > 45
     caption = f"The {end} sparse layers of {clipped(variant, 40)}: zeros per weight."
-    return _latex(frame, caption, f"layers-{end}-{stem}", first_cm=text_cm - 6)
+    return _latex(frame, caption, f"layers-{end}-{stem}", first_cm=text_cm - 6 if long else None)
 
 
 def _latex(frame: pd.DataFrame, caption: str, label: str, first_cm: float | None = None) -> str:
     """Write a table for booktabs and siunitx; its first column is text, the others numbers."""
-    widest = [
-        max((len(re.sub(r"\D.*", "", cell)) for cell in frame[column]), default=1) or 1
-        for column in frame.columns[1:]
-    ]
-    points = [any("." in cell for cell in frame[column]) for column in frame.columns[1:]]
-    kinds = [
-        f"S[table-format={digits}{'.1' if point else '.0'}]"
-        for digits, point in zip(widest, points, strict=True)
-    ]
+    kinds = [f"S[table-format={_number_format(frame[column])}]" for column in frame.columns[1:]]
     first = f">{{\\raggedright\\arraybackslash}}p{{{first_cm:g}cm}}" if first_cm else "l"
     written: str = frame.style.hide(axis="index").to_latex(
         hrules=True,
@@ -346,6 +229,15 @@ def _latex(frame: pd.DataFrame, caption: str, label: str, first_cm: float | None
     return written
 
 
+def _number_format(cells: Iterable[str]) -> str:
+    """Return the widest number of a column in siunitx's terms: <2.1 leaves room for <10.0."""
+    parts = [re.fullmatch(r"([<>]?)(\d+)\.?(\d*)", cell) for cell in cells]
+    found = [part.groups() for part in parts if part]
+    sign = max((sign for sign, _, _ in found), default="")
+    before, after = (max((len(part[k]) for part in found), default=1) for k in (1, 2))
+    return f"{sign}{before}.{after}"
+
+
 def _integers(column: Any) -> list[str]:
     return ["{\\textendash}" if pd.isna(cell) else str(int(cell)) for cell in column]
 
@@ -354,15 +246,10 @@ def _percents(column: Any) -> list[str]:
     return ["{\\textendash}" if pd.isna(cell) else bare_percent(cell) for cell in column]
 
 
-def _variant_commands(study: Comparison) -> dict[str, str]:
-    variants = list(study.variants["variant"])
-    return dict(zip(variants, command_names(variants), strict=True))
-
-
 def _numbers(study: Comparison) -> list[tuple[str, Tex]]:
     """Return a command for every number a text would quote."""
     commands: list[tuple[str, Tex]] = []
-    variants, base = _variant_commands(study), baseline(study)
+    variants, base = variant_commands(study), baseline(study)
     totals = records(study.totals)
     reference = next(row for row in totals if row["variant"] == base)
     for row in totals:

@@ -49,19 +49,20 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     source = page.render(shown)
     with tempfile.TemporaryDirectory() as empty:
         try:
-            paper: bytes = typst.compile(
-                source.encode(),
+            compiler = typst.Compiler(
                 root=empty,
                 package_path=empty,
                 package_cache_path=empty,
                 ignore_system_fonts=True,
                 sys_inputs={"values": json.dumps(values)},
-                pdf_standards=["ua-1"],
             )
+            paper = compiler.compile(source.encode(), format="pdf", pdf_standards=["ua-1"])
         except typst.TypstError as error:
+            first = error.diagnostic.split("error:")[1]
             raise SparsityReportError(
-                f"cannot typeset the report: {error.diagnostic}; check template_dir"
+                f"cannot typeset the report: {first}; check template_dir"
             ) from error
+    assert isinstance(paper, bytes)
     return paper
 
 

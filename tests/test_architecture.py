@@ -15,9 +15,11 @@ PACKAGE = Path(sparsity_report.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"thesis"},
     {"report"},
-    {"context"},
-    {"charts", "display"},
+    {"context", "typesetting", "figures"},
+    {"charts", "latex"},
+    {"display"},
     {"findings"},
     {"comparison"},
     {"patterns", "audit"},
@@ -32,8 +34,9 @@ FLOORS = [
     {"cost", "files", "wording"},
     {"errors"},
 ]
-HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "torch", "transformers", "pandas"}
-SHOWING = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "tqdm"}
+HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "typst", "vl_convert", "torch", "transformers"}
+HEAVY |= {"pandas"}
+SHOWING = {"altair", "ipywidgets", "jinja2", "typer", "typst", "vl_convert", "tqdm"}
 
 
 def floor(module: str) -> int:
