@@ -42,7 +42,9 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     values: list[Any] = []
 
     def place(value: Any) -> str:
-        values.append(_readable(value) if isinstance(value, str) else value)
+        if value is not None and not isinstance(value, int | float):
+            value = _readable(value if isinstance(value, str) else str(value))
+        values.append(value)
         return f"value({len(values) - 1})"
 
     page = templates.overlay(finalize=place, autoescape=False).get_template("report.typ.j2")
