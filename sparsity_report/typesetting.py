@@ -2,7 +2,7 @@
 
 A value is never part of what Typst reads as markup: the template holds its place in a list, and
 the list is data. Typst sees no file, no system font and no network, so the same study gives the
-same bytes on every machine.
+same bytes.
 """
 
 from __future__ import annotations
