@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sparsity_report.quality import sensitivity as sensitivity
     from sparsity_report.quality import sensitivity_correlation as sensitivity_correlation
     from sparsity_report.report import write_report as write_report
+    from sparsity_report.thesis import write_thesis as write_thesis
     from sparsity_report.variants import Variant as Variant
     from sparsity_report.variants import analyze_layers as analyze_layers
     from sparsity_report.variants import csr as csr
@@ -86,6 +87,7 @@ _HOMES = {
     "write_csv": "comparison",
     "write_figures": "charts",
     "write_report": "report",
+    "write_thesis": "thesis",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

@@ -54,6 +54,10 @@ _STORED = {
     message("CSR, int64 indices"): (BLACK, [5, 3]),
     message("bitmask"): (GREEN, [1, 2]),
 }
+# Below this width a column of a paper is meant, with less to say beside lines.
+_NARROW = 260
+# Points a column of a heat map takes where a number stands in it.
+_CELL = 28
 _BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _NAMES: dict[str, Any] = {**_BARE, "labelLimit": 140, "labelPadding": 7}
 _SI_TICK = "format(datum.value, '~s')"
@@ -106,13 +110,15 @@ METRICS = {
 }
 
 
-def group_bars(study: Comparison, metric: str) -> alt.LayerChart:
+def group_bars(study: Comparison, metric: str, width: float = TEXT_WIDTH) -> alt.LayerChart:
     """Return bars per group with the variants side by side; what is unknown shows as "–".
 
     Parameters
     ----------
     study : Comparison
     metric : {"sparsity", "param_frac", "flops_per_token"}
+    width : float
+        In points, everything included.
 
     Examples
     --------
@@ -121,7 +127,7 @@ def group_bars(study: Comparison, metric: str) -> alt.LayerChart:
     >>> group_bars(study, "sparsity").to_dict()["width"]
     454
     """
-    return _fitted(_group_bars(study, metric, list(study.variants["variant"])))
+    return _fitted(_group_bars(study, metric, list(study.variants["variant"]), width))
 
 
 def variant_bars(study: Comparison, variant: str, metric: str) -> alt.LayerChart:
@@ -130,30 +136,38 @@ def variant_bars(study: Comparison, variant: str, metric: str) -> alt.LayerChart
     return _fitted(_group_bars(study, metric, [variant]))
 
 
-def sparsity_map(study: Comparison, variant: str) -> alt.LayerChart | None:
+def sparsity_map(
+    study: Comparison, variant: str, width: float = TEXT_WIDTH
+) -> alt.LayerChart | None:
     """Return a heat map of the prunable weights' sparsity, Transformer block × projection.
+
+    `width` is in points, everything included.
 
     Returns
     -------
     altair.LayerChart or None
         None where the variant has no prunable weights in numbered blocks.
     """
-    drawn = _map(study, variant, TEXT_WIDTH)
+    drawn = _map(study, variant, width)
     return None if drawn is None else _fitted(drawn)
 
 
-def csr_bytes_curve(study: Comparison) -> alt.LayerChart | None:
+def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return bytes ÷ dense bytes of each layout against sparsity, with the study's own levels.
+
+    `width` is in points, everything included.
 
     Returns
     -------
     altair.LayerChart or None
         None where nothing is prunable.
     """
-    drawn = _curve(study, TEXT_WIDTH, 220)
+    drawn = _curve(study, width, 220)
     # The label of a level near the right end stands outside the plot.
-    outside = any(level > 0.8 for level in _levels(study))
-    return None if drawn is None else _fitted(drawn, right=50 if outside else 0)
+    levels = _levels(study)
+    outside = any(level > 0.8 for level in levels) and (width >= _NARROW or len(levels) > 1)
+    room = 50 if width >= _NARROW else 20
+    return None if drawn is None else _fitted(drawn, right=room if outside else 0)
 
 
 def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
@@ -403,7 +417,9 @@ def model_names(study: Comparison, limit: int = 60) -> str:
     return ", ".join(_clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
 
 
-def _group_bars(study: Comparison, metric: str, variants: list[str]) -> alt.LayerChart:
+def _group_bars(
+    study: Comparison, metric: str, variants: list[str], width: float = TEXT_WIDTH
+) -> alt.LayerChart:
     if metric not in METRICS:
         raise SparsityReportError(f"no chart of {metric!r}; use one of {', '.join(METRICS)}")
     look, table, looks = METRICS[metric], study.pivot(metric), palette(study)
@@ -416,7 +432,7 @@ def _group_bars(study: Comparison, metric: str, variants: list[str]) -> alt.Laye
     of = say("{variant} of ", variant=shown[variants[0]]) if len(variants) == 1 else ""
     title = _title(say(look.title), f"{of}{model_names(study)} · {say(look.note)}")
     own = {shown[variant]: looks[variant] for variant in variants}
-    return _bars(rows, own, axis=say(look.axis), share=look.share, title=title)
+    return _bars(rows, own, axis=say(look.axis), share=look.share, title=title, width=width)
 
 
 def _bar(group: str, variant: str, value: Any, share: bool) -> dict[str, Any]:
@@ -434,14 +450,17 @@ def _bars(
     share: bool,
     title: alt.TitleParams,
     start: float = 0.0,
+    width: float = TEXT_WIDTH,
 ) -> alt.LayerChart:
     groups, variants = list(dict.fromkeys(row["group"] for row in rows)), list(looks)
     band, gap = 11 * len(variants), 9
     # An axis of thousandths would make noise look like a finding.
     top = max([row["at"] for row in rows] + [start + (0.1 if share else 1.0)])
     tick = _percent_tick() if share else _SI_TICK
-    x = _x("value", axis, [start, start + (top - start) * 1.15], labelExpr=tick, grid=False)
-    columns = 360 // (34 + min(140, 5 * max(len(name) for name in variants)))
+    # The labels stand right of the bars and take the same room at any width.
+    end = start + (top - start) * (1 + 0.15 * TEXT_WIDTH / width)
+    x = _x("value", axis, [start, end], labelExpr=tick, grid=False, tickCount=round(width / 75))
+    columns = int(0.8 * width) // (34 + min(140, 5 * max(len(name) for name in variants)))
     legend = alt.Legend(
         title=None, orient="top", columns=columns, symbolType="square", labelLimit=140
     )
@@ -469,13 +488,13 @@ def _bars(
     )
     return _layer(
         [bars, text.encode(x=alt.X("at:Q"), text="label:N")],
-        size=(TEXT_WIDTH, len(groups) * (band + gap)),
+        size=(width, len(groups) * (band + gap)),
         title=title,
         said=_clip(say("Bar chart, {axis}: {bars}.", axis=axis, bars=said), 1500),
     )
 
 
-def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
+def _map(study: Comparison, variant: str, width: float) -> alt.LayerChart | None:
     frame = map_rows(study, variant)
     if frame.empty:
         return None
@@ -495,7 +514,7 @@ def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
         digits=[f"{100 * share:.0f}" for share in shares],
         light=[share > low + 0.6 * (high - low) for share in shares],
     )
-    axis = alt.Axis(values=blocks[:: math.ceil(len(blocks) / 16)], labelAngle=0, **_BARE)
+    axis = alt.Axis(values=blocks[:: math.ceil(len(blocks) * _CELL / width)], labelAngle=0, **_BARE)
     base = _chart(rows).encode(
         x=alt.X("block:O", title=say("Transformer block"), scale=_flush(blocks), axis=axis),
         y=alt.Y("projection:N", title=None, scale=_flush(names), axis=alt.Axis(**_NAMES)),
@@ -512,7 +531,7 @@ def _map(study: Comparison, variant: str, width: int) -> alt.LayerChart | None:
     scale = alt.Scale(scheme="viridis", domain=[low, high], nice=False)
     cells = base.mark_rect(stroke="#ffffff", strokeWidth=0.5)
     layers = [cells.encode(color=alt.Color("sparsity:Q", scale=scale, legend=legend))]
-    if len(blocks) <= 16:
+    if len(blocks) * _CELL <= width:
         digits = base.mark_text(fontSize=8)
         ink = alt.condition("datum.light", alt.value("#1a1a1a"), alt.value("#fdfdfd"))
         layers.append(digits.encode(text="digits:N", color=ink))
@@ -577,12 +596,12 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     )
 
 
-def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
+def _curve(study: Comparison, width: float, height: int) -> alt.LayerChart | None:
     frame = curve_rows(study)
     if frame.empty:
         return None
     dtype, top, wide = str(frame["dtype"].iloc[0]), float(frame["ratio"].max()), width > 300
-    levels = _level_marks(study, top)
+    levels = _level_marks(study, top, width)
     prunable = say("sparsity of the prunable weights")
     x = _x("sparsity", prunable, [0, 1], labelExpr=_percent_tick(), grid=False)
     y = alt.Y(
@@ -594,7 +613,7 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
     legend = alt.Legend(
         title=None,
         orient="top" if wide else "bottom",
-        columns=4 if wide else 2,
+        columns=4 if wide else 2 if width >= _NARROW else 1,
         symbolSize=220,
     )
     colours, dashes = (
@@ -606,6 +625,8 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
     even, own = _chart(breaks := _break_evens(frame)).encode(x=x, y=y), _chart(levels).encode(x=x)
     row = alt.Y("row:Q")
     note: dict[str, Any] = {"align": "left", "dx": 5, "fontSize": 8.5}
+    turned = width < _NARROW and len(levels) == 1 and levels[0]["sparsity"] > 0.6
+    beside = {**note, "align": "right", "dx": -5} if turned else note
     layers = [
         own.mark_rule(color=VERMILLION, strokeWidth=1.2).encode(y=row, y2=alt.datum(0)),
         lines.encode(
@@ -617,7 +638,7 @@ def _curve(study: Comparison, width: int, height: int) -> alt.LayerChart | None:
         even.mark_point(color=BLACK, fill="white", size=30, strokeWidth=1.2, opacity=1),
         even.mark_text(color=INK, dy=-7, **note).encode(text="label:N"),
         own.mark_point(color=VERMILLION, filled=True, size=40, opacity=1).encode(y=y),
-        own.mark_text(color=VERMILLION, **note).encode(y=row, text="label:N"),
+        own.mark_text(color=VERMILLION, **beside).encode(y=row, text="label:N"),
     ]
     said = [say("Lines of bytes ÷ dense bytes against sparsity, {dtype} values.", dtype=dtype)]
     said += [
@@ -658,7 +679,7 @@ def _levels(study: Comparison) -> list[float]:
     return sorted({round(float(totals[variant]), 6) for variant in pruned} - {0.0})[:8]
 
 
-def _level_marks(study: Comparison, top: float) -> list[dict[str, Any]]:
+def _level_marks(study: Comparison, top: float, width: float) -> list[dict[str, Any]]:
     """Return where each level's rule and label stand; they step down so that no rule cuts one."""
     shares = _levels(study)
     if not shares:
@@ -666,7 +687,10 @@ def _level_marks(study: Comparison, top: float) -> list[dict[str, Any]]:
     frame = curve_rows(study, shares)
     ratios = frame[frame["layout"] == "CSR, int32 indices"]["ratio"]
     one = message("{share:percent}: CSR {ratio:.2f} × dense")
-    said = one if len(shares) == 1 else message("{share:percent}: {ratio:.2f} ×")
+    several = message("{share:percent}: {ratio:.2f} ×")
+    said = several if width >= _NARROW or len(shares) == 1 else "{share:percent}"
+    if len(shares) == 1 and width >= _NARROW:
+        said = one
     return [
         {
             "sparsity": share,
@@ -734,7 +758,7 @@ def _chart(rows: pd.DataFrame | list[dict[str, Any]]) -> alt.Chart:
 
 
 def _layer(
-    layers: list[alt.Chart], *, size: tuple[int, int], title: alt.TitleParams, said: str
+    layers: list[alt.Chart], *, size: tuple[float, float], title: alt.TitleParams, said: str
 ) -> alt.LayerChart:
     width, height = size
     return alt.LayerChart(layer=layers, width=width, height=height, title=title, description=said)
@@ -742,7 +766,7 @@ def _layer(
 
 def _x(field: str, title: str, domain: list[float], **axis: Any) -> alt.X:
     scale = alt.Scale(domain=domain, nice=False, zero=False)
-    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6, **axis))
+    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**{"tickCount": 6, **axis}))
 
 
 def _y(field: str, names: list[str], *, grid: bool = False, **padding: Any) -> alt.Y:
@@ -784,7 +808,7 @@ def _config() -> dict[str, Any]:
 def _fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
     padding = {**_CONFIG["padding"], "right": 4 + right}
-    title = {**_CONFIG["title"], "limit": TEXT_WIDTH - 8}
+    title = {**_CONFIG["title"], "limit": float(chart.width) - 8}
     config = {**_config(), "padding": padding, "title": title}
     fitted = chart.properties(autosize=fit, background="white").configure(**config)
     assert isinstance(fitted, alt.LayerChart)

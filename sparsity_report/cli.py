@@ -30,6 +30,11 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Html = Annotated[bool, typer.Option("--html/--no-html", help="report.html, self-contained.")]
+Pdf = Annotated[bool, typer.Option("--pdf/--no-pdf", help="report.pdf, typeset.")]
+Thesis = Annotated[
+    bool,
+    typer.Option("--thesis/--no-thesis", help="Figures, tables and numbers for LaTeX in thesis/."),
+]
 Csv = Annotated[bool, typer.Option("--csv/--no-csv", help="Tables in structural_layers/.")]
 Png = Annotated[bool, typer.Option("--png/--no-png", help="Figures in figures/.")]
 Json = Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")]
@@ -50,6 +55,8 @@ def run(
     ] = "0.3",
     out: Out = Path("results"),
     html: Html = True,
+    pdf: Pdf = False,
+    thesis: Thesis = False,
     csv: Csv = True,
     png: Png = True,
     json: Json = True,
@@ -110,7 +117,7 @@ def run(
                 patterns=patterns,
                 progress=progress if patterns else None,
             )
-        _write(study, out, html=html, csv=csv, png=png, json=json)
+        _write(study, out, html=html, pdf=pdf, thesis=thesis, csv=csv, png=png, json=json)
 
 
 @app.command()
@@ -118,6 +125,8 @@ def render(
     study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     out: Out = Path("results"),
     html: Html = True,
+    pdf: Pdf = False,
+    thesis: Thesis = False,
     csv: Csv = True,
     png: Png = True,
     json: Json = False,
@@ -127,7 +136,7 @@ def render(
 
     loaded = read_study(study)
     _check_writable(out)
-    _write(loaded, out, html=html, csv=csv, png=png, json=json)
+    _write(loaded, out, html=html, pdf=pdf, thesis=thesis, csv=csv, png=png, json=json)
 
 
 def _version(wanted: bool) -> None:
@@ -155,7 +164,17 @@ def main() -> None:
         sys.exit(2)
 
 
-def _write(study: Comparison, out: Path, *, html: bool, csv: bool, png: bool, json: bool) -> None:
+def _write(
+    study: Comparison,
+    out: Path,
+    *,
+    html: bool,
+    pdf: bool,
+    thesis: bool,
+    csv: bool,
+    png: bool,
+    json: bool,
+) -> None:
     import sparsity_report as sr
 
     steps: list[tuple[str, Callable[[], object]]] = []
@@ -169,6 +188,10 @@ def _write(study: Comparison, out: Path, *, html: bool, csv: bool, png: bool, js
         steps.append(("figures/*.png", lambda: sr.write_figures(study, out / "figures")))
     if html:
         steps.append(("report.html", lambda: sr.write_report(study, out / "report.html")))
+    if pdf:
+        steps.append(("report.pdf", lambda: sr.write_report(study, out / "report.pdf")))
+    if thesis:
+        steps.append(("thesis/*", lambda: sr.write_thesis(study, out / "thesis")))
     with _bar("writing", unit="file") as progress:
         for number, (label, step) in enumerate(steps, 1):
             progress(number - 1, len(steps), label)

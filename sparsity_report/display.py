@@ -12,6 +12,8 @@ from sparsity_report.wording import number, percent, scaled
 
 _MISSING = "–"
 _THIN_SPACE = "\u202f"
+_LONG_WORD = re.compile(r"\S{24,}")
+_PART = re.compile(r"[^._/]{0,23}[._/]|.{24}")
 _DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -50,3 +52,26 @@ def unbroken(sentence: str) -> Markup:
     steady = _DIRECTIONS.sub(lambda mark: f"\\u{ord(mark[0]):04x}", sentence)
     text = re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', str(escape(steady)))
     return Markup(text)
+
+
+def breakable(text: str) -> str:
+    r"""Mark with zero-width spaces where a long word, such as a module's name, may break.
+
+    Examples
+    --------
+    >>> breakable("of model.layers.0.self_attn.q_proj").split("\u200b")
+    ['of model.', 'layers.', '0.', 'self_', 'attn.', 'q_', 'proj']
+    """
+    mark = "\u200b"
+    return _LONG_WORD.sub(lambda word: _PART.sub(rf"\g<0>{mark}", word[0]).rstrip(mark), text)
+
+
+def spelled(character: str) -> str:
+    r"""Write a character that a font lacks so that it can be read.
+
+    Examples
+    --------
+    >>> print(spelled("🦙"))
+    \U0001f999
+    """
+    return character.encode("unicode_escape").decode()

@@ -1,4 +1,4 @@
-"""A study as one self-contained HTML file that opens anywhere, offline, and never loads anything.
+"""A study as one self-contained file, HTML or PDF, that opens anywhere and never loads anything.
 
 Jinja2 writes the structure; Python hands it plain values, which reach the page escaped.
 """
@@ -19,6 +19,7 @@ from sparsity_report.comparison import Comparison
 from sparsity_report.context import context
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
+from sparsity_report.typesetting import typeset
 
 
 def write_report(
@@ -27,13 +28,13 @@ def write_report(
     *,
     template_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write a study as one HTML file with everything in it: numbers, charts, tables, conventions.
+    """Write a study as one file with everything in it: numbers, charts, tables, conventions.
 
     Parameters
     ----------
     study : Comparison
     path : path-like
-        Ends in ``.html``.
+        Ends in ``.html`` or ``.pdf``.
     template_dir : path-like, optional
         Files here stand in for the package's own of the same name, such as ``report.css``.
 
@@ -57,14 +58,16 @@ def write_report(
     'report.html'
     """
     target = Path(path)
-    if target.suffix.lower() != ".html":
-        raise SparsityReportError(f"cannot write {target}: reports are .html files")
+    kind = target.suffix.lower()
+    if kind not in {".html", ".pdf"}:
+        raise SparsityReportError(f"cannot write {target}: reports are .html or .pdf files")
     try:
-        page = (
-            environment(template_dir)
-            .get_template("report.html.j2")
-            .render(context(study), script=_bundle())
-        )
+        templates, shown = environment(template_dir), context(study)
+        page: str | bytes
+        if kind == ".pdf":
+            page = typeset(templates, shown)
+        else:
+            page = templates.get_template("report.html.j2").render(shown, script=_bundle())
     except TemplateError as error:
         raise SparsityReportError(
             f"cannot render the report: {error!r}; check template_dir"

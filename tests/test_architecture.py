@@ -15,10 +15,12 @@ PACKAGE = Path(sparsity_report.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"thesis"},
     {"report"},
-    {"context"},
+    {"context", "typesetting", "figures"},
     {"measured_charts"},
-    {"charts", "display"},
+    {"charts", "latex"},
+    {"display"},
     {"findings"},
     {"verdicts"},
     {"comparison"},
@@ -37,8 +39,9 @@ FLOORS = [
     {"cost", "files", "language"},
     {"errors"},
 ]
-HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "torch", "transformers", "pandas"}
-SHOWING = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "tqdm"}
+HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "typst", "vl_convert", "torch", "transformers"}
+HEAVY |= {"pandas"}
+SHOWING = {"altair", "ipywidgets", "jinja2", "typer", "typst", "vl_convert", "tqdm"}
 
 
 def floor(module: str) -> int:

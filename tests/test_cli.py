@@ -62,6 +62,19 @@ def test_choosing_what_is_written(tmp_path):
     assert "Masked50" in run.stdout
 
 
+def test_paper_and_thesis(demo_run, tmp_path):
+    _, out = demo_run
+    run = command(
+        "render", out / "study.json", "--out", tmp_path, "--no-html", "--no-png", "--no-csv",
+        "--pdf", "--thesis",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("report.pdf, thesis/*\n")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
+    assert (tmp_path / "thesis" / "figures" / "csr_bytes_text.svg").is_file()
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_options_reach_the_model(tmp_path):
     run = command(
         "run", "--out", tmp_path, "--blacklist", "fc1", "--name", "mine", "--convention",

@@ -304,9 +304,9 @@ def test_notes_and_unclassified_modules_are_told(study, tmp_path):
     assert "layers.0.fc1" in notes
 
 
-@pytest.mark.parametrize("name", ["report.pdf", "report", "report.html.gz"])
+@pytest.mark.parametrize("name", ["report.docx", "report", "report.html.gz"])
 def test_other_formats_are_refused(study, tmp_path, name):
-    with pytest.raises(sr.SparsityReportError, match=r"reports are \.html files"):
+    with pytest.raises(sr.SparsityReportError, match=r"reports are \.html or \.pdf files"):
         sr.write_report(study, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
