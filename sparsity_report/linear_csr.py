@@ -73,9 +73,9 @@ class LinearCSR(nn.Module):
             )
         self.out_features, self.in_features = weight.shape
         self.assign_(weight)
-        self.bias = (
-            None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
-        )
+        self.bias: nn.Parameter | None
+        own = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+        self.register_parameter("bias", own)
 
     def assign_(self, weight: torch.Tensor) -> None:
         """Take the nonzeros of another weight of the same shape."""
@@ -129,38 +129,54 @@ class LinearCSR(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer to ``x`` of shape ``(…, in_features)``."""
+        # Written for little overhead: a small sparse product takes no longer than ten calls.
         matrix = self._matrix()
-        bias = None if self.bias is None else self.bias.to(matrix.dtype)
-        tokens = x.reshape(-1, self.in_features).to(matrix.dtype)
-        if tokens.shape[0] == 1:
-            one = tokens[0]
+        bias: torch.Tensor | None = self._parameters["bias"]
+        dtype, given = matrix.dtype, x.dtype
+        if given != dtype:
+            x = x.to(dtype)
+        if bias is not None and bias.dtype != dtype:
+            bias = bias.to(dtype)
+        if x.numel() == self.in_features > 0:
+            one = x.reshape(-1)
             out = matrix.mv(one) if bias is None else torch.addmv(bias, matrix, one)
-        elif bias is None:
-            out = torch.mm(matrix, tokens.T).T
         else:
-            out = torch.addmm(bias[:, None], matrix, tokens.T).T
-        return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+            tokens = x.reshape(-1, self.in_features).t()
+            if bias is None:
+                out = torch.mm(matrix, tokens).t()
+            else:
+                out = torch.addmm(bias.unsqueeze(1), matrix, tokens).t()
+        if given != dtype:
+            out = out.to(given)
+        return out.reshape(*x.shape[:-1], self.out_features)
 
     def _matrix(self) -> torch.Tensor:
         """Return the CSR tensor that is multiplied by, kept because wrapping it costs 10 µs."""
-        arrays = tuple(self._buffers[name] for name in _ARRAYS)
-        values = cast(torch.Tensor, arrays[2])
-        # What writes into the values in place, such as load_state_dict, changes their version.
-        state = (*arrays, None if values.is_inference() else values._version)
-        if self._held is None or any(a is not b for a, b in zip(self._held, state, strict=False)):
-            values = values.to(self.computes_in)
-            # Said once per process, of every CSR tensor: nothing the user could act on.
-            with torch.inference_mode(False), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-                matrix = torch.sparse_csr_tensor(
-                    self.crow_indices,
-                    self.col_indices,
-                    values,
-                    self.dense_shape,
-                    check_invariants=False,
-                )
-            self._held = (*state, matrix)
-        return cast(torch.Tensor, self._held[4])
+        arrays, held = self._buffers, self._held
+        values = cast(torch.Tensor, arrays["values"])
+        if (
+            held is not None
+            and held[0] is values
+            and held[1] is arrays["col_indices"]
+            and held[2] is arrays["crow_indices"]
+            # A copy in another dtype does not see what is written into the values in place.
+            and (held[3] is None or held[3] == values._version)
+        ):
+            return cast(torch.Tensor, held[4])
+        computed = values.to(self.computes_in)
+        version = None if computed is values or values.is_inference() else values._version
+        # Said once per process, of every CSR tensor: nothing the user could act on.
+        with torch.inference_mode(False), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            matrix = torch.sparse_csr_tensor(
+                self.crow_indices,
+                self.col_indices,
+                computed,
+                self.dense_shape,
+                check_invariants=False,
+            )
+        self._held = (values, arrays["col_indices"], arrays["crow_indices"], version, matrix)
+        return matrix
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_held"}

@@ -326,6 +326,74 @@ def workers(small, folder):
     }
 
 
+def ways(dense, bias, x):
+    """A sparse layer as it is, as ours, and as torch's own calls have it."""
+    import torch
+    from torch.nn.functional import linear
+
+    import sparsity_report as sr
+
+    tokens, spread = x.shape[0], bias[:, None].expand(-1, x.shape[0])
+    wide = dense.to_sparse_csr()
+    indices = wide.crow_indices().int(), wide.col_indices().int()
+    narrow = torch.sparse_csr_tensor(*indices, wide.values(), dense.shape, check_invariants=False)
+    layer = sr.LinearCSR(dense, torch.nn.Parameter(bias))
+    found = {
+        "dense": lambda: linear(x, dense, bias),
+        "ours": lambda: layer(x),
+        "usual": lambda: linear(x, wide, bias),
+        "linear, int32": lambda: linear(x, narrow, bias),
+        "matmul": lambda: (narrow @ x.T).T + bias,
+        "sparse.mm": lambda: torch.sparse.mm(narrow, x.T).T + bias,
+        "sparse.addmm": lambda: torch.sparse.addmm(spread, narrow, x.T).T,
+    }
+    if tokens == 1:
+        found["mv"] = lambda: (narrow.mv(x[0]) + bias)[None]
+    return found
+
+
+def csr(small):
+    """One linear layer: LinearCSR against dense and against torch's own ways with CSR."""
+    import torch
+
+    import sparsity_report as sr
+    from sparsity_report.latency import _interleaved
+
+    torch.manual_seed(0)
+    levels = (0.3, 0.9) if small else (0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
+    seconds, ratios, worst = {}, [], {}
+    for rows, columns in ((3072, 768), (768, 768)):
+        weight, order = torch.randn(rows, columns), torch.rand(rows, columns)
+        bias = torch.randn(rows)
+        for tokens in (1, 16, 128):
+            x = torch.randn(tokens, columns)
+            for level in levels:
+                calls = ways(weight * (order >= level), bias, x)
+                with torch.no_grad():
+                    for call in calls.values():
+                        assert torch.allclose(call(), calls["dense"](), atol=1e-3)
+                    times = [time.seconds for time in _interleaved([*calls.values()])]
+                own = dict(zip(calls, times, strict=True))
+                seconds[f"{rows} x {columns}, {tokens} tokens, {level:.0%}"] = own
+                best = min(own[way] for way in list(calls)[2:])
+                worst[tokens] = max(worst.get(tokens, 0), own["ours"] / best)
+                case = f"LinearCSR, one token, {level:.0%} of {rows} x {columns}, times faster"
+                if tokens == 1 and level == 0.9:
+                    aim = 4 if rows > columns else 1.5
+                    ratios.append((f"{case} than dense", own["dense"] / own["ours"], ">=", aim))
+                if tokens == 1 and level in (0.3, 0.9):
+                    aim, usual = 3 if level == 0.3 else 2, own["usual"] / own["ours"]
+                    ratios.append((f"{case} than to_sparse_csr", usual, ">=", aim))
+    ratios += [
+        (f"LinearCSR, {tokens} tokens, against torch's best CSR, worst", worst[tokens], "<=", 1)
+        for tokens in worst
+    ]
+    edges = sr.crossover(sr.load(opt_shaped(1))).drop_duplicates(["name", "tokens"])
+    table = edges[["name", "tokens", "crossover_sparsity"]]
+    print(table.to_string(index=False), file=sys.stderr)
+    return {"seconds": seconds, "crossover": table.to_dict("records"), "ratios": ratios}
+
+
 def part(name, argument):
     """Run a function of this file in a fresh interpreter."""
     command = [sys.executable, "-W", "ignore", __file__, "--part", name, str(argument)]
@@ -336,10 +404,10 @@ def part(name, argument):
 def show(ratios):
     for label, value, sign, target in ratios:
         reached = value <= target if sign == "<=" else value >= target
-        print(f"{label:<50} {value:9.2f}  {sign} {target:<5g} {'' if reached else 'NOT REACHED'}")
+        print(f"{label:<70} {value:9.2f}  {sign} {target:<5g} {'' if reached else 'NOT REACHED'}")
 
 
-PARTS = ("selection", "levels", "study", "streaming", "workers")
+PARTS = ("selection", "levels", "csr", "study", "streaming", "workers")
 
 
 def main():
