@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sparsity_report.errors import SparsityReportError as SparsityReportError
     from sparsity_report.findings import summarize as summarize
     from sparsity_report.groups import classify_module as classify_module
+    from sparsity_report.language import speaking as speaking
     from sparsity_report.levels import sweep as sweep
     from sparsity_report.linear_csr import LinearCSR as LinearCSR
     from sparsity_report.linear_csr import convert_linears_to_csr_ as convert_linears_to_csr_
@@ -70,6 +71,7 @@ _HOMES = {
     "prune_global_magnitude_": "pruning",
     "read_study": "comparison",
     "select_prunable_linears": "pruning",
+    "speaking": "language",
     "summarize": "findings",
     "sweep": "levels",
     "weight_patterns": "patterns",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,11 +33,19 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is 
 Html = Annotated[bool, typer.Option("--html/--no-html", help="report.html, self-contained.")]
 Csv = Annotated[bool, typer.Option("--csv/--no-csv", help="Tables in structural_layers/.")]
 Png = Annotated[bool, typer.Option("--png/--no-png", help="Figures in figures/.")]
+Language = Annotated[
+    str, typer.Option(help="Of the report: en, fr, or one in --template-dir.", metavar="CODE")
+]
+Templates = Annotated[
+    Path | None,
+    typer.Option("--template-dir", help="Your own templates.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")]
 
 
 @app.command()
 def run(
+    ctx: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -53,6 +62,8 @@ def run(
     csv: Csv = True,
     png: Png = True,
     json: Json = True,
+    language: Language = "en",
+    template_dir: Templates = None,
     name: Annotated[
         str | None, typer.Option(help="What to call the model.", show_default=False)
     ] = None,
@@ -90,6 +101,7 @@ def run(
 ) -> None:
     """Count a model as Dense, Masked and CSR and write the report, tables and figures."""
     level = _number(sparsity)
+    _speak(ctx, language, template_dir)
     _check_writable(out)
     import sparsity_report as sr
 
@@ -110,24 +122,28 @@ def run(
                 patterns=patterns,
                 progress=progress if patterns else None,
             )
-        _write(study, out, html=html, csv=csv, png=png, json=json)
+        _write(study, out, template_dir, html=html, csv=csv, png=png, json=json)
 
 
 @app.command()
 def render(
+    ctx: typer.Context,
     study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     out: Out = Path("results"),
     html: Html = True,
     csv: Csv = True,
     png: Png = True,
     json: Json = False,
+    language: Language = "en",
+    template_dir: Templates = None,
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
     from sparsity_report.comparison import read_study
 
+    _speak(ctx, language, template_dir)
     loaded = read_study(study)
     _check_writable(out)
-    _write(loaded, out, html=html, csv=csv, png=png, json=json)
+    _write(loaded, out, template_dir, html=html, csv=csv, png=png, json=json)
 
 
 def _version(wanted: bool) -> None:
@@ -155,7 +171,23 @@ def main() -> None:
         sys.exit(2)
 
 
-def _write(study: Comparison, out: Path, *, html: bool, csv: bool, png: bool, json: bool) -> None:
+def _speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
+    """Say everything this command says in one language."""
+    from sparsity_report.language import speaking
+
+    ctx.with_resource(speaking(language, template_dir))
+
+
+def _write(
+    study: Comparison,
+    out: Path,
+    template_dir: Path | None,
+    *,
+    html: bool,
+    csv: bool,
+    png: bool,
+    json: bool,
+) -> None:
     import sparsity_report as sr
 
     steps: list[tuple[str, Callable[[], object]]] = []
@@ -168,7 +200,8 @@ def _write(study: Comparison, out: Path, *, html: bool, csv: bool, png: bool, js
     if png:
         steps.append(("figures/*.png", lambda: sr.write_figures(study, out / "figures")))
     if html:
-        steps.append(("report.html", lambda: sr.write_report(study, out / "report.html")))
+        report = partial(sr.write_report, study, out / "report.html", template_dir=template_dir)
+        steps.append(("report.html", report))
     with _bar("writing", unit="file") as progress:
         for number, (label, step) in enumerate(steps, 1):
             progress(number - 1, len(steps), label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -109,6 +110,12 @@ class Comparison:
     def audit(self) -> list[str]:
         """What a careful reviewer would flag, in sentences with numbers."""
         return audit(self.variants, self.layers, self.totals, self.patterns)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for the variants and every count of the study."""
+        data = [_table(self.variants), _table(self.layers), self.convention, self.context]
+        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     @property
     def unclassified(self) -> tuple[str, ...]:

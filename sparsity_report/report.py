@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
@@ -19,6 +21,8 @@ from sparsity_report.comparison import Comparison
 from sparsity_report.context import context
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
+from sparsity_report.language import speaking, template_folders
+from sparsity_report.wording import level, say
 
 
 def write_report(
@@ -26,6 +30,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
+    language: str | None = None,
 ) -> Path:
     """Write a study as one HTML file with everything in it: numbers, charts, tables, conventions.
 
@@ -36,6 +41,9 @@ def write_report(
         Ends in ``.html``.
     template_dir : path-like, optional
         Files here stand in for the package's own of the same name, such as ``report.css``.
+    language : str, optional
+        ``"en"``, ``"fr"``, or one with a catalogue ``languages/<language>.json`` in `template_dir`;
+        default the one spoken, see :func:`sparsity_report.speaking`.
 
     Returns
     -------
@@ -59,17 +67,24 @@ def write_report(
     target = Path(path)
     if target.suffix.lower() != ".html":
         raise SparsityReportError(f"cannot write {target}: reports are .html files")
+    with speaking(language, template_dir) if language else nullcontext():
+        page = _render("report.html.j2", template_dir, context(study), script=_bundle())
+    return write_file(target, page)
+
+
+def _render(
+    name: str,
+    template_dir: str | os.PathLike[str] | None,
+    values: dict[str, Any],
+    **further: Markup,
+) -> str:
     try:
-        page = (
-            environment(template_dir)
-            .get_template("report.html.j2")
-            .render(context(study), script=_bundle())
-        )
+        template = environment(template_dir).get_template(name)
+        return template.render(values, page=values, **further)
     except TemplateError as error:
         raise SparsityReportError(
             f"cannot render the report: {error!r}; check template_dir"
         ) from error
-    return write_file(target, page)
 
 
 def environment(template_dir: str | os.PathLike[str] | None = None) -> Environment:
@@ -82,15 +97,8 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     >>> environment().from_string("{{ 1234567 | count }} {{ none | percent }}").render()
     '1\u202f234\u202f567 –'
     """
-    if template_dir is not None and not Path(template_dir).is_dir():
-        raise SparsityReportError(f"template_dir {template_dir} is not a folder")
-    here = Path(__file__).parent
-    # Installed, the templates are inside the package; in an editable checkout they are beside it.
-    folders = [here / "templates", here.parent / "templates"]
-    if template_dir is not None:
-        folders.insert(0, Path(template_dir))
     made = Environment(
-        loader=FileSystemLoader(folders),
+        loader=FileSystemLoader(template_folders(template_dir)),
         autoescape=select_autoescape(["html", "html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -102,10 +110,14 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         "scaled": display.scaled_text,
         "times": display.times,
         "shape": display.shape,
+        "figures": display.figures,
         "group": charts.group_name,
+        "method": charts.method_name,
+        "level": level,
         "clip": lambda text, limit=80: printable(str(text), limit),
         "unbroken": display.unbroken,
     }
+    made.globals["_"] = say
     return made
 
 

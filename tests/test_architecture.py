@@ -17,6 +17,7 @@ FLOORS = [
     {"cli"},
     {"report"},
     {"context"},
+    {"slider"},
     {"charts", "display"},
     {"findings"},
     {"comparison"},
