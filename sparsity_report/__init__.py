@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sparsity_report.comparison import compare as compare
     from sparsity_report.comparison import read_study as read_study
     from sparsity_report.comparison import write_csv as write_csv
+    from sparsity_report.difference import Difference as Difference
+    from sparsity_report.difference import diff as diff
     from sparsity_report.errors import SparsityReportError as SparsityReportError
     from sparsity_report.findings import summarize as summarize
     from sparsity_report.groups import classify_module as classify_module
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from sparsity_report.pruning import n_m as n_m
     from sparsity_report.pruning import prune_global_magnitude_ as prune_global_magnitude_
     from sparsity_report.pruning import select_prunable_linears as select_prunable_linears
+    from sparsity_report.report import write_diff as write_diff
     from sparsity_report.report import write_report as write_report
     from sparsity_report.variants import Variant as Variant
     from sparsity_report.variants import analyze_layers as analyze_layers
@@ -49,6 +52,7 @@ __version__ = "0.1.0"
 # neither torch nor altair.
 _HOMES = {
     "Comparison": "comparison",
+    "Difference": "difference",
     "LinearCSR": "linear_csr",
     "Pruning": "pruning",
     "SparsityReportError": "errors",
@@ -61,6 +65,7 @@ _HOMES = {
     "convert_linears_to_csr_": "linear_csr",
     "csr": "variants",
     "dense": "variants",
+    "diff": "difference",
     "freeze_pruning_": "pruning",
     "global_magnitude": "pruning",
     "layerwise_magnitude": "pruning",
@@ -76,6 +81,7 @@ _HOMES = {
     "sweep": "levels",
     "weight_patterns": "patterns",
     "write_csv": "comparison",
+    "write_diff": "report",
     "write_figures": "charts",
     "write_report": "report",
 }

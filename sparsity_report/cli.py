@@ -1,4 +1,4 @@
-"""The command line: ``sparsity-report run`` and ``sparsity-report render``."""
+"""The command line: ``sparsity-report run``, ``render``, ``diff`` and ``notebook``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsity_report import __version__
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, printable
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -144,6 +144,30 @@ def render(
     loaded = read_study(study)
     _check_writable(out)
     _write(loaded, out, template_dir, html=html, csv=csv, png=png, json=json)
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    before: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
+    after: Annotated[Path, typer.Argument(help="study.json of a later run.")],
+    html: Annotated[
+        Path | None, typer.Option(help="Also write it as this .html file.", show_default=False)
+    ] = None,
+    language: Language = "en",
+    template_dir: Templates = None,
+) -> None:
+    """Say what changed between two studies; the exit code is 0 for nothing, 1 for something."""
+    import sparsity_report as sr
+
+    _speak(ctx, language, template_dir)
+    changed = sr.diff(before, after)
+    for sentence in changed.sentences():
+        print(printable(sentence))
+    if html is not None:
+        names = (str(before), str(after))
+        sr.write_diff(changed, html, names=names, template_dir=template_dir)
+    raise typer.Exit(1 if changed else 0)
 
 
 def _version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 import sparsity_report
 from sparsity_report import charts
 from sparsity_report.comparison import Comparison
+from sparsity_report.difference import TOTALS, Difference, name_of, written
 from sparsity_report.display import count, percent_text, scaled_text, shape, times
 from sparsity_report.errors import printable
 from sparsity_report.findings import baseline, conventions, summarize
@@ -90,6 +91,48 @@ def context(study: Comparison) -> dict[str, Any]:
         "version": sparsity_report.__version__,
         "fingerprint": study.fingerprint,
     }
+
+
+def difference_context(
+    difference: Difference, names: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """Everything the template of what changed may show."""
+    studies = (difference.before, difference.after)
+    before, after = names or (f"{charts.model_names(s)} ({s.fingerprint})" for s in studies)
+    changes = difference.changes[difference.changes["module_name"].notna()]
+    return {
+        "language": spoken(),
+        "before": before,
+        "after": after,
+        "sentences": difference.sentences(),
+        "totals": _totals_side_by_side(*studies) if difference else [],
+        "modules": [
+            {
+                "variant": row["variant"],
+                "module": row["module_name"],
+                "what": name_of(row["what"]),
+                "before": written(row["what"], row["before"]),
+                "after": written(row["what"], row["after"]),
+            }
+            for row in records(changes.head(_ROWS))
+        ],
+        "number": len(changes),
+        "program": f"sparsity-report {sparsity_report.__version__}",
+    }
+
+
+def _totals_side_by_side(*studies: Comparison) -> list[dict[str, str]]:
+    old, new = (study.totals.set_index("variant") for study in studies)
+    return [
+        {
+            "variant": str(variant),
+            "what": name_of(what),
+            "before": written(what, old[what].get(variant)),
+            "after": written(what, new[what].get(variant)),
+        }
+        for variant in dict.fromkeys([*old.index, *new.index])
+        for what in TOTALS
+    ]
 
 
 def _cards(study: Comparison) -> list[dict[str, str]]:

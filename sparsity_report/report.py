@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from sparsity_report import charts, display
 from sparsity_report.comparison import Comparison
-from sparsity_report.context import context
+from sparsity_report.context import context, difference_context
+from sparsity_report.difference import Difference
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
 from sparsity_report.language import speaking, template_folders
@@ -70,6 +71,49 @@ def write_report(
     with speaking(language, template_dir) if language else nullcontext():
         page = _render("report.html.j2", template_dir, context(study), script=_bundle())
     return write_file(target, page)
+
+
+def write_diff(
+    difference: Difference,
+    path: str | os.PathLike[str],
+    *,
+    names: tuple[str, str] | None = None,
+    template_dir: str | os.PathLike[str] | None = None,
+    language: str | None = None,
+) -> Path:
+    """Write what changed between two studies as one HTML file.
+
+    Parameters
+    ----------
+    difference : Difference
+        From :func:`sparsity_report.diff`.
+    path : path-like
+        Ends in ``.html``.
+    names : tuple of str, optional
+        What to call the studies; default their models and fingerprints.
+    template_dir, language : optional
+        See :func:`write_report`.
+
+    Returns
+    -------
+    pathlib.Path
+        The path written.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> import tempfile
+    >>> study = sr.compare(sr.dense(sr.load()))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sr.write_diff(sr.diff(study, study), f"{folder}/diff.html").name
+    'diff.html'
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".html":
+        raise SparsityReportError(f"cannot write {target}: what changed is an .html file")
+    with speaking(language, template_dir) if language else nullcontext():
+        values = difference_context(difference, names)
+        return write_file(target, _render("diff.html.j2", template_dir, values))
 
 
 def _render(

@@ -131,13 +131,13 @@ class Table {
     return row.row;
   }
 
-  /* What a cell sorts by: its number, else its text; what is unknown comes last. */
-  static key(cell, column) {
+  /* What a cell sorts by: its number, of a shape the product, else its text; null is unknown. */
+  static key(cell) {
     if (typeof cell !== "string") return cell;
-    if (column < 4 && column !== 2) return cell;
     const plain = cell.replace(/[\s<>%]/g, "").replace(",", ".");
-    if (column === 2) return plain.split("×").reduce((product, side) => product * Number(side), 1);
-    return plain === "–" ? null : Number.parseFloat(plain);
+    if (plain === "–") return null;
+    const sides = plain.split("×").map(Number);
+    return sides.some(Number.isNaN) ? cell : sides.reduce((product, side) => product * side, 1);
   }
 
   sort(column) {
@@ -145,8 +145,10 @@ class Table {
     this.heads.forEach((head) => head.removeAttribute("aria-sort"));
     this.heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
     const order = new Intl.Collator(document.documentElement.lang, { numeric: true });
-    const keys = new Map(this.rows.map((row) => [row, Table.key(row.cells[column], column)]));
-    const by = (a, b) => (typeof a === "string" ? order.compare(a, b) : a - b) * (down ? -1 : 1);
+    const keys = new Map(this.rows.map((row) => [row, Table.key(row.cells[column])]));
+    const rising = (a, b) =>
+      typeof a === "number" && typeof b === "number" ? a - b : order.compare(a, b);
+    const by = (a, b) => (down ? rising(b, a) : rising(a, b));
     this.rows.sort((one, other) => {
       const [a, b] = [keys.get(one), keys.get(other)];
       return a === null || b === null ? (a === null) - (b === null) : by(a, b);

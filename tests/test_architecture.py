@@ -19,7 +19,7 @@ FLOORS = [
     {"context"},
     {"slider"},
     {"charts", "display"},
-    {"findings"},
+    {"findings", "difference"},
     {"comparison"},
     {"patterns", "audit"},
     {"variants", "levels"},
