@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 import sparsity_report
+from sparsity_report.agreement import check_parts
 from sparsity_report.audit import audit
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
@@ -257,7 +258,7 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
     """
     source = Path(path)
     try:
-        data = json.loads(source.read_text(encoding="utf-8"))
+        data = json.loads(source.read_text(encoding="utf-8"), parse_constant=_no_number)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise SparsityReportError(f"{source} is not a study of sparsity-report")
         if data["version"] > VERSION:
@@ -266,7 +267,7 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
                 "upgrade sparsity-report"
             )
         variants = _frame(data["variants"], VARIANT_COLUMNS)
-        layers = _frame(data["layers"], LAYER_COLUMNS)
+        layers = _frame(data["layers"], LAYER_COLUMNS).astype({"prunable": bool})
         layers["shape"] = [tuple(shape) for shape in layers["shape"]]
         study = Comparison(
             variants=_variant_types(variants),
@@ -282,12 +283,18 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
         )
         check_convention(study.convention)
         _check_context(study.context)
+        if not all(isinstance(note, str) for note in study.notes):
+            raise ValueError("notes: are not text")
+        measured = {part: getattr(study, part) for part in MEASURED}
+        check_parts(study.variants, study.layers, study.levels, study.patterns, measured)
         _check_agrees(study, data)
     except SparsityReportError:
         raise
     except OSError as error:
         raise SparsityReportError(f"cannot read {source}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+    except (
+        ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError, IndexError
+    ) as error:  # fmt: skip
         raise SparsityReportError(f"{source} is damaged: {error!r}") from error
     return study
 
@@ -370,6 +377,10 @@ def _plain(cell: Any) -> Any:
 def _frame(table: Mapping[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
     if tuple(table["columns"]) != columns:
         raise ValueError(f"columns {table['columns']}")
+    # Short rows would be filled up with nothing.
+    for place, row in enumerate(table["rows"]):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise ValueError(f"row {place} does not have {len(columns)} cells: {str(row)[:60]}")
     return pd.DataFrame(table["rows"], columns=list(columns))
 
 
@@ -427,9 +438,10 @@ def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
     if matrix is None:
         return None
     modules, steps = matrix["modules"], matrix["sparsities"]
-    counts = {key: np.array(matrix[key], dtype=np.int64) for key in LEVEL_COLUMNS[2:]}
-    if any(own.shape != (len(modules), len(steps)) for own in counts.values()):
-        raise ValueError("levels do not have one number per module and sparsity")
+    counts = {key: np.array(matrix[key]) for key in LEVEL_COLUMNS[2:]}
+    for key, own in counts.items():
+        if own.shape != (len(modules), len(steps)) or own.dtype.kind != "i":
+            raise ValueError(f"levels, {key}: is not one whole number per module and sparsity")
     return pd.DataFrame(
         {
             "module_name": np.repeat(np.array(modules, dtype=object), len(steps)),
@@ -440,7 +452,15 @@ def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
 
 
 def _read_measured(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
-    return None if table is None else pd.DataFrame(table["rows"], columns=table["columns"])
+    if table is None:
+        return None
+    if len(set(table["columns"])) < len(table["columns"]):
+        raise ValueError(f"columns {table['columns']} occur twice")
+    return _frame(table, tuple(table["columns"]))
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of a study")
 
 
 def _check_context(context: int | None) -> None:

@@ -60,7 +60,7 @@ def slider(study: Comparison) -> Slider | None:
     Returns
     -------
     Slider or None
-        None where the study has no levels.
+        None where the study has no levels, or only of matrices without weights.
 
     Examples
     --------
@@ -79,6 +79,8 @@ def slider(study: Comparison) -> Slider | None:
     own = layers.set_index("module_name").loc[names].reset_index()
     rest = layers[~layers["module_name"].isin(names)]
     sizes = own["weight_total"].to_numpy(dtype=np.int64)[:, None]
+    if not sizes.any():
+        return None
 
     values = own["dtype"].map(value_bytes).to_numpy(dtype=np.int64)
     beside = (own["total"].to_numpy(dtype=np.int64) - sizes[:, 0]) * values
@@ -173,7 +175,7 @@ def _groups(own: pd.DataFrame, sizes: np.ndarray, zeros: np.ndarray) -> list[dic
 
 def _cells(own: pd.DataFrame, sizes: np.ndarray, zeros: np.ndarray) -> dict[str, Any]:
     """Zeros per block and projection: those at the first level, then what each level adds."""
-    inside = own["block"].notna().to_numpy()
+    inside = own["block"].notna().to_numpy() & (sizes[:, 0] > 0)
     own, sizes, zeros = own[inside], sizes[inside], zeros[inside]
     places = map_places(own)
     keys = list(zip(places["block"].tolist(), places["projection"].tolist(), strict=True))

@@ -21,7 +21,7 @@ FLOORS = [
     {"charts", "display"},
     {"findings", "difference"},
     {"comparison"},
-    {"patterns", "audit"},
+    {"patterns", "audit", "agreement"},
     {"variants", "levels"},
     {"structure"},
     {"pruning"},

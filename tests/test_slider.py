@@ -83,6 +83,11 @@ def test_unknown_neighbours_leave_gaps_not_guesses():
 
 def test_nothing_prunable_has_no_slider():
     assert slider(sr.compare(sr.dense(nn.ModuleDict({"norm": nn.LayerNorm(4)})))) is None
+    nothing = nn.Linear(1, 2, bias=False)
+    nothing.weight = nn.Parameter(torch.empty(2, 0))
+    assert slider(sr.compare(sr.dense(nn.ModuleDict({"fc1": nothing})))) is None
+    some = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(4, 4)]), "fc1": nothing})
+    assert slider(sr.compare(sr.dense(some))).cells["total"] == [4 * 4]
 
 
 def test_modules_without_blocks_count_but_have_no_cell():
