@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparsity_report.levels import sweep as sweep
     from sparsity_report.linear_csr import LinearCSR as LinearCSR
     from sparsity_report.linear_csr import convert_linears_to_csr_ as convert_linears_to_csr_
+    from sparsity_report.notebook import write_notebook as write_notebook
     from sparsity_report.patterns import weight_patterns as weight_patterns
     from sparsity_report.pruning import Pruning as Pruning
     from sparsity_report.pruning import freeze_pruning_ as freeze_pruning_
@@ -83,6 +84,7 @@ _HOMES = {
     "write_csv": "comparison",
     "write_diff": "report",
     "write_figures": "charts",
+    "write_notebook": "notebook",
     "write_report": "report",
 }
 

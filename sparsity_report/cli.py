@@ -170,6 +170,37 @@ def diff(
     raise typer.Exit(1 if changed else 0)
 
 
+@app.command()
+def notebook(
+    model: Annotated[
+        str | None, typer.Argument(help="As for run; nothing: the demo.", show_default=False)
+    ] = None,
+    to: Annotated[str, typer.Option(help="html or ipynb.")] = "html",
+    sparsity: Annotated[str, typer.Option(help="Share of the prunable weights to prune.")] = "0.3",
+    out: Out = Path("results"),
+    hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Leave the code out.")] = False,
+    name: Annotated[
+        str, typer.Option("--notebook", help="structural_csr_analysis, thesis_figures, or a path.")
+    ] = "structural_csr_analysis",
+    template_dir: Templates = None,
+) -> None:
+    """Execute a notebook on a model and export it with its outputs."""
+    level = _number(sparsity)
+    _check_writable(out)
+    import sparsity_report as sr
+
+    target = out / f"{Path(name).stem}.{to}"
+    sr.write_notebook(
+        model,
+        target,
+        notebook=name,
+        sparsity=level,
+        hide_inputs=hide_inputs,
+        template_dir=template_dir,
+    )
+    print(f"Written to {target}")
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sparsity-report {__version__}")

@@ -15,7 +15,7 @@ PACKAGE = Path(sparsity_report.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"report"},
+    {"report", "notebook"},
     {"context"},
     {"slider"},
     {"charts", "display"},
