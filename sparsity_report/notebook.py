@@ -121,19 +121,20 @@ def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError:
         raise SparsityReportError(_MISSING) from None
-    # Charts are pictures then, which any viewer shows and none has to fetch a script for.
     client = NotebookClient(
         node,
         timeout=timeout,
         kernel_name="python3",
         store_widget_state=False,
+        # The kernel listens on loopback only; its word about that is for servers.
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
     try:
         client.execute()
     except CellExecutionError as error:
         raise SparsityReportError(_plain(f"the notebook stopped: {error.evalue}")) from error
-    except (CellTimeoutError, DeadKernelError) as error:
+    except (CellTimeoutError, DeadKernelError, RuntimeError) as error:
         raise SparsityReportError(_plain(f"the notebook stopped: {error}")) from error
 
 
