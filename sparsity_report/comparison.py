@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
 from sparsity_report.levels import LEVEL_COLUMNS, level_table
 from sparsity_report.magnitudes import Progress
-from sparsity_report.patterns import PATTERN_COLUMNS, weight_patterns
+from sparsity_report.patterns import PATTERN_COLUMNS, variant_patterns
 from sparsity_report.structure import (
     LAYER_COLUMNS,
     check_convention,
@@ -241,7 +241,7 @@ def compare(
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,
-        patterns=_patterns(variants, progress) if patterns else None,
+        patterns=variant_patterns(variants, progress) if patterns else None,
         notes=tuple(notes),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,
@@ -394,18 +394,6 @@ def _variant_types(frame: pd.DataFrame) -> pd.DataFrame:
     for column in ("variant", "layout", "model", "architecture", "source", "fingerprint", "method"):
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     return frame
-
-
-def _patterns(variants: Sequence[Variant], progress: Progress | None) -> pd.DataFrame:
-    """Patterns of all variants; those of one pruning are looked at once."""
-    seen: dict[tuple[int, int], pd.DataFrame] = {}
-    frames = []
-    for variant in variants:
-        key = (id(variant.weights), id(variant.pruning))
-        if key not in seen:
-            seen[key] = weight_patterns(variant, progress=progress)
-        frames.append(seen[key].assign(variant=variant.name))
-    return pd.concat(frames, ignore_index=True)
 
 
 def _read_patterns(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
