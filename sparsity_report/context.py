@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from numbers import Real
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -111,8 +112,8 @@ def difference_context(
                 "variant": row["variant"],
                 "module": row["module_name"],
                 "what": name_of(row["what"]),
-                "before": written(row["what"], row["before"]),
-                "after": written(row["what"], row["after"]),
+                "before": _cell(row["what"], row["before"]),
+                "after": _cell(row["what"], row["after"]),
             }
             for row in records(changes.head(_ROWS))
         ],
@@ -121,14 +122,20 @@ def difference_context(
     }
 
 
+def _cell(what: str, value: Any) -> str:
+    """Write a fact as tables do, with thin spaces between thousands."""
+    text = written(what, value)
+    return text.replace(spoken().thousands, "\u202f") if isinstance(value, Real) else text
+
+
 def _totals_side_by_side(*studies: Comparison) -> list[dict[str, str]]:
     old, new = (study.totals.set_index("variant") for study in studies)
     return [
         {
             "variant": str(variant),
             "what": name_of(what),
-            "before": written(what, old[what].get(variant)),
-            "after": written(what, new[what].get(variant)),
+            "before": _cell(what, old[what].get(variant)),
+            "after": _cell(what, new[what].get(variant)),
         }
         for variant in dict.fromkeys([*old.index, *new.index])
         for what in TOTALS

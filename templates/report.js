@@ -173,7 +173,7 @@ class Table {
   draw() {
     const rows = this.shown.slice(0, this.limit);
     this.body.replaceChildren(...rows.map((row) => this.element(row)));
-    this.said.textContent = `${count(this.shown.length)} ${words.of} ${count(this.rows.length)} ${words.modules}`;
+    this.said.textContent = `${count(this.shown.length)} ${words.of} ${count(this.rows.length)} ${words.rows}`;
     this.more.parentElement.hidden = rows.length === this.shown.length;
   }
 }
@@ -282,6 +282,7 @@ class Slider {
       x: left + wide * cells.block[cell], y: high * cells.projection[cell],
       width: wide, height: high, "data-cell": cell,
     }));
+    this.frame = make("rect", { class: "frame", style: "display:none" });
     const key = Array.from({ length: 51 }, (_, step) => make("rect",
       { x: left + 3 * step, y: height + 26, width: 3.2, height: 8, fill: viridis(step / 50), style: "stroke:none" }));
     const ends = [[0, "end", -6], [1, "start", 160]].map(([share, anchor, dx]) => make("text",
@@ -289,7 +290,7 @@ class Slider {
     const picture = make("svg", { viewBox: `0 0 ${Math.max(width, 360)} ${height + 38}`, role: "img",
       "aria-label": `${words.zeros}: ${words.block} × ${cells.projections.length}`,
       class: cells.module ? "named" : "" },
-      ...labels, ...numbers.filter(Boolean), ...this.rects, ...key, ...ends);
+      ...labels, ...numbers.filter(Boolean), ...this.rects, this.frame, ...key, ...ends);
     picture.style.maxWidth = `${Math.max(width, 360) * 1.3}px`;
     picture.addEventListener("pointerover", ({ target }) => this.choose(target.dataset?.cell));
     picture.addEventListener("pointerleave", () => this.choose());
@@ -301,9 +302,11 @@ class Slider {
   }
 
   choose(cell) {
-    this.rects[this.chosen]?.classList.remove("chosen");
     this.chosen = cell;
-    this.rects[cell]?.classList.add("chosen");
+    for (const side of cell === undefined ? [] : ["x", "y", "width", "height"]) {
+      this.frame.setAttribute(side, this.rects[cell].getAttribute(side));
+    }
+    this.frame.style.display = cell === undefined ? "none" : "";
     this.tell();
   }
 

@@ -252,6 +252,7 @@ def test_a_cell_of_the_map_leads_to_its_layer(chromium, report):
         told = visit.page.locator(".pointed").inner_text()
         assert told.startswith("block 1, fc2: ")
         assert " of 48" in told
+        assert visit.page.locator(".cells .frame").is_visible()
         cell.click()
         rows = visit.page.locator("table.layers").last.locator("tbody tr")
         assert [row.inner_text().split("\t")[0] for row in rows.all()] == ["layers.1.fc2"]
@@ -289,6 +290,22 @@ def test_layers_sort_and_search(chromium, report):
         assert column(page, 1) == []
         search.fill("")
         assert len(column(page, 1)) == 6
+        assert not page.get_by_role("button", name="Show more").last.is_visible()
+        assert visit.complaints == []
+
+
+def test_what_changed_sorts_too(chromium, tmp_path):
+    studies = [
+        sr.compare(sr.masked(sr.global_magnitude(weights_of(["fc1", "fc2"], "m"), s), name="M"))
+        for s in (0.1, 0.5)
+    ]
+    with Visit(chromium, sr.write_diff(sr.diff(*studies), tmp_path / "d.html")) as visit:
+        heads = visit.page.locator("#modules thead button")
+        heads.nth(4).click()
+        cells = visit.page.locator("#modules tbody td:last-child").all()
+        after = [int(cell.inner_text()) for cell in cells]
+        assert after == sorted(after)
+        assert len(after) == 2 * 6
         assert visit.complaints == []
 
 
