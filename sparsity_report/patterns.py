@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.magnitudes import Progress
 from sparsity_report.pruning import Pruning
 from sparsity_report.variants import Variant
-from sparsity_report.weights import Parameter
+from sparsity_report.weights import Module, Parameter, Weights
 
 # Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature.
 N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
@@ -82,25 +83,13 @@ def variant_patterns(variants: Sequence[Variant], progress: Progress | None = No
     found: dict[tuple[int, int], list[dict[str, object]]] = {}
     for weights in models.values():
         own = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
-        for module in weights.modules:
-            for parameter in module.parameters:
-                if not parameter.prunable:
-                    continue
-                if not parameter.known:
-                    raise SparsityReportError(
-                        f"{weights.name}: {parameter.name} has no values to look at"
-                    )
-                facts = {
-                    "module_name": module.name,
-                    "parameter": parameter.name,
-                    "block": module.block,
-                    "group": module.group,
-                }
-                tensor = weights.tensor(parameter.name)
-                moments = [_moments(matrix) for matrix in _stacked(tensor)]
-                for key, pruning in own.items():
-                    rows = _matrices(tensor, moments, pruning, parameter)
-                    found.setdefault((id(weights), key), []).extend(facts | row for row in rows)
+        parts = [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
+        # Two: a core each on the smallest machine, and no more than two tensors in memory.
+        with ThreadPoolExecutor(2) as pool:
+            looked = pool.map(lambda part: _look(weights, own, *part), parts)  # noqa: B023
+            for (_, parameter), seen in zip(parts, looked, strict=True):
+                for key, rows in seen.items():
+                    found.setdefault((id(weights), key), []).extend(rows)
                 done += parameter.total * parameter.itemsize
                 if progress:
                     progress(done, size, parameter.name)
@@ -127,6 +116,26 @@ def expected_sparsity(threshold: float, std: float) -> float:
     0.6827
     """
     return math.erf(threshold / (std * math.sqrt(2))) if std else 1.0
+
+
+def _look(
+    weights: Weights, prunings: Mapping[int, Pruning | None], module: Module, parameter: Parameter
+) -> dict[int, list[dict[str, object]]]:
+    """Read a tensor once and look at it under every pruning."""
+    if not parameter.known:
+        raise SparsityReportError(f"{weights.name}: {parameter.name} has no values to look at")
+    facts = {
+        "module_name": module.name,
+        "parameter": parameter.name,
+        "block": module.block,
+        "group": module.group,
+    }
+    tensor = weights.tensor(parameter.name)
+    moments = [_moments(matrix) for matrix in _stacked(tensor)]
+    return {
+        key: [facts | row for row in _matrices(tensor, moments, pruning, parameter)]
+        for key, pruning in prunings.items()
+    }
 
 
 def _stacked(tensor: torch.Tensor) -> torch.Tensor:
