@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from sparsity_report.comparison import compare as compare
     from sparsity_report.comparison import read_study as read_study
     from sparsity_report.comparison import write_csv as write_csv
+    from sparsity_report.difference import Difference as Difference
+    from sparsity_report.difference import diff as diff
     from sparsity_report.errors import SparsityReportError as SparsityReportError
     from sparsity_report.findings import summarize as summarize
     from sparsity_report.groups import classify_module as classify_module
+    from sparsity_report.language import speaking as speaking
     from sparsity_report.latency import crossover as crossover
     from sparsity_report.latency import measure_latency as measure_latency
     from sparsity_report.levels import sweep as sweep
     from sparsity_report.linear_csr import LinearCSR as LinearCSR
     from sparsity_report.linear_csr import convert_linears_to_csr_ as convert_linears_to_csr_
+    from sparsity_report.notebook import write_notebook as write_notebook
     from sparsity_report.patterns import weight_patterns as weight_patterns
     from sparsity_report.pruning import Pruning as Pruning
     from sparsity_report.pruning import freeze_pruning_ as freeze_pruning_
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from sparsity_report.quality import perplexity as perplexity
     from sparsity_report.quality import sensitivity as sensitivity
     from sparsity_report.quality import sensitivity_correlation as sensitivity_correlation
+    from sparsity_report.report import write_diff as write_diff
     from sparsity_report.report import write_report as write_report
     from sparsity_report.thesis import write_thesis as write_thesis
     from sparsity_report.variants import Variant as Variant
@@ -54,6 +59,7 @@ __version__ = "0.1.0"
 # neither torch nor altair.
 _HOMES = {
     "Comparison": "comparison",
+    "Difference": "difference",
     "LinearCSR": "linear_csr",
     "Pruning": "pruning",
     "SparsityReportError": "errors",
@@ -67,6 +73,7 @@ _HOMES = {
     "crossover": "latency",
     "csr": "variants",
     "dense": "variants",
+    "diff": "difference",
     "freeze_pruning_": "pruning",
     "global_magnitude": "pruning",
     "layerwise_magnitude": "pruning",
@@ -81,11 +88,14 @@ _HOMES = {
     "select_prunable_linears": "pruning",
     "sensitivity": "quality",
     "sensitivity_correlation": "quality",
+    "speaking": "language",
     "summarize": "findings",
     "sweep": "levels",
     "weight_patterns": "patterns",
     "write_csv": "comparison",
+    "write_diff": "report",
     "write_figures": "charts",
+    "write_notebook": "notebook",
     "write_report": "report",
     "write_thesis": "thesis",
 }

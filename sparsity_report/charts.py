@@ -332,31 +332,32 @@ def prunable_rows(study: Comparison, variant: str) -> pd.DataFrame:
 
 
 def map_rows(study: Comparison, variant: str) -> pd.DataFrame:
-    """Return ``block, projection, total, nonzero, sparsity`` of a variant's prunable weights.
+    """Return ``block, projection, total, nonzero, sparsity`` of a variant's prunable weights."""
+    own = prunable_rows(study, variant)
+    own = own[own["block"].notna()]
+    frame = map_places(own).assign(
+        total=own["weight_total"].to_numpy(dtype=int),
+        nonzero=own["weight_nonzero"].to_numpy(dtype=int),
+    )
+    frame = frame.groupby(["block", "projection"], sort=False, as_index=False).sum()
+    return frame.assign(sparsity=1 - frame["nonzero"] / frame["total"])
+
+
+def map_places(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the ``block`` and the ``projection`` that each module in a block stands for.
 
     Projections stand in model order, under the shortest names that tell them apart. More than 40,
     such as the experts of a mixture, are merged; so are neighbours of very many blocks.
     """
-    own = prunable_rows(study, variant)
-    own = own[own["block"].notna()]
-    paths = [_path(name) for name in own["module_name"]]
+    paths = [_path(name) for name in layers["module_name"]]
     names = _short_names(paths)
     if len(set(names)) > 40:
         names = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
     if len(set(names)) > 40:
-        names = [group_name(group) for group in own["group"]]
-    blocks = own["block"].to_numpy(dtype=int)
+        names = [group_name(group) for group in layers["group"]]
+    blocks = layers["block"].to_numpy(dtype=int)
     merged = 1 + len(set(blocks)) // 120
-    frame = pd.DataFrame(
-        {
-            "block": blocks // merged * merged,
-            "projection": _distinct(names, 80),
-            "total": own["weight_total"].to_numpy(dtype=int),
-            "nonzero": own["weight_nonzero"].to_numpy(dtype=int),
-        }
-    )
-    frame = frame.groupby(["block", "projection"], sort=False, as_index=False).sum()
-    return frame.assign(sparsity=1 - frame["nonzero"] / frame["total"])
+    return pd.DataFrame({"block": blocks // merged * merged, "projection": _distinct(names, 80)})
 
 
 def curve_rows(study: Comparison, sparsities: Sequence[float] | None = None) -> pd.DataFrame:

@@ -1,17 +1,18 @@
-"""The command line: ``sparsity-report run`` and ``sparsity-report render``."""
+"""The command line: ``sparsity-report run``, ``render``, ``diff`` and ``notebook``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsity_report import __version__
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, printable
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -37,11 +38,19 @@ Thesis = Annotated[
 ]
 Csv = Annotated[bool, typer.Option("--csv/--no-csv", help="Tables in structural_layers/.")]
 Png = Annotated[bool, typer.Option("--png/--no-png", help="Figures in figures/.")]
+Language = Annotated[
+    str, typer.Option(help="Of the report: en, fr, or one in --template-dir.", metavar="CODE")
+]
+Templates = Annotated[
+    Path | None,
+    typer.Option("--template-dir", help="Your own templates.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")]
 
 
 @app.command()
 def run(
+    ctx: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -60,6 +69,8 @@ def run(
     csv: Csv = True,
     png: Png = True,
     json: Json = True,
+    language: Language = "en",
+    template_dir: Templates = None,
     name: Annotated[
         str | None, typer.Option(help="What to call the model.", show_default=False)
     ] = None,
@@ -97,6 +108,7 @@ def run(
 ) -> None:
     """Count a model as Dense, Masked and CSR and write the report, tables and figures."""
     level = _number(sparsity)
+    _speak(ctx, language, template_dir)
     _check_writable(out)
     import sparsity_report as sr
 
@@ -117,11 +129,13 @@ def run(
                 patterns=patterns,
                 progress=progress if patterns else None,
             )
-        _write(study, out, html=html, pdf=pdf, thesis=thesis, csv=csv, png=png, json=json)
+        kinds = {"html": html, "pdf": pdf, "thesis": thesis, "csv": csv, "png": png, "json": json}
+        _write(study, out, template_dir, **kinds)
 
 
 @app.command()
 def render(
+    ctx: typer.Context,
     study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     out: Out = Path("results"),
     html: Html = True,
@@ -130,13 +144,72 @@ def render(
     csv: Csv = True,
     png: Png = True,
     json: Json = False,
+    language: Language = "en",
+    template_dir: Templates = None,
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
     from sparsity_report.comparison import read_study
 
+    _speak(ctx, language, template_dir)
     loaded = read_study(study)
     _check_writable(out)
-    _write(loaded, out, html=html, pdf=pdf, thesis=thesis, csv=csv, png=png, json=json)
+    kinds = {"html": html, "pdf": pdf, "thesis": thesis, "csv": csv, "png": png, "json": json}
+    _write(loaded, out, template_dir, **kinds)
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    before: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
+    after: Annotated[Path, typer.Argument(help="study.json of a later run.")],
+    html: Annotated[
+        Path | None, typer.Option(help="Also write it as this .html file.", show_default=False)
+    ] = None,
+    language: Language = "en",
+    template_dir: Templates = None,
+) -> None:
+    """Say what changed between two studies; the exit code is 0 for nothing, 1 for something."""
+    import sparsity_report as sr
+
+    _speak(ctx, language, template_dir)
+    changed = sr.diff(before, after)
+    for sentence in changed.sentences():
+        print(printable(sentence))
+    if html is not None:
+        names = (str(before), str(after))
+        sr.write_diff(changed, html, names=names, template_dir=template_dir)
+    raise typer.Exit(1 if changed else 0)
+
+
+@app.command()
+def notebook(
+    model: Annotated[
+        str | None, typer.Argument(help="As for run; nothing: the demo.", show_default=False)
+    ] = None,
+    to: Annotated[str, typer.Option(help="html or ipynb.")] = "html",
+    sparsity: Annotated[str, typer.Option(help="Share of the prunable weights to prune.")] = "0.3",
+    out: Out = Path("results"),
+    hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Leave the code out.")] = False,
+    name: Annotated[
+        str, typer.Option("--notebook", help="structural_csr_analysis, thesis_figures, or a path.")
+    ] = "structural_csr_analysis",
+    template_dir: Templates = None,
+) -> None:
+    """Execute a notebook on a model and export it with its outputs."""
+    level = _number(sparsity)
+    _check_writable(out)
+    import sparsity_report as sr
+
+    target = out / f"{Path(name).stem}.{to}"
+    sr.write_notebook(
+        model,
+        target,
+        notebook=name,
+        sparsity=level,
+        hide_inputs=hide_inputs,
+        template_dir=template_dir,
+    )
+    print(f"Written to {target}")
 
 
 def _version(wanted: bool) -> None:
@@ -164,9 +237,17 @@ def main() -> None:
         sys.exit(2)
 
 
+def _speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
+    """Say everything this command says in one language."""
+    from sparsity_report.language import speaking
+
+    ctx.with_resource(speaking(language, template_dir))
+
+
 def _write(
     study: Comparison,
     out: Path,
+    template_dir: Path | None,
     *,
     html: bool,
     pdf: bool,
@@ -187,11 +268,14 @@ def _write(
     if png:
         steps.append(("figures/*.png", lambda: sr.write_figures(study, out / "figures")))
     if html:
-        steps.append(("report.html", lambda: sr.write_report(study, out / "report.html")))
+        report = partial(sr.write_report, study, out / "report.html", template_dir=template_dir)
+        steps.append(("report.html", report))
     if pdf:
-        steps.append(("report.pdf", lambda: sr.write_report(study, out / "report.pdf")))
+        paper = partial(sr.write_report, study, out / "report.pdf", template_dir=template_dir)
+        steps.append(("report.pdf", paper))
     if thesis:
-        steps.append(("thesis/*", lambda: sr.write_thesis(study, out / "thesis")))
+        kit = partial(sr.write_thesis, study, out / "thesis", template_dir=template_dir)
+        steps.append(("thesis/*", kit))
     with _bar("writing", unit="file") as progress:
         for number, (label, step) in enumerate(steps, 1):
             progress(number - 1, len(steps), label)

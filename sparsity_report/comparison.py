@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 import sparsity_report
+from sparsity_report.agreement import check_parts
 from sparsity_report.audit import audit
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
 from sparsity_report.levels import LEVEL_COLUMNS, level_table
 from sparsity_report.magnitudes import Progress
-from sparsity_report.patterns import PATTERN_COLUMNS, weight_patterns
+from sparsity_report.patterns import PATTERN_COLUMNS, variant_patterns
 from sparsity_report.storage import storage_frame
 from sparsity_report.structure import (
     LAYER_COLUMNS,
@@ -116,6 +118,12 @@ class Comparison:
     def storage(self) -> pd.DataFrame:
         """Bytes in every layout, see :func:`sparsity_report.storage.storage_frame`."""
         return storage_frame(self.layers, self.patterns)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for the variants and every count of the study."""
+        data = [_table(self.variants), _table(self.layers), self.convention, self.context]
+        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     @property
     def unclassified(self) -> tuple[str, ...]:
@@ -240,7 +248,7 @@ def compare(
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,
-        patterns=_patterns(variants, progress) if patterns else None,
+        patterns=variant_patterns(variants, progress) if patterns else None,
         notes=tuple(notes),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,
@@ -257,7 +265,7 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
     """
     source = Path(path)
     try:
-        data = json.loads(source.read_text(encoding="utf-8"))
+        data = json.loads(source.read_text(encoding="utf-8"), parse_constant=_no_number)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise SparsityReportError(f"{source} is not a study of sparsity-report")
         if data["version"] > VERSION:
@@ -266,7 +274,7 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
                 "upgrade sparsity-report"
             )
         variants = _frame(data["variants"], VARIANT_COLUMNS)
-        layers = _frame(data["layers"], LAYER_COLUMNS)
+        layers = _frame(data["layers"], LAYER_COLUMNS).astype({"prunable": bool})
         layers["shape"] = [tuple(shape) for shape in layers["shape"]]
         study = Comparison(
             variants=_variant_types(variants),
@@ -282,12 +290,18 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
         )
         check_convention(study.convention)
         _check_context(study.context)
+        if not all(isinstance(note, str) for note in study.notes):
+            raise ValueError("notes: are not text")
+        measured = {part: getattr(study, part) for part in MEASURED}
+        check_parts(study.variants, study.layers, study.levels, study.patterns, measured)
         _check_agrees(study, data)
     except SparsityReportError:
         raise
     except OSError as error:
         raise SparsityReportError(f"cannot read {source}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+    except (
+        ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError, IndexError
+    ) as error:  # fmt: skip
         raise SparsityReportError(f"{source} is damaged: {error!r}") from error
     return study
 
@@ -370,6 +384,10 @@ def _plain(cell: Any) -> Any:
 def _frame(table: Mapping[str, Any], columns: tuple[str, ...]) -> pd.DataFrame:
     if tuple(table["columns"]) != columns:
         raise ValueError(f"columns {table['columns']}")
+    # Short rows would be filled up with nothing.
+    for place, row in enumerate(table["rows"]):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise ValueError(f"row {place} does not have {len(columns)} cells: {str(row)[:60]}")
     return pd.DataFrame(table["rows"], columns=list(columns))
 
 
@@ -383,18 +401,6 @@ def _variant_types(frame: pd.DataFrame) -> pd.DataFrame:
     for column in ("variant", "layout", "model", "architecture", "source", "fingerprint", "method"):
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     return frame
-
-
-def _patterns(variants: Sequence[Variant], progress: Progress | None) -> pd.DataFrame:
-    """Patterns of all variants; those of one pruning are looked at once."""
-    seen: dict[tuple[int, int], pd.DataFrame] = {}
-    frames = []
-    for variant in variants:
-        key = (id(variant.weights), id(variant.pruning))
-        if key not in seen:
-            seen[key] = weight_patterns(variant, progress=progress)
-        frames.append(seen[key].assign(variant=variant.name))
-    return pd.concat(frames, ignore_index=True)
 
 
 def _read_patterns(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
@@ -427,9 +433,10 @@ def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
     if matrix is None:
         return None
     modules, steps = matrix["modules"], matrix["sparsities"]
-    counts = {key: np.array(matrix[key], dtype=np.int64) for key in LEVEL_COLUMNS[2:]}
-    if any(own.shape != (len(modules), len(steps)) for own in counts.values()):
-        raise ValueError("levels do not have one number per module and sparsity")
+    counts = {key: np.array(matrix[key]) for key in LEVEL_COLUMNS[2:]}
+    for key, own in counts.items():
+        if own.shape != (len(modules), len(steps)) or own.dtype.kind != "i":
+            raise ValueError(f"levels, {key}: is not one whole number per module and sparsity")
     return pd.DataFrame(
         {
             "module_name": np.repeat(np.array(modules, dtype=object), len(steps)),
@@ -440,7 +447,15 @@ def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
 
 
 def _read_measured(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
-    return None if table is None else pd.DataFrame(table["rows"], columns=table["columns"])
+    if table is None:
+        return None
+    if len(set(table["columns"])) < len(table["columns"]):
+        raise ValueError(f"columns {table['columns']} occur twice")
+    return _frame(table, tuple(table["columns"]))
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of a study")
 
 
 def _check_context(context: int | None) -> None:

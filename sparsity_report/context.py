@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from numbers import Real
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,12 +14,18 @@ from markupsafe import Markup
 import sparsity_report
 from sparsity_report import charts
 from sparsity_report.comparison import Comparison
-from sparsity_report.display import count, percent_text, scaled_text, times
+from sparsity_report.difference import TOTALS, Difference, name_of, written
+from sparsity_report.display import count, percent_text, scaled_text, shape, times
 from sparsity_report.errors import printable
 from sparsity_report.findings import baseline, conventions, summarize
+from sparsity_report.language import spoken
+from sparsity_report.slider import slider
 from sparsity_report.structure import records
+from sparsity_report.wording import level, say, say_note
 
 _EXTREMES = 10
+# Rows of all variants' layers up to which the page holds them as a table; beyond, as data.
+_ROWS = 6_000
 
 
 class Table(NamedTuple):
@@ -26,6 +33,15 @@ class Table(NamedTuple):
 
     head: list[str]
     rows: list[list[str]]
+
+
+class Layers(NamedTuple):
+    """All modules of a variant: rows of a table, or where they are too many their data as JSON."""
+
+    variant: str
+    modules: int
+    rows: list[dict[str, Any]]
+    data: Markup | None
 
 
 class Figure(NamedTuple):
@@ -40,12 +56,13 @@ class Figure(NamedTuple):
 
 
 def context(study: Comparison) -> dict[str, Any]:
-    """Everything the templates may show, as plain values."""
-    asked = [f"{100 * a:g} %" for a in study.variants["asked_sparsity"].dropna().unique()]
-    by_variant = [
-        (str(name), _records(own)) for name, own in study.layers.groupby("variant", sort=False)
-    ]
+    """Everything the templates may show, as plain values, in the language that is spoken.
+
+    A section whose own key is None here is left out of the report.
+    """
+    asked = [level(share) for share in study.variants["asked_sparsity"].dropna().unique()]
     return {
+        "language": spoken(),
         "models": charts.model_names(study),
         "levels": asked,
         "variants": _records(study.variants),
@@ -60,17 +77,69 @@ def context(study: Comparison) -> dict[str, Any]:
         "maps": [f for v in charts.distinct_prunings(study) if (f := _map(study, v))],
         "curve": _curve(study),
         "extremes": [(v, *_extremes(study, v)) for v in charts.distinct_prunings(study)],
-        "layers": by_variant,
+        "slider": _slider(study),
+        "layers": _layers(study),
         "audit": study.audit,
         "unusual": _unusual(study),
-        "notes": list(study.notes),
+        "notes": [say_note(note) for note in study.notes],
+        "measured": None,
         "unclassified": list(study.unclassified),
         "conventions": conventions(study),
         "convention": study.convention,
         "context": study.context,
         "active": bool((study.totals["active_total"] != study.totals["total"]).any()),
         "program": f"sparsity-report {sparsity_report.__version__}",
+        "version": sparsity_report.__version__,
+        "fingerprint": study.fingerprint,
     }
+
+
+def difference_context(
+    difference: Difference, names: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """Everything the template of what changed may show."""
+    studies = (difference.before, difference.after)
+    before, after = names or (f"{charts.model_names(s)} ({s.fingerprint})" for s in studies)
+    changes = difference.changes[difference.changes["module_name"].notna()]
+    return {
+        "language": spoken(),
+        "before": before,
+        "after": after,
+        "sentences": difference.sentences(),
+        "totals": _totals_side_by_side(*studies) if difference else [],
+        "modules": [
+            {
+                "variant": row["variant"],
+                "module": row["module_name"],
+                "what": name_of(row["what"]),
+                "before": _cell(row["what"], row["before"]),
+                "after": _cell(row["what"], row["after"]),
+            }
+            for row in records(changes.head(_ROWS))
+        ],
+        "number": len(changes),
+        "program": f"sparsity-report {sparsity_report.__version__}",
+    }
+
+
+def _cell(what: str, value: Any) -> str:
+    """Write a fact as tables do, with thin spaces between thousands."""
+    text = written(what, value)
+    return text.replace(spoken().thousands, "\u202f") if isinstance(value, Real) else text
+
+
+def _totals_side_by_side(*studies: Comparison) -> list[dict[str, str]]:
+    old, new = (study.totals.set_index("variant") for study in studies)
+    return [
+        {
+            "variant": str(variant),
+            "what": name_of(what),
+            "before": _cell(what, old[what].get(variant)),
+            "after": _cell(what, new[what].get(variant)),
+        }
+        for variant in dict.fromkeys([*old.index, *new.index])
+        for what in TOTALS
+    ]
 
 
 def _cards(study: Comparison) -> list[dict[str, str]]:
@@ -79,23 +148,28 @@ def _cards(study: Comparison) -> list[dict[str, str]]:
     base = baseline(study)
     first, reference = (charts.distinct_prunings(study) or [base])[0], totals.loc[base]
     row = totals.loc[first]
+    of_base = say("of {variant}", variant=_clip(base))
     cards = [
-        ("Parameters", scaled_text(reference["total"], ""), f"of {_clip(base)}"),
-        ("Prunable weights", scaled_text(reference["prunable_total"], ""), f"of {_clip(base)}"),
+        (say("Parameters"), scaled_text(reference["total"], ""), of_base),
+        (say("Prunable weights"), scaled_text(reference["prunable_total"], ""), of_base),
         (
-            "Zeros",
+            say("Zeros"),
             percent_text(row["sparsity_prunable"]),
-            f"of the prunable weights, {_clip(first)}",
+            say("of the prunable weights, {variant}", variant=_clip(first)),
         ),
-        ("Zeros", percent_text(row["sparsity_model"]), f"of all parameters, {_clip(first)}"),
+        (
+            say("Zeros"),
+            percent_text(row["sparsity_model"]),
+            say("of all parameters, {variant}", variant=_clip(first)),
+        ),
     ]
     sparse = [str(v) for v in totals.index[totals["layout"] == "csr"] if v != base]
     if sparse:
         own = totals.loc[sparse[0]]
         against = f"{_clip(sparse[0])} ÷ {_clip(base)}"
         for title, column in (
-            ("Stored bytes", "stored_bytes"),
-            ("FLOPs per token", "flops_per_token"),
+            (say("Stored bytes"), "stored_bytes"),
+            (say("FLOPs per token"), "flops_per_token"),
         ):
             ratio = own[column] / reference[column] if reference[column] else None
             cards.append((title, times(ratio), against))
@@ -139,10 +213,9 @@ def _comparison(study: Comparison, metric: str) -> Figure:
         [charts.group_name(str(group)), *(show(cell) for cell in row)]
         for group, row in zip(pivot.index, pivot.to_numpy(), strict=True)
     ]
-    table = Table(["Group", *pivot.columns], rows)
-    return _figure(
-        look.file, charts.group_bars(study, metric), f"{look.title}: {look.note}.", table
-    )
+    table = Table([say("Group"), *pivot.columns], rows)
+    caption = say("{title}: {note}.", title=say(look.title), note=say(look.note))
+    return _figure(look.file, charts.group_bars(study, metric), caption, table)
 
 
 def _map(study: Comparison, variant: str) -> Figure | None:
@@ -157,8 +230,11 @@ def _map(study: Comparison, variant: str) -> Figure | None:
     return _figure(
         f"map{place}",
         chart,
-        f"{_clip(variant)}: share of zeros per weight matrix, block by projection.",
-        Table(["Block", *wide.index], rows),
+        say(
+            "{variant}: share of zeros per weight matrix, block by projection.",
+            variant=_clip(variant),
+        ),
+        Table([say("Block"), *wide.index], rows),
     )
 
 
@@ -172,8 +248,58 @@ def _curve(study: Comparison) -> Figure | None:
         [percent_text(share, 0), *(count(cell) for cell in row)]
         for share, row in zip(wide.index, wide.to_numpy(), strict=True)
     ]
-    caption = "Bytes of the prunable weights in each layout, from integers, row pointers included."
-    return _figure("curve", chart, caption, Table(["Sparsity", *wide.columns], rows))
+    caption = say(
+        "Bytes of the prunable weights in each layout, from integers, row pointers included."
+    )
+    head = [say("Sparsity"), *(say(layout) for layout in wide.columns)]
+    return _figure("curve", chart, caption, Table(head, rows))
+
+
+def _slider(study: Comparison) -> dict[str, Any] | None:
+    made = slider(study)
+    if made is None:
+        return None
+    numbers = made._asdict() | {"marks": [(_clip(name), at) for name, at in made.marks]}
+    tenths = [place for place, at in enumerate(made.levels) if round(100 * at) % 10 == 0]
+    return {
+        "data": _json(numbers),
+        "start": made.start,
+        "steps": len(made.levels),
+        "rows": [made.row(place) for place in tenths],
+        "slack": made.slack,
+        "break_even": made.break_even,
+    }
+
+
+def _layers(study: Comparison) -> list[Layers]:
+    """Rows where they are few; else columns of data, those a variant shares with the first once."""
+    found: list[Layers] = []
+    first: dict[str, Any] = {}
+    for name, own in study.layers.groupby("variant", sort=False):
+        if len(study.layers) <= _ROWS:
+            found.append(Layers(str(name), len(own), _records(own), None))
+            continue
+        columns = {
+            "name": [printable(module, 2000) for module in own["module_name"]],
+            "tied": [None if pd.isna(t) else printable(t, 2000) for t in own["tied_to"]],
+            "group": [charts.group_name(group) for group in own["group"]],
+            "shape": [shape(sizes) for sizes in own["shape"]],
+            "stored": [f"{a} {b}" for a, b in zip(own["layout"], own["dtype"], strict=True)],
+            **{
+                key: [None if pd.isna(n) else int(n) for n in own[key]]
+                for key in (
+                    "total",
+                    "nonzero",
+                    "flops_per_token",
+                    "useful_flops_per_token",
+                    "stored_bytes",
+                )
+            },
+        }
+        known = {key: cells for key, cells in columns.items() if cells != first.get(key)}
+        first = first or columns
+        found.append(Layers(str(name), len(own), [], _json(known)))
+    return found
 
 
 def _extremes(study: Comparison, variant: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -23,6 +23,7 @@ def printable(text: str, limit: int = 2000) -> str:
     'a\\x1b[31mb'
     """
     safe = "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() or c in "\n\t\u00a0\u202f" else c.encode("unicode_escape").decode()
+        for c in text
     )
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +15,13 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.magnitudes import Progress
 from sparsity_report.pruning import Pruning
 from sparsity_report.variants import Variant
-from sparsity_report.weights import Parameter, Weights
+from sparsity_report.weights import Module, Parameter, Weights
 
 # Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature.
 N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
 BLOCKS = (4, 8, 16, 32)
 COMPLYING = 0.99
-_RUN = 2**18
+_RUN = 2**16
 PATTERN_COLUMNS = (
     "variant",
     "module_name",
@@ -74,29 +76,31 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
     >>> len(frame), len(frame.loc[0, "head_sparsity"])
     (24, 4)
     """
-    weights, pruning = variant.weights, variant.pruning
-    size = sum(p.total * p.itemsize for p in weights.prunable)
-    done = 0
-    rows = []
-    for module in weights.modules:
-        for parameter in module.parameters:
-            if not parameter.prunable:
-                continue
-            if not parameter.known:
-                raise SparsityReportError(
-                    f"{weights.name}: {parameter.name} has no values to look at"
-                )
-            facts = {
-                "variant": variant.name,
-                "module_name": module.name,
-                "parameter": parameter.name,
-                "block": module.block,
-                "group": module.group,
-            }
-            rows += [facts | row for row in _matrices(weights, pruning, parameter)]
-            done += parameter.total * parameter.itemsize
-            if progress:
-                progress(done, size, parameter.name)
+    return variant_patterns([variant], progress)
+
+
+def variant_patterns(variants: Sequence[Variant], progress: Progress | None = None) -> pd.DataFrame:
+    """Look at several variants at once, see :func:`weight_patterns`; every tensor is read once."""
+    models = {id(variant.weights): variant.weights for variant in variants}
+    done, size = 0, sum(p.total * p.itemsize for w in models.values() for p in w.prunable)
+    found: dict[tuple[int, int], list[dict[str, object]]] = {}
+    for weights in models.values():
+        own = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
+        parts = [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
+        # Two: a core each on the smallest machine, and no more than two tensors in memory.
+        with ThreadPoolExecutor(2) as pool:
+            looked = pool.map(lambda part: _look(weights, own, *part), parts)  # noqa: B023
+            for (_, parameter), seen in zip(parts, looked, strict=True):
+                for key, rows in seen.items():
+                    found.setdefault((id(weights), key), []).extend(rows)
+                done += parameter.total * parameter.itemsize
+                if progress:
+                    progress(done, size, parameter.name)
+    rows = [
+        {"variant": variant.name, **row}
+        for variant in variants
+        for row in found.get((id(variant.weights), id(variant.pruning)), [])
+    ]
     frame = pd.DataFrame(rows, columns=list(PATTERN_COLUMNS))
     for column in ("block", "expert"):
         frame[column] = frame[column].astype("Int64")
@@ -117,25 +121,49 @@ def expected_sparsity(threshold: float, std: float) -> float:
     return math.erf(threshold / (std * math.sqrt(2))) if std else 1.0
 
 
-def _matrices(
-    weights: Weights, pruning: Pruning | None, parameter: Parameter
-) -> list[dict[str, object]]:
+def _look(
+    weights: Weights, prunings: Mapping[int, Pruning | None], module: Module, parameter: Parameter
+) -> dict[int, list[dict[str, object]]]:
+    """Read a tensor once and look at it under every pruning."""
+    if not parameter.known:
+        raise SparsityReportError(f"{weights.name}: {parameter.name} has no values to look at")
+    facts = {
+        "module_name": module.name,
+        "parameter": parameter.name,
+        "block": module.block,
+        "group": module.group,
+    }
     tensor = weights.tensor(parameter.name)
+    moments = [_moments(matrix) for matrix in _stacked(tensor)]
+    return {
+        key: [facts | row for row in _matrices(tensor, moments, pruning, parameter)]
+        for key, pruning in prunings.items()
+    }
+
+
+def _stacked(tensor: torch.Tensor) -> torch.Tensor:
+    """Experts in one tensor as they are, a matrix as the only one."""
+    return tensor if tensor.dim() == 3 else tensor[None]
+
+
+def _matrices(
+    tensor: torch.Tensor,
+    moments: Sequence[tuple[float, float]],
+    pruning: Pruning | None,
+    parameter: Parameter,
+) -> list[dict[str, object]]:
     kept = tensor != 0
     if pruning is not None and parameter.name in pruning.cuts:
         kept &= pruning.cuts[parameter.name].mask(tensor)
-    fused = len(parameter.shape) == 3
-    stacked, masks = (tensor, kept) if fused else (tensor[None], kept[None])
     assert parameter.matrix is not None
     threshold = pruning.threshold if pruning is not None else None
     rows = []
-    for number in range(stacked.shape[0]):
-        mean_abs, std = _moments(stacked[number])
-        mask = masks[number].numpy()
+    for number, (mean_abs, std) in enumerate(moments):
+        mask = _stacked(kept)[number].numpy()
         expected = None if threshold is None else expected_sparsity(threshold, std)
         rows.append(
             {
-                "expert": number if fused else None,
+                "expert": number if tensor.dim() == 3 else None,
                 "mean_abs": mean_abs,
                 "std": std,
                 "expected_sparsity": expected,
@@ -149,10 +177,11 @@ def _moments(values: torch.Tensor) -> tuple[float, float]:
     """Mean magnitude and standard deviation, summed in double precision over short runs."""
     total = absolute = squares = 0.0
     for run in values.reshape(-1).split(_RUN):
-        numbers = run.to(torch.float32)
+        # In numpy: torch would start a team of threads for every run.
+        numbers = run.to(torch.float32).numpy()
         total += float(numbers.sum())
-        absolute += float(numbers.abs().sum())
-        squares += float(torch.dot(numbers, numbers))
+        absolute += float(np.abs(numbers).sum())
+        squares += float(np.square(numbers).sum())
     n = max(values.numel(), 1)
     return absolute / n, math.sqrt(max(squares / n - (total / n) ** 2, 0.0))
 

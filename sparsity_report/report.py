@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
@@ -16,10 +18,13 @@ from markupsafe import Markup
 
 from sparsity_report import charts, display
 from sparsity_report.comparison import Comparison
-from sparsity_report.context import context
+from sparsity_report.context import context, difference_context
+from sparsity_report.difference import Difference
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
+from sparsity_report.language import speaking, template_folders
 from sparsity_report.typesetting import typeset
+from sparsity_report.wording import level, say
 
 
 def write_report(
@@ -27,6 +32,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
+    language: str | None = None,
 ) -> Path:
     """Write a study as one file with everything in it: numbers, charts, tables, conventions.
 
@@ -37,6 +43,9 @@ def write_report(
         Ends in ``.html`` or ``.pdf``.
     template_dir : path-like, optional
         Files here stand in for the package's own of the same name, such as ``report.css``.
+    language : str, optional
+        ``"en"``, ``"fr"``, or one with a catalogue ``languages/<language>.json`` in `template_dir`;
+        default the one spoken, see :func:`sparsity_report.speaking`.
 
     Returns
     -------
@@ -61,18 +70,71 @@ def write_report(
     kind = target.suffix.lower()
     if kind not in {".html", ".pdf"}:
         raise SparsityReportError(f"cannot write {target}: reports are .html or .pdf files")
-    try:
-        templates, shown = environment(template_dir), context(study)
-        page: str | bytes
+    with speaking(language, template_dir) if language else nullcontext():
+        shown, page = context(study), b""
         if kind == ".pdf":
-            page = typeset(templates, shown)
+            page = typeset(environment(template_dir), shown)
         else:
-            page = templates.get_template("report.html.j2").render(shown, script=_bundle())
+            page = _render("report.html.j2", template_dir, shown, script=_bundle()).encode()
+    return write_file(target, page)
+
+
+def write_diff(
+    difference: Difference,
+    path: str | os.PathLike[str],
+    *,
+    names: tuple[str, str] | None = None,
+    template_dir: str | os.PathLike[str] | None = None,
+    language: str | None = None,
+) -> Path:
+    """Write what changed between two studies as one HTML file.
+
+    Parameters
+    ----------
+    difference : Difference
+        From :func:`sparsity_report.diff`.
+    path : path-like
+        Ends in ``.html``.
+    names : tuple of str, optional
+        What to call the studies; default their models and fingerprints.
+    template_dir, language : optional
+        See :func:`write_report`.
+
+    Returns
+    -------
+    pathlib.Path
+        The path written.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> import tempfile
+    >>> study = sr.compare(sr.dense(sr.load()))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sr.write_diff(sr.diff(study, study), f"{folder}/diff.html").name
+    'diff.html'
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".html":
+        raise SparsityReportError(f"cannot write {target}: what changed is an .html file")
+    with speaking(language, template_dir) if language else nullcontext():
+        values = difference_context(difference, names)
+        return write_file(target, _render("diff.html.j2", template_dir, values))
+
+
+def _render(
+    name: str,
+    template_dir: str | os.PathLike[str] | None,
+    values: dict[str, Any],
+    **further: Markup,
+) -> str:
+    try:
+        template = environment(template_dir).get_template(name)
+        return template.render(values, page=values, **further)
     except TemplateError as error:
         raise SparsityReportError(
             f"cannot render the report: {error!r}; check template_dir"
         ) from error
-    return write_file(target, page)
 
 
 def environment(template_dir: str | os.PathLike[str] | None = None) -> Environment:
@@ -85,15 +147,8 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     >>> environment().from_string("{{ 1234567 | count }} {{ none | percent }}").render()
     '1\u202f234\u202f567 –'
     """
-    if template_dir is not None and not Path(template_dir).is_dir():
-        raise SparsityReportError(f"template_dir {template_dir} is not a folder")
-    here = Path(__file__).parent
-    # Installed, the templates are inside the package; in an editable checkout they are beside it.
-    folders = [here / "templates", here.parent / "templates"]
-    if template_dir is not None:
-        folders.insert(0, Path(template_dir))
     made = Environment(
-        loader=FileSystemLoader(folders),
+        loader=FileSystemLoader(template_folders(template_dir)),
         autoescape=select_autoescape(["html", "html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -105,10 +160,14 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         "scaled": display.scaled_text,
         "times": display.times,
         "shape": display.shape,
+        "figures": display.figures,
         "group": charts.group_name,
+        "method": charts.method_name,
+        "level": level,
         "clip": lambda text, limit=80: printable(str(text), limit),
         "unbroken": display.unbroken,
     }
+    made.globals["_"] = say
     return made
 
 

@@ -55,6 +55,25 @@ def test_render_gives_the_same_report(demo_run, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
 
+def test_a_french_report_with_templates_of_ones_own(demo_run, tmp_path):
+    _, out = demo_run
+    (tmp_path / "mine" / "sections").mkdir(parents=True)
+    (tmp_path / "mine" / "sections" / "flops.html.j2").write_text("<p>Mes mots</p>")
+    run = command(
+        "render", out / "study.json", "--out", tmp_path / "fr", "--language", "fr",
+        "--template-dir", tmp_path / "mine", "--no-csv",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "poids élagables" in run.stdout.splitlines()[0]
+    page = (tmp_path / "fr" / "report.html").read_text(encoding="utf-8")
+    assert '<html lang="fr">' in page
+    assert "Mes mots" in page
+    refused(command("run", "--language", "xx", "--out", tmp_path / "o"), "there are en, fr")
+    gone = command("run", "--template-dir", tmp_path / "gone", "--out", tmp_path / "o")
+    refused(gone, "is not a folder")
+    assert not (tmp_path / "o").exists()
+
+
 def test_choosing_what_is_written(tmp_path):
     run = command("run", "--sparsity", "0.5", "--out", tmp_path / "o", "--no-html", "--no-png")
     assert run.returncode == 0, run.stderr

@@ -92,6 +92,14 @@ def empty_linear():
     return layer
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study with everything in it, as text."""
+    torch.manual_seed(0)
+    study = study_of(sr.load(Tiny(), name="tiny"), 0.5, patterns=True)
+    return study.save(tmp_path_factory.mktemp("whole") / "s.json").read_text()
+
+
 def edit(path, change):
     data = json.loads(path.read_text())
     change(data)
@@ -115,10 +123,49 @@ def set_cell(data, table, row, column, value):
         (lambda d: set_cell(d, "groups", 1, "total", 7), "groups, row 1, total: 7 should be"),
         (lambda d: set_cell(d, "totals", 0, "sparsity_model", 0.5), "totals, row 0"),
         (lambda d: set_cell(d, "layers", 0, "total", "many"), "is damaged"),
+        (lambda d: d["variants"]["rows"].pop(), "layers, row .*, variant: is not among"),
+        (lambda d: d["variants"]["rows"].append(d["variants"]["rows"][0]), "variants, row 3"),
+        (lambda d: set_cell(d, "variants", 0, "variant", "Other"), "variants, row 0, variant: has"),
+        (lambda d: set_cell(d, "variants", 1, "layout", "x"), "variants, row 1, layout"),
+        (lambda d: set_cell(d, "variants", 1, "asked_sparsity", 30), "row 1, asked_sparsity"),
+        (lambda d: set_cell(d, "variants", 1, "pruned", 157), "row 1, pruned: is more than"),
+        (lambda d: set_cell(d, "variants", 1, "model", 3), "row 1, model: is not text"),
+        (lambda d: set_cell(d, "layers", 3, "nonzero", -1), "layers, row 3, nonzero"),
+        (lambda d: set_cell(d, "layers", 3, "weight_nonzero", 10**6), "row 3, weight_nonzero"),
+        (lambda d: set_cell(d, "layers", 3, "module_name", "lm_head"), "module_name: occurs twice"),
+        (lambda d: set_cell(d, "layers", 3, "group", "<b>"), "layers, row 3, group"),
+        (lambda d: set_cell(d, "layers", 3, "shape", [1, "x"]), "layers, row 3, shape"),
+        (lambda d: set_cell(d, "layers", 3, "total", float("nan")), "NaN is no number"),
+        (lambda d: d["levels"]["modules"].pop(), "levels, weight_nonzero: is not one"),
+        (lambda d: d["levels"]["modules"].__setitem__(0, "x"), "not the prunable ones"),
+        (lambda d: d["levels"]["modules"].__setitem__(0, "layers.1.fc1"), "occurs twice"),
+        (lambda d: d["levels"]["sparsities"].__setitem__(1, 0.5), "levels: a mod|levels: spars"),
+        (lambda d: d["levels"]["weight_nonzero"][1].pop(), "is damaged"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(0, 61), "fc1 at 0, .*61 is not"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1), "fc1 at 0.04: more is left"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, -1), "fc1 at 0.03, .*-1 is"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1.5), "is not one whole"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 2**70), "is not one whole"),
+        (lambda d: d["levels"]["uncertainty"][1].__setitem__(3, -2), "uncertainty: -2 is not"),
+        (
+            lambda d: d["levels"].update(
+                weight_nonzero=[[n[0]] * 100 for n in d["levels"]["weight_nonzero"]]
+            ),
+            "levels at 0.01: 0 zeros are fewer",
+        ),
+        (lambda d: d["patterns"]["rows"][0].pop(), "is damaged"),
+        (lambda d: set_cell(d, "patterns", 0, "module_name", "x"), "patterns, row 0, module_name"),
+        (lambda d: set_cell(d, "patterns", 2, "fill_8", 1.5), "patterns, row 2, fill_8"),
+        (lambda d: set_cell(d, "patterns", 2, "head_sparsity", [2]), "row 2, head_sparsity"),
+        (lambda d: d.update(latency={"columns": ["a", "a"], "rows": []}), "occur twice"),
+        (lambda d: d.update(latency={"columns": ["a"], "rows": [[1, 2]]}), "is damaged"),
+        (lambda d: d.update(quality={"columns": ["variant"], "rows": [["x"]]}), "quality, row 0"),
+        (lambda d: d.update(notes=[3]), "notes: are not text"),
     ],
 )
-def test_damaged_studies(study, tmp_path, change, message):
-    path = study.save(tmp_path / "s.json")
+def test_damaged_studies(whole, tmp_path, change, message):
+    path = tmp_path / "s.json"
+    path.write_text(whole)
     edit(path, change)
     with pytest.raises(sr.SparsityReportError, match=message) as caught:
         sr.read_study(path)

@@ -1,5 +1,8 @@
 """The notebooks run from top to bottom, offline, on the demo model and on a real checkpoint."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -41,6 +44,76 @@ def test_structural_csr_analysis(tmp_path):
         0.3 * 4 * (4 * 128**2 + 2 * 128 * 512)
     )
     assert (tmp_path / "structural_layers" / "report.html").is_file()
+    pictures = [
+        output["data"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/svg+xml" in output.get("data", {})
+    ]
+    # Three per variant, three side by side, the map and the curve.
+    assert len(pictures) == 3 * 3 + 3 + 2
+    assert not any("text/html" in picture for picture in pictures)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_thesis_figures_from_a_model_and_from_a_study(demo_study, tmp_path):
+    study = demo_study.save(tmp_path / "study.json")
+    for model in (None, str(study)):
+        execute("thesis_figures.ipynb", tmp_path, MODEL=model, OUT="thesis")
+        again = sr.read_study(tmp_path / "thesis" / "study.json")
+        assert sr.summarize(again)[:3] == sr.summarize(demo_study)[:3]
+        assert (tmp_path / "thesis" / "figures" / "csr_bytes.png").is_file()
+
+
+class TestCommand:
+    def run(self, *arguments):
+        line = [sys.executable, "-m", "sparsity_report", "notebook", *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True)
+
+    def test_html(self, minilm_path, tmp_path):
+        run = self.run(
+            minilm_path, "--out", tmp_path, "--sparsity", "0.5", "--hide-inputs",
+            "--notebook", "thesis_figures",
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert "encryption" not in run.stderr
+        page = (tmp_path / "thesis_figures.html").read_text(encoding="utf-8")
+        assert "set 5,382,144 of 10,764,288 prunable" in page
+        assert "<script" not in page
+        assert "default-src 'none'" in page
+        assert not re.findall(r"(?:href|src)=\"(?!#|data:)|url\(", page)
+        assert "sr.load(" not in page
+        assert page.count("data:image/svg+xml;base64,") == 5
+        assert (tmp_path / "thesis_figures" / "study.json").is_file()
+
+    def test_ipynb_of_a_notebook_of_ones_own(self, tmp_path):
+        mine = nbformat.v4.new_notebook()
+        cell = nbformat.v4.new_code_cell("SPARSITY = 0", metadata={"tags": ["parameters"]})
+        mine.cells = [cell, nbformat.v4.new_code_cell("print(MODEL, SPARSITY, OUT)")]
+        nbformat.write(mine, tmp_path / "mine.ipynb")
+        run = self.run(
+            "org/model", "--to", "ipynb", "--out", tmp_path / "o", "--sparsity", "0.25",
+            "--notebook", tmp_path / "mine.ipynb",
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        made = nbformat.read(tmp_path / "o" / "mine.ipynb", as_version=4)
+        assert made.cells[-1].outputs[0].text == "org/model 0.25 mine\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["./nowhere"], "the notebook stopped: ./nowhere: no such file"),
+            (["--to", "pdf"], r".html or .ipynb files"),
+            (["--notebook", "none"], "no notebook none: give a path or one of"),
+            (["--notebook", __file__], "is no notebook"),
+            (["--sparsity", "x"], "from 0 to 1"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, tmp_path, arguments, message):
+        run = self.run(*arguments, "--out", tmp_path / "o")
+        assert run.returncode == 2
+        assert message in run.stderr.splitlines()[-1]
+        assert not list((tmp_path / "o").glob("*.*"))
 
 
 def test_notebooks_are_saved_without_outputs():

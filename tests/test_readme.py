@@ -29,7 +29,7 @@ def test_python(snippet, tmp_path):
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    if "write_report" in snippet:
+    if '"report.html"' in snippet:
         assert (tmp_path / "report.html").stat().st_size > 100_000
         assert "CSR30 stores" in run.stdout
 

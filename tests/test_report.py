@@ -116,19 +116,22 @@ def test_sections_stand_in_order_and_the_contents_lead_to_them(parsed):
     sections = [attrs.get("id") for attrs, _ in parsed.all("section")]
     assert sections == [
         "summary",
+        "model",
         "totals",
         "groups",
-        "comparison",
         "map",
-        "curve",
-        "pivots",
-        "layers",
+        "parameters",
+        "flops",
+        "storage",
         "audit",
-        "notes",
+        "layers",
         "conventions",
     ]
-    links = [attrs["href"] for attrs, _ in parsed.all("a")]
-    assert links == [f"#{key}" for key in sections[1:]]
+    links = [a["href"] for a, _ in parsed.all("a") if a.get("class") != "anchor"]
+    assert links == [f"#{key}" for key in sections]
+    anchors = {a["href"] for a, _ in parsed.all("a", **{"class": "anchor"})}
+    ids = {f"#{attrs['id']}" for _, attrs in parsed.elements if "id" in attrs}
+    assert {*links[1:], "#cite", "#explore"} == anchors <= ids
 
 
 def test_findings_are_the_sentences_of_summarize(parsed, study):
@@ -172,7 +175,11 @@ def test_groups_table_has_every_variant_and_group(parsed, study):
 
 def test_every_module_of_every_variant_has_a_row(parsed, study):
     tables = dict(
-        zip(study.variants["variant"], parsed.all("table", **{"class": "layers"}), strict=True)
+        zip(
+            study.variants["variant"],
+            parsed.all("table", **{"class": "layers sortable"}),
+            strict=True,
+        )
     )
     for row in study.layers.to_dict("records"):
         assert row["module_name"] in tables[row["variant"]][1]
@@ -198,7 +205,8 @@ def test_charts_have_a_picture_a_text_and_their_data(parsed):
     for attrs, _ in figures:
         assert attrs["role"] == "img"
         assert len(attrs["aria-label"]) > 40
-    specs = [json.loads(text) for _, text in parsed.all("script", type="application/json")]
+    scripts = parsed.all("script", type="application/json")
+    specs = [json.loads(text) for attrs, text in scripts if "id" not in attrs]
     assert len(specs) == 5
     assert all("layer" in spec and "$schema" not in spec for spec in specs)
     assert len(parsed.all("div", **{"class": "still"})) == 5
@@ -254,7 +262,8 @@ def test_hostile_names_are_only_text(tmp_path):
     )
     text = written(study, tmp_path)
     page = Page(text)
-    assert [tag for tag, _ in page.elements].count("script") == 2 + len(page.all("figure"))
+    # The charts' program and the page's; the charts; words and levels as data.
+    assert [tag for tag, _ in page.elements].count("script") == 2 + len(page.all("figure")) + 2
     assert not page.all("img")
     assert not [a for _, attrs in page.elements for a in attrs if a.startswith("on")]
     for name in HOSTILE[:3]:
@@ -271,7 +280,7 @@ def test_hostile_names_are_only_text(tmp_path):
 def test_one_unpruned_variant(tmp_path):
     page = Page(written(sr.compare(sr.dense(sr.load(model()))), tmp_path))
     assert len(page.all("figure")) == 4
-    assert "no map to draw" in page.text
+    assert len(page.all("input", type="range")) == 1
 
 
 def test_a_model_without_blocks_or_prunable_weights(tmp_path):
@@ -279,6 +288,8 @@ def test_a_model_without_blocks_or_prunable_weights(tmp_path):
     page = Page(written(sr.compare(sr.dense(weights)), tmp_path))
     assert len(page.all("figure")) == 3
     assert "no layout to choose" in page.text
+    assert "no map to draw" in page.text
+    assert not page.all("input")
 
 
 def test_the_unknown_is_a_dash(study, tmp_path):
@@ -289,7 +300,7 @@ def test_the_unknown_is_a_dash(study, tmp_path):
         )
     layers["sparsity"] = layers["sparsity"].where(layers["nonzero"].notna())
     page = Page(written(dataclasses.replace(study, layers=layers), tmp_path))
-    table = page.all("table", **{"class": "layers"})[0][1]
+    table = page.all("table", **{"class": "layers sortable"})[0][1]
     assert "–" in table
     assert not {"nan", "<NA>", "None"} & set(page.text.split())
 
@@ -298,10 +309,11 @@ def test_notes_and_unclassified_modules_are_told(study, tmp_path):
     layers = study.layers.copy()
     layers.loc[layers["module_name"] == "layers.0.fc1", "group"] = "other"
     told = dataclasses.replace(study, layers=layers, notes=("blocks are counted as floats",))
-    (_, notes), *_ = Page(written(told, tmp_path)).all("section", id="notes")
-    assert "Blocks are counted as floats." in notes
-    assert "1 module matches no grouping rule" in notes
-    assert "layers.0.fc1" in notes
+    page = Page(written(told, tmp_path))
+    (_, model), *_ = page.all("section", id="model")
+    assert "Blocks are counted as floats." in model
+    (_, audit), *_ = page.all("section", id="audit")
+    assert "layers.0.fc1" in audit[audit.index("match no grouping rule") :]
 
 
 @pytest.mark.parametrize("name", ["report.docx", "report", "report.html.gz"])
@@ -333,7 +345,7 @@ class TestTemplates:
     def test_a_template_dir_overrides_parts(self, study, tmp_path):
         (tmp_path / "mine" / "sections").mkdir(parents=True)
         (tmp_path / "mine" / "report.css").write_text("body { color: teal }")
-        (tmp_path / "mine" / "sections" / "notes.html.j2").write_text("<p>{{ models }} & mine</p>")
+        (tmp_path / "mine" / "sections" / "model.html.j2").write_text("<p>{{ models }} & mine</p>")
         page = Page(written(study, tmp_path, template_dir=tmp_path / "mine"))
         assert page.all("style")[0][1].strip() == "body { color: teal }"
         assert "two-blocks & mine" in page.text
@@ -359,8 +371,11 @@ class TestTemplates:
 
     def test_every_partial_is_used(self):
         main = (TEMPLATES / "report.html.j2").read_text(encoding="utf-8")
+        others = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.rglob("*.html.j2"))
         for partial in (TEMPLATES / "sections").iterdir():
-            assert f'"{partial.name.split(".")[0]}"' in main or partial.name in main
+            assert (
+                f'"{partial.name.split(".")[0]}"' in main or f'"sections/{partial.name}"' in others
+            )
 
 
 @pytest.mark.parametrize(
