@@ -40,8 +40,8 @@ def check_parts(
     if patterns is not None:
         _check_patterns(patterns, set(zip(layers["variant"], layers["module_name"], strict=True)))
     for part, frame in measured.items():
-        if frame is not None and "variant" in frame:
-            _refuse(part, frame["variant"].isin(names), "is of no variant of the study")
+        if frame is not None:
+            _check_measured(part, frame, names)
 
 
 def _refuse(part: str, good: Any, wrong: str) -> None:
@@ -142,3 +142,20 @@ def _check_patterns(patterns: pd.DataFrame, known: set[tuple[str, str]]) -> None
 
 def _alone(share: float) -> tuple[float, ...]:
     return () if pd.isna(share) else (share,)
+
+
+def _check_measured(part: str, frame: pd.DataFrame, names: set[str]) -> None:
+    if "seconds" in frame:
+        _refuse(part, frame["variant"].isin(names), "variant: is not among the variants")
+        _refuse(part, frame["seconds"] > 0, "seconds: is not a time")
+    if "top1" in frame:
+        _refuse(part, frame["top1"].isna() | frame["top1"].between(0, 1), "top1: is not a share")
+        _refuse(
+            part,
+            frame["sparsity"].isna() | frame["sparsity"].between(0, 1),
+            "sparsity: is not a share",
+        )
+    if {"nll", "perplexity"} <= set(frame):
+        known = frame[frame["perplexity"].notna()]
+        close = np.isclose(np.log(known["perplexity"].astype(float)), known["nll"].astype(float))
+        _refuse(part, close, "perplexity: is not exp(nll)")

@@ -20,9 +20,11 @@ from sparsity_report.agreement import check_parts
 from sparsity_report.audit import audit
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
+from sparsity_report.latency import LATENCY_COLUMNS
 from sparsity_report.levels import LEVEL_COLUMNS, level_table
 from sparsity_report.magnitudes import Progress
 from sparsity_report.patterns import PATTERN_COLUMNS, variant_patterns
+from sparsity_report.quality import QUALITY_COLUMNS, SENSITIVITY_COLUMNS
 from sparsity_report.storage import storage_frame
 from sparsity_report.structure import (
     LAYER_COLUMNS,
@@ -36,7 +38,11 @@ from sparsity_report.weights import Weights
 
 FORMAT = "sparsity-report study"
 VERSION = 1
-MEASURED = ("latency", "quality", "sensitivity")
+MEASURED = {
+    "latency": LATENCY_COLUMNS,
+    "quality": QUALITY_COLUMNS,
+    "sensitivity": SENSITIVITY_COLUMNS,
+}
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 VARIANT_COLUMNS = (
     "variant",
@@ -158,7 +164,20 @@ class Comparison:
         quality: pd.DataFrame | None = None,
         sensitivity: pd.DataFrame | None = None,
     ) -> Comparison:
-        """Return the study with what was measured put in; what is not given stays as it is."""
+        """Return the study with what was measured put in; what is not given stays as it is.
+
+        Raises
+        ------
+        SparsityReportError
+            A frame has other columns than those of the function that measures it.
+        """
+        given = {"latency": latency, "quality": quality, "sensitivity": sensitivity}
+        for part, frame in given.items():
+            if frame is not None and tuple(frame.columns) != MEASURED[part]:
+                raise SparsityReportError(
+                    f"{part}= takes the frame of the function that measures it, with the columns "
+                    f"{', '.join(MEASURED[part])}"
+                )
         return replace(
             self,
             latency=self.latency if latency is None else latency,
@@ -284,9 +303,9 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
             patterns=_read_patterns(data["patterns"]),
             notes=tuple(data["notes"]),
             levels=_read_levels(data["levels"]),
-            latency=_read_measured(data["latency"]),
-            quality=_read_measured(data["quality"]),
-            sensitivity=_read_measured(data["sensitivity"]),
+            latency=_read_measured("latency", data),
+            quality=_read_measured("quality", data),
+            sensitivity=_read_measured("sensitivity", data),
         )
         check_convention(study.convention)
         _check_context(study.context)
@@ -446,12 +465,8 @@ def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
     )
 
 
-def _read_measured(table: Mapping[str, Any] | None) -> pd.DataFrame | None:
-    if table is None:
-        return None
-    if len(set(table["columns"])) < len(table["columns"]):
-        raise ValueError(f"columns {table['columns']} occur twice")
-    return _frame(table, tuple(table["columns"]))
+def _read_measured(part: str, data: Mapping[str, Any]) -> pd.DataFrame | None:
+    return None if data[part] is None else _frame(data[part], MEASURED[part])
 
 
 def _no_number(constant: str) -> float:

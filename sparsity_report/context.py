@@ -12,18 +12,29 @@ import vl_convert
 from markupsafe import Markup
 
 import sparsity_report
-from sparsity_report import charts
+from sparsity_report import charts, measured_charts
 from sparsity_report.comparison import Comparison
 from sparsity_report.difference import TOTALS, Difference, name_of, written
-from sparsity_report.display import count, percent_text, scaled_text, shape, times
+from sparsity_report.display import (
+    count,
+    duration,
+    figures,
+    percent_text,
+    scaled_text,
+    shape,
+    times,
+)
 from sparsity_report.errors import printable
 from sparsity_report.findings import baseline, conventions, summarize
 from sparsity_report.language import spoken
 from sparsity_report.slider import slider
 from sparsity_report.structure import records
-from sparsity_report.wording import level, say, say_note
+from sparsity_report.verdicts import LAYOUT_NAMES
+from sparsity_report.wording import level, message, say, say_note
 
 _EXTREMES = 10
+_SCOPES = ("prunable", "model")
+_LOSSLESS = {True: message("yes"), False: message("no"), None: message("unknown")}
 # Rows of all variants' layers up to which the page holds them as a table; beyond, as data.
 _ROWS = 6_000
 
@@ -55,6 +66,14 @@ class Figure(NamedTuple):
     table: Table
 
 
+class Measured(NamedTuple):
+    """Something measured: a chart where there is one to draw, and its numbers."""
+
+    caption: str
+    figure: Figure | None
+    table: Table
+
+
 def context(study: Comparison) -> dict[str, Any]:
     """Everything the templates may show, as plain values, in the language that is spoken.
 
@@ -82,7 +101,8 @@ def context(study: Comparison) -> dict[str, Any]:
         "audit": study.audit,
         "unusual": _unusual(study),
         "notes": [say_note(note) for note in study.notes],
-        "measured": None,
+        "layouts": _layouts(study),
+        "measured": _measured(study) or None,
         "unclassified": list(study.unclassified),
         "conventions": conventions(study),
         "convention": study.convention,
@@ -253,6 +273,140 @@ def _curve(study: Comparison) -> Figure | None:
     )
     head = [say("Sparsity"), *(say(layout) for layout in wide.columns)]
     return _figure("curve", chart, caption, Table(head, rows))
+
+
+def _layouts(study: Comparison) -> list[tuple[str, Table]]:
+    """Return per pruning the bytes of the prunable weights and of the model in every layout."""
+    frame = study.storage
+    tables = []
+    for variant in charts.distinct_prunings(study):
+        own = frame[(frame["variant"] == variant) & frame["bytes"].notna()]
+        parts = {scope: own[own["scope"] == scope].set_index("layout") for scope in _SCOPES}
+        weights, model = parts.values()
+        rows = [
+            [
+                say(LAYOUT_NAMES[row["layout"]]),
+                count(row["bytes"]),
+                times(row["ratio"]),
+                count(model["bytes"].get(row["layout"])),
+                times(model["ratio"].get(row["layout"])),
+                percent_text(row["break_even"]),
+                say(_LOSSLESS[row["lossless"] if pd.notna(row["lossless"]) else None]),
+            ]
+            for row in records(weights.reset_index())
+        ]
+        head = [
+            say("Layout"),
+            say("Prunable weights"),
+            say("÷ dense"),
+            say("Whole model"),
+            say("÷ dense"),
+            say("Break-even"),
+            say("Lossless"),
+        ]
+        tables.append((variant, Table(head, rows)))
+    return tables
+
+
+def _measured(study: Comparison) -> list[Measured]:
+    """Return charts and tables of speed, crossover, quality and sensitivity, as far as known."""
+    found = []
+    if (frame := study.latency) is not None and not frame.empty:
+        rows = [
+            [
+                row["variant"],
+                row["name"],
+                count(row["tokens"]),
+                duration(row["seconds"]),
+                f"{duration(row['seconds_low'])} – {duration(row['seconds_high'])}",
+                times(row["promised_speedup"]),
+                times(row["realised_speedup"]),
+                row["kernel"],
+            ]
+            for row in records(frame)
+        ]
+        head = [
+            say("Variant"),
+            say("What"),
+            say("Tokens"),
+            say("Median"),
+            say("Quartiles"),
+            say("Promised"),
+            say("Realised"),
+            say("Kernel"),
+        ]
+        caption = say("Measured time per call on {machine}.", machine=frame["machine"].iloc[0])
+        chart = measured_charts.speed_chart(study)
+        found.append(_with_chart("speed", chart, caption, Table(head, rows)))
+    if (chart := measured_charts.crossover_chart(study)) is not None:
+        assert frame is not None
+        layers = frame[frame["scope"] == "layer"].drop_duplicates(["name", "tokens"])
+        rows = [
+            [row["name"], count(row["tokens"]), percent_text(row["crossover_sparsity"], 0)]
+            for row in records(layers)
+        ]
+        caption = say("Sparsity from which a CSR layer is faster than the dense one.")
+        table = Table([say("Shape"), say("Tokens"), say("Sparsity")], rows)
+        found.append(_with_chart("crossover", chart, caption, table))
+    if (frame := study.quality) is not None and not frame.empty:
+        rows = [
+            [
+                row["variant"],
+                percent_text(row["sparsity"]),
+                figures(row["perplexity"], ",.2f"),
+                percent_text(row["top1"]),
+                row["text"],
+                count(row["scored"]),
+                f"{count(row['window'])} / {count(row['stride'])}",
+                row["dtype"],
+            ]
+            for row in records(frame)
+        ]
+        head = [
+            say("Variant"),
+            say("Sparsity"),
+            say("Perplexity"),
+            say("First guesses right"),
+            say("Text"),
+            say("Tokens scored"),
+            say("Window / stride"),
+            say("Dtype"),
+        ]
+        prints = ", ".join(dict.fromkeys(f"{f}" for f in frame["text_fingerprint"]))
+        caption = say("Perplexity and next-token accuracy; text {prints}.", prints=prints)
+        chart = measured_charts.quality_chart(study)
+        found.append(_with_chart("quality", chart, caption, Table(head, rows)))
+    if (frame := study.sensitivity) is not None and not frame.empty:
+        rows = [
+            [
+                row["part"],
+                count(row["weight_total"]),
+                percent_text(row["sparsity"]),
+                figures(row["perplexity"], ",.2f"),
+                figures(row["nll_increase"], "+.4f"),
+                percent_text(row["top1_drop"], 2),
+                percent_text(row["global_sparsity"]),
+            ]
+            for row in records(frame)
+        ]
+        head = [
+            say("Part"),
+            say("Weights"),
+            say("Sparsity"),
+            say("Perplexity"),
+            say("Nats per token more"),
+            say("First guesses lost"),
+            say("Globally pruned"),
+        ]
+        caption = say("One part pruned at a time, all others as they are.")
+        chart = measured_charts.sensitivity_chart(study)
+        found.append(_with_chart("sensitivity", chart, caption, Table(head, rows)))
+    return found
+
+
+def _with_chart(key: str, chart: Any, caption: str, table: Table) -> Measured:
+    figure = None if chart is None else _figure(key, chart, caption, table)
+    return Measured(caption, figure, table)
 
 
 def _slider(study: Comparison) -> dict[str, Any] | None:

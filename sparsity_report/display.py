@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -35,6 +36,22 @@ def scaled_text(quantity: Any, unit: str) -> str:
 def figures(value: Any, spec: str) -> str:
     """Write a number by a Python format, such as ``.3g``."""
     return _MISSING if pd.isna(value) else number(value, spec)
+
+
+def duration(seconds: Any) -> str:
+    """Write a time, as in 12.3 ms.
+
+    Examples
+    --------
+    >>> duration(0.0000123).replace("\u202f", " ")
+    '12.3 µs'
+    """
+    if pd.isna(seconds):
+        return _MISSING
+    scale, unit = next(((s, u) for s, u in ((1, "s"), (1e-3, "ms")) if seconds >= s), (1e-6, "µs"))
+    shown = seconds / scale
+    digits = max(0, 2 - math.floor(math.log10(shown))) if shown else 0
+    return f"{number(shown, f'.{digits}f')}{_THIN_SPACE}{unit}"
 
 
 def times(ratio: Any) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.comparison import write_csv
+from sparsity_report.comparison import MEASURED, write_csv
 
 
 @pytest.fixture
@@ -106,6 +106,11 @@ def edit(path, change):
     path.write_text(json.dumps(data))
 
 
+def measured(data, part, **cells):
+    columns = MEASURED[part]
+    data[part] = {"columns": [*columns], "rows": [[cells.get(column) for column in columns]]}
+
+
 def set_cell(data, table, row, column, value):
     data[table]["rows"][row][data[table]["columns"].index(column)] = value
 
@@ -157,9 +162,13 @@ def set_cell(data, table, row, column, value):
         (lambda d: set_cell(d, "patterns", 0, "module_name", "x"), "patterns, row 0, module_name"),
         (lambda d: set_cell(d, "patterns", 2, "fill_8", 1.5), "patterns, row 2, fill_8"),
         (lambda d: set_cell(d, "patterns", 2, "head_sparsity", [2]), "row 2, head_sparsity"),
-        (lambda d: d.update(latency={"columns": ["a", "a"], "rows": []}), "occur twice"),
+        (lambda d: d.update(latency={"columns": ["a", "a"], "rows": []}), "is damaged"),
         (lambda d: d.update(latency={"columns": ["a"], "rows": [[1, 2]]}), "is damaged"),
-        (lambda d: d.update(quality={"columns": ["variant"], "rows": [["x"]]}), "quality, row 0"),
+        (lambda d: d.update(quality={"columns": ["variant"], "rows": [["x"]]}), "is damaged"),
+        (lambda d: measured(d, "quality", perplexity=5.0, nll=1.0, top1=0.5), "exp\\(nll\\)"),
+        (lambda d: measured(d, "quality", perplexity=1.0, nll=0.0, top1=1.5), "row 0, top1"),
+        (lambda d: measured(d, "latency", variant="x", seconds=1.0), "latency, row 0, variant"),
+        (lambda d: measured(d, "latency", variant="Dense", seconds=-1.0), "row 0, seconds"),
         (lambda d: d.update(notes=[3]), "notes: are not text"),
     ],
 )
