@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sparsity_report.comparison import read_study as read_study
     from sparsity_report.comparison import write_csv as write_csv
     from sparsity_report.errors import SparsityReportError as SparsityReportError
+    from sparsity_report.explorer import Explorer as Explorer
+    from sparsity_report.explorer import explore as explore
     from sparsity_report.findings import summarize as summarize
     from sparsity_report.groups import classify_module as classify_module
     from sparsity_report.levels import sweep as sweep
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 # neither torch nor altair.
 _HOMES = {
     "Comparison": "comparison",
+    "Explorer": "explorer",
     "LinearCSR": "linear_csr",
     "Pruning": "pruning",
     "SparsityReportError": "errors",
@@ -60,6 +63,7 @@ _HOMES = {
     "convert_linears_to_csr_": "linear_csr",
     "csr": "variants",
     "dense": "variants",
+    "explore": "explorer",
     "freeze_pruning_": "pruning",
     "global_magnitude": "pruning",
     "layerwise_magnitude": "pruning",

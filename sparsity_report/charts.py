@@ -317,24 +317,39 @@ def map_rows(study: Comparison, variant: str) -> pd.DataFrame:
     """
     own = prunable_rows(study, variant)
     own = own[own["block"].notna()]
-    paths = [_path(name) for name in own["module_name"]]
-    names = _short_names(paths)
-    if len(set(names)) > 40:
-        names = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
-    if len(set(names)) > 40:
-        names = [group_name(group) for group in own["group"]]
-    blocks = own["block"].to_numpy(dtype=int)
-    merged = 1 + len(set(blocks)) // 120
+    places = grid(own)
     frame = pd.DataFrame(
         {
-            "block": blocks // merged * merged,
-            "projection": _distinct(names, 80),
+            "block": places["block"].to_numpy(dtype=int),
+            "projection": places["projection"].to_numpy(),
             "total": own["weight_total"].to_numpy(dtype=int),
             "nonzero": own["weight_nonzero"].to_numpy(dtype=int),
         }
     )
     frame = frame.groupby(["block", "projection"], sort=False, as_index=False).sum()
     return frame.assign(sparsity=1 - frame["nonzero"] / frame["total"])
+
+
+def grid(own: pd.DataFrame) -> pd.DataFrame:
+    """Return where modules stand in a heat map: their ``block``, null outside, and ``projection``.
+
+    Very many blocks and projections are merged, see :func:`map_rows`.
+    """
+    blocks = own["block"].astype("Int64")
+    merged = 1 + blocks.nunique() // 120
+    names = pd.Series("", index=own.index, dtype=object)
+    for inside, path in ((True, _path), (False, lambda name: ("", *(name or "linear").split(".")))):
+        part = own[blocks.notna() == inside]
+        paths = [path(name) for name in part["module_name"]]
+        short = _short_names(paths)
+        if len(set(short)) > 40:
+            short = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
+        if len(set(short)) > 40:
+            short = [group_name(group) for group in part["group"]]
+        names[part.index] = short
+    return pd.DataFrame(
+        {"block": blocks // merged * merged, "projection": distinct_names(list(names), 80)}
+    )
 
 
 def curve_rows(study: Comparison, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
@@ -385,6 +400,27 @@ def palette(study: Comparison) -> dict[str, tuple[str, str]]:
     return looks
 
 
+def layout_inks() -> dict[str, tuple[str, str]]:
+    """Return outline and filling of each layout."""
+    return {
+        layout: (colour, _tint(colour) if layout == "masked" else colour)
+        for layout, colour in _LAYOUTS.items()
+    }
+
+
+def distinct_names(names: Sequence[str], limit: int = 40) -> list[str]:
+    """Shorten names for people; different ones stay different."""
+    short: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in dict.fromkeys(names):
+        made, number = _clip(name, limit), 2
+        while made in taken:
+            made, number = f"{_clip(name, limit)} ({number})", number + 1
+        short[name] = made
+        taken.add(made)
+    return [short[name] for name in names]
+
+
 def model_names(study: Comparison, limit: int = 60) -> str:
     """Return the names of a study's models, shortened to be read."""
     return ", ".join(_clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
@@ -394,7 +430,7 @@ def _group_bars(study: Comparison, metric: str, variants: list[str]) -> alt.Laye
     if metric not in METRICS:
         raise SparsityReportError(f"no chart of {metric!r}; use one of {', '.join(METRICS)}")
     look, table, looks = METRICS[metric], study.pivot(metric), palette(study)
-    shown = dict(zip(looks, _distinct(list(looks), 40), strict=True))
+    shown = dict(zip(looks, distinct_names(list(looks), 40), strict=True))
     rows = [
         _bar(group_name(str(group)), shown[variant], table.loc[group, variant], look.share)
         for group in table.index
@@ -667,17 +703,6 @@ def _short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
         )
         names[path] = ".".join(word for word in (head.get(path[0], ""), *path[-k:]) if word)
     return [names[path] for path in paths]
-
-
-def _distinct(names: Sequence[str], limit: int) -> list[str]:
-    """Shorten names for people; different ones stay different."""
-    short: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        made, number = _clip(name, limit), 2
-        while made in short.values():
-            made, number = f"{_clip(name, limit)} ({number})", number + 1
-        short[name] = made
-    return [short[name] for name in names]
 
 
 def _tint(colour: str) -> str:

@@ -55,6 +55,7 @@ _KEPT = (
     "nonzero",
     "weight_total",
     "weight_nonzero",
+    "row_pointers",
     "flops_per_token",
     "useful_flops_per_token",
 )

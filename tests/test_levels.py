@@ -112,7 +112,7 @@ def test_thresholds_are_those_of_pruning():
         assert threshold == sr.global_magnitude(weights, sparsity).threshold
 
 
-def test_levels_that_are_not_kept(demo_study, tiny):
+def test_levels_that_are_not_kept(demo_study):
     with pytest.raises(sr.SparsityReportError, match=r"keeps the levels 0, 0.01.*not 0.305"):
         demo_study.at_level(0.305)
     nothing = sr.compare(sr.dense(sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))))
