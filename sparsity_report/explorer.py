@@ -391,7 +391,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if name == "metric":
             return [(look.title, key) for key, look in METRICS.items()]
         if name == "modules":
-            named = {"prunable": "prunable weights", "all": "all modules"}
+            named = {"prunable": "prunable", "all": "all"}
             return [(named.get(k, charts.group_name(k)), k) for k in self._scene.scopes()]
         return [(one, one) for one in (GROUPINGS if name == "grouping" else SORTS)]
 

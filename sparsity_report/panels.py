@@ -242,16 +242,17 @@ def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
     names, gap = min(130, 6 * max((len(name) for name in look.bars), default=0) + 14), 44
     left = min(74 * len(look.columns), round(0.46 * look.width) - 50)
     left = look.width - 66 if narrow else max(220, left)
-    right = look.width - 16 if narrow else look.width - left - 50 - gap
-    tall = max(4, min(44, round(380 / max(1, len(look.rows)))))
-    columns: tuple[list[Any], list[Any]] = (
-        [_cells(look, left, tall)],
-        [_bars(look, right - names - 14)],
-    )
+    right = look.width - 30 if narrow else look.width - left - 74 - gap
+    rows = max(1, len(look.rows))
+    tall = max(4, min(44, round(420 / rows)))
+    cells, bars = _cells(look, left, tall), _bars(look, right - names - 14)
+    columns: tuple[list[Any], list[Any]] = ([cells], [bars])
     if look.histogram:
         columns[0].append(_histogram(left, 130))
     if look.curve:
-        columns[1].append(_curve(look, right - 50, 200))
+        # Both columns end level, as far as a curve can be stretched for it.
+        beside = rows * tall - int(bars.height) + (140 if look.histogram else -80)
+        columns[1].append(_curve(look, right - 50, 190 if narrow else max(170, min(330, beside))))
     # All at once: every call of a method would copy all parts again.
     rest: dict[str, Any] = {
         "resolve": alt.Resolve(scale=alt.ScaleResolveMap(**_APART)),
@@ -288,7 +289,7 @@ def _config() -> dict[str, Any]:
         "padding": 2,
         "view": {"stroke": None},
         "title": {
-            "anchor": "start", "frame": "group", "fontSize": 13, "color": INK, "offset": 22,
+            "anchor": "start", "frame": "group", "fontSize": 13, "color": INK, "offset": 5,
         },
         "axis": {
             **text, "titleFontWeight": "normal", "gridColor": GRID, "domainColor": MUTED,
@@ -339,7 +340,7 @@ def _cells(look: Look, width: int, height: int) -> alt.LayerChart:
         axis=alt.Axis(
             orient="bottom",
             labelAngle=-40,
-            labelLimit=110,
+            labelLimit=84,
             labelPadding=5,
             labelOverlap=False,
             **bare,
@@ -480,7 +481,9 @@ def _curve(look: Look, width: int, height: int) -> alt.LayerChart:
         axis=alt.Axis(values=[0, 0.5, 1, 1.5, 2, 2.5, 3], labelExpr=_TIMES),
     )
     names = ["bytes of CSR", "FLOPs of CSR", "dense"]
-    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolSize=200)
+    legend = alt.Legend(
+        title=None, orient="bottom", columns=3 if width > 330 else 2, symbolSize=200
+    )
     lines = _named("curve").mark_line(clip=True, strokeWidth=1.8).encode(
         x=x,
         y=y,

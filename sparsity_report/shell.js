@@ -9,9 +9,16 @@ function render({ model, el }) {
     model.send({ row: Number(found.dataset.row), more: event.shiftKey || event.metaKey || event.ctrlKey });
   }
 
+  // The notebook's shortcuts take plain keys, arrows among them, some of its listeners on the way
+  // down to the explorer and some on the way up; Ctrl+S should reach it.
+  const plain = (event) => !event.ctrlKey && !event.metaKey;
+  function guard(event) {
+    if (watched?.contains(event.target)) {
+      event.target.toggleAttribute("data-lm-suppress-shortcuts", plain(event));
+    }
+  }
   function key(event) {
-    // The notebook's own shortcuts take plain keys, arrows among them; Ctrl+S should reach it.
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+    if (plain(event)) event.stopPropagation();
     row(event);
   }
 
@@ -37,9 +44,11 @@ function render({ model, el }) {
     model.save_changes();
   });
   watch.observe(el);
+  window.addEventListener("keydown", guard, true);
   model.on("change:live", live);
   return () => {
     watch.disconnect();
+    window.removeEventListener("keydown", guard, true);
     model.off("change:live", live);
     watched?.removeEventListener("keydown", key);
     watched?.removeEventListener("click", row);

@@ -47,6 +47,9 @@ class Server:
             self.command += ["--expose-app-in-browser"]
             self.alive = f"{self.home}/api/status?token={self.token}"
         self.log = folder / "log.txt"
+        quiet = folder / "SETTINGS" / "@jupyterlab" / "apputils-extension"
+        quiet.mkdir(parents=True)
+        (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
 
     def __enter__(self):
         with self.log.open("w") as log:
@@ -72,7 +75,9 @@ class Server:
             self.process.wait()
 
     def url(self, name):
-        place = {"lab": "lab/tree", "notebook": "notebooks"}[self.kind]
+        # A workspace of its own, so that no other notebook is open beside it.
+        own = f"lab/workspaces/{secrets.token_hex(4)}/tree"
+        place = {"lab": own, "notebook": "notebooks"}[self.kind]
         return f"{self.home}/{place}/{name}?token={self.token}"
 
     def write(self, name, *cells):
