@@ -104,6 +104,4 @@ def run_all(page):
         }""",
         timeout=90_000,
     )
-    page.evaluate(
-        "window.jupyterapp.commands.execute('notebook:run-all-cells')"
-    )
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")

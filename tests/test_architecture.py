@@ -15,9 +15,10 @@ PACKAGE = Path(sparsity_report.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"report"},
-    {"context"},
-    {"charts", "display"},
+    {"explorer"},
+    {"scene", "report"},
+    {"panels", "context"},
+    {"charts", "display", "vega"},
     {"findings"},
     {"comparison"},
     {"patterns", "audit"},
@@ -32,8 +33,18 @@ FLOORS = [
     {"cost", "files", "wording"},
     {"errors"},
 ]
-HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "torch", "transformers", "pandas"}
-SHOWING = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "tqdm"}
+HEAVY = {
+    "altair",
+    "anywidget",
+    "ipywidgets",
+    "jinja2",
+    "typer",
+    "vl_convert",
+    "torch",
+    "transformers",
+    "pandas",
+}
+SHOWING = {"altair", "anywidget", "ipywidgets", "jinja2", "typer", "vl_convert", "tqdm"}
 
 
 def floor(module: str) -> int:

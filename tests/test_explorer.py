@@ -101,9 +101,7 @@ def test_everything_can_be_observed(explorer):
     explorer.sparsity = 0.5
     explorer.metric = "nonzero"
     explorer.search = "FC1"
-    assert explorer.selection == tuple(
-        f"model.decoder.layers.{block}.fc1" for block in range(4)
-    )
+    assert explorer.selection == tuple(f"model.decoder.layers.{block}.fc1" for block in range(4))
     assert {"sparsity", "metric", "search", "selection", "chart", "variant"} <= set(seen)
     explorer.selection = ["model.decoder.layers.2.fc2"]
     assert explorer.search == ""
@@ -227,22 +225,23 @@ ODD = {
 def test_odd_studies_can_be_explored(kind):
     study = ODD[kind]()
     explorer = sr.explore(study)
-    explorer._shell.width = 700
+    scene, state = explorer._scene, explorer._state()
     for variant in [value for _, value in explorer._choices("variant")]:
-        explorer.variant = variant
-        for metric in METRICS:
-            explorer.metric = metric
-            for log in (False, True):
-                explorer.log_scale = log
-        for modules in explorer._scene.scopes():
-            explorer.modules = modules
-            names = [row["tip"] for row in shown(explorer)]
-            assert names, "nothing disappears"
-            for grouping in ("block", "projection", "group"):
-                explorer.grouping = grouping
-    for name in explorer._scene.names:
-        explorer.detail = name
+        for modules in scene.scopes():
+            for metric in METRICS:
+                asked = state._replace(variant=variant, modules=modules, metric=metric, log=True)
+                for grouping in ("block", "projection", "group"):
+                    look, data = scene.look_and_data(asked._replace(grouping=grouping))
+                    # Of two models one may have no module of a group.
+                    own = study.layers["variant"] == scene.model(variant)
+                    assert data["cells"] or modules not in set(study.layers["group"][own])
+                    assert len(look.shades) == 2
+    explorer.metric = "stored_bytes"
+    explorer.log_scale = True
+    explorer.modules = "all"
+    for name in scene.names[:12]:
         explorer.selection = [name]
+        assert explorer.detail == name
     bundle = explorer._repr_mimebundle_()
     assert "data:image/jpeg" in bundle["text/html"]
 
@@ -295,8 +294,7 @@ def test_where_no_kernel_answers_a_picture_stands_in(explorer, demo_study):
 def test_ten_thousand_layers_are_aggregated_and_quick():
     rows = 1250
     blocks = nn.ModuleList(
-        nn.ModuleDict({f"p{k}": nn.Linear(4, 4, bias=False) for k in range(8)})
-        for _ in range(rows)
+        nn.ModuleDict({f"p{k}": nn.Linear(4, 4, bias=False) for k in range(8)}) for _ in range(rows)
     )
     study = study_of(sr.load(nn.ModuleDict({"layers": blocks})))
     explorer = sr.explore(study)
