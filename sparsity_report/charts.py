@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import vl_convert
 
@@ -337,16 +338,17 @@ def grid(own: pd.DataFrame) -> pd.DataFrame:
     """
     blocks = own["block"].astype("Int64")
     merged = 1 + blocks.nunique() // 120
-    names = pd.Series("", index=own.index, dtype=object)
+    names = np.full(len(own), "", dtype=object)
     for inside, path in ((True, _path), (False, lambda name: ("", *(name or "linear").split(".")))):
-        part = own[blocks.notna() == inside]
+        here = (blocks.notna() == inside).to_numpy()
+        part = own[here]
         paths = [path(name) for name in part["module_name"]]
         short = _short_names(paths)
         if len(set(short)) > 40:
             short = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
         if len(set(short)) > 40:
             short = [group_name(group) for group in part["group"]]
-        names[part.index] = short
+        names[here] = short
     return pd.DataFrame(
         {"block": blocks // merged * merged, "projection": distinct_names(list(names), 80)}
     )

@@ -130,7 +130,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._picture: Picture | None = None
         self._width = _STILL_WIDTH
         self._brushed = self._quiet = False
-        self._parts = environment().get_template("explorer.html.j2").module
+        self._parts: Any = environment().get_template("explorer.html.j2").module
         self._shell = Shell(key=format(id(self), "x"))
         self._head, self._cards, self._table, self._detail, self._said = (
             widgets.HTML() for _ in range(5)
@@ -156,7 +156,6 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self.add_class("sparsity-explorer")
         self._shell.observe(self._measured, "width")
         self._shell.on_msg(lambda _, content, __: self._heard(content))
-        self._show_study()
         self._refresh()
         self.observe(
             self._changed,
@@ -189,8 +188,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and beside it a picture for where no kernel answers."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        display({"application/vnd.jupyter.widget-view+json": view}, raw=True)
-        display(self._still(), raw=True)
+        for bundle_ in ({"application/vnd.jupyter.widget-view+json": view}, self._still()):
+            display(bundle_, raw=True)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Return the widget with its still picture, for those who ask for one bundle."""
@@ -201,7 +200,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         look, data = self._scene.look_and_data(self._state()._replace(width=_STILL_WIDTH))
         drawn = vl_convert.vegalite_to_jpeg(
             {**panels.compiled(look), "datasets": data},
-            vl_version=charts.VEGALITE, scale=1.25, quality=82, allowed_base_urls=[],
+            vl_version=charts.VEGALITE, scale=1.1, quality=80, allowed_base_urls=[],
         )  # fmt: skip
         page = self._parts.still(
             self._shell.key, _STYLE, **self._headings(), alt=look.said,
@@ -260,12 +259,13 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         """Bring the view up to what the attributes say."""
         state = self._state()
         look, data = self._scene.look_and_data(state)
-        if self._picture is not None:
-            with self._picture.hold_sync():
-                self._picture.brushed = self._brushed
-                self._picture.data = data
-                self._picture.spec = panels.compiled(look)
         self.set_trait("chart", panels.filled(panels.picture(look), data))
+        if self._picture is None:
+            return
+        with self._picture.hold_sync():
+            self._picture.brushed = self._brushed
+            self._picture.data = data
+            self._picture.spec = panels.compiled(look)
         cards, note = self._scene.cards(self.sparsity)
         parts = self._parts
         self._cards.value = str(parts.cards(cards, note))
@@ -278,6 +278,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             self._say("")
 
     def _show_study(self) -> None:
+        if self._picture is None:
+            return
         self._head.value = str(self._parts.head(**self._headings()))
 
     def _say(self, text: str) -> None:
@@ -303,6 +305,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if self._picture is None:
             self._picture = Picture()
             self._picture.on_msg(lambda _, content, __: self._heard(content))
+            self._show_study()
             self._refresh()
             self._place.children = [self._picture]
             self._shell.live = True
@@ -320,6 +323,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             return
         if "row" in content:
             names = [self._scene.names[content["row"]]]
+            # A row of a selection is looked at; the selection stays.
+            if names[0] in self.selection and not more:
+                self.detail = names[0]
+                return
         else:
             kind = "cell" if "cell" in content else "bar"
             names = self._scene.members(state, kind, content[kind])
@@ -329,12 +336,6 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             names = kept if inside else [*kept, *names]
         elif tuple(names) == self.selection:
             names = []
-        if "row" in content:
-            # A row of a selection is looked at; the selection stays.
-            clicked = self._scene.names[content["row"]]
-            if self.selection and clicked in self.selection and not more:
-                self.detail = clicked
-                return
         self._select(names)
 
     def _select(self, names: list[str], brushed: bool = False) -> None:
@@ -342,7 +343,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             return
         with self._silently():
             self.search = ""
-            self.selection = names
+            self.selection = tuple(names)
             if names and self.detail not in names:
                 self.detail = names[0]
             self._brushed = brushed and bool(names)
@@ -484,4 +485,4 @@ class Picture(alt.JupyterChart):
     def __init__(self) -> None:
         script = (_HERE / "explorer.js").read_text(encoding="utf-8")
         self._esm = bundle(script, charts.VEGALITE)
-        super().__init__(None)
+        super().__init__(None)  # type: ignore[arg-type]

@@ -253,7 +253,9 @@ class Levels:
             "uncertainty": self._slack[:, near],
         }
         for column, values in changed.items():
-            frame.iloc[self._rows, frame.columns.get_loc(column)] = values
+            whole = frame[column].array.copy()
+            whole[self._rows] = values
+            frame[column] = whole
         return frame
 
     @cached_property
@@ -298,12 +300,14 @@ class Levels:
         )
 
     def _flops(self, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.rint(2 * self._uses * left).astype(np.int64)
+        flops: npt.NDArray[np.int64] = np.rint(2 * self._uses * left).astype(np.int64)
+        return flops
 
     def _bytes(self, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         index = np.array([index_bytes(*pair) for pair in zip(left, self._columns, strict=True)])
-        sizes: npt.NDArray[np.int64] = left * (self._value + index) + self._pointers * index
-        return sizes + self._rest_bytes
+        matrices = left * (self._value + index) + self._pointers * index
+        sizes: npt.NDArray[np.int64] = matrices + self._rest_bytes
+        return sizes
 
 
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
@@ -315,7 +319,8 @@ def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | No
 
 
 def _integers(column: pd.Series) -> npt.NDArray[np.int64]:
-    return column.to_numpy(dtype=np.int64, na_value=0)
+    numbers: npt.NDArray[np.int64] = column.to_numpy(dtype=np.int64, na_value=0)
+    return numbers
 
 
 class _Found(NamedTuple):

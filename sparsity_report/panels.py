@@ -40,7 +40,9 @@ OUTSIDE = "outside"
 _BINS = 56
 _FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
-_APART = dict.fromkeys(("x", "y", "color", "fill", "stroke", "strokeDash"), "independent")
+_APART: dict[str, Any] = dict.fromkeys(
+    ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
+)
 _NOTE: dict[str, Any] = {"align": "left", "baseline": "bottom", "fontSize": 11, "color": MUTED}
 _PERCENT = "format(100 * datum.value, '~r') + ' %'"
 _SI = "format(datum.value, '~s')"
@@ -85,15 +87,11 @@ class Look(NamedTuple):
 
 def sums(frame: pd.DataFrame, codes: npt.NDArray[np.intp], size: int) -> dict[str, Floats]:
     """Sum the columns ``SUMMED`` of a frame per code; what is unknown stays unknown, as NaN."""
-    inside = codes >= 0
-    return {
-        column: np.bincount(
-            codes[inside],
-            weights=frame[column].to_numpy(dtype=float, na_value=np.nan)[inside],
-            minlength=size,
-        )
-        for column in SUMMED
-    }
+    found: dict[str, Floats] = {}
+    for column in SUMMED:
+        numbers = frame[column].to_numpy(dtype=float, na_value=np.nan)
+        found[column] = np.bincount(codes, weights=numbers, minlength=size).astype(float)
+    return found
 
 
 def values(of: Mapping[str, Floats], metric: str, *, weights: bool = False) -> Floats:
@@ -305,12 +303,9 @@ def _named(name: str) -> alt.Chart:
 
 def _subtitle(panel: str, dy: int = -8) -> alt.Chart:
     """Draw the line under a panel's title, whose text is data because the level is in it."""
-    return (
-        _named("notes")
-        .transform_filter(f"datum.panel === '{panel}'")
-        .mark_text(**_NOTE)
-        .encode(x=alt.value(0), y=alt.value(dy), text="text:N")
-    )
+    note = _named("notes").transform_filter(f"datum.panel === '{panel}'").mark_text(**_NOTE)
+    drawn: alt.Chart = note.encode(x=alt.value(0), y=alt.value(dy), text="text:N")
+    return drawn
 
 
 def _cells(look: Look, width: int, height: int) -> alt.LayerChart:
@@ -320,8 +315,8 @@ def _cells(look: Look, width: int, height: int) -> alt.LayerChart:
     if metric.kind == "ratio":
         scale = alt.Scale(domain=[0, 1, high], range=_DIVERGING)
     else:
-        log = "log" if look.log and metric.kind == "number" else "linear"
-        scale = alt.Scale(type=log, scheme="viridis", domain=[low, high], nice=False)
+        kind: Any = "log" if look.log and metric.kind == "number" else "linear"
+        scale = alt.Scale(type=kind, scheme="viridis", domain=[low, high], nice=False)
     legend = alt.Legend(
         title=None,
         orient="bottom",
@@ -437,12 +432,8 @@ def _bars(look: Look, width: int) -> alt.LayerChart:
             alt.Tooltip("label:N", title=metric.title.lower()),
         ],
     )
-    fill, stroke = (
-        {
-            "scale": alt.Scale(domain=names, range=[look_of[k] for look_of in look.variants]),
-            "legend": legend,
-        }
-        for k in (2, 1)
+    stroke, fill = (
+        alt.Scale(domain=names, range=[inks[which] for inks in look.variants]) for which in (1, 2)
     )
     bars = (
         base.transform_filter("isValid(datum.value)")
@@ -450,8 +441,8 @@ def _bars(look: Look, width: int) -> alt.LayerChart:
         .encode(
             x=x,
             x2=alt.datum(1 if log else 0),
-            fill=alt.Fill("variant:N", **fill),
-            stroke=alt.Stroke("variant:N", **stroke),
+            fill=alt.Fill("variant:N", legend=legend, scale=fill),
+            stroke=alt.Stroke("variant:N", legend=legend, scale=stroke),
         )
     )
     layers = [bars]

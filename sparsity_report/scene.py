@@ -276,21 +276,10 @@ class Scene:
             facts.append(("Threshold", f"{threshold:.4g}", "magnitudes up to it are pruned"))
         if not seen:
             note = self._why_no_histogram(bool(row["prunable"]))
-        name = state.detail
         variants = [
-            {"variant": variant, "share": _share(one), "shown": variant == state.variant} | one
+            one | {"share": _share(one), "shown": variant == state.variant}
             for variant, rows in self._own.items()
-            for one in records(
-                rows.loc[
-                    rows["module_name"] == name,
-                    [
-                        "weight_total",
-                        "weight_nonzero",
-                        "flops_per_token",
-                        "stored_bytes",
-                    ],
-                ]
-            )
+            for one in records(rows[rows["module_name"] == state.detail])
         ]
         return {
             "row": row,
@@ -304,8 +293,8 @@ class Scene:
     def threshold(self, state: State) -> float | None:
         """Return the magnitude up to which the shown variant, or the level, prunes."""
         if state.variant in self._own:
-            facts = self.study.variants.set_index("variant").loc[state.variant]
-            return None if pd.isna(facts["threshold"]) else float(facts["threshold"])
+            cut = self.study.variants.set_index("variant")["threshold"][state.variant]
+            return None if pd.isna(cut) else float(cut)
         if not self.counts or self.levels is None:
             return None
         at = int(np.argmin(np.abs(np.array(self.levels.sparsities) - state.sparsity)))
@@ -316,8 +305,8 @@ class Scene:
         own = self.layers(state)
         if own.empty:
             return None
-        share = _each(own, "sparsity")
-        return str(own.loc[share.idxmax() if share.notna().any() else own.index[0], "module_name"])
+        share = _each(own, "sparsity").fillna(-1).to_numpy()
+        return str(own["module_name"].iloc[int(share.argmax())])
 
     @cached_property
     def counts(self) -> dict[str, Magnitudes]:
@@ -582,7 +571,7 @@ def _thinned(blocks: list[str]) -> list[str]:
     step = 1 + (len(numbers) - 1) // 32 if numbers else 1
     if step == 1:
         return blocks
-    name = {}
+    name: dict[str, str] = {}
     for start in range(0, len(numbers), step):
         part = numbers[start : start + step]
         name |= dict.fromkeys(map(str, part), f"{part[0]}–{part[-1]}")

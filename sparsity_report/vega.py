@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
+from importlib.metadata import version as release
 from pathlib import Path
 
 import vl_convert
@@ -27,7 +28,9 @@ def bundle(snippet: str, version: str) -> str:
     version : str
         Of Vega-Lite, such as ``"6.1"``.
     """
-    key = hashlib.sha256(repr((snippet, version, vl_convert.__version__)).encode()).hexdigest()
+    key = hashlib.sha256(
+        repr((snippet, version, release("vl-convert-python"))).encode()
+    ).hexdigest()
     place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kept = place / "sparsity-report" / f"vega-{key[:24]}.js"
     with suppress(OSError, UnicodeDecodeError):

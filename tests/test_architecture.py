@@ -33,18 +33,8 @@ FLOORS = [
     {"cost", "files", "wording"},
     {"errors"},
 ]
-HEAVY = {
-    "altair",
-    "anywidget",
-    "ipywidgets",
-    "jinja2",
-    "typer",
-    "vl_convert",
-    "torch",
-    "transformers",
-    "pandas",
-}
-SHOWING = {"altair", "anywidget", "ipywidgets", "jinja2", "typer", "vl_convert", "tqdm"}
+HEAVY = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "torch", "transformers", "pandas"}
+SHOWING = {"altair", "ipywidgets", "jinja2", "typer", "vl_convert", "tqdm"}
 
 
 def floor(module: str) -> int:

@@ -1,4 +1,4 @@
-"""The explorer in a real JupyterLab, used as a person uses it: mouse, keys, both themes, offline."""
+"""The explorer in a real JupyterLab, used as a person does: mouse, keys, both themes, offline."""
 
 import json
 import re
@@ -324,8 +324,8 @@ def contrast(page, selector, what="fill"):
                 return [...box.getImageData(0, 0, 1, 1).data].slice(0, 3);
             };
             const style = getComputedStyle(document.querySelector(selector));
-            const paper = getComputedStyle(document.querySelector(".jp-Notebook, .jp-NotebookPanel-notebook")).backgroundColor;
-            return [rgb(style[what]), rgb(paper)];
+            const paper = getComputedStyle(document.querySelector(".jp-NotebookPanel-notebook"));
+            return [rgb(style[what]), rgb(paper.backgroundColor)];
         }""",
         [selector, what],
     )  # fmt: skip
@@ -362,8 +362,8 @@ def test_readable_at_both_widths_and_in_both_themes(fresh, theme, width, tmp_pat
             const found = [];
             for (const role of ["role-axis-label", "role-title-text", "role-axis-title"])
                 found.push(...document.querySelectorAll(`.sparsity-explorer .${role} text`));
-            const seen = found.filter((t) => t.textContent && t.style.opacity !== "0"
-                && t.getAttribute("opacity") !== "0" && !/rotate/.test(t.getAttribute("transform")));
+            const seen = found.filter((t) => t.textContent && t.getAttribute("opacity") !== "0"
+                && !/rotate/.test(t.getAttribute("transform")));
             const boxes = seen.map((t) => [t.textContent, t.getBoundingClientRect()]);
             const hit = [];
             boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {

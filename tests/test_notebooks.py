@@ -43,6 +43,23 @@ def test_structural_csr_analysis(tmp_path):
     assert (tmp_path / "structural_layers" / "report.html").is_file()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("real", [False, True], ids=["demo", "a path the user gives"])
+def test_explorer(tmp_path, request, real):
+    model = str(request.getfixturevalue("smollm2_path")) if real else None
+    notebook = execute("explorer.ipynb", tmp_path, MODEL=model)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    views = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert len(views) == 1
+    still = [o["data"]["text/html"] for o in outputs if "sx-still" in str(o.get("data", {}))]
+    assert "data:image/jpeg;base64," in still[0]
+    study = sr.read_study(tmp_path / "study.json")
+    assert all(s in str(outputs) for s in sr.summarize(study)[:2])
+    assert "<svg" in (tmp_path / "explorer.svg").read_text(encoding="utf-8")
+    # Whoever runs it saves no 900 KB of script with it, widget state or not.
+    assert len(nbformat.writes(notebook)) < 200_000
+
+
 def test_notebooks_are_saved_without_outputs():
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
