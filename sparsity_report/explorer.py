@@ -200,7 +200,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         look, data = self._scene.look_and_data(self._state()._replace(width=_STILL_WIDTH))
         drawn = vl_convert.vegalite_to_jpeg(
             {**panels.compiled(look), "datasets": data},
-            vl_version=charts.VEGALITE, scale=1.1, quality=80, allowed_base_urls=[],
+            vl_version=charts.VEGALITE, scale=1, quality=80, allowed_base_urls=[],
         )  # fmt: skip
         page = self._parts.still(
             self._shell.key, _STYLE, **self._headings(), alt=look.said,
