@@ -36,7 +36,7 @@ from sparsity_report.weights import Weights
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
 _LISTED = 200
-_STILL_WIDTH = 940
+_STILL_WIDTH, _NUMBERED = 940, 100
 
 
 def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
@@ -198,9 +198,12 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     def _still(self) -> dict[str, str]:
         look, data = self._scene.look_and_data(self._state()._replace(width=_STILL_WIDTH))
+        if len(data["cells"]) > _NUMBERED:
+            # Digits are what a saved notebook would grow by most, and the colours say it.
+            data["cells"] = [cell | {"digits": ""} for cell in data["cells"]]
         drawn = vl_convert.vegalite_to_jpeg(
             {**panels.compiled(look), "datasets": data},
-            vl_version=charts.VEGALITE, scale=1, quality=80, allowed_base_urls=[],
+            vl_version=charts.VEGALITE, scale=1, quality=72, allowed_base_urls=[],
         )  # fmt: skip
         page = self._parts.still(
             self._shell.key, _STYLE, **self._headings(), alt=look.said,
