@@ -301,10 +301,12 @@ def _named(name: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(name=name))
 
 
-def _subtitle(panel: str, dy: int = -8) -> alt.Chart:
+def _subtitle(panel: str, width: int) -> alt.Chart:
     """Draw the line under a panel's title, whose text is data because the level is in it."""
-    note = _named("notes").transform_filter(f"datum.panel === '{panel}'").mark_text(**_NOTE)
-    drawn: alt.Chart = note.encode(x=alt.value(0), y=alt.value(dy), text="text:N")
+    note = _named("notes").transform_filter(f"datum.panel === '{panel}'")
+    drawn: alt.Chart = note.mark_text(**_NOTE, limit=width).encode(
+        x=alt.value(0), y=alt.value(-8), text="text:N"
+    )
     return drawn
 
 
@@ -381,7 +383,7 @@ def _cells(look: Look, width: int, height: int) -> alt.LayerChart:
         ]
     title = alt.TitleParams(text=f"{metric.title} per layer")
     return alt.LayerChart(
-        layer=[*layers, _subtitle("cells")],
+        layer=[*layers, _subtitle("cells", width)],
         width=width,
         height=max(1, len(look.rows)) * height,
         title=title,
@@ -454,7 +456,11 @@ def _bars(look: Look, width: int) -> alt.LayerChart:
         layers.append(even.encode(x=alt.datum(1)))
     title = alt.TitleParams(text=metric.title)
     return alt.LayerChart(
-        layer=[*layers, _subtitle("bars")], width=width, height=height, title=title, name="bars"
+        layer=[*layers, _subtitle("bars", width)],
+        width=width,
+        height=height,
+        title=title,
+        name="bars",
     )
 
 
@@ -500,7 +506,7 @@ def _curve(look: Look, width: int, height: int) -> alt.LayerChart:
         here.transform_filter("datum.sparsity > 0.6")
         .mark_text(color=VERMILLION, align="right", dx=-8, dy=11, **label)
         .encode(text="label:N"),
-        _subtitle("curve"),
+        _subtitle("curve", width),
     ]
     title = alt.TitleParams(text="CSR against dense")
     return alt.LayerChart(layer=layers, width=width, height=height, title=title, name="curve")
@@ -535,7 +541,7 @@ def _histogram(width: int, height: int) -> alt.LayerChart:
         mark.mark_text(
             color=VERMILLION, align="left", baseline="top", dx=5, fontSize=11, fontWeight="bold"
         ).encode(y=alt.value(0), text="label:N"),
-        _subtitle("histogram"),
+        _subtitle("histogram", width),
     ]
     title = alt.TitleParams(text="Magnitudes of one layer")
     return alt.LayerChart(layer=layers, width=width, height=height, title=title, name="histogram")
