@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sparsity_report.difference import Difference as Difference
     from sparsity_report.difference import diff as diff
     from sparsity_report.errors import SparsityReportError as SparsityReportError
+    from sparsity_report.explorer import Explorer as Explorer
+    from sparsity_report.explorer import explore as explore
     from sparsity_report.findings import summarize as summarize
     from sparsity_report.groups import classify_module as classify_module
     from sparsity_report.language import speaking as speaking
@@ -60,6 +62,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "comparison",
     "Difference": "difference",
+    "Explorer": "explorer",
     "LinearCSR": "linear_csr",
     "Pruning": "pruning",
     "SparsityReportError": "errors",
@@ -74,6 +77,7 @@ _HOMES = {
     "csr": "variants",
     "dense": "variants",
     "diff": "difference",
+    "explore": "explorer",
     "freeze_pruning_": "pruning",
     "global_magnitude": "pruning",
     "layerwise_magnitude": "pruning",

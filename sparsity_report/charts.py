@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import vl_convert
 
@@ -335,29 +336,41 @@ def map_rows(study: Comparison, variant: str) -> pd.DataFrame:
     """Return ``block, projection, total, nonzero, sparsity`` of a variant's prunable weights."""
     own = prunable_rows(study, variant)
     own = own[own["block"].notna()]
-    frame = map_places(own).assign(
-        total=own["weight_total"].to_numpy(dtype=int),
-        nonzero=own["weight_nonzero"].to_numpy(dtype=int),
+    places = grid(own)
+    frame = pd.DataFrame(
+        {
+            "block": places["block"].to_numpy(dtype=int),
+            "projection": places["projection"].to_numpy(),
+            "total": own["weight_total"].to_numpy(dtype=int),
+            "nonzero": own["weight_nonzero"].to_numpy(dtype=int),
+        }
     )
     frame = frame.groupby(["block", "projection"], sort=False, as_index=False).sum()
     return frame.assign(sparsity=1 - frame["nonzero"] / frame["total"])
 
 
-def map_places(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the ``block`` and the ``projection`` that each module in a block stands for.
+def grid(own: pd.DataFrame) -> pd.DataFrame:
+    """Return where modules stand in a heat map: their ``block``, null outside, and ``projection``.
 
     Projections stand in model order, under the shortest names that tell them apart. More than 40,
     such as the experts of a mixture, are merged; so are neighbours of very many blocks.
     """
-    paths = [_path(name) for name in layers["module_name"]]
-    names = _short_names(paths)
-    if len(set(names)) > 40:
-        names = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
-    if len(set(names)) > 40:
-        names = [group_name(group) for group in layers["group"]]
-    blocks = layers["block"].to_numpy(dtype=int)
-    merged = 1 + len(set(blocks)) // 120
-    return pd.DataFrame({"block": blocks // merged * merged, "projection": _distinct(names, 80)})
+    blocks = own["block"].astype("Int64")
+    merged = 1 + blocks.nunique() // 120
+    names = np.full(len(own), "", dtype=object)
+    for inside, path in ((True, _path), (False, lambda name: ("", *(name or "linear").split(".")))):
+        here = (blocks.notna() == inside).to_numpy()
+        part = own[here]
+        paths = [path(name) for name in part["module_name"]]
+        short = _short_names(paths)
+        if len(set(short)) > 40:
+            short = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
+        if len(set(short)) > 40:
+            short = [group_name(group) for group in part["group"]]
+        names[here] = short
+    return pd.DataFrame(
+        {"block": blocks // merged * merged, "projection": distinct_names(list(names), 80)}
+    )
 
 
 def curve_rows(study: Comparison, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
@@ -413,6 +426,27 @@ def palette(study: Comparison) -> dict[str, tuple[str, str]]:
     return looks
 
 
+def layout_inks() -> dict[str, tuple[str, str]]:
+    """Return outline and filling of each layout."""
+    return {
+        layout: (colour, _tint(colour) if layout == "masked" else colour)
+        for layout, colour in _LAYOUTS.items()
+    }
+
+
+def distinct_names(names: Sequence[str], limit: int = 40) -> list[str]:
+    """Shorten names for people; different ones stay different."""
+    short: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in dict.fromkeys(names):
+        made, number = _clip(name, limit), 2
+        while made in taken:
+            made, number = f"{_clip(name, limit)} ({number})", number + 1
+        short[name] = made
+        taken.add(made)
+    return [short[name] for name in names]
+
+
 def model_names(study: Comparison, limit: int = 60) -> str:
     """Return the names of a study's models, shortened to be read."""
     return ", ".join(_clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
@@ -424,7 +458,7 @@ def _group_bars(
     if metric not in METRICS:
         raise SparsityReportError(f"no chart of {metric!r}; use one of {', '.join(METRICS)}")
     look, table, looks = METRICS[metric], study.pivot(metric), palette(study)
-    shown = dict(zip(looks, _distinct(list(looks), 40), strict=True))
+    shown = dict(zip(looks, distinct_names(list(looks), 40), strict=True))
     rows = [
         _bar(group_name(str(group)), shown[variant], table.loc[group, variant], look.share)
         for group in table.index
@@ -735,17 +769,6 @@ def _short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
         )
         names[path] = ".".join(word for word in (head.get(path[0], ""), *path[-k:]) if word)
     return [names[path] for path in paths]
-
-
-def _distinct(names: Sequence[str], limit: int) -> list[str]:
-    """Shorten names for people; different ones stay different."""
-    short: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        made, number = _clip(name, limit), 2
-        while made in short.values():
-            made, number = f"{_clip(name, limit)} ({number})", number + 1
-        short[name] = made
-    return [short[name] for name in names]
 
 
 def _tint(colour: str) -> str:

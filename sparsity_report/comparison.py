@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from sparsity_report.audit import audit
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
 from sparsity_report.latency import LATENCY_COLUMNS
-from sparsity_report.levels import LEVEL_COLUMNS, level_table
+from sparsity_report.levels import LEVEL_COLUMNS, Levels, level_table
 from sparsity_report.magnitudes import Progress
 from sparsity_report.patterns import PATTERN_COLUMNS, variant_patterns
 from sparsity_report.quality import QUALITY_COLUMNS, SENSITIVITY_COLUMNS
@@ -136,6 +136,77 @@ class Comparison:
         """Names of modules no rule knows; they are counted under ``other``."""
         names = self.layers.loc[self.layers["group"] == "other", "module_name"]
         return tuple(dict.fromkeys(names))
+
+    @cached_property
+    def by_level(self) -> Levels | None:
+        """The first variant's model at every kept level; None where :attr:`levels` is."""
+        if self.levels is None:
+            return None
+        first = self.layers["variant"] == self.variants["variant"].iloc[0]
+        return Levels(self.layers[first], self.levels)
+
+    def at_level(self, sparsity: float) -> pd.DataFrame:
+        """Return every layer of the first variant's model at one kept level; no model is touched.
+
+        Parameters
+        ----------
+        sparsity : float
+            0, 0.01, … 0.99 of the prunable weights; every 0.05 above 10,000 modules.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As of :func:`sweep`, with ``uncertainty`` in weights, see there.
+
+        Raises
+        ------
+        SparsityReportError
+            The study has no levels, or not this one.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.dense(sr.load()))
+        >>> frame = study.at_level(0.5)
+        >>> bool(frame["csr_bytes"].sum() > frame["dense_bytes"].sum())
+        True
+        """
+        if self.by_level is None:
+            raise SparsityReportError(
+                "the study keeps no levels: nothing is prunable, or values are not known"
+            )
+        return self.by_level.at(sparsity)
+
+    def with_variants(self, *variants: Variant, progress: Progress | None = None) -> Comparison:
+        """Return the study with further variants behind its own.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.dense(sr.load()))
+        >>> more = study.with_variants(sr.csr(sr.global_magnitude(study.weights, 0.6)))
+        >>> more.variants["variant"].tolist()
+        ['Dense', 'CSR60']
+        """
+        if not variants:
+            return self
+        further = compare(
+            *variants,
+            convention=self.convention,
+            context=self.context,
+            patterns=self.patterns is not None,
+            progress=progress,
+        )
+        names = [*self.variants["variant"], *further.variants["variant"]]
+        _check_distinct(names)
+        parts = {
+            part: pd.concat([getattr(self, part), getattr(further, part)], ignore_index=True)
+            for part in ("variants", "layers", "patterns")
+            if getattr(self, part) is not None
+        }
+        parts["variants"] = _variant_types(parts["variants"])
+        parts["layers"] = with_shares(parts["layers"])
+        return replace(self, **parts, notes=tuple(dict.fromkeys([*self.notes, *further.notes])))
 
     def pivot(self, metric: str) -> pd.DataFrame:
         """Return a table of groups × variants for one column of :attr:`groups`.
@@ -254,11 +325,7 @@ def compare(
     _check_context(context)
     if not variants:
         raise SparsityReportError("nothing to compare: give at least one variant")
-    names = [variant.name for variant in variants]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SparsityReportError(
-            f"two variants are called {twice[0]!r}; give one of them another name="
-        )
+    _check_distinct([variant.name for variant in variants])
     frames = [variant.layers(convention, progress) for variant in variants]
     facts = pd.DataFrame([v.facts(context) for v in variants], columns=list(VARIANT_COLUMNS))
     notes = dict.fromkeys(note for variant in variants for note in variant.weights.notes)
@@ -471,6 +538,13 @@ def _read_measured(part: str, data: Mapping[str, Any]) -> pd.DataFrame | None:
 
 def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is no number of a study")
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SparsityReportError(
+            f"two variants are called {twice[0]!r}; give one of them another name="
+        )
 
 
 def _check_context(context: int | None) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.cost import dense_bytes
+from sparsity_report.cost import dense_bytes, index_bytes, value_bytes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.magnitudes import BUCKETS, Magnitudes, Progress, bucket_of
 from sparsity_report.pruning import check_sparsity, prunable_counts
@@ -34,6 +36,29 @@ SWEEP_COLUMNS = (
     "uncertainty",
 )
 LEVEL_COLUMNS = ("module_name", "sparsity", "weight_nonzero", "uncertainty")
+LEVEL_TOTALS = (
+    "sparsity",
+    "weight_nonzero",
+    "nonzero",
+    "useful_flops_per_token",
+    "csr_bytes",
+    "uncertainty",
+)
+_KEPT = (
+    "module_name",
+    "block",
+    "group",
+    "shape",
+    "dtype",
+    "prunable",
+    "total",
+    "nonzero",
+    "weight_total",
+    "weight_nonzero",
+    "row_pointers",
+    "flops_per_token",
+    "useful_flops_per_token",
+)
 # Modules up to which a study keeps a level at every percent.
 _FINE = 10_000
 # Magnitudes that are looked at exactly in one reading: bounds the memory.
@@ -159,6 +184,143 @@ def level_table(weights: Weights) -> pd.DataFrame | None:
             "uncertainty": slack.ravel(),
         }
     )
+
+
+class Levels:
+    """A model at each level of a study, from its tables alone: integers in, integers out.
+
+    Of a module with `weight_total` weights in its matrices, `total` parameters, values of `v`
+    bytes, and `n` weights left at a level: `nonzero` is `n` plus its other nonzeros, CSR takes
+    ``n·(v + i) + row_pointers·i + (total − weight_total)·v`` bytes with `i` = 4 where int32 serves,
+    useful FLOPs are ``round(2·n·uses)`` with the uses per token that its dense FLOPs show. Modules
+    without prunable weights stay as they are.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        Rows of the variant whose weights `levels` speaks of.
+    levels : pandas.DataFrame
+        From :func:`level_table`.
+    """
+
+    def __init__(self, layers: pd.DataFrame, levels: pd.DataFrame) -> None:
+        self.sparsities: list[float] = levels["sparsity"].unique().tolist()
+        shape = (-1, len(self.sparsities))
+        self._left = levels["weight_nonzero"].to_numpy().reshape(shape)
+        self._slack = levels["uncertainty"].to_numpy().reshape(shape)
+        self._layers = layers.reset_index(drop=True)
+        names = levels["module_name"].iloc[:: len(self.sparsities)]
+        self._rows = pd.Index(self._layers["module_name"]).get_indexer(pd.Index(names))
+        if (self._rows < 0).any():
+            raise SparsityReportError("the levels of the study speak of modules it does not have")
+        own = self._layers.iloc[self._rows]
+        weights, before = (_integers(own[c]) for c in ("weight_total", "weight_nonzero"))
+        sizes = np.array([value_bytes(dtype) for dtype in own["dtype"]])
+        self._value = sizes
+        self._columns, self._pointers = _integers(own["columns"]), _integers(own["row_pointers"])
+        self._rest_bytes = (_integers(own["total"]) - weights) * sizes
+        self._rest_nonzero = _integers(own["nonzero"]) - before
+        # A row in CSR shows its uses by what is left, others by all their weights.
+        counted = np.where(own["layout"] == "csr", before, weights)
+        flops = _integers(own["flops_per_token"])
+        self._uses = np.divide(flops / 2, counted, out=np.zeros(len(own)), where=counted > 0)
+        self._dense_flops = np.rint(2 * self._uses * weights).astype(np.int64)
+
+    def at(self, sparsity: float) -> pd.DataFrame:
+        """Return one row per module, columns as of :func:`sweep`, and ``flops_per_token`` if dense.
+
+        Raises
+        ------
+        SparsityReportError
+            The level is not among those kept.
+        """
+        near = int(np.argmin(np.abs(np.array(self.sparsities) - sparsity)))
+        if abs(self.sparsities[near] - sparsity) > 1e-9:
+            raise SparsityReportError(
+                f"a study keeps the levels {', '.join(f'{s:g}' for s in self.sparsities[:3])} … "
+                f"{self.sparsities[-1]:g}, not {sparsity!r}; sweep(weights, [{sparsity!r}]) has any"
+            )
+        frame = self._layers[list(_KEPT)].assign(sparsity=self.sparsities[near], uncertainty=0)
+        frame["dense_bytes"] = frame["csr_bytes"] = self._layers["stored_bytes"]
+        left = self._left[:, near]
+        changed = {
+            "weight_nonzero": left,
+            "nonzero": left + self._rest_nonzero,
+            "flops_per_token": self._dense_flops,
+            "useful_flops_per_token": self._flops(left),
+            "dense_bytes": _integers(frame["total"])[self._rows] * self._value,
+            "csr_bytes": self._bytes(left),
+            "uncertainty": self._slack[:, near],
+        }
+        for column, values in changed.items():
+            whole = frame[column].array.copy()
+            whole[self._rows] = values
+            frame[column] = whole
+        return frame
+
+    @cached_property
+    def totals(self) -> pd.DataFrame:
+        """Sums over the prunable modules, one row per level, with the columns ``LEVEL_TOTALS``."""
+        sums = [
+            (
+                sparsity,
+                int(left.sum()),
+                int((left + self._rest_nonzero).sum()),
+                int(self._flops(left).sum()),
+                int(self._bytes(left).sum()),
+                int(slack.sum()),
+            )
+            for sparsity, left, slack in zip(
+                self.sparsities, self._left.T, self._slack.T, strict=True
+            )
+        ]
+        return pd.DataFrame(sums, columns=list(LEVEL_TOTALS))
+
+    @cached_property
+    def dense_bytes(self) -> int:
+        """Bytes of the prunable modules as dense tensors."""
+        return int((_integers(self._layers["total"])[self._rows] * self._value).sum())
+
+    @cached_property
+    def dense_flops(self) -> int:
+        """FLOPs per token of the prunable modules as dense tensors."""
+        return int(self._dense_flops.sum())
+
+    @cached_property
+    def break_even(self) -> float | None:
+        """Sparsity from which CSR takes fewer bytes than dense, between two levels on a line."""
+        sizes = self.totals["csr_bytes"].to_numpy()
+        smaller = np.flatnonzero(sizes < self.dense_bytes)
+        if not smaller.size or smaller[0] == 0:
+            return None
+        low = int(smaller[0]) - 1
+        part = (sizes[low] - self.dense_bytes) / (sizes[low] - sizes[low + 1])
+        return float(
+            self.sparsities[low] + part * (self.sparsities[low + 1] - self.sparsities[low])
+        )
+
+    def _flops(self, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        flops: npt.NDArray[np.int64] = np.rint(2 * self._uses * left).astype(np.int64)
+        return flops
+
+    def _bytes(self, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        index = np.array([index_bytes(*pair) for pair in zip(left, self._columns, strict=True)])
+        matrices = left * (self._value + index) + self._pointers * index
+        sizes: npt.NDArray[np.int64] = matrices + self._rest_bytes
+        return sizes
+
+
+def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
+    """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
+    counts = prunable_counts(weights)
+    levels = [check_sparsity(sparsity) for sparsity in sparsities]
+    found = _found(weights, counts, levels, exact=False, executor=None).thresholds
+    return [None if np.isnan(threshold) else float(threshold) for threshold in found]
+
+
+def _integers(column: pd.Series) -> npt.NDArray[np.int64]:
+    numbers: npt.NDArray[np.int64] = column.to_numpy(dtype=np.int64, na_value=0)
+    return numbers
 
 
 class _Found(NamedTuple):

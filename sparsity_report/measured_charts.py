@@ -262,7 +262,7 @@ def sensitivity_chart(study: Comparison) -> alt.LayerChart | None:
         return None
     own = frame.assign(cost=frame["nll_increase"].astype(float))
     shown = own.loc[own["cost"].nlargest(_PARTS).index].sort_index()
-    names = charts._distinct([str(part) for part in shown["part"]], 60)
+    names = charts.distinct_names([str(part) for part in shown["part"]], 60)
     rows = [
         {"part": name, "cost": cost, "from": min(cost, 0), "label": number(cost, "+.3f")}
         for name, cost in zip(names, shown["cost"].tolist(), strict=True)

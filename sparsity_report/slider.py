@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparsity_report.charts import distinct_prunings, group_name, map_places
+from sparsity_report.charts import distinct_prunings, grid, group_name
 from sparsity_report.comparison import Comparison
 from sparsity_report.cost import csr_bytes, index_bytes, value_bytes
 from sparsity_report.errors import printable
@@ -177,7 +177,7 @@ def _cells(own: pd.DataFrame, sizes: np.ndarray, zeros: np.ndarray) -> dict[str,
     """Zeros per block and projection: those at the first level, then what each level adds."""
     inside = own["block"].notna().to_numpy() & (sizes[:, 0] > 0)
     own, sizes, zeros = own[inside], sizes[inside], zeros[inside]
-    places = map_places(own)
+    places = grid(own)
     keys = list(zip(places["block"].tolist(), places["projection"].tolist(), strict=True))
     order = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     at = [order[key] for key in keys]

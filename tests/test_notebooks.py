@@ -116,6 +116,25 @@ class TestCommand:
         assert not list((tmp_path / "o").glob("*.*"))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("real", [False, True], ids=["demo", "a path the user gives"])
+def test_explorer(tmp_path, request, real):
+    model = str(request.getfixturevalue("smollm2_path")) if real else None
+    notebook = execute("explorer.ipynb", tmp_path, MODEL=model)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    views = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert len(views) == 1
+    still = [o["data"]["text/html"] for o in outputs if "sx-still" in str(o.get("data", {}))]
+    assert "data:image/jpeg;base64," in still[0]
+    study = sr.read_study(tmp_path / "study.json")
+    assert all(s in str(outputs) for s in sr.summarize(study)[:2])
+    assert "<svg" in (tmp_path / "explorer.svg").read_text(encoding="utf-8")
+    # Where nobody looks, no 900 KB of script are sent, so none are saved with the widgets' state.
+    assert len(nbformat.writes(notebook)) < 250_000
+    notebook.metadata.pop("widgets")
+    assert len(nbformat.writes(notebook)) < 200_000
+
+
 def test_notebooks_are_saved_without_outputs():
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:

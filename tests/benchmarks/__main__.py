@@ -394,6 +394,21 @@ def csr(small):
     return {"seconds": seconds, "crossover": table.to_dict("records"), "ratios": ratios}
 
 
+def explorer(small, folder):
+    """The explorer in JupyterLab in Chromium: slider to picture, and first display."""
+    from tests.benchmarks.slider import measure
+
+    found = measure(folder, small)
+    return {
+        **found,
+        "ratios": [
+            ("explorer, ms from slider to picture, median", found["median_ms"], "<=", 100),
+            ("explorer, s to first display", found["first_s"], "<=", 2),
+            ("explorer, s until it is live", found["live_s"], "<=", 2),
+        ],
+    }
+
+
 def part(name, argument):
     """Run a function of this file in a fresh interpreter."""
     command = [sys.executable, "-W", "ignore", __file__, "--part", name, str(argument)]
@@ -407,7 +422,7 @@ def show(ratios):
         print(f"{label:<70} {value:9.2f}  {sign} {target:<5g} {'' if reached else 'NOT REACHED'}")
 
 
-PARTS = ("selection", "levels", "csr", "study", "streaming", "workers")
+PARTS = ("selection", "levels", "csr", "study", "streaming", "workers", "explorer")
 
 
 def main():
@@ -429,7 +444,7 @@ def main():
         "load_before": os.getloadavg()[0],
     }
     for name in options.only:
-        if name in {"study", "streaming", "workers"}:
+        if name in {"study", "streaming", "workers", "explorer"}:
             with tempfile.TemporaryDirectory(dir=options.dir) as folder:
                 results[name] = globals()[name](options.small, Path(folder))
         else:
