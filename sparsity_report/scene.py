@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import pandas as pd
 
 from sparsity_report import charts, panels
 from sparsity_report.comparison import Comparison
-from sparsity_report.cost import csr_bytes, dense_bytes, value_bytes
+from sparsity_report.cost import bitmask_bytes, csr_bytes, dense_bytes, value_bytes
 from sparsity_report.display import count, percent_text, scaled_text, times
 from sparsity_report.errors import printable
 from sparsity_report.findings import baseline
@@ -521,18 +522,15 @@ class Scene:
         return "No histogram: the values of these weights are not at hand."
 
     def _latency(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return what was measured of this layer, or of its shape."""
+        """Return what was measured of layers of this shape, out × in."""
         frame = self.study.latency
-        if frame is None:
+        if frame is None or pd.isna(row["row_pointers"]):
             return []
-        text = " × ".join(str(n) for n in row["shape"])
-        own = [str(name) == row["module_name"] for name in frame["name"]]
-        if not any(own):
-            shapes = [
-                " × ".join(str(n) for n in shape) if isinstance(shape, (list, tuple)) else shape
-                for shape in frame["shape"]
-            ]
-            own = [shape == text for shape in shapes]
+        columns = row["columns"]
+        rows = row["row_pointers"] - 1 if len(row["shape"]) == 2 else math.prod(row["shape"][1:])
+        if len(row["shape"]) == 3:
+            rows //= columns
+        own = (frame["scope"] == "layer") & (frame["name"] == f"{rows} × {columns}")
         return records(frame[own])
 
 
@@ -589,6 +587,6 @@ def _layouts(row: dict[str, Any]) -> list[tuple[str, int, float]]:
         "dense": dense,
         "CSR, int32 indices": csr_bytes(n, pointers - 1, v, 4),
         "CSR, int64 indices": csr_bytes(n, pointers - 1, v, 8),
-        "bitmask": dense_bytes(n, v) + -(-total // 8),
+        "bitmask": bitmask_bytes(total, n, v),
     }
     return [(name, size, size / dense) for name, size in sizes.items()]

@@ -12,6 +12,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report import panels
+from sparsity_report.latency import LATENCY_COLUMNS
 from sparsity_report.magnitudes import count
 from sparsity_report.panels import METRICS
 
@@ -270,19 +271,13 @@ def test_an_empty_study_is_refused(demo_study):
 
 
 def test_measured_times_are_shown_where_there_are_some(demo_study):
-    name = "model.decoder.layers.1.fc1"
-    latency = pd.DataFrame(
-        {
-            "variant": ["Dense", "CSR30"],
-            "scope": "layer",
-            "name": name,
-            "shape": [[512, 128]] * 2,
-            "tokens": 1,
-            "seconds": [12e-6, 34.5e-6],
-        }
-    )
+    rows = [
+        {"variant": variant, "scope": "layer", "name": "512 × 128", "tokens": 1, "seconds": seconds}
+        for variant, seconds in (("Dense", 12e-6), ("CSR30", 34.5e-6))
+    ]
+    latency = pd.DataFrame(rows, columns=list(LATENCY_COLUMNS))
     explorer = live(demo_study.with_measured(latency=latency))
-    explorer.detail = name
+    explorer.detail = "model.decoder.layers.1.fc1"
     assert "34.5 µs" in explorer._detail.value
     explorer.detail = "model.decoder.layers.1.fc2"
     assert "34.5 µs" not in explorer._detail.value
