@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsity_report.charts import bar_plot as bar_plot
-    from sparsity_report.charts import write_figures as write_figures
     from sparsity_report.comparison import Comparison as Comparison
     from sparsity_report.comparison import compare as compare
     from sparsity_report.comparison import read_study as read_study
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from sparsity_report.errors import SparsityReportError as SparsityReportError
     from sparsity_report.explorer import Explorer as Explorer
     from sparsity_report.explorer import explore as explore
+    from sparsity_report.figures import write_figures as write_figures
     from sparsity_report.findings import summarize as summarize
     from sparsity_report.groups import classify_module as classify_module
     from sparsity_report.language import speaking as speaking
@@ -98,7 +98,7 @@ _HOMES = {
     "weight_patterns": "patterns",
     "write_csv": "comparison",
     "write_diff": "report",
-    "write_figures": "charts",
+    "write_figures": "figures",
     "write_notebook": "notebook",
     "write_report": "report",
     "write_thesis": "thesis",

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from sparsity_report.comparison import Comparison, variant_stems
+from sparsity_report.comparison import Comparison
 from sparsity_report.cost import bitmask_bytes, csr_bytes, dense_bytes, value_bytes
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
@@ -262,38 +262,6 @@ def bar_plot(
             raise SparsityReportError(f"bar_plot writes .png files only, not {target}")
         write_file(target, png(chart))
     return chart
-
-
-def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
-    """Write the study as PNG files at twice the size in print.
-
-    Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
-    and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
-    ``sparsity_map_<variant>.png`` once per pruning; and ``csr_bytes.png``.
-
-    Parameters
-    ----------
-    study : Comparison
-    directory : path-like
-        Made if missing.
-
-    Returns
-    -------
-    list of pathlib.Path
-        What was written.
-    """
-    stems = variant_stems(study)
-    charts: dict[str, alt.LayerChart | None] = {}
-    for variant, stem in stems.items():
-        for metric, look in METRICS.items():
-            charts[f"{stem}_{look.file}_per_group.png"] = variant_bars(study, variant, metric)
-    for metric, look in METRICS.items():
-        charts[f"comparison_{look.file}.png"] = group_bars(study, metric)
-    for variant in distinct_prunings(study):
-        charts[f"sparsity_map_{stems[variant]}.png"] = sparsity_map(study, variant)
-    charts["csr_bytes.png"] = csr_bytes_curve(study)
-    folder = Path(directory)
-    return [write_file(folder / n, png(chart)) for n, chart in charts.items() if chart is not None]
 
 
 def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:

@@ -92,6 +92,24 @@ def run(
             "--patterns/--no-patterns", help="Where in each matrix the zeros stand (reads twice)."
         ),
     ] = True,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Time layers and whole forward passes here.")
+    ] = False,
+    perplexity: Annotated[
+        bool, typer.Option("--perplexity", help="Score a text, at every 10 % of sparsity, too.")
+    ] = False,
+    sensitivity: Annotated[
+        str | None,
+        typer.Option(
+            help="Prune one block, group or layer at a time and score the text.",
+            metavar="BY",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="The text to score; else the demo's.", show_default=False),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
     ] = 0,
@@ -110,6 +128,10 @@ def run(
     level = _number(sparsity)
     _speak(ctx, language, template_dir)
     _check_writable(out)
+    if sensitivity not in {None, "block", "group", "layer"}:
+        raise SparsityReportError(
+            f"--sensitivity must be block, group or layer, not {sensitivity!r}"
+        )
     import sparsity_report as sr
 
     with _quiet_libraries():
@@ -129,6 +151,21 @@ def run(
                 patterns=patterns,
                 progress=progress if patterns else None,
             )
+        if latency:
+            with _bar("timing", unit="measurement") as progress:
+                study = study.with_measured(latency=sr.measure_latency(variants, progress=progress))
+        if perplexity:
+            steps = [sr.masked(sr.global_magnitude(weights, step / 10)) for step in range(1, 10)]
+            known = {variant.name for variant in variants}
+            scored = [*variants, *(step for step in steps if step.name not in known)]
+            with _bar("scoring", unit="token") as progress:
+                study = study.with_measured(quality=sr.perplexity(scored, text, progress=progress))
+        if sensitivity is not None:
+            with _bar("pruning parts", unit="part") as progress:
+                frame = sr.sensitivity(
+                    weights, level, sensitivity, text=text, cache=cache, progress=progress
+                )
+                study = study.with_measured(sensitivity=frame)
         kinds = {"html": html, "pdf": pdf, "thesis": thesis, "csv": csv, "png": png, "json": json}
         _write(study, out, template_dir, **kinds)
 

@@ -396,7 +396,8 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
     """Write the study as CSV files for a spreadsheet.
 
     Per variant ``layers_<variant>.csv`` and ``groups_<variant>.csv``; all variants together as
-    ``comparison.csv`` (per group) and ``totals.csv``; and ``pivot_<metric>.csv``. Text that a
+    ``comparison.csv`` (per group), ``totals.csv`` and ``storage.csv``; ``pivot_<metric>.csv``; and
+    what was measured as ``latency.csv``, ``quality.csv`` and ``sensitivity.csv``. Text that a
     spreadsheet would take for a formula gets a leading apostrophe.
 
     Parameters
@@ -417,6 +418,10 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
     files["comparison.csv"] = study.groups
     files["totals.csv"] = study.totals
+    files["storage.csv"] = study.storage
+    files |= {
+        f"{part}.csv": frame for part in MEASURED if (frame := getattr(study, part)) is not None
+    }
     for metric in PIVOTS:
         files[f"pivot_{metric}.csv"] = study.pivot(metric).reset_index()
     return [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -14,7 +16,9 @@ import vl_convert
 from sparsity_report import charts
 from sparsity_report.comparison import Comparison, variant_stems
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import write_file
 from sparsity_report.latex import command_names
+from sparsity_report.measured_charts import CHARTS
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 _DASHES = [[1, 0], [7, 2], [4, 2, 1, 2], [1.5, 2]]
@@ -26,6 +30,44 @@ class Plate(NamedTuple):
     file: str
     command: str
     draw: Callable[..., alt.LayerChart | None]
+
+
+def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+    """Write the study as PNG files at twice the size in print.
+
+    Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
+    and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
+    ``sparsity_map_<variant>.png`` once per pruning; ``csr_bytes.png``; and ``speed.png``,
+    ``crossover.png``, ``quality.png`` and ``sensitivity.png`` of what was measured.
+
+    Parameters
+    ----------
+    study : Comparison
+    directory : path-like
+        Made if missing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+    """
+    stems = variant_stems(study)
+    drawn: dict[str, alt.LayerChart | None] = {}
+    for variant, stem in stems.items():
+        for metric, look in charts.METRICS.items():
+            drawn[f"{stem}_{look.file}_per_group.png"] = charts.variant_bars(study, variant, metric)
+    for metric, look in charts.METRICS.items():
+        drawn[f"comparison_{look.file}.png"] = charts.group_bars(study, metric)
+    for variant in charts.distinct_prunings(study):
+        drawn[f"sparsity_map_{stems[variant]}.png"] = charts.sparsity_map(study, variant)
+    drawn["csr_bytes.png"] = charts.csr_bytes_curve(study)
+    drawn |= {f"{name}.png": draw(study) for name, draw in CHARTS.items()}
+    folder = Path(directory)
+    return [
+        write_file(folder / name, charts.png(chart))
+        for name, chart in drawn.items()
+        if chart is not None
+    ]
 
 
 def plates(study: Comparison) -> list[Plate]:
@@ -41,7 +83,8 @@ def plates(study: Comparison) -> list[Plate]:
         Plate(f"map_{stems[v]}", f"Map{names[v]}", partial(charts.sparsity_map, study, v))
         for v in charts.distinct_prunings(study)
     ]
-    return [*made, Plate("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))]
+    made.append(Plate("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study)))
+    return made + [Plate(n, n.capitalize(), partial(draw, study)) for n, draw in CHARTS.items()]
 
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:

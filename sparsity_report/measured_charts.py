@@ -23,7 +23,7 @@ _PARTS = 40
 _NEVER = 1.12
 
 
-def speed_chart(study: Comparison) -> alt.LayerChart | None:
+def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return promised and realised speed-up of the whole forward pass, per variant and tokens.
 
     Returns
@@ -97,7 +97,7 @@ def speed_chart(study: Comparison) -> alt.LayerChart | None:
     return charts._fitted(
         charts._layer(
             layers,
-            size=(TEXT_WIDTH, 24 * len(rows)),
+            size=(width, 24 * len(rows)),
             title=charts._title(
                 say("Promised and realised speed"),
                 say("whole forward pass; {machine} threads", machine=machine),
@@ -107,7 +107,7 @@ def speed_chart(study: Comparison) -> alt.LayerChart | None:
     )
 
 
-def crossover_chart(study: Comparison) -> alt.LayerChart | None:
+def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the sparsity from which CSR is faster than dense, per layer shape and tokens.
 
     Returns
@@ -165,7 +165,7 @@ def crossover_chart(study: Comparison) -> alt.LayerChart | None:
     return charts._fitted(
         charts._layer(
             [dots],
-            size=(TEXT_WIDTH, (10 * len(counts) + 12) * len(names)),
+            size=(width, (10 * len(counts) + 12) * len(names)),
             title=charts._title(
                 say("Where CSR overtakes dense on this machine"),
                 say("layer by shape, out × in; zeros at random"),
@@ -175,7 +175,7 @@ def crossover_chart(study: Comparison) -> alt.LayerChart | None:
     )
 
 
-def quality_chart(study: Comparison) -> alt.LayerChart | None:
+def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return perplexity against the sparsity of the prunable weights.
 
     Returns
@@ -241,7 +241,7 @@ def quality_chart(study: Comparison) -> alt.LayerChart | None:
                 base.mark_point(filled=True, size=36, opacity=1).encode(color=colour, tooltip=tips),
                 base.mark_text(dy=-9, dx=-7, fontSize=8, color=INK).encode(text="label:N"),
             ],
-            size=(TEXT_WIDTH, 200),
+            size=(width, 200),
             title=charts._title(say("Perplexity against sparsity"), protocol),
             said=charts._clip(say("Perplexity by sparsity: {rows}.", rows=said), 1500),
         ),
@@ -249,7 +249,7 @@ def quality_chart(study: Comparison) -> alt.LayerChart | None:
     )
 
 
-def sensitivity_chart(study: Comparison) -> alt.LayerChart | None:
+def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return what pruning each part alone costs, in nats per token.
 
     Returns
@@ -291,7 +291,7 @@ def sensitivity_chart(study: Comparison) -> alt.LayerChart | None:
                 .mark_text(align="right", dx=-4, fontSize=8, color=INK)
                 .encode(x=x, text="label:N"),
             ],
-            size=(TEXT_WIDTH, 15 * len(rows)),
+            size=(width, 15 * len(rows)),
             title=charts._title(
                 say("What each part costs when pruned alone"),
                 say("{level:percent0} of the part; {text}", level=level, text=text)
@@ -300,6 +300,14 @@ def sensitivity_chart(study: Comparison) -> alt.LayerChart | None:
             said=charts._clip(say("Nats per token by part: {rows}.", rows=said), 1500),
         )
     )
+
+
+CHARTS = {
+    "speed": speed_chart,
+    "crossover": crossover_chart,
+    "quality": quality_chart,
+    "sensitivity": sensitivity_chart,
+}
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -339,7 +339,7 @@ def test_one_map_per_pruning(study):
 
 
 def test_write_figures(study, tmp_path):
-    written = charts.write_figures(study, tmp_path / "figures")
+    written = sr.write_figures(study, tmp_path / "figures")
     expected = {
         f"{stem}_{file}_per_group.png"
         for stem in ("dense", "masked30", "csr30")

@@ -212,3 +212,31 @@ def test_the_installed_command():
     run = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert run.stdout == f"sparsity-report {sr.__version__}\n"
     assert json.dumps(run.stderr) == '""'
+
+
+def test_measurements_go_into_everything(tmp_path):
+    text = tmp_path / "some.txt"
+    text.write_text("def f(x):\n    return x + 1\n" * 12, encoding="utf-8")
+    done = command(
+        "run", "--out", tmp_path / "o", "--latency", "--perplexity", "--sensitivity", "group",
+        "--text", text,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    study = sr.read_study(tmp_path / "o" / "study.json")
+    assert set(study.latency["tokens"]) == {1, 16, 128}
+    assert len(study.quality) == 3 + 8  # 30 % is there already
+    assert study.sensitivity["part"].tolist() == ["attention_linear", "mlp_linear"]
+    for name in ("latency", "quality", "sensitivity", "storage"):
+        assert (tmp_path / "o" / "structural_layers" / f"{name}.csv").is_file()
+    for name in ("speed", "crossover", "quality", "sensitivity"):
+        drawn = (tmp_path / "o" / "figures" / f"{name}.png").is_file()
+        assert drawn or name == "crossover"  # where CSR never overtakes there is nothing to draw
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "some.txt" in page
+    assert 'id="measured"' in page
+
+
+def test_bad_measurements_are_refused_before_counting(tmp_path):
+    refused(
+        command("run", "--sensitivity", "head", "--out", tmp_path / "o"), "block, group or layer"
+    )

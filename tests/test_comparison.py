@@ -200,6 +200,7 @@ def test_csv_files(study, tmp_path):
         ),
         "comparison.csv",
         "totals.csv",
+        "storage.csv",
         *(f"pivot_{metric}.csv" for metric in ("sparsity", "param_frac", "flops_per_token")),
     }
     read = pd.read_csv(tmp_path / "structural_layers" / "layers_masked50.csv")
