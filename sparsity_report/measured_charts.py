@@ -77,7 +77,7 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     tips = charts._tips(name=say("variant"), mark=say("speed-up"), label=say("realised"))
     link = charts._chart(known).mark_rule(color=MUTED, strokeDash=[2, 2])
     layers = [
-        charts._chart([{"one": 1}]).mark_rule(color=INK).encode(x=alt.X("one:Q")),
+        charts._chart([{"one": 1}]).mark_rule(color=MUTED).encode(x=alt.X("one:Q")),
         link.encode(x=x, x2="promised:Q", y=y),
         charts._chart(seen)
         .mark_rule(color=BLUE, strokeWidth=3)
@@ -89,8 +89,8 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
         .mark_point(filled=True, size=55, opacity=1)
         .encode(x=x, y=y, color=colour, shape=kind, tooltip=tips),
         charts._chart(seen)
-        .mark_text(dy=-9, fontSize=8, color=INK)
-        .encode(x=x, y=y, text="label:N"),
+        .mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
+        .encode(x=alt.value("width"), y=y, text="label:N"),
     ]
     machine = f"{frame['machine'].iloc[0]}, {int(frame['threads'].iloc[0])}"
     said = "; ".join(f"{row['name']}: {row['label']}" for row in rows)
@@ -150,7 +150,7 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     base = charts._chart(rows).encode(
         x=x,
         y=charts._y("name", names, grid=True),
-        yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=labels, paddingInner=0.4)),
+        yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=labels, padding=0.5)),
     )
     dots = base.mark_point(filled=True, size=50, opacity=1).encode(
         color=alt.Color(
@@ -205,9 +205,11 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
     ]
     low, high = float(own["perplexity"].min()), float(own["perplexity"].max())
     wide = high / low > 8
-    scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=False)
-    scale["domain"] = [low / 1.2, high * 1.35] if wide else [low - (high - low) / 8, high * 1.1]
-    axis = alt.Axis(values=_ticks(*scale["domain"])) if wide else alt.Axis(tickCount=5)
+    if wide:
+        scale = alt.Scale(type="log", domain=[low / 1.2, high * 1.35], nice=False)
+    else:
+        scale = alt.Scale(domain=[low - (high - low) / 8, high * 1.1], nice=False, zero=False)
+    axis = alt.Axis(values=_ticks(low / 1.2, high * 1.35)) if wide else alt.Axis(tickCount=5)
     right = max(float(own["sparsity"].max()), 0.1)
     x = charts._x(
         "sparsity",
@@ -311,9 +313,10 @@ CHARTS = {
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Ticks of a logarithmic axis at 1, 2 and 5."""
+    """Ticks of a logarithmic axis at 1, 2 and 5, more of them where it is short."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    marks = [float(f"{step}e{power}") for power in powers for step in (1, 2, 5)]
+    steps = (1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    marks = [float(f"{step}e{power}") for power in powers for step in steps]
     return [mark for mark in marks if low <= mark <= high]
 
 
