@@ -289,8 +289,9 @@ def _camel(column: str) -> str:
     return "".join(word.capitalize() for word in column.split("_"))
 
 
-def _rendered(templates: Environment, shown: dict[str, Any]) -> dict[str, str]:
-    made = templates.overlay(
+def latex_templates(templates: Environment) -> Environment:
+    """Return an environment for templates whose braces are LaTeX's: ``<<value>>``, ``<% if %>``."""
+    return templates.overlay(
         block_start_string="<%",
         block_end_string="%>",
         variable_start_string="<<",
@@ -301,6 +302,10 @@ def _rendered(templates: Environment, shown: dict[str, Any]) -> dict[str, str]:
         finalize=tex,
         keep_trailing_newline=True,
     )
+
+
+def _rendered(templates: Environment, shown: dict[str, Any]) -> dict[str, str]:
+    made = latex_templates(templates)
     try:
         return {n: made.get_template(f"thesis/{n}.j2").render(shown) for n in _TEMPLATES}
     except TemplateError as error:

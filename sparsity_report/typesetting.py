@@ -48,7 +48,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
         return f"value({len(values) - 1})"
 
     page = templates.overlay(finalize=place, autoescape=False).get_template("report.typ.j2")
-    source = page.render(shown)
+    source = page.render(shown, page=shown)
     with tempfile.TemporaryDirectory() as empty:
         try:
             compiler = typst.Compiler(

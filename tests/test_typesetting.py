@@ -83,15 +83,15 @@ def test_it_is_tagged_titled_and_undated(pdf):
     said = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
     alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in said]
     assert len(alts) == 5
-    assert bare(alts[3]).startswith("Heatmap,4blocksby6projections:from22.8%zerosinblock0")
+    assert bare(alts[1]).startswith("Heatmap,4blocksby6projections:from22.8%zerosinblock0")
     assert re.search(r"^ +TH", poppler("pdfinfo", pdf, "-struct"), re.M)
 
 
 def test_bookmarks_lead_to_every_section(pdf):
     outline = poppler("pdftohtml", pdf, "-xml", "-i", "-stdout").partition("<outline>")[2]
     titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
-    assert titles[:2] == ["1 Three sparsities", "2 Groups"]
-    assert titles[-1] == "A All modules"
+    assert titles[:2] == ["1 The model", "2 Three sparsities"]
+    assert titles[-1] == "A Every layer"
     contents = poppler("pdftotext", pdf, "-l", "1")
     for title in titles:
         number, _, words = title.partition(" ")
@@ -171,7 +171,7 @@ def test_what_nobody_would_read_is_cut_short(tmp_path):
 
 def test_templates_of_ones_own(study, tmp_path):
     (tmp_path / "typst").mkdir()
-    part = tmp_path / "typst" / "notes.typ.j2"
+    part = tmp_path / "typst" / "model.typ.j2"
     part.write_text("My own words on #{{ models }}.")
     path = sr.write_report(study, tmp_path / "own.pdf", template_dir=tmp_path)
     assert "Myownwordsondemo." in text_of(path)
