@@ -11,6 +11,7 @@ import pandas as pd
 
 from sparsity_report.display import breakable, spelled
 from sparsity_report.errors import printable
+from sparsity_report.language import spoken
 from sparsity_report.wording import percent, scaled
 
 UNKNOWN = "\\textendash{}"
@@ -37,6 +38,12 @@ _ESCAPED = {
     "−": "$-$",
     "–": "\\textendash{}",
     "…": "\\textellipsis{}",
+    "‘": "\\textquoteleft{}",
+    "’": "\\textquoteright{}",
+    "“": "\\textquotedblleft{}",
+    "”": "\\textquotedblright{}",
+    "ρ": "$\\rho$",
+    "→": "$\\to$",
     "÷": "\\textdiv{}",
     "×": "\\texttimes{}",
     "·": "\\textperiodcentered{}",
@@ -122,15 +129,21 @@ def share(value: Any) -> Tex:
 
 def bare_percent(value: float) -> str:
     """Write a share of 1 as the number of percent that siunitx reads, such as 30.0 or <0.1."""
-    return percent(value).removesuffix(" %").replace(" ", "")
+    return _for_siunitx(re.sub(r"[\s%]", "", percent(value)))
 
 
 def prefixed(number: Any, unit: str) -> Tex:
     """Write a quantity with three digits and a decimal prefix."""
     if pd.isna(number):
         return Tex(UNKNOWN)
-    digits, _, with_prefix = scaled(number, unit).partition(" ")
-    return Tex(f"\\num{{{digits}}}\\,{with_prefix}" if with_prefix else f"\\num{{{digits}}}")
+    digits, _, with_prefix = scaled(number, unit).partition(spoken().space)
+    plain = f"\\num{{{_for_siunitx(digits)}}}"
+    return Tex(f"{plain}\\,{with_prefix}" if with_prefix else plain)
+
+
+def _for_siunitx(written: str) -> str:
+    """Write a number as siunitx reads it; it sets the decimal marker of the document."""
+    return written.replace(spoken().decimal, ".")
 
 
 def _escaped(text: str) -> str:

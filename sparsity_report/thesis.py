@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from jinja2 import Environment, TemplateError
 import sparsity_report
 from sparsity_report import charts
 from sparsity_report.comparison import Comparison, variant_stems
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.figures import draw, font_family, plates, variant_commands
 from sparsity_report.files import check_folder, write_file
 from sparsity_report.findings import baseline, conventions, summarize
+from sparsity_report.language import speaking, spoken
 from sparsity_report.latex import (
     Tex,
     bare_percent,
@@ -31,10 +33,15 @@ from sparsity_report.latex import (
 )
 from sparsity_report.report import environment
 from sparsity_report.structure import records
+from sparsity_report.wording import message, say
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "sparsity-report.bib", "example.tex")
 # Of this version.
 _YEAR = 2026
+_ENDS = {
+    "most": message("Most sparse layers of {variant}: zeros ÷ weights"),
+    "least": message("Least sparse layers of {variant}: zeros ÷ weights"),
+}
 _SIZES = {"stored_bytes": "B", "flops_per_token": "FLOPs", "useful_flops_per_token": "FLOPs"}
 
 
@@ -48,6 +55,7 @@ def write_thesis(
     greyscale: bool = False,
     top: int = 10,
     template_dir: str | os.PathLike[str] | None = None,
+    language: str | None = None,
 ) -> list[Path]:
     r"""Write figures, tables and numbers that a thesis in LaTeX takes in as they are.
 
@@ -73,6 +81,8 @@ def write_thesis(
         Number of most and of least sparse layers in their tables.
     template_dir : path-like, optional
         Files in its folder ``thesis`` stand in for the package's own of the same name.
+    language : str, optional
+        See :func:`write_report`. Names of commands and files are the same in every language.
 
     Returns
     -------
@@ -103,9 +113,36 @@ def write_thesis(
     family = font_family(font)
     templates = environment(template_dir)
     check_folder(folder)
+    with speaking(language, template_dir) if language else nullcontext():
+        captions, files = _figures(study, widths, family, greyscale)
+        tables = _tables(study, top, text_cm)
+        files |= {f"tables/{name}.tex": table for name, table in tables.items()}
+        shown = {
+            "study": study,
+            "language": spoken(),
+            "models": tex(charts.model_names(study)),
+            "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
+            "numbers": _numbers(study),
+            "captions": captions,
+            "tables": [Tex(name) for name in tables],
+            "findings": summarize(study),
+            "conventions": conventions(study),
+            "version": sparsity_report.__version__,
+            "year": _YEAR,
+            "base": Tex(variant_commands(study)[baseline(study)]),
+            "text_cm": text_cm,
+            "column_cm": column_cm,
+        }
+        files |= _rendered(templates, shown)
+    return [write_file(folder / name, content) for name, content in files.items()]
 
-    files: dict[str, str | bytes] = {}
+
+def _figures(
+    study: Comparison, widths: dict[str, float], family: str | None, greyscale: bool
+) -> tuple[dict[Tex, tuple[Tex, Tex]], dict[str, str | bytes]]:
+    """Return by file name the figures' commands and captions, and what is drawn."""
     captions: dict[Tex, tuple[Tex, Tex]] = {}
+    files: dict[str, str | bytes] = {}
     for plate in plates(study):
         for place, width in widths.items():
             chart = plate.draw(width=width * 72 / 2.54)
@@ -113,35 +150,18 @@ def write_thesis(
                 break
             spec = chart.to_dict()
             title = spec.pop("title")
-            said = f"{title['text']}: {title['subtitle']}.".replace(" · ", "; ")
+            note = title["subtitle"].replace(" · ", say("; "))
+            said = say("{title}: {note}.", title=title["text"], note=note)
             captions[Tex(plate.file)] = (Tex(plate.command), tex(said))
             for kind, content in draw(spec, family, greyscale).items():
                 files[f"figures/{plate.file}_{place}.{kind}"] = content
-    tables = _tables(study, top, text_cm)
-    files |= {f"tables/{name}.tex": table for name, table in tables.items()}
-    shown = {
-        "study": study,
-        "models": tex(charts.model_names(study)),
-        "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
-        "numbers": _numbers(study),
-        "captions": captions,
-        "tables": [Tex(name) for name in tables],
-        "findings": summarize(study),
-        "conventions": conventions(study),
-        "version": sparsity_report.__version__,
-        "year": _YEAR,
-        "base": Tex(variant_commands(study)[baseline(study)]),
-        "text_cm": text_cm,
-        "column_cm": column_cm,
-    }
-    files |= _rendered(templates, shown)
-    return [write_file(folder / name, content) for name, content in files.items()]
+    return captions, files
 
 
 def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
     """Return the tables by file name."""
-    names, of = variant_stems(study), tex(charts.model_names(study))
-    tables = {"totals": _totals_table(study, of), "sparsity": _sparsity_table(study, of)}
+    names = variant_stems(study)
+    tables = {"totals": _totals_table(study), "sparsity": _sparsity_table(study)}
     for variant, stem in names.items():
         tables[f"groups_{stem}"] = _groups_table(study, variant, stem)
     for variant in charts.distinct_prunings(study):
@@ -155,61 +175,73 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
     return tables
 
 
-def _totals_table(study: Comparison, of: Tex) -> str:
-    totals = study.totals
-    frame = pd.DataFrame({("", "Variant"): [clipped(v, 30) for v in totals["variant"]]})
+def _totals_table(study: Comparison) -> str:
+    totals, zeros = study.totals, tex(say("Zeros / %"))
+    frame = pd.DataFrame({("", tex(say("Variant"))): [clipped(v, 30) for v in totals["variant"]]})
     for head, column in (
-        ("prunable", "sparsity_prunable"),
-        ("non-emb.", "sparsity_non_embedding"),
-        ("model", "sparsity_model"),
+        (say("prunable"), "sparsity_prunable"),
+        (say("non-emb."), "sparsity_non_embedding"),
+        (say("model"), "sparsity_model"),
     ):
-        frame[("Zeros / \\%", head)] = _percents(totals[column])
-    frame[("Stored", "bytes")] = _integers(totals["stored_bytes"])
-    frame[("FLOPs", "per token")] = _integers(totals["flops_per_token"])
-    caption = (
-        f"Totals of {of}. Zeros are those of the prunable weights, of all parameters but "
-        "embeddings and output head, and of all parameters."
+        frame[(zeros, tex(head))] = _percents(totals[column])
+    for head, column in (
+        (say("Stored\nbytes"), "stored_bytes"),
+        (say("FLOPs\nper token"), "flops_per_token"),
+    ):
+        over, _, under = head.partition("\n")
+        frame[(tex(over), tex(under))] = _integers(totals[column])
+    caption = say(
+        "Totals of {models}. Zeros are those of the prunable weights, of all parameters but "
+        "embeddings and output head, and of all parameters.",
+        models=charts.model_names(study),
     )
     return _latex(frame, caption, "totals")
 
 
-def _sparsity_table(study: Comparison, of: Tex) -> str:
+def _sparsity_table(study: Comparison) -> str:
     pivot = study.pivot("sparsity")
-    frame = pd.DataFrame({"Variant": [clipped(v, 30) for v in pivot.columns]})
+    frame = pd.DataFrame({tex(say("Variant")): [clipped(v, 30) for v in pivot.columns]})
     for group, row in zip(pivot.index, pivot.to_numpy(), strict=True):
         frame[tex(charts.group_name(str(group)))] = _percents(row)
-    caption = f"Zeros of {of} in percent of each group's parameters, biases included."
+    caption = say(
+        "Zeros of {models} in percent of each group's parameters, biases included.",
+        models=charts.model_names(study),
+    )
     return _latex(frame, caption, "sparsity")
 
 
 def _groups_table(study: Comparison, variant: str, stem: str) -> str:
     own = study.groups[study.groups["variant"] == variant]
-    frame = pd.DataFrame(
-        {
-            "Group": [tex(charts.group_name(str(group))) for group in own["group"]],
-            "Modules": _integers(own["modules"]),
-            "Parameters": _integers(own["total"]),
-            "Nonzero": _integers(own["nonzero"]),
-            "Zeros / \\%": _percents(own["sparsity"]),
-            "FLOPs/token": _integers(own["flops_per_token"]),
-            "Bytes": _integers(own["stored_bytes"]),
-        }
+    columns = {
+        say("Group"): [tex(charts.group_name(str(group))) for group in own["group"]],
+        say("Modules"): _integers(own["modules"]),
+        say("Parameters"): _integers(own["total"]),
+        say("Nonzero"): _integers(own["nonzero"]),
+        say("Zeros / %"): _percents(own["sparsity"]),
+        say("FLOPs/token"): _integers(own["flops_per_token"]),
+        say("Bytes"): _integers(own["stored_bytes"]),
+    }
+    caption = say(
+        "Groups of modules of {variant}; zeros per parameter of the group.",
+        variant=printable(variant, 40),
     )
-    caption = f"Groups of modules of {clipped(variant, 40)}; zeros per parameter of the group."
-    return _latex(frame, caption, f"groups-{stem}")
+    return _latex(_headed(columns), caption, f"groups-{stem}")
 
 
 def _layers_table(own: pd.DataFrame, end: str, variant: str, stem: str, text_cm: float) -> str:
-    frame = pd.DataFrame(
-        {
-            "Module": [clipped(name, 80) for name in own["module_name"]],
-            "Weights": _integers(own["weight_total"]),
-            "Zeros / \\%": _percents(own["share"]),
-        }
-    )
+    columns = {
+        say("Module"): [clipped(name, 80) for name in own["module_name"]],
+        say("Weights"): _integers(own["weight_total"]),
+        say("Zeros / %"): _percents(own["share"]),
+    }
     long = own["module_name"].str.len().max() > 45
-    caption = f"The {end} sparse layers of {clipped(variant, 40)}: zeros per weight."
-    return _latex(frame, caption, f"layers-{end}-{stem}", first_cm=text_cm - 6 if long else None)
+    caption = say(_ENDS[end], variant=printable(variant, 40))
+    first_cm = text_cm - 6 if long else None
+    return _latex(_headed(columns), caption, f"layers-{end}-{stem}", first_cm)
+
+
+def _headed(columns: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({tex(head): cells for head, cells in columns.items()})
 
 
 def _latex(frame: pd.DataFrame, caption: str, label: str, first_cm: float | None = None) -> str:
@@ -220,7 +252,7 @@ def _latex(frame: pd.DataFrame, caption: str, label: str, first_cm: float | None
         hrules=True,
         siunitx=True,
         column_format=" ".join([first, *kinds]),
-        caption=caption,
+        caption=tex(caption),
         label=f"tab:{label}",
         position="htbp",
         position_float="centering",
@@ -261,7 +293,10 @@ def _numbers(study: Comparison) -> list[tuple[str, Tex]]:
             ratio = row[column] / reference[column] if known else None
             commands.append((f"{name}{_camel(column)}Ratio", decimal(ratio)))
     groups = list(dict.fromkeys(study.groups["group"]))
-    named = dict(zip(groups, command_names(map(charts.group_name, groups)), strict=True))
+    # In English whatever language is spoken: a text goes on to compile.
+    named = dict(
+        zip(groups, command_names(charts.GROUP_NAMES.get(g, g) for g in groups), strict=True)
+    )
     for row in records(study.groups):
         name = f"{variants[row['variant']]}{named[row['group']]}"
         commands += _of_row(name, row, ("variant", "group"))
@@ -289,8 +324,9 @@ def _camel(column: str) -> str:
     return "".join(word.capitalize() for word in column.split("_"))
 
 
-def _rendered(templates: Environment, shown: dict[str, Any]) -> dict[str, str]:
-    made = templates.overlay(
+def latex_templates(templates: Environment) -> Environment:
+    """Return an environment for templates whose braces are LaTeX's: ``<<value>>``, ``<% if %>``."""
+    return templates.overlay(
         block_start_string="<%",
         block_end_string="%>",
         variable_start_string="<<",
@@ -301,6 +337,10 @@ def _rendered(templates: Environment, shown: dict[str, Any]) -> dict[str, str]:
         finalize=tex,
         keep_trailing_newline=True,
     )
+
+
+def _rendered(templates: Environment, shown: dict[str, Any]) -> dict[str, str]:
+    made = latex_templates(templates)
     try:
         return {n: made.get_template(f"thesis/{n}.j2").render(shown) for n in _TEMPLATES}
     except TemplateError as error:

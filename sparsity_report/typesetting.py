@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import typst
-from jinja2 import Environment
+from jinja2 import Environment, TemplateError
 from markupsafe import Markup
 
 from sparsity_report.display import breakable, spelled
@@ -47,8 +47,13 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
         values.append(value)
         return f"value({len(values) - 1})"
 
-    page = templates.overlay(finalize=place, autoescape=False).get_template("report.typ.j2")
-    source = page.render(shown)
+    made = templates.overlay(finalize=place, autoescape=False)
+    try:
+        source = made.get_template("report.typ.j2").render(shown, page=shown)
+    except TemplateError as error:
+        raise SparsityReportError(
+            f"cannot typeset the report: {error!r}; check template_dir"
+        ) from error
     with tempfile.TemporaryDirectory() as empty:
         try:
             compiler = typst.Compiler(

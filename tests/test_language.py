@@ -12,6 +12,7 @@ from jinja2 import nodes
 import sparsity_report as sr
 from sparsity_report.language import speaking, spoken
 from sparsity_report.report import environment
+from sparsity_report.thesis import latex_templates
 from sparsity_report.wording import percent, say, say_note, scaled
 
 ROOT = Path(__file__).parent.parent
@@ -27,11 +28,11 @@ def messages():
                 yield node.args[0].value
     made = environment()
     for path in (ROOT / "templates").rglob("*.j2"):
-        if path.suffixes[-2:] == [".html", ".j2"]:
-            parsed = made.parse(path.read_text(encoding="utf-8"))
-            for call in parsed.find_all(nodes.Call):
-                if getattr(call.node, "name", "") == "_" and isinstance(call.args[0], nodes.Const):
-                    yield call.args[0].value
+        reader = latex_templates(made) if path.parent.name == "thesis" else made
+        parsed = reader.parse(path.read_text(encoding="utf-8"))
+        for call in parsed.find_all(nodes.Call):
+            if getattr(call.node, "name", "") == "_" and isinstance(call.args[0], nodes.Const):
+                yield call.args[0].value
 
 
 def placeholders(text):

@@ -4,18 +4,34 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import typst
-from papers import bare, eight_variants, facts, fonts, hostile_study, images, poppler, text_of
+from papers import (
+    HOSTILE,
+    bare,
+    eight_variants,
+    facts,
+    fonts,
+    hostile_study,
+    images,
+    poppler,
+    text_of,
+)
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.context import Table, context
 from sparsity_report.findings import conventions
-from sparsity_report.typesetting import _held
+from sparsity_report.report import environment
+from sparsity_report.typesetting import _held, typeset
 
 MM = 72 / 25.4
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +99,15 @@ def test_it_is_tagged_titled_and_undated(pdf):
     said = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
     alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in said]
     assert len(alts) == 5
-    assert bare(alts[3]).startswith("Heatmap,4blocksby6projections:from22.8%zerosinblock0")
+    assert bare(alts[1]).startswith("Heatmap,4blocksby6projections:from22.8%zerosinblock0")
     assert re.search(r"^ +TH", poppler("pdfinfo", pdf, "-struct"), re.M)
 
 
 def test_bookmarks_lead_to_every_section(pdf):
     outline = poppler("pdftohtml", pdf, "-xml", "-i", "-stdout").partition("<outline>")[2]
     titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
-    assert titles[:2] == ["1 Three sparsities", "2 Groups"]
-    assert titles[-1] == "A All modules"
+    assert titles[:2] == ["1 The model", "2 Three sparsities"]
+    assert titles[-1] == "A Every layer"
     contents = poppler("pdftotext", pdf, "-l", "1")
     for title in titles:
         number, _, words = title.partition(" ")
@@ -124,9 +140,10 @@ def test_eight_variants_stay_within_the_margins(demo, tmp_path):
     assert fonts(path)
 
 
-def test_hostile_names_are_text(tmp_path):
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_hostile_names_are_text(tmp_path, language):
     study = hostile_study()
-    path = sr.write_report(study, tmp_path / "hostile.pdf")
+    path = sr.write_report(study, tmp_path / "hostile.pdf", language=language)
     text = text_of(path)
     assert "root:" not in text
     for shown in (
@@ -171,7 +188,7 @@ def test_what_nobody_would_read_is_cut_short(tmp_path):
 
 def test_templates_of_ones_own(study, tmp_path):
     (tmp_path / "typst").mkdir()
-    part = tmp_path / "typst" / "notes.typ.j2"
+    part = tmp_path / "typst" / "model.typ.j2"
     part.write_text("My own words on #{{ models }}.")
     path = sr.write_report(study, tmp_path / "own.pdf", template_dir=tmp_path)
     assert "Myownwordsondemo." in text_of(path)
@@ -206,6 +223,74 @@ def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
     assert "with space left" in run.stderr
     assert old.read_bytes() == pdf.read_bytes()[:1000]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.pdf", "study.json"]
+
+
+def test_more_modules_than_the_context_holds_as_rows(tmp_path, monkeypatch, study):
+    monkeypatch.setattr("sparsity_report.context._ROWS", 10)
+    text = text_of(sr.write_report(study, tmp_path / "many.pdf"))
+    assert "onlythereportasHTMLandtheCSVfilesholdthemall" in text
+    assert "modulesofDense" not in text
+
+
+def numbers_of(path, thousands, decimal):
+    """Every number in a PDF, however its language writes them, but those of pages and headings."""
+    text = poppler("pdftotext", path, "-raw").replace(sr.__version__, "").replace("\u202f", "")
+    text = re.sub(r"^\d+ / \d+$|^[1-9]\.\d (?=[A-Z])|( \.){3}.*", "", text, flags=re.M)
+    text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
+    found = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)
+    return Counter(number.replace(decimal, ".") for number in found)
+
+
+def test_french_holds_the_same_numbers(pdf, study, tmp_path):
+    french = sr.write_report(study, tmp_path / "fr.pdf", language="fr")
+    english = numbers_of(pdf, ",", ".")
+    assert english == numbers_of(french, "\u202f", ",")
+    assert english.total() > 1000
+    text = text_of(french)
+    with sr.speaking("fr"):
+        for sentence in [*sr.summarize(study), *conventions(study), *study.audit]:
+            assert bare(sentence) in text
+    assert facts(french)["Title"] == "Rapport de parcimonie\u00a0: demo"
+    assert re.search(rb"/Lang\s*\(fr\)", french.read_bytes())
+    outline = poppler("pdftohtml", french, "-xml", "-i", "-stdout").partition("<outline>")[2]
+    titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
+    assert titles[:3] == ["1 Le modèle", "2 Trois parcimonies", "3 Groupes"]
+    assert within_margins(french) == []
+
+
+def test_sections_are_those_of_the_page():
+    def titles(kind):
+        source = (ROOT / "templates" / f"report.{kind}.j2").read_text(encoding="utf-8")
+        return re.findall(r'^  \("(\w+)", _\("(.+?)"\)\),$', source, re.M)
+
+    assert titles("typ") == [section for section in titles("html") if section[0] != "layers"]
+
+
+class Measured(NamedTuple):
+    caption: str
+    figure: Any
+    table: Table
+
+
+def test_layouts_and_measurements(pdf, study, tmp_path):
+    rows = [[name, "1234567", "0.50"] for name in HOSTILE]
+    table = Table(["Layout", HOSTILE[0], "ratio"], rows)
+    shown = context(study)
+    assert "Measured" not in text_of(pdf)
+    shown["measured"] = [
+        Measured(f"Perplexity of {' '.join(HOSTILE)}", shown["curve"], table),
+        Measured("Latency of everything", None, table),
+    ]
+    path = tmp_path / "report.pdf"
+    path.write_bytes(typeset(environment(), shown | {"layouts": [("CSR30", table)]}))
+    text = text_of(path)
+    assert text.count("1234567") == 3 * len(HOSTILE)
+    assert "8Measured" in text
+    assert "BytesofCSR30ineverylayout" in text
+    assert "Latencyofeverything" in text
+    assert len(re.findall(r"Figure\d\.Perplexityof", text)) == 1
+    assert "root:" not in text
+    assert within_margins(path) == []
 
 
 def test_a_study_of_little(tmp_path):
