@@ -22,6 +22,7 @@ from sparsity_report.display import (
     percent_text,
     scaled_text,
     shape,
+    span,
     times,
 )
 from sparsity_report.errors import printable
@@ -318,7 +319,7 @@ def _measured(study: Comparison) -> list[Measured]:
                 row["name"],
                 count(row["tokens"]),
                 duration(row["seconds"]),
-                f"{duration(row['seconds_low'])} – {duration(row['seconds_high'])}",
+                span(row["seconds_low"], row["seconds_high"]),
                 times(row["promised_speedup"]),
                 times(row["realised_speedup"]),
                 row["kernel"],

@@ -54,6 +54,19 @@ def duration(seconds: Any) -> str:
     return f"{number(shown, f'.{digits}f')}{_THIN_SPACE}{unit}"
 
 
+def span(low: Any, high: Any) -> str:
+    """Write a range of times, its unit once where both have the same.
+
+    Examples
+    --------
+    >>> span(0.0000121, 0.0000134).replace("\u202f", " ")
+    '12.1–13.4 µs'
+    """
+    first, unit = duration(low).rsplit(_THIN_SPACE, 1)
+    last = duration(high)
+    return f"{first}–{last}" if last.endswith(f"{_THIN_SPACE}{unit}") else f"{duration(low)}–{last}"
+
+
 def times(ratio: Any) -> str:
     """Write a ratio."""
     return _MISSING if pd.isna(ratio) else f"{number(ratio, '.2f')}{_THIN_SPACE}×"

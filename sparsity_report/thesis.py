@@ -33,6 +33,7 @@ from sparsity_report.latex import (
 )
 from sparsity_report.report import environment
 from sparsity_report.structure import records
+from sparsity_report.verdicts import LAYOUT_NAMES
 from sparsity_report.wording import message, say
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "sparsity-report.bib", "example.tex")
@@ -165,6 +166,10 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
     for variant, stem in names.items():
         tables[f"groups_{stem}"] = _groups_table(study, variant, stem)
     for variant in charts.distinct_prunings(study):
+        tables[f"storage_{names[variant]}"] = _storage_table(study, variant, names[variant])
+    if study.quality is not None and not study.quality.empty:
+        tables["quality"] = _quality_table(study)
+    for variant in charts.distinct_prunings(study):
         rows = charts.prunable_rows(study, variant).sort_values(
             "share", ascending=False, kind="stable"
         )
@@ -228,6 +233,42 @@ def _groups_table(study: Comparison, variant: str, stem: str) -> str:
     return _latex(_headed(columns), caption, f"groups-{stem}")
 
 
+def _storage_table(study: Comparison, variant: str, stem: str) -> str:
+    own = study.storage[(study.storage["variant"] == variant) & study.storage["bytes"].notna()]
+    weights = own[own["scope"] == "prunable"]
+    model = own[own["scope"] == "model"].set_index("layout").reindex(weights["layout"])
+    columns = {
+        say("Layout"): [tex(say(LAYOUT_NAMES[layout])) for layout in weights["layout"]],
+        say("Prunable weights"): _integers(weights["bytes"]),
+        say("÷ dense"): _decimals(weights["ratio"]),
+        say("Whole model"): _integers(model["bytes"]),
+        say("Break-even / %"): _percents(weights["break_even"]),
+    }
+    caption = say("Bytes of {variant} in every layout", variant=printable(variant, 40)) + "."
+    return _latex(_headed(columns), caption, f"storage-{stem}")
+
+
+def _quality_table(study: Comparison) -> str:
+    frame = study.quality
+    assert frame is not None
+    columns = {
+        say("Variant"): [clipped(name, 30) for name in frame["variant"]],
+        say("Zeros / %"): _percents(frame["sparsity"]),
+        say("Perplexity"): _decimals(frame["perplexity"]),
+        say("First guesses right / %"): _percents(frame["top1"]),
+    }
+    first = frame.iloc[0]
+    caption = say(
+        "Perplexity and next-token accuracy on {text}: {scored:,} tokens in windows of {window:,}, "
+        "stride {stride:,}.",
+        text=printable(str(first["text"]), 40),
+        scored=int(first["scored"]),
+        window=int(first["window"]),
+        stride=int(first["stride"]),
+    )
+    return _latex(_headed(columns), caption, "quality")
+
+
 def _layers_table(own: pd.DataFrame, end: str, variant: str, stem: str, text_cm: float) -> str:
     columns = {
         say("Module"): [clipped(name, 80) for name in own["module_name"]],
@@ -278,6 +319,10 @@ def _percents(column: Any) -> list[str]:
     return ["{\\textendash}" if pd.isna(cell) else bare_percent(cell) for cell in column]
 
 
+def _decimals(column: Any) -> list[str]:
+    return ["{\\textendash}" if pd.isna(cell) else f"{cell:.2f}" for cell in column]
+
+
 def _numbers(study: Comparison) -> list[tuple[str, Tex]]:
     """Return a command for every number a text would quote."""
     commands: list[tuple[str, Tex]] = []
@@ -300,8 +345,24 @@ def _numbers(study: Comparison) -> list[tuple[str, Tex]]:
     for row in records(study.groups):
         name = f"{variants[row['variant']]}{named[row['group']]}"
         commands += _of_row(name, row, ("variant", "group"))
+    commands += _measured_numbers(study, variants)
     names = command_names(name for name, _ in commands)
     return [(Tex(name), value) for name, (_, value) in zip(names, commands, strict=True)]
+
+
+def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> list[tuple[str, Tex]]:
+    """Perplexity, accuracy and whole forward passes of the study's variants."""
+    made: list[tuple[str, Tex]] = []
+    for row in [] if study.quality is None else records(study.quality):
+        if name := variants.get(row["variant"]):
+            made.append((f"{name}Perplexity", decimal(row["perplexity"])))
+            made.append((f"{name}TopOne", share(row["top1"])))
+    for row in [] if study.latency is None else records(study.latency):
+        if row["scope"] == "model":
+            name = f"{variants[row['variant']]}{row['tokens']}Tokens"
+            made.append((f"{name}Realised", decimal(row["realised_speedup"])))
+            made.append((f"{name}Promised", decimal(row["promised_speedup"])))
+    return made
 
 
 def _of_row(name: str, row: dict[str, Any], without: tuple[str, ...]) -> list[tuple[str, Tex]]:

@@ -32,7 +32,7 @@ def latency(variants=("Dense", "Masked30", "CSR30"), edges=(0.62, None)):
 def quality(levels=((0.0, 10.0), (0.3, 12.5), (0.9, 1234.0)), names=("Dense", "Masked30", "M90")):
     rows = [
         {"variant": name, "sparsity": s, "perplexity": p, "nll": math.log(p), "top1": 0.25,
-         "scored": 99, "tokens": 100, "window": 64, "text": "some.txt"}
+         "scored": 99, "tokens": 100, "window": 64, "stride": 32, "text": "some.txt"}
         for name, (s, p) in zip(names, levels, strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))

@@ -20,10 +20,12 @@ from papers import (
     images,
     text_of,
 )
+from test_measured import latency, quality, sensitivity
 
 import sparsity_report as sr
 from sparsity_report import charts
 from sparsity_report.latex import bare_percent, command_names, tex
+from sparsity_report.storage import LAYOUTS
 
 POINTS = 72 / 2.54
 
@@ -87,7 +89,8 @@ def test_what_is_written(kit):
     }
     expected |= {f"tables/groups_{stem}.tex" for stem in ("dense", "masked30", "csr30")}
     expected |= {f"tables/layers_{end}_masked30.tex" for end in ("most", "least")}
-    expected |= {"tables/totals.tex", "tables/sparsity.tex", "sparsity-report.bib"}
+    expected |= {"tables/totals.tex", "tables/sparsity.tex", "tables/storage_masked30.tex"}
+    expected.add("sparsity-report.bib")
     expected |= {f"{name}.tex" for name in ("numbers", "captions", "findings", "example")}
     assert names == expected
 
@@ -205,6 +208,18 @@ def test_tables_are_those_of_the_study(kit, study):
                 row.modules, row.total, row.nonzero, row.flops_per_token, row.stored_bytes
             ]  # fmt: skip
             assert number(cells[4]) == (round(100 * row.sparsity, 1) if row.total else None)
+    stored = study.storage.set_index(["variant", "scope", "layout"])["bytes"]
+    for cells, layout in zip(
+        rows_of(kit / "tables" / "storage_masked30.tex"),
+        LAYOUTS,
+        strict=True,
+    ):
+        prunable, dense, model = (
+            int(stored["Masked30", scope, own])
+            for scope, own in (("prunable", layout), ("prunable", "dense"), ("model", layout))
+        )
+        assert [int(cells[1]), int(cells[3])] == [prunable, model]
+        assert number(cells[2]) == round(prunable / dense, 2)
     most = rows_of(kit / "tables" / "layers_most_masked30.tex")
     shares = charts.prunable_rows(study, "Masked30")["share"].sort_values(ascending=False)
     assert [number(cells[2]) for cells in most] == [round(100 * s, 1) for s in shares.head(10)]
@@ -398,3 +413,22 @@ def test_every_letter_kept_is_known_to_latex(tmp_path):
     shown = text_of(tmp_path / "t.pdf")
     for c in '\\{}$&#%_^~<>|"`éßłŒ¿÷×·':
         assert c in shown, c
+
+
+def test_measurements_are_set_and_quoted(study, tmp_path):
+    measured = study.with_measured(
+        latency=latency(), quality=quality(), sensitivity=sensitivity(12)
+    )
+    sr.write_thesis(measured, tmp_path)
+    for name in ("speed", "crossover", "quality", "sensitivity"):
+        assert (tmp_path / "figures" / f"{name}_column.pdf").is_file()
+    rows = rows_of(tmp_path / "tables" / "quality.tex")
+    assert [number(cells[2]) for cells in rows] == [10.0, 12.5, 1234.0]
+    assert [number(cells[3]) for cells in rows] == [25.0] * 3
+    found = commands(tmp_path)
+    assert found["MaskedThirtyPerplexity"] == "\\num{12.50}"
+    assert found["MaskedThirtyTopOne"] == "\\qty{25.0}{\\percent}"
+    realised = [value for name, value in found.items() if name.endswith("TokensRealised")]
+    assert "\\num{0.40}" in realised
+    _, text = compiled(tmp_path)
+    assert "1234.00" in text
