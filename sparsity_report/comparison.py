@@ -20,6 +20,7 @@ from sparsity_report.agreement import check_parts
 from sparsity_report.audit import audit
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
+from sparsity_report.language import speaking
 from sparsity_report.latency import LATENCY_COLUMNS
 from sparsity_report.levels import LEVEL_COLUMNS, Levels, level_table
 from sparsity_report.magnitudes import Progress
@@ -260,6 +261,11 @@ class Comparison:
         """Write the study as JSON, to be read back exactly by :func:`read_study`."""
         return write_file(path, json.dumps(self._as_json(), ensure_ascii=False, allow_nan=False))
 
+    def _sentences(self) -> list[str]:
+        # Through the package's lazy name, as findings stand above; in English, as all the file.
+        with speaking("en"):
+            return list(sparsity_report.summarize(self))
+
     def _as_json(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
@@ -268,6 +274,8 @@ class Comparison:
             "convention": self.convention,
             "context": self.context,
             "notes": list(self.notes),
+            # For readers without this program, which says them anew from the numbers.
+            "findings": self._sentences(),
             **{
                 part: _table(getattr(self, part))
                 for part in ("variants", "layers", "groups", "totals")

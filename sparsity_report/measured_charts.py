@@ -13,7 +13,7 @@ from sparsity_report.charts import BLACK, BLUE, GREEN, INK, MUTED, TEXT_WIDTH, V
 from sparsity_report.comparison import Comparison
 from sparsity_report.structure import records
 from sparsity_report.verdicts import reference, tokens_name
-from sparsity_report.wording import number, percent, say
+from sparsity_report.wording import number, percent, say, scaled
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _HUES = (BLUE, VERMILLION, BLACK, GREEN, "#CC79A7", "#E69F00")
@@ -197,7 +197,7 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
             "text": charts._clip(row["text"]),
             "sparsity": row["sparsity"],
             "perplexity": row["perplexity"],
-            "label": number(row["perplexity"], ",.1f" if row["perplexity"] < 100 else ",.0f"),
+            "label": _short(row["perplexity"]),
             "variant": charts._clip(row["variant"], 40),
             "top1": percent(row["top1"]),
         }
@@ -209,7 +209,9 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
         scale = alt.Scale(type="log", domain=[low / 1.2, high * 1.35], nice=False)
     else:
         scale = alt.Scale(domain=[low - (high - low) / 8, high * 1.1], nice=False, zero=False)
-    axis = alt.Axis(values=_ticks(low / 1.2, high * 1.35)) if wide else alt.Axis(tickCount=5)
+    axis = alt.Axis(tickCount=5)
+    if wide:
+        axis = alt.Axis(values=_ticks(low / 1.2, high * 1.35), labelExpr=charts._SI_TICK)
     right = max(float(own["sparsity"].max()), 0.1)
     x = charts._x(
         "sparsity",
@@ -228,6 +230,7 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
         legend=alt.Legend(title=None, orient="top") if len(texts) > 1 else None,
     )
     tips = charts._tips(variant=say("variant"), label=say("perplexity"), top1=say("first guesses"))
+    named = base.mark_text(dy=-9, dx=-7, fontSize=8, color=INK).encode(text="label:N")
     first = own.iloc[0]
     protocol = say(
         "{text}: {scored:,} tokens in windows of {window:,}",
@@ -241,7 +244,7 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
             [
                 base.mark_line(strokeWidth=1.5).encode(color=colour),
                 base.mark_point(filled=True, size=36, opacity=1).encode(color=colour, tooltip=tips),
-                base.mark_text(dy=-9, dx=-7, fontSize=8, color=INK).encode(text="label:N"),
+                *([named] if len(texts) == 1 else []),
             ],
             size=(width, 200),
             title=charts._title(say("Perplexity against sparsity"), protocol),
@@ -312,10 +315,18 @@ CHARTS = {
 }
 
 
+def _short(perplexity: float) -> str:
+    if perplexity >= 10_000:
+        return scaled(perplexity, "")
+    return number(perplexity, ",.1f" if perplexity < 100 else ",.0f")
+
+
 def _ticks(low: float, high: float) -> list[float]:
-    """Ticks of a logarithmic axis at 1, 2 and 5, more of them where it is short."""
+    """Ticks of a logarithmic axis at 1, 2 and 5; more where it is short, fewer where long."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    steps: tuple[float, ...] = (1, 2, 5) if high / low < 1000 else (1,)
+    if high / low < 8:
+        steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
     marks = [float(f"{step}e{power}") for power in powers for step in steps]
     return [mark for mark in marks if low <= mark <= high]
 

@@ -1,5 +1,6 @@
 """Charts and sentences of what was measured, from frames whose numbers are made up."""
 
+import json
 import math
 
 import pandas as pd
@@ -152,5 +153,7 @@ def test_hostile_names_are_data(demo):
 def test_saved_and_read(study, tmp_path):
     again = sr.read_study(study.save(tmp_path / "study.json"))
     assert sr.summarize(again) == sr.summarize(study)
+    saved = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    assert saved["findings"] == sr.summarize(study)
     assert drawn.speed_chart(again).to_dict() == drawn.speed_chart(study).to_dict()
     assert drawn.crossover_chart(again).to_dict() == drawn.crossover_chart(study).to_dict()
