@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import need
-from jupyter import ROOT, Server, run_all
+from jupyter import Server, run_all
 from test_report_browser import CHROMIUM, HOSTILE, QUIET
 
 import sparsity_report as sr
@@ -459,7 +459,3 @@ def test_runs_in_notebook_7_and_voila(browser, tmp_path, kind):
             assert [u for u in away if not u.startswith((server.home, "data:", "blob:"))] == []
         assert not [line for line in complaints if "schema" not in line]
         context.close()
-
-
-def test_the_notebook_imports_this_checkout():
-    assert Path(sr.__file__).is_relative_to(ROOT)
