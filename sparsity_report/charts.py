@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -270,6 +271,21 @@ def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:
         chart.to_dict(), vl_version=VEGALITE, scale=scale, ppi=72, allowed_base_urls=[]
     )
     return data
+
+
+def svg(spec: Mapping[str, Any], key: str = "part") -> str:
+    """Draw a chart as SVG, the same text whatever was drawn before.
+
+    Clips and gradients are named after `key`: several drawings may share a page, where one's
+    gradient would otherwise fill another.
+    """
+    drawn = vl_convert.vegalite_to_svg(dict(spec), vl_version=VEGALITE, allowed_base_urls=[])
+    names: dict[str, str] = {}
+    return re.sub(
+        r'(id="|url\(#)((?:clip|gradient)_?\d+)',
+        lambda found: found[1] + names.setdefault(found[2], f"{key}-{len(names)}"),
+        drawn,
+    )
 
 
 def distinct_prunings(study: Comparison) -> list[str]:

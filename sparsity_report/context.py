@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from numbers import Real
 from typing import Any, NamedTuple
 
 import pandas as pd
-import vl_convert
 from markupsafe import Markup
 
 import sparsity_report
@@ -206,14 +204,7 @@ def _figure(key: str, chart: Any, caption: str, table: Table) -> Figure:
     # The page gives the paper, so that one drawing serves by day and by night.
     spec |= {"background": "transparent"}
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
-    picture = vl_convert.vegalite_to_svg(spec, vl_version=charts.VEGALITE, allowed_base_urls=[])
-    # Several drawings share a page: without names of their own, one's gradient would fill another.
-    names: dict[str, str] = {}
-    picture = re.sub(
-        r'(id="|url\(#)((?:clip|gradient)_?\d+)',
-        lambda found: found[1] + names.setdefault(found[2], f"{key}-{len(names)}"),
-        picture,
-    )
+    picture = charts.svg(spec, key)
     del spec["$schema"]
     return Figure(key, caption, spec["description"], Markup(picture), _json(spec), table)
 

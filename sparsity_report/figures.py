@@ -93,7 +93,7 @@ def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str,
         spec["config"]["font"] = family
     if greyscale:
         spec = _grey(spec)
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=charts.VEGALITE, allowed_base_urls=[])
+    svg = charts.svg(spec)
     # A point is a point for whoever places the file, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
     return {"pdf": vl_convert.svg_to_pdf(svg), "svg": sized, "png": _png(svg)}
