@@ -62,7 +62,8 @@ def test_thesis_figures_from_a_model_and_from_a_study(demo_study, tmp_path):
         execute("thesis_figures.ipynb", tmp_path, MODEL=model, OUT="thesis")
         again = sr.read_study(tmp_path / "thesis" / "study.json")
         assert sr.summarize(again)[:3] == sr.summarize(demo_study)[:3]
-        assert (tmp_path / "thesis" / "figures" / "csr_bytes.png").is_file()
+        assert (tmp_path / "thesis" / "figures" / "csr_bytes_text.pdf").is_file()
+        assert (tmp_path / "thesis" / "example.tex").is_file()
 
 
 class TestCommand:
