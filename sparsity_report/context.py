@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -304,99 +305,78 @@ def _measured(study: Comparison) -> list[Measured]:
     """Return charts and tables of speed, crossover, quality and sensitivity, as far as known."""
     found = []
     if (frame := study.latency) is not None and not frame.empty:
-        rows = [
-            [
-                row["variant"],
-                row["name"],
-                count(row["tokens"]),
-                duration(row["seconds"]),
-                span(row["seconds_low"], row["seconds_high"]),
-                times(row["promised_speedup"]),
-                times(row["realised_speedup"]),
-                row["kernel"],
-            ]
-            for row in records(frame)
-        ]
-        head = [
-            say("Variant"),
-            say("What"),
-            say("Tokens"),
-            say("Median"),
-            say("Quartiles"),
-            say("Promised"),
-            say("Realised"),
-            say("Kernel"),
-        ]
+        table = _table(
+            frame,
+            {
+                say("Variant"): lambda row: row["variant"],
+                say("What"): lambda row: row["name"],
+                say("Tokens"): lambda row: count(row["tokens"]),
+                say("Median"): lambda row: duration(row["seconds"]),
+                say("Quartiles"): lambda row: span(row["seconds_low"], row["seconds_high"]),
+                say("Promised"): lambda row: times(row["promised_speedup"]),
+                say("Realised"): lambda row: times(row["realised_speedup"]),
+                say("Kernel"): lambda row: row["kernel"],
+            },
+        )
         caption = say("Measured time per call on {machine}.", machine=frame["machine"].iloc[0])
-        chart = measured_charts.speed_chart(study)
-        found.append(_with_chart("speed", chart, caption, Table(head, rows)))
-    if (chart := measured_charts.crossover_chart(study)) is not None:
-        assert frame is not None
-        layers = frame[frame["scope"] == "layer"].drop_duplicates(["name", "tokens"])
-        rows = [
-            [row["name"], count(row["tokens"]), percent_text(row["crossover_sparsity"], 0)]
-            for row in records(layers)
-        ]
-        caption = say("Sparsity from which a CSR layer is faster than the dense one.")
-        table = Table([say("Shape"), say("Tokens"), say("Sparsity")], rows)
-        found.append(_with_chart("crossover", chart, caption, table))
+        found.append(_with_chart(study, "speed", caption, table))
+        if frame["crossover_sparsity"].notna().any():
+            layers = frame[frame["scope"] == "layer"].drop_duplicates(["name", "tokens"])
+            table = _table(
+                layers,
+                {
+                    say("Shape"): lambda row: row["name"],
+                    say("Tokens"): lambda row: count(row["tokens"]),
+                    say("Sparsity"): lambda row: percent_text(row["crossover_sparsity"], 0),
+                },
+            )
+            caption = say("Sparsity from which a CSR layer is faster than the dense one.")
+            found.append(_with_chart(study, "crossover", caption, table))
     if (frame := study.quality) is not None and not frame.empty:
-        rows = [
-            [
-                row["variant"],
-                percent_text(row["sparsity"]),
-                figures(row["perplexity"], ",.2f"),
-                percent_text(row["top1"]),
-                row["text"],
-                count(row["scored"]),
-                f"{count(row['window'])} / {count(row['stride'])}",
-                row["dtype"],
-            ]
-            for row in records(frame)
-        ]
-        head = [
-            say("Variant"),
-            say("Sparsity"),
-            say("Perplexity"),
-            say("First guesses right"),
-            say("Text"),
-            say("Tokens scored"),
-            say("Window / stride"),
-            say("Dtype"),
-        ]
+        table = _table(
+            frame,
+            {
+                say("Variant"): lambda row: row["variant"],
+                say("Sparsity"): lambda row: percent_text(row["sparsity"]),
+                say("Perplexity"): lambda row: figures(row["perplexity"], ",.2f"),
+                say("First guesses right"): lambda row: percent_text(row["top1"]),
+                say("Text"): lambda row: row["text"],
+                say("Tokens scored"): lambda row: count(row["scored"]),
+                say("Window / stride"): lambda row: (
+                    f"{count(row['window'])} / {count(row['stride'])}"
+                ),
+                say("Dtype"): lambda row: row["dtype"],
+            },
+        )
         prints = ", ".join(dict.fromkeys(f"{f}" for f in frame["text_fingerprint"]))
         caption = say("Perplexity and next-token accuracy; text {prints}.", prints=prints)
-        chart = measured_charts.quality_chart(study)
-        found.append(_with_chart("quality", chart, caption, Table(head, rows)))
+        found.append(_with_chart(study, "quality", caption, table))
     if (frame := study.sensitivity) is not None and not frame.empty:
-        rows = [
-            [
-                row["part"],
-                count(row["weight_total"]),
-                percent_text(row["sparsity"]),
-                figures(row["perplexity"], ",.2f"),
-                figures(row["nll_increase"], "+.4f"),
-                percent_text(row["top1_drop"], 2),
-                percent_text(row["global_sparsity"]),
-            ]
-            for row in records(frame)
-        ]
-        head = [
-            say("Part"),
-            say("Weights"),
-            say("Sparsity"),
-            say("Perplexity"),
-            say("Nats per token more"),
-            say("First guesses lost"),
-            say("Globally pruned"),
-        ]
+        table = _table(
+            frame,
+            {
+                say("Part"): lambda row: row["part"],
+                say("Weights"): lambda row: count(row["weight_total"]),
+                say("Sparsity"): lambda row: percent_text(row["sparsity"]),
+                say("Perplexity"): lambda row: figures(row["perplexity"], ",.2f"),
+                say("Nats per token more"): lambda row: figures(row["nll_increase"], "+.4f"),
+                say("First guesses lost"): lambda row: percent_text(row["top1_drop"], 2),
+                say("Globally pruned"): lambda row: percent_text(row["global_sparsity"]),
+            },
+        )
         caption = say("One part pruned at a time, all others as they are.")
-        chart = measured_charts.sensitivity_chart(study)
-        found.append(_with_chart("sensitivity", chart, caption, Table(head, rows)))
+        found.append(_with_chart(study, "sensitivity", caption, table))
     return found
 
 
-def _with_chart(key: str, chart: Any, caption: str, table: Table) -> Measured:
+def _table(frame: pd.DataFrame, columns: Mapping[str, Callable[[dict[str, Any]], str]]) -> Table:
+    """Write a frame as text, each column by its head."""
+    rows = [[show(row) for show in columns.values()] for row in records(frame)]
+    return Table([*columns], rows)
+
+
+def _with_chart(study: Comparison, key: str, caption: str, table: Table) -> Measured:
+    chart = measured_charts.CHARTS[key](study)
     figure = None if chart is None else _figure(key, chart, caption, table)
     return Measured(caption, figure, table)
 

@@ -291,8 +291,10 @@ class Levels:
         """Sparsity from which CSR takes fewer bytes than dense, between two levels on a line."""
         sizes = self.totals["csr_bytes"].to_numpy()
         smaller = np.flatnonzero(sizes < self.dense_bytes)
-        if not smaller.size or smaller[0] == 0:
+        if not smaller.size:
             return None
+        if smaller[0] == 0:
+            return self.sparsities[0]
         low = int(smaller[0]) - 1
         part = (sizes[low] - self.dense_bytes) / (sizes[low] - sizes[low + 1])
         return float(

@@ -9,7 +9,6 @@ import pandas as pd
 
 from sparsity_report.charts import distinct_prunings, grid, group_name
 from sparsity_report.comparison import Comparison
-from sparsity_report.cost import csr_bytes, index_bytes, value_bytes
 from sparsity_report.errors import printable
 
 # Cells of a map up to which each says which module it is.
@@ -69,39 +68,24 @@ def slider(study: Comparison) -> Slider | None:
     >>> round(made.zeros[30] / made.prunable, 3)
     0.3
     """
-    if study.levels is None:
+    by_level, table = study.by_level, study.levels
+    if by_level is None or table is None:
         return None
-    names = study.levels["module_name"].drop_duplicates().tolist()
-    levels = study.levels["sparsity"].drop_duplicates().tolist()
-    counts = study.levels["weight_nonzero"].to_numpy(dtype=np.int64)
-    left: Any = counts.reshape(len(names), len(levels))
+    levels, names = by_level.sparsities, table["module_name"].drop_duplicates().tolist()
+    left = table["weight_nonzero"].to_numpy(dtype=np.int64).reshape(len(names), len(levels))
     layers = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
     own = layers.set_index("module_name").loc[names].reset_index()
     rest = layers[~layers["module_name"].isin(names)]
     sizes = own["weight_total"].to_numpy(dtype=np.int64)[:, None]
     if not sizes.any():
         return None
-
-    values = own["dtype"].map(value_bytes).to_numpy(dtype=np.int64)
-    beside = (own["total"].to_numpy(dtype=np.int64) - sizes[:, 0]) * values
-    stored = np.zeros(len(levels), dtype=np.int64)
-    for n, v, pointers, columns, bias in zip(
-        left, values.tolist(), own["row_pointers"], own["columns"], beside.tolist(), strict=True
-    ):
-        wide = index_bytes(int(n.max()), int(columns))
-        stored += csr_bytes(n, int(pointers) - 1, v, wide) + bias
-    per_weight = _flops_per_weight(own)
-    flops = np.rint(left * per_weight).astype(np.int64).sum(axis=0)
     others = layers["total"] - layers["nonzero"]
     weights = (own["weight_total"] - own["weight_nonzero"]).sum(skipna=False)
-    zeros = sizes - left
-    dense = int((own["total"].to_numpy(dtype=np.int64) * values).sum())
+    zeros, totals = sizes - left, by_level.totals
     multiplied = rest["flops_per_token"].sum(skipna=False)
-    beside_bytes = rest["stored_bytes"].sum(skipna=False)
-    dense_flops = np.rint(sizes * per_weight).astype(np.int64).sum(axis=0)
-    (whole_flops,) = _plus(dense_flops, multiplied)
-    (whole_bytes,) = _plus([dense], beside_bytes)
-    sizes_in_csr = _plus(stored, beside_bytes)
+    beside = rest["stored_bytes"].sum(skipna=False)
+    (dense_flops,) = _plus([by_level.dense_flops], multiplied)
+    (dense_bytes,) = _plus([by_level.dense_bytes], beside)
     marks = _marks(study)
     return Slider(
         levels=levels,
@@ -111,23 +95,15 @@ def slider(study: Comparison) -> Slider | None:
         total=int(layers["total"].sum()),
         zeros=zeros.sum(axis=0).tolist(),
         model=_plus(zeros.sum(axis=0), others.sum(skipna=False) - weights),
-        flops=_plus(flops, multiplied),
-        bytes=sizes_in_csr,
-        dense_flops=whole_flops,
-        dense_bytes=whole_bytes,
-        break_even=_crossing(levels, sizes_in_csr, whole_bytes),
-        slack=int(study.levels["uncertainty"].max()),
+        flops=_plus(totals["useful_flops_per_token"], multiplied),
+        bytes=_plus(totals["csr_bytes"], beside),
+        dense_flops=dense_flops,
+        dense_bytes=dense_bytes,
+        break_even=None if dense_bytes is None else by_level.break_even,
+        slack=int(table["uncertainty"].max()),
         groups=_groups(own, sizes, zeros),
         cells=_cells(own, sizes, zeros),
     )
-
-
-def _flops_per_weight(own: pd.DataFrame) -> Any:
-    """Two where every token meets every weight; of experts less, of a pooler none."""
-    nonzero = own["weight_nonzero"].to_numpy(dtype=float)
-    useful = own["useful_flops_per_token"].to_numpy(dtype=float)
-    ratio = np.divide(useful, nonzero, out=np.full(len(own), 2.0), where=nonzero > 0)
-    return ratio[:, None]
 
 
 def _ratio(part: int | None, whole: int | None) -> float | None:
@@ -139,20 +115,6 @@ def _plus(counts: Any, known: Any) -> list[int | None]:
     if pd.isna(known):
         return [None] * len(counts)
     return [int(count) + int(known) for count in counts]
-
-
-def _crossing(levels: list[float], sizes: list[int | None], dense: int | None) -> float | None:
-    """Level from which CSR is smaller than dense; None where it never is, or is not known."""
-    for place, size in enumerate(sizes):
-        if size is None or dense is None:
-            return None
-        if size < dense:
-            before = sizes[place - 1] if place else None
-            if before is None:
-                return levels[place]
-            share = (before - dense) / (before - size)
-            return levels[place - 1] + share * (levels[place] - levels[place - 1])
-    return None
 
 
 def _marks(study: Comparison) -> list[tuple[str, float]]:

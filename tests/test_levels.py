@@ -143,3 +143,11 @@ def test_at_a_level_no_tensor_is_read(demo_study, monkeypatch):
         type(demo_study.weights), "slices", lambda *_: pytest.fail("a tensor was read")
     )
     assert np.isfinite(demo_study.at_level(0.5)["csr_bytes"].sum())
+
+
+def test_csr_pays_from_the_first_level_where_weights_are_sparse_already():
+    model = nn.ModuleDict({"fc1": nn.Linear(64, 64, bias=False)})
+    with torch.no_grad():
+        model["fc1"].weight[:, 8:] = 0  # 7 of 8: CSR takes a quarter of dense, and row pointers
+    study = sr.compare(sr.dense(model))
+    assert study.by_level.break_even == 0.0
