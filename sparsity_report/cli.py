@@ -17,8 +17,8 @@ from sparsity_report.errors import SparsityReportError, printable
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from sparsity_report.comparison import Comparison
-    from sparsity_report.magnitudes import Progress
+    from sparsity_report.counting.histogram import Progress
+    from sparsity_report.study.study import Comparison
 
 app = typer.Typer(
     name="sparsity-report",
@@ -185,7 +185,7 @@ def render(
     template_dir: Templates = None,
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
-    from sparsity_report.comparison import read_study
+    from sparsity_report.study.study import read_study
 
     _speak(ctx, language, template_dir)
     loaded = read_study(study)
@@ -276,7 +276,7 @@ def main() -> None:
 
 def _speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
     """Say everything this command says in one language."""
-    from sparsity_report.language import speaking
+    from sparsity_report.words.language import speaking
 
     ctx.with_resource(speaking(language, template_dir))
 

@@ -8,6 +8,18 @@ from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
 
+_PACKAGE = Path(__file__).parent
+
+
+def shipped(kind: str) -> list[Path]:
+    """Return where the package's own ``templates`` or ``notebooks`` may lie.
+
+    Installed, they are inside the package; in a source checkout, and only there, beside it.
+    """
+    checkout = _PACKAGE.parent
+    beside = [checkout / kind] if (checkout / "pyproject.toml").is_file() else []
+    return [_PACKAGE / kind, *beside]
+
 
 def write_file(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Write `content` to `path` whole or not at all; an older file survives any failure.

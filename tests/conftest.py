@@ -1,30 +1,23 @@
 """Real models from two wheels, and small models whose numbers can be written out by hand."""
 
 import os
+import shutil
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from browser import CHROMIUM, QUIET
+from helpers import Tiny, need, study_of
 
 import sparsity_report as sr
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-IN_CI = os.environ.get("CI") == "true"
 WHEELS = Path(
     os.environ.get("SPARSITY_REPORT_MODELS", Path.home() / ".cache" / "sparsity-report" / "models")
 )
-
-
-def need(present: bool, what: str) -> None:
-    """Skip where a tool or a model is missing; in CI nothing may be missing."""
-    if present:
-        return
-    if IN_CI:
-        pytest.fail(f"{what} is missing, and in CI nothing may be skipped")
-    pytest.skip(what)
 
 
 def unpacked(wheel: str, pattern: str) -> Path:
@@ -72,48 +65,29 @@ def demo_study(demo):
     return study_of(demo)
 
 
-def study_of(weights, sparsity=0.3, **options):
-    """Dense, masked and CSR of one model."""
-    pruning = sr.global_magnitude(weights, sparsity)
-    return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning), **options)
-
-
-class Tiny(nn.Module):
-    """Two blocks, an embedding, norms and a head; few enough weights to count by hand."""
-
-    def __init__(self, vocabulary=11, width=6, hidden=10, blocks=2, dtype=torch.float32, tied=True):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(vocabulary, width, dtype=dtype)
-        self.layers = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "self_attn": nn.ModuleDict({"q_proj": nn.Linear(width, width, dtype=dtype)}),
-                    "fc1": nn.Linear(width, hidden, dtype=dtype),
-                    "fc2": nn.Linear(hidden, width, dtype=dtype),
-                    "norm": nn.LayerNorm(width, dtype=dtype),
-                }
-            )
-            for _ in range(blocks)
-        )
-        self.lm_head = nn.Linear(width, vocabulary, bias=False, dtype=dtype)
-        if tied:
-            self.lm_head.weight = self.embed_tokens.weight
-
-    def get_input_embeddings(self):
-        return self.embed_tokens
-
-    def get_output_embeddings(self):
-        return self.lm_head
-
-    def forward(self, ids):
-        x = self.embed_tokens(ids)
-        for layer in self.layers:
-            x = x + layer["self_attn"]["q_proj"](layer["norm"](x))
-            x = x + layer["fc2"](torch.relu(layer["fc1"](x)))
-        return self.lm_head(x)
-
-
 @pytest.fixture
 def tiny():
     torch.manual_seed(0)
     return Tiny()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    found = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
+    missing = [
+        what
+        for what, there in [("chromium", found), ("playwright", find_spec("playwright"))]
+        if not there
+    ]
+    if missing:
+        reason = f"missing: {' and '.join(missing)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason}; in CI nothing may be skipped")
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        # Launched by Playwright, Chromium gets a profile of its own, thrown away at the end.
+        opened = driver.chromium.launch(executable_path=found, args=QUIET)
+        yield opened
+        opened.close()

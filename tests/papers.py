@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import torch
-from conftest import need
+from helpers import need
 from torch import nn
 
 import sparsity_report as sr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Tiny
+from helpers import Tiny
 from safetensors.torch import save_file
 
 import sparsity_report as sr

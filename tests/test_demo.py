@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import study_of
+from helpers import study_of
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

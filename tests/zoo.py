@@ -538,3 +538,13 @@ def table() -> str:
         kept = ("from names" if case.from_names else "yes") if case.gguf else "—"
         lines.append(f"| {case.name} | {names} | {share:.0f} % | {case.unclassified} | {kept} |")
     return "\n".join(lines)
+
+
+_BUILT = {}
+
+
+def built(case):
+    if case.name not in _BUILT:
+        torch.manual_seed(0)
+        _BUILT[case.name] = case.build().eval()
+    return _BUILT[case.name]

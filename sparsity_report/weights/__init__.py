@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.groups import check_rules
 from sparsity_report.weights.base import Module, Parameter, Weights
+from sparsity_report.weights.groups import check_rules
 from sparsity_report.weights.hub import fetch, fetch_config, is_hub_id
 
 if TYPE_CHECKING:

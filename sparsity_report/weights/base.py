@@ -136,7 +136,7 @@ class Weights(ABC):
     notes : tuple of str
         What a careful reader should know about how the model was opened.
     counts : dict
-        Filled by :func:`sparsity_report.magnitudes.count_weights`, by parameter name.
+        Filled by :func:`sparsity_report.counting.histogram.count_weights`, by parameter name.
     """
 
     name: str

@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.groups import LINEAR_GROUPS, classify
 from sparsity_report.weights.base import ONCE, Module, Parameter, Weights
+from sparsity_report.weights.groups import LINEAR_GROUPS, classify
 from sparsity_report.weights.skeleton import attention_widths, describe, meta_model, walk
 from sparsity_report.weights.slices import Slice, joined
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsity_report.cost import value_bytes
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.base import ONCE, Module, Parameter
 from sparsity_report.weights.checkpoint import CheckpointWeights, Entry, skeleton_of
 from sparsity_report.weights.safetensors import load_with_transformers

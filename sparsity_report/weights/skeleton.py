@@ -20,10 +20,10 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.nn.utils import parametrize
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.experts_csr import ExpertCSR, ExpertsCSR
-from sparsity_report.groups import LINEAR_GROUPS, classify, is_linear
-from sparsity_report.linear_csr import LinearCSR
+from sparsity_report.sparse.experts import ExpertCSR, ExpertsCSR
+from sparsity_report.sparse.linear import LinearCSR
 from sparsity_report.weights.base import ONCE, Module, Parameter
+from sparsity_report.weights.groups import LINEAR_GROUPS, classify, is_linear
 
 # torch.compile and PEFT put these names around modules; they are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}
@@ -119,7 +119,7 @@ def describe(
     blacklist : collection of str
         Modules with one of these words in their dotted name are not prunable.
     rules : mapping of pattern to group, optional
-        The user's own grouping, see :func:`sparsity_report.groups.classify`.
+        The user's own grouping, see :func:`sparsity_report.weights.groups.classify`.
     dtype : callable, optional
         Gives the dtype a parameter has at its source, by name; the model's own by default.
     known : bool, optional

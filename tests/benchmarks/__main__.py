@@ -357,7 +357,7 @@ def csr(small):
     import torch
 
     import sparsity_report as sr
-    from sparsity_report.latency import _interleaved
+    from sparsity_report.measure.latency import _interleaved
 
     torch.manual_seed(0)
     levels = (0.3, 0.9) if small else (0.3, 0.5, 0.7, 0.9, 0.95, 0.99)

@@ -1,0 +1,1 @@
+"""One pass over the weights: histograms, ranks, and the policies that cut by them."""

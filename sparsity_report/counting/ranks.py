@@ -1,0 +1,155 @@
+"""Where a rank falls: exact thresholds and ties of several tensors from their histograms alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsity_report.counting.histogram import (
+    Floats,
+    Integers,
+    Magnitudes,
+    bucket_of,
+    refine_slices,
+)
+from sparsity_report.weights.slices import Slice
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """What the smallest `target` magnitudes of several tensors are.
+
+    Attributes
+    ----------
+    target : int
+        How many magnitudes are meant.
+    bucket : int
+        Number of the bucket that holds the last of them.
+    threshold : float
+        Magnitude of the last of them; where not `exact`, the smallest its bucket can hold.
+    below, ties : numpy.ndarray of int64
+        Per tensor: how many lie below the threshold (below its bucket, where not `exact`), and
+        how many on it (in it), the first by order of tensors and position.
+    slack : numpy.ndarray of int64
+        By how much ``below + ties`` of a tensor may be off; their sum is always `target`.
+    exact : bool
+        Whether the threshold is a magnitude, not a bucket.
+    """
+
+    target: int
+    bucket: int
+    threshold: float
+    below: Integers
+    ties: Integers
+    slack: Integers
+    exact: bool
+
+
+def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator[Level]:
+    """Find the smallest magnitudes of all tensors together, for ascending targets.
+
+    Parameters
+    ----------
+    counts : mapping of str to Magnitudes
+        In the order that breaks ties.
+    targets : iterable of int
+        How many magnitudes are meant, each from 1 to all.
+
+    Examples
+    --------
+    >>> from sparsity_report.counting.histogram import count
+    >>> import torch
+    >>> half = torch.tensor([1.0, 2.0, 2.0, 3.0], dtype=torch.float16)
+    >>> (level,) = select({"a": count(half), "b": count(half)}, [5])
+    >>> level.threshold, level.below.tolist(), level.ties.tolist()
+    (2.0, [1, 1], [2, 1])
+    """
+    tensors = list(counts.values())
+    owner, value, many = _flat([(seen.values, seen.counts) for seen in tensors])
+    number = bucket_of(value)
+    order = np.argsort(number.astype(np.uint16), kind="stable")
+    owner, many = owner[order], many[order]
+    value, number = value[order], number[order]
+    coarse = ~np.array([seen.exact for seen in tensors])
+    reached = np.cumsum(many)
+    before = np.zeros(len(tensors), dtype=np.int64)
+    done = 0
+    for target in sorted(targets):
+        bucket = int(number[np.searchsorted(reached, target)])
+        start, stop = (int(i) for i in np.searchsorted(number, [bucket, bucket + 1]))
+        before = before + _sums(owner[done:start], many[done:start], len(tensors))
+        done = start
+        here = slice(start, stop)
+        if not coarse[owner[here]].any():
+            yield _exactly(target, bucket, before, owner[here], value[here], many[here])
+            continue
+        # Each tensor loses its share of the bucket; whole numbers that add up to the rank.
+        on = _sums(owner[here], many[here], len(tensors))
+        rank = target - int(before.sum())
+        ties = np.diff(np.cumsum(on) * rank // on.sum(), prepend=0)
+        least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
+        slack = np.maximum(ties - least, most - ties)
+        yield Level(target, bucket, float(value[start]), before, ties, slack, exact=False)
+
+
+def settle(level: Level, inside: Sequence[tuple[Floats, Integers]]) -> Level:
+    """Make a level exact by the magnitudes that :func:`look_into` found."""
+    owner, value, many = _flat(inside)
+    here = bucket_of(value) == level.bucket
+    return _exactly(level.target, level.bucket, level.below, owner[here], value[here], many[here])
+
+
+def look_into(
+    counts: Mapping[str, Magnitudes],
+    slices: Callable[[str], Iterable[Slice]],
+    first: int,
+    last: int,
+    executor: Executor | None = None,
+) -> list[tuple[Floats, Integers]]:
+    """Return the magnitudes in the buckets `first` … `last` and their counts, tensor by tensor.
+
+    Those of wide tensors are read once more.
+    """
+    found = {}
+    inexact = {}
+    # The values of a histogram are float32 numbers, so the edges of buckets can be compared.
+    bits = np.array([first, last + 1], dtype=np.uint32) << np.uint32(16)
+    with np.errstate(invalid="ignore"):  # beyond infinity stands NaN, which is searched as last
+        edges = bits.view(np.float32).astype(np.float64)
+    for name, seen in counts.items():
+        start, stop = np.searchsorted(seen.values, edges)
+        found[name] = (seen.values[start:stop], seen.counts[start:stop])
+        if not seen.exact and start < stop:
+            inexact[name] = slices(name)
+    found |= refine_slices(inexact, first, last, executor)
+    return list(found.values())
+
+
+def _exactly(
+    target: int, bucket: int, before: Integers, owner: Integers, value: Floats, many: Integers
+) -> Level:
+    """Find the threshold among the magnitudes of one bucket."""
+    ascending = np.argsort(value)
+    rank = target - int(before.sum())
+    last = ascending[np.searchsorted(np.cumsum(many[ascending]), rank)]
+    threshold = float(value[last])
+    smaller, equal = value < threshold, value == threshold
+    below = before + _sums(owner[smaller], many[smaller], before.size)
+    on = _sums(owner[equal], many[equal], before.size)
+    ties = np.clip(target - int(below.sum()) - (np.cumsum(on) - on), 0, on)
+    return Level(target, bucket, threshold, below, ties, np.zeros_like(on), exact=True)
+
+
+def _flat(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Integers, Floats, Integers]:
+    """Put the values and counts of tensors into one array each, led by whose they are."""
+    owner = np.repeat(np.arange(len(pairs)), [values.size for values, _ in pairs])
+    values, counts = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return owner, values, counts
+
+
+def _sums(owner: Integers, many: Integers, tensors: int) -> Integers:
+    # Integers up to 2⁵³ are exact in the float64 that NumPy adds weights in.
+    return np.bincount(owner, many, tensors).astype(np.int64)

@@ -1,0 +1,172 @@
+"""Charts as figures of a paper: any width, any font, colours or greys; PDF, SVG and PNG."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import altair as alt
+import vl_convert
+
+from sparsity_report.draw import charts
+from sparsity_report.draw.measured import CHARTS
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import write_file
+from sparsity_report.report.latex import command_names
+from sparsity_report.study.study import Comparison, variant_stems
+
+_GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
+_DASHES = [[1, 0], [7, 2], [4, 2, 1, 2], [1.5, 2]]
+
+
+class Plate(NamedTuple):
+    """A figure: the names of its files and its caption, and how to draw it at any width."""
+
+    file: str
+    command: str
+    draw: Callable[..., alt.LayerChart | None]
+
+
+def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+    """Write the study as PNG files at twice the size in print.
+
+    Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
+    and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
+    ``sparsity_map_<variant>.png`` once per pruning; ``csr_bytes.png``; and ``speed.png``,
+    ``crossover.png``, ``quality.png`` and ``sensitivity.png`` of what was measured.
+
+    Parameters
+    ----------
+    study : Comparison
+    directory : path-like
+        Made if missing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+    """
+    stems = variant_stems(study)
+    drawn: dict[str, alt.LayerChart | None] = {}
+    for variant, stem in stems.items():
+        for metric, look in charts.METRICS.items():
+            drawn[f"{stem}_{look.file}_per_group.png"] = charts.variant_bars(study, variant, metric)
+    for metric, look in charts.METRICS.items():
+        drawn[f"comparison_{look.file}.png"] = charts.group_bars(study, metric)
+    for variant in charts.distinct_prunings(study):
+        drawn[f"sparsity_map_{stems[variant]}.png"] = charts.sparsity_map(study, variant)
+    drawn["csr_bytes.png"] = charts.csr_bytes_curve(study)
+    drawn |= {f"{name}.png": draw(study) for name, draw in CHARTS.items()}
+    folder = Path(directory)
+    return [
+        write_file(folder / name, charts.png(chart))
+        for name, chart in drawn.items()
+        if chart is not None
+    ]
+
+
+def plates(study: Comparison) -> list[Plate]:
+    """Return the figures of a study."""
+    stems, names = variant_stems(study), variant_commands(study)
+    made = [
+        Plate(look.file, name, partial(charts.group_bars, study, metric))
+        for (metric, look), name in zip(
+            charts.METRICS.items(), ("Sparsity", "Parameters", "Flops"), strict=True
+        )
+    ]
+    made += [
+        Plate(f"map_{stems[v]}", f"Map{names[v]}", partial(charts.sparsity_map, study, v))
+        for v in charts.distinct_prunings(study)
+    ]
+    made.append(Plate("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study)))
+    return made + [Plate(n, n.capitalize(), partial(draw, study)) for n, draw in CHARTS.items()]
+
+
+def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
+    """Draw once, as SVG, and turn that into the other formats."""
+    if family:
+        spec["config"]["font"] = family
+    if greyscale:
+        spec = _grey(spec)
+    svg = charts.svg(spec)
+    # A point is a point for whoever places the file, too.
+    sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
+    return {"pdf": vl_convert.svg_to_pdf(svg), "svg": sized, "png": _png(svg)}
+
+
+def _png(svg: str) -> bytes:
+    data: bytes = vl_convert.svg_to_png(svg, scale=1, ppi=300)
+    return data
+
+
+def _grey(part: Any, channel: str = "") -> Any:
+    """Take the colours out of a chart: bars get steps of lightness, lines dashes."""
+    if isinstance(part, list):
+        return [_grey(item, channel) for item in part]
+    if isinstance(part, str):
+        return _as_grey(part) if re.fullmatch("#[0-9a-fA-F]{6}", part) else part
+    if not isinstance(part, dict):
+        return part
+    made = {
+        # Names in the data may look like colours.
+        key: item if key in {"data", "datasets", "domain"} else _grey(item, key)
+        for key, item in part.items()
+    }
+    scale = made.get("scale", {})
+    if "scheme" in scale:
+        made["scale"] = {**scale, "scheme": "greys", "reverse": True}
+    elif "range" in scale:
+        made["scale"] = {**scale, "range": _grey_range(channel, len(scale["range"]))}
+    return made
+
+
+def _grey_range(channel: str, steps: int) -> list[Any]:
+    if channel == "strokeDash":
+        return [_DASHES[step % len(_DASHES)] for step in range(steps)]
+    if channel == "fill":
+        return [_hex(255 - 255 * step / max(1, steps - 1)) for step in range(steps)]
+    return ["#000000"] * steps
+
+
+def _as_grey(colour: str) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return _hex(0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+def _hex(level: float) -> str:
+    return f"#{round(level):02x}" + f"{round(level):02x}" * 2
+
+
+def font_family(font: str | None) -> str | None:
+    """Return a list of families that ends in a generic one, so that no text can vanish."""
+    if font is None:
+        return None
+    names = [name.strip().strip("'\"") for name in font.split(",")]
+    named = [name for name in names if name and name not in _GENERIC]
+    if named == names and not any(map(_installed, named)):
+        raise SparsityReportError(
+            f"font {font!r} is not installed on this machine; install it, name another, or name a "
+            f"generic family after it: {font + ', serif'!r}"
+        )
+    generic = [name for name in names if name in _GENERIC] or ["sans-serif"]
+    return ", ".join([*(f"'{name}'" for name in named), *generic])
+
+
+def _installed(name: str) -> bool:
+    """Whether text in a family, and in no other, leaves a trace in a PDF."""
+    text = f'<text y="9" font-family="{html.escape(repr(name))}">Hg</text>'
+    drawn: bytes = vl_convert.svg_to_pdf(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'
+    )
+    return b"/Font" in drawn
+
+
+def variant_commands(study: Comparison) -> dict[str, str]:
+    """Return for each variant what the names of its LaTeX commands begin with."""
+    variants = list(study.variants["variant"])
+    return dict(zip(variants, command_names(variants), strict=True))

@@ -1,0 +1,295 @@
+"""The study in plain sentences with their numbers: said once, shown everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.findings.measured import knowledge, smallest_layout, speed
+from sparsity_report.sparse.cost import csr_break_even, value_bytes
+from sparsity_report.study.layers import records
+from sparsity_report.study.study import Comparison
+from sparsity_report.words.sentences import message, say
+
+_COUNTING = (
+    message(
+        "One multiply-add is two FLOPs; norms, biases, softmax, activations and attention scores "
+        "are not counted."
+    ),
+    message(
+        "Useful FLOPs are two per nonzero weight whatever the layout; dense kernels do not skip "
+        "zeros."
+    ),
+    message(
+        "CSR bytes are nnz·(v + i) + (rows + 1)·i for values of v bytes and indices of i bytes."
+    ),
+    message(
+        "Shares of zeros name their denominator: the prunable weights; all parameters but "
+        "embeddings and output head; all parameters of the model."
+    ),
+)
+_EXPERTS = message(
+    "Of a mixture of experts FLOPs are those of the router and the experts one token is sent to; "
+    "where zeros count, in expectation over uniform routing."
+)
+_SEQUENCE = message("Poolers and classification heads run once per sequence and are counted apart.")
+_TWO_STACKS = message(
+    "FLOPs per token of an encoder-decoder are those of one source token through the encoder (and "
+    "the keys and values of cross-attention) plus one target token through the decoder."
+)
+_TIES = {
+    "standard": message(
+        "An embedding look-up costs no FLOPs; a tied output head is stored and counted once, "
+        "under the embedding, and costs 2·V·d FLOPs."
+    ),
+    "notebook": message(
+        "Notebook convention: an embedding look-up is charged 2·V·d FLOPs, and a tied output head "
+        "is counted again in totals and shares."
+    ),
+}
+
+
+def summarize(study: Comparison) -> list[str]:
+    """Return what is worth knowing of a study, most important first.
+
+    The first three sentences, where there is a pruned variant, say how much is zero of what,
+    what that does to storage, and what it does to the arithmetic.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> study = sr.compare(sr.dense(sr.load()), sr.masked(pruning), sr.csr(pruning))
+    >>> print(sr.summarize(study)[1][:44])
+    CSR30 stores 1.33 times the bytes of Dense (
+    """
+    said = [*_zeros(study), *_storage(study), *_arithmetic(study)]
+    said += [*smallest_layout(study), *speed(study), *knowledge(study)]
+    said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
+    return said + _already_zero(study) + _unclassified(study)
+
+
+def conventions(study: Comparison) -> list[str]:
+    """Return the conventions behind the numbers, to be printed with every table."""
+    said = [*_COUNTING, _TIES[study.convention]]
+    if (study.layers["active_total"] < study.layers["total"]).any():
+        said.append(_EXPERTS)
+    if (study.layers["flops_per_sequence"] > 0).any():
+        said.append(_SEQUENCE)
+    words = {word for name in study.layers["module_name"] for word in name.split(".")}
+    if {"encoder", "decoder"} <= words:
+        said.append(_TWO_STACKS)
+    return [say(sentence) for sentence in said]
+
+
+def baseline(study: Comparison) -> str:
+    """Name of the variant others are compared with: the first dense one, else the first."""
+    rows = records(study.variants)
+    return str(next((row for row in rows if row["layout"] == "dense"), rows[0])["variant"])
+
+
+def _same(rows: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
+    """Rows that agree in `keys`, together, in their order."""
+    together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        together.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(together.values())
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["variant"] for row in rows]
+
+
+def _zeros(study: Comparison) -> list[str]:
+    known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
+    pruned = records(study.totals[known])
+    one = message(
+        "{variants:names} sets {pruned:,} of {prunable_total:,} prunable weights to zero "
+        "(asked {asked_sparsity:level}): {sparsity_prunable:percent} of the prunable weights, "
+        "{sparsity_non_embedding:percent} of the non-embedding parameters, "
+        "{sparsity_model:percent} of the whole model."
+    )
+    many = message(
+        "{variants:names} set {pruned:,} of {prunable_total:,} prunable weights to zero "
+        "(asked {asked_sparsity:level}): {sparsity_prunable:percent} of the prunable weights, "
+        "{sparsity_non_embedding:percent} of the non-embedding parameters, "
+        "{sparsity_model:percent} of the whole model."
+    )
+    return [
+        say(one if len(same) == 1 else many, variants=_names(same), **same[0])
+        for same in _same(pruned, "pruned", "asked_sparsity", "prunable_total", "total")
+    ]
+
+
+def _storage(study: Comparison) -> list[str]:
+    base = baseline(study)
+    totals = records(study.totals)
+    reference = next(row["stored_bytes"] for row in totals if row["variant"] == base)
+    if pd.isna(reference):
+        return []
+    said = []
+    for row in totals:
+        if row["layout"] != "csr" or row["variant"] == base or pd.isna(row["stored_bytes"]):
+            continue
+        own = study.layers[study.layers["variant"] == row["variant"]]
+        dtypes = own.loc[own["layout"] == "csr", "dtype"].unique()
+        breaks = [
+            say(
+                "with {dtype} values and int32 indices from {level:percent0} sparsity",
+                dtype=dtype,
+                level=csr_break_even(value_bytes(dtype), 4),
+            )
+            for dtype in dtypes
+        ]
+        said.append(
+            say(
+                "{variant} stores {ratio:.2f} times the bytes of {base} ({bytes:scaled B} against "
+                "{reference:scaled B}); CSR pays off {breaks:names}.",
+                variant=row["variant"],
+                ratio=row["stored_bytes"] / reference,
+                base=base,
+                bytes=row["stored_bytes"],
+                reference=reference,
+                breaks=breaks,
+            )
+        )
+    return said
+
+
+def _arithmetic(study: Comparison) -> list[str]:
+    base = baseline(study)
+    totals = records(study.totals)
+    reference = next(row["flops_per_token"] for row in totals if row["variant"] == base)
+    if pd.isna(reference) or not reference:
+        return []
+    said = [say("Per token {base} does {flops:scaled FLOPs}", base=base, flops=reference)]
+    if masked := [row for row in totals if row["layout"] == "masked"]:
+        said.append(
+            say(
+                "{variants:names} the same, because dense kernels do not skip zeros",
+                variants=_names(masked),
+            )
+        )
+    said += [
+        say(
+            "{variant} does {flops:scaled FLOPs}, {ratio:.2f} times as many on paper",
+            variant=row["variant"],
+            flops=row["flops_per_token"],
+            ratio=row["flops_per_token"] / reference,
+        )
+        for row in totals
+        if row["layout"] == "csr" and row["variant"] != base and pd.notna(row["flops_per_token"])
+    ]
+    return [f"{say('; ').join(said)}."]
+
+
+def _spread(study: Comparison) -> list[str]:
+    pruned = records(study.variants[study.variants["threshold"].notna()])
+    said = []
+    for same in _same(pruned, "fingerprint", "threshold"):
+        own = study.layers[
+            (study.layers["variant"] == same[0]["variant"]) & study.layers["prunable"]
+        ]
+        if len(own) < 2 or own["weight_nonzero"].isna().any():
+            continue
+        share = 1 - own["weight_nonzero"] / own["weight_total"]
+        low, high = int(share.argmin()), int(share.argmax())
+        said.append(
+            say(
+                "The zeros of {variants:names} are not spread evenly: one threshold, "
+                "|w| ≤ {threshold:.4g}, takes {low:percent} of {least} and {high:percent} of "
+                "{most}.",
+                variants=_names(same),
+                threshold=same[0]["threshold"],
+                low=float(share.iloc[low]),
+                least=own["module_name"].iloc[low],
+                high=float(share.iloc[high]),
+                most=own["module_name"].iloc[high],
+            )
+        )
+    return said
+
+
+def _unusual(study: Comparison) -> list[str]:
+    """Name the matrix that differs most from a Gaussian of its own spread."""
+    frame = study.patterns
+    if frame is None:
+        return []
+    frame = frame[frame["expected_sparsity"].notna() & frame["sparsity"].notna()]
+    if frame.empty:
+        return []
+    name = frame["variant"].iloc[0]
+    own = frame[frame["variant"] == name]
+    row = own.iloc[int((own["sparsity"] - own["expected_sparsity"]).abs().argmax())]
+    return [
+        say(
+            "The most unusual matrix of {variant} is {parameter}: {sparsity:percent} zeros where "
+            "a Gaussian of its spread would have {expected_sparsity:percent}.",
+            **row.to_dict(),
+        )
+    ]
+
+
+def _active(study: Comparison) -> list[str]:
+    row = records(study.totals)[0]
+    if row["active_total"] == row["total"]:
+        return []
+    return [
+        say(
+            "One token sees {active_total:scaled} of the {total:scaled} parameters stored, "
+            "{share:percent}; the others belong to experts it is not sent to.",
+            **row,
+            share=row["active_total"] / row["total"],
+        )
+    ]
+
+
+def _attention(study: Comparison) -> list[str]:
+    if study.context is None:
+        return []
+    cost = study.totals["attention_flops_per_token"].iloc[0]
+    if pd.isna(cost):
+        return [say("FLOPs of attention scores are not known for this architecture.")]
+    return [
+        say(
+            "Attention over {positions:,} positions adds {cost:scaled FLOPs} per token, the same "
+            "in every variant.",
+            positions=study.context,
+            cost=float(cost),
+        )
+    ]
+
+
+def _already_zero(study: Comparison) -> list[str]:
+    said = []
+    as_they_come = study.totals["pruned"].isna() & study.totals["nonzero"].notna()
+    for row in records(study.totals[as_they_come]):
+        if zeros := row["total"] - row["nonzero"]:
+            said.append(
+                say(
+                    "{variant} holds {zeros:,} zeros as it comes, {share:percent} of its "
+                    "parameters.",
+                    variant=row["variant"],
+                    zeros=zeros,
+                    share=zeros / row["total"],
+                )
+            )
+    return said
+
+
+def _unclassified(study: Comparison) -> list[str]:
+    names = study.unclassified
+    if not names:
+        return []
+    first = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
+    share = float(first.loc[first["group"] == "other", "param_frac"].sum())
+    one = message(
+        "{count:,} module matches no grouping rule and stands under other ({share:percent} of the "
+        "parameters): {first}."
+    )
+    many = message(
+        "{count:,} modules match no grouping rule and stand under other ({share:percent} of the "
+        "parameters), first {first}."
+    )
+    return [say(one if len(names) == 1 else many, count=len(names), share=share, first=names[0])]

@@ -1,0 +1,1 @@
+"""The only rooms that run a model: time, perplexity, sensitivity."""

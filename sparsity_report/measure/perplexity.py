@@ -1,0 +1,464 @@
+"""What a variant still knows: perplexity and next-token accuracy, whole and part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import pandas as pd
+import torch
+from torch import nn
+
+from sparsity_report.counting.histogram import Progress, count_weights
+from sparsity_report.counting.policies import check_sparsity, global_magnitude
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import check_folder, write_file
+from sparsity_report.study.layers import layer_frame, total_frame
+from sparsity_report.study.variants import Variant, fingerprint, materialized
+from sparsity_report.weights import DEMO, Module, Weights
+from sparsity_report.weights.skeleton import dtype_name, locate, value, walk
+
+Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
+
+QUALITY_COLUMNS = (
+    "variant",
+    "layout",
+    "sparsity",
+    "perplexity",
+    "nll",
+    "top1",
+    "scored",
+    "tokens",
+    "window",
+    "stride",
+    "dtype",
+    "text",
+    "text_fingerprint",
+)
+SENSITIVITY_COLUMNS = (
+    "by",
+    "part",
+    "modules",
+    "weight_total",
+    "pruned",
+    "sparsity",
+    "perplexity",
+    "dense_perplexity",
+    "nll_increase",
+    "top1",
+    "top1_drop",
+    "threshold",
+    "std",
+    "global_sparsity",
+    "window",
+    "stride",
+    "dtype",
+    "text",
+    "text_fingerprint",
+)
+PARTS = ("block", "group", "layer")
+# Windows of long models are cut to this; the one Hugging Face's guide uses for GPT-2.
+_WINDOW = 1024
+# Logits held at a time.
+_LOGITS = 2**25
+
+
+class Protocol(NamedTuple):
+    """How a text is scored."""
+
+    ids: torch.Tensor
+    window: int
+    stride: int
+    text: str
+    fingerprint: str
+
+    def facts(self, model: nn.Module) -> dict[str, object]:
+        """Return what a table says of it."""
+        return {
+            "tokens": len(self.ids),
+            "window": self.window,
+            "stride": self.stride,
+            "dtype": dtype_name(next(model.parameters()).dtype),
+            "text": self.text,
+            "text_fingerprint": self.fingerprint,
+        }
+
+
+class Score(NamedTuple):
+    """Negative log likelihood in nats and correct guesses, summed over the tokens scored."""
+
+    nll: float
+    hits: int
+    scored: int
+
+    def facts(self) -> dict[str, object]:
+        """Return means: perplexity is ``exp(nll)``."""
+        nll = self.nll / self.scored
+        # Where even the exponential of a mean overflows, infinity would not be JSON.
+        perplexity = math.exp(nll) if nll < 700 else None
+        return {"perplexity": perplexity, "nll": nll, "top1": self.hits / self.scored}
+
+
+def perplexity(
+    variants: Variant | Sequence[Variant],
+    text: Text | None = None,
+    *,
+    tokenizer: Any = None,
+    window: int | None = None,
+    stride: int | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Run causal language models over a text and score every token but the first.
+
+    Perplexity is ``exp`` of the mean negative log likelihood of a token given those before it in
+    a sliding window, as in https://huggingface.co/docs/transformers/perplexity: the window moves
+    on by `stride`, and only tokens not yet scored are. The mean is over all scored tokens exactly.
+    Where the stride is a whole window, the first token of each has no context and is not scored.
+
+    Parameters
+    ----------
+    variants : Variant or sequence of Variant
+    text : str, pathlib.Path, iterable of str, dataset or 1-d tensor of token ids, optional
+        A path is read as UTF-8; items, or their key ``"text"``, are joined by blank lines. By
+        default the 11 KB of held-out Python source that come with the demo model.
+    tokenizer : callable, optional
+        By default the one that came with the model.
+    window : int, optional
+        Tokens the model sees at most; by default its own limit or 1,024, whichever is less.
+    stride : int, optional
+        Tokens the window moves by; by default half a window.
+    progress : callable, optional
+        Called with windows done, windows in all and the variant's name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per variant, columns ``QUALITY_COLUMNS``: ``nll`` in nats per token, ``top1`` the
+        share of tokens that were the model's first guess, ``sparsity`` of the prunable weights,
+        and the protocol. ``study.with_measured(quality=…)`` keeps it.
+
+    Raises
+    ------
+    SparsityReportError
+        The model has no causal head or no tokenizer, the text is empty or one token long, the
+        window exceeds the model's, or the loss is not a number.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> frame = sr.perplexity(sr.dense(sr.load()))
+    >>> frame[["perplexity", "top1"]].round(2).values.tolist()
+    [[13.5, 0.43]]
+    """
+    chosen = [variants] if isinstance(variants, Variant) else list(variants)
+    protocols: dict[int, Protocol] = {}
+    rows = []
+    for variant, model in materialized(chosen):
+        key = id(variant.weights)
+        if key not in protocols:
+            _check_causal(model, variant.weights.name)
+            protocols[key] = _protocol(variant.weights, model, text, tokenizer, window, stride)
+        protocol = protocols[key]
+        score = _score(model, protocol, variant.name, progress)
+        share = total_frame(variant.layers()).loc[0, "sparsity_prunable"]
+        rows.append(
+            {
+                "variant": variant.name,
+                "layout": variant.layout,
+                "sparsity": share,
+                **score.facts(),
+                "scored": score.scored,
+                **protocol.facts(model),
+            }
+        )
+    return pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))
+
+
+def sensitivity(
+    weights: Weights,
+    sparsity: float,
+    by: str = "block",
+    *,
+    text: Text | None = None,
+    tokenizer: Any = None,
+    window: int | None = None,
+    stride: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Prune one part of a model at a time and see what that does to perplexity and accuracy.
+
+    Parameters
+    ----------
+    weights : Weights
+        From :func:`sparsity_report.load`.
+    sparsity : float
+        Share of the part's own prunable weights, smallest magnitudes of the part first.
+    by : {"block", "group", "layer"}
+    text, tokenizer, window, stride : optional
+        See :func:`perplexity`.
+    cache : path-like, optional
+        Folder where the score of every part is kept and looked up, for runs that are interrupted.
+    progress : callable, optional
+        Called with parts done, parts in all and the part's name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per part, columns ``SENSITIVITY_COLUMNS``: ``nll_increase`` in nats per token and
+        ``top1_drop`` against the dense model; ``threshold`` the largest magnitude pruned, ``std``
+        of the part's weights, ``global_sparsity`` what pruning the whole model at `sparsity`
+        would take of the part.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> frame = sr.sensitivity(sr.load(), 0.5, by="group")
+    >>> frame["part"].tolist()
+    ['attention_linear', 'mlp_linear']
+    """
+    level, parts = check_sparsity(sparsity), _parts(weights, by)
+    model = weights.module().eval()
+    _check_causal(model, weights.name)
+    protocol = _protocol(weights, model, text, tokenizer, window, stride)
+    counts = count_weights(weights)
+    scores = _Scores(cache, f"{fingerprint(weights, counts)} {protocol[1:]}")
+    dense = scores.get("dense") or scores.put("dense", _score(model, protocol, "dense", None))
+    whole = layer_frame(
+        weights, counts, variant="", pruning=global_magnitude(weights, level)
+    ).set_index("module_name")
+    places, base, rows = locate(walk(model)), dense.facts(), []
+    for number, (part, modules) in enumerate(parts.items()):
+        if progress:
+            progress(number, len(parts), part)
+        names = [module.name for module in modules]
+        pruning = global_magnitude(weights, level, modules=names)
+        key = f"{level} {by} {part}"
+        if (score := scores.get(key)) is None:
+            tensors = [value(*places[name]) for name in pruning.cuts]
+            before = [tensor.clone() for tensor in tensors]
+            pruning.apply_(model)
+            score = scores.put(key, _score(model, protocol, part, None))
+            for tensor, values in zip(tensors, before, strict=True):
+                tensor.copy_(values)
+        facts, own = score.facts(), whole.loc[names]
+        total = int(own["weight_total"].sum())
+        rows.append(
+            {
+                "by": by,
+                "part": part,
+                "modules": len(modules),
+                "weight_total": total,
+                "pruned": pruning.pruned,
+                "sparsity": pruning.pruned / total,
+                "perplexity": facts["perplexity"],
+                "dense_perplexity": base["perplexity"],
+                "nll_increase": (score.nll - dense.nll) / dense.scored,
+                "top1": facts["top1"],
+                "top1_drop": (dense.hits - score.hits) / dense.scored,
+                "threshold": pruning.threshold,
+                "std": _std(weights, modules),
+                "global_sparsity": 1 - int(own["weight_nonzero"].sum()) / total,
+                **protocol.facts(model),
+            }
+        )
+    if progress:
+        progress(len(parts), len(parts), "")
+    return pd.DataFrame(rows)[list(SENSITIVITY_COLUMNS)]
+
+
+def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rank how well structure foretells sensitivity: Spearman's ρ with ``nll_increase``.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        From :func:`sensitivity`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``structure, rho, parts``, strongest first; ``position`` is the order of the parts in the
+        model. Null where a column is constant or fewer than three parts were measured.
+    """
+    columns = ["position", "weight_total", "threshold", "std", "global_sparsity"]
+    numbers = frame.assign(position=range(len(frame)))[[*columns, "nll_increase"]].astype(float)
+    rho = numbers.rank().corr()["nll_increase"].drop("nll_increase")
+    rows = pd.DataFrame({"structure": columns, "rho": rho.to_numpy(), "parts": len(frame)})
+    if len(frame) < 3:
+        rows["rho"] = float("nan")
+    order = rows["rho"].abs().sort_values(ascending=False, kind="stable").index
+    return rows.loc[order].reset_index(drop=True)
+
+
+def _parts(weights: Weights, by: str) -> dict[str, list[Module]]:
+    if by not in PARTS:
+        raise SparsityReportError(f"by must be one of {', '.join(PARTS)}, not {by!r}")
+    parts: dict[str, list[Module]] = {}
+    for module in weights.modules:
+        if not any(p.prunable for p in module.parameters):
+            continue
+        block = "outside blocks" if module.block is None else f"block {module.block}"
+        name = {"block": block, "group": module.group, "layer": module.name}[by]
+        parts.setdefault(name, []).append(module)
+    return parts
+
+
+def _std(weights: Weights, modules: Iterable[Module]) -> float:
+    total, first, second = 0, 0.0, 0.0
+    for parameter in (p for m in modules for p in m.parameters if p.prunable):
+        for part in weights.slices(parameter.name):
+            for piece in part.pieces():
+                numbers = piece.double()
+                total += numbers.numel()
+                first += float(numbers.sum())
+                second += float(numbers.square().sum())
+    return math.sqrt(max(second / total - (first / total) ** 2, 0.0))
+
+
+class _Scores:
+    """Scores by part, on disk where a folder is given."""
+
+    def __init__(self, folder: str | os.PathLike[str] | None, key: str) -> None:
+        self._folder, self._key = None if folder is None else Path(folder), key
+        if self._folder is not None:
+            check_folder(self._folder)
+
+    def _path(self, part: str) -> Path | None:
+        digest = hashlib.sha256(f"{self._key} {part}".encode()).hexdigest()
+        return None if self._folder is None else self._folder / f"{digest}.score"
+
+    def get(self, part: str) -> Score | None:
+        path = self._path(part)
+        try:
+            return None if path is None else Score(*json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def put(self, part: str, score: Score) -> Score:
+        if path := self._path(part):
+            write_file(path, json.dumps(score))
+        return score
+
+
+def _check_causal(model: nn.Module, name: str) -> None:
+    config = getattr(model, "config", None)
+    generates = getattr(model, "can_generate", lambda: False)()
+    if not generates or getattr(config, "is_encoder_decoder", False):
+        raise SparsityReportError(
+            f"{name} is a {type(model).__name__} without a causal language model head, so it has "
+            "no perplexity; everything else works"
+        )
+
+
+def _protocol(
+    weights: Weights,
+    model: nn.Module,
+    text: Text | None,
+    tokenizer: Any,
+    window: int | None,
+    stride: int | None,
+) -> Protocol:
+    name, given = _read(text)
+    if isinstance(given, torch.Tensor):
+        ids = given.to(torch.int64)
+        data = ids.numpy().tobytes()
+    else:
+        if not given.strip():
+            raise SparsityReportError("the text to score is empty")
+        made = (tokenizer or weights.tokenizer())(given, return_tensors="pt", verbose=False)
+        ids, data = made["input_ids"][0], given.encode()
+    if len(ids) < 2:
+        raise SparsityReportError(
+            f"the text to score has {len(ids)} token; at least two are needed"
+        )
+    config: Any = model.config
+    limit = getattr(config, "max_position_embeddings", None) or _WINDOW
+    size = min(limit, _WINDOW) if window is None else window
+    if not 2 <= size <= limit:
+        raise SparsityReportError(
+            f"window must be from 2 to the model's {limit:,} positions, not {size}"
+        )
+    size = min(size, len(ids))
+    step = max(size // 2, 1) if stride is None else stride
+    if not 1 <= step <= size:
+        raise SparsityReportError(f"stride must be from 1 to the window of {size}, not {step}")
+    vocabulary = _vocabulary(model)
+    if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
+        raise SparsityReportError(
+            f"the text holds token {int(ids.max())}, beyond the model's {vocabulary:,}; "
+            "is the tokenizer another model's?"
+        )
+    return Protocol(ids, size, step, name, hashlib.sha256(data).hexdigest()[:16])
+
+
+def _read(text: Text | None) -> tuple[str, str | torch.Tensor]:
+    if text is None:
+        text = DEMO / "eval.txt"
+    if isinstance(text, str):
+        return "text", text
+    if isinstance(text, torch.Tensor):
+        return "token ids", text.reshape(-1)
+    if isinstance(text, Path):
+        try:
+            return text.name, text.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SparsityReportError(f"cannot read the text {text}: {error}") from error
+    items = (item["text"] if isinstance(item, Mapping) else item for item in text)
+    return "dataset", "\n\n".join(items)
+
+
+@torch.inference_mode()
+def _score(model: nn.Module, protocol: Protocol, name: str, progress: Progress | None) -> Score:
+    ids = protocol.ids.to(next(model.parameters()).device)
+    nll, hits, scored = 0.0, 0, 0
+    for begins, length, count in _batches(protocol, _vocabulary(model)):
+        batch = torch.stack([ids[begin : begin + length] for begin in begins])
+        logits = model(input_ids=batch, use_cache=False).logits
+        # The logits at a place are about the token after it.
+        guesses = logits[:, -count - 1 : -1].flatten(0, 1).float()
+        targets = batch[:, -count:].flatten()
+        # Flattened, as torch sums over a strided class dimension with errors of 1e-4.
+        loss = nn.functional.cross_entropy(guesses, targets, reduction="none").double()
+        if not loss.isfinite().all():
+            raise SparsityReportError(
+                f"{name}: the loss is not a number in tokens {begins[0]:,} to "
+                f"{begins[-1] + length:,}; look for NaN or infinite weights, or convert the model "
+                "to float32"
+            )
+        nll += float(loss.sum())
+        hits += int((guesses.argmax(dim=-1) == targets).sum())
+        scored += targets.numel()
+        if progress:
+            progress(scored, len(protocol.ids) - 1, name)
+    return Score(nll, hits, scored)
+
+
+def _batches(protocol: Protocol, vocabulary: int) -> Iterator[tuple[list[int], int, int]]:
+    """Yield the begins of windows alike, their length and how many tokens of each to score."""
+    most = max(_LOGITS // (protocol.window * vocabulary), 1)
+    for shape, alike in groupby(_windows(protocol), key=lambda window: window[1:]):
+        begins = [begin for begin, *_ in alike]
+        for first in range(0, len(begins), most):
+            yield begins[first : first + most], *shape
+
+
+def _windows(protocol: Protocol) -> Iterator[tuple[int, int, int]]:
+    """Yield begin, length and number of tokens to score of each window."""
+    done, tokens = 1, len(protocol.ids)
+    for begin in range(0, tokens, protocol.stride):
+        end = min(begin + protocol.window, tokens)
+        if end > done:
+            # The first token of a window that overlaps no other has nothing before it.
+            yield begin, end - begin, min(end - done, end - begin - 1)
+        done = max(done, end)
+
+
+def _vocabulary(model: nn.Module) -> int:
+    return int(cast(Any, model).get_input_embeddings().weight.shape[0])

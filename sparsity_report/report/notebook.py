@@ -1,0 +1,165 @@
+"""A notebook as a report: executed with parameters, kept as it is or exported as one page."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.files import check_folder, shipped, write_file
+from sparsity_report.words.language import template_folders
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+DEFAULT = "structural_csr_analysis"
+_MISSING = (
+    "a notebook needs nbclient, nbconvert and ipykernel: pip install 'sparsity-report[notebook]'"
+)
+
+
+def write_notebook(
+    model: str | os.PathLike[str] | None,
+    path: str | os.PathLike[str],
+    *,
+    notebook: str | os.PathLike[str] = DEFAULT,
+    sparsity: float = 0.3,
+    hide_inputs: bool = False,
+    template_dir: str | os.PathLike[str] | None = None,
+    timeout: int | None = None,
+) -> Path:
+    """Execute a notebook on a model and write it with its outputs.
+
+    The notebook runs in the folder of `path`, in a Python of its own, and may write there.
+
+    Parameters
+    ----------
+    model : str or path-like, optional
+        What :func:`sparsity_report.load` opens; default the built-in demo model.
+    path : path-like
+        Ends in ``.html`` or ``.ipynb``.
+    notebook : str or path-like
+        ``"structural_csr_analysis"``, ``"thesis_figures"``, or the path of one whose parameters
+        ``MODEL``, ``SPARSITY`` and ``OUT`` stand in a cell tagged ``parameters``.
+    sparsity : float
+        Between 0 and 1.
+    hide_inputs : bool
+        Whether to leave the code out of an ``.html`` file.
+    template_dir : path-like, optional
+        Where a folder ``notebook`` with an nbconvert template of your own is.
+    timeout : int, optional
+        Seconds that a cell may take; default as long as it takes.
+
+    Returns
+    -------
+    pathlib.Path
+        The path written.
+
+    Raises
+    ------
+    SparsityReportError
+        A cell fails, or the libraries that execute notebooks are missing.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in {".html", ".ipynb"}:
+        raise SparsityReportError(f"cannot write {target}: notebooks are .html or .ipynb files")
+    try:
+        import nbformat
+    except ImportError:
+        raise SparsityReportError(_MISSING) from None
+    check_folder(target.parent)
+    source = _found(notebook)
+    try:
+        node = nbformat.read(source, as_version=4)
+    except Exception as error:  # nbformat has many, of several libraries
+        raise SparsityReportError(f"{source} is no notebook: {error}") from error
+    here = None if model is None else Path(model).expanduser()
+    opened = str(here.resolve()) if here is not None and here.exists() else model
+    values = {
+        "MODEL": opened if opened is None else str(opened),
+        "SPARSITY": sparsity,
+        "OUT": target.stem,
+    }
+    _set_parameters(node, values, source)
+    _execute(node, target.parent, timeout)
+    if target.suffix.lower() == ".ipynb":
+        return write_file(target, nbformat.writes(node) + "\n")
+    return write_file(target, _as_html(node, hide_inputs, template_dir))
+
+
+def _found(notebook: str | os.PathLike[str]) -> Path:
+    folders = shipped("notebooks")
+    for path in (*(folder / f"{notebook}.ipynb" for folder in folders), Path(notebook)):
+        if path.is_file():
+            return path
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.ipynb")})
+    raise SparsityReportError(
+        f"no notebook {printable(str(notebook))}: give a path or one of {', '.join(names)}"
+    )
+
+
+def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path) -> None:
+    """Put a cell of values after the one of defaults, as papermill does."""
+    import nbformat
+
+    tagged = [i for i, c in enumerate(node.cells) if "parameters" in c.metadata.get("tags", [])]
+    if not tagged:
+        raise SparsityReportError(f"{source} has no cell tagged 'parameters' to set")
+    code = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    cell = nbformat.v4.new_code_cell(code, metadata={"tags": ["injected-parameters"]})
+    cell["id"] = "injected-parameters"
+    node.cells.insert(tagged[0] + 1, cell)
+
+
+def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
+    try:
+        from nbclient import NotebookClient
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    except ImportError:
+        raise SparsityReportError(_MISSING) from None
+    client = NotebookClient(
+        node,
+        timeout=timeout,
+        kernel_name="python3",
+        store_widget_state=False,
+        # The kernel listens on loopback only; its word about that is for servers.
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        resources={"metadata": {"path": str(folder)}},
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise SparsityReportError(_plain(f"the notebook stopped: {error.evalue}")) from error
+    except (CellTimeoutError, DeadKernelError, RuntimeError) as error:
+        raise SparsityReportError(_plain(f"the notebook stopped: {error}")) from error
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _as_html(
+    node: NotebookNode, hide_inputs: bool, template_dir: str | os.PathLike[str] | None
+) -> str:
+    try:
+        from nbconvert import HTMLExporter
+    except ImportError:
+        raise SparsityReportError(_MISSING) from None
+    folders = [folder for folder in template_folders(template_dir) if folder.is_dir()]
+    styles = ("report.css", "notebook/notebook.css")
+    found = [next(f / name for f in folders if (f / name).is_file()) for name in styles]
+    exporter = HTMLExporter(
+        template_name="notebook",
+        extra_template_basedirs=[str(folder) for folder in folders],
+        exclude_input=hide_inputs,
+    )
+    title = next((c.source for c in node.cells if c.cell_type == "markdown"), "")
+    about = {
+        "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
+        "css": "\n".join(path.read_text(encoding="utf-8") for path in found),
+    }
+    page: str
+    page, _ = exporter.from_notebook_node(node, {"sparsity_report": about})
+    return page

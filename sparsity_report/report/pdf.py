@@ -1,0 +1,88 @@
+"""The report as PDF: Jinja2 writes the structure, Typst sets it, values pass between as JSON.
+
+A value is never part of what Typst reads as markup: the template holds its place in a list, and
+the list is data. Typst sees no file, no system font and no network, so the same study gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import typst
+from jinja2 import Environment, TemplateError
+from markupsafe import Markup
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.words.numbers import breakable, spelled
+
+_NOT_ASCII = re.compile(r"[^\x20-\x7e]")
+_QUANTITY = re.compile(r"(?<=\d) (?=%|[kMGTP]?(?:B|FLOPs)\b)")
+
+
+def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
+    """Return the report as tagged PDF (PDF/UA-1).
+
+    Parameters
+    ----------
+    templates : jinja2.Environment
+        Finds ``report.typ.j2``.
+    shown : mapping
+        See :func:`sparsity_report.report.values.context`.
+
+    Raises
+    ------
+    SparsityReportError
+        Typst cannot set what a template says.
+    """
+    values: list[Any] = []
+
+    def place(value: Any) -> str:
+        if value is not None and not isinstance(value, int | float):
+            value = _readable(value if isinstance(value, str) else str(value))
+        values.append(value)
+        return f"value({len(values) - 1})"
+
+    made = templates.overlay(finalize=place, autoescape=False)
+    try:
+        source = made.get_template("report.typ.j2").render(shown, page=shown)
+    except TemplateError as error:
+        raise SparsityReportError(
+            f"cannot typeset the report: {error!r}; check template_dir"
+        ) from error
+    with tempfile.TemporaryDirectory() as empty:
+        try:
+            compiler = typst.Compiler(
+                root=empty,
+                package_path=empty,
+                package_cache_path=empty,
+                ignore_system_fonts=True,
+                sys_inputs={"values": json.dumps(values)},
+            )
+            paper = compiler.compile(source.encode(), format="pdf", pdf_standards=["ua-1"])
+        except typst.TypstError as error:
+            first = error.diagnostic.split("error:")[1]
+            raise SparsityReportError(
+                f"cannot typeset the report: {first}; check template_dir"
+            ) from error
+    assert isinstance(paper, bytes)
+    return paper
+
+
+def _readable(text: str) -> str:
+    """Spell out what the fonts lack; outside pictures, break long words and no quantities."""
+    held = _NOT_ASCII.sub(lambda found: found[0] if _held(found[0]) else spelled(found[0]), text)
+    if isinstance(text, Markup):
+        return held
+    return breakable(_QUANTITY.sub("\u00a0", held))
+
+
+def _held(character: str) -> bool:
+    """Whether the fonts in Typst have a character: letters of Europe, punctuation, mathematics."""
+    code = ord(character)
+    known = code < 0x500 or 0x1E00 <= code < 0x2040 or 0x2190 <= code < 0x2400
+    return known and (character.isprintable() or character in "\u00a0\u202f")

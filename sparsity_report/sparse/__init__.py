@@ -1,0 +1,1 @@
+"""Sparse layouts: what they cost, and layers that run in them."""

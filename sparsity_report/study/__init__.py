@@ -1,0 +1,1 @@
+"""Variants → frames: one frozen value that can be saved, read and rendered."""

@@ -1,0 +1,247 @@
+"""Structure beyond a number: where in a matrix the zeros of a variant stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from sparsity_report.counting.histogram import Progress
+from sparsity_report.counting.policies import Pruning
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.study.variants import Variant
+from sparsity_report.weights import Module, Parameter, Weights
+
+# Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature.
+N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
+BLOCKS = (4, 8, 16, 32)
+COMPLYING = 0.99
+_RUN = 2**16
+PATTERN_COLUMNS = (
+    "variant",
+    "module_name",
+    "parameter",
+    "expert",
+    "block",
+    "group",
+    "rows",
+    "columns",
+    "sparsity",
+    "expected_sparsity",
+    "mean_abs",
+    "std",
+    "zero_rows",
+    "zero_columns",
+    "head_sparsity",
+    "n_m",
+    "n_m_share",
+    *(f"fill_{size}" for size in BLOCKS),
+)
+
+Mask = npt.NDArray[np.bool_]
+
+
+def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd.DataFrame:
+    """Look at every prunable matrix of a variant, one row each and one per expert.
+
+    Parameters
+    ----------
+    variant : Variant
+        From :func:`dense`, :func:`masked` or :func:`csr`; it is read, not materialised.
+    progress : callable, optional
+        Called with bytes done, bytes in all and the tensor's name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``rows`` (out), ``columns`` (in) and ``sparsity`` of the matrix, and
+        ``expected_sparsity``, the share that one global threshold would take of a Gaussian with
+        the matrix's own standard deviation, ``erf(t / (σ·√2))`` (null without a threshold);
+        ``mean_abs`` and ``std`` of the weights before pruning; shares of rows and columns that
+        are zero throughout; sparsity of each attention head; ``n_m``, the sparsest of 1:4, 2:8,
+        2:4 and 4:8 that 99 % of the groups of M weights along the input comply with, else the
+        pattern most comply with, and that share; ``fill_b``, the share of b × b blocks that hold
+        a nonzero.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+    >>> frame = sr.weight_patterns(sr.masked(pruning))
+    >>> len(frame), len(frame.loc[0, "head_sparsity"])
+    (24, 4)
+    """
+    return variant_patterns([variant], progress)
+
+
+def variant_patterns(variants: Sequence[Variant], progress: Progress | None = None) -> pd.DataFrame:
+    """Look at several variants at once, see :func:`weight_patterns`; every tensor is read once."""
+    models = {id(variant.weights): variant.weights for variant in variants}
+    done, size = 0, sum(p.total * p.itemsize for w in models.values() for p in w.prunable)
+    found: dict[tuple[int, int], list[dict[str, object]]] = {}
+    for weights in models.values():
+        own = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
+        parts = [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
+        # Two: a core each on the smallest machine, and no more than two tensors in memory.
+        with ThreadPoolExecutor(2) as pool:
+            looked = pool.map(lambda part: _look(weights, own, *part), parts)  # noqa: B023
+            for (_, parameter), seen in zip(parts, looked, strict=True):
+                for key, rows in seen.items():
+                    found.setdefault((id(weights), key), []).extend(rows)
+                done += parameter.total * parameter.itemsize
+                if progress:
+                    progress(done, size, parameter.name)
+    rows = [
+        {"variant": variant.name, **row}
+        for variant in variants
+        for row in found.get((id(variant.weights), id(variant.pruning)), [])
+    ]
+    frame = pd.DataFrame(rows, columns=list(PATTERN_COLUMNS))
+    for column in ("block", "expert"):
+        frame[column] = frame[column].astype("Int64")
+    for column in ("sparsity", "expected_sparsity", "n_m_share"):
+        frame[column] = frame[column].astype(float)
+    frame["head_sparsity"] = frame["head_sparsity"].astype(object)
+    return frame
+
+
+def expected_sparsity(threshold: float, std: float) -> float:
+    """Share of a centred Gaussian below a threshold in magnitude, ``erf(t / (σ·√2))``.
+
+    Examples
+    --------
+    >>> round(expected_sparsity(1.0, 1.0), 4)
+    0.6827
+    """
+    return math.erf(threshold / (std * math.sqrt(2))) if std else 1.0
+
+
+def _look(
+    weights: Weights, prunings: Mapping[int, Pruning | None], module: Module, parameter: Parameter
+) -> dict[int, list[dict[str, object]]]:
+    """Read a tensor once and look at it under every pruning."""
+    if not parameter.known:
+        raise SparsityReportError(f"{weights.name}: {parameter.name} has no values to look at")
+    facts = {
+        "module_name": module.name,
+        "parameter": parameter.name,
+        "block": module.block,
+        "group": module.group,
+    }
+    tensor = weights.tensor(parameter.name)
+    moments = [_moments(matrix) for matrix in _stacked(tensor)]
+    return {
+        key: [facts | row for row in _matrices(tensor, moments, pruning, parameter)]
+        for key, pruning in prunings.items()
+    }
+
+
+def _stacked(tensor: torch.Tensor) -> torch.Tensor:
+    """Experts in one tensor as they are, a matrix as the only one."""
+    return tensor if tensor.dim() == 3 else tensor[None]
+
+
+def _matrices(
+    tensor: torch.Tensor,
+    moments: Sequence[tuple[float, float]],
+    pruning: Pruning | None,
+    parameter: Parameter,
+) -> list[dict[str, object]]:
+    kept = tensor != 0
+    if pruning is not None and parameter.name in pruning.cuts:
+        kept &= pruning.cuts[parameter.name].mask(tensor)
+    assert parameter.matrix is not None
+    threshold = pruning.threshold if pruning is not None else None
+    rows = []
+    for number, (mean_abs, std) in enumerate(moments):
+        mask = _stacked(kept)[number].numpy()
+        expected = None if threshold is None else expected_sparsity(threshold, std)
+        rows.append(
+            {
+                "expert": number if tensor.dim() == 3 else None,
+                "mean_abs": mean_abs,
+                "std": std,
+                "expected_sparsity": expected,
+                **_shape_of_zeros(mask.T if parameter.transposed else mask, parameter),
+            }
+        )
+    return rows
+
+
+def _moments(values: torch.Tensor) -> tuple[float, float]:
+    """Mean magnitude and standard deviation, summed in double precision over short runs."""
+    total = absolute = squares = 0.0
+    for run in values.reshape(-1).split(_RUN):
+        # In numpy: torch would start a team of threads for every run.
+        numbers = run.to(torch.float32).numpy()
+        total += float(numbers.sum())
+        absolute += float(np.abs(numbers).sum())
+        squares += float(np.square(numbers).sum())
+    n = max(values.numel(), 1)
+    return absolute / n, math.sqrt(max(squares / n - (total / n) ** 2, 0.0))
+
+
+def _shape_of_zeros(mask: Mask, parameter: Parameter) -> dict[str, object]:
+    pattern, share = best_n_m(mask)
+    return {
+        "rows": mask.shape[0],
+        "columns": mask.shape[1],
+        "sparsity": 1 - int(np.count_nonzero(mask)) / mask.size if mask.size else None,
+        "zero_rows": float(1 - mask.any(axis=1).mean()),
+        "zero_columns": float(1 - mask.any(axis=0).mean()),
+        "head_sparsity": head_sparsity(mask, parameter.head_dim, parameter.head_axis),
+        "n_m": pattern,
+        "n_m_share": share,
+        **{f"fill_{size}": fill for size, fill in block_fill(mask).items()},
+    }
+
+
+def head_sparsity(mask: Mask, head_dim: int | None, axis: int) -> tuple[float, ...] | None:
+    """Sparsity of every run of `head_dim` rows (axis 0) or columns (axis 1); None without heads."""
+    if not head_dim or mask.shape[axis] % head_dim:
+        return None
+    lines = np.count_nonzero(mask, axis=1 - axis).reshape(-1, head_dim).sum(axis=1)
+    return tuple((1 - lines / (head_dim * mask.shape[1 - axis])).tolist())
+
+
+def best_n_m(mask: Mask) -> tuple[str | None, float | None]:
+    """Name the N:M pattern a matrix comes closest to, and the share of groups that comply."""
+    if not mask.size or mask.shape[1] % 4:
+        return None, None
+    flags = np.ascontiguousarray(mask).view(np.uint8)
+    fours = flags[:, 0::4] + flags[:, 1::4] + flags[:, 2::4] + flags[:, 3::4]
+    counts = {4: fours}
+    if mask.shape[1] % 8 == 0:
+        counts[8] = fours[:, 0::2] + fours[:, 1::2]
+    shares = {
+        f"{n}:{m}": float(np.count_nonzero(counts[m] <= n) / counts[m].size)
+        for n, m in N_M
+        if m in counts
+    }
+    good = [name for name, share in shares.items() if share >= COMPLYING]
+    name = good[0] if good else max(shares, key=lambda pattern: shares[pattern])
+    return name, shares[name]
+
+
+def block_fill(mask: Mask) -> dict[int, float]:
+    """Share of the b × b blocks that hold a nonzero, edges padded with zeros."""
+    fill = {}
+    blocks = _quarter(_quarter(mask))
+    for size in BLOCKS:
+        fill[size] = float(np.count_nonzero(blocks) / blocks.size) if blocks.size else 0.0
+        blocks = _quarter(blocks)
+    return fill
+
+
+def _quarter(mask: Mask) -> Mask:
+    """Merge blocks of 2 × 2 into one that is filled where any of them is."""
+    rows, columns = mask.shape
+    if rows % 2 or columns % 2:
+        mask = np.pad(mask, ((0, rows % 2), (0, columns % 2)))
+    lines = mask[0::2] | mask[1::2]
+    return lines[:, 0::2] | lines[:, 1::2]

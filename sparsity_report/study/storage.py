@@ -1,0 +1,215 @@
+"""What the prunable matrices of each variant would take in every storage layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.sparse.cost import (
+    bitmask_bytes,
+    bsr_bytes,
+    coo_bytes,
+    csr_bytes,
+    dense_bytes,
+    two_four_bytes,
+    value_bytes,
+)
+from sparsity_report.study.patterns import BLOCKS
+
+STORAGE_COLUMNS = (
+    "variant",
+    "scope",
+    "name",
+    "layout",
+    "total",
+    "nonzero",
+    "bytes",
+    "ratio",
+    "break_even",
+    "lossless",
+)
+LAYOUTS = (
+    "dense",
+    "csr_int16",
+    "csr_int32",
+    "csr_int64",
+    "coo_int32",
+    "coo_int64",
+    *(f"bsr_{size}" for size in BLOCKS),
+    "bitmask",
+    "2:4",
+)
+_Size = Callable[[Any], Any]
+SCOPES = ("layer", "group", "prunable", "model")
+_SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
+
+
+def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the bytes of every variant's matrices in every layout, from integers alone.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        As of a study.
+    patterns : pandas.DataFrame, optional
+        As of a study. Without them the block formats are unknown, and so is whether a matrix
+        complies with 2:4.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the columns ``STORAGE_COLUMNS``. ``scope`` is ``"layer"`` (the prunable matrices of
+        one module, biases left out), ``"group"`` and ``"prunable"`` (sums of these) or
+        ``"model"`` (every parameter, those that are not prunable as they are). ``bytes`` is null
+        where the layout does not apply or zeros are unknown, ``ratio`` is bytes ÷ dense bytes.
+        ``break_even`` is the sparsity from which the layout is smaller than dense, row pointers
+        included; of BSR if zeros came in whole blocks, of 2:4 the sparsity it takes.
+        ``lossless`` says whether the layout can hold every nonzero; null where that is unknown.
+
+        ``csr_int16`` has int16 columns, for at most 32,768 of them, and int32 row pointers;
+        ``csr_int32`` holds at most 2³¹ − 1 nonzeros in a tensor; torch's COO has int64 indices.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> frame = sr.compare(sr.csr(pruning)).storage.set_index(["scope", "layout"])
+    >>> frame.loc[("prunable", ["csr_int32", "bitmask"]), "ratio"].round(3).tolist()
+    [1.406, 0.731]
+    """
+    own = layers[layers["prunable"] & layers["row_pointers"].notna() & (layers["weight_total"] > 0)]
+    if own.empty:
+        return pd.DataFrame(columns=list(STORAGE_COLUMNS))
+    sized = _layer_sizes(own, patterns)
+    whole = pd.concat([sized, _others(layers)])
+    frame = pd.concat(
+        [
+            sized.drop(columns="group"),
+            _summed(sized.assign(scope="group", name=sized["group"])),
+            _summed(sized.assign(scope="prunable", name="prunable weights")),
+            _summed(whole.assign(scope="model", name="whole model")),
+        ],
+        ignore_index=True,
+    )
+    frame["ratio"] = (frame["bytes"] / frame["dense"]).astype(float)
+    gain = (frame["dense"] - frame["empty"]) / (frame["full"] - frame["empty"])
+    frame["break_even"] = (1 - gain.astype(float)).where(frame["full"] > frame["empty"])
+    frame.loc[frame["layout"] == "2:4", "break_even"] = 0.5
+    return frame[list(STORAGE_COLUMNS)]
+
+
+def _summed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sum layers; what is unknown of one is unknown of all."""
+    grouped = frame.groupby(["variant", "scope", "name", "layout"], sort=False)
+    sums = grouped[_SUMMED].sum()
+    sums = sums.mask(grouped[_SUMMED].count().ne(grouped.size(), axis=0))
+    sums["lossless"] = _all(grouped["lossless"], grouped.size())
+    return sums.reset_index()
+
+
+def _layer_sizes(own: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
+    """Return a row per layer and layout; ``empty`` and ``full`` are the ends of its line."""
+    # Typed loosely: the formulas are written for one matrix and serve for many at a time.
+    own = own.reset_index(drop=True)
+    n: Any = own["weight_total"].astype("Int64")
+    z: Any = own["weight_nonzero"].astype("Int64")
+    v: Any = _value_bytes(own)
+    pointers: Any = own["row_pointers"]
+    facts = pd.DataFrame(
+        {
+            "variant": own["variant"],
+            "scope": "layer",
+            "name": own["module_name"],
+            "group": own["group"],
+            "total": n,
+            "nonzero": z,
+            "dense": dense_bytes(n, v),
+        }
+    )
+    found = _looks(facts, patterns)
+    parts = []
+
+    def add(layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = True) -> None:
+        sizes = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
+        lossless = pd.Series(True, index=facts.index, dtype="boolean")
+        part = facts.assign(layout=layout, lossless=lossless, **sizes)
+        gone = ~pd.Series(fits, index=facts.index).fillna(True).astype(bool)
+        part.loc[gone, ["bytes", "empty", "full", "lossless"]] = pd.NA
+        parts.append(part)
+
+    add("dense", lambda _: facts["dense"])
+    narrow = own["columns"] <= 2**15
+    add("csr_int16", lambda k: csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, fits=narrow)
+    add("csr_int32", lambda k: csr_bytes(k, pointers - 1, v, 4), fits=z < 2**31)
+    add("csr_int64", lambda k: csr_bytes(k, pointers - 1, v, 8))
+    add("coo_int32", lambda k: coo_bytes(k, v, 4))
+    add("coo_int64", lambda k: coo_bytes(k, v, 8))
+    for b in BLOCKS:
+        ends = found[f"pointers_{b}"]
+        add(
+            f"bsr_{b}",
+            lambda k, b=b, ends=ends: bsr_bytes(k, b, ends - 1, v, 4),  # type: ignore[misc]
+            used=found[f"filled_{b}"],
+            slots=found[f"slots_{b}"],
+        )
+        parts[-1].loc[ends.isna(), "lossless"] = pd.NA
+    add("bitmask", lambda k: bitmask_bytes(n, k, v))
+    add("2:4", lambda _: two_four_bytes(n, v))
+    parts[-1]["lossless"] = found["two_four"]
+    return pd.concat(parts).sort_index(kind="stable")
+
+
+def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
+    """Return blocks and compliance with 2:4, layer by layer; null without a look at the values."""
+    counts = [f"{kind}_{b}" for b in BLOCKS for kind in ("filled", "slots", "pointers")]
+    if patterns is None:
+        kinds = dict.fromkeys(counts, "Int64") | {"two_four": "boolean"}
+        unknown = pd.DataFrame(index=facts.index, columns=[*kinds])
+        return unknown.astype(kinds)
+    frame = patterns[["variant", "module_name"]].copy()
+    for b in BLOCKS:
+        down, across = -(-patterns["rows"] // b), -(-patterns["columns"] // b)
+        frame[f"slots_{b}"], frame[f"pointers_{b}"] = down * across, down + 1
+        frame[f"filled_{b}"] = (patterns[f"fill_{b}"] * down * across).round()
+    whole = patterns["n_m_share"] == 1
+    # What complies with 1:4 or 2:8 complies with 2:4.
+    complies = whole & patterns["n_m"].isin(["1:4", "2:4", "2:8"])
+    # Where another pattern was named it fits better, which says nothing of 2:4 unless it is 4:8.
+    frame["two_four"] = complies.astype("boolean").mask(~complies & (patterns["n_m"] != "2:4"))
+    grouped = frame.groupby(["variant", "module_name"], sort=False)
+    sums = grouped[counts].sum().astype("Int64")
+    sums["two_four"] = _all(grouped["two_four"], grouped.size())
+    keys = pd.MultiIndex.from_frame(facts[["variant", "name"]])
+    return sums.reindex(keys).reset_index(drop=True)
+
+
+def _all(grouped: Any, size: pd.Series) -> Any:
+    """Whether all are true: one false makes it so, whatever is unknown of the others."""
+    worst = grouped.min()
+    return worst.where((grouped.count() == size) | (worst == False))  # noqa: E712
+
+
+def _value_bytes(layers: pd.DataFrame) -> pd.Series:
+    return layers["dtype"].map({dtype: value_bytes(dtype) for dtype in layers["dtype"].unique()})
+
+
+def _others(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return what is not a prunable matrix, the same bytes beside every layout."""
+    inside = (layers["prunable"] & layers["row_pointers"].notna()).to_numpy()
+    rest = layers["total"] - layers["weight_total"]
+    own = pd.DataFrame(
+        {
+            "variant": layers["variant"],
+            "total": layers["total"].where(~inside, rest),
+            "nonzero": layers["nonzero"].where(
+                ~inside, layers["nonzero"] - layers["weight_nonzero"]
+            ),
+            "bytes": layers["stored_bytes"].where(~inside, rest * _value_bytes(layers)),
+        }
+    ).astype({"total": "Int64", "nonzero": "Int64", "bytes": "Int64"})
+    for column in ("dense", "empty", "full"):
+        own[column] = own["bytes"]
+    own["lossless"] = pd.array([True] * len(own), dtype="boolean")
+    return own.merge(pd.DataFrame({"layout": LAYOUTS}), how="cross")

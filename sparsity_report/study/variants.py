@@ -1,0 +1,239 @@
+"""The variants that are compared: a model as it is, with a mask, or with CSR linears."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pandas as pd
+from torch import nn
+
+from sparsity_report.counting.histogram import Magnitudes, Progress, count_weights
+from sparsity_report.counting.policies import Pruning
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.experts import convert_experts_to_csr_
+from sparsity_report.sparse.linear import convert_linears_to_csr_
+from sparsity_report.study.layers import group_frame, layer_frame
+from sparsity_report.weights import Parameter, Weights, load
+from sparsity_report.weights.module import ModuleWeights
+from sparsity_report.weights.skeleton import locate, put_, value, walk
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model under one pruning decision and one layout. Numbers are derived, not materialised.
+
+    Attributes
+    ----------
+    name : str
+    weights : Weights
+    pruning : Pruning or None
+        None: the weights as they are.
+    layout : str
+        ``"dense"``, ``"masked"`` (zeros kept in dense tensors) or ``"csr"``.
+    """
+
+    name: str
+    weights: Weights
+    pruning: Pruning | None
+    layout: str
+
+    def layers(
+        self, convention: str = "standard", progress: Progress | None = None
+    ) -> pd.DataFrame:
+        """Return one row per module, see :func:`sparsity_report.study.layers.layer_frame`."""
+        return layer_frame(
+            self.weights,
+            count_weights(self.weights, progress),
+            variant=self.name,
+            pruning=self.pruning,
+            csr=self.layout == "csr",
+            convention=convention,
+        )
+
+    def module(self, base: nn.Module | None = None) -> nn.Module:
+        """Return a runnable model with these weights; the original's bits stay as they were.
+
+        Parameters
+        ----------
+        base : nn.Module, optional
+            From ``weights.module()``, to be changed in place instead of loading the model again.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+        >>> sr.csr(pruning).module().model.decoder.layers[0].fc1.dense_shape
+        (512, 128)
+        """
+        model = self.weights.module() if base is None else base
+        if self.pruning is not None:
+            self.pruning.apply_(model)
+        if self.layout == "csr":
+            return _converted(model, [p for p in self.weights.prunable if p.layout != "csr"])
+        return model
+
+    def facts(self, context: int | None = None) -> dict[str, object]:
+        """Return what a table of variants says of this one."""
+        pruning = self.pruning
+        return {
+            "variant": self.name,
+            "layout": self.layout,
+            "model": self.weights.name,
+            "architecture": self.weights.architecture,
+            "source": self.weights.source,
+            "fingerprint": fingerprint(self.weights, count_weights(self.weights)),
+            "method": pruning.method if pruning else None,
+            "asked_sparsity": pruning.sparsity if pruning else None,
+            "pruned": pruning.pruned if pruning else None,
+            "threshold": pruning.threshold if pruning else None,
+            "attention_width": self.weights.attention_width,
+            "attention_flops_per_token": self.weights.attention_flops(context),
+        }
+
+
+def dense(weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = "Dense") -> Variant:
+    """Return a model as it is, also one that somebody else has pruned.
+
+    Parameters
+    ----------
+    weights : Weights, or what :func:`sparsity_report.load` takes
+    name : str
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> sr.dense(sr.load()).name
+    'Dense'
+    """
+    return Variant(name, weights if isinstance(weights, Weights) else load(weights), None, "dense")
+
+
+def masked(pruning: Pruning, *, name: str | None = None) -> Variant:
+    """Return the pruned model with its zeros kept in dense tensors; ``Masked30`` at 30 %."""
+    _check_pruning(pruning, "masked")
+    return Variant(name or f"Masked{pruning.label}", pruning.weights, pruning, "masked")
+
+
+def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
+    """Return the pruned model with its prunable linears stored as CSR; ``CSR30`` at 30 %."""
+    _check_pruning(pruning, "csr")
+    return Variant(name or f"CSR{pruning.label}", pruning.weights, pruning, "csr")
+
+
+def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:
+    """Yield variants as runnable models in evaluation mode, opening every checkpoint once."""
+    opened: dict[int, nn.Module] = {}
+    for number, variant in enumerate(variants):
+        key = id(variant.weights)
+        base = opened.pop(key, None) or variant.weights.module()
+        if any(later.weights is variant.weights for later in variants[number + 1 :]):
+            opened[key] = copy.deepcopy(base)
+        yield variant, variant.module(base).eval()
+
+
+def analyze_layers(
+    model: nn.Module, label: str, *, convention: str = "standard"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Count a module in memory: one row per layer, and their sums per group.
+
+    Parameters
+    ----------
+    model : nn.Module
+        ``LinearCSR`` layers and pruning masks are understood.
+    label : str
+        Goes into the column ``variant``.
+    convention : {"standard", "notebook"}
+        See :func:`sparsity_report.study.layers.layer_frame`.
+
+    Returns
+    -------
+    layers, groups : pandas.DataFrame
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> layers, groups = analyze_layers(nn.ModuleDict({"fc1": nn.Linear(3, 2)}), "Dense")
+    >>> layers[["module_name", "total", "flops_per_token"]].values.tolist()
+    [['fc1', 8, 12]]
+    """
+    layers = Variant(label, ModuleWeights(model), None, "dense").layers(convention)
+    return layers, group_frame(layers)
+
+
+def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
+    """Return ``nonzero``, ``total``, ``sparsity`` and ``size_mb`` of a module's parameters.
+
+    Tied tensors count once. ``size_mb`` is the size as dense tensors in units of 2²⁰ bytes.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> params_size_and_sparsity(nn.Linear(1024, 256, bias=False))["size_mb"]
+    1.0
+    """
+    weights = ModuleWeights(model)
+    counts = count_weights(weights)
+    stored = list(weights.stored)
+    if unknown := [p.name for p in stored if not p.known]:
+        raise SparsityReportError(
+            f"{weights.name}: {unknown[0]} is on the meta device and has no values to count"
+        )
+    total = sum(p.total for p in stored)
+    nonzero = sum(counts[p.name].nonzero for p in stored)
+    return {
+        "nonzero": nonzero,
+        "total": total,
+        "sparsity": 1 - nonzero / total if total else 0.0,
+        "size_mb": sum(p.total * p.itemsize for p in stored) / 2**20,
+    }
+
+
+def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
+    """Return 16 hexadecimal digits that identify the weights that were counted.
+
+    SHA-256 over names, shapes, dtypes, nonzeros and magnitude histograms, so the same for the
+    same model whatever its file format or sharding.
+    """
+    digest = hashlib.sha256()
+    for p in weights.stored:
+        seen = counts.get(p.name, Magnitudes(p.total, -1))
+        digest.update(repr((p.name, p.shape, p.dtype, seen.nonzero)).encode())
+        digest.update(seen.values.astype("<f8").tobytes() + seen.counts.astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _converted(model: nn.Module, prunable: Collection[Parameter]) -> nn.Module:
+    places, linears = locate(walk(model)), []
+    for p in prunable:
+        module, leaf = places[p.name]
+        if len(p.shape) == 3:
+            convert_experts_to_csr_(module, leaf)
+        elif leaf == "weight":
+            put_(module, leaf, value(module, leaf))  # 2:4 and the like cannot be taken apart
+            linears.append(module)
+        else:
+            raise SparsityReportError(
+                f"{p.name} of {type(module).__name__} cannot be swapped for CSR; "
+                "masked(pruning).module() runs with the same weights"
+            )
+    # In a box, as the model may be one linear layer itself.
+    box = nn.ModuleDict({"model": model})
+    convert_linears_to_csr_(box, linears)
+    model = box["model"]
+    # The other ways to run experts want all of them in one tensor.
+    if hasattr(model, "set_experts_implementation") and any(len(p.shape) == 3 for p in prunable):
+        cast(Any, model).set_experts_implementation("eager")
+    return model
+
+
+def _check_pruning(pruning: object, layout: str) -> None:
+    if not isinstance(pruning, Pruning):
+        raise SparsityReportError(
+            f"{layout}() needs a pruning such as global_magnitude(weights, sparsity=0.3), "
+            f"not {type(pruning).__name__}; a model pruned by others goes into dense()"
+        )

@@ -1,0 +1,1 @@
+"""How things are said: language, sentences, numbers."""

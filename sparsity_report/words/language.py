@@ -1,0 +1,114 @@
+"""Which language is spoken: a catalogue of sentences and the ways numbers are written.
+
+English is the source: its sentences stand in the code and are their own keys. A catalogue is a
+file ``languages/<code>.json`` among the templates, the package's own or the user's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import shipped
+
+
+@dataclass(frozen=True)
+class Language:
+    """How things are said.
+
+    Attributes
+    ----------
+    code : str
+        For HTML and PDF, such as ``"fr"``.
+    decimal, thousands, space, conjunction : str
+        Between units and tenths; between thousands; before a unit or %; before the last of a list.
+    units : mapping of str to str
+        ``B`` and ``FLOPs`` where they are called something else.
+    sentences, notes : mapping of str to str
+        From English. Notes are stored as text with a study and recognised by their pattern.
+    """
+
+    code: str = "en"
+    decimal: str = "."
+    thousands: str = ","
+    space: str = " "
+    conjunction: str = "and"
+    units: Mapping[str, str] = field(default_factory=dict)
+    sentences: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+_SPOKEN: ContextVar[Language] = ContextVar("spoken", default=Language())  # noqa: B039 - frozen
+
+
+def spoken() -> Language:
+    """Return the language that is spoken now."""
+    return _SPOKEN.get()
+
+
+@contextmanager
+def speaking(
+    language: str, template_dir: str | os.PathLike[str] | None = None
+) -> Iterator[Language]:
+    r"""Say everything in a language for the length of a block.
+
+    Parameters
+    ----------
+    language : str
+        ``"en"``, ``"fr"``, or any for which there is a file ``languages/<language>.json``.
+    template_dir : path-like, optional
+        Where the user's own catalogues are; they add to the package's and come before them.
+
+    Examples
+    --------
+    >>> from sparsity_report.words.sentences import percent
+    >>> with speaking("fr"):
+    ...     percent(0.3)
+    '30,0\xa0%'
+    """
+    before = _SPOKEN.set(_catalogue(language, template_dir))
+    try:
+        yield spoken()
+    finally:
+        _SPOKEN.reset(before)
+
+
+def template_folders(template_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Return where templates and catalogues are looked for, the user's own first."""
+    if template_dir is not None and not Path(template_dir).is_dir():
+        raise SparsityReportError(f"template_dir {template_dir} is not a folder")
+    folders = shipped("templates")
+    return folders if template_dir is None else [Path(template_dir), *folders]
+
+
+def _catalogue(language: str, template_dir: str | os.PathLike[str] | None) -> Language:
+    files = []
+    if re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*", language):
+        folders = template_folders(template_dir)
+        files = [path for f in folders if (path := f / "languages" / f"{language}.json").is_file()]
+    if not files and language != "en":
+        known = {path.stem for f in template_folders() for path in (f / "languages").glob("*.json")}
+        raise SparsityReportError(
+            f"no language {language!r}; there are {', '.join(sorted({'en', *known}))}, and any "
+            "other with languages/<code>.json in template_dir"
+        )
+    plain, read = Language(), dict[str, Any](code=language)
+    for path in reversed(files):
+        try:
+            for key, value in json.loads(path.read_text(encoding="utf-8")).items():
+                if type(value) is not type(getattr(plain, key)):
+                    raise ValueError(f"{key} is {value!r}")
+                read[key] = {**read.get(key, {}), **value} if isinstance(value, dict) else value
+        except OSError as error:
+            raise SparsityReportError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise SparsityReportError(f"{path} is no catalogue: {error!r}") from error
+    return Language(**read)

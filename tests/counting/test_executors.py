@@ -1,0 +1,204 @@
+"""Other processes count the same to the bit, and one that dies is an error, never a wrong sum."""
+
+import multiprocessing
+import os
+import random
+import threading
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from helpers import need, same_counts
+
+import sparsity_report as sr
+from sparsity_report.counting import histogram as magnitudes
+from sparsity_report.weights import slices
+
+
+@pytest.fixture
+def cut(folder, monkeypatch):
+    """A checkpoint in many slices, anew at each call."""
+    monkeypatch.setattr(slices, "_SLICE", 256)
+    return lambda: sr.load(folder)
+
+
+def everything(weights, executor):
+    """What depends on counting, by an executor."""
+    pruning = sr.global_magnitude(weights, 0.3, executor=executor)
+    return (
+        pruning.cuts,
+        sr.layerwise_magnitude(weights, 0.5, executor=executor).cuts,
+        sr.n_m(weights, 2, 4, executor=executor).cuts,
+        sr.sweep(weights, exact=True, executor=executor),
+    )
+
+
+def same(cut, executor):
+    here, away = cut(), cut()
+    expected, found = everything(here, None), everything(away, executor)
+    same_counts(away, here)
+    assert found[:3] == expected[:3]
+    assert found[3].equals(expected[3])
+
+
+@pytest.fixture(scope="module")
+def processes():
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def test_processes_count_the_same(cut, processes):
+    same(cut, processes)
+
+
+def test_processes_do_the_counting(cut, processes, monkeypatch):
+    weights = cut()
+    monkeypatch.setattr(slices.FileSlice, "pieces", None)  # in this process only
+    sr.global_magnitude(weights, 0.3, executor=processes)
+    totals = {p.name: p.total for p in weights.stored}
+    assert {name: seen.total for name, seen in weights.counts.items()} == totals
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_any_number_of_threads_counts_the_same(cut, workers):
+    with ThreadPoolExecutor(workers) as pool:
+        same(cut, pool)
+
+
+class Shuffled(Executor):
+    """Does nothing until a result is asked for, then everything in random order."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.tasks = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Asked(self)
+        self.tasks.append((future, fn, args, kwargs))
+        return future
+
+    def run(self):
+        self.random.shuffle(self.tasks)
+        while self.tasks:
+            future, fn, args, kwargs = self.tasks.pop()
+            future.set_result(fn(*args, **kwargs))
+
+
+class Asked(Future):
+    def __init__(self, executor):
+        super().__init__()
+        self.executor = executor
+
+    def result(self, timeout=None):
+        self.executor.run()
+        return super().result(timeout)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_of_arrival_does_not_matter(cut, seed):
+    same(cut, Shuffled(seed))
+
+
+@contextmanager
+def dask():
+    """An executor of two worker processes on loopback."""
+    try:
+        import distributed
+    except ModuleNotFoundError:
+        need(False, "dask.distributed: pip install sparsity-report[dask]")
+    cluster = distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    )
+    with cluster, distributed.Client(cluster) as client:
+        assert len(client.scheduler_info()["workers"]) == 2
+        yield client.get_executor()
+
+
+def test_dask_counts_the_same(cut):
+    with dask() as executor:
+        same(cut, executor)
+
+
+def die(part, histogram):  # noqa: ARG001
+    os._exit(1)
+
+
+def test_a_worker_that_dies_is_an_error_that_names_the_tensor(cut, monkeypatch):
+    weights = cut()
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        monkeypatch.setattr(magnitudes, "_count_slice", die)
+        with pytest.raises(
+            sr.SparsityReportError, match=r"a worker failed at \S+\.weight"
+        ) as caught:
+            sr.global_magnitude(weights, 0.3, executor=pool)
+        assert "BrokenProcessPool" in str(caught.value)
+        assert weights.counts == {}
+        monkeypatch.undo()
+        # The pool stays broken: still an error, not a number.
+        with pytest.raises(sr.SparsityReportError, match=r"a worker failed at \S+\.weight"):
+            sr.global_magnitude(weights, 0.3, executor=pool)
+    sr.global_magnitude(weights, 0.3)
+    same_counts(weights, cut())
+
+
+def die_once(part, histogram):
+    """Kill the first worker that comes here."""
+    try:
+        Path(os.environ["SPARSITY_REPORT_TEST_MARK"]).touch(exist_ok=False)
+    except FileExistsError:
+        return magnitudes._count_slice(part, histogram)
+    os._exit(1)
+
+
+def test_what_a_dead_dask_worker_had_is_counted_by_another(cut, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSITY_REPORT_TEST_MARK", str(tmp_path / "died"))
+    with dask() as executor:
+        weights = cut()
+        with monkeypatch.context() as patch:
+            patch.setattr(magnitudes, "_count_slice", die_once)
+            sr.global_magnitude(weights, 0.0, executor=executor)
+    assert (tmp_path / "died").exists()
+    same_counts(weights, cut())
+
+
+def test_an_executor_that_is_shut_down(cut):
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(sr.SparsityReportError, match=r"a worker failed at .*shutdown"):
+        sr.global_magnitude(cut(), 0.3, executor=pool)
+
+
+def test_a_file_no_worker_can_see(cut, processes):
+    weights = cut()
+    for file in {part.file for p in weights.prunable for part in weights.slices(p.name)}:
+        file.rename(file.with_suffix(".gone"))
+    with pytest.raises(sr.SparsityReportError, match=r"\.weight: .* cannot be read: No such file"):
+        sr.global_magnitude(weights, 0.3, executor=processes)
+
+
+def test_a_relative_path_holds_in_any_working_directory(cut, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    weights = sr.load(folder.name)
+    monkeypatch.chdir("/")
+    same_counts(weights, cut())
+
+
+def test_models_in_memory_are_counted_here(tiny):
+    class Refuses(Executor):
+        def submit(self, *_, **__):
+            raise AssertionError("a model was sent away")
+
+    expected = sr.global_magnitude(sr.load(tiny), 0.3).cuts
+    assert sr.global_magnitude(sr.load(tiny), 0.3, executor=Refuses()).cuts == expected
+
+
+def test_threads_end_with_the_counting(tiny):
+    before = threading.active_count()
+    sr.global_magnitude(sr.load(tiny), 0.3)
+    assert threading.active_count() == before

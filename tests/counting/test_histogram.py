@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsity_report.counting.histogram import bucket_of, count, count_nonzero, refine
+
+FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2]
+INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
+
+
+def awkward(dtype):
+    """Zeros of both signs, the smallest and the largest numbers, repeated values."""
+    numbers = torch.tensor([0.0, -0.0, 1.0, -1.0, 1.0, 0.5, -2.0, 3.0, 96.0], dtype=torch.float64)
+    if dtype.is_floating_point and dtype.itemsize > 1:
+        info = torch.finfo(dtype)
+        edges = [info.max, info.min, info.smallest_normal, -info.smallest_normal / 2]
+        numbers = torch.cat([numbers, torch.tensor(edges, dtype=torch.float64)])
+    return numbers.to(dtype)
+
+
+def expected(tensor):
+    """Count with Python's own numbers."""
+    magnitudes = [abs(float(x)) for x in tensor.to(torch.float64)]
+    return {value: magnitudes.count(value) for value in sorted(set(magnitudes))}
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *FLOAT8, *INTEGERS, torch.bool], ids=str)
+def test_counts_are_those_of_python(dtype):
+    tensor = awkward(dtype) if dtype != torch.uint8 else torch.tensor([0, 255, 3, 3], dtype=dtype)
+    seen, by_hand = count(tensor), expected(tensor)
+    zeros = by_hand.get(0.0, 0)
+    assert seen.total == tensor.numel()
+    assert seen.nonzero == tensor.numel() - zeros == count_nonzero(tensor)
+    assert seen.counts.sum() == tensor.numel()
+    if dtype.itemsize <= 2:
+        assert seen.exact
+        assert dict(zip(seen.values.tolist(), seen.counts.tolist(), strict=True)) == by_hand
+    else:
+        numbers = bucket_of(np.array(list(by_hand)))
+        for bucket, size in zip(bucket_of(seen.values), seen.counts, strict=True):
+            inside = {
+                v: c for (v, c), n in zip(by_hand.items(), numbers, strict=True) if n == bucket
+            }
+            assert sum(inside.values()) == size
+            values, counts = refine(tensor, int(bucket), int(bucket))
+            assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == inside
+
+
+def test_int8_minimum_is_128_not_negative():
+    assert count(torch.tensor([-128], dtype=torch.int8)).values.tolist() == [128.0]
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *FLOAT8], ids=str)
+def test_nan_is_counted_apart_and_is_not_zero(dtype):
+    tensor = torch.tensor([float("nan"), 0.0, 1.0, float("nan")]).to(dtype)
+    seen = count(tensor)
+    assert (seen.nan, seen.nonzero, seen.counts.sum()) == (2, 3, 2)
+
+
+def test_nan_marked_in_the_low_half_is_not_infinity():
+    bits = torch.tensor([0x7F800001, 0x7F800000, 0xFF800000 - 2**32], dtype=torch.int64)
+    tensor = bits.to(torch.int32).view(torch.float32)
+    seen = count(tensor)
+    assert seen.nan == 1
+    assert (seen.values.tolist(), seen.counts.tolist()) == ([np.inf], [2])
+
+
+def test_denormals_are_nonzero():
+    tensor = torch.tensor([1e-45, -1e-45, 0.0])
+    assert count(tensor).nonzero == count_nonzero(tensor) == 2
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (3, 0), (5, 7)])
+def test_shapes(shape):
+    tensor = torch.ones(shape)
+    assert count(tensor).total == count(tensor).nonzero == tensor.numel()
+
+
+def test_complex_and_views():
+    assert count_nonzero(torch.tensor([0j, 1j, 1 + 0j])) == 2
+    assert count(torch.tensor([3 + 4j])).nonzero == 1
+    wide = torch.arange(12.0).reshape(3, 4)
+    assert count(wide.T).nonzero == count(wide[:, ::2]).nonzero + 6 == 11
+
+
+def test_more_than_one_chunk():
+    tensor = torch.zeros(2**18 * 2 + 5)
+    tensor[[0, 2**18 - 1, 2**18, -1]] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    seen = count(tensor)
+    assert (seen.nonzero, seen.values.tolist()) == (4, [0.0, 1.0, 2.0, 3.0, 4.0])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=50),
+    st.sampled_from(FLOATS),
+)
+def test_any_numbers(numbers, dtype):
+    tensor = torch.tensor(numbers, dtype=torch.float64).to(dtype)
+    seen = count(tensor)
+    zeros = sum(float(x) == 0 for x in tensor.to(torch.float64))
+    assert seen.nonzero == len(numbers) - zeros
+    assert seen.counts.sum() == len(numbers)

@@ -1,0 +1,439 @@
+"""Charts show the numbers of the study, in colours that differ, and hold names as data only."""
+
+import dataclasses
+import itertools
+import json
+import re
+import struct
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from transformers import OPTConfig, OPTForCausalLM
+
+import sparsity_report as sr
+from sparsity_report.draw import charts
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "{{7*7}}",
+    "<img src=x onerror=alert(1)>",
+    "quote\"'`",
+    "datum['value'] + 1",
+    "\u202egnirts\u202c",
+    "🦙" * 10,
+    "x" * 5000,
+]
+PROJECTIONS = ["k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"]
+
+
+def opt(layers=2):
+    torch.manual_seed(0)
+    return OPTForCausalLM(
+        OPTConfig(
+            vocab_size=64,
+            hidden_size=16,
+            word_embed_proj_dim=16,
+            ffn_dim=32,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+        )
+    )
+
+
+def named(paths):
+    """A model with one linear layer per dotted path."""
+    torch.manual_seed(0)
+    root = nn.Module()
+    for path in paths:
+        *inner, leaf = path.split(".")
+        place = root
+        for word in inner:
+            if word not in place._modules:
+                place.add_module(word, nn.Module())
+            place = place._modules[word]
+        place.add_module(leaf, nn.Linear(4, 4))
+    return root
+
+
+def three(weights, sparsity=0.3):
+    pruning = sr.global_magnitude(weights, sparsity)
+    return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return sr.load(opt(), name="tiny-opt")
+
+
+@pytest.fixture(scope="module")
+def study(weights):
+    return three(weights)
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    weights = sr.load(named([f"{n.replace('.', '_')}.0.fc" for n in HOSTILE]), name=HOSTILE[0])
+    pruning = sr.global_magnitude(weights, 0.4)
+    variants = [sr.dense(weights, name=HOSTILE[0])]
+    return sr.compare(*variants, *[sr.masked(pruning, name=name) for name in HOSTILE[1:]])
+
+
+def rows(spec):
+    """All inline rows of a chart."""
+    found = list(itertools.chain.from_iterable(spec.get("datasets", {}).values()))
+    for part in walk(spec):
+        if isinstance(part, dict) and isinstance(part.get("values"), list):
+            found += [row for row in part["values"] if isinstance(row, dict)]
+    return found
+
+
+def walk(part):
+    yield part
+    children = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    for child in children:
+        yield from walk(child)
+
+
+def every_chart(study):
+    for metric in charts.METRICS:
+        yield charts.group_bars(study, metric)
+        for variant in study.variants["variant"]:
+            yield charts.variant_bars(study, variant, metric)
+    for variant in charts.distinct_prunings(study):
+        yield charts.sparsity_map(study, variant)
+    yield charts.csr_bytes_curve(study)
+    yield charts.hero(study)
+
+
+def size(png):
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", png[16:24])
+
+
+@pytest.mark.parametrize("metric", ["sparsity", "param_frac", "flops_per_token"])
+def test_bars_are_the_groups(study, metric):
+    shown = {
+        (row["variant"], row["group"]): row["value"]
+        for row in rows(charts.group_bars(study, metric).to_dict())
+    }
+    expected = {
+        (row["variant"], charts.group_name(row["group"])): row[metric]
+        for row in study.groups.to_dict("records")
+    }
+    assert shown.keys() == expected.keys()
+    for key, value in expected.items():
+        assert shown[key] is None if pd.isna(value) else shown[key] == value
+
+
+def test_the_unknown_is_a_dash_and_no_bar(study):
+    # The head is tied: it has no parameters of its own to be sparse.
+    head = [
+        row
+        for row in rows(charts.group_bars(study, "sparsity").to_dict())
+        if row["group"] == "output head"
+    ]
+    assert [(row["value"], row["label"]) for row in head] == [(None, "–")] * 3
+
+
+def test_groups_have_names_for_people(study):
+    groups = {row["group"] for row in rows(charts.group_bars(study, "sparsity").to_dict())}
+    assert groups == {"embedding", "attention", "MLP", "output head", "norm"}
+
+
+def test_axes_say_what_and_in_which_unit(study):
+    for metric, title in [
+        ("sparsity", "share of zeros in the group"),
+        ("param_frac", "share of all parameters"),
+        ("flops_per_token", "FLOPs per token"),
+    ]:
+        spec = charts.group_bars(study, metric).to_dict()
+        titles = {p["x"].get("title") for p in walk(spec) if isinstance(p, dict) and "x" in p}
+        assert title in titles
+
+
+def test_colours_by_layout(study):
+    assert [outline for outline, _ in charts.palette(study).values()] == [
+        "#0072B2",
+        "#D55E00",
+        "#000000",
+    ]
+    spec = charts.group_bars(study, "sparsity").to_dict()
+    outlines = [p["stroke"] for p in walk(spec) if isinstance(p, dict) and "stroke" in p]
+    assert next(outline for outline in outlines if outline)["scale"] == {
+        "domain": ["Dense", "Masked30", "CSR30"],
+        "range": ["#0072B2", "#D55E00", "#000000"],
+    }
+
+
+def test_eight_variants_have_eight_looks(weights):
+    prunings = [sr.global_magnitude(weights, s) for s in (0.1, 0.2, 0.3, 0.4)]
+    study = sr.compare(
+        sr.dense(weights), *map(sr.masked, prunings), *[sr.csr(p) for p in prunings[:3]]
+    )
+    assert len({outline for outline, _ in charts.palette(study).values()}) == 8
+
+
+def test_layouts_differ_without_colour(study):
+    looks = charts.palette(study)
+    assert looks["Masked30"][1] != looks["Masked30"][0]
+    assert looks["Dense"][0] == looks["Dense"][1]
+
+
+def test_map_cells_are_the_weights_sparsity(study):
+    cells = rows(charts.sparsity_map(study, "Masked30").to_dict())
+    own = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
+    expected = {
+        (row["block"], row["module_name"].split(".")[-1]): 1
+        - row["weight_nonzero"] / row["weight_total"]
+        for row in own.to_dict("records")
+    }
+    assert len(cells) == len(expected) == 2 * 6
+    for cell in cells:
+        assert cell["sparsity"] == pytest.approx(expected[cell["block"], cell["projection"]])
+
+
+def test_map_rows_are_in_model_order(study):
+    assert list(dict.fromkeys(charts.map_rows(study, "Masked30")["projection"])) == PROJECTIONS
+
+
+@pytest.mark.parametrize(
+    ("inner", "names"),
+    [
+        (["self_attn.q_proj", "mlp.up_proj"], ["q_proj", "up_proj"]),
+        (
+            ["attention.self.query", "attention.output.dense", "output.dense"],
+            ["query", "attention.output", "output"],
+        ),
+        (["attn.c_proj", "mlp.c_fc", "mlp.c_proj"], ["attn.c_proj", "c_fc", "mlp.c_proj"]),
+    ],
+)
+def test_projections_have_the_shortest_names_that_differ(inner, names):
+    study = three(sr.load(named([f"h.{block}.{path}" for block in (0, 1) for path in inner])))
+    assert list(dict.fromkeys(charts.map_rows(study, "Masked30")["projection"])) == names
+
+
+def test_encoder_and_decoder_stay_apart():
+    study = three(sr.load(named(["encoder.block.0.q", "decoder.block.0.q"])))
+    names = charts.map_rows(study, "Masked30")["projection"]
+    assert sorted(names) == ["decoder.q", "encoder.q"]
+
+
+def test_no_map_without_blocks():
+    study = three(sr.load(named(["fc_in", "fc_out"])))
+    assert charts.sparsity_map(study, "Masked30") is None
+    assert charts.hero(study).to_dict()
+
+
+@pytest.mark.parametrize(("blocks", "inner"), [(700, 1), (3, 70), (300, 60)])
+def test_a_large_map_stays_small_and_loses_nothing(study, blocks, inner):
+    one = study.layers[study.layers["module_name"].str.endswith("fc1")].iloc[[0]]
+    own = pd.concat([one] * (blocks * inner), ignore_index=True)
+    own["block"] = pd.array([i % blocks for i in range(len(own))], dtype="Int64")
+    own["module_name"] = [f"h.{i % blocks}.experts.{i // blocks}.w" for i in range(len(own))]
+    large = dataclasses.replace(
+        study, layers=own, variants=study.variants.iloc[[0]].reset_index(drop=True)
+    )
+    frame = charts.map_rows(large, "Dense")
+    assert len(frame) <= 5000
+    assert frame["projection"].nunique() <= 40
+    assert frame["total"].sum() == blocks * inner * 32 * 16
+    assert frame["nonzero"].sum() == own["weight_nonzero"].sum()
+
+
+def test_curve_is_the_storage_arithmetic(study):
+    n, rows_and_one = 2 * (4 * 16 * 16 + 2 * 16 * 32), 2 * (4 * 17 + 33 + 17)
+    frame = charts.curve_rows(study, [0.0, 0.5, 1.0]).pivot_table(
+        index="layout", columns="sparsity", values="bytes"
+    )
+    for sparsity, nonzero in [(0.0, n), (0.5, n // 2), (1.0, 0)]:
+        assert frame[sparsity].to_dict() == {
+            "dense and masked": 4 * n,
+            "CSR, int32 indices": nonzero * (4 + 4) + rows_and_one * 4,
+            "CSR, int64 indices": nonzero * (4 + 8) + rows_and_one * 8,
+            "bitmask": nonzero * 4 + n // 8,
+        }
+
+
+def test_curve_meets_the_study(study):
+    """The marked point is what the CSR variant really stores, biases aside."""
+    own = study.layers[(study.layers["variant"] == "CSR30") & study.layers["prunable"]]
+    biases = 4 * (own["total"] - own["weight_total"]).sum()
+    level = 1 - own["weight_nonzero"].sum() / own["weight_total"].sum()
+    mark = next(
+        row
+        for row in rows(charts.csr_bytes_curve(study).to_dict())
+        if "row" in row and row["sparsity"] == pytest.approx(level)
+    )
+    assert mark["ratio"] == pytest.approx(
+        (own["stored_bytes"].sum() - biases) / (4 * own["weight_total"].sum())
+    )
+    assert mark["label"].startswith(f"{100 * level:.1f} %")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "labels"), [(torch.float32, ["50 %", "67 %"]), (torch.float16, ["67 %", "80 %"])]
+)
+def test_break_even_is_marked(dtype, labels):
+    model = nn.ModuleDict({"fc": nn.Linear(4096, 4, dtype=dtype)})
+    shown = rows(charts.csr_bytes_curve(three(sr.load(model))).to_dict())
+    assert [row["label"] for row in shown if row.get("ratio") == 1 and "label" in row] == labels
+
+
+def test_no_curve_without_prunable_weights():
+    study = sr.compare(sr.dense(sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))))
+    assert charts.csr_bytes_curve(study) is None
+    assert charts.hero(study).to_dict()
+
+
+def test_every_chart_says_what_it_shows_and_states_its_paper(study, hostile):
+    for chart in [*every_chart(study), *every_chart(hostile)]:
+        spec = chart.to_dict()
+        assert len(spec["description"]) > 40
+        assert spec["background"] == "white"
+        assert spec["config"]["font"].endswith("sans-serif")
+        assert len(rows(spec)) <= 5000
+
+
+def test_names_are_never_fields_or_expressions(study, hostile):
+    def code(chart):
+        keys = ("field", "expr", "labelExpr", "test", "filter", "calculate", "sort", "as")
+        parts = [p for p in walk(chart.to_dict()) if isinstance(p, dict)]
+        return {json.dumps(p[key]) for p in parts for key in keys if key in p}
+
+    plain = set().union(*map(code, every_chart(study)))
+    assert set().union(*map(code, every_chart(hostile))) <= plain
+
+
+def test_hostile_names_draw_and_stay_distinct(hostile):
+    spec = charts.group_bars(hostile, "sparsity").to_dict()
+    assert len({row["variant"] for row in rows(spec)}) == len(HOSTILE)
+    assert charts.map_rows(hostile, HOSTILE[1])["projection"].nunique() == len(HOSTILE)
+    assert size(charts.png(charts.hero(hostile)))
+
+
+def test_hero_says_model_level_and_threshold(study):
+    title = charts.hero(study).to_dict()["vconcat"][0]["title"]
+    threshold = study.variants["threshold"].iloc[1]
+    assert "30 %" in title["text"]
+    assert "tiny-opt" in title["subtitle"]
+    assert f"{threshold:.3g}" in title["subtitle"]
+
+
+def test_hero_of_an_unpruned_study(weights):
+    assert charts.distinct_prunings(sr.compare(sr.dense(weights))) == []
+    assert size(charts.png(charts.hero(sr.compare(sr.dense(weights)))))
+
+
+def test_a_model_pruned_by_others_has_a_map(weights):
+    pruning = sr.global_magnitude(weights, 0.5)
+    other = sr.dense(sr.load(sr.masked(pruning).module()), name="Wanda50")
+    study = sr.compare(sr.dense(weights), other)
+    assert charts.distinct_prunings(study) == ["Wanda50"]
+
+
+def test_one_map_per_pruning(study):
+    assert charts.distinct_prunings(study) == ["Masked30"]
+
+
+def test_write_figures(study, tmp_path):
+    written = sr.write_figures(study, tmp_path / "figures")
+    expected = {
+        f"{stem}_{file}_per_group.png"
+        for stem in ("dense", "masked30", "csr30")
+        for file in ("sparsity", "param_frac", "flops")
+    }
+    expected |= {f"comparison_{file}.png" for file in ("sparsity", "param_frac", "flops")}
+    expected |= {"sparsity_map_masked30.png", "csr_bytes.png"}
+    assert {path.name for path in written} == expected
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
+    for path in written:
+        width, height = size(path.read_bytes())
+        # 16 cm at one point per pixel, twice as large.
+        assert width == pytest.approx(2 * 16 * 72 / 2.54, abs=2)
+        assert 100 < height < 2000
+
+
+def test_unknown_counts_are_drawn_as_unknown(study):
+    layers = study.layers.copy()
+    for column in ("nonzero", "weight_nonzero", "flops_per_token", "useful_flops_per_token"):
+        layers[column] = (
+            layers[column].astype("Int64").mask(layers["module_name"].str[-3:] == "fc1")
+        )
+    unknown = dataclasses.replace(study, layers=layers)
+    values = {
+        (row["group"], row["variant"]): row["value"]
+        for row in rows(charts.group_bars(unknown, "flops_per_token").to_dict())
+    }
+    assert values["MLP", "Dense"] is None
+    assert values["attention", "Dense"] == 2 * 2 * 4 * 16 * 16
+    assert "fc1" not in set(charts.map_rows(unknown, "Masked30")["projection"])
+    for chart in every_chart(unknown):
+        json.dumps(chart.to_dict(), allow_nan=False)
+
+
+def test_wrong_names_are_refused(study):
+    with pytest.raises(sr.SparsityReportError, match="no chart of 'colour'"):
+        charts.group_bars(study, "colour")
+    with pytest.raises(sr.SparsityReportError, match="no variant 'Sparse'; the study has Dense"):
+        charts.sparsity_map(study, "Sparse")
+    with pytest.raises(sr.SparsityReportError, match="no variant 'Sparse'"):
+        charts.variant_bars(study, "Sparse", "sparsity")
+
+
+class TestBarPlot:
+    """The notebook's building block: bar_plot(frame, 'group', 'sparsity', title, file, folder)."""
+
+    @pytest.fixture
+    def frame(self, study):
+        return study.groups[study.groups["variant"] == "Masked30"]
+
+    def test_draws_the_frame_and_writes_it(self, frame, tmp_path):
+        chart = sr.bar_plot(frame, "group", "sparsity", "Zeros", "z.png", tmp_path, y_min=0.0)
+        shown = {row["group"]: row["value"] for row in rows(chart.to_dict())}
+        for group, value in zip(frame["group"], frame["sparsity"], strict=True):
+            assert shown[charts.group_name(group)] == (None if pd.isna(value) else value)
+        assert size((tmp_path / "z.png").read_bytes())
+        assert chart.to_dict()["title"]["text"] == "Zeros"
+
+    def test_writes_nothing_unasked(self, frame, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        sr.bar_plot(frame, "group", "total", "Parameters")
+        assert not list(tmp_path.iterdir())
+
+    def test_the_current_folder_is_the_default(self, frame, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        sr.bar_plot(frame, "group", "total", "Parameters", "p.png")
+        assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
+
+    def test_bars_start_at_y_min(self, frame):
+        spec = sr.bar_plot(frame, "group", "param_frac", "Share", y_min=0.1).to_dict()
+        starts = {
+            part["x"]["scale"]["domain"][0]
+            for part in walk(spec)
+            if isinstance(part, dict) and "x" in part and "scale" in part["x"]
+        }
+        assert starts == {0.1}
+
+    @pytest.mark.parametrize(
+        ("x", "y", "message"),
+        [
+            ("group", "speed", "no column 'speed'; the frame has variant, group"),
+            ("name", "total", "no column 'name'"),
+            ("sparsity", "group", "column 'group' does not hold numbers"),
+        ],
+    )
+    def test_wrong_columns_are_refused(self, frame, x, y, message):
+        with pytest.raises(sr.SparsityReportError, match=re.escape(message)):
+            sr.bar_plot(frame, x, y, "t")
+
+    def test_several_variants_are_refused(self, study):
+        with pytest.raises(sr.SparsityReportError, match="a name occurs twice"):
+            sr.bar_plot(study.groups, "group", "total", "t")
+
+    def test_other_formats_are_refused(self, frame, tmp_path):
+        with pytest.raises(sr.SparsityReportError, match=r"\.png files only"):
+            sr.bar_plot(frame, "group", "total", "t", "a.pdf", tmp_path)
+        assert not list(tmp_path.iterdir())

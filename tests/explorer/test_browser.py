@@ -1,0 +1,461 @@
+"""The explorer in a real JupyterLab, used as a person does: mouse, keys, both themes, offline."""
+
+import json
+import re
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, HOSTILE, QUIET
+from helpers import need
+from jupyter import Server, run_all
+
+import sparsity_report as sr
+from sparsity_report.words.numbers import percent_text, times
+
+STUDY = """
+import sparsity_report as sr
+weights = sr.load()
+pruning = sr.global_magnitude(weights, 0.3)
+study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+"""
+SHOW = """
+import json, pathlib
+explorer = sr.explore(study)
+def tell(_=None):
+    state = {name: getattr(explorer, name) for name in
+             ("selection", "sparsity", "variant", "metric", "search", "detail")}
+    state |= {"layers": explorer.layers()["module_name"].tolist(),
+              "variants": explorer.study.variants["variant"].tolist()}
+    pathlib.Path("state.part").write_text(json.dumps(state))
+    pathlib.Path("state.part").replace("state.json")
+explorer.observe(tell, ["selection", "sparsity", "variant", "metric", "detail", "study", "chart"])
+tell()
+explorer
+"""
+NAMES = [
+    f"model.decoder.layers.{block}.{name}"
+    for block in range(4)
+    for name in (*(f"self_attn.{x}_proj" for x in ("k", "v", "q", "out")), "fc1", "fc2")
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    for what, there in [
+        ("chromium", Path(CHROMIUM).exists() or shutil.which("chromium")),
+        *((name, find_spec(name)) for name in ("playwright", "jupyterlab", "notebook", "voila")),
+    ]:
+        need(bool(there), what)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        found = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
+        opened = driver.chromium.launch(executable_path=found, args=QUIET)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, browser):  # noqa: ARG001 - where there is no browser, no server starts
+    with Server(tmp_path_factory.mktemp("lab")) as server:
+        yield server
+
+
+class Session:
+    """A notebook with an explorer, open in a browser."""
+
+    def __init__(self, browser, server, name, *cells, width=1600, height=1500):
+        self.server, self.path = server, server.write(name, *cells)
+        self.context = browser.new_context(viewport={"width": width, "height": height})
+        self.page = self.context.new_page()
+        self.requests, self.complaints = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(server.url(name))
+        run_all(self.page)
+        self.page.locator(".sparsity-explorer svg.marks").wait_for(timeout=90_000)
+        self.settle()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+    def settle(self):
+        """Wait until the picture has stood still for a moment."""
+        self.page.evaluate(
+            """() => new Promise((done) => {
+                const root = document.querySelector(".sparsity-explorer");
+                let timer = setTimeout(finish, 700);
+                const watch = new MutationObserver(() => {
+                    clearTimeout(timer); timer = setTimeout(finish, 700);
+                });
+                function finish() { watch.disconnect(); done(); }
+                watch.observe(root, {subtree: true, childList: true, attributes: true,
+                                     characterData: true});
+            })"""
+        )
+
+    def state(self):
+        return json.loads((self.server.work / "state.json").read_text())
+
+    def until(self, wanted):
+        """Wait until the kernel's state is as wanted."""
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            state = self.state()
+            if wanted(state):
+                self.settle()
+                return state
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"the kernel never got there: {self.state()}")
+
+    def python(self, code):
+        """Run code in the kernel of the notebook."""
+        self.page.evaluate(
+            """code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel
+                .requestExecute({code}).done.then(() => null)""",
+            code,
+        )
+
+    def card(self, title):
+        card = self.page.locator(".sx-cards > div", has_text=title)
+        return card.locator(".sx-number").inner_text()
+
+    def drawn(self):
+        """Texts of the picture."""
+        return self.page.locator(".sparsity-explorer .vega-embed").inner_text()
+
+    def cell(self, block, column):
+        """Middle of a cell of the heat map, of 4 × 6."""
+        marks = self.page.locator(".sparsity-explorer .mark-rect.role-mark")
+        path = marks.locator("path[aria-roledescription]").nth(6 * block + column)
+        path.scroll_into_view_if_needed()
+        box = path.bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def active_cell(self):
+        return self.page.evaluate("window.jupyterapp.shell.currentWidget.content.activeCellIndex")
+
+    def choose(self, label):
+        return self.page.locator(".sx-controls .widget-dropdown", has_text=label).locator("select")
+
+    def theme(self, name):
+        self.page.evaluate(
+            "t => window.jupyterapp.commands.execute('apputils:change-theme', {theme: t})",
+            f"JupyterLab {name}",
+        )
+        self.page.wait_for_timeout(400)
+
+
+@pytest.fixture(scope="module")
+def opened(browser, lab):
+    with Session(browser, lab, "explorer.ipynb", STUDY, SHOW, "untouched = True") as session:
+        yield session
+
+
+@pytest.fixture
+def fresh(opened):
+    """The explorer as it was first shown."""
+    opened.python(
+        "explorer.selection = (); explorer.search = ''; explorer.sparsity = 0.3\n"
+        "explorer.metric = 'sparsity'; explorer.variant = 'Masked30'"
+    )
+    opened.settle()
+    return opened
+
+
+def test_shows_everything_and_asks_nobody(opened, demo_study):
+    text = opened.page.locator(".sparsity-explorer").inner_text().replace("\u202f", " ")
+    for sentence in sr.summarize(demo_study)[:3]:
+        assert sentence in text
+    for row in demo_study.totals.to_dict("records"):
+        assert percent_text(row["sparsity_model"]).replace("\u202f", " ") in text
+    for title in ("Zeros per layer", "CSR against dense", "Magnitudes of one layer", "pays from"):
+        assert title in text
+    away = [u for u in opened.requests if not u.startswith((opened.server.home, "data:", "blob:"))]
+    assert away == []
+    assert opened.complaints == []
+    said = opened.page.locator(".sparsity-explorer [role=graphics-document]")
+    assert "heat map of 4 blocks by 6 projections" in said.get_attribute("aria-label")
+    assert not opened.page.locator(".sx-still").is_visible()
+
+
+def prunable_ratio(study, sparsity):
+    """Bytes of the prunable layers as CSR ÷ dense."""
+    at = study.at_level(sparsity)
+    at = at[at["prunable"]]
+    return at["csr_bytes"].sum() / at["dense_bytes"].sum()
+
+
+def test_the_slider_by_keyboard(fresh, demo_study):
+    fresh.page.locator(".sparsity-explorer .noUi-handle").focus()
+    active = fresh.active_cell()
+    for _ in range(12):
+        fresh.page.keyboard.press("ArrowRight")
+    fresh.until(lambda s: s["sparsity"] == 0.42)
+    at = demo_study.at_level(0.42)
+    assert fresh.card("Bytes as CSR") == times(at["csr_bytes"].sum() / at["dense_bytes"].sum())
+    zeros = 1 - at["nonzero"].sum() / at["total"].sum()
+    assert fresh.card("whole model") == percent_text(zeros)
+    ratio = prunable_ratio(demo_study, 0.42)
+    assert f"42 %: {ratio:.2f} ×" in fresh.drawn()
+    assert fresh.state()["variant"] == "Masked at level"
+    assert fresh.active_cell() == active, "the arrow keys moved through the notebook"
+
+
+def test_the_slider_by_mouse(fresh, demo_study):
+    handle = fresh.page.locator(".sparsity-explorer .noUi-handle").bounding_box()
+    track = fresh.page.locator(".sparsity-explorer .noUi-base").bounding_box()
+    fresh.page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+    fresh.page.mouse.down()
+    middle = track["y"] + track["height"] / 2
+    fresh.page.mouse.move(track["x"] + track["width"] * 0.75 / 0.99, middle, steps=12)
+    fresh.page.mouse.up()
+    level = fresh.until(lambda s: s["sparsity"] >= 0.74)["sparsity"]
+    fresh.page.wait_for_timeout(300)
+    at = demo_study.at_level(level)
+    assert fresh.card("Bytes as CSR") == times(at["csr_bytes"].sum() / at["dense_bytes"].sum())
+    assert at["csr_bytes"].sum() < at["dense_bytes"].sum()
+
+
+def test_brushing_the_map_selects_in_python(fresh):
+    fresh.page.mouse.move(*fresh.cell(1, 0))
+    fresh.page.mouse.down()
+    fresh.page.mouse.move(*fresh.cell(2, 2), steps=8)
+    fresh.page.mouse.up()
+    kqv = [NAMES[6 * block + column] for block in (1, 2) for column in (0, 1, 2)]
+    state = fresh.until(lambda s: set(s["selection"]) == set(kqv))
+    assert set(state["layers"]) == set(kqv)
+    assert "6 layers selected" in fresh.page.locator(".sx-table").inner_text()
+    assert fresh.page.locator(".sx-table tbody tr").count() == 6
+    # The brush goes when something else selects.
+    width = "document.querySelector('.sparsity-explorer .brush_brush path').getBBox().width"
+    assert fresh.page.evaluate(width) > 50
+    fresh.python("explorer.selection = [explorer.layers()['module_name'][0]]")
+    fresh.until(lambda s: len(s["selection"]) == 1)
+    assert fresh.page.evaluate(width) == 0
+
+
+def test_clicking_cells_bars_and_rows(fresh):
+    fresh.page.mouse.click(*fresh.cell(3, 4))
+    fresh.until(lambda s: s["selection"] == [NAMES[6 * 3 + 4]])
+    assert NAMES[22] in fresh.page.locator(".sx-detail h3").inner_text()
+    fresh.page.keyboard.down("Shift")
+    fresh.page.mouse.click(*fresh.cell(0, 5))
+    fresh.page.keyboard.up("Shift")
+    fresh.until(lambda s: set(s["selection"]) == {NAMES[22], NAMES[5]})
+    bars = fresh.page.locator(".sparsity-explorer .mark-rect.role-mark path[aria-label*='MLP']")
+    bars.last.click()
+    mlp = {name for name in NAMES if "fc" in name}
+    state = fresh.until(lambda s: set(s["selection"]) == mlp)
+    assert set(state["layers"]) == mlp
+    fresh.page.locator(".sx-table tbody tr", has_text="layers.2.fc2").click()
+    state = fresh.until(lambda s: s["detail"] == "model.decoder.layers.2.fc2")
+    assert set(state["selection"]) == mlp
+    assert "layers.2.fc2" in fresh.page.locator(".sx-detail h3").inner_text()
+
+
+def test_search_and_metric_by_keyboard(fresh):
+    active = fresh.active_cell()
+    field = fresh.page.locator(".sx-controls input[type=text]")
+    field.click()
+    # In command mode these letters would delete and insert cells.
+    fresh.page.keyboard.type("ddb")
+    fresh.until(lambda s: s["search"] == "ddb")
+    assert "no module name holds 'ddb'" in fresh.page.locator(".sx-add").inner_text()
+    field.fill("V_PROJ")
+    fresh.until(lambda s: len(s["selection"]) == 4)
+    assert all("v_proj" in name for name in fresh.state()["selection"])
+    fresh.choose("Metric").focus()
+    fresh.page.keyboard.press("ArrowDown")
+    fresh.until(lambda s: s["metric"] == "total")
+    assert "Parameters per layer" in fresh.drawn()
+    fresh.choose("Metric").select_option("Bytes ÷ dense bytes")
+    fresh.until(lambda s: s["metric"] == "bytes_ratio")
+    assert fresh.active_cell() == active
+    assert fresh.page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets.length") == 3
+
+
+def test_python_moves_the_view(fresh):
+    fresh.python(
+        "explorer.sparsity = 0.65; explorer.metric = 'flops_per_token'\n"
+        f"explorer.selection = [{NAMES[8]!r}]"
+    )
+    fresh.until(lambda s: s["selection"] == [NAMES[8]])
+    page = fresh.page
+    assert page.locator(".sx-level .widget-readout").inner_text() == "65%"
+    assert "FLOPs per token per layer" in fresh.drawn()
+    assert page.locator(".sx-table tbody tr").count() == 1
+    assert NAMES[8] in page.locator(".sx-detail h3").inner_text()
+
+
+def test_a_level_becomes_an_exact_variant(fresh, demo):
+    fresh.python("explorer.sparsity = 0.57")
+    fresh.until(lambda s: s["sparsity"] == 0.57)
+    fresh.page.get_by_role("button", name="Add as variants").click()
+    state = fresh.until(lambda s: s["variant"] == "CSR57")
+    assert state["variants"] == ["Dense", "Masked30", "CSR30", "Masked57", "CSR57"]
+    totals = sr.compare(sr.csr(sr.global_magnitude(demo, 0.57))).totals
+    row = fresh.page.locator(".sx-totals tbody tr", has_text="CSR57").first.inner_text()
+    assert percent_text(totals["sparsity_model"][0]) in row
+    assert "CSR57" in fresh.choose("Show").inner_text()
+
+
+def luminance(channels):
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (channel / 255 for channel in channels)
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(page, selector, what="fill"):
+    """WCAG contrast of an element's colour against the notebook's paper."""
+    ink, paper = page.evaluate(
+        """([selector, what]) => {
+            const box = document.createElement("canvas").getContext("2d");
+            const rgb = (colour) => {
+                box.clearRect(0, 0, 1, 1); box.fillStyle = colour; box.fillRect(0, 0, 1, 1);
+                return [...box.getImageData(0, 0, 1, 1).data].slice(0, 3);
+            };
+            const style = getComputedStyle(document.querySelector(selector));
+            const paper = getComputedStyle(document.querySelector(".jp-NotebookPanel-notebook"));
+            return [rgb(style[what]), rgb(paper.backgroundColor)];
+        }""",
+        [selector, what],
+    )  # fmt: skip
+    light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+@pytest.mark.parametrize("width", [800, 1600])
+def test_readable_at_both_widths_and_in_both_themes(fresh, theme, width, tmp_path):
+    page = fresh.page
+    page.set_viewport_size({"width": width, "height": 1500})
+    fresh.theme(theme)
+    fresh.settle()
+    page.screenshot(path=tmp_path / f"{width}-{theme}.png")
+    for selector in (
+        ".sparsity-explorer .role-axis-label text",
+        ".sparsity-explorer .role-title-text text",
+        '.sparsity-explorer .mark-rect path[fill="#000000"]',
+    ):
+        assert contrast(page, selector) > 7, selector
+    assert contrast(page, ".sx-words p", "color") > 7
+    sizes = page.evaluate(
+        """() => {
+            const root = document.querySelector(".sparsity-explorer");
+            const svg = root.querySelector("svg.marks").getBoundingClientRect();
+            const edge = root.getBoundingClientRect();
+            return [svg.right - edge.right, root.scrollWidth - root.clientWidth];
+        }"""
+    )
+    assert max(sizes) <= 2, "something stands beyond the right edge"
+    overlaps = page.evaluate(
+        """() => {
+            const found = [];
+            for (const role of ["role-axis-label", "role-title-text", "role-axis-title"])
+                found.push(...document.querySelectorAll(`.sparsity-explorer .${role} text`));
+            const seen = found.filter((t) => t.textContent && t.getAttribute("opacity") !== "0"
+                && !/rotate/.test(t.getAttribute("transform")));
+            const boxes = seen.map((t) => [t.textContent, t.getBoundingClientRect()]);
+            const hit = [];
+            boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {
+                if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3
+                    && q.top < p.bottom - 3) hit.push(`${a} / ${b}`);
+            }));
+            return hit;
+        }"""
+    )
+    assert overlaps == []
+
+
+def test_saved_it_is_small_and_opens_as_a_picture(browser, lab):
+    with Session(browser, lab, "saved.ipynb", STUDY, "sr.explore(study)") as session:
+        session.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+        session.page.wait_for_timeout(1500)
+        session.page.evaluate(
+            "window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => null)"
+        )
+    saved = session.path.read_text(encoding="utf-8")
+    assert "data:image/jpeg;base64," in saved
+    assert session.path.stat().st_size < 200_000
+    again = browser.new_context(viewport={"width": 1200, "height": 1000})
+    page = again.new_page()
+    page.goto(lab.url("saved.ipynb"))
+    page.locator(".sx-still img").wait_for(timeout=60_000)
+    page.wait_for_timeout(3000)
+    assert page.locator(".sx-still img").bounding_box()["height"] > 300
+    assert page.locator(".sx-still").inner_text().count("CSR30 stores") == 1
+    shown = page.locator(".jp-OutputArea").all_inner_texts()
+    assert not any(re.search(r"error|not found|loading widget", text, re.I) for text in shown)
+    again.close()
+
+
+HOSTILE_STUDY = f"""
+import torch, sparsity_report as sr
+from torch import nn
+names = {HOSTILE!r}
+blocks = [nn.ModuleDict({{name: nn.Linear(6, 8) for name in names}}) for _ in range(3)]
+weights = sr.load(nn.ModuleDict({{"layers": nn.ModuleList(blocks)}}), name="".join(names[:3]))
+pruning = sr.global_magnitude(weights, 0.3)
+study = sr.compare(sr.dense(weights, name=names[0]), sr.masked(pruning, name=names[1]),
+                   sr.csr(pruning, name=names[5]))
+"""
+
+
+def test_hostile_names_are_text(browser, lab):
+    with Session(browser, lab, "hostile.ipynb", HOSTILE_STUDY, SHOW) as session:
+        session.until(lambda s: len(s["layers"]) == 18)
+        page = session.page
+        assert "<img src=x onerror=hacked=1>" in page.locator(".sparsity-explorer").inner_text()
+        assert page.locator(".sparsity-explorer img").count() == 0
+        page.mouse.move(*session.cell(0, 1))
+        page.locator("#vg-tooltip-element.visible").wait_for()
+        assert page.locator("#vg-tooltip-element img").count() == 0
+        for label in ("Show", "Modules", "Bars by"):
+            options = session.choose(label).locator("option").all_inner_texts()
+            for option in options:
+                session.choose(label).select_option(option)
+        session.settle()
+        assert page.evaluate("window.hacked") is None
+        assert session.complaints == []
+        wide = "document.querySelector('.sparsity-explorer')"
+        assert page.evaluate(f"{wide}.scrollWidth - {wide}.clientWidth") <= 2
+
+
+@pytest.mark.parametrize("kind", ["notebook", "voila"])
+def test_runs_in_notebook_7_and_voila(browser, tmp_path, kind):
+    folder = tmp_path / "server"
+    server = Server(folder, kind, folder / "work" / "explorer.ipynb")
+    server.write("explorer.ipynb", STUDY, SHOW)
+    with server:
+        context = browser.new_context(viewport={"width": 1200, "height": 1400})
+        page = context.new_page()
+        away, complaints = [], []
+        page.on("request", lambda r: away.append(r.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        if kind == "voila":
+            page.goto(server.home, wait_until="commit", timeout=90_000)
+        else:
+            page.goto(server.url("explorer.ipynb"))
+            run_all(page)
+        page.locator(".sparsity-explorer svg.marks").wait_for(timeout=90_000)
+        assert not page.locator(".sx-still").is_visible()
+        page.locator(".sparsity-explorer .noUi-handle").focus()
+        for _ in range(5):
+            page.keyboard.press("ArrowRight")
+        page.locator(".sx-level .widget-readout", has_text="35%").wait_for()
+        page.locator(".sx-cards", has_text="35.0").wait_for()
+        page.screenshot(path=f"{tmp_path}/{kind}.png")
+        if kind == "notebook":
+            # Voilà's own page asks a CDN for MathJax.
+            assert [u for u in away if not u.startswith((server.home, "data:", "blob:"))] == []
+        assert not [line for line in complaints if "schema" not in line]
+        context.close()

@@ -1,0 +1,313 @@
+"""The explorer's values and state: what it says is what the study says; odd models are welcome."""
+
+import time
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import Tiny, study_of
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.counting.histogram import count
+from sparsity_report.explorer import picture as panels
+from sparsity_report.explorer.picture import METRICS
+from sparsity_report.measure.latency import LATENCY_COLUMNS
+
+
+def shown(explorer, panel="cells"):
+    """Rows of the current chart's data."""
+    return explorer.chart.to_dict()["datasets"][panel]
+
+
+def live(study, **options):
+    """An explorer as a front end of 900 pixels has it."""
+    made = sr.explore(study, **options)
+    made._shell.width = 900
+    return made
+
+
+@pytest.fixture
+def explorer(demo_study):
+    return live(demo_study)
+
+
+def test_it_opens_on_what_was_pruned(explorer, demo_study):
+    assert explorer.variant == "Masked30"
+    assert explorer.sparsity == 0.3
+    assert explorer.selection == ()
+    layers = explorer.layers()
+    assert len(layers) == 4 * 6
+    rows = demo_study.layers[demo_study.layers["variant"] == "Masked30"]
+    assert set(layers["module_name"]) == set(rows.loc[rows["prunable"], "module_name"])
+    share = 1 - layers["weight_nonzero"] / layers["weight_total"]
+    assert explorer.detail == layers["module_name"][share.argmax()]
+
+
+def test_cells_are_the_layers(explorer):
+    layers = explorer.layers()
+    cells = {cell["tip"]: cell["value"] for cell in shown(explorer)}
+    for row in layers.to_dict("records"):
+        expected = 1 - row["weight_nonzero"] / row["weight_total"]
+        assert cells[row["module_name"]] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bars_are_the_groups_of_the_study(explorer, demo_study, metric):
+    explorer.modules = "all"
+    explorer.metric = metric
+    found = {(bar["group"], bar["variant"]): bar["value"] for bar in shown(explorer, "bars")}
+    for row in demo_study.groups.to_dict("records"):
+        group = {"attention_linear": "attention", "mlp_linear": "MLP", "lm_head": "output head"}
+        own = found[group.get(row["group"], row["group"]), row["variant"]]
+        expected = row["stored_bytes"] / (4 * row["total"]) if row["total"] else None
+        if metric != "bytes_ratio":
+            expected = None if pd.isna(row[metric]) else row[metric]
+        assert own == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_level_is_the_studys(explorer, demo_study):
+    explorer.sparsity = 0.62
+    assert explorer.variant == "Masked at level"
+    explorer.variant = "CSR at level"
+    explorer.metric = "stored_bytes"
+    at = demo_study.at_level(0.62).set_index("module_name")
+    for cell in shown(explorer):
+        assert cell["value"] == at.loc[cell["tip"], "csr_bytes"]
+    explorer.metric = "flops_per_token"
+    for cell in shown(explorer):
+        assert cell["value"] == at.loc[cell["tip"], "useful_flops_per_token"]
+    (here,) = shown(explorer, "here")
+    own = at[at["prunable"]]
+    assert here["ratio"] == pytest.approx(own["csr_bytes"].sum() / own["dense_bytes"].sum())
+    (even,) = shown(explorer, "even")
+    assert even["sparsity"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_moving_the_slider_swaps_data_and_keeps_the_picture(explorer):
+    explorer.sparsity = 0.4
+    before = {k: v for k, v in explorer.chart.to_dict().items() if k != "datasets"}
+    kept = explorer.chart
+    explorer.sparsity = 0.9
+    after = {k: v for k, v in explorer.chart.to_dict().items() if k != "datasets"}
+    assert before == after
+    assert kept is not explorer.chart
+    assert kept.to_dict()["datasets"]["here"][0]["sparsity"] == 0.4
+
+
+def test_the_chart_stands_alone(explorer, tmp_path):
+    assert isinstance(explorer.chart, alt.TopLevelMixin)
+    explorer.chart.save(tmp_path / "explorer.svg")
+    assert "Zeros per layer" in (tmp_path / "explorer.svg").read_text()
+
+
+def test_everything_can_be_observed(explorer):
+    seen = []
+    explorer.observe(lambda change: seen.append(change["name"]))
+    explorer.sparsity = 0.5
+    explorer.metric = "nonzero"
+    explorer.search = "FC1"
+    assert explorer.selection == tuple(f"model.decoder.layers.{block}.fc1" for block in range(4))
+    assert {"sparsity", "metric", "search", "selection", "chart", "variant"} <= set(seen)
+    explorer.selection = ["model.decoder.layers.2.fc2"]
+    assert explorer.search == ""
+    assert explorer.detail == "model.decoder.layers.2.fc2"
+    assert list(explorer.layers()["module_name"]) == ["model.decoder.layers.2.fc2"]
+    lit = {cell["tip"] for cell in shown(explorer) if cell["on"]}
+    assert lit == {"model.decoder.layers.2.fc2"}
+    assert [bar["group"] for bar in shown(explorer, "bars") if bar["on"]] == ["MLP"] * 3
+
+
+def test_sorting_and_scopes(explorer):
+    explorer.sort = "largest first"
+    layers = explorer.layers()
+    share = (1 - layers["weight_nonzero"] / layers["weight_total"]).tolist()
+    assert share == sorted(share, reverse=True)
+    explorer.modules = "norm"
+    assert set(explorer.layers()["group"]) == {"norm"}
+    explorer.grouping = "block"
+    assert {bar["group"] for bar in shown(explorer, "bars")} == {"0", "1", "2", "3", "outside"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("selection", ["model.decoder.layers.0.fc9"], r"no module .*fc9'; did you mean '.*fc"),
+        ("sparsity", 1.5, "sparsity is from 0 to 0.99, not 1.5"),
+        ("metric", "beauty", "metric is one of sparsity, total"),
+        ("variant", "Sparse", "variant is one of Dense, Masked30, CSR30, Masked at level"),
+        ("detail", "fc9", "no module 'fc9'"),
+    ],
+)
+def test_what_cannot_be_set(explorer, name, value, said):
+    before = getattr(explorer, name)
+    with pytest.raises(sr.SparsityReportError, match=said):
+        setattr(explorer, name, value)
+    assert getattr(explorer, name) == before
+
+
+def test_a_level_becomes_exact_variants(demo, demo_study):
+    explorer = sr.explore(demo_study)
+    explorer.sparsity = 0.45
+    explorer.add()
+    pruning = sr.global_magnitude(demo, 0.45)
+    want = sr.compare(sr.masked(pruning), sr.csr(pruning)).layers
+    have = explorer.study.layers
+    have = have[have["variant"].isin(["Masked45", "CSR45"])].reset_index(drop=True)
+    assert have.equals(want)
+    assert explorer.variant == "CSR45"
+    explorer.add()
+    assert len(explorer.study.variants) == 5
+    assert len(demo_study.variants) == 3
+
+
+def test_a_study_from_a_file(demo, demo_study, minilm, tmp_path):
+    read = sr.read_study(demo_study.save(tmp_path / "study.json"))
+    explorer = live(read)
+    explorer.sparsity = 0.5
+    assert "magnitudes" not in explorer.chart.to_dict()["datasets"]
+    assert "weights=sr.load(" in explorer._detail.value
+    with pytest.raises(sr.SparsityReportError, match=r"explore\(study, weights=sr.load"):
+        explorer.add()
+    whole = sr.explore(read, weights=demo)
+    whole.add()
+    assert "CSR30" in list(whole.study.variants["variant"])
+    assert whole.chart.to_dict()["datasets"]["magnitudes"]
+    with pytest.raises(sr.SparsityReportError, match="MiniLM has the fingerprint"):
+        sr.explore(read, weights=minilm)
+
+
+def test_the_histogram_counts_every_weight():
+    torch.manual_seed(0)
+    weight = torch.randn(300, 200)
+    bars, (mark,) = panels.histogram_rows(count(weight), 0.5)
+    assert mark["at"] == 0.5
+    magnitudes = weight.abs().numpy()
+    for bar in bars:
+        held = int(((magnitudes >= bar["from"]) & (magnitudes < bar["to"])).sum())
+        assert bar["label"] == f"{held:,} weights"
+        assert bar["pruned"] == (bar["from"] <= 0.5)
+    assert panels.spread(count(weight)) == pytest.approx(float(weight.std()), rel=0.01)
+    assert panels.histogram_rows(count(torch.zeros(9)), None) == ([], [])
+
+
+def zeroed():
+    model = Tiny()
+    nn.init.zeros_(model.layers[0]["fc1"].weight)
+    nn.init.zeros_(model.layers[0]["fc1"].bias)
+    return sr.load(model)
+
+
+def of_shapes(**shapes):
+    blocks = [nn.ModuleDict({n: nn.Linear(*s) for n, s in shapes.items()}) for _ in range(3)]
+    return sr.load(nn.ModuleDict({"layers": nn.ModuleList(blocks)}))
+
+
+def on_meta():
+    with torch.device("meta"):
+        return sr.load(Tiny())
+
+
+ODD = {
+    "single variant": lambda: sr.compare(sr.dense(sr.load(Tiny()))),
+    "one variant pruned": lambda: sr.compare(sr.csr(sr.global_magnitude(sr.load(Tiny()), 0.5))),
+    "no attention": lambda: study_of(of_shapes(fc1=(6, 8), fc2=(8, 6))),
+    "all-zero layer": lambda: study_of(zeroed()),
+    "all zero": lambda: study_of(sr.load(nn.Sequential(nn.Linear(3, 2)).requires_grad_(False))),
+    "unknown values": lambda: sr.compare(sr.dense(on_meta())),
+    "nothing prunable": lambda: sr.compare(sr.dense(nn.ModuleDict({"n": nn.LayerNorm(4)}))),
+    "no blocks": lambda: study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(4, 4)}))),
+    "only numbers": lambda: study_of(sr.load(nn.Sequential(*(nn.Linear(2, 2) for _ in range(50))))),
+    "two models": lambda: sr.compare(sr.dense(Tiny(), name="A"), sr.dense(of_shapes(x=(2, 3)))),
+    "float16": lambda: study_of(sr.load(Tiny(dtype=torch.float16)), 0.9),
+    "eight variants": lambda: sr.compare(
+        *(sr.masked(sr.global_magnitude(sr.load(Tiny()), s / 10)) for s in range(1, 9))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_studies_can_be_explored(kind):
+    study = ODD[kind]()
+    explorer = sr.explore(study)
+    scene, state = explorer._scene, explorer._state()
+    for variant in [value for _, value in explorer._choices("variant")]:
+        for modules in scene.scopes():
+            for metric in METRICS:
+                asked = state._replace(variant=variant, modules=modules, metric=metric, log=True)
+                for grouping in ("block", "projection", "group"):
+                    look, data = scene.look_and_data(asked._replace(grouping=grouping))
+                    # Of two models one may have no module of a group.
+                    own = study.layers["variant"] == scene.model(variant)
+                    assert data["cells"] or modules not in set(study.layers["group"][own])
+                    assert len(look.shades) == 2
+    explorer.metric = "stored_bytes"
+    explorer.log_scale = True
+    explorer.modules = "all"
+    for name in scene.names[:12]:
+        explorer.selection = [name]
+        assert explorer.detail == name
+    bundle = explorer._repr_mimebundle_()
+    assert "data:image/jpeg" in bundle["text/html"]
+
+
+def test_unknown_values_are_shown_as_unknown():
+    explorer = live(sr.compare(sr.dense(on_meta())))
+    assert {cell["label"] for cell in shown(explorer)} == {"unknown"}
+    explorer.metric = "total"
+    assert all(cell["value"] > 0 for cell in shown(explorer))
+    assert "–" in explorer._table.value
+
+
+def test_an_empty_study_is_refused(demo_study):
+    from dataclasses import replace
+
+    empty = replace(demo_study, layers=demo_study.layers.iloc[:0])
+    with pytest.raises(sr.SparsityReportError, match="explore: the study has no layers"):
+        sr.explore(empty)
+
+
+def test_measured_times_are_shown_where_there_are_some(demo_study):
+    rows = [
+        {"variant": variant, "scope": "layer", "name": "512 × 128", "tokens": 1, "seconds": seconds}
+        for variant, seconds in (("Dense", 12e-6), ("CSR30", 34.5e-6))
+    ]
+    latency = pd.DataFrame(rows, columns=list(LATENCY_COLUMNS))
+    explorer = live(demo_study.with_measured(latency=latency))
+    explorer.detail = "model.decoder.layers.1.fc1"
+    assert "34.5 µs" in explorer._detail.value
+    explorer.detail = "model.decoder.layers.1.fc2"
+    assert "34.5 µs" not in explorer._detail.value
+
+
+def test_where_no_kernel_answers_a_picture_stands_in(explorer, demo_study):
+    bundle = explorer._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
+    for sentence in sr.summarize(demo_study):
+        assert sentence in bundle["text/plain"]
+    assert bundle["text/html"].count("<tr>") >= 3
+    assert len(bundle["text/html"]) < 180_000
+    assert "heat map" in bundle["text/html"]
+
+
+def test_ten_thousand_layers_are_aggregated_and_quick():
+    rows = 1250
+    blocks = nn.ModuleList(
+        nn.ModuleDict({f"p{k}": nn.Linear(4, 4, bias=False) for k in range(8)}) for _ in range(rows)
+    )
+    study = study_of(sr.load(nn.ModuleDict({"layers": blocks})))
+    explorer = sr.explore(study)
+    explorer._shell.width = 1000
+    assert len(explorer.layers()) == 8 * rows
+    assert len(shown(explorer)) <= 120 * 8
+    explorer.sparsity = 0.4
+    spent = []
+    for level in np.arange(41, 52) / 100:
+        start = time.perf_counter()
+        explorer.sparsity = float(level)
+        spent.append(time.perf_counter() - start)
+    assert np.median(spent) < 0.5
+    assert explorer._table.value.count("<tr data-row") == 200

@@ -1,0 +1,136 @@
+"""Two studies side by side: what changed is said, and nothing else."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import Tiny, study_of
+
+import sparsity_report as sr
+
+PRUNABLE = 2 * (6 * 6 + 2 * 6 * 10)
+
+
+def tiny(seed=0, **options):
+    torch.manual_seed(seed)
+    return sr.load(Tiny(**options), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def before():
+    return study_of(tiny(), 0.3)
+
+
+def facts(changed, **where):
+    rows = changed.changes
+    for column, value in where.items():
+        rows = rows[rows[column].isna() if value is None else rows[column] == value]
+    return {row["what"]: (row["before"], row["after"]) for row in rows.to_dict("records")}
+
+
+def test_the_same_weights_make_no_difference(before, tmp_path):
+    path = before.save(tmp_path / "study.json")
+    for other in (before, study_of(tiny(), 0.3), path):
+        changed = sr.diff(before, other)
+        assert not changed
+        assert changed.changes.empty
+        assert str(changed) == "No difference: 3 variants agree in every count."
+
+
+def test_another_level_changes_counts_but_no_shape(before):
+    named = dict(zip(("masked", "csr"), ("Masked30", "CSR30"), strict=True))
+    weights = tiny()
+    pruning = sr.global_magnitude(weights, 0.5)
+    after = sr.compare(
+        sr.dense(weights),
+        sr.masked(pruning, name=named["masked"]),
+        sr.csr(pruning, name=named["csr"]),
+    )
+    changed = sr.diff(before, after)
+    assert changed
+    assert set(changed.changes["variant"]) == {"Masked30", "CSR30"}
+    masked = facts(changed, variant="Masked30", module_name=None)
+    assert masked["pruned"] == (round(0.3 * PRUNABLE), round(0.5 * PRUNABLE))
+    assert masked["asked_sparsity"] == (0.3, 0.5)
+    assert "stored_bytes" not in masked
+    assert "flops_per_token" not in masked
+    csr = facts(changed, variant="CSR30", module_name=None)
+    fewer = round(0.3 * PRUNABLE) - round(0.5 * PRUNABLE)
+    assert csr["stored_bytes"][1] - csr["stored_bytes"][0] == fewer * (4 + 4)
+    assert csr["flops_per_token"][1] - csr["flops_per_token"][0] == 2 * fewer
+    layer = facts(changed, variant="Masked30", module_name="layers.0.fc1")
+    assert set(layer) == {"nonzero", "useful_flops_per_token"}
+    assert "Masked30, asked sparsity: 30 % → 50 %" in changed.sentences()
+
+
+def test_variants_and_modules_that_come_and_go(before):
+    after = study_of(tiny(blocks=3, hidden=12), 0.5)
+    changed = sr.diff(before, after)
+    assert facts(changed, variant="Masked30", module_name=None)["variant"] == ("masked", None)
+    assert facts(changed, variant="CSR50", module_name=None)["variant"] == (None, "csr")
+    # Of variants that only one study has no module is listed.
+    assert set(changed.changes["variant"][changed.changes["module_name"].notna()]) == {"Dense"}
+    assert facts(changed, module_name="layers.2.fc1")["module"] == (None, (12, 6))
+    assert facts(changed, module_name="layers.0.fc1")["shape"] == ((10, 6), (12, 6))
+    assert facts(changed, module_name="layers.0.fc1")["total"] == (10 * 7, 12 * 7)
+    back = sr.diff(after, before)
+    assert facts(back, module_name="layers.2.fc1")["module"] == ((12, 6), None)
+    said = "\n".join(changed.sentences())
+    assert "Masked30 (masked) is gone" in said
+    assert "CSR50 (csr) is new" in said
+    assert "Dense, modules new: layers.2.self_attn.q_proj, layers.2.fc1, layers.2.fc2" in said
+    assert "first layers.0.fc1: 10 × 6 → 12 × 6" in said
+
+
+def test_the_convention_is_part_of_the_numbers(before):
+    after = study_of(tiny(), 0.3, convention="notebook", context=8)
+    study = facts(sr.diff(before, after), variant=None)
+    assert study == {"convention": ("standard", "notebook"), "context": (None, 8)}
+
+
+def test_the_unknown_equals_only_itself(before):
+    layers = before.layers.copy()
+    layers["stored_bytes"] = layers["stored_bytes"].astype("Int64")
+    layers.loc[0, "stored_bytes"] = None
+    unknown = dataclasses.replace(before, layers=layers)
+    assert not sr.diff(unknown, unknown)
+    (row,) = sr.diff(before, unknown).changes.dropna(subset="module_name").to_dict("records")
+    assert (row["what"], row["before"], row["after"]) == ("stored_bytes", 11 * 6 * 4, None)
+
+
+def command(*arguments):
+    line = [sys.executable, "-m", "sparsity_report", "diff", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True)
+
+
+def test_command_line_and_page(before, tmp_path):
+    one = before.save(tmp_path / "one.json")
+    other = study_of(tiny(seed=1), 0.3).save(tmp_path / "two.json")
+    same = command(one, one)
+    assert (same.returncode, same.stderr) == (0, "")
+    assert same.stdout == "No difference: 3 variants agree in every count.\n"
+    run = command(one, other, "--html", tmp_path / "diff.html", "--language", "fr")
+    assert run.returncode == 1
+    assert "Dense, empreinte" in run.stdout
+    page = (tmp_path / "diff.html").read_text(encoding="utf-8")
+    assert '<html lang="fr">' in page
+    assert "layers.0.fc1" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    for wrong in ([one, tmp_path / "gone.json"], [one, __file__]):
+        refused = command(*wrong)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_hostile_names_in_what_changed(tmp_path):
+    name = "</script><script>hacked=1</script>{{7*7}}\u202e" + "x" * 5000
+    weights = tiny()
+    one = sr.compare(sr.dense(weights, name=name))
+    other = sr.compare(sr.dense(tiny(seed=1), name=name))
+    text = sr.write_diff(sr.diff(one, other), tmp_path / "d.html").read_text(encoding="utf-8")
+    assert text.count("<script") == 2
+    assert "\u202e" not in text
+    with pytest.raises(sr.SparsityReportError, match=r"\.html file"):
+        sr.write_diff(sr.diff(one, other), tmp_path / "d.txt")

@@ -1,0 +1,105 @@
+import re
+
+import pytest
+import torch
+from helpers import Tiny, study_of
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.findings.summary import conventions
+from sparsity_report.words.sentences import percent, scaled
+
+
+def test_the_three_sentences(tiny):
+    study = study_of(sr.load(tiny), 0.5)
+    zeros, storage, arithmetic, *_ = sr.summarize(study)
+    assert zeros.startswith(
+        "Masked50 and CSR50 set 156 of 312 prunable weights to zero (asked 50 %): 50.0 % of the "
+        "prunable weights,"
+    )
+    parameters = sum(p.numel() for p in tiny.parameters())
+    rows = 2 * (6 + 10 + 6)
+    csr = 4 * (parameters - 312) + 156 * (4 + 4) + (rows + 6) * 4
+    assert f"CSR50 stores {csr / (4 * parameters):.2f} times the bytes of Dense" in storage
+    assert "with float32 values and int32 indices from 50 % sparsity" in storage
+    dense = 2 * (312 + 66)
+    sparse = 2 * (156 + 66)
+    assert f"Per token Dense does {dense} FLOPs; Masked50 the same" in arithmetic
+    assert f"CSR50 does {sparse} FLOPs, {sparse / dense:.2f} times" in arithmetic
+
+
+def test_break_even_of_half_precision():
+    model = Tiny(dtype=torch.bfloat16)
+    storage = sr.summarize(study_of(sr.load(model)))[1]
+    assert "bfloat16 values and int32 indices from 67 % sparsity" in storage
+
+
+def test_where_zeros_land_is_said_with_both_ends():
+    model = nn.ModuleDict({"fc1": nn.Linear(10, 10), "fc2": nn.Linear(10, 10)})
+    with torch.no_grad():
+        model["fc1"].weight.mul_(1e-6)
+    sentence = next(s for s in sr.summarize(study_of(sr.load(model), 0.5)) if "evenly" in s)
+    assert "0.0 % of fc2 and 100.0 % of fc1" in sentence
+
+
+def test_zeros_that_were_there(tiny):
+    sr.freeze_pruning_(sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), 0.5))
+    zeros = sum(int((p == 0).sum()) for p in tiny.parameters())
+    text = " ".join(sr.summarize(sr.compare(sr.dense(tiny))))
+    assert f"Dense holds {zeros} zeros as it comes" in text
+
+
+def test_unclassified_is_said():
+    class Mystery(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.strange = nn.Parameter(torch.ones(3))
+
+    study = sr.compare(sr.dense(nn.ModuleDict({"fc1": nn.Linear(2, 3), "m": Mystery()})))
+    assert (
+        "1 module matches no grouping rule and stands under other (25.0 % of"
+        in (sr.summarize(study)[-1])
+    )
+
+
+@pytest.mark.parametrize("variants", ["dense", "masked", "csr", "both"])
+def test_fewer_variants_say_less_but_never_fail(tiny, variants):
+    weights = sr.load(tiny)
+    pruning = sr.global_magnitude(weights, 0.3)
+    chosen = {
+        "dense": [sr.dense(weights)],
+        "masked": [sr.masked(pruning)],
+        "csr": [sr.csr(pruning)],
+        "both": [sr.masked(pruning), sr.csr(pruning)],
+    }[variants]
+    said = sr.summarize(sr.compare(*chosen))
+    assert all(re.search(r"\d", sentence) for sentence in said)
+    assert not any("nan" in sentence.lower() for sentence in said)
+
+
+def test_conventions_name_the_one_in_force(tiny):
+    standard, notebook = (
+        " ".join(conventions(sr.compare(sr.dense(tiny), convention=c)))
+        for c in ("standard", "notebook")
+    )
+    assert "look-up costs no FLOPs" in standard
+    assert "counted again" in notebook
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0.0 %"), (1, "100.0 %"), (0.0004, "< 0.1 %"), (0.9996, "> 99.9 %"), (0.123456, "12.3 %")],
+)
+def test_percent(share, text):
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 B"), (999, "999 B"), (999.6, "1.00 kB"), (1000, "1.00 kB"), (12_345, "12.3 kB"),
+        (999_500, "1.00 MB"), (123_456_789, "123 MB"), (10**15, "1.00 PB"),
+    ],
+)  # fmt: skip
+def test_scaled(number, text):
+    assert scaled(number, "B") == text

@@ -1,0 +1,122 @@
+"""What tests of several wings share: small models, their studies, files to read."""
+
+import os
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import strategies as st
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.counting.histogram import count_weights
+
+IN_CI = os.environ.get("CI") == "true"
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+def need(present: bool, what: str) -> None:
+    """Skip where a tool or a model is missing; in CI nothing may be missing."""
+    if present:
+        return
+    if IN_CI:
+        pytest.fail(f"{what} is missing, and in CI nothing may be skipped")
+    pytest.skip(what)
+
+
+def study_of(weights, sparsity=0.3, **options):
+    """Dense, masked and CSR of one model."""
+    pruning = sr.global_magnitude(weights, sparsity)
+    return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning), **options)
+
+
+class Tiny(nn.Module):
+    """Two blocks, an embedding, norms and a head; few enough weights to count by hand."""
+
+    def __init__(self, vocabulary=11, width=6, hidden=10, blocks=2, dtype=torch.float32, tied=True):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocabulary, width, dtype=dtype)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "self_attn": nn.ModuleDict({"q_proj": nn.Linear(width, width, dtype=dtype)}),
+                    "fc1": nn.Linear(width, hidden, dtype=dtype),
+                    "fc2": nn.Linear(hidden, width, dtype=dtype),
+                    "norm": nn.LayerNorm(width, dtype=dtype),
+                }
+            )
+            for _ in range(blocks)
+        )
+        self.lm_head = nn.Linear(width, vocabulary, bias=False, dtype=dtype)
+        if tied:
+            self.lm_head.weight = self.embed_tokens.weight
+
+    def get_input_embeddings(self):
+        return self.embed_tokens
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def forward(self, ids):
+        x = self.embed_tokens(ids)
+        for layer in self.layers:
+            x = x + layer["self_attn"]["q_proj"](layer["norm"](x))
+            x = x + layer["fc2"](torch.relu(layer["fc1"](x)))
+        return self.lm_head(x)
+
+
+def small_llama(**options):
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32, **options,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+def write_gguf(path, tensors, architecture="llama", **metadata):
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in metadata.items():
+        getattr(writer, f"add_{key}")(value)
+    for name, (values, kind) in tensors.items():
+        data = gguf.quantize(values, kind) if kind else values
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def same_counts(one, other):
+    left, right = count_weights(one), count_weights(other)
+    assert left.keys() == right.keys()
+    for name, seen in left.items():
+        assert (seen.total, seen.nonzero, seen.nan) == (
+            right[name].total, right[name].nonzero, right[name].nan,
+        )  # fmt: skip
+        assert np.array_equal(seen.values, right[name].values)
+        assert np.array_equal(seen.counts, right[name].counts)
+
+
+@st.composite
+def models(draw):
+    """Random layers whose weights come from few values, so that ties are everywhere."""
+    seed = draw(st.integers(0, 10**6))
+    torch.manual_seed(seed)
+    dtypes = draw(st.lists(st.sampled_from(DTYPES), min_size=1, max_size=4))
+    levels = draw(st.sampled_from([2, 5, 1000]))
+    model = nn.Module()
+    for number, dtype in enumerate(dtypes):
+        layer = nn.Linear(
+            draw(st.integers(1, 9)),
+            draw(st.integers(1, 9)),
+            bias=draw(st.booleans()),
+            dtype=dtype,
+        )
+        with torch.no_grad():
+            steps = torch.randint(-levels, levels + 1, layer.weight.shape)
+            layer.weight.copy_(steps / 7)
+        model.add_module(f"fc{number}", layer)
+    return model

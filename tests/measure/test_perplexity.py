@@ -1,0 +1,219 @@
+import hashlib
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import torch
+from torch import nn
+from transformers import AutoTokenizer
+from zoo import CASES, built
+
+import sparsity_report as sr
+from sparsity_report.measure import perplexity as quality
+from sparsity_report.measure.perplexity import QUALITY_COLUMNS, SENSITIVITY_COLUMNS
+from sparsity_report.weights import DEMO
+
+NAMED = {case.name: case for case in CASES}
+TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")
+
+
+def token_by_token(model, ids, window, stride):
+    """Score every token in double precision, looking up alone what each may see."""
+    nll, hits, scored = 0.0, 0, 0
+    model = model.double()
+    for place in range(1, len(ids)):
+        # The first window whose end lies beyond the token, windows moving on by the stride.
+        begin = 0
+        while min(begin + window, len(ids)) <= place:
+            begin += stride
+        if begin == place:
+            continue  # nothing before it
+        scored += 1
+        with torch.no_grad():
+            logits = model(ids[None, begin:place]).logits[0, -1]
+        nll -= float(torch.log_softmax(logits, dim=-1)[ids[place]])
+        hits += int(logits.argmax() == ids[place])
+    return math.exp(nll / scored), hits / scored, scored
+
+
+@pytest.mark.parametrize(("window", "stride"), [(64, 64), (64, 32), (64, 23), (128, 50)])
+def test_equals_token_by_token(demo, window, stride):
+    text = TEXT[:420]
+    frame = sr.perplexity(sr.dense(demo), text, window=window, stride=stride)
+    ids = AutoTokenizer.from_pretrained(DEMO)(text, return_tensors="pt")["input_ids"][0]
+    perplexity, top1, scored = token_by_token(demo.module(), ids, window, stride)
+    assert frame.loc[0, "perplexity"] == pytest.approx(perplexity, rel=1e-4)
+    assert frame.loc[0, "top1"] == pytest.approx(top1)
+    assert frame.loc[0, "scored"] == scored >= len(ids) - 1 - (len(ids) // window)
+    assert frame.loc[0, "tokens"] == len(ids)
+
+
+def test_smollm2_equals_the_guide(smollm2):
+    """The loop of https://huggingface.co/docs/transformers/perplexity, mean over all tokens."""
+    text, window, stride = TEXT[:1200], 128, 64
+    model = smollm2.module().eval()
+    ids = smollm2.tokenizer()(text, return_tensors="pt")["input_ids"]
+    before, sums, n = 0, 0.0, 0
+    for begin in range(0, ids.shape[1], stride):
+        end = min(begin + window, ids.shape[1])
+        labels = ids[:, begin:end].clone()
+        labels[:, : -(end - before)] = -100
+        with torch.no_grad():
+            loss = model(ids[:, begin:end], labels=labels).loss
+        scored = int((labels[:, 1:] != -100).sum())
+        sums, n, before = sums + float(loss) * scored, n + scored, end
+        if end == ids.shape[1]:
+            break
+    frame = sr.perplexity(sr.dense(smollm2), text, window=window, stride=stride)
+    assert frame.loc[0, "perplexity"] == pytest.approx(math.exp(sums / n), rel=1e-4)
+    assert 2 < frame.loc[0, "perplexity"] < 30
+
+
+def test_layouts_know_the_same(demo):
+    pruning = sr.global_magnitude(demo, 0.5)
+    frame = sr.perplexity([sr.dense(demo), sr.masked(pruning), sr.csr(pruning)], TEXT[:2000])
+    assert tuple(frame.columns) == QUALITY_COLUMNS
+    dense, masked, csr = frame["perplexity"]
+    assert masked == pytest.approx(csr, rel=1e-5)
+    assert masked > dense
+    assert frame["sparsity"].tolist() == [0.0, 0.5, 0.5]
+    assert frame["top1"][1] == frame["top1"][2]
+
+
+def test_protocol_is_recorded(demo):
+    row = sr.perplexity(sr.dense(demo), TEXT[:900], window=100).loc[0]
+    assert row["text_fingerprint"] == hashlib.sha256(TEXT[:900].encode()).hexdigest()[:16]
+    assert (row["window"], row["stride"], row["dtype"], row["text"]) == (100, 50, "float32", "text")
+    whole = sr.perplexity(sr.dense(demo)).loc[0]
+    assert (whole["text"], whole["window"], whole["stride"]) == ("eval.txt", 256, 128)
+    assert whole["perplexity"] == sr.perplexity(sr.dense(demo), TEXT).loc[0, "perplexity"]
+
+
+def test_texts_of_every_kind(demo, tmp_path):
+    path = tmp_path / "some.txt"
+    path.write_text("def f():\n\n    return 1", encoding="utf-8")
+    ids = demo.tokenizer()(path.read_text(encoding="utf-8"))["input_ids"]
+    kinds = [
+        path, ["def f():", "    return 1"], [{"text": "def f():"}, {"text": "    return 1"}],
+        torch.tensor(ids),
+    ]  # fmt: skip
+    found = {sr.perplexity(sr.dense(demo), text).loc[0, "nll"] for text in kinds}
+    assert len(found) == 1
+
+
+def test_a_window_longer_than_the_text_is_the_text(demo):
+    row = sr.perplexity(sr.dense(demo), "import os", window=200).loc[0]
+    assert row["window"] == row["tokens"] < 200
+
+
+def test_refusals(demo):
+    dense = sr.dense(demo)
+    with pytest.raises(sr.SparsityReportError, match="is empty"):
+        sr.perplexity(dense, " \n")
+    with pytest.raises(sr.SparsityReportError, match="at least two"):
+        sr.perplexity(dense, torch.tensor([3]))
+    with pytest.raises(sr.SparsityReportError, match="256 positions, not 300"):
+        sr.perplexity(dense, TEXT, window=300)
+    with pytest.raises(sr.SparsityReportError, match="stride must be"):
+        sr.perplexity(dense, TEXT, window=20, stride=30)
+    with pytest.raises(sr.SparsityReportError, match="token 5000, beyond"):
+        sr.perplexity(dense, torch.tensor([1, 5000]))
+    with pytest.raises(sr.SparsityReportError, match="cannot read the text nowhere"):
+        sr.perplexity(dense, DEMO.__class__("nowhere"))
+    with pytest.raises(sr.SparsityReportError, match="by must be one of"):
+        sr.sensitivity(demo, 0.3, by="head")
+    for name in ("BERT", "T5", "RoBERTa"):
+        case = next(c for n, c in NAMED.items() if n.startswith(name))
+        with pytest.raises(sr.SparsityReportError, match="no perplexity; everything else works"):
+            sr.perplexity(sr.dense(built(case)), TEXT)
+    with pytest.raises(sr.SparsityReportError, match="came without a tokenizer; pass tokenizer="):
+        sr.perplexity(sr.dense(demo.module()), TEXT)
+    with pytest.raises(sr.SparsityReportError, match="without a causal"):
+        sr.perplexity(sr.dense(nn.Linear(2, 2)), TEXT)
+
+
+def test_a_loss_that_is_not_a_number_is_told(demo):
+    model = demo.module()
+    with torch.no_grad():
+        model.model.decoder.layers[1].fc1.bias[0] = math.nan
+    variant = sr.dense(model, name="Broken")
+    with pytest.raises(sr.SparsityReportError, match="Broken: the loss is not a number in tokens"):
+        sr.perplexity(variant, TEXT, tokenizer=demo.tokenizer())
+
+
+@pytest.mark.parametrize("by", ["block", "group", "layer"])
+def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
+    text = TEXT[:1200]
+    frame = sr.sensitivity(demo, 0.6, by=by, text=text)
+    assert tuple(frame.columns) == SENSITIVITY_COLUMNS
+    assert len(frame) == {"block": 4, "group": 2, "layer": 24}[by]
+    assert frame["weight_total"].sum() == 786_432
+    dense = sr.perplexity(sr.dense(demo), text).loc[0]
+    assert frame["dense_perplexity"].tolist() == pytest.approx([dense["perplexity"]] * len(frame))
+    for number in (0, len(frame) - 1):
+        row = frame.loc[number]
+        model = demo.module()
+        chosen = [
+            layer
+            for name, layer in model.named_modules()
+            if type(layer) is nn.Linear and name != "lm_head"
+            and row["part"] in {f"block {name.split('.')[3]}", name,
+                                "attention_linear" if "self_attn" in name else "mlp_linear"}
+        ]  # fmt: skip
+        pairs = [(layer, "weight") for layer in chosen]
+        nn.utils.prune.global_unstructured(pairs, nn.utils.prune.L1Unstructured, amount=0.6)
+        expected = sr.perplexity(sr.dense(model), text, tokenizer=demo.tokenizer()).loc[0]
+        assert row["modules"] == len(chosen)
+        assert row["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-5)
+        assert row["nll_increase"] == pytest.approx(expected["nll"] - dense["nll"], abs=1e-6)
+        assert row["top1_drop"] == pytest.approx(dense["top1"] - expected["top1"], abs=1e-9)
+        weights = torch.cat([layer.weight_orig.detach().flatten() for layer in chosen])
+        assert row["std"] == pytest.approx(float(weights.double().std(correction=0)))
+        assert row["pruned"] == round(0.6 * len(weights))
+
+
+def test_what_was_scored_is_not_scored_again(demo, tmp_path, monkeypatch):
+    calls, score = [], quality._score
+    monkeypatch.setattr(quality, "_score", lambda *a: calls.append(a[2]) or score(*a))
+    first = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)
+    assert calls == ["dense", "block 0", "block 1", "block 2", "block 3"]
+    again = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)
+    assert len(calls) == 5
+    pd.testing.assert_frame_equal(first, again)
+    next(iter(tmp_path.glob("*.score"))).write_text("damaged")
+    pd.testing.assert_frame_equal(first, sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path))
+    assert len(calls) == 6
+    sr.sensitivity(demo, 0.6, text=TEXT[:500], cache=tmp_path)
+    assert len(calls) == 10  # another sparsity, but the same dense model
+
+
+def test_correlation_is_spearmans():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        generator.random((9, 5)),
+        columns=["weight_total", "threshold", "std", "global_sparsity", "nll_increase"],
+    )
+    frame["std"] = 1.0
+    found = sr.sensitivity_correlation(frame).set_index("structure")["rho"]
+    for column in ("weight_total", "threshold", "global_sparsity"):
+        rho = scipy.stats.spearmanr(frame[column], frame["nll_increase"]).statistic
+        assert found[column] == pytest.approx(rho)
+    rho = scipy.stats.spearmanr(range(9), frame["nll_increase"]).statistic
+    assert found["position"] == pytest.approx(rho)
+    assert math.isnan(found["std"])
+    assert sr.sensitivity_correlation(frame.head(2))["rho"].isna().all()
+
+
+def test_pruning_within_modules(demo):
+    names = [m.name for m in demo.modules if m.name.endswith("fc1")]
+    pruning = sr.global_magnitude(demo, 0.5, modules=names)
+    assert pruning.pruned == 4 * 512 * 128 // 2
+    rows = sr.compare(sr.masked(pruning)).layers.set_index("module_name")
+    assert (rows.loc[names, "weight_nonzero"].sum()) == 4 * 512 * 128 // 2
+    others = rows[rows["prunable"] & ~rows.index.isin(names)]
+    assert (others["weight_nonzero"] == others["weight_total"]).all()
+    assert pruning.label == "50Partly"
+    with pytest.raises(sr.SparsityReportError, match="no prunable module 'nowhere'"):
+        sr.global_magnitude(demo, 0.5, modules=["nowhere"])

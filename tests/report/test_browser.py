@@ -1,0 +1,391 @@
+"""The report in a real browser: drawn, silent, offline, and whole without scripts."""
+
+import shutil
+import subprocess
+
+import pytest
+import torch
+from browser import HOSTILE
+from helpers import need
+from torch import nn
+
+import sparsity_report as sr
+
+
+def weights_of(names, model_name):
+    torch.manual_seed(0)
+    blocks = [nn.ModuleDict({name: nn.Linear(6, 8) for name in names}) for _ in range(3)]
+    return sr.load(nn.ModuleDict({"layers": nn.ModuleList(blocks)}), name=model_name)
+
+
+def study_of(names, model_name, variants=("Dense", "Masked", "CSR")):
+    weights = weights_of(names, model_name)
+    pruning = sr.global_magnitude(weights, 0.3)
+    dense, masked, csr = variants
+    return sr.compare(
+        sr.dense(weights, name=dense), sr.masked(pruning, name=masked), sr.csr(pruning, name=csr)
+    )
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    return sr.write_report(study_of(["fc1", "fc2"], "three-blocks"), folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    study = study_of(HOSTILE, "".join(HOSTILE[:3]), (HOSTILE[0], HOSTILE[1], HOSTILE[5]))
+    return sr.write_report(study, tmp_path_factory.mktemp("hostile") / "report.html")
+
+
+class Visit:
+    """A page, what it asked the network for, and what it complained about."""
+
+    def __init__(self, browser, path, wait=True, **options):
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.requests, self.complaints = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on(
+            "console",
+            lambda line: line.type in {"error", "warning"} and self.complaints.append(line.text),
+        )
+        self.url = path.as_uri()
+        self.page.goto(self.url)
+        if wait:
+            # Charts are drawn when they come near.
+            for figure in self.page.locator("figure").all():
+                figure.scroll_into_view_if_needed()
+            self.page.wait_for_function(
+                "document.querySelectorAll('figure').length"
+                " === document.querySelectorAll('figure.is-live').length"
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+
+@pytest.mark.parametrize("name", ["report", "hostile"])
+def test_draws_every_chart_and_asks_for_nothing(chromium, request, name):
+    with Visit(chromium, request.getfixturevalue(name)) as visit:
+        assert visit.page.locator("figure").count() == 5
+        assert visit.page.locator("figure .live svg.marks").count() == 5
+        for live in visit.page.locator("figure .live svg.marks").all():
+            assert live.bounding_box()["height"] > 50
+        assert not visit.page.locator("figure .still").first.is_visible()
+        assert visit.requests == [visit.url]
+        assert visit.complaints == []
+        assert visit.page.evaluate("window.hacked") is None
+
+
+def test_live_charts_answer_the_mouse(chromium, report):
+    with Visit(chromium, report) as visit:
+        visit.page.locator("#map figure .live .mark-rect path").first.hover(
+            position={"x": 20, "y": 14}
+        )
+        tooltip = visit.page.locator("#vg-tooltip-element.visible")
+        tooltip.wait_for()
+        assert "fc1" in tooltip.inner_text()
+
+
+def test_a_hostile_name_in_a_tooltip_is_text(chromium, hostile):
+    with Visit(chromium, hostile) as visit:
+        visit.page.locator("#map figure .live .mark-rect path").nth(1).hover(
+            position={"x": 20, "y": 14}
+        )
+        tooltip = visit.page.locator("#vg-tooltip-element.visible")
+        tooltip.wait_for()
+        assert visit.page.locator("#vg-tooltip-element img").count() == 0
+        assert visit.page.evaluate("window.hacked") is None
+
+
+def test_without_scripts_everything_is_there(chromium, report):
+    with Visit(chromium, report, wait=False, java_script_enabled=False) as visit:
+        assert visit.page.locator("figure .still svg").count() == 5
+        for picture in visit.page.locator("figure .still svg.marks").all():
+            assert picture.is_visible()
+            assert picture.bounding_box()["height"] > 50
+        assert visit.page.locator("table.totals").is_visible()
+        visit.page.locator("#flops summary").first.click()
+        assert visit.page.locator("#flops details table").first.is_visible()
+        # The slider gives way to a table of its levels.
+        assert not visit.page.locator("#level").is_visible()
+        assert visit.page.locator("details.levels tbody tr").count() == 10
+        assert visit.page.locator("details.levels table").is_visible()
+        visit.page.locator("details.all summary").first.click()
+        assert visit.page.locator("table.layers").first.locator("tbody tr").count() == 6
+        assert visit.requests == [visit.url]
+
+
+def test_print_shows_the_pictures(chromium, report):
+    with Visit(chromium, report) as visit:
+        visit.page.emulate_media(media="print")
+        assert all(still.is_visible() for still in visit.page.locator("figure .still").all())
+        assert not any(live.is_visible() for live in visit.page.locator("figure .live").all())
+        assert not visit.page.locator("nav").is_visible()
+        assert not visit.page.locator(".slider").is_visible()
+        assert visit.page.locator("details.levels table").is_visible()
+        assert all(table.is_visible() for table in visit.page.locator("table.layers").all())
+
+
+def test_printed_to_pdf_nothing_is_missing(chromium, report, tmp_path):
+    need(bool(shutil.which("pdftotext")), "pdftotext")
+    with Visit(chromium, report) as visit:
+        visit.page.pdf(path=tmp_path / "printed.pdf", prefer_css_page_size=True)
+    text = subprocess.run(
+        ["pdftotext", "-layout", tmp_path / "printed.pdf", "-"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    text = " ".join(text.split())
+    for said in ("Three sparsities", "layers.2.fc2", "How to cite", "90 % 259 89.9 %"):
+        assert said in text
+    assert "Show more" not in text
+
+
+def shown(page, part):
+    return page.locator(f'[data-show="{part}"]').inner_text()
+
+
+@pytest.mark.parametrize("percent", [0, 17, 60, 99])
+def test_the_slider_shows_what_a_pruning_would_do(chromium, report, percent):
+    weights = weights_of(["fc1", "fc2"], "three-blocks")
+    pruning = sr.global_magnitude(weights, percent / 100)
+    dense, csr = sr.compare(sr.dense(weights), sr.csr(pruning)).totals.to_dict("records")
+    with Visit(chromium, report, wait=False) as visit:
+        visit.page.locator("#level").fill(str(percent))
+        grouped = f"{pruning.pruned:,} of {csr['prunable_total']:,}".replace(",", "\u202f")
+        assert shown(visit.page, "zeros") == grouped
+        ratio = csr["stored_bytes"] / dense["stored_bytes"]
+        assert shown(visit.page, "bytes_ratio") == f"{ratio:.2f}\u202f×"
+        # Exactly: nonzeros·(4 + 4) + six matrices' row pointers + biases, in bytes.
+        assert csr["stored_bytes"] == (
+            (csr["prunable_total"] - pruning.pruned) * 8 + 6 * (8 + 1) * 4 + 6 * 8 * 4
+        )
+        assert shown(visit.page, "flops_ratio") == (
+            f"{csr['flops_per_token'] / dense['flops_per_token']:.2f}\u202f×"
+        )
+        assert shown(visit.page, "model_share") == f"{100 * csr['sparsity_model']:.1f}\u202f%"
+        assert visit.complaints == []
+
+
+def test_the_slider_answers_mouse_and_keys(chromium, report):
+    with Visit(chromium, report, wait=False) as visit:
+        level, text = visit.page.locator("#level"), visit.page.locator("#level-text")
+        assert text.inner_text() == "30\u202f%"
+        level.scroll_into_view_if_needed()
+        box = level.bounding_box()
+        before = [
+            cell.get_attribute("fill") for cell in visit.page.locator("rect[data-cell]").all()
+        ]
+        y = box["y"] + box["height"] / 2
+        visit.page.mouse.move(box["x"] + 8 + 0.3 * (box["width"] - 16), y)
+        visit.page.mouse.down()
+        visit.page.mouse.move(box["x"] + 0.8 * box["width"], y, steps=5)
+        visit.page.mouse.up()
+        dragged = int(text.inner_text().split("\u202f")[0])
+        assert 75 < dragged < 85
+        after = [cell.get_attribute("fill") for cell in visit.page.locator("rect[data-cell]").all()]
+        assert len(after) == 6
+        assert all(old != new for old, new in zip(before, after, strict=True))
+        level.press("ArrowRight")
+        assert text.inner_text() == f"{dragged + 1}\u202f%"
+        level.press("Home")
+        assert text.inner_text() == "0\u202f%"
+        assert shown(visit.page, "bytes_ratio") in level.get_attribute("aria-valuetext")
+        visit.page.locator(".ticks button").first.click()
+        assert text.inner_text() == "30\u202f%"
+
+
+def test_a_cell_of_the_map_leads_to_its_layer(chromium, report):
+    with Visit(chromium, report, wait=False) as visit:
+        cell = visit.page.locator("rect[data-cell]").nth(3)
+        cell.hover()
+        told = visit.page.locator(".pointed").inner_text()
+        assert told.startswith("block 1, fc2: ")
+        assert " of 48" in told
+        assert visit.page.locator(".cells .frame").is_visible()
+        cell.click()
+        rows = visit.page.locator("table.layers").last.locator("tbody tr")
+        assert [row.inner_text().split("\t")[0] for row in rows.all()] == ["layers.1.fc2"]
+        assert visit.page.locator("input[type=search]").last.is_visible()
+
+
+def column(page, number):
+    cells = page.locator("table.layers").last.locator(f"tbody tr > :nth-child({number})")
+    return [cell.inner_text() for cell in cells.all()]
+
+
+def test_layers_sort_and_search(chromium, report):
+    with Visit(chromium, report, wait=False) as visit:
+        page = visit.page
+        page.locator("details.all summary").last.click()
+        table = page.locator("table.layers").last
+        head = table.locator("thead th").nth(6)
+        in_order = column(page, 1)
+        head.get_by_role("button").click()
+        assert head.get_attribute("aria-sort") == "ascending"
+        rising = [float(text.split("\u202f")[0]) for text in column(page, 7)]
+        assert rising == sorted(rising)
+        assert len(set(rising)) > 2
+        head.get_by_role("button").press("Enter")
+        assert head.get_attribute("aria-sort") == "descending"
+        assert column(page, 7) == [f"{share:.1f}\u202f%" for share in rising[::-1]]
+        table.locator("thead th").nth(0).get_by_role("button").click()
+        assert head.get_attribute("aria-sort") is None
+        assert column(page, 1) == sorted(in_order)
+        search = page.get_by_role("searchbox").last
+        search.fill("FC2 layers.1")
+        assert column(page, 1) == ["layers.1.fc2"]
+        assert "1 of 6" in page.locator("[role=status]").last.inner_text()
+        search.fill("nothing like it")
+        assert column(page, 1) == []
+        search.fill("")
+        assert len(column(page, 1)) == 6
+        assert not page.get_by_role("button", name="Show more").last.is_visible()
+        assert visit.complaints == []
+
+
+def test_what_changed_sorts_too(chromium, tmp_path):
+    studies = [
+        sr.compare(sr.masked(sr.global_magnitude(weights_of(["fc1", "fc2"], "m"), s), name="M"))
+        for s in (0.1, 0.5)
+    ]
+    with Visit(chromium, sr.write_diff(sr.diff(*studies), tmp_path / "d.html")) as visit:
+        heads = visit.page.locator("#modules thead button")
+        heads.nth(4).click()
+        cells = visit.page.locator("#modules tbody td:last-child").all()
+        after = [int(cell.inner_text()) for cell in cells]
+        assert after == sorted(after)
+        assert len(after) == 2 * 6
+        assert visit.complaints == []
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory):
+    """Ten thousand modules, of names that would be markup."""
+    names = ["a</script>b", "{{7*7}}", "c", "d", "e", "f", "g", "h"]
+    torch.manual_seed(0)
+    blocks = [nn.ModuleDict({n: nn.Linear(4, 4) for n in names}) for _ in range(1250)]
+    weights = sr.load(nn.ModuleDict({"layers": nn.ModuleList(blocks)}), name="ten-thousand")
+    pruning = sr.global_magnitude(weights, 0.5)
+    study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+    return sr.write_report(study, tmp_path_factory.mktemp("huge") / "report.html"), study
+
+
+def test_ten_thousand_layers_are_usable(chromium, huge):
+    path, study = huge
+    assert path.stat().st_size < 10_000_000
+    with Visit(chromium, path, wait=False) as visit:
+        page = visit.page
+        page.locator("details.all summary").last.click()
+        assert len(column(page, 1)) == 200
+        page.get_by_role("button", name="Show more").last.click()
+        assert len(column(page, 1)) == 400
+        page.get_by_role("searchbox").last.fill("layers.1249.a</script>b")
+        own = study.layers[study.layers["variant"] == "CSR50"].set_index("module_name")
+        row = own.loc["layers.1249.a</script>b"]
+        (made,) = page.locator("table.layers").last.locator("tbody tr").all()
+        cells = [cell.inner_text() for cell in made.locator("> *").all()]
+        assert cells == [
+            "layers.1249.a</script>b", "other linear", "4\u202f×\u202f4", "csr float32", "20",
+            str(row["nonzero"]), f"{100 * row['sparsity']:.1f}\u202f%",
+            *(str(row[c]) for c in ("flops_per_token", "useful_flops_per_token", "stored_bytes")),
+        ]  # fmt: skip
+        page.get_by_role("searchbox").last.fill("")
+        page.locator("table.layers").last.locator("thead button").nth(5).click()
+        nonzero = [int(text) for text in column(page, 6)]
+        assert nonzero == sorted(own["nonzero"])[: len(nonzero)]
+        started = page.evaluate("performance.now()")
+        for level in (10, 90, 50):
+            page.locator("#level").fill(str(level))
+        assert page.evaluate("performance.now()") - started < 2000
+        assert page.locator("rect[data-cell]").count() < 1_000
+        assert visit.complaints == []
+        assert page.evaluate("window.hacked") is None
+
+
+def test_without_scripts_ten_thousand_layers_have_their_extremes(chromium, huge):
+    with Visit(chromium, huge[0], wait=False, java_script_enabled=False) as visit:
+        assert visit.page.locator("noscript p").is_visible()
+        assert visit.page.locator("#audit .pair tbody tr").count() == 20
+
+
+def test_ready_within_a_second(chromium, smollm2, tmp_path):
+    pruning = sr.global_magnitude(smollm2, 0.3)
+    study = sr.compare(sr.dense(smollm2), sr.masked(pruning), sr.csr(pruning))
+    path = sr.write_report(study, tmp_path / "smollm2.html")
+    assert path.stat().st_size < 2_500_000
+    with Visit(chromium, path, wait=False) as visit:
+        timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+        visit.page.wait_for_function(f"{timing} > 0")
+        ready = visit.page.evaluate(timing)
+        print(f"SmolLM2 report: {path.stat().st_size:,} bytes, ready in {ready:.0f} ms")
+        # Measured alone 0.4 s; tests share their two cores.
+        assert ready < 3_000
+        assert shown(visit.page, "zeros").startswith("31\u202f850\u202f496 of")
+
+
+def test_a_french_report_writes_french_numbers(chromium, tmp_path):
+    study = study_of(["fc1", "fc2"], "trois-blocs")
+    with Visit(chromium, sr.write_report(study, tmp_path / "r.html", language="fr")) as visit:
+        page = visit.page
+        assert page.locator("html").get_attribute("lang") == "fr"
+        page.locator("#level").fill("50")
+        assert shown(page, "zeros") == "144 sur 288"
+        assert shown(page, "bytes_ratio").replace("×", "").strip().count(",") == 1
+        page.locator("details.all summary").last.click()
+        page.locator("table.layers").last.locator("thead button").nth(6).click()
+        shares = [float(t.replace(",", ".").rstrip("\u00a0\u202f%")) for t in column(page, 7)]
+        assert shares == sorted(shares)
+        axis = page.locator("#flops-figure .live .role-axis-label text").all_text_contents()
+        assert any("," in label for label in page.locator("#sparsity-figure .mark-text text")
+                   .all_text_contents())  # fmt: skip
+        assert not any("." in label for label in axis)
+        assert visit.complaints == []
+
+
+@pytest.mark.parametrize("name", ["report", "hostile"])
+@pytest.mark.parametrize("width", [400, 800, 1600])
+def test_the_page_never_scrolls_sideways(chromium, request, name, width):
+    size = {"width": width, "height": 900}
+    with Visit(chromium, request.getfixturevalue(name), viewport=size) as visit:
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def contrast(page, selector, paper):
+    """WCAG contrast of the first such element's filling, or its colour, against the paper."""
+    rgb = page.evaluate(
+        """([selector, paper]) => [
+            [document.querySelector(selector), 'fill'], [document.querySelector(paper),
+            'backgroundColor']].map(([e, p]) => getComputedStyle(e)[p].match(/[\\d.]+/g)
+            .slice(0, 3).map(Number))""",
+        [selector, paper],
+    )
+
+    def luminance(channels):
+        linear = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in (channel / 255 for channel in channels)
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted(map(luminance, rgb), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_charts_are_readable_by_day_and_night(chromium, report, scheme):
+    with Visit(chromium, report, color_scheme=scheme) as visit:
+        texts = (
+            "#sparsity-figure .live .role-axis-label text",
+            "#sparsity-figure .live .mark-text text",
+        )
+        for selector in texts:
+            assert contrast(visit.page, selector, "body") > 7
+        bar = '#sparsity-figure .live .mark-rect path[fill="#000000"]'
+        assert contrast(visit.page, bar, "body") > 7

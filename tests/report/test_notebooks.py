@@ -1,0 +1,148 @@
+"""The notebooks run from top to bottom, offline, on the demo model and on a real checkpoint."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+
+import sparsity_report as sr
+from sparsity_report.weights import DEMO
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+def execute(name, folder, **parameters):
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    at = next(i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", []))
+    assignments = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(assignments))
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
+    )
+    client.execute()
+    return notebook
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_structural_csr_analysis(tmp_path):
+    notebook = execute(
+        "structural_csr_analysis.ipynb", tmp_path, MODEL=str(DEMO), OUT="structural_layers"
+    )
+    text = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    )
+    assert "24 prunable linear layers" in text
+    study = sr.read_study(tmp_path / "structural_layers" / "study.json")
+    assert all(sentence in text for sentence in sr.summarize(study))
+    masked = pd.read_csv(tmp_path / "structural_layers" / "layers_masked30.csv")
+    assert (masked["weight_total"] - masked["weight_nonzero"])[masked["prunable"]].sum() == round(
+        0.3 * 4 * (4 * 128**2 + 2 * 128 * 512)
+    )
+    assert (tmp_path / "structural_layers" / "report.html").is_file()
+    pictures = [
+        output["data"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/svg+xml" in output.get("data", {})
+    ]
+    # Three per variant, three side by side, the map and the curve.
+    assert len(pictures) == 3 * 3 + 3 + 2
+    assert not any("text/html" in picture for picture in pictures)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_thesis_figures_from_a_model_and_from_a_study(demo_study, tmp_path):
+    study = demo_study.save(tmp_path / "study.json")
+    for model in (None, str(study)):
+        execute("thesis_figures.ipynb", tmp_path, MODEL=model, OUT="thesis")
+        again = sr.read_study(tmp_path / "thesis" / "study.json")
+        assert sr.summarize(again)[:3] == sr.summarize(demo_study)[:3]
+        assert (tmp_path / "thesis" / "figures" / "csr_bytes_text.pdf").is_file()
+        assert (tmp_path / "thesis" / "example.tex").is_file()
+
+
+class TestCommand:
+    def run(self, *arguments):
+        line = [sys.executable, "-m", "sparsity_report", "notebook", *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True)
+
+    def test_html(self, minilm_path, tmp_path):
+        run = self.run(
+            minilm_path, "--out", tmp_path, "--sparsity", "0.5", "--hide-inputs",
+            "--notebook", "thesis_figures",
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert "encryption" not in run.stderr
+        page = (tmp_path / "thesis_figures.html").read_text(encoding="utf-8")
+        assert "set 5,382,144 of 10,764,288 prunable" in page
+        assert "<script" not in page
+        assert "default-src 'none'" in page
+        assert not re.findall(r"(?:href|src)=\"(?!#|data:)|url\(", page)
+        assert "sr.load(" not in page
+        assert page.count("data:image/svg+xml;base64,") == 5
+        assert (tmp_path / "thesis_figures" / "study.json").is_file()
+
+    def test_ipynb_of_a_notebook_of_ones_own(self, tmp_path):
+        mine = nbformat.v4.new_notebook()
+        cell = nbformat.v4.new_code_cell("SPARSITY = 0", metadata={"tags": ["parameters"]})
+        mine.cells = [cell, nbformat.v4.new_code_cell("print(MODEL, SPARSITY, OUT)")]
+        nbformat.write(mine, tmp_path / "mine.ipynb")
+        run = self.run(
+            "org/model", "--to", "ipynb", "--out", tmp_path / "o", "--sparsity", "0.25",
+            "--notebook", tmp_path / "mine.ipynb",
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        made = nbformat.read(tmp_path / "o" / "mine.ipynb", as_version=4)
+        assert made.cells[-1].outputs[0].text == "org/model 0.25 mine\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["./nowhere"], "the notebook stopped: ./nowhere: no such file"),
+            (["--to", "pdf"], r".html or .ipynb files"),
+            (["--notebook", "none"], "no notebook none: give a path or one of"),
+            (["--notebook", __file__], "is no notebook"),
+            (["--sparsity", "x"], "from 0 to 1"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, tmp_path, arguments, message):
+        run = self.run(*arguments, "--out", tmp_path / "o")
+        assert run.returncode == 2
+        assert message in run.stderr.splitlines()[-1]
+        assert not list((tmp_path / "o").glob("*.*"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("real", [False, True], ids=["demo", "a path the user gives"])
+def test_explorer(tmp_path, request, real):
+    model = str(request.getfixturevalue("smollm2_path")) if real else None
+    notebook = execute("explorer.ipynb", tmp_path, MODEL=model)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    views = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    assert len(views) == 1
+    still = [o["data"]["text/html"] for o in outputs if "sx-still" in str(o.get("data", {}))]
+    assert "data:image/jpeg;base64," in still[0]
+    study = sr.read_study(tmp_path / "study.json")
+    assert all(s in str(outputs) for s in sr.summarize(study)[:2])
+    assert "<svg" in (tmp_path / "explorer.svg").read_text(encoding="utf-8")
+    # Where nobody looks, no 900 KB of script are sent, so none are saved with the widgets' state.
+    assert len(nbformat.writes(notebook)) < 250_000
+    notebook.metadata.pop("widgets")
+    assert len(nbformat.writes(notebook)) < 200_000
+
+
+def test_notebooks_are_saved_without_outputs():
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert not cell.get("outputs"), path.name
+
+
+def test_the_default_model_is_the_source_notebooks():
+    source = (NOTEBOOKS / "structural_csr_analysis.ipynb").read_text(encoding="utf-8")
+    assert "EleutherAI/pythia-410m" in source
+    assert "facebook/opt-125m" in source

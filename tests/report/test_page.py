@@ -1,0 +1,396 @@
+"""The report is one file with every number in it, escaped, and nothing to fetch."""
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.findings.summary import conventions
+from sparsity_report.report import page as report
+
+HOSTILE = [
+    "</script><script>window.hacked=1</script>",
+    "{{7*7}}",
+    "<img src=x onerror=window.hacked=1>",
+    "quote\"'`",
+    "\u202egnirts\u202c",
+    "🦙",
+    "line\u2028break",
+    "x" * 5000,
+]
+TEMPLATES = Path(__file__).parents[2] / "templates"
+
+
+class Page(HTMLParser):
+    """What of a page a test looks at."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "input"})
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.scripts = [], [], []
+        self.texts = {}
+        self.feed(text)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append((tag, len(self.elements) - 1))
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        opened, _ = self.open.pop()
+        assert opened == tag
+
+    def handle_data(self, data):
+        for _, place in self.open:
+            self.texts[place] = self.texts.get(place, "") + data
+
+    def all(self, tag, **attrs):
+        """Pairs of attributes and text of the elements of one kind."""
+        return [
+            (found, self.texts.get(place, ""))
+            for place, (name, found) in enumerate(self.elements)
+            if name == tag and all(found.get(k) == v for k, v in attrs.items())
+        ]
+
+    @property
+    def text(self):
+        return self.texts[0]
+
+
+def model(names=("fc1", "fc2"), blocks=2):
+    torch.manual_seed(0)
+    block = lambda: nn.ModuleDict({name: nn.Linear(6, 8) for name in names})  # noqa: E731
+    return nn.ModuleDict({"layers": nn.ModuleList(block() for _ in range(blocks))})
+
+
+def three(weights, sparsity=0.3):
+    pruning = sr.global_magnitude(weights, sparsity)
+    return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+
+
+@pytest.fixture(scope="module")
+def study():
+    return three(sr.load(model(), name="two-blocks"))
+
+
+@pytest.fixture(scope="module")
+def text(study, tmp_path_factory):
+    return written(study, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def parsed(text):
+    return Page(text)
+
+
+def written(study, folder, **options):
+    return sr.write_report(study, folder / "report.html", **options).read_text(encoding="utf-8")
+
+
+def grouped(number):
+    return f"{int(number):,}".replace(",", "\u202f")
+
+
+def test_title_says_the_model_the_variants_and_the_level(parsed):
+    assert [text for _, text in parsed.all("h1")] == ["two-blocks"]
+    (_, title), *_ = parsed.all("title")
+    assert title == "two-blocks: Dense, Masked30, CSR30"
+    (_, header), *_ = parsed.all("header")
+    assert "30 %" in header
+
+
+def test_sections_stand_in_order_and_the_contents_lead_to_them(parsed):
+    sections = [attrs.get("id") for attrs, _ in parsed.all("section")]
+    assert sections == [
+        "summary",
+        "model",
+        "totals",
+        "groups",
+        "map",
+        "parameters",
+        "flops",
+        "storage",
+        "audit",
+        "layers",
+        "conventions",
+    ]
+    links = [a["href"] for a, _ in parsed.all("a") if a.get("class") != "anchor"]
+    assert links == [f"#{key}" for key in sections]
+    anchors = {a["href"] for a, _ in parsed.all("a", **{"class": "anchor"})}
+    ids = {f"#{attrs['id']}" for _, attrs in parsed.elements if "id" in attrs}
+    assert {*links[1:], "#cite", "#explore"} == anchors <= ids
+
+
+def test_findings_are_the_sentences_of_summarize(parsed, study):
+    (_, findings), *_ = parsed.all("div", **{"class": "findings"})
+    lines = [line.strip() for line in findings.splitlines() if line.strip()]
+    assert lines == sr.summarize(study)
+
+
+def test_conventions_are_those_of_the_study(parsed, study):
+    (_, section), *_ = parsed.all("section", id="conventions")
+    for sentence in conventions(study):
+        assert sentence in section
+    assert study.variants["fingerprint"].iloc[0] in section
+    assert f"sparsity-report {sr.__version__}" in section
+    assert "standard convention" in section
+
+
+def test_every_number_of_the_totals_appears(parsed, study):
+    (_, section), *_ = parsed.all("section", id="totals")
+    for row in study.totals.to_dict("records"):
+        for column in ("total", "nonzero", "prunable_total", "prunable_nonzero"):
+            assert grouped(row[column]) in section
+        for column in ("stored_bytes", "flops_per_token", "useful_flops_per_token"):
+            assert grouped(row[column]) in section
+        for part in ("prunable", "non_embedding", "model"):
+            assert f"{100 * row[f'sparsity_{part}']:.2f}\u202f%" in section
+    for denominator in (
+        "weights that pruning may choose from",
+        "all parameters but embeddings and output head",
+        "all parameters, each stored tensor once",
+    ):
+        assert denominator in section
+
+
+def test_groups_table_has_every_variant_and_group(parsed, study):
+    (_, table), *_ = parsed.all("table", **{"class": "groups"})
+    for row in study.groups.to_dict("records"):
+        assert row["variant"] in table
+        assert grouped(row["stored_bytes"]) in table
+
+
+def test_every_module_of_every_variant_has_a_row(parsed, study):
+    tables = dict(
+        zip(
+            study.variants["variant"],
+            parsed.all("table", **{"class": "layers sortable"}),
+            strict=True,
+        )
+    )
+    for row in study.layers.to_dict("records"):
+        assert row["module_name"] in tables[row["variant"]][1]
+    assert "layers.1.fc2" in tables["CSR30"][1]
+
+
+def test_most_and_least_sparse_layers_are_ranked(parsed, study):
+    own = study.layers[study.layers["variant"] == "Masked30"]
+    share = 1 - own["weight_nonzero"] / own["weight_total"]
+    (_, pair), *_ = parsed.all("div", **{"class": "pair"})
+    most = pair.index(own["module_name"][share.idxmax()])
+    assert most == min(pair.index(name) for name in own["module_name"])
+
+
+def test_tables_have_captions_and_scoped_heads(parsed):
+    assert len(parsed.all("caption")) == len(parsed.all("table"))
+    assert all(attrs.get("scope") in {"col", "row", "rowgroup"} for attrs, _ in parsed.all("th"))
+
+
+def test_charts_have_a_picture_a_text_and_their_data(parsed):
+    figures = parsed.all("figure")
+    assert len(figures) == 5
+    for attrs, _ in figures:
+        assert attrs["role"] == "img"
+        assert len(attrs["aria-label"]) > 40
+    scripts = parsed.all("script", type="application/json")
+    specs = [json.loads(text) for attrs, text in scripts if "id" not in attrs]
+    assert len(specs) == 5
+    assert all("layer" in spec and "$schema" not in spec for spec in specs)
+    assert len(parsed.all("div", **{"class": "still"})) == 5
+    assert sum(attrs.get("class") == "marks" for attrs, _ in parsed.all("svg")) == 5
+
+
+def test_pictures_do_not_share_names(parsed):
+    ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+
+
+def test_data_of_the_heat_map(parsed, study):
+    own = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
+    (_, section), *_ = parsed.all("section", id="map")
+    for row in own.to_dict("records"):
+        assert f"{100 * (1 - row['weight_nonzero'] / row['weight_total']):.1f}\u202f%" in section
+
+
+def test_policy_allows_nothing_from_outside(parsed):
+    (attrs, _), *_ = [p for p in parsed.all("meta") if "http-equiv" in p[0]]
+    assert attrs["http-equiv"] == "Content-Security-Policy"
+    assert attrs["content"] == (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        "img-src data: blob:"
+    )
+
+
+def test_nothing_is_fetched(parsed, text):
+    assert not parsed.all("link")
+    assert not parsed.all("img")
+    for _, attrs in parsed.elements:
+        for name in ("src", "href", "data", "action", "srcset", "xlink:href", "poster"):
+            assert attrs.get(name, "#").startswith("#")
+    styles = "".join(text for _, text in parsed.all("style"))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert not re.search(r"url\((?!#)", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
+
+
+def test_the_same_study_gives_the_same_bytes(study, text, tmp_path):
+    study.save(tmp_path / "study.json")
+    assert written(sr.read_study(tmp_path / "study.json"), tmp_path) == text
+
+
+def test_hostile_names_are_only_text(tmp_path):
+    names = [name.replace(".", "_") for name in HOSTILE]
+    weights = sr.load(model(names), name="".join(HOSTILE[:3]))
+    pruning = sr.global_magnitude(weights, 0.4)
+    study = sr.compare(
+        sr.dense(weights, name=HOSTILE[0]),
+        *[sr.masked(pruning, name=name) for name in HOSTILE[1:5]],
+        sr.csr(pruning, name=HOSTILE[7]),
+    )
+    text = written(study, tmp_path)
+    page = Page(text)
+    # The charts' program and the page's; the charts; words and levels as data.
+    assert [tag for tag, _ in page.elements].count("script") == 2 + len(page.all("figure")) + 2
+    assert not page.all("img")
+    assert not [a for _, attrs in page.elements for a in attrs if a.startswith("on")]
+    for name in HOSTILE[:3]:
+        assert name in page.text
+        assert name not in text or name == "{{7*7}}"
+    assert "49" not in page.all("h1")[0][1]
+    # A mark that turns the text around it must not reach the page.
+    assert "\u202e" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    for _, spec in page.all("script", type="application/json"):
+        json.loads(spec)
+    assert "\u2028" not in "".join(spec for _, spec in page.all("script", type="application/json"))
+
+
+def test_one_unpruned_variant(tmp_path):
+    page = Page(written(sr.compare(sr.dense(sr.load(model()))), tmp_path))
+    assert len(page.all("figure")) == 4
+    assert len(page.all("input", type="range")) == 1
+
+
+def test_a_model_without_blocks_or_prunable_weights(tmp_path):
+    weights = sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))
+    page = Page(written(sr.compare(sr.dense(weights)), tmp_path))
+    assert len(page.all("figure")) == 3
+    assert "no layout to choose" in page.text
+    assert "no map to draw" in page.text
+    assert not page.all("input")
+
+
+def test_the_unknown_is_a_dash(study, tmp_path):
+    layers = study.layers.copy()
+    for column in ("nonzero", "weight_nonzero", "flops_per_token", "stored_bytes"):
+        layers[column] = (
+            layers[column].astype("Int64").mask(layers["module_name"].str[-3:] == "fc1")
+        )
+    layers["sparsity"] = layers["sparsity"].where(layers["nonzero"].notna())
+    page = Page(written(dataclasses.replace(study, layers=layers), tmp_path))
+    table = page.all("table", **{"class": "layers sortable"})[0][1]
+    assert "–" in table
+    assert not {"nan", "<NA>", "None"} & set(page.text.split())
+
+
+def test_notes_and_unclassified_modules_are_told(study, tmp_path):
+    layers = study.layers.copy()
+    layers.loc[layers["module_name"] == "layers.0.fc1", "group"] = "other"
+    told = dataclasses.replace(study, layers=layers, notes=("blocks are counted as floats",))
+    page = Page(written(told, tmp_path))
+    (_, model), *_ = page.all("section", id="model")
+    assert "Blocks are counted as floats." in model
+    (_, audit), *_ = page.all("section", id="audit")
+    assert "layers.0.fc1" in audit[audit.index("match no grouping rule") :]
+
+
+@pytest.mark.parametrize("name", ["report.docx", "report", "report.html.gz"])
+def test_other_formats_are_refused(study, tmp_path, name):
+    with pytest.raises(sr.SparsityReportError, match=r"reports are \.html or \.pdf files"):
+        sr.write_report(study, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_destination_that_is_no_file_is_refused(study, tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(sr.SparsityReportError, match="not a regular file"):
+        sr.write_report(study, tmp_path / "report.html")
+
+
+def test_an_older_report_survives_a_failure(study, tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(sr.SparsityReportError, match="No space left on device"):
+        sr.write_report(study, tmp_path / "report.html")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("report.html", "old")]
+
+
+class TestTemplates:
+    def test_a_template_dir_overrides_parts(self, study, tmp_path):
+        (tmp_path / "mine" / "sections").mkdir(parents=True)
+        (tmp_path / "mine" / "report.css").write_text("body { color: teal }")
+        (tmp_path / "mine" / "sections" / "model.html.j2").write_text("<p>{{ models }} & mine</p>")
+        page = Page(written(study, tmp_path, template_dir=tmp_path / "mine"))
+        assert page.all("style")[0][1].strip() == "body { color: teal }"
+        assert "two-blocks & mine" in page.text
+        assert len(page.all("figure")) == 5
+
+    def test_values_are_escaped_in_users_templates_too(self, tmp_path):
+        (tmp_path / "report.html.j2").write_text("<html>{{ '<b>' }}{{ models }}</html>")
+        weights = sr.load(model(), name="<i>a</i>")
+        text = written(three(weights), tmp_path, template_dir=tmp_path)
+        assert text == "<html>&lt;b&gt;&lt;i&gt;a&lt;/i&gt;</html>"
+
+    @pytest.mark.parametrize("template", ["{{ nothing }}", "{% if %}", "{{ totals | nope }}"])
+    def test_a_broken_template_is_one_line(self, study, tmp_path, template):
+        (tmp_path / "report.html.j2").write_text(template)
+        with pytest.raises(sr.SparsityReportError, match="cannot render the report") as error:
+            sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "r.html").exists()
+
+    def test_a_missing_template_dir_is_refused(self, study, tmp_path):
+        with pytest.raises(sr.SparsityReportError, match="is not a folder"):
+            sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path / "none")
+
+    def test_every_partial_is_used(self):
+        main = (TEMPLATES / "report.html.j2").read_text(encoding="utf-8")
+        others = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.rglob("*.html.j2"))
+        for partial in (TEMPLATES / "sections").iterdir():
+            assert (
+                f'"{partial.name.split(".")[0]}"' in main or f'"sections/{partial.name}"' in others
+            )
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("{{ 1234567 | count }}", "1\u202f234\u202f567"),
+        ("{{ 0.123456 | percent }}", "12.3\u202f%"),
+        ("{{ 0.00001 | percent(2) }}", "<\u202f0.01\u202f%"),
+        ("{{ 108160356 | scaled('B') }}", "108\u202fMB"),
+        ("{{ 1.319 | times }}", "1.32\u202f×"),
+        ("{{ (3, 4) | shape }}", "3\u202f×\u202f4"),
+        ("{{ unknown | count }} {{ unknown | percent }} {{ unknown | times }}", "– – –"),
+    ],
+)
+def test_filters(template, shown):
+    made = report.environment().from_string(template)
+    for unknown in (None, pd.NA, float("nan")):
+        assert made.render(unknown=unknown).replace("&lt;", "<") == shown

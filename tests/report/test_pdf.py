@@ -1,0 +1,305 @@
+"""The report as PDF: the same sentences and numbers, vector drawings, and names that stay names."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import typst
+from papers import (
+    HOSTILE,
+    bare,
+    eight_variants,
+    facts,
+    fonts,
+    hostile_study,
+    images,
+    poppler,
+    text_of,
+)
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.findings.summary import conventions
+from sparsity_report.report.page import environment
+from sparsity_report.report.pdf import _held, typeset
+from sparsity_report.report.values import Table, context
+
+MM = 72 / 25.4
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def study(demo):
+    pruning = sr.global_magnitude(demo, 0.3)
+    return sr.compare(
+        sr.dense(demo), sr.masked(pruning), sr.csr(pruning), patterns=True, context=64
+    )
+
+
+@pytest.fixture(scope="module")
+def pdf(study, tmp_path_factory):
+    return sr.write_report(study, tmp_path_factory.mktemp("pdf") / "report.pdf")
+
+
+def within_margins(path, side=25):
+    """Return words outside the page's margins of `side` mm; points and hyphens may hang."""
+    tree = ET.fromstring(re.sub(r"[\x00-\x08\x0e-\x1f]", "", poppler("pdftotext", path, "-bbox")))
+    outside = []
+    for page in tree.iter("{http://www.w3.org/1999/xhtml}page"):
+        width = float(page.get("width"))
+        for word in page:
+            left, right = float(word.get("xMin")), float(word.get("xMax"))
+            if left < side * MM - 4 or right > width - side * MM + 4:
+                outside.append((word.text, left, right))
+    return outside
+
+
+def test_the_sentences_are_those_of_the_study(pdf, study):
+    text = text_of(pdf)
+    for sentence in [*sr.summarize(study), *conventions(study), *study.audit]:
+        assert bare(sentence) in text
+
+
+def test_the_numbers_are_those_of_the_study(pdf, study):
+    text = text_of(pdf)
+    for frame in (study.totals, study.groups, study.layers):
+        for column in ("total", "nonzero", "flops_per_token", "stored_bytes"):
+            for number in frame[column].dropna():
+                assert str(int(number)) in text
+    for row in study.layers.itertuples():
+        share = f"{100 * row.sparsity:.1f}%" if row.total else "–"
+        cells = f"{row.total}{row.nonzero}{share}{row.flops_per_token}"
+        assert cells in text, row.module_name
+    for share in study.totals["sparsity_model"]:
+        assert f"{100 * share:.2f}%" in text
+
+
+def test_fonts_are_embedded_and_nothing_is_a_raster(pdf):
+    assert fonts(pdf)
+    assert all(fonts(pdf).values())
+    assert all("Libertinus" in name or "DejaVu" in name for name in fonts(pdf))
+    assert images(pdf) == []
+    # Words of the charts are text, not outlines.
+    assert "shareofallparameters" in text_of(pdf)
+
+
+def test_it_is_tagged_titled_and_undated(pdf):
+    found = facts(pdf)
+    assert found["Title"] == "Sparsity report: demo"
+    assert found["Tagged"] == "yes"
+    assert "CreationDate" not in found
+    assert "A4" in found["Page size"]
+    assert b"pdfuaid:part" in pdf.read_bytes()
+    said = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
+    alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in said]
+    assert len(alts) == 5
+    assert bare(alts[1]).startswith("Heatmap,4blocksby6projections:from22.8%zerosinblock0")
+    assert re.search(r"^ +TH", poppler("pdfinfo", pdf, "-struct"), re.M)
+
+
+def test_bookmarks_lead_to_every_section(pdf):
+    outline = poppler("pdftohtml", pdf, "-xml", "-i", "-stdout").partition("<outline>")[2]
+    titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
+    assert titles[:2] == ["1 The model", "2 Three sparsities"]
+    assert titles[-1] == "A Every layer"
+    contents = poppler("pdftotext", pdf, "-l", "1")
+    for title in titles:
+        number, _, words = title.partition(" ")
+        assert words in contents or "." in number
+
+
+def test_heads_of_long_tables_are_repeated(pdf):
+    text = poppler("pdftotext", pdf, "-layout")
+    pages = [page for page in text.split("\f") if "model.decoder.layers.3.fc1" in page]
+    appendix = pages[-3:]
+    assert all("Stored as" in page and "Shape" in page for page in appendix)
+
+
+def test_the_same_study_gives_the_same_bytes(pdf, study, tmp_path):
+    study.save(tmp_path / "study.json")
+    code = (
+        "import sys, sparsity_report as sr\n"
+        "sr.write_report(sr.read_study(sys.argv[1]), sys.argv[2])"
+    )
+    paths = [tmp_path / "study.json", tmp_path / "again.pdf"]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True)
+    assert paths[1].read_bytes() == pdf.read_bytes()
+
+
+def test_eight_variants_stay_within_the_margins(demo, tmp_path):
+    path = sr.write_report(eight_variants(demo), tmp_path / "eight.pdf")
+    assert within_margins(path) == []
+    text = text_of(path)
+    assert "Totalspervariant(continued)" in text
+    assert fonts(path)
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_hostile_names_are_text(tmp_path, language):
+    study = hostile_study()
+    path = sr.write_report(study, tmp_path / "hostile.pdf", language=language)
+    text = text_of(path)
+    assert "root:" not in text
+    for shown in (
+        '#read("/etc/passwd")',
+        '");panic("x',
+        "\\input{/etc/passwd}",
+        "{{7*7}}",
+        "<<7*7>>",
+        "</script>",
+        "\\u202egnirts\\u202c",
+        "\\U0001f999\\u6a21\\u578b",
+        "x" * 1000,
+    ):
+        assert shown in text
+    assert within_margins(path) == []
+    assert images(path) == []
+
+
+def test_every_character_kept_has_a_glyph():
+    """PDF/UA refuses text that a font lacks; the look's own fonts are asked."""
+    kept = "".join(c for c in map(chr, range(0x21, 0x3000)) if _held(c) and not c.isspace())
+    source = (
+        '#set document(title: "x")\n'
+        '#set text(font: ("Libertinus Serif", "DejaVu Sans Mono"))\n'
+        "#for c in sys.inputs.kept [#c \\ ]"
+    )
+    compiler = typst.Compiler(ignore_system_fonts=True, sys_inputs={"kept": kept})
+    assert compiler.compile(source.encode(), format="pdf", pdf_standards=["ua-1"])
+
+
+def test_what_nobody_would_read_is_cut_short(tmp_path):
+    torch.manual_seed(0)
+    weights = sr.load(
+        nn.ModuleDict({"layers": nn.ModuleList(nn.Linear(2, 2) for _ in range(1100))})
+    )
+    study = sr.compare(sr.dense(weights), sr.dense(weights, name="a"), sr.dense(weights, name="b"))
+    text = text_of(sr.write_report(study, tmp_path / "long.pdf"))
+    assert "Thefirst1000of1100modulesofDense" in text
+    assert "layers.999dense" in text.replace("otherlinear2×2", "")
+    assert "layers.1000" not in text
+
+
+def test_templates_of_ones_own(study, tmp_path):
+    (tmp_path / "typst").mkdir()
+    part = tmp_path / "typst" / "model.typ.j2"
+    part.write_text("My own words on #{{ models }}.")
+    path = sr.write_report(study, tmp_path / "own.pdf", template_dir=tmp_path)
+    assert "Myownwordsondemo." in text_of(path)
+    before = path.read_bytes()
+    for broken, said in (
+        ("#let x = (", "unclosed delimiter"),
+        ('#read("/etc/passwd")', "not found"),
+        ("{{ no_such_value }}", "no_such_value"),
+    ):
+        part.write_text(broken)
+        with pytest.raises(sr.SparsityReportError, match="check template_dir") as caught:
+            sr.write_report(study, path, template_dir=tmp_path)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
+    study.save(tmp_path / "study.json")
+    old = tmp_path / "report.pdf"
+    old.write_bytes(pdf.read_bytes()[:1000])
+    code = (
+        "import resource, signal, sys, sparsity_report as sr\n"
+        "study = sr.read_study(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "sr.write_report(study, sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "study.json", old]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "with space left" in run.stderr
+    assert old.read_bytes() == pdf.read_bytes()[:1000]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.pdf", "study.json"]
+
+
+def test_more_modules_than_the_context_holds_as_rows(tmp_path, monkeypatch, study):
+    monkeypatch.setattr("sparsity_report.report.values._ROWS", 10)
+    text = text_of(sr.write_report(study, tmp_path / "many.pdf"))
+    assert "onlythereportasHTMLandtheCSVfilesholdthemall" in text
+    assert "modulesofDense" not in text
+
+
+def numbers_of(path, thousands, decimal):
+    """Every number in a PDF, however its language writes them, but those of pages and headings."""
+    text = poppler("pdftotext", path, "-raw").replace(sr.__version__, "").replace("\u202f", "")
+    text = re.sub(r"^\d+ / \d+$|^[1-9]\.\d (?=[A-Z])|( \.){3}.*", "", text, flags=re.M)
+    text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
+    found = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)
+    return Counter(number.replace(decimal, ".") for number in found)
+
+
+def test_french_holds_the_same_numbers(pdf, study, tmp_path):
+    french = sr.write_report(study, tmp_path / "fr.pdf", language="fr")
+    english = numbers_of(pdf, ",", ".")
+    assert english == numbers_of(french, "\u202f", ",")
+    assert english.total() > 1000
+    text = text_of(french)
+    with sr.speaking("fr"):
+        for sentence in [*sr.summarize(study), *conventions(study), *study.audit]:
+            assert bare(sentence) in text
+    assert facts(french)["Title"] == "Rapport de parcimonie\u00a0: demo"
+    assert re.search(rb"/Lang\s*\(fr\)", french.read_bytes())
+    outline = poppler("pdftohtml", french, "-xml", "-i", "-stdout").partition("<outline>")[2]
+    titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
+    assert titles[:3] == ["1 Le modèle", "2 Trois parcimonies", "3 Groupes"]
+    assert within_margins(french) == []
+
+
+def test_sections_are_those_of_the_page():
+    def titles(kind):
+        source = (ROOT / "templates" / f"report.{kind}.j2").read_text(encoding="utf-8")
+        return re.findall(r'^  \("(\w+)", _\("(.+?)"\)\),$', source, re.M)
+
+    assert titles("typ") == [section for section in titles("html") if section[0] != "layers"]
+
+
+class Measured(NamedTuple):
+    caption: str
+    figure: Any
+    table: Table
+
+
+def test_layouts_and_measurements(pdf, study, tmp_path):
+    rows = [[name, "1234567", "0.50"] for name in HOSTILE]
+    table = Table(["Layout", HOSTILE[0], "ratio"], rows)
+    shown = context(study)
+    assert "Measured" not in text_of(pdf)
+    shown["measured"] = [
+        Measured(f"Perplexity of {' '.join(HOSTILE)}", shown["curve"], table),
+        Measured("Latency of everything", None, table),
+    ]
+    path = tmp_path / "report.pdf"
+    path.write_bytes(typeset(environment(), shown | {"layouts": [("CSR30", table)]}))
+    text = text_of(path)
+    assert text.count("1234567") == 3 * len(HOSTILE)
+    assert "8Measured" in text
+    assert "BytesofCSR30ineverylayout" in text
+    assert "Latencyofeverything" in text
+    assert len(re.findall(r"Figure\d\.Perplexityof", text)) == 1
+    assert "root:" not in text
+    assert within_margins(path) == []
+
+
+def test_a_study_of_little(tmp_path):
+    """One variant, nothing prunable, nothing known."""
+    bare_model = sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))
+    with torch.device("meta"):
+        unknown = sr.load(nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 3)])}))
+    for number, weights in enumerate((bare_model, unknown)):
+        study = sr.compare(sr.dense(weights))
+        text = text_of(sr.write_report(study, tmp_path / f"{number}.pdf"))
+        for sentence in sr.summarize(study):
+            assert bare(sentence) in text

@@ -1,0 +1,434 @@
+"""The thesis kit: exact sizes, embedded fonts, the study's numbers, and LaTeX that runs."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from helpers import need
+from hypothesis import given
+from hypothesis import strategies as st
+from measurements import latency, quality, sensitivity
+from papers import (
+    bare,
+    eight_variants,
+    facts,
+    fonts,
+    hostile_study,
+    images,
+    text_of,
+)
+
+import sparsity_report as sr
+from sparsity_report.draw import charts
+from sparsity_report.report.latex import bare_percent, command_names, tex
+from sparsity_report.study.storage import LAYOUTS
+
+POINTS = 72 / 2.54
+
+
+@pytest.fixture(scope="module")
+def study(demo):
+    pruning = sr.global_magnitude(demo, 0.3)
+    return sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning), patterns=True)
+
+
+@pytest.fixture(scope="module")
+def kit(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kit")
+    sr.write_thesis(study, folder)
+    return folder
+
+
+def compiled(folder, clean=True):
+    """Run LaTeX as the example says; return its log and the text of the paper."""
+    need(shutil.which("pdflatex") is not None, "pdflatex: see .ci/run for the packages")
+    latex = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "example"]
+    for command in (latex, ["bibtex", "example"], latex, latex):
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        assert run.returncode == 0, run.stdout[-2000:]
+    log = (folder / "example.log").read_text(errors="replace")
+    complaints = re.findall(r"^.*(?:Warning|Overfull|Underfull|undefined|multiply).*$", log, re.M)
+    if clean:
+        assert complaints == []
+    return log, text_of(folder / "example.pdf")
+
+
+def commands(folder):
+    """Names and values of the commands in numbers.tex."""
+    lines = (folder / "numbers.tex").read_text().splitlines()
+    pairs = [re.fullmatch(r"\\newcommand\{\\([A-Za-z]+)\}\{(.*)\}", line) for line in lines[1:]]
+    assert all(pairs)
+    names = [pair[1] for pair in pairs]
+    assert len(set(names)) == len(names)
+    return {pair[1]: pair[2] for pair in pairs}
+
+
+def rows_of(path):
+    """Cells of a table, as text."""
+    body = path.read_text().partition("\\midrule")[2].partition("\\bottomrule")[0]
+    lines = [line for line in body.strip().splitlines() if line.endswith("\\\\")]
+    return [[cell.strip() for cell in line.removesuffix("\\\\").split(" & ")] for line in lines]
+
+
+def number(cell):
+    return None if "textendash" in cell else float(cell)
+
+
+def test_what_is_written(kit):
+    names = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
+    figures = ("sparsity", "param_frac", "flops", "map_masked30", "csr_bytes")
+    expected = {
+        f"figures/{name}_{place}.{kind}"
+        for name in figures
+        for place in ("column", "text")
+        for kind in ("pdf", "svg", "png")
+    }
+    expected |= {f"tables/groups_{stem}.tex" for stem in ("dense", "masked30", "csr30")}
+    expected |= {f"tables/layers_{end}_masked30.tex" for end in ("most", "least")}
+    expected |= {"tables/totals.tex", "tables/sparsity.tex", "tables/storage_masked30.tex"}
+    expected.add("sparsity-report.bib")
+    expected |= {f"{name}.tex" for name in ("numbers", "captions", "findings", "example")}
+    assert names == expected
+
+
+@pytest.mark.parametrize(("column", "text"), [(7.62, 14.3), (6, 17.05)])
+def test_sizes_are_exact(study, tmp_path, column, text):
+    sr.write_thesis(study, tmp_path, column_cm=column, text_cm=text)
+    tenth = 0.01 * POINTS
+    for place, width in (("column", column), ("text", text)):
+        for path in (tmp_path / "figures").glob(f"*_{place}.pdf"):
+            found = float(facts(path)["Page size"].split()[0])
+            assert abs(found - width * POINTS) < tenth, path.name
+            svg = path.with_suffix(".svg").read_text()
+            drawn = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+            assert abs(drawn - width * POINTS) < tenth
+            png = path.with_suffix(".png").read_bytes()
+            pixels = int.from_bytes(png[16:20], "big")
+            assert abs(pixels - width / 2.54 * 300) <= 1
+            # pHYs: pixels per metre.
+            per_metre = int.from_bytes(png[png.index(b"pHYs") + 4 :][:4], "big")
+            assert abs(per_metre - 300 / 0.0254) <= 1
+
+
+def test_figures_are_vector_and_carry_their_text(kit, study):
+    for path in (kit / "figures").glob("*.pdf"):
+        assert fonts(path), path.name
+        assert all(fonts(path).values()), path.name
+        assert images(path) == []
+    words = text_of(kit / "figures" / "sparsity_column.pdf")
+    for variant in study.variants["variant"]:
+        assert variant in words
+    # What a caption says is not drawn.
+    assert "Zerospergroup" not in words
+    assert "Zeros per group: demo" in (kit / "captions.tex").read_text()
+
+
+def test_a_font_by_name(study, tmp_path):
+    sr.write_thesis(study, tmp_path, font="Liberation Serif")
+    for path in (tmp_path / "figures").glob("*.pdf"):
+        assert all("LiberationSerif" in name for name in fonts(path))
+        assert "'Liberation Serif', sans-serif" in path.with_suffix(".svg").read_text()
+
+
+def test_a_missing_font_is_an_error_unless_a_generic_one_follows(study, tmp_path):
+    (tmp_path / "numbers.tex").write_text("kept")
+    with pytest.raises(sr.SparsityReportError, match=r"font 'No Such Font' is not installed"):
+        sr.write_thesis(study, tmp_path, font="No Such Font")
+    assert [p.name for p in tmp_path.iterdir()] == ["numbers.tex"]
+    sr.write_thesis(study, tmp_path, font="No Such Font, serif")
+    for path in (tmp_path / "figures").glob("*.pdf"):
+        assert fonts(path)
+
+
+def test_greyscale_needs_no_colour(demo, tmp_path):
+    study = eight_variants(demo)
+    renamed = study.variants["variant"].replace("TwoFour", "#ff0000")
+    study = dataclasses.replace(
+        study,
+        variants=study.variants.assign(variant=renamed),
+        layers=study.layers.assign(variant=study.layers["variant"].replace("TwoFour", "#ff0000")),
+    )
+    sr.write_thesis(study, tmp_path, greyscale=True)
+    for path in (tmp_path / "figures").glob("*.svg"):
+        svg = path.read_text()
+        drawn = re.findall(r'(?:fill|stroke|stop-color)="(#[0-9a-fA-F]{6}|rgb\([^)]*\))"', svg)
+        assert drawn
+        for colour in drawn:
+            parts = re.findall(r"\d+", colour) if "rgb" in colour else re.findall("..", colour[1:])
+            assert len(set(parts)) == 1, (path.name, colour)
+    bars = (tmp_path / "figures" / "sparsity_text.svg").read_text()
+    assert ">#ff0000<" in bars
+    legend = re.findall(r'aria-label="[^"]*"[^>]*|d="M-?[\d.]+[^"]*" fill="(#\w+)"', bars)
+    assert len({colour for colour in legend if colour}) >= 8
+    lines = (tmp_path / "figures" / "csr_bytes_text.svg").read_text()
+    assert len(set(re.findall(r'stroke-dasharray="([^"]+)"', lines))) >= 3
+
+
+def test_numbers_are_those_of_the_study(kit, study):
+    found = commands(kit)
+    totals = study.totals.set_index("variant")
+    for variant, name in (("Dense", "Dense"), ("Masked30", "MaskedThirty"), ("CSR30", "CSRThirty")):
+        row = totals.loc[variant]
+        for column in totals.columns.drop("layout"):
+            value = found[name + "".join(word.capitalize() for word in column.split("_"))]
+            if value == "\\textendash{}":
+                assert pd.isna(row[column])
+            elif value.startswith("\\qty"):
+                assert value == f"\\qty{{{bare_percent(row[column])}}}{{\\percent}}"
+            elif column == "threshold":
+                assert float(value[5:-1]) == pytest.approx(row[column], rel=1e-5)
+            else:
+                assert value == f"\\num{{{int(row[column])}}}"
+    assert found["MaskedThirtySparsityModel"] == "\\qty{24.6}{\\percent}"
+    ratio = totals.loc["CSR30", "stored_bytes"] / totals.loc["Dense", "stored_bytes"]
+    assert found["CSRThirtyStoredBytesRatio"] == f"\\num{{{ratio:.2f}}}"
+    assert found["CSRThirtyStoredBytesShort"] == "\\num{5.11}\\,MB"
+    groups = study.groups.set_index(["variant", "group"])
+    nonzero = groups.loc[("CSR30", "mlp_linear"), "nonzero"]
+    assert found["CSRThirtyMLPNonzero"] == f"\\num{{{nonzero}}}"
+
+
+def test_tables_are_those_of_the_study(kit, study):
+    totals = rows_of(kit / "tables" / "totals.tex")
+    for cells, row in zip(totals, study.totals.itertuples(), strict=True):
+        assert cells[0] == row.variant
+        shares = (row.sparsity_prunable, row.sparsity_non_embedding, row.sparsity_model)
+        assert [number(cell) for cell in cells[1:4]] == [round(100 * s, 1) for s in shares]
+        assert [int(cell) for cell in cells[4:]] == [row.stored_bytes, row.flops_per_token]
+    for variant in study.variants["variant"]:
+        own = study.groups[study.groups["variant"] == variant]
+        rows = rows_of(kit / "tables" / f"groups_{variant.lower()}.tex")
+        for cells, row in zip(rows, own.itertuples(), strict=True):
+            assert cells[0] == charts.group_name(row.group)
+            assert [int(cells[k]) for k in (1, 2, 3, 5, 6)] == [
+                row.modules, row.total, row.nonzero, row.flops_per_token, row.stored_bytes
+            ]  # fmt: skip
+            assert number(cells[4]) == (round(100 * row.sparsity, 1) if row.total else None)
+    stored = study.storage.set_index(["variant", "scope", "layout"])["bytes"]
+    for cells, layout in zip(
+        rows_of(kit / "tables" / "storage_masked30.tex"),
+        LAYOUTS,
+        strict=True,
+    ):
+        prunable, dense, model = (
+            int(stored["Masked30", scope, own])
+            for scope, own in (("prunable", layout), ("prunable", "dense"), ("model", layout))
+        )
+        assert [int(cells[1]), int(cells[3])] == [prunable, model]
+        assert number(cells[2]) == round(prunable / dense, 2)
+    most = rows_of(kit / "tables" / "layers_most_masked30.tex")
+    shares = charts.prunable_rows(study, "Masked30")["share"].sort_values(ascending=False)
+    assert [number(cells[2]) for cells in most] == [round(100 * s, 1) for s in shares.head(10)]
+    for path in (kit / "tables").glob("*.tex"):
+        text = path.read_text()
+        assert "\\toprule" in text
+        assert f"\\label{{tab:{path.stem.replace('_', '-')}}}" in text
+        assert re.search(r"\\caption\{.+\}", text)
+
+
+def test_the_example_compiles_without_a_warning(kit, study):
+    _, text = compiled(kit)
+    for sentence in sr.summarize(study):
+        assert bare(sentence) in text
+    for variant in study.totals.itertuples():
+        assert f"{variant.variant}" in text
+        assert str(variant.stored_bytes) in text
+    assert "Thesparsity-reportdevelopers" in text
+    assert sr.__version__ in text
+
+
+def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
+    with sr.speaking("fr"):
+        sr.write_thesis(study, tmp_path)
+        said = sr.summarize(study)
+    own, other = commands(kit), commands(tmp_path)
+    assert list(own) == list(other)
+    for name, value in own.items():
+        assert re.findall(r"[\d.]+", value) == re.findall(r"[\d.]+", other[name]), name
+    assert other["CSRThirtyStoredBytesShort"] == "\\num{5.11}\\,Mo"
+    for path in (kit / "tables").glob("*.tex"):
+        french = tmp_path / "tables" / path.name
+        for ours, theirs in zip(rows_of(path), rows_of(french), strict=True):
+            assert ours[1:] == theirs[1:], path.name
+        assert (
+            path.read_text().partition("\\midrule")[0] != french.read_text().partition("\\mid")[0]
+        )
+    _, text = compiled(tmp_path)
+    for sentence in said:
+        assert bare(sentence).replace("’", "'") in text.replace("’", "'")
+    assert "3,83Mo" in text
+    assert "30.0" not in text
+    words = text_of(tmp_path / "figures" / "sparsity_column.pdf")
+    assert "plongements" in words
+
+
+def test_small_shares_and_many_variants_compile(smollm2, demo, tmp_path):
+    for weights, folder in ((smollm2, tmp_path / "a"), (None, tmp_path / "b")):
+        if weights is None:
+            study = eight_variants(demo)
+        else:
+            pruning = sr.global_magnitude(weights, 0.3)
+            study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+        sr.write_thesis(study, folder)
+        _, text = compiled(folder)
+        assert str(study.totals["stored_bytes"].iloc[0]) in text
+    assert "<0.1" in (tmp_path / "a" / "tables" / "totals.tex").read_text()
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_hostile_names_compile_as_text(tmp_path, language):
+    sr.write_thesis(hostile_study(), tmp_path, language=language)
+    _, text = compiled(tmp_path, clean=False)
+    assert "root:" not in text
+    for shown in (
+        '#read("/etc/passwd")',
+        "\\input{/etc/passwd}",
+        "^^M^^5cinput{/etc/passwd}",
+        "a%b&c#d_e^f~g$h$",
+        "{{7*7}}",
+        "<<7*7>>",
+        "</script>",
+        "\\u202egnirts\\u202c",
+        "\\U0001f999\\u6a21\\u578b",
+        "`--``,,<<>>?`'",
+    ):
+        assert shown in text, shown
+    # Clipped, and to be seen as clipped.
+    assert "x" * 100 not in text
+    assert re.search(r"x{20}\.\.\.|x{20}…", text)
+    for path in tmp_path.rglob("*.tex"):
+        assert not re.search(r"[^\n\x20-\u017f\u2264]", path.read_text()), path.name
+
+
+def test_the_same_study_gives_the_same_files(kit, study, tmp_path):
+    study.save(tmp_path / "study.json")
+    code = (
+        "import sys, sparsity_report as sr\n"
+        "sr.write_thesis(sr.read_study(sys.argv[1]), sys.argv[2])"
+    )
+    folder = tmp_path / "again"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "study.json", folder], check=True)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        assert path.read_bytes() == (kit / path.relative_to(folder)).read_bytes(), path.name
+
+
+def test_pdf_latex_and_json_say_the_same(kit, study, tmp_path):
+    text = text_of(sr.write_report(study, tmp_path / "report.pdf"))
+    study.save(tmp_path / "study.json")
+    totals = sr.read_study(tmp_path / "study.json").totals
+    found = commands(kit)
+    for row in totals.itertuples():
+        (name,) = command_names([row.variant])
+        for column, title in (("stored_bytes", "StoredBytes"), ("nonzero", "Nonzero")):
+            value = str(getattr(row, column))
+            assert found[f"{name}{title}"] == f"\\num{{{value}}}"
+            assert value in text
+
+
+def test_impossible_widths_and_places(study, tmp_path):
+    for bad in (0, -1, float("nan"), 3.9, 1000):
+        with pytest.raises(sr.SparsityReportError, match="column_cm must be from 4 to 100"):
+            sr.write_thesis(study, tmp_path / "x", column_cm=bad)
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(sr.SparsityReportError, match="cannot write to the folder"):
+        sr.write_thesis(study, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_full_disk_leaves_earlier_files(kit, study, tmp_path):
+    study.save(tmp_path / "study.json")
+    old = tmp_path / "kit" / "figures" / "sparsity_text.png"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    code = (
+        "import resource, signal, sys, sparsity_report as sr\n"
+        "study = sr.read_study(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+        "sr.write_thesis(study, sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "study.json", tmp_path / "kit"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "with space left" in run.stderr
+    for path in (p for p in (tmp_path / "kit").rglob("*") if p.is_file()):
+        whole = (kit / path.relative_to(tmp_path / "kit")).read_bytes()
+        assert path.read_bytes() in (b"old", whole), path.name
+
+
+def test_templates_of_ones_own(study, tmp_path):
+    own = tmp_path / "mine" / "thesis"
+    own.mkdir(parents=True)
+    (own / "findings.tex.j2").write_text("<<models>>: <<findings | length>>_\n")
+    sr.write_thesis(study, tmp_path / "kit", template_dir=tmp_path / "mine")
+    found = (tmp_path / "kit" / "findings.tex").read_text()
+    assert found == f"demo: {len(sr.summarize(study))}_\n"
+    (own / "findings.tex.j2").write_text("<<no_such>>")
+    with pytest.raises(sr.SparsityReportError, match=r"no_such.*check template_dir"):
+        sr.write_thesis(study, tmp_path / "kit", template_dir=tmp_path / "mine")
+    assert (tmp_path / "kit" / "findings.tex").read_text() == found
+
+
+def test_names_of_commands():
+    assert command_names(["Masked30", "CSR7", "x12", "x20", "x007", "x100"]) == [
+        "MaskedThirty", "CSRSeven", "XTwelve", "XTwenty",
+        "XZeroZeroSeven", "XOneZeroZero",
+    ]  # fmt: skip
+    clash = command_names(["a", "A", "a!", "🦙", "模"])
+    assert clash == ["A", "AB", "AC", "X", "XB"]
+    assert len(set(command_names(["x"] * 100))) == 100
+
+
+@given(st.text())
+def test_no_text_is_a_command(text):
+    """What is left after taking out our own commands has no special character."""
+    known = (
+        r"\\text[a-z]+\{\}|\\allowbreak\{\}|\\[{}$&#%_,]|\$(?:\\(?:le|rho|to)|-)\$|(?<=[-,'!?])\{\}"
+    )
+    left = re.sub(known, "", tex(text))
+    assert not set(left) & set("\\{}$&#%_^"), left
+    assert all(" " <= c <= "\u017f" for c in left)
+
+
+def test_every_letter_kept_is_known_to_latex(tmp_path):
+    need(shutil.which("pdflatex") is not None, "pdflatex: see .ci/run for the packages")
+    letters = "".join(map(chr, range(0x21, 0x2400)))
+    lines = "\n\n".join(tex(c) for c in letters)
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{textcomp}"
+        f"\\usepackage{{lmodern}}\\begin{{document}}\n{lines}\n\\end{{document}}\n",
+        encoding="utf-8",
+    )
+    run = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t"],
+        cwd=tmp_path, capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout[-1000:]
+    assert "Missing character" not in (tmp_path / "t.log").read_text(errors="replace")
+    shown = text_of(tmp_path / "t.pdf")
+    for c in '\\{}$&#%_^~<>|"`éßłŒ¿÷×·':
+        assert c in shown, c
+
+
+def test_measurements_are_set_and_quoted(study, tmp_path):
+    measured = study.with_measured(
+        latency=latency(), quality=quality(), sensitivity=sensitivity(12)
+    )
+    sr.write_thesis(measured, tmp_path)
+    for name in ("speed", "crossover", "quality", "sensitivity"):
+        assert (tmp_path / "figures" / f"{name}_column.pdf").is_file()
+    rows = rows_of(tmp_path / "tables" / "quality.tex")
+    assert [number(cells[2]) for cells in rows] == [10.0, 12.5, 1234.0]
+    assert [number(cells[3]) for cells in rows] == [25.0] * 3
+    found = commands(tmp_path)
+    assert found["MaskedThirtyPerplexity"] == "\\num{12.50}"
+    assert found["MaskedThirtyTopOne"] == "\\qty{25.0}{\\percent}"
+    realised = [value for name, value in found.items() if name.endswith("TokensRealised")]
+    assert "\\num{0.40}" in realised
+    _, text = compiled(tmp_path)
+    assert "1234.00" in text

@@ -1,0 +1,153 @@
+"""A study's own levels say, without the model, what pruning at that level gives."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import Tiny, study_of
+from torch import nn
+from zoo import CASES
+
+import sparsity_report as sr
+from sparsity_report.sparse.cost import csr_bytes
+
+EXACT = ("module_name", "block", "group", "total", "nonzero", "weight_total", "weight_nonzero")
+
+
+def agrees_with_pruning(study, weights, sparsity, slack=0):
+    pruning = sr.global_magnitude(weights, sparsity)
+    masked, csr = sr.masked(pruning).layers(), sr.csr(pruning).layers()
+    here = study.at_level(sparsity)
+    assert here["uncertainty"].max() <= slack
+    for column in EXACT:
+        if slack and "nonzero" in column:
+            assert ((here[column] - masked[column]).abs() <= here["uncertainty"]).all()
+        else:
+            assert here[column].equals(masked[column]), column
+    # In all, the count is exact whatever the dtype.
+    for column in ("nonzero", "weight_nonzero"):
+        assert here[column].sum() == masked[column].sum()
+    assert here["flops_per_token"].equals(masked["flops_per_token"])
+    # Fused experts: the file counts each matrix, the level their sum, rounded once.
+    assert (
+        (here["useful_flops_per_token"] - masked["useful_flops_per_token"]).abs()
+        <= 1 + 2 * here["uncertainty"]
+    ).all()
+    assert here["dense_bytes"].equals(masked["stored_bytes"])
+    assert ((here["csr_bytes"] - csr["stored_bytes"]).abs() <= 12 * here["uncertainty"]).all()
+    return here, masked, csr
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_architecture_at_several_levels(case):
+    torch.manual_seed(0)
+    weights = sr.load(case.build().to(torch.bfloat16))
+    study = sr.compare(sr.dense(weights))
+    for sparsity in (0.0, 0.07, 0.3, 0.5, 0.99):
+        agrees_with_pruning(study, weights, sparsity)
+
+
+@pytest.mark.parametrize("first", ["dense", "masked", "csr"])
+def test_whichever_variant_stands_first(tiny, first):
+    weights = sr.load(tiny.to(torch.float16))
+    pruning = sr.global_magnitude(weights, 0.6)
+    variant = sr.dense(weights) if first == "dense" else getattr(sr, first)(pruning)
+    agrees_with_pruning(sr.compare(variant), weights, 0.35)
+
+
+def test_float32_says_by_how_much_it_may_be_off(demo, demo_study):
+    here, masked, _ = agrees_with_pruning(demo_study, demo, 0.3, slack=10_000)
+    assert 0 < here["uncertainty"].sum() < 0.03 * masked["weight_total"].sum()
+
+
+def test_a_quantised_checkpoint(smollm2):
+    study = study_of(smollm2)
+    agrees_with_pruning(study, smollm2, 0.3, slack=10_000)
+
+
+def test_a_level_in_numbers_written_out():
+    layer = nn.Linear(5, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(1, 11).reshape(2, 5).to(torch.float32))
+        layer.bias.copy_(torch.tensor([1.0, 0.0]))
+    study = sr.compare(sr.dense(sr.load(nn.ModuleDict({"fc1": layer}))))
+    (row,) = study.at_level(0.3).to_dict("records")
+    assert row["weight_nonzero"] == 10 - 3
+    assert row["nonzero"] == 10 - 3 + 1
+    assert row["flops_per_token"] == 2 * 2 * 5
+    assert row["useful_flops_per_token"] == 2 * 7
+    assert row["dense_bytes"] == (10 + 2) * 4
+    assert row["csr_bytes"] == csr_bytes(7, 2, 4, 4) + 2 * 4 == 7 * 8 + 3 * 4 + 8
+    # 80 n/10 + 12 < 40 where less than 3.5 of 10 weights are left; levels are 1 % apart.
+    assert study.by_level.break_even == pytest.approx(0.65, abs=0.01)
+    totals = study.by_level.totals.set_index("sparsity")
+    assert totals.loc[0.3, "csr_bytes"] == row["csr_bytes"]
+    assert study.by_level.dense_bytes == 48
+    assert study.by_level.dense_flops == 20
+
+
+def test_totals_are_the_sums_of_each_level(demo_study):
+    totals = demo_study.by_level.totals.set_index("sparsity")
+    for sparsity in (0.0, 0.42, 0.99):
+        here = demo_study.at_level(sparsity)
+        here = here[here["prunable"]]
+        for column in ("nonzero", "weight_nonzero", "useful_flops_per_token", "csr_bytes"):
+            assert totals.loc[sparsity, column] == here[column].sum(), column
+
+
+def test_a_study_read_from_a_file_has_the_same_levels(demo_study, tmp_path):
+    read = sr.read_study(demo_study.save(tmp_path / "study.json"))
+    for sparsity in (0.0, 0.5):
+        a, b = demo_study.at_level(sparsity), read.at_level(sparsity)
+        assert a.equals(b)
+
+
+def test_thresholds_are_those_of_pruning():
+    from sparsity_report.study.levels import thresholds
+
+    torch.manual_seed(1)
+    weights = sr.load(Tiny(dtype=torch.bfloat16))
+    found = thresholds(weights, [0.0, 0.3, 0.8])
+    assert found[0] is None
+    for sparsity, threshold in zip((0.3, 0.8), found[1:], strict=True):
+        assert threshold == sr.global_magnitude(weights, sparsity).threshold
+
+
+def test_levels_that_are_not_kept(demo_study):
+    with pytest.raises(sr.SparsityReportError, match=r"keeps the levels 0, 0.01.*not 0.305"):
+        demo_study.at_level(0.305)
+    nothing = sr.compare(sr.dense(sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))))
+    with pytest.raises(sr.SparsityReportError, match="keeps no levels"):
+        nothing.at_level(0.3)
+    with torch.device("meta"):
+        unknown = sr.compare(sr.dense(sr.load(Tiny())))
+    assert unknown.by_level is None
+
+
+def test_further_variants_join_a_study(demo, demo_study):
+    pruning = sr.global_magnitude(demo, 0.42)
+    more = demo_study.with_variants(sr.masked(pruning), sr.csr(pruning))
+    together = sr.compare(
+        sr.dense(demo),
+        *(of(p) for p in (sr.global_magnitude(demo, 0.3), pruning) for of in (sr.masked, sr.csr)),
+    )
+    for part in ("variants", "layers", "groups", "totals", "levels"):
+        assert getattr(more, part).equals(getattr(together, part)), part
+    assert list(demo_study.variants["variant"]) == ["Dense", "Masked30", "CSR30"]
+    assert demo_study.with_variants() is demo_study
+    with pytest.raises(sr.SparsityReportError, match="two variants are called 'CSR42'"):
+        more.with_variants(sr.csr(pruning))
+
+
+def test_at_a_level_no_tensor_is_read(demo_study, monkeypatch):
+    monkeypatch.setattr(
+        type(demo_study.weights), "slices", lambda *_: pytest.fail("a tensor was read")
+    )
+    assert np.isfinite(demo_study.at_level(0.5)["csr_bytes"].sum())
+
+
+def test_csr_pays_from_the_first_level_where_weights_are_sparse_already():
+    model = nn.ModuleDict({"fc1": nn.Linear(64, 64, bias=False)})
+    with torch.no_grad():
+        model["fc1"].weight[:, 8:] = 0  # 7 of 8: CSR takes a quarter of dense, and row pointers
+    study = sr.compare(sr.dense(model))
+    assert study.by_level.break_even == 0.0

@@ -1,0 +1,221 @@
+"""GGUF of every architecture of the zoo the format has: the same model as in memory."""
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from helpers import study_of
+from zoo import CASES, GQA, b, d, f, g, h, k, v
+
+import sparsity_report as sr
+
+# What llama.cpp writes and the zoo, which has one of each kind, lacks.
+FURTHER = {
+    "starcoder2": lambda: tf.Starcoder2ForCausalLM(tf.Starcoder2Config(**GQA)),
+    "nemotron": lambda: tf.NemotronForCausalLM(tf.NemotronConfig(**GQA)),
+    "t5": lambda: tf.T5ForConditionalGeneration(
+        tf.T5Config(
+            d_model=d, d_kv=k, d_ff=f, num_layers=b, num_heads=h, vocab_size=v,
+            feed_forward_proj="gated-gelu",
+        )
+    ),
+    "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**GQA)),
+    "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(tie_word_embeddings=True, **GQA)),
+}  # fmt: skip
+WHOLE = [
+    *(pytest.param(c.gguf, c.build, id=c.name) for c in CASES if c.gguf and not c.from_names),
+    *(pytest.param(name, build, id=f"{name}, another") for name, build in FURTHER.items()),
+]
+FROM_NAMES = [pytest.param(c, id=c.name) for c in CASES if c.from_names]
+
+
+def metadata(writer, config):
+    """What llama.cpp's converter writes about a model, as far as it says how large it is."""
+
+    def has(*names):
+        return next((n for n in (getattr(config, name, None) for name in names) if n), None)
+
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(has("max_position_embeddings", "n_positions") or 1024)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(has("intermediate_size", "d_ff") or 4 * d)
+    writer.add_vocab_size(v)
+    writer.add_token_list([f"t{i}" for i in range(v)])
+    writer.add_pad_token_id(0)
+    for name, add in {
+        "num_attention_heads": writer.add_head_count,
+        "num_key_value_heads": writer.add_head_count_kv,
+        "num_experts_per_tok": writer.add_expert_used_count,
+        "moe_intermediate_size": writer.add_expert_feed_forward_length,
+        "shared_expert_intermediate_size": writer.add_expert_shared_feed_forward_length,
+        "conv_kernel": writer.add_ssm_conv_kernel,
+        "state_size": writer.add_ssm_state_size,
+        "time_step_rank": writer.add_ssm_time_step_rank,
+    }.items():
+        if isinstance(getattr(config, name, None), int):
+            add(getattr(config, name))
+    if experts := has("num_local_experts", "num_experts", "n_routed_experts"):
+        writer.add_expert_count(experts)
+    if config.model_type == "mamba":
+        writer.add_ssm_inner_size(config.intermediate_size)
+    if width := has("head_dim", "d_kv"):
+        writer.add_key_length(width)
+        writer.add_value_length(width)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_layer_norm_rms_eps(1e-5)
+
+
+def as_llama_cpp_keeps_it(architecture, name, tensor):
+    """What llama.cpp's converter does to a tensor, written out."""
+    if architecture == "llama" and name.endswith(("attn_q.weight", "attn_k.weight")):
+        heads = h if "attn_q" in name else g
+        halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, -1)
+        return halves.swapaxes(1, 2).reshape(tensor.shape)
+    inner = name.startswith("blk") and "norm" not in name and tensor.ndim == 2
+    if architecture == "gpt2" and inner:
+        return tensor.T
+    if architecture in {"gemma2", "gemma3", "nemotron"} and name.endswith("norm.weight"):
+        return tensor + 1
+    if architecture == "bloom" and "attn_qkv" in name:
+        by_head = tensor.reshape(h, 3, k, *tensor.shape[1:])
+        return by_head.swapaxes(0, 1).reshape(tensor.shape)
+    if name.endswith("ssm_a"):
+        return -np.exp(tensor)
+    if name.endswith("ssm_conv1d.weight"):
+        return tensor.squeeze(1)
+    return tensor.squeeze(0) if "gate_inp_shexp" in name else tensor
+
+
+def tensors(model, architecture):
+    """Yield what llama.cpp's converter writes: its names and arrays."""
+    numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(numbers[architecture], 8)
+    for name, parameter in model.named_parameters():
+        array, (stem, _, leaf) = parameter.detach().numpy(), name.rpartition(".")
+        if leaf.startswith(("gate_up_proj", "down_proj")) and stem.endswith("experts"):
+            yield from experts(f"blk.{name.split('.')[2]}", leaf, array, architecture)
+        elif leaf in {"weight", "bias"}:
+            target = names.get_name(stem) or names.get_name(stem.removeprefix("transformer."))
+            yield f"{target}.{leaf}", array
+        else:
+            yield names.get_name(name), array
+
+
+def experts(block, leaf, array, architecture):
+    """The experts of a block: gate and up apart, of GPT-OSS interleaved and the inputs first."""
+    word, kind = leaf.partition("_proj")[0], "bias" if leaf.endswith("bias") else "weight"
+    if architecture == "gpt-oss" and kind == "weight":
+        array = array.mT
+    if word == "down":
+        yield f"{block}.ffn_down_exps.{kind}", array
+        return
+    interleaved = (array[:, 1::2], array[:, ::2])
+    for name, half in zip(
+        ("up", "gate"),
+        interleaved if architecture == "gpt-oss" else reversed(np.split(array, 2, axis=1)),
+        strict=True,
+    ):
+        yield f"{block}.ffn_{name}_exps.{kind}", half
+
+
+def write(path, model, architecture, kind=None):
+    writer = gguf.GGUFWriter(path, architecture)
+    metadata(writer, model.config)
+    for name, array in tensors(model, architecture):
+        data = np.ascontiguousarray(as_llama_cpp_keeps_it(architecture, name, array))
+        if kind and data.ndim == 2 and data.shape[1] % 32 == 0:
+            writer.add_tensor(name, gguf.quantize(data, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def shaken(model):
+    """Every value a little off its start, so that norms and biases differ from one another."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+            parameter.view(-1)[::5] = 0
+    return model.eval()
+
+
+@pytest.mark.parametrize(("architecture", "build"), WHOLE)
+def test_file_and_module_agree(tmp_path, architecture, build):
+    torch.manual_seed(0)
+    model = shaken(build())
+    path = tmp_path / "model.gguf"
+    write(path, model, architecture)
+    weights = sr.load(path, name="x")
+    # llama.cpp has one architecture for Llama and Mistral, which differ in their windows only.
+    name = type(model).__name__.replace("Mistral", "Llama")
+    assert weights.architecture == name
+    assert not weights.notes
+    state = model.state_dict()
+    for parameter in weights.stored:
+        assert torch.allclose(weights.tensor(parameter.name), state[parameter.name], atol=1e-6)
+    assert study_of(weights).layers.equals(study_of(sr.load(model, name="x")).layers)
+    loaded = weights.module().state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.allclose(loaded[key], state[key], atol=1e-6) for key in state)
+
+
+@pytest.mark.parametrize("case", FROM_NAMES)
+def test_what_transformers_cannot_read_is_counted_from_names(tmp_path, case):
+    torch.manual_seed(0)
+    model = shaken(case.build())
+    path = tmp_path / "model.gguf"
+    write(path, model, case.gguf)
+    weights = sr.load(path)
+    assert weights.notes[0].startswith(
+        f"groups of this {case.gguf} file follow from tensor names alone"
+    )
+    study = sr.compare(sr.dense(weights))
+    groups = study.groups.set_index("group")
+    assert groups["total"].to_dict() == case.groups
+    assert sum(p.total for p in weights.prunable) == case.prunable
+    assert study.unclassified == ()
+    totals, memory = (s.totals.loc[0] for s in (study, sr.compare(sr.dense(model))))
+    assert totals["flops_per_token"] == 2 * case.flops
+    assert totals["active_total"] == memory["active_total"]
+    written = [as_llama_cpp_keeps_it(case.gguf, *pair) for pair in tensors(model, case.gguf)]
+    assert totals["nonzero"] == sum(np.count_nonzero(array) for array in written)
+    assert totals["prunable_nonzero"] == memory["prunable_nonzero"]
+    with pytest.raises(sr.SparsityReportError, match="can be counted but not run"):
+        sr.dense(weights).module()
+
+
+def test_quantised_files_count_what_their_blocks_stand_for(tmp_path):
+    torch.manual_seed(0)
+    (case,) = (case for case in CASES if case.name.startswith("Llama"))
+    path = tmp_path / "model.gguf"
+    write(path, case.build(), "llama", gguf.GGMLQuantizationType.Q4_0)
+    weights = sr.load(path, name="x")
+    assert "quantised blocks (Q4_0)" in weights.notes[0]
+    values = gguf.GGUFReader(path).tensors
+    zeros = sum(
+        int((gguf.dequantize(t.data, t.tensor_type) == 0).sum())
+        for t in values
+        if t.tensor_type == gguf.GGMLQuantizationType.Q4_0 and t.name.startswith("blk")
+    )
+    prunable = sr.compare(sr.dense(weights)).totals.loc[0]
+    assert prunable["prunable_total"] - prunable["prunable_nonzero"] == zeros > 0
+    real, _ = sr.analyze_layers(sr.dense(weights).module(), "Dense")
+    assert real["nonzero"].tolist() == sr.dense(weights).layers()["nonzero"].tolist()
+
+
+def test_the_reader_and_ours_agree_on_a_real_header(smollm2_path):
+    from sparsity_report.weights.gguf import read_header
+
+    theirs = {
+        t.name: (tuple(int(n) for n in reversed(t.shape)), t.tensor_type.name, int(t.data_offset))
+        for t in gguf.GGUFReader(smollm2_path).tensors
+    }
+    facts, ours = read_header(smollm2_path)
+    assert facts["general.architecture"] == "llama"
+    fields = gguf.GGUFReader(smollm2_path).fields
+    assert facts["llama.block_count"] == fields["llama.block_count"].contents() == 30
+    assert {t.name: (t.shape, t.kind, t.offset) for t in ours} == theirs

@@ -1,0 +1,335 @@
+"""Opening models: every source gives the same numbers, hostile ones give one clear line."""
+
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+from helpers import Tiny, small_llama, study_of, write_gguf
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.weights import hub
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A transformers directory with one file, and the model it was saved from."""
+    model = small_llama(tie_word_embeddings=True)
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model", model
+
+
+def same(one, other):
+    left, right = study_of(one).layers, study_of(other).layers
+    assert left.equals(right)
+
+
+def refused(match, *args, **kwargs):
+    with pytest.raises(sr.SparsityReportError, match=match) as caught:
+        sr.load(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def test_directory_file_shards_and_module_agree(saved):
+    folder, model = saved
+    module = sr.load(model)
+    same(sr.load(folder), module)
+    same(sr.load(folder / "model.safetensors"), module)
+    model.save_pretrained(folder.parent / "shards", max_shard_size="20KB")
+    assert len(list((folder.parent / "shards").glob("*.safetensors"))) > 2
+    same(sr.load(folder.parent / "shards"), module)
+
+
+def test_bfloat16_on_disk_stays_bfloat16(saved):
+    folder, model = saved
+    model.to(torch.bfloat16).save_pretrained(folder)
+    weights = sr.load(folder)
+    assert {p.dtype for p in weights.parameters} == {"bfloat16"}
+    assert sr.dense(weights).module().dtype == torch.bfloat16
+    same(weights, sr.load(model))
+
+
+def test_a_base_model_opens_as_its_class(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=20, max_position_embeddings=12,
+    )  # fmt: skip
+    model = transformers.BertModel(config)
+    model.save_pretrained(tmp_path)
+    weights = sr.load(tmp_path)
+    assert weights.architecture == "BertModel"
+    same(weights, sr.load(model))
+
+
+def test_a_file_alone_is_counted_by_names_and_shapes(saved, tmp_path):
+    folder, model = saved
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((folder / "model.safetensors").read_bytes())
+    weights = sr.load(alone)
+    assert weights.architecture == ""
+    assert "names and shapes alone" in weights.notes[0]
+    by_name, by_model = study_of(weights), study_of(sr.load(model))
+    for metric in ("total", "nonzero", "weight_nonzero"):
+        left, right = by_name.pivot(metric), by_model.pivot(metric).drop("lm_head")
+        assert left.sort_index().equals(right.sort_index())
+    with pytest.raises(sr.SparsityReportError, match="can be counted but not run"):
+        sr.dense(weights).module()
+
+
+def test_pickles_only_when_asked_for(saved, tmp_path):
+    folder, model = saved
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    refused("allow_pickle=True", folder)
+    refused("allow_pickle=True", folder / "pytorch_model.bin")
+    same(sr.load(folder, allow_pickle=True), sr.load(model))
+    assert sr.dense(sr.load(folder, allow_pickle=True)).module().num_parameters()
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Evil()}))
+    refused("cannot be read as a PyTorch state dict", folder, allow_pickle=True)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_does_not_exist(tmp_path):
+    refused("no such file or directory", tmp_path / "nowhere")
+    refused("no such file or directory", "./nowhere")
+    (tmp_path / "empty").mkdir()
+    refused("holds no weights", tmp_path / "empty")
+    (tmp_path / "notes.txt").write_text("hello")
+    refused("unknown kind of file", tmp_path / "notes.txt")
+    refused("cannot open a int", 3)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
+def test_truncated_safetensors(saved, keep):
+    file = saved[0] / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    refused("cannot be read as safetensors.*fetch it again", saved[0])
+
+
+def test_damaged_safetensors(saved):
+    file = saved[0] / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    refused("cannot be read as safetensors", saved[0])
+    file.write_bytes(b"\x00" * 300)
+    refused("cannot be read as safetensors", saved[0])
+
+
+def test_missing_extra_and_misshaped_tensors(saved):
+    folder, _ = saved
+    file = folder / "model.safetensors"
+    good = load_file(file)
+    key = "model.layers.1.mlp.up_proj.weight"
+
+    save_file({k: v for k, v in good.items() if k != key}, file)
+    refused(f"1 tensor.s. are missing from the checkpoint, first '{key}'", folder)
+    save_file({**good, "model.layers.7.surprise": torch.ones(3)}, file)
+    refused("have no place in LlamaForCausalLM, first 'model.layers.7.surprise'", folder)
+    save_file({**good, key: torch.ones(3, 4)}, file)
+    refused(rf"{key} has shape \(3, 4\) on disk but \(48, 32\)", folder)
+    save_file({**good, key: good[key].T.contiguous()}, file)
+    refused("on disk but", folder)
+
+
+def test_an_index_cannot_lead_outside(saved, tmp_path):
+    folder, _ = saved
+    secret = tmp_path / "secret.safetensors"
+    save_file({"x": torch.ones(1)}, secret)
+    (folder / "model.safetensors").unlink()
+    index = folder / "model.safetensors.index.json"
+    for name in ("../secret.safetensors", str(secret), "a/../../secret.safetensors", "..", 3, ""):
+        index.write_text(json.dumps({"weight_map": {"x": name}}))
+        refused("names a shard outside its folder", folder)
+    (folder / "link.safetensors").symlink_to(secret)
+    index.write_text(json.dumps({"weight_map": {"x": "link.safetensors"}}))
+    refused("link.safetensors is a link that leads out of its folder", folder)
+    index.write_text(json.dumps({"weight_map": {"x": "gone.safetensors"}}))
+    refused("gone.safetensors is missing", folder)
+    index.write_text("{not json")
+    refused("is not a safetensors index", folder)
+
+
+def test_a_tensor_in_two_shards(saved):
+    folder, _ = saved
+    good = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for name in ("a", "b"):
+        save_file(good, folder / f"{name}.safetensors")
+    refused("2 safetensors files and no model.safetensors.index.json", folder)
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused("which one counts", folder)
+
+
+def test_configs_that_cannot_be_built(saved):
+    folder, _ = saved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text("{")
+    refused("is not a transformers config", folder)
+    (folder / "config.json").write_text(json.dumps({"hello": 1}))
+    refused("is not a transformers config", folder)
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": -5}))
+    refused(r"config\.json: ", folder)
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "never-heard-of"}))
+    weights = sr.load(folder)
+    assert "does not know model type 'never-heard-of'" in weights.notes[0]
+    assert weights.architecture == ""
+
+
+def test_strange_names_are_only_names(tmp_path):
+    names = [
+        "a b.weight",
+        "ünï.weight",
+        "🙂.weight",
+        "x" * 5000 + ".weight",
+        "</script>.weight",
+        "=",
+    ]
+    file = tmp_path / "x.safetensors"
+    save_file({name: torch.ones(2, 2) for name in names}, file)
+    assert {p.name for p in sr.load(file).parameters} == set(names)
+
+
+def test_gguf_by_names_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    q = rng.normal(size=(32, 64)).astype(np.float32)
+    tensors = {
+        "token_embd.weight": (rng.normal(size=(10, 64)).astype(np.float32), None),
+        "blk.0.attn_q.weight": (q, gguf.GGMLQuantizationType.Q8_0),
+        "blk.0.ffn_up.weight": (rng.normal(size=(96, 64)).astype(np.float16), None),
+        "blk.0.attn_norm.weight": (np.ones(64, dtype=np.float32), None),
+    }
+    write_gguf(tmp_path / "x.gguf", tensors, architecture="mystery")
+    weights = sr.load(tmp_path / "x.gguf")
+    assert weights["blk.0.attn_q.weight"].shape == (32, 64)
+    assert weights["blk.0.ffn_up.weight"].dtype == "float16"
+    assert [m.group for m in weights.modules] == [
+        "embedding", "attention_linear", "mlp_linear", "norm", "lm_head",
+    ]  # fmt: skip
+    # llama.cpp multiplies by the embedding where there is no output.weight, and so says a note.
+    assert weights["output.weight"].tied_to == "token_embd.weight"
+    assert "no output.weight" in weights.notes[-1]
+    # Q8_0: a block of 32 shares one float16 scale, its largest magnitude over 127.
+    scale = np.abs(q).reshape(-1, 32).max(axis=1, keepdims=True) / 127
+    expected = np.round(q.reshape(-1, 32) / scale) * scale.astype(np.float16)
+    found = weights.tensor("blk.0.attn_q.weight").numpy()
+    assert np.allclose(found, expected.reshape(32, 64), rtol=1e-2, atol=1e-3)
+    assert study_of(weights).totals.loc[1, "pruned"] == round(0.3 * (32 * 64 + 96 * 64))
+
+
+def test_gguf_of_an_encoder_has_no_output_head(tmp_path):
+    tensors = {"token_embd.weight": (np.ones((10, 64), dtype=np.float32), None)}
+    write_gguf(tmp_path / "x.gguf", tensors, architecture="mystery", causal_attention=False)
+    assert [m.group for m in sr.load(tmp_path / "x.gguf").modules] == ["embedding"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"GGUF",
+        b"nope" + b"\x00" * 60,
+        # 49 bytes that announce an array of 2⁶⁰ strings: the public reader never returns.
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q1sIIQ", 1, b"k", 9, 8, 2**60),
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**60),
+        struct.pack("<4sIQQ", b"GGUF", 3, 2**60, 0),
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q", 2**63),
+        struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + struct.pack("<Q1sI", 1, b"t", 2**31),
+    ],
+)
+def test_hostile_gguf(tmp_path, content):
+    (tmp_path / "x.gguf").write_bytes(content)
+    refused("cannot be read as GGUF", tmp_path / "x.gguf")
+
+
+def test_truncated_gguf(tmp_path):
+    write_gguf(tmp_path / "x.gguf", {"output.weight": (np.ones((64, 64), np.float32), None)})
+    data = (tmp_path / "x.gguf").read_bytes()
+    (tmp_path / "x.gguf").write_bytes(data[:-100])
+    refused("cannot be read as GGUF", tmp_path / "x.gguf")
+
+
+def test_hub_ids_offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    refused("is not in the local Hub cache.*hf download", "facebook/opt-125m")
+
+
+def test_a_cached_hub_model_opens_offline(saved, monkeypatch, tmp_path):
+    folder, model = saved
+    commit = "0" * 40
+    cached = tmp_path / "cache" / "models--someone--small"
+    (cached / "snapshots").mkdir(parents=True)
+    model.save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors").unlink()
+    (cached / "snapshots" / commit).mkdir()
+    (cached / "blobs").mkdir()
+    for file in folder.iterdir():  # as the Hub's cache does: links to blobs beside snapshots
+        file.rename(cached / "blobs" / f"sha-{file.name}")
+        link = cached / "snapshots" / commit / file.name
+        link.symlink_to(Path("../../blobs") / f"sha-{file.name}")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    calls = []
+
+    def snapshot_download(name, **options):
+        from huggingface_hub import _snapshot_download as real
+
+        calls.append((name, options["allow_patterns"]))
+        return real.snapshot_download(
+            name, cache_dir=tmp_path / "cache", local_files_only=True, **options
+        )
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    weights = sr.load("someone/small")
+    assert weights.name == "someone/small"
+    same(weights, sr.load(model))
+    assert not any("bin" in pattern for _, patterns in calls for pattern in patterns)
+
+
+def test_a_hub_model_with_pickles_only(saved, monkeypatch):
+    folder, model = saved
+    main, converted = folder.parent / "main", folder
+    main.mkdir()
+    (main / "config.json").write_bytes((folder / "config.json").read_bytes())
+
+    def download(_, revision, patterns):
+        if "pytorch_model*.bin" in patterns:
+            torch.save(model.state_dict(), main / "pytorch_model.bin")
+        return converted if revision == "refs/pr/9" else main
+
+    monkeypatch.setattr(hub, "_download", download)
+    monkeypatch.setattr(hub, "_conversion", lambda _: "refs/pr/9")
+    weights = sr.load("facebook/opt-125m")
+    assert "SFconvertbot" in weights.notes[0]
+    same(weights, sr.load(model))
+    monkeypatch.setattr(hub, "_conversion", lambda _: None)
+    refused("allow_pickle=True", "facebook/opt-125m")
+    assert sr.load("facebook/opt-125m", allow_pickle=True).source == "pickle"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on importing inductor
+def test_wrappers_and_shared_modules():
+    tiny = Tiny()
+    same(sr.load(nn.DataParallel(tiny), name="x"), sr.load(tiny, name="x"))
+    compiled = torch.compile(tiny)
+    left, right = sr.load(compiled), sr.load(tiny)
+    assert [p.name for p in left.parameters] == [p.name for p in right.parameters]
+    shared = nn.Linear(3, 3)
+    twice = sr.load(nn.Sequential(shared, nn.ReLU(), shared))
+    assert sum(p.total for p in twice.stored) == 12
+
+
+def test_lazy_parameters_are_refused():
+    refused("is lazy and has no shape yet", nn.LazyLinear(3))

@@ -1,0 +1,152 @@
+"""Everything is said in every language that is shipped, with the same numbers."""
+
+import ast
+import json
+import re
+import string
+from pathlib import Path
+
+import pytest
+from jinja2 import nodes
+
+import sparsity_report as sr
+from sparsity_report.report.page import environment
+from sparsity_report.report.thesis import latex_templates
+from sparsity_report.words.language import speaking, spoken
+from sparsity_report.words.sentences import percent, say, say_note, scaled
+
+ROOT = Path(__file__).parents[2]
+CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
+
+
+def messages():
+    """Every sentence that the package and its templates say."""
+    for path in (ROOT / "sparsity_report").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            said = isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}
+            if said and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value
+    made = environment()
+    for path in (ROOT / "templates").rglob("*.j2"):
+        reader = latex_templates(made) if path.parent.name == "thesis" else made
+        parsed = reader.parse(path.read_text(encoding="utf-8"))
+        for call in parsed.find_all(nodes.Call):
+            if getattr(call.node, "name", "") == "_" and isinstance(call.args[0], nodes.Const):
+                yield call.args[0].value
+
+
+def placeholders(text):
+    return sorted((name, spec) for _, name, spec, _ in string.Formatter().parse(text) if name)
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
+def test_every_sentence_is_translated(path):
+    sentences = json.loads(path.read_text(encoding="utf-8"))["sentences"]
+    said = set(messages())
+    assert len(said) > 80
+    assert said - set(sentences) == set(), "not translated"
+    assert set(sentences) - said == set(), "translated but never said"
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
+def test_translations_have_the_same_placeholders(path):
+    catalogue = json.loads(path.read_text(encoding="utf-8"))
+    for english, other in (catalogue["sentences"] | catalogue["notes"]).items():
+        assert placeholders(english) == placeholders(other), english
+
+
+@pytest.mark.parametrize("module", ["findings", "audit"])
+def test_sentences_are_never_glued_from_pieces(module):
+    """An f-string cannot be translated: values go into `say`."""
+    tree = ast.parse((ROOT / "sparsity_report" / f"{module}.py").read_text(encoding="utf-8"))
+    glued = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) and len(n.values) > 2]
+    assert not glued, f"{module}.py, lines {glued}: use say(template, value=…)"
+
+
+def numbers(text, thousands):
+    """The numbers of a text, however a language writes them."""
+    text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
+    return re.findall(r"\d+(?:[.,]\d+)?", text.replace(",", "."))
+
+
+def test_french_says_the_same_numbers(demo):
+    pruning = sr.global_magnitude(demo, 0.3)
+    more = sr.global_magnitude(demo, 0.97)
+    study = sr.compare(
+        sr.dense(demo), sr.masked(pruning), sr.csr(pruning), sr.csr(more),
+        patterns=True, context=128,
+    )  # fmt: skip
+    english = sr.summarize(study) + study.audit
+    with speaking("fr"):
+        french = sr.summarize(study) + study.audit
+    assert len(english) == len(french) > 6
+    for one, other in zip(english, french, strict=True):
+        assert one != other
+        assert sorted(numbers(one, ",")) == sorted(numbers(other, "\u202f"))
+    assert any("élagables" in sentence for sentence in french)
+    assert spoken().code == "en"
+
+
+def test_french_typography():
+    with speaking("fr"):
+        assert percent(0.3) == "30,0\u00a0%"
+        assert scaled(108_160_356, "B") == "108\u00a0Mo"
+        assert say("{count:,} more", count=1234567) == "1\u202f234\u202f567 autres"
+    for path in CATALOGUES:
+        if path.stem == "fr":
+            for said in json.loads(path.read_text(encoding="utf-8"))["sentences"].values():
+                assert not re.search(r" [;:!?»](?!\w)|« |'", said), said
+
+
+def test_notes_are_recognised():
+    note = "quantised blocks (Q4_0, Q6_K) are counted as the float32 values they stand for"
+    assert say_note(note) == note
+    with speaking("fr"):
+        assert say_note(note).startswith("les blocs quantifiés (Q4_0, Q6_K) sont")
+        assert say_note("something else {x}") == "something else {x}"
+
+
+def test_values_are_never_templates():
+    assert say("{reason} {share:percent}", reason="{share} {0.__class__}", share=0.1) == (
+        "{share} {0.__class__} 10.0 %"
+    )
+
+
+def test_a_users_catalogue(tmp_path):
+    (tmp_path / "languages").mkdir()
+    german = {"decimal": ",", "conjunction": "und", "sentences": {"{count:,} more": "{count} mehr"}}
+    (tmp_path / "languages" / "de.json").write_text(json.dumps(german), encoding="utf-8")
+    french = {"sentences": {"{count:,} more": "encore {count:,}"}}
+    (tmp_path / "languages" / "fr.json").write_text(json.dumps(french), encoding="utf-8")
+    with speaking("de", tmp_path):
+        assert say("{count:,} more", count=2) == "2 mehr"
+        assert say("zeros") == "zeros"
+    with speaking("fr", tmp_path):
+        assert say("{count:,} more", count=2) == "encore 2"
+        assert say("zeros") == "zéros"
+
+
+@pytest.mark.parametrize("language", ["xx", "../fr", "", "fr.json", "/etc/passwd"])
+def test_an_unknown_language_is_refused(language):
+    refused = pytest.raises(sr.SparsityReportError, match=r"no language.* there are en, fr")
+    with refused, speaking(language):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"decimal": 3, "what": 1}', '{"sentences": "x"}', '{"sentences": 3}']
+)
+def test_a_broken_catalogue_is_refused(tmp_path, text):
+    (tmp_path / "languages").mkdir()
+    (tmp_path / "languages" / "fr.json").write_text(text)
+    refused = pytest.raises(sr.SparsityReportError, match=r"fr\.json is no catalogue")
+    with refused, speaking("fr", tmp_path):
+        pass
+
+
+def test_a_translation_that_does_not_fit_is_refused(tmp_path):
+    (tmp_path / "languages").mkdir()
+    wrong = {"sentences": {"{count:,} more": "{number} mehr"}}
+    (tmp_path / "languages" / "de.json").write_text(json.dumps(wrong))
+    with speaking("de", tmp_path), pytest.raises(sr.SparsityReportError, match=r"de\.json: the tr"):
+        say("{count:,} more", count=2)
