@@ -1,0 +1,88 @@
+"""Parts of a whole, each defined once: the share of zeros, ratios, and where a layout pays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def zero_share(total: Any, nonzero: Any) -> float | None:
+    """Return the share of zeros, ``1 − nonzero ÷ total``; every sparsity is computed here.
+
+    Parameters
+    ----------
+    total, nonzero : int or null
+        Elements, of the same things.
+
+    Returns
+    -------
+    float or None
+        A fraction of 1; None where a count is unknown or there is nothing to be sparse.
+
+    Examples
+    --------
+    >>> zero_share(8, 6), zero_share(0, 0), zero_share(8, None)
+    (0.25, None, None)
+    """
+    return None if pd.isna(total) or pd.isna(nonzero) or not total else float(1 - nonzero / total)
+
+
+def zero_shares(totals: Any, nonzeros: Any) -> Any:
+    """Return :func:`zero_share` row by row, NaN for None, as a Series or array like `totals`.
+
+    Examples
+    --------
+    >>> zero_shares(np.array([8, 0]), np.array([6, 0]))
+    array([0.25,  nan])
+    """
+    if not isinstance(totals, pd.Series):
+        return zero_shares(pd.Series(totals), pd.Series(nonzeros)).to_numpy()
+    known = totals.where(totals > 0).astype("Float64").astype(float)
+    return 1 - nonzeros.astype("Float64").astype(float) / known
+
+
+def ratio(part: Any, whole: Any) -> float | None:
+    """Return ``part ÷ whole``; None where one is unknown or the whole is nothing.
+
+    Examples
+    --------
+    >>> ratio(3, 2), ratio(3, 0), ratio(None, 2)
+    (1.5, None, None)
+    """
+    return None if pd.isna(part) or pd.isna(whole) or not whole else float(part / whole)
+
+
+def break_even(dense: Any, full: Any, empty: Any) -> Any:
+    """Return the sparsity from which a layout is smaller than dense, everything included.
+
+    Bytes of the layout fall on a straight line from `full` at no zeros to `empty` at nothing but
+    zeros; the line meets `dense` at ``(full − dense) ÷ (full − empty)``. For CSR that is
+    ``1 − (n·v − p·i) ÷ (n·(v + i))`` with all p row pointers.
+
+    Parameters
+    ----------
+    dense, full, empty : int, or Series of int
+        Bytes.
+
+    Returns
+    -------
+    float or None, or Series of float
+        None, NaN in a Series, where the layout never gets smaller or does not depend on zeros.
+
+    Examples
+    --------
+    A 3072 × 768 float32 matrix as CSR with int32 indices; the row pointers cost the last digit:
+
+    >>> n, p = 3072 * 768, 3073
+    >>> round(break_even(4 * n, 8 * n + 4 * p, 4 * p), 4)
+    0.5007
+    """
+    if not isinstance(full, pd.Series):
+        found = break_even(pd.Series([dense]), pd.Series([full]), pd.Series([empty])).iloc[0]
+        return None if pd.isna(found) else float(found)
+    dense, full, empty = (side.astype("Float64").astype(float) for side in (dense, full, empty))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (full - dense) / (full - empty)
+    return share.where((full > empty) & (empty < dense)).clip(lower=0.0)
