@@ -99,7 +99,7 @@ def slider(study: Comparison) -> Slider | None:
         bytes=_plus(totals["csr_bytes"], beside),
         dense_flops=dense_flops,
         dense_bytes=dense_bytes,
-        break_even=None if dense_bytes is None else by_level.break_even,
+        break_even=None if dense_bytes is None else study.facts.break_even(study.facts.baseline),
         slack=int(table["uncertainty"].max()),
         groups=_groups(own, sizes, zeros),
         cells=_cells(own, sizes, zeros),

@@ -197,7 +197,7 @@ class Scene:
         flops = at["flops_per_token"].sum(skipna=False)
         fewer = self.frame(LIVE[_CSR], sparsity)["flops_per_token"].sum(skipna=False)
         share = None if pd.isna(nonzero) else 1 - nonzero / everything
-        even = self.levels.break_even
+        even = self.study.facts.break_even(self.study.facts.baseline)
         pays = "CSR never pays" if even is None else f"pays from {percent_text(even, 0)}"
         cards = [
             ("Zeros of the prunable weights", percent_text(1 - left / total),
@@ -454,7 +454,7 @@ class Scene:
             for row in self._ratios.tolist()
         ]
         curve += [{"sparsity": end, "ratio": 1.0, "line": "dense"} for end in (0.0, 1.0)]
-        even = self.levels.break_even
+        even = self.study.facts.break_even(self.study.facts.baseline)
         pays = []
         if even is not None:
             pays = [{"sparsity": even, "ratio": 1.0, "label": f"pays from {100 * even:.0f} %"}]

@@ -433,7 +433,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             *self._menus.items(), ("log_scale", log), ("search", search), ("sparsity", slider),
         ):  # fmt: skip
             traitlets.link((self, name), (control, "value"))
-        even = levels.break_even if levels else None
+        even = self.study.facts.break_even(self.study.facts.baseline) if levels else None
         track = widgets.VBox([slider, widgets.HTML(str(self._parts.scale(even, steps[-1])))])
         level = widgets.Box([track, widgets.VBox([button, self._said])])
         for box, name in ((track, "sx-track"), (level.children[1], "sx-add"), (level, "sx-level")):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from sparsity_report.counting.policies import check_sparsity, prunable_counts
 from sparsity_report.counting.ranks import Level, look_into, select, settle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import dense_bytes, index_bytes, value_bytes
+from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.layers import csr_stored, layer_frame, useful_flops
 from sparsity_report.weights import Weights
 
@@ -210,13 +211,14 @@ class Levels:
         self._slack = levels["uncertainty"].to_numpy().reshape(shape)
         self._layers = layers.reset_index(drop=True)
         names = levels["module_name"].iloc[:: len(self.sparsities)]
-        self._rows = pd.Index(self._layers["module_name"]).get_indexer(pd.Index(names))
-        if (self._rows < 0).any():
+        self.rows = pd.Index(self._layers["module_name"]).get_indexer(pd.Index(names))
+        if (self.rows < 0).any():
             raise SparsityReportError("the levels of the study speak of modules it does not have")
-        own = self._layers.iloc[self._rows]
+        own = self._layers.iloc[self.rows]
         weights, before = (_integers(own[c]) for c in ("weight_total", "weight_nonzero"))
         sizes = np.array([value_bytes(dtype) for dtype in own["dtype"]])
         self._value = sizes
+        self._weights, self._before = weights, before
         self._columns, self._pointers = _integers(own["columns"]), _integers(own["row_pointers"])
         self._rest_bytes = (_integers(own["total"]) - weights) * sizes
         self._rest_nonzero = _integers(own["nonzero"]) - before
@@ -248,13 +250,13 @@ class Levels:
             "nonzero": left + self._rest_nonzero,
             "flops_per_token": self._dense_flops,
             "useful_flops_per_token": self._flops(left),
-            "dense_bytes": _integers(frame["total"])[self._rows] * self._value,
+            "dense_bytes": _integers(frame["total"])[self.rows] * self._value,
             "csr_bytes": self._bytes(left),
             "uncertainty": self._slack[:, near],
         }
         for column, values in changed.items():
             whole = frame[column].array.copy()
-            whole[self._rows] = values
+            whole[self.rows] = values
             frame[column] = whole
         return frame
 
@@ -279,7 +281,7 @@ class Levels:
     @cached_property
     def dense_bytes(self) -> int:
         """Bytes of the prunable modules as dense tensors."""
-        return int((_integers(self._layers["total"])[self._rows] * self._value).sum())
+        return int((_integers(self._layers["total"])[self.rows] * self._value).sum())
 
     @cached_property
     def dense_flops(self) -> int:
@@ -287,19 +289,47 @@ class Levels:
         return int(self._dense_flops.sum())
 
     @cached_property
-    def break_even(self) -> float | None:
-        """Sparsity from which CSR takes fewer bytes than dense, between two levels on a line."""
-        sizes = self.totals["csr_bytes"].to_numpy()
-        smaller = np.flatnonzero(sizes < self.dense_bytes)
-        if not smaller.size:
-            return None
-        if smaller[0] == 0:
-            return self.sparsities[0]
-        low = int(smaller[0]) - 1
-        part = (sizes[low] - self.dense_bytes) / (sizes[low] - sizes[low + 1])
-        return float(
-            self.sparsities[low] + part * (self.sparsities[low + 1] - self.sparsities[low])
-        )
+    def model(self) -> pd.DataFrame:
+        """The whole model with its prunable matrices in CSR, see :attr:`Facts.levels`."""
+        inside = np.zeros(len(self._layers), dtype=bool)
+        inside[self.rows] = True
+        beside = self._layers[~inside]
+        zeros = self.zeros.sum(axis=0)
+        other_zeros = (self._layers["total"] - self._layers["nonzero"]).sum(skipna=False)
+        whole = int(self._layers["total"].sum())
+        frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
+        frame["sparsity_prunable"] = zeros / self.weights
+        model_zeros = _plus(zeros - int(self.zeros_before.sum()), other_zeros)
+        frame["model_zeros"] = model_zeros
+        frame["sparsity_model"] = zero_shares(pd.Series(whole, frame.index), whole - model_zeros)
+        for column, sparse, dense, rest in (
+            ("stored_bytes", "csr_bytes", self.dense_bytes, "stored_bytes"),
+            ("flops_per_token", "useful_flops_per_token", self.dense_flops, "flops_per_token"),
+        ):
+            other = beside[rest].sum(skipna=False)
+            frame[column] = _plus(self.totals[sparse], other)
+            known = None if pd.isna(other) else dense + int(other)
+            name = f"{column.split('_')[0].replace('stored', 'bytes')}_ratio"
+            frame[name] = [ratio(part, known) for part in frame[column]]
+            frame[f"dense_{column}"] = _plus(np.full(len(frame), dense), other)
+        frame["uncertainty"] = self._slack.max(axis=0)
+        return frame
+
+    @cached_property
+    def zeros(self) -> npt.NDArray[np.int64]:
+        """Zeros of the prunable weights, shape (prunable modules, levels)."""
+        zeros: npt.NDArray[np.int64] = self._weights[:, None] - self._left
+        return zeros
+
+    @property
+    def zeros_before(self) -> npt.NDArray[np.int64]:
+        """Zeros that the rows of the layers speak of, per prunable module."""
+        return self._weights - self._before
+
+    @property
+    def weights(self) -> int:
+        """Number of prunable weights."""
+        return int(self._weights.sum())
 
     def _flops(self, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         flops: npt.NDArray[np.int64] = np.rint(2 * self._uses * left).astype(np.int64)
@@ -318,6 +348,12 @@ def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | No
     levels = [check_sparsity(sparsity) for sparsity in sparsities]
     found = _found(weights, counts, levels, exact=False, executor=None).thresholds
     return [None if np.isnan(threshold) else float(threshold) for threshold in found]
+
+
+def _plus(counts: Any, known: Any) -> pd.Series:
+    """Add one number to each; null throughout where it is not known."""
+    sums = pd.Series(np.asarray(counts), dtype="Int64")
+    return sums + (pd.NA if pd.isna(known) else int(known))
 
 
 def _integers(column: pd.Series) -> npt.NDArray[np.int64]:

@@ -16,6 +16,7 @@ from sparsity_report.sparse.cost import (
     two_four_bytes,
     value_bytes,
 )
+from sparsity_report.sparse.shares import break_even
 from sparsity_report.study.patterns import BLOCKS
 
 STORAGE_COLUMNS = (
@@ -79,7 +80,7 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     >>> frame.loc[("prunable", ["csr_int32", "bitmask"]), "ratio"].round(3).tolist()
     [1.406, 0.731]
     """
-    own = layers[layers["prunable"] & layers["row_pointers"].notna() & (layers["weight_total"] > 0)]
+    own = _matrices(layers)
     if own.empty:
         return pd.DataFrame(columns=list(STORAGE_COLUMNS))
     sized = _layer_sizes(own, patterns)
@@ -94,10 +95,37 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
         ignore_index=True,
     )
     frame["ratio"] = (frame["bytes"] / frame["dense"]).astype(float)
-    gain = (frame["dense"] - frame["empty"]) / (frame["full"] - frame["empty"])
-    frame["break_even"] = (1 - gain.astype(float)).where(frame["full"] > frame["empty"])
+    frame["break_even"] = break_even(frame["dense"], frame["full"], frame["empty"])
     frame.loc[frame["layout"] == "2:4", "break_even"] = 0.5
     return frame[list(STORAGE_COLUMNS)]
+
+
+def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the straight lines on which bytes of a variant's prunable weights lie.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        Rows of one variant, as of ``study.layers``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By ``layout``: ``total`` weights, and bytes ``dense``, without zeros (``full``) and with
+        nothing but zeros (``empty``).
+    """
+    rows = _matrices(layers)
+    if rows.empty:
+        return pd.DataFrame(columns=["total", "dense", "full", "empty"])
+    sized = _summed(_layer_sizes(rows, None).assign(scope="prunable", name=""))
+    return sized.set_index("layout")[["total", "dense", "full", "empty"]]
+
+
+def _matrices(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that have prunable matrices."""
+    return layers[
+        layers["prunable"] & layers["row_pointers"].notna() & (layers["weight_total"] > 0)
+    ]
 
 
 def _summed(frame: pd.DataFrame) -> pd.DataFrame:

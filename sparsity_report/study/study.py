@@ -23,6 +23,7 @@ from sparsity_report.findings.audit import audit
 from sparsity_report.measure.latency import LATENCY_COLUMNS
 from sparsity_report.measure.perplexity import QUALITY_COLUMNS, SENSITIVITY_COLUMNS
 from sparsity_report.study.agreement import check_parts
+from sparsity_report.study.facts import Facts
 from sparsity_report.study.layers import (
     LAYER_COLUMNS,
     check_convention,
@@ -115,6 +116,11 @@ class Comparison:
         if self.context is not None:
             frame["attention_flops_per_token"] = self.variants["attention_flops_per_token"]
         return frame
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What every reader needs of the study, each figure computed once."""
+        return Facts(self)
 
     @property
     def audit(self) -> list[str]:

@@ -1,0 +1,392 @@
+"""What every reader needs of a study, computed once, with one denominator per name.
+
+Page, PDF, thesis, explorer, command line and sentences take figures from here and derive none.
+Two figures whose denominators differ have two names:
+
+- ``sparsity`` of a *layer* or a cell is zeros ÷ weights of its matrices, biases left out; of a
+  *group* zeros ÷ all its parameters, biases included; of the *model* there are three, see
+  ``study.totals``.
+- ``bytes`` of the *prunable weights* are those of the prunable matrices alone; ``stored_bytes``
+  are those of the whole *model*. Each has its own ratio to dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
+from sparsity_report.study.grid import Cell, Grid
+from sparsity_report.study.storage import layout_ends
+
+if TYPE_CHECKING:
+    from sparsity_report.study.study import Comparison
+
+# Layouts of the curve of bytes against sparsity.
+CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
+# A model that somebody else pruned: above this share of zeros they are no accident.
+_PRUNED_BY_OTHERS = 0.01
+
+
+class Card(NamedTuple):
+    """One large number.
+
+    Attributes
+    ----------
+    key : str
+        ``total``, ``prunable_total``, ``sparsity_prunable``, ``sparsity_model``, ``stored_bytes``
+        or ``flops_per_token``: a column of ``study.totals``.
+    value : float or None
+        The column's value; for bytes and FLOPs divided by the baseline's.
+    variant : str
+        Whose it is; all cards of zeros, bytes and FLOPs are of the same one.
+    against : str or None
+        The baseline, where the value is a ratio.
+    """
+
+    key: str
+    value: float | None
+    variant: str
+    against: str | None = None
+
+
+class Spread(NamedTuple):
+    """How unevenly one variant's zeros lie over its prunable layers; shares of each layer."""
+
+    layers: int
+    low: float
+    high: float
+    least: str
+    most: str
+
+
+class LevelParts(NamedTuple):
+    """Zeros of parts of a model at every kept level.
+
+    Attributes
+    ----------
+    names : list
+        Of groups, or cells of a :class:`~sparsity_report.study.grid.Grid`.
+    totals : numpy.ndarray
+        What the zeros are counted among, shape (parts,).
+    zeros : numpy.ndarray
+        Shape (parts, levels), as the rows of ``Facts.levels``.
+    """
+
+    names: list[str] | list[Cell]
+    totals: npt.NDArray[np.int64]
+    zeros: npt.NDArray[np.int64]
+
+
+class Facts:
+    """The figures of a study that more than one reader shows.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> facts = sr.compare(sr.dense(sr.load()), sr.masked(pruning), sr.csr(pruning)).facts
+    >>> facts.baseline, facts.headline, facts.prunings
+    ('Dense', 'CSR30', ('Masked30',))
+    >>> round(facts.ratio("CSR30", "stored_bytes"), 2)
+    1.33
+    """
+
+    def __init__(self, study: Comparison) -> None:
+        self._study = study
+        self._totals = study.totals.set_index("variant")
+        self._layers = {
+            str(name): rows for name, rows in study.layers.groupby("variant", sort=False)
+        }
+
+    @cached_property
+    def baseline(self) -> str:
+        """The variant others are compared with: the first dense one, else the first."""
+        variants = self._study.variants
+        dense = variants.loc[variants["layout"] == "dense", "variant"]
+        return str(dense.iloc[0] if len(dense) else variants["variant"].iloc[0])
+
+    @cached_property
+    def prunings(self) -> tuple[str, ...]:
+        """The first variant of each distinct set of zeros, whoever pruned it.
+
+        Equal counts are not equal zeros: 2:4 and layerwise 50 % leave as many weights in every
+        layer. Magnitude policies that leave as many do leave the same, as each takes the smallest;
+        so does a policy that takes no more than what was zero before.
+        """
+        facts = self._study.variants.set_index("variant")
+        first: dict[tuple[object, ...], str] = {}
+        for variant, row in facts.iterrows():
+            layers = self._layers[str(variant)]
+            left = tuple(layers["weight_nonzero"].astype("Int64").fillna(-1))
+            share = self._totals["sparsity_prunable"].get(variant)
+            if pd.notna(row["pruned"]) or (pd.notna(share) and share > _PRUNED_BY_OTHERS):
+                key = (row["fingerprint"], self._policy(row["fingerprint"], row["method"], left))
+                first.setdefault((*key, left), str(variant))
+        return tuple(first.values())
+
+    def _policy(self, fingerprint: str, method: str | None, left: tuple[int, ...]) -> str:
+        """Name the rule that chose the zeros; one that removed nothing chose none."""
+        variants = self._study.variants
+        as_they_come = variants["pruned"].isna() & (variants["fingerprint"] == fingerprint)
+        for variant in variants.loc[as_they_come, "variant"]:
+            before = self._layers[variant]["weight_nonzero"].astype("Int64").fillna(-1)
+            if left == tuple(before):
+                return ""
+        name = (method or "").partition(" in ")[0]
+        return "magnitude" if name.endswith("_magnitude") else name
+
+    @cached_property
+    def headline(self) -> str:
+        """The one variant that cards and first sentences speak of: the first CSR one if any."""
+        variants = self._study.variants
+        sparse = variants.loc[
+            (variants["layout"] == "csr") & (variants["variant"] != self.baseline), "variant"
+        ]
+        return str(sparse.iloc[0]) if len(sparse) else (*self.prunings, self.baseline)[0]
+
+    @cached_property
+    def cards(self) -> tuple[Card, ...]:
+        """What people look for first: the size of the model, and one variant's zeros and cost."""
+        whole = [
+            Card(key, self.total(self.baseline, key), self.baseline)
+            for key in ("total", "prunable_total")
+        ]
+        zeros = [
+            Card(key, self.total(self.headline, key), self.headline)
+            for key in ("sparsity_prunable", "sparsity_model")
+        ]
+        cost = [
+            Card(key, self.ratio(self.headline, key), self.headline, self.baseline)
+            for key in ("stored_bytes", "flops_per_token")
+            if self.headline != self.baseline
+        ]
+        return (*whole, *zeros, *cost)
+
+    def total(self, variant: str, column: str) -> float | None:
+        """Return a figure of ``study.totals``; None where it is unknown."""
+        value = self._totals[column][variant]
+        return None if pd.isna(value) else float(value)
+
+    def ratio(self, variant: str, column: str) -> float | None:
+        """Return a figure of ``study.totals`` ÷ the baseline's."""
+        return ratio(self._totals[column][variant], self._totals[column][self.baseline])
+
+    def layers(self, variant: str) -> pd.DataFrame:
+        """Return a variant's rows of ``study.layers``.
+
+        Raises
+        ------
+        SparsityReportError
+            The study has no such variant.
+        """
+        if variant not in self._layers:
+            raise SparsityReportError(
+                f"no variant {variant!r}; the study has {', '.join(self._layers)}"
+            )
+        return self._layers[variant]
+
+    def prunable(self, variant: str) -> pd.DataFrame:
+        """Return a variant's layers with prunable weights of known values, and their ``share``.
+
+        ``share`` is zeros ÷ weights of the layer's matrices.
+        """
+        layers = self.layers(variant)
+        known = layers["prunable"] & (layers["weight_total"] > 0) & layers["weight_nonzero"].notna()
+        rows = layers[known]
+        return rows.assign(share=zero_shares(rows["weight_total"], rows["weight_nonzero"]))
+
+    def spread(self, variant: str) -> Spread | None:
+        """Return how unevenly a variant's zeros lie; None of fewer than two prunable layers."""
+        rows = self.prunable(variant)
+        if len(rows) < 2:
+            return None
+        shares, names = rows["share"].to_numpy(), rows["module_name"]
+        low, high = int(shares.argmin()), int(shares.argmax())
+        return Spread(
+            len(rows), float(shares[low]), float(shares[high]), names.iloc[low], names.iloc[high]
+        )
+
+    def grid(self, variant: str) -> Grid:
+        """Return where the prunable layers in numbered blocks stand in a heat map."""
+        rows = self.prunable(variant)
+        return Grid(rows[rows["block"].notna()])
+
+    def cells(self, variant: str) -> pd.DataFrame:
+        """Return one row per cell of a variant's heat map.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``block`` (a label, ``"14–27"`` where neighbours are merged), ``projection``,
+            ``layers`` (how many the cell holds), ``total`` and ``nonzero`` weights, ``sparsity``
+            of the cell, ``low`` and ``high`` of its layers. Empty without numbered blocks.
+        """
+        rows = self.prunable(variant)
+        rows = rows[rows["block"].notna()]
+        grid = Grid(rows)
+        by_cell = rows.assign(cell=grid.codes).groupby("cell")
+        frame = by_cell.agg(
+            layers=("share", "size"),
+            total=("weight_total", "sum"),
+            nonzero=("weight_nonzero", "sum"),
+            low=("share", "min"),
+            high=("share", "max"),
+        ).reset_index(drop=True)
+        places = pd.DataFrame(grid.cells, columns=list(Cell._fields))
+        frame["sparsity"] = zero_shares(frame["total"], frame["nonzero"])
+        order = [*Cell._fields, "layers", "total", "nonzero", "sparsity", "low", "high"]
+        return pd.concat([places, frame], axis=1)[order]
+
+    def extremes(self, variant: str, limit: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the prunable layers with the largest and with the smallest share of zeros."""
+        ranked = self.prunable(variant).sort_values("share", ascending=False, kind="stable")
+        return ranked.head(limit), ranked.iloc[::-1].head(limit)
+
+    def unusual(self, variant: str, limit: int = 10) -> pd.DataFrame | None:
+        """Return the matrices furthest from what a Gaussian of their spread would have.
+
+        Rows of ``study.patterns``; None where no expectation is known.
+        """
+        if (frame := self._study.patterns) is None:
+            return None
+        rows = frame[frame["variant"] == variant]
+        away = (rows["sparsity"] - rows["expected_sparsity"]).abs().dropna()
+        return None if away.empty else rows.loc[away.nlargest(limit).index]
+
+    def storage(self, variant: str, scope: str = "prunable") -> pd.DataFrame:
+        """Return the rows of ``study.storage`` of one variant and scope, by ``layout``."""
+        frame = self._study.storage
+        rows = frame[(frame["variant"] == variant) & (frame["scope"] == scope)]
+        return rows.set_index("layout")
+
+    def break_even(self, variant: str, layout: str = "csr_int32") -> float | None:
+        """Return the sparsity from which a layout of the prunable weights beats dense."""
+        rows = self.storage(variant)
+        value = rows["break_even"].get(layout)
+        return None if pd.isna(value) else float(value)
+
+    @cached_property
+    def levels(self) -> pd.DataFrame | None:
+        """The first variant's model at every kept level of global magnitude pruning.
+
+        Returns
+        -------
+        pandas.DataFrame or None
+            ``sparsity`` asked, ``zeros`` of the prunable weights and their share
+            ``sparsity_prunable``, ``model_zeros`` and ``sparsity_model``, ``stored_bytes`` and
+            ``flops_per_token`` of the model with its prunable matrices in CSR, both also as
+            ``bytes_ratio`` and ``flops_ratio`` to the model with all of them dense, and
+            ``uncertainty`` in weights of the least certain layer. Null where unknown; None
+            where the study keeps no levels.
+        """
+        levels = self._study.by_level
+        return None if levels is None else levels.model
+
+    @cached_property
+    def level_groups(self) -> LevelParts | None:
+        """Zeros per group at every level, among all parameters of the group, biases included."""
+        levels = self._study.by_level
+        if levels is None:
+            return None
+        layers = self._first
+        if layers["nonzero"].isna().any():
+            return None
+        before = (layers["total"] - layers["nonzero"]).to_numpy(dtype=np.int64)
+        names = list(dict.fromkeys(layers["group"]))
+        codes = pd.Categorical(layers["group"], names).codes
+        zeros = np.repeat(before[:, None], len(levels.sparsities), axis=1)
+        zeros[levels.rows] += levels.zeros - levels.zeros_before[:, None]
+        return LevelParts(names, *_summed(codes, len(names), layers["total"], zeros))
+
+    @cached_property
+    def level_cells(self) -> LevelParts | None:
+        """Zeros per cell of the heat map at every level, among the weights of its matrices."""
+        levels = self._study.by_level
+        if levels is None:
+            return None
+        layers = self._first.iloc[levels.rows]
+        inside = (layers["block"].notna() & (layers["weight_total"] > 0)).to_numpy()
+        grid = Grid(layers[inside])
+        return LevelParts(
+            list(grid.cells),
+            *_summed(
+                grid.codes, len(grid.cells), layers["weight_total"][inside], levels.zeros[inside]
+            ),
+        )
+
+    @property
+    def _first(self) -> pd.DataFrame:
+        return self._layers[str(self._study.variants["variant"].iloc[0])]
+
+    def marks(self) -> list[tuple[str, float]]:
+        """Return where the study's own prunings stand on the scale of levels."""
+        shares = ((variant, self.total(variant, "sparsity_prunable")) for variant in self.prunings)
+        return [(variant, share) for variant, share in shares if share is not None]
+
+    def curve(self, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
+        """Return bytes of the prunable weights in each layout against sparsity.
+
+        From the integers of ``study.storage``: each layout is a straight line from its bytes
+        without zeros to those with nothing but zeros, every matrix at the same sparsity.
+
+        Parameters
+        ----------
+        sparsities : sequence of float, optional
+            By default 0, 1, … 100 %.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``sparsity, layout, bytes, ratio`` (to dense bytes); empty where nothing is prunable.
+        """
+        shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
+        ends = layout_ends(self.layers(self.baseline))
+        lines = []
+        for layout in CURVE_LAYOUTS:
+            if layout not in ends.index or ends.loc[layout].isna().any():
+                continue
+            total, dense, full, empty = ends.loc[layout].astype("int64").tolist()
+            # Weights are whole numbers, and so are bytes.
+            left = total - np.rint(total * shares)
+            size = empty + np.rint((full - empty) * left / total).astype(np.int64)
+            line = pd.DataFrame({"sparsity": shares, "bytes": size, "ratio": size / dense})
+            lines.append(line.assign(layout=layout))
+        columns = ["sparsity", "layout", "bytes", "ratio"]
+        return pd.concat(lines, ignore_index=True)[columns] if lines else pd.DataFrame(columns=columns)
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Types of the prunable weights of the baseline, the commonest first."""
+        rows = self.layers(self.baseline)
+        sizes = rows[rows["prunable"]].groupby("dtype", sort=False)["weight_total"].sum()
+        return list(sizes.sort_values(ascending=False, kind="stable").index)
+
+    def smallest_layout(self, variant: str) -> str | None:
+        """Return the lossless layout that takes the fewest bytes for the prunable weights."""
+        rows = self.storage(variant)
+        rows = rows[rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()]
+        return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
+
+    def layer_share(self, variant: str, module_name: str) -> float | None:
+        """Return zeros ÷ weights of one layer's matrices."""
+        rows = self.layers(variant)
+        row = rows[rows["module_name"] == module_name].iloc[0]
+        return zero_share(row["weight_total"], row["weight_nonzero"])
+
+
+def _summed(
+    codes: npt.NDArray[np.intp], size: int, totals: pd.Series, zeros: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Sum rows that share a code."""
+    sums = np.zeros(size, dtype=np.int64)
+    parts = np.zeros((size, zeros.shape[1]), dtype=np.int64)
+    np.add.at(sums, codes, totals.to_numpy(dtype=np.int64))
+    np.add.at(parts, codes, zeros)
+    return sums, parts
