@@ -359,7 +359,9 @@ class Facts:
             line = pd.DataFrame({"sparsity": shares, "bytes": size, "ratio": size / dense})
             lines.append(line.assign(layout=layout))
         columns = ["sparsity", "layout", "bytes", "ratio"]
-        return pd.concat(lines, ignore_index=True)[columns] if lines else pd.DataFrame(columns=columns)
+        return (
+            pd.concat(lines, ignore_index=True)[columns] if lines else pd.DataFrame(columns=columns)
+        )
 
     @property
     def dtypes(self) -> list[str]:
