@@ -1,0 +1,350 @@
+"""Every table's columns, declared once: names, types, bounds and titles.
+
+Making, reading and checking a table, heads of tables, and the JSON Schema of a saved study all
+follow from :data:`TABLES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.weights.groups import GROUPS
+from sparsity_report.words.sentences import message, say
+
+BLOCKS = (4, 8, 16, 32)
+LAYOUTS = (
+    "dense",
+    "csr_int16",
+    "csr_int32",
+    "csr_int64",
+    "coo_int32",
+    "coo_int64",
+    *(f"bsr_{size}" for size in BLOCKS),
+    "bitmask",
+    "2:4",
+)
+SCOPES = ("layer", "group", "prunable", "model")
+PARTS = ("block", "group", "layer")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes
+    ----------
+    name : str
+    dtype : str
+        ``"text"``, ``"int64"``, ``"Int64"``, ``"float64"``, ``"bool"``, ``"boolean"``, ``"shape"``
+        (a tuple of sizes) or ``"shares"`` (a tuple of fractions of 1). ``"int64"`` becomes
+        ``Int64`` where an optional cell is null.
+    low, high : float or None
+        Bounds of its numbers, both inside.
+    title : str
+        What people read, in English.
+    optional : bool
+        Whether cells may be null, which is unknown.
+    among : tuple of str
+        The only texts there are, if not any.
+    """
+
+    name: str
+    dtype: str = "int64"
+    low: float | None = None
+    high: float | None = None
+    title: str = ""
+    optional: bool = False
+    among: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of a table, in order."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(column.name for column in self.columns)
+
+
+def _text(name: str, title: str, *, optional: bool = False, among: tuple[str, ...] = ()) -> Column:
+    return Column(name, "text", title=title, optional=optional, among=among)
+
+
+def _count(name: str, title: str, *, optional: bool = False, dtype: str = "int64") -> Column:
+    return Column(name, dtype, 0, title=title, optional=optional or dtype == "Int64")
+
+
+def _share(name: str, title: str, *, optional: bool = True) -> Column:
+    return Column(name, "float64", 0, 1, title, optional)
+
+
+def _number(name: str, title: str, *, low: float | None = 0, optional: bool = True) -> Column:
+    return Column(name, "float64", low, title=title, optional=optional)
+
+
+# A time is not zero.
+_PICOSECOND = 1e-12
+# By name. A name means the same in every table; where its type differs, see below.
+_COLUMNS = {
+    column.name: column
+    for column in (
+        _text("variant", message("variant")),
+        _text("layout", message("layout")),
+        _text("model", message("model")),
+        _text("architecture", message("architecture")),
+        _text("source", message("source")),
+        _text("fingerprint", message("fingerprint")),
+        _text("method", message("method"), optional=True),
+        _share("asked_sparsity", message("asked sparsity")),
+        _count("pruned", message("weights set to zero"), dtype="Int64"),
+        _number("threshold", message("threshold")),
+        _count("attention_width", message("query and value widths"), dtype="Int64"),
+        _count(
+            "attention_flops_per_token",
+            message("FLOPs of attention itself per token"),
+            dtype="Int64",
+        ),
+        _text("module_name", message("module")),
+        _count("block", message("block"), dtype="Int64"),
+        _text("group", message("group"), among=GROUPS),
+        Column("shape", "shape", 0, title=message("shape")),
+        _text("dtype", message("type")),
+        _count("modules", message("modules")),
+        _count("total", message("parameters")),
+        _count("nonzero", message("nonzero"), optional=True),
+        _share("sparsity", message("share of zeros")),
+        Column("prunable", "bool", title=message("prunable")),
+        _count("weight_total", message("weights")),
+        _count("weight_nonzero", message("nonzero weights"), optional=True),
+        _count("row_pointers", message("row pointers"), dtype="Int64"),
+        _count("columns", message("columns"), dtype="Int64"),
+        _number("uses", message("uses per token")),
+        _count("flops_per_token", message("FLOPs per token"), optional=True),
+        _count("useful_flops_per_token", message("useful FLOPs per token"), optional=True),
+        _count("flops_per_sequence", message("FLOPs once per sequence"), optional=True),
+        _count("active_total", message("active parameters per token")),
+        _count("stored_bytes", message("stored bytes"), optional=True),
+        _share("param_frac", message("share of parameters")),
+        _text("tied_to", message("tied to"), optional=True),
+        _count("prunable_total", message("prunable weights")),
+        _count("prunable_nonzero", message("nonzero prunable weights"), optional=True),
+        _count("non_embedding_total", message("non-embedding parameters")),
+        _count(
+            "non_embedding_nonzero", message("nonzero non-embedding parameters"), optional=True
+        ),
+        _share("sparsity_prunable", message("zeros of the prunable weights")),
+        _share("sparsity_non_embedding", message("zeros of the non-embedding parameters")),
+        _share("sparsity_model", message("zeros of the whole model")),
+        _count("dense_bytes", message("bytes as dense"), optional=True),
+        _count("csr_bytes", message("bytes as CSR"), optional=True),
+        _count("uncertainty", message("uncertainty in weights")),
+        _text("scope", message("scope"), among=SCOPES),
+        _text("name", message("name")),
+        _count("bytes", message("bytes"), dtype="Int64"),
+        _number("ratio", message("bytes ÷ dense bytes")),
+        _share("break_even", message("break-even")),
+        Column("lossless", "boolean", title=message("lossless"), optional=True),
+        _text("parameter", message("matrix")),
+        _count("expert", message("expert"), dtype="Int64"),
+        _count("rows", message("rows")),
+        _share("expected_sparsity", message("expected share of zeros")),
+        _number("mean_abs", message("mean |w|")),
+        _number("std", message("std")),
+        _share("zero_rows", message("zero rows")),
+        _share("zero_columns", message("zero columns")),
+        Column("head_sparsity", "shares", 0, 1, message("zeros per head"), optional=True),
+        _text("n_m", message("N:M"), optional=True),
+        _share("n_m_share", message("N:M, complying")),
+        _share("fill_4", message("4 × 4 blocks filled")),
+        _share("fill_8", message("8 × 8 blocks filled")),
+        _share("fill_16", message("16 × 16 blocks filled")),
+        _share("fill_32", message("32 × 32 blocks filled")),
+        _count("tokens", message("tokens")),
+        _text("kernel", message("kernel")),
+        _number("seconds", message("median"), low=_PICOSECOND, optional=False),
+        _number("seconds_low", message("lower quartile"), low=_PICOSECOND, optional=False),
+        _number("seconds_high", message("upper quartile"), low=_PICOSECOND, optional=False),
+        _count("runs", message("runs")),
+        _number("promised_speedup", message("promised")),
+        _number("realised_speedup", message("realised"), optional=False),
+        _number("realised_share", message("realised ÷ promised")),
+        _share("crossover_sparsity", message("sparsity from which CSR is faster")),
+        _count("threads", message("threads")),
+        _text("machine", message("machine")),
+        _number("dense_seconds", message("dense"), low=_PICOSECOND, optional=False),
+        _number("csr_seconds", message("CSR"), low=_PICOSECOND, optional=False),
+        _number("speedup", message("speed-up"), optional=False),
+        _number("perplexity", message("perplexity")),
+        _number("nll", message("nats per token"), optional=False),
+        _share("top1", message("first guesses right"), optional=False),
+        _count("scored", message("tokens scored")),
+        _count("window", message("window")),
+        _count("stride", message("stride")),
+        _text("text", message("text")),
+        _text("text_fingerprint", message("fingerprint of the text")),
+        _text("by", message("cut by"), among=PARTS),
+        _text("part", message("part")),
+        _number("dense_perplexity", message("perplexity of dense")),
+        _number("nll_increase", message("nats per token more"), low=None, optional=False),
+        Column("top1_drop", "float64", -1, 1, message("first guesses lost")),
+        _share("global_sparsity", message("globally pruned"), optional=False),
+    )
+}  # fmt: skip
+SUMMED = (
+    "total",
+    "nonzero",
+    "weight_total",
+    "weight_nonzero",
+    "flops_per_token",
+    "useful_flops_per_token",
+    "flops_per_sequence",
+    "active_total",
+    "stored_bytes",
+)
+
+
+def _table(name: str, names: str, /, **differing: Mapping[str, Any]) -> Table:
+    """Declare a table by the names of its columns, and what of them differs in it."""
+    columns = (replace(_COLUMNS[each], **differing.get(each, {})) for each in names.split())
+    return Table(name, tuple(columns))
+
+
+_NULLABLE: Mapping[str, Any] = {"dtype": "Int64", "optional": True}
+_MAYBE: Mapping[str, Any] = {"optional": True}
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        _table(
+            "variants",
+            "variant layout model architecture source fingerprint method asked_sparsity pruned "
+            "threshold attention_width attention_flops_per_token",
+            layout={"among": ("dense", "masked", "csr")},
+        ),
+        _table(
+            "layers",
+            "variant module_name block group shape dtype layout total nonzero sparsity prunable "
+            "weight_total weight_nonzero row_pointers columns flops_per_token "
+            "useful_flops_per_token flops_per_sequence active_total stored_bytes param_frac "
+            "tied_to",
+        ),
+        _table("groups", f"variant group modules {' '.join(SUMMED)} sparsity param_frac"),
+        _table(
+            "totals",
+            f"variant layout asked_sparsity pruned threshold {' '.join(SUMMED)} prunable_total "
+            "prunable_nonzero non_embedding_total non_embedding_nonzero sparsity_prunable "
+            "sparsity_non_embedding sparsity_model attention_flops_per_token",
+        ),
+        _table("levels", "module_name sparsity weight_nonzero uncertainty"),
+        _table(
+            "sweep",
+            "sparsity threshold module_name block group total nonzero weight_total weight_nonzero "
+            "useful_flops_per_token dense_bytes csr_bytes uncertainty",
+        ),
+        _table(
+            "patterns",
+            "variant module_name parameter expert block group rows columns sparsity "
+            "expected_sparsity mean_abs std zero_rows zero_columns head_sparsity n_m n_m_share "
+            + " ".join(f"fill_{size}" for size in BLOCKS),
+            columns={"dtype": "int64", "optional": False},
+        ),
+        _table(
+            "storage",
+            "variant scope name layout total nonzero bytes ratio break_even lossless",
+            layout={"among": LAYOUTS},
+            total=_NULLABLE,
+            nonzero=_NULLABLE,
+        ),
+        _table(
+            "latency",
+            "variant scope name modules tokens sparsity dtype kernel seconds seconds_low "
+            "seconds_high runs promised_speedup realised_speedup realised_share "
+            "crossover_sparsity threads machine",
+            modules=_NULLABLE,
+            dtype=_MAYBE,
+            kernel=_MAYBE,
+        ),
+        _table(
+            "crossover",
+            "name tokens dtype sparsity dense_seconds csr_seconds speedup crossover_sparsity",
+        ),
+        _table(
+            "quality",
+            "variant layout sparsity perplexity nll top1 scored tokens window stride dtype text "
+            "text_fingerprint",
+        ),
+        _table(
+            "sensitivity",
+            "by part modules weight_total pruned sparsity perplexity dense_perplexity "
+            "nll_increase top1 top1_drop threshold std global_sparsity window stride dtype text "
+            "text_fingerprint",
+            pruned={"dtype": "int64", "optional": False},
+        ),
+    )
+}
+
+
+def title(name: str, table: str | None = None) -> str:
+    """Return what people read for a column, in the language that is spoken.
+
+    Examples
+    --------
+    >>> title("stored_bytes"), title("sparsity_prunable")
+    ('stored bytes', 'zeros of the prunable weights')
+    """
+    columns = _COLUMNS.values() if table is None else TABLES[table].columns
+    named = next((column.title for column in columns if column.name == name), None)
+    return name.replace("_", " ") if named is None else say(named)
+
+
+def head(name: str, table: str | None = None) -> str:
+    """Return a column's title as the head of a table writes it.
+
+    Examples
+    --------
+    >>> head("stored_bytes")
+    'Stored bytes'
+    """
+    text = title(name, table)
+    return text[:1].upper() + text[1:]
+
+
+def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with the columns of a table, in order, each of its type.
+
+    Examples
+    --------
+    >>> rows = {"module_name": ["fc1"], "sparsity": [0], "weight_nonzero": [8], "uncertainty": [0]}
+    >>> typed("levels", pd.DataFrame(rows)).dtypes.astype(str).tolist()
+    ['object', 'float64', 'int64', 'int64']
+    """
+    columns = TABLES[table].columns
+    return pd.DataFrame({column.name: _cast(frame[column.name], column) for column in columns})
+
+
+def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
+    if column.dtype == "text":
+        # Null in a column of pandas' own text would be NaN.
+        return (
+            cells.astype(object).where(cells.notna(), None)
+            if column.optional
+            else cells.astype(str)
+        )
+    if column.dtype in {"shape", "shares"}:
+        tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
+        return pd.Series(tuples, index=cells.index, dtype=object)
+    if column.dtype == "int64" and column.optional:
+        known = cells.astype("Int64")
+        return known if known.hasnans else known.astype("int64")
+    if column.dtype == "float64":
+        return (
+            cells.astype("Float64").astype(float) if cells.dtype == object else cells.astype(float)
+        )
+    return cells.astype(column.dtype)  # type: ignore[call-overload]
