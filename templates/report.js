@@ -58,8 +58,10 @@ function drawCharts() {
       if (!isIntersecting) continue;
       near.unobserve(target);
       const spec = JSON.parse(target.querySelector("script").textContent);
+      // What is not there yet cannot be measured.
+      const fonts = ["400", "700"].map((weight) => document.fonts.load(`${weight} 9px ${spec.config.font}`));
       const options = { mode: "vega-lite", renderer: "svg", ast: true, actions: false };
-      vegaEmbed(target.querySelector(".live"), spec, options).then(
+      Promise.all(fonts).then(() => vegaEmbed(target.querySelector(".live"), spec, options)).then(
         () => target.classList.add("is-live"),
         console.error,
       );

@@ -17,7 +17,8 @@ def model():
 
 
 def test_small_enough_to_ship():
-    assert sum(f.stat().st_size for f in DEMO.iterdir() if f.suffix != ".py") <= 4_000_000
+    assert sum(f.stat().st_size for f in DEMO.iterdir()) <= 4_000_000
+    assert not list(DEMO.glob("*.py"))
 
 
 def test_parameters(demo, model):

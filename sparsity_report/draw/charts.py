@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
+from sparsity_report.draw.fonts import FAMILY
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
 from sparsity_report.findings.summary import baseline
@@ -69,8 +70,7 @@ _SUBTITLE = {"subtitleColor": MUTED, "subtitleFontSize": 9, "subtitlePadding": 4
 _TITLE = {"anchor": "start", "frame": "bounds", "fontSize": 12, "color": INK, "offset": 12}
 _PLAIN = {**_LABELS, "titleFontWeight": "normal"}
 _CONFIG: dict[str, Any] = {
-    # The text of a figure vanishes where its font is missing: a generic family stands last.
-    "font": "Helvetica, Arial, 'Liberation Sans', sans-serif",
+    "font": FAMILY,
     "padding": {"left": 4, "top": 4, "right": 4, "bottom": 4},
     "view": {"stroke": None},
     "title": {**_TITLE, **_SUBTITLE},

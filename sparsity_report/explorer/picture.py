@@ -20,6 +20,7 @@ import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.draw.charts import BLACK, BLUE, GRID, INK, MUTED, VERMILLION
+from sparsity_report.draw.fonts import FAMILY
 from sparsity_report.words.sentences import percent, scaled
 
 Rows = list[dict[str, Any]]
@@ -38,7 +39,6 @@ SUMMED = (
 )
 OUTSIDE = "outside"
 _BINS = 56
-_FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 _APART: dict[str, Any] = dict.fromkeys(
     ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
@@ -283,7 +283,7 @@ def filled(chart: Any, data: Data) -> Any:
 def _config() -> dict[str, Any]:
     text = {"labelColor": INK, "labelFontSize": 11, "titleColor": MUTED, "titleFontSize": 11}
     return {
-        "font": _FONT,
+        "font": FAMILY,
         "padding": 2,
         "view": {"stroke": None},
         "title": {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import check_folder, shipped, write_file
 from sparsity_report.words.language import template_folders
@@ -155,11 +158,22 @@ def _as_html(
         extra_template_basedirs=[str(folder) for folder in folders],
         exclude_input=hide_inputs,
     )
+    exporter.register_filter("apart", _apart())
     title = next((c.source for c in node.cells if c.cell_type == "markdown"), "")
     about = {
         "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
-        "css": "\n".join(path.read_text(encoding="utf-8") for path in found),
+        "css": "\n".join([font_face_css(), *(p.read_text(encoding="utf-8") for p in found)]),
     }
     page: str
     page, _ = exporter.from_notebook_node(node, {"sparsity_report": about})
     return page
+
+
+def _apart() -> Callable[[str], str]:
+    """Return what names the parts of each picture apart from those of the others in a page."""
+    number = itertools.count(1)
+
+    def rename(svg: str) -> str:
+        return re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>plate{next(number)}-", svg)
+
+    return rename

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from sparsity_report.draw import charts
+from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
 from sparsity_report.findings.difference import Difference
@@ -168,7 +169,7 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         "clip": lambda text, limit=80: printable(str(text), limit),
         "unbroken": display.unbroken,
     }
-    made.globals["_"] = say
+    made.globals |= {"_": say, "font_faces": lambda: Markup(font_face_css())}
     return made
 
 

@@ -1,10 +1,10 @@
-"""Train the built-in demo model and write every file that ships beside this script.
+"""Train the built-in demo model and write every file of `sparsity_report/demo`.
 
 The model is an OPT of about one million parameters, trained from scratch on the source of the
 running Python's own standard library.  Needs torch, transformers, tokenizers, altair and
 vl-convert-python.  Two cores take about 13 minutes:
 
-    python -m sparsity_report.demo.train --out FOLDER
+    python tools/train_demo.py --out FOLDER
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
 
-HERE = Path(__file__).resolve().parent
+DEMO = Path(__file__).resolve().parent.parent / "sparsity_report" / "demo"
 VOCABULARY, WINDOW, BATCH = 1024, 256, 8
 LEARNING_RATE, WEIGHT_DECAY, CLIP, BETAS = 3e-3, 0.1, 1.0, (0.9, 0.98)
 BOS, PAD, EOS = "<s>", "<pad>", "</s>"  # ids 0, 1 and 2
@@ -249,7 +249,7 @@ The standard library of CPython {python}, distributed under the
 of the steps and cosine decay to zero, betas {betas}, weight decay {decay} on the layers'
 matrices only, gradient norm clipped at {clip}, no dropout, seed {seed}. It took {seconds:,.0f}
 seconds on {threads} CPU threads, validation included, with torch {torch} and transformers
-{transformers}. The recipe is [train.py](train.py).
+{transformers}. The recipe is `tools/train_demo.py` in the source.
 
 ## Results
 
@@ -276,7 +276,7 @@ def count(part: torch.nn.Module) -> int:
 def main() -> None:
     """Read the data, train, save, reload, measure and write the card."""
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
+    parser.add_argument("--out", type=Path, default=DEMO, help="folder to write to")
     parser.add_argument("--steps", type=int, default=4200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -302,7 +302,7 @@ def main() -> None:
     write_curve(rows, out)
 
     saved = AutoModelForCausalLM.from_pretrained(out)
-    eval_text = (HERE / "eval.txt").read_text(encoding="utf-8")
+    eval_text = (DEMO / "eval.txt").read_text(encoding="utf-8")
     (out / "eval.txt").write_text(eval_text, encoding="utf-8")
     eval_ids = AutoTokenizer.from_pretrained(out)(eval_text, return_tensors="pt").input_ids[0]
     eval_loss, valid_loss = mean_loss(saved, eval_ids), mean_loss(saved, held_out_ids)

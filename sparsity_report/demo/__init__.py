@@ -1,1 +1,0 @@
-"""The built-in demo model: a small trained OPT and the script that made it."""
