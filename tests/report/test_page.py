@@ -243,7 +243,9 @@ def test_nothing_is_fetched(parsed, text):
     styles = "".join(text for _, text in parsed.all("style"))
     assert not re.findall(r"url\((?!data:font/woff2;base64,)", styles)
     assert "@import" not in styles
-    assert not re.search(r"url\((?!#|data:font/)", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
+    assert not re.search(
+        r"url\((?!#|data:font/)", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    )
 
 
 def test_the_same_study_gives_the_same_bytes(study, text, tmp_path):
