@@ -8,7 +8,6 @@ import pandas as pd
 
 from sparsity_report.measure.perplexity import sensitivity_correlation
 from sparsity_report.study.layers import records
-from sparsity_report.study.storage import LAYOUTS
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.sentences import message, number, percent, say
 
@@ -20,7 +19,10 @@ LAYOUT_NAMES = {
     "csr_int64": message("CSR with int64 indices"),
     "coo_int32": message("COO with int32 indices"),
     "coo_int64": message("COO with int64 indices"),
-    **{layout: f"BSR {layout[4:]} × {layout[4:]}" for layout in LAYOUTS if layout[:4] == "bsr_"},
+    "bsr_4": "BSR 4 × 4",
+    "bsr_8": "BSR 8 × 8",
+    "bsr_16": "BSR 16 × 16",
+    "bsr_32": "BSR 32 × 32",
     "bitmask": message("bitmask"),
     "2:4": "2:4",
 }

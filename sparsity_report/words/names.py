@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from sparsity_report.errors import printable
@@ -32,8 +33,18 @@ _LAYOUTS = {
     "coo_int32": message("COO with int32 indices"),
     "coo_int64": message("COO with int64 indices"),
     "bitmask": message("bitmask"),
-    "2:4": message("2:4"),
 }
+
+_STRUCTURES = {
+    "position": message("the position in the model"),
+    "weight_total": message("the number of weights"),
+    "threshold": message("the magnitude of what is pruned"),
+    "std": message("the spread of the weights"),
+    "global_sparsity": message("what global pruning would take"),
+}
+_LONG_WORD = re.compile(r"\S{24,}")
+_PART = re.compile(r"[^._/]{0,23}[._/]|.{24}")
+_DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def group_name(group: str) -> str:
@@ -72,6 +83,23 @@ def layout_name(layout: str) -> str:
     return say(_LAYOUTS[layout]) if layout in _LAYOUTS else layout
 
 
+def structure_name(column: str) -> str:
+    """Return the name of what the sensitivity of parts may go with, for people."""
+    return say(_STRUCTURES[column])
+
+
+def tokens_name(tokens: int) -> str:
+    """Write a number of tokens.
+
+    Examples
+    --------
+    >>> tokens_name(1), tokens_name(1024)
+    ('1 token', '1,024 tokens')
+    """
+    one, several = message("{tokens:,} token"), message("{tokens:,} tokens")
+    return say(one if tokens == 1 else several, tokens=tokens)
+
+
 def clip(text: object, limit: int = 60) -> str:
     """Shorten any text for one line of people's reading; control characters are spelled out."""
     return printable(str(text), limit)
@@ -94,3 +122,37 @@ def distinct_names(names: Sequence[str], limit: int = 40) -> list[str]:
         short[name] = shown
         taken.add(shown)
     return [short[name] for name in names]
+
+
+def breakable(text: str) -> str:
+    r"""Mark with zero-width spaces where a long word, such as a module's name, may break.
+
+    Examples
+    --------
+    >>> breakable("of model.layers.0.self_attn.q_proj").split("\u200b")
+    ['of model.', 'layers.', '0.', 'self_', 'attn.', 'q_', 'proj']
+    """
+    mark = "\u200b"
+    return _LONG_WORD.sub(lambda word: _PART.sub(rf"\g<0>{mark}", word[0]).rstrip(mark), text)
+
+
+def spelled(character: str) -> str:
+    r"""Write a character that a font lacks so that it can be read.
+
+    Examples
+    --------
+    >>> print(spelled("🦙"))
+    \U0001f999
+    """
+    return character.encode("unicode_escape").decode()
+
+
+def unturned(text: str) -> str:
+    r"""Spell out marks of direction, which would turn the text around them.
+
+    Examples
+    --------
+    >>> print(unturned("a\u202eb"))
+    a\u202eb
+    """
+    return _DIRECTIONS.sub(lambda mark: spelled(mark[0]), text)

@@ -1,107 +1,167 @@
-"""Numbers and names as text for readers: thin spaces, units, a dash for what is unknown."""
+"""Each kind of number is written in one way, a dash for what is unknown.
+
+In cells, cards and labels a thin no-break space stands before a unit and between thousands; in a
+sentence :func:`sparsity_report.words.sentences.say` passes the space of the language.
+"""
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-from markupsafe import Markup, escape
+from sparsity_report.words.language import spoken
 
-from sparsity_report.words.sentences import number, percent, scaled
-
-_MISSING = "–"
-_THIN_SPACE = "\u202f"
-_LONG_WORD = re.compile(r"\S{24,}")
-_PART = re.compile(r"[^._/]{0,23}[._/]|.{24}")
-_DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+UNKNOWN = "–"
+THIN = "\u202f"
+_PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
-def count(whole: Any) -> str:
-    """Write an integer with thin spaces between thousands."""
-    return _MISSING if pd.isna(whole) else f"{int(whole):,}".replace(",", _THIN_SPACE)
-
-
-def percent_text(share: Any, digits: int = 1) -> str:
-    """Write a share of 1 as a percentage."""
-    return _MISSING if pd.isna(share) else percent(share, digits).replace(" ", _THIN_SPACE)
-
-
-def scaled_text(quantity: Any, unit: str) -> str:
-    """Write a number with a decimal prefix, as in 1.2 MB."""
-    return _MISSING if pd.isna(quantity) else scaled(quantity, unit).replace(" ", _THIN_SPACE)
+def known(value: Any) -> bool:
+    """Tell a number from None, NaN and pandas' NA."""
+    try:
+        return value is not None and bool(value == value)
+    except TypeError:  # what pandas' NA equals is unknown, too
+        return False
 
 
 def figures(value: Any, spec: str) -> str:
-    """Write a number by a Python format, such as ``.3g``."""
-    return _MISSING if pd.isna(value) else number(value, spec)
-
-
-def duration(seconds: Any) -> str:
-    """Write a time, as in 12.3 ms.
+    """Write a number by a Python format, with the signs of the language that is spoken.
 
     Examples
     --------
-    >>> duration(0.0000123).replace("\u202f", " ")
-    '12.3 µs'
+    >>> figures(1234.5, ",.1f"), figures(None, ".2f")
+    ('1,234.5', '–')
     """
-    if pd.isna(seconds):
-        return _MISSING
+    if not known(value):
+        return UNKNOWN
+    signs = str.maketrans({",": spoken().thousands, ".": spoken().decimal})
+    return format(value, spec).translate(signs)
+
+
+def count(whole: Any, space: str = THIN) -> str:
+    r"""Write an integer with spaces between thousands.
+
+    Examples
+    --------
+    >>> count(1234567, " ")
+    '1 234 567'
+    """
+    return f"{int(whole):,}".replace(",", space) if known(whole) else UNKNOWN
+
+
+def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
+    """Write a share as a percentage; what is not all or nothing is not rounded to it.
+
+    Examples
+    --------
+    >>> percent(0.3, space=" "), percent(0.00001, space=" "), percent(0.9999999, space=" ")
+    ('30.0 %', '< 0.1 %', '> 99.9 %')
+    """
+    if not known(share):
+        return UNKNOWN
+    smallest = 10.0**-digits
+    hundredths, sign = 100 * share, ""
+    if 0 < hundredths < smallest / 2:
+        hundredths, sign = smallest, "<"
+    elif 100 - smallest / 2 < hundredths < 100:
+        hundredths, sign = 100 - smallest, ">"
+    return _joined(space, sign, figures(hundredths, f".{digits}f"), "%")
+
+
+def level(share: Any, space: str = THIN) -> str:
+    """Write a level of sparsity that was asked for, as in 30 %."""
+    return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN
+
+
+def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
+    """Write a quantity with a decimal prefix (k = 10³, M = 10⁶, …) and three digits.
+
+    Examples
+    --------
+    >>> scaled(108_160_356, "B", " "), scaled(999, "FLOPs", " "), scaled(1234, space="")
+    ('108 MB', '999 FLOPs', '1.23k')
+    """
+    if not known(quantity):
+        return UNKNOWN
+    step = 0
+    while abs(quantity) >= 999.5 and step < len(_PREFIXES) - 1:
+        quantity, step = quantity / 1000, step + 1
+    digits = 0 if step == 0 or abs(quantity) >= 99.95 else 1 if abs(quantity) >= 9.995 else 2
+    name = f"{_PREFIXES[step]}{spoken().units.get(unit, unit)}"
+    return _joined(space, figures(quantity, f".{digits}f"), name)
+
+
+def times(ratio: Any, space: str = THIN) -> str:
+    """Write a ratio, as in 1.33 ×."""
+    return _joined(space, figures(ratio, ".2f"), "×") if known(ratio) else UNKNOWN
+
+
+def duration(seconds: Any, space: str = THIN) -> str:
+    """Write a time with three digits.
+
+    Examples
+    --------
+    >>> duration(0.0000123, " "), duration(0.0123, " ")
+    ('12.3 µs', '12.3 ms')
+    """
+    if not known(seconds):
+        return UNKNOWN
     scale, unit = next(((s, u) for s, u in ((1, "s"), (1e-3, "ms")) if seconds >= s), (1e-6, "µs"))
-    shown = seconds / scale
-    digits = max(0, 2 - math.floor(math.log10(shown))) if shown else 0
-    return f"{number(shown, f'.{digits}f')}{_THIN_SPACE}{unit}"
+    amount = seconds / scale
+    digits = max(0, 2 - math.floor(math.log10(amount))) if amount else 0
+    return _joined(space, figures(amount, f".{digits}f"), unit)
 
 
-def span(low: Any, high: Any) -> str:
+def span(low: Any, high: Any, space: str = THIN) -> str:
     """Write a range of times, its unit once where both have the same.
 
     Examples
     --------
-    >>> span(0.0000121, 0.0000134).replace("\u202f", " ")
+    >>> span(0.0000121, 0.0000134, " ")
     '12.1–13.4 µs'
     """
-    first, unit = duration(low).rsplit(_THIN_SPACE, 1)
-    last = duration(high)
-    return f"{first}–{last}" if last.endswith(f"{_THIN_SPACE}{unit}") else f"{duration(low)}–{last}"
+    if not (known(low) and known(high)):
+        return UNKNOWN
+    first, last = duration(low, space), duration(high, space)
+    amount, _, unit = first.rpartition(space)
+    return f"{amount}–{last}" if last.endswith(f"{space}{unit}") else f"{first}–{last}"
 
 
-def times(ratio: Any) -> str:
-    """Write a ratio."""
-    return _MISSING if pd.isna(ratio) else f"{number(ratio, '.2f')}{_THIN_SPACE}×"
+def shape(sizes: Iterable[int], space: str = THIN) -> str:
+    """Write the shape of a tensor, as in 3072 × 768."""
+    return f"{space}×{space}".join(str(size) for size in sizes)
 
 
-def shape(sizes: Any) -> str:
-    """Write the shape of a tensor."""
-    return " × ".join(str(n) for n in sizes).replace(" ", _THIN_SPACE)
+def _joined(space: str, *parts: str) -> str:
+    return space.join(part for part in parts if part)
 
 
-def unbroken(sentence: str) -> Markup:
+# For callers that have not moved yet: percent, scaled; words.names.breakable and spelled.
+percent_text, scaled_text = percent, scaled
+
+
+def unbroken(sentence: str) -> Any:
     """Keep numbers with their percent signs, and names from turning the text around them."""
-    steady = _DIRECTIONS.sub(lambda mark: f"\\u{ord(mark[0]):04x}", sentence)
-    text = re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', str(escape(steady)))
-    return Markup(text)
+    import re
+
+    from markupsafe import Markup, escape
+
+    from sparsity_report.words.names import unturned
+
+    text = str(escape(unturned(sentence)))
+    return Markup(re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', text))
 
 
 def breakable(text: str) -> str:
-    r"""Mark with zero-width spaces where a long word, such as a module's name, may break.
+    """Break long words."""
+    from sparsity_report.words import names
 
-    Examples
-    --------
-    >>> breakable("of model.layers.0.self_attn.q_proj").split("\u200b")
-    ['of model.', 'layers.', '0.', 'self_', 'attn.', 'q_', 'proj']
-    """
-    mark = "\u200b"
-    return _LONG_WORD.sub(lambda word: _PART.sub(rf"\g<0>{mark}", word[0]).rstrip(mark), text)
+    return names.breakable(text)
 
 
 def spelled(character: str) -> str:
-    r"""Write a character that a font lacks so that it can be read.
+    """Spell a character."""
+    from sparsity_report.words import names
 
-    Examples
-    --------
-    >>> print(spelled("🦙"))
-    \U0001f999
-    """
-    return character.encode("unicode_escape").decode()
+    return names.spelled(character)

@@ -1,4 +1,4 @@
-"""How numbers and sentences are written, in the language that is spoken."""
+"""Sentences, their values put in, in the language that is spoken."""
 
 import re
 import string
@@ -7,7 +7,9 @@ from numbers import Real
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.words import numbers
 from sparsity_report.words.language import spoken
+from sparsity_report.words.numbers import figures
 
 
 def say(template: str, /, **values: Any) -> str:
@@ -18,8 +20,8 @@ def say(template: str, /, **values: Any) -> str:
     template : str
         In English, the key of its translations, with placeholders such as ``{name}``. What
         follows a colon says how a value is written: ``percent`` (``percent0``, ``percent2``:
-        digits), ``level``, ``names``, ``some``, ``scaled UNIT``, or a Python format such as
-        ``,`` or ``.2f``.
+        digits), ``level``, ``times``, ``duration``, ``scaled UNIT``, ``names``, ``some``, or a
+        Python format such as ``,`` or ``.2f``. An unknown number is a dash.
     **values
         Numbers, text, or lists of text.
 
@@ -51,57 +53,23 @@ def say_note(text: str) -> str:
     return text
 
 
-def number(value: Any, spec: str) -> str:
-    """Write a number by a Python format, with the signs of the language that is spoken.
-
-    Examples
-    --------
-    >>> number(1234.5, ",.1f")
-    '1,234.5'
-    """
-    known = spoken()
-    signs = str.maketrans({",": known.thousands, ".": known.decimal})
-    return format(value, spec).translate(signs)
+# For callers that have not moved to words.numbers yet.
+number = figures
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Write a share as a percentage.
-
-    Examples
-    --------
-    >>> percent(0.3), percent(0.00001), percent(0.9999999)
-    ('30.0 %', '< 0.1 %', '> 99.9 %')
-    """
-    smallest = 10.0**-digits
-    shown, sign = 100 * share, ""
-    if 0 < shown < smallest / 2:
-        shown, sign = smallest, "< "
-    elif 100 - smallest / 2 < shown < 100:
-        shown, sign = 100 - smallest, "> "
-    return f"{sign}{number(shown, f'.{digits}f')}{spoken().space}%"
+    """Write a share as in a sentence."""
+    return numbers.percent(share, digits, spoken().space)
 
 
 def level(share: float) -> str:
-    """Write a level of sparsity that was asked for, as in 30 %."""
-    return f"{number(100 * share, 'g')}{spoken().space}%"
+    """Write a level as in a sentence."""
+    return numbers.level(share, spoken().space)
 
 
 def scaled(quantity: float, unit: str) -> str:
-    """Write a quantity with a decimal prefix (k = 10³, M = 10⁶, …) and three digits.
-
-    Examples
-    --------
-    >>> scaled(108_160_356, "B"), scaled(999, "FLOPs")
-    ('108 MB', '999 FLOPs')
-    """
-    prefixes = ("", "k", "M", "G", "T", "P")
-    step = 0
-    while abs(quantity) >= 999.5 and step < len(prefixes) - 1:
-        quantity, step = quantity / 1000, step + 1
-    digits = 0 if step == 0 or abs(quantity) >= 99.95 else 1 if abs(quantity) >= 9.995 else 2
-    known = spoken()
-    name = f"{prefixes[step]}{known.units.get(unit, unit)}"
-    return number(quantity, f".{digits}f") + (f"{known.space}{name}" if name else "")
+    """Write a quantity as in a sentence."""
+    return numbers.scaled(quantity, unit, spoken().space)
 
 
 def join(words: Sequence[str]) -> str:
@@ -135,14 +103,18 @@ class _Sentence(string.Formatter):
 
     def format_field(self, value: Any, spec: str) -> str:
         kind, _, unit = spec.partition(" ")
-        if kind.startswith("percent"):
-            return percent(value, int(kind[7:] or 1))
+        space = spoken().space
+        if digits := re.fullmatch(r"percent(\d?)", kind):
+            return numbers.percent(value, int(digits[1] or 1), space)
         if kind == "scaled":
-            return scaled(value, unit)
+            return numbers.scaled(value, unit, space)
         if kind in _KINDS:
-            return _KINDS[kind](value)
-        return number(value, spec) if isinstance(value, Real) else str(value)
+            return _KINDS[kind](value, space)
+        if kind in _LISTS:
+            return _LISTS[kind](value)
+        return figures(value, spec) if value is None or isinstance(value, Real) else str(value)
 
 
-_KINDS: dict[str, Callable[[Any], str]] = {"level": level, "names": join, "some": some}
+_KINDS = {"level": numbers.level, "times": numbers.times, "duration": numbers.duration}
+_LISTS: dict[str, Callable[[Any], str]] = {"names": join, "some": some}
 _SENTENCE = _Sentence()

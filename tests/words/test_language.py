@@ -13,7 +13,7 @@ import sparsity_report as sr
 from sparsity_report.report.page import environment
 from sparsity_report.report.thesis import latex_templates
 from sparsity_report.words.language import speaking, spoken
-from sparsity_report.words.sentences import percent, say, say_note, scaled
+from sparsity_report.words.sentences import say, say_note
 
 ROOT = Path(__file__).parents[2]
 CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
@@ -21,7 +21,7 @@ CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
 
 def messages():
     """Every sentence that the package and its templates say."""
-    for path in (ROOT / "sparsity_report").glob("*.py"):
+    for path in (ROOT / "sparsity_report").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             said = isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}
             if said and isinstance(node.args[0], ast.Constant):
@@ -55,10 +55,11 @@ def test_translations_have_the_same_placeholders(path):
         assert placeholders(english) == placeholders(other), english
 
 
-@pytest.mark.parametrize("module", ["findings", "audit"])
+@pytest.mark.parametrize("module", ["summary", "measured", "audit", "difference"])
 def test_sentences_are_never_glued_from_pieces(module):
     """An f-string cannot be translated: values go into `say`."""
-    tree = ast.parse((ROOT / "sparsity_report" / f"{module}.py").read_text(encoding="utf-8"))
+    path = ROOT / "sparsity_report" / "findings" / f"{module}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     glued = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) and len(n.values) > 2]
     assert not glued, f"{module}.py, lines {glued}: use say(template, value=…)"
 
@@ -89,8 +90,8 @@ def test_french_says_the_same_numbers(demo):
 
 def test_french_typography():
     with speaking("fr"):
-        assert percent(0.3) == "30,0\u00a0%"
-        assert scaled(108_160_356, "B") == "108\u00a0Mo"
+        assert say("{share:percent}", share=0.3) == "30,0\u00a0%"
+        assert say("{size:scaled B}", size=108_160_356) == "108\u00a0Mo"
         assert say("{count:,} more", count=1234567) == "1\u202f234\u202f567 autres"
     for path in CATALOGUES:
         if path.stem == "fr":
