@@ -1,10 +1,10 @@
-from .counting.policies import Pruning as Pruning
-from .counting.policies import freeze_pruning_ as freeze_pruning_
+from .counting.cuts import Pruning as Pruning
+from .counting.inplace import freeze_pruning_ as freeze_pruning_
+from .counting.inplace import prune_global_magnitude_ as prune_global_magnitude_
+from .counting.inplace import select_prunable_linears as select_prunable_linears
 from .counting.policies import global_magnitude as global_magnitude
 from .counting.policies import layerwise_magnitude as layerwise_magnitude
 from .counting.policies import n_m as n_m
-from .counting.policies import prune_global_magnitude_ as prune_global_magnitude_
-from .counting.policies import select_prunable_linears as select_prunable_linears
 from .draw.charts import bar_plot as bar_plot
 from .draw.paper import write_figures as write_figures
 from .errors import SparsityReportError as SparsityReportError
@@ -16,8 +16,8 @@ from .findings.summary import summarize as summarize
 from .measure.latency import crossover as crossover
 from .measure.latency import measure_latency as measure_latency
 from .measure.perplexity import perplexity as perplexity
-from .measure.perplexity import sensitivity as sensitivity
-from .measure.perplexity import sensitivity_correlation as sensitivity_correlation
+from .measure.sensitivity import sensitivity as sensitivity
+from .measure.sensitivity import sensitivity_correlation as sensitivity_correlation
 from .report.notebook import write_notebook as write_notebook
 from .report.page import write_diff as write_diff
 from .report.page import write_report as write_report
@@ -36,9 +36,9 @@ from .study.variants import csr as csr
 from .study.variants import dense as dense
 from .study.variants import masked as masked
 from .study.variants import params_size_and_sparsity as params_size_and_sparsity
-from .weights import Weights as Weights
-from .weights import load as load
 from .weights.groups import classify_module as classify_module
+from .weights.loading import load as load
+from .weights.weights import Weights as Weights
 from .words.language import speaking as speaking
 
 __version__: str

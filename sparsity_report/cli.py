@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError, printable
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from sparsity_report.counting.histogram import Progress
+    from sparsity_report.counting.counts import Progress
     from sparsity_report.study.study import Comparison
 
 app = typer.Typer(

@@ -10,6 +10,9 @@ from sparsity_report.errors import SparsityReportError
 
 _PACKAGE = Path(__file__).parent
 
+#: Folder of the demo model.
+DEMO = _PACKAGE / "demo"
+
 
 def shipped(kind: str) -> list[Path]:
     """Return where the package's own ``templates`` or ``notebooks`` may lie.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.histogram import count_weights
+from sparsity_report.counting.counts import count_weights
 
 IN_CI = os.environ.get("CI") == "true"
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 
 from sparsity_report.measure.latency import LATENCY_COLUMNS
-from sparsity_report.measure.perplexity import QUALITY_COLUMNS, SENSITIVITY_COLUMNS
+from sparsity_report.measure.perplexity import QUALITY_COLUMNS
+from sparsity_report.measure.sensitivity import SENSITIVITY_COLUMNS
 
 
 def latency(variants=("Dense", "Masked30", "CSR30"), edges=(0.62, None)):

@@ -1,48 +1,32 @@
-"""One pass over the weights: how many are nonzero, and how their magnitudes are distributed.
+"""How many values of a tensor are nonzero, and how their magnitudes are distributed.
 
 A bucket is the top 16 bits of a magnitude as float32, which is a bfloat16 number. The histogram
 of a tensor of 8 or 16 bits is therefore lossless; for wider ones a bucket is 2⁻⁷ (0.8 %) wide and
 :func:`refine` looks into buckets exactly.
-
-Slices are counted by threads, as what costs time in NumPy and torch lets other threads run, or by
-the workers of any executor. Results are merged in the order of the weights whatever the order of
-arrival, so they are the same to the bit.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.counting.kept import Cache
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights import Parameter, Weights
-from sparsity_report.weights.slices import FileSlice, Slice, held
+from sparsity_report.counting.workers import SMALL, in_order
+from sparsity_report.weights.tensors import Slice, held
 
-Progress = Callable[[int, int, str], None]
-"""Called with bytes done, bytes in all, and what is being read."""
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-T = TypeVar("T")
 
 BUCKETS = 2**15
 # Chunks long enough to pay for their bins and for passing Python's lock between threads.
 _CHUNK = 2**20
-_THREADS = min(4, os.cpu_count() or 1)
-# Tasks handed out before their results are needed: bounds what waits, feeds every worker.
-_AHEAD_HERE, _AHEAD = 8 * _THREADS, 1024
-_SMALL = 2**12
 _TOP_HALF = 1 if sys.byteorder == "little" else 0
 _NO_SIGN, _INFINITE = np.int16(0x7FFF), 0x7F80
 _NO_VALUES: Floats = np.empty(0)
@@ -95,7 +79,7 @@ def count_nonzero(tensor: torch.Tensor) -> int:
     >>> count_nonzero(torch.tensor([0.0, -0.0, 1e-45, float("nan")]))
     2
     """
-    return sum(_count_slice(part, False).nonzero for part in held(tensor))
+    return sum(count_slice(part, False).nonzero for part in held(tensor))
 
 
 def count(tensor: torch.Tensor) -> Magnitudes:
@@ -128,79 +112,12 @@ def bucket_of(values: Floats) -> Integers:
     return _codes(_single(values)).astype(np.int64)
 
 
-def count_weights(
-    weights: Weights,
-    progress: Progress | None = None,
-    *,
-    executor: Executor | None = None,
-    cache: str | os.PathLike[str] | None = None,
-) -> Mapping[str, Magnitudes]:
-    """Count every stored parameter of a model once and remember the result.
-
-    Prunable tensors get a histogram, the others only their nonzeros; those without values are
-    left out.
-
-    Parameters
-    ----------
-    weights : Weights
-    progress : callable, optional
-        Called with bytes done, bytes in all and the tensor's name.
-    executor : concurrent.futures.Executor, optional
-        Counts checkpoints in files: a ``ProcessPoolExecutor``, ``dask.distributed``'s
-        ``Client.get_executor()``, an ``mpi4py.futures.MPIPoolExecutor``. Its workers must see the
-        files under the same path. Models in memory are counted by threads of this process.
-    cache : path-like, optional
-        Folder where the counts of large tensors in files are kept and looked up, see
-        :mod:`sparsity_report.counting.kept`.
-
-    Raises
-    ------
-    SparsityReportError
-        A file cannot be read or has changed, or a worker died; the tensor is named.
-    """
-    stored = [p for p in weights.stored if p.known]
-    kept = Cache(cache) if cache is not None else None
-    keys = {}
-    if kept:
-        for p in stored:
-            key = kept.key(list(weights.slices(p.name)), p.prunable)
-            if p.name not in weights.counts and key and (found := kept.get(key)):
-                weights.counts[p.name] = _thawed(found)
-            keys[p.name] = key
-    waiting = {p.name: p for p in stored if p.name not in weights.counts}
-    for few in _small_ones(weights, waiting.values()):
-        seen_of = _count_many([weights.tensor(p.name) for p in few])
-        weights.counts |= {p.name: seen for p, seen in zip(few, seen_of, strict=True)}
-    waiting = {name: p for name, p in waiting.items() if name not in weights.counts}
-    size = sum(p.total * p.itemsize for p in stored)
-    done = size - sum(p.total * p.itemsize for p in waiting.values())
-    jobs = (
-        (p.name, part, partial(_count_slice, histogram=p.prunable))
-        for p in waiting.values()
-        for part in weights.slices(p.name)
-    )
-    so_far = {name: Magnitudes(0, 0) for name in waiting}
-    weights.counts |= {name: so_far[name] for name, p in waiting.items() if p.total == 0}
-    for name, part, seen in in_order(jobs, executor):
-        so_far[name] += seen
-        done += part.total * waiting[name].itemsize
-        if so_far[name].total == waiting[name].total:
-            weights.counts[name] = so_far.pop(name)
-            if kept and (key := keys[name]):
-                kept.put(key, *_frozen(weights.counts[name]))
-        if progress:
-            progress(done, size, name)
-    if kept and kept.trouble:
-        weights.notes += (f"counts could not be kept: {kept.trouble}",)
-    return weights.counts
-
-
 def count_slices(
     slices: Mapping[str, Iterable[Slice]], executor: Executor | None = None
 ) -> dict[str, Magnitudes]:
     """Count several tensors, each given as slices."""
     counts = {name: Magnitudes(0, 0) for name in slices}
-    work = partial(_count_slice, histogram=True)
+    work = partial(count_slice, histogram=True)
     jobs = ((name, part, work) for name, parts in slices.items() for part in parts)
     for name, _, seen in in_order(jobs, executor):
         counts[name] += seen
@@ -222,72 +139,8 @@ def refine_slices(
     return {name: _merge(pairs) for name, pairs in found.items()}
 
 
-def in_order(
-    jobs: Iterable[tuple[str, Slice, Callable[[Slice], T]]], executor: Executor | None = None
-) -> Iterator[tuple[str, Slice, T]]:
-    """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
-    waiting: deque[tuple[str, Slice, Future[T], bool]] = deque()
-    # Threads side by side, each with torch's own threads, would mostly wait for one another.
-    before = torch.get_num_threads()
-    alone = partial(torch.set_num_threads, 1)
-    with ThreadPoolExecutor(_THREADS, initializer=alone) as threads:
-        try:
-            for name, part, work in jobs:
-                away = executor is not None and isinstance(part, FileSlice)
-                with _named(name, away):
-                    if executor is not None and away:
-                        future = executor.submit(_elsewhere, work, part, os.getpid())
-                    elif part.total <= _SMALL:
-                        # Handing a few values over would take longer than counting them.
-                        future = Future[T]()
-                        future.set_result(work(part))
-                    else:
-                        future = threads.submit(work, part)
-                    waiting.append((name, part, future, away))
-                while len(waiting) > (_AHEAD if away else _AHEAD_HERE):
-                    yield _first(waiting)
-            while waiting:
-                yield _first(waiting)
-        finally:
-            for _, _, future, _ in waiting:
-                future.cancel()
-            torch.set_num_threads(before)
-
-
-def _elsewhere(work: Callable[[Slice], T], part: Slice, home: int) -> T:
-    if os.getpid() == home:
-        return work(part)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return work(part)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _first(waiting: deque[tuple[str, Slice, Future[T], bool]]) -> tuple[str, Slice, T]:
-    name, part, future, away = waiting.popleft()
-    with _named(name, away):
-        return name, part, future.result()
-
-
-@contextmanager
-def _named(name: str, away: bool) -> Iterator[None]:
-    """Say which tensor an error is about; what an executor of others raises is not known here."""
-    try:
-        yield
-    except SparsityReportError as error:
-        raise SparsityReportError(f"{name}: {error}") from error
-    except Exception as error:
-        if not away:
-            raise
-        raise SparsityReportError(
-            f"a worker failed at {name} ({type(error).__name__}: {error}); nothing was counted "
-            "wrong, start again (with cache= only what is missing is counted)"
-        ) from error
-
-
-def _count_slice(part: Slice, histogram: bool) -> Magnitudes:
+def count_slice(part: Slice, histogram: bool) -> Magnitudes:
+    """Count one slice, with or without a histogram of its magnitudes."""
     if not histogram:
         return Magnitudes(part.total, sum(map(_nonzero, _chunks(part))))
     return (_count_narrow if part.dtype.itemsize <= 2 else _count_wide)(part)
@@ -309,8 +162,8 @@ def _count_narrow(part: Slice) -> Magnitudes:
 
 
 def _count_wide(part: Slice) -> Magnitudes:
-    if part.total <= _SMALL:
-        return _count_many([torch.cat(list(part.pieces()))])[0]
+    if part.total <= SMALL:
+        return count_many([torch.cat(list(part.pieces()))])[0]
     tally = np.zeros(BUCKETS, dtype=np.int64)
     nonzero, nan = part.total, 0
     for chunk in _chunks(part):
@@ -328,7 +181,7 @@ def _count_wide(part: Slice) -> Magnitudes:
     return Magnitudes(part.total, nonzero, nan, values, tally[present], exact=False)
 
 
-def _count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
+def count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
     """Count small tensors of one wide dtype together, in buckets as :func:`_count_wide` does."""
     values = np.concatenate([_real(tensor.reshape(-1).cpu()) for tensor in tensors])
     sizes = [tensor.numel() for tensor in tensors]
@@ -352,19 +205,6 @@ def _count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
         )
         for i in range(many)
     ]
-
-
-def _small_ones(weights: Weights, waiting: Iterable[Parameter]) -> Iterator[list[Parameter]]:
-    """Yield small prunable parameters in memory, some thousands of one wide dtype at a time."""
-    if weights.source != "module":
-        return
-    by_dtype: dict[str, list[Parameter]] = {}
-    for p in waiting:
-        if p.prunable and p.itemsize > 2 and 0 < p.total <= _SMALL:
-            by_dtype.setdefault(p.dtype, []).append(p)
-    for few in by_dtype.values():
-        for start in range(0, len(few), _SMALL):
-            yield few[start : start + _SMALL]
 
 
 def _add(tally: Integers, codes: torch.Tensor) -> Integers:
@@ -471,13 +311,3 @@ def _codes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     codes = values.view(np.int16)[_TOP_HALF::2].copy()
     codes &= _NO_SIGN
     return codes
-
-
-def _frozen(seen: Magnitudes) -> list[npt.NDArray[Any]]:
-    facts = np.array([seen.total, seen.nonzero, seen.nan, seen.exact], dtype=np.int64)
-    return [facts, seen.values, seen.counts]
-
-
-def _thawed(arrays: Sequence[npt.NDArray[Any]]) -> Magnitudes:
-    (total, nonzero, nan, exact), values, counts = arrays[0].tolist(), arrays[1], arrays[2]
-    return Magnitudes(total, nonzero, nan, values, counts, bool(exact))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import check_folder, write_file
-from sparsity_report.weights.slices import FileSlice, Slice, read_at
+from sparsity_report.weights.tensors import FileSlice, Slice, read_at
 
 # Part of every key, so that entries of another version are not even looked at.
 _VERSION = "sparsity-report counts 1"

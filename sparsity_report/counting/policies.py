@@ -1,219 +1,24 @@
-"""Decide which weights go: exact magnitude pruning as a value, and in place."""
+"""Decide which weights go: exact magnitude pruning and N:M patterns, as values."""
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.utils import prune
 
-from sparsity_report.counting.histogram import (
-    Magnitudes,
-    Progress,
-    count_slices,
-    count_weights,
-    in_order,
-)
+from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut
+from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.ranks import look_into, select, settle
+from sparsity_report.counting.workers import in_order
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights import Weights
-from sparsity_report.weights.skeleton import describe, locate, put_, value, walk
-from sparsity_report.weights.slices import Slice, held
-
-# Weights masked at a time: bounds the memory beyond the one copy that is written to.
-_BLOCK = 2**22
-
-
-class Cut(ABC):
-    """What pruning takes from one tensor."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
-
-    @abstractmethod
-    def nonzero_after(self, seen: Magnitudes) -> int:
-        """Return the nonzeros left of a tensor that had `seen` before."""
-
-    @abstractmethod
-    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield True for what stays of each of the tensor's views."""
-
-    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        return _blocks(tensor)
-
-    def mask(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return True for what stays; shape of `tensor`, whose values are not touched."""
-        tensor = tensor.detach()
-        keep = torch.empty_like(tensor, dtype=torch.bool)
-        for stays, part in zip(self._stay(tensor), self._views(keep), strict=True):
-            part.copy_(stays)
-        return keep
-
-    def apply_(self, tensor: torch.Tensor) -> None:
-        """Set what is pruned to zero in place, block by block."""
-        for stays, part in zip(self._stay(tensor), self._views(tensor), strict=True):
-            part.masked_fill_(~stays, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdCut(Cut):
-    """All below a threshold, and some exactly on it.
-
-    Attributes
-    ----------
-    threshold : float
-        Magnitudes below it are pruned.
-    below : int
-        How many elements lie below it.
-    ties : int
-        How many elements exactly on it are pruned too, the first by position.
-    """
-
-    threshold: float
-    below: int
-    ties: int
-
-    @property
-    def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
-        return self.below + self.ties
-
-    def nonzero_after(self, seen: Magnitudes) -> int:
-        """Return the nonzeros left of a tensor that had `seen` before."""
-        zeros = seen.total - seen.nonzero
-        return seen.total - max(self.pruned, zeros)
-
-    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        ties, removed = self.ties, 0
-        for part in self._views(tensor):
-            magnitude = _magnitude(part, self.threshold)
-            stays = magnitude >= self.threshold
-            on_it = torch.nonzero(magnitude == self.threshold)[:ties]
-            stays[tuple(on_it.T)] = False
-            ties -= len(on_it)
-            removed += stays.numel() - int(torch.count_nonzero(stays))
-            yield stays
-        _check_unchanged(removed, self.pruned)
-
-
-@dataclass(frozen=True, slots=True)
-class GroupCut(Cut):
-    """All but the `keep` largest of every `of` consecutive weights along the input dimension.
-
-    Attributes
-    ----------
-    keep, of : int
-    total : int
-        Number of weights.
-    nonzero : int
-        How many of those kept are not zero.
-    input_first : bool
-        Whether the input dimension is the last but one, as in ``Conv1D``.
-    """
-
-    keep: int
-    of: int
-    total: int
-    nonzero: int
-    input_first: bool = False
-
-    @property
-    def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
-        return self.total // self.of * (self.of - self.keep)
-
-    def nonzero_after(self, seen: Magnitudes) -> int:
-        """Return the nonzeros left of the tensor."""
-        return min(self.nonzero, seen.nonzero)
-
-    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        return _blocks(tensor.mT if self.input_first else tensor)
-
-    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        nonzero = 0
-        for part in self._views(tensor):
-            magnitude = _magnitude(part, 0.0).reshape(-1, self.of)
-            # How many of its group come before a weight when the smallest go first.
-            rank = torch.zeros_like(magnitude, dtype=torch.int16)
-            for i in range(self.of):
-                one = magnitude[:, i : i + 1]
-                rank += one < magnitude
-                rank[:, i + 1 :] += one == magnitude[:, i + 1 :]
-            stays = rank >= self.of - self.keep
-            nonzero += int(torch.count_nonzero(stays & (magnitude != 0)))
-            yield stays.reshape(part.shape)
-        _check_unchanged(nonzero, self.nonzero)
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """A decision which weights go; nothing is modified.
-
-    Attributes
-    ----------
-    weights : Weights
-        What it was decided for.
-    sparsity : float
-        Share of the prunable weights that was asked for.
-    method : str
-        ``"global_magnitude"``, ``"layerwise_magnitude"``, or a pattern such as ``"2:4"``.
-    cuts : mapping of str to Cut
-        By parameter name.
-    """
-
-    weights: Weights
-    sparsity: float
-    method: str
-    cuts: Mapping[str, Cut]
-
-    @property
-    def pruned(self) -> int:
-        """Number of weights pruned, those that were zero already counted in."""
-        return sum(cut.pruned for cut in self.cuts.values())
-
-    @property
-    def threshold(self) -> float | None:
-        """Magnitude of the last weight pruned; None where none is, or where there is not one."""
-        found = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
-        return found.pop() if len(found) == 1 else None
-
-    @property
-    def label(self) -> str:
-        """What names of variants say of it: ``30``, ``30Layerwise``, ``2:4``."""
-        if ":" in self.method:
-            return self.method
-        percent = f"{round(100 * self.sparsity, 10):g}"
-        kinds = {"global_magnitude": "", "layerwise_magnitude": "Layerwise"}
-        return percent + kinds.get(self.method, "Partly")
-
-    def mask(self, name: str) -> torch.Tensor:
-        """Return True for the weights of parameter `name` that stay."""
-        tensor = self.weights.tensor(name)
-        if name in self.cuts:
-            return self.cuts[name].mask(tensor)
-        return torch.ones_like(tensor, dtype=torch.bool)
-
-    @torch.no_grad()
-    def apply_(self, model: nn.Module) -> nn.Module:
-        """Set the pruned weights of `model`, a copy without masks, to zero in place."""
-        places = locate(walk(model))
-        for name, cut in self.cuts.items():
-            module, leaf = places[name]
-            tensor = value(module, leaf)
-            cut.apply_(tensor)
-            put_(module, leaf, tensor)
-        return model
+from sparsity_report.weights.tensors import Slice, held
+from sparsity_report.weights.weights import Weights
 
 
 def global_magnitude(
@@ -240,7 +45,7 @@ def global_magnitude(
     modules : collection of str, optional
         Names of the modules to choose from, all others stay as they are; n is their weights.
     progress, executor, cache : optional
-        See :func:`sparsity_report.counting.histogram.count_weights`.
+        See :func:`sparsity_report.counting.counts.count_weights`.
 
     Returns
     -------
@@ -270,7 +75,7 @@ def global_magnitude(
         names = {p.name for m in weights.modules if m.name in set(modules) for p in m.parameters}
         counts = {name: seen for name, seen in counts.items() if name in names}
         method = f"global_magnitude in {len(set(modules))} of {len(inside)} modules"
-    cuts = _cut(counts, weights.slices, level, executor)
+    cuts = threshold_cuts(counts, weights.slices, level, executor)
     return Pruning(weights, level, method, cuts)
 
 
@@ -298,7 +103,7 @@ def layerwise_magnitude(
     level = check_sparsity(sparsity)
     cuts: dict[str, Cut] = {}
     for name, seen in prunable_counts(weights, progress, executor, cache).items():
-        cuts |= _cut({name: seen}, weights.slices, level, executor)
+        cuts |= threshold_cuts({name: seen}, weights.slices, level, executor)
     return Pruning(weights, level, "layerwise_magnitude", cuts)
 
 
@@ -323,7 +128,7 @@ def n_m(
     n, m : int
         ``n_m(weights, 2, 4)`` keeps two of four.
     progress, executor, cache : optional
-        See :func:`sparsity_report.counting.histogram.count_weights`.
+        See :func:`sparsity_report.counting.counts.count_weights`.
 
     Returns
     -------
@@ -394,89 +199,11 @@ def prunable_counts(
             f"{weights.name}: {unknown[0]} has no values to count; load the model with them"
         )
     counts = count_weights(weights, progress, executor=executor, cache=cache)
-    return _ranked({p.name: counts[p.name] for p in weights.prunable})
+    return check_rankable({p.name: counts[p.name] for p in weights.prunable})
 
 
-def select_prunable_linears(
-    model: nn.Module, blacklist: Collection[str] = ("lm_head",)
-) -> list[nn.Module]:
-    """Return the linear layers of `model` that pruning may choose from, in its order.
-
-    ``nn.Linear`` and transformers' ``Conv1D`` count; output heads, tied weights, routers, fused
-    experts and modules with a `blacklist` word in their dotted name do not.
-
-    Examples
-    --------
-    >>> model = nn.ModuleDict({"fc1": nn.Linear(2, 2), "lm_head": nn.Linear(2, 2)})
-    >>> len(select_prunable_linears(model)), len(select_prunable_linears(model, blacklist=()))
-    (1, 1)
-    """
-    if isinstance(blacklist, str):
-        blacklist = (blacklist,)
-    places = walk(model)
-    holders = locate(places)
-    return [
-        holders[parameter.name][0]
-        for module in describe(places, blacklist=blacklist)
-        for parameter in module.parameters
-        if parameter.prunable and parameter.layout == "dense" and len(parameter.shape) == 2
-    ]
-
-
-def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Sequence[nn.Module]:
-    """Mask the smallest magnitudes over all `layers` together, exactly, in place.
-
-    Like ``torch.nn.utils.prune.global_unstructured`` with ``L1Unstructured`` it keeps
-    ``weight_orig`` and ``weight_mask`` until :func:`freeze_pruning_`; unlike it, it neither
-    concatenates nor sorts, and equal magnitudes go by position.
-
-    Parameters
-    ----------
-    layers : sequence of nn.Module
-        Layers with a ``weight``, e.g. from :func:`select_prunable_linears`.
-    amount : float
-        Share of their weights to prune, between 0 and 1.
-
-    Returns
-    -------
-    sequence of nn.Module
-        The same `layers`.
-
-    Examples
-    --------
-    >>> layer = nn.Linear(10, 10)
-    >>> _ = freeze_pruning_(prune_global_magnitude_([layer], amount=0.3))
-    >>> int((layer.weight == 0).sum())
-    30
-    """
-    level = check_sparsity(amount)
-    named = {f"layers[{i}].weight": layer for i, layer in enumerate(dict.fromkeys(layers))}
-    if not named:
-        raise SparsityReportError("there is no layer to prune; select_prunable_linears found none?")
-
-    def slices(name: str) -> Iterator[Slice]:
-        yield from held(value(named[name], "weight"))
-
-    cuts = _cut(_ranked(count_slices({name: slices(name) for name in named})), slices, level)
-    for name, layer in named.items():
-        weight = value(layer, "weight")
-        keep = cuts[name].mask(weight) if name in cuts else torch.ones_like(weight)
-        prune.custom_from_mask(layer, "weight", keep)
-    return layers
-
-
-def freeze_pruning_(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
-    """Make the masks of `layers` permanent: zeros are written into ``weight``, masks are dropped.
-
-    Layers that carry no mask stay as they are.
-    """
-    for layer in layers:
-        if prune.is_pruned(layer):
-            prune.remove(layer, "weight")
-    return layers
-
-
-def _ranked(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
+def check_rankable(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
+    """Return `counts` unless a tensor holds NaN, which has no rank."""
     for name, seen in counts.items():
         if seen.nan:
             raise SparsityReportError(
@@ -486,7 +213,7 @@ def _ranked(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
     return counts
 
 
-def _cut(
+def threshold_cuts(
     counts: Mapping[str, Magnitudes],
     slices: Callable[[str], Iterable[Slice]],
     sparsity: float,
@@ -511,31 +238,3 @@ def _nonzero_kept(part: Slice, n: int, m: int) -> int:
         values = values.float()
     nonzero = (values != 0).reshape(-1, m).sum(dim=1, dtype=torch.int16)
     return int(nonzero.clamp(max=n).sum())
-
-
-def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield views that cover a tensor of any strides in order, of whole rows."""
-    if tensor.ndim > 2:
-        for inner in tensor:
-            yield from _blocks(inner)
-    elif tensor.ndim:
-        row = max(tensor[0].numel(), 1) if len(tensor) else 1
-        yield from tensor.split(max(_BLOCK // row, 1))
-    else:
-        yield tensor
-
-
-def _magnitude(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Magnitudes in a dtype that holds them and the threshold exactly."""
-    if tensor.is_complex():
-        return tensor.abs()
-    wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
-    return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
-
-
-def _check_unchanged(found: int, counted: int) -> None:
-    if found != counted:
-        raise SparsityReportError(
-            f"the weights changed since they were counted: {found:,} instead of {counted:,} "
-            "would be taken; load them again and prune anew"
-        )

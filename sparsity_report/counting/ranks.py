@@ -15,7 +15,7 @@ from sparsity_report.counting.histogram import (
     bucket_of,
     refine_slices,
 )
-from sparsity_report.weights.slices import Slice
+from sparsity_report.weights.tensors import Slice
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ import traitlets
 import vl_convert
 from IPython.display import display
 
-from sparsity_report.counting.histogram import count_weights
+from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.policies import global_magnitude
 from sparsity_report.draw import charts
 from sparsity_report.draw.vega import bundle
@@ -32,7 +32,7 @@ from sparsity_report.report.page import environment
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.variants import csr, fingerprint, masked
-from sparsity_report.weights import Weights
+from sparsity_report.weights.weights import Weights
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")

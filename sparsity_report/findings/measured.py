@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.measure.perplexity import sensitivity_correlation
+from sparsity_report.measure.sensitivity import sensitivity_correlation
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.sentences import message, number, percent, say

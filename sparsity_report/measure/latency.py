@@ -16,13 +16,15 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from sparsity_report.counting.histogram import Progress
+from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.linear import LinearCSR
 from sparsity_report.study.layers import records, total_frame
 from sparsity_report.study.variants import Variant, materialized
-from sparsity_report.weights import Parameter, Weights
-from sparsity_report.weights.skeleton import as_csr, dtype_name, locate, walk
+from sparsity_report.weights.parameters import Parameter
+from sparsity_report.weights.places import as_csr, locate, walk
+from sparsity_report.weights.tensors import dtype_name
+from sparsity_report.weights.weights import Weights
 
 LATENCY_COLUMNS = (
     "variant",

@@ -1,11 +1,9 @@
-"""What a variant still knows: perplexity and next-token accuracy, whole and part by part."""
+"""What a variant still knows: perplexity and next-token accuracy."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,14 +13,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sparsity_report.counting.histogram import Progress, count_weights
-from sparsity_report.counting.policies import check_sparsity, global_magnitude
+from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import check_folder, write_file
-from sparsity_report.study.layers import layer_frame, total_frame
-from sparsity_report.study.variants import Variant, fingerprint, materialized
-from sparsity_report.weights import DEMO, Module, Weights
-from sparsity_report.weights.skeleton import dtype_name, locate, value, walk
+from sparsity_report.files import DEMO
+from sparsity_report.study.layers import total_frame
+from sparsity_report.study.variants import Variant, materialized
+from sparsity_report.weights.tensors import dtype_name
+from sparsity_report.weights.weights import Weights
 
 Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
 
@@ -41,28 +38,6 @@ QUALITY_COLUMNS = (
     "text",
     "text_fingerprint",
 )
-SENSITIVITY_COLUMNS = (
-    "by",
-    "part",
-    "modules",
-    "weight_total",
-    "pruned",
-    "sparsity",
-    "perplexity",
-    "dense_perplexity",
-    "nll_increase",
-    "top1",
-    "top1_drop",
-    "threshold",
-    "std",
-    "global_sparsity",
-    "window",
-    "stride",
-    "dtype",
-    "text",
-    "text_fingerprint",
-)
-PARTS = ("block", "group", "layer")
 # Windows of long models are cut to this; the one Hugging Face's guide uses for GPT-2.
 _WINDOW = 1024
 # Logits held at a time.
@@ -162,10 +137,10 @@ def perplexity(
     for variant, model in materialized(chosen):
         key = id(variant.weights)
         if key not in protocols:
-            _check_causal(model, variant.weights.name)
-            protocols[key] = _protocol(variant.weights, model, text, tokenizer, window, stride)
+            check_causal(model, variant.weights.name)
+            protocols[key] = protocol_of(variant.weights, model, text, tokenizer, window, stride)
         protocol = protocols[key]
-        score = _score(model, protocol, variant.name, progress)
+        score = score_text(model, protocol, variant.name, progress)
         share = total_frame(variant.layers()).loc[0, "sparsity_prunable"]
         rows.append(
             {
@@ -180,174 +155,8 @@ def perplexity(
     return pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))
 
 
-def sensitivity(
-    weights: Weights,
-    sparsity: float,
-    by: str = "block",
-    *,
-    text: Text | None = None,
-    tokenizer: Any = None,
-    window: int | None = None,
-    stride: int | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Prune one part of a model at a time and see what that does to perplexity and accuracy.
-
-    Parameters
-    ----------
-    weights : Weights
-        From :func:`sparsity_report.load`.
-    sparsity : float
-        Share of the part's own prunable weights, smallest magnitudes of the part first.
-    by : {"block", "group", "layer"}
-    text, tokenizer, window, stride : optional
-        See :func:`perplexity`.
-    cache : path-like, optional
-        Folder where the score of every part is kept and looked up, for runs that are interrupted.
-    progress : callable, optional
-        Called with parts done, parts in all and the part's name.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per part, columns ``SENSITIVITY_COLUMNS``: ``nll_increase`` in nats per token and
-        ``top1_drop`` against the dense model; ``threshold`` the largest magnitude pruned, ``std``
-        of the part's weights, ``global_sparsity`` what pruning the whole model at `sparsity`
-        would take of the part.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> frame = sr.sensitivity(sr.load(), 0.5, by="group")
-    >>> frame["part"].tolist()
-    ['attention_linear', 'mlp_linear']
-    """
-    level, parts = check_sparsity(sparsity), _parts(weights, by)
-    model = weights.module().eval()
-    _check_causal(model, weights.name)
-    protocol = _protocol(weights, model, text, tokenizer, window, stride)
-    counts = count_weights(weights)
-    scores = _Scores(cache, f"{fingerprint(weights, counts)} {protocol[1:]}")
-    dense = scores.get("dense") or scores.put("dense", _score(model, protocol, "dense", None))
-    whole = layer_frame(
-        weights, counts, variant="", pruning=global_magnitude(weights, level)
-    ).set_index("module_name")
-    places, base, rows = locate(walk(model)), dense.facts(), []
-    for number, (part, modules) in enumerate(parts.items()):
-        if progress:
-            progress(number, len(parts), part)
-        names = [module.name for module in modules]
-        pruning = global_magnitude(weights, level, modules=names)
-        key = f"{level} {by} {part}"
-        if (score := scores.get(key)) is None:
-            tensors = [value(*places[name]) for name in pruning.cuts]
-            before = [tensor.clone() for tensor in tensors]
-            pruning.apply_(model)
-            score = scores.put(key, _score(model, protocol, part, None))
-            for tensor, values in zip(tensors, before, strict=True):
-                tensor.copy_(values)
-        facts, own = score.facts(), whole.loc[names]
-        total = int(own["weight_total"].sum())
-        rows.append(
-            {
-                "by": by,
-                "part": part,
-                "modules": len(modules),
-                "weight_total": total,
-                "pruned": pruning.pruned,
-                "sparsity": pruning.pruned / total,
-                "perplexity": facts["perplexity"],
-                "dense_perplexity": base["perplexity"],
-                "nll_increase": (score.nll - dense.nll) / dense.scored,
-                "top1": facts["top1"],
-                "top1_drop": (dense.hits - score.hits) / dense.scored,
-                "threshold": pruning.threshold,
-                "std": _std(weights, modules),
-                "global_sparsity": 1 - int(own["weight_nonzero"].sum()) / total,
-                **protocol.facts(model),
-            }
-        )
-    if progress:
-        progress(len(parts), len(parts), "")
-    return pd.DataFrame(rows)[list(SENSITIVITY_COLUMNS)]
-
-
-def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rank how well structure foretells sensitivity: Spearman's ρ with ``nll_increase``.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        From :func:`sensitivity`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``structure, rho, parts``, strongest first; ``position`` is the order of the parts in the
-        model. Null where a column is constant or fewer than three parts were measured.
-    """
-    columns = ["position", "weight_total", "threshold", "std", "global_sparsity"]
-    numbers = frame.assign(position=range(len(frame)))[[*columns, "nll_increase"]].astype(float)
-    rho = numbers.rank().corr()["nll_increase"].drop("nll_increase")
-    rows = pd.DataFrame({"structure": columns, "rho": rho.to_numpy(), "parts": len(frame)})
-    if len(frame) < 3:
-        rows["rho"] = float("nan")
-    order = rows["rho"].abs().sort_values(ascending=False, kind="stable").index
-    return rows.loc[order].reset_index(drop=True)
-
-
-def _parts(weights: Weights, by: str) -> dict[str, list[Module]]:
-    if by not in PARTS:
-        raise SparsityReportError(f"by must be one of {', '.join(PARTS)}, not {by!r}")
-    parts: dict[str, list[Module]] = {}
-    for module in weights.modules:
-        if not any(p.prunable for p in module.parameters):
-            continue
-        block = "outside blocks" if module.block is None else f"block {module.block}"
-        name = {"block": block, "group": module.group, "layer": module.name}[by]
-        parts.setdefault(name, []).append(module)
-    return parts
-
-
-def _std(weights: Weights, modules: Iterable[Module]) -> float:
-    total, first, second = 0, 0.0, 0.0
-    for parameter in (p for m in modules for p in m.parameters if p.prunable):
-        for part in weights.slices(parameter.name):
-            for piece in part.pieces():
-                numbers = piece.double()
-                total += numbers.numel()
-                first += float(numbers.sum())
-                second += float(numbers.square().sum())
-    return math.sqrt(max(second / total - (first / total) ** 2, 0.0))
-
-
-class _Scores:
-    """Scores by part, on disk where a folder is given."""
-
-    def __init__(self, folder: str | os.PathLike[str] | None, key: str) -> None:
-        self._folder, self._key = None if folder is None else Path(folder), key
-        if self._folder is not None:
-            check_folder(self._folder)
-
-    def _path(self, part: str) -> Path | None:
-        digest = hashlib.sha256(f"{self._key} {part}".encode()).hexdigest()
-        return None if self._folder is None else self._folder / f"{digest}.score"
-
-    def get(self, part: str) -> Score | None:
-        path = self._path(part)
-        try:
-            return None if path is None else Score(*json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def put(self, part: str, score: Score) -> Score:
-        if path := self._path(part):
-            write_file(path, json.dumps(score))
-        return score
-
-
-def _check_causal(model: nn.Module, name: str) -> None:
+def check_causal(model: nn.Module, name: str) -> None:
+    """Refuse a model that does not predict the next token."""
     config = getattr(model, "config", None)
     generates = getattr(model, "can_generate", lambda: False)()
     if not generates or getattr(config, "is_encoder_decoder", False):
@@ -357,7 +166,7 @@ def _check_causal(model: nn.Module, name: str) -> None:
         )
 
 
-def _protocol(
+def protocol_of(
     weights: Weights,
     model: nn.Module,
     text: Text | None,
@@ -365,6 +174,7 @@ def _protocol(
     window: int | None,
     stride: int | None,
 ) -> Protocol:
+    """Settle how a text is scored with a model."""
     name, given = _read(text)
     if isinstance(given, torch.Tensor):
         ids = given.to(torch.int64)
@@ -415,7 +225,8 @@ def _read(text: Text | None) -> tuple[str, str | torch.Tensor]:
 
 
 @torch.inference_mode()
-def _score(model: nn.Module, protocol: Protocol, name: str, progress: Progress | None) -> Score:
+def score_text(model: nn.Module, protocol: Protocol, name: str, progress: Progress | None) -> Score:
+    """Run a model over every window of the text."""
     ids = protocol.ids.to(next(model.parameters()).device)
     nll, hits, scored = 0.0, 0, 0
     for begins, length, count in _batches(protocol, _vocabulary(model)):

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sparsity_report.counting.cuts import Cut, Pruning
 from sparsity_report.counting.histogram import Integers, Magnitudes
-from sparsity_report.counting.policies import Cut, Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes, sparse_flops
-from sparsity_report.weights import Parameter, Weights
 from sparsity_report.weights.groups import GROUPS
+from sparsity_report.weights.parameters import Parameter
+from sparsity_report.weights.weights import Weights
 
 Flags = npt.NDArray[np.bool_]
 

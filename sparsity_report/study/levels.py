@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.counting.histogram import BUCKETS, Magnitudes, Progress, bucket_of
+from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.histogram import BUCKETS, Magnitudes, bucket_of
 from sparsity_report.counting.policies import check_sparsity, prunable_counts
 from sparsity_report.counting.ranks import Level, look_into, select, settle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import dense_bytes, index_bytes, value_bytes
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.layers import csr_stored, layer_frame, useful_flops
-from sparsity_report.weights import Weights
+from sparsity_report.weights.weights import Weights
 
 SWEEP_COLUMNS = (
     "sparsity",
@@ -92,7 +93,7 @@ def sweep(
     exact : bool
         Read float32 weights again, once for a few levels, to make every level exact.
     progress, executor, cache : optional
-        See :func:`sparsity_report.counting.histogram.count_weights`.
+        See :func:`sparsity_report.counting.counts.count_weights`.
 
     Returns
     -------

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from sparsity_report.counting.histogram import Progress
-from sparsity_report.counting.policies import Pruning
+from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.cuts import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.variants import Variant
-from sparsity_report.weights import Module, Parameter, Weights
+from sparsity_report.weights.parameters import Module, Parameter
+from sparsity_report.weights.weights import Weights
 
 # Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature.
 N_M = ((1, 4), (2, 8), (2, 4), (4, 8))

@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 import sparsity_report
-from sparsity_report.counting.histogram import Progress
+from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
 from sparsity_report.findings.audit import audit
 from sparsity_report.measure.latency import LATENCY_COLUMNS
-from sparsity_report.measure.perplexity import QUALITY_COLUMNS, SENSITIVITY_COLUMNS
+from sparsity_report.measure.perplexity import QUALITY_COLUMNS
+from sparsity_report.measure.sensitivity import SENSITIVITY_COLUMNS
 from sparsity_report.study.agreement import check_parts
 from sparsity_report.study.facts import Facts
 from sparsity_report.study.layers import (
@@ -35,7 +36,7 @@ from sparsity_report.study.levels import LEVEL_COLUMNS, Levels, level_table
 from sparsity_report.study.patterns import PATTERN_COLUMNS, variant_patterns
 from sparsity_report.study.storage import storage_frame
 from sparsity_report.study.variants import Variant
-from sparsity_report.weights import Weights
+from sparsity_report.weights.weights import Weights
 from sparsity_report.words.language import speaking
 
 FORMAT = "sparsity-report study"
@@ -320,7 +321,7 @@ def compare(
         Whether to look also at where in each matrix the zeros stand, which reads the prunable
         weights once more; see :func:`sparsity_report.weight_patterns`.
     progress : callable, optional
-        See :func:`sparsity_report.counting.histogram.count_weights`.
+        See :func:`sparsity_report.counting.counts.count_weights`.
 
     Returns
     -------

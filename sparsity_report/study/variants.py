@@ -12,15 +12,18 @@ from typing import Any, cast
 import pandas as pd
 from torch import nn
 
-from sparsity_report.counting.histogram import Magnitudes, Progress, count_weights
-from sparsity_report.counting.policies import Pruning
+from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.cuts import Pruning
+from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.experts import convert_experts_to_csr_
 from sparsity_report.sparse.linear import convert_linears_to_csr_
 from sparsity_report.study.layers import group_frame, layer_frame
-from sparsity_report.weights import Parameter, Weights, load
-from sparsity_report.weights.module import ModuleWeights
-from sparsity_report.weights.skeleton import locate, put_, value, walk
+from sparsity_report.weights.loading import load
+from sparsity_report.weights.memory import ModuleWeights
+from sparsity_report.weights.parameters import Parameter
+from sparsity_report.weights.places import locate, put_, value, walk
+from sparsity_report.weights.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.base import ONCE, Module, Parameter
-from sparsity_report.weights.checkpoint import CheckpointWeights, Entry, skeleton_of
+from sparsity_report.weights.checkpoint import CheckpointWeights
+from sparsity_report.weights.config import skeleton_of
+from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.safetensors import load_with_transformers
-from sparsity_report.weights.skeleton import dtype_name
-from sparsity_report.weights.slices import FileSlice, Slice, Stamp, held, joined
+from sparsity_report.weights.tensors import Entry, FileSlice, Slice, Stamp, dtype_name, held, joined
 
 _UNQUANTISED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
 # Vectors, convolutions and other small tensors; matrices are at most rearranged.

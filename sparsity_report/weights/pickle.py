@@ -10,15 +10,11 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.checkpoint import (
-    CheckpointWeights,
-    Entry,
-    memory_names,
-    read_config,
-)
+from sparsity_report.weights.checkpoint import CheckpointWeights
+from sparsity_report.weights.config import read_config
+from sparsity_report.weights.names import memory_names
 from sparsity_report.weights.safetensors import load_with_transformers
-from sparsity_report.weights.skeleton import dtype_name
-from sparsity_report.weights.slices import Slice, held
+from sparsity_report.weights.tensors import Entry, Slice, dtype_name, held
 
 
 class PickleWeights(CheckpointWeights):

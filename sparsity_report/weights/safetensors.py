@@ -13,13 +13,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.checkpoint import (
-    CheckpointWeights,
-    Entry,
-    memory_names,
-    read_config,
-)
-from sparsity_report.weights.slices import FileSlice, Stamp
+from sparsity_report.weights.checkpoint import CheckpointWeights
+from sparsity_report.weights.config import read_config
+from sparsity_report.weights.names import memory_names
+from sparsity_report.weights.tensors import Entry, FileSlice, Stamp
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -12,14 +12,15 @@ import pytest
 from helpers import need, same_counts
 
 import sparsity_report as sr
-from sparsity_report.counting import histogram as magnitudes
-from sparsity_report.weights import slices
+from sparsity_report.counting import counts
+from sparsity_report.counting.histogram import count_slice
+from sparsity_report.weights import tensors
 
 
 @pytest.fixture
 def cut(folder, monkeypatch):
     """A checkpoint in many slices, anew at each call."""
-    monkeypatch.setattr(slices, "_SLICE", 256)
+    monkeypatch.setattr(tensors, "_SLICE", 256)
     return lambda: sr.load(folder)
 
 
@@ -54,7 +55,7 @@ def test_processes_count_the_same(cut, processes):
 
 def test_processes_do_the_counting(cut, processes, monkeypatch):
     weights = cut()
-    monkeypatch.setattr(slices.FileSlice, "pieces", None)  # in this process only
+    monkeypatch.setattr(tensors.FileSlice, "pieces", None)  # in this process only
     sr.global_magnitude(weights, 0.3, executor=processes)
     totals = {p.name: p.total for p in weights.stored}
     assert {name: seen.total for name, seen in weights.counts.items()} == totals
@@ -132,7 +133,7 @@ def die(part, histogram):  # noqa: ARG001
 def test_a_worker_that_dies_is_an_error_that_names_the_tensor(cut, monkeypatch):
     weights = cut()
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        monkeypatch.setattr(magnitudes, "_count_slice", die)
+        monkeypatch.setattr(counts, "count_slice", die)
         with pytest.raises(
             sr.SparsityReportError, match=r"a worker failed at \S+\.weight"
         ) as caught:
@@ -152,7 +153,7 @@ def die_once(part, histogram):
     try:
         Path(os.environ["SPARSITY_REPORT_TEST_MARK"]).touch(exist_ok=False)
     except FileExistsError:
-        return magnitudes._count_slice(part, histogram)
+        return count_slice(part, histogram)
     os._exit(1)
 
 
@@ -161,7 +162,7 @@ def test_what_a_dead_dask_worker_had_is_counted_by_another(cut, tmp_path, monkey
     with dask() as executor:
         weights = cut()
         with monkeypatch.context() as patch:
-            patch.setattr(magnitudes, "_count_slice", die_once)
+            patch.setattr(counts, "count_slice", die_once)
             sr.global_magnitude(weights, 0.0, executor=executor)
     assert (tmp_path / "died").exists()
     same_counts(weights, cut())

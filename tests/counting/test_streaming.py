@@ -16,17 +16,17 @@ from helpers import same_counts, small_llama, study_of, write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.counting import histogram as magnitudes
+from sparsity_report.counting import counts
 from sparsity_report.counting import kept as cache_module
 from sparsity_report.counting.histogram import count
-from sparsity_report.weights import slices
+from sparsity_report.weights import tensors
 
 
 @pytest.fixture
 def small_slices(monkeypatch):
     """Slices and buffers of so few values that a small model has many."""
-    monkeypatch.setattr(slices, "_SLICE", 96)
-    monkeypatch.setattr(slices, "_BUFFER", 40)
+    monkeypatch.setattr(tensors, "_SLICE", 96)
+    monkeypatch.setattr(tensors, "_BUFFER", 40)
 
 
 def refused(match, weights):
@@ -63,13 +63,13 @@ def test_gguf_blocks_are_cut_like_whole_tensors(tmp_path, monkeypatch, kind):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(9, 64)).astype(np.float32)
     quant = gguf.GGMLQuantizationType[kind]
-    tensors = {"blk.0.attn_q.weight": (values, quant)}
-    write_gguf(tmp_path / "x.gguf", tensors, architecture="mystery")
+    blocks = {"blk.0.attn_q.weight": (values, quant)}
+    write_gguf(tmp_path / "x.gguf", blocks, architecture="mystery")
     whole = sr.load(tmp_path / "x.gguf").tensor("blk.0.attn_q.weight")
     expected = gguf.dequantize(gguf.quantize(values, quant), quant).reshape(9, 64)
     assert np.array_equal(whole.float().numpy(), expected)
-    monkeypatch.setattr(slices, "_SLICE", 130)
-    monkeypatch.setattr(slices, "_BUFFER", 32)
+    monkeypatch.setattr(tensors, "_SLICE", 130)
+    monkeypatch.setattr(tensors, "_BUFFER", 32)
     weights = sr.load(tmp_path / "x.gguf")
     assert [part.total for part in weights.slices("blk.0.attn_q.weight")] == [128] * 4 + [64]
     assert torch.equal(weights.tensor("blk.0.attn_q.weight"), whole)
@@ -78,8 +78,8 @@ def test_gguf_blocks_are_cut_like_whole_tensors(tmp_path, monkeypatch, kind):
 def test_slices_count_like_whole_tensors(folder, monkeypatch):
     whole = sr.load(folder)
     study = study_of(whole)
-    monkeypatch.setattr(slices, "_SLICE", 96)
-    monkeypatch.setattr(slices, "_BUFFER", 40)
+    monkeypatch.setattr(tensors, "_SLICE", 96)
+    monkeypatch.setattr(tensors, "_BUFFER", 40)
     cut = sr.load(folder)
     same_counts(cut, whole)
     assert study_of(cut).layers.equals(study.layers)
@@ -175,8 +175,8 @@ def test_a_shard_that_changes_while_it_is_read(folder, monkeypatch):
         os.utime(file, ns=(1, 1))
         return found
 
-    real = slices.read_at
-    monkeypatch.setattr(slices, "read_at", read_and_change)
+    real = tensors.read_at
+    monkeypatch.setattr(tensors, "read_at", read_and_change)
     (part,) = weights.slices(name)
     with pytest.raises(sr.SparsityReportError, match="changed after it was opened"):
         list(part.pieces())
@@ -186,9 +186,9 @@ def test_a_shard_that_changes_while_it_is_read(folder, monkeypatch):
 def test_a_file_that_ends_while_it_is_read_is_no_bus_error(folder, monkeypatch):
     weights = sr.load(folder)
     file, _ = shard_of(weights)
-    stamp = slices.Stamp.of(file)
+    stamp = tensors.Stamp.of(file)
     os.truncate(file, 1000)
-    monkeypatch.setattr(slices.Stamp, "of", lambda _: stamp)
+    monkeypatch.setattr(tensors.Stamp, "of", lambda _: stamp)
     refused("cannot be read: it ends .* bytes too early; is it still complete", weights)
 
 
@@ -198,7 +198,7 @@ def forget(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("counted again")
 
-    monkeypatch.setattr(magnitudes, "_count_slice", fail)
+    monkeypatch.setattr(counts, "count_slice", fail)
 
 
 @pytest.fixture
@@ -300,10 +300,10 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
     assert 0 < kept < len(sr.load(folder).prunable)
     calls = []
     weights = sr.load(folder)
-    real = magnitudes._count_slice
+    real = counts.count_slice
     monkeypatch.setattr(
-        magnitudes,
-        "_count_slice",
+        counts,
+        "count_slice",
         lambda part, histogram: calls.append(histogram) or real(part, histogram),
     )
     sr.global_magnitude(weights, 0.3, cache=tmp_path / "kept")

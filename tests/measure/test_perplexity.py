@@ -11,9 +11,11 @@ from transformers import AutoTokenizer
 from zoo import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.files import DEMO
 from sparsity_report.measure import perplexity as quality
-from sparsity_report.measure.perplexity import QUALITY_COLUMNS, SENSITIVITY_COLUMNS
-from sparsity_report.weights import DEMO
+from sparsity_report.measure import sensitivity
+from sparsity_report.measure.perplexity import QUALITY_COLUMNS
+from sparsity_report.measure.sensitivity import SENSITIVITY_COLUMNS
 
 NAMED = {case.name: case for case in CASES}
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")
@@ -175,8 +177,8 @@ def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
 
 
 def test_what_was_scored_is_not_scored_again(demo, tmp_path, monkeypatch):
-    calls, score = [], quality._score
-    monkeypatch.setattr(quality, "_score", lambda *a: calls.append(a[2]) or score(*a))
+    calls, score = [], quality.score_text
+    monkeypatch.setattr(sensitivity, "score_text", lambda *a: calls.append(a[2]) or score(*a))
     first = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)
     assert calls == ["dense", "block 0", "block 1", "block 2", "block 3"]
     again = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)

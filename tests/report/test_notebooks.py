@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 import sparsity_report as sr
-from sparsity_report.weights import DEMO
+from sparsity_report.files import DEMO
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.base import Weights
-from sparsity_report.weights.checkpoint import read_config
-from sparsity_report.weights.skeleton import attention_widths, describe, dtype_name, walk
+from sparsity_report.weights.attention import attention_widths
+from sparsity_report.weights.config import read_config
+from sparsity_report.weights.describe import describe
+from sparsity_report.weights.places import walk
+from sparsity_report.weights.tensors import dtype_name
+from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     import torch

@@ -1,118 +1,20 @@
-"""What every source of weights offers: modules that own parameters, and a tensor on demand."""
+"""A model opened for counting: what every source of weights offers."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.parameters import Module, Parameter
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sparsity_report.weights.slices import Slice
-
-
-ONCE = Fraction(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter tensor, described without its values.
-
-    Attributes
-    ----------
-    name : str
-        Dotted name in the model in memory, e.g. ``model.decoder.layers.0.fc1.weight``.
-    shape : tuple of int
-        As stored in memory, e.g. ``(out, in)`` for ``nn.Linear``, ``(in, out)`` for ``Conv1D``.
-    dtype : str
-        Name of the torch dtype, e.g. ``"bfloat16"``.
-    itemsize : int
-        Bytes of one value.
-    matrix : tuple of int or None
-        ``(out_features, in_features)`` where tokens are multiplied by this tensor; of each
-        expert where experts are fused into one tensor.
-    transposed : bool
-        Whether the input dimension comes before the output dimension, as in ``Conv1D``.
-    experts : int
-        How many such matrices the tensor holds.
-    uses : Fraction
-        How often a token is multiplied by the whole tensor: 1, more for shared modules, k/E
-        for E experts of which a token sees k.
-    head_dim : int or None
-        Width of an attention head where the matrix belongs to heads.
-    head_axis : int
-        0 where heads are runs of output rows (q, k, v), 1 where of input columns (output).
-    prunable : bool
-        Whether pruning may choose from it.
-    tied_to : str or None
-        Name of the parameter that this one shares its storage with, where it is counted.
-    layout : str
-        ``"dense"``, ``"csr"``, ``"csc"``, ``"coo"``, ``"bsr"``, ``"bsc"`` or ``"2:4"``: how the
-        source holds it.
-    held_bytes : int or None
-        Bytes the source holds where the layout is not dense.
-    known : bool
-        Whether its values are there to be counted; on the meta device they are not.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    itemsize: int
-    matrix: tuple[int, int] | None = None
-    transposed: bool = False
-    experts: int = 1
-    uses: Fraction = ONCE
-    head_dim: int | None = None
-    head_axis: int = 0
-    prunable: bool = False
-    tied_to: str | None = None
-    layout: str = "dense"
-    held_bytes: int | None = None
-    known: bool = True
-
-    @property
-    def total(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A module that owns parameters.
-
-    Attributes
-    ----------
-    name, class_name, group : str
-    parameters : tuple of Parameter
-    per : str
-        What its FLOPs are counted for: ``"token"``, or ``"sequence"`` for a pooler or a head
-        that sees a sequence once.
-    """
-
-    name: str
-    class_name: str
-    group: str
-    parameters: tuple[Parameter, ...]
-    per: str = "token"
-
-    @property
-    def block(self) -> int | None:
-        """Index of the Transformer block, the first number in the dotted name; None outside."""
-        return next((int(part) for part in self.name.split(".") if part.isdecimal()), None)
-
-    @property
-    def weight(self) -> Parameter | None:
-        """The matrix tokens are multiplied by, or else the first parameter."""
-        matrices = [p for p in self.parameters if p.matrix]
-        return next(iter(matrices or self.parameters), None)
+    from sparsity_report.weights.tensors import Slice
 
 
 @dataclass(eq=False)
@@ -136,7 +38,7 @@ class Weights(ABC):
     notes : tuple of str
         What a careful reader should know about how the model was opened.
     counts : dict
-        Filled by :func:`sparsity_report.counting.histogram.count_weights`, by parameter name.
+        Filled by :func:`sparsity_report.counting.counts.count_weights`, by parameter name.
     """
 
     name: str
@@ -153,7 +55,7 @@ class Weights(ABC):
 
     def slices(self, name: str) -> Iterator[Slice]:
         """Yield the values of one parameter in order, as slices that can be read one by one."""
-        from sparsity_report.weights.slices import held
+        from sparsity_report.weights.tensors import held
 
         yield from held(self.tensor(name))
 

@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.base import Weights
-from sparsity_report.weights.skeleton import attention_widths, describe, locate, value, walk
+from sparsity_report.weights.attention import attention_widths
+from sparsity_report.weights.describe import describe
+from sparsity_report.weights.places import locate, value, walk
+from sparsity_report.weights.weights import Weights
 
 
 class ModuleWeights(Weights):

@@ -1,4 +1,4 @@
-"""Runs of values that are read one by one: from a file, by any process, or from memory.
+"""Tensors read slice by slice: from a file, by any process, or from memory.
 
 Files are read, not mapped: touching a page of a mapped file that somebody has truncated kills the
 process, and mapped pages count towards its memory.
@@ -6,11 +6,13 @@ process, and mapped pages count towards its memory.
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -208,3 +210,24 @@ def _step(shape: tuple[int, ...]) -> int:
     """Values of a slice: whole rows where a slice holds at least one."""
     row = shape[-1] if len(shape) > 1 else 1
     return _SLICE // row * row if 0 < row <= _SLICE else _SLICE
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor on disk: its file, its key there, shape and torch dtype name."""
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def total(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: torch.dtype) -> str:
+    """Name of a torch dtype, e.g. ``"bfloat16"``."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,232 @@
+"""What a pruning takes: the cut of each tensor, and how it is applied."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.places import locate, put_, value, walk
+from sparsity_report.weights.weights import Weights
+
+# Weights masked at a time: bounds the memory beyond the one copy that is written to.
+_BLOCK = 2**22
+
+
+class Cut(ABC):
+    """What pruning takes from one tensor."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def pruned(self) -> int:
+        """Number of elements pruned, those that were zero already counted in."""
+
+    @abstractmethod
+    def nonzero_after(self, seen: Magnitudes) -> int:
+        """Return the nonzeros left of a tensor that had `seen` before."""
+
+    @abstractmethod
+    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield True for what stays of each of the tensor's views."""
+
+    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        return _blocks(tensor)
+
+    def mask(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return True for what stays; shape of `tensor`, whose values are not touched."""
+        tensor = tensor.detach()
+        keep = torch.empty_like(tensor, dtype=torch.bool)
+        for stays, part in zip(self._stay(tensor), self._views(keep), strict=True):
+            part.copy_(stays)
+        return keep
+
+    def apply_(self, tensor: torch.Tensor) -> None:
+        """Set what is pruned to zero in place, block by block."""
+        for stays, part in zip(self._stay(tensor), self._views(tensor), strict=True):
+            part.masked_fill_(~stays, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdCut(Cut):
+    """All below a threshold, and some exactly on it.
+
+    Attributes
+    ----------
+    threshold : float
+        Magnitudes below it are pruned.
+    below : int
+        How many elements lie below it.
+    ties : int
+        How many elements exactly on it are pruned too, the first by position.
+    """
+
+    threshold: float
+    below: int
+    ties: int
+
+    @property
+    def pruned(self) -> int:
+        """Number of elements pruned, those that were zero already counted in."""
+        return self.below + self.ties
+
+    def nonzero_after(self, seen: Magnitudes) -> int:
+        """Return the nonzeros left of a tensor that had `seen` before."""
+        zeros = seen.total - seen.nonzero
+        return seen.total - max(self.pruned, zeros)
+
+    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        ties, removed = self.ties, 0
+        for part in self._views(tensor):
+            magnitude = _magnitude(part, self.threshold)
+            stays = magnitude >= self.threshold
+            on_it = torch.nonzero(magnitude == self.threshold)[:ties]
+            stays[tuple(on_it.T)] = False
+            ties -= len(on_it)
+            removed += stays.numel() - int(torch.count_nonzero(stays))
+            yield stays
+        _check_unchanged(removed, self.pruned)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCut(Cut):
+    """All but the `keep` largest of every `of` consecutive weights along the input dimension.
+
+    Attributes
+    ----------
+    keep, of : int
+    total : int
+        Number of weights.
+    nonzero : int
+        How many of those kept are not zero.
+    input_first : bool
+        Whether the input dimension is the last but one, as in ``Conv1D``.
+    """
+
+    keep: int
+    of: int
+    total: int
+    nonzero: int
+    input_first: bool = False
+
+    @property
+    def pruned(self) -> int:
+        """Number of elements pruned, those that were zero already counted in."""
+        return self.total // self.of * (self.of - self.keep)
+
+    def nonzero_after(self, seen: Magnitudes) -> int:
+        """Return the nonzeros left of the tensor."""
+        return min(self.nonzero, seen.nonzero)
+
+    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        return _blocks(tensor.mT if self.input_first else tensor)
+
+    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        nonzero = 0
+        for part in self._views(tensor):
+            magnitude = _magnitude(part, 0.0).reshape(-1, self.of)
+            # How many of its group come before a weight when the smallest go first.
+            rank = torch.zeros_like(magnitude, dtype=torch.int16)
+            for i in range(self.of):
+                one = magnitude[:, i : i + 1]
+                rank += one < magnitude
+                rank[:, i + 1 :] += one == magnitude[:, i + 1 :]
+            stays = rank >= self.of - self.keep
+            nonzero += int(torch.count_nonzero(stays & (magnitude != 0)))
+            yield stays.reshape(part.shape)
+        _check_unchanged(nonzero, self.nonzero)
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A decision which weights go; nothing is modified.
+
+    Attributes
+    ----------
+    weights : Weights
+        What it was decided for.
+    sparsity : float
+        Share of the prunable weights that was asked for.
+    method : str
+        ``"global_magnitude"``, ``"layerwise_magnitude"``, or a pattern such as ``"2:4"``.
+    cuts : mapping of str to Cut
+        By parameter name.
+    """
+
+    weights: Weights
+    sparsity: float
+    method: str
+    cuts: Mapping[str, Cut]
+
+    @property
+    def pruned(self) -> int:
+        """Number of weights pruned, those that were zero already counted in."""
+        return sum(cut.pruned for cut in self.cuts.values())
+
+    @property
+    def threshold(self) -> float | None:
+        """Magnitude of the last weight pruned; None where none is, or where there is not one."""
+        found = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def label(self) -> str:
+        """What names of variants say of it: ``30``, ``30Layerwise``, ``2:4``."""
+        if ":" in self.method:
+            return self.method
+        percent = f"{round(100 * self.sparsity, 10):g}"
+        kinds = {"global_magnitude": "", "layerwise_magnitude": "Layerwise"}
+        return percent + kinds.get(self.method, "Partly")
+
+    def mask(self, name: str) -> torch.Tensor:
+        """Return True for the weights of parameter `name` that stay."""
+        tensor = self.weights.tensor(name)
+        if name in self.cuts:
+            return self.cuts[name].mask(tensor)
+        return torch.ones_like(tensor, dtype=torch.bool)
+
+    @torch.no_grad()
+    def apply_(self, model: nn.Module) -> nn.Module:
+        """Set the pruned weights of `model`, a copy without masks, to zero in place."""
+        places = locate(walk(model))
+        for name, cut in self.cuts.items():
+            module, leaf = places[name]
+            tensor = value(module, leaf)
+            cut.apply_(tensor)
+            put_(module, leaf, tensor)
+        return model
+
+
+def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield views that cover a tensor of any strides in order, of whole rows."""
+    if tensor.ndim > 2:
+        for inner in tensor:
+            yield from _blocks(inner)
+    elif tensor.ndim:
+        row = max(tensor[0].numel(), 1) if len(tensor) else 1
+        yield from tensor.split(max(_BLOCK // row, 1))
+    else:
+        yield tensor
+
+
+def _magnitude(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Magnitudes in a dtype that holds them and the threshold exactly."""
+    if tensor.is_complex():
+        return tensor.abs()
+    wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
+    return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
+
+
+def _check_unchanged(found: int, counted: int) -> None:
+    if found != counted:
+        raise SparsityReportError(
+            f"the weights changed since they were counted: {found:,} instead of {counted:,} "
+            "would be taken; load them again and prune anew"
+        )

@@ -1,0 +1,96 @@
+"""Work on slices by threads or by the workers of any executor, results in order.
+
+What costs time in NumPy and torch lets other threads run. Results come in the order of the jobs
+whatever the order of arrival, so that sums of them are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.tensors import FileSlice, Slice
+
+T = TypeVar("T")
+
+
+# Values that are not worth handing to another thread.
+SMALL = 2**12
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+# Tasks handed out before their results are needed: bounds what waits, feeds every worker.
+_AHEAD_HERE, _AHEAD = 8 * _THREADS, 1024
+
+
+def in_order(
+    jobs: Iterable[tuple[str, Slice, Callable[[Slice], T]]], executor: Executor | None = None
+) -> Iterator[tuple[str, Slice, T]]:
+    """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
+    waiting: deque[tuple[str, Slice, Future[T], bool]] = deque()
+    # Threads side by side, each with torch's own threads, would mostly wait for one another.
+    before = torch.get_num_threads()
+    alone = partial(torch.set_num_threads, 1)
+    with ThreadPoolExecutor(_THREADS, initializer=alone) as threads:
+        try:
+            for name, part, work in jobs:
+                away = executor is not None and isinstance(part, FileSlice)
+                with _named(name, away):
+                    if executor is not None and away:
+                        future = executor.submit(_elsewhere, work, part, os.getpid())
+                    elif part.total <= SMALL:
+                        # Handing a few values over would take longer than counting them.
+                        future = Future[T]()
+                        future.set_result(work(part))
+                    else:
+                        future = threads.submit(work, part)
+                    waiting.append((name, part, future, away))
+                while len(waiting) > (_AHEAD if away else _AHEAD_HERE):
+                    yield _first(waiting)
+            while waiting:
+                yield _first(waiting)
+        finally:
+            for _, _, future, _ in waiting:
+                future.cancel()
+            torch.set_num_threads(before)
+
+
+def _elsewhere(work: Callable[[Slice], T], part: Slice, home: int) -> T:
+    if os.getpid() == home:
+        return work(part)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return work(part)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _first(waiting: deque[tuple[str, Slice, Future[T], bool]]) -> tuple[str, Slice, T]:
+    name, part, future, away = waiting.popleft()
+    with _named(name, away):
+        return name, part, future.result()
+
+
+@contextmanager
+def _named(name: str, away: bool) -> Iterator[None]:
+    """Say which tensor an error is about; what an executor of others raises is not known here."""
+    try:
+        yield
+    except SparsityReportError as error:
+        raise SparsityReportError(f"{name}: {error}") from error
+    except Exception as error:
+        if not away:
+            raise
+        raise SparsityReportError(
+            f"a worker failed at {name} ({type(error).__name__}: {error}); nothing was counted "
+            "wrong, start again (with cache= only what is missing is counted)"
+        ) from error

@@ -1,0 +1,272 @@
+"""Describe the modules and parameters of a model, values not needed.
+
+A model built from its config on the meta device serves as well as a loaded one, so the file and
+the module route share :func:`describe`. Where transformers knows no model, names and shapes alone
+decide: :func:`describe_names`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sparsity_report.weights.attention import OUTPUT_WORDS, head_dim
+from sparsity_report.weights.groups import LINEAR_GROUPS, classify, is_linear
+from sparsity_report.weights.parameters import ONCE, Module, Parameter
+from sparsity_report.weights.places import Place, as_csr, is_strided
+from sparsity_report.weights.tensors import Entry, dtype_name
+from sparsity_report.weights.uses import uses_per_token
+
+# Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
+_ADAPTER = re.compile(r"(^|\.)lora_")
+_PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
+_PER_SEQUENCE_WORDS = frozenset(
+    ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
+)
+
+
+def describe(
+    places: Sequence[Place],
+    *,
+    blacklist: Collection[str] = ("lm_head",),
+    rules: Mapping[str, str] | None = None,
+    dtype: Callable[[str], str] | None = None,
+    known: bool | None = None,
+) -> tuple[Module, ...]:
+    """Return every module of a model that owns parameters, with its group and parameters.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        From :func:`walk` of a model on any device, ``meta`` included.
+    blacklist : collection of str
+        Modules with one of these words in their dotted name are not prunable.
+    rules : mapping of pattern to group, optional
+        The user's own grouping, see :func:`sparsity_report.weights.groups.classify`.
+    dtype : callable, optional
+        Gives the dtype a parameter has at its source, by name; the model's own by default.
+    known : bool, optional
+        Whether the values are there to be counted; by default where they are not on ``meta``.
+    """
+    model = places[0].module
+    embedding_id, head_id = (_embedding_id(model, side) for side in ("input", "output"))
+    owners = _owners(places, embedding_id)
+    modules = []
+    for place in places:
+        if not place.tensors:
+            continue
+        name, module, around = place.path, place.module, place.around
+        class_name, words = type(module).__name__, name.split(".")
+        enclosing = tuple([type(m).__name__ for m in around])
+        is_head = id(module) == head_id
+        group = classify(name, class_name, enclosing=enclosing, head=is_head, rules=rules)
+        may_prune = group in LINEAR_GROUPS and not set(blacklist).intersection(words)
+        may_prune = may_prune and not _ADAPTER.search(name)
+        uses = uses_per_token(model, module, around)
+        uses = uses * place.times if place.times > 1 else uses
+        parameters = []
+        for leaf, tensor in place.tensors.items():
+            full = f"{name}.{leaf}" if name else leaf
+            owner = owners[id(tensor)]
+            csr = as_csr(module, leaf)
+            shape = csr.dense_shape if csr else tuple(tensor.shape)
+            matrix, experts = _matrix(module, leaf, shape, is_head or group == "router")
+            kind = dtype(full) if dtype else dtype_name(tensor.dtype)
+            parameters.append(
+                Parameter(
+                    name=full,
+                    shape=shape,
+                    dtype=kind,
+                    itemsize=_itemsize(kind),
+                    matrix=matrix,
+                    transposed=matrix is not None and _is_transposed(module),
+                    experts=experts,
+                    uses=uses,
+                    head_dim=head_dim(around) if matrix else None,
+                    head_axis=int(words[-1] in OUTPUT_WORDS),
+                    prunable=may_prune
+                    and matrix is not None
+                    and owner == full
+                    and "." not in leaf
+                    and not _is_direction(module, leaf),
+                    tied_to=None if owner == full else owner,
+                    layout=_layout(module, leaf, tensor),
+                    held_bytes=_held_bytes(module, leaf, tensor),
+                    known=not tensor.is_meta if known is None else known,
+                )
+            )
+        once = _sees_a_sequence(enclosing) or not _PER_SEQUENCE_WORDS.isdisjoint(words)
+        per = "sequence" if once else "token"
+        modules.append(Module(name, class_name, group, tuple(parameters), per))
+    shared = {p.tied_to for m in modules for p in m.parameters if p.tied_to}
+    return tuple(_unprunable(module, shared) for module in modules) if shared else tuple(modules)
+
+
+@lru_cache(maxsize=64)
+def _itemsize(dtype: str) -> int:
+    return int(getattr(torch, dtype).itemsize)
+
+
+def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]:
+    """Name the parameter under which each tensor is counted: the embedding, else the first.
+
+    A parameter whose memory lies inside another's is a view of it and counted there.
+    """
+    owners: dict[int, str] = {}
+    spans: dict[int, list[tuple[int, int, str]]] = {}
+    for place in places:
+        for leaf, tensor in place.tensors.items():
+            full = f"{place.path}.{leaf}" if place.path else leaf
+            owning = id(place.module) == embedding_id and leaf == "weight"
+            if id(tensor) in owners and not owning:
+                continue
+            owners[id(tensor)] = full
+            if not _has_memory(tensor):
+                continue
+            start = tensor.data_ptr()
+            end = start + tensor.numel() * tensor.element_size()
+            there = spans.setdefault(tensor.untyped_storage().data_ptr(), [])
+            inside = next((name for a, b, name in there if a <= start and end <= b), None)
+            if inside and not owning:
+                owners[id(tensor)] = inside
+            else:
+                there.append((start, end, full))
+    return owners
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    return not tensor.is_meta and is_strided(tensor) and tensor.numel() > 0
+
+
+def _embedding_id(model: nn.Module, side: str) -> int | None:
+    try:
+        found = getattr(model, f"get_{side}_embeddings")()
+    except (AttributeError, NotImplementedError):
+        return None
+    return id(found) if isinstance(found, nn.Module) else None
+
+
+def _matrix(
+    module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied: bool
+) -> tuple[tuple[int, int] | None, int]:
+    """``(out, in)`` of the matrix a token is multiplied by, and how many of them there are."""
+    class_name = type(module).__name__
+    if class_name.endswith("Experts"):
+        if len(shape) != 3:
+            return None, 1
+        experts, rows, columns = shape
+        return ((columns, rows) if _is_transposed(module) else (rows, columns)), experts
+    if leaf.startswith("parametrizations.weight."):
+        # Weight norm: the direction has the weight's shape, the magnitude a column of it.
+        of_weight = shape == tuple(cast(torch.Tensor, module.weight).shape)
+    else:
+        of_weight = leaf == "weight" or _is_direction(module, leaf)
+    is_weight = of_weight and (multiplied or is_linear(class_name))
+    if len(shape) != 2 or not (is_weight or leaf == "in_proj_weight"):
+        return None, 1
+    rows, columns = shape
+    return ((columns, rows) if _is_transposed(module) else (rows, columns)), 1
+
+
+def _is_direction(module: nn.Module, leaf: str) -> bool:
+    """Whether this is the direction that torch's older weight norm keeps of a weight."""
+    return leaf == "weight_v" and "weight_g" in module._parameters
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether the input dimension of a matrix comes first: the shape of a square one hides it."""
+    class_name = type(module).__name__
+    if class_name.endswith("Experts"):
+        return bool(getattr(module, "is_transposed", False))
+    return class_name == "Conv1D"
+
+
+@lru_cache(maxsize=4096)
+def _sees_a_sequence(classes: tuple[str, ...]) -> bool:
+    return any(map(_PER_SEQUENCE_CLASS.search, classes))
+
+
+def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
+    if isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
+        return "2:4"
+    if as_csr(module, leaf):
+        return "csr"
+    return {torch.strided: "dense", torch.sparse_coo: "coo"}.get(
+        tensor.layout, str(tensor.layout).removeprefix("torch.sparse_")
+    )
+
+
+def _held_bytes(module: nn.Module, leaf: str, tensor: torch.Tensor) -> int | None:
+    """Bytes of the arrays behind a sparse tensor, explicit zeros and all."""
+    held: list[Any]
+    if csr := as_csr(module, leaf):
+        held = [*csr.buffers()]
+    elif isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
+        held = [part for part in (tensor.packed, tensor.meta) if isinstance(part, torch.Tensor)]
+    elif tensor.layout == torch.strided:
+        return None
+    elif tensor.layout == torch.sparse_coo:
+        held = [tensor._values(), tensor._indices()]
+    elif tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        held = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+    else:
+        held = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+    return sum(int(part.numel()) * int(part.element_size()) for part in held)
+
+
+def _unprunable(module: Module, names: Collection[str | None]) -> Module:
+    """Take back `prunable` from parameters that others are tied to."""
+    if not any(p.prunable and p.name in names for p in module.parameters):
+        return module
+    parameters = tuple(
+        replace(p, prunable=p.prunable and p.name not in names) for p in module.parameters
+    )
+    return replace(module, parameters=parameters)
+
+
+def describe_names(
+    parts: Mapping[str, list[Entry]],
+    blacklist: Collection[str],
+    rules: Mapping[str, str] | None,
+    experts_used: Fraction,
+) -> tuple[Module, ...]:
+    """Return the modules that tensors on disk belong to, by their names and shapes alone."""
+    owned: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+    for name, (entry, *_) in parts.items():
+        owned[name.rpartition(".")[0]].append((name, entry))
+    modules = []
+    for module_name, tensors in owned.items():
+        # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
+        fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
+        wide = next((e for n, e in tensors if len(e.shape) == 2 + fused and _is_weight(n)), None)
+        wide = None if kernel else wide
+        group = classify(module_name, linear=wide is not None, rules=rules)
+        multiplied = group in LINEAR_GROUPS or group in {"lm_head", "router"}
+        may_prune = group in LINEAR_GROUPS and not set(blacklist) & set(module_name.split("."))
+        parameters = tuple(
+            Parameter(
+                name=name,
+                shape=entry.shape,
+                dtype=entry.dtype,
+                itemsize=getattr(torch, entry.dtype).itemsize,
+                matrix=(entry.shape[-2], entry.shape[-1]) if entry is wide and multiplied else None,
+                experts=entry.shape[0] if fused and entry is wide else 1,
+                uses=experts_used if fused else ONCE,
+                prunable=may_prune and entry is wide,
+            )
+            for name, entry in tensors
+        )
+        modules.append(Module(module_name, "", group, parameters))
+    return tuple(modules)
+
+
+def _is_weight(name: str) -> bool:
+    return name.rpartition(".")[2] == "weight"

@@ -1,0 +1,70 @@
+"""Which tensor on disk is which parameter in memory, by transformers' own renaming rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from torch import nn
+
+from sparsity_report.errors import SparsityReportError
+
+# Buffers older checkpoints carry and current classes compute: masks, position ids, rotary tables.
+_BUFFER = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|masked_bias|attn\.bias|attention\.bias|inv_freq|"
+    r"rotary_emb\.\w+|num_batches_tracked)$"
+)
+
+
+def memory_names(skeleton: nn.Module | None, keys: Collection[str]) -> dict[str, str | None]:
+    """Map each tensor on disk to its parameter in memory; None for what transformers ignores.
+
+    Tensors that are fused in memory come in the order in which they are: expert by expert, within
+    an expert in the order of transformers' conversion rule.
+    """
+    if skeleton is None:
+        return {key: key for key in keys}
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        rename_source_key,
+    )
+
+    transforms = get_model_conversion_mapping(skeleton)
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    fused = [pattern for converter in converters for pattern in converter.source_patterns]
+    meta_state = skeleton.state_dict()
+    parameters = {name for name, _ in skeleton.named_parameters(remove_duplicate=False)}
+    prefix = getattr(skeleton, "base_model_prefix", None)
+    ignored = [
+        re.compile(p) for p in getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
+    ]
+    names: list[tuple[tuple[list[int], int], str, str | None]] = []
+    extra = []
+    for key in keys:
+        name, pattern = rename_source_key(key, renamings, converters, prefix, meta_state)
+        place = [int(part) for part in key.split(".") if part.isdecimal()]
+        order = (place, fused.index(pattern) if pattern in fused else -1)
+        if name in parameters:
+            names.append((order, key, name))
+        elif name in meta_state or _is_buffer(key) or any(p.search(name) for p in ignored):
+            names.append((order, key, None))
+        else:
+            extra.append(key)
+    if masks := [key for key in extra if key.endswith("_mask")]:
+        raise SparsityReportError(
+            f"the checkpoint holds {len(masks)} pruning masks that were never applied, first "
+            f"{masks[0]!r}; call torch.nn.utils.prune.remove before saving it"
+        )
+    if extra:
+        raise SparsityReportError(
+            f"{len(extra)} tensor(s) of the checkpoint have no place in "
+            f"{type(skeleton).__name__}, first {extra[0]!r}; is config.json of the same model?"
+        )
+    return {key: name for _, key, name in sorted(names, key=lambda item: item[0])}
+
+
+def _is_buffer(key: str) -> bool:
+    return bool(_BUFFER.search(key))

@@ -1,0 +1,53 @@
+"""How often one token passes through a module: shared layers and mixtures of experts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from sparsity_report.weights.parameters import ONCE
+from sparsity_report.weights.places import as_csr, tensors_of
+
+
+def uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
+    """How often one token passes through a module."""
+    uses = ONCE
+    classes = (type(module).__name__, *(type(m).__name__ for m in around))
+    if not _shared_or_mixed(classes):
+        return uses
+    config: Any = getattr(model, "config", None)
+    if "AlbertLayerGroup" in classes:
+        uses *= Fraction(config.num_hidden_layers, config.num_hidden_groups)
+    if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
+        leaf = next(iter(tensors_of(module)))
+        csr = as_csr(module, leaf)
+        experts = (csr.dense_shape if csr else getattr(module, leaf).shape)[0]
+        return uses * Fraction(_top_k(config, around) or experts, experts)
+    for inner, outer in zip([module, *around], around, strict=False):
+        if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):
+            block = around[around.index(outer) + 1 :]
+            if block and re.search(r"Moe|MoE", type(block[0]).__name__):
+                return uses * Fraction(_top_k(config, block) or len(outer), len(outer))
+    return uses
+
+
+@lru_cache(maxsize=4096)
+def _shared_or_mixed(classes: tuple[str, ...]) -> bool:
+    return any(re.search(r"^AlbertLayerGroup$|Expert|Mo[eE]", name) for name in classes)
+
+
+def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
+    """Experts per token, from the block's router, the block itself, or the config."""
+    for place in (*(around[0].children() if around else ()), *around[:1]):
+        if isinstance(getattr(place, "top_k", None), int):
+            return int(place.top_k)
+    for source in (config, getattr(config, "text_config", None)):
+        for name in ("num_experts_per_tok", "moe_topk", "num_selected_experts"):
+            if isinstance(getattr(source, name, None), int):
+                return int(getattr(source, name))
+    return None
