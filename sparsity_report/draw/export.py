@@ -1,0 +1,35 @@
+"""Charts as files: PNG, SVG and PDF, drawn by vl-convert; nothing is fetched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+
+def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:
+    """Return a chart as PNG, `scale` pixels per point."""
+    data: bytes = vl_convert.vegalite_to_png(
+        chart.to_dict(), vl_version=VEGALITE, scale=scale, ppi=72, allowed_base_urls=[]
+    )
+    return data
+
+
+def svg(spec: Mapping[str, Any], key: str = "part") -> str:
+    """Draw a chart as SVG, the same text whatever was drawn before.
+
+    Clips and gradients are named after `key`: several drawings may share a page, where one's
+    gradient would otherwise fill another.
+    """
+    drawn = vl_convert.vegalite_to_svg(dict(spec), vl_version=VEGALITE, allowed_base_urls=[])
+    names: dict[str, str] = {}
+    return re.sub(
+        r'(id="|url\(#)((?:clip|gradient)_?\d+)',
+        lambda match: match[1] + names.setdefault(match[2], f"{key}-{len(names)}"),
+        drawn,
+    )

@@ -1,0 +1,355 @@
+"""What pictures look like: colours, fonts, sizes, metrics, and how axes write numbers.
+
+Expressions of Vega's hold words and numbers of ours only; names of models and modules are never
+part of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.study.study import Comparison
+from sparsity_report.words.language import spoken
+from sparsity_report.words.names import clip
+from sparsity_report.words.sentences import message, number, percent, say, scaled
+
+TEXT_WIDTH = round(16 * 72 / 2.54)
+HERO_WIDTH = 640
+# Below this width a column of a paper is meant, with less to say beside lines.
+NARROW = 260
+INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
+BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
+MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+DASHES = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
+# The text of a figure vanishes where its font is missing: a generic family stands last.
+FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+
+_LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
+_DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
+
+
+class Sizes(NamedTuple):
+    """Font sizes in points: of axes, of numbers beside marks, of titles."""
+
+    label: float
+    small: float
+    title: float
+
+
+PAPER, SCREEN = Sizes(9, 8, 12), Sizes(11, 10, 13)
+
+
+class Metric(NamedTuple):
+    """How a figure of groups or of layers is called and drawn.
+
+    Attributes
+    ----------
+    name : str
+        Of the figure.
+    title, axis, note : str
+        Of bars per group: title, axis and what is divided by what.
+    kind : {"share", "number", "ratio"}
+        A share of 1, a quantity, or a ratio that is even at 1.
+    layer_note : str
+        What the cells of a heat map are.
+    file : str or None
+        What files with a chart of it are called; None where only the explorer draws it.
+    """
+
+    name: str
+    title: str
+    axis: str
+    note: str
+    kind: str
+    layer_note: str
+    file: str | None = None
+
+
+METRICS = {
+    "sparsity": Metric(
+        message("Zeros"),
+        message("Zeros per group"),
+        message("share of zeros in the group"),
+        message("zeros ÷ parameters of the group, biases included"),
+        "share",
+        message("zeros ÷ weights of the matrix"),
+        "sparsity",
+    ),
+    "param_frac": Metric(
+        message("Share of all parameters"),
+        message("Parameters per group"),
+        message("share of all parameters"),
+        message("parameters of the group ÷ all parameters, zeros included"),
+        "share",
+        message("parameters of the layer ÷ all parameters"),
+        "param_frac",
+    ),
+    "flops_per_token": Metric(
+        message("FLOPs per token"),
+        message("Arithmetic per group"),
+        message("FLOPs per token"),
+        message("two FLOPs per multiply-add; only CSR skips zeros"),
+        "number",
+        message("two FLOPs per multiply-add; only CSR skips zeros"),
+        "flops",
+    ),
+    "total": Metric(
+        message("Parameters"),
+        message("Parameters"),
+        message("parameters"),
+        message("zeros included"),
+        "number",
+        message("zeros included"),
+    ),
+    "nonzero": Metric(
+        message("Nonzeros"),
+        message("Nonzeros"),
+        message("nonzeros"),
+        message("parameters that are not zero"),
+        "number",
+        message("parameters that are not zero"),
+    ),
+    "stored_bytes": Metric(
+        message("Stored bytes"),
+        message("Stored bytes"),
+        message("bytes"),
+        message("from integers"),
+        "number",
+        message("from integers"),
+    ),
+    "bytes_ratio": Metric(
+        message("Bytes ÷ dense bytes"),
+        message("Bytes ÷ dense bytes"),
+        message("bytes ÷ dense bytes"),
+        message("even at 1"),
+        "ratio",
+        message("even at 1"),
+    ),
+}
+# Those that have a chart and a file of their own.
+FILED = {key: metric for key, metric in METRICS.items() if metric.file}
+
+
+def write(value: Any, kind: str) -> str:
+    """Write a value of a metric beside its mark; what is unknown is a dash.
+
+    Examples
+    --------
+    >>> write(0.3, "share"), write(1.329, "ratio"), write(786432, "number"), write(None, "share")
+    ('30.0 %', '1.33 ×', '786k', '–')
+    """
+    if pd.isna(value) or not math.isfinite(value):
+        return "–"
+    if kind == "share":
+        return percent(value)
+    if kind == "ratio":
+        return f"{number(value, '.2f')}{spoken().space}×"
+    return "".join(scaled(value, "").split())
+
+
+def tick(kind: str) -> str:
+    """Return the expression that writes the ticks of an axis or a legend."""
+    space = spoken().space
+    return {
+        "share": f"format(100 * datum.value, '~r') + '{space}%'",
+        "ratio": f"format(datum.value, '~r') + '{space}×'",
+    }.get(kind, "format(datum.value, '~s')")
+
+
+def digits(kind: str) -> str:
+    """Return the expression that writes a cell's value where there is little room."""
+    return {
+        "share": "format(100 * datum.value, '.0f')",
+        "ratio": "format(datum.value, '.2f')",
+    }.get(kind, "datum.value < 1000 ? format(datum.value, '.0f') : format(datum.value, '.3s')")
+
+
+def percent_of(value: str) -> str:
+    """Return the expression that writes a share as :func:`percent` does.
+
+    Parameters
+    ----------
+    value : str
+        An expression.
+    """
+    sign = f"'{spoken().space}%'"
+    return (
+        f"{value} > 0 && {value} < 0.0005 ? '< ' + format(0.1, '.1f') + {sign} : "
+        f"{value} < 1 && {value} > 0.9995 ? '> ' + format(99.9, '.1f') + {sign} : "
+        f"format(100 * {value}, '.1f') + {sign}"
+    )
+
+
+def quoted(text: str) -> str:
+    """Write words of ours as a literal of Vega's expressions."""
+    return "'" + text.replace("\\", "").replace("'", "\\'") + "'"
+
+
+def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Scale:
+    """Return the scale of a heat map: viridis, or for ratios blue below 1 and vermillion above."""
+    if kind == "ratio":
+        return alt.Scale(domain=[domain[0], 1, domain[1]], range=_DIVERGING)
+    form: Any = "log" if log else "linear"
+    return alt.Scale(type=form, scheme="viridis", domain=list(domain), nice=False)
+
+
+def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
+    """Return the expression that says whether a cell's colour is light, its digits dark then."""
+    low, high = domain
+    if kind == "ratio":
+        return f"abs(datum.value - 1) < 0.5 * (datum.value < 1 ? {1 - low:g} : {high - 1:g})"
+    if log:
+        low, high = math.log(low), math.log(high)
+        return f"log(datum.value) > {low + 0.6 * (high - low):g}"
+    return f"datum.value > {low + 0.6 * (high - low):g}"
+
+
+def shares_domain(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of a scale of shares: rounded outwards to 5 points, 20 apart at least.
+
+    Less would make noise look like a finding.
+
+    Examples
+    --------
+    >>> shares_domain(0.29, 0.31), shares_domain(0.0, 0.52)
+    ((0.2, 0.4), (0.0, 0.55))
+    """
+    low, high = math.floor(low * 20) / 20, math.ceil(high * 20) / 20
+    while high - low < 0.199:
+        low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
+    return round(low, 2), round(high, 2)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return ticks of a logarithmic axis at 1, 2 and 5; more where short, fewer where long."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps: tuple[float, ...] = (1, 2, 5) if high / low < 1000 else (1,)
+    if high / low < 8:
+        steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
+    marks = [float(f"{step}e{power}") for power in powers for step in steps]
+    return [mark for mark in marks if low <= mark <= high]
+
+
+def cycle(values: Sequence[Any], size: int) -> list[Any]:
+    """Return as many values as wanted, from the first again after the last."""
+    return [values[place % len(values)] for place in range(size)]
+
+
+def palette(study: Comparison) -> dict[str, tuple[str, str]]:
+    """Return outline and filling per variant, so that each layout of each policy has its colour.
+
+    Layouts come first, then further Okabe-Ito colours; levels of one policy go from light to full.
+    Masked variants are filled lightly, so that the layouts differ in black and white, too.
+    """
+    families: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
+    for row in study.variants.to_dict("records"):
+        asked = row["asked_sparsity"]
+        kind = (row["fingerprint"], row["method"]) if pd.notna(asked) else (row["variant"],)
+        level = float(asked) if pd.notna(asked) else 0.0
+        families.setdefault((row["layout"], *kind), []).append((level, row["variant"]))
+    inks: dict[str, tuple[str, str]] = {}
+    used: set[str] = set()
+    further = 0
+    for (layout, *_), members in families.items():
+        colour = _LAYOUTS[layout]
+        if colour in used:
+            colour = MORE_COLOURS[further % len(MORE_COLOURS)]
+            further += 1
+        used.add(colour)
+        for place, (_, variant) in enumerate(sorted(members)):
+            inks[variant] = _inks(_mixed(colour, 0.6 * (1 - (place + 1) / len(members))), layout)
+    return {variant: inks[variant] for variant in study.variants["variant"]}
+
+
+def layout_inks() -> dict[str, tuple[str, str]]:
+    """Return outline and filling of each layout."""
+    return {layout: _inks(colour, layout) for layout, colour in _LAYOUTS.items()}
+
+
+def _inks(colour: str, layout: str) -> tuple[str, str]:
+    return colour, _mixed(colour, 2 / 3) if layout == "masked" else colour
+
+
+def _mixed(colour: str, white: float) -> str:
+    """Mix a colour with white."""
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{255 - int((255 - part) * (1 - white)):02X}" for part in parts)
+
+
+def model_names(study: Comparison, limit: int = 60) -> str:
+    """Return the names of a study's models, shortened to be read."""
+    return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
+
+
+def title(text: str, subtitle: str = "") -> alt.TitleParams:
+    """Return a chart's title, and under it what it is of."""
+    params = alt.TitleParams(text=clip(text, 100))
+    if subtitle:
+        params["subtitle"] = subtitle
+    return params
+
+
+def describe(template: str, parts: Sequence[str], **values: Any) -> str:
+    """Say what a chart shows, as long as alternative text may be."""
+    return clip(say(template, **values, rows="; ".join(parts)), 1500)
+
+
+def config(sizes: Sizes = PAPER) -> dict[str, Any]:
+    """Return the configuration of a chart, numbers written as the language that is spoken does."""
+    known = spoken()
+    text = {
+        "labelColor": INK,
+        "labelFontSize": sizes.label,
+        "titleColor": MUTED,
+        "titleFontSize": sizes.label,
+        "titleFontWeight": "normal",
+    }
+    return {
+        "font": FONT,
+        "padding": {"left": 4, "top": 4, "right": 4, "bottom": 4},
+        "view": {"stroke": None},
+        "title": {
+            "anchor": "start",
+            "frame": "bounds",
+            "fontSize": sizes.title,
+            "color": INK,
+            "offset": 12,
+            "subtitleColor": MUTED,
+            "subtitleFontSize": sizes.label,
+            "subtitlePadding": 4,
+        },
+        "axis": {
+            **text,
+            "gridColor": GRID,
+            "domainColor": MUTED,
+            "tickColor": MUTED,
+            "tickSize": 4,
+            "titlePadding": 8,
+            "labelFlush": False,
+        },
+        "legend": {**text, "symbolStrokeWidth": 1.4, "rowPadding": 4, "offset": 12},
+        "locale": {
+            "number": {
+                "decimal": known.decimal,
+                "thousands": known.thousands,
+                "grouping": [3],
+                "currency": ["", ""],
+            }
+        },
+    }
+
+
+def fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
+    """Return a chart that takes its width with everything included, on white paper."""
+    look = config()
+    look["padding"] |= {"right": 4 + right}
+    look["title"] |= {"limit": float(chart.width) - 8}
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    whole = chart.properties(autosize=fit, background="white").configure(**look)
+    assert isinstance(whole, alt.LayerChart)
+    return whole

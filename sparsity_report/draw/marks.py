@@ -1,0 +1,509 @@
+"""The one heat map, bar chart, curve and histogram, for page, paper, slider and explorer.
+
+Each takes its rows, inline or by name, and a value that says all that is not data. Rows may carry
+more fields than a mark reads. Names of models and modules are rows or domains, never fields or
+expressions, and orders are domains, because a sort order would be compiled into an expression.
+One pixel is one point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import look
+from sparsity_report.draw.look import BLACK, BLUE, INK, MUTED, PAPER, VERMILLION, Sizes
+from sparsity_report.words.sentences import say
+
+Rows = list[dict[str, Any]]
+
+_BARE: dict[str, Any] = {"ticks": False, "domain": False}
+_UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """All of a heat map that is not data: Transformer blocks on x, projections on y.
+
+    Its rows have ``block``, ``projection``, ``value`` (null: unknown, grey) and what `tips` names.
+
+    Attributes
+    ----------
+    blocks, projections : tuple of str
+        In their order.
+    width, row : float
+        Width of the whole, height of one projection.
+    kind, domain, log
+        As of :func:`sparsity_report.draw.look.colours`.
+    title : str
+        Of the colours.
+    tips : tuple of (str, str)
+        Fields of a row that its tooltip shows, and their titles.
+    below : bool
+        The colours' legend stands below, not on the right.
+    selectable : bool
+        Rows have ``on``; those that are off are pale.
+    value : str, optional
+        Expression that computes ``value``.
+    """
+
+    blocks: tuple[str, ...]
+    projections: tuple[str, ...]
+    width: float
+    row: float
+    kind: str = "share"
+    domain: tuple[float, float] = (0.0, 1.0)
+    log: bool = False
+    title: str | None = None
+    tips: tuple[tuple[str, str], ...] = ()
+    below: bool = False
+    selectable: bool = False
+    value: str | None = None
+    sizes: Sizes = PAPER
+
+
+@dataclass(frozen=True)
+class Bars:
+    """All of a bar chart that is not data: groups below each other, variants side by side.
+
+    Its rows have ``group``, ``variant``, ``value`` (null: no bar) and ``label``.
+
+    Attributes
+    ----------
+    groups : tuple of str
+    inks : tuple of (variant, outline, filling)
+    width, band, gap : float
+        Of the whole; of one bar; between groups.
+    axis : str or None
+        Title of the axis.
+    domain : tuple of float
+        Ends of the axis, labels included.
+    base : float
+        Where bars start.
+    labels : bool
+        Write ``label`` at the end of each bar.
+    value, label : str, optional
+        Expressions that compute them.
+    """
+
+    groups: tuple[str, ...]
+    inks: tuple[tuple[str, str, str], ...]
+    width: float
+    domain: tuple[float, float]
+    band: float = 11
+    gap: float = 9
+    axis: str | None = None
+    kind: str = "share"
+    base: float = 0.0
+    log: bool = False
+    labels: bool = True
+    tips: tuple[tuple[str, str], ...] = ()
+    below: bool = False
+    selectable: bool = False
+    value: str | None = None
+    label: str | None = None
+    sizes: Sizes = PAPER
+
+    @property
+    def height(self) -> float:
+        """Height of the whole."""
+        return max(1, len(self.groups)) * (self.band * max(1, len(self.inks)) + self.gap)
+
+
+class Line(NamedTuple):
+    """How one line of a curve is called and drawn."""
+
+    name: str
+    colour: str
+    dash: list[float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """All of lines against sparsity that is not data.
+
+    Rows of the lines have ``sparsity``, ``value``, ``line``; those of break-evens ``sparsity``,
+    ``value`` and ``label``; those of levels the same, and ``top``, where rule and label end.
+
+    Attributes
+    ----------
+    lines : tuple of Line
+    width, height : float
+    top : float
+        Upper end of y.
+    x_title, y_title : str
+    kind : str
+        How the ticks of y are written.
+    x_domain : tuple of float
+    scale : altair.Scale, optional
+        Of y, instead of 0 to `top`.
+    ticks : tuple of float
+        Of y, if not by the scale.
+    points : bool
+        Draw a point per row, too.
+    flip : bool
+        Labels of levels beyond 60 % stand left of their rules.
+    """
+
+    lines: tuple[Line, ...]
+    width: float
+    height: float
+    top: float
+    x_title: str
+    y_title: str
+    kind: str = "ratio"
+    x_domain: tuple[float, float] = (0.0, 1.0)
+    scale: alt.Scale | None = None
+    ticks: tuple[float, ...] = ()
+    points: bool = False
+    flip: bool = False
+    below: bool = False
+    columns: int = 4
+    tips: tuple[tuple[str, str], ...] = ()
+    sizes: Sizes = PAPER
+
+
+def inline(rows: pd.DataFrame | Rows) -> alt.InlineData:
+    """Return rows as data of a chart."""
+    values: Any = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    return alt.InlineData(values=values)
+
+
+def layer(
+    layers: Sequence[alt.Chart], size: tuple[float, float], title: alt.TitleParams, said: str
+) -> alt.LayerChart:
+    """Return layers as one chart; `said` is what those hear who cannot see it."""
+    return alt.LayerChart(
+        layer=list(layers), width=size[0], height=size[1], title=title, description=said
+    )
+
+
+def share_axis(
+    field: str, title: str, domain: Sequence[float], kind: str = "share", **axis: Any
+) -> alt.X:
+    """Return a horizontal axis of numbers."""
+    scale = alt.Scale(domain=list(domain), nice=False, zero=False)
+    shown = {"tickCount": 6, "labelExpr": look.tick(kind), "grid": False, **axis}
+    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**shown))
+
+
+def names_axis(field: str, names: Sequence[str], *, grid: bool = False, **padding: Any) -> alt.Y:
+    """Return a vertical axis of names."""
+    axis = alt.Axis(grid=grid, labelLimit=140, labelPadding=7, **_BARE)
+    scale = alt.Scale(domain=list(names), **padding)
+    return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
+
+
+def tooltips(tips: Sequence[tuple[str, str]]) -> list[alt.Tooltip]:
+    """Return what a tooltip shows: fields and their titles."""
+    return [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
+
+
+def heat_map(
+    data: alt.Data | alt.InlineData | alt.NamedData,
+    shape: HeatMap,
+    *,
+    params: Sequence[Any] = (),
+    stroke: Any = None,
+) -> alt.LayerChart:
+    """Return a heat map.
+
+    Parameters
+    ----------
+    data : altair data
+    shape : HeatMap
+    params : sequence of altair parameters, optional
+        Selections of its cells, such as a brush.
+    stroke : altair.Stroke or condition, optional
+        Outline of cells; white by default.
+    """
+    base = _computed(alt.Chart(data), value=shape.value).encode(
+        x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips)
+    )
+    legend = alt.Legend(
+        title=shape.title,
+        labelExpr=look.tick(shape.kind),
+        tickCount=4,
+        gradientThickness=10,
+        **_gradient(shape),
+    )
+    scale = look.colours(shape.kind, shape.domain, shape.log)
+    plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5, **_cursor(shape)}
+    known = base.transform_filter(_KNOWN).mark_rect(**plain)
+    known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend))
+    if stroke is not None:
+        known = known.encode(stroke=stroke)
+    unknown = base.transform_filter(_UNKNOWN).mark_rect(fill="#8c8c8c", fillOpacity=0.16, **plain)
+    layers = [_dimmed(known, shape, 0.18).add_params(*params), _dimmed(unknown, shape, 0.18)]
+    if _digits_fit(shape):
+        ink = alt.condition(
+            look.is_light(shape.kind, shape.domain, shape.log),
+            alt.value("#1a1a1a"),
+            alt.value("#fdfdfd"),
+        )
+        number = base.transform_calculate(digits=look.digits(shape.kind)).transform_filter(_KNOWN)
+        text = number.mark_text(fontSize=shape.sizes.small, tooltip=None)
+        dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=shape.sizes.small, color=MUTED)
+        layers += [
+            _dimmed(text.encode(text="digits:N", color=ink), shape, 0.25),
+            _dimmed(dash.encode(text=alt.value("–")), shape, 0.25),
+        ]
+    height = shape.row * max(1, len(shape.projections))
+    return alt.LayerChart(layer=layers, width=shape.width, height=height)
+
+
+def bars(data: alt.Data | alt.InlineData | alt.NamedData, shape: Bars) -> alt.LayerChart:
+    """Return bars."""
+    base = 1.0 if shape.log else shape.base
+    form: Any = "log" if shape.log else "linear"
+    scale = alt.Scale(type=form, domain=list(shape.domain), nice=False, zero=False, clamp=shape.log)
+    ticks = max(3, round(shape.width / 75))
+    axis = alt.Axis(tickCount=ticks, labelExpr=look.tick(shape.kind), grid=False)
+    x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
+    names = [name for name, _, _ in shape.inks]
+    band = shape.band * max(1, len(names))
+    drawn = _computed(alt.Chart(data), value=shape.value, label=shape.label).encode(
+        y=names_axis(
+            "group", shape.groups, paddingInner=shape.gap / (band + shape.gap), paddingOuter=0.12
+        ),
+        yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
+        tooltip=tooltips(shape.tips),
+    )
+    rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1, **_cursor(shape))
+    layers = [_dimmed(rects.encode(x=x, x2=alt.datum(base), **_inks(shape)), shape, 0.22)]
+    if shape.labels:
+        end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
+        left = f"datum.end < {base:g}"
+        text = end.mark_text(
+            align=alt.expr(f"{left} ? 'right' : 'left'"),
+            dx=alt.expr(f"{left} ? -4 : 4"),
+            fontSize=shape.sizes.small,
+            color=INK,
+        )
+        layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape, 0.22))
+    if shape.kind == "ratio":
+        layers.append(_rule_at_one())
+    return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+
+
+def curve(
+    data: alt.Data | alt.InlineData | alt.NamedData,
+    shape: Curve,
+    *,
+    evens: alt.Data | alt.InlineData | alt.NamedData | None = None,
+    levels: alt.Data | alt.InlineData | alt.NamedData | None = None,
+) -> alt.LayerChart:
+    """Return lines against sparsity, with break-evens as circles and levels as labelled rules."""
+    x = share_axis("sparsity", shape.x_title, shape.x_domain)
+    scale = shape.scale or alt.Scale(domain=[0, shape.top], nice=False)
+    axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
+    y = alt.Y(
+        "value:Q",
+        title=shape.y_title,
+        scale=scale,
+        axis=alt.Axis(labelExpr=look.tick(shape.kind), **axis),
+    )
+    base = alt.Chart(data).encode(x=x, y=y, **_strokes(shape))
+    layers = [base.mark_line(clip=True, strokeWidth=1.6)]
+    if shape.points:
+        dots = base.mark_point(filled=True, size=36, opacity=1)
+        layers.append(dots.encode(tooltip=tooltips(shape.tips)))
+    size = shape.sizes.small + 0.5
+    if evens is not None:
+        even = alt.Chart(evens).encode(x=x, y=y)
+        ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
+        beside: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": size}
+        # White around the letters, for where another line passes.
+        halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **beside)
+        text = even.mark_text(color=INK, **beside)
+        layers += [
+            even.mark_point(color=BLACK, size=34, **ring),
+            *(part.encode(text="label:N") for part in (halo, text)),
+        ]
+    if levels is not None:
+        level, top = alt.Chart(levels).encode(x=x), alt.Y("top:Q", scale=scale)
+        left = "datum.sparsity > 0.6" if shape.flip else "false"
+        text = level.mark_text(
+            align=alt.expr(f"{left} ? 'right' : 'left'"),
+            dx=alt.expr(f"{left} ? -5 : 5"),
+            color=VERMILLION,
+            fontSize=size,
+        )
+        rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2)
+        layers.insert(0, rule.encode(y=top, y2=alt.datum(0)))
+        point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
+        layers += [point.encode(y=y), text.encode(y=top, text="label:N")]
+    return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+
+
+def histogram(
+    data: alt.Data | alt.InlineData | alt.NamedData,
+    threshold: alt.Data | alt.InlineData | alt.NamedData,
+    size: tuple[float, float],
+    sizes: Sizes = PAPER,
+) -> alt.LayerChart:
+    """Return magnitudes as bars, those up to the threshold pale.
+
+    Parameters
+    ----------
+    data : altair data
+        ``from, to, height, pruned, label, between``; heights at most 1.
+    threshold : altair data
+        ``at, label``, one row or none.
+    size : tuple of float
+        Width and height.
+    sizes : Sizes
+    """
+    flat = alt.Y(
+        "height:Q",
+        title=say("density"),
+        axis=alt.Axis(values=[]),
+        scale=alt.Scale(domain=[0, 1.12]),
+    )
+    rects = alt.Chart(data).mark_bar(strokeWidth=0).encode(
+        x=alt.X(
+            "from:Q",
+            title=say("magnitude of a weight"),
+            scale=alt.Scale(nice=False, zero=True),
+            axis=alt.Axis(tickCount=5, grid=False),
+        ),
+        x2="to:Q",
+        y=flat,
+        y2=alt.datum(0),
+        fill=alt.condition("datum.pruned", alt.value(VERMILLION), alt.value(BLUE)),
+        fillOpacity=alt.condition("datum.pruned", alt.value(0.45), alt.value(0.9)),
+        tooltip=tooltips((("between", say("magnitude")), ("label", say("holds")))),
+    )  # fmt: skip
+    mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
+    text = mark.mark_text(
+        color=VERMILLION, align="left", baseline="top", dx=5, fontSize=sizes.label
+    )
+    rule = mark.mark_rule(color=VERMILLION, strokeWidth=1.4)
+    layers = [rects, rule, text.encode(y=alt.value(0), text="label:N")]
+    return alt.LayerChart(layer=layers, width=size[0], height=size[1])
+
+
+def note(data: alt.NamedData, panel: str, width: float, sizes: Sizes = PAPER) -> alt.Chart:
+    """Return the line under a panel's title, ``text`` of the row whose ``panel`` is meant.
+
+    Parameters
+    ----------
+    data : altair.NamedData
+        Rows with ``panel`` and ``text``: text that changes is data.
+    panel : str
+        A name of ours.
+    width : float
+    sizes : Sizes
+    """
+    row = alt.Chart(data).transform_filter(f"datum.panel === {look.quoted(panel)}")
+    text = row.mark_text(
+        align="left", baseline="bottom", fontSize=sizes.label, color=MUTED, limit=width
+    )
+    drawn: alt.Chart = text.encode(x=alt.value(0), y=alt.value(-8), text="text:N")
+    return drawn
+
+
+def _block_axis(shape: HeatMap) -> alt.X:
+    blocks = list(shape.blocks)
+    longest = max((len(block) for block in blocks), default=1)
+    room = max(2.2 * shape.sizes.label, 0.62 * shape.sizes.label * longest + 6)
+    step = max(1, math.ceil(len(blocks) * room / shape.width))
+    axis = alt.Axis(values=blocks[::step], labelAngle=0, labelOverlap=False, **_BARE)
+    return alt.X("block:N", title=say("Transformer block"), scale=_flush(blocks), axis=axis)
+
+
+def _projection_axis(shape: HeatMap) -> alt.Y:
+    names = list(shape.projections)
+    step = max(1, math.ceil(1.25 * shape.sizes.label / shape.row))
+    axis = alt.Axis(values=names[::step], labelLimit=140, labelPadding=7, **_BARE)
+    return alt.Y("projection:N", title=None, scale=_flush(names), axis=axis)
+
+
+def _flush(domain: Sequence[str]) -> alt.Scale:
+    return alt.Scale(domain=list(domain), paddingInner=0, paddingOuter=0)
+
+
+def _gradient(shape: HeatMap) -> dict[str, Any]:
+    if shape.below:
+        length = min(shape.width, 240)
+        return {"orient": "bottom", "direction": "horizontal", "gradientLength": length}
+    return {"gradientLength": max(60, min(120, shape.row * len(shape.projections)))}
+
+
+def _digits_fit(shape: HeatMap) -> bool:
+    width = 2.9 * shape.sizes.small * (1.0 if shape.kind == "share" else 1.5)
+    return shape.row >= 1.2 * shape.sizes.small and len(shape.blocks) * width <= shape.width
+
+
+def _computed(chart: alt.Chart, **expressions: str | None) -> alt.Chart:
+    for field, expression in expressions.items():
+        if expression:
+            chart = chart.transform_calculate(**{field: expression})
+    return chart
+
+
+def _cursor(shape: HeatMap | Bars) -> dict[str, Any]:
+    return {"cursor": "pointer"} if shape.selectable else {}
+
+
+def _dimmed(chart: alt.Chart, shape: HeatMap | Bars, pale: float) -> alt.Chart:
+    if not shape.selectable:
+        return chart
+    dimmed: alt.Chart = chart.encode(
+        opacity=alt.condition("datum.on", alt.value(1), alt.value(pale))
+    )
+    return dimmed
+
+
+def _inks(shape: Bars) -> dict[str, Any]:
+    """Return outline and filling by variant, one legend for both."""
+    names = [name for name, _, _ in shape.inks]
+    legend = None
+    if len(names) > 1:
+        widest = max(len(name) for name in names)
+        columns = max(1, int(0.8 * shape.width) // (34 + min(140, 5 * widest)))
+        legend = alt.Legend(
+            title=None,
+            orient="bottom" if shape.below else "top",
+            columns=columns,
+            symbolType="square",
+            labelLimit=140,
+        )
+    strokes, fills = (
+        alt.Scale(domain=names, range=[ink[place] for ink in shape.inks]) for place in (1, 2)
+    )
+    return {
+        "fill": alt.Fill("variant:N", scale=fills, legend=legend),
+        "stroke": alt.Stroke("variant:N", scale=strokes, legend=legend),
+    }
+
+
+def _strokes(shape: Curve) -> dict[str, Any]:
+    """Return colour and dashes by line, one legend for both."""
+    names = [line.name for line in shape.lines]
+    legend = None
+    if len(names) > 1:
+        legend = alt.Legend(
+            title=None,
+            orient="bottom" if shape.below else "top",
+            columns=shape.columns,
+            symbolSize=220,
+            labelLimit=220,
+        )
+    colours = alt.Scale(domain=names, range=[line.colour for line in shape.lines])
+    dashes = alt.Scale(domain=names, range=[line.dash for line in shape.lines])
+    return {
+        "color": alt.Color("line:N", scale=colours, legend=legend),
+        "strokeDash": alt.StrokeDash("line:N", scale=dashes, legend=legend),
+    }
+
+
+def _rule_at_one() -> alt.Chart:
+    rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
+    drawn: alt.Chart = rule.encode(x=alt.datum(1))
+    return drawn
