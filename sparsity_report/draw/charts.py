@@ -20,6 +20,7 @@ import pandas as pd
 import vl_convert
 
 from sparsity_report.draw.fonts import FAMILY
+from sparsity_report.draw.vega import VEGALITE
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
 from sparsity_report.findings.summary import baseline
@@ -30,7 +31,6 @@ from sparsity_report.words.sentences import message, percent, say, scaled
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 HERO_WIDTH = 640
-VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 GROUP_NAMES = {

@@ -1,5 +1,5 @@
 // The chart of the explorer: one view at a time, data swapped by name, and what is brushed and
-// clicked goes to the kernel. Imports are bundled in by vl-convert.
+// clicked goes to the kernel. `vegaEmbed` stands before this code.
 const OPTIONS = { renderer: "svg", actions: false, ast: true };
 
 async function render({ model, el }) {
@@ -9,11 +9,15 @@ async function render({ model, el }) {
   let brushed = "{}";
 
   const told = () => JSON.stringify(view.signal("brush") ?? {});
-  const brush = lodashDebounce(() => {
-    if (view === null || told() === brushed) return;
-    brushed = told();
-    model.send({ brush: JSON.parse(brushed) });
-  }, 40);
+  let rest;
+  const brush = () => {
+    clearTimeout(rest);
+    rest = setTimeout(() => {
+      if (view === null || told() === brushed) return;
+      brushed = told();
+      model.send({ brush: JSON.parse(brushed) });
+    }, 40);
+  };
 
   async function draw() {
     const mine = ++turn;

@@ -22,7 +22,7 @@ from IPython.display import display
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.policies import global_magnitude
 from sparsity_report.draw import charts
-from sparsity_report.draw.vega import bundle
+from sparsity_report.draw.vega import VEGALITE, bundle
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.explorer import picture as panels
 from sparsity_report.explorer.picture import LIVE, METRICS
@@ -204,7 +204,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             data["cells"] = [cell | {"digits": ""} for cell in data["cells"]]
         drawn = vl_convert.vegalite_to_jpeg(
             {**panels.compiled(look), "datasets": data},
-            vl_version=charts.VEGALITE, scale=1, quality=72, allowed_base_urls=[],
+            vl_version=VEGALITE, scale=1, quality=72, allowed_base_urls=[],
         )  # fmt: skip
         page = self._parts.still(
             self._shell.key, _STYLE, **self._headings(), alt=look.said,
@@ -488,5 +488,5 @@ class Picture(alt.JupyterChart):
 
     def __init__(self) -> None:
         script = (_HERE / "explorer.js").read_text(encoding="utf-8")
-        self._esm = bundle(script, charts.VEGALITE)
+        self._esm = bundle() + script
         super().__init__(None)  # type: ignore[arg-type]

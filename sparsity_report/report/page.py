@@ -6,18 +6,16 @@ Jinja2 writes the structure; Python hands it plain values, which reach the page 
 from __future__ import annotations
 
 import os
-import re
 from contextlib import nullcontext
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 from markupsafe import Markup
 
 from sparsity_report.draw import charts
 from sparsity_report.draw.fonts import font_face_css
+from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import write_file
 from sparsity_report.findings.difference import Difference
@@ -77,7 +75,7 @@ def write_report(
         if kind == ".pdf":
             page = typeset(environment(template_dir), shown)
         else:
-            page = _render("report.html.j2", template_dir, shown, script=_bundle()).encode()
+            page = _render("report.html.j2", template_dir, shown, script=Markup(bundle())).encode()
     return write_file(target, page)
 
 
@@ -171,10 +169,3 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     }
     made.globals |= {"_": say, "font_faces": lambda: Markup(font_face_css())}
     return made
-
-
-@lru_cache(maxsize=1)
-def _bundle() -> Markup:
-    # The types of vl_convert ask for a snippet, its documentation does not.
-    bundle: str = vl_convert.javascript_bundle(vl_version=charts.VEGALITE)  # type: ignore[call-arg]
-    return Markup(re.sub(r"<(?=/script|!--)", r"\\x3c", bundle, flags=re.IGNORECASE))
