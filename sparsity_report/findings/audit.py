@@ -6,7 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.layers import records
+from sparsity_report.study.study import Comparison
+from sparsity_report.words.names import group_name
 from sparsity_report.words.sentences import message, say
 
 VERY_SPARSE = 0.95
@@ -21,49 +24,37 @@ _REASONS = {
 }
 
 
-def audit(
-    variants: pd.DataFrame,
-    layers: pd.DataFrame,
-    totals: pd.DataFrame,
-    patterns: pd.DataFrame | None,
-) -> list[str]:
-    """Return the findings of an audit, the gravest first; empty where there is nothing to flag.
-
-    Parameters
-    ----------
-    variants, layers, totals, patterns : pandas.DataFrame
-        Of a :class:`sparsity_report.Comparison`.
-    """
+def audit(study: Comparison) -> list[str]:
+    """Return the findings of an audit, the gravest first; empty where there is nothing to flag."""
     said = []
-    for row in records(totals):
+    for row in records(study.totals):
         name = row["variant"]
-        own = layers[(layers["variant"] == name) & layers["weight_nonzero"].notna()]
-        said += _some_blocks_only(name, own)
+        layers = study.facts.prunable(name)
+        said += _some_blocks_only(name, layers)
         said += _asked_and_achieved(row)
-        said += _very_sparse(name, own)
-        said += _tied_head(name, own)
-    if patterns is not None:
-        said += _dead_heads(patterns)
-    said += _skipped(variants, layers)
-    return said
+        said += _very_sparse(name, layers)
+        said += _tied_head(name, study.facts.layers(name))
+    if study.patterns is not None:
+        said += _dead_heads(study.patterns)
+    return said + _skipped(study)
 
 
 def _some_blocks_only(name: str, layers: pd.DataFrame) -> list[str]:
     """Say so when a sparsity covers only some of the blocks."""
-    inner = layers[layers["prunable"] & layers["block"].notna()]
-    sums = inner.groupby("block")[["weight_total", "weight_nonzero"]].sum()
-    share = 1 - sums["weight_nonzero"] / sums["weight_total"]
-    touched, untouched = share[share > TOUCHED], share[share < UNTOUCHED]
-    if touched.empty or untouched.empty:
+    sums = layers[layers["block"].notna()].groupby("block")[["weight_total", "weight_nonzero"]]
+    weights = sums.sum()
+    share = zero_shares(weights["weight_total"], weights["weight_nonzero"])
+    touched, untouched = share > TOUCHED, share[share < UNTOUCHED]
+    if not touched.any() or untouched.empty:
         return []
     return [
         say(
             "The zeros of {variant} stand in {touched:,} of {blocks:,} blocks only: those are "
             "{share:percent} sparse, blocks {untouched:some} are not pruned.",
             variant=name,
-            touched=len(touched),
+            touched=int(touched.sum()),
             blocks=len(share),
-            share=float(touched.mean()),
+            share=zero_share(*weights[touched].sum()),
             untouched=[str(block) for block in untouched.index],
         )
     ]
@@ -73,35 +64,31 @@ def _asked_and_achieved(row: dict[str, Any]) -> list[str]:
     if pd.isna(row["asked_sparsity"]) or pd.isna(row["prunable_nonzero"]):
         return []
     zeros = row["prunable_total"] - row["prunable_nonzero"]
-    achieved = zeros / row["prunable_total"]
     if zeros == row["pruned"]:
         return []
     return [
         say(
-            "{variant} was asked for {asked_sparsity:level} but holds {achieved:percent} zeros: "
-            "{already:,} more weights were zero already.",
+            "{variant} was asked for {asked_sparsity:level} but holds {sparsity_prunable:percent} "
+            "zeros: {already:,} more weights were zero already.",
             **row,
-            achieved=achieved,
             already=zeros - row["pruned"],
         )
     ]
 
 
 def _very_sparse(name: str, layers: pd.DataFrame) -> list[str]:
-    own = layers[layers["prunable"] & (layers["weight_total"] > 0)]
-    share = 1 - own["weight_nonzero"] / own["weight_total"]
-    found = own.loc[share > VERY_SPARSE, "module_name"].tolist()
-    if not found:
+    names = layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist()
+    if not names:
         return []
     return [
         say(
             "{variant} leaves {count:,} of {layers:,} prunable layers more than "
-            "{limit:percent0} sparse: {found:some}.",
+            "{limit:percent0} sparse: {names:some}.",
             variant=name,
-            count=len(found),
-            layers=len(own),
+            count=len(names),
+            layers=len(layers),
             limit=VERY_SPARSE,
-            found=found,
+            names=names,
         )
     ]
 
@@ -130,34 +117,31 @@ def _dead_heads(patterns: pd.DataFrame) -> list[str]:
     dead: dict[str, list[str]] = {}
     for row in records(patterns[patterns["head_sparsity"].notna()]):
         if count := sum(share == 1 for share in row["head_sparsity"]):
-            said = say("{module} ({count:,})", module=row["module_name"], count=count)
-            dead.setdefault(row["variant"], []).append(said)
+            heads = say("{module} ({count:,})", module=row["module_name"], count=count)
+            dead.setdefault(row["variant"], []).append(heads)
     return [
         say(
-            "{variant} has attention heads without a nonzero weight: {found:some}.",
+            "{variant} has attention heads without a nonzero weight: {modules:some}.",
             variant=name,
-            found=found,
+            modules=modules,
         )
-        for name, found in dead.items()
+        for name, modules in dead.items()
     ]
 
 
-def _skipped(variants: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
+def _skipped(study: Comparison) -> list[str]:
     """Say what pruning left out, once per model."""
     said = []
-    for row in records(variants.drop_duplicates("fingerprint")):
-        if pd.isna(row["asked_sparsity"]) and not variants["asked_sparsity"].notna().any():
+    nothing_asked = study.variants["asked_sparsity"].isna().all()
+    for row in records(study.variants.drop_duplicates("fingerprint")):
+        if pd.isna(row["asked_sparsity"]) and nothing_asked:
             continue
-        own = layers[layers["variant"] == row["variant"]]
-        total = own["total"].sum()
-        kept = own["total"] - own["weight_total"].where(own["prunable"], 0)
-        by_group = kept.groupby(own["group"], sort=False).sum()
+        layers = study.facts.layers(row["variant"])
+        total = layers["total"].sum()
+        kept = layers["total"] - layers["weight_total"].where(layers["prunable"], 0)
+        by_group = kept.groupby(layers["group"], sort=False).sum()
         parts = [
-            say(
-                "{reason} {share:percent}",
-                reason=_reason(str(group)),
-                share=float(count) / total,
-            )
+            say("{reason} {share:percent}", reason=_reason(str(group)), share=ratio(count, total))
             for group, count in by_group.items()
             if count
         ]
@@ -166,7 +150,7 @@ def _skipped(variants: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
                 say(
                     "{share:percent} of the parameters of {model} were not open to pruning: "
                     "{parts:names}.",
-                    share=float(kept.sum()) / total,
+                    share=ratio(kept.sum(), total),
                     model=row["model"],
                     parts=parts,
                 )
@@ -178,4 +162,4 @@ def _reason(group: str) -> str:
     """Say why a group has parameters that are not pruned."""
     if group in _REASONS:
         return say(_REASONS[group])
-    return say("biases, blacklisted or tied weights of {group}", group=group)
+    return say("biases, blacklisted or tied weights of {group}", group=group_name(group))

@@ -3,56 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from sparsity_report.study.layers import LAYER_COLUMNS, records
-from sparsity_report.study.study import VARIANT_COLUMNS, Comparison, read_study
-from sparsity_report.words.sentences import message, number, percent, say
+from sparsity_report.study.layers import records
+from sparsity_report.study.schema import TABLES, title
+from sparsity_report.study.study import Comparison, read_study
+from sparsity_report.words.names import group_name, layout_name, method_name
+from sparsity_report.words.numbers import UNKNOWN, figures, known, shape
+from sparsity_report.words.sentences import message, say
 
 CHANGE_COLUMNS = ("variant", "module_name", "what", "before", "after")
-# What a reader wants to know of a variant as a whole, and how it is written.
-TOTALS = {
-    "sparsity_prunable": "percent2",
-    "sparsity_non_embedding": "percent2",
-    "sparsity_model": "percent2",
-    "total": ",",
-    "nonzero": ",",
-    "prunable_total": ",",
-    "flops_per_token": ",",
-    "useful_flops_per_token": ",",
-    "stored_bytes": ",",
-}
+# What a reader wants to know of a variant as a whole.
+TOTALS = (
+    "sparsity_prunable",
+    "sparsity_non_embedding",
+    "sparsity_model",
+    "total",
+    "nonzero",
+    "prunable_total",
+    "flops_per_token",
+    "useful_flops_per_token",
+    "stored_bytes",
+)
 _NAMES = {
-    "sparsity_prunable": message("zeros of the prunable weights"),
-    "sparsity_non_embedding": message("zeros of the non-embedding parameters"),
-    "sparsity_model": message("zeros of the whole model"),
-    "total": message("parameters"),
-    "nonzero": message("nonzero"),
-    "prunable_total": message("prunable weights"),
-    "flops_per_token": message("FLOPs per token"),
-    "useful_flops_per_token": message("useful FLOPs per token"),
-    "stored_bytes": message("stored bytes"),
-    "layout": message("layout"),
-    "model": message("model"),
-    "source": message("source"),
-    "fingerprint": message("fingerprint"),
-    "method": message("method"),
-    "asked_sparsity": message("asked sparsity"),
-    "pruned": message("weights set to zero"),
-    "threshold": message("threshold"),
-    "shape": message("shape"),
-    "group": message("group"),
-    "variant": message("variant"),
     "module": message("module"),
+    "convention": message("convention"),
+    "context": message("positions of context"),
+}
+_WRITTEN: Mapping[str, Callable[[Any], str]] = {
+    "group": group_name,
+    "layout": layout_name,
+    "variant": layout_name,
+    "method": method_name,
+    "shape": lambda sizes: shape(sizes, " "),
 }
 # What follows from other columns, and what no count depends on.
-_DERIVED = {"variant", "module_name", "sparsity", "param_frac", "weight_total", "weight_nonzero"}
-_FACTS = [column for column in VARIANT_COLUMNS if column not in {"variant", "attention_width"}]
-_LAYER_FACTS = [column for column in LAYER_COLUMNS if column not in _DERIVED]
+_FACTS = [c for c in TABLES["variants"].names if c not in {"variant", "attention_width"}]
+_LAYER_FACTS = [
+    column
+    for column in TABLES["layers"].names
+    if column
+    not in {"variant", "module_name", "sparsity", "param_frac", "weight_total", "weight_nonzero"}
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +80,10 @@ class Difference:
         if not self:
             count = len(self.after.variants)
             return [say("No difference: {count:,} variants agree in every count.", count=count)]
-        said = []
         whole = self.changes["module_name"].isna()
-        for row in records(self.changes[whole]):
-            said.append(_said(row))
-        inner = self.changes[~whole]
-        for variant, own in inner.groupby("variant", sort=False):
-            said += _said_of_modules(str(variant), own)
+        said = [_sentence(row) for row in records(self.changes[whole])]
+        for variant, rows in self.changes[~whole].groupby("variant", sort=False):
+            said += _sentences_of_modules(str(variant), rows)
         return said
 
 
@@ -127,22 +120,24 @@ def diff(
 
 def name_of(what: str) -> str:
     """Return the name of a fact for people."""
-    return say(_NAMES[what]) if what in _NAMES else what.replace("_", " ")
+    return say(_NAMES[what]) if what in _NAMES else title(what)
 
 
 def written(what: str, value: Any) -> str:
     """Write a fact for people; what is unknown, or not there, is a dash."""
-    if isinstance(value, tuple):
-        return " × ".join(str(size) for size in value)
-    if value is None or pd.isna(value):
-        return "–"
+    if not isinstance(value, tuple) and not known(value):
+        return UNKNOWN
+    if what in _WRITTEN:
+        return _WRITTEN[what](value)
     if what == "asked_sparsity":
         return say("{value:level}", value=value)
-    kind = TOTALS.get(what, ".6g" if isinstance(value, float) else ",")
-    if kind.startswith("percent"):
-        return percent(float(value), int(kind[-1]))
-    whole = isinstance(value, bool | str)
-    return str(value) if whole else number(value, kind)
+    if what.startswith("sparsity"):
+        return say("{value:percent2}", value=value)
+    if isinstance(value, bool):
+        return say("yes") if value else say("no")
+    if isinstance(value, str):
+        return value
+    return figures(value, ".6g" if isinstance(value, float) else ",")
 
 
 def _of_study(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
@@ -160,8 +155,8 @@ def _of_variants(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]
     old, new = facts
     for name in dict.fromkeys([*old, *new]):
         if name not in new or name not in old:
-            here = old.get(name, new.get(name, {}))["layout"]
-            yield (name, None, "variant", *((here, None) if name in old else (None, here)))
+            layout = old.get(name, new.get(name, {}))["layout"]
+            yield (name, None, "variant", *((layout, None) if name in old else (None, layout)))
             continue
         for what in (*_FACTS, *TOTALS):
             before, after = (_plain(side[name][what]) for side in (old, new))
@@ -193,44 +188,44 @@ def _plain(value: Any) -> Any:
     return None if not isinstance(value, tuple) and pd.isna(value) else value
 
 
-def _said(row: dict[str, Any]) -> str:
+def _sentence(row: dict[str, Any]) -> str:
+    before, after = (written(row["what"], row[side]) for side in ("before", "after"))
     if row["what"] == "variant":
         gone = message("{variant} ({layout}) is gone")
         come = message("{variant} ({layout}) is new")
-        layout = row["before"] or row["after"]
-        return say(gone if row["after"] is None else come, variant=row["variant"], layout=layout)
-    before, after = written(row["what"], row["before"]), written(row["what"], row["after"])
-    of = say("study") if row["variant"] is None else row["variant"]
+        if row["after"] is None:
+            return say(gone, variant=row["variant"], layout=before)
+        return say(come, variant=row["variant"], layout=after)
     return say(
         "{of}, {what}: {before} → {after}",
-        of=of,
+        of=say("study") if row["variant"] is None else row["variant"],
         what=name_of(row["what"]),
         before=before,
         after=after,
     )
 
 
-def _said_of_modules(variant: str, own: pd.DataFrame) -> list[str]:
+def _sentences_of_modules(variant: str, changes: pd.DataFrame) -> list[str]:
     said = []
-    whole = own["what"] == "module"
-    for template, part in (
-        (message("{variant}, modules gone: {names:some}"), own[whole & own["after"].isna()]),
-        (message("{variant}, modules new: {names:some}"), own[whole & own["before"].isna()]),
+    whole = changes["what"] == "module"
+    for template, side in (
+        (message("{variant}, modules gone: {names:some}"), "after"),
+        (message("{variant}, modules new: {names:some}"), "before"),
     ):
-        if not part.empty:
-            said.append(say(template, variant=variant, names=part["module_name"].tolist()))
-    changed = own[~whole]
-    for what, part in changed.groupby("what", sort=False):
-        row = records(part)[0]
+        names = changes.loc[whole & changes[side].isna(), "module_name"].tolist()
+        if names:
+            said.append(say(template, variant=variant, names=names))
+    for what, rows in changes[~whole].groupby("what", sort=False):
+        first = records(rows)[0]
         said.append(
             say(
                 "{variant}, {what} of {count:,} modules, first {module}: {before} → {after}",
                 variant=variant,
                 what=name_of(str(what)),
-                count=len(part),
-                module=row["module_name"],
-                before=written(str(what), row["before"]),
-                after=written(str(what), row["after"]),
+                count=len(rows),
+                module=first["module_name"],
+                before=written(str(what), first["before"]),
+                after=written(str(what), first["after"]),
             )
         )
     return said

@@ -9,7 +9,11 @@ import pandas as pd
 from sparsity_report.measure.sensitivity import sensitivity_correlation
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.sentences import message, number, percent, say
+from sparsity_report.words.names import layout_name, structure_name, tokens_name
+from sparsity_report.words.numbers import figures
+from sparsity_report.words.sentences import message, say
+
+__all__ = ["LAYOUT_NAMES", "tokens_name"]  # for callers that have not moved yet
 
 # How layouts are called in sentences and tables.
 LAYOUT_NAMES = {
@@ -26,38 +30,25 @@ LAYOUT_NAMES = {
     "bitmask": message("bitmask"),
     "2:4": "2:4",
 }
-STRUCTURE_NAMES = {
-    "position": message("the position in the model"),
-    "weight_total": message("the number of weights"),
-    "threshold": message("the magnitude of what is pruned"),
-    "std": message("the spread of the weights"),
-    "global_sparsity": message("what global pruning would take"),
-}
 
 
 def smallest_layout(study: Comparison) -> list[str]:
     """Say which layout that loses nothing would be the smallest for the prunable weights."""
-    frame = study.storage
-    if frame.empty:
-        return []
-    asked = set(study.variants.loc[study.variants["pruned"].notna(), "variant"])
-    own = frame[
-        (frame["scope"] == "prunable")
-        & frame["variant"].isin(asked)
-        & frame["lossless"].fillna(False)
-        & frame["bytes"].notna()
-    ]
+    facts = study.facts
     together: dict[tuple[Any, ...], list[str]] = {}
-    for variant, sizes in own.groupby("variant", sort=False):
-        best = sizes.iloc[int(sizes["bytes"].astype("int64").argmin())]
-        together.setdefault((best["layout"], best["ratio"], len(sizes)), []).append(str(variant))
+    for variant in study.variants.loc[study.variants["pruned"].notna(), "variant"]:
+        if (layout := facts.smallest_layout(variant)) is None:
+            continue
+        layouts = facts.lossless(variant)
+        key = (layout, layouts["ratio"][layout], len(layouts))
+        together.setdefault(key, []).append(variant)
     return [
         say(
             "The smallest of {count} lossless layouts for the prunable weights of "
             "{variants:names} is {layout}, at {ratio:.2f} times their dense bytes.",
             count=count,
             variants=variants,
-            layout=say(LAYOUT_NAMES[layout]),
+            layout=layout_name(layout),
             ratio=ratio,
         )
         for (layout, ratio, count), variants in together.items()
@@ -72,23 +63,22 @@ def speed(study: Comparison) -> list[str]:
     base = reference(frame)
     said = []
     whole = frame[frame["scope"] == "model"]
-    for variant, own in whole[whole["variant"] != base].groupby("variant", sort=False):
-        promised = own["promised_speedup"].iloc[0]
+    for variant, rows in whole[whole["variant"] != base].groupby("variant", sort=False):
         said.append(
             say(
                 "With {tokens:names} tokens at a time {variant} runs {speeds:names} times as fast "
                 "as {base} on this machine ({threads} threads); its FLOPs promise {promised}.",
-                tokens=[number(n, ",") for n in own["tokens"]],
+                tokens=[figures(n, ",") for n in rows["tokens"]],
                 variant=str(variant),
-                speeds=[number(n, ".2f") for n in own["realised_speedup"]],
+                speeds=[figures(n, ".2f") for n in rows["realised_speedup"]],
                 base=base,
-                threads=int(own["threads"].iloc[0]),
-                promised="–" if pd.isna(promised) else number(promised, ".2f"),
+                threads=int(rows["threads"].iloc[0]),
+                promised=figures(rows["promised_speedup"].iloc[0], ".2f"),
             )
         )
     layers = frame[(frame["scope"] == "layer") & (frame["variant"] == base)]
     if layers["crossover_sparsity"].notna().any():
-        edges = [_overtakes(tokens, own) for tokens, own in layers.groupby("tokens")]
+        edges = [_overtakes(tokens, rows) for tokens, rows in layers.groupby("tokens")]
         said.append(
             say(
                 "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: "
@@ -103,7 +93,7 @@ def _overtakes(tokens: Any, layers: pd.DataFrame) -> str:
     known = layers["crossover_sparsity"].dropna()
     if known.empty:
         return say("never with {tokens:,}", tokens=tokens)
-    low, high = percent(known.min(), 0), percent(known.max(), 0)
+    low, high = (say("{share:percent0}", share=end) for end in (known.min(), known.max()))
     one, several = message("{low} with {tokens:,}"), message("{low} to {high} with {tokens:,}")
     span = say(one if low == high else several, low=low, high=high, tokens=tokens)
     if len(known) == len(layers):
@@ -111,40 +101,39 @@ def _overtakes(tokens: Any, layers: pd.DataFrame) -> str:
     return say("{span} ({of} of {shapes} shapes)", span=span, of=len(known), shapes=len(layers))
 
 
-def tokens_name(tokens: int) -> str:
-    """Write a number of tokens."""
-    one, several = message("{tokens:,} token"), message("{tokens:,} tokens")
-    return say(one if tokens == 1 else several, tokens=tokens)
-
-
 def knowledge(study: Comparison) -> list[str]:
     """Say what perplexity and accuracy are left, and which part costs most."""
+    return [*_quality(study), *_sensitive(study)]
+
+
+def _quality(study: Comparison) -> list[str]:
+    if study.quality is None:
+        return []
+    frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
     said = []
-    if study.quality is not None and not study.quality.empty:
-        for text, own in study.quality.groupby("text", sort=False):
-            first = own.iloc[0]
-            rows = records(own[own["variant"].isin(set(study.variants["variant"]))])
-            scores = [
-                say(
-                    "{perplexity} for {variant} ({top1:percent} first guesses right)",
-                    perplexity="–" if pd.isna(r["perplexity"]) else number(r["perplexity"], ",.2f"),
-                    variant=r["variant"],
-                    top1=r["top1"],
-                )
-                for r in rows
-            ]
-            if scores:
-                said.append(
-                    say(
-                        "Perplexity on {text} ({scored:,} tokens scored in windows of "
-                        "{window:,}) is {scores:names}.",
-                        text=text,
-                        scored=int(first["scored"]),
-                        window=int(first["window"]),
-                        scores=scores,
-                    )
-                )
-    return said + _sensitive(study)
+    for (text, _, scored, window), rows in frame.groupby(
+        ["text", "text_fingerprint", "scored", "window"], sort=False
+    ):
+        scores = [
+            say(
+                "{perplexity} for {variant} ({top1:percent} first guesses right)",
+                perplexity=figures(row["perplexity"], ",.2f"),
+                variant=row["variant"],
+                top1=row["top1"],
+            )
+            for row in records(rows)
+        ]
+        said.append(
+            say(
+                "Perplexity on {text} ({scored:,} tokens scored in windows of {window:,}) is "
+                "{scores:names}.",
+                text=text,
+                scored=scored,
+                window=window,
+                scores=scores,
+            )
+        )
+    return said
 
 
 def _sensitive(study: Comparison) -> list[str]:
@@ -171,7 +160,7 @@ def _sensitive(study: Comparison) -> list[str]:
                 "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = "
                 "{rho:+.2f}).",
                 parts=int(best["parts"]),
-                structure=say(STRUCTURE_NAMES[best["structure"]]),
+                structure=structure_name(best["structure"]),
                 rho=best["rho"],
             )
         )

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings.measured import knowledge, smallest_layout, speed
-from sparsity_report.sparse.cost import csr_break_even, value_bytes
+from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.sentences import message, say
@@ -49,6 +49,8 @@ _TIES = {
     ),
 }
 
+_ZERO_COUNTS = ("pruned", "prunable_total", "prunable_nonzero", "total", "nonzero")
+
 
 def summarize(study: Comparison) -> list[str]:
     """Return what is worth knowing of a study, most important first.
@@ -84,9 +86,8 @@ def conventions(study: Comparison) -> list[str]:
 
 
 def baseline(study: Comparison) -> str:
-    """Name of the variant others are compared with: the first dense one, else the first."""
-    rows = records(study.variants)
-    return str(next((row for row in rows if row["layout"] == "dense"), rows[0])["variant"])
+    """Name of the variant others are compared with."""
+    return study.facts.baseline  # for callers that have not moved yet
 
 
 def _same(rows: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
@@ -118,68 +119,71 @@ def _zeros(study: Comparison) -> list[str]:
     )
     return [
         say(one if len(same) == 1 else many, variants=_names(same), **same[0])
-        for same in _same(pruned, "pruned", "asked_sparsity", "prunable_total", "total")
+        for same in _same(pruned, "asked_sparsity", *_ZERO_COUNTS)
     ]
 
 
 def _storage(study: Comparison) -> list[str]:
-    base = baseline(study)
-    totals = records(study.totals)
-    reference = next(row["stored_bytes"] for row in totals if row["variant"] == base)
-    if pd.isna(reference):
-        return []
+    facts = study.facts
+    pays = message(
+        "{variant} stores {ratio:.2f} times the bytes of {base} ({bytes:scaled B} against "
+        "{reference:scaled B}); CSR pays off with {dtypes:names} values and int32 indices from "
+        "{level:percent} sparsity."
+    )
+    never = message(
+        "{variant} stores {ratio:.2f} times the bytes of {base} ({bytes:scaled B} against "
+        "{reference:scaled B}); CSR never pays off with {dtypes:names} values and int32 indices."
+    )
     said = []
-    for row in totals:
-        if row["layout"] != "csr" or row["variant"] == base or pd.isna(row["stored_bytes"]):
+    for variant in _sparse(study):
+        if (times := facts.ratio(variant, "stored_bytes")) is None:
             continue
-        own = study.layers[study.layers["variant"] == row["variant"]]
-        dtypes = own.loc[own["layout"] == "csr", "dtype"].unique()
-        breaks = [
-            say(
-                "with {dtype} values and int32 indices from {level:percent0} sparsity",
-                dtype=dtype,
-                level=csr_break_even(value_bytes(dtype), 4),
-            )
-            for dtype in dtypes
-        ]
+        layers = facts.layers(variant)
+        level = facts.break_even(variant)
         said.append(
             say(
-                "{variant} stores {ratio:.2f} times the bytes of {base} ({bytes:scaled B} against "
-                "{reference:scaled B}); CSR pays off {breaks:names}.",
-                variant=row["variant"],
-                ratio=row["stored_bytes"] / reference,
-                base=base,
-                bytes=row["stored_bytes"],
-                reference=reference,
-                breaks=breaks,
+                never if level is None else pays,
+                variant=variant,
+                ratio=times,
+                base=facts.baseline,
+                bytes=facts.total(variant, "stored_bytes"),
+                reference=facts.total(facts.baseline, "stored_bytes"),
+                dtypes=list(layers.loc[layers["layout"] == "csr", "dtype"].unique()),
+                level=level,
             )
         )
     return said
 
 
+def _sparse(study: Comparison) -> list[str]:
+    """Name the CSR variants that stand beside the baseline."""
+    variants = study.variants
+    names = variants.loc[variants["layout"] == "csr", "variant"]
+    return [str(name) for name in names if name != study.facts.baseline]
+
+
 def _arithmetic(study: Comparison) -> list[str]:
-    base = baseline(study)
-    totals = records(study.totals)
-    reference = next(row["flops_per_token"] for row in totals if row["variant"] == base)
-    if pd.isna(reference) or not reference:
+    facts, variants = study.facts, study.variants
+    if not (flops := facts.total(facts.baseline, "flops_per_token")):
         return []
-    said = [say("Per token {base} does {flops:scaled FLOPs}", base=base, flops=reference)]
-    if masked := [row for row in totals if row["layout"] == "masked"]:
+    said = [say("Per token {base} does {flops:scaled FLOPs}", base=facts.baseline, flops=flops)]
+    masked = variants.loc[variants["layout"] == "masked", "variant"].tolist()
+    if masked := [name for name in masked if facts.total(name, "flops_per_token") == flops]:
         said.append(
             say(
                 "{variants:names} the same, because dense kernels do not skip zeros",
-                variants=_names(masked),
+                variants=masked,
             )
         )
     said += [
         say(
             "{variant} does {flops:scaled FLOPs}, {ratio:.2f} times as many on paper",
-            variant=row["variant"],
-            flops=row["flops_per_token"],
-            ratio=row["flops_per_token"] / reference,
+            variant=variant,
+            flops=facts.total(variant, "flops_per_token"),
+            ratio=times,
         )
-        for row in totals
-        if row["layout"] == "csr" and row["variant"] != base and pd.notna(row["flops_per_token"])
+        for variant in _sparse(study)
+        if (times := facts.ratio(variant, "flops_per_token")) is not None
     ]
     return [f"{say('; ').join(said)}."]
 
@@ -188,13 +192,10 @@ def _spread(study: Comparison) -> list[str]:
     pruned = records(study.variants[study.variants["threshold"].notna()])
     said = []
     for same in _same(pruned, "fingerprint", "threshold"):
-        own = study.layers[
-            (study.layers["variant"] == same[0]["variant"]) & study.layers["prunable"]
-        ]
-        if len(own) < 2 or own["weight_nonzero"].isna().any():
+        variant = same[0]["variant"]
+        spread = study.facts.spread(variant)
+        if spread is None or spread.layers < study.facts.layers(variant)["prunable"].sum():
             continue
-        share = 1 - own["weight_nonzero"] / own["weight_total"]
-        low, high = int(share.argmin()), int(share.argmax())
         said.append(
             say(
                 "The zeros of {variants:names} are not spread evenly: one threshold, "
@@ -202,10 +203,10 @@ def _spread(study: Comparison) -> list[str]:
                 "{most}.",
                 variants=_names(same),
                 threshold=same[0]["threshold"],
-                low=float(share.iloc[low]),
-                least=own["module_name"].iloc[low],
-                high=float(share.iloc[high]),
-                most=own["module_name"].iloc[high],
+                low=spread.low,
+                least=spread.least,
+                high=spread.high,
+                most=spread.most,
             )
         )
     return said
@@ -213,22 +214,21 @@ def _spread(study: Comparison) -> list[str]:
 
 def _unusual(study: Comparison) -> list[str]:
     """Name the matrix that differs most from a Gaussian of its own spread."""
-    frame = study.patterns
-    if frame is None:
-        return []
-    frame = frame[frame["expected_sparsity"].notna() & frame["sparsity"].notna()]
-    if frame.empty:
-        return []
-    name = frame["variant"].iloc[0]
-    own = frame[frame["variant"] == name]
-    row = own.iloc[int((own["sparsity"] - own["expected_sparsity"]).abs().argmax())]
-    return [
-        say(
-            "The most unusual matrix of {variant} is {parameter}: {sparsity:percent} zeros where "
-            "a Gaussian of its spread would have {expected_sparsity:percent}.",
-            **row.to_dict(),
-        )
-    ]
+    frames = (study.facts.unusual(variant, 1) for variant in study.variants["variant"])
+    return next(
+        (
+            [
+                say(
+                    "The most unusual matrix of {variant} is {parameter}: {sparsity:percent} "
+                    "zeros where a Gaussian of its spread would have {expected_sparsity:percent}.",
+                    **records(frame)[0],
+                )
+            ]
+            for frame in frames
+            if frame is not None
+        ),
+        [],
+    )
 
 
 def _active(study: Comparison) -> list[str]:
@@ -240,7 +240,7 @@ def _active(study: Comparison) -> list[str]:
             "One token sees {active_total:scaled} of the {total:scaled} parameters stored, "
             "{share:percent}; the others belong to experts it is not sent to.",
             **row,
-            share=row["active_total"] / row["total"],
+            share=ratio(row["active_total"], row["total"]),
         )
     ]
 
@@ -272,7 +272,7 @@ def _already_zero(study: Comparison) -> list[str]:
                     "parameters.",
                     variant=row["variant"],
                     zeros=zeros,
-                    share=zeros / row["total"],
+                    share=row["sparsity_model"],
                 )
             )
     return said

@@ -370,10 +370,14 @@ class Facts:
         sizes = rows[rows["prunable"]].groupby("dtype", sort=False)["weight_total"].sum()
         return list(sizes.sort_values(ascending=False, kind="stable").index)
 
+    def lossless(self, variant: str) -> pd.DataFrame:
+        """Return the rows of :meth:`storage` that lose no weight and whose bytes are known."""
+        rows = self.storage(variant)
+        return rows[rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()]
+
     def smallest_layout(self, variant: str) -> str | None:
         """Return the lossless layout that takes the fewest bytes for the prunable weights."""
-        rows = self.storage(variant)
-        rows = rows[rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()]
+        rows = self.lossless(variant)
         return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
 
     def layer_share(self, variant: str, module_name: str) -> float | None:

@@ -19,7 +19,6 @@ import sparsity_report
 from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
-from sparsity_report.findings.audit import audit
 from sparsity_report.measure.latency import LATENCY_COLUMNS
 from sparsity_report.measure.perplexity import QUALITY_COLUMNS
 from sparsity_report.measure.sensitivity import SENSITIVITY_COLUMNS
@@ -126,7 +125,9 @@ class Comparison:
     @property
     def audit(self) -> list[str]:
         """What a careful reviewer would flag, in sentences with numbers."""
-        return audit(self.variants, self.layers, self.totals, self.patterns)
+        from sparsity_report.findings.audit import audit
+
+        return audit(self)
 
     @cached_property
     def storage(self) -> pd.DataFrame:
@@ -269,9 +270,10 @@ class Comparison:
         return write_file(path, json.dumps(self._as_json(), ensure_ascii=False, allow_nan=False))
 
     def _sentences(self) -> list[str]:
-        # Through the package's lazy name, as findings stand above; in English, as all the file.
-        with speaking("en"):
-            return list(sparsity_report.summarize(self))
+        from sparsity_report.findings.summary import summarize
+
+        with speaking("en"):  # as all the file
+            return summarize(self)
 
     def _as_json(self) -> dict[str, Any]:
         return {

@@ -79,7 +79,7 @@ def test_variants_and_modules_that_come_and_go(before):
     assert facts(back, module_name="layers.2.fc1")["module"] == ((12, 6), None)
     said = "\n".join(changed.sentences())
     assert "Masked30 (masked) is gone" in said
-    assert "CSR50 (csr) is new" in said
+    assert "CSR50 (CSR) is new" in said
     assert "Dense, modules new: layers.2.self_attn.q_proj, layers.2.fc1, layers.2.fc2" in said
     assert "first layers.0.fc1: 10 × 6 → 12 × 6" in said
 

@@ -42,7 +42,7 @@ def placeholders(text):
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
 def test_every_sentence_is_translated(path):
     sentences = json.loads(path.read_text(encoding="utf-8"))["sentences"]
-    said = set(messages())
+    said = {text for text in messages() if not re.fullmatch(r"{[^{}]*}", text)}
     assert len(said) > 80
     assert said - set(sentences) == set(), "not translated"
     assert set(sentences) - said == set(), "translated but never said"
