@@ -14,5 +14,9 @@ __version__ = "0.1.0"
 
 # The names stand in __init__.pyi; each is imported when first used, so that
 # `import sparsity_report` loads neither torch nor altair.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,1 +1,11 @@
-"""A study in sentences."""
+"""A study in sentences, said once and shown by page, PDF, thesis, explorer and command line.
+
+- ``summary``: what is worth knowing, most important first, and the conventions of the numbers.
+- ``measured``: what latency, perplexity and sensitivity come to, for ``summary``.
+- ``audit``: what a careful reviewer would flag.
+- ``difference``: what changed between two studies.
+
+Figures come from ``study.facts`` and the frames of a study; nothing is derived here that a table
+or a chart shows, too. The study reaches up to ``audit`` and ``summary`` late, by named doors. A
+sentence is one ``say``: glued from pieces it could not be translated.
+"""

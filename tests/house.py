@@ -1,0 +1,294 @@
+"""The rules of the house, read from source text: arrows, cycles, private names, sizes, printing.
+
+A module is given as text, so that each rule can be shown to fail on a small one.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+PACKAGE = "sparsity_report"
+# From the top down: a room imports from its own wing and those after it.
+WINGS = (
+    "__main__", "cli", "explorer", "report", "draw", "findings", "measure", "study", "counting",
+    "weights", "sparse", "words", "files", "errors",
+)  # fmt: skip
+SHOWING = {
+    "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "tqdm", "typer", "typst",
+    "vl_convert",
+}  # fmt: skip
+LINES, CLASS_LINES, PARAMETERS = 60, 300, 6
+# What namedtuples, torch and transformers offer under such names only.
+FOREIGN = {
+    "_asdict", "_fields", "_make", "_replace", "_buffers", "_indices", "_model_mapping",
+    "_modules", "_nnz", "_parameters", "_validate_sparse_csr_tensor_args", "_values", "_version",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import of a module, wherever it stands: ``late`` is inside a function or for types."""
+
+    target: str
+    line: int
+    late: bool
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the package: its dotted name below the package, and its text."""
+
+    name: str
+    text: str
+    is_package: bool = False
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @property
+    def wing(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def read(root: Path) -> list[Module]:
+    """Read the modules of a package, its own ``__init__`` left out."""
+    modules = []
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        modules.append(Module(name, path.read_text(encoding="utf-8"), is_package))
+    return modules
+
+
+def public_names(stub: str) -> dict[str, str]:
+    """Return from a stub the module in which each public name stands."""
+    imported = (node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom))
+    return {
+        alias.asname or alias.name: str(node.module) for node in imported for alias in node.names
+    }
+
+
+def _with_place(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
+    """Yield every node, and whether it runs late: in a function, or never but for types."""
+    todo: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while todo:
+        node, late = todo.pop()
+        yield node, late
+        for field, value in ast.iter_fields(node):
+            inner = late or (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                and field == "body"
+            )
+            typing = (
+                isinstance(node, ast.If)
+                and field == "body"
+                and "TYPE_CHECKING" in ast.dump(node.test)
+            )
+            children = value if isinstance(value, list) else [value]
+            todo += [(c, inner or typing) for c in children if isinstance(c, ast.AST)]
+
+
+def imports(module: Module, public: Mapping[str, str]) -> Iterator[Import]:
+    """Yield all imports of a module, of this package as ``report.page``, of others by full name.
+
+    ``import sparsity_report as sr; sr.load`` and ``import_module("sparsity_report.weights")`` are
+    imports of the rooms they open.
+    """
+    base = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
+    aliases: set[str] = set()
+    for node, late in _with_place(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                root, _, rest = alias.name.partition(".")
+                if root == PACKAGE:
+                    aliases.add(alias.asname if alias.asname and not rest else root)
+                yield Import(rest if root == PACKAGE else alias.name, node.lineno, late)
+        elif isinstance(node, ast.ImportFrom):
+            target = node.module or ""
+            if node.level:
+                above = base[: len(base) - node.level + 1]
+                target = ".".join([PACKAGE, *above, *([target] if target else [])])
+            names = tuple(alias.name for alias in node.names)
+            if target == PACKAGE:
+                yield from (Import(public.get(n, n), node.lineno, late, (n,)) for n in names)
+            elif target.startswith(f"{PACKAGE}."):
+                yield Import(target.partition(".")[2], node.lineno, late, names)
+            else:
+                yield Import(target, node.lineno, late, names)
+    inner = {id(n.value) for n in ast.walk(module.tree) if isinstance(n, ast.Attribute)}
+    for node, late in _with_place(module.tree):
+        if isinstance(node, ast.Attribute) and id(node) not in inner:
+            root, _, rest = ast.unparse(node).partition(".")
+            if root in aliases and rest != "__version__":
+                yield Import(public.get(rest.partition(".")[0], rest), node.lineno, late)
+        elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"}:
+            text = getattr(node.args[0] if node.args else None, "value", None)
+            if not isinstance(text, str):
+                yield Import("?", node.lineno, late)
+                continue
+            if text.startswith("."):
+                text = ".".join([PACKAGE, *base, text[1:]])
+            root, _, rest = text.partition(".")
+            yield Import(rest if root == PACKAGE else text, node.lineno, late)
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _room(target: str, rooms: Iterable[str]) -> str:
+    """Return the room that an import opens: ``words.names``, not ``words.names.clip``."""
+    parts = target.split(".")
+    heads = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
+    return next((head for head in heads if head in rooms), "")
+
+
+def edges(modules: Iterable[Module], public: Mapping[str, str]) -> dict[tuple[str, str], bool]:
+    """Return which module imports which of the package, and whether only ever late."""
+    modules = list(modules)
+    rooms = {module.name for module in modules}
+    found: dict[tuple[str, str], bool] = {}
+    for module in modules:
+        for each in imports(module, public):
+            targets = {_room(each.target, rooms)}
+            if targets & {m.name for m in modules if m.is_package}:
+                # What is imported from a wing itself may be one of its rooms.
+                targets = {_room(f"{each.target}.{name}", rooms) for name in each.names} or targets
+            for target in targets - {"", module.name}:
+                found[module.name, target] = found.get((module.name, target), True) and each.late
+    return found
+
+
+def wrong_arrows(
+    modules: Iterable[Module], public: Mapping[str, str], doors: Mapping[tuple[str, str], str]
+) -> list[str]:
+    """Name imports that point up, but for the named doors, which must open late."""
+    said = []
+    for (module, target), late in edges(modules, public).items():
+        up = _floor(target) < _floor(module)
+        if (module, target) in doors:
+            said += [] if late else [f"{module} opens the door to {target} at once"]
+        elif up:
+            said.append(f"{module} imports {target}")
+    return said
+
+
+def _floor(module: str) -> int:
+    return WINGS.index(module.partition(".")[0])
+
+
+def cycles(
+    modules: Iterable[Module], public: Mapping[str, str], doors: Mapping[tuple[str, str], str]
+) -> list[str]:
+    """Name the modules that import each other, late or not, other than by a named door."""
+    below: dict[str, set[str]] = {}
+    for module, target in edges(modules, public):
+        if (module, target) not in doors:
+            below.setdefault(module, set()).add(target)
+    reached: dict[str, set[str]] = {}
+    for start in below:
+        todo, seen = list(below[start]), set()
+        while todo:
+            if (module := todo.pop()) not in seen:
+                seen.add(module)
+                todo += below.get(module, ())
+        reached[start] = seen
+    return sorted(start for start, seen in reached.items() if start in seen)
+
+
+def unreadable_imports(modules: Iterable[Module], public: Mapping[str, str]) -> list[str]:
+    """Name imports of a module whose name is made while running."""
+    return [
+        f"{module.name}, line {each.line}"
+        for module in modules
+        for each in imports(module, public)
+        if each.target == "?"
+    ]
+
+
+def private_crossings(module: Module) -> list[str]:
+    """Name private names of other modules: imported, or reached into with a dot."""
+    # Names this module gives itself: functions, classes, fields, attributes it sets.
+    given = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            given.add(node.name)
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            given.add(node.id if isinstance(node, ast.Name) else node.attr)
+    said = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            names += (node.module or "").split(".")
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            names = [node.attr] if node.attr not in given | FOREIGN else []
+        else:
+            continue
+        said += [
+            f"{module.name}, line {node.lineno}: {name}"
+            for name in names
+            if name.startswith("_") and not name.startswith("__")
+        ]
+    return said
+
+
+def _code_lines(module: Module) -> set[int]:
+    """Return the lines that are neither blank, comment nor docstring."""
+    documented: set[int] = set()
+    for node in ast.walk(module.tree):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and (ast.get_docstring(node, clean=False) is not None):
+            text = node.body[0]
+            documented |= set(range(text.lineno, (text.end_lineno or text.lineno) + 1))
+    lines = enumerate(module.text.splitlines(), 1)
+    code = {n for n, line in lines if line.strip() and not line.strip().startswith("#")}
+    return code - documented
+
+
+def too_large(module: Module) -> list[str]:
+    """Name functions, classes and signatures over their limits."""
+    code = _code_lines(module)
+    said = []
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        size = len(code & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
+        is_class = isinstance(node, ast.ClassDef)
+        if size > (CLASS_LINES if is_class else LINES):
+            said.append(f"{module.name}.{node.name}: {size} lines")
+        if not isinstance(node, ast.ClassDef):
+            named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            taken = [each.arg for each in named if each.arg not in {"self", "cls"}]
+            if len(taken) > PARAMETERS:
+                said.append(f"{module.name}.{node.name}: {len(taken)} parameters")
+    return said
+
+
+def showing(module: Module, public: Mapping[str, str]) -> list[str]:
+    """Name what shows things: libraries for it, and prints."""
+    said = [
+        f"{module.name} imports {each.target}"
+        for each in imports(module, public)
+        if each.target.partition(".")[0] in SHOWING
+    ]
+    return said + prints(module)
+
+
+def prints(module: Module) -> list[str]:
+    """Name the lines that print."""
+    return [
+        f"{module.name}, line {node.lineno} prints"
+        for node in ast.walk(module.tree)
+        if (isinstance(node, ast.Call) and _called(node) == "print")
+        or (isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"})
+    ]
