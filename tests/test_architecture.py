@@ -210,6 +210,41 @@ def test_cycles_and_doors():
     assert rules(early, findings) == ["study.study opens the door to findings.audit at once"]
 
 
+TOP = ROOT.parent
+OUTSIDE = [TOP / "README.md", *TOP.glob("docs/*.md"), *TOP.glob("notebooks/*.ipynb")]
+OUTSIDE = sorted({*OUTSIDE, *TOP.glob("templates/**/*.j2")} - {TOP / "docs" / "house.md"})
+
+
+def inner_names(text):
+    """Names below the package that a text imports or reaches for."""
+    pattern = r"(?:from|import)\s+sparsity_report\.(\w+)|sparsity_report\.(\w+)\.\w+\b(?!/)"
+    names = [one or other for one, other in re.findall(pattern, text)]
+    names += re.findall(r"from sparsity_report import (\w+)", text)
+    return sorted({name for name in names if name in house.WINGS or name not in PUBLIC})
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.name)
+def test_others_use_public_names_only(path):
+    text = path.read_text(encoding="utf-8")
+    assert [name for name in inner_names(text) if name != "title"] == []
+    used = set(re.findall(r"\bsr\.(\w+)", text))
+    assert used <= {*PUBLIC, "__version__"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from sparsity_report.draw.charts import x",
+        "import sparsity_report.draw",
+        "from sparsity_report import draw",
+        "said through `sparsity_report.words.sentences.say`",
+    ],
+)
+def test_inner_names_are_seen(text):
+    assert inner_names(text) != []
+    assert inner_names("from sparsity_report import load\nimport sparsity_report as sr") == []
+
+
 def loaded(code):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(run.stderr.split())
