@@ -112,7 +112,7 @@ def _quality(study: Comparison) -> list[str]:
     frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
     said = []
     for (text, _, scored, window), rows in frame.groupby(
-        ["text", "text_fingerprint", "scored", "window"], sort=False
+        ["text", "text_fingerprint", "scored", "window"], sort=False, dropna=False
     ):
         scores = [
             say(
