@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-VEGALITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+from sparsity_report.draw.vega import VEGALITE
 
 
 def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import altair as alt
 import pandas as pd
 
+from sparsity_report.draw.fonts import FAMILY
 from sparsity_report.study.study import Comparison
+from sparsity_report.words import numbers
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import clip
-from sparsity_report.words.sentences import message, number, percent, say, scaled
+from sparsity_report.words.sentences import message, say
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 HERO_WIDTH = 640
@@ -26,8 +28,6 @@ INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 DASHES = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
-# The text of a figure vanishes where its font is missing: a generic family stands last.
-FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 
 _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
@@ -68,6 +68,11 @@ class Metric(NamedTuple):
     kind: str
     layer_note: str
     file: str | None = None
+
+    @property
+    def share(self) -> bool:
+        """Whether it is a share of 1."""
+        return self.kind == "share"
 
 
 METRICS = {
@@ -143,13 +148,10 @@ def write(value: Any, kind: str) -> str:
     >>> write(0.3, "share"), write(1.329, "ratio"), write(786432, "number"), write(None, "share")
     ('30.0 %', '1.33 ×', '786k', '–')
     """
-    if pd.isna(value) or not math.isfinite(value):
-        return "–"
+    space = spoken().space
     if kind == "share":
-        return percent(value)
-    if kind == "ratio":
-        return f"{number(value, '.2f')}{spoken().space}×"
-    return "".join(scaled(value, "").split())
+        return numbers.percent(value, space=space)
+    return numbers.times(value, space) if kind == "ratio" else numbers.scaled(value, space="")
 
 
 def tick(kind: str) -> str:
@@ -158,6 +160,7 @@ def tick(kind: str) -> str:
     return {
         "share": f"format(100 * datum.value, '~r') + '{space}%'",
         "ratio": f"format(datum.value, '~r') + '{space}×'",
+        "plain": "datum.label",
     }.get(kind, "format(datum.value, '~s')")
 
 
@@ -170,7 +173,7 @@ def digits(kind: str) -> str:
 
 
 def percent_of(value: str) -> str:
-    """Return the expression that writes a share as :func:`percent` does.
+    """Return the expression that writes a share as :func:`write` does.
 
     Parameters
     ----------
@@ -179,6 +182,7 @@ def percent_of(value: str) -> str:
     """
     sign = f"'{spoken().space}%'"
     return (
+        f"!isValid({value}) ? '–' : "
         f"{value} > 0 && {value} < 0.0005 ? '< ' + format(0.1, '.1f') + {sign} : "
         f"{value} < 1 && {value} > 0.9995 ? '> ' + format(99.9, '.1f') + {sign} : "
         f"format(100 * {value}, '.1f') + {sign}"
@@ -310,7 +314,7 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
         "titleFontWeight": "normal",
     }
     return {
-        "font": FONT,
+        "font": FAMILY,
         "padding": {"left": 4, "top": 4, "right": 4, "bottom": 4},
         "view": {"stroke": None},
         "title": {

@@ -9,9 +9,9 @@ One pixel is one point.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
 import pandas as pd
@@ -21,6 +21,7 @@ from sparsity_report.draw.look import BLACK, BLUE, INK, MUTED, PAPER, VERMILLION
 from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
+Data: TypeAlias = alt.InlineData | alt.NamedData
 
 _BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
@@ -48,8 +49,8 @@ class HeatMap:
         The colours' legend stands below, not on the right.
     selectable : bool
         Rows have ``on``; those that are off are pale.
-    value : str, optional
-        Expression that computes ``value``.
+    computed : tuple of (str, str)
+        Fields that rows do not have, and expressions for them, one after the other.
     """
 
     blocks: tuple[str, ...]
@@ -63,7 +64,7 @@ class HeatMap:
     tips: tuple[tuple[str, str], ...] = ()
     below: bool = False
     selectable: bool = False
-    value: str | None = None
+    computed: tuple[tuple[str, str], ...] = ()
     sizes: Sizes = PAPER
 
 
@@ -87,8 +88,6 @@ class Bars:
         Where bars start.
     labels : bool
         Write ``label`` at the end of each bar.
-    value, label : str, optional
-        Expressions that compute them.
     """
 
     groups: tuple[str, ...]
@@ -105,8 +104,7 @@ class Bars:
     tips: tuple[tuple[str, str], ...] = ()
     below: bool = False
     selectable: bool = False
-    value: str | None = None
-    label: str | None = None
+    computed: tuple[tuple[str, str], ...] = ()
     sizes: Sizes = PAPER
 
     @property
@@ -145,9 +143,11 @@ class Curve:
     ticks : tuple of float
         Of y, if not by the scale.
     points : bool
-        Draw a point per row, too.
+        Draw a point per row, too, and beside it what it has in ``shown``.
     flip : bool
         Labels of levels beyond 60 % stand left of their rules.
+    level_filter : str, optional
+        Expression that says which rows are levels.
     """
 
     lines: tuple[Line, ...]
@@ -162,6 +162,7 @@ class Curve:
     ticks: tuple[float, ...] = ()
     points: bool = False
     flip: bool = False
+    level_filter: str | None = None
     below: bool = False
     columns: int = 4
     tips: tuple[tuple[str, str], ...] = ()
@@ -188,7 +189,8 @@ def share_axis(
 ) -> alt.X:
     """Return a horizontal axis of numbers."""
     scale = alt.Scale(domain=list(domain), nice=False, zero=False)
-    shown = {"tickCount": 6, "labelExpr": look.tick(kind), "grid": False, **axis}
+    count = {} if "values" in axis else {"tickCount": 6}
+    shown = {**count, "labelExpr": look.tick(kind), "grid": False, **axis}
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**shown))
 
 
@@ -205,11 +207,11 @@ def tooltips(tips: Sequence[tuple[str, str]]) -> list[alt.Tooltip]:
 
 
 def heat_map(
-    data: alt.Data | alt.InlineData | alt.NamedData,
+    data: Data,
     shape: HeatMap,
     *,
     params: Sequence[Any] = (),
-    stroke: Any = None,
+    outline: Mapping[str, Any] | None = None,
 ) -> alt.LayerChart:
     """Return a heat map.
 
@@ -219,10 +221,10 @@ def heat_map(
     shape : HeatMap
     params : sequence of altair parameters, optional
         Selections of its cells, such as a brush.
-    stroke : altair.Stroke or condition, optional
-        Outline of cells; white by default.
+    outline : mapping, optional
+        Further encodings of cells, such as a stroke where one is selected.
     """
-    base = _computed(alt.Chart(data), value=shape.value).encode(
+    base = _computed(data, shape).encode(
         x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips)
     )
     legend = alt.Legend(
@@ -235,9 +237,7 @@ def heat_map(
     scale = look.colours(shape.kind, shape.domain, shape.log)
     plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5, **_cursor(shape)}
     known = base.transform_filter(_KNOWN).mark_rect(**plain)
-    known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend))
-    if stroke is not None:
-        known = known.encode(stroke=stroke)
+    known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend), **(outline or {}))
     unknown = base.transform_filter(_UNKNOWN).mark_rect(fill="#8c8c8c", fillOpacity=0.16, **plain)
     layers = [_dimmed(known, shape, 0.18).add_params(*params), _dimmed(unknown, shape, 0.18)]
     if _digits_fit(shape):
@@ -257,7 +257,7 @@ def heat_map(
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
 
 
-def bars(data: alt.Data | alt.InlineData | alt.NamedData, shape: Bars) -> alt.LayerChart:
+def bars(data: Data, shape: Bars) -> alt.LayerChart:
     """Return bars."""
     base = 1.0 if shape.log else shape.base
     form: Any = "log" if shape.log else "linear"
@@ -267,7 +267,7 @@ def bars(data: alt.Data | alt.InlineData | alt.NamedData, shape: Bars) -> alt.La
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
     names = [name for name, _, _ in shape.inks]
     band = shape.band * max(1, len(names))
-    drawn = _computed(alt.Chart(data), value=shape.value, label=shape.label).encode(
+    drawn = _computed(data, shape).encode(
         y=names_axis(
             "group", shape.groups, paddingInner=shape.gap / (band + shape.gap), paddingOuter=0.12
         ),
@@ -292,11 +292,11 @@ def bars(data: alt.Data | alt.InlineData | alt.NamedData, shape: Bars) -> alt.La
 
 
 def curve(
-    data: alt.Data | alt.InlineData | alt.NamedData,
+    data: Data,
     shape: Curve,
     *,
-    evens: alt.Data | alt.InlineData | alt.NamedData | None = None,
-    levels: alt.Data | alt.InlineData | alt.NamedData | None = None,
+    evens: Data | None = None,
+    levels: Data | None = None,
 ) -> alt.LayerChart:
     """Return lines against sparsity, with break-evens as circles and levels as labelled rules."""
     x = share_axis("sparsity", shape.x_title, shape.x_domain)
@@ -308,11 +308,17 @@ def curve(
         scale=scale,
         axis=alt.Axis(labelExpr=look.tick(shape.kind), **axis),
     )
-    base = alt.Chart(data).encode(x=x, y=y, **_strokes(shape))
-    layers = [base.mark_line(clip=True, strokeWidth=1.6)]
+    base = alt.Chart(data).encode(x=x, y=y)
+    colour, dash = _strokes(shape)
+    line = base.mark_line(clip=True, strokeWidth=1.6)
+    layers = [line.encode(color=colour, strokeDash=dash)]
     if shape.points:
         dots = base.mark_point(filled=True, size=36, opacity=1)
-        layers.append(dots.encode(tooltip=tooltips(shape.tips)))
+        text = base.mark_text(dy=-9, dx=-7, fontSize=shape.sizes.small, color=INK)
+        layers += [
+            dots.encode(color=colour, tooltip=tooltips(shape.tips)),
+            text.encode(text="shown:N", detail="line:N"),
+        ]
     size = shape.sizes.small + 0.5
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
@@ -327,6 +333,8 @@ def curve(
         ]
     if levels is not None:
         level, top = alt.Chart(levels).encode(x=x), alt.Y("top:Q", scale=scale)
+        if shape.level_filter:
+            level = level.transform_filter(shape.level_filter)
         left = "datum.sparsity > 0.6" if shape.flip else "false"
         text = level.mark_text(
             align=alt.expr(f"{left} ? 'right' : 'left'"),
@@ -342,8 +350,8 @@ def curve(
 
 
 def histogram(
-    data: alt.Data | alt.InlineData | alt.NamedData,
-    threshold: alt.Data | alt.InlineData | alt.NamedData,
+    data: Data,
+    threshold: Data,
     size: tuple[float, float],
     sizes: Sizes = PAPER,
 ) -> alt.LayerChart:
@@ -440,10 +448,10 @@ def _digits_fit(shape: HeatMap) -> bool:
     return shape.row >= 1.2 * shape.sizes.small and len(shape.blocks) * width <= shape.width
 
 
-def _computed(chart: alt.Chart, **expressions: str | None) -> alt.Chart:
-    for field, expression in expressions.items():
-        if expression:
-            chart = chart.transform_calculate(**{field: expression})
+def _computed(data: Data, shape: HeatMap | Bars) -> alt.Chart:
+    chart = alt.Chart(data)
+    for field, expression in shape.computed:
+        chart = chart.transform_calculate(**{field: expression})
     return chart
 
 
@@ -483,7 +491,7 @@ def _inks(shape: Bars) -> dict[str, Any]:
     }
 
 
-def _strokes(shape: Curve) -> dict[str, Any]:
+def _strokes(shape: Curve) -> tuple[alt.Color, alt.StrokeDash]:
     """Return colour and dashes by line, one legend for both."""
     names = [line.name for line in shape.lines]
     legend = None
@@ -492,15 +500,16 @@ def _strokes(shape: Curve) -> dict[str, Any]:
             title=None,
             orient="bottom" if shape.below else "top",
             columns=shape.columns,
+            symbolType="stroke",
             symbolSize=220,
             labelLimit=220,
         )
     colours = alt.Scale(domain=names, range=[line.colour for line in shape.lines])
     dashes = alt.Scale(domain=names, range=[line.dash for line in shape.lines])
-    return {
-        "color": alt.Color("line:N", scale=colours, legend=legend),
-        "strokeDash": alt.StrokeDash("line:N", scale=dashes, legend=legend),
-    }
+    return (
+        alt.Color("line:N", scale=colours, legend=legend),
+        alt.StrokeDash("line:N", scale=dashes, legend=legend),
+    )
 
 
 def _rule_at_one() -> alt.Chart:

@@ -1,19 +1,23 @@
-"""What was measured as Altair charts: speed, crossover, perplexity and sensitivity."""
+"""What was measured as charts: speed, crossover, perplexity and sensitivity."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from sparsity_report.draw import charts
-from sparsity_report.draw.charts import BLACK, BLUE, GREEN, INK, MUTED, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw import look, marks
+from sparsity_report.draw.look import BLACK, BLUE, GREEN, INK, MUTED, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw.marks import Rows
 from sparsity_report.findings.measured import reference, tokens_name
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.sentences import number, percent, say, scaled
+from sparsity_report.words.names import clip, distinct_names, method_name
+from sparsity_report.words.numbers import figures, scaled
+from sparsity_report.words.sentences import say
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _HUES = (BLUE, VERMILLION, BLACK, GREEN, "#CC79A7", "#E69F00")
@@ -21,6 +25,8 @@ _HUES = (BLUE, VERMILLION, BLACK, GREEN, "#CC79A7", "#E69F00")
 _PARTS = 40
 # Where on a sparsity axis stands what no sparsity reaches.
 _NEVER = 1.12
+# Perplexities this many times apart need a logarithmic axis.
+_FAR = 8
 
 
 def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -35,76 +41,75 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     if frame is None or frame.empty:
         return None
     base = reference(frame)
-    own = frame[(frame["scope"] == "model") & (frame["variant"] != base)]
-    if own.empty:
+    rows = _speeds(frame[(frame["scope"] == "model") & (frame["variant"] != base)])
+    if not rows:
         return None
-    rows: list[dict[str, Any]] = []
-    for row in records(own):
-        variant = charts._clip(row["variant"], 30)
-        usual = row["seconds"] * row["realised_speedup"]
-        promised = row["promised_speedup"]
+    machine = f"{frame['machine'].iloc[0]}, {int(frame['threads'].iloc[0])}"
+    note = say("whole forward pass; {machine} threads", machine=machine)
+    said = [f"{row['name']}: {row['label']}" for row in rows]
+    chart = marks.layer(
+        _speed_layers(rows, say("times as fast as {base}", base=clip(base, 40))),
+        (width, 24 * len(rows)),
+        look.title(say("Promised and realised speed"), note),
+        look.describe("Realised speed-up: {rows}.", said),
+    )
+    return look.fitted(chart)
+
+
+def _speeds(frame: pd.DataFrame) -> Rows:
+    """Return each variant's speed-up, promised and realised, and the quartiles of the latter."""
+    rows = []
+    for row in records(frame):
+        usual, promised = row["seconds"] * row["realised_speedup"], row["promised_speedup"]
         rows.append(
             {
-                "name": f"{variant} · {tokens_name(row['tokens'])}",
+                "name": f"{clip(row['variant'], 30)} · {tokens_name(row['tokens'])}",
                 "realised": row["realised_speedup"],
                 "low": usual / row["seconds_high"],
                 "high": usual / row["seconds_low"],
                 "promised": None if pd.isna(promised) else promised,
-                "label": f"{number(row['realised_speedup'], '.2f')} ×",
+                "label": look.write(row["realised_speedup"], "ratio"),
             }
         )
+    return rows
+
+
+def _speed_layers(rows: Rows, title: str) -> list[alt.Chart]:
     numbers = [row[key] for row in rows for key in ("low", "high", "promised") if row[key]]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
-    title = say("times as fast as {base}", base=charts._clip(base, 40))
     x = alt.X(
         "realised:Q",
         title=title,
         scale=alt.Scale(type="log", domain=domain, nice=False),
-        axis=alt.Axis(labelExpr="datum.value + ' ×'", values=_ticks(*domain), grid=False),
+        axis=alt.Axis(labelExpr=look.tick("ratio"), values=look.log_ticks(*domain), grid=False),
     )
-    marks = {"promised": say("promised by FLOPs"), "realised": say("realised")}
-    y = charts._y("name", [row["name"] for row in rows], grid=True)
-    known = [{**row, "mark": marks["promised"]} for row in rows if row["promised"]]
-    seen = [{**row, "mark": marks["realised"]} for row in rows]
-    colour = alt.Color(
-        "mark:N",
-        scale=alt.Scale(domain=[*marks.values()], range=[VERMILLION, BLUE]),
-        legend=alt.Legend(title=None, orient="top"),
-    )
-    kind = alt.Shape(
-        "mark:N", scale=alt.Scale(domain=[*marks.values()], range=["diamond", "circle"])
-    )
-    tips = charts._tips(name=say("variant"), mark=say("speed-up"), label=say("realised"))
-    link = charts._chart(known).mark_rule(color=MUTED, strokeDash=[2, 2])
-    layers = [
-        charts._chart([{"one": 1}]).mark_rule(color=MUTED).encode(x=alt.X("one:Q")),
-        link.encode(x=x, x2="promised:Q", y=y),
-        charts._chart(seen)
-        .mark_rule(color=BLUE, strokeWidth=3)
-        .encode(x="low:Q", x2="high:Q", y=y),
-        charts._chart(known)
-        .mark_point(filled=True, size=45, opacity=1)
-        .encode(x="promised:Q", y=y, color=colour, shape=kind, tooltip=tips),
-        charts._chart(seen)
-        .mark_point(filled=True, size=55, opacity=1)
-        .encode(x=x, y=y, color=colour, shape=kind, tooltip=tips),
-        charts._chart(seen)
-        .mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
-        .encode(x=alt.value("width"), y=y, text="label:N"),
+    names = [say("promised by FLOPs"), say("realised")]
+    y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
+    realised = alt.Chart(marks.inline([{**row, "mark": names[1]} for row in rows])).encode(y=y)
+    known = [{**row, "mark": names[0]} for row in rows if row["promised"]]
+    promised = alt.Chart(marks.inline(known)).encode(y=y)
+    kinds = {
+        "color": alt.Color(
+            "mark:N",
+            scale=alt.Scale(domain=names, range=[VERMILLION, BLUE]),
+            legend=alt.Legend(title=None, orient="top"),
+        ),
+        "shape": alt.Shape("mark:N", scale=alt.Scale(domain=names, range=["diamond", "circle"])),
+        "tooltip": marks.tooltips(
+            (("name", say("variant")), ("mark", say("speed-up")), ("label", say("realised")))
+        ),
+    }
+    point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
+    text = realised.mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
+    one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
+    return [
+        one.encode(x=alt.X("one:Q")),
+        promised.mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=x, x2="promised:Q"),
+        realised.mark_rule(color=BLUE, strokeWidth=3).encode(x="low:Q", x2="high:Q"),
+        promised.mark_point(**point).encode(x="promised:Q", **kinds),
+        realised.mark_point(**point).encode(x=x, **kinds),
+        text.encode(x=alt.value("width"), text="label:N"),
     ]
-    machine = f"{frame['machine'].iloc[0]}, {int(frame['threads'].iloc[0])}"
-    said = "; ".join(f"{row['name']}: {row['label']}" for row in rows)
-    return charts._fitted(
-        charts._layer(
-            layers,
-            size=(width, 24 * len(rows)),
-            title=charts._title(
-                say("Promised and realised speed"),
-                say("whole forward pass; {machine} threads", machine=machine),
-            ),
-            said=charts._clip(say("Realised speed-up: {rows}.", rows=said), 1500),
-        )
-    )
 
 
 def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -118,139 +123,192 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     frame = study.latency
     if frame is None or "crossover_sparsity" not in frame or frame.empty:
         return None
-    own = frame[(frame["scope"] == "layer") & (frame["variant"] == reference(frame))]
-    if own["crossover_sparsity"].isna().all():
+    layers = frame[(frame["scope"] == "layer") & (frame["variant"] == reference(frame))]
+    if layers["crossover_sparsity"].isna().all():
         return None
-    names, never = list(dict.fromkeys(own["name"])), say("never")
-    counts = sorted(set(own["tokens"]))
-    rows = []
-    for row in records(own):
-        edge = row["crossover_sparsity"]
-        unknown = pd.isna(edge)
-        rows.append(
-            {
-                "name": row["name"],
-                "tokens": number(row["tokens"], ","),
-                "at": _NEVER if unknown else edge,
-                "label": never if unknown else percent(edge, 0),
-            }
-        )
-    x = alt.X(
-        "at:Q",
-        title=say("sparsity from which CSR is faster"),
-        scale=alt.Scale(domain=[0, _NEVER + 0.04], nice=False),
-        axis=alt.Axis(
-            values=[0, 0.2, 0.4, 0.6, 0.8, 1, _NEVER],
-            labelOverlap=False,
-            labelExpr=f"datum.value > 1 ? {_quoted(never)} : {charts._percent_tick()}",
+    never = say("never")
+    rows = [
+        {
+            "name": row["name"],
+            "tokens": figures(row["tokens"], ","),
+            "at": _NEVER if pd.isna(row["crossover_sparsity"]) else row["crossover_sparsity"],
+            "label": never
+            if pd.isna(row["crossover_sparsity"])
+            else say("{edge:percent0}", edge=row["crossover_sparsity"]),
+        }
+        for row in records(layers)
+    ]
+    names = list(dict.fromkeys(layers["name"]))
+    counts = [figures(tokens, ",") for tokens in sorted(set(layers["tokens"]))]
+    said = [f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows]
+    chart = marks.layer(
+        [_crossover_points(rows, names, counts, never)],
+        (width, (10 * len(counts) + 12) * len(names)),
+        look.title(
+            say("Where CSR overtakes dense on this machine"),
+            say("layer by shape, out × in; zeros at random"),
         ),
+        look.describe("Crossover sparsity: {rows}.", said),
     )
-    labels = [number(n, ",") for n in counts]
+    return look.fitted(chart)
+
+
+def _crossover_points(rows: Rows, names: list[str], counts: list[str], never: str) -> alt.Chart:
+    x = marks.share_axis(
+        "at",
+        say("sparsity from which CSR is faster"),
+        [0, _NEVER + 0.04],
+        values=[0, 0.2, 0.4, 0.6, 0.8, 1, _NEVER],
+        labelOverlap=False,
+        labelExpr=f"datum.value > 1 ? {look.quoted(never)} : {look.tick('share')}",
+        grid=True,
+    )
     legend = alt.Legend(title=say("tokens at a time"), orient="top", titleOrient="left")
-    base = charts._chart(rows).encode(
+    hues, forms = look.cycle(_HUES, len(counts)), look.cycle(_SHAPES, len(counts))
+    points = alt.Chart(marks.inline(rows)).mark_point(filled=True, size=50, opacity=1)
+    drawn: alt.Chart = points.encode(
         x=x,
-        y=charts._y("name", names, grid=True),
-        yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=labels, padding=0.5)),
-    )
-    dots = base.mark_point(filled=True, size=50, opacity=1).encode(
-        color=alt.Color(
-            "tokens:N", scale=alt.Scale(domain=labels, range=_cycle(_HUES, labels)), legend=legend
+        y=marks.names_axis("name", names, grid=True),
+        yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
+        color=alt.Color("tokens:N", scale=alt.Scale(domain=counts, range=hues), legend=legend),
+        shape=alt.Shape("tokens:N", scale=alt.Scale(domain=counts, range=forms), legend=legend),
+        tooltip=marks.tooltips(
+            (("name", say("shape")), ("tokens", say("tokens")), ("label", say("from")))
         ),
-        shape=alt.Shape(
-            "tokens:N", scale=alt.Scale(domain=labels, range=_cycle(_SHAPES, labels)), legend=legend
-        ),
-        tooltip=charts._tips(name=say("shape"), tokens=say("tokens"), label=say("from")),
     )
-    said = "; ".join(f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows)
-    return charts._fitted(
-        charts._layer(
-            [dots],
-            size=(width, (10 * len(counts) + 12) * len(names)),
-            title=charts._title(
-                say("Where CSR overtakes dense on this machine"),
-                say("layer by shape, out × in; zeros at random"),
-            ),
-            said=charts._clip(say("Crossover sparsity: {rows}.", rows=said), 1500),
-        )
-    )
+    return drawn
 
 
 def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return perplexity against the sparsity of the prunable weights.
+    """Return perplexity against sparsity: one named line per policy, model and text.
+
+    A line starts at its model as it comes, where that was scored. What has no finite perplexity or
+    no known sparsity is named under the title.
 
     Returns
     -------
     altair.LayerChart or None
-        None where fewer than two sparsities were scored.
+        None where fewer than two points can be drawn.
     """
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    own = frame[frame["perplexity"].notna() & frame["sparsity"].notna()]
-    # Layouts of one pruning score alike but for rounding.
-    own = own.assign(at=own["sparsity"].astype(float).round(4)).sort_values("at", kind="stable")
-    own = own.drop_duplicates(["text", "at"])
-    if own["sparsity"].nunique() < 2:
+    rows = _scored(study, frame)
+    drawn = [row for row in rows if row["value"] is not None and row["sparsity"] is not None]
+    lines = _lines(drawn)
+    if len(drawn) < 2:
         return None
-    rows = [
-        {
-            "text": charts._clip(row["text"]),
-            "sparsity": row["sparsity"],
-            "perplexity": row["perplexity"],
-            "label": _short(row["perplexity"]),
-            "variant": charts._clip(row["variant"], 40),
-            "top1": percent(row["top1"]),
-        }
-        for row in records(own)
+    first = frame.iloc[0]
+    notes = [
+        say(
+            "{text}: {scored:,} tokens in windows of {window:,}",
+            text=clip(first["text"]),
+            scored=int(first["scored"]),
+            window=int(first["window"]),
+        )
     ]
-    low, high = float(own["perplexity"].min()), float(own["perplexity"].max())
-    wide = high / low > 8
-    if wide:
+    names = list(dict.fromkeys(row["line"] for row in lines))
+    if len(names) == 1:
+        notes.insert(0, names[0])
+    if left_out := [f"{row['variant']} ({row['label']})" for row in rows if row not in drawn]:
+        notes.append(say("not drawn: {names:some}", names=left_out))
+    said = [
+        f"{row['line']}, {look.write(row['sparsity'], 'share')}: {row['label']}" for row in lines
+    ]
+    chart = marks.curve(marks.inline(lines), _quality_shape(drawn, names, width)).properties(
+        title=look.title(say("Perplexity against sparsity"), " · ".join(notes)),
+        description=look.describe("Perplexity by sparsity: {rows}.", said),
+    )
+    return look.fitted(chart, right=10)
+
+
+def _scored(study: Comparison, frame: pd.DataFrame) -> Rows:
+    """Return every row of a study's quality: where it stands and whose it is."""
+    variants = study.variants.set_index("variant")
+    sources = dict(zip(variants["model"], variants["fingerprint"], strict=True))
+    rows = []
+    for row in records(frame):
+        facts = variants.loc[row["variant"]] if row["variant"] in variants.index else row
+        model, method = facts.get("model"), facts.get("method")
+        model = row["variant"] if pd.isna(model) else model
+        source = facts.get("fingerprint", sources.get(model, model))
+        value, sparsity = row["perplexity"], row["sparsity"]
+        rows.append(
+            {
+                "source": (source, row["text"]),
+                "model": clip(model),
+                "method": None if pd.isna(method) else str(method),
+                "text": clip(row["text"]),
+                "variant": clip(row["variant"], 40),
+                "sparsity": float(sparsity) if pd.notna(sparsity) else None,
+                "value": float(value) if pd.notna(value) and math.isfinite(value) else None,
+                "label": _perplexity(value),
+                "top1": look.write(row["top1"], "share"),
+            }
+        )
+    return rows
+
+
+def _lines(rows: Rows) -> Rows:
+    """Return the rows of each line in order; what nobody pruned begins every line of its model."""
+    models, texts = ({row[key] for row in rows} for key in ("model", "text"))
+    policies: dict[Any, dict[str | None, None]] = {}
+    for row in sorted(rows, key=lambda row: row["method"] is None):
+        known = policies.setdefault(row["source"], {})
+        if row["method"] or not known:
+            known[row["method"]] = None
+    lines = []
+    for source, method in [(source, method) for source, ms in policies.items() for method in ms]:
+        line = [r for r in rows if r["source"] == source and r["method"] in (method, None)]
+        parts = [
+            method_name(method) if method else "" if len(models) > 1 else say("as it comes"),
+            line[0]["model"] if len(models) > 1 else "",
+            line[0]["text"] if len(texts) > 1 else "",
+        ]
+        name = ", ".join(filter(None, parts))
+        shown = ("sparsity", "value", "label", "variant", "top1")
+        lines += [
+            {"line": name, "shown": "", **{key: row[key] for key in shown}}
+            for row in sorted(line, key=lambda row: row["sparsity"])
+        ]
+    if len({row["line"] for row in lines}) == 1:
+        # Layouts of one pruning score alike but for rounding: each place is labelled once.
+        once = {(round(row["sparsity"], 4), row["label"]): row for row in lines}
+        for row in once.values():
+            row["shown"] = row["label"]
+    return lines
+
+
+def _quality_shape(rows: Rows, names: list[str], width: float) -> marks.Curve:
+    low, high = (end(row["value"] for row in rows) for end in (min, max))
+    scale = alt.Scale(
+        domain=[low - (high - low or 1) / 8, high + 0.1 * (high - low or 1)], nice=False, zero=False
+    )
+    ticks: list[float] = []
+    if high / low > _FAR:
         scale = alt.Scale(type="log", domain=[low / 1.2, high * 1.35], nice=False)
-    else:
-        scale = alt.Scale(domain=[low - (high - low) / 8, high * 1.1], nice=False, zero=False)
-    axis = alt.Axis(tickCount=5)
-    if wide:
-        axis = alt.Axis(values=_ticks(low / 1.2, high * 1.35), labelExpr=charts._SI_TICK)
-    right = max(float(own["sparsity"].max()), 0.1)
-    x = charts._x(
-        "sparsity",
-        say("sparsity of the prunable weights"),
-        [-0.06 * right, 1.04 * right],
-        labelExpr=charts._percent_tick(),
-        grid=False,
-    )
-    base = charts._chart(rows).encode(
-        x=x, y=alt.Y("perplexity:Q", title=say("perplexity"), scale=scale, axis=axis)
-    )
-    texts = list(dict.fromkeys(row["text"] for row in rows))
-    colour = alt.Color(
-        "text:N",
-        scale=alt.Scale(domain=texts, range=_cycle(_HUES, texts)),
-        legend=alt.Legend(title=None, orient="top") if len(texts) > 1 else None,
-    )
-    tips = charts._tips(variant=say("variant"), label=say("perplexity"), top1=say("first guesses"))
-    named = base.mark_text(dy=-9, dx=-7, fontSize=8, color=INK).encode(text="label:N")
-    first = own.iloc[0]
-    protocol = say(
-        "{text}: {scored:,} tokens in windows of {window:,}",
-        text=charts._clip(first["text"]),
-        scored=int(first["scored"]),
-        window=int(first["window"]),
-    )
-    said = "; ".join(f"{percent(row['sparsity'])}: {row['label']}" for row in rows)
-    return charts._fitted(
-        charts._layer(
-            [
-                base.mark_line(strokeWidth=1.5).encode(color=colour),
-                base.mark_point(filled=True, size=36, opacity=1).encode(color=colour, tooltip=tips),
-                *([named] if len(texts) == 1 else []),
-            ],
-            size=(width, 200),
-            title=charts._title(say("Perplexity against sparsity"), protocol),
-            said=charts._clip(say("Perplexity by sparsity: {rows}.", rows=said), 1500),
+        ticks = look.log_ticks(low / 1.2, high * 1.35)
+    right = max(0.1, *(row["sparsity"] for row in rows))
+    hues, dashes = look.cycle(_HUES, len(names)), look.cycle(look.DASHES, len(names))
+    return marks.Curve(
+        lines=tuple(marks.Line(*line) for line in zip(names, hues, dashes, strict=True)),
+        width=width,
+        height=200,
+        top=high,
+        x_title=say("sparsity of the prunable weights"),
+        y_title=say("perplexity"),
+        kind="number" if ticks else "plain",
+        x_domain=(-0.06 * right, 1.04 * right),
+        scale=scale,
+        ticks=tuple(ticks),
+        points=True,
+        columns=max(1, int(width / (40 + 5 * max(map(len, names))))),
+        tips=(
+            ("line", say("policy")),
+            ("variant", say("variant")),
+            ("label", say("perplexity")),
+            ("top1", say("first guesses")),
         ),
-        right=10,
     )
 
 
@@ -265,49 +323,39 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
     frame = study.sensitivity
     if frame is None or frame.empty:
         return None
-    own = frame.assign(cost=frame["nll_increase"].astype(float))
-    shown = own.loc[own["cost"].nlargest(_PARTS).index].sort_index()
-    names = charts.distinct_names([str(part) for part in shown["part"]], 60)
+    costs = frame["nll_increase"].astype(float)
+    shown = frame.loc[costs.nlargest(_PARTS).index].sort_index()
+    names = distinct_names([str(part) for part in shown["part"]], 60)
     rows = [
-        {"part": name, "cost": cost, "from": min(cost, 0), "label": number(cost, "+.3f")}
-        for name, cost in zip(names, shown["cost"].tolist(), strict=True)
+        {"group": name, "variant": "", "value": cost, "label": figures(cost, "+.3f")}
+        for name, cost in zip(names, costs[shown.index].tolist(), strict=True)
     ]
-    low, high = min(0.0, *shown["cost"]), max(1e-3, *shown["cost"])
+    low, high = min(0.0, *costs[shown.index]), max(1e-3, *costs[shown.index])
     room = (high - low) * 0.14
-    x = charts._x(
-        "cost",
-        say("more nats per token than dense"),
-        [low - (room if low < 0 else 0), high + room],
-        grid=False,
+    shape = marks.Bars(
+        tuple(names),
+        (("", BLUE, BLUE),),
+        width,
+        domain=(low - (room if low < 0 else 0), high + room),
+        band=9,
+        gap=6,
+        axis=say("more nats per token than dense"),
+        kind="plain",
+        tips=(("group", say("part")), ("label", say("more nats per token than dense"))),
     )
-    y = charts._y("part", names)
-    base = charts._chart(rows).encode(y=y)
-    level, text = float(frame["sparsity"].median()), charts._clip(frame["text"].iloc[0])
-    kept = say(", {shown} of {parts} parts", shown=len(rows), parts=len(frame))
-    said = "; ".join(f"{row['part']}: {row['label']}" for row in rows)
-    return charts._fitted(
-        charts._layer(
-            [
-                base.mark_bar(color=BLUE, height=9).encode(x=x, x2=alt.datum(0)),
-                base.transform_filter("datum.cost >= 0")
-                .mark_text(align="left", dx=4, fontSize=8, color=INK)
-                .encode(x=x, text="label:N"),
-                base.transform_filter("datum.cost < 0")
-                .mark_text(align="right", dx=-4, fontSize=8, color=INK)
-                .encode(x=x, text="label:N"),
-            ],
-            size=(width, 15 * len(rows)),
-            title=charts._title(
-                say("What each part costs when pruned alone"),
-                say("{level:percent0} of the part; {text}", level=level, text=text)
-                + (kept if len(rows) < len(frame) else ""),
-            ),
-            said=charts._clip(say("Nats per token by part: {rows}.", rows=said), 1500),
-        )
+    level, text = float(frame["sparsity"].median()), clip(frame["text"].iloc[0])
+    note = say("{level:percent0} of the part; {text}", level=level, text=text)
+    if len(rows) < len(frame):
+        note += say(", {shown} of {parts} parts", shown=len(rows), parts=len(frame))
+    said = [f"{row['group']}: {row['label']}" for row in rows]
+    chart = marks.bars(marks.inline(rows), shape).properties(
+        title=look.title(say("What each part costs when pruned alone"), note),
+        description=look.describe("Nats per token by part: {rows}.", said),
     )
+    return look.fitted(chart)
 
 
-CHARTS = {
+CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
     "speed": speed_chart,
     "crossover": crossover_chart,
     "quality": quality_chart,
@@ -315,26 +363,9 @@ CHARTS = {
 }
 
 
-def _short(perplexity: float) -> str:
-    if perplexity >= 10_000:
-        return scaled(perplexity, "")
-    return number(perplexity, ",.1f" if perplexity < 100 else ",.0f")
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Ticks of a logarithmic axis at 1, 2 and 5; more where it is short, fewer where long."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps: tuple[float, ...] = (1, 2, 5) if high / low < 1000 else (1,)
-    if high / low < 8:
-        steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
-    marks = [float(f"{step}e{power}") for power in powers for step in steps]
-    return [mark for mark in marks if low <= mark <= high]
-
-
-def _cycle(values: tuple[str, ...], names: list[str]) -> list[str]:
-    return [values[place % len(values)] for place in range(len(names))]
-
-
-def _quoted(text: str) -> str:
-    """Write a word of ours as a literal of Vega's expressions."""
-    return "'" + text.replace("\\", "").replace("'", "\\'") + "'"
+def _perplexity(value: Any) -> str:
+    if pd.notna(value) and math.isinf(value):
+        return "∞"
+    if pd.isna(value) or value < 10_000:
+        return figures(value, ",.1f" if pd.notna(value) and value < 100 else ",.0f")
+    return scaled(value, space="")

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import altair as alt
 import vl_convert
 
-from sparsity_report.draw import charts
+from sparsity_report.draw import charts, export
+from sparsity_report.draw.look import FILED
 from sparsity_report.draw.measured import CHARTS
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import write_file
-from sparsity_report.report.latex import command_names
 from sparsity_report.study.study import Comparison, variant_stems
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
@@ -25,10 +25,21 @@ _DASHES = [[1, 0], [7, 2], [4, 2, 1, 2], [1.5, 2]]
 
 
 class Plate(NamedTuple):
-    """A figure: the names of its files and its caption, and how to draw it at any width."""
+    """A figure of a paper.
+
+    Attributes
+    ----------
+    file, name : str
+        What its files are called, and its commands.
+    variant : str or None
+        Whose figure it is, where there is one per pruning.
+    draw : callable
+        Takes ``width`` in points.
+    """
 
     file: str
-    command: str
+    name: str
+    variant: str | None
     draw: Callable[..., alt.LayerChart | None]
 
 
@@ -52,19 +63,19 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
         What was written.
     """
     stems = variant_stems(study)
-    drawn: dict[str, alt.LayerChart | None] = {}
-    for variant, stem in stems.items():
-        for metric, look in charts.METRICS.items():
-            drawn[f"{stem}_{look.file}_per_group.png"] = charts.variant_bars(study, variant, metric)
-    for metric, look in charts.METRICS.items():
-        drawn[f"comparison_{look.file}.png"] = charts.group_bars(study, metric)
-    for variant in charts.distinct_prunings(study):
-        drawn[f"sparsity_map_{stems[variant]}.png"] = charts.sparsity_map(study, variant)
-    drawn["csr_bytes.png"] = charts.csr_bytes_curve(study)
-    drawn |= {f"{name}.png": draw(study) for name, draw in CHARTS.items()}
+    drawn: dict[str, alt.LayerChart | None] = {
+        f"{stem}_{look.file}_per_group": charts.variant_bars(study, variant, metric)
+        for variant, stem in stems.items()
+        for metric, look in FILED.items()
+    }
+    drawn |= {f"comparison_{FILED[m].file}": charts.group_bars(study, m) for m in FILED}
+    for variant in study.facts.prunings:
+        drawn[f"sparsity_map_{stems[variant]}"] = charts.sparsity_map(study, variant)
+    drawn["csr_bytes"] = charts.csr_bytes_curve(study)
+    drawn |= {name: draw(study) for name, draw in CHARTS.items()}
     folder = Path(directory)
     return [
-        write_file(folder / name, charts.png(chart))
+        write_file(folder / f"{name}.png", export.png(chart))
         for name, chart in drawn.items()
         if chart is not None
     ]
@@ -72,19 +83,21 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
 
 def plates(study: Comparison) -> list[Plate]:
     """Return the figures of a study."""
-    stems, names = variant_stems(study), variant_commands(study)
-    made = [
-        Plate(look.file, name, partial(charts.group_bars, study, metric))
-        for (metric, look), name in zip(
-            charts.METRICS.items(), ("Sparsity", "Parameters", "Flops"), strict=True
-        )
+    stems = variant_stems(study)
+    names = dict(zip(FILED, ("Sparsity", "Parameters", "Flops"), strict=True))
+    bars = [
+        Plate(str(look.file), names[metric], None, partial(charts.group_bars, study, metric))
+        for metric, look in FILED.items()
     ]
-    made += [
-        Plate(f"map_{stems[v]}", f"Map{names[v]}", partial(charts.sparsity_map, study, v))
-        for v in charts.distinct_prunings(study)
+    maps = [
+        Plate(f"map_{stems[v]}", "Map", v, partial(charts.sparsity_map, study, v))
+        for v in study.facts.prunings
     ]
-    made.append(Plate("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study)))
-    return made + [Plate(n, n.capitalize(), partial(draw, study)) for n, draw in CHARTS.items()]
+    curve = Plate("csr_bytes", "Bytes", None, partial(charts.csr_bytes_curve, study))
+    measured = [
+        Plate(name, name.capitalize(), None, partial(draw, study)) for name, draw in CHARTS.items()
+    ]
+    return [*bars, *maps, curve, *measured]
 
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
@@ -93,7 +106,7 @@ def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str,
         spec["config"]["font"] = family
     if greyscale:
         spec = _grey(spec)
-    svg = charts.svg(spec)
+    svg = export.svg(spec)
     # A point is a point for whoever places the file, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
     return {"pdf": vl_convert.svg_to_pdf(svg), "svg": sized, "png": _png(svg)}
@@ -164,9 +177,3 @@ def _installed(name: str) -> bool:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'
     )
     return b"/Font" in drawn
-
-
-def variant_commands(study: Comparison) -> dict[str, str]:
-    """Return for each variant what the names of its LaTeX commands begin with."""
-    variants = list(study.variants["variant"])
-    return dict(zip(variants, command_names(variants), strict=True))

@@ -1,161 +1,278 @@
-"""What the report's slider shows: a study's levels, added up so that no page has to count."""
+"""The page's slider: global magnitude pruning at every kept level as one chart with a parameter.
+
+Everything is in the chart's data, as integers from ``study.facts``; the page only moves the
+parameter ``level``, which is the place of a level in :attr:`LevelChart.levels`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import altair as alt
 import numpy as np
-import pandas as pd
 
-from sparsity_report.draw.charts import distinct_prunings, grid, group_name
+from sparsity_report.draw import look, marks
+from sparsity_report.draw.look import BLACK, BLUE, GREEN, INK, MUTED
+from sparsity_report.draw.marks import Rows
 from sparsity_report.errors import printable
+from sparsity_report.study.facts import LevelParts
 from sparsity_report.study.study import Comparison
+from sparsity_report.words.names import clip, distinct_names, group_name
+from sparsity_report.words.sentences import message, say
 
+# Where the page keeps the input that moves the level.
+INPUT = "#level"
 # Cells of a map up to which each says which module it is.
 _NAMED = 2_000
+_WIDTH, _GROUPS, _COSTS, _HEIGHT = 620, 240, 300, 170
+_ZEROS = "datum.zeros[toNumber(level)]"
+_SHARE = f"{_ZEROS} / datum.total"
+COST_LINES = {
+    "bytes_ratio": marks.Line(message("bytes in CSR"), BLACK, [1, 0]),
+    "flops_ratio": marks.Line(message("FLOPs in CSR"), GREEN, [5, 3]),
+    "dense": marks.Line(message("dense"), BLUE, [1, 0]),
+}
+_APART = alt.Resolve(
+    scale=alt.ScaleResolveMap(
+        x="independent", y="independent", color="independent", fill="independent",
+        stroke="independent", strokeDash="independent",
+    )
+)  # fmt: skip
 
 
-class Slider(NamedTuple):
-    """Global magnitude pruning of one model at many levels; lists have one number per level.
+class LevelChart(NamedTuple):
+    """A chart with the parameter ``level``, bound to the page's own ``<input type="range">``.
 
-    Counts are of zeros, in elements. ``flops`` and ``bytes`` are those of the model with its
-    prunable matrices in CSR; ``dense_flops`` and ``dense_bytes`` those without.
+    Attributes
+    ----------
+    spec : dict
+        Of Vega-Lite, its data by name: ``cells`` (with ``module`` where a cell is one layer),
+        ``groups``, ``lines``, ``levels`` and ``even``. The parameter ``pointed`` selects the cell
+        under the mouse.
+    description : str
+        What those hear who cannot see it.
+    levels : list of float
+    start : int
+        The level shown at first.
+    marks : list of (str, float)
+        Where the study's own prunings stand.
+    break_even : float or None
     """
 
+    spec: dict[str, Any]
+    description: str
     levels: list[float]
     start: int
     marks: list[tuple[str, float]]
-    prunable: int
-    total: int
-    zeros: list[int]
-    model: list[int | None]
-    flops: list[int | None]
-    bytes: list[int | None]
-    dense_flops: int | None
-    dense_bytes: int | None
     break_even: float | None
-    slack: int
-    groups: list[dict[str, Any]]
-    cells: dict[str, Any]
-
-    def row(self, level: int) -> dict[str, Any]:
-        """Return the numbers of one level, for a table."""
-        flops, size = self.flops[level], self.bytes[level]
-        return {
-            "level": self.levels[level],
-            "zeros": self.zeros[level],
-            "prunable_share": self.zeros[level] / self.prunable,
-            "model_share": _ratio(self.model[level], self.total),
-            "flops": flops,
-            "flops_ratio": _ratio(flops, self.dense_flops),
-            "bytes": size,
-            "bytes_ratio": _ratio(size, self.dense_bytes),
-        }
 
 
-def slider(study: Comparison) -> Slider | None:
-    """Add a study's levels up, per group, per cell of the map and in all.
+def level_chart(study: Comparison) -> LevelChart | None:
+    """Return the study's levels as one chart.
 
     Returns
     -------
-    Slider or None
+    LevelChart or None
         None where the study has no levels, or only of matrices without weights.
 
     Examples
     --------
     >>> import sparsity_report as sr
-    >>> made = slider(sr.compare(sr.dense(sr.load())))
-    >>> round(made.zeros[30] / made.prunable, 3)
-    0.3
+    >>> chart = level_chart(sr.compare(sr.dense(sr.load())))
+    >>> len(chart.levels), chart.start
+    (100, 50)
     """
-    by_level, table = study.by_level, study.levels
-    if by_level is None or table is None:
+    facts = study.facts
+    table = facts.levels
+    if table is None or not table["sparsity_prunable"].notna().any():
         return None
-    levels, names = by_level.sparsities, table["module_name"].drop_duplicates().tolist()
-    left = table["weight_nonzero"].to_numpy(dtype=np.int64).reshape(len(names), len(levels))
-    layers = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
-    own = layers.set_index("module_name").loc[names].reset_index()
-    rest = layers[~layers["module_name"].isin(names)]
-    sizes = own["weight_total"].to_numpy(dtype=np.int64)[:, None]
-    if not sizes.any():
-        return None
-    others = layers["total"] - layers["nonzero"]
-    weights = (own["weight_total"] - own["weight_nonzero"]).sum(skipna=False)
-    zeros, totals = sizes - left, by_level.totals
-    multiplied = rest["flops_per_token"].sum(skipna=False)
-    beside = rest["stored_bytes"].sum(skipna=False)
-    (dense_flops,) = _plus([by_level.dense_flops], multiplied)
-    (dense_bytes,) = _plus([by_level.dense_bytes], beside)
-    marks = _marks(study)
-    return Slider(
-        levels=levels,
-        start=int(np.abs(np.array(levels) - (marks[0][1] if marks else 0.5)).argmin()),
-        marks=marks,
-        prunable=int(sizes.sum()),
-        total=int(layers["total"].sum()),
-        zeros=zeros.sum(axis=0).tolist(),
-        model=_plus(zeros.sum(axis=0), others.sum(skipna=False) - weights),
-        flops=_plus(totals["useful_flops_per_token"], multiplied),
-        bytes=_plus(totals["csr_bytes"], beside),
-        dense_flops=dense_flops,
-        dense_bytes=dense_bytes,
-        break_even=None if dense_bytes is None else study.facts.break_even(study.facts.baseline),
-        slack=int(table["uncertainty"].max()),
-        groups=_groups(own, sizes, zeros),
-        cells=_cells(own, sizes, zeros),
+    levels = table["sparsity"].tolist()
+    shown = facts.marks()
+    first = shown[0][1] if shown else 0.5
+    start = int(np.abs(np.array(levels) - first).argmin())
+    lines, even = cost_rows(study), break_even_rows(study)
+    data: dict[str, Rows] = {"lines": lines, "even": even}
+    parts: list[alt.LayerChart | alt.HConcatChart] = []
+    beside: list[alt.LayerChart] = []
+    pointed = None
+    if (cells := facts.level_cells) is not None and cells.names:
+        pointed = alt.selection_point(
+            name="pointed", on="pointerover", clear="pointerout", fields=["cell"], empty=False
+        )
+        data["cells"] = _cell_rows(study, cells)
+        parts.append(_map(study, pointed))
+    if (groups := facts.level_groups) is not None:
+        data["groups"] = _group_rows(groups)
+        beside.append(_bars(data["groups"]))
+    if lines:
+        beside.append(_curve(lines, pointed))
+    if beside:
+        parts.append(alt.HConcatChart(hconcat=beside, spacing=36, resolve=_APART))
+    description = say("Zeros per layer and group, and bytes and FLOPs in CSR, at a chosen level.")
+    chart = alt.VConcatChart(
+        vconcat=parts, spacing=22, description=description, background="white", resolve=_APART
     )
+    whole = chart.add_params(
+        alt.param(name="level", value=start, bind=alt.BindDirect(element=INPUT, event="input")),
+        alt.param(name="sparsities", value=table["sparsity_prunable"].tolist()),
+    )
+    spec: dict[str, Any] = whole.configure(**look.config()).to_dict(validate=False)
+    marked = [(clip(name, 40), share) for name, share in shown]
+    share = even[0]["sparsity"] if even else None
+    return LevelChart({**spec, "datasets": data}, description, levels, start, marked, share)
 
 
-def _ratio(part: int | None, whole: int | None) -> float | None:
-    return None if part is None or not whole else part / whole
-
-
-def _plus(counts: Any, known: Any) -> list[int | None]:
-    """Add one number to each; None throughout where it is not known."""
-    if pd.isna(known):
-        return [None] * len(counts)
-    return [int(count) + int(known) for count in counts]
-
-
-def _marks(study: Comparison) -> list[tuple[str, float]]:
-    totals = study.totals.set_index("variant")["sparsity_prunable"]
+def _cell_rows(study: Comparison, cells: LevelParts) -> Rows:
+    """Return one row per cell: its weights, and its zeros at every level."""
+    members = study.facts.level_grid.members
+    alone = len(members) <= _NAMED and all(len(names) == 1 for names in members)
     return [
-        (variant, float(totals[variant]))
-        for variant in distinct_prunings(study)
-        if pd.notna(totals[variant])
+        {
+            "cell": place,
+            "block": cell.block,
+            "projection": cell.projection,
+            "total": total,
+            "zeros": zeros,
+            **({"module": printable(members[place][0], 2000)} if alone else {}),
+        }
+        for place, (cell, total, zeros) in enumerate(
+            zip(cells.names, cells.totals.tolist(), cells.zeros.tolist(), strict=True)
+        )
     ]
 
 
-def _groups(own: pd.DataFrame, sizes: np.ndarray, zeros: np.ndarray) -> list[dict[str, Any]]:
-    found = []
-    for group in dict.fromkeys(own["group"]):
-        here = (own["group"] == group).to_numpy()
-        counts = zeros[here].sum(axis=0).tolist()
-        found.append({"name": group_name(group), "total": int(sizes[here].sum()), "zeros": counts})
-    return found
-
-
-def _cells(own: pd.DataFrame, sizes: np.ndarray, zeros: np.ndarray) -> dict[str, Any]:
-    """Zeros per block and projection: those at the first level, then what each level adds."""
-    inside = own["block"].notna().to_numpy() & (sizes[:, 0] > 0)
-    own, sizes, zeros = own[inside], sizes[inside], zeros[inside]
-    places = grid(own)
-    keys = list(zip(places["block"].tolist(), places["projection"].tolist(), strict=True))
-    order = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    at = [order[key] for key in keys]
-    counts = np.zeros((len(order), zeros.shape[1]), dtype=np.int64)
-    totals = np.zeros(len(order), dtype=np.int64)
-    np.add.at(counts, at, zeros)
-    np.add.at(totals, at, sizes[:, 0])
-    blocks = sorted({block for block, _ in order})
-    projections = list(dict.fromkeys(projection for _, projection in order))
-    alone = len(order) == len(own) <= _NAMED
-    return {
-        "blocks": blocks,
-        "projections": projections,
-        "block": [blocks.index(block) for block, _ in order],
-        "projection": [projections.index(projection) for _, projection in order],
-        "total": totals.tolist(),
-        "zeros": np.diff(counts, axis=1, prepend=0).tolist(),
-        "module": [printable(n, 2000) for n in own["module_name"]] if alone else None,
+def _map(study: Comparison, pointed: alt.Parameter) -> alt.LayerChart:
+    grid = study.facts.level_grid
+    of_total = f"format({_ZEROS}, ',') + ' / ' + format(datum.total, ',')"
+    shape = marks.HeatMap(
+        tuple(grid.blocks),
+        tuple(grid.projections),
+        _WIDTH,
+        max(10.0, min(18.0, 400 / len(grid.projections))),
+        title=say("zeros"),
+        tips=(
+            ("block", say("block")),
+            ("projection", say("projection")),
+            ("label", say("zeros")),
+            ("count", say("zeros / weights")),
+        ),
+        computed=(
+            ("value", _SHARE),
+            ("label", look.percent_of("datum.value")),
+            ("count", of_total),
+        ),
+    )
+    outline = {
+        "stroke": alt.condition(pointed, alt.value(INK), alt.value("#ffffff")),
+        "strokeWidth": alt.condition(pointed, alt.value(2), alt.value(0.5)),
+        "order": alt.condition(pointed, alt.value(1), alt.value(0)),
     }
+    return marks.heat_map(alt.NamedData("cells"), shape, params=[pointed], outline=outline)
+
+
+def _group_rows(groups: LevelParts) -> Rows:
+    names = distinct_names([group_name(str(name)) for name in groups.names])
+    return [
+        {"group": name, "variant": "", "total": total, "zeros": zeros}
+        for name, total, zeros in zip(
+            names, groups.totals.tolist(), groups.zeros.tolist(), strict=True
+        )
+    ]
+
+
+def _bars(rows: Rows) -> alt.LayerChart:
+    shape = marks.Bars(
+        tuple(row["group"] for row in rows),
+        (("", BLUE, BLUE),),
+        _GROUPS,
+        domain=(0.0, 1.2),
+        axis=say("share of zeros in the group"),
+        computed=(("value", _SHARE), ("label", look.percent_of("datum.value"))),
+        tips=(("group", say("group")), ("label", say("zeros"))),
+    )
+    return marks.bars(alt.NamedData("groups"), shape)
+
+
+def cost_rows(study: Comparison) -> Rows:
+    """Return bytes and FLOPs of the whole model in CSR at every level, as ratios to dense.
+
+    Returns
+    -------
+    list of dict
+        ``place`` of the level, ``sparsity`` of the prunable weights, ``value``, ``line``; what a
+        level's rule needs: ``label``, of bytes only, and ``top``. Empty where nothing is known.
+    """
+    table = study.facts.levels
+    if table is None:
+        return []
+    columns = {key: table[key].astype(float) for key in COST_LINES if key in table}
+    top = max(1.0, *(column.max() for column in columns.values()))
+    rows: Rows = [
+        {
+            "place": place,
+            "sparsity": share,
+            "value": ratio,
+            "line": say(COST_LINES[key].name),
+            "top": 1.16 * top,
+            "label": say("{share:percent}: {ratio:.2f} ×", share=share, ratio=ratio)
+            if key == "bytes_ratio"
+            else "",
+        }
+        for key, column in columns.items()
+        for place, (share, ratio) in enumerate(
+            zip(table["sparsity_prunable"].tolist(), column.tolist(), strict=True)
+        )
+        if ratio == ratio
+    ]
+    dense = say(COST_LINES["dense"].name)
+    return rows and rows + [{"sparsity": end, "value": 1.0, "line": dense} for end in (0.0, 1.0)]
+
+
+def cost_shape(rows: Rows, width: float, height: float) -> marks.Curve:
+    """Return how the curve of :func:`cost_rows` is drawn."""
+    names = {row["line"] for row in rows}
+    lines = (line._replace(name=say(line.name)) for line in COST_LINES.values())
+    return marks.Curve(
+        lines=tuple(line for line in lines if line.name in names),
+        width=width,
+        height=height,
+        top=1.05 * max(row.get("top", 0.0) for row in rows),
+        x_title=say("sparsity of the prunable weights"),
+        y_title=say("÷ dense, whole model"),
+        flip=True,
+        columns=3 if width >= 280 else 2,
+    )
+
+
+def break_even_rows(study: Comparison) -> Rows:
+    """Return where the curve of bytes meets dense: a row, or none."""
+    share = study.facts.break_even(study.facts.baseline)
+    known = study.facts.levels is not None and study.facts.levels["bytes_ratio"].notna().any()
+    if share is None or not known:
+        return []
+    return [{"sparsity": share, "value": 1.0, "label": look.write(share, "share")}]
+
+
+def _curve(rows: Rows, pointed: alt.Parameter | None) -> alt.LayerChart:
+    shape = cost_shape(rows, _COSTS, _HEIGHT)
+    shape = replace(shape, level_filter="datum.place == toNumber(level)")
+    lines = alt.NamedData("lines")
+    chart = marks.curve(lines, shape, evens=alt.NamedData("even"), levels=lines)
+    if pointed is not None:
+        cell = (
+            alt.Chart(alt.NamedData("cells"))
+            .transform_filter(pointed)
+            .transform_flatten(["zeros"])
+            .transform_window(place="row_number()")
+            .transform_calculate(
+                sparsity="sparsities[datum.place - 1]", value="datum.zeros / datum.total"
+            )
+            .mark_line(color=MUTED, strokeDash=[2, 2], strokeWidth=1.4)
+        )
+        chart.layer.append(cell.encode(x="sparsity:Q", y="value:Q"))
+    return chart
+
+
+# For callers that have not moved yet.
+from sparsity_report.draw.sums import slider as slider  # noqa: E402

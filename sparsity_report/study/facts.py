@@ -299,27 +299,40 @@ class Facts:
         if layers["nonzero"].isna().any():
             return None
         before = (layers["total"] - layers["nonzero"]).to_numpy(dtype=np.int64)
-        names = list(dict.fromkeys(layers["group"]))
+        present = set(layers["group"])
+        names = [g for g in dict.fromkeys(self._study.groups["group"]) if g in present]
         codes = pd.Categorical(layers["group"], names).codes
         zeros = np.repeat(before[:, None], len(levels.sparsities), axis=1)
         zeros[levels.rows] += levels.zeros - levels.zeros_before[:, None]
         return LevelParts(names, *_summed(codes, len(names), layers["total"], zeros))
 
     @cached_property
-    def level_cells(self) -> LevelParts | None:
-        """Zeros per cell of the heat map at every level, among the weights of its matrices."""
+    def level_grid(self) -> Grid | None:
+        """Where the layers of ``level_cells`` stand; None where the study keeps no levels."""
         levels = self._study.by_level
         if levels is None:
             return None
-        layers = self._first.iloc[levels.rows]
-        inside = (layers["block"].notna() & (layers["weight_total"] > 0)).to_numpy()
-        grid = Grid(layers[inside])
-        return LevelParts(
-            list(grid.cells),
-            *_summed(
-                grid.codes, len(grid.cells), layers["weight_total"][inside], levels.zeros[inside]
-            ),
-        )
+        return Grid(self._first.iloc[levels.rows[self._in_cells]])
+
+    @cached_property
+    def level_cells(self) -> LevelParts | None:
+        """Zeros per cell of the heat map at every level, among the weights of its matrices."""
+        levels, grid = self._study.by_level, self.level_grid
+        if levels is None or grid is None:
+            return None
+        totals = self._first["weight_total"].iloc[levels.rows[self._in_cells]]
+        sums = _summed(grid.codes, len(grid.cells), totals, levels.zeros[self._in_cells])
+        return LevelParts(list(grid.cells), *sums)
+
+    @cached_property
+    def _in_cells(self) -> npt.NDArray[np.bool_]:
+        """Which of the levels' layers have weights and a numbered block."""
+        assert self._study.by_level is not None
+        layers = self._first.iloc[self._study.by_level.rows]
+        inside: npt.NDArray[np.bool_] = (
+            layers["block"].notna() & (layers["weight_total"] > 0)
+        ).to_numpy(dtype=bool)
+        return inside
 
     @property
     def _first(self) -> pd.DataFrame:
