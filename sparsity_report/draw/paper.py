@@ -41,6 +41,7 @@ class Plate(NamedTuple):
     name: str
     variant: str | None
     draw: Callable[..., alt.LayerChart | None]
+    command: str = ""  # for callers that have not moved yet: name and variant's command
 
 
 def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
@@ -97,7 +98,12 @@ def plates(study: Comparison) -> list[Plate]:
     measured = [
         Plate(name, name.capitalize(), None, partial(draw, study)) for name, draw in CHARTS.items()
     ]
-    return [*bars, *maps, curve, *measured]
+    commands = variant_commands(study)
+    whole = [*bars, *maps, curve, *measured]
+    return [
+        plate._replace(command=plate.name + (commands[plate.variant] if plate.variant else ""))
+        for plate in whole
+    ]
 
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
@@ -177,3 +183,12 @@ def _installed(name: str) -> bool:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'
     )
     return b"/Font" in drawn
+
+
+# For callers that have not moved yet.
+def variant_commands(study: Comparison) -> dict[str, str]:
+    """Return for each variant what the names of its LaTeX commands begin with."""
+    from sparsity_report.report.latex import command_names
+
+    variants = list(study.variants["variant"])
+    return dict(zip(variants, command_names(variants), strict=True))

@@ -1,4 +1,4 @@
-"""The page's slider as it was: for report/ until it shows :mod:`sparsity_report.draw.slider`'s chart."""
+"""The slider as it was: for report/ until it shows the chart of draw.slider."""
 
 from __future__ import annotations
 

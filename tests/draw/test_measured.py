@@ -58,13 +58,13 @@ def test_crossover_shows_never(study):
 
 def test_quality_is_drawn_over_sparsity(study):
     rows = values(drawn.quality_chart(study))
-    seen = {(row["sparsity"], row["perplexity"], row["label"]) for row in rows}
+    seen = {(row["sparsity"], row["value"], row["label"]) for row in rows}
     assert seen == {(0.0, 10.0, "10.0"), (0.3, 12.5, "12.5"), (0.9, 1234.0, "1,234")}
 
 
 def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
     chart = drawn.sensitivity_chart(demo_study.with_measured(sensitivity=sensitivity(60)))
-    names = list(dict.fromkeys(row["part"] for row in values(chart)))
+    names = list(dict.fromkeys(row["group"] for row in values(chart)))
     assert names == [f"block {n}" for n in range(40)]
     assert "40 of 60 parts" in chart.to_dict()["title"]["subtitle"]
 
@@ -89,7 +89,8 @@ def test_sentences_say_the_numbers(study):
         "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: 62 % with "
         "1; never with 128.",
         "Perplexity on some.txt (99 tokens scored in windows of 64) is 10.00 for Dense (25.0 % "
-        "first guesses right) and 12.50 for Masked30 (25.0 % first guesses right).",
+        "first guesses right), 12.50 for Masked30 (25.0 % first guesses right) and 1,234.00 for "
+        "M90 (25.0 % first guesses right).",
         "Pruned alone at 50 %, block 0 costs most (+0.090 nats per token) and block 19 least "
         "(-0.005).",
         "Over 20 parts sensitivity goes most with the position in the model (Spearman's ρ = "
