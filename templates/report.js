@@ -110,15 +110,10 @@ class Table {
   fromData(known) {
     const data = { ...Table.first, ...known };
     Table.first = Object.keys(Table.first).length ? Table.first : data;
-    return data.name.map((name, i) => {
-      const total = data.total[i];
-      const nonzero = data.nonzero[i];
-      const share = total && nonzero !== null ? 1 - nonzero / total : null;
-      const numbers = [total, nonzero, share, data.flops_per_token[i],
-        data.useful_flops_per_token[i], data.stored_bytes[i]];
-      const cells = [name, data.group[i], data.shape[i], data.stored[i], ...numbers];
-      const text = [name, data.tied[i] ?? "", ...cells.slice(1, 4)].join(" ").toLowerCase();
-      return { cells, text, tied: data.tied[i], row: null };
+    const { note, ...columns } = data;
+    return note.map((small, i) => {
+      const cells = Object.values(columns).map((texts) => texts[i]);
+      return { cells, text: [small, ...cells.slice(0, 4)].join(" ").toLowerCase(), small, row: null };
     });
   }
 
@@ -126,16 +121,13 @@ class Table {
   element(row) {
     if (row.row) return row.row;
     const head = make("th", { scope: "row" }, make("bdi", {}, row.cells[0]));
-    if (row.tied) head.append(make("small", {}, `${words.tied} `, make("bdi", {}, row.tied)));
-    const rest = row.cells.slice(1).map((cell, place) =>
-      make("td", {}, place < 3 ? cell : place === 5 ? percent(cell) : count(cell)));
-    row.row = make("tr", {}, head, ...rest);
+    if (row.small) head.append(make("small", {}, row.small));
+    row.row = make("tr", {}, head, ...row.cells.slice(1).map((cell) => make("td", {}, cell)));
     return row.row;
   }
 
   /* What a cell sorts by: its number, of a shape the product, else its text; null is unknown. */
   static key(cell) {
-    if (typeof cell !== "string") return cell;
     const plain = cell.replace(/[\s<>%]/g, "").replace(",", ".");
     if (plain === "–") return null;
     const sides = plain.split("×").map(Number);

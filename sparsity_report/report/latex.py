@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-
 from sparsity_report.errors import printable
+from sparsity_report.report.cells import Cell, Kind, Table
+from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
-from sparsity_report.words.numbers import breakable, spelled
-from sparsity_report.words.sentences import percent, scaled
+from sparsity_report.words.names import breakable, spelled
+from sparsity_report.words.numbers import THIN, UNKNOWN
 
-UNKNOWN = "\\textendash{}"
+_UNKNOWN = "\\textendash{}"
 _ESCAPED = {
     "\\": "\\textbackslash{}",
     "{": "\\{",
@@ -80,15 +81,10 @@ def tex(value: Any, longest: int = 80) -> Tex:
     if isinstance(value, Tex):
         return value
     text = re.sub(r"\S+", lambda word: printable(word[0], longest), str(value))
-    text = "".join(c if _held(c) else spelled(c) for c in " ".join(text.split(" ")))
+    text = "".join(c if _held(c) else spelled(c) for c in text)
     # Pairs of these would be joined to one sign.
     text = re.sub(r"([-,'!?])(?=[-,'`])", r"\1{}", _escaped(breakable(text)))
     return Tex(re.sub(r"(\d) (?=\\%)", r"\1~", text))
-
-
-def clipped(value: Any, limit: int) -> Tex:
-    """Write a name of any length; a longer one ends in "…"."""
-    return tex(printable(str(value), limit))
 
 
 def command_names(wanted: Iterable[str]) -> list[str]:
@@ -112,38 +108,106 @@ def command_names(wanted: Iterable[str]) -> list[str]:
     return made
 
 
-def whole(number: Any) -> Tex:
-    """Write an integer for siunitx, which sets the thousands apart."""
-    return Tex(UNKNOWN if pd.isna(number) else f"\\num{{{int(number)}}}")
+def variant_commands(study: Comparison) -> dict[str, str]:
+    """Return for each variant what the names of its LaTeX commands begin with."""
+    variants = list(study.variants["variant"])
+    return dict(zip(variants, command_names(variants), strict=True))
 
 
-def decimal(number: Any, digits: str = ".2f") -> Tex:
-    """Write a number for siunitx."""
-    return Tex(UNKNOWN if pd.isna(number) else f"\\num{{{number:{digits}}}}")
+def quantity(value: Any, kind: Kind) -> Tex:
+    r"""Write a number for siunitx, with the digits that people read everywhere else.
+
+    Examples
+    --------
+    >>> print(quantity(0.3, cells.SHARE), quantity(5_106_576, cells.scaled("B")))
+    \qty{30.0}{\percent} \num{5.11}\,MB
+    """
+    text = kind.write(value)
+    if text == UNKNOWN:
+        return Tex(_UNKNOWN)
+    if kind.unit == "%":
+        return Tex(f"\\qty{{{siunitx(text)}}}{{\\percent}}")
+    number, _, prefixed = text.rpartition(THIN) if text[-1:].isalpha() else (text, "", "")
+    plain = f"\\num{{{siunitx(number)}}}"
+    return Tex(f"{plain}\\,{prefixed}" if prefixed else plain)
 
 
-def share(value: Any) -> Tex:
-    """Write a share of 1 as a percentage, with the digits it has in sentences."""
-    return Tex(UNKNOWN if pd.isna(value) else f"\\qty{{{bare_percent(value)}}}{{\\percent}}")
+def siunitx(text: str) -> str:
+    """Return a written number as siunitx reads it: it sets the marks and spaces of the document.
+
+    Examples
+    --------
+    >>> siunitx("< 0.1 %"), siunitx("1,234.50"), siunitx("1.33 ×")
+    ('<0.1', '1234.50', '1.33')
+    """
+    bare = re.sub(r"[\s%×]", "", text).replace(spoken().thousands, "")
+    return bare.replace(spoken().decimal, ".")
 
 
-def bare_percent(value: float) -> str:
-    """Write a share of 1 as the number of percent that siunitx reads, such as 30.0 or <0.1."""
-    return _for_siunitx(re.sub(r"[\s%]", "", percent(value)))
+def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
+    r"""Write a table for booktabs and siunitx.
+
+    Parameters
+    ----------
+    table : Table
+        Its first column is text, the others numbers.
+    label : str
+        What ``\ref{tab:…}`` takes.
+    first_cm : float, optional
+        Width of the first column in centimetres, where its text has to break.
+    """
+    numbers = [
+        [_cell(row.cells[place]) for row in table.rows] for place in range(1, len(table.columns))
+    ]
+    names = [tex(row.cells[0].text) for row in table.rows]
+    first = f">{{\\raggedright\\arraybackslash}}p{{{first_cm:g}cm}}" if first_cm else "l"
+    kinds = [f"S[table-format={_number_format(cells)}]" for cells in numbers]
+    lines = [" & ".join(row) for row in zip(names, *numbers, strict=True)]
+    return "\n".join(
+        [
+            "\\begin{table}[htbp]",
+            "\\centering",
+            f"\\caption{{{tex(table.caption)}}}",
+            f"\\label{{tab:{label}}}",
+            f"\\begin{{tabular}}{{{' '.join([first, *kinds])}}}",
+            "\\toprule",
+            *(f"{line} \\\\" for line in _heads(table)),
+            "\\midrule",
+            *(f"{line} \\\\" for line in lines),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+            "",
+        ]
+    )
 
 
-def prefixed(number: Any, unit: str) -> Tex:
-    """Write a quantity with three digits and a decimal prefix."""
-    if pd.isna(number):
-        return Tex(UNKNOWN)
-    digits, _, with_prefix = scaled(number, unit).partition(spoken().space)
-    plain = f"\\num{{{_for_siunitx(digits)}}}"
-    return Tex(f"{plain}\\,{with_prefix}" if with_prefix else plain)
+def _cell(cell: Cell) -> str:
+    return f"{{{_UNKNOWN}}}" if cell.text == UNKNOWN else siunitx(cell.text)
 
 
-def _for_siunitx(written: str) -> str:
-    """Write a number as siunitx reads it; it sets the decimal marker of the document."""
-    return written.replace(spoken().decimal, ".")
+def _heads(table: Table) -> list[str]:
+    """Return the lines of the head, each column's words on lines of a few letters."""
+    texts = []
+    for column in table.columns:
+        head = f"{column.head} /\u00a0%" if column.kind.unit == "%" else column.head
+        texts.append(
+            textwrap.wrap(head, table.fold, break_long_words=False, break_on_hyphens=False) or [""]
+        )
+    height = max(map(len, texts))
+    padded = [[""] * (height - len(lines)) + lines for lines in texts]
+    lines = [[f"{{{tex(words)}}}" for words in line] for line in zip(*padded, strict=True)]
+    over = [f"\\multicolumn{{{width}}}{{c}}{{{tex(head)}}}" for head, width in table.spans]
+    return [" & ".join(line) for line in ([over] if over else []) + lines]
+
+
+def _number_format(cells: Iterable[str]) -> str:
+    """Return the widest number of a column in siunitx's terms: <2.1 leaves room for <10.0."""
+    parts = [re.fullmatch(r"([<>+-]?)(\d+)\.?(\d*)", cell) for cell in cells]
+    known = [part.groups() for part in parts if part]
+    sign = max((sign for sign, _, _ in known), default="")
+    before, after = (max((len(part[k]) for part in known), default=1) for k in (1, 2))
+    return f"{sign}{before}.{after}"
 
 
 def _escaped(text: str) -> str:

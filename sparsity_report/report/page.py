@@ -6,25 +6,27 @@ Jinja2 writes the structure; Python hands it plain values, which reach the page 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from sparsity_report.draw import charts
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.draw.vega import bundle
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import write_file
 from sparsity_report.findings.difference import Difference
+from sparsity_report.report.cells import to_html
 from sparsity_report.report.pdf import typeset
 from sparsity_report.report.values import context, difference_context
 from sparsity_report.study.study import Comparison
-from sparsity_report.words import numbers as display
+from sparsity_report.words import numbers
 from sparsity_report.words.language import speaking, template_folders
-from sparsity_report.words.sentences import level, say
+from sparsity_report.words.names import clip, group_name, method_name, unturned
+from sparsity_report.words.sentences import say
 
 
 def write_report(
@@ -147,25 +149,32 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     >>> environment().from_string("{{ 1234567 | count }} {{ none | percent }}").render()
     '1\u202f234\u202f567 –'
     """
-    made = Environment(
+    templates = Environment(
         loader=FileSystemLoader(template_folders(template_dir)),
         autoescape=select_autoescape(["html", "html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
-        "count": display.count,
-        "percent": display.percent_text,
-        "scaled": display.scaled_text,
-        "times": display.times,
-        "shape": display.shape,
-        "figures": display.figures,
-        "group": charts.group_name,
-        "method": charts.method_name,
-        "level": level,
-        "clip": lambda text, limit=80: printable(str(text), limit),
-        "unbroken": display.unbroken,
+    templates.filters |= {
+        "count": numbers.count,
+        "percent": numbers.percent,
+        "scaled": numbers.scaled,
+        "times": numbers.times,
+        "shape": numbers.shape,
+        "figures": numbers.figures,
+        "level": numbers.level,
+        "group": group_name,
+        "method": method_name,
+        "clip": lambda text, limit=80: clip(text, limit),
+        "unbroken": _unbroken,
+        "table": to_html,
     }
-    made.globals |= {"_": say, "font_faces": lambda: Markup(font_face_css())}
-    return made
+    templates.globals |= {"_": say, "font_faces": lambda: Markup(font_face_css())}
+    return templates
+
+
+def _unbroken(sentence: str) -> Markup:
+    """Keep numbers with their percent signs, and names from turning the text around them."""
+    text = str(escape(unturned(sentence)))
+    return Markup(re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', text))

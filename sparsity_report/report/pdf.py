@@ -18,7 +18,8 @@ from jinja2 import Environment, TemplateError
 from markupsafe import Markup
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.words.numbers import breakable, spelled
+from sparsity_report.report.cells import Table, to_typst
+from sparsity_report.words.names import breakable, spelled
 
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 _QUANTITY = re.compile(r"(?<=\d) (?=%|[kMGTP]?(?:B|FLOPs)\b)")
@@ -42,14 +43,12 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     values: list[Any] = []
 
     def place(value: Any) -> str:
-        if value is not None and not isinstance(value, int | float):
-            value = _readable(value if isinstance(value, str) else str(value))
-        values.append(value)
+        values.append(_readable(to_typst(value) if isinstance(value, Table) else value))
         return f"value({len(values) - 1})"
 
-    made = templates.overlay(finalize=place, autoescape=False)
+    placing = templates.overlay(finalize=place, autoescape=False)
     try:
-        source = made.get_template("report.typ.j2").render(shown, page=shown)
+        source = placing.get_template("report.typ.j2").render(shown, page=shown)
     except TemplateError as error:
         raise SparsityReportError(
             f"cannot typeset the report: {error!r}; check template_dir"
@@ -73,12 +72,19 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     return paper
 
 
-def _readable(text: str) -> str:
+def _readable(value: Any) -> Any:
     """Spell out what the fonts lack; outside pictures, break long words and no quantities."""
-    held = _NOT_ASCII.sub(lambda found: found[0] if _held(found[0]) else spelled(found[0]), text)
-    if isinstance(text, Markup):
-        return held
-    return breakable(_QUANTITY.sub("\u00a0", held))
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, dict):
+        return {key: _readable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(part) for part in value]
+    text = value if isinstance(value, str) else str(value)
+    legible = _NOT_ASCII.sub(lambda match: match[0] if _held(match[0]) else spelled(match[0]), text)
+    if isinstance(value, Markup):
+        return legible
+    return breakable(_QUANTITY.sub("\u00a0", legible))
 
 
 def _held(character: str) -> bool:

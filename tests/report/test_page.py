@@ -96,6 +96,10 @@ def parsed(text):
     return Page(text)
 
 
+def layer_tables(page):
+    return [pair for pair in page.all("table") if pair[0].get("class", "").startswith("layers ")]
+
+
 def written(study, folder, **options):
     return sr.write_report(study, folder / "report.html", **options).read_text(encoding="utf-8")
 
@@ -177,7 +181,7 @@ def test_every_module_of_every_variant_has_a_row(parsed, study):
     tables = dict(
         zip(
             study.variants["variant"],
-            parsed.all("table", **{"class": "layers sortable"}),
+            layer_tables(parsed),
             strict=True,
         )
     )
@@ -302,7 +306,7 @@ def test_the_unknown_is_a_dash(study, tmp_path):
         )
     layers["sparsity"] = layers["sparsity"].where(layers["nonzero"].notna())
     page = Page(written(dataclasses.replace(study, layers=layers), tmp_path))
-    table = page.all("table", **{"class": "layers sortable"})[0][1]
+    table = layer_tables(page)[0][1]
     assert "–" in table
     assert not {"nan", "<NA>", "None"} & set(page.text.split())
 

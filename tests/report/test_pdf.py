@@ -6,7 +6,6 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -26,9 +25,10 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
+from sparsity_report.report.cells import COUNT, NAME, TIMES, Column, table_of
 from sparsity_report.report.page import environment
 from sparsity_report.report.pdf import _held, typeset
-from sparsity_report.report.values import Table, context
+from sparsity_report.report.values import Measured, context
 
 MM = 72 / 25.4
 ROOT = Path(__file__).parents[2]
@@ -266,23 +266,19 @@ def test_sections_are_those_of_the_page():
     assert titles("typ") == [section for section in titles("html") if section[0] != "layers"]
 
 
-class Measured(NamedTuple):
-    caption: str
-    figure: Any
-    table: Table
-
-
 def test_layouts_and_measurements(pdf, study, tmp_path):
-    rows = [[name, "1234567", "0.50"] for name in HOSTILE]
-    table = Table(["Layout", HOSTILE[0], "ratio"], rows)
+    columns = [Column("a", "Layout", NAME), Column("b", HOSTILE[0], COUNT), Column("c", "r", TIMES)]
+    rows = [{"a": name, "b": 1234567, "c": 0.5} for name in HOSTILE]
+    table = table_of("hostile", "Bytes of CSR30 in every layout", columns, rows)
     shown = context(study)
     assert "Measured" not in text_of(pdf)
     shown["measured"] = [
         Measured(f"Perplexity of {' '.join(HOSTILE)}", shown["curve"], table),
-        Measured("Latency of everything", None, table),
+        Measured("", None, table.called("Latency of everything")),
     ]
+    shown["tables"] |= {"storage": [table]}
     path = tmp_path / "report.pdf"
-    path.write_bytes(typeset(environment(), shown | {"layouts": [("CSR30", table)]}))
+    path.write_bytes(typeset(environment(), shown))
     text = text_of(path)
     assert text.count("1234567") == 3 * len(HOSTILE)
     assert "8Measured" in text

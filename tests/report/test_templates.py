@@ -55,7 +55,7 @@ def test_a_language_of_ones_own(mine, demo_study):
 
 
 def test_the_context_is_listed_whole(demo_study):
-    (listed,) = re.findall(r"What a template may use: (.*?)\. Rows", PAGE, re.S)
+    (listed,) = re.findall(r"What a template may use: (.*?)\.\nRows", PAGE, re.S)
     assert set(re.findall(r"`(\w+)`", listed)) == set(context(demo_study))
 
 

@@ -24,7 +24,7 @@ from papers import (
 
 import sparsity_report as sr
 from sparsity_report.draw import charts
-from sparsity_report.report.latex import bare_percent, command_names, tex
+from sparsity_report.report.latex import command_names, tex
 from sparsity_report.study.storage import LAYOUTS
 
 POINTS = 72 / 2.54
@@ -178,7 +178,7 @@ def test_numbers_are_those_of_the_study(kit, study):
             if value == "\\textendash{}":
                 assert pd.isna(row[column])
             elif value.startswith("\\qty"):
-                assert value == f"\\qty{{{bare_percent(row[column])}}}{{\\percent}}"
+                assert value == f"\\qty{{{100 * row[column]:.1f}}}{{\\percent}}"
             elif column == "threshold":
                 assert float(value[5:-1]) == pytest.approx(row[column], rel=1e-5)
             else:
@@ -197,7 +197,7 @@ def test_tables_are_those_of_the_study(kit, study):
     for cells, row in zip(totals, study.totals.itertuples(), strict=True):
         assert cells[0] == row.variant
         shares = (row.sparsity_prunable, row.sparsity_non_embedding, row.sparsity_model)
-        assert [number(cell) for cell in cells[1:4]] == [round(100 * s, 1) for s in shares]
+        assert [number(cell) for cell in cells[1:4]] == [round(100 * s, 2) for s in shares]
         assert [int(cell) for cell in cells[4:]] == [row.stored_bytes, row.flops_per_token]
     for variant in study.variants["variant"]:
         own = study.groups[study.groups["variant"] == variant]

@@ -1,0 +1,327 @@
+"""What a table is: columns, cells that keep their values, and how all of it is written.
+
+A cell is written once, as text for people; HTML, Typst and LaTeX take that text, so that no two
+of them can show different digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from sparsity_report.study.layers import records
+from sparsity_report.words import numbers
+from sparsity_report.words.names import clip
+
+
+class Kind(NamedTuple):
+    """How the cells of a column are written.
+
+    Attributes
+    ----------
+    write : callable
+        From a value, null where unknown, to text.
+    unit : str or None
+        Of numbers: ``"%"``, ``"×"``, ``""``, or ``"s"`` of times, whose unit differs from cell to
+        cell; None of words, which stand left.
+    tag : str
+        The HTML element around a cell's text: ``bdi`` keeps a name from a model from turning the
+        text around it.
+    """
+
+    write: Callable[[Any], str]
+    unit: str | None = None
+    tag: str = ""
+
+
+def name(limit: int) -> Kind:
+    """Return how names from a model are written: clipped, and apart from what stands around."""
+    return Kind(lambda text: "–" if text is None else clip(text, limit), tag="bdi")
+
+
+def share(digits: int = 1) -> Kind:
+    """Return how shares of 1 are written: as percentages."""
+    return Kind(partial(numbers.percent, digits=digits), "%")
+
+
+def scaled(unit: str) -> Kind:
+    """Return how quantities with a decimal prefix are written, as in 1.2 MB."""
+    return Kind(partial(numbers.scaled, unit=unit), "")
+
+
+def figures(spec: str) -> Kind:
+    """Return how numbers are written by a Python format."""
+    return Kind(partial(numbers.figures, spec=spec), "")
+
+
+WORDS = Kind(lambda text: "–" if text is None else str(text))
+NAME, MODULE = name(40), name(80)
+CODE = WORDS._replace(tag="code")
+SHAPE = Kind(numbers.shape)
+COUNT = Kind(numbers.count, "")
+SHARE = share()
+TIMES = Kind(numbers.times, "×")
+DURATION = Kind(numbers.duration, "s")
+SPAN = Kind(lambda ends: numbers.span(*ends), "s")
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes
+    ----------
+    key : str
+        Of its values in the rows a table is made of.
+    head : str
+    kind : Kind
+    over : str
+        A head that neighbours share.
+    width : float
+        On paper, in shares of what is left; 0 is as wide as the text.
+    """
+
+    key: str
+    head: str
+    kind: Kind
+    over: str = ""
+    width: float = 0
+
+
+class Cell(NamedTuple):
+    """A value, how it is written, and a small note below it."""
+
+    value: Any
+    kind: Kind
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        """The value as people read it."""
+        return self.kind.write(self.value)
+
+
+class Row(NamedTuple):
+    """Cells, the first of which names the row.
+
+    Attributes
+    ----------
+    cells : tuple of Cell
+    style : str
+        A class for HTML; on paper ``"lead"`` is strong and ``"part"`` below it.
+    attributes : mapping
+        Further attributes for HTML.
+    key : str
+        Of the column that the row becomes in a table that is turned.
+    """
+
+    cells: tuple[Cell, ...]
+    style: str = ""
+    attributes: Mapping[str, str] = {}
+    key: str = ""
+
+
+class Body(NamedTuple):
+    """Rows that belong together, under a title if they have one."""
+
+    rows: tuple[Row, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, whatever it is shown on.
+
+    Attributes
+    ----------
+    key : str
+        Of its place in the product, such as ``"totals"``.
+    caption : str
+    columns : tuple of Column
+    bodies : tuple of Body
+    style : str
+        Classes for HTML.
+    fold : int
+        Letters up to which words of a head share a line on paper.
+    """
+
+    key: str
+    caption: str
+    columns: tuple[Column, ...]
+    bodies: tuple[Body, ...]
+    style: str = ""
+    fold: int = 11
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows of all bodies."""
+        return [row for body in self.bodies for row in body.rows]
+
+    @property
+    def spans(self) -> list[tuple[str, int]]:
+        """Heads that neighbours share and how many do, "" over others; empty where none do."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and column.over and spans[-1][0] == column.over:
+                spans[-1] = (column.over, spans[-1][1] + 1)
+            else:
+                spans.append((column.over, 1))
+        return spans if any(over for over, _ in spans) else []
+
+    def with_rows(self, rows: Sequence[Row], caption: str | None = None) -> Table:
+        """Return the table with other rows of the same columns."""
+        return replace(self, bodies=(Body(tuple(rows)),)).called(caption or self.caption)
+
+    def called(self, caption: str) -> Table:
+        """Return the table under another caption."""
+        return replace(self, caption=caption)
+
+    def only(self, *keys: str) -> Table:
+        """Return the table with the first and some other of its columns."""
+        places = [p for p, column in enumerate(self.columns) if not p or column.key in keys]
+        return self._with_columns(places)
+
+    def parts(self, columns: int, continued: str) -> list[Table]:
+        """Return tables of no more columns than fit, each with the names of the rows."""
+        further = range(1, len(self.columns))
+        starts = further[::columns] or [1]
+        tables = [self._with_columns([0, *further[s - 1 : s - 1 + columns]]) for s in starts]
+        return [tables[0], *(table.called(continued) for table in tables[1:])]
+
+    def turned(self, head: str) -> Table:
+        """Return the table with its rows as columns, the names of its columns under `head`."""
+        rows = self.rows
+        columns = [Column("", head, NAME)]
+        columns += [Column(row.key, row.cells[0].text, row.cells[-1].kind) for row in rows]
+        turned = [
+            Row((Cell(column.head, NAME), *(row.cells[place] for row in rows)))
+            for place, column in enumerate(self.columns)
+            if place
+        ]
+        return replace(self, columns=tuple(columns), bodies=(Body(tuple(turned)),), style="")
+
+    def _with_columns(self, places: Sequence[int]) -> Table:
+        bodies = tuple(
+            Body(
+                tuple(row._replace(cells=tuple(row.cells[p] for p in places)) for row in body.rows),
+                body.title,
+            )
+            for body in self.bodies
+        )
+        return replace(self, columns=tuple(self.columns[p] for p in places), bodies=bodies)
+
+
+def rows_of(
+    columns: Sequence[Column], values: pd.DataFrame | Iterable[Mapping[str, Any]]
+) -> tuple[Row, ...]:
+    """Return rows of cells from mappings; ``<key>_note`` is the note of a cell."""
+    if isinstance(values, pd.DataFrame):
+        values = records(values.astype(object).where(values.notna(), None))
+    return tuple(
+        Row(tuple(Cell(row[c.key], c.kind, row.get(f"{c.key}_note") or "") for c in columns))
+        for row in values
+    )
+
+
+def table_of(
+    key: str,
+    caption: str,
+    columns: Sequence[Column],
+    values: pd.DataFrame | Iterable[Mapping[str, Any]],
+    style: str = "",
+) -> Table:
+    """Return a table of one body.
+
+    Examples
+    --------
+    >>> table = table_of("t", "Zeros", [Column("share", "Share", SHARE)], [{"share": 0.25}])
+    >>> table.rows[0].cells[0].text.replace("\u202f", " ")
+    '25.0 %'
+    """
+    return Table(key, caption, tuple(columns), (Body(rows_of(columns, values)),), style)
+
+
+def to_html(table: Table) -> Markup:
+    """Write a table as HTML; every text is escaped.
+
+    Examples
+    --------
+    >>> table = table_of("t", "", [Column("n", "<n>", COUNT)], [{"n": None}])
+    >>> print(to_html(table).splitlines()[-2])
+    <tr><th scope="row">–</th></tr>
+    """
+    words = [place for place, column in enumerate(table.columns, 1) if column.kind.unit is None]
+    styles = " ".join([*table.style.split(), *(f"left{place}" for place in words if place > 1)])
+    lines = [f'<table class="{styles}">' if styles else "<table>"]
+    lines += [f"<caption>{escape(table.caption)}</caption>"] if table.caption else []
+    lines += ["<thead>", *_head_rows(table), "</thead>"]
+    for body in table.bodies:
+        lines.append("<tbody>")
+        if body.title:
+            span = f'<th scope="rowgroup" colspan="{len(table.columns)}">'
+            lines.append(f'<tr class="variant">{span}<bdi>{escape(body.title)}</bdi></th></tr>')
+        lines += map(_html_row, body.rows)
+        lines.append("</tbody>")
+    return Markup("\n".join([*lines, "</table>"]))
+
+
+def _head_rows(table: Table) -> list[str]:
+    def head(text: str, more: str = "") -> str:
+        return (
+            f'<th scope="col"{more}><bdi>{escape(text)}</bdi></th>' if text else f"<td{more}></td>"
+        )
+
+    over = "".join(head(text, f' colspan="{width}"') for text, width in table.spans)
+    heads = "".join(head(column.head) for column in table.columns)
+    return [f"<tr>{row}</tr>" for row in (over, heads) if row]
+
+
+def _html_row(row: Row) -> str:
+    more = {"class": row.style, **row.attributes} if row.style else row.attributes
+    attributes = "".join(f' {key}="{escape(value)}"' for key, value in more.items())
+    first, *others = row.cells
+    rest = "".join(f"<td>{_html_cell(cell)}</td>" for cell in others)
+    return f'<tr{attributes}><th scope="row">{_html_cell(first)}</th>{rest}</tr>'
+
+
+def _html_cell(cell: Cell) -> str:
+    text, tag = str(escape(cell.text)), cell.kind.tag
+    if tag:
+        text = f"<{tag}>{text}</{tag}>"
+    return f"{text}<small>{escape(cell.note)}</small>" if cell.note else text
+
+
+def to_typst(table: Table) -> dict[str, Any]:
+    """Return a table as data for ``numbers`` in ``typst/look.typ.j2``, which sets it."""
+
+    def row(cells: Row) -> dict[str, Any]:
+        shown = [{"text": cell.text, "note": cell.note} for cell in cells.cells]
+        return {"style": cells.style, "cells": shown}
+
+    columns = [
+        {"head": c.head, "width": c.width, "words": c.kind.unit is None} for c in table.columns
+    ]
+    bodies = [{"title": body.title, "rows": [*map(row, body.rows)]} for body in table.bodies]
+    return {
+        "caption": table.caption,
+        "columns": columns,
+        "spans": table.spans,
+        "bodies": bodies,
+        "fold": table.fold,
+        # May break over pages.
+        "long": len(table.rows) > (12 if len(bodies) == 1 else 30),
+    }
+
+
+def to_columns(table: Table) -> dict[str, list[str]]:
+    """Return a table's texts by column, for pages that make their rows by script."""
+    rows = table.rows
+    texts = {
+        column.key: [row.cells[place].text for row in rows]
+        for place, column in enumerate(table.columns)
+    }
+    return texts | {"note": [row.cells[0].note for row in rows]}
