@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
 from sparsity_report.counting.kept import Cache
@@ -19,6 +18,27 @@ from sparsity_report.weights.weights import Weights
 
 Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all, and what is being read."""
+
+
+@dataclass
+class _Memory:
+    """What is remembered of a model, beside it, as long as it lives."""
+
+    counts: dict[str, Magnitudes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+_MEMORIES: WeakKeyDictionary[Weights, _Memory] = WeakKeyDictionary()
+
+
+def counted(weights: Weights) -> Mapping[str, Magnitudes]:
+    """Return what has been counted of a model so far, by parameter name."""
+    return MappingProxyType(_MEMORIES.get(weights, _Memory()).counts)
+
+
+def count_notes(weights: Weights) -> tuple[str, ...]:
+    """Return what a careful reader should know about how a model was counted."""
+    return _MEMORIES.get(weights, _Memory()).notes
 
 
 def count_weights(
@@ -51,41 +71,40 @@ def count_weights(
     SparsityReportError
         A file cannot be read or has changed, or a worker died; the tensor is named.
     """
+    memory = _MEMORIES.setdefault(weights, _Memory())
+    counts = memory.counts
     stored = [p for p in weights.stored if p.known]
-    kept = Cache(cache) if cache is not None else None
-    keys = {}
-    if kept:
-        for p in stored:
-            key = kept.key(list(weights.slices(p.name)), p.prunable)
-            if p.name not in weights.counts and key and (found := kept.get(key)):
-                weights.counts[p.name] = _thawed(found)
-            keys[p.name] = key
-    waiting = {p.name: p for p in stored if p.name not in weights.counts}
-    for few in _small_ones(weights, waiting.values()):
-        seen_of = count_many([weights.tensor(p.name) for p in few])
-        weights.counts |= {p.name: seen for p, seen in zip(few, seen_of, strict=True)}
-    waiting = {name: p for name, p in waiting.items() if name not in weights.counts}
     size = sum(p.total * p.itemsize for p in stored)
-    done = size - sum(p.total * p.itemsize for p in waiting.values())
+    missing = {p.name: p for p in stored if p.name not in counts}
+    kept, keys = None if cache is None else Cache(cache), {}
+    if kept:
+        for name, p in missing.items():
+            keys[name] = kept.key(list(weights.slices(name)), p.prunable)
+        counts |= {n: tally for n, key in keys.items() if key and (tally := kept.get(key))}
+    for few in _small_ones(weights, [p for p in missing.values() if p.name not in counts]):
+        tallies = count_many([weights.tensor(p.name) for p in few])
+        counts |= zip([p.name for p in few], tallies, strict=True)
+    counts |= {p.name: Magnitudes(0, 0) for p in stored if p.total == 0}
+    missing = {name: p for name, p in missing.items() if name not in counts}
+    done = size - sum(p.total * p.itemsize for p in missing.values())
     jobs = (
         (p.name, part, partial(count_slice, histogram=p.prunable))
-        for p in waiting.values()
+        for p in missing.values()
         for part in weights.slices(p.name)
     )
-    so_far = {name: Magnitudes(0, 0) for name in waiting}
-    weights.counts |= {name: so_far[name] for name, p in waiting.items() if p.total == 0}
-    for name, part, seen in in_order(jobs, executor):
-        so_far[name] += seen
-        done += part.total * waiting[name].itemsize
-        if so_far[name].total == waiting[name].total:
-            weights.counts[name] = so_far.pop(name)
+    so_far = {name: Magnitudes(0, 0) for name in missing}
+    for name, part, tally in in_order(jobs, executor):
+        so_far[name] += tally
+        done += part.total * missing[name].itemsize
+        if so_far[name].total == missing[name].total:
+            counts[name] = so_far.pop(name)
             if kept and (key := keys[name]):
-                kept.put(key, *_frozen(weights.counts[name]))
+                kept.put(key, counts[name])
         if progress:
             progress(done, size, name)
     if kept and kept.trouble:
-        weights.notes += (f"counts could not be kept: {kept.trouble}",)
-    return weights.counts
+        memory.notes = (f"counts could not be kept: {kept.trouble}",)
+    return MappingProxyType(counts)
 
 
 def _small_ones(weights: Weights, waiting: Iterable[Parameter]) -> Iterator[list[Parameter]]:
@@ -99,13 +118,3 @@ def _small_ones(weights: Weights, waiting: Iterable[Parameter]) -> Iterator[list
     for few in by_dtype.values():
         for start in range(0, len(few), SMALL):
             yield few[start : start + SMALL]
-
-
-def _frozen(seen: Magnitudes) -> list[npt.NDArray[Any]]:
-    facts = np.array([seen.total, seen.nonzero, seen.nan, seen.exact], dtype=np.int64)
-    return [facts, seen.values, seen.counts]
-
-
-def _thawed(arrays: Sequence[npt.NDArray[Any]]) -> Magnitudes:
-    (total, nonzero, nan, exact), values, counts = arrays[0].tolist(), arrays[1], arrays[2]
-    return Magnitudes(total, nonzero, nan, values, counts, bool(exact))

@@ -12,6 +12,7 @@ from sparsity_report.counting.histogram import count_slices
 from sparsity_report.counting.policies import check_rankable, check_sparsity, threshold_cuts
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.describe import describe
+from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.tensors import Slice, held
 
@@ -30,13 +31,11 @@ def select_prunable_linears(
     >>> len(select_prunable_linears(model)), len(select_prunable_linears(model, blacklist=()))
     (1, 1)
     """
-    if isinstance(blacklist, str):
-        blacklist = (blacklist,)
     places = walk(model)
     holders = locate(places)
     return [
         holders[parameter.name][0]
-        for module in describe(places, blacklist=blacklist)
+        for module in describe(places, ReaderOptions(blacklist=blacklist))
         for parameter in module.parameters
         if parameter.prunable and parameter.layout == "dense" and len(parameter.shape) == 2
     ]

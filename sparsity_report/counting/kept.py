@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import check_folder, write_file
 from sparsity_report.weights.tensors import FileSlice, Slice, read_at
@@ -30,7 +31,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 class Cache:
-    """A folder of arrays, each file led by the digest of its content.
+    """A folder of counts, each file led by the digest of its content.
 
     Attributes
     ----------
@@ -57,8 +58,8 @@ class Cache:
                 digest.update(block.data)
         return digest.hexdigest()
 
-    def get(self, key: str) -> list[npt.NDArray[np.generic]] | None:
-        """Return the arrays kept under a key; None where there are none or they are damaged."""
+    def get(self, key: str) -> Magnitudes | None:
+        """Return the counts kept under a key; None where there are none or they are damaged."""
         try:
             data = self._path(key).read_bytes()
         except OSError:
@@ -66,14 +67,17 @@ class Cache:
         if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
             return None
         with np.load(io.BytesIO(data[_DIGEST:])) as arrays:
-            return [arrays[name] for name in arrays.files]
+            facts, values, counts = (arrays[name] for name in arrays.files)
+        total, nonzero, nan, exact = facts.tolist()
+        return Magnitudes(total, nonzero, nan, values, counts, bool(exact))
 
-    def put(self, key: str, *arrays: npt.NDArray[np.generic]) -> None:
-        """Keep arrays under a key; a full disk ends the keeping, not the counting."""
+    def put(self, key: str, tally: Magnitudes) -> None:
+        """Keep counts under a key; a full disk ends the keeping, not the counting."""
         if self.trouble:
             return
+        facts = np.array([tally.total, tally.nonzero, tally.nan, tally.exact], dtype=np.int64)
         buffer = io.BytesIO()
-        np.savez(buffer, *arrays)
+        np.savez(buffer, facts, tally.values, tally.counts)
         data = buffer.getvalue()
         try:
             write_file(self._path(key), hashlib.sha256(data).digest() + data)

@@ -4,6 +4,7 @@ Conventions: one multiply-add is 2 FLOPs; `v` is the bytes of a value, `i` the b
 """
 
 import re
+from functools import lru_cache
 
 
 def linear_flops(out_features: int, in_features: int) -> int:
@@ -40,16 +41,17 @@ def csr_bytes(nonzero: int, rows: int, v: int, i: int) -> int:
     return nonzero * (v + i) + (rows + 1) * i
 
 
+@lru_cache(maxsize=64)
 def value_bytes(dtype: str) -> int:
-    """Bytes of one value of a torch dtype, by its name.
+    """Bytes of one value of a torch dtype, by its name; a byte at least.
 
     Examples
     --------
-    >>> [value_bytes(d) for d in ("float32", "bfloat16", "float8_e4m3fn", "bool")]
-    [4, 2, 1, 1]
+    >>> [value_bytes(d) for d in ("float32", "bfloat16", "float8_e4m3fn", "uint4", "bool")]
+    [4, 2, 1, 1, 1]
     """
     bits = re.search(r"\d+", dtype)
-    return int(bits[0]) // 8 if bits else 1
+    return max(int(bits[0]) // 8, 1) if bits else 1
 
 
 def index_bytes(nonzero: int, columns: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.counts import Progress, count_weights
 from sparsity_report.counting.histogram import BUCKETS, Magnitudes, bucket_of
 from sparsity_report.counting.policies import check_sparsity, prunable_counts
 from sparsity_report.counting.ranks import Level, look_into, select, settle
@@ -136,7 +136,7 @@ def sweep(
                 idle[row] += useful_flops(p, seen.nonzero)
                 idle[row] -= [useful_flops(p, n) for n in left.tolist()]
 
-    base = layer_frame(weights, weights.counts, variant="")
+    base = layer_frame(weights, count_weights(weights), variant="")
     frame = base.iloc[np.tile(np.arange(shape[0]), shape[1])].reset_index(drop=True)
     frame["sparsity"] = np.repeat(levels, shape[0])
     frame["threshold"] = np.repeat(found.thresholds, shape[0])

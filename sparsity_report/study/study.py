@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import sparsity_report
-from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.counts import Progress, count_notes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
 from sparsity_report.measure.latency import LATENCY_COLUMNS
@@ -345,7 +345,8 @@ def compare(
     _check_distinct([variant.name for variant in variants])
     frames = [variant.layers(convention, progress) for variant in variants]
     facts = pd.DataFrame([v.facts(context) for v in variants], columns=list(VARIANT_COLUMNS))
-    notes = dict.fromkeys(note for variant in variants for note in variant.weights.notes)
+    models = dict.fromkeys(variant.weights for variant in variants)
+    notes = dict.fromkeys(note for model in models for note in model.notes + count_notes(model))
     return Comparison(
         variants=_variant_types(facts),
         layers=pd.concat(frames, ignore_index=True),

@@ -15,8 +15,6 @@ from sparsity_report.weights.places import Place
 from sparsity_report.weights.uses import uses_per_token
 
 QUERY_WORDS = ("q_proj", "query", "q", "q_b_proj", "q_lin", "Wq")
-
-
 OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
 
 
@@ -57,7 +55,7 @@ def head_dim(around: Sequence[nn.Module]) -> int | None:
 
 
 def _window(model: nn.Module, attention: nn.Module) -> int | None:
-    """Positions an attention layer can see: its own word, or the config's for all layers alike."""
+    """Positions an attention layer can see, by its word or the config's for all layers alike."""
     config: Any = getattr(model, "config", None)
     # A config may carry words its model does not know, and may say it layer by layer.
     alike = hasattr(type(config), "sliding_window") and not getattr(config, "layer_types", None)

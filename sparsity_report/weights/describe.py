@@ -20,11 +20,13 @@ from torch import nn
 
 from sparsity_report.weights.attention import OUTPUT_WORDS, head_dim
 from sparsity_report.weights.groups import LINEAR_GROUPS, classify, is_linear
+from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.places import Place, as_csr, is_strided
 from sparsity_report.weights.tensors import Entry, dtype_name
 from sparsity_report.weights.uses import uses_per_token
 
+_DEFAULT = ReaderOptions()
 # Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
 _ADAPTER = re.compile(r"(^|\.)lora_")
 _PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
@@ -35,9 +37,8 @@ _PER_SEQUENCE_WORDS = frozenset(
 
 def describe(
     places: Sequence[Place],
+    options: ReaderOptions = _DEFAULT,
     *,
-    blacklist: Collection[str] = ("lm_head",),
-    rules: Mapping[str, str] | None = None,
     dtype: Callable[[str], str] | None = None,
     known: bool | None = None,
 ) -> tuple[Module, ...]:
@@ -47,12 +48,9 @@ def describe(
     ----------
     places : sequence of Place
         From :func:`walk` of a model on any device, ``meta`` included.
-    blacklist : collection of str
-        Modules with one of these words in their dotted name are not prunable.
-    rules : mapping of pattern to group, optional
-        The user's own grouping, see :func:`sparsity_report.weights.groups.classify`.
+    options : ReaderOptions
     dtype : callable, optional
-        Gives the dtype a parameter has at its source, by name; the model's own by default.
+        Gives the dtype a parameter has at its source, by name; the model's by default.
     known : bool, optional
         Whether the values are there to be counted; by default where they are not on ``meta``.
     """
@@ -63,56 +61,58 @@ def describe(
     for place in places:
         if not place.tensors:
             continue
-        name, module, around = place.path, place.module, place.around
-        class_name, words = type(module).__name__, name.split(".")
-        enclosing = tuple([type(m).__name__ for m in around])
-        is_head = id(module) == head_id
-        group = classify(name, class_name, enclosing=enclosing, head=is_head, rules=rules)
-        may_prune = group in LINEAR_GROUPS and not set(blacklist).intersection(words)
-        may_prune = may_prune and not _ADAPTER.search(name)
-        uses = uses_per_token(model, module, around)
+        class_name, words = type(place.module).__name__, place.path.split(".")
+        enclosing = tuple([type(module).__name__ for module in place.around])
+        is_head = id(place.module) == head_id
+        group = classify(
+            place.path, class_name, enclosing=enclosing, head=is_head, rules=options.groups
+        )
+        may_prune = group in LINEAR_GROUPS and not options.spares(place.path)
+        may_prune = may_prune and not _ADAPTER.search(place.path)
+        uses = uses_per_token(model, place.module, place.around)
         uses = uses * place.times if place.times > 1 else uses
         parameters = []
         for leaf, tensor in place.tensors.items():
-            full = f"{name}.{leaf}" if name else leaf
-            owner = owners[id(tensor)]
-            csr = as_csr(module, leaf)
-            shape = csr.dense_shape if csr else tuple(tensor.shape)
-            matrix, experts = _matrix(module, leaf, shape, is_head or group == "router")
-            kind = dtype(full) if dtype else dtype_name(tensor.dtype)
+            facts = _facts(place, leaf, is_head or group == "router")
+            name, owner = place.full_name(leaf), owners[id(tensor)]
             parameters.append(
                 Parameter(
-                    name=full,
-                    shape=shape,
-                    dtype=kind,
-                    itemsize=_itemsize(kind),
-                    matrix=matrix,
-                    transposed=matrix is not None and _is_transposed(module),
-                    experts=experts,
+                    name=name,
+                    dtype=dtype(name) if dtype else dtype_name(tensor.dtype),
                     uses=uses,
-                    head_dim=head_dim(around) if matrix else None,
-                    head_axis=int(words[-1] in OUTPUT_WORDS),
                     prunable=may_prune
-                    and matrix is not None
-                    and owner == full
+                    and facts["matrix"] is not None
+                    and owner == name
                     and "." not in leaf
-                    and not _is_direction(module, leaf),
-                    tied_to=None if owner == full else owner,
-                    layout=_layout(module, leaf, tensor),
-                    held_bytes=_held_bytes(module, leaf, tensor),
+                    and not _is_direction(place.module, leaf),
+                    tied_to=None if owner == name else owner,
                     known=not tensor.is_meta if known is None else known,
+                    **facts,
                 )
             )
         once = _sees_a_sequence(enclosing) or not _PER_SEQUENCE_WORDS.isdisjoint(words)
         per = "sequence" if once else "token"
-        modules.append(Module(name, class_name, group, tuple(parameters), per))
+        modules.append(Module(place.path, class_name, group, tuple(parameters), per))
     shared = {p.tied_to for m in modules for p in m.parameters if p.tied_to}
     return tuple(_unprunable(module, shared) for module in modules) if shared else tuple(modules)
 
 
-@lru_cache(maxsize=64)
-def _itemsize(dtype: str) -> int:
-    return int(getattr(torch, dtype).itemsize)
+def _facts(place: Place, leaf: str, multiplied: bool) -> dict[str, Any]:
+    """Return what the module of a parameter tells of it."""
+    module, tensor = place.module, place.tensors[leaf]
+    csr = as_csr(module, leaf)
+    shape = csr.dense_shape if csr else tuple(tensor.shape)
+    matrix, experts = _matrix(module, leaf, shape, multiplied)
+    return {
+        "shape": shape,
+        "matrix": matrix,
+        "transposed": matrix is not None and _is_transposed(module),
+        "experts": experts,
+        "head_dim": head_dim(place.around) if matrix else None,
+        "head_axis": int(place.path.rpartition(".")[2] in OUTPUT_WORDS),
+        "layout": _layout(module, leaf, tensor),
+        "held_bytes": _held_bytes(module, leaf, tensor),
+    }
 
 
 def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]:
@@ -124,7 +124,7 @@ def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]
     spans: dict[int, list[tuple[int, int, str]]] = {}
     for place in places:
         for leaf, tensor in place.tensors.items():
-            full = f"{place.path}.{leaf}" if place.path else leaf
+            full = place.full_name(leaf)
             owning = id(place.module) == embedding_id and leaf == "weight"
             if id(tensor) in owners and not owning:
                 continue
@@ -148,10 +148,10 @@ def _has_memory(tensor: torch.Tensor) -> bool:
 
 def _embedding_id(model: nn.Module, side: str) -> int | None:
     try:
-        found = getattr(model, f"get_{side}_embeddings")()
+        embedding = getattr(model, f"get_{side}_embeddings")()
     except (AttributeError, NotImplementedError):
         return None
-    return id(found) if isinstance(found, nn.Module) else None
+    return id(embedding) if isinstance(embedding, nn.Module) else None
 
 
 def _matrix(
@@ -233,40 +233,32 @@ def _unprunable(module: Module, names: Collection[str | None]) -> Module:
 
 
 def describe_names(
-    parts: Mapping[str, list[Entry]],
-    blacklist: Collection[str],
-    rules: Mapping[str, str] | None,
-    experts_used: Fraction,
+    parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, experts_used: Fraction
 ) -> tuple[Module, ...]:
     """Return the modules that tensors on disk belong to, by their names and shapes alone."""
-    owned: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+    owned: dict[str, dict[str, Entry]] = defaultdict(dict)
     for name, (entry, *_) in parts.items():
-        owned[name.rpartition(".")[0]].append((name, entry))
+        owned[name.rpartition(".")[0]][name] = entry
     modules = []
     for module_name, tensors in owned.items():
         # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
         fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
-        wide = next((e for n, e in tensors if len(e.shape) == 2 + fused and _is_weight(n)), None)
-        wide = None if kernel else wide
-        group = classify(module_name, linear=wide is not None, rules=rules)
+        weights = (entry for name, entry in tensors.items() if name.rpartition(".")[2] == "weight")
+        wide = next((e for e in weights if len(e.shape) == 2 + fused and not kernel), None)
+        group = classify(module_name, linear=wide is not None, rules=options.groups)
         multiplied = group in LINEAR_GROUPS or group in {"lm_head", "router"}
-        may_prune = group in LINEAR_GROUPS and not set(blacklist) & set(module_name.split("."))
+        may_prune = group in LINEAR_GROUPS and not options.spares(module_name)
         parameters = tuple(
             Parameter(
                 name=name,
                 shape=entry.shape,
                 dtype=entry.dtype,
-                itemsize=getattr(torch, entry.dtype).itemsize,
                 matrix=(entry.shape[-2], entry.shape[-1]) if entry is wide and multiplied else None,
                 experts=entry.shape[0] if fused and entry is wide else 1,
                 uses=experts_used if fused else ONCE,
                 prunable=may_prune and entry is wide,
             )
-            for name, entry in tensors
+            for name, entry in tensors.items()
         )
         modules.append(Module(module_name, "", group, parameters))
     return tuple(modules)
-
-
-def _is_weight(name: str) -> bool:
-    return name.rpartition(".")[2] == "weight"

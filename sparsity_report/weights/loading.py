@@ -1,23 +1,31 @@
-"""Open a model: which of the formats it is."""
+"""Open a model: find out which source it is, and hand it to the room that reads it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files import DEMO
-from sparsity_report.weights.groups import check_rules
 from sparsity_report.weights.hub import fetch, fetch_config, is_hub_id
+from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn
-
+    from typing_extensions import Unpack
 
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
+
+
+class FileOptions(TypedDict, total=False):
+    """Which files to open, see :func:`load`."""
+
+    revision: str | None
+    allow_pickle: bool
 
 
 def load(
@@ -26,9 +34,8 @@ def load(
     name: str | None = None,
     blacklist: Collection[str] = ("lm_head",),
     groups: Mapping[str, str] | None = None,
-    revision: str | None = None,
-    allow_pickle: bool = False,
     values: bool = True,
+    **files: Unpack[FileOptions],
 ) -> Weights:
     """Open a model for counting and pruning. Values are read later, when they are needed.
 
@@ -43,13 +50,13 @@ def load(
         Modules with one of these words in their dotted name are not pruned.
     groups : mapping of pattern to group, optional
         Your own grouping, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match wins.
+    values : bool
+        False: structure only, from the headers of local files or, for a Hub id, from
+        ``config.json``, a few kilobytes. What depends on zeros is then unknown.
     revision : str, optional
         Branch, tag or commit on the Hub.
     allow_pickle : bool
         Open PyTorch pickles, with ``weights_only=True``. Off by default.
-    values : bool
-        False: structure only, from the headers of local files or, for a Hub id, from
-        ``config.json``, a few kilobytes. What depends on zeros is then unknown.
 
     Returns
     -------
@@ -66,37 +73,22 @@ def load(
     >>> sr.load().architecture
     'OPTForCausalLM'
     """
-    check_rules(groups)
-    if isinstance(blacklist, str):
-        blacklist = (blacklist,)
+    check_options("load", files, FileOptions.__annotations__)
+    options = ReaderOptions(name or "", blacklist, groups)
     if model is None:
-        model, name = DEMO, name or "demo"
-    if not isinstance(model, str | os.PathLike):
-        weights = _open_module(model, name, blacklist, groups)
-        return weights if values else _outline(weights)
-    path = Path(model)
-    notes: tuple[str, ...] = ()
-    if not path.exists():
-        if not is_hub_id(os.fspath(model)):
-            raise SparsityReportError(f"{model}: no such file or directory")
-        name = name or os.fspath(model)
-        if values:
-            path, notes = fetch(os.fspath(model), revision=revision, allow_pickle=allow_pickle)
-        else:
-            path = fetch_config(os.fspath(model), revision=revision)
-    if not values and (path / "config.json").is_file() and not _has_headers(path):
-        return _open_config(path, name or path.resolve().name, blacklist, groups)
-    weights = _open_path(path, name or path.resolve().name, blacklist, groups, allow_pickle)
-    weights.notes = notes + weights.notes
-    return weights if values else _outline(weights)
+        model, options = DEMO, replace(options, name=name or "demo")
+    if isinstance(model, str | os.PathLike):
+        weights = _open_path(os.fspath(model), options, values, files)
+    else:
+        weights = _open_module(model, options)
+    if values or weights.source == "config":
+        return weights
+    from sparsity_report.weights.structure import without_values
+
+    return without_values(weights)
 
 
-def _open_module(
-    model: nn.Module,
-    name: str | None,
-    blacklist: Collection[str],
-    groups: Mapping[str, str] | None,
-) -> Weights:
+def _open_module(model: object, options: ReaderOptions) -> Weights:
     from torch import nn
 
     from sparsity_report.weights.memory import ModuleWeights
@@ -105,44 +97,44 @@ def _open_module(
         raise SparsityReportError(
             f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or nothing"
         )
-    return ModuleWeights(model, name=name, blacklist=blacklist, groups=groups)
+    return ModuleWeights(model, options)
 
 
-def _open_config(
-    directory: Path, name: str, blacklist: Collection[str], groups: Mapping[str, str] | None
-) -> Weights:
-    from sparsity_report.weights.structure import ConfigWeights
+def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOptions) -> Weights:
+    path, name = Path(model), options.name
+    allow_pickle = files.get("allow_pickle", False)
+    if not path.exists():
+        if not is_hub_id(model):
+            raise SparsityReportError(f"{model}: no such file or directory")
+        name, revision = name or model, files.get("revision")
+        if values:
+            path, notes = fetch(model, revision=revision, allow_pickle=allow_pickle)
+            options = replace(options, notes=notes)
+        else:
+            path = fetch_config(model, revision=revision)
+    options = replace(options, name=name or path.resolve().name)
+    if not values and (path / "config.json").is_file() and not _has_headers(path):
+        from sparsity_report.weights.structure import from_config
 
-    return ConfigWeights(directory, name=name, blacklist=blacklist, groups=groups)
-
-
-def _outline(weights: Weights) -> Weights:
-    from sparsity_report.weights.structure import Outline
-
-    return Outline(weights)
+        return from_config(path, options)
+    return _open_files(path, options, allow_pickle)
 
 
 def _has_headers(directory: Path) -> bool:
     return any(file.suffix in {".safetensors", ".gguf"} for file in directory.iterdir())
 
 
-def _open_path(
-    path: Path,
-    name: str,
-    blacklist: Collection[str],
-    groups: Mapping[str, str] | None,
-    allow_pickle: bool,
-) -> Weights:
+def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
     from sparsity_report.weights.gguf import GGUFWeights
     from sparsity_report.weights.pickle import PickleWeights, pickle_files
     from sparsity_report.weights.safetensors import SafetensorsWeights, shard_files
 
     if path.is_dir():
         if shard_files(path):
-            return SafetensorsWeights(path, name=name, blacklist=blacklist, groups=groups)
+            return SafetensorsWeights(path, options)
         ggufs = sorted(path.glob("*.gguf"))
         if len(ggufs) == 1:
-            return GGUFWeights(ggufs[0], name=name, blacklist=blacklist, groups=groups)
+            return GGUFWeights(ggufs[0], options)
         if ggufs:
             raise SparsityReportError(
                 f"{path} holds {len(ggufs)} GGUF files; name the one to open, e.g. {ggufs[0].name}"
@@ -154,9 +146,9 @@ def _open_path(
     elif not path.is_file():
         raise SparsityReportError(f"{path} is neither a regular file nor a directory")
     elif path.suffix == ".safetensors":
-        return SafetensorsWeights(path, name=name, blacklist=blacklist, groups=groups)
+        return SafetensorsWeights(path, options)
     elif path.suffix == ".gguf":
-        return GGUFWeights(path, name=name, blacklist=blacklist, groups=groups)
+        return GGUFWeights(path, options)
     elif path.suffix not in _PICKLES:
         raise SparsityReportError(
             f"{path}: unknown kind of file; give .safetensors, .gguf or a transformers directory"
@@ -166,4 +158,4 @@ def _open_path(
             f"{path}: PyTorch pickles are not opened unless asked for; convert to safetensors, "
             "or trust it with allow_pickle=True (--allow-pickle)"
         )
-    return PickleWeights(path, name=name, blacklist=blacklist, groups=groups)
+    return PickleWeights(path, options)

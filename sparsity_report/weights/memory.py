@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,29 +12,25 @@ from torch.nn.utils import prune
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.describe import describe
+from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.weights import Weights
+
+_DEFAULT = ReaderOptions()
 
 
 class ModuleWeights(Weights):
     """A view of a live model: counted when first asked, so count before you change it."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        name: str | None = None,
-        blacklist: Collection[str] = ("lm_head",),
-        groups: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, options: ReaderOptions = _DEFAULT) -> None:
         config = getattr(model, "config", None)
         path = getattr(config, "_name_or_path", "")
         places = walk(model)
         super().__init__(
-            name=name or path or type(model).__name__,
+            name=options.name or path or type(model).__name__,
             source="module",
             architecture=type(model).__name__,
-            modules=describe(places, blacklist=blacklist, rules=groups),
+            modules=describe(places, options),
             attention_widths=attention_widths(places),
         )
         self._model = model

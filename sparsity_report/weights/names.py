@@ -16,13 +16,13 @@ _BUFFER = re.compile(
 )
 
 
-def memory_names(skeleton: nn.Module | None, keys: Collection[str]) -> dict[str, str | None]:
+def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, str | None]:
     """Map each tensor on disk to its parameter in memory; None for what transformers ignores.
 
     Tensors that are fused in memory come in the order in which they are: expert by expert, within
     an expert in the order of transformers' conversion rule.
     """
-    if skeleton is None:
+    if model is None:
         return {key: key for key in keys}
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
@@ -31,15 +31,15 @@ def memory_names(skeleton: nn.Module | None, keys: Collection[str]) -> dict[str,
         rename_source_key,
     )
 
-    transforms = get_model_conversion_mapping(skeleton)
+    transforms = get_model_conversion_mapping(model)
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     fused = [pattern for converter in converters for pattern in converter.source_patterns]
-    meta_state = skeleton.state_dict()
-    parameters = {name for name, _ in skeleton.named_parameters(remove_duplicate=False)}
-    prefix = getattr(skeleton, "base_model_prefix", None)
+    meta_state = model.state_dict()
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    prefix = getattr(model, "base_model_prefix", None)
     ignored = [
-        re.compile(p) for p in getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
+        re.compile(p) for p in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     ]
     names: list[tuple[tuple[list[int], int], str, str | None]] = []
     extra = []
@@ -61,7 +61,7 @@ def memory_names(skeleton: nn.Module | None, keys: Collection[str]) -> dict[str,
     if extra:
         raise SparsityReportError(
             f"{len(extra)} tensor(s) of the checkpoint have no place in "
-            f"{type(skeleton).__name__}, first {extra[0]!r}; is config.json of the same model?"
+            f"{type(model).__name__}, first {extra[0]!r}; is config.json of the same model?"
         )
     return {key: name for _, key, name in sorted(names, key=lambda item: item[0])}
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from sparsity_report.sparse.cost import value_bytes
+
 ONCE = Fraction(1)
 
 
@@ -21,8 +23,6 @@ class Parameter:
         As stored in memory, e.g. ``(out, in)`` for ``nn.Linear``, ``(in, out)`` for ``Conv1D``.
     dtype : str
         Name of the torch dtype, e.g. ``"bfloat16"``.
-    itemsize : int
-        Bytes of one value.
     matrix : tuple of int or None
         ``(out_features, in_features)`` where tokens are multiplied by this tensor; of each
         expert where experts are fused into one tensor.
@@ -53,7 +53,6 @@ class Parameter:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    itemsize: int
     matrix: tuple[int, int] | None = None
     transposed: bool = False
     experts: int = 1
@@ -70,6 +69,11 @@ class Parameter:
     def total(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one value."""
+        return value_bytes(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)

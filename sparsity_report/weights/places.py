@@ -21,6 +21,8 @@ from sparsity_report.sparse.linear import LinearCSR
 
 # torch.compile and PEFT put these names around modules; they are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}
+# With the module whose tensor an expert comes from, and with what originals parametrise.
+_TOLD_ELSEWHERE = (ExpertCSR, parametrize.ParametrizationList)
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ class Place:
     around : tuple of nn.Module
         What encloses it, nearest first.
     tensors : dict
-        Its own parameters under their plain names; masks of torch's pruning folded in.
+        Its parameters under their plain names; masks of torch's pruning folded in.
     times : int
         How often the model holds it.
     """
@@ -46,17 +48,21 @@ class Place:
     tensors: dict[str, torch.Tensor]
     times: int = 1
 
+    def full_name(self, leaf: str) -> str:
+        """Dotted name of one of its parameters in the model."""
+        return f"{self.path}.{leaf}" if self.path else leaf
+
 
 def walk(model: nn.Module) -> list[Place]:
     """Return every module of a model once, the model itself without its wrappers first."""
-    found: dict[int, Place] = {}
+    places: dict[int, Place] = {}
     waiting: list[tuple[str, nn.Module, tuple[nn.Module, ...]]] = [("", _unwrapped(model), ())]
     while waiting:
         path, module, around = waiting.pop()
-        if id(module) in found:
-            found[id(module)].times += 1
+        if id(module) in places:
+            places[id(module)].times += 1
         else:
-            found[id(module)] = Place(path, module, around, tensors_of(module))
+            places[id(module)] = Place(path, module, around, tensors_of(module))
         if children := module._modules:
             dot, inside = f"{path}." if path else "", (module, *around)
             waiting += [
@@ -64,15 +70,13 @@ def walk(model: nn.Module) -> list[Place]:
                 for name, child in reversed(children.items())
                 if child is not None
             ]
-    return list(found.values())
+    return list(places.values())
 
 
 def locate(places: Sequence[Place]) -> dict[str, tuple[nn.Module, str]]:
     """Map the name of every described parameter to the module and attribute that hold it."""
     return {
-        f"{place.path}.{leaf}" if place.path else leaf: (place.module, leaf)
-        for place in places
-        for leaf in place.tensors
+        place.full_name(leaf): (place.module, leaf) for place in places for leaf in place.tensors
     }
 
 
@@ -88,7 +92,7 @@ def value(module: nn.Module, leaf: str) -> torch.Tensor:
 
 
 def put_(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
-    """Make a changed tensor from :func:`value` the module's own; CSR stays CSR, others dense."""
+    """Put a changed tensor from :func:`value` into the module; CSR stays CSR, others dense."""
     if csr := as_csr(module, leaf):
         csr.assign_(tensor)
     elif not is_strided(held := attrgetter(leaf)(module)):
@@ -116,20 +120,15 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Own parameters under their plain names; masks of torch's pruning folded in."""
-    found: dict[str, torch.Tensor] = {}
-    parametrized = "parametrizations" in module._modules
-    experts = [name for name, own in module._modules.items() if isinstance(own, ExpertsCSR)]
-    if isinstance(module, ExpertCSR) or not (
-        module._parameters or parametrized or experts or isinstance(module, LinearCSR)
-    ):
-        return found  # an expert is told with the module whose tensor it comes from
-    if isinstance(module, parametrize.ParametrizationList):
-        return found  # its originals are told with the module they parametrise
+    """Return a module's parameters under their plain names; masks of torch's pruning folded in."""
+    if isinstance(module, _TOLD_ELSEWHERE):
+        return {}
+    tensors: dict[str, torch.Tensor] = {}
     if isinstance(module, LinearCSR):
-        found["weight"] = module.values
-    for name in experts:
-        found[name] = cast(ExpertsCSR, module._modules[name])[0].values
+        tensors["weight"] = module.values
+    for name, child in module._modules.items():
+        if isinstance(child, ExpertsCSR):
+            tensors[name] = child[0].values
     for leaf, parameter in module._parameters.items():
         if parameter is None:
             continue
@@ -140,13 +139,13 @@ def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
                 "run one forward pass first"
             )
         plain = leaf.removesuffix("_orig")
-        found[plain if f"{plain}_mask" in module._buffers else leaf] = parameter
-    if parametrized:
+        tensors[plain if f"{plain}_mask" in module._buffers else leaf] = parameter
+    if "parametrizations" in module._modules:
         for name, originals in cast(nn.ModuleDict, module.parametrizations).items():
             for leaf, parameter in originals._parameters.items():
                 if parameter is not None:
-                    found[f"parametrizations.{name}.{leaf}"] = parameter
-    return found
+                    tensors[f"parametrizations.{name}.{leaf}"] = parameter
+    return tensors
 
 
 def is_strided(tensor: torch.Tensor) -> bool:

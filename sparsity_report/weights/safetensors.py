@@ -3,87 +3,55 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.checkpoint import CheckpointWeights
-from sparsity_report.weights.config import read_config
-from sparsity_report.weights.names import memory_names
+from sparsity_report.weights.checkpoint import CheckpointWeights, Contents
+from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.tensors import Entry, FileSlice, Stamp
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
-# https://github.com/huggingface/safetensors: names in the header, torch dtypes in memory.
+# https://github.com/huggingface/safetensors: names of dtypes in the header.
 _DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-    "C64": "complex64",
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
 }
 
 
 class SafetensorsWeights(CheckpointWeights):
     """A safetensors checkpoint: the headers are read at once, values slice by slice."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        name: str,
-        blacklist: Collection[str] = ("lm_head",),
-        groups: Mapping[str, str] | None = None,
-    ) -> None:
-        files = [path] if path.is_file() else shard_files(path)
+    def __init__(self, path: Path, options: ReaderOptions) -> None:
         entries: dict[str, Entry] = {}
-        self._values: dict[str, FileSlice] = {}
-        for file in files:
-            for entry, values in read_header(file).items():
+        holders: dict[str, Path] = {}
+        for file in [path] if path.is_file() else shard_files(path):
+            for entry in read_header(file):
                 if entry.key in entries:
-                    other = entries[entry.key].file.name
                     raise SparsityReportError(
-                        f"{file}: tensor {entry.key!r} is in {other} too; which one counts?"
+                        f"{file}: tensor {entry.key!r} is in {holders[entry.key].name} too; "
+                        "which one counts?"
                     )
-                entries[entry.key] = entry
-                self._values[entry.key] = values
+                entries[entry.key], holders[entry.key] = entry, file
         directory = path.parent if path.is_file() else path
-        skeleton, notes = read_config(directory)
-        super().__init__(
-            path,
-            entries,
-            name=name,
-            source="safetensors",
-            skeleton=skeleton,
-            keys=memory_names(skeleton, entries),
-            blacklist=blacklist,
-            groups=groups,
-            notes=notes,
-        )
-        self._directory = directory
-
-    def cut(self, entry: Entry) -> Iterator[FileSlice]:
-        """Yield one tensor as slices of its file."""
-        return self._values[entry.key].cut(entry.shape)
-
-    def module(self) -> nn.Module:
-        """Load the model with transformers, in the checkpoint's own dtype."""
-        return load_with_transformers(self, self._directory)
+        super().__init__(path, options, "safetensors", Contents.of(entries, directory))
 
 
 def shard_files(directory: Path) -> list[Path]:
@@ -91,13 +59,13 @@ def shard_files(directory: Path) -> list[Path]:
     index = directory / INDEX
     if not index.is_file():
         single = directory / SINGLE
-        found = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
-        if len(found) > 1:
+        files = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
+        if len(files) > 1:
             raise SparsityReportError(
-                f"{directory} holds {len(found)} safetensors files and no {INDEX}; "
+                f"{directory} holds {len(files)} safetensors files and no {INDEX}; "
                 "name the one to open"
             )
-        return found
+        return files
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         names = sorted(set(shards), key=str)
@@ -128,12 +96,12 @@ def _stays_inside(file: Path) -> bool:
     return target.parent in allowed
 
 
-def read_header(file: Path) -> dict[Entry, FileSlice]:
-    """Return the tensors of one safetensors file in the order of their values, and where they are.
+def read_header(file: Path) -> list[Entry]:
+    """Return the tensors of one safetensors file in the order of their values.
 
     Layout: https://github.com/huggingface/safetensors#format
     """
-    found = {}
+    entries = []
     try:
         stamp = Stamp.of(file)
         # The library checks what a header may claim; where values are it does not tell.
@@ -142,47 +110,19 @@ def read_header(file: Path) -> dict[Entry, FileSlice]:
             header = json.loads(raw.read(length))
             for key in opened.offset_keys():
                 part = opened.get_slice(key)
-                dtype = _dtype(file, key, part.get_dtype())
-                entry = Entry(file, key, tuple(part.get_shape()), dtype)
+                shape, dtype = tuple(part.get_shape()), _dtype(file, key, part.get_dtype())
                 offset = 8 + length + header[key]["data_offsets"][0]
-                # Workers have working directories of their own.
-                found[entry] = FileSlice(
-                    file.absolute(), stamp, offset, entry.total, getattr(torch, dtype)
-                )
+                # Absolute, as workers have working directories of their own.
+                values = FileSlice(file.absolute(), stamp, offset, math.prod(shape), dtype)
+                entries.append(Entry(key, shape, values))
     except (OSError, SafetensorError) as error:
-        raise _damaged(file, error) from error
-    return found
-
-
-def load_with_transformers(
-    weights: CheckpointWeights, directory: Path, **options: Any
-) -> nn.Module:
-    """Load a runnable model and refuse one with missing or mismatched tensors."""
-    import transformers
-
-    if not weights.architecture:
         raise SparsityReportError(
-            f"{weights.name} can be counted but not run: transformers knows no class for it"
-        )
-    cls = getattr(transformers, weights.architecture)
-    model, info = cls.from_pretrained(
-        directory, dtype="auto", local_files_only=True, output_loading_info=True, **options
-    )
-    if bad := [*info["missing_keys"], *info["mismatched_keys"]]:
-        raise SparsityReportError(
-            f"{weights.name}: {len(bad)} tensor(s) missing or mis-shaped on loading, first {bad[0]}"
-        )
-    assert isinstance(model, nn.Module)
-    return model.eval()
+            f"{file} cannot be read as safetensors: {error}; it may be truncated, fetch it again"
+        ) from error
+    return entries
 
 
-def _dtype(file: Path, key: str, stored: str) -> str:
+def _dtype(file: Path, key: str, stored: str) -> torch.dtype:
     if stored not in _DTYPES:
         raise SparsityReportError(f"{file}: tensor {key!r} has dtype {stored}, which is not known")
     return _DTYPES[stored]
-
-
-def _damaged(file: Path, error: Exception) -> SparsityReportError:
-    return SparsityReportError(
-        f"{file} cannot be read as safetensors: {error}; it may be truncated, fetch it again"
-    )

@@ -73,8 +73,8 @@ class Stamp:
     @classmethod
     def of(cls, file: Path | BinaryIO) -> Stamp:
         """Look at a file, by path or open."""
-        found = file.stat() if isinstance(file, Path) else os.fstat(file.fileno())
-        return cls(found.st_size, found.st_mtime_ns)
+        state = file.stat() if isinstance(file, Path) else os.fstat(file.fileno())
+        return cls(state.st_size, state.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -212,19 +212,39 @@ def _step(shape: tuple[int, ...]) -> int:
     return _SLICE // row * row if 0 < row <= _SLICE else _SLICE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
-    """A tensor on disk: its file, its key there, shape and torch dtype name."""
+    """A tensor of a checkpoint.
 
-    file: Path
+    Attributes
+    ----------
+    key : str
+        Its name on disk.
+    shape : tuple of int
+    values : FileSlice or torch.Tensor
+        Where they all are, or they themselves.
+    """
+
     key: str
     shape: tuple[int, ...]
-    dtype: str
+    values: FileSlice | torch.Tensor
 
     @property
     def total(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> str:
+        """Name of the torch dtype."""
+        return dtype_name(self.values.dtype)
+
+    def slices(self) -> Iterator[Slice]:
+        """Yield the values in order."""
+        if isinstance(self.values, torch.Tensor):
+            yield from held(self.values)
+        else:
+            yield from self.values.cut(self.shape)
 
 
 @lru_cache(maxsize=64)

@@ -43,9 +43,9 @@ def _shared_or_mixed(classes: tuple[str, ...]) -> bool:
 
 def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
     """Experts per token, from the block's router, the block itself, or the config."""
-    for place in (*(around[0].children() if around else ()), *around[:1]):
-        if isinstance(getattr(place, "top_k", None), int):
-            return int(place.top_k)
+    for module in (*(around[0].children() if around else ()), *around[:1]):
+        if isinstance(getattr(module, "top_k", None), int):
+            return int(module.top_k)
     for source in (config, getattr(config, "text_config", None)):
         for name in ("num_experts_per_tok", "moe_topk", "num_selected_experts"):
             if isinstance(getattr(source, name, None), int):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError
@@ -37,8 +37,6 @@ class Weights(ABC):
         and position attended to. None where it is not known.
     notes : tuple of str
         What a careful reader should know about how the model was opened.
-    counts : dict
-        Filled by :func:`sparsity_report.counting.counts.count_weights`, by parameter name.
     """
 
     name: str
@@ -47,7 +45,6 @@ class Weights(ABC):
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None = None
     notes: tuple[str, ...] = ()
-    counts: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @abstractmethod
     def tensor(self, name: str) -> torch.Tensor:
@@ -91,8 +88,8 @@ class Weights(ABC):
         """FLOPs of scores and weighted values for a token at the end of `context` positions."""
         if context is None or self.attention_widths is None:
             return None
-        seen = {window: min(window or context, context) for window in self.attention_widths}
-        return sum(2 * seen[window] * width for window, width in self.attention_widths.items())
+        widths = self.attention_widths.items()
+        return sum(2 * min(window or context, context) * width for window, width in widths)
 
     @property
     def unclassified(self) -> tuple[str, ...]:

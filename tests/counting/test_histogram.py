@@ -1,9 +1,16 @@
+import gc
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
 
+import sparsity_report as sr
+from sparsity_report.counting import counts
+from sparsity_report.counting.counts import counted
 from sparsity_report.counting.histogram import bucket_of, count, count_nonzero, refine
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -104,3 +111,24 @@ def test_any_numbers(numbers, dtype):
     zeros = sum(float(x) == 0 for x in tensor.to(torch.float64))
     assert seen.nonzero == len(numbers) - zeros
     assert seen.counts.sum() == len(numbers)
+
+
+def test_counting_changes_nothing_of_the_model(tmp_path):
+    save_file({"fc1.weight": torch.randn(8, 8)}, tmp_path / "x.safetensors")
+    for weights in (sr.load(tmp_path / "x.safetensors"), sr.load(nn.Linear(4, 4))):
+        before = dict(vars(weights))
+        sr.global_magnitude(weights, 0.3, cache=tmp_path / "kept")
+        assert vars(weights) == before
+        assert counted(weights).keys() == {p.name for p in weights.stored}
+        with pytest.raises(TypeError):
+            counted(weights)["fc1.weight"] = None
+
+
+def test_counts_live_as_long_as_their_model():
+    weights = sr.load(nn.Linear(4, 4))
+    sr.global_magnitude(weights, 0.3)
+    assert weights in counts._MEMORIES
+    many = len(counts._MEMORIES)
+    del weights
+    gc.collect()
+    assert len(counts._MEMORIES) < many

@@ -1,0 +1,141 @@
+"""What a GGUF file announces, every length checked before it is believed.
+
+The public reader trusts them: 49 bytes that announce 2⁶⁰ entries keep it busy for ever.
+Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.tensors import Entry, FileSlice, Stamp
+
+# The scalar value types 0 … 12 as struct writes them; 8 is a string, 9 an array.
+_SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_STRING, _ARRAY = 8, 9
+_UNQUANTISED = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """Return the numbers, architecture and tensors of a GGUF file."""
+    with path.open("rb") as file:
+        reader = _Reader(file, path)
+        try:
+            magic, version, tensors, pairs = reader.numbers("4sIQQ")
+            if magic != b"GGUF" or version not in (2, 3):
+                raise _MalformedError(
+                    f"not a little-endian GGUF file of version 2 or 3 ({magic!r})"
+                )
+            facts = _read_facts(reader, pairs)
+            return facts, _read_tensors(reader, tensors, facts.get("general.alignment", 32))
+        except (struct.error, _MalformedError, ValueError) as error:
+            raise SparsityReportError(
+                f"{path} cannot be read as GGUF: {error}; fetch it again"
+            ) from error
+
+
+def _read_facts(reader: _Reader, pairs: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for _ in range(pairs):
+        key = reader.string()
+        (kind,) = reader.numbers("I")
+        if kind in _SCALARS:
+            (facts[key],) = reader.numbers(_SCALARS[kind])
+        elif key == "general.architecture" and kind == _STRING:
+            facts[key] = reader.string()
+        else:
+            reader.skip_value(kind)
+    return facts
+
+
+def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, Entry]:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+        raise _MalformedError(f"alignment {alignment} is no power of two")
+    slices: dict[str, tuple[tuple[int, ...], FileSlice]] = {}
+    for _ in range(count):
+        name = reader.string()
+        (dimensions,) = reader.numbers("I")
+        if dimensions > 4:
+            raise _MalformedError(f"a tensor of {dimensions} dimensions")
+        # GGUF counts dimensions from within.
+        shape = reader.numbers(f"{dimensions}Q")[::-1]
+        number, offset = reader.numbers("IQ")
+        if name in slices:
+            raise _MalformedError(f"two tensors are called {name!r}")
+        kind, total = GGMLQuantizationType(number), math.prod(shape)
+        if total % GGML_QUANT_SIZES[kind][0]:
+            raise _MalformedError(f"tensor {name!r} does not fit the file")
+        dtype = _UNQUANTISED.get(kind.name, torch.float32)
+        blocks = "" if kind.name in _UNQUANTISED else kind.name
+        slices[name] = shape, FileSlice(reader.path, reader.stamp, offset, total, dtype, blocks)
+    start = -(-reader.file.tell() // alignment) * alignment
+    entries = {}
+    for name, (shape, values) in slices.items():
+        entries[name] = Entry(name, shape, replace(values, offset=start + values.offset))
+        if start + values.offset + values.nbytes > reader.stamp.size:
+            raise _MalformedError(f"tensor {name!r} does not fit the file")
+    return entries
+
+
+class _MalformedError(Exception):
+    pass
+
+
+class _Reader:
+    """A file read from its begin, never beyond its end."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.file, self.path, self.stamp = file, path.absolute(), Stamp.of(file)
+
+    def numbers(self, layout: str) -> tuple[Any, ...]:
+        """Read numbers as :mod:`struct` writes them."""
+        return struct.unpack(f"<{layout}", self.file.read(struct.calcsize(f"<{layout}")))
+
+    def string(self) -> str:
+        """Read a length and so many bytes of text."""
+        (length,) = self.numbers("Q")
+        self._check(length)
+        return self.file.read(length).decode("utf-8")
+
+    def skip_value(self, kind: int) -> None:
+        """Pass over a string or an array."""
+        if kind == _STRING:
+            self._skip(*self.numbers("Q"))
+        elif kind == _ARRAY:
+            item, count = self.numbers("IQ")
+            if item in _SCALARS:
+                self._skip(count * struct.calcsize(f"<{_SCALARS[item]}"))
+            elif item == _STRING:
+                for _ in range(count):
+                    self._skip(*self.numbers("Q"))
+            else:
+                raise _MalformedError(f"array of value type {item}")
+        else:
+            raise _MalformedError(f"value type {kind}")
+
+    def _skip(self, count: int) -> None:
+        self._check(count)
+        self.file.seek(count, 1)
+
+    def _check(self, count: int) -> None:
+        if self.file.tell() + count > self.stamp.size:
+            raise _MalformedError(
+                f"{count} bytes announced at {self.file.tell()}, {self.stamp.size} in the file"
+            )
