@@ -17,6 +17,7 @@ from sparsity_report.draw.look import BLACK, BLUE, GREEN, INK, MUTED
 from sparsity_report.draw.marks import Rows
 from sparsity_report.errors import printable
 from sparsity_report.study.facts import LevelParts
+from sparsity_report.study.grid import Grid
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import clip, distinct_names, group_name
 from sparsity_report.words.sentences import message, say
@@ -96,12 +97,13 @@ def level_chart(study: Comparison) -> LevelChart | None:
     parts: list[alt.LayerChart | alt.HConcatChart] = []
     beside: list[alt.LayerChart] = []
     pointed = None
-    if (cells := facts.level_cells) is not None and cells.names:
+    cells, grid = facts.level_cells, facts.level_grid
+    if cells is not None and grid is not None and grid.cells:
         pointed = alt.selection_point(
             name="pointed", on="pointerover", clear="pointerout", fields=["cell"], empty=False
         )
-        data["cells"] = _cell_rows(study, cells)
-        parts.append(_map(study, pointed))
+        data["cells"] = _cell_rows(cells, grid)
+        parts.append(_map(grid, pointed))
     if (groups := facts.level_groups) is not None:
         data["groups"] = _group_rows(groups)
         beside.append(_bars(data["groups"]))
@@ -123,9 +125,9 @@ def level_chart(study: Comparison) -> LevelChart | None:
     return LevelChart({**spec, "datasets": data}, description, levels, start, marked, share)
 
 
-def _cell_rows(study: Comparison, cells: LevelParts) -> Rows:
+def _cell_rows(cells: LevelParts, grid: Grid) -> Rows:
     """Return one row per cell: its weights, and its zeros at every level."""
-    members = study.facts.level_grid.members
+    members = grid.members
     alone = len(members) <= _NAMED and all(len(names) == 1 for names in members)
     return [
         {
@@ -137,13 +139,12 @@ def _cell_rows(study: Comparison, cells: LevelParts) -> Rows:
             **({"module": printable(members[place][0], 2000)} if alone else {}),
         }
         for place, (cell, total, zeros) in enumerate(
-            zip(cells.names, cells.totals.tolist(), cells.zeros.tolist(), strict=True)
+            zip(grid.cells, cells.totals.tolist(), cells.zeros.tolist(), strict=True)
         )
     ]
 
 
-def _map(study: Comparison, pointed: alt.Parameter) -> alt.LayerChart:
-    grid = study.facts.level_grid
+def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
     of_total = f"format({_ZEROS}, ',') + ' / ' + format(datum.total, ',')"
     shape = marks.HeatMap(
         tuple(grid.blocks),
