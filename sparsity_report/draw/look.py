@@ -7,6 +7,7 @@ part of one.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -191,7 +192,22 @@ def percent_of(value: str) -> str:
 
 def quoted(text: str) -> str:
     """Write words of ours as a literal of Vega's expressions."""
-    return "'" + text.replace("\\", "").replace("'", "\\'") + "'"
+    plain = re.sub(r"[\\\x00-\x1f\u2028\u2029]", " ", text)
+    return "'" + plain.replace("'", "\\'") + "'"
+
+
+def sentence(template: str, **expressions: str) -> str:
+    """Return the expression that says a sentence whose values are expressions.
+
+    Examples
+    --------
+    >>> sentence("block {block}", block="datum.block")
+    "'block ' + (datum.block) + ''"
+    """
+    parts = say(template, **{name: f"\0{name}\0" for name in expressions}).split("\0")
+    return " + ".join(
+        f"({expressions[part]})" if place % 2 else quoted(part) for place, part in enumerate(parts)
+    )
 
 
 def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Scale:

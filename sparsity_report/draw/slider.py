@@ -22,12 +22,10 @@ from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import clip, distinct_names, group_name
 from sparsity_report.words.sentences import message, say
 
-# Where the page keeps the input that moves the level.
-INPUT = "#level"
 # Cells of a map up to which each says which module it is.
 _NAMED = 2_000
 _WIDTH, _GROUPS, _COSTS, _HEIGHT = 620, 240, 300, 170
-_ZEROS = "datum.zeros[toNumber(level)]"
+_ZEROS = "datum.zeros[level]"
 _SHARE = f"{_ZEROS} / datum.total"
 COST_LINES = {
     "bytes_ratio": marks.Line(message("bytes in CSR"), BLACK, [1, 0]),
@@ -43,14 +41,13 @@ _APART = alt.Resolve(
 
 
 class LevelChart(NamedTuple):
-    """A chart with the parameter ``level``, bound to the page's own ``<input type="range">``.
+    """A chart with the parameter ``level``, which the page's own ``<input type="range">`` moves.
 
     Attributes
     ----------
     spec : dict
-        Of Vega-Lite, its data by name: ``cells`` (with ``module`` where a cell is one layer),
-        ``groups``, ``lines``, ``levels`` and ``even``. The parameter ``pointed`` selects the cell
-        under the mouse.
+        Of Vega-Lite, its data by name: ``cells``, ``groups``, ``lines`` and ``even``. The datum of
+        a cell's mark has ``said``, a sentence, and ``module``, null where it is several layers.
     description : str
         What those hear who cannot see it.
     levels : list of float
@@ -116,10 +113,11 @@ def level_chart(study: Comparison) -> LevelChart | None:
         vconcat=parts, spacing=22, description=description, background="white", resolve=_APART
     )
     whole = chart.add_params(
-        alt.param(name="level", value=start, bind=alt.BindDirect(element=INPUT, event="input")),
+        alt.param(name="level", value=start),
         alt.param(name="sparsities", value=table["sparsity_prunable"].tolist()),
     )
     spec: dict[str, Any] = whole.configure(**look.config()).to_dict(validate=False)
+    del spec["$schema"]
     marked = [(clip(name, 40), share) for name, share in shown]
     share = even[0]["sparsity"] if even else None
     return LevelChart({**spec, "datasets": data}, description, levels, start, marked, share)
@@ -136,7 +134,7 @@ def _cell_rows(cells: LevelParts, grid: Grid) -> Rows:
             "projection": cell.projection,
             "total": total,
             "zeros": zeros,
-            **({"module": printable(members[place][0], 2000)} if alone else {}),
+            "module": printable(members[place][0], 2000) if alone else None,
         }
         for place, (cell, total, zeros) in enumerate(
             zip(grid.cells, cells.totals.tolist(), cells.zeros.tolist(), strict=True)
@@ -145,24 +143,21 @@ def _cell_rows(cells: LevelParts, grid: Grid) -> Rows:
 
 
 def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
-    of_total = f"format({_ZEROS}, ',') + ' / ' + format(datum.total, ',')"
+    said = look.sentence(
+        message("block {block}, {projection}: {share} zeros, {zeros} of {total}"),
+        block="datum.block",
+        projection="datum.projection",
+        share=look.percent_of("datum.value"),
+        zeros=f"format({_ZEROS}, ',')",
+        total="format(datum.total, ',')",
+    )
     shape = marks.HeatMap(
         tuple(grid.blocks),
         tuple(grid.projections),
         _WIDTH,
         max(10.0, min(18.0, 400 / len(grid.projections))),
         title=say("zeros"),
-        tips=(
-            ("block", say("block")),
-            ("projection", say("projection")),
-            ("label", say("zeros")),
-            ("count", say("zeros / weights")),
-        ),
-        computed=(
-            ("value", _SHARE),
-            ("label", look.percent_of("datum.value")),
-            ("count", of_total),
-        ),
+        computed=(("value", _SHARE), ("said", said)),
     )
     outline = {
         "stroke": alt.condition(pointed, alt.value(INK), alt.value("#ffffff")),
@@ -257,7 +252,7 @@ def break_even_rows(study: Comparison) -> Rows:
 
 def _curve(rows: Rows, pointed: alt.Parameter | None) -> alt.LayerChart:
     shape = cost_shape(rows, _COSTS, _HEIGHT)
-    shape = replace(shape, level_filter="datum.place == toNumber(level)")
+    shape = replace(shape, level_filter="datum.place == level")
     lines = alt.NamedData("lines")
     chart = marks.curve(lines, shape, evens=alt.NamedData("even"), levels=lines)
     if pointed is not None:
