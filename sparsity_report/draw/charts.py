@@ -254,7 +254,7 @@ def _bars(rows: Rows, shape: marks.Bars, title: alt.TitleParams) -> alt.LayerCha
     said = [" ".join(filter(None, (r["group"], r["variant"], r["label"]))) for r in rows]
     description = look.describe("Bar chart, {axis}: {rows}.", said, axis=shape.axis)
     chart = marks.bars(marks.inline(rows), shape)
-    return look.fitted(chart.properties(title=title, description=description))
+    return look.fitted(look.titled(chart, title, description))
 
 
 def _map(
@@ -281,7 +281,7 @@ def _map(
     )
     chart = marks.heat_map(marks.inline(rows), shape)
     title = _map_title(study, variant, int(frame["layers"].max()) if many else 1)
-    return chart.properties(title=title, description=_map_said(frame, shape))
+    return look.titled(chart, title, _map_said(frame, shape))
 
 
 def _map_title(study: Comparison, variant: str, layers: int) -> alt.TitleParams:
@@ -388,7 +388,7 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
     said += [say("This study: {level}.", level=mark["label"]) for mark in levels]
     note = say("prunable weights, {dtype}; circles: break-even", dtype=dtype)
     title = look.title(say("Bytes against sparsity"), note)
-    return chart.properties(title=title, description=" ".join(said))
+    return look.titled(chart, title, " ".join(said))
 
 
 def _line_name(layout: str) -> str:

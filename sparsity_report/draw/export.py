@@ -15,7 +15,11 @@ from sparsity_report.draw.vega import VEGALITE
 def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:
     """Return a chart as PNG, `scale` pixels per point."""
     data: bytes = vl_convert.vegalite_to_png(
-        chart.to_dict(), vl_version=VEGALITE, scale=scale, ppi=72, allowed_base_urls=[]
+        chart.to_dict(validate=False),
+        vl_version=VEGALITE,
+        scale=scale,
+        ppi=72,
+        allowed_base_urls=[],
     )
     return data
 

@@ -364,12 +364,17 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
     }
 
 
+def titled(chart: alt.LayerChart, title: alt.TitleParams, said: str) -> alt.LayerChart:
+    """Give a chart its title, and what those hear who cannot see it."""
+    chart.title, chart.description = title, said
+    return chart
+
+
 def fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
-    """Return a chart that takes its width with everything included, on white paper."""
+    """Make a chart take its width with everything included, on white paper."""
     look = config()
     look["padding"] |= {"right": 4 + right}
     look["title"] |= {"limit": float(chart.width) - 8}
-    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
-    whole = chart.properties(autosize=fit, background="white").configure(**look)
-    assert isinstance(whole, alt.LayerChart)
-    return whole
+    chart.autosize = alt.AutoSizeParams(type="fit-x", contains="padding")
+    chart.background, chart.config = "white", alt.Config(**look)
+    return chart

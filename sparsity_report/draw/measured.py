@@ -215,9 +215,10 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
     said = [
         f"{row['line']}, {look.write(row['sparsity'], 'share')}: {row['label']}" for row in lines
     ]
-    chart = marks.curve(marks.inline(lines), _quality_shape(drawn, names, width)).properties(
-        title=look.title(say("Perplexity against sparsity"), " · ".join(notes)),
-        description=look.describe("Perplexity by sparsity: {rows}.", said),
+    chart = look.titled(
+        marks.curve(marks.inline(lines), _quality_shape(drawn, names, width)),
+        look.title(say("Perplexity against sparsity"), " · ".join(notes)),
+        look.describe("Perplexity by sparsity: {rows}.", said),
     )
     return look.fitted(chart, right=10)
 
@@ -348,9 +349,10 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
     if len(rows) < len(frame):
         note += say(", {shown} of {parts} parts", shown=len(rows), parts=len(frame))
     said = [f"{row['group']}: {row['label']}" for row in rows]
-    chart = marks.bars(marks.inline(rows), shape).properties(
-        title=look.title(say("What each part costs when pruned alone"), note),
-        description=look.describe("Nats per token by part: {rows}.", said),
+    chart = look.titled(
+        marks.bars(marks.inline(rows), shape),
+        look.title(say("What each part costs when pruned alone"), note),
+        look.describe("Nats per token by part: {rows}.", said),
     )
     return look.fitted(chart)
 

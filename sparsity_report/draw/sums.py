@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparsity_report.draw.charts import distinct_prunings, grid, group_name
+from sparsity_report.draw.charts import distinct_prunings, grid
 from sparsity_report.errors import printable
 from sparsity_report.study.study import Comparison
+from sparsity_report.words.names import group_name
 
 # Cells of a map up to which each says which module it is.
 _NAMED = 2_000
