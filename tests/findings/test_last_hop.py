@@ -1,0 +1,643 @@
+"""Every number in every sentence is read back and compared with arithmetic on the frames.
+
+What is read is found by the words around it; what is expected is computed here from the rows of
+modules, and written by formatters of our own.
+"""
+
+import ast
+import functools
+import math
+import re
+from pathlib import Path
+
+import measurements
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from helpers import Tiny, study_of
+from scipy import stats
+from torch import nn
+
+import sparsity_report as sr
+
+FINDINGS = Path(sr.__file__).parent / "findings"
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+GROUPS = {
+    "embedding": "embedding", "attention_linear": "attention", "mlp_linear": "MLP",
+    "lm_head": "output head", "norm": "norm", "other": "other",
+}  # fmt: skip
+
+
+def pct(share, digits=1):
+    text = f"{100 * share:.{digits}f}"
+    low, high = f"{0:.{digits}f}", f"{100:.{digits}f}"
+    if text == low and share > 0:
+        return f"< {10**-digits:.{digits}f}"
+    if text == high and share < 1:
+        return f"> {100 - 10**-digits:.{digits}f}"
+    return text
+
+
+def si(value, unit):
+    mantissa, exponent = f"{value:.2e}".split("e")
+    step, left = divmod(int(exponent), 3)
+    if step <= 0:
+        return f"{value:.0f} {unit}".strip()
+    return f"{float(mantissa) * 10**left:.{2 - left}f} {' kMGT'[step]}{unit}"
+
+
+def listed(words):
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def few(names):
+    more = [f"{len(names) - 3:,} more"] if len(names) > 3 else []
+    return listed([*names[:3], *more])
+
+
+def split(text):
+    return re.split(", | and ", text)
+
+
+def layers(study, variant):
+    return study.layers[study.layers["variant"] == variant]
+
+
+def prunable(study, variant):
+    rows = layers(study, variant)
+    rows = rows[rows["prunable"]]
+    return rows.assign(share=1 - rows["weight_nonzero"] / rows["weight_total"])
+
+
+def row(study, variant):
+    return study.variants.set_index("variant").loc[variant]
+
+
+def dense_name(study):
+    dense = study.variants["layout"] == "dense"
+    return study.variants["variant"][dense if dense.any() else [0]].iloc[0]
+
+
+def zeros_of(rows):
+    return pct(1 - rows["nonzero"].sum() / rows["total"].sum())
+
+
+# What each sentence promises, computed again.
+def set_to_zero(study, said):
+    names = split(said["variants"])
+    rows, inside = layers(study, names[0]), prunable(study, names[0])
+    asked = row(study, names[0])["asked_sparsity"]
+    total = inside["weight_total"].sum()
+    same = study.variants[study.variants["asked_sparsity"] == asked]["variant"]
+    return {
+        "variants": listed(list(same)),
+        "pruned": f"{round(asked * total):,}",
+        "total": f"{total:,}",
+        "asked": f"{100 * asked:g}",
+        "prunable": pct(1 - inside["weight_nonzero"].sum() / total),
+        "inner": zeros_of(rows[~rows["group"].isin(["embedding", "lm_head"])]),
+        "whole": zeros_of(rows),
+    }
+
+
+def stores(study, said):
+    size, base = (
+        layers(study, name)["stored_bytes"].sum() for name in (said["variant"], dense_name(study))
+    )
+    rows = layers(study, said["variant"])
+    rows = rows[rows["layout"] == "csr"]
+    dense = full = empty = 0
+    for module in rows.itertuples():
+        weights, pointers = module.weight_total, module.shape[0] + 1
+        if weights != math.prod(module.shape):  # fused experts: gate, up and down in one module
+            pointers = 4 * (2 * 24 + 1) + 4 * (16 + 1)
+        dense += weights * BYTES[module.dtype]
+        full += weights * (BYTES[module.dtype] + 4) + pointers * 4
+        empty += pointers * 4
+    expected = {
+        "variant": said["variant"],
+        "ratio": f"{size / base:.2f}",
+        "base": dense_name(study),
+        "bytes": si(size, "B"),
+        "reference": si(base, "B"),
+        "dtypes": listed(list(dict.fromkeys(rows["dtype"]))),
+        "level": pct((full - dense) / (full - empty)),
+    }
+    if empty >= dense:
+        del expected["level"]
+    return expected
+
+
+def dense_flops(study, _):
+    name = dense_name(study)
+    return {"base": name, "flops": si(layers(study, name)["flops_per_token"].sum(), "FLOPs")}
+
+
+def masked_flops(study, _):
+    return {"variants": listed(list(study.variants.query("layout == 'masked'")["variant"]))}
+
+
+def csr_flops(study, said):
+    mine, dense = (
+        layers(study, name)["flops_per_token"].sum()
+        for name in (said["variant"], dense_name(study))
+    )
+    return {
+        "variant": said["variant"],
+        "flops": si(mine, "FLOPs"),
+        "ratio": f"{mine / dense:.2f}",
+    }
+
+
+def smallest(study, said):
+    name = split(said["variants"])[0]
+    names = study.variants["variant"][study.variants["pruned"].eq(row(study, name)["pruned"])]
+    rows = study.storage.query("variant == @name and scope == 'prunable'")
+    rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
+    best = rows.sort_values("bytes", kind="stable").iloc[0]
+    shown = {"bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense"}
+    weights = prunable(study, name)
+    dense = (weights["weight_total"] * weights["dtype"].map(BYTES)).sum()
+    return {
+        "count": f"{len(rows)}",
+        "variants": listed(list(names)),
+        "layout": shown[best["layout"]],
+        "ratio": f"{best['bytes'] / dense:.2f}",
+    }
+
+
+def uneven(study, said):
+    rows = prunable(study, split(said["variants"])[0])
+    least, most = (rows.loc[end(rows["share"])] for end in (pd.Series.idxmin, pd.Series.idxmax))
+    return {
+        "variants": said["variants"],
+        "threshold": f"{row(study, split(said['variants'])[0])['threshold']:.4g}",
+        "low": pct(least["share"]),
+        "least": least["module_name"],
+        "high": pct(most["share"]),
+        "most": most["module_name"],
+    }
+
+
+def unusual(study, _):
+    rows = study.patterns[study.patterns["expected_sparsity"].notna()]
+    rows = rows[rows["variant"] == rows["variant"].iloc[0]]
+    one = rows.iloc[int(np.argmax(np.abs(rows["sparsity"] - rows["expected_sparsity"])))]
+    return {
+        "variant": one["variant"],
+        "parameter": one["parameter"],
+        "share": pct(one["sparsity"]),
+        "expected": pct(one["expected_sparsity"]),
+    }
+
+
+def active(study, _):
+    rows = layers(study, study.variants["variant"].iloc[0])
+    seen, stored = rows["active_total"].sum(), rows["total"].sum()
+    return {"active": si(seen, ""), "total": si(stored, ""), "share": pct(seen / stored)}
+
+
+def attention(study, _):
+    return {
+        "positions": f"{study.context:,}",
+        "cost": si(float(study.variants["attention_flops_per_token"].iloc[0]), "FLOPs"),
+    }
+
+
+def as_it_comes(study, said):
+    rows = layers(study, said["variant"])
+    zeros = rows["total"].sum() - rows["nonzero"].sum()
+    return {"variant": said["variant"], "zeros": f"{zeros:,}", "share": zeros_of(rows)}
+
+
+def unclassified(study, _):
+    rows = layers(study, study.variants["variant"].iloc[0])
+    other = rows[rows["group"] == "other"]
+    return {
+        "count": f"{len(other)}",
+        "share": pct(other["total"].sum() / rows["total"].sum()),
+        "first": other["module_name"].iloc[0],
+    }
+
+
+def runs(study, said):
+    rows = study.latency[study.latency["variant"] == said["variant"]].query("scope == 'model'")
+    return {
+        "tokens": listed([f"{n:,}" for n in rows["tokens"]]),
+        "variant": said["variant"],
+        "speeds": listed([f"{speed:.2f}" for speed in rows["realised_speedup"]]),
+        "base": dense_name(study),
+        "threads": f"{rows['threads'].iloc[0]}",
+        "promised": f"{rows['promised_speedup'].iloc[0]:.2f}",
+    }
+
+
+def overtakes(study, _):
+    rows = study.latency[study.latency["variant"] == dense_name(study)].query("scope == 'layer'")
+    edges = []
+    for tokens, part in rows.groupby("tokens"):
+        known = sorted(part["crossover_sparsity"].dropna())
+        low, high = (f"{100 * known[end]:.0f} %" if known else "" for end in (0, -1))
+        text = f"{low} with {tokens:,}" if low == high else f"{low} to {high} with {tokens:,}"
+        if known and len(known) < len(part):
+            text += f" ({len(known)} of {len(part)} shapes)"
+        edges.append(text if known else f"never with {tokens:,}")
+    return {"edges": "; ".join(edges)}
+
+
+def perplexities(study, _):
+    rows = study.quality[study.quality["variant"].isin(study.variants["variant"])]
+    scores = [
+        f"{r.perplexity:,.2f} for {r.variant} ({pct(r.top1)} % first guesses right)"
+        for r in rows.itertuples()
+    ]
+    return {
+        "text": rows["text"].iloc[0],
+        "scored": f"{rows['scored'].iloc[0]:,}",
+        "window": f"{rows['window'].iloc[0]:,}",
+        "scores": listed(scores),
+    }
+
+
+def alone(study, _):
+    rows = study.sensitivity.sort_values("nll_increase", kind="stable")
+    return {
+        "level": f"{100 * rows['sparsity'].iloc[0]:g}",
+        "worst": rows["part"].iloc[-1],
+        "most": f"{rows['nll_increase'].iloc[-1]:+.3f}",
+        "least": rows["part"].iloc[0],
+        "little": f"{rows['nll_increase'].iloc[0]:+.3f}",
+    }
+
+
+def goes_with(study, said):
+    frame = study.sensitivity
+    structure = {"the spread of the weights": frame["std"], "the position in the model": range(3)}
+    rho = stats.spearmanr(frame["nll_increase"], structure[said["structure"]]).statistic
+    return {"parts": f"{len(frame)}", "structure": said["structure"], "rho": f"{rho:+.2f}"}
+
+
+def some_blocks(study, said):
+    rows = prunable(study, said["variant"])
+    sums = rows.groupby("block")[["weight_total", "weight_nonzero"]].sum()
+    share = 1 - sums["weight_nonzero"] / sums["weight_total"]
+    inside = sums[share > 0.05].sum()
+    return {
+        "variant": said["variant"],
+        "touched": f"{(share > 0.05).sum()}",
+        "blocks": f"{len(share)}",
+        "share": pct(1 - inside["weight_nonzero"] / inside["weight_total"]),
+        "untouched": few([f"{block}" for block in share.index[share < 0.005]]),
+    }
+
+
+def asked_and_achieved(study, said):
+    rows = prunable(study, said["variant"])
+    total, zeros = rows["weight_total"].sum(), (rows["weight_total"] - rows["weight_nonzero"]).sum()
+    asked = row(study, said["variant"])["asked_sparsity"]
+    return {
+        "variant": said["variant"],
+        "asked": f"{100 * asked:g}",
+        "achieved": pct(zeros / total),
+        "already": f"{zeros - round(asked * total):,}",
+    }
+
+
+def very_sparse(study, said):
+    rows = prunable(study, said["variant"])
+    names = rows.loc[rows["share"] > 0.95, "module_name"].tolist()
+    return {
+        "variant": said["variant"],
+        "count": f"{len(names)}",
+        "layers": f"{len(rows)}",
+        "names": few(names),
+    }
+
+
+def tied_head(study, said):
+    rows = layers(study, said["variant"]).set_index("module_name")
+    owner = rows.loc[rows["group"] == "lm_head", "tied_to"].iloc[0]
+    embedding = rows.loc[owner.removesuffix(".weight")]
+    share = pct(1 - embedding["nonzero"] / embedding["total"])
+    return {"variant": said["variant"], "head": "lm_head", "share": share, "owner": owner}
+
+
+def dead_heads(study, said):
+    rows = study.patterns[study.patterns["variant"] == said["variant"]]
+    counts = [
+        f"{r.module_name} ({heads})"
+        for r in rows.itertuples()
+        if r.head_sparsity is not None and (heads := list(r.head_sparsity).count(1.0))
+    ]
+    return {"variant": said["variant"], "modules": few(counts)}
+
+
+def left_out(study, _):
+    rows = layers(study, study.variants["variant"].iloc[0])
+    reasons = {"embedding": "embeddings", "norm": "norms", "other": "unclassified"}
+    reasons |= {"lm_head": "the output head", "router": "routers"}
+    whole, parts, kept = rows["total"].sum(), [], 0
+    for group in dict.fromkeys(rows["group"]):
+        part = rows[rows["group"] == group]
+        closed = part["total"].sum() - part.loc[part["prunable"], "weight_total"].sum()
+        kept += closed
+        if closed:
+            reason = reasons.get(group) or f"biases, blacklisted or tied weights of {GROUPS[group]}"
+            parts.append(f"{reason} {pct(closed / whole)} %")
+    return {
+        "share": pct(kept / whole),
+        "model": study.variants["model"].iloc[0],
+        "parts": listed(parts),
+    }
+
+
+# {name} is read back.
+READERS = {
+    "{variants} sets? {pruned} of {total} prunable weights to zero (asked {asked} %): {prunable} % "
+    "of the prunable weights, {inner} % of the non-embedding parameters, {whole} % of the whole "
+    "model.": set_to_zero,
+    "{variant} stores {ratio} times the bytes of {base} ({bytes} against {reference}); CSR pays "
+    "off with {dtypes} values and int32 indices from {level} % sparsity.": stores,
+    "{variant} stores {ratio} times the bytes of {base} ({bytes} against {reference}); CSR never "
+    "pays off with {dtypes} values and int32 indices.": stores,
+    "Per token {base} does {flops}": dense_flops,
+    "{variants} the same, because dense kernels do not skip zeros": masked_flops,
+    "{variant} does {flops}, {ratio} times as many on paper": csr_flops,
+    "The smallest of {count} lossless layouts for the prunable weights of {variants} is {layout}, "
+    "at {ratio} times their dense bytes.": smallest,
+    "The zeros of {variants} are not spread evenly: one threshold, |w| ≤ {threshold}, takes {low} "
+    "% of {least} and {high} % of {most}.": uneven,
+    "The most unusual matrix of {variant} is {parameter}: {share} % zeros where a Gaussian of its "
+    "spread would have {expected} %.": unusual,
+    "One token sees {active} of the {total} parameters stored, {share} %; the others belong to "
+    "experts it is not sent to.": active,
+    "FLOPs of attention scores are not known for this architecture.": lambda *_: {},
+    "Attention over {positions} positions adds {cost} per token, the same in every variant.": (
+        attention
+    ),
+    "{variant} holds {zeros} zeros as it comes, {share} % of its parameters.": as_it_comes,
+    "{count} module matches no grouping rule and stands under other ({share} % of the "
+    "parameters): {first}.": unclassified,
+    "{count} modules match no grouping rule and stand under other ({share} % of the "
+    "parameters), first {first}.": unclassified,
+    "With {tokens} tokens at a time {variant} runs {speeds} times as fast as {base} on this "
+    "machine ({threads} threads); its FLOPs promise {promised}.": runs,
+    "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: {edges}.": (
+        overtakes
+    ),
+    "Perplexity on {text} ({scored} tokens scored in windows of {window}) is {scores}.": (
+        perplexities
+    ),
+    "Pruned alone at {level} %, {worst} costs most ({most} nats per token) and {least} least "
+    "({little}).": alone,
+    "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = {rho}).": goes_with,
+    "The zeros of {variant} stand in {touched} of {blocks} blocks only: those are {share} % "
+    "sparse, blocks {untouched} are not pruned.": some_blocks,
+    "{variant} was asked for {asked} % but holds {achieved} % zeros: {already} more weights were "
+    "zero already.": asked_and_achieved,
+    "{variant} leaves {count} of {layers} prunable layers more than 95 % sparse: {names}.": (
+        very_sparse
+    ),
+    "{variant} prunes the output head {head} through the embedding it is tied to: {share} % of "
+    "{owner} is zero.": tied_head,
+    "{variant} has attention heads without a nonzero weight: {modules}.": dead_heads,
+    "{share} % of the parameters of {model} were not open to pruning: {parts}.": left_out,
+}
+
+
+def pattern(text):
+    fixed = re.escape(text).replace("sets\\?", "sets?").replace("\\ ", " ")
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", fixed))
+
+
+PATTERNS = {pattern(text): expected for text, expected in READERS.items()}
+
+
+def statements(sentence):
+    """A sentence, or the clauses of one that is joined from several."""
+    return sentence[:-1].split("; ") if sentence.startswith("Per token") else [sentence]
+
+
+def read_back(study):
+    """Compare all sentences of a study; return the patterns that were met."""
+    met = set()
+    for sentence in [*sr.summarize(study), *study.audit]:
+        for statement in statements(sentence):
+            matches = [(p, m) for p in PATTERNS if (m := p.fullmatch(statement))]
+            assert len(matches) == 1, statement
+            ((known, match),) = matches
+            said = match.groupdict()
+            assert said == PATTERNS[known](study, said), statement
+            met.add(known.pattern)
+    return met
+
+
+def pruned_blocks(blocks, *numbers):
+    model = Tiny(blocks=blocks)
+    for number in numbers:
+        for leaf in ("self_attn.q_proj", "fc1", "fc2"):
+            layer = model.get_submodule(f"layers.{number}.{leaf}")
+            sr.freeze_pruning_(sr.prune_global_magnitude_([layer], 0.6))
+    return model
+
+
+class Mystery(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.strange = nn.Parameter(torch.ones(size))
+
+
+def mysterious(*sizes):
+    named = {f"m{size}": Mystery(size) for size in sizes}
+    return sr.load(nn.ModuleDict({"fc1": nn.Linear(20, 30), **named}), name="odd")
+
+
+def mixture():
+    config = transformers.MixtralConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    return sr.load(transformers.MixtralForCausalLM(config), name="mixture")
+
+
+def dead():
+    config = transformers.OPTConfig(
+        hidden_size=8, ffn_dim=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=16,
+        word_embed_proj_dim=8,
+    )  # fmt: skip
+    model = transformers.OPTForCausalLM(config)
+    with torch.no_grad():
+        model.model.decoder.layers[0].self_attn.k_proj.weight[4:] = 0
+    return model
+
+
+def zeroed_embedding():
+    model = Tiny()
+    with torch.no_grad():
+        model.embed_tokens.weight[:, :3] = 0
+    return model
+
+
+def measured():
+    study = study_of(sr.load())
+    speeds = measurements.latency()
+    more = speeds[speeds["scope"] == "layer"].assign(name="4 × 8", crossover_sparsity=0.715)
+    return study.with_measured(
+        latency=pd.concat([speeds, more[more["tokens"] == 1]], ignore_index=True),
+        quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
+        sensitivity=measurements.sensitivity(3),
+    )
+
+
+def partly_pruned():
+    model = Tiny()
+    for number in (0, 1):
+        layer = model.get_submodule(f"layers.{number}.fc1")
+        sr.freeze_pruning_(sr.prune_global_magnitude_([layer], 1.0))
+    return model
+
+
+def mostly(sparsity, weights):
+    return sr.masked(sr.global_magnitude(weights, sparsity))
+
+
+STUDIES = {
+    "demo": lambda: study_of(sr.load(), patterns=True, context=128),
+    "levels": lambda: sr.compare(
+        sr.dense(sr.load()), *(mostly(s, sr.load()) for s in (0.1, 0.5)), patterns=True
+    ),
+    "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
+    "measured": measured,
+    "never": lambda: study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(1, 10)}), name="thin"), 0.5),
+    "mixture": lambda: study_of(mixture(), 0.25),
+    "one mystery": lambda: study_of(mysterious(7), 0.5, context=8),
+    "mysteries": lambda: sr.compare(sr.dense(mysterious(7, 9))),
+    "blocks": lambda: sr.compare(sr.dense(pruned_blocks(8, 0, 2))),
+    "asked": lambda: sr.compare(mostly(0.1, sr.load(partly_pruned(), name="t"))),
+    "head": lambda: sr.compare(sr.dense(zeroed_embedding())),
+    "dead": lambda: sr.compare(sr.dense(dead()), patterns=True),
+}
+
+
+@functools.cache
+def met(name):
+    torch.manual_seed(0)
+    return read_back(STUDIES[name]())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_number_is_that_of_the_frames(name):
+    assert met(name)
+
+
+def test_every_kind_of_sentence_was_read():
+    assert {p.pattern for p in PATTERNS} == set().union(*map(met, STUDIES))
+
+
+def test_every_sentence_of_the_code_has_a_reader():
+    templates = []
+    for name in ("summary", "measured", "audit"):
+        for node in ast.walk(ast.parse((FINDINGS / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}:
+                templates += [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []
+    # Conventions hold no number of a study.
+    sentences = {t for t in templates if t.endswith(".") and "{" in t}
+    assert len(sentences) > 20
+    for template in sentences:
+        plain = template.replace("{limit:percent0}", "95 %")
+        plain = re.sub(r"\{(\w+):(?:percent\d?|level)\}", r"{\1} %", plain)
+        assert any(p.fullmatch(plain) for p in PATTERNS), template
+
+
+# What a difference calls a column, and how its cells are written.
+WHOLE, SHARE = "{:,}".format, "{:.2%}".format
+COLUMNS = {
+    "asked sparsity": ("asked_sparsity", lambda s: f"{100 * s:g} %"),
+    "weights set to zero": ("pruned", WHOLE),
+    "threshold": ("threshold", "{:.6g}".format),
+    "zeros of the prunable weights": ("sparsity_prunable", SHARE),
+    "zeros of the non-embedding parameters": ("sparsity_non_embedding", SHARE),
+    "zeros of the whole model": ("sparsity_model", SHARE),
+    "nonzero": ("nonzero", WHOLE),
+    "parameters": ("total", WHOLE),
+    "prunable weights": ("prunable_total", WHOLE),
+    "FLOPs per token": ("flops_per_token", WHOLE),
+    "useful FLOPs per token": ("useful_flops_per_token", WHOLE),
+    "stored bytes": ("stored_bytes", WHOLE),
+    "fingerprint": ("fingerprint", str),
+    "shape": ("shape", lambda sizes: " × ".join(map(str, sizes))),
+    "active parameters per token": ("active_total", WHOLE),
+    "row pointers": ("row_pointers", WHOLE),
+    "columns": ("columns", WHOLE),
+}
+WHOLE_VARIANT = re.compile(r"(?P<variant>\w+), (?P<what>[^:]+): (?P<before>.+) → (?P<after>.+)")
+OF_MODULES = re.compile(
+    r"(?P<variant>\w+), (?P<what>.+) of (?P<count>[\d,]+) modules, first (?P<module>[^:]+): "
+    r"(?P<before>.+) → (?P<after>.+)"
+)
+COME_OR_GONE = re.compile(r"(?P<variant>\w+) \((?P<layout>\w+)\) is (?P<how>gone|new)")
+MODULES = re.compile(r"(?P<variant>\w+), modules (?P<how>gone|new): (?P<names>.+)")
+
+
+def figure(study, variant, column):
+    frame = study.variants if column in study.variants else study.totals
+    rows = study.layers[study.layers["variant"] == variant]
+    if column in {"total", "nonzero", "stored_bytes", "flops_per_token", "useful_flops_per_token"}:
+        return rows[column].sum()
+    if column == "sparsity_model":
+        return 1 - rows["nonzero"].sum() / rows["total"].sum()
+    return frame.set_index("variant")[column][variant]
+
+
+def known(cell):
+    return None if not isinstance(cell, tuple) and pd.isna(cell) else cell
+
+
+def check_difference(before, after):
+    kinds = set()
+    for sentence in sr.diff(before, after).sentences():
+        if match := OF_MODULES.fullmatch(sentence):
+            said = match.groupdict()
+            column, write = COLUMNS[said["what"]]
+            one, other = (
+                layers(s, said["variant"]).set_index("module_name") for s in (before, after)
+            )
+            both = [name for name in one.index if name in other.index]
+            changed = [n for n in both if known(one[column][n]) != known(other[column][n])]
+            assert said == {
+                "variant": said["variant"], "what": said["what"], "count": f"{len(changed):,}",
+                "module": changed[0], "before": write(one[column][changed[0]]),
+                "after": write(other[column][changed[0]]),
+            }  # fmt: skip
+        elif match := MODULES.fullmatch(sentence):
+            one, other = (layers(s, match["variant"])["module_name"] for s in (before, after))
+            only = [n for n in other if n not in set(one)]
+            assert (match["how"], match["names"]) == ("new", few(only))
+        elif match := COME_OR_GONE.fullmatch(sentence):
+            study = before if match["how"] == "gone" else after
+            shown = {"csr": "CSR"}.get(row(study, match["variant"])["layout"], "masked")
+            assert match["layout"] == shown
+        else:
+            match = WHOLE_VARIANT.fullmatch(sentence)
+            column, write = COLUMNS[match["what"]]
+            values = [write(figure(s, match["variant"], column)) for s in (before, after)]
+            expected = [value.replace("%", " %") if write is SHARE else value for value in values]
+            assert [match["before"], match["after"]] == expected, sentence
+            assert values[0] != values[1]
+        kinds.add(match.re)
+    return kinds
+
+
+def test_every_number_of_a_difference_is_that_of_the_frames():
+    torch.manual_seed(0)
+    one, other = sr.load(Tiny(), name="t"), sr.load(Tiny(blocks=3, hidden=12), name="t")
+    named = [
+        sr.compare(sr.dense(one), sr.csr(sr.global_magnitude(one, s), name="C")) for s in (0.3, 0.6)
+    ]
+    kinds = check_difference(*named)
+    kinds |= check_difference(study_of(one, 0.3), study_of(other, 0.5))
+    assert kinds == {WHOLE_VARIANT, OF_MODULES, COME_OR_GONE, MODULES}
+    same = sr.diff(named[0], named[0]).sentences()
+    assert same == ["No difference: 2 variants agree in every count."]
