@@ -516,7 +516,7 @@ STUDIES = {
     "mysteries": lambda: sr.compare(sr.dense(mysterious(7, 9))),
     "blocks": lambda: sr.compare(sr.dense(pruned_blocks(8, 0, 2))),
     "asked": lambda: sr.compare(mostly(0.1, sr.load(partly_pruned(), name="t"))),
-    "head": lambda: sr.compare(sr.dense(zeroed_embedding())),
+    "head": lambda: study_of(sr.load(zeroed_embedding(), name="head"), 0.5),
     "dead": lambda: sr.compare(sr.dense(dead()), patterns=True),
 }
 
