@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,51 +19,26 @@ from torch.utils.benchmark import Timer
 
 from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.cost import linear_flops, sparse_flops
 from sparsity_report.sparse.linear import LinearCSR
+from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import records, total_frame
+from sparsity_report.study.schema import TABLES
 from sparsity_report.study.variants import Variant, materialized
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.places import as_csr, locate, walk
 from sparsity_report.weights.tensors import dtype_name
 from sparsity_report.weights.weights import Weights
 
-LATENCY_COLUMNS = (
-    "variant",
-    "scope",
-    "name",
-    "modules",
-    "tokens",
-    "sparsity",
-    "dtype",
-    "kernel",
-    "seconds",
-    "seconds_low",
-    "seconds_high",
-    "runs",
-    "promised_speedup",
-    "realised_speedup",
-    "realised_share",
-    "crossover_sparsity",
-    "threads",
-    "machine",
-)
-CROSSOVER_COLUMNS = (
-    "name",
-    "tokens",
-    "dtype",
-    "sparsity",
-    "dense_seconds",
-    "csr_seconds",
-    "speedup",
-    "crossover_sparsity",
-)
+LATENCY_COLUMNS = TABLES["latency"].names
+CROSSOVER_COLUMNS = TABLES["crossover"].names
 _LEVELS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 # A sample lasts at least this long, so that the clock's own cost disappears in it.
 _SAMPLE = 1e-3
 _RUNS, _FEWEST, _BUDGET = 25, 5, 2.0
 
 
-class _Time(NamedTuple):
+class Time(NamedTuple):
     """Seconds per call: median and quartiles over `runs` samples."""
 
     seconds: float
@@ -120,47 +96,12 @@ def measure_latency(
     models = list(materialized(list(variants)))
     base = next((n for n, (variant, _) in enumerate(models) if variant.layout == "dense"), 0)
     shapes = _shapes(models[base][0].weights)
-    steps, done = len(counts) * (len(shapes) * (1 + crossovers) + 1), 0
+    step = _stepping(progress, len(counts) * (len(shapes) * (1 + crossovers) + 1))
     rows: list[dict[str, object]] = []
-
-    def step(what: str) -> None:
-        nonlocal done
-        if progress:
-            progress(done, steps, what)
-        done += 1
-
-    def add(facts: dict[str, object], calls: list[_Call]) -> None:
-        times = _interleaved([call.run for call in calls])
-        for (variant, _), call, time in zip(models, calls, times, strict=True):
-            promised = calls[base].flops / call.flops if call.flops else None
-            realised = times[base].seconds / time.seconds
-            rows.append(
-                {
-                    **facts,
-                    "variant": variant.name,
-                    "sparsity": call.sparsity,
-                    "dtype": call.dtype,
-                    "kernel": call.kernel,
-                    **time._asdict(),
-                    "promised_speedup": promised,
-                    "realised_speedup": realised,
-                    "realised_share": realised / promised if promised else None,
-                }
-            )
-
     with torch.inference_mode():
-        for shape, names in shapes.items():
-            chosen = _typical(models[-1][0], names)
-            for count in counts:
-                step(f"{shape}, {count} tokens")
-                calls = [_layer_call(model, chosen, count) for _, model in models]
-                facts = {"scope": "layer", "name": shape, "modules": len(names), "tokens": count}
-                add(facts, calls)
-        for count in counts:
-            step(f"whole forward, {count} tokens")
-            if (inputs := _inputs(models[base][1], count)) is not None:
-                facts = {"scope": "model", "name": "whole forward", "tokens": count}
-                add(facts, [_whole_call(variant, model, inputs) for variant, model in models])
+        for facts, calls in _measurements(models, base, shapes, counts):
+            step(f"{facts['name']}, {facts['tokens']} tokens")
+            rows += [facts | row for row in _compared(calls, base)]
     frame = pd.DataFrame(rows, columns=list(LATENCY_COLUMNS))
     frame["modules"] = frame["modules"].astype("Int64")
     frame["threads"], frame["machine"] = torch.get_num_threads(), _machine()
@@ -204,26 +145,66 @@ def crossover(
     counts, shapes = _checked(tokens), _shapes(weights)
     if not shapes:
         raise SparsityReportError(f"{weights.name} has no prunable linear layer to measure")
-    steps, done = len(counts) * len(shapes), 0
-
-    def step(what: str) -> None:
-        nonlocal done
-        if progress:
-            progress(done, steps, what)
-        done += 1
-
     with torch.inference_mode():
-        return _curves(shapes, counts, dtype, step)
+        return _curves(shapes, counts, dtype, _stepping(progress, len(counts) * len(shapes)))
 
 
 class _Call(NamedTuple):
     """Something to time, and what is known of it."""
 
+    variant: str
     run: Callable[[], object]
     flops: int
     sparsity: float | None
     dtype: str
     kernel: str
+
+
+def _stepping(progress: Progress | None, steps: int) -> Callable[[str], None]:
+    """Return what tells of the next of so many steps."""
+    numbers = count()
+
+    def step(what: str) -> None:
+        if progress:
+            progress(next(numbers), steps, what)
+
+    return step
+
+
+def _measurements(
+    models: Sequence[tuple[Variant, nn.Module]],
+    base: int,
+    shapes: dict[str, list[Parameter]],
+    tokens: Sequence[int],
+) -> Iterator[tuple[dict[str, object], list[_Call]]]:
+    """Yield what is timed: a call of each variant, none where a model does not read so many."""
+    for shape, parameters in shapes.items():
+        chosen = _typical(models[-1][0], parameters)
+        for number in tokens:
+            facts = {"scope": "layer", "name": shape, "modules": len(parameters), "tokens": number}
+            yield facts, [_layer_call(variant, model, chosen, number) for variant, model in models]
+    for number in tokens:
+        inputs = _inputs(models[base][1], number)
+        calls = [] if inputs is None else [_whole_call(*pair, inputs) for pair in models]
+        yield {"scope": "model", "name": "whole forward", "tokens": number}, calls
+
+
+def _compared(calls: Sequence[_Call], base: int) -> Iterator[dict[str, object]]:
+    """Time calls and yield what each promised and realised against the one that is the base."""
+    times = interleaved([call.run for call in calls]) if calls else []
+    for call, time in zip(calls, times, strict=True):
+        promised = ratio(calls[base].flops, call.flops)
+        realised = times[base].seconds / time.seconds
+        yield {
+            "variant": call.variant,
+            "sparsity": call.sparsity,
+            "dtype": call.dtype,
+            "kernel": call.kernel,
+            **time._asdict(),
+            "promised_speedup": promised,
+            "realised_speedup": realised,
+            "realised_share": ratio(realised, promised),
+        }
 
 
 def _checked(tokens: Sequence[int]) -> list[int]:
@@ -240,7 +221,7 @@ def _shapes(weights: Weights) -> dict[str, list[Parameter]]:
         if p.matrix is not None:
             shapes.setdefault(p.matrix, []).append(p)
     ordered = sorted(shapes.items(), key=lambda item: -math.prod(item[0]))
-    return {f"{rows} × {columns}": own for (rows, columns), own in ordered}
+    return {f"{rows} × {columns}": parameters for (rows, columns), parameters in ordered}
 
 
 def _typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
@@ -250,40 +231,52 @@ def _typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
     return known[len(known) // 2]
 
 
-def _layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> _Call:
+def _layer_call(variant: Variant, model: nn.Module, parameter: Parameter, tokens: int) -> _Call:
     module, leaf = locate(walk(model))[parameter.name]
     csr = as_csr(module, leaf)
-    run: Any = module
     if csr is not None:
-        run = csr if isinstance(csr, LinearCSR) else csr[0]
-        return _csr_call(run, tokens)
+        return _csr_call(variant, csr if isinstance(csr, LinearCSR) else csr[0], tokens)
     weight = cast(torch.Tensor, getattr(module, leaf)).detach()
+    run: Any = module
     if weight.ndim == 3:
-        one = weight[0].T if parameter.transposed else weight[0]
-        weight, run = one, partial(nn.functional.linear, weight=one)
+        weight = weight[0].T if parameter.transposed else weight[0]
+        run = partial(nn.functional.linear, weight=weight)
     rows, columns = cast(tuple[int, int], parameter.matrix)
     x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
-    share = 1 - int(torch.count_nonzero(weight)) / weight.numel()
-    return _Call(partial(run, x), 2 * rows * columns, share, dtype_name(weight.dtype), "dense")
+    return _Call(
+        variant.name,
+        partial(run, x),
+        linear_flops(rows, columns),
+        zero_share(weight.numel(), int(torch.count_nonzero(weight))),
+        dtype_name(weight.dtype),
+        "dense",
+    )
 
 
-def _csr_call(layer: LinearCSR, tokens: int) -> _Call:
+def _csr_call(variant: Variant, layer: LinearCSR, tokens: int) -> _Call:
     values = layer.values
     x = torch.randn(tokens, layer.in_features, device=values.device).to(values.dtype)
     kernel = "CSR × vector" if tokens == 1 else "CSR × matrix"
     if layer.computes_in != values.dtype:
         kernel += f" in {dtype_name(layer.computes_in)}"
-    return _Call(partial(layer, x), 2 * layer.nnz, layer.sparsity, dtype_name(values.dtype), kernel)
+    return _Call(
+        variant.name,
+        partial(layer, x),
+        sparse_flops(layer.nnz),
+        layer.sparsity,
+        dtype_name(values.dtype),
+        kernel,
+    )
 
 
 def _whole_call(variant: Variant, model: nn.Module, inputs: dict[str, Any]) -> _Call:
     (total,) = records(total_frame(variant.layers()))
-    dtype = dtype_name(next(model.parameters()).dtype)
     return _Call(
+        variant.name,
         partial(model, **inputs),
         total["flops_per_token"],
         total["sparsity_prunable"],
-        dtype,
+        dtype_name(next(model.parameters()).dtype),
         variant.layout,
     )
 
@@ -305,7 +298,7 @@ def _inputs(model: nn.Module, tokens: int) -> dict[str, Any] | None:
     return inputs
 
 
-def _interleaved(calls: Sequence[Callable[[], object]]) -> list[_Time]:
+def interleaved(calls: Sequence[Callable[[], object]]) -> list[Time]:
     """Time calls in turn, forth and back, until the samples or the time for them are enough."""
     threads = torch.get_num_threads()
     timers = [Timer("call()", globals={"call": call}, num_threads=threads) for call in calls]
@@ -319,8 +312,8 @@ def _interleaved(calls: Sequence[Callable[[], object]]) -> list[_Time]:
             samples[place].append(seconds)
             spent += seconds * numbers[place]
         places.reverse()
-    quartiles = [np.quantile(own, [0.5, 0.25, 0.75]).tolist() for own in samples]
-    return [_Time(middle, low, high, len(samples[0])) for middle, low, high in quartiles]
+    quartiles = [np.quantile(times, [0.5, 0.25, 0.75]).tolist() for times in samples]
+    return [Time(middle, low, high, len(samples[0])) for middle, low, high in quartiles]
 
 
 def _curves(
@@ -337,24 +330,24 @@ def _curves(
         kind = getattr(torch, dtype)
         layers = [LinearCSR((weight * (order >= level)).to(kind)) for level in _LEVELS]
         dense = weight.to(kind)
-        for count in tokens:
-            step(f"crossover of {shape}, {count} tokens")
-            x = torch.randn(count, columns).to(kind)
+        for number in tokens:
+            step(f"crossover of {shape}, {number} tokens")
+            x = torch.randn(number, columns).to(kind)
             calls = [partial(nn.functional.linear, x, dense), *(partial(o, x) for o in layers)]
-            base, *times = (time.seconds for time in _interleaved(calls))
+            base, *times = (time.seconds for time in interleaved(calls))
             speedups = [base / seconds for seconds in times]
-            edge = _edge(_LEVELS, speedups)
+            edge = crossing(_LEVELS, speedups)
             for level, seconds, speedup in zip(_LEVELS, times, speedups, strict=True):
-                rows.append((shape, count, dtype, level, base, seconds, speedup, edge))
+                rows.append((shape, number, dtype, level, base, seconds, speedup, edge))
     return pd.DataFrame(rows, columns=list(CROSSOVER_COLUMNS))
 
 
-def _edge(sparsities: Sequence[float], speedups: Sequence[float]) -> float | None:
+def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | None:
     """Sparsity from which the speed-up stays above 1, interpolated in its logarithm.
 
     Examples
     --------
-    >>> _edge([0.0, 0.5, 0.9], [0.25, 0.5, 2.0])
+    >>> crossing([0.0, 0.5, 0.9], [0.25, 0.5, 2.0])
     0.7
     """
     slow = [place for place, speedup in enumerate(speedups) if speedup < 1]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import pandas as pd
 import torch
@@ -17,31 +17,27 @@ from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import DEMO
 from sparsity_report.study.layers import total_frame
+from sparsity_report.study.schema import TABLES
 from sparsity_report.study.variants import Variant, materialized
 from sparsity_report.weights.tensors import dtype_name
 from sparsity_report.weights.weights import Weights
 
 Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
 
-QUALITY_COLUMNS = (
-    "variant",
-    "layout",
-    "sparsity",
-    "perplexity",
-    "nll",
-    "top1",
-    "scored",
-    "tokens",
-    "window",
-    "stride",
-    "dtype",
-    "text",
-    "text_fingerprint",
-)
+QUALITY_COLUMNS = TABLES["quality"].names
 # Windows of long models are cut to this; the one Hugging Face's guide uses for GPT-2.
 _WINDOW = 1024
 # Logits held at a time.
 _LOGITS = 2**25
+
+
+class ScoringOptions(TypedDict, total=False):
+    """What is scored and how, see :func:`perplexity`."""
+
+    text: Text | None
+    tokenizer: Any
+    window: int | None
+    stride: int | None
 
 
 class Protocol(NamedTuple):
@@ -114,9 +110,9 @@ def perplexity(
     Returns
     -------
     pandas.DataFrame
-        One row per variant, columns ``QUALITY_COLUMNS``: ``nll`` in nats per token, ``top1`` the
-        share of tokens that were the model's first guess, ``sparsity`` of the prunable weights,
-        and the protocol. ``study.with_measured(quality=…)`` keeps it.
+        One row per variant: ``nll`` in nats per token, ``top1`` the share of tokens that were the
+        model's first guess, ``sparsity`` of the prunable weights, and the protocol.
+        ``study.with_measured(quality=…)`` keeps it.
 
     Raises
     ------
@@ -132,21 +128,23 @@ def perplexity(
     [[13.5, 0.43]]
     """
     chosen = [variants] if isinstance(variants, Variant) else list(variants)
-    protocols: dict[int, Protocol] = {}
+    scoring = ScoringOptions(text=text, tokenizer=tokenizer, window=window, stride=stride)
+    protocols: dict[Weights, Protocol] = {}
     rows = []
     for variant, model in materialized(chosen):
-        key = id(variant.weights)
-        if key not in protocols:
-            check_causal(model, variant.weights.name)
-            protocols[key] = protocol_of(variant.weights, model, text, tokenizer, window, stride)
-        protocol = protocols[key]
+        weights = variant.weights
+        if weights not in protocols:
+            check_causal(model, weights.name)
+            protocols[weights] = protocol_of(weights, model, scoring)
+        protocol = protocols[weights]
         score = score_text(model, protocol, variant.name, progress)
-        share = total_frame(variant.layers()).loc[0, "sparsity_prunable"]
         rows.append(
             {
                 "variant": variant.name,
+                "model": weights.name,
+                "method": variant.pruning.method if variant.pruning else None,
                 "layout": variant.layout,
-                "sparsity": share,
+                "sparsity": total_frame(variant.layers()).loc[0, "sparsity_prunable"],
                 **score.facts(),
                 "scored": score.scored,
                 **protocol.facts(model),
@@ -166,28 +164,36 @@ def check_causal(model: nn.Module, name: str) -> None:
         )
 
 
-def protocol_of(
-    weights: Weights,
-    model: nn.Module,
-    text: Text | None,
-    tokenizer: Any,
-    window: int | None,
-    stride: int | None,
-) -> Protocol:
+def protocol_of(weights: Weights, model: nn.Module, scoring: ScoringOptions) -> Protocol:
     """Settle how a text is scored with a model."""
-    name, given = _read(text)
+    name, given = _read(scoring.get("text"))
     if isinstance(given, torch.Tensor):
         ids = given.to(torch.int64)
         data = ids.numpy().tobytes()
     else:
         if not given.strip():
             raise SparsityReportError("the text to score is empty")
-        made = (tokenizer or weights.tokenizer())(given, return_tensors="pt", verbose=False)
-        ids, data = made["input_ids"][0], given.encode()
+        tokenizer = scoring.get("tokenizer") or weights.tokenizer()
+        ids = tokenizer(given, return_tensors="pt", verbose=False)["input_ids"][0]
+        data = given.encode()
     if len(ids) < 2:
         raise SparsityReportError(
             f"the text to score has {len(ids)} token; at least two are needed"
         )
+    window, stride = _window(model, len(ids), scoring.get("window"), scoring.get("stride"))
+    vocabulary = _vocabulary(model)
+    if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
+        raise SparsityReportError(
+            f"the text holds token {int(ids.max())}, beyond the model's {vocabulary:,}; "
+            "is the tokenizer another model's?"
+        )
+    return Protocol(ids, window, stride, name, hashlib.sha256(data).hexdigest()[:16])
+
+
+def _window(
+    model: nn.Module, tokens: int, window: int | None, stride: int | None
+) -> tuple[int, int]:
+    """Return window and stride, defaults filled in."""
     config: Any = model.config
     limit = getattr(config, "max_position_embeddings", None) or _WINDOW
     size = min(limit, _WINDOW) if window is None else window
@@ -195,17 +201,11 @@ def protocol_of(
         raise SparsityReportError(
             f"window must be from 2 to the model's {limit:,} positions, not {size}"
         )
-    size = min(size, len(ids))
+    size = min(size, tokens)
     step = max(size // 2, 1) if stride is None else stride
     if not 1 <= step <= size:
         raise SparsityReportError(f"stride must be from 1 to the window of {size}, not {step}")
-    vocabulary = _vocabulary(model)
-    if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
-        raise SparsityReportError(
-            f"the text holds token {int(ids.max())}, beyond the model's {vocabulary:,}; "
-            "is the tokenizer another model's?"
-        )
-    return Protocol(ids, size, step, name, hashlib.sha256(data).hexdigest()[:16])
+    return size, step
 
 
 def _read(text: Text | None) -> tuple[str, str | torch.Tensor]:

@@ -4,49 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
+from torch import nn
 
 from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.cuts import Pruning
+from sparsity_report.counting.moments import moments
 from sparsity_report.counting.policies import check_sparsity, global_magnitude
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files import check_folder, write_file
-from sparsity_report.measure.perplexity import Score, Text, check_causal, protocol_of, score_text
+from sparsity_report.measure.perplexity import (
+    Score,
+    ScoringOptions,
+    check_causal,
+    protocol_of,
+    score_text,
+)
+from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.schema import PARTS, TABLES
 from sparsity_report.study.variants import fingerprint
 from sparsity_report.weights.parameters import Module
-from sparsity_report.weights.places import locate, value, walk
+from sparsity_report.weights.places import locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
 
-SENSITIVITY_COLUMNS = (
-    "by",
-    "part",
-    "modules",
-    "weight_total",
-    "pruned",
-    "sparsity",
-    "perplexity",
-    "dense_perplexity",
-    "nll_increase",
-    "top1",
-    "top1_drop",
-    "threshold",
-    "std",
-    "global_sparsity",
-    "window",
-    "stride",
-    "dtype",
-    "text",
-    "text_fingerprint",
-)
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-
-PARTS = ("block", "group", "layer")
+SENSITIVITY_COLUMNS = TABLES["sensitivity"].names
 
 
 def sensitivity(
@@ -54,12 +46,9 @@ def sensitivity(
     sparsity: float,
     by: str = "block",
     *,
-    text: Text | None = None,
-    tokenizer: Any = None,
-    window: int | None = None,
-    stride: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    **scoring: Unpack[ScoringOptions],
 ) -> pd.DataFrame:
     """Prune one part of a model at a time and see what that does to perplexity and accuracy.
 
@@ -68,22 +57,21 @@ def sensitivity(
     weights : Weights
         From :func:`sparsity_report.load`.
     sparsity : float
-        Share of the part's own prunable weights, smallest magnitudes of the part first.
+        Share of the part's prunable weights, smallest magnitudes of the part first.
     by : {"block", "group", "layer"}
-    text, tokenizer, window, stride : optional
-        See :func:`perplexity`.
     cache : path-like, optional
         Folder where the score of every part is kept and looked up, for runs that are interrupted.
     progress : callable, optional
         Called with parts done, parts in all and the part's name.
+    text, tokenizer, window, stride : optional
+        See :func:`sparsity_report.perplexity`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per part, columns ``SENSITIVITY_COLUMNS``: ``nll_increase`` in nats per token and
-        ``top1_drop`` against the dense model; ``threshold`` the largest magnitude pruned, ``std``
-        of the part's weights, ``global_sparsity`` what pruning the whole model at `sparsity`
-        would take of the part.
+        One row per part: ``nll_increase`` in nats per token and ``top1_drop`` against the dense
+        model; ``threshold`` the largest magnitude pruned, ``std`` of the part's weights,
+        ``global_sparsity`` what pruning the whole model at `sparsity` would take of the part.
 
     Examples
     --------
@@ -92,32 +80,26 @@ def sensitivity(
     >>> frame["part"].tolist()
     ['attention_linear', 'mlp_linear']
     """
+    check_options("sensitivity", scoring, ScoringOptions.__annotations__)
     level, parts = check_sparsity(sparsity), _parts(weights, by)
     model = weights.module().eval()
     check_causal(model, weights.name)
-    protocol = protocol_of(weights, model, text, tokenizer, window, stride)
+    protocol = protocol_of(weights, model, scoring)
     counts = count_weights(weights)
     scores = _Scores(cache, f"{fingerprint(weights, counts)} {protocol[1:]}")
     dense = scores.get("dense") or scores.put("dense", score_text(model, protocol, "dense", None))
-    whole = layer_frame(
-        weights, counts, variant="", pruning=global_magnitude(weights, level)
-    ).set_index("module_name")
-    places, base, rows = locate(walk(model)), dense.facts(), []
+    everywhere = global_magnitude(weights, level)
+    whole = layer_frame(weights, counts, variant="", pruning=everywhere).set_index("module_name")
+    rows = []
     for number, (part, modules) in enumerate(parts.items()):
         if progress:
             progress(number, len(parts), part)
         names = [module.name for module in modules]
-        pruning = global_magnitude(weights, level, modules=names)
-        key = f"{level} {by} {part}"
+        pruning, key = global_magnitude(weights, level, modules=names), f"{level} {by} {part}"
         if (score := scores.get(key)) is None:
-            tensors = [value(*places[name]) for name in pruning.cuts]
-            before = [tensor.clone() for tensor in tensors]
-            pruning.apply_(model)
-            score = scores.put(key, score_text(model, protocol, part, None))
-            for tensor, values in zip(tensors, before, strict=True):
-                tensor.copy_(values)
-        facts, own = score.facts(), whole.loc[names]
-        total = int(own["weight_total"].sum())
+            with _pruned(model, pruning):
+                score = scores.put(key, score_text(model, protocol, part, None))
+        total, nonzero = whole.loc[names, ["weight_total", "weight_nonzero"]].sum().tolist()
         rows.append(
             {
                 "by": by,
@@ -125,15 +107,14 @@ def sensitivity(
                 "modules": len(modules),
                 "weight_total": total,
                 "pruned": pruning.pruned,
-                "sparsity": pruning.pruned / total,
-                "perplexity": facts["perplexity"],
-                "dense_perplexity": base["perplexity"],
+                "sparsity": ratio(pruning.pruned, total),
+                "dense_perplexity": dense.facts()["perplexity"],
+                **score.facts(),
                 "nll_increase": (score.nll - dense.nll) / dense.scored,
-                "top1": facts["top1"],
                 "top1_drop": (dense.hits - score.hits) / dense.scored,
                 "threshold": pruning.threshold,
-                "std": _std(weights, modules),
-                "global_sparsity": 1 - int(own["weight_nonzero"].sum()) / total,
+                "std": moments(_values(weights, modules))[1],
+                "global_sparsity": zero_share(total, nonzero),
                 **protocol.facts(model),
             }
         )
@@ -179,16 +160,26 @@ def _parts(weights: Weights, by: str) -> dict[str, list[Module]]:
     return parts
 
 
-def _std(weights: Weights, modules: Iterable[Module]) -> float:
-    total, first, second = 0, 0.0, 0.0
+def _values(weights: Weights, modules: Sequence[Module]) -> Iterator[torch.Tensor]:
+    """Yield the prunable weights of modules as they are read."""
     for parameter in (p for m in modules for p in m.parameters if p.prunable):
         for part in weights.slices(parameter.name):
-            for piece in part.pieces():
-                numbers = piece.double()
-                total += numbers.numel()
-                first += float(numbers.sum())
-                second += float(numbers.square().sum())
-    return math.sqrt(max(second / total - (first / total) ** 2, 0.0))
+            yield from part.pieces()
+
+
+@contextmanager
+def _pruned(model: nn.Module, pruning: Pruning) -> Iterator[None]:
+    """Prune a model for a while."""
+    places = locate(walk(model))
+    before = {name: value(*places[name]).clone() for name in pruning.cuts}
+    pruning.apply_(model)
+    try:
+        yield
+    finally:
+        for name, values in before.items():
+            tensor = value(*places[name])
+            tensor.copy_(values)
+            put_(*places[name], tensor)
 
 
 class _Scores:

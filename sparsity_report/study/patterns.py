@@ -13,6 +13,7 @@ import torch
 
 from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Pruning
+from sparsity_report.counting.moments import moments
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.parameters import Module, Parameter
@@ -22,7 +23,6 @@ from sparsity_report.weights.weights import Weights
 N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
 BLOCKS = (4, 8, 16, 32)
 COMPLYING = 0.99
-_RUN = 2**16
 PATTERN_COLUMNS = (
     "variant",
     "module_name",
@@ -135,9 +135,9 @@ def _look(
         "group": module.group,
     }
     tensor = weights.tensor(parameter.name)
-    moments = [_moments(matrix) for matrix in _stacked(tensor)]
+    measured = [moments([matrix]) for matrix in _stacked(tensor)]
     return {
-        key: [facts | row for row in _matrices(tensor, moments, pruning, parameter)]
+        key: [facts | row for row in _matrices(tensor, measured, pruning, parameter)]
         for key, pruning in prunings.items()
     }
 
@@ -149,7 +149,7 @@ def _stacked(tensor: torch.Tensor) -> torch.Tensor:
 
 def _matrices(
     tensor: torch.Tensor,
-    moments: Sequence[tuple[float, float]],
+    measured: Sequence[tuple[float, float]],
     pruning: Pruning | None,
     parameter: Parameter,
 ) -> list[dict[str, object]]:
@@ -159,7 +159,7 @@ def _matrices(
     assert parameter.matrix is not None
     threshold = pruning.threshold if pruning is not None else None
     rows = []
-    for number, (mean_abs, std) in enumerate(moments):
+    for number, (mean_abs, std) in enumerate(measured):
         mask = _stacked(kept)[number].numpy()
         expected = None if threshold is None else expected_sparsity(threshold, std)
         rows.append(
@@ -172,19 +172,6 @@ def _matrices(
             }
         )
     return rows
-
-
-def _moments(values: torch.Tensor) -> tuple[float, float]:
-    """Mean magnitude and standard deviation, summed in double precision over short runs."""
-    total = absolute = squares = 0.0
-    for run in values.reshape(-1).split(_RUN):
-        # In numpy: torch would start a team of threads for every run.
-        numbers = run.to(torch.float32).numpy()
-        total += float(numbers.sum())
-        absolute += float(np.abs(numbers).sum())
-        squares += float(np.square(numbers).sum())
-    n = max(values.numel(), 1)
-    return absolute / n, math.sqrt(max(squares / n - (total / n) ** 2, 0.0))
 
 
 def _shape_of_zeros(mask: Mask, parameter: Parameter) -> dict[str, object]:

@@ -357,7 +357,7 @@ def csr(small):
     import torch
 
     import sparsity_report as sr
-    from sparsity_report.measure.latency import _interleaved
+    from sparsity_report.measure.latency import interleaved
 
     torch.manual_seed(0)
     levels = (0.3, 0.9) if small else (0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
@@ -372,7 +372,7 @@ def csr(small):
                 with torch.no_grad():
                     for call in calls.values():
                         assert torch.allclose(call(), calls["dense"](), atol=1e-3)
-                    times = [time.seconds for time in _interleaved([*calls.values()])]
+                    times = [time.seconds for time in interleaved([*calls.values()])]
                 own = dict(zip(calls, times, strict=True))
                 seconds[f"{rows} x {columns}, {tokens} tokens, {level:.0%}"] = own
                 best = min(own[way] for way in list(calls)[2:])

@@ -8,7 +8,7 @@ from zoo import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.measure import latency
-from sparsity_report.measure.latency import CROSSOVER_COLUMNS, LATENCY_COLUMNS, _Time
+from sparsity_report.measure.latency import CROSSOVER_COLUMNS, LATENCY_COLUMNS, Time
 
 NAMED = {case.name: case for case in CASES}
 
@@ -29,9 +29,9 @@ def clock(monkeypatch):
         for call in calls:
             call()
         seen.append(len(calls))
-        return [_Time(2.0 + n, 1.0 + n, 3.0 + n, 7) for n in range(len(calls))]
+        return [Time(2.0 + n, 1.0 + n, 3.0 + n, 7) for n in range(len(calls))]
 
-    monkeypatch.setattr(latency, "_interleaved", timed)
+    monkeypatch.setattr(latency, "interleaved", timed)
     return seen
 
 
@@ -75,7 +75,7 @@ def test_speedups_are_ratios(clock):
      ([0.25, 4.0, 4.0], 0.25), ([2.0, 0.5, 2.0], 0.7)],
 )  # fmt: skip
 def test_crossover_is_where_csr_stays_faster(speedups, edge):
-    assert latency._edge([0.0, 0.5, 0.9], speedups) == (
+    assert latency.crossing([0.0, 0.5, 0.9], speedups) == (
         None if edge is None else pytest.approx(edge)
     )
 
@@ -85,7 +85,7 @@ def test_variants_take_turns(monkeypatch):
     order = []
     calls = [lambda n=n: order.append(n) for n in range(3)]
     monkeypatch.setattr(latency, "_SAMPLE", 0.0)
-    times = latency._interleaved(calls)
+    times = latency.interleaved(calls)
     turns = [key for n, key in enumerate(order) if n == 0 or order[n - 1] != key]
     assert turns == [0, 1, 2, 0, 1, 2, 1, 0, 1, 2]  # warming up, forth, back, forth
     assert [time.runs for time in times] == [3, 3, 3]

@@ -219,3 +219,19 @@ def test_pruning_within_modules(demo):
     assert pruning.label == "50Partly"
     with pytest.raises(sr.SparsityReportError, match="no prunable module 'nowhere'"):
         sr.global_magnitude(demo, 0.5, modules=["nowhere"])
+
+
+def test_parts_of_a_csr_model_are_put_back(demo):
+    pruning = sr.global_magnitude(demo, 0.5)
+    frames = [
+        sr.sensitivity(sr.load(variant.module()), 0.7, text=TEXT[:300], tokenizer=demo.tokenizer())
+        for variant in (sr.masked(pruning), sr.csr(pruning))
+    ]
+    dense, csr = (frame["nll_increase"].tolist() for frame in frames)
+    assert csr == pytest.approx(dense, abs=1e-5)
+
+
+def test_an_option_that_is_none_is_named(demo):
+    for call in (sr.load, lambda **kw: sr.sensitivity(demo, 0.5, **kw)):
+        with pytest.raises(sr.SparsityReportError, match=r"\(\) takes .*, not 'txt'$"):
+            call(txt="x")
