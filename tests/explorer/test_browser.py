@@ -2,13 +2,11 @@
 
 import json
 import re
-import shutil
 import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, HOSTILE, QUIET
+from browser import HOSTILE
 from helpers import need
 from jupyter import Server, run_all
 
@@ -43,19 +41,10 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def browser():
-    for what, there in [
-        ("chromium", Path(CHROMIUM).exists() or shutil.which("chromium")),
-        *((name, find_spec(name)) for name in ("playwright", "jupyterlab", "notebook", "voila")),
-    ]:
-        need(bool(there), what)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        found = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
-        opened = driver.chromium.launch(executable_path=found, args=QUIET)
-        yield opened
-        opened.close()
+def browser(chromium):
+    for name in ("jupyterlab", "notebook", "voila"):
+        need(find_spec(name) is not None, name)
+    return chromium
 
 
 @pytest.fixture(scope="module")

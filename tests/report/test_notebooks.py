@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from browser import check_no_label_is_cut
 from nbclient import NotebookClient
 
 import sparsity_report as sr
@@ -73,7 +74,7 @@ class TestCommand:
         line = [sys.executable, "-m", "sparsity_report", "notebook", *map(str, arguments)]
         return subprocess.run(line, capture_output=True, text=True)
 
-    def test_html(self, minilm_path, tmp_path):
+    def test_html(self, driver, minilm_path, tmp_path):
         run = self.run(
             minilm_path, "--out", tmp_path, "--sparsity", "0.5", "--hide-inputs",
             "--notebook", "thesis_figures",
@@ -91,6 +92,7 @@ class TestCommand:
         assert len(named) == len(set(named)) > 5
         assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(named)
         assert (tmp_path / "thesis_figures" / "study.json").is_file()
+        check_no_label_is_cut(driver, tmp_path / "thesis_figures.html", tmp_path / "few")
 
     def test_ipynb_of_a_notebook_of_ones_own(self, tmp_path):
         mine = nbformat.v4.new_notebook()

@@ -128,6 +128,8 @@ def test_figures_are_vector_and_carry_their_text(kit, study):
 
 
 def test_a_font_by_name(study, tmp_path):
+    listed = shutil.which("fc-list") and subprocess.run(["fc-list"], capture_output=True, text=True)
+    need(bool(listed) and "Liberation Serif" in listed.stdout, "the package fonts-liberation")
     sr.write_thesis(study, tmp_path, font="Liberation Serif")
     for path in (tmp_path / "figures").glob("*.pdf"):
         assert all("LiberationSerif" in name for name in fonts(path))
