@@ -12,6 +12,7 @@ from jinja2.environment import TemplateModule
 from sparsity_report.draw.look import METRICS
 from sparsity_report.explorer.picture import SHOWN
 from sparsity_report.explorer.view import GROUPINGS, LIVE, SORTS, View
+from sparsity_report.study.schema import head
 from sparsity_report.words.names import distinct_names, group_name
 from sparsity_report.words.sentences import say
 
@@ -57,7 +58,7 @@ class Controls:
         names = {
             "variant": say("Show"),
             "metric": say("Metric"),
-            "modules": say("Modules"),
+            "modules": head("modules"),
             "grouping": say("Bars by"),
             "sort": say("Sort"),
         }

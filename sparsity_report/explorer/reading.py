@@ -18,9 +18,9 @@ from sparsity_report.report.cells import (
     SHAPE,
     SHARE,
     TIMES,
-    WORDS,
     Body,
     Column,
+    Kind,
     Table,
     name,
     scaled,
@@ -120,15 +120,12 @@ def layers(view: View, state: State) -> Reading:
     more, rows = len(rows) - LISTED, rows.head(LISTED)
     columns = (
         Column("module_name", head("module_name"), _MODULE),
-        Column("group", head("group"), WORDS),
+        Column("group", head("group"), Kind(group_name)),
         Column("shape", head("shape"), SHAPE),
         *_counts(),
         Column("bytes_ratio", say("÷ dense"), TIMES),
     )
-    shown = _with_shares(rows).assign(
-        group=[group_name(group) for group in rows["group"]],
-        bytes_ratio=layer_values(rows, "bytes_ratio"),
-    )
+    shown = _with_shares(rows).assign(bytes_ratio=layer_values(rows, "bytes_ratio"))
     places = {module: place for place, module in enumerate(view.names)}
     marks = (
         {"data-row": str(places[module]), "tabindex": "0"}
@@ -190,20 +187,19 @@ def _variants(view: View, state: State) -> Table:
 def _layouts(view: View, state: State) -> Table:
     """Return the bytes of the layer's matrices in some layouts."""
     columns = (
-        Column("layout", say("Stored as"), WORDS),
+        Column("layout", say("Stored as"), Kind(layout_name)),
         Column("bytes", say("Bytes"), COUNT),
         Column("ratio", say("÷ dense"), TIMES),
     )
     sizes = view.layouts(state).reindex(_LAYOUTS)[["bytes", "ratio"]].dropna()
-    names = [layout_name(str(layout)) for layout in sizes.index]
-    return table_of("layouts", "", columns, sizes.assign(layout=names))
+    return table_of("layouts", "", columns, sizes.rename_axis("layout").reset_index())
 
 
 def _times(view: View, state: State) -> Table:
     """Return what was measured of layers of this shape, out × in."""
     columns = (
         Column("variant", say("Measured"), _VARIANT),
-        Column("tokens", say("Tokens"), COUNT),
+        Column("tokens", head("tokens"), COUNT),
         Column("seconds", say("Time"), DURATION),
     )
     frame = view.study.latency
@@ -222,7 +218,7 @@ def _counts() -> tuple[Column, ...]:
     """Return the columns that layers have in every table, their zeros among the weights."""
     return (
         Column("share", say("Zeros"), SHARE),
-        Column("weight_nonzero", say("Nonzero"), scaled("")),
+        Column("weight_nonzero", head("nonzero"), scaled("")),
         Column("flops_per_token", say("FLOPs"), scaled("")),
         Column("stored_bytes", say("Bytes"), scaled("B")),
     )

@@ -45,6 +45,10 @@ class Reader:
 
     def knows(self, text):
         text = text.strip(" \u202f\u00a0")
+        # Heads of tables begin with a capital.
+        return self._knows(text) or self._knows(text[:1].lower() + text[1:])
+
+    def _knows(self, text):
         if text in self.names or NUMBER.fullmatch(text):
             return True
         if " · " in text:
