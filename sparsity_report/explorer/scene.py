@@ -192,7 +192,7 @@ class Scene:
         metric, grid = METRICS[state.metric], self.view.placement(state.variant, state.modules).grid
         cells = f"{self.view.shown(state)} · {say(metric.layer_note)}"
         if (most := max(map(len, grid.members), default=0)) > 1:
-            cells += " · " + say("up to {count} layers a cell", count=count(most))
+            cells += " · " + say("a cell holds up to {layers} layers", layers=count(most))
         bars = say(metric.note)
         if state.live:
             bars = say("at {level:level}", level=state.sparsity) + f" · {bars}"
