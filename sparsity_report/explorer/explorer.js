@@ -36,7 +36,6 @@ async function render({ model, el }) {
       if (kind) model.send({ [kind]: id, more: event.shiftKey || event.metaKey || event.ctrlKey });
     });
     el.replaceChildren(place);
-    el.dataset.width = spec.usermeta.width;
     if (model.get("data") !== data) await swap();
   }
 

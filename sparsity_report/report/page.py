@@ -73,7 +73,7 @@ def write_report(
     if kind not in {".html", ".pdf"}:
         raise SparsityReportError(f"cannot write {target}: reports are .html or .pdf files")
     with speaking(language, template_dir) if language else nullcontext():
-        shown, page = context(study), b""
+        shown, page = context(study, paper=kind == ".pdf"), b""
         if kind == ".pdf":
             page = typeset(environment(template_dir), shown)
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from jinja2 import Environment, TemplateError
 
 import sparsity_report
-from sparsity_report.draw import charts
+from sparsity_report.draw.look import model_names
 from sparsity_report.draw.paper import draw, font_family, plates
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import check_folder, write_file
@@ -152,7 +152,7 @@ def write_thesis(
         shown = {
             "study": study,
             "language": spoken(),
-            "models": tex(charts.model_names(study)),
+            "models": tex(model_names(study)),
             "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
             "numbers": _numbers(study),
             "captions": captions,
@@ -197,7 +197,7 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
         return stem, to_latex(table, stem.replace("_", "-"), first_cm)
 
     stems, prunings = variant_stems(study), study.facts.prunings
-    models, head = charts.model_names(study), say("Variant")
+    models, head = model_names(study), say("Variant")
     totals = tables.totals(study).turned(head).only(*_TOTALS)
     zeros = tables.comparison(study, "sparsity").turned(head)
     parts = [

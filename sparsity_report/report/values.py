@@ -9,10 +9,10 @@ import pandas as pd
 from markupsafe import Markup
 
 import sparsity_report
-from sparsity_report.draw import charts
+from sparsity_report.draw import charts, export, look
 from sparsity_report.draw import measured as measured_charts
 from sparsity_report.draw.look import FILED
-from sparsity_report.draw.slider import slider
+from sparsity_report.draw.slider import level_chart
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
@@ -22,11 +22,15 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import clip
-from sparsity_report.words.numbers import percent, scaled, times
+from sparsity_report.words.numbers import count, percent, scaled, times
 from sparsity_report.words.sentences import level, message, say, say_note
 
 # Rows of all variants' layers up to which the page holds them as a table; beyond, as data.
 _ROWS = 6_000
+# The page gives the paper, so that one drawing serves by day and by night.
+_SEE_THROUGH = {"background": "transparent"}
+# Share of the slider's length that the name of a mark takes.
+_APART = 0.12
 _CARDS = {
     "total": (message("Parameters"), message("of {variant}")),
     "prunable_total": (message("Prunable weights"), message("of {variant}")),
@@ -68,19 +72,20 @@ class Measured(NamedTuple):
     table: Table
 
 
-def context(study: Comparison) -> dict[str, Any]:
+def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
     """Everything the templates may show, as plain values, in the language that is spoken.
 
-    A section whose own key is None here is left out of the report.
+    A section whose own key is None here is left out of the report. Colours of shares go from 0 to
+    100 % where a slider moves them, on `paper` from the least to the most that maps show.
     """
     asked = [level(share) for share in study.variants["asked_sparsity"].dropna().unique()]
     prunings = study.facts.prunings
     return {
         "language": spoken(),
-        "models": charts.model_names(study),
+        "models": look.model_names(study),
         "levels": asked,
         "variants": _records(study.variants),
-        "palette": list(charts.palette(study).values()),
+        "palette": list(look.palette(study).values()),
         "findings": summarize(study),
         "cards": [_card(card) for card in study.facts.cards],
         "totals": _records(study.totals),
@@ -98,7 +103,8 @@ def context(study: Comparison) -> dict[str, Any]:
             "unusual": [table for v in prunings if (table := tables.unusual(study, v))],
         },
         "comparisons": [_comparison(study, metric) for metric in FILED],
-        "maps": [figure for variant in prunings if (figure := _map(study, variant))],
+        "maps": [f for v in prunings if (f := _map(study, v, None if paper else (0.0, 1.0)))],
+        "map_note": _map_note(study),
         "curve": _curve(study),
         "slider": _slider(study),
         "layers": _layers(study),
@@ -119,7 +125,7 @@ def difference_context(
 ) -> dict[str, Any]:
     """Everything the template of what changed may show."""
     studies = (difference.before, difference.after)
-    before, after = names or (f"{charts.model_names(s)} ({s.fingerprint})" for s in studies)
+    before, after = names or (f"{look.model_names(s)} ({s.fingerprint})" for s in studies)
     return {
         "language": spoken(),
         "before": before,
@@ -142,10 +148,9 @@ def _card(card: Card) -> dict[str, str]:
 
 def _figure(key: str, chart: Any, table: Table) -> Figure:
     spec = chart.to_dict()
-    # The page gives the paper, so that one drawing serves by day and by night.
-    spec |= {"background": "transparent"}
+    spec |= _SEE_THROUGH
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
-    picture = charts.svg(spec, key)
+    picture = export.svg(spec, key)
     del spec["$schema"]
     return Figure(key, table.caption, spec["description"], Markup(picture), _json(spec), table)
 
@@ -163,12 +168,32 @@ def _comparison(study: Comparison, metric: str) -> Figure:
     return _figure(table.key, charts.group_bars(study, metric), table)
 
 
-def _map(study: Comparison, variant: str) -> Figure | None:
-    chart = charts.sparsity_map(study, variant)
+def _map(study: Comparison, variant: str, domain: tuple[float, float] | None) -> Figure | None:
+    chart = charts.sparsity_map(study, variant, domain=domain)
     if chart is None:
         return None
     place = list(study.variants["variant"]).index(variant)
     return _figure(f"map{place}", chart, tables.zeros_map(study, variant))
+
+
+def _map_note(study: Comparison) -> str:
+    """Say what the maps show, and what a cell holds."""
+    facts = study.facts
+    layers = max((facts.cells(variant)["layers"].max() for variant in facts.prunings), default=1)
+    methods = study.variants.set_index("variant")["method"].loc[list(facts.prunings)]
+    said = [
+        say("Each cell is one weight matrix.")
+        if not layers > 1
+        else say(
+            "A cell holds up to {layers:,} weight matrices and shows the zeros of all of them.",
+            layers=int(layers),
+        )
+    ]
+    if methods.str.startswith("global_magnitude").any():
+        said.insert(
+            0, say("One threshold for the whole network takes most where weights are small.")
+        )
+    return " ".join(said)
 
 
 def _curve(study: Comparison) -> Figure | None:
@@ -193,19 +218,74 @@ def _measured(study: Comparison) -> list[Measured]:
 
 
 def _slider(study: Comparison) -> dict[str, Any] | None:
-    made = slider(study)
-    table = tables.levels(study)
-    if made is None or table is None:
+    """Return the chart of all levels, and what stands around it, one text a level."""
+    chart, table = level_chart(study), tables.levels(study)
+    if chart is None or table is None:
         return None
-    numbers = made._asdict() | {"marks": [(clip(name, 40), at) for name, at in made.marks]}
     tenths = [row for row in table.rows if round(100 * row.cells[0].value) % 10 == 0]
+    last = chart.levels[-1]
+    marks: list[dict[str, Any]] = []
+    for variant, at in chart.marks:
+        if all(abs(at - mark["at"]) >= _APART for mark in marks):
+            nearest = min(range(len(chart.levels)), key=lambda n: abs(chart.levels[n] - at))
+            left = 100 * min(at, last) / last
+            marks.append({"name": variant, "at": at, "left": round(left, 2), "level": nearest})
+    even = chart.break_even
     return {
-        "data": _json(numbers),
-        "start": made.start,
+        "spec": _json(chart.spec | _SEE_THROUGH),
+        "alt": chart.description,
+        "start": chart.start,
         "steps": len(table.rows),
+        "marks": marks,
+        "even": None
+        if even is None
+        else {
+            "share": even,
+            "left": round(100 * min(even, last) / last, 2),
+            "text": say("CSR is smaller than dense from {share:percent}", share=even),
+        },
+        "texts": _json(_level_texts(study)),
         "table": table.with_rows(tenths),
-        "slack": made.slack,
-        "break_even": made.break_even,
+        "slack": int(study.facts.levels["uncertainty"].max()),
+    }
+
+
+def _level_texts(study: Comparison) -> dict[str, list[str]]:
+    """Return what the slider's large numbers and their notes say at each level."""
+    levels = study.facts.levels
+    assert levels is not None
+    prunable = count(study.facts.total(study.variants["variant"].iloc[0], "prunable_total"))
+    return {
+        "asked": [percent(share, 0) for share in levels["sparsity"]],
+        "spoken": [
+            say(
+                "{asked}, stored bytes {ratio} of dense",
+                asked=percent(asked, 0),
+                ratio=times(ratio),
+            )
+            for asked, ratio in zip(levels["sparsity"], levels["bytes_ratio"], strict=True)
+        ],
+        "zeros": [
+            say("{zeros} of {total} prunable weights", zeros=count(zeros), total=prunable)
+            for zeros in levels["zeros"]
+        ],
+        "sparsity_prunable": [percent(share) for share in levels["sparsity_prunable"]],
+        "sparsity_model": [percent(share) for share in levels["sparsity_model"]],
+        **{
+            f"{key}_ratio": [times(ratio) for ratio in levels[f"{key}_ratio"]]
+            for key in ("flops", "bytes")
+        },
+        **{
+            column: [
+                say(
+                    "{part} against {whole}, whole model",
+                    part=scaled(part, unit),
+                    whole=scaled(whole, unit),
+                )
+                for part, whole in zip(levels[column], levels[f"dense_{column}"], strict=True)
+            ]
+            for column, unit in (("flops_per_token", "FLOPs"), ("stored_bytes", "B"))
+        },
     }
 
 

@@ -73,8 +73,8 @@ class Visit:
 @pytest.mark.parametrize("name", ["report", "hostile"])
 def test_draws_every_chart_and_asks_for_nothing(chromium, request, name):
     with Visit(chromium, request.getfixturevalue(name)) as visit:
-        assert visit.page.locator("figure").count() == 5
-        assert visit.page.locator("figure .live svg.marks").count() == 5
+        assert visit.page.locator("figure").count() == 6
+        assert visit.page.locator("figure .live svg.marks").count() == 6
         for live in visit.page.locator("figure .live svg.marks").all():
             assert live.bounding_box()["height"] > 50
         assert not visit.page.locator("figure .still").first.is_visible()
@@ -85,7 +85,7 @@ def test_draws_every_chart_and_asks_for_nothing(chromium, request, name):
 
 def test_live_charts_answer_the_mouse(chromium, report):
     with Visit(chromium, report) as visit:
-        visit.page.locator("#map figure .live .mark-rect path").first.hover(
+        visit.page.locator("#map .plate .live .mark-rect path").first.hover(
             position={"x": 20, "y": 14}
         )
         tooltip = visit.page.locator("#vg-tooltip-element.visible")
@@ -95,7 +95,7 @@ def test_live_charts_answer_the_mouse(chromium, report):
 
 def test_a_hostile_name_in_a_tooltip_is_text(chromium, hostile):
     with Visit(chromium, hostile) as visit:
-        visit.page.locator("#map figure .live .mark-rect path").nth(1).hover(
+        visit.page.locator("#map .plate .live .mark-rect path").nth(1).hover(
             position={"x": 20, "y": 14}
         )
         tooltip = visit.page.locator("#vg-tooltip-element.visible")
@@ -125,7 +125,9 @@ def test_without_scripts_everything_is_there(chromium, report):
 def test_print_shows_the_pictures(chromium, report):
     with Visit(chromium, report) as visit:
         visit.page.emulate_media(media="print")
-        assert all(still.is_visible() for still in visit.page.locator("figure .still").all())
+        stills = visit.page.locator("figure .still").all()
+        assert len(stills) == 5
+        assert all(still.is_visible() for still in stills)
         assert not any(live.is_visible() for live in visit.page.locator("figure .live").all())
         assert not visit.page.locator("nav").is_visible()
         assert not visit.page.locator(".slider").is_visible()
@@ -159,7 +161,7 @@ def test_the_slider_shows_what_a_pruning_would_do(chromium, report, percent):
     with Visit(chromium, report, wait=False) as visit:
         visit.page.locator("#level").fill(str(percent))
         grouped = f"{pruning.pruned:,} of {csr['prunable_total']:,}".replace(",", "\u202f")
-        assert shown(visit.page, "zeros") == grouped
+        assert shown(visit.page, "zeros") == f"{grouped} prunable weights"
         ratio = csr["stored_bytes"] / dense["stored_bytes"]
         assert shown(visit.page, "bytes_ratio") == f"{ratio:.2f}\u202f×"
         # Exactly: nonzeros·(4 + 4) + six matrices' row pointers + biases, in bytes.
@@ -169,19 +171,24 @@ def test_the_slider_shows_what_a_pruning_would_do(chromium, report, percent):
         assert shown(visit.page, "flops_ratio") == (
             f"{csr['flops_per_token'] / dense['flops_per_token']:.2f}\u202f×"
         )
-        assert shown(visit.page, "model_share") == f"{100 * csr['sparsity_model']:.1f}\u202f%"
+        assert shown(visit.page, "sparsity_model") == f"{100 * csr['sparsity_model']:.1f}\u202f%"
         assert visit.complaints == []
 
 
+def colours(page):
+    """Colours of the cells of the slider's map, as they are drawn."""
+    cells = page.locator("#slider-figure .live .mark-rect path").all()
+    fills = [cell.get_attribute("fill") for cell in cells]
+    return [fill for fill in fills if fill.startswith("rgb")][:6]
+
+
 def test_the_slider_answers_mouse_and_keys(chromium, report):
-    with Visit(chromium, report, wait=False) as visit:
-        level, text = visit.page.locator("#level"), visit.page.locator("#level-text")
+    with Visit(chromium, report) as visit:
+        level, text = visit.page.locator("#level"), visit.page.locator('[data-show="asked"]')
         assert text.inner_text() == "30\u202f%"
         level.scroll_into_view_if_needed()
         box = level.bounding_box()
-        before = [
-            cell.get_attribute("fill") for cell in visit.page.locator("rect[data-cell]").all()
-        ]
+        before = colours(visit.page)
         y = box["y"] + box["height"] / 2
         visit.page.mouse.move(box["x"] + 8 + 0.3 * (box["width"] - 16), y)
         visit.page.mouse.down()
@@ -189,7 +196,11 @@ def test_the_slider_answers_mouse_and_keys(chromium, report):
         visit.page.mouse.up()
         dragged = int(text.inner_text().split("\u202f")[0])
         assert 75 < dragged < 85
-        after = [cell.get_attribute("fill") for cell in visit.page.locator("rect[data-cell]").all()]
+        visit.page.wait_for_function(
+            "colour => !document.querySelector('#slider-figure .live').innerHTML.includes(colour)",
+            arg=before[0],
+        )
+        after = colours(visit.page)
         assert len(after) == 6
         assert all(old != new for old, new in zip(before, after, strict=True))
         level.press("ArrowRight")
@@ -199,20 +210,40 @@ def test_the_slider_answers_mouse_and_keys(chromium, report):
         assert shown(visit.page, "bytes_ratio") in level.get_attribute("aria-valuetext")
         visit.page.locator(".ticks button").first.click()
         assert text.inner_text() == "30\u202f%"
+        assert visit.complaints == []
 
 
 def test_a_cell_of_the_map_leads_to_its_layer(chromium, report):
-    with Visit(chromium, report, wait=False) as visit:
-        cell = visit.page.locator("rect[data-cell]").nth(3)
-        cell.hover()
-        told = visit.page.locator(".pointed").inner_text()
-        assert told.startswith("block 1, fc2: ")
-        assert " of 48" in told
-        assert visit.page.locator(".cells .frame").is_visible()
-        cell.click()
+    with Visit(chromium, report) as visit:
+        named = "[aria-label*='Transformer block: 1; projection: fc2']"
+        cell = visit.page.locator(f"#slider-figure .live .mark-rect path{named}").first
+        beside = {"x": 20, "y": 4}
+        cell.hover(position=beside)
+        pointed = visit.page.locator(".pointed")
+        visit.page.wait_for_function("document.querySelector('.pointed').textContent")
+        assert pointed.inner_text().startswith("block 1, fc2: ")
+        assert " of 48" in pointed.inner_text()
+        before = pointed.inner_text()
+        visit.page.locator("#level").fill("90")
+        visit.page.wait_for_function(
+            "text => document.querySelector('.pointed').textContent !== text", arg=before
+        )
+        cell.click(position=beside)
         rows = visit.page.locator("table.layers").last.locator("tbody tr")
         assert [row.inner_text().split("\t")[0] for row in rows.all()] == ["layers.1.fc2"]
         assert visit.page.locator("input[type=search]").last.is_visible()
+        assert visit.complaints == []
+
+
+def test_the_sliders_bars_are_those_of_the_groups(chromium, report):
+    with Visit(chromium, report) as visit:
+        groups = visit.page.locator("#sparsity-figure .live .mark-text text")
+        written = {text.strip() for text in groups.all_text_contents()}
+        bars = "#slider-figure .live .mark-text text[aria-label*='group']"
+        slid = visit.page.locator(bars).all_text_contents()
+        shares = [text.strip() for text in slid]
+        assert shares
+        assert set(shares) <= written
 
 
 def column(page, number):
@@ -304,7 +335,7 @@ def test_ten_thousand_layers_are_usable(chromium, huge):
         for level in (10, 90, 50):
             page.locator("#level").fill(str(level))
         assert page.evaluate("performance.now()") - started < 2000
-        assert page.locator("rect[data-cell]").count() < 1_000
+        assert page.locator("#slider-figure .live .mark-rect path").count() < 2_000
         assert visit.complaints == []
         assert page.evaluate("window.hacked") is None
 
@@ -327,7 +358,7 @@ def test_ready_within_a_second(chromium, smollm2, tmp_path):
         print(f"SmolLM2 report: {path.stat().st_size:,} bytes, ready in {ready:.0f} ms")
         # Measured alone 0.4 s; tests share their two cores.
         assert ready < 3_000
-        assert shown(visit.page, "zeros").startswith("31\u202f850\u202f496 of")
+        assert shown(visit.page, "zeros").startswith("31\u202f850\u202f496 of ")
 
 
 def test_a_french_report_writes_french_numbers(chromium, tmp_path):
@@ -336,7 +367,7 @@ def test_a_french_report_writes_french_numbers(chromium, tmp_path):
         page = visit.page
         assert page.locator("html").get_attribute("lang") == "fr"
         page.locator("#level").fill("50")
-        assert shown(page, "zeros") == "144 sur 288"
+        assert shown(page, "zeros") == "144 sur 288 poids élagables"
         assert shown(page, "bytes_ratio").replace("×", "").strip().count(",") == 1
         page.locator("details.all summary").last.click()
         page.locator("table.layers").last.locator("thead button").nth(6).click()

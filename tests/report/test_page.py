@@ -205,14 +205,15 @@ def test_tables_have_captions_and_scoped_heads(parsed):
 
 def test_charts_have_a_picture_a_text_and_their_data(parsed):
     figures = parsed.all("figure")
-    assert len(figures) == 5
+    assert len(figures) == 6
     for attrs, _ in figures:
         assert attrs["role"] == "img"
         assert len(attrs["aria-label"]) > 40
     scripts = parsed.all("script", type="application/json")
     specs = [json.loads(text) for attrs, text in scripts if "id" not in attrs]
-    assert len(specs) == 5
-    assert all("layer" in spec and "$schema" not in spec for spec in specs)
+    assert len(specs) == 6
+    assert all("$schema" not in spec and spec["background"] == "transparent" for spec in specs)
+    assert sum("layer" in spec for spec in specs) == 5
     assert len(parsed.all("div", **{"class": "still"})) == 5
     assert sum(attrs.get("class") == "marks" for attrs, _ in parsed.all("svg")) == 5
 
@@ -285,7 +286,7 @@ def test_hostile_names_are_only_text(tmp_path):
 
 def test_one_unpruned_variant(tmp_path):
     page = Page(written(sr.compare(sr.dense(sr.load(model()))), tmp_path))
-    assert len(page.all("figure")) == 4
+    assert len(page.all("figure")) == 5
     assert len(page.all("input", type="range")) == 1
 
 
@@ -355,7 +356,7 @@ class TestTemplates:
         page = Page(written(study, tmp_path, template_dir=tmp_path / "mine"))
         assert page.all("style")[1][1].strip() == "body { color: teal }"
         assert "two-blocks & mine" in page.text
-        assert len(page.all("figure")) == 5
+        assert len(page.all("figure")) == 6
 
     def test_values_are_escaped_in_users_templates_too(self, tmp_path):
         (tmp_path / "report.html.j2").write_text("<html>{{ '<b>' }}{{ models }}</html>")
