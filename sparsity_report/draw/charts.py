@@ -359,7 +359,7 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
         return None
     names = {layout: _line_name(layout) for layout in dict.fromkeys(frame["layout"])}
     top, wide = float(frame["ratio"].max()), width > 300
-    levels, evens = _levels(study, top, width), _break_evens(study)
+    levels, evens = _levels(study, top, width), _break_evens(study, width)
     shape = marks.Curve(
         lines=tuple(marks.Line(name, *_LINES[layout]) for layout, name in names.items()),
         width=width,
@@ -395,7 +395,7 @@ def _line_name(layout: str) -> str:
     return say("dense and masked") if layout == "dense" else layout_name(layout)
 
 
-def _break_evens(study: Comparison) -> Rows:
+def _break_evens(study: Comparison, width: float) -> Rows:
     """Return where the straight lines of CSR meet dense, if they do."""
     found = {
         layout: study.facts.break_even(study.facts.baseline, layout)
@@ -406,6 +406,7 @@ def _break_evens(study: Comparison) -> Rows:
             "sparsity": share,
             "value": 1.0,
             "label": look.write(share, "share"),
+            "under": layout == "csr_int32" and width < 300,
             "line": _line_name(layout),
         }
         for layout, share in found.items()

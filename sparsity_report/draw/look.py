@@ -245,11 +245,11 @@ def shares_domain(low: float, high: float) -> tuple[float, float]:
     return round(low, 2), round(high, 2)
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
     """Return ticks of a logarithmic axis at 1, 2 and 5; more where short, fewer where long."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps: tuple[float, ...] = (1, 2, 5) if high / low < 1000 else (1,)
-    if high / low < 8:
+    if high / low < 8 and not few:
         steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
     marks = [float(f"{step}e{power}") for power in powers for step in steps]
     return [mark for mark in marks if low <= mark <= high]

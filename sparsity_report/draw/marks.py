@@ -126,7 +126,8 @@ class Curve:
     """All of lines against sparsity that is not data.
 
     Rows of the lines have ``sparsity``, ``value``, ``line``; those of break-evens ``sparsity``,
-    ``value`` and ``label``; those of levels the same, and ``top``, where rule and label end.
+    ``value`` and ``label``, and ``under`` if it stands below on the left; those of levels
+    ``sparsity``, ``value``, ``label`` and ``top``, where rule and label end.
 
     Attributes
     ----------
@@ -323,7 +324,12 @@ def curve(
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
         ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-        beside: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": size}
+        beside = {
+            "align": alt.expr("datum.under ? 'right' : 'left'"),
+            "dx": alt.expr("datum.under ? -6 : 6"),
+            "dy": alt.expr("datum.under ? 9 : -8"),
+            "fontSize": size,
+        }
         # White around the letters, for where another line passes.
         halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **beside)
         text = even.mark_text(color=INK, **beside)

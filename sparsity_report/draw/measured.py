@@ -48,7 +48,7 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     note = say("whole forward pass; {machine} threads", machine=machine)
     said = [f"{row['name']}: {row['label']}" for row in rows]
     chart = marks.layer(
-        _speed_layers(rows, say("times as fast as {base}", base=clip(base, 40))),
+        _speed_layers(rows, say("times as fast as {base}", base=clip(base, 40)), width),
         (width, 24 * len(rows)),
         look.title(say("Promised and realised speed"), note),
         look.describe("Realised speed-up: {rows}.", said),
@@ -74,14 +74,18 @@ def _speeds(frame: pd.DataFrame) -> Rows:
     return rows
 
 
-def _speed_layers(rows: Rows, title: str) -> list[alt.Chart]:
+def _speed_layers(rows: Rows, title: str, width: float) -> list[alt.Chart]:
     numbers = [row[key] for row in rows for key in ("low", "high", "promised") if row[key]]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     x = alt.X(
         "realised:Q",
         title=title,
         scale=alt.Scale(type="log", domain=domain, nice=False),
-        axis=alt.Axis(labelExpr=look.tick("ratio"), values=look.log_ticks(*domain), grid=False),
+        axis=alt.Axis(
+            labelExpr=look.tick("ratio"),
+            values=look.log_ticks(*domain, few=width < look.NARROW),
+            grid=False,
+        ),
     )
     names = [say("promised by FLOPs"), say("realised")]
     y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
