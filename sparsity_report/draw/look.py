@@ -181,11 +181,12 @@ def percent_of(value: str) -> str:
     value : str
         An expression.
     """
-    sign = f"'{spoken().space}%'"
+    space = spoken().space
+    sign = f"'{space}%'"
     return (
         f"!isValid({value}) ? '–' : "
-        f"{value} > 0 && {value} < 0.0005 ? '< ' + format(0.1, '.1f') + {sign} : "
-        f"{value} < 1 && {value} > 0.9995 ? '> ' + format(99.9, '.1f') + {sign} : "
+        f"{value} > 0 && {value} < 0.0005 ? '<{space}' + format(0.1, '.1f') + {sign} : "
+        f"{value} < 1 && {value} > 0.9995 ? '>{space}' + format(99.9, '.1f') + {sign} : "
         f"format(100 * {value}, '.1f') + {sign}"
     )
 

@@ -299,7 +299,7 @@ class Levels:
         other_zeros = (self._layers["total"] - self._layers["nonzero"]).sum(skipna=False)
         whole = int(self._layers["total"].sum())
         frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
-        frame["sparsity_prunable"] = zeros / self.weights
+        frame["sparsity_prunable"] = [ratio(count, self.weights) for count in zeros]
         model_zeros = _plus(zeros - int(self.zeros_before.sum()), other_zeros)
         frame["model_zeros"] = model_zeros
         frame["sparsity_model"] = zero_shares(pd.Series(whole, frame.index), whole - model_zeros)

@@ -196,6 +196,94 @@ def test_map_cells_are_the_weights_sparsity(study):
         assert cell["value"] == pytest.approx(expected[cell["block"], cell["projection"]])
 
 
+def colours(chart):
+    """The colour scale of a map."""
+    scales = [
+        part["scale"]
+        for part in walk(chart.to_dict())
+        if isinstance(part, dict) and "scale" in part
+    ]
+    (scale,) = (scale for scale in scales if "scheme" in scale)
+    return scale
+
+
+def test_all_maps_of_a_study_have_one_scale(weights):
+    prunings = [sr.global_magnitude(weights, s) for s in (0.1, 0.6)]
+    study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
+    maps = [charts.sparsity_map(study, variant) for variant in study.facts.prunings]
+    assert len(maps) == 2
+    shares = [row["value"] for chart in maps for row in rows(chart.to_dict())]
+    (low, high), (same_low, same_high) = (colours(chart)["domain"] for chart in maps)
+    assert (low, high) == (same_low, same_high)
+    assert low <= min(shares) < low + 0.05
+    assert high - 0.05 < max(shares) <= high
+    page = charts.sparsity_map(study, "Masked10", domain=(0.0, 1.0))
+    assert colours(page)["domain"] == [0, 1]
+
+
+def test_a_map_says_what_its_merged_cells_hold(study):
+    one = study.layers[study.layers["module_name"].str.endswith("fc1")].iloc[[0]]
+    layers = pd.concat([one] * 260, ignore_index=True)
+    layers["block"] = pd.array(range(260), dtype="Int64")
+    layers["module_name"] = [f"h.{block}.w" for block in range(260)]
+    left = [512 - block for block in range(260)]
+    layers["weight_nonzero"] = pd.array(left, dtype="Int64")
+    variants = study.variants.iloc[[0]].reset_index(drop=True)
+    large = dataclasses.replace(study, layers=layers, variants=variants)
+    spec = charts.sparsity_map(large, "Dense").to_dict()
+    first = rows(spec)[0]
+    assert (first["block"], first["layers"], first["total"]) == ("0–2", 3, 3 * 512)
+    assert first["value"] == (0 + 1 + 2) / (3 * 512)
+    assert first["range"] == "0.0 % to 0.4 %"
+    assert (
+        "0.0 % to 50.6 % zeros per layer · a cell holds up to 3 layers"
+        in (spec["title"]["subtitle"])
+    )
+
+
+def test_the_strip_has_a_dot_per_layer(study):
+    spec = charts.hero(study).to_dict()
+    layers = spec["vconcat"][1]["hconcat"][0]["layer"]
+    (rule,), dots = (spec["datasets"][layers[place]["data"]["name"]] for place in (0, 1))
+    shares = study.facts.prunable("Masked30")["share"]
+    assert sorted(row["share"] for row in dots) == sorted(shares)
+    assert rule["share"] == study.totals.set_index("variant")["sparsity_prunable"]["Masked30"]
+
+
+def test_levels_of_one_policy_go_from_light_to_full(weights):
+    prunings = [sr.global_magnitude(weights, s) for s in (0.5, 0.1, 0.3)]
+    study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
+    inks = look.palette(study)
+    light = {v: sum(int(ink[i : i + 2], 16) for i in (1, 3, 5)) for v, (ink, _) in inks.items()}
+    assert light["Masked10"] > light["Masked30"] > light["Masked50"]
+    assert inks["Masked50"][0] == "#D55E00"
+
+
+def test_policies_are_told_apart_by_hue(weights):
+    prunings = [
+        sr.global_magnitude(weights, 0.5),
+        sr.layerwise_magnitude(weights, 0.5),
+        sr.n_m(weights, 2, 4),
+    ]
+    named = [sr.masked(pruning, name=name) for pruning, name in zip(prunings, "GLN", strict=True)]
+    study = sr.compare(sr.dense(weights), *named)
+    outlines = [outline for outline, _ in look.palette(study).values()]
+    assert outlines == ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
+
+
+def test_charts_speak(study):
+    with sr.speaking("fr"):
+        spec = charts.group_bars(study, "sparsity").to_dict()
+        drawn = [charts.sparsity_map(study, "Masked30"), charts.csr_bytes_curve(study)]
+        labels = [
+            row["label"] for chart in drawn for row in rows(chart.to_dict()) if "label" in row
+        ]
+    assert spec["config"]["locale"]["number"]["decimal"] == ","
+    shown = [row["label"] for row in rows(spec)] + labels
+    assert any(re.fullmatch(r"\d+,\d\xa0%", label) for label in shown)
+    assert not any(re.search(r"\d\.\d", label) for label in shown)
+
+
 def test_map_rows_are_in_model_order(study):
     assert list(dict.fromkeys(study.facts.cells("Masked30")["projection"])) == PROJECTIONS
 
@@ -294,6 +382,7 @@ def test_every_chart_says_what_it_shows_and_states_its_paper(study, hostile):
     for chart in [*every_chart(study), *every_chart(hostile)]:
         spec = chart.to_dict()
         assert len(spec["description"]) > 40
+        assert type(chart).from_dict(spec)
         assert spec["background"] == "white"
         assert spec["config"]["font"].endswith("sans-serif")
         assert len(rows(spec)) <= 5000

@@ -1,9 +1,10 @@
 """Charts and sentences of what was measured, from frames whose numbers are made up."""
 
 import json
+import math
 
 import pytest
-from helpers import study_of
+from helpers import small_llama, study_of
 from measurements import latency, quality, sensitivity
 
 import sparsity_report as sr
@@ -60,6 +61,107 @@ def test_quality_is_drawn_over_sparsity(study):
     rows = values(drawn.quality_chart(study))
     seen = {(row["sparsity"], row["value"], row["label"]) for row in rows}
     assert seen == {(0.0, 10.0, "10.0"), (0.3, 12.5, "12.5"), (0.9, 1234.0, "1,234")}
+
+
+@pytest.fixture(scope="module")
+def policies(demo):
+    """Three policies at two levels on one model, two policies on another."""
+    other = sr.load(small_llama(), name="other")
+    prunings = {"D": {}, "O": {}}
+    for level in (50, 80):
+        prunings["D"][f"G{level}"] = sr.global_magnitude(demo, level / 100)
+        prunings["D"][f"L{level}"] = sr.layerwise_magnitude(demo, level / 100)
+    prunings["D"]["N24"] = sr.n_m(demo, 2, 4)
+    prunings["O"] = {
+        "oG": sr.global_magnitude(other, 0.5),
+        "oL": sr.layerwise_magnitude(other, 0.5),
+    }
+    return sr.compare(
+        sr.dense(demo, name="D"),
+        *[sr.masked(pruning, name=name) for name, pruning in prunings["D"].items()],
+        sr.dense(other, name="O"),
+        *[sr.masked(pruning, name=name) for name, pruning in prunings["O"].items()],
+    )
+
+
+SCORES = {
+    "D": (0.0, 10.0), "G50": (0.5, 12.0), "L50": (0.5, 11.0), "N24": (0.5, 15.0),
+    "L80": (0.8, 40.0), "G80": (0.8, 30.0), "O": (0.0, 20.0), "oL": (0.5, 28.0), "oG": (0.5, 26.0),
+}  # fmt: skip
+
+
+def scored(study, scores):
+    return study.with_measured(quality=quality(list(scores.values()), list(scores)))
+
+
+def lines_of(chart):
+    lines = {}
+    for row in values(chart):
+        lines.setdefault(row["line"], []).append((row["variant"], row["sparsity"], row["value"]))
+    return lines
+
+
+def test_each_policy_of_each_model_has_a_named_line(policies):
+    chart = drawn.quality_chart(scored(policies, SCORES))
+    demo = policies.variants["model"].iloc[0]
+    expected = {
+        f"global magnitude, {demo}": ["D", "G50", "G80"],
+        f"layerwise magnitude, {demo}": ["D", "L50", "L80"],
+        f"2:4, {demo}": ["D", "N24"],
+        "global magnitude, other": ["O", "oG"],
+        "layerwise magnitude, other": ["O", "oL"],
+    }
+    assert lines_of(chart) == {
+        line: [(variant, *SCORES[variant]) for variant in variants]
+        for line, variants in expected.items()
+    }
+    spec = chart.to_dict()
+    encoding = spec["layer"][0]["encoding"]
+    assert set(encoding["color"]["scale"]["domain"]) == set(expected)
+    assert encoding["color"]["legend"] is not None
+    looks = zip(
+        encoding["color"]["scale"]["range"],
+        map(str, encoding["strokeDash"]["scale"]["range"]),
+        strict=True,
+    )
+    assert len(set(looks)) == len(expected)
+
+
+def test_a_row_of_no_variant_is_drawn(policies):
+    chart = drawn.quality_chart(scored(policies, {**SCORES, "stranger": (0.6, 17.0)}))
+    assert lines_of(chart)["stranger"] == [("stranger", 0.6, 17.0)]
+
+
+def test_what_cannot_be_drawn_is_said(policies):
+    study = scored(policies, {**SCORES, "G80": (0.8, 30.0), "L80": (math.nan, 40.0)})
+    study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = math.inf
+    study.quality.loc[study.quality["variant"] == "N24", "perplexity"] = math.nan
+    spec = drawn.quality_chart(study).to_dict()
+    shown = {row["variant"] for row in values(drawn.quality_chart(study))}
+    assert shown == set(SCORES) - {"G80", "L80", "N24"}
+    assert "not drawn: N24 (–), L80 (40.0) and G80 (∞)" in spec["title"]["subtitle"]
+    json.dumps(spec, allow_nan=False)
+
+
+def test_layouts_of_one_pruning_are_all_drawn(study):
+    scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 12.5), "CSR30": (0.3, 12.5)}
+    rows = values(drawn.quality_chart(scored(study, scores)))
+    assert [row["variant"] for row in rows] == ["Dense", "Masked30", "CSR30"]
+    assert [row["shown"] for row in rows if row["shown"]] == ["10.0", "12.5"]
+
+
+def test_one_point_is_no_line(demo_study):
+    assert drawn.quality_chart(scored(demo_study, {"Dense": (0.0, 10.0)})) is None
+
+
+def test_measured_charts_are_valid_and_speak(study, policies):
+    with sr.speaking("fr"):
+        charts = [draw(study) for draw in drawn.CHARTS.values()]
+        charts.append(drawn.quality_chart(scored(policies, SCORES)))
+        specs = [chart.to_dict() for chart in charts]
+    for spec in specs:
+        assert spec["config"]["locale"]["number"]["decimal"] == ","
+        assert len(spec["description"]) > 40
 
 
 def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):

@@ -1,0 +1,233 @@
+"""The one heat map, bar chart, curve and histogram, read back from what they draw."""
+
+import dataclasses
+import html
+import itertools
+import re
+
+import altair as alt
+import pytest
+
+import sparsity_report as sr
+from sparsity_report.draw import export, look, marks
+
+CELLS = [
+    {"block": "0", "projection": "q", "value": 0.31},
+    {"block": "1", "projection": "q", "value": 0.69},
+    {"block": "0", "projection": "k", "value": None},
+    {"block": "1", "projection": "k", "value": 0.5},
+]
+SHAPE = marks.HeatMap(("0", "1"), ("q", "k"), 200, 20, domain=(0.3, 0.7), title="zeros")
+
+
+def drawn(chart):
+    chart.config = alt.Config(**look.config())
+    return export.svg(chart.to_dict())
+
+
+def texts(svg):
+    return [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]+)</text>", svg)]
+
+
+def rects(svg, role="rect mark"):
+    """Fill, x, y, width and height of each drawn rectangle."""
+    pattern = rf'aria-roledescription="{role}"[^>]* d="M([-\d.e]+),([-\d.e]+)h([-\d.e]+)v([-\d.e]+)'
+    return re.findall(pattern + r'[^"]*" fill="([^"]+)"', svg)
+
+
+def test_cells_stand_block_by_projection():
+    svg = drawn(marks.heat_map(marks.inline(CELLS), SHAPE))
+    known = [[float(n) for n in rect[:4]] for rect in rects(svg)]
+    assert known == [[0, 0, 100, 20], [100, 0, 100, 20], [100, 20, 100, 20], [0, 20, 100, 20]]
+    axes = [text for text in texts(svg) if text in {"0", "1", "Transformer block", "q", "k"}]
+    assert axes == ["0", "1", "Transformer block", "q", "k"]
+
+
+def test_a_cell_says_its_value_or_that_it_is_unknown():
+    svg = drawn(marks.heat_map(marks.inline(CELLS), SHAPE))
+    assert [text for text in texts(svg) if text in {"31", "69", "50", "–"}] == [
+        "31",
+        "69",
+        "50",
+        "–",
+    ]
+    assert rects(svg)[-1][4] == "#8c8c8c"
+
+
+def test_ink_is_dark_on_light_colours_only():
+    svg = drawn(marks.heat_map(marks.inline(CELLS), SHAPE))
+    inks = {text: ink for ink, text in re.findall(r'fill="(#\w+)">(\d\d)</text>', svg)}
+    assert inks == {"31": "#fdfdfd", "50": "#fdfdfd", "69": "#1a1a1a"}
+
+
+def test_one_scale_of_colours_whatever_is_in_it():
+    """The same share has the same colour in two maps of one domain."""
+
+    def colours(cells):
+        svg = drawn(marks.heat_map(marks.inline(cells), SHAPE))
+        return [rect[4] for rect in rects(svg)]
+
+    assert colours(CELLS)[2] == colours([CELLS[3]])[0]
+    low, high = (colours([{**CELLS[0], "value": share}])[0] for share in SHAPE.domain)
+    assert (low, high) == ("rgb(68, 1, 84)", "rgb(253, 231, 37)")
+
+
+def test_digits_only_where_they_fit():
+    few = dataclasses.replace(SHAPE, blocks=tuple(map(str, range(20))))
+    assert "31" not in texts(drawn(marks.heat_map(marks.inline(CELLS), few)))
+    low = dataclasses.replace(SHAPE, row=8)
+    assert "31" not in texts(drawn(marks.heat_map(marks.inline(CELLS), low)))
+
+
+def test_numbers_of_blocks_are_thinned_out():
+    many = dataclasses.replace(SHAPE, blocks=tuple(map(str, range(100))))
+    shown = [int(t) for t in texts(drawn(marks.heat_map(marks.inline(CELLS), many))) if t.isdigit()]
+    steps = {right - left for left, right in itertools.pairwise(shown)}
+    assert len(steps) == 1
+    assert 5 <= len(shown) <= 12
+    merged = dataclasses.replace(SHAPE, blocks=tuple(f"{n}–{n + 1}" for n in range(0, 200, 2)))
+    wide = [t for t in texts(drawn(marks.heat_map(marks.inline(CELLS), merged))) if "–" in t]
+    assert len(wide) < len(shown)
+
+
+def test_a_ratio_is_blue_below_one_and_vermillion_above():
+    cells = [{**CELLS[0], "value": value} for value in (0.0, 1.0, 2.0)]
+    shape = dataclasses.replace(SHAPE, kind="ratio", domain=(0.0, 2.0))
+    svg = drawn(marks.heat_map(marks.inline(cells), shape))
+    assert [rect[4] for rect in rects(svg)] == [
+        "rgb(0, 114, 178)",
+        "rgb(243, 241, 236)",
+        "rgb(213, 94, 0)",
+    ]
+    assert {"0.00", "1.00", "2.00"} <= set(texts(svg))
+
+
+def test_numbers_on_a_logarithmic_scale():
+    cells = [{**CELLS[0], "value": value} for value in (10, 1_000, 100_000)]
+    shape = dataclasses.replace(SHAPE, kind="number", domain=(10, 100_000), log=True)
+    svg = drawn(marks.heat_map(marks.inline(cells), shape))
+    assert [rect[4] for rect in rects(svg)][1] == "rgb(33, 145, 141)"  # the middle of viridis
+    assert {"10", "1.00k", "100k"} <= set(texts(svg))
+
+
+def test_what_is_off_is_pale():
+    cells = [{**cell, "on": cell["block"] == "1"} for cell in CELLS]
+    svg = drawn(marks.heat_map(marks.inline(cells), dataclasses.replace(SHAPE, selectable=True)))
+    assert re.findall(r'opacity="([\d.]+)"', svg).count("0.18") == 2
+
+
+def test_values_may_be_computed():
+    cells = [{"block": "0", "projection": "q", "zeros": [1, 3], "total": 4}]
+    shape = dataclasses.replace(SHAPE, computed=(("value", "datum.zeros[1] / datum.total"),))
+    assert "75" in texts(drawn(marks.heat_map(marks.inline(cells), shape)))
+
+
+def bar(group, value, label, **more):
+    return {"group": group, "variant": "", "value": value, "label": label, **more}
+
+
+def test_bars_are_as_long_as_their_values():
+    rows = [bar("a", 0.5, "50"), bar("b", 0.25, "25"), bar("c", None, "–")]
+    shape = marks.Bars(("a", "b", "c"), (("", "#0072B2", "#0072B2"),), 100, (0.0, 1.0))
+    svg = drawn(marks.bars(marks.inline(rows), shape))
+    assert [float(rect[2]) for rect in rects(svg, "bar")] == [50, 25]
+    assert [text for text in texts(svg) if text in {"50", "25", "–"}] == ["50", "25", "–"]
+
+
+def test_bars_go_left_of_their_base_and_labels_with_them():
+    rows = [bar("a", -1.0, "minus"), bar("b", 1.0, "plus")]
+    shape = marks.Bars(("a", "b"), (("", "#0072B2", "#0072B2"),), 100, (-2, 2), kind="plain")
+    svg = drawn(marks.bars(marks.inline(rows), shape))
+    assert [(float(r[0]), float(r[2])) for r in rects(svg, "bar")] == [(25, 25), (50, 25)]
+    anchors = dict(re.findall(r'text-anchor="(\w+)"[^>]*>(minus|plus)<', svg))
+    assert anchors == {"end": "minus", "start": "plus"}
+
+
+def test_a_bar_that_is_not_longer_than_nothing_has_no_length_on_a_logarithmic_axis():
+    rows = [bar("a", 100.0, "100"), bar("b", 0.0, "0")]
+    inks = (("", "#0072B2", "#0072B2"),)
+    shape = marks.Bars(("a", "b"), inks, 100, (1, 1e4), kind="number", log=True)
+    svg = drawn(marks.bars(marks.inline(rows), shape))
+    assert [float(rect[2]) for rect in rects(svg, "bar")] == [50, 0]
+
+
+def test_break_even_and_level_stand_on_the_curve():
+    lines = [{"sparsity": s, "value": 2 * (1 - s), "line": "CSR"} for s in (0.0, 1.0)]
+    even = [{"sparsity": 0.5, "value": 1.0, "label": "50.0 %"}]
+    level = [{"sparsity": 0.75, "value": 0.5, "label": "75 %", "top": 2.0}]
+    shape = marks.Curve(
+        (marks.Line("CSR", "#000000", [1, 0]),), 100, 100, 2.0, "sparsity", "ratio", flip=True
+    )
+    svg = drawn(
+        marks.curve(
+            marks.inline(lines), shape, evens=marks.inline(even), levels=marks.inline(level)
+        )
+    )
+    places = re.findall(r'aria-roledescription="point"[^>]*transform="translate\(([\d.,]+)\)', svg)
+    assert places == ["50,50", "75,75"]
+    assert {"50.0 %", "75 %"} <= set(texts(svg))
+    assert re.search(r'text-anchor="end"[^>]*>75 %<', svg)
+
+
+def test_what_is_pruned_is_pale_and_ends_at_the_threshold():
+    bars = [
+        {"from": 0.0, "to": 0.5, "height": 1.0, "pruned": True, "label": "", "between": ""},
+        {"from": 0.5, "to": 1.0, "height": 0.5, "pruned": False, "label": "", "between": ""},
+    ]
+    at = [{"at": 0.5, "label": "threshold 0.5"}]
+    svg = drawn(marks.histogram(marks.inline(bars), marks.inline(at), (100, 112)))
+    found = [(float(r[2]), float(r[3]), r[4]) for r in rects(svg, "bar")]
+    assert found == [(50, 100, "#D55E00"), (50, 50, "#0072B2")]
+    assert "threshold 0.5" in texts(svg)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "english", "french"),
+    [
+        (0.3004, "share", "30.0 %", "30,0\xa0%"),
+        (1e-6, "share", "< 0.1 %", "<\xa00,1\xa0%"),
+        (1.329, "ratio", "1.33 ×", "1,33\xa0×"),
+        (1234, "number", "1.23k", "1,23k"),
+        (None, "share", "–", "–"),
+        (float("nan"), "number", "–", "–"),
+    ],
+)
+def test_values_are_written_in_the_language_that_is_spoken(value, kind, english, french):
+    assert look.write(value, kind) == english
+    with sr.speaking("fr"):
+        assert look.write(value, kind) == french
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_vega_writes_shares_as_we_do(language):
+    shares = [0.0, 0.0004, 0.0005, 0.29349, 0.29351, 0.9996, 1.0, None]
+    with sr.speaking(language):
+        rows = [bar(str(place), share, "") for place, share in enumerate(shares)]
+        shape = marks.Bars(
+            tuple(map(str, range(len(shares)))),
+            (("", "#0072B2", "#0072B2"),),
+            100,
+            (0.0, 1.0),
+            computed=(("label", look.percent_of("datum.value")),),
+        )
+        shown = set(texts(drawn(marks.bars(marks.inline(rows), shape))))
+        assert {look.write(share, "share") for share in shares} <= shown
+
+
+def test_ticks_of_a_language():
+    with sr.speaking("fr"):
+        shape = dataclasses.replace(SHAPE, domain=(0.0, 0.1))
+        shown = texts(drawn(marks.heat_map(marks.inline(CELLS), shape)))
+    assert "2\xa0%" in shown
+
+
+def test_hostile_words_stay_words():
+    assert look.quoted("l'œuvre\\n\n'+alert(1)+'") == "'l\\'œuvre n \\'+alert(1)+\\''"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends"),
+    [(0.22, 0.44, (0.2, 0.45)), (0.5, 0.5, (0.4, 0.6)), (0.0, 0.02, (0.0, 0.2)), (1, 1, (0.8, 1))],
+)
+def test_no_scale_makes_noise_look_like_a_finding(low, high, ends):
+    assert look.shares_domain(low, high) == pytest.approx(ends)
