@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from sparsity_report.counting.counts import Progress
+    from sparsity_report.counting.cuts import Pruning
     from sparsity_report.study.study import Comparison
 
 app = typer.Typer(
@@ -31,14 +33,6 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
-Html = Annotated[bool, typer.Option("--html/--no-html", help="report.html, self-contained.")]
-Pdf = Annotated[bool, typer.Option("--pdf/--no-pdf", help="report.pdf, typeset.")]
-Thesis = Annotated[
-    bool,
-    typer.Option("--thesis/--no-thesis", help="Figures, tables and numbers for LaTeX in thesis/."),
-]
-Csv = Annotated[bool, typer.Option("--csv/--no-csv", help="Tables in structural_layers/.")]
-Png = Annotated[bool, typer.Option("--png/--no-png", help="Figures in figures/.")]
 Language = Annotated[
     str, typer.Option(help="Of the report: en, fr, or one in --template-dir.", metavar="CODE")
 ]
@@ -46,10 +40,146 @@ Templates = Annotated[
     Path | None,
     typer.Option("--template-dir", help="Your own templates.", show_default=False),
 ]
-Json = Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a command writes, and how."""
+
+    out: Out = Path("results")
+    html: Annotated[bool, typer.Option("--html/--no-html", help="report.html, self-contained.")] = (
+        True
+    )
+    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="report.pdf, typeset.")] = False
+    thesis: Annotated[
+        bool,
+        typer.Option(
+            "--thesis/--no-thesis", help="Figures, tables and numbers for LaTeX in thesis/."
+        ),
+    ] = False
+    csv: Annotated[bool, typer.Option("--csv/--no-csv", help="Tables in structural_layers/.")] = (
+        True
+    )
+    png: Annotated[bool, typer.Option("--png/--no-png", help="Figures in figures/.")] = True
+    json: Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")] = (
+        True
+    )
+    language: Language = "en"
+    template_dir: Templates = None
+
+
+@dataclass(frozen=True)
+class OutputsAgain(Outputs):
+    """What is written of a study that lies in a file already."""
+
+    json: Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """How a model is opened, counted and measured."""
+
+    name: Annotated[
+        str | None, typer.Option(help="What to call the model.", show_default=False)
+    ] = None
+    blacklist: Annotated[
+        list[str], typer.Option(help="Modules with this word in their name are not pruned.")
+    ] = field(default_factory=lambda: ["lm_head"])
+    convention: Annotated[
+        str, typer.Option(help="standard, or notebook: look-ups and tied heads counted again.")
+    ] = "standard"
+    context: Annotated[
+        int | None,
+        typer.Option(
+            help="Positions a token attends to, to add attention's own FLOPs.", show_default=False
+        ),
+    ] = None
+    patterns: Annotated[
+        bool,
+        typer.Option(
+            "--patterns/--no-patterns", help="Where in each matrix the zeros stand (reads twice)."
+        ),
+    ] = True
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Time layers and whole forward passes here.")
+    ] = False
+    perplexity: Annotated[
+        bool, typer.Option("--perplexity", help="Score a text, at every 10 % of sparsity, too.")
+    ] = False
+    sensitivity: Annotated[
+        str | None,
+        typer.Option(
+            help="Prune one block, group or layer at a time and score the text.",
+            metavar="BY",
+            show_default=False,
+        ),
+    ] = None
+    text: Annotated[
+        Path | None,
+        typer.Option(help="The text to score; else the demo's.", show_default=False),
+    ] = None
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
+    ] = 0
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder where counts are kept and looked up.", show_default=False),
+    ] = None
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the Hub.", show_default=False)
+    ] = None
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Export:
+    """Which notebook is executed, and what becomes of it."""
+
+    to: Annotated[str, typer.Option(help="html or ipynb.")] = "html"
+    sparsity: Annotated[str, typer.Option(help="Share of the prunable weights to prune.")] = "0.3"
+    out: Out = Path("results")
+    hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Leave the code out.")] = False
+    notebook: Annotated[
+        str,
+        typer.Option("--notebook", help="structural_csr_analysis, thesis_figures, or a path."),
+    ] = "structural_csr_analysis"
+    template_dir: Templates = None
+
+
+def _spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Show typer the fields of a command's values as options of the command."""
+    hints = get_type_hints(command, include_extras=True)
+    values: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if is_dataclass(hint)
+    }
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in values:
+            parameters.append(parameter.replace(annotation=hints[name]))
+            continue
+        types = get_type_hints(values[name], include_extras=True)
+        for option, default in vars(values[name]()).items():
+            parameters.append(
+                inspect.Parameter(option, parameter.kind, default=default, annotation=types[option])
+            )
+
+    def spread(**given: Any) -> None:
+        for name, value in values.items():
+            given[name] = value(**{option.name: given.pop(option.name) for option in fields(value)})
+        command(**given)
+
+    spread.__doc__, spread.__name__ = command.__doc__, command.__name__
+    spread.__annotations__ = {each.name: each.annotation for each in parameters}
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return spread
 
 
 @app.command()
+@_spread
 def run(
     ctx: typer.Context,
     model: Annotated[
@@ -63,137 +193,35 @@ def run(
     sparsity: Annotated[
         str, typer.Option(help="Share of the prunable weights to prune, 0 to 1.")
     ] = "0.3",
-    out: Out = Path("results"),
-    html: Html = True,
-    pdf: Pdf = False,
-    thesis: Thesis = False,
-    csv: Csv = True,
-    png: Png = True,
-    json: Json = True,
-    language: Language = "en",
-    template_dir: Templates = None,
-    name: Annotated[
-        str | None, typer.Option(help="What to call the model.", show_default=False)
-    ] = None,
-    blacklist: Annotated[
-        list[str], typer.Option(help="Modules with this word in their name are not pruned.")
-    ] = ["lm_head"],  # noqa: B006 - typer copies it
-    convention: Annotated[
-        str, typer.Option(help="standard, or notebook: look-ups and tied heads counted again.")
-    ] = "standard",
-    context: Annotated[
-        int | None,
-        typer.Option(
-            help="Positions a token attends to, to add attention's own FLOPs.", show_default=False
-        ),
-    ] = None,
-    patterns: Annotated[
-        bool,
-        typer.Option(
-            "--patterns/--no-patterns", help="Where in each matrix the zeros stand (reads twice)."
-        ),
-    ] = True,
-    latency: Annotated[
-        bool, typer.Option("--latency", help="Time layers and whole forward passes here.")
-    ] = False,
-    perplexity: Annotated[
-        bool, typer.Option("--perplexity", help="Score a text, at every 10 % of sparsity, too.")
-    ] = False,
-    sensitivity: Annotated[
-        str | None,
-        typer.Option(
-            help="Prune one block, group or layer at a time and score the text.",
-            metavar="BY",
-            show_default=False,
-        ),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(help="The text to score; else the demo's.", show_default=False),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
-    ] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder where counts are kept and looked up.", show_default=False),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit on the Hub.", show_default=False)
-    ] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
-    ] = False,
+    outputs: Outputs = Outputs(),
+    analysis: Analysis = Analysis(),
 ) -> None:
     """Count a model as Dense, Masked and CSR and write the report, tables and figures."""
     level = _number(sparsity)
-    _speak(ctx, language, template_dir)
-    _check_writable(out)
-    if sensitivity not in {None, "block", "group", "layer"}:
+    _speak(ctx, outputs.language, outputs.template_dir)
+    _check_writable(outputs.out)
+    if analysis.sensitivity not in {None, "block", "group", "layer"}:
         raise SparsityReportError(
-            f"--sensitivity must be block, group or layer, not {sensitivity!r}"
+            f"--sensitivity must be block, group or layer, not {analysis.sensitivity!r}"
         )
-    import sparsity_report as sr
-
     with _quiet_libraries():
-        with _without_collecting():
-            weights = sr.load(
-                model, name=name, blacklist=blacklist, revision=revision, allow_pickle=allow_pickle
-            )
-        with _workers(workers) as executor, _bar("counting") as progress:
-            pruning = sr.global_magnitude(
-                weights, level, progress=progress, executor=executor, cache=cache
-            )
-        variants = (sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
-        with _bar("looking for patterns") as progress:
-            study = sr.compare(
-                *variants,
-                convention=convention,
-                context=context,
-                patterns=patterns,
-                progress=progress if patterns else None,
-            )
-        if latency:
-            with _bar("timing", unit="measurement") as progress:
-                study = study.with_measured(latency=sr.measure_latency(variants, progress=progress))
-        if perplexity:
-            steps = [sr.masked(sr.global_magnitude(weights, step / 10)) for step in range(1, 10)]
-            known = {variant.name for variant in variants}
-            scored = [*variants, *(step for step in steps if step.name not in known)]
-            with _bar("scoring", unit="token") as progress:
-                study = study.with_measured(quality=sr.perplexity(scored, text, progress=progress))
-        if sensitivity is not None:
-            with _bar("pruning parts", unit="part") as progress:
-                frame = sr.sensitivity(
-                    weights, level, sensitivity, text=text, cache=cache, progress=progress
-                )
-                study = study.with_measured(sensitivity=frame)
-        kinds = {"html": html, "pdf": pdf, "thesis": thesis, "csv": csv, "png": png, "json": json}
-        _write(study, out, template_dir, **kinds)
+        _write(_studied(_pruned(model, level, analysis), analysis), outputs)
 
 
 @app.command()
+@_spread
 def render(
     ctx: typer.Context,
     study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
-    out: Out = Path("results"),
-    html: Html = True,
-    pdf: Pdf = False,
-    thesis: Thesis = False,
-    csv: Csv = True,
-    png: Png = True,
-    json: Json = False,
-    language: Language = "en",
-    template_dir: Templates = None,
+    outputs: OutputsAgain = OutputsAgain(),
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
-    from sparsity_report.study.study import read_study
+    import sparsity_report as sr
 
-    _speak(ctx, language, template_dir)
-    loaded = read_study(study)
-    _check_writable(out)
-    kinds = {"html": html, "pdf": pdf, "thesis": thesis, "csv": csv, "png": png, "json": json}
-    _write(loaded, out, template_dir, **kinds)
+    _speak(ctx, outputs.language, outputs.template_dir)
+    loaded = sr.read_study(study)
+    _check_writable(outputs.out)
+    _write(loaded, outputs)
 
 
 @app.command()
@@ -221,32 +249,26 @@ def diff(
 
 
 @app.command()
+@_spread
 def notebook(
     model: Annotated[
         str | None, typer.Argument(help="As for run; nothing: the demo.", show_default=False)
     ] = None,
-    to: Annotated[str, typer.Option(help="html or ipynb.")] = "html",
-    sparsity: Annotated[str, typer.Option(help="Share of the prunable weights to prune.")] = "0.3",
-    out: Out = Path("results"),
-    hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Leave the code out.")] = False,
-    name: Annotated[
-        str, typer.Option("--notebook", help="structural_csr_analysis, thesis_figures, or a path.")
-    ] = "structural_csr_analysis",
-    template_dir: Templates = None,
+    export: Export = Export(),
 ) -> None:
     """Execute a notebook on a model and export it with its outputs."""
-    level = _number(sparsity)
-    _check_writable(out)
+    level = _number(export.sparsity)
+    _check_writable(export.out)
     import sparsity_report as sr
 
-    target = out / f"{Path(name).stem}.{to}"
+    target = export.out / f"{Path(export.notebook).stem}.{export.to}"
     sr.write_notebook(
         model,
         target,
-        notebook=name,
+        notebook=export.notebook,
         sparsity=level,
-        hide_inputs=hide_inputs,
-        template_dir=template_dir,
+        hide_inputs=export.hide_inputs,
+        template_dir=export.template_dir,
     )
     print(f"Written to {target}")
 
@@ -278,53 +300,103 @@ def main() -> None:
 
 def _speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
     """Say everything this command says in one language."""
-    from sparsity_report.words.language import speaking
-
-    ctx.with_resource(speaking(language, template_dir))
-
-
-def _write(
-    study: Comparison,
-    out: Path,
-    template_dir: Path | None,
-    *,
-    html: bool,
-    pdf: bool,
-    thesis: bool,
-    csv: bool,
-    png: bool,
-    json: bool,
-) -> None:
     import sparsity_report as sr
 
-    if html or pdf or thesis or png:
-        _import_altair()
-    steps: list[tuple[str, Callable[[], object]]] = []
-    if json:
-        steps.append(("study.json", lambda: study.save(out / "study.json")))
-    if csv:
-        steps.append(
-            ("structural_layers/*.csv", lambda: sr.write_csv(study, out / "structural_layers"))
+    ctx.with_resource(sr.speaking(language, template_dir))
+
+
+def _pruned(model: str | None, level: float, analysis: Analysis) -> Pruning:
+    """Open a model and prune it over all prunable weights."""
+    import sparsity_report as sr
+
+    with _without_collecting():
+        weights = sr.load(
+            model,
+            name=analysis.name,
+            blacklist=analysis.blacklist,
+            revision=analysis.revision,
+            allow_pickle=analysis.allow_pickle,
         )
-    if png:
-        steps.append(("figures/*.png", lambda: sr.write_figures(study, out / "figures")))
-    if html:
-        report = partial(sr.write_report, study, out / "report.html", template_dir=template_dir)
-        steps.append(("report.html", report))
-    if pdf:
-        paper = partial(sr.write_report, study, out / "report.pdf", template_dir=template_dir)
-        steps.append(("report.pdf", paper))
-    if thesis:
-        kit = partial(sr.write_thesis, study, out / "thesis", template_dir=template_dir)
-        steps.append(("thesis/*", kit))
+    with _workers(analysis.workers) as executor, _bar("counting") as progress:
+        return sr.global_magnitude(
+            weights, level, progress=progress, executor=executor, cache=analysis.cache
+        )
+
+
+def _studied(pruning: Pruning, analysis: Analysis) -> Comparison:
+    """Compare the three variants and measure what was asked for."""
+    import sparsity_report as sr
+
+    weights = pruning.weights
+    variants = (sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+    with _bar("looking for patterns") as progress:
+        study = sr.compare(
+            *variants,
+            convention=analysis.convention,
+            context=analysis.context,
+            patterns=analysis.patterns,
+            progress=progress if analysis.patterns else None,
+        )
+    if analysis.latency:
+        with _bar("timing", unit="measurement") as progress:
+            study = study.with_measured(latency=sr.measure_latency(variants, progress=progress))
+    if analysis.perplexity:
+        steps = [sr.masked(sr.global_magnitude(weights, step / 10)) for step in range(1, 10)]
+        known = {variant.name for variant in variants}
+        scored = [*variants, *(step for step in steps if step.name not in known)]
+        with _bar("scoring", unit="token") as progress:
+            quality = sr.perplexity(scored, analysis.text, progress=progress)
+        study = study.with_measured(quality=quality)
+    if analysis.sensitivity is not None:
+        with _bar("pruning parts", unit="part") as progress:
+            frame = sr.sensitivity(
+                weights,
+                pruning.sparsity,
+                analysis.sensitivity,
+                text=analysis.text,
+                cache=analysis.cache,
+                progress=progress,
+            )
+        study = study.with_measured(sensitivity=frame)
+    return study
+
+
+def _write(study: Comparison, outputs: Outputs) -> None:
+    """Write what is wanted of a study and say the most important about it."""
+    import sparsity_report as sr
+
+    if outputs.html or outputs.pdf or outputs.thesis or outputs.png:
+        _import_altair()
+    out, folder = outputs.out, outputs.template_dir
+    steps: dict[str, tuple[bool, Callable[[], object]]] = {
+        "study.json": (outputs.json, lambda: study.save(out / "study.json")),
+        "structural_layers/*.csv": (
+            outputs.csv,
+            lambda: sr.write_csv(study, out / "structural_layers"),
+        ),
+        "figures/*.png": (outputs.png, lambda: sr.write_figures(study, out / "figures")),
+        "report.html": (
+            outputs.html,
+            lambda: sr.write_report(study, out / "report.html", template_dir=folder),
+        ),
+        "report.pdf": (
+            outputs.pdf,
+            lambda: sr.write_report(study, out / "report.pdf", template_dir=folder),
+        ),
+        "thesis/*": (
+            outputs.thesis,
+            lambda: sr.write_thesis(study, out / "thesis", template_dir=folder),
+        ),
+    }
+    wanted = {label: step for label, (asked, step) in steps.items() if asked}
     with _bar("writing", unit="file") as progress:
-        for number, (label, step) in enumerate(steps, 1):
-            progress(number - 1, len(steps), label)
+        for number, (label, step) in enumerate(wanted.items(), 1):
+            progress(number - 1, len(wanted), label)
             step()
-            progress(number, len(steps), label)
+            progress(number, len(wanted), label)
     for sentence in sr.summarize(study)[:3]:
         print(sentence)
-    print(f"Written to {out}: {', '.join(label for label, _ in steps) or 'nothing'}")
+    print(f"Written to {out}: {', '.join(wanted) or 'nothing'}")
 
 
 def _import_altair() -> None:

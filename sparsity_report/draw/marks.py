@@ -49,6 +49,8 @@ class HeatMap:
         The colours' legend stands below, not on the right.
     selectable : bool
         Rows have ``on``; those that are off are pale.
+    numbers : bool
+        Write numbers into the cells where they fit.
     computed : tuple of (str, str)
         Fields that rows do not have, and expressions for them, one after the other.
     """
@@ -64,6 +66,7 @@ class HeatMap:
     tips: tuple[tuple[str, str], ...] = ()
     below: bool = False
     selectable: bool = False
+    numbers: bool = True
     computed: tuple[tuple[str, str], ...] = ()
     sizes: Sizes = PAPER
 
@@ -241,7 +244,7 @@ def heat_map(
     known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend), **(outline or {}))
     unknown = base.transform_filter(_UNKNOWN).mark_rect(fill="#8c8c8c", fillOpacity=0.16, **plain)
     layers = [_dimmed(known, shape, 0.18).add_params(*params), _dimmed(unknown, shape, 0.18)]
-    if _digits_fit(shape):
+    if shape.numbers and _digits_fit(shape):
         ink = alt.condition(
             look.is_light(shape.kind, shape.domain, shape.log),
             alt.value("#1a1a1a"),

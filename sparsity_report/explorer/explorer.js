@@ -36,6 +36,7 @@ async function render({ model, el }) {
       if (kind) model.send({ [kind]: id, more: event.shiftKey || event.metaKey || event.ctrlKey });
     });
     el.replaceChildren(place);
+    el.dataset.width = spec.usermeta.width;
     if (model.get("data") !== data) await swap();
   }
 

@@ -40,6 +40,7 @@ function render({ model, el }) {
     // A scroll bar that comes and goes is no reason to draw anew.
     if (now === 0 || Math.abs(now - width) < 18) return;
     width = now;
+    watched.dataset.width = Math.max(320, width);
     model.set("width", width);
     model.save_changes();
   });

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,44 @@ from IPython.display import display
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.policies import global_magnitude
-from sparsity_report.draw import charts
+from sparsity_report.draw.look import model_names
 from sparsity_report.draw.vega import VEGALITE, bundle
-from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.explorer import picture as panels
-from sparsity_report.explorer.picture import LIVE, METRICS
-from sparsity_report.explorer.scene import GROUPINGS, SORTS, Scene, State
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.explorer import reading
+from sparsity_report.explorer.controls import Controls, choices
+from sparsity_report.explorer.picture import Pictures, filled
+from sparsity_report.explorer.scene import Scene
+from sparsity_report.explorer.view import (
+    CSR_AT_LEVEL,
+    LIVE,
+    MASKED_AT_LEVEL,
+    MODEL_ORDER,
+    State,
+    View,
+)
 from sparsity_report.findings.summary import summarize
 from sparsity_report.report.page import environment
-from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.language import speaking, spoken
+from sparsity_report.words.names import clip
+from sparsity_report.words.sentences import say
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
-_LISTED = 200
+# Of the still picture: its width, and cells up to which it has their numbers.
 _STILL_WIDTH, _NUMBERED = 940, 100
+_STATE = (
+    "variant", "sparsity", "metric", "modules", "grouping", "sort", "log_scale", "selection",
+    "detail", "search", "study",
+)  # fmt: skip
 
 
 def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
     """Return the explorer of a study, to be shown by a notebook cell.
+
+    It speaks the language that is spoken when it is made, see :func:`sparsity_report.speaking`.
 
     Parameters
     ----------
@@ -72,15 +89,26 @@ def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
     if study.layers.empty:
         raise SparsityReportError("explore: the study has no layers; compare() a model first")
     if weights is not None:
-        mine = fingerprint(weights, count_weights(weights))
+        given = fingerprint(weights, count_weights(weights))
         first = study.variants["fingerprint"].iloc[0]
-        if mine != first:
+        if given != first:
             raise SparsityReportError(
-                f"explore: {weights.name} has the fingerprint {mine}, the study's first variant "
+                f"explore: {weights.name} has the fingerprint {given}, the study's first variant "
                 f"{first}; give the weights the study was made of"
             )
         study = replace(study, weights=weights)
     return Explorer(study)
+
+
+def _speaks(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of an explorer, whenever it is called, speak the explorer's language."""
+
+    @wraps(method)
+    def speak(self: Explorer, *args: Any, **options: Any) -> Any:
+        with speaking(self.language):
+            return method(self, *args, **options)
+
+    return speak
 
 
 class Explorer(widgets.VBox):  # type: ignore[misc]
@@ -96,8 +124,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         The level the slider stands at. Moving it shows the level in place of a variant.
     variant : str
         The variant shown: a name of the study's, ``"Masked at level"`` or ``"CSR at level"``.
-    metric : str
-        A key of :data:`sparsity_report.explorer.picture.METRICS`.
+    metric : {"sparsity", "flops_per_token", "total", "nonzero", "stored_bytes", "bytes_ratio"}
     modules : str
         ``"prunable"``, ``"all"`` or a group.
     grouping : {"group", "projection", "block"}
@@ -120,49 +147,41 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     metric = traitlets.Unicode("sparsity")
     modules = traitlets.Unicode("prunable")
     grouping = traitlets.Unicode("group")
-    sort = traitlets.Unicode(SORTS[0])
+    sort = traitlets.Unicode(MODEL_ORDER)
     log_scale = traitlets.Bool(False)
     search = traitlets.Unicode()
     detail = traitlets.Unicode(None, allow_none=True)
     chart = traitlets.Any(read_only=True)
 
     def __init__(self, study: Comparison) -> None:
-        self._scene = Scene(study)
+        self.language = spoken()
+        self._view = View(study)
+        self._scene, self._pictures = Scene(self._view), Pictures()
         self._picture: Picture | None = None
         self._width = _STILL_WIDTH
         self._brushed = self._quiet = False
         self._parts: Any = environment().get_template("explorer.html.j2").module
         self._shell = Shell(key=format(id(self), "x"))
-        self._head, self._cards, self._table, self._detail, self._said = (
-            widgets.HTML() for _ in range(5)
-        )
-        self._place = widgets.Box(layout={"display": "block"})
+        self._head, self._table, self._detail = (widgets.HTML() for _ in range(3))
+        self._place, below = widgets.Box(), widgets.Box([self._table, self._detail])
         self._place.add_class("sx-chart")
+        below.add_class("sx-below")
         with self._silently():
             super().__init__(study=study)
-            pruned = charts.distinct_prunings(study)
-            self.variant = (pruned or self._scene.variants)[0]
-            self.modules = self._scene.scopes()[0]
+            self.variant = (*study.facts.prunings, self._view.variants[0])[0]
+            self.modules = self._view.scopes()[0]
             asked = study.variants["asked_sparsity"].dropna()
             self.sparsity = self._nearest(float(asked.iloc[0]) if len(asked) else 0.3)
-            self.detail = self._scene.first_detail(self._state())
-        self._controls = self._make_controls()
-        self.children = [
-            self._shell,
-            self._head,
-            *self._controls,
-            self._place,
-            self._rows(self._table, self._detail),
-        ]
+            self.detail = self._view.sparsest(self._state())
+        self._controls = Controls(
+            self, self._view, self._parts, clear=lambda: self._select([]), add=self._add_clicked
+        )
+        self.children = [self._shell, self._head, *self._controls.rows, self._place, below]
         self.add_class("sparsity-explorer")
         self._shell.observe(self._measured, "width")
         self._shell.on_msg(lambda _, content, __: self._heard(content))
         self._refresh()
-        self.observe(
-            self._changed,
-            ["study", "selection", "sparsity", "variant", "metric", "modules", "grouping", "sort",
-             "log_scale", "search", "detail"],
-        )  # fmt: skip
+        self.observe(self._changed, list(_STATE))
 
     def layers(self) -> pd.DataFrame:
         """Return the selected layers of what is shown, in the order of the table.
@@ -170,46 +189,49 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         With nothing selected, all layers in view. Columns as of ``study.layers``; at a level, as of
         :meth:`Comparison.at_level`.
         """
-        return self._scene.layers(self._state())
+        return self._view.layers(self._state())
 
+    @_speaks
     def add(self) -> None:
         """Prune at the level exactly and put the variants, masked and CSR, into the study."""
         weights = self.study.weights
         if weights is None:
             raise SparsityReportError(
-                "a study read from a file holds no weights; "
-                "explore(study, weights=sr.load(…)) makes levels into variants"
+                say(
+                    "a study read from a file holds no weights; {code} makes levels into variants",
+                    code="explore(study, weights=sr.load(…))",
+                )
             )
         pruning = global_magnitude(weights, self.sparsity)
-        new = (masked(pruning), csr(pruning))
-        known = set(self._scene.variants)
-        self.study = self.study.with_variants(*(v for v in new if v.name not in known))
-        self.variant = new[1].name
+        pruned = (masked(pruning), csr(pruning))
+        known = set(self._view.variants)
+        self.study = self.study.with_variants(*(v for v in pruned if v.name not in known))
+        self.variant = pruned[1].name
 
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and beside it a picture for where no kernel answers."""
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        for bundle_ in ({"application/vnd.jupyter.widget-view+json": view}, self._still()):
-            display(bundle_, raw=True)  # type: ignore[no-untyped-call]
+        for part in (self._widget_view(), self._still()):
+            display(part, raw=True)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Return the widget with its still picture, for those who ask for one bundle."""
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view, **self._still()}
+        return {**self._widget_view(), **self._still()}
 
+    def _widget_view(self) -> dict[str, Any]:
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {"application/vnd.jupyter.widget-view+json": view}
+
+    @_speaks
     def _still(self) -> dict[str, str]:
         look, data = self._scene.look_and_data(self._state()._replace(width=_STILL_WIDTH))
-        if len(data["cells"]) > _NUMBERED:
-            # Digits are what a saved notebook would grow by most, and the colours say it.
-            data["cells"] = [cell | {"digits": ""} for cell in data["cells"]]
+        # Numbers are what a saved notebook would grow by most, and the colours say it.
+        look = look._replace(numbers=len(data["cells"]) <= _NUMBERED)
         drawn = vl_convert.vegalite_to_jpeg(
-            {**panels.compiled(look), "datasets": data},
+            {**self._pictures.compiled(look), "datasets": data},
             vl_version=VEGALITE, scale=1, quality=72, allowed_base_urls=[],
         )  # fmt: skip
-        page = self._parts.still(
-            self._shell.key, _STYLE, **self._headings(), alt=look.said,
-            picture=base64.b64encode(drawn).decode(),
-        )  # fmt: skip
+        picture = base64.b64encode(drawn).decode()
+        page = self._parts.still(self._shell.key, _STYLE, self._heading(), look.alt, picture)
         return {"text/html": str(page), "text/plain": "\n".join(summarize(self.study))}
 
     def _state(self) -> State:
@@ -218,35 +240,32 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             self.log_scale, self.selection, self.detail, self._width,
         )  # fmt: skip
 
-    def _headings(self) -> dict[str, Any]:
-        return {
-            "models": charts.model_names(self.study),
-            "findings": summarize(self.study),
-            "totals": records(self.study.totals),
-            "palette": list(charts.palette(self.study).values()),
-        }
+    def _heading(self) -> Any:
+        findings, totals = summarize(self.study), reading.totals(self.study)
+        return self._parts.head(model_names(self.study), findings, totals)
 
     # What has changed, and what follows from it.
 
+    @_speaks
     def _changed(self, change: Any) -> None:
         if self._quiet:
             return
         name = change["name"]
         with self._silently():
             if name == "study":
-                self._scene = Scene(self.study)
-                self._offer()
-                self._show_study()
-            elif name == "sparsity" and self.variant not in LIVE[1:]:
-                self.variant = LIVE[1] if self._shown_layout() == "masked" else LIVE[2]
+                self._view = View(self.study)
+                self._scene = Scene(self._view)
+                self._controls.offer(self._view, self.variant)
+                self._show_heading()
+            elif name == "sparsity" and self.variant not in LIVE:
+                layout = self.study.variants.set_index("variant")["layout"][self.variant]
+                self.variant = MASKED_AT_LEVEL if layout == "masked" else CSR_AT_LEVEL
             elif name == "search":
                 self.selection = self._matching() if self.search else ()
             elif name == "selection" and self.search:
                 self.search = ""
-            if name in {"selection", "search"} and self.selection and (
-                self.detail not in self.selection
-            ):  # fmt: skip
-                self.detail = self.selection[0]
+            if name in {"selection", "search"}:
+                self._look_at(self.selection)
             if name not in {"detail", "sparsity", "log_scale", "sort"}:
                 self._brushed = False
         self._refresh()
@@ -263,70 +282,61 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         """Bring the view up to what the attributes say."""
         state = self._state()
         look, data = self._scene.look_and_data(state)
-        self.set_trait("chart", panels.filled(panels.picture(look), data))
+        self.set_trait("chart", filled(self._pictures.chart(look), data))
         if self._picture is None:
             return
         with self._picture.hold_sync():
             self._picture.brushed = self._brushed
             self._picture.data = data
-            self._picture.spec = panels.compiled(look)
-        cards, note = self._scene.cards(self.sparsity)
-        parts = self._parts
-        self._cards.value = str(parts.cards(cards, note))
-        self._table.value = str(parts.table(**self._scene.table(state, _LISTED)))
-        detail = self._scene.detail(state)
-        self._detail.value = str(parts.detail(**detail)) if detail else ""
-        if self.search and not self.selection:
-            self._say(f"no module name holds {printable(self.search, 40)!r}")
-        else:
-            self._say("")
+            self._picture.spec = self._pictures.compiled(look)
+        self._controls.cards.value = str(
+            self._parts.cards(*reading.cards(self._view, self.sparsity))
+        )
+        self._table.value = str(self._parts.layers(reading.layers(self._view, state)))
+        layer = reading.layer(self._view, self._scene.magnitudes, state)
+        self._detail.value = str(self._parts.layer(layer)) if layer else ""
+        lost = say("no module name holds “{text}”", text=clip(self.search, 40))
+        self._controls.tell(lost if self.search and not self.selection else "")
 
-    def _show_study(self) -> None:
-        if self._picture is None:
-            return
-        self._head.value = str(self._parts.head(**self._headings()))
-
-    def _say(self, text: str) -> None:
-        self._said.value = str(self._parts.said(text))
-
-    def _shown_layout(self) -> str:
-        layouts = self.study.variants.set_index("variant")["layout"]
-        return str(layouts.get(self.variant, "csr"))
+    def _show_heading(self) -> None:
+        if self._picture is not None:
+            self._head.value = str(self._heading())
 
     def _matching(self) -> tuple[str, ...]:
         words = self.search.casefold()
-        return tuple(name for name in self._scene.names if words in name.casefold())
+        return tuple(name for name in self._view.names if words in name.casefold())
 
     def _nearest(self, sparsity: float) -> float:
-        levels = self._scene.levels.sparsities if self._scene.levels else [sparsity]
+        levels = self._view.levels.sparsities if self._view.levels else [sparsity]
         return min(levels, key=lambda level: abs(level - sparsity))
 
     # What the person does in the browser.
 
+    @_speaks
     def _measured(self, change: Any) -> None:
         """Draw for the width there is; only now, so that nothing is drawn where nobody looks."""
         self._width = max(320, change["new"])
-        if self._picture is None:
-            self._picture = Picture()
-            self._picture.on_msg(lambda _, content, __: self._heard(content))
-            self._show_study()
+        if self._picture is not None:
             self._refresh()
-            self._place.children = [self._picture]
-            self._shell.live = True
-        else:
-            self._refresh()
+            return
+        self._picture = Picture()
+        self._picture.on_msg(lambda _, content, __: self._heard(content))
+        self._show_heading()
+        self._refresh()
+        self._place.children = [self._picture]
+        self._shell.live = True
 
+    @_speaks
     def _heard(self, content: dict[str, Any]) -> None:
         state, more = self._state(), bool(content.get("more"))
         if "brush" in content:
             at = content["brush"]
-            blocks, projections = at.get("block", []), at.get("projection", [])
-            names = self._scene.brushed(state, blocks, projections)
+            names = self._view.brushed(state, at.get("block", []), at.get("projection", []))
             self._brushed = bool(names)
             self._select(names, brushed=True)
             return
         if "row" in content:
-            names = [self._scene.names[content["row"]]]
+            names = [self._view.names[content["row"]]]
             # A row of a selection is looked at; the selection stays.
             if names[0] in self.selection and not more:
                 self.detail = names[0]
@@ -342,25 +352,36 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             names = []
         self._select(names)
 
-    def _select(self, names: list[str], brushed: bool = False) -> None:
+    @_speaks
+    def _select(self, names: Sequence[str], brushed: bool = False) -> None:
         if tuple(names) == self.selection:
             return
         with self._silently():
             self.search = ""
             self.selection = tuple(names)
-            if names and self.detail not in names:
-                self.detail = names[0]
+            self._look_at(names)
             self._brushed = brushed and bool(names)
         self._refresh()
+
+    def _look_at(self, names: Sequence[str]) -> None:
+        """Look at the first of the selected modules, if not at one of them already."""
+        if names and self.detail not in names:
+            self.detail = names[0]
+
+    def _add_clicked(self) -> None:
+        try:
+            self.add()
+        except SparsityReportError as error:
+            self._controls.tell(str(error))
 
     # What may be set.
 
     @traitlets.validate("selection")
     def _check_selection(self, proposal: Any) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(proposal["value"]))
-        known = set(self._scene.names)
+        known = set(self._view.names)
         if unknown := [name for name in names if name not in known]:
-            near = difflib.get_close_matches(str(unknown[0]), self._scene.names, 1)
+            near = difflib.get_close_matches(str(unknown[0]), self._view.names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SparsityReportError(f"selection: no module {unknown[0]!r}{hint}")
         return names
@@ -368,13 +389,13 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @traitlets.validate("detail")
     def _check_detail(self, proposal: Any) -> str | None:
         name = proposal["value"]
-        if name is not None and name not in set(self._scene.names):
+        if name is not None and name not in set(self._view.names):
             raise SparsityReportError(f"detail: no module {name!r}")
         return name  # type: ignore[no-any-return]
 
     @traitlets.validate("sparsity")
     def _check_sparsity(self, proposal: Any) -> float:
-        if self._scene.levels is None:
+        if self._view.levels is None:
             return float(proposal["value"])
         if not 0 <= proposal["value"] < 1:
             raise SparsityReportError(f"sparsity is from 0 to 0.99, not {proposal['value']!r}")
@@ -383,86 +404,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @traitlets.validate("variant", "metric", "modules", "grouping", "sort")
     def _check_choice(self, proposal: Any) -> str:
         name, value = proposal["trait"].name, proposal["value"]
-        if value not in (known := [key for _, key in self._choices(name)]):
+        if value not in (known := [key for _, key in choices(self._view, name)]):
             raise SparsityReportError(f"{name} is one of {', '.join(known)}, not {value!r}")
         return str(value)
-
-    def _choices(self, name: str) -> list[tuple[str, str]]:
-        """Return what a control offers: the text for people, and the value."""
-        if name == "variant":
-            live = LIVE[1:] if self._scene.levels is not None else ()
-            shown = charts.distinct_names(self._scene.variants)
-            return [*zip(shown, self._scene.variants, strict=True), *((n, n) for n in live)]
-        if name == "metric":
-            return [(look.title, key) for key, look in METRICS.items()]
-        if name == "modules":
-            named = {"prunable": "prunable", "all": "all"}
-            return [(named.get(k, charts.group_name(k)), k) for k in self._scene.scopes()]
-        return [(one, one) for one in (GROUPINGS if name == "grouping" else SORTS)]
-
-    # The controls.
-
-    def _make_controls(self) -> list[Any]:
-        self._menus = {
-            name: widgets.Dropdown(
-                options=self._choices(name), value=getattr(self, name), description=title
-            )
-            for name, title in (
-                ("variant", "Show"), ("metric", "Metric"), ("modules", "Modules"),
-                ("grouping", "Bars by"), ("sort", "Sort"),
-            )
-        }  # fmt: skip
-        log = widgets.Checkbox(description="logarithmic", indent=False)
-        search = widgets.Text(
-            description="Search", placeholder="part of a name", continuous_update=True
-        )
-        clear = widgets.Button(description="Select nothing", tooltip="Show all layers alike again")
-        clear.on_click(lambda _: self._select([]))
-        levels = self._scene.levels
-        steps = levels.sparsities if levels else [0.0, 0.01]
-        slider = widgets.FloatSlider(
-            min=0, max=steps[-1], step=steps[1] - steps[0], description="Prune at",
-            readout_format=".0%", disabled=levels is None,
-        )  # fmt: skip
-        button = widgets.Button(
-            description="Add as variants", tooltip="Prune exactly at this level and keep it",
-            disabled=levels is None,
-        )  # fmt: skip
-        button.on_click(partial(self._add_clicked, button))
-        for name, control in (
-            *self._menus.items(), ("log_scale", log), ("search", search), ("sparsity", slider),
-        ):  # fmt: skip
-            traitlets.link((self, name), (control, "value"))
-        even = self.study.facts.break_even(self.study.facts.baseline) if levels else None
-        track = widgets.VBox([slider, widgets.HTML(str(self._parts.scale(even, steps[-1])))])
-        level = widgets.Box([track, widgets.VBox([button, self._said])])
-        for box, name in ((track, "sx-track"), (level.children[1], "sx-add"), (level, "sx-level")):
-            box.add_class(name)
-        controls = widgets.Box([*self._menus.values(), search, log, clear])
-        controls.add_class("sx-controls")
-        return [controls, level, self._cards]
-
-    def _offer(self) -> None:
-        """Give the menu of variants its new choices without a change of the one shown."""
-        menu = self._menus["variant"]
-        with menu.hold_trait_notifications():
-            menu.options = self._choices("variant")
-            menu.value = self.variant
-
-    def _add_clicked(self, button: Any, _: Any) -> None:
-        button.disabled = True
-        try:
-            self.add()
-        except SparsityReportError as error:
-            self._say(str(error))
-        finally:
-            button.disabled = False
-
-    @staticmethod
-    def _rows(*parts: Any) -> Any:
-        box = widgets.Box(list(parts))
-        box.add_class("sx-below")
-        return box
 
 
 class Shell(anywidget.AnyWidget):

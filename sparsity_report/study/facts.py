@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.cost import dense_bytes, value_bytes
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.storage import layout_ends
@@ -192,6 +193,12 @@ class Facts:
             )
         return self._layers[variant]
 
+    def dense_bytes(self, variant: str) -> pd.Series:
+        """Return what each layer of a variant would take with nothing stored sparse, in bytes."""
+        rows = self.layers(variant)
+        sizes = rows["dtype"].map({dtype: value_bytes(dtype) for dtype in rows["dtype"].unique()})
+        return dense_bytes(rows["total"], sizes)  # type: ignore[arg-type,return-value]
+
     def prunable(self, variant: str) -> pd.DataFrame:
         """Return a variant's layers with prunable weights of known values, and their ``share``.
 
@@ -283,8 +290,8 @@ class Facts:
             ``sparsity_prunable``, ``model_zeros`` and ``sparsity_model``, ``stored_bytes`` and
             ``flops_per_token`` of the model with its prunable matrices in CSR, both also as
             ``bytes_ratio`` and ``flops_ratio`` to the model with all of them dense, and
-            ``uncertainty`` in weights of the least certain layer. Null where unknown; None
-            where the study keeps no levels.
+            ``uncertainty`` in weights of the least certain layer, ``uncertainty_share`` at most
+            of a layer's weights. Null where unknown; None where the study keeps no levels.
         """
         levels = self._study.by_level
         return None if levels is None else levels.model

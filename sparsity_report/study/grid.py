@@ -55,7 +55,7 @@ class Grid:
         blocks = layers["block"].astype("Int64")
         numbers = sorted(blocks.dropna().unique())
         self.merged = max(1, -(-len(numbers) // _BLOCKS))
-        labels = _block_labels(numbers, self.merged)
+        labels = block_labels(numbers, self.merged)
         self.module_names: list[str] = list(layers["module_name"])
         placed = [
             Cell(OUTSIDE if pd.isna(block) else labels[int(block)], projection)
@@ -68,10 +68,7 @@ class Grid:
     @property
     def blocks(self) -> list[str]:
         """Labels of blocks in their order, ``"outside"`` first."""
-        labels = dict.fromkeys(cell.block for cell in self.cells)
-        return sorted(
-            labels, key=lambda label: -1 if label == OUTSIDE else int(label.split("–")[0])
-        )
+        return sorted(dict.fromkeys(cell.block for cell in self.cells), key=_block_order)
 
     @property
     def projections(self) -> list[str]:
@@ -91,7 +88,7 @@ def _block_order(label: str) -> int:
     return -1 if label == OUTSIDE else int(label.partition("–")[0])
 
 
-def _block_labels(numbers: Sequence[int], merged: int) -> dict[int, str]:
+def block_labels(numbers: Sequence[int], merged: int) -> dict[int, str]:
     """Name blocks by number; neighbours that share a cell by the first and the last of them."""
     labels: dict[int, str] = {}
     together: dict[int, list[int]] = {}

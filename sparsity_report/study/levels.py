@@ -314,6 +314,9 @@ class Levels:
             frame[name] = [ratio(part, known) for part in frame[column]]
             frame[f"dense_{column}"] = _plus(np.full(len(frame), dense), other)
         frame["uncertainty"] = self._slack.max(axis=0)
+        frame["uncertainty_share"] = (self._slack / np.maximum(self._weights, 1)[:, None]).max(
+            axis=0
+        )
         return frame
 
     @cached_property

@@ -114,11 +114,23 @@ def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
         By ``layout``: ``total`` weights, and bytes ``dense``, without zeros (``full``) and with
         nothing but zeros (``empty``).
     """
-    rows = _matrices(layers)
+    ends = layer_ends(layers).reset_index("name", drop=True)
+    if ends.empty:
+        return ends
+    sums = ends.groupby("layout", sort=False)
+    return sums.sum().mask(sums.count().ne(sums.size(), axis=0))
+
+
+def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines of :func:`layout_ends` of each prunable layer, by ``name`` and ``layout``.
+
+    With z of ``total`` weights zero a layer takes ``full − z·(full − empty) ÷ total`` bytes.
+    """
+    rows, columns = _matrices(layers), ["total", "dense", "full", "empty"]
     if rows.empty:
-        return pd.DataFrame(columns=["total", "dense", "full", "empty"])
-    sized = _summed(_layer_sizes(rows, None).assign(scope="prunable", name=""))
-    return sized.set_index("layout")[["total", "dense", "full", "empty"]]
+        index = pd.MultiIndex.from_arrays([[], []], names=["name", "layout"])
+        return pd.DataFrame(columns=columns, index=index)
+    return _layer_sizes(rows, None).set_index(["name", "layout"])[columns]
 
 
 def _matrices(layers: pd.DataFrame) -> pd.DataFrame:

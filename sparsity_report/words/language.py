@@ -56,14 +56,15 @@ def spoken() -> Language:
 
 @contextmanager
 def speaking(
-    language: str, template_dir: str | os.PathLike[str] | None = None
+    language: str | Language, template_dir: str | os.PathLike[str] | None = None
 ) -> Iterator[Language]:
     r"""Say everything in a language for the length of a block.
 
     Parameters
     ----------
-    language : str
-        ``"en"``, ``"fr"``, or any for which there is a file ``languages/<language>.json``.
+    language : str or Language
+        ``"en"``, ``"fr"``, or any for which there is a file ``languages/<language>.json``; or one
+        that was spoken before.
     template_dir : path-like, optional
         Where the user's own catalogues are; they add to the package's and come before them.
 
@@ -74,7 +75,8 @@ def speaking(
     ...     percent(0.3)
     '30,0\xa0%'
     """
-    before = _SPOKEN.set(_catalogue(language, template_dir))
+    known = isinstance(language, Language)
+    before = _SPOKEN.set(language if known else _catalogue(language, template_dir))
     try:
         yield spoken()
     finally:

@@ -1,6 +1,7 @@
 """The explorer's values and state: what it says is what the study says; odd models are welcome."""
 
 import time
+from itertools import cycle
 
 import altair as alt
 import numpy as np
@@ -12,8 +13,10 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
-from sparsity_report.explorer import picture as panels
-from sparsity_report.explorer.picture import METRICS
+from sparsity_report.explorer.controls import choices
+from sparsity_report.explorer.magnitudes import histogram_rows, spread
+from sparsity_report.explorer.picture import SHOWN
+from sparsity_report.explorer.view import GROUPINGS
 from sparsity_report.measure.latency import LATENCY_COLUMNS
 
 
@@ -54,7 +57,7 @@ def test_cells_are_the_layers(explorer):
         assert cells[row["module_name"]] == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", SHOWN)
 def test_bars_are_the_groups_of_the_study(explorer, demo_study, metric):
     explorer.modules = "all"
     explorer.metric = metric
@@ -79,11 +82,12 @@ def test_the_level_is_the_studys(explorer, demo_study):
     explorer.metric = "flops_per_token"
     for cell in shown(explorer):
         assert cell["value"] == at.loc[cell["tip"], "useful_flops_per_token"]
-    (here,) = shown(explorer, "here")
-    own = at[at["prunable"]]
-    assert here["ratio"] == pytest.approx(own["csr_bytes"].sum() / own["dense_bytes"].sum())
+    (level,) = shown(explorer, "level")
+    ratio = at["csr_bytes"].sum() / at["dense_bytes"].sum()
+    assert level["value"] == pytest.approx(ratio)
+    assert f"{ratio:.2f}\u202f×" in explorer._controls.cards.value
     (even,) = shown(explorer, "even")
-    assert even["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert even["sparsity"] == pytest.approx(0.503, abs=0.001)
 
 
 def test_moving_the_slider_swaps_data_and_keeps_the_picture(explorer):
@@ -94,7 +98,7 @@ def test_moving_the_slider_swaps_data_and_keeps_the_picture(explorer):
     after = {k: v for k, v in explorer.chart.to_dict().items() if k != "datasets"}
     assert before == after
     assert kept is not explorer.chart
-    assert kept.to_dict()["datasets"]["here"][0]["sparsity"] == 0.4
+    assert kept.to_dict()["datasets"]["level"][0]["sparsity"] == pytest.approx(0.4, abs=1e-6)
 
 
 def test_the_chart_stands_alone(explorer, tmp_path):
@@ -182,15 +186,15 @@ def test_a_study_from_a_file(demo, demo_study, minilm, tmp_path):
 def test_the_histogram_counts_every_weight():
     torch.manual_seed(0)
     weight = torch.randn(300, 200)
-    bars, (mark,) = panels.histogram_rows(count(weight), 0.5)
+    bars, (mark,) = histogram_rows(count(weight), 0.5)
     assert mark["at"] == 0.5
     magnitudes = weight.abs().numpy()
     for bar in bars:
         held = int(((magnitudes >= bar["from"]) & (magnitudes < bar["to"])).sum())
-        assert bar["label"] == f"{held:,} weights"
+        assert bar["label"] == f"{held:,} weights".replace(",", "\u202f")
         assert bar["pruned"] == (bar["from"] <= 0.5)
-    assert panels.spread(count(weight)) == pytest.approx(float(weight.std()), rel=0.01)
-    assert panels.histogram_rows(count(torch.zeros(9)), None) == ([], [])
+    assert spread(count(weight)) == pytest.approx(float(weight.std()), rel=0.01)
+    assert histogram_rows(count(torch.zeros(9)), None) == ([], [])
 
 
 def zeroed():
@@ -233,21 +237,21 @@ ODD = {
 def test_odd_studies_can_be_explored(kind):
     study = ODD[kind]()
     explorer = sr.explore(study)
-    scene, state = explorer._scene, explorer._state()
-    for variant in [value for _, value in explorer._choices("variant")]:
-        for modules in scene.scopes():
-            for metric in METRICS:
+    scene, view, state = explorer._scene, explorer._view, explorer._state()
+    groupings = cycle(GROUPINGS)
+    for variant in [value for _, value in choices(view, "variant")]:
+        # Of two models one may have no module of a group.
+        held = set(study.layers["group"][study.layers["variant"] == view.model(variant)])
+        for modules in view.scopes():
+            for metric in SHOWN:
                 asked = state._replace(variant=variant, modules=modules, metric=metric, log=True)
-                for grouping in ("block", "projection", "group"):
-                    look, data = scene.look_and_data(asked._replace(grouping=grouping))
-                    # Of two models one may have no module of a group.
-                    own = study.layers["variant"] == scene.model(variant)
-                    assert data["cells"] or modules not in set(study.layers["group"][own])
-                    assert len(look.shades) == 2
+                look, data = scene.look_and_data(asked._replace(grouping=next(groupings)))
+                assert data["cells"] or modules not in held
+                assert look.domain[0] < look.domain[1]
     explorer.metric = "stored_bytes"
     explorer.log_scale = True
     explorer.modules = "all"
-    for name in scene.names[:12]:
+    for name in view.names[:12]:
         explorer.selection = [name]
         assert explorer.detail == name
     bundle = explorer._repr_mimebundle_()
@@ -278,9 +282,9 @@ def test_measured_times_are_shown_where_there_are_some(demo_study):
     latency = pd.DataFrame(rows, columns=list(LATENCY_COLUMNS))
     explorer = live(demo_study.with_measured(latency=latency))
     explorer.detail = "model.decoder.layers.1.fc1"
-    assert "34.5 µs" in explorer._detail.value
+    assert "34.5\u202fµs" in explorer._detail.value
     explorer.detail = "model.decoder.layers.1.fc2"
-    assert "34.5 µs" not in explorer._detail.value
+    assert "34.5\u202fµs" not in explorer._detail.value
 
 
 def test_where_no_kernel_answers_a_picture_stands_in(explorer, demo_study):
@@ -288,7 +292,7 @@ def test_where_no_kernel_answers_a_picture_stands_in(explorer, demo_study):
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
     for sentence in sr.summarize(demo_study):
         assert sentence in bundle["text/plain"]
-    assert bundle["text/html"].count("<tr>") >= 3
+    assert bundle["text/html"].count("<tr style") == 3
     assert len(bundle["text/html"]) < 180_000
     assert "heat map" in bundle["text/html"]
 

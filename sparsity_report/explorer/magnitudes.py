@@ -1,0 +1,141 @@
+"""Magnitudes of one layer: their histogram, where the threshold cuts, what a bell curve expects."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.policies import prunable_counts
+from sparsity_report.explorer.view import Floats, State, View
+from sparsity_report.study.levels import thresholds
+from sparsity_report.study.patterns import expected_sparsity
+from sparsity_report.words.numbers import count, figures
+from sparsity_report.words.sentences import say
+
+Rows = list[dict[str, Any]]
+_BARS = 56
+_DIGITS = ".3g"
+
+
+class LayerMagnitudes:
+    """What the weights of the first variant's model, where they are at hand, say of a layer."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._variants = view.study.variants.set_index("variant")
+
+    @cached_property
+    def counts(self) -> dict[str, Magnitudes]:
+        """Magnitudes per prunable module before pruning; empty without the weights."""
+        weights = self._view.study.weights
+        if weights is None or self._view.levels is None:
+            return {}
+        counted, modules = prunable_counts(weights), {}
+        for module in weights.modules:
+            parts = [counted[p.name] for p in module.parameters if p.name in counted]
+            if parts:
+                modules[module.name] = sum(parts[1:], parts[0])
+        return modules
+
+    def of(self, state: State) -> Magnitudes | None:
+        """Return those of the layer looked at; None where they are not at hand."""
+        prints = self._variants["fingerprint"]
+        if prints[self._view.model(state.variant)] != prints.iloc[0]:
+            return None
+        return self.counts.get(state.detail or "")
+
+    def threshold(self, state: State) -> float | None:
+        """Return the magnitude up to which the shown variant, or the level, prunes."""
+        if not state.live:
+            cut = self._variants["threshold"][state.variant]
+            return None if pd.isna(cut) else float(cut)
+        if not self.counts or self._view.levels is None:
+            return None
+        return self._thresholds[self._view.levels.sparsities.index(state.sparsity)]
+
+    @cached_property
+    def _thresholds(self) -> list[float | None]:
+        assert self._view.study.weights is not None
+        assert self._view.levels is not None
+        return thresholds(self._view.study.weights, self._view.levels.sparsities)
+
+    def expected(self, state: State) -> float | None:
+        """Return the share of zeros a Gaussian of the layer's own spread would have."""
+        magnitudes, threshold = self.of(state), self.threshold(state)
+        if magnitudes is not None and threshold is not None and magnitudes.counts.sum():
+            return expected_sparsity(threshold, spread(magnitudes))
+        frame = self._view.study.patterns
+        if frame is None or state.live:
+            return None
+        rows = frame[(frame["variant"] == state.variant) & (frame["module_name"] == state.detail)]
+        mean = rows["expected_sparsity"].mean()
+        return None if pd.isna(mean) else float(mean)
+
+    def why_none(self, prunable: bool) -> str:
+        """Say why there is no histogram."""
+        if not prunable:
+            return say("Magnitudes are counted for prunable weights only.")
+        if self._view.study.weights is None:
+            return say(
+                "For the histogram: {code}; a file has no weights.",
+                code="sr.explore(study, weights=sr.load(…))",
+            )
+        return say("No histogram: the values of these weights are not at hand.")
+
+
+def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Rows, Rows]:
+    """Return a layer's magnitudes as bars of equal area per weight, and where the threshold is.
+
+    Bars end where buckets of the count do, so that no count is guessed; the outermost thousandth
+    of the weights is left out.
+    """
+    values, counts = magnitudes.values, magnitudes.counts
+    total = int(counts.sum())
+    if not total or values[-1] <= 0:
+        return [], []
+    top = max(float(values[np.searchsorted(np.cumsum(counts), 0.999 * total)]), threshold or 0.0)
+    grid = np.linspace(0, top * 1.02, _BARS + 1)
+    edges = np.unique(values[np.minimum(np.searchsorted(values, grid), values.size - 1)])
+    if threshold is not None:
+        edges = np.unique([*edges, values[min(_after(values, threshold), values.size - 1)]])
+    edges = np.unique([0.0, *edges])
+    if edges.size < 2:
+        return [], []
+    before = np.concatenate([[0], np.cumsum(counts)])
+    inside = np.diff(before[np.searchsorted(values, edges)])
+    density = inside / np.diff(edges)
+    peak = float(density.max()) or 1.0
+    cut = -1.0 if threshold is None else threshold
+    bars = [
+        {
+            "from": float(start),
+            "to": float(stop),
+            "height": float(height / peak),
+            "pruned": bool(start <= cut),
+            "label": say("{count} weights", count=count(held)),
+            "between": say(
+                "{low} to {high}", low=figures(start, _DIGITS), high=figures(stop, _DIGITS)
+            ),
+        }
+        for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
+    ]
+    if threshold is None:
+        return bars, []
+    label = say("threshold {value}", value=figures(threshold, _DIGITS))
+    return bars, [{"at": threshold, "label": label}]
+
+
+def _after(values: Floats, threshold: float) -> int:
+    return int(np.searchsorted(values, threshold, side="right"))
+
+
+def spread(magnitudes: Magnitudes) -> float:
+    """Return the root mean square of a layer's weights, from the middle of each bucket."""
+    wide = 1.0 if magnitudes.exact else 1 + 2.0**-8
+    weights = int(magnitudes.counts.sum())
+    return math.sqrt(float((magnitudes.counts * (magnitudes.values * wide) ** 2).sum()) / weights)

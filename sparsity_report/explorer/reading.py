@@ -1,0 +1,234 @@
+"""What is read beside the picture: totals, cards of a level, the layers in view, one closely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from sparsity_report.draw.look import palette
+from sparsity_report.explorer.magnitudes import LayerMagnitudes
+from sparsity_report.explorer.view import State, View, layer_values
+from sparsity_report.report.cells import (
+    COUNT,
+    DURATION,
+    SHAPE,
+    SHARE,
+    TIMES,
+    Body,
+    Column,
+    Kind,
+    Table,
+    name,
+    scaled,
+    table_of,
+)
+from sparsity_report.sparse.shares import zero_share
+from sparsity_report.study.schema import head
+from sparsity_report.study.study import Comparison
+from sparsity_report.words import numbers
+from sparsity_report.words.names import clip, group_name, layout_name
+from sparsity_report.words.sentences import message, say
+
+LISTED = 200
+_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
+_VARIANT, _MODULE = name(24), name(70)
+
+
+class Figure(NamedTuple):
+    """A number as it is read: its name, the number, and what belongs to it."""
+
+    name: str
+    text: str
+    note: str
+
+
+class Reading(NamedTuple):
+    """A heading, what stands below it, and a closing note."""
+
+    heading: str
+    about: str
+    figures: list[Figure]
+    tables: list[Table]
+    note: str
+
+
+def totals(study: Comparison) -> Table:
+    """Return the totals of the variants, each with its colours."""
+    columns = (
+        Column("variant", head("variant"), _VARIANT),
+        Column("sparsity_prunable", say("prunable"), SHARE, over=say("zeros of the")),
+        Column("sparsity_model", say("model"), SHARE, over=say("zeros of the")),
+        Column("stored_bytes", head("stored_bytes"), scaled("B")),
+        Column("flops_per_token", head("flops_per_token"), scaled("")),
+    )
+    inks = (f"--sx-outline: {ink}; --sx-fill: {fill}" for ink, fill in palette(study).values())
+    table = table_of("totals", "", columns, study.totals, "sx-totals")
+    return _marked(table, ({"style": ink} for ink in inks))
+
+
+def cards(view: View, sparsity: float) -> tuple[list[Figure], str]:
+    """Return what a level means for the model in large numbers, and how sure they are."""
+    facts, row = view.study.facts, view.level_row(sparsity)
+    if row is None:
+        return [], ""
+    even = view.break_even
+    pays = say("CSR never pays")
+    if even is not None:
+        pays = say("pays from {share:percent}", share=even)
+
+    def zeros(name: str, share: str, part: str, total: str) -> Figure:
+        whole = facts.total(view.variants[0], total)
+        note = say("{part} of {whole}", part=numbers.scaled(row[part]), whole=numbers.scaled(whole))
+        return Figure(name, numbers.percent(row[share]), note)
+
+    def cost(name: str, share: str, column: str, unit: str, more: str) -> Figure:
+        part, whole = (numbers.scaled(row[key], unit) for key in (column, f"dense_{column}"))
+        note = say("{part} against {whole}; {more}", part=part, whole=whole, more=more)
+        return Figure(name, numbers.times(row[share]), note)
+
+    sure = ""
+    if row["uncertainty"]:
+        sure = say(
+            "The number pruned in all is exact; how it spreads over layers is interpolated, to "
+            "within {slack} weights of a layer, {share:percent2} at most. A variant is exact.",
+            slack=numbers.count(row["uncertainty"]),
+            share=row["uncertainty_share"],
+        )
+    return [
+        zeros(say("Zeros of the prunable weights"), "sparsity_prunable", "zeros", "prunable_total"),
+        zeros(say("Zeros of the whole model"), "sparsity_model", "model_zeros", "total"),
+        cost(say("Stored bytes as CSR"), "bytes_ratio", "stored_bytes", "B", pays),
+        cost(say("FLOPs as CSR"), "flops_ratio", "flops_per_token", "", say("on paper")),
+    ], sure
+
+
+def layers(view: View, state: State) -> Reading:
+    """Return what is read of the layers in view."""
+    rows = view.layers(state)
+    total, left = rows["weight_total"].sum(), rows["weight_nonzero"].sum(skipna=False)
+    which = message("{count} selected") if state.selection else message("{count} in view")
+    about = (
+        say(which, count=numbers.count(len(rows))),
+        view.shown(state),
+        say("{count} weights", count=numbers.scaled(total)),
+        say("{share} zeros", share=numbers.percent(zero_share(total, left))),
+    )
+    more, rows = len(rows) - LISTED, rows.head(LISTED)
+    columns = (
+        Column("module_name", head("module_name"), _MODULE),
+        Column("group", head("group"), Kind(group_name)),
+        Column("shape", head("shape"), SHAPE),
+        *_counts(),
+        Column("bytes_ratio", say("÷ dense"), TIMES),
+    )
+    shown = _with_shares(rows).assign(bytes_ratio=layer_values(rows, "bytes_ratio"))
+    places = {module: place for place, module in enumerate(view.names)}
+    marks = (
+        {"data-row": str(places[module]), "tabindex": "0"}
+        | ({"class": "is-detail", "aria-current": "true"} if module == state.detail else {})
+        for module in rows["module_name"]
+    )
+    table = _marked(table_of("layers", "", columns, shown), marks)
+    note = ""
+    if more > 0:
+        code = "explorer.layers()"
+        note = say("{count} more: {code} has them all.", count=numbers.count(more), code=code)
+    return Reading(say("Layers"), " · ".join(about), [], [table], note)
+
+
+def layer(view: View, magnitudes: LayerMagnitudes, state: State) -> Reading | None:
+    """Return what is read of the layer looked at."""
+    if (row := view.row(state)) is None:
+        return None
+    about = (group_name(row["group"]), numbers.shape(row["shape"]), row["dtype"])
+    tables = (_variants(view, state), _layouts(view, state), _times(view, state))
+    return Reading(
+        clip(row["module_name"], 90),
+        " · ".join(about),
+        _layer_figures(magnitudes, state, row),
+        [table for table in tables if table.rows],
+        "" if magnitudes.of(state) else magnitudes.why_none(bool(row["prunable"])),
+    )
+
+
+def _layer_figures(magnitudes: LayerMagnitudes, state: State, row: pd.Series[Any]) -> list[Figure]:
+    total, nonzero = row["weight_total"], row["weight_nonzero"]
+    held = say(
+        "{part} of {whole} weights",
+        part=numbers.count(None if pd.isna(nonzero) else total - nonzero),
+        whole=numbers.count(total),
+    )
+    figures = [Figure(say("Zeros"), numbers.percent(zero_share(total, nonzero)), held)]
+    if (expected := magnitudes.expected(state)) is not None:
+        why = say("for a Gaussian of the layer's own spread")
+        figures.append(Figure(say("Expected"), numbers.percent(expected), why))
+    useful = say("{count} on nonzeros", count=numbers.scaled(row["useful_flops_per_token"]))
+    figures.append(Figure(head("flops_per_token"), numbers.scaled(row["flops_per_token"]), useful))
+    threshold = magnitudes.threshold(state)
+    if threshold is not None and row["prunable"]:
+        why = say("magnitudes up to it are pruned")
+        figures.append(Figure(say("Threshold"), numbers.figures(threshold, ".4g"), why))
+    return figures
+
+
+def _variants(view: View, state: State) -> Table:
+    """Return the layer in every variant."""
+    rows = view.study.layers
+    rows = rows[rows["module_name"] == state.detail]
+    columns = (Column("variant", head("variant"), _VARIANT), *_counts())
+    marks = ({"class": "is-detail"} if v == state.variant else {} for v in rows["variant"])
+    return _marked(table_of("variants", "", columns, _with_shares(rows)), marks)
+
+
+def _layouts(view: View, state: State) -> Table:
+    """Return the bytes of the layer's matrices in some layouts."""
+    columns = (
+        Column("layout", say("Stored as"), Kind(layout_name)),
+        Column("bytes", say("Bytes"), COUNT),
+        Column("ratio", say("÷ dense"), TIMES),
+    )
+    sizes = view.layouts(state).reindex(_LAYOUTS)[["bytes", "ratio"]].dropna()
+    return table_of("layouts", "", columns, sizes.rename_axis("layout").reset_index())
+
+
+def _times(view: View, state: State) -> Table:
+    """Return what was measured of layers of this shape, out × in."""
+    columns = (
+        Column("variant", say("Measured"), _VARIANT),
+        Column("tokens", head("tokens"), COUNT),
+        Column("seconds", say("Time"), DURATION),
+    )
+    frame = view.study.latency
+    row = view.row(state._replace(variant=view.model(state.variant)))
+    if frame is None or row is None or pd.isna(row["row_pointers"]):
+        return table_of("times", "", columns, [])
+    inputs = row["columns"]
+    outputs = row["row_pointers"] - 1 if len(row["shape"]) == 2 else math.prod(row["shape"][1:])
+    if len(row["shape"]) == 3:
+        outputs //= inputs
+    rows = frame[(frame["scope"] == "layer") & (frame["name"] == f"{outputs} × {inputs}")]
+    return table_of("times", "", columns, rows)
+
+
+def _counts() -> tuple[Column, ...]:
+    """Return the columns that layers have in every table, their zeros among the weights."""
+    return (
+        Column("share", say("Zeros"), SHARE),
+        Column("weight_nonzero", head("nonzero"), scaled("")),
+        Column("flops_per_token", say("FLOPs"), scaled("")),
+        Column("stored_bytes", say("Bytes"), scaled("B")),
+    )
+
+
+def _with_shares(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(share=layer_values(rows, "sparsity"))
+
+
+def _marked(table: Table, marks: Iterable[Mapping[str, str]]) -> Table:
+    """Return a table of one body whose rows have attributes of HTML."""
+    rows = (row._replace(attributes=mark) for row, mark in zip(table.rows, marks, strict=True))
+    return replace(table, bodies=(Body(tuple(rows)),))

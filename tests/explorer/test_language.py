@@ -1,0 +1,155 @@
+"""The explorer speaks one language: the one it was made in, whatever is spoken later."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from explored import chart_texts, html_texts, widget_texts
+
+import sparsity_report as sr
+from sparsity_report.explorer.picture import SHOWN
+from sparsity_report.study.schema import TABLES
+
+FRENCH = Path(__file__).parents[2] / "templates" / "languages" / "fr.json"
+NUMBER = re.compile(
+    r"[<>]?[\s\u202f]*\d[\d\u202f]*(,\d+)?(e-\d+)?[\s\u202f\u00a0]*(%|×|[kMG]?o?|µs|ms|s)"
+)
+
+
+class Reader:
+    """Knows the catalogue and the names of a study, and tells what is neither."""
+
+    def __init__(self, study):
+        catalogue = json.loads(FRENCH.read_text(encoding="utf-8"))
+        self.templates = []
+        for french in catalogue["sentences"].values():
+            if re.fullmatch(r"\{[^}]*\}", french):
+                continue
+            parts = re.split(r"\{[^}]*\}", french)
+            self.templates.append(re.compile("(.+?)".join(map(re.escape, parts)), re.DOTALL))
+        layers = study.layers
+        names = {*layers["module_name"], *study.variants["variant"], *study.variants["model"]}
+        names |= {
+            *layers["dtype"],
+            "float32",
+            "explorer.layers()",
+            "sr.explore(study, weights=sr.load(…))",
+        }
+        names |= {part for name in layers["module_name"] for part in name.split(".")}
+        names |= {" × ".join(map(str, shape)).replace(" ", "\u202f") for shape in layers["shape"]}
+        with sr.speaking("fr"):
+            names |= set(sr.summarize(study))
+        self.names = names | {"–", "", "fc9"}
+
+    def knows(self, text):
+        text = text.strip(" \u202f\u00a0")
+        # Heads of tables begin with a capital.
+        return self._knows(text) or self._knows(text[:1].lower() + text[1:])
+
+    def _knows(self, text):
+        if text in self.names or NUMBER.fullmatch(text):
+            return True
+        if " · " in text:
+            return all(map(self.knows, text.split(" · ")))
+        for template in self.templates:
+            match = template.fullmatch(text)
+            if match and all(map(self.knows, match.groups())):
+                return True
+        return False
+
+    def foreign(self, texts):
+        return sorted({text for text in texts if not self.knows(text)})
+
+
+def everything(explorer):
+    """Every text of an explorer as it stands."""
+    return [*widget_texts(explorer), *chart_texts(explorer.chart)]
+
+
+def states(explorer):
+    """Put an explorer into each kind of state, and give its texts."""
+    yield "as it opens", everything(explorer)
+    for metric in SHOWN:
+        explorer.metric = metric
+        yield metric, everything(explorer)
+    for variant in ("Dense", "CSR30", "Masked at level", "CSR at level"):
+        explorer.variant = variant
+        yield variant, everything(explorer)
+    explorer.sparsity = 0.99
+    for grouping in ("projection", "block"):
+        explorer.grouping = grouping
+        explorer.modules = "all"
+        explorer.sort = "largest first"
+        yield grouping, everything(explorer)
+    explorer.selection = ["model.decoder.layers.0.fc1"]
+    yield "selection", everything(explorer)
+    explorer.selection = ()
+    explorer.detail = "model.decoder.layers.0.final_layer_norm"
+    yield "a norm", everything(explorer)
+    explorer.search = "fc9"
+    yield "search", everything(explorer)
+    explorer.sparsity = 0.45
+    explorer.add()
+    yield "add", everything(explorer)
+
+
+@pytest.fixture
+def measured(demo_study):
+    row = {"variant": "CSR30", "scope": "layer", "name": "512 × 128", "tokens": 1, "seconds": 3e-5}
+    latency = pd.DataFrame([row]).reindex(columns=list(TABLES["latency"].names))
+    return demo_study.with_measured(latency=latency)
+
+
+def test_every_text_is_french(measured):
+    with sr.speaking("fr"):
+        explorer = sr.explore(measured)
+    explorer._shell.width = 900
+    for state, texts in states(explorer):
+        assert Reader(explorer.study).foreign(texts) == [], state
+        assert not [
+            t for t in texts if re.search(r"\d\.\d", t) and t not in Reader(explorer.study).names
+        ]
+    with sr.speaking("en"):
+        still = explorer._repr_mimebundle_()["text/html"]
+    assert Reader(explorer.study).foreign(html_texts(still)) == []
+
+
+def test_an_english_explorer_is_not(demo_study):
+    explorer = sr.explore(demo_study)
+    explorer._shell.width = 900
+    with sr.speaking("fr"):
+        explorer.sparsity = 0.5
+        texts = everything(explorer)
+    foreign = Reader(demo_study).foreign(texts)
+    for english in (
+        "Show",
+        "Stored bytes as CSR",
+        "Transformer block",
+        "pays from 50.3 %",
+        "prunable",
+    ):
+        assert any(english in text for text in foreign), english
+    assert not any("élag" in text for text in texts)
+
+
+def test_keys_stay_english_while_labels_speak(demo_study):
+    with sr.speaking("fr"):
+        explorer = sr.explore(demo_study)
+    assert (explorer.modules, explorer.grouping, explorer.sort) == (
+        "prunable",
+        "group",
+        "model order",
+    )
+    explorer.variant, explorer.sort, explorer.metric = (
+        "CSR at level",
+        "largest first",
+        "bytes_ratio",
+    )
+    assert explorer.variant == "CSR at level"
+    menus = [widget for widget in explorer._controls.rows[0].children if hasattr(widget, "options")]
+    assert ("CSR au niveau", "CSR at level") in menus[0].options
+    assert [menu.value for menu in menus] == [
+        "CSR at level", "bytes_ratio", "prunable", "group", "largest first",
+    ]  # fmt: skip
