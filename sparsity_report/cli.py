@@ -153,9 +153,7 @@ class Export:
 def _spread(command: Callable[..., None]) -> Callable[..., None]:
     """Show typer the fields of a command's values as options of the command."""
     hints = get_type_hints(command, include_extras=True)
-    values: dict[str, type[Any]] = {
-        name: hint for name, hint in hints.items() if is_dataclass(hint)
-    }
+    values: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
     parameters = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name not in values:

@@ -1,1 +1,11 @@
-"""One pass over the weights: histograms, ranks, and the policies that cut by them."""
+"""Count once, derive everything: histograms of magnitudes, and the prunings that follow from them.
+
+`counts` makes the one pass over a model, with `workers` (threads or any executor) and `kept` (on
+disk), and remembers it beside the model, which stays as it was. `histogram` counts a tensor,
+`ranks` finds exact thresholds from histograms, `policies` decide what goes, `cuts` are those
+decisions as values and apply them, `inplace` prunes live layers, `moments` are deviations.
+
+May import ``weights``, ``sparse``, ``files`` and ``errors``. Maintainers: results must be the same
+to the bit whatever the order of arrival, and ties go by position; NaN is refused where ranks
+matter; a float32 bucket is 0.8 % wide, so exactness needs the refining look of ``ranks.settle``.
+"""

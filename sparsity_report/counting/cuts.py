@@ -30,8 +30,8 @@ class Cut(ABC):
         """Number of elements pruned, those that were zero already counted in."""
 
     @abstractmethod
-    def nonzero_after(self, seen: Magnitudes) -> int:
-        """Return the nonzeros left of a tensor that had `seen` before."""
+    def nonzero_after(self, before: Magnitudes) -> int:
+        """Return the nonzeros left of a tensor that had these magnitudes before."""
 
     @abstractmethod
     def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -77,10 +77,9 @@ class ThresholdCut(Cut):
         """Number of elements pruned, those that were zero already counted in."""
         return self.below + self.ties
 
-    def nonzero_after(self, seen: Magnitudes) -> int:
-        """Return the nonzeros left of a tensor that had `seen` before."""
-        zeros = seen.total - seen.nonzero
-        return seen.total - max(self.pruned, zeros)
+    def nonzero_after(self, before: Magnitudes) -> int:
+        """Return the nonzeros left of a tensor that had these magnitudes before."""
+        return before.total - max(self.pruned, before.total - before.nonzero)
 
     def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         ties, removed = self.ties, 0
@@ -121,9 +120,9 @@ class GroupCut(Cut):
         """Number of elements pruned, those that were zero already counted in."""
         return self.total // self.of * (self.of - self.keep)
 
-    def nonzero_after(self, seen: Magnitudes) -> int:
+    def nonzero_after(self, before: Magnitudes) -> int:
         """Return the nonzeros left of the tensor."""
-        return min(self.nonzero, seen.nonzero)
+        return min(self.nonzero, before.nonzero)
 
     def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         return _blocks(tensor.mT if self.input_first else tensor)
@@ -173,8 +172,8 @@ class Pruning:
     @property
     def threshold(self) -> float | None:
         """Magnitude of the last weight pruned; None where none is, or where there is not one."""
-        found = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
-        return found.pop() if len(found) == 1 else None
+        thresholds = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
+        return thresholds.pop() if len(thresholds) == 1 else None
 
     @property
     def label(self) -> str:
@@ -224,9 +223,9 @@ def _magnitude(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
     return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
 
 
-def _check_unchanged(found: int, counted: int) -> None:
-    if found != counted:
+def _check_unchanged(taken: int, counted: int) -> None:
+    if taken != counted:
         raise SparsityReportError(
-            f"the weights changed since they were counted: {found:,} instead of {counted:,} "
+            f"the weights changed since they were counted: {taken:,} instead of {counted:,} "
             "would be taken; load them again and prune anew"
         )

@@ -87,8 +87,8 @@ def count(tensor: torch.Tensor) -> Magnitudes:
 
     Examples
     --------
-    >>> seen = count(torch.tensor([0.5, -0.5, 0.0, 2.0], dtype=torch.bfloat16))
-    >>> seen.nonzero, seen.values.tolist(), seen.counts.tolist()
+    >>> tally = count(torch.tensor([0.5, -0.5, 0.0, 2.0], dtype=torch.bfloat16))
+    >>> tally.nonzero, tally.values.tolist(), tally.counts.tolist()
     (3, [0.0, 0.5, 2.0], [1, 2, 1])
     """
     return count_slices({"": held(tensor)})[""]
@@ -119,8 +119,8 @@ def count_slices(
     counts = {name: Magnitudes(0, 0) for name in slices}
     work = partial(count_slice, histogram=True)
     jobs = ((name, part, work) for name, parts in slices.items() for part in parts)
-    for name, _, seen in in_order(jobs, executor):
-        counts[name] += seen
+    for name, _, magnitudes in in_order(jobs, executor):
+        counts[name] += magnitudes
     return counts
 
 
@@ -131,12 +131,12 @@ def refine_slices(
     executor: Executor | None = None,
 ) -> dict[str, tuple[Floats, Integers]]:
     """Look into the buckets `first` … `last` of several tensors, see :func:`refine`."""
-    found: dict[str, list[tuple[Floats, Integers]]] = {name: [] for name in slices}
+    pairs: dict[str, list[tuple[Floats, Integers]]] = {name: [] for name in slices}
     work = partial(_refine_slice, first=first, last=last)
     jobs = ((name, part, work) for name, parts in slices.items() for part in parts)
     for name, _, pair in in_order(jobs, executor):
-        found[name].append(pair)
-    return {name: _merge(pairs) for name, pairs in found.items()}
+        pairs[name].append(pair)
+    return {name: _merge(several) for name, several in pairs.items()}
 
 
 def count_slice(part: Slice, histogram: bool) -> Magnitudes:
@@ -169,10 +169,10 @@ def _count_wide(part: Slice) -> Magnitudes:
     for chunk in _chunks(part):
         values = _real(chunk)
         single = _single(values)
-        seen = _add(tally, torch.from_numpy(_codes(single)))
-        if seen[0]:
+        added = _add(tally, torch.from_numpy(_codes(single)))
+        if added[0]:
             nonzero -= values.size - int(np.count_nonzero(values))
-        if seen[_INFINITE:].any():
+        if added[_INFINITE:].any():
             nan += int(np.count_nonzero(np.isnan(single)))
     # A NaN whose mark is in the low half looks like infinity from its top half alone.
     tally[_INFINITE] = part.total - nan - tally[:_INFINITE].sum()
@@ -209,13 +209,13 @@ def count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
 
 def _add(tally: Integers, codes: torch.Tensor) -> Integers:
     """Add the counts of codes to a tally; torch's bincount, unlike NumPy's, frees other threads."""
-    seen: Integers = torch.bincount(codes, minlength=min(tally.size, BUCKETS)).numpy()
-    tally[: seen.size] += seen
-    return seen
+    added: Integers = torch.bincount(codes, minlength=min(tally.size, BUCKETS)).numpy()
+    tally[: added.size] += added
+    return added
 
 
 def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]:
-    pairs, found = [], []
+    pairs, magnitudes = [], []
     for chunk in _chunks(part):
         values = _real(chunk)
         if part.dtype == torch.float32:
@@ -223,19 +223,19 @@ def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]
             bits = values.view(np.uint32) << np.uint32(1)
             bits -= np.uint32(first << 17)
             inside = bits[bits < np.uint32((last + 1 - first) << 17)]
-            found.append(((inside + np.uint32(first << 17)) >> np.uint32(1)).view(np.float32))
+            magnitudes.append(((inside + np.uint32(first << 17)) >> np.uint32(1)).view(np.float32))
         else:
             codes = _codes(_single(values))
             inside = values[(codes >= first) & (codes <= last)]
-            found.append(np.abs(inside.astype(np.float64)))
-        if sum(some.size for some in found) > _CHUNK // 4:
-            pairs.append(_distinct(found))
-            found = []
-    return _merge([*pairs, _distinct(found)])
+            magnitudes.append(np.abs(inside.astype(np.float64)))
+        if sum(some.size for some in magnitudes) > _CHUNK // 4:
+            pairs.append(_distinct(magnitudes))
+            magnitudes = []
+    return _merge([*pairs, _distinct(magnitudes)])
 
 
-def _distinct(found: Sequence[npt.NDArray[Any]]) -> tuple[Floats, Integers]:
-    values, counts = np.unique(np.concatenate(found or [_NO_VALUES]), return_counts=True)
+def _distinct(magnitudes: Sequence[npt.NDArray[Any]]) -> tuple[Floats, Integers]:
+    values, counts = np.unique(np.concatenate(magnitudes or [_NO_VALUES]), return_counts=True)
     values = values[~np.isnan(values)]
     return values.astype(np.float64), counts[: values.size].astype(np.int64)
 

@@ -17,6 +17,7 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.ranks import look_into, select, settle
 from sparsity_report.counting.workers import in_order
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.tensors import Slice, held
 from sparsity_report.weights.weights import Weights
 
@@ -73,7 +74,7 @@ def global_magnitude(
         if unknown := sorted(set(modules) - inside):
             raise SparsityReportError(f"{weights.name} has no prunable module {unknown[0]!r}")
         names = {p.name for m in weights.modules if m.name in set(modules) for p in m.parameters}
-        counts = {name: seen for name, seen in counts.items() if name in names}
+        counts = {name: magnitudes for name, magnitudes in counts.items() if name in names}
         method = f"global_magnitude in {len(set(modules))} of {len(inside)} modules"
     cuts = threshold_cuts(counts, weights.slices, level, executor)
     return Pruning(weights, level, method, cuts)
@@ -87,7 +88,7 @@ def layerwise_magnitude(
     executor: Executor | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Pruning:
-    """Prune the smallest magnitudes of each prunable weight tensor on its own, exactly.
+    """Prune the smallest magnitudes of each prunable weight tensor by itself, exactly.
 
     Of the n weights of every tensor ``round(sparsity·n)`` go (half to even, as
     ``torch.nn.utils.prune.l1_unstructured``); equal magnitudes go by position. Parameters, result
@@ -102,8 +103,8 @@ def layerwise_magnitude(
     """
     level = check_sparsity(sparsity)
     cuts: dict[str, Cut] = {}
-    for name, seen in prunable_counts(weights, progress, executor, cache).items():
-        cuts |= threshold_cuts({name: seen}, weights.slices, level, executor)
+    for name, magnitudes in prunable_counts(weights, progress, executor, cache).items():
+        cuts |= threshold_cuts({name: magnitudes}, weights.slices, level, executor)
     return Pruning(weights, level, "layerwise_magnitude", cuts)
 
 
@@ -167,7 +168,7 @@ def n_m(
 
     for name, _, nonzero in in_order(jobs(), executor):
         cuts[name] = replace(cuts[name], nonzero=cuts[name].nonzero + nonzero)
-    return Pruning(weights, 1 - n / m, f"{n}:{m}", cuts)
+    return Pruning(weights, zero_share(m, n) or 0.0, f"{n}:{m}", cuts)
 
 
 def check_sparsity(sparsity: float) -> float:
@@ -204,10 +205,10 @@ def prunable_counts(
 
 def check_rankable(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
     """Return `counts` unless a tensor holds NaN, which has no rank."""
-    for name, seen in counts.items():
-        if seen.nan:
+    for name, magnitudes in counts.items():
+        if magnitudes.nan:
             raise SparsityReportError(
-                f"{name} holds {seen.nan:,} NaN: its magnitudes cannot be ranked; "
+                f"{name} holds {magnitudes.nan:,} NaN: its magnitudes cannot be ranked; "
                 "repair the checkpoint before pruning it"
             )
     return counts
@@ -220,7 +221,7 @@ def threshold_cuts(
     executor: Executor | None = None,
 ) -> dict[str, Cut]:
     """Find the one threshold over several tensors and what it takes from each."""
-    target = round(sparsity * sum(seen.total for seen in counts.values()))
+    target = round(sparsity * sum(magnitudes.total for magnitudes in counts.values()))
     if target == 0:
         return {}
     (level,) = select(counts, [target])

@@ -68,12 +68,12 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
     (2.0, [1, 1], [2, 1])
     """
     tensors = list(counts.values())
-    owner, value, many = _flat([(seen.values, seen.counts) for seen in tensors])
+    owner, value, many = _flat([(tensor.values, tensor.counts) for tensor in tensors])
     number = bucket_of(value)
     order = np.argsort(number.astype(np.uint16), kind="stable")
     owner, many = owner[order], many[order]
     value, number = value[order], number[order]
-    coarse = ~np.array([seen.exact for seen in tensors])
+    coarse = ~np.array([tensor.exact for tensor in tensors])
     reached = np.cumsum(many)
     before = np.zeros(len(tensors), dtype=np.int64)
     done = 0
@@ -82,12 +82,12 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
         start, stop = (int(i) for i in np.searchsorted(number, [bucket, bucket + 1]))
         before = before + _sums(owner[done:start], many[done:start], len(tensors))
         done = start
-        here = slice(start, stop)
-        if not coarse[owner[here]].any():
-            yield _exactly(target, bucket, before, owner[here], value[here], many[here])
+        inside = slice(start, stop)
+        if not coarse[owner[inside]].any():
+            yield _exactly(target, bucket, before, owner[inside], value[inside], many[inside])
             continue
         # Each tensor loses its share of the bucket; whole numbers that add up to the rank.
-        on = _sums(owner[here], many[here], len(tensors))
+        on = _sums(owner[inside], many[inside], len(tensors))
         rank = target - int(before.sum())
         ties = np.diff(np.cumsum(on) * rank // on.sum(), prepend=0)
         least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
@@ -95,11 +95,13 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
         yield Level(target, bucket, float(value[start]), before, ties, slack, exact=False)
 
 
-def settle(level: Level, inside: Sequence[tuple[Floats, Integers]]) -> Level:
-    """Make a level exact by the magnitudes that :func:`look_into` found."""
-    owner, value, many = _flat(inside)
-    here = bucket_of(value) == level.bucket
-    return _exactly(level.target, level.bucket, level.below, owner[here], value[here], many[here])
+def settle(level: Level, magnitudes: Sequence[tuple[Floats, Integers]]) -> Level:
+    """Make a level exact by the magnitudes that :func:`look_into` returned."""
+    owner, value, many = _flat(magnitudes)
+    inside = bucket_of(value) == level.bucket
+    return _exactly(
+        level.target, level.bucket, level.below, owner[inside], value[inside], many[inside]
+    )
 
 
 def look_into(
@@ -113,19 +115,19 @@ def look_into(
 
     Those of wide tensors are read once more.
     """
-    found = {}
+    pairs = {}
     inexact = {}
     # The values of a histogram are float32 numbers, so the edges of buckets can be compared.
     bits = np.array([first, last + 1], dtype=np.uint32) << np.uint32(16)
     with np.errstate(invalid="ignore"):  # beyond infinity stands NaN, which is searched as last
         edges = bits.view(np.float32).astype(np.float64)
-    for name, seen in counts.items():
-        start, stop = np.searchsorted(seen.values, edges)
-        found[name] = (seen.values[start:stop], seen.counts[start:stop])
-        if not seen.exact and start < stop:
+    for name, magnitudes in counts.items():
+        start, stop = np.searchsorted(magnitudes.values, edges)
+        pairs[name] = (magnitudes.values[start:stop], magnitudes.counts[start:stop])
+        if not magnitudes.exact and start < stop:
             inexact[name] = slices(name)
-    found |= refine_slices(inexact, first, last, executor)
-    return list(found.values())
+    pairs |= refine_slices(inexact, first, last, executor)
+    return list(pairs.values())
 
 
 def _exactly(

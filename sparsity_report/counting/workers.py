@@ -28,7 +28,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 
 # Tasks handed out before their results are needed: bounds what waits, feeds every worker.
-_AHEAD_HERE, _AHEAD = 8 * _THREADS, 1024
+_AHEAD_OF_THREADS, _AHEAD_OF_OTHERS = 8 * _THREADS, 1024
 
 
 def in_order(
@@ -53,7 +53,7 @@ def in_order(
                     else:
                         future = threads.submit(work, part)
                     waiting.append((name, part, future, away))
-                while len(waiting) > (_AHEAD if away else _AHEAD_HERE):
+                while len(waiting) > (_AHEAD_OF_OTHERS if away else _AHEAD_OF_THREADS):
                     yield _first(waiting)
             while waiting:
                 yield _first(waiting)
@@ -82,7 +82,7 @@ def _first(waiting: deque[tuple[str, Slice, Future[T], bool]]) -> tuple[str, Sli
 
 @contextmanager
 def _named(name: str, away: bool) -> Iterator[None]:
-    """Say which tensor an error is about; what an executor of others raises is not known here."""
+    """Say which tensor an error is about; what other executors raise is anybody's guess."""
     try:
         yield
     except SparsityReportError as error:

@@ -65,17 +65,6 @@ def index_bytes(nonzero: int, columns: int) -> int:
     return 4 if max(nonzero, columns) <= 2**31 - 1 else 8
 
 
-def csr_break_even(v: int, i: int) -> float:
-    """Sparsity from which CSR is smaller than dense, ``1 − v/(v + i)``, row pointers left out.
-
-    Examples
-    --------
-    >>> [round(csr_break_even(v, i), 3) for v, i in [(4, 4), (4, 8), (2, 4), (2, 8)]]
-    [0.5, 0.667, 0.667, 0.8]
-    """
-    return 1 - v / (v + i)
-
-
 def coo_bytes(nonzero: int, v: int, i: int) -> int:
     """Bytes of a matrix in coordinate format (COO), ``nnz·(v + 2·i)``.
 

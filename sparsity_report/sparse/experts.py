@@ -62,7 +62,7 @@ class ExpertsCSR(nn.ModuleList):
 
     def __init__(self, weight: torch.Tensor, *, transposed: bool = False) -> None:
         super().__init__(
-            ExpertCSR(own.T if transposed else own, transposed) for own in weight.detach()
+            ExpertCSR(matrix.T if transposed else matrix, transposed) for matrix in weight.detach()
         )
         self.transposed = transposed
 
@@ -81,13 +81,13 @@ class ExpertsCSR(nn.ModuleList):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense tensor, made anew at each call: for reading, not for computing."""
+        """The dense tensor, built anew at each call: for reading, not for computing."""
         return torch.stack([e.weight.T if self.transposed else e.weight for e in self])
 
     def assign_(self, weight: torch.Tensor) -> None:
         """Take the nonzeros of another tensor of the same shape."""
-        for expert, own in zip(self, weight, strict=True):
-            expert.assign_(own.T if self.transposed else own)
+        for expert, matrix in zip(self, weight, strict=True):
+            expert.assign_(matrix.T if self.transposed else matrix)
 
 
 def convert_experts_to_csr_(module: nn.Module, name: str) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import index_bytes
+from sparsity_report.sparse.shares import zero_share
 
 # On the CPU torch has no product of a float16 or bfloat16 CSR matrix.
 _HALF = (torch.float16, torch.bfloat16)
@@ -74,8 +75,8 @@ class LinearCSR(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.assign_(weight)
         self.bias: nn.Parameter | None
-        own = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
-        self.register_parameter("bias", own)
+        copy = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+        self.register_parameter("bias", copy)
 
     def assign_(self, weight: torch.Tensor) -> None:
         """Take the nonzeros of another weight of the same shape."""
@@ -107,7 +108,7 @@ class LinearCSR(nn.Module):
     @property
     def sparsity(self) -> float:
         """Share of zeros in the dense matrix."""
-        return 1 - self.nnz / self.total if self.total else 0.0
+        return zero_share(self.total, self.nnz) or 0.0
 
     @property
     def dense_shape(self) -> tuple[int, int]:
@@ -122,7 +123,7 @@ class LinearCSR(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense weight, made anew at each call: for reading, not for computing."""
+        """The dense weight, built anew at each call: for reading, not for computing."""
         rows = torch.repeat_interleave(self.crow_indices.diff().to(torch.int64))
         dense = self.values.new_zeros(self.dense_shape)
         return dense.index_put((rows, self.col_indices.to(torch.int64)), self.values)
@@ -225,7 +226,7 @@ def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn
     8
     """
     wanted = {id(layer): layer for layer in layers}
-    made: dict[int, LinearCSR] = {}
+    replaced: dict[int, LinearCSR] = {}
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child is None or id(child) not in wanted:
@@ -234,13 +235,13 @@ def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn
                 raise SparsityReportError(
                     f"layer {name!r} still carries a pruning mask; call freeze_pruning_ first"
                 )
-            if id(child) not in made:
+            if id(child) not in replaced:
                 try:
-                    made[id(child)] = _as_csr(child).train(child.training)
+                    replaced[id(child)] = _as_csr(child).train(child.training)
                 except SparsityReportError as error:
                     raise SparsityReportError(f"layer {name!r}: {error}") from error
-            setattr(parent, name, made[id(child)])
-    if missing := len(wanted) - len(made):
+            setattr(parent, name, replaced[id(child)])
+    if missing := len(wanted) - len(replaced):
         raise SparsityReportError(f"{missing} of the layers to convert are not part of the model")
     return model
 

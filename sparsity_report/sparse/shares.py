@@ -80,8 +80,8 @@ def break_even(dense: Any, full: Any, empty: Any) -> Any:
     0.5007
     """
     if not isinstance(full, pd.Series):
-        found = break_even(pd.Series([dense]), pd.Series([full]), pd.Series([empty])).iloc[0]
-        return None if pd.isna(found) else float(found)
+        (only,) = break_even(pd.Series([dense]), pd.Series([full]), pd.Series([empty]))
+        return None if pd.isna(only) else float(only)
     dense, full, empty = (side.astype("Float64").astype(float) for side in (dense, full, empty))
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (full - dense) / (full - empty)

@@ -1,1 +1,13 @@
-"""Open a model for counting: one interface, one file per source."""
+"""Open a model for counting, whatever its source: :mod:`loading` chooses the room that reads it.
+
+`weights` and `parameters` are what the wings above see: a model with its modules and parameters,
+described without values, and its tensors slice by slice. `places` finds and changes parameters in
+a live model; `describe` (with `attention`, `uses`, `groups`) tells what each is. One room reads
+each source: `memory`, `safetensors`, `gguf`, `pickle`, `structure` (no values) and `hub`; those in
+files share `checkpoint`, `config`, `names` and `tensors`.
+
+May import ``sparse``, ``files`` and ``errors``. Maintainers: files are hostile, so every length and
+name is checked before it is believed, no code of a checkpoint is ever imported, and what is not
+understood is an error, never a guess. A new format is a subclass of ``CheckpointWeights`` that
+makes ``Contents``.
+"""
