@@ -24,12 +24,12 @@ from .report.page import write_report as write_report
 from .report.thesis import write_thesis as write_thesis
 from .sparse.linear import LinearCSR as LinearCSR
 from .sparse.linear import convert_linears_to_csr_ as convert_linears_to_csr_
-from .study.levels import sweep as sweep
+from .study.file import read_study as read_study
+from .study.file import write_csv as write_csv
 from .study.patterns import weight_patterns as weight_patterns
 from .study.study import Comparison as Comparison
 from .study.study import compare as compare
-from .study.study import read_study as read_study
-from .study.study import write_csv as write_csv
+from .study.sweep import sweep as sweep
 from .study.variants import Variant as Variant
 from .study.variants import analyze_layers as analyze_layers
 from .study.variants import csr as csr

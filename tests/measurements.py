@@ -4,39 +4,45 @@ import math
 
 import pandas as pd
 
-from sparsity_report.measure.latency import LATENCY_COLUMNS
-from sparsity_report.measure.perplexity import QUALITY_COLUMNS
-from sparsity_report.measure.sensitivity import SENSITIVITY_COLUMNS
+from sparsity_report.study.schema import TABLES, typed
+
+TEXT = {"dtype": "float32", "text": "some.txt", "text_fingerprint": "0123456789abcdef"}
+
+
+def frame(table, rows):
+    return typed(table, pd.DataFrame(rows, columns=list(TABLES[table].names)))
 
 
 def latency(variants=("Dense", "Masked30", "CSR30"), edges=(0.62, None)):
     rows = []
     for tokens, edge in zip((1, 128), edges, strict=True):
         for variant, speed in zip(variants, (1.0, 0.98, 0.4), strict=True):
-            own = {
+            row = {
                 "variant": variant, "tokens": tokens, "seconds": 2.0 / speed,
                 "seconds_low": 1.9 / speed, "seconds_high": 2.2 / speed, "runs": 9,
                 "promised_speedup": 1.25 if variant == variants[-1] else 1.0,
                 "realised_speedup": speed, "threads": 2, "machine": "some machine",
             }  # fmt: skip
-            rows.append({**own, "scope": "layer", "name": "8 × 4", "crossover_sparsity": edge})
-            rows.append({**own, "scope": "model", "name": "whole forward"})
-    return pd.DataFrame(rows, columns=list(LATENCY_COLUMNS))
+            rows.append({**row, "scope": "layer", "name": "8 × 4", "crossover_sparsity": edge})
+            rows.append({**row, "scope": "model", "name": "whole forward"})
+    return frame("latency", rows)
 
 
 def quality(levels=((0.0, 10.0), (0.3, 12.5), (0.9, 1234.0)), names=("Dense", "Masked30", "M90")):
     rows = [
-        {"variant": name, "sparsity": s, "perplexity": p, "nll": math.log(p), "top1": 0.25,
-         "scored": 99, "tokens": 100, "window": 64, "stride": 32, "text": "some.txt"}
+        {"variant": name, "layout": "masked", "sparsity": s, "perplexity": p, "nll": math.log(p),
+         "top1": 0.25, "scored": 99, "tokens": 100, "window": 64, "stride": 32, **TEXT}
         for name, (s, p) in zip(names, levels, strict=True)
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))
+    return frame("quality", rows)
 
 
 def sensitivity(parts):
     rows = [
-        {"by": "block", "part": f"block {n}", "sparsity": 0.5, "nll_increase": 0.1 / (n + 1) - 0.01,
-         "weight_total": 10, "threshold": 0.1, "std": n, "global_sparsity": 0.5, "text": "t"}
+        {"by": "block", "part": f"block {n}", "modules": 2, "weight_total": 10, "pruned": 5,
+         "sparsity": 0.5, "perplexity": 9.0, "dense_perplexity": 8.0,
+         "nll_increase": 0.1 / (n + 1) - 0.01, "top1": 0.25, "top1_drop": 0.0, "threshold": 0.1,
+         "std": n, "global_sparsity": 0.5, "window": 64, "stride": 32, **TEXT}
         for n in range(parts)
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(SENSITIVITY_COLUMNS))
+    return frame("sensitivity", rows)

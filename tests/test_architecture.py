@@ -20,7 +20,9 @@ BELOW = house.WINGS[house.WINGS.index("study") :]
 # Imports that no arrow allows, each late and with its reason.
 DOORS = {
     ("study.study", "findings.audit"): "Comparison.audit says what a reader of the study asks for",
-    ("study.study", "findings.summary"): "a saved study holds its sentences for other programs",
+    ("study.file", "findings.summary"): "a saved study holds its sentences for other programs",
+    ("study.study", "study.file"): "Comparison.save writes what the room of files makes of it",
+    ("study.agreement", "study.study"): "for types: it is the tables of a Comparison that agree",
     ("study.facts", "study.study"): "for types: Comparison.facts are the facts of a Comparison",
 }
 # Commands: each parameter is an option on the command line.
@@ -32,14 +34,11 @@ UNMENDED = {
     "explorer.picture._cells", "explorer.picture._bars", "explorer.scene.Scene",
     "explorer.widget.Explorer", "measure.latency.measure_latency",
     "measure.sensitivity.sensitivity", "report.notebook.write_notebook",
-    "report.thesis.write_thesis", "report.values._measured", "study.layers._columns",
-    "weights.checkpoint.__init__", "weights.loading.load",
+    "report.thesis.write_thesis", "report.values._measured", "weights.checkpoint.__init__",
+    "weights.loading.load",
 }  # fmt: skip
 UNMENDED_DOORS = {
     ("draw.paper", "report.latex"): "",
-    ("study.study", "measure.sensitivity"): "",
-    ("study.study", "measure.perplexity"): "",
-    ("study.study", "measure.latency"): "",
     ("words.numbers", "words.names"): "",
 }
 UNMENDED_ROOMS = {"draw.measured", "weights.gguf", "words.numbers"}

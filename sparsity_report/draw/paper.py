@@ -18,7 +18,8 @@ from sparsity_report.draw.look import FILED
 from sparsity_report.draw.measured import CHARTS
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import write_file
-from sparsity_report.study.study import Comparison, variant_stems
+from sparsity_report.study.file import variant_stems
+from sparsity_report.study.study import Comparison
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 _DASHES = [[1, 0], [7, 2], [4, 2, 1, 2], [1.5, 2]]

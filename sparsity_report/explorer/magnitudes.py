@@ -12,8 +12,8 @@ import pandas as pd
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.explorer.view import Floats, State, View
-from sparsity_report.study.levels import thresholds
 from sparsity_report.study.patterns import expected_sparsity
+from sparsity_report.study.sweep import thresholds
 from sparsity_report.words.numbers import count, figures
 from sparsity_report.words.sentences import say
 

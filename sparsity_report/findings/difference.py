@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.study.file import read_study
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES, title
-from sparsity_report.study.study import Comparison, read_study
+from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import group_name, layout_name, method_name
 from sparsity_report.words.numbers import UNKNOWN, figures, known, shape
 from sparsity_report.words.sentences import message, say

@@ -23,15 +23,13 @@ from sparsity_report.sparse.cost import linear_flops, sparse_flops
 from sparsity_report.sparse.linear import LinearCSR
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import records, total_frame
-from sparsity_report.study.schema import TABLES
+from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.study.variants import Variant, materialized
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.places import as_csr, locate, walk
 from sparsity_report.weights.tensors import dtype_name
 from sparsity_report.weights.weights import Weights
 
-LATENCY_COLUMNS = TABLES["latency"].names
-CROSSOVER_COLUMNS = TABLES["crossover"].names
 _LEVELS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 # A sample lasts at least this long, so that the clock's own cost disappears in it.
 _SAMPLE = 1e-3
@@ -77,7 +75,7 @@ def measure_latency(
     Returns
     -------
     pandas.DataFrame
-        With the columns ``LATENCY_COLUMNS``. ``scope`` is ``"layer"`` (``name`` is the shape, out
+        ``scope`` is ``"layer"`` (``name`` is the shape, out
         × in, ``modules`` how many have it) or ``"model"``. ``promised_speedup`` is the ratio of
         FLOPs, ``realised_speedup`` that of seconds, ``realised_share`` realised ÷ promised.
 
@@ -102,8 +100,7 @@ def measure_latency(
         for facts, calls in _measurements(models, base, shapes, counts):
             step(f"{facts['name']}, {facts['tokens']} tokens")
             rows += [facts | row for row in _compared(calls, base)]
-    frame = pd.DataFrame(rows, columns=list(LATENCY_COLUMNS))
-    frame["modules"] = frame["modules"].astype("Int64")
+    frame = pd.DataFrame(rows, columns=list(TABLES["latency"].names))
     frame["threads"], frame["machine"] = torch.get_num_threads(), _machine()
     if crossovers and shapes:
         dtype = next(p.dtype for p in models[base][0].weights.prunable)
@@ -111,7 +108,7 @@ def measure_latency(
         keyed = edges.set_index(["name", "tokens"])["crossover_sparsity"]
         places = pd.MultiIndex.from_frame(frame[["name", "tokens"]])
         frame["crossover_sparsity"] = keyed.reindex(places).to_numpy()
-    return frame
+    return typed("latency", frame)
 
 
 def crossover(
@@ -139,7 +136,7 @@ def crossover(
     Returns
     -------
     pandas.DataFrame
-        With the columns ``CROSSOVER_COLUMNS``, one row per shape, tokens and sparsity;
+        One row per shape, tokens and sparsity;
         ``crossover_sparsity`` is null where CSR is slower even at 99 %.
     """
     counts, shapes = _checked(tokens), _shapes(weights)
@@ -339,7 +336,7 @@ def _curves(
             edge = crossing(_LEVELS, speedups)
             for level, seconds, speedup in zip(_LEVELS, times, speedups, strict=True):
                 rows.append((shape, number, dtype, level, base, seconds, speedup, edge))
-    return pd.DataFrame(rows, columns=list(CROSSOVER_COLUMNS))
+    return typed("crossover", pd.DataFrame(rows, columns=list(TABLES["crossover"].names)))
 
 
 def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | None:

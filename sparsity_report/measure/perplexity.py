@@ -17,14 +17,13 @@ from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import DEMO
 from sparsity_report.study.layers import total_frame
-from sparsity_report.study.schema import TABLES
+from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant, materialized
 from sparsity_report.weights.tensors import dtype_name
 from sparsity_report.weights.weights import Weights
 
 Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
 
-QUALITY_COLUMNS = TABLES["quality"].names
 # Windows of long models are cut to this; the one Hugging Face's guide uses for GPT-2.
 _WINDOW = 1024
 # Logits held at a time.
@@ -150,7 +149,7 @@ def perplexity(
                 **protocol.facts(model),
             }
         )
-    return pd.DataFrame(rows, columns=list(QUALITY_COLUMNS))
+    return typed("quality", pd.DataFrame(rows))
 
 
 def check_causal(model: nn.Module, name: str) -> None:

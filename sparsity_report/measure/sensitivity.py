@@ -29,7 +29,7 @@ from sparsity_report.measure.perplexity import (
 )
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
-from sparsity_report.study.schema import PARTS, TABLES
+from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.study.variants import fingerprint
 from sparsity_report.weights.parameters import Module
 from sparsity_report.weights.places import locate, put_, value, walk
@@ -37,8 +37,6 @@ from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-SENSITIVITY_COLUMNS = TABLES["sensitivity"].names
 
 
 def sensitivity(
@@ -120,7 +118,7 @@ def sensitivity(
         )
     if progress:
         progress(len(parts), len(parts), "")
-    return pd.DataFrame(rows)[list(SENSITIVITY_COLUMNS)]
+    return typed("sensitivity", pd.DataFrame(rows))
 
 
 def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:

@@ -28,8 +28,9 @@ from sparsity_report.report.latex import (
     variant_commands,
 )
 from sparsity_report.report.page import environment
+from sparsity_report.study.file import variant_stems
 from sparsity_report.study.layers import records
-from sparsity_report.study.study import Comparison, variant_stems
+from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import speaking, spoken
 from sparsity_report.words.names import GROUP_NAMES, clip
 from sparsity_report.words.sentences import say

@@ -62,7 +62,8 @@ def index_bytes(nonzero: int, columns: int) -> int:
     >>> index_bytes(2**31 - 1, 4096), index_bytes(2**31, 4096)
     (4, 8)
     """
-    return 4 if max(nonzero, columns) <= 2**31 - 1 else 8
+    most = 2**31 - 1
+    return 8 - 4 * ((nonzero <= most) & (columns <= most))
 
 
 def coo_bytes(nonzero: int, v: int, i: int) -> int:

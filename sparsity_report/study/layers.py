@@ -6,6 +6,7 @@ Everything here is derived from counts; no tensor is read or changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,63 +14,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.cuts import Cut, Pruning
-from sparsity_report.counting.histogram import Integers, Magnitudes
+from sparsity_report.counting.histogram import Floats, Integers, Magnitudes
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes, sparse_flops
+from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes
+from sparsity_report.sparse.shares import zero_shares
+from sparsity_report.study.schema import CONVENTIONS, SUMMED, typed
 from sparsity_report.weights.groups import GROUPS
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
 Flags = npt.NDArray[np.bool_]
 
-CONVENTIONS = ("standard", "notebook")
-LAYER_COLUMNS = (
-    "variant",
-    "module_name",
-    "block",
-    "group",
-    "shape",
-    "dtype",
-    "layout",
-    "total",
-    "nonzero",
-    "sparsity",
-    "prunable",
-    "weight_total",
-    "weight_nonzero",
-    "row_pointers",
-    "columns",
-    "flops_per_token",
-    "useful_flops_per_token",
-    "flops_per_sequence",
-    "active_total",
-    "stored_bytes",
-    "param_frac",
-    "tied_to",
-)
-SUMMED = (
-    "total",
-    "nonzero",
-    "weight_total",
-    "weight_nonzero",
-    "flops_per_token",
-    "useful_flops_per_token",
-    "flops_per_sequence",
-    "active_total",
-    "stored_bytes",
-)
-# Unknown where the values are unknown.
-_COUNTED = (
-    "nonzero",
-    "weight_nonzero",
-    "flops_per_token",
-    "useful_flops_per_token",
-    "flops_per_sequence",
-    "stored_bytes",
-)
-GROUP_COLUMNS = ("variant", "group", "modules", *SUMMED, "sparsity", "param_frac")
+
 # Scaling-law papers leave both vocabulary matrices out: Kaplan et al. 2020, section 2.1.
 _EMBEDDING_GROUPS = ("embedding", "lm_head")
+# Experts of a layer, and depths of a model, up to which ratios of them are recovered exactly.
+_LARGEST_RATIO = 2**16
 
 
 def layer_frame(
@@ -101,55 +61,78 @@ def layer_frame(
     Returns
     -------
     pandas.DataFrame
-        With the columns ``LAYER_COLUMNS``: counts in elements, ``stored_bytes`` in bytes, FLOPs
+        The table ``layers`` of the schema: counts in elements, ``stored_bytes`` in bytes, FLOPs
         with one multiply-add as two, shares as fractions of 1. Of mixture-of-experts layers a
         token sees ``active_total`` parameters, and FLOPs are those of its k of E experts, in
-        expectation over uniform routing where zeros count. Poolers and classification heads run
-        once per sequence: their FLOPs stand in ``flops_per_sequence``. The matrices of a module
-        would have ``row_pointers`` in CSR and at most ``columns`` columns; null without matrices.
+        expectation over uniform routing where zeros count: ``uses`` says how often a token is
+        multiplied by the module's matrices, k/E of experts. Poolers and classification heads run
+        once per sequence: their FLOPs stand in ``flops_per_sequence``, and ``uses`` is 0. The
+        matrices of a module would have ``row_pointers`` in CSR and at most ``columns`` columns.
+        These three are null without matrices.
     """
     check_convention(convention)
-    columns = _columns(weights, counts, pruning, csr, convention == "notebook")
-    frame = pd.DataFrame({"variant": variant} | columns, columns=list(LAYER_COLUMNS))
+    cuts: Mapping[str, Cut] = pruning.cuts if pruning else {}
+    parameters = _Parameters(weights, counts, cuts, csr, convention == "notebook")
+    frame = pd.DataFrame({"variant": variant} | parameters.described() | parameters.summed())
     return with_shares(frame)
 
 
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
-    """Fill the columns that follow from others and give every column its type."""
-    frame = frame.copy()
-    for column in ("block", "row_pointers", "columns"):
-        frame[column] = frame[column].astype("Int64")
-    for column in _COUNTED:
-        known = frame[column].astype("Int64")
-        frame[column] = known if known.hasnans else known.astype("int64")
-    frame["sparsity"] = _sparsity(frame["total"], frame["nonzero"])
-    frame["param_frac"] = frame["total"] / frame.groupby("variant")["total"].transform("sum")
-    frame["tied_to"] = frame["tied_to"].astype(object).where(frame["tied_to"].notna(), None)
-    return frame
+    """Fill in the shares of layers or groups, and give every column its type."""
+    shares = {
+        "sparsity": zero_shares(frame["total"], frame["nonzero"]),
+        "param_frac": frame["total"] / frame.groupby("variant")["total"].transform("sum"),
+    }
+    return typed("groups" if "modules" in frame else "layers", frame.assign(**shares))
 
 
-def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
-    """Sum layers per variant and group; variants and groups keep their order.
+def summed_by(frame: pd.DataFrame, codes: npt.NDArray[np.intp], size: int) -> pd.DataFrame:
+    """Sum layers that share a code; what is unknown of one is unknown of all.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        As of ``study.layers`` or :meth:`Levels.at`.
+    codes : numpy.ndarray
+        Of each row, the number of the sum it belongs to.
+    size : int
+        How many sums there are.
 
     Returns
     -------
     pandas.DataFrame
-        With the columns ``GROUP_COLUMNS``.
+        One row per sum, the columns of the frame that can be summed; ``int64``, or ``Int64`` where
+        sums are unknown.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"total": [1, 2, 4], "nonzero": pd.array([1, 2, None], dtype="Int64")})
+    >>> summed_by(frame, np.array([1, 1, 0]), 2).values.tolist()
+    [[4, <NA>], [3, 3]]
     """
-    ordered = layers.assign(
-        variant=pd.Categorical(layers["variant"], layers["variant"].unique()),
-        group=pd.Categorical(layers["group"], GROUPS),
-    )
-    grouped = ordered.groupby(["variant", "group"], observed=True)
-    frame = grouped[list(SUMMED)].sum(min_count=0)
-    unknown = grouped[list(SUMMED)].count().ne(grouped.size(), axis=0)
-    frame = frame.mask(unknown) if unknown.any(axis=None) else frame
-    frame.insert(0, "modules", grouped.size())
-    frame = frame.reset_index()
-    frame = frame.astype({"variant": object, "group": object})
-    frame["sparsity"] = _sparsity(frame["total"], frame["nonzero"])
-    frame["param_frac"] = frame["total"] / frame.groupby("variant")["total"].transform("sum")
-    return frame[list(GROUP_COLUMNS)]
+    sums: dict[str, Any] = {}
+    for column in (*SUMMED, "dense_bytes", "csr_bytes"):
+        if column not in frame:
+            continue
+        cells = frame[column]
+        sums[column] = np.zeros(size, dtype=np.int64)
+        np.add.at(sums[column], codes, cells.to_numpy(dtype=np.int64, na_value=0))
+        if (unknown := cells.isna().to_numpy()).any():
+            mask = np.bincount(codes[unknown], minlength=size) > 0
+            sums[column] = pd.arrays.IntegerArray(sums[column], mask)
+    return pd.DataFrame(sums)
+
+
+def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
+    """Sum layers per variant and group, the table ``groups``; variants keep their order."""
+    variants, names = pd.factorize(layers["variant"])
+    codes = variants * len(GROUPS) + pd.Categorical(layers["group"], GROUPS).codes
+    present, codes = np.unique(codes, return_inverse=True)
+    frame = summed_by(layers, codes, len(present))
+    frame["variant"] = np.asarray(names)[present // len(GROUPS)]
+    frame["group"] = np.array(GROUPS)[present % len(GROUPS)]
+    frame["modules"] = np.bincount(codes)
+    return with_shares(frame)
 
 
 def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
@@ -162,26 +145,22 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
         ``sparsity_non_embedding`` over all but the groups embedding and lm_head,
         ``sparsity_model`` over every parameter.
     """
-    rows = []
-    for variant, own in layers.groupby("variant", sort=False):
-        row: dict[str, object] = {"variant": variant}
-        row |= {column: _total(own[column]) for column in SUMMED}
-        prunable = own[own["prunable"]]
-        inner = own[~own["group"].isin(_EMBEDDING_GROUPS)]
-        parts = {
-            "prunable": (prunable["weight_total"], prunable["weight_nonzero"]),
-            "non_embedding": (inner["total"], inner["nonzero"]),
-        }
-        for part, (total, nonzero) in parts.items():
-            row[f"{part}_total"], row[f"{part}_nonzero"] = _total(total), _total(nonzero)
-        rows.append(row)
-    frame = pd.DataFrame(rows)
+    codes, names = pd.factorize(layers["variant"])
+    frame = summed_by(layers, codes, len(names))
+    frame.insert(0, "variant", np.asarray(names))
+    for part, inside, prefix in (
+        ("prunable", layers["prunable"], "weight_"),
+        ("non_embedding", ~layers["group"].isin(_EMBEDDING_GROUPS), ""),
+    ):
+        sums = summed_by(layers[inside], codes[inside], len(names))
+        for of in ("total", "nonzero"):
+            frame[f"{part}_{of}"] = sums[prefix + of]
     for part, prefix in (
         ("prunable", "prunable_"),
         ("non_embedding", "non_embedding_"),
         ("model", ""),
     ):
-        frame[f"sparsity_{part}"] = _sparsity(frame[f"{prefix}total"], frame[f"{prefix}nonzero"])
+        frame[f"sparsity_{part}"] = zero_shares(frame[f"{prefix}total"], frame[f"{prefix}nonzero"])
     return frame
 
 
@@ -190,23 +169,25 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def useful_flops(parameter: Parameter, nonzero: int) -> int:
-    """Floating-point operations on the nonzeros of a matrix, per token in expectation."""
-    uses = parameter.uses
-    return round(uses * sparse_flops(nonzero)) if uses != 1 else sparse_flops(nonzero)
+def used(numbers: Integers, uses: Floats) -> Integers:
+    """Return ``round(numbers · uses)`` row by row, exactly, half to even.
 
+    Uses such as k of E experts are ratios of small numbers, which a float stands for exactly
+    enough to be known again.
 
-def csr_stored(parameter: Parameter, nonzero: int) -> int:
-    """Bytes of a matrix, or of all experts' matrices in one tensor, stored as CSR."""
-    assert parameter.matrix is not None
-    index = index_bytes(nonzero, parameter.matrix[1])
-    return csr_bytes(nonzero, row_pointers(parameter) - 1, parameter.itemsize, index)
-
-
-def row_pointers(parameter: Parameter) -> int:
-    """Row pointers of a matrix in CSR, ``rows + 1``; of E experts in one tensor E times as many."""
-    assert parameter.matrix is not None
-    return parameter.experts * (parameter.matrix[0] + 1)
+    Examples
+    --------
+    >>> used(np.array([3, 9, 10]), np.array([1 / 6, 1 / 6, 2.0])).tolist()
+    [0, 2, 20]
+    """
+    products = numbers.copy()
+    for share in np.unique(uses[uses != 1]):
+        ratio, rows = Fraction(share).limit_denominator(_LARGEST_RATIO), uses == share
+        whole, rest = np.divmod(numbers[rows] * ratio.numerator, ratio.denominator)
+        twice = 2 * rest
+        odd = (twice == ratio.denominator) & (whole % 2 == 1)
+        products[rows] = whole + ((twice > ratio.denominator) | odd)
+    return products
 
 
 def check_convention(convention: str) -> None:
@@ -217,90 +198,109 @@ def check_convention(convention: str) -> None:
         )
 
 
-def _columns(
-    weights: Weights,
-    counts: Mapping[str, Magnitudes],
-    pruning: Pruning | None,
-    csr: bool,
-    notebook: bool,
-) -> dict[str, Any]:
-    """Columns of :func:`layer_frame` that follow from no others, in the order of the modules."""
-    modules, parameters = weights.modules, list(weights.parameters)
-    sizes = np.array([len(module.parameters) for module in modules], dtype=np.int64)
-    first = np.cumsum(sizes) - sizes
+class _Parameters:
+    """Every parameter of a model under a pruning and a layout, as columns to sum per module.
 
-    def integers(numbers: Iterable[int | None]) -> Integers:
-        return np.array([-1 if n is None else n for n in numbers], dtype=np.int64)
+    Numbers below zero are unknown.
+    """
 
-    def summed(numbers: Integers, among: Flags, unknown: Flags | None = None) -> Any:
+    def __init__(
+        self,
+        weights: Weights,
+        counts: Mapping[str, Magnitudes],
+        cuts: Mapping[str, Cut],
+        csr: bool,
+        notebook: bool,
+    ) -> None:
+        self._modules, self._all = weights.modules, list(weights.parameters)
+        sizes = _integers(len(module.parameters) for module in self._modules)
+        self._first = np.cumsum(sizes) - sizes
+        self._cuts = cuts
+        self._total = _integers(p.total for p in self._all)
+        self._left = _integers(_left(weights, counts, cuts))
+        self._layouts = [_layout(p, csr, p.name in cuts) for p in self._all]
+        self._matrix = _flags(p.matrix is not None for p in self._all)
+        self._owned = _flags(p.tied_to is None for p in self._all)
+        self._counted = self._owned | notebook
+        lookup = (notebook and len(p.shape) == 2 and p.name.endswith("weight") for p in self._all)
+        self._multiplied = self._matrix | _flags(lookup)
+        # A module's weight is its first matrix or, without one, its first parameter.
+        places = np.arange(len(self._all))
+        earliest = np.minimum.reduceat(np.where(self._matrix, places, len(places)), self._first)
+        self._without = earliest == len(places)
+        self._main = np.where(self._without, self._first, earliest)
+        # It is the module that a token passes through, so its matrices have the same uses.
+        self._uses = np.array([float(self._all[place].uses) for place in self._main])
+
+    def described(self) -> dict[str, Any]:
+        """Return what modules and their weights are."""
+        mains = [self._all[place] for place in self._main]
+        return {
+            "module_name": [module.name for module in self._modules],
+            "block": [module.block for module in self._modules],
+            "group": [module.group for module in self._modules],
+            "shape": [p.shape for p in mains],
+            "dtype": [p.dtype for p in mains],
+            "layout": [self._layouts[place] for place in self._main],
+            "prunable": np.logical_or.reduceat(_flags(p.prunable for p in self._all), self._first),
+            "tied_to": [p.tied_to for p in mains],
+        }
+
+    def summed(self) -> dict[str, Any]:
+        """Return numbers of elements, and the cost that follows from them."""
+        weight = self._matrix.copy()
+        weight[self._main] = True
+        weight &= self._counted
+        sparse = _flags(layout == "csr" for layout in self._layouts)
+        per_token = _flags(module.per == "token" for module in self._modules)
+        flops = self._flops(np.where(sparse, self._left, self._total))
+        total = self._sum(self._total, self._counted)
+        inputs = np.maximum.reduceat(
+            _integers(p.matrix and p.matrix[1] for p in self._all), self._first
+        )
+        pointers = self._sum(
+            _integers(p.matrix and _row_pointers(p) for p in self._all), self._matrix
+        )
+        return {
+            "total": total,
+            "nonzero": self._sum(self._left, self._counted),
+            "weight_total": self._sum(self._total, weight),
+            "weight_nonzero": self._sum(self._left, weight),
+            "row_pointers": _masked(pointers, self._without),
+            "columns": _masked(inputs, self._without),
+            "uses": np.where(self._without, np.nan, self._uses * per_token),
+            "flops_per_token": _only(flops, per_token),
+            "useful_flops_per_token": _only(self._flops(self._left), per_token),
+            "flops_per_sequence": _only(flops, ~per_token),
+            "active_total": used(total.to_numpy(dtype=np.int64), np.minimum(self._uses, 1)),
+            "stored_bytes": self._sum(
+                _integers(map(self._bytes, range(len(self._all)))), self._owned
+            ),
+        }
+
+    def _sum(self, numbers: Integers, among: Flags) -> pd.arrays.IntegerArray:
         """Sum over each module; null where a number of those among is unknown."""
-        sums = np.add.reduceat(np.where(among, numbers, 0), first)
-        if unknown is None:
-            return sums
-        return pd.arrays.IntegerArray(sums, np.logical_or.reduceat(among & unknown, first))
+        known = numbers >= 0
+        return pd.arrays.IntegerArray(
+            np.add.reduceat(np.where(among & known, numbers, 0), self._first),
+            np.logical_or.reduceat(among & ~known, self._first),
+        )
 
-    cuts: Mapping[str, Cut] = pruning.cuts if pruning else {}
-    total = integers(p.total for p in parameters)
-    left = integers(_left(weights, counts, cuts))
-    owned = np.array([p.tied_to is None for p in parameters], dtype=bool)
-    matrix = np.array([p.matrix is not None for p in parameters], dtype=bool)
-    prunable = np.array([p.prunable for p in parameters], dtype=bool)
-    lookup = [len(p.shape) == 2 and p.name.endswith("weight") for p in parameters]
-    layouts = [
-        "csr"
-        if csr and p.prunable
-        # What is neither is made dense to be pruned.
-        else "dense"
-        if p.name in cuts and p.layout != "csr"
-        else p.layout
-        for p in parameters
-    ]
-    sparse = np.array([layout == "csr" for layout in layouts], dtype=bool)
+    def _flops(self, elements: Integers) -> pd.arrays.IntegerArray:
+        """Return FLOPs of the elements of each module's matrices, two each time they are used."""
+        sums = self._sum(elements, self._multiplied)
+        doubled = 2 * sums.to_numpy(dtype=np.int64, na_value=0)
+        return pd.arrays.IntegerArray(used(doubled, self._uses), sums.isna())
 
-    counted = owned | notebook
-    multiplied = matrix | np.array([notebook and flag for flag in lookup], dtype=bool)
-    # A module's weight is its first matrix or, without one, its first parameter.
-    place = np.arange(total.size)
-    earliest = np.minimum.reduceat(np.where(matrix, place, total.size), first)
-    main = np.where(earliest < total.size, earliest, first)
-    weight = matrix.copy()
-    weight[main] = True
-    mains = [parameters[i] for i in main]
-    inputs = integers(p.matrix and p.matrix[1] for p in parameters)
-    without = ~np.logical_or.reduceat(matrix, first)
-
-    useful = integers(map(useful_flops, parameters, left.tolist()))
-    flops = np.where(sparse, useful, integers(useful_flops(p, p.total) for p in parameters))
-    active = integers(p.total if p.uses >= 1 else round(p.uses * p.total) for p in parameters)
-    stored = [
-        _stored(p, layout, nonzero, p.name in cuts)
-        for p, layout, nonzero in zip(parameters, layouts, left.tolist(), strict=True)
-    ]
-    per_token = np.repeat([module.per == "token" for module in modules], sizes)
-    unknown = left < 0
-    return {
-        "module_name": [module.name for module in modules],
-        "block": [module.block for module in modules],
-        "group": [module.group for module in modules],
-        "shape": [p.shape for p in mains],
-        "dtype": [p.dtype for p in mains],
-        "layout": [layouts[i] for i in main],
-        "total": summed(total, counted),
-        "nonzero": summed(left, counted, unknown),
-        "prunable": np.logical_or.reduceat(prunable, first),
-        "weight_total": summed(total, weight & counted),
-        "weight_nonzero": summed(left, weight & counted, unknown),
-        "row_pointers": pd.arrays.IntegerArray(
-            summed(integers(p.matrix and row_pointers(p) for p in parameters), matrix), without
-        ),
-        "columns": pd.arrays.IntegerArray(np.maximum.reduceat(inputs, first), without),
-        "flops_per_token": summed(flops, multiplied & per_token, unknown & sparse),
-        "useful_flops_per_token": summed(useful, multiplied & per_token, unknown),
-        "flops_per_sequence": summed(flops, multiplied & ~per_token, unknown & sparse),
-        "active_total": summed(active, counted),
-        "stored_bytes": summed(integers(stored), owned, integers(stored) < 0),
-        "tied_to": [p.tied_to for p in mains],
-    }
+    def _bytes(self, place: int) -> int | None:
+        """Bytes of a parameter; None where they follow from nonzeros that are not known."""
+        parameter, layout, nonzero = self._all[place], self._layouts[place], int(self._left[place])
+        as_held = layout == parameter.layout and parameter.name not in self._cuts
+        if parameter.held_bytes is not None and as_held:
+            return parameter.held_bytes
+        if layout == "dense" or parameter.matrix is None:
+            return dense_bytes(parameter.total, parameter.itemsize)
+        return None if nonzero < 0 else _csr_stored(parameter, nonzero)
 
 
 def _left(
@@ -310,28 +310,47 @@ def _left(
     totals = {p.name: p.total for p in weights.parameters}
     for p in weights.parameters:
         owner = p.tied_to or p.name
-        seen = counts.get(owner)
+        counted = counts.get(owner)
         # Unknown: values on the meta device, and a view of only a part of its owner.
-        if seen is None or totals[owner] != p.total:
+        if counted is None or totals[owner] != p.total:
             yield None
         else:
-            yield cuts[owner].nonzero_after(seen) if owner in cuts else seen.nonzero
+            yield cuts[owner].nonzero_after(counted) if owner in cuts else counted.nonzero
 
 
-def _stored(parameter: Parameter, layout: str, nonzero: int, cut: bool) -> int | None:
-    """Bytes of a parameter; None where they follow from nonzeros that are not known."""
-    if parameter.held_bytes is not None and layout == parameter.layout and not cut:
-        return parameter.held_bytes
-    if layout == "dense" or parameter.matrix is None:
-        return dense_bytes(parameter.total, parameter.itemsize)
-    return None if nonzero < 0 else csr_stored(parameter, nonzero)
+def _layout(parameter: Parameter, csr: bool, cut: bool) -> str:
+    if csr and parameter.prunable:
+        return "csr"
+    # What is neither CSR nor dense is made dense to be pruned.
+    return "dense" if cut and parameter.layout != "csr" else parameter.layout
 
 
-def _total(column: pd.Series[Any]) -> int | None:
-    total = column.sum(skipna=False)
-    return None if pd.isna(total) else int(total)
+def _csr_stored(parameter: Parameter, nonzero: int) -> int:
+    """Bytes of a matrix, or of all experts' matrices in one tensor, stored as CSR."""
+    assert parameter.matrix is not None
+    index = index_bytes(nonzero, parameter.matrix[1])
+    return csr_bytes(nonzero, _row_pointers(parameter) - 1, parameter.itemsize, index)
 
 
-def _sparsity(total: pd.Series, nonzero: pd.Series) -> pd.Series:
-    """Share of zeros; NaN, which is null in files, where there is nothing to be sparse."""
-    return 1 - nonzero.astype(float) / total.where(total > 0).astype(float)
+def _row_pointers(parameter: Parameter) -> int:
+    """Row pointers of a matrix in CSR, ``rows + 1``; of E experts in one tensor E times as many."""
+    assert parameter.matrix is not None
+    return parameter.experts * (parameter.matrix[0] + 1)
+
+
+def _integers(numbers: Iterable[int | None]) -> Integers:
+    return np.array([-1 if n is None else n for n in numbers], dtype=np.int64)
+
+
+def _flags(flags: Iterable[bool]) -> Flags:
+    return np.fromiter(flags, dtype=bool)
+
+
+def _masked(numbers: Any, unknown: Flags) -> pd.arrays.IntegerArray:
+    return pd.arrays.IntegerArray(np.asarray(numbers, dtype=np.int64), unknown)
+
+
+def _only(numbers: pd.arrays.IntegerArray, rows: Flags) -> pd.arrays.IntegerArray:
+    """Keep the numbers of some rows, of others zero."""
+    known = numbers.to_numpy(dtype=np.int64, na_value=0)
+    return pd.arrays.IntegerArray(np.where(rows, known, 0), numbers.isna() & rows)

@@ -15,35 +15,14 @@ from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.moments import moments
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.parameters import Module, Parameter
 from sparsity_report.weights.weights import Weights
 
 # Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature.
 N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
-BLOCKS = (4, 8, 16, 32)
 COMPLYING = 0.99
-PATTERN_COLUMNS = (
-    "variant",
-    "module_name",
-    "parameter",
-    "expert",
-    "block",
-    "group",
-    "rows",
-    "columns",
-    "sparsity",
-    "expected_sparsity",
-    "mean_abs",
-    "std",
-    "zero_rows",
-    "zero_columns",
-    "head_sparsity",
-    "n_m",
-    "n_m_share",
-    *(f"fill_{size}" for size in BLOCKS),
-)
-
 Mask = npt.NDArray[np.bool_]
 
 
@@ -102,13 +81,7 @@ def variant_patterns(variants: Sequence[Variant], progress: Progress | None = No
         for variant in variants
         for row in found.get((id(variant.weights), id(variant.pruning)), [])
     ]
-    frame = pd.DataFrame(rows, columns=list(PATTERN_COLUMNS))
-    for column in ("block", "expert"):
-        frame[column] = frame[column].astype("Int64")
-    for column in ("sparsity", "expected_sparsity", "n_m_share"):
-        frame[column] = frame[column].astype(float)
-    frame["head_sparsity"] = frame["head_sparsity"].astype(object)
-    return frame
+    return typed("patterns", pd.DataFrame(rows, columns=list(TABLES["patterns"].names)))
 
 
 def expected_sparsity(threshold: float, std: float) -> float:

@@ -6,10 +6,12 @@ follow from :data:`TABLES`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sparsity_report.weights.groups import GROUPS
@@ -29,6 +31,11 @@ LAYOUTS = (
 )
 SCOPES = ("layer", "group", "prunable", "model")
 PARTS = ("block", "group", "layer")
+FORMAT = "sparsity-report study"
+VERSION = 2
+CONVENTIONS = ("standard", "notebook")
+# Tables that only running a model gives.
+MEASURED = ("latency", "quality", "sensitivity")
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,17 @@ def _number(name: str, title: str, *, low: float | None = 0, optional: bool = Tr
     return Column(name, "float64", low, title=title, optional=optional)
 
 
+# What a cell of each type is in JSON.
+_KINDS: Mapping[str, tuple[str, set[type]]] = {
+    "text": ("text", {str}),
+    "int64": ("a whole number", {int}),
+    "Int64": ("a whole number", {int}),
+    "float64": ("a number", {int, float}),
+    "bool": ("true or false", {bool}),
+    "boolean": ("true or false", {bool}),
+    "shape": ("one", {list}),
+    "shares": ("a list of shares", {list}),
+}
 # A time is not zero.
 _PICOSECOND = 1e-12
 # By name. A name means the same in every table; where its type differs, see below.
@@ -231,7 +249,7 @@ TABLES: Mapping[str, Table] = {
         _table(
             "layers",
             "variant module_name block group shape dtype layout total nonzero sparsity prunable "
-            "weight_total weight_nonzero row_pointers columns flops_per_token "
+            "weight_total weight_nonzero row_pointers columns uses flops_per_token "
             "useful_flops_per_token flops_per_sequence active_total stored_bytes param_frac "
             "tied_to",
         ),
@@ -277,8 +295,9 @@ TABLES: Mapping[str, Table] = {
         ),
         _table(
             "quality",
-            "variant layout sparsity perplexity nll top1 scored tokens window stride dtype text "
-            "text_fingerprint",
+            "variant layout model method sparsity perplexity nll top1 scored tokens window stride "
+            "dtype text text_fingerprint",
+            model=_MAYBE,
         ),
         _table(
             "sensitivity",
@@ -319,32 +338,193 @@ def head(name: str, table: str | None = None) -> str:
 def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame with the columns of a table, in order, each of its type.
 
+    Raises
+    ------
+    ValueError
+        A cell does not fit its column's type.
+
     Examples
     --------
     >>> rows = {"module_name": ["fc1"], "sparsity": [0], "weight_nonzero": [8], "uncertainty": [0]}
-    >>> typed("levels", pd.DataFrame(rows)).dtypes.astype(str).tolist()
-    ['object', 'float64', 'int64', 'int64']
+    >>> typed("levels", pd.DataFrame(rows)).dtypes.astype(str).tolist()[1:]
+    ['float64', 'int64', 'int64']
     """
     columns = TABLES[table].columns
+    for column in columns:
+        if not column.optional:
+            refuse(table, frame[column.name].notna(), f"{column.name}: is missing")
     return pd.DataFrame({column.name: _cast(frame[column.name], column) for column in columns})
+
+
+def check(table: str, frame: pd.DataFrame) -> None:
+    """Refuse cells outside the bounds of their column.
+
+    Raises
+    ------
+    ValueError
+        Names the first row and column that is not good, and what is wrong with it.
+    """
+    for column in TABLES[table].columns:
+        cells, among = frame[column.name], list(column.among)
+        if among:
+            good = cells.isna() | cells.isin(among)
+            refuse(table, good, f"{column.name}: is not one of {', '.join(among)}")
+        if column.low is None:
+            continue
+        low, high = column.low, np.inf if column.high is None else column.high
+        bounds = f"less than {low:g}" if high == np.inf else f"not between {low:g} and {high:g}"
+        if column.dtype in {"shape", "shares"}:
+            kinds = {int} if column.dtype == "shape" else {int, float}
+            inside: Any = [
+                all(type(part) in kinds and low <= part <= high for part in cell or ())
+                for cell in cells
+            ]
+        else:
+            inside = (cells.isna() | cells.between(low, high)).fillna(True)
+        refuse(table, inside, f"{column.name}: is {bounds}")
+
+
+def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table from its columns and rows in JSON, typed and checked.
+
+    Raises
+    ------
+    ValueError
+        It has other columns than the schema says, or cells that do not belong there.
+    """
+    columns = TABLES[table].columns
+    if tuple(data["columns"]) != TABLES[table].names:
+        raise ValueError(f"{table}: columns {data['columns']}")
+    # Short rows would be filled up with nothing.
+    for place, row in enumerate(data["rows"]):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise ValueError(
+                f"{table}, row {place} does not have {len(columns)} cells: {str(row)[:60]}"
+            )
+    for column, cells in zip(columns, zip(*data["rows"], strict=True), strict=False):
+        kind, types = _KINDS[column.dtype]
+        if not set(map(type, cells)) <= {*types, type(None)}:
+            good = [cell is None or type(cell) in types for cell in cells]
+            refuse(table, good, f"{column.name}: is not {kind}")
+    frame = typed(table, pd.DataFrame(data["rows"], columns=list(TABLES[table].names)))
+    check(table, frame)
+    return frame
+
+
+def plain_table(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return columns and rows of plain values for JSON; what is unknown is null."""
+    columns = [_plain(frame[column]) for column in frame.columns]
+    return {
+        "columns": list(frame.columns),
+        "rows": [list(row) for row in zip(*columns, strict=True)],
+    }
+
+
+def refuse(table: str, good: Any, wrong: str) -> None:
+    """Name the first row of a table that is not good, by raising a ValueError."""
+    flags = np.asarray(good, dtype=bool)
+    if not flags.all():
+        raise ValueError(f"{table}, row {int(flags.argmin())}, {wrong}")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a saved study.
+
+    ``docs/study.schema.json`` is this, written with :func:`json_schema_text`.
+    """
+    saved = ("variants", "layers", "groups", "totals")
+    properties = {
+        "format": {"const": FORMAT},
+        "version": {"const": VERSION},
+        "written_by": {"type": "string"},
+        "convention": {"enum": list(CONVENTIONS)},
+        "context": {"type": ["integer", "null"], "minimum": 1},
+        "notes": _array({"type": "string"}),
+        "findings": _array({"type": "string"}),
+        **{name: _json_table(TABLES[name]) for name in saved},
+        "levels": {"anyOf": [_json_levels(), {"type": "null"}]},
+        **{
+            name: {"anyOf": [_json_table(TABLES[name]), {"type": "null"}]}
+            for name in ("patterns", *MEASURED)
+        },
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A study of sparsity-report",
+        "description": "Tables have columns and rows; what is unknown is null.",
+        **_object(properties),
+    }
+
+
+def json_schema_text() -> str:
+    """Return :func:`json_schema` as the file that documents it."""
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _plain(cells: pd.Series[Any]) -> list[Any]:
+    known = cells.astype(object).where(cells.notna(), None)
+    return [list(cell) if isinstance(cell, tuple) else cell for cell in known.tolist()]
 
 
 def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype == "text":
         # Null in a column of pandas' own text would be NaN.
-        return (
-            cells.astype(object).where(cells.notna(), None)
-            if column.optional
-            else cells.astype(str)
-        )
+        optional = column.optional
+        return cells.astype(object).where(cells.notna(), None) if optional else cells.astype(str)
     if column.dtype in {"shape", "shares"}:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)
-    if column.dtype == "int64" and column.optional:
-        known = cells.astype("Int64")
-        return known if known.hasnans else known.astype("int64")
-    if column.dtype == "float64":
-        return (
-            cells.astype("Float64").astype(float) if cells.dtype == object else cells.astype(float)
-        )
-    return cells.astype(column.dtype)  # type: ignore[call-overload]
+    try:
+        if column.dtype == "int64" and column.optional:
+            known = cells.astype("Int64")
+            return known if known.hasnans else known.astype("int64")
+        if column.dtype == "float64" and cells.dtype == object:
+            return cells.astype("Float64").astype(float)
+        return cells.astype(column.dtype)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{column.name}: {error}") from error
+
+
+def _json_table(table: Table) -> dict[str, Any]:
+    row = {
+        "type": "array",
+        "prefixItems": [_json_column(column) for column in table.columns],
+        "items": False,
+        "minItems": len(table.columns),
+    }
+    return _object({"columns": {"const": list(table.names)}, "rows": _array(row)})
+
+
+def _json_column(column: Column) -> dict[str, Any]:
+    bounds = {"minimum": column.low, "maximum": column.high}
+    limits = {key: bound for key, bound in bounds.items() if bound is not None}
+    kind = {"text": "string", "float64": "number", "bool": "boolean", "boolean": "boolean"}
+    cell: dict[str, Any] = {"type": kind.get(column.dtype, "integer"), **limits}
+    if column.dtype in {"shape", "shares"}:
+        part = "integer" if column.dtype == "shape" else "number"
+        cell = _array({"type": part, **limits})
+    if column.optional:
+        cell["type"] = [cell["type"], "null"]
+    if column.among:
+        cell["enum"] = [*column.among, *([None] if column.optional else [])]
+    return {"title": column.name, "description": column.title, **cell}
+
+
+def _json_levels() -> dict[str, Any]:
+    """One row of counts per module, one count per sparsity."""
+    names, sparsities, *counts = TABLES["levels"].columns
+    return _object(
+        {
+            "modules": _array(_json_column(names)),
+            "sparsities": _array(_json_column(sparsities)),
+            **{column.name: _array(_array(_json_column(column))) for column in counts},
+        }
+    )
+
+
+def _array(items: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}

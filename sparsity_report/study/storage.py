@@ -17,33 +17,9 @@ from sparsity_report.sparse.cost import (
     value_bytes,
 )
 from sparsity_report.sparse.shares import break_even
-from sparsity_report.study.patterns import BLOCKS
+from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
 
-STORAGE_COLUMNS = (
-    "variant",
-    "scope",
-    "name",
-    "layout",
-    "total",
-    "nonzero",
-    "bytes",
-    "ratio",
-    "break_even",
-    "lossless",
-)
-LAYOUTS = (
-    "dense",
-    "csr_int16",
-    "csr_int32",
-    "csr_int64",
-    "coo_int32",
-    "coo_int64",
-    *(f"bsr_{size}" for size in BLOCKS),
-    "bitmask",
-    "2:4",
-)
 _Size = Callable[[Any], Any]
-SCOPES = ("layer", "group", "prunable", "model")
 _SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
 
 
@@ -61,7 +37,7 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     Returns
     -------
     pandas.DataFrame
-        With the columns ``STORAGE_COLUMNS``. ``scope`` is ``"layer"`` (the prunable matrices of
+        ``scope`` is ``"layer"`` (the prunable matrices of
         one module, biases left out), ``"group"`` and ``"prunable"`` (sums of these) or
         ``"model"`` (every parameter, those that are not prunable as they are). ``bytes`` is null
         where the layout does not apply or zeros are unknown, ``ratio`` is bytes ÷ dense bytes.
@@ -82,7 +58,7 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     """
     own = _matrices(layers)
     if own.empty:
-        return pd.DataFrame(columns=list(STORAGE_COLUMNS))
+        return typed("storage", pd.DataFrame(columns=list(TABLES["storage"].names)))
     sized = _layer_sizes(own, patterns)
     whole = pd.concat([sized, _others(layers)])
     frame = pd.concat(
@@ -94,10 +70,10 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
         ],
         ignore_index=True,
     )
-    frame["ratio"] = (frame["bytes"] / frame["dense"]).astype(float)
+    frame["ratio"] = frame["bytes"] / frame["dense"]
     frame["break_even"] = break_even(frame["dense"], frame["full"], frame["empty"])
     frame.loc[frame["layout"] == "2:4", "break_even"] = 0.5
-    return frame[list(STORAGE_COLUMNS)]
+    return typed("storage", frame)
 
 
 def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.experts import convert_experts_to_csr_
 from sparsity_report.sparse.linear import convert_linears_to_csr_
+from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import group_frame, layer_frame
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.memory import ModuleWeights
@@ -80,8 +81,8 @@ class Variant:
             return _converted(model, [p for p in self.weights.prunable if p.layout != "csr"])
         return model
 
-    def facts(self, context: int | None = None) -> dict[str, object]:
-        """Return what a table of variants says of this one."""
+    def described(self, context: int | None = None) -> dict[str, object]:
+        """Return what the table ``variants`` says of this one."""
         pruning = self.pruning
         return {
             "variant": self.name,
@@ -191,7 +192,7 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
     return {
         "nonzero": nonzero,
         "total": total,
-        "sparsity": 1 - nonzero / total if total else 0.0,
+        "sparsity": zero_share(total, nonzero) or 0.0,
         "size_mb": sum(p.total * p.itemsize for p in stored) / 2**20,
     }
 

@@ -17,7 +17,7 @@ from sparsity_report.explorer.controls import choices
 from sparsity_report.explorer.magnitudes import histogram_rows, spread
 from sparsity_report.explorer.picture import SHOWN
 from sparsity_report.explorer.view import GROUPINGS
-from sparsity_report.measure.latency import LATENCY_COLUMNS
+from sparsity_report.study.schema import TABLES
 
 
 def shown(explorer, panel="cells"):
@@ -279,7 +279,7 @@ def test_measured_times_are_shown_where_there_are_some(demo_study):
         {"variant": variant, "scope": "layer", "name": "512 × 128", "tokens": 1, "seconds": seconds}
         for variant, seconds in (("Dense", 12e-6), ("CSR30", 34.5e-6))
     ]
-    latency = pd.DataFrame(rows, columns=list(LATENCY_COLUMNS))
+    latency = pd.DataFrame(rows, columns=list(TABLES["latency"].names))
     explorer = live(demo_study.with_measured(latency=latency))
     explorer.detail = "model.decoder.layers.1.fc1"
     assert "34.5\u202fµs" in explorer._detail.value

@@ -14,8 +14,7 @@ import sparsity_report as sr
 from sparsity_report.files import DEMO
 from sparsity_report.measure import perplexity as quality
 from sparsity_report.measure import sensitivity
-from sparsity_report.measure.perplexity import QUALITY_COLUMNS
-from sparsity_report.measure.sensitivity import SENSITIVITY_COLUMNS
+from sparsity_report.study.schema import TABLES
 
 NAMED = {case.name: case for case in CASES}
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")
@@ -76,7 +75,7 @@ def test_smollm2_equals_the_guide(smollm2):
 def test_layouts_know_the_same(demo):
     pruning = sr.global_magnitude(demo, 0.5)
     frame = sr.perplexity([sr.dense(demo), sr.masked(pruning), sr.csr(pruning)], TEXT[:2000])
-    assert tuple(frame.columns) == QUALITY_COLUMNS
+    assert tuple(frame.columns) == TABLES["quality"].names
     dense, masked, csr = frame["perplexity"]
     assert masked == pytest.approx(csr, rel=1e-5)
     assert masked > dense
@@ -149,7 +148,7 @@ def test_a_loss_that_is_not_a_number_is_told(demo):
 def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
     text = TEXT[:1200]
     frame = sr.sensitivity(demo, 0.6, by=by, text=text)
-    assert tuple(frame.columns) == SENSITIVITY_COLUMNS
+    assert tuple(frame.columns) == TABLES["sensitivity"].names
     assert len(frame) == {"block": 4, "group": 2, "layer": 24}[by]
     assert frame["weight_total"].sum() == 786_432
     dense = sr.perplexity(sr.dense(demo), text).loc[0]

@@ -25,7 +25,7 @@ from papers import (
 import sparsity_report as sr
 from sparsity_report.draw import charts
 from sparsity_report.report.latex import command_names, tex
-from sparsity_report.study.storage import LAYOUTS
+from sparsity_report.study.schema import LAYOUTS
 
 POINTS = 72 / 2.54
 

@@ -7,7 +7,7 @@ from helpers import Tiny, study_of
 from torch.utils.flop_counter import FlopCounterMode
 
 import sparsity_report as sr
-from sparsity_report.study.layers import GROUP_COLUMNS, LAYER_COLUMNS
+from sparsity_report.study.schema import TABLES
 
 
 def on_meta(cls, config):
@@ -160,8 +160,8 @@ def test_attention_sees_no_more_than_its_window(config, full, windowed):
 
 def test_columns_and_sums(demo_study):
     layers, groups, totals = demo_study.layers, demo_study.groups, demo_study.totals
-    assert tuple(layers.columns) == LAYER_COLUMNS
-    assert tuple(groups.columns) == GROUP_COLUMNS
+    assert tuple(layers.columns) == TABLES["layers"].names
+    assert tuple(groups.columns) == TABLES["groups"].names
     for column in ("total", "nonzero", "flops_per_token", "stored_bytes"):
         for variant in totals["variant"]:
             expected = int(totals.set_index("variant").loc[variant, column])

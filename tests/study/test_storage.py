@@ -9,7 +9,8 @@ from torch import nn
 from zoo import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.study.storage import LAYOUTS, SCOPES, STORAGE_COLUMNS, storage_frame
+from sparsity_report.study.schema import LAYOUTS, SCOPES, TABLES
+from sparsity_report.study.storage import storage_frame
 
 NAMED = {case.name: case for case in CASES}
 MODELS = ["OPT", "GPT-2", "BERT", "Mixtral (fused experts)", "GPT-OSS (transposed experts)"]
@@ -72,7 +73,7 @@ def test_sums():
     pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
     study = sr.compare(sr.dense(pruning.weights), sr.csr(pruning), patterns=True)
     frame = study.storage
-    assert tuple(frame.columns) == STORAGE_COLUMNS
+    assert tuple(frame.columns) == TABLES["storage"].names
     assert tuple(dict.fromkeys(frame["scope"])) == SCOPES
     keyed = frame.groupby(["variant", "scope", "layout"])["bytes"].sum()
     for layout in LAYOUTS:

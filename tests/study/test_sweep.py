@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsity_report as sr
-from sparsity_report.study.levels import SWEEP_COLUMNS
+from sparsity_report.study.schema import TABLES
 
 SAME = ("module_name", "block", "group", "total", "nonzero", "weight_total", "weight_nonzero")
 
@@ -71,7 +71,7 @@ def test_mixture_of_experts_and_conv1d():
 
 def test_the_default_levels(demo):
     frame = sr.sweep(demo)
-    assert tuple(frame.columns) == SWEEP_COLUMNS
+    assert tuple(frame.columns) == TABLES["sweep"].names
     levels = np.arange(100) / 100
     assert np.array_equal(frame["sparsity"].unique(), levels)
     assert len(frame) == 100 * len(demo.modules)
@@ -100,7 +100,7 @@ def test_interpolated_levels_stay_within_their_bound(demo):
 def test_sixteen_bits_are_exact_at_once(dtype, monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(Tiny(width=24, hidden=40, dtype=dtype))
-    monkeypatch.setattr("sparsity_report.study.levels.look_into", None)
+    monkeypatch.setattr("sparsity_report.study.sweep.look_into", None)
     agrees(weights, [0.1, 0.5, 0.77])
 
 
@@ -108,7 +108,7 @@ def test_many_levels_read_again_in_groups(monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(Tiny(width=24, hidden=40))
     expected = sr.sweep(weights, exact=True)
-    monkeypatch.setattr("sparsity_report.study.levels._LOOK", 50)
+    monkeypatch.setattr("sparsity_report.study.sweep._LOOK", 50)
     assert sr.sweep(weights, exact=True).equals(expected)
 
 

@@ -1,0 +1,220 @@
+"""A study in files: JSON that is read back exactly, and CSV for a spreadsheet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import sparsity_report
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import file_name, write_file
+from sparsity_report.study.agreement import check_agreement
+from sparsity_report.study.layers import check_convention, with_shares
+from sparsity_report.study.schema import (
+    FORMAT,
+    MEASURED,
+    TABLES,
+    VERSION,
+    plain_table,
+    read,
+)
+from sparsity_report.study.study import Comparison, check_context
+from sparsity_report.study.upgrade import upgrade
+from sparsity_report.words.language import speaking
+
+PIVOTS = ("sparsity", "param_frac", "flops_per_token")
+_LEVEL_COUNTS = TABLES["levels"].names[2:]
+
+
+def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
+    """Write a study as JSON, see :meth:`Comparison.save`."""
+    frames = {part: getattr(study, part) for part in ("patterns", *MEASURED)}
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": f"sparsity-report {sparsity_report.__version__}",
+        "convention": study.convention,
+        "context": study.context,
+        "notes": list(study.notes),
+        # For readers without this program, which says them anew from the numbers.
+        "findings": _sentences(study),
+        **{
+            part: plain_table(getattr(study, part))
+            for part in ("variants", "layers", "groups", "totals")
+        },
+        "levels": None if study.levels is None else _level_matrix(study.levels),
+        **{part: None if frame is None else plain_table(frame) for part, frame in frames.items()},
+    }
+    return write_file(path, json.dumps(data, ensure_ascii=False, allow_nan=False))
+
+
+def read_study(path: str | os.PathLike[str]) -> Comparison:
+    """Read a study written by :meth:`Comparison.save`, also by the version before.
+
+    Raises
+    ------
+    SparsityReportError
+        The file is damaged, from a newer version, or disagrees with itself.
+    """
+    source = Path(path)
+    try:
+        data = json.loads(source.read_text(encoding="utf-8"), parse_constant=_no_number)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise SparsityReportError(f"{source} is not a study of sparsity-report")
+        if data["version"] > VERSION:
+            raise SparsityReportError(
+                f"{source} is of version {data['version']}, newer than this program's {VERSION}; "
+                "upgrade sparsity-report"
+            )
+        if data["version"] < VERSION:
+            upgrade(data)
+        frames = {
+            part: None if data[part] is None else read(part, data[part])
+            for part in ("patterns", *MEASURED)
+        }
+        study = Comparison(
+            variants=read("variants", data["variants"]),
+            layers=with_shares(read("layers", data["layers"])),
+            convention=data["convention"],
+            context=data["context"],
+            notes=tuple(data["notes"]),
+            levels=_read_levels(data["levels"]),
+            **frames,
+        )
+        check_convention(study.convention)
+        check_context(study.context)
+        if not all(isinstance(note, str) for note in study.notes):
+            raise ValueError("notes: are not text")
+        check_agreement(study)
+        _check_derived(study, data)
+    except SparsityReportError:
+        raise
+    except OSError as error:
+        raise SparsityReportError(f"cannot read {source}: {error.strerror or error}") from error
+    except (
+        ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError, IndexError
+    ) as error:  # fmt: skip
+        raise SparsityReportError(
+            f"{source} is damaged: {error!r}; save the study again"
+        ) from error
+    return study
+
+
+def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+    """Write the study as CSV files for a spreadsheet.
+
+    Per variant ``layers_<variant>.csv`` and ``groups_<variant>.csv``; all variants together as
+    ``comparison.csv`` (per group), ``totals.csv`` and ``storage.csv``; ``pivot_<metric>.csv``; and
+    what was measured as ``latency.csv``, ``quality.csv`` and ``sensitivity.csv``. Text that a
+    spreadsheet would take for a formula gets a leading apostrophe.
+
+    Parameters
+    ----------
+    study : Comparison
+    directory : path-like
+        Made if missing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+    """
+    folder = Path(directory)
+    files = {}
+    for variant, stem in variant_stems(study).items():
+        for kind, frame in (("layers", study.layers), ("groups", study.groups)):
+            files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
+    files["comparison.csv"] = study.groups
+    files["totals.csv"] = study.totals
+    files["storage.csv"] = study.storage
+    files |= {
+        f"{part}.csv": frame for part in MEASURED if (frame := getattr(study, part)) is not None
+    }
+    for metric in PIVOTS:
+        files[f"pivot_{metric}.csv"] = study.pivot(metric).reset_index()
+    return [
+        write_file(folder / name, _inert(frame).to_csv(index=False, lineterminator="\n"))
+        for name, frame in files.items()
+    ]
+
+
+def variant_stems(study: Comparison) -> Mapping[str, str]:
+    """Give each variant a file name part of its own."""
+    stems: dict[str, str] = {}
+    for variant in study.variants["variant"]:
+        stem = base = file_name(variant)
+        number = 2
+        while stem in stems.values():
+            stem, number = f"{base}-{number}", number + 1
+        stems[variant] = stem
+    return stems
+
+
+def _inert(frame: pd.DataFrame) -> pd.DataFrame:
+    def guard(cell: object) -> object:
+        risky = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        return f"'{cell}" if risky else cell
+
+    safe = frame.rename(columns=lambda name: guard(name))
+    for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:
+        safe[column] = safe[column].map(guard)
+    return safe
+
+
+def _sentences(study: Comparison) -> list[str]:
+    from sparsity_report.findings.summary import summarize
+
+    with speaking("en"):  # as all the file
+        return summarize(study)
+
+
+def _level_matrix(levels: pd.DataFrame) -> dict[str, Any]:
+    """One row of counts per module: an eighth of the size of a table."""
+    steps = levels["sparsity"].unique()
+    shape = (-1, len(steps))
+    return {
+        "modules": levels["module_name"].iloc[:: len(steps)].tolist(),
+        "sparsities": steps.tolist(),
+        **{key: levels[key].to_numpy().reshape(shape).tolist() for key in _LEVEL_COUNTS},
+    }
+
+
+def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
+    if matrix is None:
+        return None
+    modules, steps = matrix["modules"], matrix["sparsities"]
+    counts = {key: np.array(matrix[key]) for key in _LEVEL_COUNTS}
+    for key, numbers in counts.items():
+        if numbers.shape != (len(modules), len(steps)) or numbers.dtype.kind != "i":
+            raise ValueError(f"levels, {key}: is not one whole number per module and sparsity")
+    return pd.DataFrame(
+        {
+            "module_name": np.repeat(np.array(modules, dtype=object), len(steps)),
+            "sparsity": np.tile(np.array(steps, dtype=float), len(modules)),
+            **{key: numbers.ravel() for key, numbers in counts.items()},
+        }
+    )
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of a study")
+
+
+def _check_derived(study: Comparison, data: Mapping[str, Any]) -> None:
+    """Refuse a file whose tables no longer follow from its layers."""
+    for part in ("layers", "groups", "totals"):
+        expected, found = plain_table(getattr(study, part)), data[part]
+        if expected["columns"] != found["columns"] or len(expected["rows"]) != len(found["rows"]):
+            raise ValueError(f"table {part} does not follow from the layers")
+        for number, (want, have) in enumerate(zip(expected["rows"], found["rows"], strict=True)):
+            if want == have:
+                continue
+            for column, a, b in zip(expected["columns"], want, have, strict=True):
+                if a != b:
+                    raise ValueError(f"{part}, row {number}, {column}: {b!r} should be {a!r}")

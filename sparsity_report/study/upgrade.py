@@ -1,0 +1,78 @@
+"""Studies saved by the version before, brought to the tables of today."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Experts of a layer, and depths of a model, that uses are looked for among.
+_LARGEST = 1024
+
+
+def upgrade(data: dict[str, Any]) -> None:
+    """Change a study of version 1, as read from JSON, to what this version would have saved.
+
+    ``uses`` of a module follow from its FLOPs, the model and method of a perplexity from its
+    variant. What follows from nothing is null.
+    """
+    if data["version"] != 1:
+        raise ValueError(f"version {data['version']!r} never was")
+    layers, totals = data["layers"], data["totals"]
+    variants = {row["variant"]: row for row in _dicts(data["variants"])}
+    _insert(layers, "uses", "columns", _uses(_dicts(layers), variants))
+    if "attention_flops_per_token" not in totals["columns"]:
+        last = totals["columns"][-1]
+        _insert(totals, "attention_flops_per_token", last, [None] * len(totals["rows"]))
+    if quality := data["quality"]:
+        for column, before in (("model", "layout"), ("method", "model")):
+            cells = [variants.get(row["variant"], {}).get(column) for row in _dicts(quality)]
+            _insert(quality, column, before, cells)
+    prunable = [row["uses"] is not None for row in _dicts(layers) if row["prunable"]]
+    if not all(prunable):
+        data["levels"] = None
+
+
+def _dicts(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+
+
+def _insert(table: dict[str, Any], column: str, before: str, cells: Iterable[Any]) -> None:
+    """Put a column behind another."""
+    place = table["columns"].index(before) + 1
+    table["columns"].insert(place, column)
+    for row, cell in zip(table["rows"], cells, strict=True):
+        row.insert(place, cell)
+
+
+def _uses(
+    layers: Iterable[Mapping[str, Any]], variants: Mapping[str, Mapping[str, Any]]
+) -> list[float | None]:
+    """Find uses row by row; where a row does not show them, another variant of the model may."""
+    keys, uses = [], {}
+    for row in layers:
+        key = variants.get(row["variant"], {}).get("fingerprint"), row["module_name"]
+        keys.append(key)
+        if uses.get(key) is None:
+            uses[key] = uses_of(row)
+    return [uses[key] for key in keys]
+
+
+def uses_of(row: Mapping[str, Any]) -> float | None:
+    """Return the simplest ratio whose FLOPs are those of the row."""
+    if row["row_pointers"] is None:
+        return None
+    if row["flops_per_sequence"]:
+        return 0.0
+    sparse = row["layout"] == "csr"
+    elements = row["weight_nonzero"] if sparse else row["weight_total"] or math.prod(row["shape"])
+    flops = row["flops_per_token"]
+    if not elements or flops is None:
+        return None
+    # The version before rounded each of a module's tensors of experts by itself.
+    slack = 1.0 if len(row["shape"]) == 3 else 0.5
+    for parts in range(1, _LARGEST + 1):
+        share = round(flops * parts / (2 * elements)) / parts
+        if abs(2 * elements * share - flops) <= slack:
+            return share
+    return float(flops / (2 * elements))

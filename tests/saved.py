@@ -1,0 +1,53 @@
+"""The study in ``version1.json``, whose weights depend on no random numbers."""
+
+import measurements
+import torch
+import transformers
+from helpers import Tiny
+
+import sparsity_report as sr
+
+
+def filled(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            steps = torch.arange(parameter.numel()) * 37 % 101 - 50
+            parameter.copy_((steps / 64).reshape(parameter.shape))
+    return model
+
+
+def experts():
+    return transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            vocab_size=16, hidden_size=8, intermediate_size=12, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=1, num_local_experts=3,
+            num_experts_per_tok=2,
+        )
+    )  # fmt: skip
+
+
+def pooled():
+    return transformers.BertForSequenceClassification(
+        transformers.BertConfig(
+            vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=12, max_position_embeddings=8,
+        )
+    )  # fmt: skip
+
+
+def study():
+    tiny, mixture, bert = (
+        sr.load(filled(model), name=name)
+        for model, name in ((Tiny(), "tiny"), (experts(), "experts"), (pooled(), "pooled"))
+    )
+    half = sr.global_magnitude(tiny, 0.5)
+    others = [sr.csr(sr.global_magnitude(m, 0.4), name=f"CSR of {m.name}") for m in (mixture, bert)]
+    compared = sr.compare(
+        sr.dense(tiny), sr.masked(half, name="Masked30"), sr.csr(half, name="CSR30"),
+        sr.dense(mixture, name="Experts"), *others, patterns=True, context=16,
+    )  # fmt: skip
+    return compared.with_measured(
+        latency=measurements.latency(),
+        quality=measurements.quality(),
+        sensitivity=measurements.sensitivity(2),
+    )

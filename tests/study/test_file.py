@@ -1,0 +1,335 @@
+"""Studies in files: read back as they were, upgraded, refused in one line; CSV is inert."""
+
+import csv
+import json
+from pathlib import Path
+
+import jsonschema
+import measurements
+import pandas as pd
+import pytest
+import saved
+import torch
+from helpers import Tiny, study_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.study.file import write_csv
+from sparsity_report.study.schema import MEASURED, json_schema, json_schema_text
+from sparsity_report.study.upgrade import upgrade, uses_of
+
+HERE = Path(__file__).parent
+SCHEMA = HERE.parents[1] / "docs" / "study.schema.json"
+PARTS = ("variants", "layers", "groups", "totals", "storage")
+
+
+@pytest.fixture
+def study(tiny):
+    return study_of(sr.load(tiny, name="tiny"), 0.5)
+
+
+def equal(one, other):
+    for part in ("variants", "layers", "groups", "totals"):
+        pd.testing.assert_frame_equal(getattr(one, part), getattr(other, part))
+    return (one.convention, one.notes) == (other.convention, other.notes)
+
+
+def test_round_trip(study, tmp_path):
+    again = sr.read_study(study.save(tmp_path / "s.json"))
+    assert equal(study, again)
+    again.save(tmp_path / "t.json")
+    assert (tmp_path / "s.json").read_bytes() == (tmp_path / "t.json").read_bytes()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0, 1), st.sampled_from(["standard", "notebook"]), st.text(min_size=1))
+def test_round_trip_of_anything(tmp_path_factory, level, convention, name):
+    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 4), "empty": empty_linear()}))
+    pruning = sr.global_magnitude(weights, level)
+    study = sr.compare(sr.dense(weights, name=name + "_"), sr.csr(pruning), convention=convention)
+    file = study.save(tmp_path_factory.mktemp("s") / "study.json")
+    assert equal(study, sr.read_study(file))
+
+
+def test_unknown_is_null(tmp_path):
+    study = sr.compare(sr.dense(nn.ModuleDict({"fc1": empty_linear()})))
+    data = json.loads(study.save(tmp_path / "s.json").read_text())
+    row = dict(zip(data["layers"]["columns"], data["layers"]["rows"][0], strict=True))
+    assert (row["sparsity"], row["block"], row["tied_to"]) == (None, None, None)
+    assert row["shape"] == [2, 0]
+
+
+def empty_linear():
+    layer = nn.Linear(1, 2, bias=False)
+    layer.weight = nn.Parameter(torch.empty(2, 0))
+    return layer
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study with everything in it, as text."""
+    torch.manual_seed(0)
+    study = study_of(sr.load(Tiny(), name="tiny"), 0.5, patterns=True)
+    return study.save(tmp_path_factory.mktemp("whole") / "s.json").read_text()
+
+
+def edit(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def measured(data, part, **cells):
+    """Put in a table of one good row, but for the cells given."""
+    (frame,) = (getattr(measurements, part)().head(1) for part in [part])
+    row = frame.astype(object).where(frame.notna(), None).to_dict("records")[0] | cells
+    data[part] = {"columns": [*row], "rows": [[*row.values()]]}
+
+
+def set_cell(data, table, row, column, value):
+    data[table]["rows"][row][data[table]["columns"].index(column)] = value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format="x"), "is not a study"),
+        (lambda d: d.update(version=3), "newer than this program's 2; upgrade"),
+        (lambda d: d.update(version=0), "version 0 never was"),
+        (lambda d: d.update(convention="x"), "convention must be one of"),
+        (lambda d: d.pop("layers"), "is damaged"),
+        (lambda d: d["layers"]["columns"].pop(), "is damaged"),
+        (lambda d: set_cell(d, "layers", 3, "sparsity", 0.123), "layers, row 3, sparsity: 0.123"),
+        (lambda d: set_cell(d, "layers", 3, "nonzero", 1), "layers, row 3, sparsity"),
+        (lambda d: set_cell(d, "groups", 1, "total", 7), "groups, row 1, total: 7 should be"),
+        (lambda d: set_cell(d, "totals", 0, "sparsity_model", 0.5), "totals, row 0"),
+        (lambda d: set_cell(d, "layers", 0, "total", "many"), "is damaged"),
+        (lambda d: d["variants"]["rows"].pop(), "layers, row .*, variant: is not among"),
+        (lambda d: d["variants"]["rows"].append(d["variants"]["rows"][0]), "variants, row 3"),
+        (lambda d: set_cell(d, "variants", 0, "variant", "Other"), "variants, row 0, variant: has"),
+        (lambda d: set_cell(d, "variants", 1, "layout", "x"), "variants, row 1, layout"),
+        (lambda d: set_cell(d, "variants", 1, "asked_sparsity", 30), "row 1, asked_sparsity"),
+        (lambda d: set_cell(d, "variants", 1, "pruned", 157), "row 1, pruned: is more than"),
+        (lambda d: set_cell(d, "variants", 1, "model", 3), "row 1, model: is not text"),
+        (lambda d: set_cell(d, "layers", 3, "nonzero", -1), "layers, row 3, nonzero"),
+        (lambda d: set_cell(d, "layers", 3, "weight_nonzero", 10**6), "row 3, weight_nonzero"),
+        (lambda d: set_cell(d, "layers", 3, "module_name", "lm_head"), "module_name: occurs twice"),
+        (lambda d: set_cell(d, "layers", 3, "group", "<b>"), "layers, row 3, group"),
+        (lambda d: set_cell(d, "layers", 3, "shape", [1, "x"]), "layers, row 3, shape"),
+        (lambda d: set_cell(d, "layers", 3, "shape", "1"), "layers, row 3, shape"),
+        (lambda d: set_cell(d, "layers", 3, "uses", None), "layers, row 3, uses: is missing"),
+        (lambda d: set_cell(d, "layers", 3, "stored_bytes", -4), "row 3, stored_bytes: is less"),
+        (lambda d: set_cell(d, "layers", 3, "total", None), "row 3, total: is missing"),
+        (lambda d: set_cell(d, "layers", 3, "total", "70"), "row 3, total: is not a whole number"),
+        (lambda d: set_cell(d, "layers", 3, "prunable", 1), "row 3, prunable: is not true or"),
+        (
+            lambda d: set_cell(d, "layers", 3, "weight_total", 71),
+            "weight_total: is more than total",
+        ),
+        (lambda d: set_cell(d, "layers", 3, "total", float("nan")), "NaN is no number"),
+        (lambda d: d["levels"]["modules"].pop(), "levels, weight_nonzero: is not one"),
+        (lambda d: d["levels"]["modules"].__setitem__(0, "x"), "not the prunable ones"),
+        (lambda d: d["levels"]["modules"].__setitem__(0, "layers.1.fc1"), "occurs twice"),
+        (lambda d: d["levels"]["sparsities"].__setitem__(1, 0.5), "levels: a mod|levels: spars"),
+        (lambda d: d["levels"]["weight_nonzero"][1].pop(), "is damaged"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(0, 61), "fc1 at 0, .*61 is not"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1), "fc1 at 0.04: more is left"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, -1), "fc1 at 0.03, .*-1 is"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1.5), "is not one whole"),
+        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 2**70), "is not one whole"),
+        (lambda d: d["levels"]["uncertainty"][1].__setitem__(3, -2), "uncertainty: -2 is not"),
+        (
+            lambda d: d["levels"].update(
+                weight_nonzero=[[n[0]] * 100 for n in d["levels"]["weight_nonzero"]]
+            ),
+            "levels at 0.01: 0 zeros are fewer",
+        ),
+        (lambda d: d["patterns"]["rows"][0].pop(), "is damaged"),
+        (lambda d: set_cell(d, "patterns", 0, "module_name", "x"), "patterns, row 0, module_name"),
+        (lambda d: set_cell(d, "patterns", 2, "fill_8", 1.5), "patterns, row 2, fill_8"),
+        (lambda d: set_cell(d, "patterns", 2, "head_sparsity", [2]), "row 2, head_sparsity"),
+        (lambda d: d.update(latency={"columns": ["a", "a"], "rows": []}), "is damaged"),
+        (lambda d: d.update(latency={"columns": ["a"], "rows": [[1, 2]]}), "is damaged"),
+        (lambda d: d.update(quality={"columns": ["variant"], "rows": [["x"]]}), "is damaged"),
+        (lambda d: measured(d, "quality", perplexity=5.0, nll=1.0, top1=0.5), "exp\\(nll\\)"),
+        (lambda d: measured(d, "quality", perplexity=1.0, nll=0.0, top1=1.5), "row 0, top1"),
+        (lambda d: measured(d, "latency", variant="x"), "latency, row 0, variant"),
+        (lambda d: measured(d, "latency", seconds=-1.0), "row 0, seconds"),
+        (lambda d: measured(d, "latency", seconds=None), "row 0, seconds: is missing"),
+        (lambda d: measured(d, "latency", scope="all"), "row 0, scope: is not one of"),
+        (lambda d: d.update(notes=[3]), "notes: are not text"),
+    ],
+)
+def test_damaged_studies(whole, tmp_path, change, message):
+    path = tmp_path / "s.json"
+    path.write_text(whole)
+    edit(path, change)
+    with pytest.raises(sr.SparsityReportError, match=message) as caught:
+        sr.read_study(path)
+    assert "\n" not in str(caught.value)
+
+
+def of_version_1():
+    return json.loads((HERE / "version1.json").read_text(encoding="utf-8"))
+
+
+def test_version_1_is_what_this_version_makes_of_the_same_models():
+    """The fixture was written by version 0.1.0 of the package with ``saved.study()``."""
+    old, new = sr.read_study(HERE / "version1.json"), saved.study()
+    for part in (*PARTS, "levels", "patterns", "latency", "sensitivity"):
+        pd.testing.assert_frame_equal(getattr(old, part), getattr(new, part), obj=part)
+    assert (old.convention, old.context, old.notes) == (new.convention, new.context, new.notes)
+    assert old.at_level(0.37).equals(new.at_level(0.37))
+    # What version 1 did not write of a perplexity is known where its variant is in the study.
+    assert old.quality["model"].tolist() == ["tiny", "tiny", None]
+    assert old.quality["method"].tolist() == [None, "global_magnitude", None]
+    rest = new.quality.columns.difference(["model", "method"])
+    assert old.quality[rest].equals(new.quality[rest])
+
+
+def test_an_upgraded_study_is_saved_as_one_of_today(tmp_path):
+    study = sr.read_study(HERE / "version1.json")
+    again = sr.read_study(study.save(tmp_path / "s.json"))
+    assert json.loads((tmp_path / "s.json").read_text())["version"] == 2
+    for part in (*PARTS, "levels", "patterns", *MEASURED):
+        pd.testing.assert_frame_equal(getattr(study, part), getattr(again, part), obj=part)
+
+
+@pytest.mark.parametrize(("used", "experts"), [(1, 3), (2, 7), (8, 128), (4, 60)])
+def test_uses_of_version_1_are_found_in_its_flops(used, experts):
+    for weights in (8, 64, 10**6, 10**9 + 7):
+        row = {
+            "row_pointers": 3, "flops_per_sequence": 0, "layout": "dense", "shape": (1, weights),
+            "weight_total": weights, "flops_per_token": round(2 * weights * used / experts),
+        }  # fmt: skip
+        found = uses_of(row)
+        assert round(2 * weights * found) == row["flops_per_token"]
+        if weights >= 10**6:
+            assert found == used / experts
+
+
+@pytest.mark.parametrize("left", [None, 0])
+def test_levels_of_version_1_are_dropped_where_uses_are_not_known(left):
+    data = of_version_1()
+    rows = data["layers"]["rows"] = [r for r in data["layers"]["rows"] if r[0] == "CSR30"]
+    if left == 0:  # a layer in CSR without a nonzero shows no uses
+        for column in ("weight_nonzero", "flops_per_token"):
+            set_cell(data, "layers", 1, column, 0)
+        assert rows[1][1] == "layers.0.self_attn.q_proj"
+    upgrade(data)
+    assert (data["levels"] is None) == (left == 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["layers"]["rows"][0].pop(), "is damaged"),
+        (lambda d: d["layers"]["rows"].pop(), "is damaged"),
+        (lambda d: d.pop("quality"), "is damaged"),
+        (lambda d: d["layers"]["columns"].remove("columns"), "is damaged"),
+        (lambda d: set_cell(d, "layers", 3, "nonzero", -1), "layers, row 3, nonzero"),
+        (lambda d: set_cell(d, "layers", 3, "flops_per_token", "x"), "is damaged"),
+    ],
+)
+def test_damaged_studies_of_version_1(tmp_path, change, message):
+    data = of_version_1()
+    change(data)
+    (tmp_path / "s.json").write_text(json.dumps(data))
+    with pytest.raises(sr.SparsityReportError, match=message) as caught:
+        sr.read_study(tmp_path / "s.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_schema_in_the_documentation_is_that_of_the_program():
+    """If not: ``SCHEMA.write_text(json_schema_text())``."""
+    assert SCHEMA.read_text(encoding="utf-8") == json_schema_text()
+
+
+def everything(tmp_path):
+    return json.loads(saved.study().save(tmp_path / "s.json").read_text(encoding="utf-8"))
+
+
+def test_saved_studies_are_valid(study, tmp_path):
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    jsonschema.validate(everything(tmp_path), json_schema())
+    jsonschema.validate(json.loads(study.save(tmp_path / "t.json").read_text()), json_schema())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.pop("layers"),
+        lambda d: d.update(version=1),
+        lambda d: d.update(context=0),
+        lambda d: d["layers"]["columns"].reverse(),
+        lambda d: d["layers"]["rows"][0].pop(),
+        lambda d: d["layers"]["rows"][0].append(1),
+        lambda d: set_cell(d, "layers", 1, "total", None),
+        lambda d: set_cell(d, "layers", 1, "total", 1.5),
+        lambda d: set_cell(d, "layers", 1, "total", -1),
+        lambda d: set_cell(d, "layers", 1, "sparsity", 1.5),
+        lambda d: set_cell(d, "layers", 1, "group", "my own"),
+        lambda d: set_cell(d, "layers", 1, "shape", [-1]),
+        lambda d: set_cell(d, "variants", 0, "layout", "bsr"),
+        lambda d: set_cell(d, "latency", 0, "seconds", 0),
+        lambda d: set_cell(d, "patterns", 0, "head_sparsity", [2]),
+        lambda d: d["levels"]["weight_nonzero"][0].__setitem__(0, "many"),
+    ],
+)
+def test_the_schema_refuses(tmp_path, change):
+    data = everything(tmp_path)
+    change(data)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, json_schema())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00"])
+def test_not_a_study(tmp_path, content):
+    (tmp_path / "s.json").write_text(content)
+    with pytest.raises(sr.SparsityReportError, match=r"s\.json is"):
+        sr.read_study(tmp_path / "s.json")
+    with pytest.raises(sr.SparsityReportError, match="cannot read"):
+        sr.read_study(tmp_path / "gone.json")
+
+
+def test_csv_files(study, tmp_path):
+    written = {path.name for path in write_csv(study, tmp_path / "structural_layers")}
+    assert written == {
+        *(
+            f"{kind}_{v}.csv"
+            for kind in ("layers", "groups")
+            for v in ("dense", "masked50", "csr50")
+        ),
+        "comparison.csv",
+        "totals.csv",
+        "storage.csv",
+        *(f"pivot_{metric}.csv" for metric in ("sparsity", "param_frac", "flops_per_token")),
+    }
+    read = pd.read_csv(tmp_path / "structural_layers" / "layers_masked50.csv")
+    own = study.layers[study.layers["variant"] == "Masked50"]
+    assert read["nonzero"].tolist() == own["nonzero"].tolist()
+    assert read["sparsity"].equals(own["sparsity"].reset_index(drop=True))
+    comparison = pd.read_csv(tmp_path / "structural_layers" / "comparison.csv")
+    assert comparison["total"].sum() == 3 * sum(p.numel() for p in Tiny().parameters())
+
+
+def test_csv_cells_are_inert(tmp_path):
+    model = nn.Module()
+    names = ["=HYPERLINK(1)", "+1", "-1", "@x", "\tx"]
+    for name in names:
+        model.add_module(name, nn.Linear(2, 2))
+    study = sr.compare(sr.dense(model, name="=cmd|' /C calc'!A0"))
+    write_csv(study, tmp_path)
+    for path in tmp_path.iterdir():
+        with path.open(newline="") as file:
+            for row in csv.reader(file):
+                assert not any(cell[:1] in set("=+@\t\r") for cell in row), path.name
+                assert not any(cell[:1] == "-" and not cell[1:2].isdigit() for cell in row)
+
+
+def test_variants_of_alike_names_do_not_overwrite_each_other(tiny, tmp_path):
+    study = sr.compare(sr.dense(tiny, name="a/b"), sr.dense(tiny, name="A B"))
+    names = {path.name for path in write_csv(study, tmp_path)}
+    assert {"layers_a-b.csv", "layers_a-b-2.csv"} <= names
