@@ -52,90 +52,56 @@ class Metric(NamedTuple):
     ----------
     name : str
         Of the figure.
-    title, axis, note : str
-        Of bars per group: title, axis and what is divided by what.
     kind : {"share", "number", "ratio"}
         A share of 1, a quantity, or a ratio that is even at 1.
-    layer_note : str
-        What the cells of a heat map are.
-    file : str or None
-        What files with a chart of it are called; None where only the explorer draws it.
+    note, layer_note : str
+        What is divided by what, or counted: of groups, and of the cells of a heat map.
+    title, axis, file : str
+        Of charts of it in files; empty where only the explorer draws it.
     """
 
     name: str
-    title: str
-    axis: str
-    note: str
     kind: str
+    note: str
     layer_note: str
-    file: str | None = None
-
-    @property
-    def share(self) -> bool:
-        """Whether it is a share of 1."""
-        return self.kind == "share"
+    title: str = ""
+    axis: str = ""
+    file: str = ""
 
 
 METRICS = {
     "sparsity": Metric(
         message("Zeros"),
+        "share",
+        message("zeros ÷ parameters of the group, biases included"),
+        message("zeros ÷ weights of the matrix"),
         message("Zeros per group"),
         message("share of zeros in the group"),
-        message("zeros ÷ parameters of the group, biases included"),
-        "share",
-        message("zeros ÷ weights of the matrix"),
         "sparsity",
     ),
     "param_frac": Metric(
         message("Share of all parameters"),
+        "share",
+        message("parameters of the group ÷ all parameters, zeros included"),
+        message("parameters of the layer ÷ all parameters"),
         message("Parameters per group"),
         message("share of all parameters"),
-        message("parameters of the group ÷ all parameters, zeros included"),
-        "share",
-        message("parameters of the layer ÷ all parameters"),
         "param_frac",
     ),
     "flops_per_token": Metric(
         message("FLOPs per token"),
+        "number",
+        *[message("two FLOPs per multiply-add; only CSR skips zeros")] * 2,
         message("Arithmetic per group"),
         message("FLOPs per token"),
-        message("two FLOPs per multiply-add; only CSR skips zeros"),
-        "number",
-        message("two FLOPs per multiply-add; only CSR skips zeros"),
         "flops",
     ),
-    "total": Metric(
-        message("Parameters"),
-        message("Parameters"),
-        message("parameters"),
-        message("zeros included"),
-        "number",
-        message("zeros included"),
-    ),
+    "total": Metric(message("Parameters"), "number", *[message("zeros included")] * 2),
     "nonzero": Metric(
-        message("Nonzeros"),
-        message("Nonzeros"),
-        message("nonzeros"),
-        message("parameters that are not zero"),
-        "number",
-        message("parameters that are not zero"),
+        message("Nonzeros"), "number", *[message("parameters that are not zero")] * 2
     ),
-    "stored_bytes": Metric(
-        message("Stored bytes"),
-        message("Stored bytes"),
-        message("bytes"),
-        message("from integers"),
-        "number",
-        message("from integers"),
-    ),
-    "bytes_ratio": Metric(
-        message("Bytes ÷ dense bytes"),
-        message("Bytes ÷ dense bytes"),
-        message("bytes ÷ dense bytes"),
-        message("even at 1"),
-        "ratio",
-        message("even at 1"),
-    ),
+    "stored_bytes": Metric(message("Stored bytes"), "number", *[message("from integers")] * 2),
+    "bytes_ratio": Metric(message("Bytes ÷ dense bytes"), "ratio", *[message("even at 1")] * 2),
 }
 # Those that have a chart and a file of their own.
 FILED = {key: metric for key, metric in METRICS.items() if metric.file}

@@ -42,7 +42,6 @@ class Plate(NamedTuple):
     name: str
     variant: str | None
     draw: Callable[..., alt.LayerChart | None]
-    command: str = ""  # for callers that have not moved yet: name and variant's command
 
 
 def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
@@ -99,12 +98,7 @@ def plates(study: Comparison) -> list[Plate]:
     measured = [
         Plate(name, name.capitalize(), None, partial(draw, study)) for name, draw in CHARTS.items()
     ]
-    commands = variant_commands(study)
-    whole = [*bars, *maps, curve, *measured]
-    return [
-        plate._replace(command=plate.name + (commands[plate.variant] if plate.variant else ""))
-        for plate in whole
-    ]
+    return [*bars, *maps, curve, *measured]
 
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
@@ -184,12 +178,3 @@ def _installed(name: str) -> bool:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'
     )
     return b"/Font" in drawn
-
-
-# For callers that have not moved yet.
-def variant_commands(study: Comparison) -> dict[str, str]:
-    """Return for each variant what the names of its LaTeX commands begin with."""
-    from sparsity_report.report.latex import command_names
-
-    variants = list(study.variants["variant"])
-    return dict(zip(variants, command_names(variants), strict=True))

@@ -268,7 +268,3 @@ def _curve(rows: Rows, pointed: alt.Parameter | None) -> alt.LayerChart:
         )
         chart.layer.append(cell.encode(x="sparsity:Q", y="value:Q"))
     return chart
-
-
-# For callers that have not moved yet.
-from sparsity_report.draw.sums import slider as slider  # noqa: E402

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from sparsity_report.draw import marks
-from sparsity_report.draw.look import BLACK, BLUE, METRICS, MUTED, SCREEN, config
-from sparsity_report.words.sentences import message, say
+from sparsity_report.draw.look import METRICS, SCREEN, config
+from sparsity_report.draw.slider import COST_LINES
+from sparsity_report.words.sentences import say
 
 Data = dict[str, list[dict[str, Any]]]
 
 # Columns of `Facts.levels` and the lines that show them; the third line is even.
-CURVES = {"bytes_ratio": message("bytes of CSR"), "flops_ratio": message("FLOPs of CSR")}
-EVEN = message("dense")
+CURVES = {key: line.name for key, line in COST_LINES.items() if key != "dense"}
+EVEN = COST_LINES["dense"].name
 # Metrics of layers as well as of groups of them.
 SHOWN = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
 _GAP = 34
@@ -183,10 +184,8 @@ def _bars(look: Look, width: float) -> alt.LayerChart:
 def _curve(look: Look, width: float, height: float) -> list[alt.LayerChart]:
     if not look.curve:
         return []
-    names = [*CURVES.values(), EVEN]
-    inks = zip(names, (BLACK, MUTED, BLUE), ([1, 0], [2, 3], [6, 3]), strict=True)
     shape = marks.Curve(
-        lines=tuple(marks.Line(say(name), colour, dash) for name, colour, dash in inks),
+        lines=tuple(line._replace(name=say(line.name)) for line in COST_LINES.values()),
         width=width,
         height=max(170, min(330, height)),
         top=look.curve,

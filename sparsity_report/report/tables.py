@@ -311,7 +311,7 @@ def comparison(study: Comparison, metric: str) -> Table:
     """Return one figure of all groups and variants."""
     look = FILED[metric]
     pivot = study.pivot(metric)
-    kind = SHARE if look.share else COUNT
+    kind = SHARE if look.kind == "share" else COUNT
     columns = [_titled("group", _GROUP, width=1.6)]
     columns += [Column(key, clip(key, 40), kind, width=1) for key in pivot.columns]
     caption = say("{title}: {note}.", title=say(look.title), note=say(look.note))

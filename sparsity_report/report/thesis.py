@@ -176,7 +176,9 @@ def _figures(
     """Return by file name the figures' commands and captions, and what is drawn."""
     captions: dict[Tex, tuple[Tex, Tex]] = {}
     files: dict[str, str | bytes] = {}
+    variants = variant_commands(study)
     for plate in plates(study):
+        command = Tex(plate.name + (variants[plate.variant] if plate.variant else ""))
         for place, width in look.widths.items():
             chart = plate.draw(width=width * 72 / 2.54)
             if chart is None:
@@ -185,7 +187,7 @@ def _figures(
             title = spec.pop("title")
             note = title["subtitle"].replace(" · ", say("; "))
             caption = say("{title}: {note}.", title=title["text"], note=note)
-            captions[Tex(plate.file)] = (Tex(plate.command), tex(caption))
+            captions[Tex(plate.file)] = (command, tex(caption))
             for kind, content in draw(spec, family, look.greyscale).items():
                 files[f"figures/{plate.file}_{place}.{kind}"] = content
     return captions, files

@@ -23,9 +23,9 @@ from papers import (
 )
 
 import sparsity_report as sr
-from sparsity_report.draw import charts
 from sparsity_report.report.latex import command_names, tex
 from sparsity_report.study.schema import LAYOUTS
+from sparsity_report.words.names import group_name
 
 POINTS = 72 / 2.54
 
@@ -205,7 +205,7 @@ def test_tables_are_those_of_the_study(kit, study):
         own = study.groups[study.groups["variant"] == variant]
         rows = rows_of(kit / "tables" / f"groups_{variant.lower()}.tex")
         for cells, row in zip(rows, own.itertuples(), strict=True):
-            assert cells[0] == charts.group_name(row.group)
+            assert cells[0] == group_name(row.group)
             assert [int(cells[k]) for k in (1, 2, 3, 5, 6)] == [
                 row.modules, row.total, row.nonzero, row.flops_per_token, row.stored_bytes
             ]  # fmt: skip
@@ -223,7 +223,7 @@ def test_tables_are_those_of_the_study(kit, study):
         assert [int(cells[1]), int(cells[3])] == [prunable, model]
         assert number(cells[2]) == round(prunable / dense, 2)
     most = rows_of(kit / "tables" / "layers_most_masked30.tex")
-    shares = charts.prunable_rows(study, "Masked30")["share"].sort_values(ascending=False)
+    shares = study.facts.prunable("Masked30")["share"].sort_values(ascending=False)
     assert [number(cells[2]) for cells in most] == [round(100 * s, 1) for s in shares.head(10)]
     for path in (kit / "tables").glob("*.tex"):
         text = path.read_text()
