@@ -1,0 +1,416 @@
+"""Break the package at random, one small change at a time, and see whether the tests notice.
+
+Run by hand, from the root of a checkout: ``python tests/mutants.py --number 100 --seed 1``. It
+needs ``pip install coverage``. Each worker changes a copy of the tree, never the checkout.
+
+What a reader sees is made in ``draw``, ``report``, ``findings`` and ``explorer``; so mutants are
+drawn there, evenly among all places where one of the operators below applies. Left out is what no
+number depends on: docstrings, messages, annotations, ``draw/look.py`` and keywords that only say
+how something looks. Which test files run is read from coverage, measured file by file, so that a
+file counts for every line it reaches however fixtures are shared; the quickest comes first, and
+the first failure ends a run. Tests that open a browser or run notebooks are left out: a survivor
+may still die there.
+
+mutmut and cosmic-ray start one process of pytest per mutant, and importing torch and altair costs
+more than most of the tests; here a process that has imported them is forked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import difflib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WINGS = ("draw", "report", "findings", "explorer")
+LOOKS = {
+    "align", "angle", "anchor", "band", "baseline", "binSpacing", "columns", "cornerRadius",
+    "cornerRadiusEnd", "domain", "dx", "dy", "fontSize", "format", "grid", "height", "indent",
+    "innerRadius", "labelAngle", "labelFontSize", "labelLimit", "labelPadding", "legend", "limit",
+    "lineHeight", "minExtent", "offset", "opacity", "orient", "padding", "paddingInner",
+    "paddingOuter", "rowPadding", "size", "spacing", "step", "strokeDash", "strokeOpacity",
+    "strokeWidth", "subtitleFontSize", "symbolSize", "symbolStrokeWidth", "thickness", "tickCount",
+    "tickSize", "ticks", "titleFontSize", "titlePadding", "titleY", "width", "x", "y", "zindex",
+}  # fmt: skip
+# Tests that take long, and what they cover is covered by others, too.
+LEFT_OUT = {"test_browser.py", "test_notebooks.py", "test_vega.py"}
+CANDIDATES = ("draw", "report", "findings", "explorer", "words")
+COMPARISONS = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
+    ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
+}  # fmt: skip
+ARITHMETIC = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*"}
+NAMES = {
+    "sum": "max", "max": "min", "min": "max", "argmin": "argmax", "argmax": "argmin",
+    "idxmin": "idxmax", "idxmax": "idxmin", "nlargest": "nsmallest", "nsmallest": "nlargest",
+    "head": "tail", "tail": "head", "first": "last", "last": "first", "any": "all", "all": "any",
+    "floor": "ceil", "ceil": "floor", "notna": "isna", "isna": "notna",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change of one stretch of a file."""
+
+    file: str
+    line: int
+    start: int
+    end: int
+    text: str
+
+    def applied(self, source: bytes) -> bytes:
+        return source[: self.start] + self.text.encode() + source[self.end :]
+
+
+class Mutator(ast.NodeVisitor):
+    """Collect the mutants of a file."""
+
+    def __init__(self, file: str, source: str, columns: dict[str, list[str]]) -> None:
+        self.file, self.source, self.columns = file, source.encode(), columns
+        self.starts = [0]
+        for line in self.source.splitlines(keepends=True):
+            self.starts.append(self.starts[-1] + len(line))
+        self.mutants: list[Mutant] = []
+        self.visit(ast.parse(source))
+
+    def span(self, node: ast.expr) -> tuple[int, int]:
+        return (
+            self.starts[node.lineno - 1] + node.col_offset,
+            self.starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0),
+        )
+
+    def text(self, node: ast.expr) -> str:
+        start, end = self.span(node)
+        return self.source[start:end].decode()
+
+    def add(self, node: ast.expr, text: str) -> None:
+        start, end = self.span(node)
+        self.mutants.append(Mutant(self.file, node.lineno, start, end, text))
+
+    def swap(self, one: ast.expr, other: ast.expr) -> None:
+        """Exchange two expressions, the first of which stands before the second."""
+        (start, middle), (again, end) = self.span(one), self.span(other)
+        if middle <= again and self.text(one) != self.text(other):
+            between = self.source[middle:again].decode()
+            text = self.text(other) + between + self.text(one)
+            self.mutants.append(Mutant(self.file, one.lineno, start, end, text))
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+        for child in [*node.args.defaults, *node.args.kw_defaults, *body]:
+            if child is not None:
+                self.visit(child)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        for child in node.body[1:] if ast.get_docstring(node, clean=False) else node.body:
+            self.visit(child)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        """Leave messages of errors alone."""
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        value = node.value
+        if isinstance(value, bool):
+            self.add(node, str(not value))
+        elif isinstance(value, int | float):
+            self.add(node, repr(value + 1))
+            self.add(node, repr(value - 1) if value else "2")
+        elif isinstance(value, str) and value in self.columns:
+            for other in self.columns[value]:
+                self.add(node, repr(other))
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """Leave f-strings alone: before Python 3.12 their parts have no places of their own."""
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        self.generic_visit(node)
+        if len(node.ops) == 1 and type(node.ops[0]) in COMPARISONS:
+            sign = COMPARISONS[type(node.ops[0])]
+            self.add(node, f"{self.text(node.left)} {sign} {self.text(node.comparators[0])}")
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        self.generic_visit(node)
+        sides = (node.left, node.right)
+        if any(isinstance(s, ast.JoinedStr | ast.List | ast.Tuple) for s in sides) or any(
+            isinstance(s, ast.Constant) and isinstance(s.value, str) for s in sides
+        ):
+            return
+        if type(node.op) in ARITHMETIC:
+            sign = ARITHMETIC[type(node.op)]
+            self.add(node, f"{self.text(node.left)} {sign} {self.text(node.right)}")
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        self.generic_visit(node)
+        sign = " or " if isinstance(node.op, ast.And) else " and "
+        self.add(node, sign.join(f"({self.text(value)})" for value in node.values))
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Not | ast.USub):
+            self.add(node, f"({self.text(node.operand)})")
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.generic_visit(node)
+        self.swap(node.body, node.orelse)
+
+    def visit_Dict(self, node: ast.Dict) -> None:
+        for key, value in zip(node.keys, node.values, strict=True):
+            if not (isinstance(key, ast.Constant) and key.value in LOOKS):
+                self.visit(value)
+            if key is not None:
+                self.visit(key)
+        pairs = [v for k, v in zip(node.keys, node.values, strict=True) if k is not None]
+        for one, other in pairwise(pairs):
+            self.swap(one, other)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        self.visit(node.func)
+        for value in node.args:
+            self.visit(value)
+        named = [k for k in node.keywords if k.arg not in LOOKS]
+        for keyword in named:
+            self.visit(keyword.value)
+        plain = [value for value in node.args if not isinstance(value, ast.Starred)]
+        if ast.unparse(node.func) not in {"max", "min"}:
+            self.swaps(plain)
+        self.swaps([keyword.value for keyword in named if keyword.arg])
+
+    def swaps(self, values: list[ast.expr]) -> None:
+        for one, other in pairwise(values):
+            self.swap(one, other)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if node.id in NAMES and isinstance(node.ctx, ast.Load):
+            self.add(node, NAMES[node.id])
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self.visit(node.value)
+        if node.attr in NAMES and isinstance(node.ctx, ast.Load):
+            self.add(node, f"{self.text(node.value)}.{NAMES[node.attr]}")
+
+
+def swapped_columns() -> dict[str, list[str]]:
+    """For each column of a table the columns of the same type beside it in some table."""
+    from sparsity_report.study.schema import TABLES
+
+    beside: dict[str, list[str]] = {}
+    for table in TABLES.values():
+        for column in table.columns:
+            like = [c.name for c in table.columns if c.dtype.lower() == column.dtype.lower()]
+            others = beside.setdefault(column.name, [])
+            others += [name for name in like if name not in {column.name, *others}]
+    return beside
+
+
+def places(wings: tuple[str, ...]) -> dict[tuple[str, int, int], list[Mutant]]:
+    """Return the mutants of the wings by where they are."""
+    columns = swapped_columns()
+    found: dict[tuple[str, int, int], list[Mutant]] = {}
+    for wing in wings:
+        for path in sorted((ROOT / "sparsity_report" / wing).glob("*.py")):
+            if path.name in {"look.py", "__init__.py"}:
+                continue
+            file = str(path.relative_to(ROOT))
+            for mutant in Mutator(file, path.read_text(encoding="utf-8"), columns).mutants:
+                found.setdefault((file, mutant.start, mutant.end), []).append(mutant)
+    return found
+
+
+def copied(folder: Path) -> Path:
+    """Copy what the tests need of the checkout."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in tracked.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def preloaded() -> None:
+    """Import what all tests import, none of it ours, so that a fork has it at once."""
+    import altair  # noqa: F401
+    import hypothesis  # noqa: F401
+    import ipywidgets  # noqa: F401
+    import jinja2  # noqa: F401
+    import pandas  # noqa: F401
+    import pytest  # noqa: F401
+    import torch
+    import transformers  # noqa: F401
+    import typst  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
+def forked(folder: Path, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
+    """Run pytest in a fork, in a copy of the tree; return its code, or -1 past the limit."""
+    begun = time.monotonic()
+    if (child := os.fork()) == 0:
+        os.setpgid(0, 0)
+        with log.open("w") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        os.chdir(folder)
+        os.environ["PYTHONPATH"] = str(folder)
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        sys.dont_write_bytecode = True
+        for name in [m for m in sys.modules if m.partition(".")[0] == "sparsity_report"]:
+            del sys.modules[name]
+        sys.path[:] = [str(folder), *(p for p in sys.path if p != str(ROOT / "tests"))]
+        code = 3
+        with contextlib.suppress(BaseException):
+            import pytest
+
+            code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *arguments]))
+        os._exit(code)
+    while time.monotonic() - begun < limit:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status), time.monotonic() - begun
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -1, limit
+
+
+def covered(path: Path) -> dict[str, dict[str, object]]:
+    """Return for each test file how long it takes and which lines of the package it reaches."""
+    files = [
+        str(test.relative_to(ROOT))
+        for folder in CANDIDATES
+        for test in sorted((ROOT / "tests" / folder).glob("test_*.py"))
+        if test.name not in LEFT_OUT
+    ]
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    for file in [file for file in files if file not in known]:
+        data = path.with_suffix(".coverage")
+        line = [sys.executable, "-m", "coverage", "run", f"--data-file={data}",
+                f"--include={ROOT}/sparsity_report/*", "-m", "pytest", "-q", "-x",
+                "-p", "no:cacheprovider", file]  # fmt: skip
+        begun = time.monotonic()
+        run = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+        seconds = time.monotonic() - begun
+        if run.returncode:
+            print(f"{file} fails as it is:\n{run.stdout[-600:]}", flush=True)
+            continue
+        from coverage import CoverageData
+
+        lines = CoverageData(str(data))
+        lines.read()
+        reached = {
+            str(Path(name).relative_to(ROOT)): sorted(lines.lines(name) or ())
+            for name in lines.measured_files()
+        }
+        known[file] = {"seconds": seconds, "lines": reached}
+        path.write_text(json.dumps(known))
+        print(f"{seconds:6.1f} s  {file}", flush=True)
+    return {file: known[file] for file in files if file in known}
+
+
+def chosen(number: int, seed: int, wings: tuple[str, ...]) -> Iterator[Mutant]:
+    """Draw mutants, at most one per place, every place as likely as any."""
+    dice = random.Random(seed)
+    by_place = places(wings)
+    for place in dice.sample(sorted(by_place), min(number, len(by_place))):
+        yield dice.choice(by_place[place])
+
+
+def report(mutant: Mutant, verdict: str) -> str:
+    source = (ROOT / mutant.file).read_bytes()
+    before, after = (text.decode().splitlines() for text in (source, mutant.applied(source)))
+    lines = difflib.unified_diff(before, after, mutant.file, mutant.file, lineterm="", n=1)
+    return "\n".join([verdict, *list(lines)[2:]])
+
+
+def judge(mutant: Mutant, tree: Path, tests: dict[str, dict[str, object]], limit: float) -> str:
+    """Return how a mutant ended."""
+    source = (ROOT / mutant.file).read_bytes()
+    try:
+        compile(mutant.applied(source), mutant.file, "exec")
+    except SyntaxError:
+        return "invalid"
+    span = range(mutant.line, mutant.line + mutant.text.count("\n") + 1)
+    files = [
+        file for file, about in tests.items() if {*span} & {*about["lines"].get(mutant.file, ())}
+    ]
+    if not files:
+        return "SURVIVED, no test file reaches it"
+    files.sort(key=lambda file: tests[file]["seconds"])
+    target = tree / mutant.file
+    target.write_bytes(mutant.applied(source))
+    log = tree.with_suffix(".log")
+    try:
+        code, seconds = forked(tree, files, log, limit)
+    finally:
+        target.write_bytes(source)
+    if code == 0:
+        return f"SURVIVED {len(files)} files, {seconds:.0f} s"
+    last = [line for line in log.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return f"killed in {seconds:.0f} s by {last[-1][:140] if last else f'code {code}'}"
+
+
+def worker(numbers: tuple[int, int], options: argparse.Namespace, tests: dict, out: Path) -> None:
+    """Judge every n-th of the chosen mutants in a copy of the tree."""
+    place, processes = numbers
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copied(Path(folder) / "tree")
+        for mutant in list(chosen(options.number, options.seed, options.wings))[place::processes]:
+            verdict = judge(mutant, tree, tests, options.limit)
+            with out.open("a") as file:
+                file.write(json.dumps({"verdict": verdict, "text": report(mutant, verdict)}) + "\n")
+            print(report(mutant, verdict), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--number", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--wings", nargs="+", default=WINGS)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=240, help="seconds for one mutant")
+    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "mutants")
+    options = parser.parse_args()
+    options.wings = tuple(options.wings)
+    options.out.mkdir(parents=True, exist_ok=True)
+    sys.path[:0] = [str(ROOT)]
+    tests = covered(options.out / "coverage.json")
+    results = options.out / "results.jsonl"
+    results.unlink(missing_ok=True)
+    preloaded()
+    children = []
+    for place in range(options.processes):
+        if (child := os.fork()) == 0:
+            worker((place, options.processes), options, tests, results)
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    verdicts = [json.loads(line) for line in results.read_text().splitlines()]
+    judged = [v for v in verdicts if v["verdict"] != "invalid"]
+    killed = [v for v in judged if v["verdict"].startswith("killed")]
+    print(f"\n{len(killed)} of {len(judged)} mutants killed; survivors:\n")
+    print("\n\n".join(v["text"] for v in judged if v not in killed))
+
+
+if __name__ == "__main__":
+    main()
