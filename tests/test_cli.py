@@ -1,4 +1,4 @@
-"""The command line as a person runs it: a process, its last lines, its exit code."""
+"""The command line as a person runs it: last lines, exit codes; as a process where that counts."""
 
 import json
 import os
@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import Tiny
+from helpers import Tiny, command
 from safetensors.torch import save_file
 
 import sparsity_report as sr
 
 
-def command(*arguments, cwd=None, **environment):
+def process(*arguments, cwd=None):
     return subprocess.run(
         [sys.executable, "-m", "sparsity_report", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return command("run", cwd=folder), folder / "results"
+    return process("run", cwd=folder), folder / "results"
 
 
 def test_run_on_the_demo(demo_run):
@@ -147,7 +147,7 @@ def test_impossible_sparsity(tmp_path, value):
 
 
 def test_bad_models(tmp_path):
-    refused(command("run", "./nowhere", "--out", tmp_path / "o"), "./nowhere", "no such file")
+    refused(process("run", "./nowhere", "--out", tmp_path / "o"), "./nowhere", "no such file")
     (tmp_path / "empty").mkdir()
     refused(command("run", tmp_path / "empty", "--out", tmp_path / "o"), "holds no weights")
     bad = tmp_path / "bad.safetensors"
@@ -200,10 +200,10 @@ def test_an_old_result_survives_a_failed_run(demo_run, tmp_path):
 
 
 def test_help_and_version():
-    run = command("--help")
+    run = process("--help")
     assert "run" in run.stdout
     assert "render" in run.stdout
-    assert command("--version").stdout == f"sparsity-report {sr.__version__}\n"
+    assert process("--version").stdout == f"sparsity-report {sr.__version__}\n"
     assert command("run", "--no-such-option").returncode == 2
 
 

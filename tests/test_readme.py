@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -22,16 +23,13 @@ CONSOLE = [
 
 
 @pytest.mark.parametrize("snippet", PYTHON, ids=range(len(PYTHON)))
-def test_python(snippet, tmp_path):
+def test_python(snippet, tmp_path, monkeypatch, capsys):
     (tmp_path / "snippet.py").write_text(snippet, encoding="utf-8")
-    run = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning", "snippet.py"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(tmp_path / "snippet.py"), run_name="__main__")
     if '"report.html"' in snippet:
         assert (tmp_path / "report.html").stat().st_size > 100_000
-        assert "CSR30 stores" in run.stdout
+        assert "CSR30 stores" in capsys.readouterr().out
 
 
 def test_the_cluster_script_is_python():

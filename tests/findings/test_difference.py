@@ -1,12 +1,10 @@
 """Two studies side by side: what changed is said, and nothing else."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 import torch
-from helpers import Tiny, study_of
+from helpers import Tiny, command, study_of
 
 import sparsity_report as sr
 
@@ -100,18 +98,13 @@ def test_the_unknown_equals_only_itself(before):
     assert (row["what"], row["before"], row["after"]) == ("stored_bytes", 11 * 6 * 4, None)
 
 
-def command(*arguments):
-    line = [sys.executable, "-m", "sparsity_report", "diff", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True)
-
-
 def test_command_line_and_page(before, tmp_path):
     one = before.save(tmp_path / "one.json")
     other = study_of(tiny(seed=1), 0.3).save(tmp_path / "two.json")
-    same = command(one, one)
+    same = command("diff", one, one)
     assert (same.returncode, same.stderr) == (0, "")
     assert same.stdout == "No difference: 3 variants agree in every count.\n"
-    run = command(one, other, "--html", tmp_path / "diff.html", "--language", "fr")
+    run = command("diff", one, other, "--html", tmp_path / "diff.html", "--language", "fr")
     assert run.returncode == 1
     assert "Dense, empreinte" in run.stdout
     page = (tmp_path / "diff.html").read_text(encoding="utf-8")
@@ -119,7 +112,7 @@ def test_command_line_and_page(before, tmp_path):
     assert "layers.0.fc1" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     for wrong in ([one, tmp_path / "gone.json"], [one, __file__]):
-        refused = command(*wrong)
+        refused = command("diff", *wrong)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert len(refused.stderr.splitlines()) == 1
 

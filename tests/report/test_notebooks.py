@@ -9,6 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 from browser import check_no_label_is_cut
+from helpers import command
 from nbclient import NotebookClient
 
 import sparsity_report as sr
@@ -69,16 +70,14 @@ def test_thesis_figures_from_a_model_and_from_a_study(demo_study, tmp_path):
         assert (tmp_path / "thesis" / "example.tex").is_file()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 class TestCommand:
-    def run(self, *arguments):
-        line = [sys.executable, "-m", "sparsity_report", "notebook", *map(str, arguments)]
-        return subprocess.run(line, capture_output=True, text=True)
-
     def test_html(self, driver, minilm_path, tmp_path):
-        run = self.run(
-            minilm_path, "--out", tmp_path, "--sparsity", "0.5", "--hide-inputs",
-            "--notebook", "thesis_figures",
-        )  # fmt: skip
+        line = [
+            sys.executable, "-m", "sparsity_report", "notebook", minilm_path, "--out", tmp_path,
+            "--sparsity", "0.5", "--hide-inputs", "--notebook", "thesis_figures",
+        ]  # fmt: skip
+        run = subprocess.run(line, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         assert "encryption" not in run.stderr
         page = (tmp_path / "thesis_figures.html").read_text(encoding="utf-8")
@@ -99,8 +98,8 @@ class TestCommand:
         cell = nbformat.v4.new_code_cell("SPARSITY = 0", metadata={"tags": ["parameters"]})
         mine.cells = [cell, nbformat.v4.new_code_cell("print(MODEL, SPARSITY, OUT)")]
         nbformat.write(mine, tmp_path / "mine.ipynb")
-        run = self.run(
-            "org/model", "--to", "ipynb", "--out", tmp_path / "o", "--sparsity", "0.25",
+        run = command(
+            "notebook", "org/model", "--to", "ipynb", "--out", tmp_path / "o", "--sparsity", "0.25",
             "--notebook", tmp_path / "mine.ipynb",
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
@@ -118,7 +117,7 @@ class TestCommand:
         ],
     )
     def test_bad_input_is_one_line(self, tmp_path, arguments, message):
-        run = self.run(*arguments, "--out", tmp_path / "o")
+        run = command("notebook", *arguments, "--out", tmp_path / "o")
         assert run.returncode == 2
         assert message in run.stderr.splitlines()[-1]
         assert not list((tmp_path / "o").glob("*.*"))

@@ -113,6 +113,7 @@ def test_vision_and_audio_add_up(kind, tmp_path):
     assert sr.dense(tmp_path).layers().equals(layers)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_small_modules():
     """Under 10 s on an idle machine, as printed; the bound leaves room for a slower one."""
     model = nn.Module()

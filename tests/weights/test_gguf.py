@@ -210,14 +210,14 @@ def test_quantised_files_count_what_their_blocks_stand_for(tmp_path):
 def test_the_reader_and_ours_agree_on_a_real_header(smollm2_path):
     from sparsity_report.weights.gguf_header import read_header
 
+    reader = gguf.GGUFReader(smollm2_path)
     theirs = {
         t.name: (tuple(int(n) for n in reversed(t.shape)), t.tensor_type.name, int(t.data_offset))
-        for t in gguf.GGUFReader(smollm2_path).tensors
+        for t in reader.tensors
     }
     facts, ours = read_header(smollm2_path)
     assert facts["general.architecture"] == "llama"
-    fields = gguf.GGUFReader(smollm2_path).fields
-    assert facts["llama.block_count"] == fields["llama.block_count"].contents() == 30
+    assert facts["llama.block_count"] == reader.fields["llama.block_count"].contents() == 30
     assert {
         key: (entry.shape, entry.values.quantisation or "F32", entry.values.offset)
         for key, entry in ours.items()
