@@ -232,6 +232,7 @@ def test_tables_are_those_of_the_study(kit, study):
         assert re.search(r"\\caption\{.+\}", text)
 
 
+@pytest.mark.latex
 def test_the_example_compiles_without_a_warning(kit, study):
     _, text = compiled(kit)
     for sentence in sr.summarize(study):
@@ -243,6 +244,7 @@ def test_the_example_compiles_without_a_warning(kit, study):
     assert sr.__version__ in text
 
 
+@pytest.mark.latex
 def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
     with sr.speaking("fr"):
         sr.write_thesis(study, tmp_path)
@@ -268,6 +270,7 @@ def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
     assert "plongements" in words
 
 
+@pytest.mark.latex
 def test_small_shares_and_many_variants_compile(smollm2, demo, tmp_path):
     for weights, folder in ((smollm2, tmp_path / "a"), (None, tmp_path / "b")):
         if weights is None:
@@ -281,6 +284,7 @@ def test_small_shares_and_many_variants_compile(smollm2, demo, tmp_path):
     assert "<0.1" in (tmp_path / "a" / "tables" / "totals.tex").read_text()
 
 
+@pytest.mark.latex
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_hostile_names_compile_as_text(tmp_path, language):
     sr.write_thesis(hostile_study(), tmp_path, language=language)
@@ -397,6 +401,7 @@ def test_no_text_is_a_command(text):
     assert all(" " <= c <= "\u017f" for c in left)
 
 
+@pytest.mark.latex
 def test_every_letter_kept_is_known_to_latex(tmp_path):
     need(shutil.which("pdflatex") is not None, "pdflatex: see .ci/run for the packages")
     letters = "".join(map(chr, range(0x21, 0x2400)))
@@ -417,6 +422,7 @@ def test_every_letter_kept_is_known_to_latex(tmp_path):
         assert c in shown, c
 
 
+@pytest.mark.latex
 def test_measurements_are_set_and_quoted(study, tmp_path):
     measured = study.with_measured(
         latency=latency(), quality=quality(), sensitivity=sensitivity(12)
