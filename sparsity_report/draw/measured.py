@@ -12,10 +12,10 @@ import pandas as pd
 from sparsity_report.draw import look, marks
 from sparsity_report.draw.look import BLACK, BLUE, GREEN, INK, MUTED, TEXT_WIDTH, VERMILLION
 from sparsity_report.draw.marks import Rows
-from sparsity_report.findings.measured import reference, tokens_name
+from sparsity_report.findings.measured import reference
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import clip, distinct_names, method_name
+from sparsity_report.words.names import clip, distinct_names, method_name, tokens_name
 from sparsity_report.words.numbers import figures, scaled
 from sparsity_report.words.sentences import say
 

@@ -9,27 +9,9 @@ import pandas as pd
 from sparsity_report.measure.sensitivity import sensitivity_correlation
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import layout_name, structure_name, tokens_name
+from sparsity_report.words.names import layout_name, structure_name
 from sparsity_report.words.numbers import figures
 from sparsity_report.words.sentences import message, say
-
-__all__ = ["LAYOUT_NAMES", "tokens_name"]  # for callers that have not moved yet
-
-# How layouts are called in sentences and tables.
-LAYOUT_NAMES = {
-    "dense": message("dense"),
-    "csr_int16": message("CSR with int16 columns"),
-    "csr_int32": message("CSR with int32 indices"),
-    "csr_int64": message("CSR with int64 indices"),
-    "coo_int32": message("COO with int32 indices"),
-    "coo_int64": message("COO with int64 indices"),
-    "bsr_4": "BSR 4 × 4",
-    "bsr_8": "BSR 8 × 8",
-    "bsr_16": "BSR 16 × 16",
-    "bsr_32": "BSR 32 × 32",
-    "bitmask": message("bitmask"),
-    "2:4": "2:4",
-}
 
 
 def smallest_layout(study: Comparison) -> list[str]:

@@ -85,11 +85,6 @@ def conventions(study: Comparison) -> list[str]:
     return [say(sentence) for sentence in said]
 
 
-def baseline(study: Comparison) -> str:
-    """Name of the variant others are compared with."""
-    return study.facts.baseline  # for callers that have not moved yet
-
-
 def _same(rows: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
     """Rows that agree in `keys`, together, in their order."""
     together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

@@ -23,7 +23,7 @@ from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import clip
 from sparsity_report.words.numbers import count, percent, scaled, times
-from sparsity_report.words.sentences import level, message, say, say_note
+from sparsity_report.words.sentences import message, say, say_note
 
 # Rows of all variants' layers up to which the page holds them as a table; beyond, as data.
 _ROWS = 6_000
@@ -78,7 +78,8 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
     A section whose own key is None here is left out of the report. Colours of shares go from 0 to
     100 % where a slider moves them, on `paper` from the least to the most that maps show.
     """
-    asked = [level(share) for share in study.variants["asked_sparsity"].dropna().unique()]
+    shares = study.variants["asked_sparsity"].dropna().unique()
+    asked = [say("{share:level}", share=share) for share in shares]
     prunings = study.facts.prunings
     return {
         "language": spoken(),

@@ -3,8 +3,9 @@
 `weights` and `parameters` are what the wings above see: a model with its modules and parameters,
 described without values, and its tensors slice by slice. `places` finds and changes parameters in
 a live model; `describe` (with `attention`, `uses`, `groups`) tells what each is. One room reads
-each source: `memory`, `safetensors`, `gguf`, `pickle`, `structure` (no values) and `hub`; those in
-files share `checkpoint`, `config`, `names` and `tensors`.
+each source: `memory`, `safetensors`, `gguf` (with `gguf_header`), `pickle`, `structure` (no values)
+and `hub`; those in files share `checkpoint`, `config`, `names` and `tensors`. `options` are what a
+reader of a source is asked for.
 
 May import ``sparse``, ``files`` and ``errors``. Maintainers: files are hostile, so every length and
 name is checked before it is believed, no code of a checkpoint is ever imported, and what is not

@@ -70,9 +70,9 @@ def speaking(
 
     Examples
     --------
-    >>> from sparsity_report.words.sentences import percent
+    >>> from sparsity_report.words.sentences import say
     >>> with speaking("fr"):
-    ...     percent(0.3)
+    ...     say("{share:percent}", share=0.3)
     '30,0\xa0%'
     """
     known = isinstance(language, Language)

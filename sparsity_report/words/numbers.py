@@ -135,33 +135,3 @@ def shape(sizes: Iterable[int], space: str = THIN) -> str:
 
 def _joined(space: str, *parts: str) -> str:
     return space.join(part for part in parts if part)
-
-
-# For callers that have not moved yet: percent, scaled; words.names.breakable and spelled.
-percent_text, scaled_text = percent, scaled
-
-
-def unbroken(sentence: str) -> Any:
-    """Keep numbers with their percent signs, and names from turning the text around them."""
-    import re
-
-    from markupsafe import Markup, escape
-
-    from sparsity_report.words.names import unturned
-
-    text = str(escape(unturned(sentence)))
-    return Markup(re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', text))
-
-
-def breakable(text: str) -> str:
-    """Break long words."""
-    from sparsity_report.words import names
-
-    return names.breakable(text)
-
-
-def spelled(character: str) -> str:
-    """Spell a character."""
-    from sparsity_report.words import names
-
-    return names.spelled(character)

@@ -53,25 +53,6 @@ def say_note(text: str) -> str:
     return text
 
 
-# For callers that have not moved to words.numbers yet.
-number = figures
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """Write a share as in a sentence."""
-    return numbers.percent(share, digits, spoken().space)
-
-
-def level(share: float) -> str:
-    """Write a level as in a sentence."""
-    return numbers.level(share, spoken().space)
-
-
-def scaled(quantity: float, unit: str) -> str:
-    """Write a quantity as in a sentence."""
-    return numbers.scaled(quantity, unit, spoken().space)
-
-
 def join(words: Sequence[str]) -> str:
     """Write an enumeration.
 

@@ -11,7 +11,7 @@ from helpers import need
 from jupyter import Server, run_all
 
 import sparsity_report as sr
-from sparsity_report.words.numbers import percent_text, times
+from sparsity_report.words.numbers import percent, times
 
 STUDY = """
 import sparsity_report as sr
@@ -163,7 +163,7 @@ def test_shows_everything_and_asks_nobody(opened, demo_study):
     for sentence in sr.summarize(demo_study)[:3]:
         assert sentence in text
     for row in demo_study.totals.to_dict("records"):
-        assert percent_text(row["sparsity_model"]).replace("\u202f", " ") in text
+        assert percent(row["sparsity_model"]).replace("\u202f", " ") in text
     for title in ("Zeros per layer", "CSR against dense", "Magnitudes of one layer", "pays from"):
         assert title in text
     away = [u for u in opened.requests if not u.startswith((opened.server.home, "data:", "blob:"))]
@@ -190,7 +190,7 @@ def test_the_slider_by_keyboard(fresh, demo_study):
     at = demo_study.at_level(0.42)
     assert fresh.card("Bytes as CSR") == times(at["csr_bytes"].sum() / at["dense_bytes"].sum())
     zeros = 1 - at["nonzero"].sum() / at["total"].sum()
-    assert fresh.card("whole model") == percent_text(zeros)
+    assert fresh.card("whole model") == percent(zeros)
     ratio = prunable_ratio(demo_study, 0.42)
     assert f"42 %: {ratio:.2f} ×" in fresh.drawn()
     assert fresh.state()["variant"] == "Masked at level"
@@ -291,7 +291,7 @@ def test_a_level_becomes_an_exact_variant(fresh, demo):
     assert state["variants"] == ["Dense", "Masked30", "CSR30", "Masked57", "CSR57"]
     totals = sr.compare(sr.csr(sr.global_magnitude(demo, 0.57))).totals
     row = fresh.page.locator(".sx-totals tbody tr", has_text="CSR57").first.inner_text()
-    assert percent_text(totals["sparsity_model"][0]) in row
+    assert percent(totals["sparsity_model"][0]) in row
     assert "CSR57" in fresh.choose("Show").inner_text()
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
-from sparsity_report.words.sentences import percent, scaled
+from sparsity_report.words.numbers import percent, scaled
 
 
 def test_the_three_sentences(tiny):
@@ -94,7 +94,7 @@ def test_conventions_name_the_one_in_force(tiny):
     [(0, "0.0 %"), (1, "100.0 %"), (0.0004, "< 0.1 %"), (0.9996, "> 99.9 %"), (0.123456, "12.3 %")],
 )
 def test_percent(share, text):
-    assert percent(share) == text
+    assert percent(share, space=" ") == text
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_percent(share, text):
     ],
 )  # fmt: skip
 def test_scaled(number, text):
-    assert scaled(number, "B") == text
+    assert scaled(number, "B", " ") == text
