@@ -91,7 +91,8 @@ METRICS = {
     "flops_per_token": Metric(
         message("FLOPs per token"),
         "number",
-        *[message("two FLOPs per multiply-add; only CSR skips zeros")] * 2,
+        message("two FLOPs per multiply-add; only CSR skips zeros"),
+        message("two FLOPs per multiply-add; only CSR skips zeros"),
         message("Arithmetic per group"),
         message("FLOPs per token"),
         "flops",

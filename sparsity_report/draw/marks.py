@@ -327,7 +327,7 @@ def curve(
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
         ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-        beside = {
+        beside: dict[str, Any] = {
             "align": alt.expr("datum.under ? 'right' : 'left'"),
             "dx": alt.expr("datum.under ? -6 : 6"),
             "dy": alt.expr("datum.under ? 9 : -8"),

@@ -83,7 +83,7 @@ def _speed_layers(rows: Rows, title: str, width: float) -> list[alt.Chart]:
         scale=alt.Scale(type="log", domain=domain, nice=False),
         axis=alt.Axis(
             labelExpr=look.tick("ratio"),
-            values=look.log_ticks(*domain, few=width < look.NARROW),
+            values=look.log_ticks(domain[0], domain[1], few=width < look.NARROW),
             grid=False,
         ),
     )
