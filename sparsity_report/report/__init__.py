@@ -1,1 +1,12 @@
-"""A study on paper: values and tables for the page, the PDF and the thesis kit."""
+"""A study on paper: one page, a PDF, parts of a thesis, a notebook.
+
+``cells`` says what a table is and how HTML and Typst write it, ``latex`` how LaTeX does; ``tables``
+declares every table of the product once. ``values`` gathers what templates show, ``page``, ``pdf``
+and ``thesis`` hand it to the templates in ``templates/``; ``notebook`` executes notebooks. The
+explorer writes its tables with ``cells``, too.
+
+Everything below may be imported. Figures come from ``study.facts`` and the study's frames; nothing
+is derived here. A cell is turned into text once, by its ``Kind``: a new figure is a column in
+``tables``, and page, PDF and thesis follow. A new sentence or head needs its line in
+``templates/languages/fr.json``; what templates may use is listed in ``docs/templates.md``.
+"""

@@ -95,17 +95,17 @@ def command_names(wanted: Iterable[str]) -> list[str]:
     >>> command_names(["Masked30", "masked 30", "2:4", "opt-125m", "é", "🦙"])
     ['MaskedThirty', 'MaskedThirtyB', 'TwoFour', 'OptOneTwoFiveM', 'E', 'X']
     """
-    made: list[str] = []
+    names: list[str] = []
     for name in wanted:
         plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()[:40]
         words = re.findall(r"[A-Za-z]+|\d+", plain)
         base = "".join(_in_words(word) for word in words) or "X"
-        found, number = base, 1
-        while found in made:
+        command, number = base, 1
+        while command in names:
             number += 1
-            found = base + (chr(64 + number) if number <= 26 else _in_words(str(number)))
-        made.append(found)
-    return made
+            command = base + (chr(64 + number) if number <= 26 else _in_words(str(number)))
+        names.append(command)
+    return names
 
 
 def variant_commands(study: Comparison) -> dict[str, str]:

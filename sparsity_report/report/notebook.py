@@ -73,13 +73,13 @@ def write_notebook(
     except ImportError:
         raise SparsityReportError(_MISSING) from None
     check_folder(target.parent)
-    source = _found(notebook)
+    source = _located(notebook)
     try:
         node = nbformat.read(source, as_version=4)
     except Exception as error:  # nbformat has many, of several libraries
         raise SparsityReportError(f"{source} is no notebook: {error}") from error
-    here = None if model is None else Path(model).expanduser()
-    opened = str(here.resolve()) if here is not None and here.exists() else model
+    local = None if model is None else Path(model).expanduser()
+    opened = str(local.resolve()) if local is not None and local.exists() else model
     values = {
         "MODEL": opened if opened is None else str(opened),
         "SPARSITY": sparsity,
@@ -92,7 +92,7 @@ def write_notebook(
     return write_file(target, _as_html(node, hide_inputs, template_dir))
 
 
-def _found(notebook: str | os.PathLike[str]) -> Path:
+def _located(notebook: str | os.PathLike[str]) -> Path:
     folders = shipped("notebooks")
     for path in (*(folder / f"{notebook}.ipynb" for folder in folders), Path(notebook)):
         if path.is_file():
@@ -152,7 +152,7 @@ def _as_html(
         raise SparsityReportError(_MISSING) from None
     folders = [folder for folder in template_folders(template_dir) if folder.is_dir()]
     styles = ("report.css", "notebook/notebook.css")
-    found = [next(f / name for f in folders if (f / name).is_file()) for name in styles]
+    files = [next(f / name for f in folders if (f / name).is_file()) for name in styles]
     exporter = HTMLExporter(
         template_name="notebook",
         extra_template_basedirs=[str(folder) for folder in folders],
@@ -162,7 +162,7 @@ def _as_html(
     title = next((c.source for c in node.cells if c.cell_type == "markdown"), "")
     about = {
         "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
-        "css": "\n".join([font_face_css(), *(p.read_text(encoding="utf-8") for p in found)]),
+        "css": "\n".join([font_face_css(), *(p.read_text(encoding="utf-8") for p in files)]),
     }
     page: str
     page, _ = exporter.from_notebook_node(node, {"sparsity_report": about})

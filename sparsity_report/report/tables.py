@@ -195,7 +195,7 @@ def layers(study: Comparison, variant: str) -> Table:
     frame = frame.assign(
         stored_as=frame["layout"] + " " + frame["dtype"],
         module_name_note=[
-            None if pd.isna(other) else f"{tied} {clip(other, 2000)}" for other in frame["tied_to"]
+            "" if pd.isna(other) else f"{tied} {clip(other, 2000)}" for other in frame["tied_to"]
         ],
     )
     caption = say(
@@ -315,7 +315,7 @@ def comparison(study: Comparison, metric: str) -> Table:
     columns = [_titled("group", _GROUP, width=1.6)]
     columns += [Column(key, clip(key, 40), kind, width=1) for key in pivot.columns]
     caption = say("{title}: {note}.", title=say(look.title), note=say(look.note))
-    return table_of(look.file, caption, columns, pivot.reset_index())
+    return table_of(str(look.file), caption, columns, pivot.reset_index())
 
 
 def levels(study: Comparison) -> Table | None:
