@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 
 import torch
 from helpers import need
@@ -86,3 +87,94 @@ def eight_variants(weights):
         sr.csr(at[0.9]),
         sr.masked(sr.n_m(weights, 2, 4), name="TwoFour"),
     )
+
+
+class Tables(HTMLParser):
+    """Every table of a page: its caption, its heads, and its rows as text, as they stand there."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tables, self.cell, self.head, self.skipping = [], None, False, 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "table":
+            self.tables.append({"caption": "", "heads": [], "rows": []})
+        elif tag == "thead":
+            self.head = True
+        elif tag == "tbody":
+            self.head = False
+        elif tag == "tr":
+            self.tables[-1]["heads" if self.head else "rows"].append([])
+        elif tag in {"th", "td"}:
+            self.cell = {"text": "", "span": int(attrs.get("colspan", 1))}
+            self.tables[-1]["heads" if self.head else "rows"][-1].append(self.cell)
+        elif tag == "caption":
+            self.cell = {"text": ""}
+        elif tag == "small":
+            self.skipping += 1
+
+    def handle_endtag(self, tag):
+        if tag == "caption":
+            self.tables[-1]["caption"], self.cell = self.cell["text"], None
+        elif tag in {"th", "td"}:
+            self.cell = None
+        elif tag == "small":
+            self.skipping -= 1
+
+    def handle_data(self, data):
+        if self.cell is not None and not self.skipping:
+            self.cell["text"] += data
+
+
+def tables_of(path):
+    """Pairs of a caption and a grid of text, the heads first; heads that are shared come before."""
+    found = []
+    for table in Tables(path.read_text(encoding="utf-8")).tables:
+        lines = [
+            [cell["text"].strip() for cell in line for _ in range(cell["span"])]
+            for line in table["heads"]
+        ]
+        heads = [" ".join(filter(None, words)) for words in zip(*lines, strict=True)]
+        rows = [[cell["text"].strip() for cell in row] for row in table["rows"]]
+        found.append((table["caption"].strip(), [heads, *rows]))
+    return found
+
+
+def latex_table(path):
+    """Heads, joined over their lines, and rows of a table of the thesis kit."""
+    body = path.read_text(encoding="utf-8").partition("\\toprule\n")[2]
+    heads, _, rest = body.partition("\\midrule\n")
+    grid = []
+    for part in (heads, rest.partition("\\bottomrule")[0]):
+        lines = []
+        for line in part.strip().splitlines():
+            cells = []
+            for cell in line.removesuffix(" \\\\").split(" & "):
+                over = re.fullmatch(r"\\multicolumn\{(\d+)\}\{c\}\{(.*)\}", cell)
+                cells += [over[2]] * int(over[1]) if over else [cell]
+            lines.append([plain_tex(cell) for cell in cells])
+        grid.append(lines)
+    heads = [" ".join(filter(None, words)) for words in zip(*grid[0], strict=True)]
+    return [heads, *grid[1]]
+
+
+def plain_tex(text):
+    """Text without the commands that the kit writes for signs."""
+    for command, sign in (
+        ("\\textdiv{}", "÷"), ("\\textendash{}", "–"), ("\\texttimes{}", "×"), ("\\%", "%"),
+        ("\\_", "_"), ("\\allowbreak{}", ""), ("~", " "), ("{}", ""), ("\\,", " "),
+    ):  # fmt: skip
+        text = text.replace(command, sign)
+    return text.removeprefix("{").removesuffix("}")
+
+
+def words_of(path):
+    """Words of a PDF as (page, top, left, right, text), line by line."""
+    words = []
+    for line in poppler("pdftotext", path, "-tsv").splitlines()[1:]:
+        level, page, *_, left, top, width, _, _, text = line.split("\t")
+        if level == "5":
+            words.append((int(page), float(top), float(left), float(left) + float(width), text))
+    return sorted(words)

@@ -234,7 +234,7 @@ def table_of(
     values: pd.DataFrame | Iterable[Mapping[str, Any]],
     style: str = "",
 ) -> Table:
-    """Return a table of one body.
+    r"""Return a table of one body.
 
     Examples
     --------
@@ -251,7 +251,7 @@ def to_html(table: Table) -> Markup:
     Examples
     --------
     >>> table = table_of("t", "", [Column("n", "<n>", COUNT)], [{"n": None}])
-    >>> print(to_html(table).splitlines()[-2])
+    >>> print(to_html(table).splitlines()[-3])
     <tr><th scope="row">–</th></tr>
     """
     words = [place for place, column in enumerate(table.columns, 1) if column.kind.unit is None]

@@ -87,8 +87,10 @@ def tex(value: Any, longest: int = 80) -> Tex:
     return Tex(re.sub(r"(\d) (?=\\%)", r"\1~", text))
 
 
-def command_names(wanted: Iterable[str]) -> list[str]:
+def command_names(wanted: Iterable[str], longest: int | None = 40) -> list[str]:
     r"""Make names of LaTeX commands, letters only and all different, numbers in words.
+
+    What is wanted counts up to `longest` characters.
 
     Examples
     --------
@@ -97,7 +99,7 @@ def command_names(wanted: Iterable[str]) -> list[str]:
     """
     names: list[str] = []
     for name in wanted:
-        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()[:40]
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()[:longest]
         words = re.findall(r"[A-Za-z]+|\d+", plain)
         base = "".join(_in_words(word) for word in words) or "X"
         command, number = base, 1

@@ -261,7 +261,7 @@ def _numbers(study: Comparison) -> list[tuple[Tex, Tex]]:
         stem = f"{variants[row['variant']]}{named[row['group']]}"
         commands += _of_row(stem, row, ("variant", "group"))
     commands += _measured_numbers(study, variants)
-    names = command_names(command for command, _ in commands)
+    names = command_names((command for command, _ in commands), longest=None)
     return [(Tex(command), value) for command, (_, value) in zip(names, commands, strict=True)]
 
 

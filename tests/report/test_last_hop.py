@@ -1,0 +1,720 @@
+"""The last hop: every number of page, PDF, thesis kit and CSV, cell by cell with its heads.
+
+Numbers are read back from what was written and compared with the study's frames, written by a
+formatter of this test's own. A swapped column, denominator, sign or digit fails.
+"""
+
+import csv
+import json
+import math
+import re
+from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
+
+import pandas as pd
+import pytest
+from helpers import study_of
+from papers import bare, latex_table, tables_of, words_of
+
+import sparsity_report as sr
+from sparsity_report.words.language import spoken
+
+THIN = "\u202f"
+GROUPS = {
+    "embedding": "embedding", "attention_linear": "attention", "mlp_linear": "MLP",
+    "lm_head": "output head", "norm": "norm", "other_linear": "other linear",
+}  # fmt: skip
+LAYOUTS = {
+    "dense": "dense", "csr_int16": "CSR with int16 columns", "csr_int32": "CSR with int32 indices",
+    "csr_int64": "CSR with int64 indices", "coo_int32": "COO with int32 indices",
+    "coo_int64": "COO with int64 indices", "bitmask": "bitmask", "2:4": "2:4",
+    **{f"bsr_{side}": f"BSR {side} × {side}" for side in (4, 8, 16, 32)},
+}  # fmt: skip
+COMMANDS = {
+    "Dense": "Dense", "Masked30": "MaskedThirty", "CSR30": "CSRThirty", "MaskedG50": "MaskedGFifty",
+    "CSRG50": "CSRGFifty", "MaskedL50": "MaskedLFifty", "MaskedN24": "MaskedNTwentyFour",
+}  # fmt: skip
+
+
+def unknown(value):
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def rounded(value, digits):
+    """A number with so many digits, half to even, by decimal arithmetic."""
+    exact = Decimal(value) if not isinstance(value, Fraction) else (
+        Decimal(value.numerator) / Decimal(value.denominator)
+    )  # fmt: skip
+    return str(exact.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN))
+
+
+class Writer:
+    """How this test writes numbers, in one language."""
+
+    def __init__(self, code):
+        self.decimal = "," if code == "fr" else "."
+        with sr.speaking(code):
+            self.sentences = spoken().sentences
+
+    def say(self, english):
+        return self.sentences.get(english, english)
+
+    def count(self, value):
+        if unknown(value):
+            return "–"
+        digits, groups = str(int(value)), []
+        while digits:
+            digits, last = digits[:-3], digits[-3:]
+            groups.insert(0, last)
+        return THIN.join(groups)
+
+    def percent(self, value, digits=1):
+        if unknown(value):
+            return "–"
+        least = Fraction(1, 10**digits)
+        shown, sign = 100 * Fraction(value), ""
+        if 0 < shown < least / 2:
+            shown, sign = least, f"<{THIN}"
+        elif 100 - least / 2 < shown < 100:
+            shown, sign = 100 - least, f">{THIN}"
+        return f"{sign}{self.marked(rounded(shown, digits))}{THIN}%"
+
+    def percent2(self, value):
+        return self.percent(value, 2)
+
+    def percent0(self, value):
+        return self.percent(value, 0)
+
+    def times(self, value):
+        return "–" if unknown(value) else f"{self.marked(rounded(Fraction(value), 2))}{THIN}×"
+
+    def six(self, value):
+        if unknown(value):
+            return "–"
+        places = 5 - math.floor(math.log10(value))
+        return self.marked(str(Decimal(rounded(value, places)).normalize()))
+
+    def scaled(self, value, unit):
+        step = 0
+        while value >= 1000 ** (step + 1):
+            step += 1
+        amount = Fraction(int(value), 1000**step)
+        digits = 0 if not step or amount >= 100 else 1 if amount >= 10 else 2
+        units = {"B": "o", "FLOPs": "FLOP"} if self.decimal == "," else {}
+        name = "".join([" kMG"[step].strip(), units.get(unit, unit)])
+        return f"{self.marked(rounded(amount, digits))}{THIN}{name}".removesuffix(THIN)
+
+    def marked(self, text):
+        return text.replace(".", self.decimal)
+
+
+def share(total, nonzero):
+    return None if unknown(nonzero) or not total else Fraction(int(total - nonzero), int(total))
+
+
+def ratio(part, whole):
+    return None if unknown(part) or not whole else Fraction(int(part), int(whole))
+
+
+def three_policies(weights):
+    prunings = {
+        "G50": sr.global_magnitude(weights, 0.5),
+        "L50": sr.layerwise_magnitude(weights, 0.5),
+        "N24": sr.n_m(weights, 2, 4),
+    }
+    masked = [sr.masked(pruning, name=f"Masked{name}") for name, pruning in prunings.items()]
+    return sr.compare(
+        sr.dense(weights), *masked, sr.csr(prunings["G50"], name="CSRG50"), patterns=True
+    )
+
+
+@pytest.fixture(scope="module")
+def studies(demo):
+    return {"one": study_of(demo, patterns=True), "three": three_policies(demo)}
+
+
+@pytest.fixture(scope="module", params=["one-en", "one-fr", "three-en", "three-fr"])
+def written(request, studies, tmp_path_factory):
+    """A study, this test's writer, and the folder with all that the package wrote of it."""
+    name, language = request.param.split("-")
+    folder = tmp_path_factory.mktemp(request.param)
+    study = studies[name]
+    sr.write_report(study, folder / "page.html", language=language)
+    sr.write_report(study, folder / "report.pdf", language=language)
+    sr.write_thesis(study, folder / "thesis", language=language)
+    return study, Writer(language), folder
+
+
+def prunings(study):
+    return [v for v in study.variants["variant"] if v.startswith("Masked")]
+
+
+def rows(frame):
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def totals_grid(study, w):
+    """Heads and rows of the totals, from sums over the rows of the modules."""
+    layers = {v: rows(own) for v, own in study.layers.groupby("variant", sort=False)}
+
+    def summed(column, keep=lambda _: True):
+        found = []
+        for own in layers.values():
+            numbers = [row[column] for row in own if keep(row)]
+            found.append(None if None in numbers else sum(numbers))
+        return found
+
+    def body(row):
+        return row["group"] not in {"embedding", "lm_head"}
+
+    parts = [
+        ("Sparsity of the prunable weights", "weight_", lambda row: row["prunable"]),
+        ("Sparsity of the non-embedding parameters", "", body),
+        ("Sparsity of the whole model", "", lambda _: True),
+    ]
+    grid = [["", *layers]]
+    for label, prefix, keep in parts:
+        total, nonzero = summed(f"{prefix}total", keep), summed(f"{prefix}nonzero", keep)
+        shares = [share(*pair) for pair in zip(total, nonzero, strict=True)]
+        grid.append([w.say(label), *map(w.percent2, shares)])
+        grid.append([w.say("of"), *map(w.count, total)])
+        grid.append([w.say("nonzero"), *map(w.count, nonzero)])
+    variants = rows(study.variants)
+    for label, column, write in (
+        ("asked sparsity", "asked_sparsity", w.percent),
+        ("weights set to zero", "pruned", w.count),
+        ("Threshold |w| ≤", "threshold", w.six),
+    ):
+        grid.append([capital(w.say(label)), *(write(row[column]) for row in variants)])
+    for label, column in (
+        ("stored bytes", "stored_bytes"),
+        ("FLOPs per token", "flops_per_token"),
+        ("useful FLOPs per token", "useful_flops_per_token"),
+    ):
+        grid.append([capital(w.say(label)), *map(w.count, summed(column))])
+    return grid
+
+
+def capital(text):
+    return text[:1].upper() + text[1:]
+
+
+def groups_rows(study, w, variant):
+    """Rows of one variant's groups, summed from its modules."""
+    own = rows(study.layers[study.layers["variant"] == variant])
+    whole = sum(row["total"] for row in own)
+    grid = []
+    for group in GROUPS:
+        if not (inside := [row for row in own if row["group"] == group]):
+            continue
+        total, nonzero, flops, useful, size = (
+            sum(row[column] for row in inside)
+            for column in (
+                "total", "nonzero", "flops_per_token", "useful_flops_per_token", "stored_bytes",
+            )
+        )  # fmt: skip
+        grid.append(
+            [
+                w.say(GROUPS[group]), w.count(len(inside)), w.count(total), w.count(nonzero),
+                w.percent(share(total, nonzero)), w.count(flops), w.count(useful), w.count(size),
+                w.percent(Fraction(int(total), int(whole))),
+            ]
+        )  # fmt: skip
+    return grid
+
+
+def groups_heads(w):
+    return [
+        capital(w.say(head))
+        for head in (
+            "group", "modules", "parameters", "nonzero", "Zeros ÷ parameters", "FLOPs per token",
+            "useful FLOPs per token", "stored bytes", "share of parameters",
+        )
+    ]  # fmt: skip
+
+
+def layers_grid(study, w, variant):
+    heads = (
+        "module", "group", "shape", "Stored as", "parameters", "nonzero", "Zeros ÷ parameters",
+        "FLOPs per token", "useful FLOPs per token", "stored bytes",
+    )  # fmt: skip
+    grid = [[capital(w.say(head)) for head in heads]]
+    for row in rows(study.layers[study.layers["variant"] == variant]):
+        grid.append(
+            [
+                row["module_name"], w.say(GROUPS[row["group"]]),
+                f"{THIN}×{THIN}".join(map(str, row["shape"])), f"{row['layout']} {row['dtype']}",
+                w.count(row["total"]), w.count(row["nonzero"]),
+                w.percent(share(row["total"], row["nonzero"])), w.count(row["flops_per_token"]),
+                w.count(row["useful_flops_per_token"]), w.count(row["stored_bytes"]),
+            ]
+        )  # fmt: skip
+    return grid
+
+
+def storage_grid(study, w, variant):
+    frame = study.storage[study.storage["variant"] == variant]
+    by_scope = {
+        scope: {row["layout"]: row for row in rows(frame[frame["scope"] == scope])}
+        for scope in ("prunable", "model")
+    }
+    weights, model = by_scope.values()
+    over = [w.say("Prunable weights")] * 2 + [w.say("Whole model")] * 2
+    heads = [f"{o} {w.say(h)}" for o, h in zip(over, ["Bytes", "÷ dense"] * 2, strict=True)]
+    grid = [
+        [
+            capital(w.say("layout")), *heads, capital(w.say("break-even")),
+            capital(w.say("lossless")),
+        ]
+    ]  # fmt: skip
+    for layout, row in weights.items():
+        sizes = (row["bytes"], model[layout]["bytes"])
+        grid.append(
+            [
+                w.say(LAYOUTS[layout]),
+                w.count(sizes[0]), w.times(ratio(sizes[0], weights["dense"]["bytes"])),
+                w.count(sizes[1]), w.times(ratio(sizes[1], model["dense"]["bytes"])),
+                w.percent(row["break_even"]),
+                w.say({True: "yes", False: "no", None: "unknown"}[row["lossless"]]),
+            ]
+        )  # fmt: skip
+    return grid
+
+
+def extremes_grids(study, w, variant):
+    own = rows(study.layers[(study.layers["variant"] == variant) & study.layers["prunable"]])
+    heads = [capital(w.say(head)) for head in ("module", "weights", "Zeros ÷ weights")]
+    ranked = sorted(own, key=lambda row: -share(row["weight_total"], row["weight_nonzero"]))
+    return [
+        [
+            heads,
+            *(
+                [
+                    row["module_name"],
+                    w.count(row["weight_total"]),
+                    w.percent(share(row["weight_total"], row["weight_nonzero"])),
+                ]
+                for row in end
+            ),
+        ]
+        for end in (ranked[:10], ranked[::-1][:10])
+    ]
+
+
+def levels_grid(study, w):
+    """Every tenth level, from the rows of the modules at that level."""
+    first = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
+    prunable = int(first.loc[first["prunable"], "weight_total"].sum())
+    dense = {c: int(first[c].sum()) for c in ("flops_per_token", "stored_bytes", "total")}
+    zeros, flops, size = (
+        w.say(over) for over in ("Zeros", "FLOPs per token", "Stored bytes")
+    )  # fmt: skip
+    flops, size = capital(w.say("FLOPs per token")), capital(w.say("stored bytes"))
+    grid = [
+        [
+            w.say("Global sparsity"), f"{zeros} {w.say('prunable weights')}",
+            f"{zeros} {w.say('of the prunable weights')}", f"{zeros} {w.say('of the whole model')}",
+            f"{flops} {w.say('in CSR')}", f"{flops} {w.say('÷ dense')}",
+            f"{size} {w.say('in CSR')}", f"{size} {w.say('÷ dense')}",
+        ]
+    ]  # fmt: skip
+    for level in range(0, 100, 10):
+        frame = study.at_level(level / 100)
+        removed = int(frame["weight_total"].sum() - frame["weight_nonzero"].sum())
+        inside = set(first.loc[first["prunable"], "module_name"])
+        pruned_zeros = int(
+            sum(
+                row.weight_total - row.weight_nonzero
+                for row in frame.itertuples()
+                if row.module_name in inside
+            )
+        )
+        assert removed >= pruned_zeros
+        whole = int((frame["total"] - frame["nonzero"]).sum())
+        work, stored = int(frame["useful_flops_per_token"].sum()), int(frame["csr_bytes"].sum())
+        grid.append(
+            [
+                w.percent0(Fraction(level, 100)), w.count(pruned_zeros),
+                w.percent(Fraction(pruned_zeros, prunable)),
+                w.percent(Fraction(whole, dense["total"])), w.count(work),
+                w.times(ratio(work, dense["flops_per_token"])), w.count(stored),
+                w.times(ratio(stored, dense["stored_bytes"])),
+            ]
+        )  # fmt: skip
+    return grid
+
+
+def curve_grid(study, w):
+    own = study.storage[
+        (study.storage["variant"] == "Dense") & (study.storage["scope"] == "prunable")
+    ].set_index("layout")["bytes"]
+    first = study.layers[(study.layers["variant"] == "Dense") & study.layers["prunable"]]
+    n, pointers = int(first["weight_total"].sum()), int(first["row_pointers"].sum())
+    grid = [
+        [capital(w.say("share of zeros"))]
+        + [w.say(LAYOUTS[k]) for k in ("dense", "csr_int32", "csr_int64", "bitmask")]
+    ]
+    for tenth in range(11):
+        left = n - round(n * tenth / 10)
+        sizes = (4 * n, 8 * left + 4 * pointers, 12 * left + 8 * pointers, 4 * left + n // 8)
+        grid.append([w.percent0(Fraction(tenth, 10)), *map(w.count, sizes)])
+    assert grid[1][1:] == [w.count(own[k]) for k in ("dense", "csr_int32", "csr_int64", "bitmask")]
+    return grid
+
+
+def map_grid(study, w, variant):
+    own = rows(study.layers[(study.layers["variant"] == variant) & study.layers["prunable"]])
+    names = list(dict.fromkeys(row["module_name"].rsplit(".")[-1] for row in own))
+    known = {
+        (row["block"], row["module_name"].rsplit(".")[-1]): w.percent(
+            share(row["weight_total"], row["weight_nonzero"])
+        )
+        for row in own
+    }
+    blocks = sorted({row["block"] for row in own})
+    heads = [capital(w.say("block")), *names]
+    return [heads, *([str(block), *(known[block, name] for name in names)] for block in blocks)]
+
+
+def comparison_grid(study, w, column, write):
+    table = {}
+    for row in rows(study.groups):
+        table.setdefault(row["group"], {})[row["variant"]] = row
+    heads = [capital(w.say("group")), *study.variants["variant"]]
+    grid = [heads]
+    for group, by_variant in table.items():
+        cells = []
+        for variant in heads[1:]:
+            row = by_variant[variant]
+            value = share(row["total"], row["nonzero"]) if column == "sparsity" else row[column]
+            cells.append(write(value))
+        grid.append([w.say(GROUPS[group]), *cells])
+    return grid
+
+
+def test_every_table_of_the_page(written):
+    study, w, folder = written
+    page = [grid for _, grid in tables_of(folder / "page.html")]
+    everything = [totals_grid(study, w)]
+    by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
+    everything.append(
+        [groups_heads(w), *(row for title, own in by_variant for row in (title, *own))]
+    )
+    everything += [layers_grid(study, w, v) for v in study.variants["variant"]]
+    for variant in prunings(study):
+        everything.append(storage_grid(study, w, variant))
+        everything += extremes_grids(study, w, variant)
+        everything.append(map_grid(study, w, variant))
+    everything.append(levels_grid(study, w))
+    everything.append(curve_grid(study, w))
+    for column, write in (
+        ("sparsity", w.percent), ("param_frac", w.percent), ("flops_per_token", w.count),
+    ):  # fmt: skip
+        everything.append(comparison_grid(study, w, column, write))
+    for grid in everything:
+        same_heads = [shown for shown in page if shown[0] == grid[0]]
+        assert grid in same_heads, (grid[0], same_heads[:1])
+    # What is left: models, variants and, where a threshold expects anything, what stands out.
+    expecting = study.patterns.dropna(subset=["expected_sparsity"])["variant"].unique()
+    assert len(page) == len(everything) + 2 + len(set(expecting) & set(prunings(study)))
+
+
+def json_of(folder, pattern):
+    text = (folder / "page.html").read_text(encoding="utf-8")
+    return json.loads(re.search(pattern + r"(.*?)</script>", text, re.S)[1])
+
+
+def test_cards_and_slider(written):
+    study, w, folder = written
+    text = (folder / "page.html").read_text(encoding="utf-8")
+    shown = re.findall(
+        r'<dt>([^<]*)</dt><dd class="number">([^<]+)</dd><dd class="note"><bdi>([^<]*)', text
+    )
+    totals = study.totals.set_index("variant")
+    base, head = "Dense", next(v for v in totals.index if v.startswith("CSR"))
+    own, dense = totals.loc[head], totals.loc[base]
+    assert [number for _, number, _ in shown] == [
+        w.scaled(dense["total"], ""), w.scaled(dense["prunable_total"], ""),
+        w.percent(share(own["prunable_total"], own["prunable_nonzero"])),
+        w.percent(share(own["total"], own["nonzero"])),
+        w.times(ratio(own["stored_bytes"], dense["stored_bytes"])),
+        w.times(ratio(own["flops_per_token"], dense["flops_per_token"])),
+    ]  # fmt: skip
+    assert [title for title, _, _ in shown] == [
+        w.say(title)
+        for title in (
+            "Parameters", "Prunable weights", "Zeros", "Zeros", "Stored bytes", "FLOPs per token",
+        )
+    ]  # fmt: skip
+    assert all(base in note for _, _, note in shown[:2] + shown[4:])
+    assert all(head in note for _, _, note in shown[2:])
+    texts = json_of(folder, '<script type="application/json" id="level-texts">')
+    grid = levels_grid(study, w)[1:]
+    for place, row in enumerate(grid):
+        level = {key: column[10 * place] for key, column in texts.items()}
+        assert level["asked"] == row[0]
+        assert level["zeros"].startswith(row[1])
+        assert [level["sparsity_prunable"], level["sparsity_model"]] == row[2:4]
+        assert [level["flops_ratio"], level["bytes_ratio"]] == [row[5], row[7]]
+        for key, unit, cell in (
+            ("flops_per_token", "FLOPs", row[4]), ("stored_bytes", "B", row[6]),
+        ):  # fmt: skip
+            part, whole = (
+                w.scaled(int(number), unit) for number in (cell.replace(THIN, ""), dense[key])
+            )
+            assert re.findall(r"[\d.,]+\s[kMG]?\w+", level[key])[:2] == [part, whole]
+
+
+def test_charts_hold_the_same_numbers(written):
+    study, w, folder = written
+    spec = json_of(folder, r'id="slider-figure">.*?<script type="application/json">')
+    start = next(param["value"] for param in spec["params"] if param["name"] == "level")
+    share_asked = study.totals.set_index("variant")["sparsity_prunable"][prunings(study)[0]]
+    assert abs(start / 100 - share_asked) < 0.006
+    names = {w.say(GROUPS[key]): key for key in GROUPS}
+    levels = [study.at_level(level / 100) for level in (0, 30, 90)]
+    for row in spec["datasets"]["groups"]:
+        for place, frame in zip((0, 30, 90), levels, strict=True):
+            own = frame[frame["group"] == names[row["group"]]]
+            assert row["total"] == own["total"].sum()
+            assert row["zeros"][place] == own["total"].sum() - own["nonzero"].sum()
+    for cell in spec["datasets"]["cells"]:
+        for place, frame in zip((0, 30, 90), levels, strict=True):
+            own = frame.set_index("module_name").loc[cell["module"]]
+            assert cell["total"] == own["weight_total"]
+            assert cell["zeros"][place] == own["weight_total"] - own["weight_nonzero"]
+
+
+def check_pdf(words, grid, start):
+    """Find the rows of a table one after another; return where the last one stands.
+
+    Each cell is a run of words; the words of a head end where the cells of its column end.
+    """
+    place, edges = start, None
+    for row in grid[1:]:
+        while place < len(words):
+            page, top, *_ = words[place]
+            line = [word for word in words[place:] if word[0] == page and abs(word[1] - top) < 2.5]
+            line.sort(key=lambda word: word[2])
+            matched, ends = run(line, [*map(bare, row)])
+            if matched:
+                break
+            place += 1
+        assert place < len(words), row
+        edges = edges or (page, top, ends)
+        while place < len(words) and words[place][0] == page and words[place][1] < top + 2.5:
+            place += 1
+    return place, edges
+
+
+def run(line, wanted):
+    """Whether words of a line, joined, are the wanted cells in order; and where each ends."""
+    texts = [bare(word[4]).replace("\u200b", "") for word in line]
+    for first in range(len(line)):
+        ends, at = [], first
+        for cell in wanted:
+            joined = ""
+            while at < len(line) and len(joined) < len(cell):
+                joined += texts[at]
+                at += 1
+            if joined != cell:
+                break
+            ends.append(line[at - 1][3])
+        else:
+            return True, ends
+    return False, []
+
+
+def heads_above(words, page, top, ends, height=75):
+    """Words above the first row by the column under whose right edge they end."""
+    above = [w for w in words if w[0] == page and top - height < w[1] < top - 4]
+    heads = [""] * len(ends)
+    for word in sorted(above, key=lambda word: (word[1], word[2])):
+        for column, end in enumerate(ends):
+            if column and abs(word[3] - end) < 1.2:
+                line = [
+                    o for o in above
+                    if abs(o[1] - word[1]) < 2 and ends[column - 1] + 1.2 < o[3] <= end + 1.2
+                ]  # fmt: skip
+                heads[column] += bare("".join(o[4] for o in sorted(line, key=lambda o: o[2])))
+    return heads
+
+
+def test_every_table_of_the_pdf(written):
+    study, w, folder = written
+    words = words_of(folder / "report.pdf")
+    totals = totals_grid(study, w)
+    groups = [[*groups_heads(w)], *groups_rows(study, w, "Dense")]
+    parts = [[row[:1] + row[s : s + 4] for row in totals] for s in range(1, len(totals[0]), 4)]
+    place = 0
+    for grid in [*parts, groups]:
+        place, (page, top, ends) = check_pdf(words, grid, place)
+        found = heads_above(words, page, top, ends)
+        for head, shown in zip(grid[0][1:], found[1:], strict=True):
+            assert shown.endswith(bare(head)), (head, shown)
+    for variant in list(study.variants["variant"])[1:]:
+        place, _ = check_pdf(words, [[], *groups_rows(study, w, variant)], place)
+    place, (page, top, ends) = check_pdf(words, curve_grid(study, w), place)
+    for variant in prunings(study):
+        grid = storage_grid(study, w, variant)
+        place, (page, top, ends) = check_pdf(words, grid, place)
+        found = heads_above(words, page, top, ends, 40)
+        for column in (1, 2, 3, 4, 5):
+            last = grid[0][column].removeprefix(w.say("Prunable weights")).strip()
+            last = last.removeprefix(w.say("Whole model")).strip()
+            assert found[column].endswith(bare(last)), (last, found)
+    for variant in study.variants["variant"]:
+        grid = layers_grid(study, w, variant)
+        whole = [row for row in grid if len(row[0]) < 24]
+        assert len(whole) > 1
+        place, (page, top, ends) = check_pdf(words, whole, place)
+        found = heads_above(words, page, top, ends, height=600)
+        for head, shown in zip(grid[0][4:], found[4:], strict=True):
+            assert bare(head) in shown, (head, shown)
+
+
+def siunitx(text):
+    """What siunitx is to read of a number that people read."""
+    plain = "".join(c for c in text if c not in f"{THIN}%×").replace(",", ".")
+    return "–" if plain == "–" else plain
+
+
+def latex_of(grid, columns, percent=False):
+    """A table of the page as the thesis kit has it: some columns, units in the heads."""
+    heads, *body = grid
+    kept = [0, *columns]
+    percent = [percent or any("%" in row[k] for row in body) for k in kept]
+    top = [f"{heads[k]} / %" if is_share and place else heads[k]
+           for place, (k, is_share) in enumerate(zip(kept, percent, strict=True))]  # fmt: skip
+    rest = [[row[0], *(siunitx(row[k]) for k in columns)] for row in body]
+    return [top, *rest]
+
+
+def transposed(grid, head):
+    turned = [list(column) for column in zip(*grid, strict=True)]
+    turned[0][0] = head
+    return turned
+
+
+def compact(grid):
+    """Heads without the places where LaTeX breaks them."""
+    return [[re.sub(r"\s", "", cell) for cell in row] for row in grid]
+
+
+def test_every_table_of_the_thesis_kit(written):
+    study, w, folder = written
+    folder = folder / "thesis" / "tables"
+    variant = capital(w.say("variant"))
+    turned = transposed(totals_grid(study, w), variant)
+    expected = {
+        "totals": latex_of(turned, [1, 4, 7, 13, 14]),
+        "sparsity": latex_of(
+            transposed(comparison_grid(study, w, "sparsity", w.percent), variant),
+            range(1, study.groups["group"].nunique() + 1),
+            percent=True,
+        ),
+    }
+    for name in study.variants["variant"]:
+        grid = [groups_heads(w), *groups_rows(study, w, name)]
+        expected[f"groups_{name.lower()}"] = latex_of(grid, [1, 2, 3, 4, 5, 7])
+    for name in prunings(study):
+        grid = storage_grid(study, w, name)
+        expected[f"storage_{name.lower()}"] = latex_of(grid, [1, 2, 3, 5])
+        for end, grid in zip(("most", "least"), extremes_grids(study, w, name), strict=True):
+            expected[f"layers_{end}_{name.lower()}"] = latex_of(grid, [1, 2])
+    assert {path.stem for path in folder.glob("*.tex")} == set(expected)
+    for stem, grid in expected.items():
+        assert compact(latex_table(folder / f"{stem}.tex")) == compact(grid), stem
+
+
+def test_every_number_by_name(written):
+    study, w, folder = written
+    text = (folder / "thesis" / "numbers.tex").read_text(encoding="utf-8")
+    commands = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}\n", text))
+    totals = study.totals.set_index("variant")
+    checked = 3 + len(totals)
+
+    def check(command, row, column):
+        nonlocal checked
+        value, checked = row[column], checked + 1
+        if "sparsity" in column or column == "param_frac":
+            if column == "sparsity":
+                value = share(row["total"], row["nonzero"])
+            known = f"\\qty{{{siunitx(w.percent(value))}}}{{\\percent}}"
+        elif column == "threshold":
+            known = f"\\num{{{siunitx(w.six(value))}}}"
+        else:
+            known = f"\\num{{{'' if unknown(value) else int(value)}}}"
+            unit = {"stored_bytes": "B"}.get(column, "FLOPs" if "per_token" in column else "")
+            unit = "" if column == "attention_flops_per_token" else unit
+            checked += 1
+            if not unknown(value):
+                number, _, prefix = w.scaled(value, unit).partition(THIN)
+                short = f"\\num{{{siunitx(number)}}}" + (f"\\,{prefix}" if prefix else "")
+                assert commands[f"{command}Short"] == short, command
+        assert commands[command] == ("\\textendash{}" if unknown(value) else known), command
+
+    def camel(column):
+        return "".join(part.capitalize() for part in column.split("_"))
+
+    for variant, row in totals.iterrows():
+        assert commands[f"{COMMANDS[variant]}Name"] == variant
+        for column in totals.columns.drop("layout"):
+            check(COMMANDS[variant] + camel(column), row, column)
+        for column in ("stored_bytes", "flops_per_token"):
+            value = siunitx(w.times(ratio(row[column], totals.loc["Dense", column])))
+            assert commands[f"{COMMANDS[variant]}{camel(column)}Ratio"] == f"\\num{{{value}}}"
+            checked += 1
+    for row in rows(study.groups):
+        group = "".join(word[0].upper() + word[1:] for word in GROUPS[row["group"]].split())
+        for column in study.groups.columns.drop(["variant", "group"]):
+            check(COMMANDS[row["variant"]] + group + camel(column), row, column)
+    assert checked == len(commands)
+
+
+def test_csv_files_hold_the_frames(studies, tmp_path):
+    study = studies["three"]
+    paths = sr.write_csv(study, tmp_path / "csv")
+    frames = [study.layers, study.groups, study.totals]
+    read = {}
+    for path in paths:
+        with path.open(newline="", encoding="utf-8") as file:
+            read[path.stem] = list(csv.DictReader(file))
+    checked = 0
+    for frame in frames:
+        names = [n for n, lines in read.items() if lines and set(lines[0]) == set(frame.columns)]
+        lines = [line for name in names for line in read[name]]
+        if not lines:
+            continue
+        keys = [c for c in ("variant", "module_name", "group") if c in frame.columns]
+        by_key = {tuple(line[k] for k in keys): line for line in lines}
+        for row in rows(frame):
+            line = by_key[tuple(row[k] for k in keys)]
+            for column, value in row.items():
+                checked += 1
+                cell = line[column]
+                if value is None:
+                    assert cell == "", (column, cell)
+                elif isinstance(value, int | float) and not isinstance(value, bool):
+                    assert float(cell) == value, (column, cell, value)
+    assert checked > 2000
+
+
+def test_data_of_many_layers(studies, tmp_path, monkeypatch):
+    study, w = studies["one"], Writer("en")
+    monkeypatch.setattr("sparsity_report.report.values._ROWS", 10)
+    path = sr.write_report(study, tmp_path / "page.html")
+    scripts = re.findall(
+        r'<script type="application/json" class="rows">(.*?)</script>',
+        path.read_text(encoding="utf-8"),
+    )
+    first = json.loads(scripts[0])
+    for variant, script in zip(study.variants["variant"], scripts, strict=True):
+        columns = {**first, **json.loads(script)}
+        columns.pop("note")
+        heads, *body = layers_grid(study, w, variant)
+        assert [list(cells) for cells in zip(*columns.values(), strict=True)] == body
+        (table,) = [
+            shown for caption, shown in tables_of(path) if f"modules of {variant}" in caption
+        ]
+        assert table == [heads]
