@@ -49,6 +49,8 @@ _TOTALS = (
     "flops_per_token",
 )
 _UNITS = {"stored_bytes": "B", "flops_per_token": "FLOPs", "useful_flops_per_token": "FLOPs"}
+# So that it is not taken for that of the group called attention.
+_RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
 _RATIO = figures(".2f")
 # Letters of a module's name from which it has to break in its column.
 _LONG_NAME = 45
@@ -282,7 +284,7 @@ def _of_row(stem: str, row: dict[str, Any], without: tuple[str, ...]) -> Iterato
     for column, value in row.items():
         if column in without:
             continue
-        command = stem + _camel(column)
+        command = stem + _camel(_RENAMED.get(column, column))
         if "sparsity" in column or column == "param_frac":
             yield command, quantity(value, SHARE)
         elif column == "threshold":

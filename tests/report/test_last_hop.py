@@ -655,6 +655,7 @@ def test_every_number_by_name(written):
         assert commands[command] == ("\\textendash{}" if unknown(value) else known), command
 
     def camel(column):
+        column = column.replace("attention_flops", "attention_itself_flops")
         return "".join(part.capitalize() for part in column.split("_"))
 
     for variant, row in totals.iterrows():
