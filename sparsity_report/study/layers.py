@@ -307,12 +307,13 @@ def _left(
     weights: Weights, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut]
 ) -> Iterator[int | None]:
     """Yield the nonzeros that cuts leave of each parameter; None where not known."""
-    totals = {p.name: p.total for p in weights.parameters}
+    owners = {p.tied_to for p in weights.parameters}
+    totals = {p.name: p.total for p in weights.parameters if p.name in owners}
     for p in weights.parameters:
         owner = p.tied_to or p.name
         counted = counts.get(owner)
         # Unknown: values on the meta device, and a view of only a part of its owner.
-        if counted is None or totals[owner] != p.total:
+        if counted is None or (p.tied_to and totals[owner] != p.total):
             yield None
         else:
             yield cuts[owner].nonzero_after(counted) if owner in cuts else counted.nonzero

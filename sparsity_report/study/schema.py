@@ -351,7 +351,7 @@ def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """
     columns = TABLES[table].columns
     for column in columns:
-        if not column.optional:
+        if not column.optional and frame[column.name].dtype.name not in {"int64", "bool"}:
             refuse(table, frame[column.name].notna(), f"{column.name}: is missing")
     return pd.DataFrame({column.name: _cast(frame[column.name], column) for column in columns})
 
@@ -474,6 +474,8 @@ def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype in {"shape", "shares"}:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)
+    if cells.dtype.name == column.dtype:
+        return cells
     try:
         if column.dtype == "int64" and column.optional:
             known = cells.astype("Int64")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparsity_report.counting.counts import Progress, count_notes
+from sparsity_report.counting.counts import Progress, count_notes, count_weights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.facts import Facts
 from sparsity_report.study.layers import check_convention, group_frame, total_frame, with_shares
@@ -21,7 +21,7 @@ from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage import storage_frame
 from sparsity_report.study.sweep import level_table
-from sparsity_report.study.variants import Variant
+from sparsity_report.study.variants import Variant, fingerprint
 from sparsity_report.weights.weights import Weights
 
 
@@ -282,11 +282,12 @@ def compare(
         raise SparsityReportError("nothing to compare: give at least one variant")
     _check_distinct([variant.name for variant in variants])
     frames = [variant.layers(convention, progress) for variant in variants]
-    described = pd.DataFrame([variant.described(context) for variant in variants])
     models = dict.fromkeys(variant.weights for variant in variants)
+    prints = {model: fingerprint(model, count_weights(model)) for model in models}
+    described = [variant.described(prints[variant.weights], context) for variant in variants]
     notes = dict.fromkeys(note for model in models for note in model.notes + count_notes(model))
     return Comparison(
-        variants=typed("variants", described),
+        variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,

@@ -81,7 +81,7 @@ class Variant:
             return _converted(model, [p for p in self.weights.prunable if p.layout != "csr"])
         return model
 
-    def described(self, context: int | None = None) -> dict[str, object]:
+    def described(self, fingerprint: str, context: int | None = None) -> dict[str, object]:
         """Return what the table ``variants`` says of this one."""
         pruning = self.pruning
         return {
@@ -90,7 +90,7 @@ class Variant:
             "model": self.weights.name,
             "architecture": self.weights.architecture,
             "source": self.weights.source,
-            "fingerprint": fingerprint(self.weights, count_weights(self.weights)),
+            "fingerprint": fingerprint,
             "method": pruning.method if pruning else None,
             "asked_sparsity": pruning.sparsity if pruning else None,
             "pruned": pruning.pruned if pruning else None,
