@@ -74,7 +74,7 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
             )
         if data["version"] < VERSION:
             upgrade(data)
-        frames = {
+        frames: dict[str, Any] = {
             part: None if data[part] is None else read(part, data[part])
             for part in ("patterns", *MEASURED)
         }

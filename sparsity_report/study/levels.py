@@ -73,7 +73,10 @@ class Levels:
         self._value = prunable["dtype"].map(value_bytes).to_numpy(dtype=np.int64)
         self._uses = prunable["uses"].to_numpy(dtype=float)
         self._rest_nonzero = _integers(prunable["nonzero"]) - self._before
-        dense = dense_bytes(self._weights, self._value)
+        # Typed loosely: the formulas are written for one matrix and serve for many at a time.
+        weights: Any = self._weights
+        value: Any = self._value
+        dense = dense_bytes(weights, value)
         # Where the weights are dense, a bias of another type is counted by its own.
         self._rest_bytes = np.where(
             prunable["layout"] == "dense",
@@ -189,12 +192,9 @@ class Levels:
 
     def _csr_bytes(self, left: Any) -> Integers:
         """Bytes of the modules with their matrices in CSR, of shape (modules, levels)."""
-        columns, pointers, value, rest = (
-            numbers[:, None]
-            for numbers in (self._columns, self._pointers, self._value, self._rest_bytes)
-        )
-        # Typed loosely: the formulas are written for one matrix and serve for many at a time.
-        index: Any = index_bytes(left, columns)
+        parts: Any = (self._columns, self._pointers, self._value, self._rest_bytes)
+        columns, pointers, value, rest = (numbers[:, None] for numbers in parts)
+        index = index_bytes(left, columns)
         sizes: Integers = csr_bytes(left, pointers - 1, value, index) + rest
         return sizes
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -214,7 +215,7 @@ class Comparison:
             A frame has other columns than those of the function that measures it.
         """
         given = {"latency": latency, "quality": quality, "sensitivity": sensitivity}
-        frames = {}
+        frames: dict[str, Any] = {}
         for part, frame in given.items():
             if frame is None:
                 continue

@@ -49,7 +49,8 @@ def _uses(
     layers: Iterable[Mapping[str, Any]], variants: Mapping[str, Mapping[str, Any]]
 ) -> list[float | None]:
     """Find uses row by row; where a row does not show them, another variant of the model may."""
-    keys, uses = [], {}
+    keys: list[tuple[Any, str]] = []
+    uses: dict[tuple[Any, str], float | None] = {}
     for row in layers:
         key = variants.get(row["variant"], {}).get("fingerprint"), row["module_name"]
         keys.append(key)
@@ -72,7 +73,7 @@ def uses_of(row: Mapping[str, Any]) -> float | None:
     # The version before rounded each of a module's tensors of experts by itself.
     slack = 1.0 if len(row["shape"]) == 3 else 0.5
     for parts in range(1, _LARGEST + 1):
-        share = round(flops * parts / (2 * elements)) / parts
+        share: float = round(flops * parts / (2 * elements)) / parts
         if abs(2 * elements * share - flops) <= slack:
             return share
     return float(flops / (2 * elements))

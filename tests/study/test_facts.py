@@ -1,0 +1,249 @@
+"""Figures of a study against arithmetic on the weights themselves, and against each other."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import Tiny, study_of
+from torch import nn
+
+import sparsity_report as sr
+
+POLICIES = ("Masked30", "CSR30", "Two of four", "Layerwise")
+
+
+def zeros_of(variant):
+    """Where each prunable weight of a variant is zero, from a module that runs."""
+    model = variant.module()
+    return {
+        parameter.name: (dict(model.named_parameters())[parameter.name] == 0).numpy()
+        for parameter in variant.weights.prunable
+    }
+
+
+def blocks(number, width=4):
+    model = nn.Module()
+    model.layers = nn.ModuleList(
+        nn.ModuleDict({"fc": nn.Linear(width, width)}) for _ in range(number)
+    )
+    return model
+
+
+def policies(weights):
+    pruning = sr.global_magnitude(weights, 0.3)
+    return sr.compare(
+        sr.dense(weights), sr.masked(pruning), sr.csr(pruning),
+        sr.masked(sr.n_m(weights, 2, 4), name="Two of four"),
+        sr.masked(sr.layerwise_magnitude(weights, 0.5), name="Layerwise"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["demo", "minilm", "bfloat16", "modules", "policies"])
+def study(request):
+    torch.manual_seed(0)
+    if request.param in {"demo", "minilm"}:
+        return study_of(request.getfixturevalue(request.param))
+    if request.param == "modules":
+        return study_of(sr.load(blocks(10_000)))
+    if request.param == "policies":
+        return policies(request.getfixturevalue("demo"))
+    return study_of(sr.load(Tiny(width=24, hidden=40, blocks=3, dtype=torch.bfloat16)))
+
+
+def csr_bytes(nonzero, rows, value):
+    """Values, int32 columns and int32 row pointers, as scipy's and torch's arrays would take."""
+    return nonzero * value + nonzero * 4 + (rows + 1) * 4
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(torch.float32, 4), (torch.bfloat16, 2)])
+@pytest.mark.parametrize("shape", [(5, 2), (24, 40), (3, 64)])
+def test_break_even_is_where_zeros_begin_to_save_bytes(dtype, value, shape):
+    torch.manual_seed(0)
+    inputs, rows = shape
+    model = nn.ModuleDict({"fc1": nn.Linear(inputs, rows, bias=False, dtype=dtype)})
+    weights, total = sr.load(model), inputs * rows
+    saves = [z for z in range(total + 1) if csr_bytes(total - z, rows, value) < total * value]
+    found = sr.compare(sr.dense(weights)).facts.break_even("Dense")
+    if not saves:
+        assert found is None
+        return
+    assert saves[0] - 1 <= found * total < saves[0]
+    for zeros, smaller in ((saves[0] - 1, False), (saves[0], True)):
+        variant = sr.csr(sr.global_magnitude(weights, zeros / total), name="CSR")
+        facts = sr.compare(sr.dense(weights), variant).facts
+        assert (facts.ratio("CSR", "stored_bytes") < 1) == smaller
+        assert (facts.storage("CSR").loc["csr_int32", "ratio"] < 1) == smaller
+
+
+def test_break_even_is_one_number_and_where_the_lines_of_the_curve_cross(study):
+    facts = study.facts
+    for layout in ("csr_int32", "bitmask"):
+        found = {facts.break_even(variant, layout) for variant in study.variants["variant"]}
+        assert len(found) == 1
+        (share,) = found
+        at = facts.curve([share - 1e-3, share + 1e-3]).set_index("layout").loc[layout, "ratio"]
+        assert at.iloc[0] > 1 > at.iloc[1]
+
+
+def test_prunings_are_distinct_where_zeros_are(demo):
+    pruning, wide = sr.global_magnitude(demo, 0.3), sr.global_magnitude(demo, 0.6)
+    variants = [
+        sr.dense(demo), sr.masked(pruning), sr.csr(pruning),
+        sr.masked(sr.n_m(demo, 2, 4), name="2:4"), sr.masked(sr.n_m(demo, 4, 8), name="4:8"),
+        sr.masked(sr.layerwise_magnitude(demo, 0.5), name="Layerwise50"), sr.csr(wide),
+        sr.masked(sr.layerwise_magnitude(demo, 0.6), name="Layerwise60"),
+        sr.masked(sr.global_magnitude(demo, 0.0), name="Nothing"),
+    ]  # fmt: skip
+    seen, first = [], []
+    for variant in variants:
+        zeros = (
+            zeros_of(variant) if variant.layout != "csr" else zeros_of(sr.masked(variant.pruning))
+        )
+        if variant.pruning is None:
+            continue
+        if not any(all(np.array_equal(a[n], zeros[n]) for n in zeros) for a in seen):
+            seen.append(zeros)
+            first.append(variant.name)
+    assert sr.compare(*variants).facts.prunings == tuple(first)
+    assert {"2:4", "4:8", "Layerwise50"} <= set(first)
+    assert "CSR30" not in first
+
+
+def test_policies_that_take_the_same_weights_are_one_pruning():
+    torch.manual_seed(0)
+    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(8, 8)}))
+    one, other = sr.global_magnitude(weights, 0.5), sr.layerwise_magnitude(weights, 0.5)
+    variants = [sr.masked(one), sr.masked(other, name="Layerwise")]
+    assert all(
+        np.array_equal(a, b) for a, b in zip(*(zeros_of(v).values() for v in variants), strict=True)
+    )
+    assert sr.compare(sr.dense(weights), *variants).facts.prunings == ("Masked50",)
+
+
+def test_a_model_that_others_pruned_is_a_pruning():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"fc1": nn.Linear(8, 8)})
+    plain = sr.load(nn.ModuleDict({"fc1": nn.Linear(8, 8)}))
+    with torch.no_grad():
+        model["fc1"].weight[:4] = 0
+    pruned = sr.load(model)
+    study = sr.compare(sr.dense(plain), sr.dense(pruned, name="Wanda50"))
+    assert study.facts.prunings == ("Wanda50",)
+    # Pruning no more than was zero removes nothing: the same zeros again.
+    again = sr.masked(sr.global_magnitude(pruned, 0.5), name="Again")
+    assert sr.compare(sr.dense(pruned, name="Wanda50"), again).facts.prunings == ("Wanda50",)
+
+
+@pytest.mark.parametrize("number", [120, 121, 1681])
+def test_a_merged_cell_says_what_it_holds(number):
+    torch.manual_seed(0)
+    weights = sr.load(blocks(number))
+    pruning = sr.global_magnitude(weights, 0.3)
+    facts = sr.compare(sr.dense(weights), sr.masked(pruning)).facts
+    shares = np.array([zeros.mean() for zeros in zeros_of(sr.masked(pruning)).values()])
+    merged = -(-number // 120)
+    cells = facts.cells("Masked30")
+    assert facts.grid("Masked30").merged == merged
+    assert cells["layers"].tolist() == [
+        len(shares[first : first + merged]) for first in range(0, number, merged)
+    ]
+    for place, cell in enumerate(cells.to_dict("records")):
+        held = shares[place * merged : (place + 1) * merged]
+        assert (cell["low"], cell["high"]) == (held.min(), held.max())
+        assert cell["sparsity"] == pytest.approx(held.mean())
+    spread = facts.spread("Masked30")
+    assert (spread.low, spread.high) == (shares.min(), shares.max())
+    assert (spread.low, spread.high) == (cells["low"].min(), cells["high"].max())
+
+
+@pytest.mark.parametrize("percent", [0, 30, 77])
+def test_groups_of_a_level_are_those_of_a_pruning_there(percent):
+    torch.manual_seed(0)
+    weights = sr.load(Tiny(width=24, hidden=40, blocks=3, dtype=torch.bfloat16))
+    facts = sr.compare(sr.dense(weights)).facts
+    pruning = sr.global_magnitude(weights, percent / 100)
+    real = sr.compare(sr.dense(weights), sr.masked(pruning, name="M"), sr.csr(pruning, name="C"))
+    groups = real.groups[real.groups["variant"] == "M"].set_index("group")
+    levels = facts.level_groups
+    assert set(levels.names) == set(groups.index)
+    for name, total, zeros in zip(levels.names, levels.totals, levels.zeros, strict=True):
+        assert total == groups.loc[name, "total"]
+        assert total - zeros[percent] == groups.loc[name, "nonzero"]
+    level = facts.levels.set_index("sparsity").loc[percent / 100]
+    for column, ratio in (("stored_bytes", "bytes_ratio"), ("flops_per_token", "flops_ratio")):
+        assert level[column] == real.facts.total("C", column)
+        assert level[ratio] == real.facts.ratio("C", column)
+    for column in ("sparsity_prunable", "sparsity_model"):
+        assert level[column] == real.facts.total("M", column)
+
+
+def test_levels_agree_with_the_variants_of_the_study(study):
+    facts, totals = study.facts, study.totals.set_index("variant")
+    level = facts.levels.set_index("sparsity").loc[0.3]
+    pruned = totals.loc["CSR30"]
+    assert level["zeros"] == pruned["prunable_total"] - pruned["prunable_nonzero"]
+    assert level["sparsity_prunable"] == facts.total("Masked30", "sparsity_prunable")
+    assert level["sparsity_model"] == facts.total("Masked30", "sparsity_model")
+    # Which layer a weight is taken from does not change the bytes.
+    assert level["stored_bytes"] == facts.total("CSR30", "stored_bytes")
+    assert level["bytes_ratio"] == facts.ratio("CSR30", "stored_bytes")
+    # Only from a pooler, which no token passes, a weight costs a token nothing.
+    once = study.at_level(0.3).query("prunable and flops_per_token == 0")["uncertainty"].sum()
+    assert abs(level["flops_per_token"] - facts.total("CSR30", "flops_per_token")) <= 2 * once
+    if not once:
+        assert level["flops_ratio"] == facts.ratio("CSR30", "flops_per_token")
+    groups, place = facts.level_groups, facts.levels["sparsity"].tolist().index(0.3)
+    real = study.groups[study.groups["variant"] == "Masked30"].set_index("group")
+    slack = study.at_level(0.3).groupby("group")["uncertainty"].sum()
+    for name, total, zeros in zip(groups.names, groups.totals, groups.zeros[:, place], strict=True):
+        off = abs(int(total - zeros) - int(real.loc[name, "nonzero"]))
+        assert off <= slack[name]
+        assert total == real.loc[name, "total"]
+
+
+def test_the_cells_of_a_level_are_those_of_the_map(study):
+    facts, cells = study.facts, study.facts.cells("Masked30")
+    levels, place = facts.level_cells, facts.levels["sparsity"].tolist().index(0.3)
+    assert [tuple(name) for name in levels.names] == [
+        *zip(cells["block"], cells["projection"], strict=True)
+    ]
+    assert levels.totals.tolist() == cells["total"].tolist()
+    off = np.abs(levels.totals - levels.zeros[:, place] - cells["nonzero"].to_numpy())
+    assert off.max() <= cells["layers"].max() * facts.levels["uncertainty"][place]
+
+
+def test_cards_are_all_of_one_variant(study):
+    cards = {card.key: card for card in study.facts.cards}
+    assert study.facts.headline == "CSR30"
+    totals = study.totals.set_index("variant")
+    for key in ("sparsity_prunable", "sparsity_model"):
+        assert (cards[key].variant, cards[key].value) == ("CSR30", totals.loc["CSR30", key])
+    for key in ("stored_bytes", "flops_per_token"):
+        assert (cards[key].variant, cards[key].against) == ("CSR30", "Dense")
+        assert cards[key].value == totals.loc["CSR30", key] / totals.loc["Dense", key]
+
+
+def test_cards_of_a_study_of_three_policies_do_not_mix(demo):
+    facts = policies(demo).facts
+    assert {
+        card.variant for card in facts.cards if card.key not in {"total", "prunable_total"}
+    } == {"CSR30"}
+    assert facts.prunings == ("Masked30", "Two of four", "Layerwise")
+
+
+def test_shares_are_those_of_the_weights(demo):
+    study = policies(demo)
+    by_hand = {
+        "Masked30": zeros_of(sr.masked(sr.global_magnitude(demo, 0.3))),
+        "Two of four": zeros_of(sr.masked(sr.n_m(demo, 2, 4))),
+    }
+    for variant, zeros in by_hand.items():
+        shares = study.facts.prunable(variant).set_index("module_name")["share"]
+        assert len(shares) == len(zeros)
+        for name, where in zeros.items():
+            module = name.removesuffix(".weight")
+            assert shares[module] == pytest.approx(where.mean(), abs=1e-12)
+            assert study.facts.layer_share(variant, module) == shares[module]
+        most, least = study.facts.extremes(variant, 3)
+        means = sorted(where.mean() for where in zeros.values())
+        assert most["share"].tolist() == pytest.approx(means[::-1][:3])
+        assert least["share"].tolist() == pytest.approx(means[:3])
