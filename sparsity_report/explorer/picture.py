@@ -27,8 +27,9 @@ SHOWN = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "byt
 _GAP = 34
 # Width below which all stands in one column.
 _NARROW = 620
-# Width of a cell that holds its number.
+# Widths of a cell: that holds its number, and at most.
 _CELL = 30
+_WIDEST = 110
 _APART: dict[str, Any] = dict.fromkeys(
     ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
 )
@@ -84,8 +85,8 @@ def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
         20 + min(140, 6 * max(map(len, part), default=0)) for part in (look.projections, look.bars)
     )
     if look.width < _NARROW:
-        column = [_cells(look, look.width - labels - 24), *_histogram(look, look.width - 66)]
-        column += [_bars(look, look.width - names - 30), *_curve(look, look.width - 66, 190)]
+        column = [_cells(look, look.width - labels - 30), *_histogram(look, look.width - 84)]
+        column += [_bars(look, look.width - names - 40), *_curve(look, look.width - 84, 190)]
         return alt.VConcatChart(vconcat=column, spacing=_GAP, **whole)
     half = round(0.48 * look.width)
     if len(look.blocks) * _CELL > half - labels:
@@ -95,7 +96,7 @@ def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
         below = alt.HConcatChart(hconcat=parts, **stacked)
         cells = _cells(look, look.width - labels - 24)
         return alt.VConcatChart(vconcat=[cells, below], spacing=_GAP, **whole)
-    half = max(220, min(half - labels, 74 * len(look.blocks)))
+    half = max(220, min(half - labels, _WIDEST * len(look.blocks)))
     cells, bars = _cells(look, half), _bars(look, look.width - half - labels - names - 80)
     # Both columns end level, as far as a curve can be stretched for it.
     beside = _curve(

@@ -122,7 +122,7 @@ def layers(view: View, state: State) -> Reading:
         Column("module_name", head("module_name"), _MODULE),
         Column("group", head("group"), Kind(group_name)),
         Column("shape", head("shape"), SHAPE),
-        *_counts(),
+        *_counts(scaled("")),
         Column("bytes_ratio", say("÷ dense"), TIMES),
     )
     shown = _with_shares(rows).assign(bytes_ratio=layer_values(rows, "bytes_ratio"))
@@ -179,7 +179,7 @@ def _variants(view: View, state: State) -> Table:
     """Return the layer in every variant."""
     rows = view.study.layers
     rows = rows[rows["module_name"] == state.detail]
-    columns = (Column("variant", head("variant"), _VARIANT), *_counts())
+    columns = (Column("variant", head("variant"), _VARIANT), *_counts(COUNT))
     marks = ({"class": "is-detail"} if v == state.variant else {} for v in rows["variant"])
     return _marked(table_of("variants", "", columns, _with_shares(rows)), marks)
 
@@ -214,11 +214,11 @@ def _times(view: View, state: State) -> Table:
     return table_of("times", "", columns, rows)
 
 
-def _counts() -> tuple[Column, ...]:
+def _counts(whole: Kind) -> tuple[Column, ...]:
     """Return the columns that layers have in every table, their zeros among the weights."""
     return (
         Column("share", say("Zeros"), SHARE),
-        Column("weight_nonzero", head("nonzero"), scaled("")),
+        Column("weight_nonzero", head("nonzero"), whole),
         Column("flops_per_token", say("FLOPs"), scaled("")),
         Column("stored_bytes", say("Bytes"), scaled("B")),
     )
