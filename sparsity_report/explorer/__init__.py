@@ -1,1 +1,14 @@
-"""A study in a notebook: the widget, what it shows in a state, and how that is drawn."""
+"""A study in a notebook: one linked view with a live slider.
+
+`widget` is the explorer, its state as traits and what the browser tells it; `controls` its menus,
+slider and buttons. A state goes through `view` (which layers, where they stand, their values),
+then to `scene` (the picture's look and data) and `picture` (the look as one chart of draw's
+marks), and to `reading` (cards and tables); `magnitudes` knows one layer's histogram. Two scripts
+run in the page: ``explorer.js`` draws and swaps data, ``shell.js`` measures and keeps keys inside.
+
+May import ``report`` and all below it. Maintainers: there is one JupyterChart, for each stores
+its whole state; as long as a ``Look`` stays the chart is not drawn anew, so whatever moves with
+the slider is data, the line under a title included. Every way in from outside is decorated to
+speak the language the explorer was made in; keys of traits stay English. Figures come from
+``study.facts`` and the frames. Cards and captions keep their height, that nothing slides.
+"""

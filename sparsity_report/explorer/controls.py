@@ -7,7 +7,6 @@ from typing import Any
 
 import ipywidgets as widgets
 import traitlets
-from jinja2.environment import TemplateModule
 
 from sparsity_report.draw.look import METRICS
 from sparsity_report.explorer.picture import SHOWN
@@ -48,7 +47,7 @@ class Controls:
         self,
         explorer: traitlets.HasTraits,
         view: View,
-        parts: TemplateModule,
+        parts: Any,
         *,
         clear: Callable[[], None],
         add: Callable[[], None],

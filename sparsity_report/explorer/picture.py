@@ -198,8 +198,7 @@ def _curve(look: Look, width: float, height: float) -> list[alt.LayerChart]:
         columns=3 if width > 330 else 2,
         sizes=SCREEN,
     )
-    data = (alt.NamedData(name=name) for name in ("curve", "even", "level"))
-    lines, even, level = data
+    lines, even, level = (alt.NamedData(name=name) for name in ("curve", "even", "level"))
     part = marks.curve(lines, shape, evens=even, levels=level)
     return [_panel(part, "curve", say("CSR against dense"))]
 
@@ -207,6 +206,6 @@ def _curve(look: Look, width: float, height: float) -> list[alt.LayerChart]:
 def _histogram(look: Look, width: float) -> list[alt.LayerChart]:
     if not look.histogram:
         return []
-    data = (alt.NamedData(name=name) for name in ("magnitudes", "threshold"))
-    part = marks.histogram(*data, (width, 130), SCREEN)
+    bars, threshold = alt.NamedData(name="magnitudes"), alt.NamedData(name="threshold")
+    part = marks.histogram(bars, threshold, (width, 130), SCREEN)
     return [_panel(part, "histogram", say("Magnitudes of one layer"))]

@@ -184,27 +184,16 @@ class View:
     def cell_values(self, state: State, sparsity: float) -> Floats:
         """Return the metric per cell of the map, zeros among the weights of its matrices."""
         place = self.placement(state.variant, state.modules)
-        frame, size = self.frame(state.variant, sparsity), len(place.grid.cells)
-        return _values(
-            state.metric,
-            *(
-                np.bincount(place.grid.codes, numbers[place.inside], size)
-                for numbers in _parts(frame, state.metric, weights=True)
-            ),
-        )
+        parts = _parts(self.frame(state.variant, sparsity), state.metric, weights=True)
+        size = len(place.grid.cells)
+        return _values(state.metric, _sums(parts, place.inside, place.grid.codes, size))
 
     def bar_values(self, state: State, variant: str, sparsity: float) -> dict[str, float]:
         """Return the metric per bar of any variant, zeros among all parameters."""
         place = self.placement(variant, state.modules)
         names, codes = place.bars[state.grouping]
-        frame = self.frame(variant, sparsity)
-        values = _values(
-            state.metric,
-            *(
-                np.bincount(codes, numbers[place.inside], len(names))
-                for numbers in _parts(frame, state.metric)
-            ),
-        )
+        parts = _parts(self.frame(variant, sparsity), state.metric)
+        values = _values(state.metric, _sums(parts, place.inside, codes, len(names)))
         return dict(zip(names, values.tolist(), strict=True))
 
     def level_row(self, sparsity: float) -> pd.Series | None:
@@ -220,8 +209,8 @@ class View:
                 rows = self.study.facts.storage(state.variant, "layer").reset_index()
                 self._storage[state.variant] = rows.set_index(["name", "layout"]).sort_index()
             return _of_layer(self._storage[state.variant], state.detail)
-        ends = _of_layer(self._ends, state.detail)
-        nonzero = self.row(state)["weight_nonzero"]
+        ends, row = _of_layer(self._ends, state.detail), self.row(state)
+        nonzero = pd.NA if row is None else row["weight_nonzero"]
         size = ends["empty"] + (ends["full"] - ends["empty"]) * nonzero // ends["total"]
         ratios = [ratio(*pair) for pair in zip(size, ends["dense"], strict=True)]
         return pd.DataFrame({"bytes": size, "ratio": ratios})
@@ -258,12 +247,13 @@ def block_name(block: str) -> str:
 
 
 def _of_layer(frame: pd.DataFrame, module: str | None) -> pd.DataFrame:
-    return frame.loc[module] if module in frame.index else frame[:0].droplevel("name")
+    rows = frame.loc[[module]] if module in frame.index else frame[:0]
+    return rows.droplevel("name")
 
 
 def layer_values(rows: pd.DataFrame, metric: str) -> Floats:
     """Return a metric of layers, zeros among the weights; NaN where it is unknown."""
-    return _values(metric, *_parts(rows, metric, weights=True))
+    return _values(metric, _parts(rows, metric, weights=True))
 
 
 def _parts(rows: pd.DataFrame, metric: str, *, weights: bool = False) -> list[Floats]:
@@ -276,7 +266,14 @@ def _parts(rows: pd.DataFrame, metric: str, *, weights: bool = False) -> list[Fl
     return [rows[column].to_numpy(dtype=float, na_value=np.nan) for column in columns]
 
 
-def _values(metric: str, *parts: Floats) -> Floats:
+def _sums(
+    parts: list[Floats], inside: npt.NDArray[np.bool_], codes: npt.NDArray[np.intp], size: int
+) -> list[Floats]:
+    """Sum rows that share a code; what is unknown of one is unknown of all."""
+    return [np.bincount(codes, part[inside], size).astype(float) for part in parts]
+
+
+def _values(metric: str, parts: list[Floats]) -> Floats:
     values: Floats = parts[0]
     if metric == "sparsity":
         values = zero_shares(*parts)
