@@ -4,13 +4,12 @@ import json
 import re
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from explored import chart_texts, html_texts, widget_texts
+from measurements import latency
 
 import sparsity_report as sr
 from sparsity_report.explorer.picture import SHOWN
-from sparsity_report.study.schema import TABLES
 
 FRENCH = Path(__file__).parents[2] / "templates" / "languages" / "fr.json"
 NUMBER = re.compile(
@@ -97,9 +96,9 @@ def states(explorer):
 
 @pytest.fixture
 def measured(demo_study):
-    row = {"variant": "CSR30", "scope": "layer", "name": "512 × 128", "tokens": 1, "seconds": 3e-5}
-    latency = pd.DataFrame([row]).reindex(columns=list(TABLES["latency"].names))
-    return demo_study.with_measured(latency=latency)
+    frame = latency()
+    frame["name"] = frame["name"].replace("8 × 4", "512 × 128")
+    return demo_study.with_measured(latency=frame)
 
 
 def test_every_text_is_french(measured):

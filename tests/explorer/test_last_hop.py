@@ -185,8 +185,8 @@ def test_cards_and_the_point_of_the_curve(explorer, sparsity):
     assert (point["sparsity"], point["value"]) == pytest.approx((zeros / weights, small / large))
     assert point["label"] == f"{share(zeros, weights)}: {times(small, large)}".replace(THIN, " ")
     lines = {line["line"] for line in data(explorer, "curve")}
-    assert lines == {"bytes of CSR", "FLOPs of CSR", "dense"}
-    for line, value in (("bytes of CSR", small / large), ("FLOPs of CSR", fewer / flops)):
+    assert lines == {"bytes in CSR", "FLOPs in CSR", "dense"}
+    for line, value in (("bytes in CSR", small / large), ("FLOPs in CSR", fewer / flops)):
         near = [
             row["value"]
             for row in data(explorer, "curve")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import Tiny, study_of
+from measurements import latency
 from torch import nn
 
 import sparsity_report as sr
@@ -17,7 +18,6 @@ from sparsity_report.explorer.controls import choices
 from sparsity_report.explorer.magnitudes import histogram_rows, spread
 from sparsity_report.explorer.picture import SHOWN
 from sparsity_report.explorer.view import GROUPINGS
-from sparsity_report.study.schema import TABLES
 
 
 def shown(explorer, panel="cells"):
@@ -275,16 +275,13 @@ def test_an_empty_study_is_refused(demo_study):
 
 
 def test_measured_times_are_shown_where_there_are_some(demo_study):
-    rows = [
-        {"variant": variant, "scope": "layer", "name": "512 × 128", "tokens": 1, "seconds": seconds}
-        for variant, seconds in (("Dense", 12e-6), ("CSR30", 34.5e-6))
-    ]
-    latency = pd.DataFrame(rows, columns=list(TABLES["latency"].names))
-    explorer = live(demo_study.with_measured(latency=latency))
+    frame = latency()
+    frame["name"] = frame["name"].replace("8 × 4", "512 × 128")
+    explorer = live(demo_study.with_measured(latency=frame))
     explorer.detail = "model.decoder.layers.1.fc1"
-    assert "34.5\u202fµs" in explorer._detail.value
+    assert "<td>128</td><td>5.00\u202fs</td>" in explorer._detail.value
     explorer.detail = "model.decoder.layers.1.fc2"
-    assert "34.5\u202fµs" not in explorer._detail.value
+    assert "5.00\u202fs" not in explorer._detail.value
 
 
 def test_where_no_kernel_answers_a_picture_stands_in(explorer, demo_study):
