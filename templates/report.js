@@ -13,13 +13,24 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/* On a phone the parts of a chart stand below each other, and cells too narrow have no digits. */
+const NARROW = 270;
+function arranged(spec) {
+  if (!spec.vconcat || innerWidth >= 640) return spec;
+  const parts = spec.vconcat.flatMap((part) => part.hconcat ?? [part]);
+  const fits = (layer) => layer.mark.type !== "text" || !layer.encoding.x?.scale?.domain
+    || 24 * layer.encoding.x.scale.domain.length < NARROW;
+  const vconcat = parts.map((part) => ({ ...part, width: NARROW, layer: part.layer.filter(fits) }));
+  return { ...spec, vconcat };
+}
+
 /* Charts of Vega, drawn when they come near the window. */
 function drawCharts() {
   const near = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       near.unobserve(target);
-      const spec = JSON.parse(target.querySelector("script").textContent);
+      const spec = arranged(JSON.parse(target.querySelector("script").textContent));
       // What is not there yet cannot be measured.
       const fonts = ["400", "700"].map((weight) => document.fonts.load(`${weight} 9px ${spec.config.font}`));
       const options = { mode: "vega-lite", renderer: "svg", ast: true, actions: false };

@@ -14,6 +14,6 @@ def bundle() -> str:
     """Return a script that defines ``vegaEmbed``, and nothing else; it fetches nothing.
 
     It stands as it is in a ``<script>`` of a page or before the code of an ES module. Made by
-    ``tools/bundle_vega.py``, because bundling takes seconds.
+    ``docs/tools/bundle_vega.py``, because bundling takes seconds.
     """
     return BUNDLE.read_text(encoding="utf-8")

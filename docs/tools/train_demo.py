@@ -4,7 +4,7 @@ The model is an OPT of about one million parameters, trained from scratch on the
 running Python's own standard library.  Needs torch, transformers, tokenizers, altair and
 vl-convert-python.  Two cores take about 13 minutes:
 
-    python tools/train_demo.py --out FOLDER
+    python docs/tools/train_demo.py --out FOLDER
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
 
-DEMO = Path(__file__).resolve().parent.parent / "sparsity_report" / "demo"
+DEMO = Path(__file__).resolve().parents[2] / "sparsity_report" / "demo"
 VOCABULARY, WINDOW, BATCH = 1024, 256, 8
 LEARNING_RATE, WEIGHT_DECAY, CLIP, BETAS = 3e-3, 0.1, 1.0, (0.9, 0.98)
 BOS, PAD, EOS = "<s>", "<pad>", "</s>"  # ids 0, 1 and 2
@@ -249,7 +249,7 @@ The standard library of CPython {python}, distributed under the
 of the steps and cosine decay to zero, betas {betas}, weight decay {decay} on the layers'
 matrices only, gradient norm clipped at {clip}, no dropout, seed {seed}. It took {seconds:,.0f}
 seconds on {threads} CPU threads, validation included, with torch {torch} and transformers
-{transformers}. The recipe is `tools/train_demo.py` in the source.
+{transformers}. The recipe is `docs/tools/train_demo.py` in the source.
 
 ## Results
 

@@ -2,7 +2,7 @@
 
 Liberation is a reserved name: what is changed may not be called so.  Needs fonttools and brotli:
 
-    python tools/subset_fonts.py /usr/share/fonts/truetype/liberation
+    python docs/tools/subset_fonts.py /usr/share/fonts/truetype/liberation
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-OUT = Path(__file__).resolve().parent.parent / "sparsity_report" / "draw" / "typeface"
+OUT = Path(__file__).resolve().parents[2] / "sparsity_report" / "draw" / "typeface"
 FAMILY = "Sparsity Sans"
 CHARACTERS = (
     "20-7E,A0-17F,192,218-21B,2C6-2C9,2D8-2DD,384-3FF,"  # Latin, Greek

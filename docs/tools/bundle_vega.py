@@ -3,7 +3,7 @@
 It is made by vl-convert, which holds their sources, and takes seconds; so it ships instead of being
 made for every report:
 
-    python tools/bundle_vega.py
+    python docs/tools/bundle_vega.py
 """
 
 import re
