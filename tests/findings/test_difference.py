@@ -82,6 +82,24 @@ def test_variants_and_modules_that_come_and_go(before):
     assert "first layers.0.fc1: 10 × 6 → 12 × 6" in said
 
 
+def test_names_in_what_changed_are_those_for_people():
+    torch.manual_seed(0)
+    model = Tiny()
+    weights = sr.load(model, name="tiny")
+    one = sr.compare(sr.masked(sr.global_magnitude(weights, 0.3), name="M"))
+    layerwise = sr.csr(sr.layerwise_magnitude(weights, 0.3), name="M")
+    regrouped = sr.load(model, name="tiny", groups={"*.fc1": "attention_linear"})
+    said = sr.diff(one, sr.compare(layerwise)).sentences()
+    assert "M, layout: masked → CSR" in said
+    assert "M, method: global magnitude → layerwise magnitude" in said
+    assert any(s.endswith(": dense → CSR") and "layout of 6 modules" in s for s in said)
+    spared = sr.compare(sr.masked(sr.global_magnitude(regrouped, 0.3), name="M"))
+    assert any(": MLP → attention" in s for s in sr.diff(one, spared).sentences())
+    layers = one.layers.assign(prunable=False)
+    closed = dataclasses.replace(one, layers=layers)
+    assert any(s.endswith(": yes → no") for s in sr.diff(one, closed).sentences())
+
+
 def test_the_convention_is_part_of_the_numbers(before):
     after = study_of(tiny(), 0.3, convention="notebook", context=8)
     study = facts(sr.diff(before, after), variant=None)
