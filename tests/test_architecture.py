@@ -29,7 +29,6 @@ DOORS = {
 COMMANDS = {"run", "render", "notebook", "thesis", "explore", "diff", "info"}
 # Signatures that callers outside know since the first version.
 KEPT = {"draw.charts.bar_plot: 7 parameters", "report.notebook.write_notebook: 7 parameters"}
-UNMENDED_WINGS = {"explorer", "report", "study"}
 HEAVY = {"altair", "ipywidgets", "jinja2", "pandas", "torch", "transformers", "typst", "vl_convert"}
 
 
@@ -83,8 +82,6 @@ def test_formulas_and_words_need_no_library():
     "wing", [module for module in MODULES if module.is_package], ids=lambda module: module.name
 )
 def test_a_wing_names_its_rooms(wing):
-    if wing.name in UNMENDED_WINGS:
-        return
     described = ast.get_docstring(wing.tree) or ""
     rooms = {m.name.partition(".")[2] for m in MODULES if m.wing == wing.name} - {""}
     assert rooms - set(re.findall(r"`(\w+)`", described)) == set()

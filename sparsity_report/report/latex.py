@@ -121,6 +121,7 @@ def quantity(value: Any, kind: Kind) -> Tex:
 
     Examples
     --------
+    >>> from sparsity_report.report import cells
     >>> print(quantity(0.3, cells.SHARE), quantity(5_106_576, cells.scaled("B")))
     \qty{30.0}{\percent} \num{5.11}\,MB
     """
