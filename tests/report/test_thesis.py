@@ -282,7 +282,7 @@ def test_small_shares_and_many_variants_compile(smollm2, demo, tmp_path):
         sr.write_thesis(study, folder)
         _, text = compiled(folder)
         assert str(study.totals["stored_bytes"].iloc[0]) in text
-    assert "<0.1" in (tmp_path / "a" / "tables" / "totals.tex").read_text()
+    assert "<0.1" in (tmp_path / "a" / "tables" / "sparsity.tex").read_text()
 
 
 @pytest.mark.latex
