@@ -230,8 +230,7 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
         columns = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
         parts.append(written(f"groups_{stem}", tables.groups(study, variant).only(*columns)))
     for variant in prunings:
-        columns = ("bytes", "ratio", "model_bytes", "break_even")
-        table = tables.storage(study, variant).only(*columns)
+        table = tables.storage(study, variant).only("bytes", "ratio", "model_bytes", "break_even")
         parts.append(written(f"storage_{stems[variant]}", table))
     if quality := tables.quality(study):
         shown = quality.only("sparsity", "perplexity", "top1")

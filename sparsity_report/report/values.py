@@ -220,8 +220,8 @@ def _measured(study: Comparison) -> list[Measured]:
 
 def _slider(study: Comparison) -> dict[str, Any] | None:
     """Return the chart of all levels, and what stands around it, one text a level."""
-    chart, table = level_chart(study), tables.levels(study)
-    if chart is None or table is None:
+    chart, table, levels = level_chart(study), tables.levels(study), study.facts.levels
+    if chart is None or table is None or levels is None:
         return None
     tenths = [row for row in table.rows if round(100 * row.cells[0].value) % 10 == 0]
     last = chart.levels[-1]
@@ -247,7 +247,7 @@ def _slider(study: Comparison) -> dict[str, Any] | None:
         },
         "texts": _json(_level_texts(study)),
         "table": table.with_rows(tenths),
-        "slack": int(study.facts.levels["uncertainty"].max()),
+        "slack": int(levels["uncertainty"].max()),
     }
 
 

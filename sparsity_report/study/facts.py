@@ -372,7 +372,7 @@ class Facts:
         for layout in CURVE_LAYOUTS:
             if layout not in ends.index or ends.loc[layout].isna().any():
                 continue
-            total, dense, full, empty = ends.loc[layout].to_numpy(dtype=np.int64).tolist()
+            total, dense, full, empty = map(int, ends.loc[[layout]].to_numpy()[0])
             # Weights are whole numbers, and so are bytes.
             left = total - np.rint(total * shares)
             size = empty + np.rint((full - empty) * left / total).astype(np.int64)

@@ -75,8 +75,9 @@ def speaking(
     ...     say("{share:percent}", share=0.3)
     '30,0\xa0%'
     """
-    known = isinstance(language, Language)
-    before = _SPOKEN.set(language if known else _catalogue(language, template_dir))
+    before = _SPOKEN.set(
+        language if isinstance(language, Language) else _catalogue(language, template_dir)
+    )
     try:
         yield spoken()
     finally:
