@@ -15,6 +15,7 @@ from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.moments import moments
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.parameters import Module, Parameter
@@ -152,7 +153,7 @@ def _shape_of_zeros(mask: Mask, parameter: Parameter) -> dict[str, object]:
     return {
         "rows": mask.shape[0],
         "columns": mask.shape[1],
-        "sparsity": 1 - int(np.count_nonzero(mask)) / mask.size if mask.size else None,
+        "sparsity": zero_share(mask.size, int(np.count_nonzero(mask))),
         "zero_rows": float(1 - mask.any(axis=1).mean()),
         "zero_columns": float(1 - mask.any(axis=0).mean()),
         "head_sparsity": head_sparsity(mask, parameter.head_dim, parameter.head_axis),
