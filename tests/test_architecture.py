@@ -188,7 +188,7 @@ def test_cycles_and_doors():
     assert rules(early, findings) == ["study.study opens the door to findings.audit at once"]
 
 
-TOP = ROOT.parent
+TOP = Path(__file__).parents[1]
 OUTSIDE = [TOP / "README.md", *TOP.glob("docs/*.md"), *TOP.glob("notebooks/*.ipynb")]
 OUTSIDE = sorted({*OUTSIDE, *TOP.glob("templates/**/*.j2")} - {TOP / "docs" / "house.md"})
 
