@@ -24,9 +24,10 @@ import sparsity_report as sr
 TESTS = Path(__file__).parent
 SLOW = (
     "explorer/test_browser.py",
+    "explorer/test_last_hop.py",
     "report/test_notebooks.py",
-    "report/test_browser.py",
     "report/test_thesis.py",
+    "explorer/test_widget.py",
     "test_cli.py",
     "test_readme.py",
     "report/test_pdf.py",
@@ -34,6 +35,18 @@ SLOW = (
     "report/test_templates.py",
     "measure/test_latency.py",
     "measure/test_perplexity.py",
+    "report/test_browser.py",
+    "report/test_last_hop.py",
+    "report/test_page.py",
+    "report/test_same_numbers.py",
+    "draw/test_charts.py",
+    "explorer/test_language.py",
+    "study/test_facts.py",
+    "study/test_file.py",
+    "counting/test_streaming.py",
+    "draw/test_slider.py",
+    "weights/test_architectures.py",
+    "test_doctests.py",
 )
 REAL = {"minilm", "minilm_path", "smollm2", "smollm2_path"}
 
