@@ -164,7 +164,14 @@ def test_what_a_dead_dask_worker_had_is_counted_by_another(cut, tmp_path, monkey
         weights = cut()
         with monkeypatch.context() as patch:
             patch.setattr(counts, "count_slice", die_once)
-            sr.global_magnitude(weights, 0.0, executor=executor)
+            counting = threading.Thread(
+                target=sr.global_magnitude, args=(weights, 0.0), kwargs={"executor": executor},
+                daemon=True,
+            )  # fmt: skip
+            counting.start()
+            # Where no worker comes back dask waits for one without an end.
+            counting.join(240)
+            assert not counting.is_alive(), "dask has no worker left"
     assert (tmp_path / "died").exists()
     same_counts(weights, cut())
 
