@@ -159,20 +159,23 @@ def die_once(part, histogram):
 
 
 def test_what_a_dead_dask_worker_had_is_counted_by_another(cut, tmp_path, monkeypatch):
-    monkeypatch.setenv("SPARSITY_REPORT_TEST_MARK", str(tmp_path / "died"))
-    with dask() as executor:
+    # A busy machine can lose the other worker, too; dask then waits for one without an end.
+    for attempt in range(3):
+        mark = tmp_path / f"died{attempt}"
+        monkeypatch.setenv("SPARSITY_REPORT_TEST_MARK", str(mark))
         weights = cut()
-        with monkeypatch.context() as patch:
+        with dask() as executor, monkeypatch.context() as patch:
             patch.setattr(counts, "count_slice", die_once)
             counting = threading.Thread(
                 target=sr.global_magnitude, args=(weights, 0.0), kwargs={"executor": executor},
                 daemon=True,
             )  # fmt: skip
             counting.start()
-            # Where no worker comes back dask waits for one without an end.
-            counting.join(240)
-            assert not counting.is_alive(), "dask has no worker left"
-    assert (tmp_path / "died").exists()
+            counting.join(60)
+            if not counting.is_alive():
+                break
+    assert not counting.is_alive(), "dask had no worker left, three times"
+    assert mark.exists()
     same_counts(weights, cut())
 
 
