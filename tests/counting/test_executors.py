@@ -1,20 +1,18 @@
 """Other processes count the same to the bit, and one that dies is an error, never a wrong sum."""
 
 import multiprocessing
-import os
 import random
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from dying import die, die_once
 from helpers import need, same_counts
 
 import sparsity_report as sr
 from sparsity_report.counting import counts
 from sparsity_report.counting.counts import counted
-from sparsity_report.counting.histogram import count_slice
 from sparsity_report.weights import tensors
 
 
@@ -127,10 +125,6 @@ def test_dask_counts_the_same(cut):
         same(cut, executor)
 
 
-def die(part, histogram):  # noqa: ARG001
-    os._exit(1)
-
-
 def test_a_worker_that_dies_is_an_error_that_names_the_tensor(cut, monkeypatch):
     weights = cut()
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -149,32 +143,19 @@ def test_a_worker_that_dies_is_an_error_that_names_the_tensor(cut, monkeypatch):
     same_counts(weights, cut())
 
 
-def die_once(part, histogram):
-    """Kill the first worker that comes here."""
-    try:
-        Path(os.environ["SPARSITY_REPORT_TEST_MARK"]).touch(exist_ok=False)
-    except FileExistsError:
-        return count_slice(part, histogram)
-    os._exit(1)
-
-
 def test_what_a_dead_dask_worker_had_is_counted_by_another(cut, tmp_path, monkeypatch):
-    # A busy machine can lose the other worker, too; dask then waits for one without an end.
-    for attempt in range(3):
-        mark = tmp_path / f"died{attempt}"
-        monkeypatch.setenv("SPARSITY_REPORT_TEST_MARK", str(mark))
-        weights = cut()
-        with dask() as executor, monkeypatch.context() as patch:
-            patch.setattr(counts, "count_slice", die_once)
-            counting = threading.Thread(
-                target=sr.global_magnitude, args=(weights, 0.0), kwargs={"executor": executor},
-                daemon=True,
-            )  # fmt: skip
-            counting.start()
-            counting.join(60)
-            if not counting.is_alive():
-                break
-    assert not counting.is_alive(), "dask had no worker left, three times"
+    mark = tmp_path / "died"
+    monkeypatch.setenv("SPARSITY_REPORT_TEST_MARK", str(mark))
+    weights = cut()
+    with dask() as executor, monkeypatch.context() as patch:
+        patch.setattr(counts, "count_slice", die_once)
+        counting = threading.Thread(
+            target=sr.global_magnitude, args=(weights, 0.0), kwargs={"executor": executor},
+            daemon=True,
+        )  # fmt: skip
+        counting.start()
+        counting.join(120)
+    assert not counting.is_alive(), "dask waits for workers that are gone"
     assert mark.exists()
     same_counts(weights, cut())
 
