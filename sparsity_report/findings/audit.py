@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,7 @@ _REASONS = {
 
 def audit(study: Comparison) -> list[str]:
     """Return the findings of an audit, the gravest first; empty where there is nothing to flag."""
-    said = []
+    said: list[str] = []
     for row in records(study.totals):
         name = row["variant"]
         layers = study.facts.prunable(name)
@@ -36,19 +37,17 @@ def audit(study: Comparison) -> list[str]:
         said += _tied_head(name, study.facts.layers(name))
     if study.patterns is not None:
         said += _dead_heads(study.patterns)
-    return said + _skipped(study)
+    return [*said, *_skipped(study)]
 
 
-def _some_blocks_only(name: str, layers: pd.DataFrame) -> list[str]:
+def _some_blocks_only(name: str, layers: pd.DataFrame) -> Iterator[str]:
     """Say so when a sparsity covers only some of the blocks."""
     sums = layers[layers["block"].notna()].groupby("block")[["weight_total", "weight_nonzero"]]
     weights = sums.sum()
     share = zero_shares(weights["weight_total"], weights["weight_nonzero"])
     touched, untouched = share > TOUCHED, share[share < UNTOUCHED]
-    if not touched.any() or untouched.empty:
-        return []
-    return [
-        say(
+    if touched.any() and not untouched.empty:
+        yield say(
             "The zeros of {variant} stand in {touched:,} of {blocks:,} blocks only: those are "
             "{share:percent} sparse, blocks {untouched:some} are not pruned.",
             variant=name,
@@ -57,31 +56,23 @@ def _some_blocks_only(name: str, layers: pd.DataFrame) -> list[str]:
             share=zero_share(*weights[touched].sum()),
             untouched=[str(block) for block in untouched.index],
         )
-    ]
 
 
-def _asked_and_achieved(row: dict[str, Any]) -> list[str]:
-    if pd.isna(row["asked_sparsity"]) or pd.isna(row["prunable_nonzero"]):
-        return []
-    zeros = row["prunable_total"] - row["prunable_nonzero"]
-    if zeros == row["pruned"]:
-        return []
-    return [
-        say(
+def _asked_and_achieved(row: dict[str, Any]) -> Iterator[str]:
+    if pd.isna(row["pruned"]) or pd.isna(row["prunable_nonzero"]):
+        return
+    if already := row["prunable_total"] - row["prunable_nonzero"] - row["pruned"]:
+        yield say(
             "{variant} was asked for {asked_sparsity:level} but holds {sparsity_prunable:percent} "
             "zeros: {already:,} more weights were zero already.",
             **row,
-            already=zeros - row["pruned"],
+            already=already,
         )
-    ]
 
 
-def _very_sparse(name: str, layers: pd.DataFrame) -> list[str]:
-    names = layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist()
-    if not names:
-        return []
-    return [
-        say(
+def _very_sparse(name: str, layers: pd.DataFrame) -> Iterator[str]:
+    if names := layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist():
+        yield say(
             "{variant} leaves {count:,} of {layers:,} prunable layers more than "
             "{limit:percent0} sparse: {names:some}.",
             variant=name,
@@ -90,52 +81,45 @@ def _very_sparse(name: str, layers: pd.DataFrame) -> list[str]:
             limit=VERY_SPARSE,
             names=names,
         )
-    ]
 
 
-def _tied_head(name: str, layers: pd.DataFrame) -> list[str]:
+def _tied_head(name: str, layers: pd.DataFrame) -> Iterator[str]:
     heads = layers[(layers["group"] == "lm_head") & layers["tied_to"].notna()]
     embeddings = layers[layers["group"] == "embedding"].set_index("module_name")["sparsity"]
-    said = []
     for head, owner in zip(heads["module_name"], heads["tied_to"], strict=True):
         share = float(embeddings.get(owner.rpartition(".")[0], 0.0))
         if share > TOUCHED:
-            said.append(
-                say(
-                    "{variant} prunes the output head {head} through the embedding it is tied to: "
-                    "{share:percent} of {owner} is zero.",
-                    variant=name,
-                    head=head,
-                    share=share,
-                    owner=owner,
-                )
+            yield say(
+                "{variant} prunes the output head {head} through the embedding it is tied to: "
+                "{share:percent} of {owner} is zero.",
+                variant=name,
+                head=head,
+                share=share,
+                owner=owner,
             )
-    return said
 
 
-def _dead_heads(patterns: pd.DataFrame) -> list[str]:
-    dead: dict[str, list[str]] = {}
-    for row in records(patterns[patterns["head_sparsity"].notna()]):
-        if count := sum(share == 1 for share in row["head_sparsity"]):
-            heads = say("{module} ({count:,})", module=row["module_name"], count=count)
-            dead.setdefault(row["variant"], []).append(heads)
-    return [
-        say(
-            "{variant} has attention heads without a nonzero weight: {modules:some}.",
-            variant=name,
-            modules=modules,
-        )
-        for name, modules in dead.items()
-    ]
+def _dead_heads(patterns: pd.DataFrame) -> Iterator[str]:
+    known = patterns[patterns["head_sparsity"].notna()]
+    for variant, rows in known.groupby("variant", sort=False):
+        modules = [
+            say("{module} ({count:,})", module=row["module_name"], count=count)
+            for row in records(rows)
+            if (count := row["head_sparsity"].count(1))
+        ]
+        if modules:
+            yield say(
+                "{variant} has attention heads without a nonzero weight: {modules:some}.",
+                variant=variant,
+                modules=modules,
+            )
 
 
-def _skipped(study: Comparison) -> list[str]:
+def _skipped(study: Comparison) -> Iterator[str]:
     """Say what pruning left out, once per model."""
-    said = []
-    nothing_asked = study.variants["asked_sparsity"].isna().all()
+    if study.variants["asked_sparsity"].isna().all():
+        return
     for row in records(study.variants.drop_duplicates("fingerprint")):
-        if pd.isna(row["asked_sparsity"]) and nothing_asked:
-            continue
         layers = study.facts.layers(row["variant"])
         total = layers["total"].sum()
         kept = layers["total"] - layers["weight_total"].where(layers["prunable"], 0)
@@ -146,16 +130,13 @@ def _skipped(study: Comparison) -> list[str]:
             if count
         ]
         if parts:
-            said.append(
-                say(
-                    "{share:percent} of the parameters of {model} were not open to pruning: "
-                    "{parts:names}.",
-                    share=ratio(kept.sum(), total),
-                    model=row["model"],
-                    parts=parts,
-                )
+            yield say(
+                "{share:percent} of the parameters of {model} were not open to pruning: "
+                "{parts:names}.",
+                share=ratio(kept.sum(), total),
+                model=row["model"],
+                parts=parts,
             )
-    return said
 
 
 def _reason(group: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from sparsity_report.words.names import group_name, layout_name, method_name
 from sparsity_report.words.numbers import UNKNOWN, figures, known, shape
 from sparsity_report.words.sentences import message, say
 
-CHANGE_COLUMNS = ("variant", "module_name", "what", "before", "after")
 # What a reader wants to know of a variant as a whole.
 TOTALS = (
     "sparsity_prunable",
@@ -43,13 +42,11 @@ _WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "shape": lambda sizes: shape(sizes, " "),
 }
 # What follows from other columns, and what no count depends on.
-_FACTS = [c for c in TABLES["variants"].names if c not in {"variant", "attention_width"}]
-_LAYER_FACTS = [
-    column
-    for column in TABLES["layers"].names
-    if column
-    not in {"variant", "module_name", "sparsity", "param_frac", "weight_total", "weight_nonzero"}
-]
+_DERIVED = {"sparsity", "param_frac", "weight_total", "weight_nonzero", "attention_width"}
+_FACTS, _LAYER_FACTS = (
+    [name for name in TABLES[table].names if name not in {"variant", "module_name", *_DERIVED}]
+    for table in ("variants", "layers")
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +111,9 @@ def diff(
     M, asked sparsity: 0 % → 100 %
     """
     one, other = (s if isinstance(s, Comparison) else read_study(s) for s in (before, after))
-    rows = [*_of_study(one, other), *_of_variants(one, other), *_of_modules(one, other)]
-    frame = pd.DataFrame(rows, columns=list(CHANGE_COLUMNS), dtype=object)
-    return Difference(frame, one, other)
+    columns = ["variant", "module_name", "what", "before", "after"]
+    changes = pd.DataFrame(_changes(one, other), columns=columns, dtype=object)
+    return Difference(changes, one, other)
 
 
 def name_of(what: str) -> str:
@@ -141,48 +138,37 @@ def written(what: str, value: Any) -> str:
     return figures(value, ".6g" if isinstance(value, float) else ",")
 
 
-def _of_study(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
+def _changes(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
     for what in ("convention", "context"):
         old, new = getattr(one, what), getattr(other, what)
         if old != new:
             yield (None, None, what, old, new)
-
-
-def _of_variants(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
-    facts = []
-    for study in (one, other):
-        merged = study.variants.merge(study.totals[["variant", *TOTALS]], on="variant")
-        facts.append({row["variant"]: row for row in records(merged)})
-    old, new = facts
-    for name in dict.fromkeys([*old, *new]):
-        if name not in new or name not in old:
-            layout = old.get(name, new.get(name, {}))["layout"]
-            yield (name, None, "variant", *((layout, None) if name in old else (None, layout)))
-            continue
-        for what in (*_FACTS, *TOTALS):
-            before, after = (_plain(side[name][what]) for side in (old, new))
-            if before != after:
-                yield (name, None, what, before, after)
-
-
-def _of_modules(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
-    both = set(one.variants["variant"]) & set(other.variants["variant"])
-    old, new = (
-        {
-            (row["variant"], row["module_name"]): row
-            for row in records(study.layers[study.layers["variant"].isin(both)])
-        }
+    whole = [
+        study.variants.merge(study.totals[["variant", *TOTALS]], on="variant")
         for study in (one, other)
+    ]
+    yield from _of_rows(whole, "variant", "layout", (*_FACTS, *TOTALS))
+    both = set(one.variants["variant"]) & set(other.variants["variant"])
+    layers = [study.layers[study.layers["variant"].isin(both)] for study in (one, other)]
+    yield from _of_rows(layers, "module", "shape", _LAYER_FACTS)
+
+
+def _of_rows(
+    frames: Iterable[pd.DataFrame], kind: str, shown: str, facts: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Compare variants or modules by name; of one that only one side has, `shown` stands for it."""
+    old, new = (
+        {(row["variant"], row.get("module_name")): row for row in records(frame)}
+        for frame in frames
     )
     for key in dict.fromkeys([*old, *new]):
         if key not in new or key not in old:
-            shape = old.get(key, new.get(key, {}))["shape"]
-            yield (*key, "module", *((shape, None) if key in old else (None, shape)))
+            yield (*key, kind, *(side[key][shown] if key in side else None for side in (old, new)))
             continue
-        for what in _LAYER_FACTS:
-            before, after = (_plain(side[key][what]) for side in (old, new))
-            if before != after:
-                yield (*key, what, before, after)
+        for what in facts:
+            was, now = (_plain(side[key][what]) for side in (old, new))
+            if was != now:
+                yield (*key, what, was, now)
 
 
 def _plain(value: Any) -> Any:
@@ -192,11 +178,9 @@ def _plain(value: Any) -> Any:
 def _sentence(row: dict[str, Any]) -> str:
     before, after = (written(row["what"], row[side]) for side in ("before", "after"))
     if row["what"] == "variant":
-        gone = message("{variant} ({layout}) is gone")
-        come = message("{variant} ({layout}) is new")
         if row["after"] is None:
-            return say(gone, variant=row["variant"], layout=before)
-        return say(come, variant=row["variant"], layout=after)
+            return say("{variant} ({layout}) is gone", variant=row["variant"], layout=before)
+        return say("{variant} ({layout}) is new", variant=row["variant"], layout=after)
     return say(
         "{of}, {what}: {before} → {after}",
         of=say("study") if row["variant"] is None else row["variant"],
@@ -206,27 +190,22 @@ def _sentence(row: dict[str, Any]) -> str:
     )
 
 
-def _sentences_of_modules(variant: str, changes: pd.DataFrame) -> list[str]:
-    said = []
+def _sentences_of_modules(variant: str, changes: pd.DataFrame) -> Iterator[str]:
     whole = changes["what"] == "module"
     for template, side in (
         (message("{variant}, modules gone: {names:some}"), "after"),
         (message("{variant}, modules new: {names:some}"), "before"),
     ):
-        names = changes.loc[whole & changes[side].isna(), "module_name"].tolist()
-        if names:
-            said.append(say(template, variant=variant, names=names))
+        if names := changes.loc[whole & changes[side].isna(), "module_name"].tolist():
+            yield say(template, variant=variant, names=names)
     for what, rows in changes[~whole].groupby("what", sort=False):
         first = records(rows)[0]
-        said.append(
-            say(
-                "{variant}, {what} of {count:,} modules, first {module}: {before} → {after}",
-                variant=variant,
-                what=name_of(str(what)),
-                count=len(rows),
-                module=first["module_name"],
-                before=written(str(what), first["before"]),
-                after=written(str(what), first["after"]),
-            )
+        yield say(
+            "{variant}, {what} of {count:,} modules, first {module}: {before} → {after}",
+            variant=variant,
+            what=name_of(str(what)),
+            count=len(rows),
+            module=first["module_name"],
+            before=written(str(what), first["before"]),
+            after=written(str(what), first["after"]),
         )
-    return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -14,18 +15,17 @@ from sparsity_report.words.numbers import figures
 from sparsity_report.words.sentences import message, say
 
 
-def smallest_layout(study: Comparison) -> list[str]:
+def smallest_layout(study: Comparison) -> Iterator[str]:
     """Say which layout that loses nothing would be the smallest for the prunable weights."""
     facts = study.facts
     together: dict[tuple[Any, ...], list[str]] = {}
     for variant in study.variants.loc[study.variants["pruned"].notna(), "variant"]:
-        if (layout := facts.smallest_layout(variant)) is None:
-            continue
-        layouts = facts.lossless(variant)
-        key = (layout, layouts["ratio"][layout], len(layouts))
-        together.setdefault(key, []).append(variant)
-    return [
-        say(
+        if layout := facts.smallest_layout(variant):
+            layouts = facts.lossless(variant)
+            key = (layout, layouts["ratio"][layout], len(layouts))
+            together.setdefault(key, []).append(variant)
+    for (layout, ratio, count), variants in together.items():
+        yield say(
             "The smallest of {count} lossless layouts for the prunable weights of "
             "{variants:names} is {layout}, at {ratio:.2f} times their dense bytes.",
             count=count,
@@ -33,42 +33,34 @@ def smallest_layout(study: Comparison) -> list[str]:
             layout=layout_name(layout),
             ratio=ratio,
         )
-        for (layout, ratio, count), variants in together.items()
-    ]
 
 
-def speed(study: Comparison) -> list[str]:
+def speed(study: Comparison) -> Iterator[str]:
     """Say how fast variants ran against what their FLOPs promise, and where CSR overtakes."""
     frame = study.latency
     if frame is None or frame.empty:
-        return []
+        return
     base = reference(frame)
-    said = []
-    whole = frame[frame["scope"] == "model"]
-    for variant, rows in whole[whole["variant"] != base].groupby("variant", sort=False):
-        said.append(
-            say(
-                "With {tokens:names} tokens at a time {variant} runs {speeds:names} times as fast "
-                "as {base} on this machine ({threads} threads); its FLOPs promise {promised}.",
-                tokens=[figures(n, ",") for n in rows["tokens"]],
-                variant=str(variant),
-                speeds=[figures(n, ".2f") for n in rows["realised_speedup"]],
-                base=base,
-                threads=int(rows["threads"].iloc[0]),
-                promised=figures(rows["promised_speedup"].iloc[0], ".2f"),
-            )
+    whole = frame[(frame["scope"] == "model") & (frame["variant"] != base)]
+    for variant, rows in whole.groupby("variant", sort=False):
+        yield say(
+            "With {tokens:names} tokens at a time {variant} runs {speeds:names} times as fast "
+            "as {base} on this machine ({threads} threads); its FLOPs promise {promised}.",
+            tokens=[figures(n, ",") for n in rows["tokens"]],
+            variant=variant,
+            speeds=[figures(n, ".2f") for n in rows["realised_speedup"]],
+            base=base,
+            threads=int(rows["threads"].iloc[0]),
+            promised=figures(rows["promised_speedup"].iloc[0], ".2f"),
         )
     layers = frame[(frame["scope"] == "layer") & (frame["variant"] == base)]
     if layers["crossover_sparsity"].notna().any():
         edges = [_overtakes(tokens, rows) for tokens, rows in layers.groupby("tokens")]
-        said.append(
-            say(
-                "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: "
-                "{edges}.",
-                edges=say("; ").join(edges),
-            )
+        yield say(
+            "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: "
+            "{edges}.",
+            edges=say("; ").join(edges),
         )
-    return said
 
 
 def _overtakes(tokens: Any, layers: pd.DataFrame) -> str:
@@ -83,16 +75,11 @@ def _overtakes(tokens: Any, layers: pd.DataFrame) -> str:
     return say("{span} ({of} of {shapes} shapes)", span=span, of=len(known), shapes=len(layers))
 
 
-def knowledge(study: Comparison) -> list[str]:
-    """Say what perplexity and accuracy are left, and which part costs most."""
-    return [*_quality(study), *_sensitive(study)]
-
-
-def _quality(study: Comparison) -> list[str]:
+def perplexities(study: Comparison) -> Iterator[str]:
+    """Say what perplexity and accuracy are left, once per text."""
     if study.quality is None:
-        return []
+        return
     frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
-    said = []
     for (text, _, scored, window), rows in frame.groupby(
         ["text", "text_fingerprint", "scored", "window"], sort=False, dropna=False
     ):
@@ -105,48 +92,41 @@ def _quality(study: Comparison) -> list[str]:
             )
             for row in records(rows)
         ]
-        said.append(
-            say(
-                "Perplexity on {text} ({scored:,} tokens scored in windows of {window:,}) is "
-                "{scores:names}.",
-                text=text,
-                scored=scored,
-                window=window,
-                scores=scores,
-            )
+        yield say(
+            "Perplexity on {text} ({scored:,} tokens scored in windows of {window:,}) is "
+            "{scores:names}.",
+            text=text,
+            scored=scored,
+            window=window,
+            scores=scores,
         )
-    return said
 
 
-def _sensitive(study: Comparison) -> list[str]:
+def costliest_part(study: Comparison) -> Iterator[str]:
+    """Say which part costs most when it alone is pruned, and what that goes with."""
     frame = study.sensitivity
     if frame is None or len(frame) < 2:
-        return []
+        return
     increase = frame["nll_increase"].astype(float)
     worst, least = frame.iloc[int(increase.argmax())], frame.iloc[int(increase.argmin())]
-    said = [
-        say(
-            "Pruned alone at {level:level}, {worst} costs most ({most:+.3f} nats per token) and "
-            "{least} least ({little:+.3f}).",
-            level=float(round(frame["sparsity"].iloc[0], 4)),
-            worst=worst["part"],
-            most=worst["nll_increase"],
-            least=least["part"],
-            little=least["nll_increase"],
-        )
-    ]
+    yield say(
+        "Pruned alone at {level:level}, {worst} costs most ({most:+.3f} nats per token) and "
+        "{least} least ({little:+.3f}).",
+        level=float(round(frame["sparsity"].iloc[0], 4)),
+        worst=worst["part"],
+        most=worst["nll_increase"],
+        least=least["part"],
+        little=least["nll_increase"],
+    )
     best = sensitivity_correlation(frame).iloc[0]
     if pd.notna(best["rho"]):
-        said.append(
-            say(
-                "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = "
-                "{rho:+.2f}).",
-                parts=int(best["parts"]),
-                structure=structure_name(best["structure"]),
-                rho=best["rho"],
-            )
+        yield say(
+            "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = "
+            "{rho:+.2f}).",
+            parts=int(best["parts"]),
+            structure=structure_name(best["structure"]),
+            rho=best["rho"],
         )
-    return said
 
 
 def reference(latency: pd.DataFrame) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings.measured import knowledge, smallest_layout, speed
+from sparsity_report.findings.measured import (
+    costliest_part,
+    perplexities,
+    smallest_layout,
+    speed,
+)
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
@@ -49,7 +55,15 @@ _TIES = {
     ),
 }
 
-_ZERO_COUNTS = ("pruned", "prunable_total", "prunable_nonzero", "total", "nonzero")
+# What is said of zeros: variants that agree in it are spoken of together.
+_ZEROS = (
+    "asked_sparsity",
+    "pruned",
+    "prunable_total",
+    "sparsity_prunable",
+    "sparsity_non_embedding",
+    "sparsity_model",
+)
 
 
 def summarize(study: Comparison) -> list[str]:
@@ -67,9 +81,9 @@ def summarize(study: Comparison) -> list[str]:
     CSR30 stores 1.33 times the bytes of Dense (
     """
     said = [*_zeros(study), *_storage(study), *_arithmetic(study)]
-    said += [*smallest_layout(study), *speed(study), *knowledge(study)]
+    said += [*smallest_layout(study), *speed(study), *perplexities(study), *costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
-    return said + _already_zero(study) + _unclassified(study)
+    return [*said, *_already_zero(study), *_unclassified(study)]
 
 
 def conventions(study: Comparison) -> list[str]:
@@ -85,21 +99,15 @@ def conventions(study: Comparison) -> list[str]:
     return [say(sentence) for sentence in said]
 
 
-def _same(rows: list[dict[str, Any]], *keys: str) -> list[list[dict[str, Any]]]:
-    """Rows that agree in `keys`, together, in their order."""
-    together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        together.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return list(together.values())
+def _alike(
+    rows: pd.DataFrame, columns: Sequence[str]
+) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Yield the variants whose rows agree in the columns, together, with the first of the rows."""
+    for _, alike in rows.groupby(list(columns), sort=False, dropna=False):
+        yield list(alike["variant"]), records(alike)[0]
 
 
-def _names(rows: list[dict[str, Any]]) -> list[str]:
-    return [row["variant"] for row in rows]
-
-
-def _zeros(study: Comparison) -> list[str]:
-    known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
-    pruned = records(study.totals[known])
+def _zeros(study: Comparison) -> Iterator[str]:
     one = message(
         "{variants:names} sets {pruned:,} of {prunable_total:,} prunable weights to zero "
         "(asked {asked_sparsity:level}): {sparsity_prunable:percent} of the prunable weights, "
@@ -112,13 +120,12 @@ def _zeros(study: Comparison) -> list[str]:
         "{sparsity_non_embedding:percent} of the non-embedding parameters, "
         "{sparsity_model:percent} of the whole model."
     )
-    return [
-        say(one if len(same) == 1 else many, variants=_names(same), **same[0])
-        for same in _same(pruned, "asked_sparsity", *_ZERO_COUNTS)
-    ]
+    known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
+    for names, first in _alike(study.totals[known], _ZEROS):
+        yield say(one if len(names) == 1 else many, variants=names, **first)
 
 
-def _storage(study: Comparison) -> list[str]:
+def _storage(study: Comparison) -> Iterator[str]:
     facts = study.facts
     pays = message(
         "{variant} stores {ratio:.2f} times the bytes of {base} ({bytes:scaled B} against "
@@ -129,25 +136,21 @@ def _storage(study: Comparison) -> list[str]:
         "{variant} stores {ratio:.2f} times the bytes of {base} ({bytes:scaled B} against "
         "{reference:scaled B}); CSR never pays off with {dtypes:names} values and int32 indices."
     )
-    said = []
     for variant in _sparse(study):
         if (times := facts.ratio(variant, "stored_bytes")) is None:
             continue
         layers = facts.layers(variant)
         level = facts.break_even(variant)
-        said.append(
-            say(
-                never if level is None else pays,
-                variant=variant,
-                ratio=times,
-                base=facts.baseline,
-                bytes=facts.total(variant, "stored_bytes"),
-                reference=facts.total(facts.baseline, "stored_bytes"),
-                dtypes=list(layers.loc[layers["layout"] == "csr", "dtype"].unique()),
-                level=level,
-            )
+        yield say(
+            never if level is None else pays,
+            variant=variant,
+            ratio=times,
+            base=facts.baseline,
+            bytes=facts.total(variant, "stored_bytes"),
+            reference=facts.total(facts.baseline, "stored_bytes"),
+            dtypes=list(layers.loc[layers["layout"] == "csr", "dtype"].unique()),
+            level=level,
         )
-    return said
 
 
 def _sparse(study: Comparison) -> list[str]:
@@ -157,128 +160,99 @@ def _sparse(study: Comparison) -> list[str]:
     return [str(name) for name in names if name != study.facts.baseline]
 
 
-def _arithmetic(study: Comparison) -> list[str]:
+def _arithmetic(study: Comparison) -> Iterator[str]:
+    facts = study.facts
+    if flops := facts.total(facts.baseline, "flops_per_token"):
+        yield f"{say('; ').join(_per_token(study, flops))}."
+
+
+def _per_token(study: Comparison, flops: float) -> Iterator[str]:
     facts, variants = study.facts, study.variants
-    if not (flops := facts.total(facts.baseline, "flops_per_token")):
-        return []
-    said = [say("Per token {base} does {flops:scaled FLOPs}", base=facts.baseline, flops=flops)]
-    masked = variants.loc[variants["layout"] == "masked", "variant"].tolist()
-    if masked := [name for name in masked if facts.total(name, "flops_per_token") == flops]:
-        said.append(
-            say(
-                "{variants:names} the same, because dense kernels do not skip zeros",
-                variants=masked,
+    yield say("Per token {base} does {flops:scaled FLOPs}", base=facts.baseline, flops=flops)
+    masked = variants.loc[variants["layout"] == "masked", "variant"]
+    if same := [name for name in masked if facts.total(name, "flops_per_token") == flops]:
+        yield say(
+            "{variants:names} the same, because dense kernels do not skip zeros", variants=same
+        )
+    for variant in _sparse(study):
+        if (times := facts.ratio(variant, "flops_per_token")) is not None:
+            yield say(
+                "{variant} does {flops:scaled FLOPs}, {ratio:.2f} times as many on paper",
+                variant=variant,
+                flops=facts.total(variant, "flops_per_token"),
+                ratio=times,
             )
-        )
-    said += [
-        say(
-            "{variant} does {flops:scaled FLOPs}, {ratio:.2f} times as many on paper",
-            variant=variant,
-            flops=facts.total(variant, "flops_per_token"),
-            ratio=times,
-        )
-        for variant in _sparse(study)
-        if (times := facts.ratio(variant, "flops_per_token")) is not None
-    ]
-    return [f"{say('; ').join(said)}."]
 
 
-def _spread(study: Comparison) -> list[str]:
-    pruned = records(study.variants[study.variants["threshold"].notna()])
-    said = []
-    for same in _same(pruned, "fingerprint", "threshold"):
-        variant = same[0]["variant"]
-        spread = study.facts.spread(variant)
-        if spread is None or spread.layers < study.facts.layers(variant)["prunable"].sum():
-            continue
-        said.append(
-            say(
+def _spread(study: Comparison) -> Iterator[str]:
+    pruned = study.variants[study.variants["threshold"].notna()]
+    for names, first in _alike(pruned, ["fingerprint", "threshold"]):
+        spread = study.facts.spread(names[0])
+        prunable = study.facts.layers(names[0])["prunable"].sum()
+        if spread is not None and spread.layers >= prunable:
+            yield say(
                 "The zeros of {variants:names} are not spread evenly: one threshold, "
                 "|w| ≤ {threshold:.4g}, takes {low:percent} of {least} and {high:percent} of "
                 "{most}.",
-                variants=_names(same),
-                threshold=same[0]["threshold"],
-                low=spread.low,
-                least=spread.least,
-                high=spread.high,
-                most=spread.most,
+                variants=names,
+                threshold=first["threshold"],
+                **spread._asdict(),
             )
-        )
-    return said
 
 
-def _unusual(study: Comparison) -> list[str]:
+def _unusual(study: Comparison) -> Iterator[str]:
     """Name the matrix that differs most from a Gaussian of its own spread."""
-    frames = (study.facts.unusual(variant, 1) for variant in study.variants["variant"])
-    return next(
-        (
-            [
-                say(
-                    "The most unusual matrix of {variant} is {parameter}: {sparsity:percent} "
-                    "zeros where a Gaussian of its spread would have {expected_sparsity:percent}.",
-                    **records(frame)[0],
-                )
-            ]
-            for frame in frames
-            if frame is not None
-        ),
-        [],
-    )
+    for variant in study.variants["variant"]:
+        if (rows := study.facts.unusual(variant, 1)) is not None:
+            yield say(
+                "The most unusual matrix of {variant} is {parameter}: {sparsity:percent} "
+                "zeros where a Gaussian of its spread would have {expected_sparsity:percent}.",
+                **records(rows)[0],
+            )
+            return
 
 
-def _active(study: Comparison) -> list[str]:
+def _active(study: Comparison) -> Iterator[str]:
     row = records(study.totals)[0]
-    if row["active_total"] == row["total"]:
-        return []
-    return [
-        say(
+    if row["active_total"] != row["total"]:
+        yield say(
             "One token sees {active_total:scaled} of the {total:scaled} parameters stored, "
             "{share:percent}; the others belong to experts it is not sent to.",
             **row,
             share=ratio(row["active_total"], row["total"]),
         )
-    ]
 
 
-def _attention(study: Comparison) -> list[str]:
+def _attention(study: Comparison) -> Iterator[str]:
     if study.context is None:
-        return []
+        return
     cost = study.totals["attention_flops_per_token"].iloc[0]
     if pd.isna(cost):
-        return [say("FLOPs of attention scores are not known for this architecture.")]
-    return [
-        say(
+        yield say("FLOPs of attention scores are not known for this architecture.")
+    else:
+        yield say(
             "Attention over {positions:,} positions adds {cost:scaled FLOPs} per token, the same "
             "in every variant.",
             positions=study.context,
             cost=float(cost),
         )
-    ]
 
 
-def _already_zero(study: Comparison) -> list[str]:
-    said = []
+def _already_zero(study: Comparison) -> Iterator[str]:
     as_they_come = study.totals["pruned"].isna() & study.totals["nonzero"].notna()
     for row in records(study.totals[as_they_come]):
         if zeros := row["total"] - row["nonzero"]:
-            said.append(
-                say(
-                    "{variant} holds {zeros:,} zeros as it comes, {share:percent} of its "
-                    "parameters.",
-                    variant=row["variant"],
-                    zeros=zeros,
-                    share=row["sparsity_model"],
-                )
+            yield say(
+                "{variant} holds {zeros:,} zeros as it comes, {share:percent} of its parameters.",
+                variant=row["variant"],
+                zeros=zeros,
+                share=row["sparsity_model"],
             )
-    return said
 
 
-def _unclassified(study: Comparison) -> list[str]:
-    names = study.unclassified
-    if not names:
-        return []
-    first = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
-    share = float(first.loc[first["group"] == "other", "param_frac"].sum())
+def _unclassified(study: Comparison) -> Iterator[str]:
+    if not (names := study.unclassified):
+        return
     one = message(
         "{count:,} module matches no grouping rule and stands under other ({share:percent} of the "
         "parameters): {first}."
@@ -287,4 +261,6 @@ def _unclassified(study: Comparison) -> list[str]:
         "{count:,} modules match no grouping rule and stand under other ({share:percent} of the "
         "parameters), first {first}."
     )
-    return [say(one if len(names) == 1 else many, count=len(names), share=share, first=names[0])]
+    first = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
+    share = float(first.loc[first["group"] == "other", "param_frac"].sum())
+    yield say(one if len(names) == 1 else many, count=len(names), share=share, first=names[0])
