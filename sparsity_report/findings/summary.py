@@ -226,16 +226,22 @@ def _active(study: Comparison) -> Iterator[str]:
 def _attention(study: Comparison) -> Iterator[str]:
     if study.context is None:
         return
-    cost = study.totals["attention_flops_per_token"].iloc[0]
-    if pd.isna(cost):
-        yield say("FLOPs of attention scores are not known for this architecture.")
-    else:
-        yield say(
-            "Attention over {positions:,} positions adds {cost:scaled FLOPs} per token, the same "
-            "in every variant.",
-            positions=study.context,
-            cost=float(cost),
+    unknown = message("FLOPs of attention scores are not known for this architecture.")
+    known = message(
+        "Attention over {positions:,} positions adds {cost:scaled FLOPs} per token, the same in "
+        "every variant."
+    )
+    costs = study.totals["attention_flops_per_token"]
+    if costs.nunique(dropna=False) > 1:
+        unknown = message("FLOPs of attention scores of {variants:names} are not known.")
+        known = message(
+            "Attention over {positions:,} positions adds {cost:scaled FLOPs} per token in "
+            "{variants:names}."
         )
+    for names, first in _alike(study.totals, [str(costs.name)]):
+        cost = first["attention_flops_per_token"]
+        template = unknown if pd.isna(cost) else known
+        yield say(template, positions=study.context, cost=cost, variants=names)
 
 
 def _already_zero(study: Comparison) -> Iterator[str]:
@@ -261,6 +267,8 @@ def _unclassified(study: Comparison) -> Iterator[str]:
         "{count:,} modules match no grouping rule and stand under other ({share:percent} of the "
         "parameters), first {first}."
     )
-    first = study.layers[study.layers["variant"] == study.variants["variant"].iloc[0]]
-    share = float(first.loc[first["group"] == "other", "param_frac"].sum())
+    # Of all models; variants of one have the same parameters.
+    models = study.variants.drop_duplicates("fingerprint")["variant"]
+    layers = study.layers[study.layers["variant"].isin(models)]
+    share = ratio(layers.loc[layers["group"] == "other", "total"].sum(), layers["total"].sum())
     yield say(one if len(names) == 1 else many, count=len(names), share=share, first=names[0])

@@ -206,6 +206,25 @@ def attention(study, _):
     }
 
 
+def attention_of_some(study, said):
+    cost = row(study, split(said["variants"])[0])["attention_flops_per_token"]
+    alike = study.variants["attention_flops_per_token"] == cost
+    return {
+        "positions": f"{study.context:,}",
+        "cost": si(float(cost), "FLOPs"),
+        "variants": listed(list(study.variants["variant"][alike])),
+    }
+
+
+def attention_unknown(study, _):
+    unknown = study.variants["attention_flops_per_token"].isna()
+    return {"variants": listed(list(study.variants["variant"][unknown]))}
+
+
+def variants_of_models(study):
+    return study.variants.groupby("model", sort=False)["variant"]
+
+
 def as_it_comes(study, said):
     rows = layers(study, said["variant"])
     zeros = rows["total"].sum() - rows["nonzero"].sum()
@@ -213,7 +232,8 @@ def as_it_comes(study, said):
 
 
 def unclassified(study, _):
-    rows = layers(study, study.variants["variant"].iloc[0])
+    of_models = [layers(study, names.iloc[0]) for _, names in variants_of_models(study)]
+    rows = pd.concat(of_models)
     other = rows[rows["group"] == "other"]
     return {
         "count": f"{len(other)}",
@@ -334,8 +354,9 @@ def dead_heads(study, said):
     return {"variant": said["variant"], "modules": few(counts)}
 
 
-def left_out(study, _):
-    rows = layers(study, study.variants["variant"].iloc[0])
+def left_out(study, said):
+    of_model = study.variants[study.variants["model"] == said["model"]]
+    rows = layers(study, of_model["variant"].iloc[0])
     reasons = {"embedding": "embeddings", "norm": "norms", "other": "unclassified"}
     reasons |= {"lm_head": "the output head", "router": "routers"}
     whole, parts, kept = rows["total"].sum(), [], 0
@@ -348,7 +369,7 @@ def left_out(study, _):
             parts.append(f"{reason} {pct(closed / whole)} %")
     return {
         "share": pct(kept / whole),
-        "model": study.variants["model"].iloc[0],
+        "model": said["model"],
         "parts": listed(parts),
     }
 
@@ -377,6 +398,10 @@ READERS = {
     "Attention over {positions} positions adds {cost} per token, the same in every variant.": (
         attention
     ),
+    "Attention over {positions} positions adds {cost} per token in {variants}.": (
+        attention_of_some
+    ),
+    "FLOPs of attention scores of {variants} are not known.": attention_unknown,
     "{variant} holds {zeros} zeros as it comes, {share} % of its parameters.": as_it_comes,
     "{count} module matches no grouping rule and stands under other ({share} % of the "
     "parameters): {first}.": unclassified,
@@ -517,6 +542,12 @@ STUDIES = {
     "blocks": lambda: sr.compare(sr.dense(pruned_blocks(8, 0, 2))),
     "asked": lambda: sr.compare(mostly(0.1, sr.load(partly_pruned(), name="t"))),
     "head": lambda: study_of(sr.load(zeroed_embedding(), name="head"), 0.5),
+    "models": lambda: sr.compare(
+        sr.dense(sr.load()),
+        *(mostly(s, mixture()) for s in (0.1, 0.5)),
+        sr.dense(mysterious(7), name="Odd"),
+        context=8,
+    ),
     "dead": lambda: sr.compare(sr.dense(dead()), patterns=True),
 }
 
