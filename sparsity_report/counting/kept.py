@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,7 @@ class Cache:
             return None
         digest = hashlib.sha256(f"{_VERSION} {histogram}".encode())
         for part in stored:
-            where = (part.stamp, part.offset, part.count, str(part.dtype), part.quantisation)
-            digest.update(repr(where).encode())
+            digest.update(repr(replace(part, file=Path())).encode())
             for block in _sample(part):
                 digest.update(block.data)
         return digest.hexdigest()

@@ -8,7 +8,7 @@ config, names and shapes alone decide.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,9 +23,9 @@ from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import describe, describe_names
 from sparsity_report.weights.names import memory_names
 from sparsity_report.weights.options import ReaderOptions
-from sparsity_report.weights.parameters import ONCE, Module
+from sparsity_report.weights.parameters import ONCE
 from sparsity_report.weights.places import walk
-from sparsity_report.weights.tensors import Entry, Slice, dtype_name, joined
+from sparsity_report.weights.tensors import Entry, Slice, joined
 from sparsity_report.weights.weights import Weights
 
 
@@ -35,29 +35,28 @@ class Contents:
 
     Attributes
     ----------
-    entries : mapping of str to Entry
-        Tensors by their key on disk.
+    parts : mapping of str to list of Entry
+        Tensors on disk that make up each parameter; what is none is left out.
     model : nn.Module or None
         On the meta device; None where transformers does not know it.
-    names : mapping of str to str or None
-        The parameter in memory that each tensor is, or is a piece of; None for what is ignored.
     notes : tuple of str
         What a careful reader should know.
     experts_used : Fraction
         Share of fused experts that a token is sent to, where no model says it.
     """
 
-    entries: Mapping[str, Entry]
+    parts: Mapping[str, list[Entry]]
     model: nn.Module | None
-    names: Mapping[str, str | None]
     notes: tuple[str, ...] = ()
     experts_used: Fraction = ONCE
 
-    @classmethod
-    def of(cls, entries: Mapping[str, Entry], directory: Path) -> Contents:
-        """Match tensors with the model that the directory's ``config.json`` describes."""
-        model, notes = read_config(directory)
-        return cls(entries, model, memory_names(model, entries), notes)
+
+def gathered(entries: Mapping[str, Entry], names: Mapping[str, str]) -> dict[str, list[Entry]]:
+    """Collect tensors, by their key on disk, under the parameters that they are pieces of."""
+    parts: dict[str, list[Entry]] = defaultdict(list)
+    for key, name in names.items():
+        parts[name].append(entries[key])
+    return dict(parts)
 
 
 class CheckpointWeights(Weights):
@@ -70,17 +69,13 @@ class CheckpointWeights(Weights):
     """
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
-        parts: dict[str, list[Entry]] = defaultdict(list)
-        for key, name in contents.names.items():
-            if name is not None:
-                parts[name].append(contents.entries[key])
-        model = contents.model
+        model, parts = contents.model, contents.parts
         if model is None:
             modules = describe_names(parts, options, contents.experts_used)
         else:
+            parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
             places = walk(model)
-            modules = describe(places, options, dtype=_dtypes(model, parts), known=True)
-            _check_complete(options.name, modules, parts, source == "gguf")
+            modules = describe(places, options, lambda name: parts[name][0].dtype)
         super().__init__(
             name=options.name,
             source=source,
@@ -90,12 +85,12 @@ class CheckpointWeights(Weights):
             notes=options.notes + contents.notes,
         )
         self.path = path
-        self._parts = dict(parts)
+        self._parts = parts
 
     @property
     def directory(self) -> Path:
         """Where config and tokenizer lie."""
-        return self.path.parent if self.path.is_file() else self.path
+        return _folder(self.path)
 
     def cut(self, entry: Entry) -> Iterable[Slice]:
         """Return one tensor of a file as slices."""
@@ -130,12 +125,8 @@ class CheckpointWeights(Weights):
                 f"{self.directory} has no tokenizer that opens ({error}); pass tokenizer="
             ) from error
 
-    def module(self) -> nn.Module:
-        """Load the model with transformers, in the checkpoint's own dtype."""
-        return self.load_with_transformers()
-
-    def load_with_transformers(self, **options: Any) -> nn.Module:
-        """Load a runnable model and refuse one with missing or mismatched tensors."""
+    def module(self, **options: Any) -> nn.Module:
+        """Load a runnable model with transformers, in its own dtype, if no tensor is missing."""
         import transformers
 
         if not self.architecture:
@@ -158,41 +149,55 @@ class CheckpointWeights(Weights):
         return model.eval()
 
 
-def _dtypes(model: nn.Module, parts: Mapping[str, list[Entry]]) -> Any:
-    """Return what says the dtype of a parameter on disk; of one not there, that of its twin."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    first = {id(p): name for name, p in parameters.items() if name in parts}
+def open_checkpoint(
+    path: Path,
+    options: ReaderOptions,
+    source: str,
+    files: Iterable[Path],
+    read: Callable[[Path], Iterable[Entry]],
+) -> CheckpointWeights:
+    """Open the tensors of files, matched with the model of the ``config.json`` beside them."""
+    entries: dict[str, Entry] = {}
+    holders: dict[str, Path] = {}
+    for file in files:
+        for entry in read(file):
+            if entry.key in entries:
+                raise SparsityReportError(
+                    f"{file}: tensor {entry.key!r} is in {holders[entry.key].name} too; "
+                    "which one counts?"
+                )
+            entries[entry.key], holders[entry.key] = entry, file
+    model, notes = read_config(_folder(path))
+    parts = gathered(entries, memory_names(model, entries))
+    return CheckpointWeights(path, options, source, Contents(parts, model, notes))
 
-    def dtype(name: str) -> str:
-        parameter = parameters.get(name)
-        entries = parts.get(name if parameter is None else first.get(id(parameter), name))
-        return entries[0].dtype if entries else dtype_name(parameters[name].dtype)
 
-    return dtype
+def _folder(path: Path) -> Path:
+    return path.parent if path.is_file() else path
 
 
-def _check_complete(
-    name: str, modules: tuple[Module, ...], parts: dict[str, list[Entry]], any_arrangement: bool
-) -> None:
-    """Every stored parameter must be on disk with its number of elements; move ties to owners."""
-    stored = {p.name: p for m in modules for p in m.parameters if p.tied_to is None}
-    for module in modules:
-        for p in module.parameters:
-            if p.tied_to and p.name in parts:
-                pieces = parts.pop(p.name)
-                parts.setdefault(p.tied_to, pieces)
-    missing = [n for n in stored if n not in parts]
+def _complete(
+    name: str, model: nn.Module, parts: Mapping[str, list[Entry]], any_arrangement: bool
+) -> dict[str, list[Entry]]:
+    """Give each parameter its tensors, tied ones those of their twin; refuse missing ones."""
+    twins: dict[nn.Parameter, list[str]] = defaultdict(list)
+    for parameter_name, parameter in model.named_parameters(remove_duplicate=False):
+        twins[parameter].append(parameter_name)
+    missing = [names[0] for names in twins.values() if parts.keys().isdisjoint(names)]
     if missing:
         raise SparsityReportError(
             f"{name}: {len(missing)} tensor(s) are missing from the checkpoint, "
             f"first {missing[0]!r}; counting would be wrong, fetch the whole checkpoint"
         )
-    for parameter_name, parameter in stored.items():
-        entries = parts[parameter_name]
+    complete: dict[str, list[Entry]] = {}
+    for parameter, names in twins.items():
+        entries = next(parts[twin] for twin in names if twin in parts)
         same = entries[0].shape == parameter.shape or any_arrangement
-        if (len(entries) == 1 and not same) or sum(e.total for e in entries) != parameter.total:
+        if (len(entries) == 1 and not same) or sum(e.total for e in entries) != parameter.numel():
             shapes = ", ".join(str(e.shape) for e in entries[:3])
             raise SparsityReportError(
-                f"{name}: {parameter_name} has shape {shapes} on disk but {parameter.shape} "
+                f"{name}: {names[0]} has shape {shapes} on disk but {tuple(parameter.shape)} "
                 "in the model of config.json; they are not of the same model"
             )
+        complete |= dict.fromkeys(names, entries)
+    return complete

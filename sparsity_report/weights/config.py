@@ -41,11 +41,12 @@ def meta_model(config: Any, where: Path) -> nn.Module:
     """Build a transformers config on the meta device, or say why it cannot be built.
 
     The first of the config's ``architectures`` that transformers has is built, else the model
-    type's causal or encoder-decoder LM, else its base model.
+    type's causal or encoder-decoder LM, else its base model; in the dtype that it promises.
     """
     try:
         with torch.device("meta"):
-            return _built(config)
+            model = _built(config)
+            return model.to(config.dtype) if config.dtype else model
     except Exception as error:  # a hostile config can fail anywhere inside transformers
         raise SparsityReportError(
             f"{where}: no model can be built from this config: {_first_line(error)}"

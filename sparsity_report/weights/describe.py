@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, cast
@@ -38,9 +37,7 @@ _PER_SEQUENCE_WORDS = frozenset(
 def describe(
     places: Sequence[Place],
     options: ReaderOptions = _DEFAULT,
-    *,
     dtype: Callable[[str], str] | None = None,
-    known: bool | None = None,
 ) -> tuple[Module, ...]:
     """Return every module of a model that owns parameters, with its group and parameters.
 
@@ -50,13 +47,18 @@ def describe(
         From :func:`walk` of a model on any device, ``meta`` included.
     options : ReaderOptions
     dtype : callable, optional
-        Gives the dtype a parameter has at its source, by name; the model's by default.
-    known : bool, optional
-        Whether the values are there to be counted; by default where they are not on ``meta``.
+        Gives the dtype of a parameter in the files that hold its values. Without, values are those
+        of the model; on ``meta`` there are none.
     """
     model = places[0].module
     embedding_id, head_id = (_embedding_id(model, side) for side in ("input", "output"))
     owners = _owners(places, embedding_id)
+    shared = {
+        owners[id(tensor)]
+        for place in places
+        for leaf, tensor in place.tensors.items()
+        if owners[id(tensor)] != place.full_name(leaf)
+    }
     modules = []
     for place in places:
         if not place.tensors:
@@ -83,18 +85,18 @@ def describe(
                     prunable=may_prune
                     and facts["matrix"] is not None
                     and owner == name
+                    and name not in shared
                     and "." not in leaf
                     and not _is_direction(place.module, leaf),
                     tied_to=None if owner == name else owner,
-                    known=not tensor.is_meta if known is None else known,
+                    known=dtype is not None or not tensor.is_meta,
                     **facts,
                 )
             )
         once = _sees_a_sequence(enclosing) or not _PER_SEQUENCE_WORDS.isdisjoint(words)
         per = "sequence" if once else "token"
         modules.append(Module(place.path, class_name, group, tuple(parameters), per))
-    shared = {p.tied_to for m in modules for p in m.parameters if p.tied_to}
-    return tuple(_unprunable(module, shared) for module in modules) if shared else tuple(modules)
+    return tuple(modules)
 
 
 def _facts(place: Place, leaf: str, multiplied: bool) -> dict[str, Any]:
@@ -102,16 +104,18 @@ def _facts(place: Place, leaf: str, multiplied: bool) -> dict[str, Any]:
     module, tensor = place.module, place.tensors[leaf]
     csr = as_csr(module, leaf)
     shape = csr.dense_shape if csr else tuple(tensor.shape)
-    matrix, experts = _matrix(module, leaf, shape, multiplied)
+    is_matrix = _is_matrix(module, leaf, shape, multiplied)
+    transposed = is_matrix and _is_transposed(module)
+    layout, held_bytes = _layout(module, leaf, tensor)
     return {
         "shape": shape,
-        "matrix": matrix,
-        "transposed": matrix is not None and _is_transposed(module),
-        "experts": experts,
-        "head_dim": head_dim(place.around) if matrix else None,
+        "matrix": shape[-2:][:: -1 if transposed else 1] if is_matrix else None,
+        "transposed": transposed,
+        "experts": shape[0] if is_matrix and len(shape) == 3 else 1,
+        "head_dim": head_dim(place.around) if is_matrix else None,
         "head_axis": int(place.path.rpartition(".")[2] in OUTPUT_WORDS),
-        "layout": _layout(module, leaf, tensor),
-        "held_bytes": _held_bytes(module, leaf, tensor),
+        "layout": layout,
+        "held_bytes": held_bytes,
     }
 
 
@@ -154,26 +158,18 @@ def _embedding_id(model: nn.Module, side: str) -> int | None:
     return id(embedding) if isinstance(embedding, nn.Module) else None
 
 
-def _matrix(
-    module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied: bool
-) -> tuple[tuple[int, int] | None, int]:
-    """``(out, in)`` of the matrix a token is multiplied by, and how many of them there are."""
+def _is_matrix(module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied: bool) -> bool:
+    """Whether a token is multiplied by a tensor, or by one expert after the other of it."""
     class_name = type(module).__name__
     if class_name.endswith("Experts"):
-        if len(shape) != 3:
-            return None, 1
-        experts, rows, columns = shape
-        return ((columns, rows) if _is_transposed(module) else (rows, columns)), experts
+        return len(shape) == 3
     if leaf.startswith("parametrizations.weight."):
         # Weight norm: the direction has the weight's shape, the magnitude a column of it.
         of_weight = shape == tuple(cast(torch.Tensor, module.weight).shape)
     else:
         of_weight = leaf == "weight" or _is_direction(module, leaf)
     is_weight = of_weight and (multiplied or is_linear(class_name))
-    if len(shape) != 2 or not (is_weight or leaf == "in_proj_weight"):
-        return None, 1
-    rows, columns = shape
-    return ((columns, rows) if _is_transposed(module) else (rows, columns)), 1
+    return len(shape) == 2 and (is_weight or leaf == "in_proj_weight")
 
 
 def _is_direction(module: nn.Module, leaf: str) -> bool:
@@ -184,9 +180,8 @@ def _is_direction(module: nn.Module, leaf: str) -> bool:
 def _is_transposed(module: nn.Module) -> bool:
     """Whether the input dimension of a matrix comes first: the shape of a square one hides it."""
     class_name = type(module).__name__
-    if class_name.endswith("Experts"):
-        return bool(getattr(module, "is_transposed", False))
-    return class_name == "Conv1D"
+    declared = class_name.endswith("Experts") and getattr(module, "is_transposed", False)
+    return class_name == "Conv1D" or bool(declared)
 
 
 @lru_cache(maxsize=4096)
@@ -194,42 +189,22 @@ def _sees_a_sequence(classes: tuple[str, ...]) -> bool:
     return any(map(_PER_SEQUENCE_CLASS.search, classes))
 
 
-def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> str:
-    if isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
-        return "2:4"
-    if as_csr(module, leaf):
-        return "csr"
-    return {torch.strided: "dense", torch.sparse_coo: "coo"}.get(
-        tensor.layout, str(tensor.layout).removeprefix("torch.sparse_")
-    )
-
-
-def _held_bytes(module: nn.Module, leaf: str, tensor: torch.Tensor) -> int | None:
-    """Bytes of the arrays behind a sparse tensor, explicit zeros and all."""
-    held: list[Any]
+def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, int | None]:
+    """Name the layout, and if it is sparse the bytes of its arrays, explicit zeros and all."""
+    layout, arrays = str(tensor.layout).removeprefix("torch.sparse_"), []
     if csr := as_csr(module, leaf):
-        held = [*csr.buffers()]
+        layout, arrays = "csr", [*csr.buffers()]
     elif isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
-        held = [part for part in (tensor.packed, tensor.meta) if isinstance(part, torch.Tensor)]
+        layout, arrays = "2:4", [part for part in (tensor.packed, tensor.meta) if part is not None]
     elif tensor.layout == torch.strided:
-        return None
-    elif tensor.layout == torch.sparse_coo:
-        held = [tensor._values(), tensor._indices()]
-    elif tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
-        held = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+        return "dense", None
+    elif layout == "coo":
+        arrays = [tensor._values(), tensor._indices()]
+    elif layout in {"csr", "bsr"}:
+        arrays = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
     else:
-        held = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
-    return sum(int(part.numel()) * int(part.element_size()) for part in held)
-
-
-def _unprunable(module: Module, names: Collection[str | None]) -> Module:
-    """Take back `prunable` from parameters that others are tied to."""
-    if not any(p.prunable and p.name in names for p in module.parameters):
-        return module
-    parameters = tuple(
-        replace(p, prunable=p.prunable and p.name not in names) for p in module.parameters
-    )
-    return replace(module, parameters=parameters)
+        arrays = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+    return layout, sum(array.numel() * array.element_size() for array in arrays)
 
 
 def describe_names(

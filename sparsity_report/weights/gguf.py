@@ -6,19 +6,19 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from sparsity_report.errors import printable
-from sparsity_report.weights.checkpoint import CheckpointWeights, Contents
+from sparsity_report.weights.checkpoint import CheckpointWeights, Contents, gathered
 from sparsity_report.weights.config import meta_model
-from sparsity_report.weights.gguf_header import read_header
+from sparsity_report.weights.gguf_header import BlockSlice, read_header
 from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
-from sparsity_report.weights.tensors import Entry, FileSlice, Slice, held, joined
+from sparsity_report.weights.tensors import Entry, Slice, held, joined
 
 # Vectors, convolutions and other small tensors; matrices are at most rearranged.
 _MAY_DIFFER = 2**16
@@ -38,8 +38,10 @@ class GGUFWeights(CheckpointWeights):
         facts, entries = read_header(path)
         contents, self._processor = _match(path, entries, facts)
         self._config = contents.model.config if contents.model else None
-        blocks = {cast(FileSlice, entry.values).quantisation for entry in entries.values()}
-        if quantised := sorted(blocks - {"", "BF16"}):
+        blocks = {
+            e.values.quantisation for e in entries.values() if isinstance(e.values, BlockSlice)
+        }
+        if quantised := sorted(blocks - {"BF16"}):
             note = (
                 f"quantised blocks ({', '.join(quantised)}) are counted as the float32 values "
                 "they stand for"
@@ -64,9 +66,9 @@ class GGUFWeights(CheckpointWeights):
             return torch.cat([self._in_memory(entry) for entry in entries], dim=1)
         return self._in_memory(entries[0]).reshape(self[name].shape)
 
-    def module(self) -> nn.Module:
+    def module(self, **options: Any) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
-        return self.load_with_transformers(gguf_file=self.path.name, config=self._config)
+        return super().module(gguf_file=self.path.name, config=self._config, **options)
 
     def _in_memory(self, entry: Entry) -> torch.Tensor:
         values = joined(list(entry.slices()), entry.values.dtype, entry.shape)
@@ -125,32 +127,36 @@ def _match(
         model = meta_model(config, path)
         processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())
         # Whole models first: transformers asks every module anew, seconds for a large one.
-        names = _names(entries, get_gguf_hf_weights_map(_Childless(model), processor))
-        if None in names.values():
-            names = _names(entries, get_gguf_hf_weights_map(model, processor))
+        names, unknown = _names(entries, get_gguf_hf_weights_map(_Childless(model), processor))
+        if unknown:
+            names, unknown = _names(entries, get_gguf_hf_weights_map(model, processor))
     except Exception as error:  # transformers knows only some GGUF architectures
         return _unmatched(entries, facts, printable(str(error), 200)), None
-    if unknown := [key for key, name in names.items() if name is None]:
+    if unknown:
         reason = f"transformers' {type(model).__name__} has no place for {unknown[0]!r}"
         return _unmatched(entries, facts, reason), None
-    return Contents(entries, model, names), processor
+    return Contents(gathered(entries, names), model), processor
 
 
 def _unmatched(entries: Mapping[str, Entry], facts: Mapping[str, Any], reason: str) -> Contents:
     """Return the tensors under their own names."""
-    names: dict[str, str | None] = {
-        key: key if key.endswith((".weight", ".bias")) else f"{key}.values" for key in entries
+    parts = {
+        key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
+        for key, entry in entries.items()
     }
     architecture = printable(str(facts.get("general.architecture", "")), 40)
     note = f"groups of this {architecture} file follow from tensor names alone: {reason}"
-    return Contents(entries, None, names, (note,), _experts_used(facts))
+    return Contents(parts, None, (note,), _experts_used(facts))
 
 
-def _names(entries: Collection[str], known: Mapping[str, str]) -> dict[str, str | None]:
-    """Map tensors to parameters, gate before up; the map may leave the `.weight` of experts out."""
+def _names(entries: Collection[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Map tensors to parameters, gate before up, and list those that have no place."""
     # llama.cpp precomputes rotary tables; they are not parameters.
     keys = sorted(key for key in entries if not key.startswith("rope_"))
-    return {key: known.get(key) or known.get(key.removesuffix(".weight")) for key in keys}
+    # The map may leave the `.weight` of experts out.
+    names = {key: known.get(key) or known.get(key.removesuffix(".weight")) for key in keys}
+    placed = {key: name for key, name in names.items() if name}
+    return placed, [key for key in keys if key not in placed]
 
 
 class _Childless:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparsity_report.errors import SparsityReportError
@@ -29,6 +31,32 @@ _UNQUANTISED = {
     "I32": torch.int32,
     "I64": torch.int64,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class BlockSlice(FileSlice):
+    """Values packed in blocks, of the kind that GGUF gives the name `quantisation`."""
+
+    quantisation: str
+
+    def bytes_of(self, count: int) -> int:
+        """Bytes that so many values, whole blocks, take in the file."""
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+        values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.quantisation]]
+        return int(count // values * size)
+
+    def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Return the values that blocks stand for."""
+        from gguf import GGMLQuantizationType, dequantize
+
+        try:
+            values = dequantize(raw, GGMLQuantizationType[self.quantisation])
+        except (NotImplementedError, ValueError) as error:
+            raise SparsityReportError(
+                f"{self.file}: blocks of type {self.quantisation} cannot be dequantised: {error}"
+            ) from error
+        return torch.from_numpy(values)
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
@@ -79,12 +107,14 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
         number, offset = reader.numbers("IQ")
         if name in slices:
             raise _MalformedError(f"two tensors are called {name!r}")
-        kind, total = GGMLQuantizationType(number), math.prod(shape)
-        if total % GGML_QUANT_SIZES[kind][0]:
-            raise _MalformedError(f"tensor {name!r} does not fit the file")
-        dtype = _UNQUANTISED.get(kind.name, torch.float32)
-        blocks = "" if kind.name in _UNQUANTISED else kind.name
-        slices[name] = shape, FileSlice(reader.path, reader.stamp, offset, total, dtype, blocks)
+        kind = GGMLQuantizationType(number)
+        if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
+            raise _MalformedError(f"rows of tensor {name!r} are not whole blocks")
+        where = (reader.path, reader.stamp, offset)
+        if dtype := _UNQUANTISED.get(kind.name):
+            slices[name] = shape, FileSlice(math.prod(shape), dtype, *where)
+        else:
+            slices[name] = shape, BlockSlice(math.prod(shape), torch.float32, *where, kind.name)
     start = -(-reader.file.tell() // alignment) * alignment
     entries = {}
     for name, (shape, values) in slices.items():

@@ -125,13 +125,14 @@ def _has_headers(directory: Path) -> bool:
 
 
 def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
+    from sparsity_report.weights.checkpoint import open_checkpoint
     from sparsity_report.weights.gguf import GGUFWeights
-    from sparsity_report.weights.pickle import PickleWeights, pickle_files
-    from sparsity_report.weights.safetensors import SafetensorsWeights, shard_files
+    from sparsity_report.weights.pickle import pickle_files, read_pickle
+    from sparsity_report.weights.safetensors import read_header, shard_files
 
     if path.is_dir():
-        if shard_files(path):
-            return SafetensorsWeights(path, options)
+        if shards := shard_files(path):
+            return open_checkpoint(path, options, "safetensors", shards, read_header)
         ggufs = sorted(path.glob("*.gguf"))
         if len(ggufs) == 1:
             return GGUFWeights(ggufs[0], options)
@@ -139,23 +140,25 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
             raise SparsityReportError(
                 f"{path} holds {len(ggufs)} GGUF files; name the one to open, e.g. {ggufs[0].name}"
             )
-        if not pickle_files(path):
+        if not (pickles := pickle_files(path)):
             raise SparsityReportError(
                 f"{path} holds no weights: no .safetensors, .gguf or pytorch_model.bin file"
             )
     elif not path.is_file():
         raise SparsityReportError(f"{path} is neither a regular file nor a directory")
     elif path.suffix == ".safetensors":
-        return SafetensorsWeights(path, options)
+        return open_checkpoint(path, options, "safetensors", [path], read_header)
     elif path.suffix == ".gguf":
         return GGUFWeights(path, options)
     elif path.suffix not in _PICKLES:
         raise SparsityReportError(
             f"{path}: unknown kind of file; give .safetensors, .gguf or a transformers directory"
         )
+    else:
+        pickles = [path]
     if not allow_pickle:
         raise SparsityReportError(
             f"{path}: PyTorch pickles are not opened unless asked for; convert to safetensors, "
             "or trust it with allow_pickle=True (--allow-pickle)"
         )
-    return PickleWeights(path, options)
+    return open_checkpoint(path, options, "pickle", pickles, read_pickle)

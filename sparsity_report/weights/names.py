@@ -16,8 +16,8 @@ _BUFFER = re.compile(
 )
 
 
-def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, str | None]:
-    """Map each tensor on disk to its parameter in memory; None for what transformers ignores.
+def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, str]:
+    """Map each tensor on disk to its parameter in memory; what transformers ignores is left out.
 
     Tensors that are fused in memory come in the order in which they are: expert by expert, within
     an expert in the order of transformers' conversion rule.
@@ -38,20 +38,18 @@ def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, st
     meta_state = model.state_dict()
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     prefix = getattr(model, "base_model_prefix", None)
-    ignored = [
-        re.compile(p) for p in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    ]
-    names: list[tuple[tuple[list[int], int], str, str | None]] = []
+    ignored = [*map(re.compile, getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+    names: list[tuple[tuple[list[int], int], str, str]] = []
     extra = []
     for key in keys:
         name, pattern = rename_source_key(key, renamings, converters, prefix, meta_state)
-        place = [int(part) for part in key.split(".") if part.isdecimal()]
-        order = (place, fused.index(pattern) if pattern in fused else -1)
         if name in parameters:
+            place = [int(part) for part in key.split(".") if part.isdecimal()]
+            order = (place, fused.index(pattern) if pattern in fused else -1)
             names.append((order, key, name))
-        elif name in meta_state or _is_buffer(key) or any(p.search(name) for p in ignored):
-            names.append((order, key, None))
-        else:
+        elif not (
+            name in meta_state or _BUFFER.search(key) or any(p.search(name) for p in ignored)
+        ):
             extra.append(key)
     if masks := [key for key in extra if key.endswith("_mask")]:
         raise SparsityReportError(
@@ -64,7 +62,3 @@ def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, st
             f"{type(model).__name__}, first {extra[0]!r}; is config.json of the same model?"
         )
     return {key: name for _, key, name in sorted(names, key=lambda item: item[0])}
-
-
-def _is_buffer(key: str) -> bool:
-    return bool(_BUFFER.search(key))

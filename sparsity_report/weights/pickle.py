@@ -8,22 +8,7 @@ from pathlib import Path
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.checkpoint import CheckpointWeights, Contents
-from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.tensors import Entry
-
-
-class PickleWeights(CheckpointWeights):
-    """A state dict saved by ``torch.save``, read with ``weights_only=True`` and mapped."""
-
-    def __init__(self, path: Path, options: ReaderOptions) -> None:
-        entries = {
-            key: Entry(key, tuple(tensor.shape), tensor)
-            for file in ([path] if path.is_file() else pickle_files(path))
-            for key, tensor in _read(file).items()
-        }
-        directory = path.parent if path.is_file() else path
-        super().__init__(path, options, "pickle", Contents.of(entries, directory))
 
 
 def pickle_files(directory: Path) -> list[Path]:
@@ -31,7 +16,8 @@ def pickle_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("pytorch_model*.bin"))
 
 
-def _read(file: Path) -> dict[str, torch.Tensor]:
+def read_pickle(file: Path) -> list[Entry]:
+    """Return the tensors of a state dict, read with ``weights_only=True`` and mapped."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
@@ -41,4 +27,4 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise SparsityReportError(f"{file} does not hold a plain state dict of tensors")
-    return state
+    return [Entry(key, tuple(tensor.shape), tensor) for key, tensor in state.items()]

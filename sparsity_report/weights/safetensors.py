@@ -11,8 +11,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.checkpoint import CheckpointWeights, Contents
-from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.tensors import Entry, FileSlice, Stamp
 
 INDEX = "model.safetensors.index.json"
@@ -34,24 +32,6 @@ _DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
-
-
-class SafetensorsWeights(CheckpointWeights):
-    """A safetensors checkpoint: the headers are read at once, values slice by slice."""
-
-    def __init__(self, path: Path, options: ReaderOptions) -> None:
-        entries: dict[str, Entry] = {}
-        holders: dict[str, Path] = {}
-        for file in [path] if path.is_file() else shard_files(path):
-            for entry in read_header(file):
-                if entry.key in entries:
-                    raise SparsityReportError(
-                        f"{file}: tensor {entry.key!r} is in {holders[entry.key].name} too; "
-                        "which one counts?"
-                    )
-                entries[entry.key], holders[entry.key] = entry, file
-        directory = path.parent if path.is_file() else path
-        super().__init__(path, options, "safetensors", Contents.of(entries, directory))
 
 
 def shard_files(directory: Path) -> list[Path]:
@@ -113,7 +93,7 @@ def read_header(file: Path) -> list[Entry]:
                 shape, dtype = tuple(part.get_shape()), _dtype(file, key, part.get_dtype())
                 offset = 8 + length + header[key]["data_offsets"][0]
                 # Absolute, as workers have working directories of their own.
-                values = FileSlice(file.absolute(), stamp, offset, math.prod(shape), dtype)
+                values = FileSlice(math.prod(shape), dtype, file.absolute(), stamp, offset)
                 entries.append(Entry(key, shape, values))
     except (OSError, SafetensorError) as error:
         raise SparsityReportError(

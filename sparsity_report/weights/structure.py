@@ -12,7 +12,6 @@ from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import describe
 from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.places import walk
-from sparsity_report.weights.tensors import dtype_name
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -54,17 +53,12 @@ def from_config(directory: Path, options: ReaderOptions) -> Outline:
     model, notes = read_config(directory)
     if model is None:
         raise SparsityReportError(f"{options.name} cannot be opened without values: {notes[0]}")
-    places, promised = walk(model), model.config.dtype
+    places = walk(model)
     return Outline(
         name=options.name,
         source="config",
         architecture=type(model).__name__,
-        modules=describe(
-            places,
-            options,
-            dtype=(lambda _: dtype_name(promised)) if promised else None,
-            known=False,
-        ),
+        modules=describe(places, options),
         attention_widths=attention_widths(places),
         notes=(*options.notes, "structure and dtypes are those that config.json promises"),
     )

@@ -27,15 +27,20 @@ _SLICE = 2**24
 _BUFFER = 2**19
 
 
+@dataclass(frozen=True, eq=False)
 class Slice(ABC):
-    """A run of consecutive values of one tensor, at least one."""
+    """A run of consecutive values of one tensor, at least one.
 
+    Attributes
+    ----------
+    total : int
+        Number of values.
+    dtype : torch.dtype
+        Of the values.
+    """
+
+    total: int
     dtype: torch.dtype
-
-    @property
-    @abstractmethod
-    def total(self) -> int:
-        """Number of values."""
 
     @abstractmethod
     def pieces(self) -> Iterator[torch.Tensor]:
@@ -47,16 +52,6 @@ class HeldSlice(Slice):
     """Values in memory, on any device."""
 
     values: torch.Tensor
-
-    @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        """Of the values."""
-        return self.values.dtype
-
-    @property
-    def total(self) -> int:
-        """Number of values."""
-        return self.values.numel()
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values, without a copy where they lie side by side on the CPU."""
@@ -77,9 +72,11 @@ class Stamp:
         return cls(state.st_size, state.st_mtime_ns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FileSlice(Slice):
     """Values in a file; small and picklable, so that another process can read them.
+
+    Values that are packed are those of a subclass with its own `bytes_of` and `decode`.
 
     Attributes
     ----------
@@ -88,37 +85,31 @@ class FileSlice(Slice):
         Of the file when it was opened; a file that has changed since is refused.
     offset : int
         First byte.
-    count : int
-        Number of values.
-    dtype : torch.dtype
-        Of the values.
-    quantisation : str
-        GGUF's name of the blocks the values are packed in; empty where they are plain.
     """
 
     file: Path
     stamp: Stamp
     offset: int
-    count: int
-    dtype: torch.dtype
-    quantisation: str = ""
 
-    @property
-    def total(self) -> int:
-        """Number of values."""
-        return self.count
+    def bytes_of(self, count: int) -> int:
+        """Bytes that so many values take in the file."""
+        return count * self.dtype.itemsize
+
+    def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Return the values that bytes of the file stand for."""
+        return torch.from_numpy(raw).view(self.dtype)
 
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
-        return self._bytes(self.count)
+        return self.bytes_of(self.total)
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values as they are read."""
         with self.opened() as file:
-            for start in range(0, self.count, _BUFFER):
-                size = self._bytes(min(_BUFFER, self.count - start))
-                yield self._decode(read_at(file, self.offset + self._bytes(start), size))
+            for start in range(0, self.total, _BUFFER):
+                size = self.bytes_of(min(_BUFFER, self.total - start))
+                yield self.decode(read_at(file, self.offset + self.bytes_of(start), size))
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
@@ -144,30 +135,9 @@ class FileSlice(Slice):
     def cut(self, shape: tuple[int, ...]) -> Iterator[FileSlice]:
         """Yield the values, a tensor of `shape`, as slices of whole rows."""
         step = _step(shape)
-        for start in range(0, self.count, step):
-            offset = self.offset + self._bytes(start)
-            yield replace(self, offset=offset, count=min(step, self.count - start))
-
-    def _bytes(self, count: int) -> int:
-        if not self.quantisation:
-            return count * self.dtype.itemsize
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-        values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.quantisation]]
-        return int(count // values * size)
-
-    def _decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
-        if not self.quantisation:
-            return torch.from_numpy(raw).view(self.dtype)
-        from gguf import GGMLQuantizationType, dequantize
-
-        try:
-            values = dequantize(raw, GGMLQuantizationType[self.quantisation])
-        except (NotImplementedError, ValueError) as error:
-            raise SparsityReportError(
-                f"{self.file}: blocks of type {self.quantisation} cannot be dequantised: {error}"
-            ) from error
-        return torch.from_numpy(values)
+        for start in range(0, self.total, step):
+            offset = self.offset + self.bytes_of(start)
+            yield replace(self, offset=offset, total=min(step, self.total - start))
 
     def _check(self, file: BinaryIO) -> None:
         if Stamp.of(file) != self.stamp:
@@ -180,7 +150,8 @@ def held(tensor: torch.Tensor) -> Iterator[HeldSlice]:
     """Yield the values of a tensor in memory as slices of whole rows."""
     flat, step = tensor.detach().reshape(-1), _step(tuple(tensor.shape))
     for start in range(0, flat.numel(), step):
-        yield HeldSlice(flat[start : start + step])
+        values = flat[start : start + step]
+        yield HeldSlice(values.numel(), values.dtype, values)
 
 
 def joined(slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
