@@ -73,30 +73,29 @@ def count_weights(
     """
     memory = _MEMORIES.setdefault(weights, _Memory())
     counts = memory.counts
-    stored = [p for p in weights.stored if p.known]
-    size = sum(p.total * p.itemsize for p in stored)
-    missing = {p.name: p for p in stored if p.name not in counts}
+    stored = {p.name: p for p in weights.stored if p.known}
+    counts |= {name: Magnitudes(0, 0) for name, p in stored.items() if p.total == 0}
     kept, keys = None if cache is None else Cache(cache), {}
     if kept:
-        for name, p in missing.items():
-            keys[name] = kept.key(list(weights.slices(name)), p.prunable)
+        for name, p in stored.items():
+            if name not in counts:
+                keys[name] = kept.key(list(weights.slices(name)), p.prunable)
         counts |= {n: tally for n, key in keys.items() if key and (tally := kept.get(key))}
-    for few in _small_ones(weights, [p for p in missing.values() if p.name not in counts]):
+    for few in _small_ones(weights, [p for name, p in stored.items() if name not in counts]):
         tallies = count_many([weights.tensor(p.name) for p in few])
         counts |= zip([p.name for p in few], tallies, strict=True)
-    counts |= {p.name: Magnitudes(0, 0) for p in stored if p.total == 0}
-    missing = {name: p for name, p in missing.items() if name not in counts}
-    done = size - sum(p.total * p.itemsize for p in missing.values())
+    so_far = {name: Magnitudes(0, 0) for name in stored if name not in counts}
+    size = sum(p.total * p.itemsize for p in stored.values())
+    done = size - sum(stored[name].total * stored[name].itemsize for name in so_far)
     jobs = (
-        (p.name, part, partial(count_slice, histogram=p.prunable))
-        for p in missing.values()
-        for part in weights.slices(p.name)
+        (name, part, partial(count_slice, histogram=stored[name].prunable))
+        for name in list(so_far)
+        for part in weights.slices(name)
     )
-    so_far = {name: Magnitudes(0, 0) for name in missing}
     for name, part, tally in in_order(jobs, executor):
         so_far[name] += tally
-        done += part.total * missing[name].itemsize
-        if so_far[name].total == missing[name].total:
+        done += part.total * stored[name].itemsize
+        if so_far[name].total == stored[name].total:
             counts[name] = so_far.pop(name)
             if kept and (key := keys[name]):
                 kept.put(key, counts[name])

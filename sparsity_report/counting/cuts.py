@@ -23,6 +23,8 @@ class Cut(ABC):
     """What pruning takes from one tensor."""
 
     __slots__ = ()
+    # Whether the input dimension of the tensor is the last but one, as in ``Conv1D``.
+    input_first: bool = False
 
     @property
     @abstractmethod
@@ -38,7 +40,7 @@ class Cut(ABC):
         """Yield True for what stays of each of the tensor's views."""
 
     def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        return _blocks(tensor)
+        return _blocks(tensor.mT if self.input_first else tensor)
 
     def mask(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return True for what stays; shape of `tensor`, whose values are not touched."""
@@ -123,9 +125,6 @@ class GroupCut(Cut):
     def nonzero_after(self, before: Magnitudes) -> int:
         """Return the nonzeros left of the tensor."""
         return min(self.nonzero, before.nonzero)
-
-    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        return _blocks(tensor.mT if self.input_first else tensor)
 
     def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         nonzero = 0

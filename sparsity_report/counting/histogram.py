@@ -2,7 +2,7 @@
 
 A bucket is the top 16 bits of a magnitude as float32, which is a bfloat16 number. The histogram
 of a tensor of 8 or 16 bits is therefore lossless; for wider ones a bucket is 2⁻⁷ (0.8 %) wide and
-:func:`refine` looks into buckets exactly.
+:func:`refine_slices` looks into buckets exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.counting.workers import SMALL, in_order
+from sparsity_report.counting.workers import SMALL, work_through
 from sparsity_report.weights.tensors import Slice, held
 
 Floats = npt.NDArray[np.float64]
@@ -71,17 +71,6 @@ class Magnitudes:
         )
 
 
-def count_nonzero(tensor: torch.Tensor) -> int:
-    """Count the elements other than +0 and −0, for any dtype.
-
-    Examples
-    --------
-    >>> count_nonzero(torch.tensor([0.0, -0.0, 1e-45, float("nan")]))
-    2
-    """
-    return sum(count_slice(part, False).nonzero for part in held(tensor))
-
-
 def count(tensor: torch.Tensor) -> Magnitudes:
     """Count the nonzeros of a tensor and tally its magnitudes.
 
@@ -94,34 +83,21 @@ def count(tensor: torch.Tensor) -> Magnitudes:
     return count_slices({"": held(tensor)})[""]
 
 
-def refine(tensor: torch.Tensor, first: int, last: int) -> tuple[Floats, Integers]:
-    """Return the distinct magnitudes in the buckets `first` … `last` and their counts.
-
-    Examples
-    --------
-    >>> number = int(bucket_of(np.array([1.0]))[0])
-    >>> values, counts = refine(torch.tensor([1.0, -1.0, 1.001, 2.0]), number, number)
-    >>> values.round(3).tolist(), counts.tolist()
-    ([1.0, 1.001], [2, 1])
-    """
-    return _merge([_refine_slice(part, first, last) for part in held(tensor)])
-
-
 def bucket_of(values: Floats) -> Integers:
     """Return the bucket number (top 16 bits as float32) of magnitudes."""
     return _codes(_single(values)).astype(np.int64)
 
 
-def count_slices(
-    slices: Mapping[str, Iterable[Slice]], executor: Executor | None = None
-) -> dict[str, Magnitudes]:
+def smallest_of(buckets: Integers) -> Floats:
+    """Return the smallest magnitude of each bucket; past the one of infinity there is NaN."""
+    with np.errstate(invalid="ignore"):
+        return (buckets.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def count_slices(slices: Mapping[str, Iterable[Slice]]) -> dict[str, Magnitudes]:
     """Count several tensors, each given as slices."""
-    counts = {name: Magnitudes(0, 0) for name in slices}
-    work = partial(count_slice, histogram=True)
-    jobs = ((name, part, work) for name, parts in slices.items() for part in parts)
-    for name, _, magnitudes in in_order(jobs, executor):
-        counts[name] += magnitudes
-    return counts
+    counts = work_through(slices, partial(count_slice, histogram=True))
+    return {name: sum(parts, Magnitudes(0, 0)) for name, parts in counts.items()}
 
 
 def refine_slices(
@@ -130,12 +106,17 @@ def refine_slices(
     last: int,
     executor: Executor | None = None,
 ) -> dict[str, tuple[Floats, Integers]]:
-    """Look into the buckets `first` … `last` of several tensors, see :func:`refine`."""
-    pairs: dict[str, list[tuple[Floats, Integers]]] = {name: [] for name in slices}
-    work = partial(_refine_slice, first=first, last=last)
-    jobs = ((name, part, work) for name, parts in slices.items() for part in parts)
-    for name, _, pair in in_order(jobs, executor):
-        pairs[name].append(pair)
+    """Return the distinct magnitudes in the buckets `first` … `last` of tensors, with counts.
+
+    Examples
+    --------
+    >>> number = int(bucket_of(np.array([1.0]))[0])
+    >>> several = {"w": held(torch.tensor([1.0, -1.0, 1.001, 2.0]))}
+    >>> values, counts = refine_slices(several, number, number)["w"]
+    >>> values.round(3).tolist(), counts.tolist()
+    ([1.0, 1.001], [2, 1])
+    """
+    pairs = work_through(slices, partial(_refine_slice, first=first, last=last), executor)
     return {name: _merge(several) for name, several in pairs.items()}
 
 
@@ -177,8 +158,7 @@ def _count_wide(part: Slice) -> Magnitudes:
     # A NaN whose mark is in the low half looks like infinity from its top half alone.
     tally[_INFINITE] = part.total - nan - tally[:_INFINITE].sum()
     present = np.flatnonzero(tally[: _INFINITE + 1] > 0)
-    values = (present.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return Magnitudes(part.total, nonzero, nan, values, tally[present], exact=False)
+    return Magnitudes(part.total, nonzero, nan, smallest_of(present), tally[present], exact=False)
 
 
 def count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
@@ -188,22 +168,17 @@ def count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
     owner, many = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
     single = _single(values)
     unknown = np.isnan(single)
-    nan = np.bincount(owner[unknown], minlength=many).tolist()
-    nonzero = np.bincount(owner[values != 0], minlength=many).tolist()
+    nans = np.bincount(owner[unknown], minlength=many).tolist()
+    nonzeros = np.bincount(owner[values != 0], minlength=many).tolist()
     keys = (owner * BUCKETS + _codes(single))[~unknown]
     present, counts = np.unique(keys, return_counts=True)
-    buckets = ((present % BUCKETS).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    values = smallest_of(present % BUCKETS)
     edges = np.searchsorted(present, np.arange(many + 1) * BUCKETS).tolist()
     return [
-        Magnitudes(
-            sizes[i],
-            nonzero[i],
-            nan[i],
-            buckets[edges[i] : edges[i + 1]],
-            counts[edges[i] : edges[i + 1]],
-            exact=False,
+        Magnitudes(total, nonzero, nan, values[start:stop], counts[start:stop], exact=False)
+        for total, nonzero, nan, start, stop in zip(
+            sizes, nonzeros, nans, edges[:-1], edges[1:], strict=True
         )
-        for i in range(many)
     ]
 
 
@@ -253,29 +228,23 @@ def _merge(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Floats, Integers]:
 
 def _by_magnitude(dtype: torch.dtype, tally: Integers) -> tuple[Floats, Integers, int]:
     """Merge the counts of bit patterns into counts of magnitudes; NaN apart."""
-    magnitudes, which, is_nan = _meaning(dtype)
-    present = np.flatnonzero(tally > 0)
-    nan = int(tally[present[is_nan[present]]].sum())
-    present = present[~is_nan[present]]
+    magnitudes, which = _meaning(dtype)
+    present = np.flatnonzero(tally)
     merged = np.zeros(magnitudes.size, dtype=np.int64)
     np.add.at(merged, which[present], tally[present])
-    kept = np.flatnonzero(merged)
-    return magnitudes[kept], merged[kept], nan
+    is_nan = np.isnan(magnitudes)
+    kept = np.flatnonzero(merged * ~is_nan)
+    return magnitudes[kept], merged[kept], int(merged[is_nan].sum())
 
 
 @lru_cache(maxsize=16)
-def _meaning(
-    dtype: torch.dtype,
-) -> tuple[Floats, npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-    """Distinct magnitudes of a narrow dtype, and which of them each bit pattern means."""
+def _meaning(dtype: torch.dtype) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """Distinct magnitudes of a narrow dtype, NaN last, and which of them each pattern means."""
     bits = 8 * dtype.itemsize
     patterns = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)
     raw = torch.from_numpy(patterns.view(np.uint8 if bits == 8 else np.int16))
     numbers = (raw != 0) if dtype == torch.bool else raw.view(dtype)
-    values = np.abs(numbers.to(torch.float64).numpy())
-    is_nan = np.isnan(values)
-    magnitudes, which = np.unique(np.where(is_nan, 0.0, values), return_inverse=True)
-    return magnitudes, which.astype(np.intp), is_nan
+    return np.unique(np.abs(numbers.to(torch.float64).numpy()), return_inverse=True)
 
 
 def _chunks(part: Slice) -> Iterator[torch.Tensor]:

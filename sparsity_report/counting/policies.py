@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,9 +14,10 @@ from sparsity_report.counting.counts import Progress, count_weights
 from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.ranks import look_into, select, settle
-from sparsity_report.counting.workers import in_order
+from sparsity_report.counting.workers import work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
+from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.tensors import Slice, held
 from sparsity_report.weights.weights import Weights
 
@@ -150,24 +150,22 @@ def n_m(
     """
     if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and 0 < m < 2**15):
         raise SparsityReportError(f"n_m keeps n of every m weights, 0 ≤ n ≤ m, not {n!r} of {m!r}")
-    cuts = {}
     for p in weights.prunable:
         assert p.matrix is not None
         if p.matrix[1] % m:
             raise SparsityReportError(
                 f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}"
             )
-        cuts[p.name] = GroupCut(n, m, p.total, 0, p.transposed)
     prunable_counts(weights, progress, executor, cache)
 
-    def jobs() -> Iterator[tuple[str, Slice, Callable[[Slice], int]]]:
-        for name, cut in cuts.items():
-            turned = cut.input_first
-            slices = held(weights.tensor(name).mT) if turned else weights.slices(name)
-            yield from ((name, part, partial(_nonzero_kept, n=n, m=m)) for part in slices)
+    def slices(p: Parameter) -> Iterator[Slice]:
+        yield from held(weights.tensor(p.name).mT) if p.transposed else weights.slices(p.name)
 
-    for name, _, nonzero in in_order(jobs(), executor):
-        cuts[name] = replace(cuts[name], nonzero=cuts[name].nonzero + nonzero)
+    work = partial(_nonzero_kept, n=n, m=m)
+    kept = work_through({p.name: slices(p) for p in weights.prunable}, work, executor)
+    cuts = {
+        p.name: GroupCut(n, m, p.total, sum(kept[p.name]), p.transposed) for p in weights.prunable
+    }
     return Pruning(weights, zero_share(m, n) or 0.0, f"{n}:{m}", cuts)
 
 

@@ -14,6 +14,7 @@ from sparsity_report.counting.histogram import (
     Magnitudes,
     bucket_of,
     refine_slices,
+    smallest_of,
 )
 from sparsity_report.weights.tensors import Slice
 
@@ -71,8 +72,7 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
     owner, value, many = _flat([(tensor.values, tensor.counts) for tensor in tensors])
     number = bucket_of(value)
     order = np.argsort(number.astype(np.uint16), kind="stable")
-    owner, many = owner[order], many[order]
-    value, number = value[order], number[order]
+    owner, value, many, number = owner[order], value[order], many[order], number[order]
     coarse = ~np.array([tensor.exact for tensor in tensors])
     reached = np.cumsum(many)
     before = np.zeros(len(tensors), dtype=np.int64)
@@ -118,9 +118,7 @@ def look_into(
     pairs = {}
     inexact = {}
     # The values of a histogram are float32 numbers, so the edges of buckets can be compared.
-    bits = np.array([first, last + 1], dtype=np.uint32) << np.uint32(16)
-    with np.errstate(invalid="ignore"):  # beyond infinity stands NaN, which is searched as last
-        edges = bits.view(np.float32).astype(np.float64)
+    edges = smallest_of(np.array([first, last + 1]))
     for name, magnitudes in counts.items():
         start, stop = np.searchsorted(magnitudes.values, edges)
         pairs[name] = (magnitudes.values[start:stop], magnitudes.counts[start:stop])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -21,31 +21,41 @@ from sparsity_report.weights.tensors import FileSlice, Slice
 
 T = TypeVar("T")
 
-
 # Values that are not worth handing to another thread.
 SMALL = 2**12
 _THREADS = min(4, os.cpu_count() or 1)
-
-
 # Tasks handed out before their results are needed: bounds what waits, feeds every worker.
 _AHEAD_OF_THREADS, _AHEAD_OF_OTHERS = 8 * _THREADS, 1024
+
+
+def work_through(
+    slices: Mapping[str, Iterable[Slice]],
+    work: Callable[[Slice], T],
+    executor: Executor | None = None,
+) -> dict[str, list[T]]:
+    """Do the same work on every slice of several tensors; return the results of each tensor."""
+    results: dict[str, list[T]] = {name: [] for name in slices}
+    jobs = ((name, part, work) for name, parts in slices.items() for part in parts)
+    for name, _, result in in_order(jobs, executor):
+        results[name].append(result)
+    return results
 
 
 def in_order(
     jobs: Iterable[tuple[str, Slice, Callable[[Slice], T]]], executor: Executor | None = None
 ) -> Iterator[tuple[str, Slice, T]]:
     """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
-    waiting: deque[tuple[str, Slice, Future[T], bool]] = deque()
+    waiting: deque[tuple[str, Slice, Future[T], Executor | None]] = deque()
     # Threads side by side, each with torch's own threads, would mostly wait for one another.
     before = torch.get_num_threads()
     alone = partial(torch.set_num_threads, 1)
     with ThreadPoolExecutor(_THREADS, initializer=alone) as threads:
         try:
             for name, part, work in jobs:
-                away = executor is not None and isinstance(part, FileSlice)
+                away = executor if isinstance(part, FileSlice) else None
                 with _named(name, away):
-                    if executor is not None and away:
-                        future = executor.submit(_elsewhere, work, part, os.getpid())
+                    if away is not None:
+                        future = away.submit(_elsewhere, work, part, os.getpid())
                     elif part.total <= SMALL:
                         # Handing a few values over would take longer than counting them.
                         future = Future[T]()
@@ -53,7 +63,7 @@ def in_order(
                     else:
                         future = threads.submit(work, part)
                     waiting.append((name, part, future, away))
-                while len(waiting) > (_AHEAD_OF_OTHERS if away else _AHEAD_OF_THREADS):
+                while len(waiting) > (_AHEAD_OF_THREADS if away is None else _AHEAD_OF_OTHERS):
                     yield _first(waiting)
             while waiting:
                 yield _first(waiting)
@@ -74,21 +84,23 @@ def _elsewhere(work: Callable[[Slice], T], part: Slice, home: int) -> T:
         torch.set_num_threads(before)
 
 
-def _first(waiting: deque[tuple[str, Slice, Future[T], bool]]) -> tuple[str, Slice, T]:
+def _first(
+    waiting: deque[tuple[str, Slice, Future[T], Executor | None]],
+) -> tuple[str, Slice, T]:
     name, part, future, away = waiting.popleft()
     with _named(name, away):
         return name, part, future.result()
 
 
 @contextmanager
-def _named(name: str, away: bool) -> Iterator[None]:
+def _named(name: str, away: Executor | None) -> Iterator[None]:
     """Say which tensor an error is about; what other executors raise is anybody's guess."""
     try:
         yield
     except SparsityReportError as error:
         raise SparsityReportError(f"{name}: {error}") from error
     except Exception as error:
-        if not away:
+        if away is None:
             raise
         raise SparsityReportError(
             f"a worker failed at {name} ({type(error).__name__}: {error}); nothing was counted "

@@ -66,12 +66,10 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
         try:
             magic, version, tensors, pairs = reader.numbers("4sIQQ")
             if magic != b"GGUF" or version not in (2, 3):
-                raise _MalformedError(
-                    f"not a little-endian GGUF file of version 2 or 3 ({magic!r})"
-                )
+                raise ValueError(f"not a little-endian GGUF file of version 2 or 3 ({magic!r})")
             facts = _read_facts(reader, pairs)
             return facts, _read_tensors(reader, tensors, facts.get("general.alignment", 32))
-        except (struct.error, _MalformedError, ValueError) as error:
+        except (struct.error, ValueError) as error:
             raise SparsityReportError(
                 f"{path} cannot be read as GGUF: {error}; fetch it again"
             ) from error
@@ -95,21 +93,21 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise _MalformedError(f"alignment {alignment} is no power of two")
+        raise ValueError(f"alignment {alignment} is no power of two")
     slices: dict[str, tuple[tuple[int, ...], FileSlice]] = {}
     for _ in range(count):
         name = reader.string()
         (dimensions,) = reader.numbers("I")
         if dimensions > 4:
-            raise _MalformedError(f"a tensor of {dimensions} dimensions")
+            raise ValueError(f"a tensor of {dimensions} dimensions")
         # GGUF counts dimensions from within.
         shape = reader.numbers(f"{dimensions}Q")[::-1]
         number, offset = reader.numbers("IQ")
         if name in slices:
-            raise _MalformedError(f"two tensors are called {name!r}")
+            raise ValueError(f"two tensors are called {name!r}")
         kind = GGMLQuantizationType(number)
         if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
-            raise _MalformedError(f"rows of tensor {name!r} are not whole blocks")
+            raise ValueError(f"rows of tensor {name!r} are not whole blocks")
         where = (reader.path, reader.stamp, offset)
         if dtype := _UNQUANTISED.get(kind.name):
             slices[name] = shape, FileSlice(math.prod(shape), dtype, *where)
@@ -120,12 +118,8 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
     for name, (shape, values) in slices.items():
         entries[name] = Entry(name, shape, replace(values, offset=start + values.offset))
         if start + values.offset + values.nbytes > reader.stamp.size:
-            raise _MalformedError(f"tensor {name!r} does not fit the file")
+            raise ValueError(f"tensor {name!r} does not fit the file")
     return entries
-
-
-class _MalformedError(Exception):
-    pass
 
 
 class _Reader:
@@ -156,9 +150,9 @@ class _Reader:
                 for _ in range(count):
                     self._skip(*self.numbers("Q"))
             else:
-                raise _MalformedError(f"array of value type {item}")
+                raise ValueError(f"array of value type {item}")
         else:
-            raise _MalformedError(f"value type {kind}")
+            raise ValueError(f"value type {kind}")
 
     def _skip(self, count: int) -> None:
         self._check(count)
@@ -166,6 +160,6 @@ class _Reader:
 
     def _check(self, count: int) -> None:
         if self.file.tell() + count > self.stamp.size:
-            raise _MalformedError(
+            raise ValueError(
                 f"{count} bytes announced at {self.file.tell()}, {self.stamp.size} in the file"
             )

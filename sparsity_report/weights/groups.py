@@ -38,6 +38,12 @@ def _words(text: str) -> frozenset[str]:
 
 
 _LINEAR_CLASS = re.compile(r"Linear|Conv1D$|^LinearCSR$|Experts$")
+_OWN_CLASS_RULES = (
+    (re.compile(r"Embeddings?$"), "embedding"),
+    (re.compile(r"LM(Prediction)?Head$"), "lm_head"),
+    (re.compile(r"Norm(2d|1d|3d|Gated)?$"), "norm"),
+    (re.compile(r"Router|Gate$"), "router"),
+)
 _CLASS_RULES = (
     (re.compile(r"Attention|Attn"), "attention_linear"),
     (re.compile(r"(Mamba|SSM).*Mixer$|^Mamba\d?$"), "ssm"),
@@ -136,9 +142,9 @@ def _classify(
     """Apply the rules; blocks differ in their numbers only, so most modules are known already."""
     linear = is_linear(class_name) if linear is None else linear
     return (
-        _by_own_class(class_name)
+        _by_class((class_name,), _OWN_CLASS_RULES)
         or _router(words, enclosing)
-        or _by_enclosing_class((class_name, *enclosing))
+        or _by_class((class_name, *enclosing), _CLASS_RULES)
         or _by_words(words, class_name, linear)
         or ("other_linear" if linear else "other")
     )
@@ -153,18 +159,6 @@ def check_rules(rules: Mapping[str, str] | None) -> None:
             )
 
 
-def _by_own_class(class_name: str) -> str | None:
-    if re.search(r"Embeddings?$", class_name):
-        return "embedding"
-    if re.search(r"(LMHead|MLMHead|LMPredictionHead)$", class_name):
-        return "lm_head"
-    if re.search(r"Norm(2d|1d|3d|Gated)?$", class_name):
-        return "norm"
-    if re.search(r"Router|Gate$", class_name):
-        return "router"
-    return None
-
-
 def _router(words: Sequence[str], enclosing: Sequence[str]) -> str | None:
     """Find the gate of a mixture of experts, a plain linear layer in some models."""
     leaf = words[-1] if words else ""
@@ -172,12 +166,10 @@ def _router(words: Sequence[str], enclosing: Sequence[str]) -> str | None:
     return "router" if leaf in _ROUTER_WORDS or (leaf == "gate" and in_mixture) else None
 
 
-def _by_enclosing_class(classes: tuple[str, ...]) -> str | None:
-    for candidate in classes:
-        for pattern, group in _CLASS_RULES:
-            if pattern.search(candidate):
-                return group
-    return None
+def _by_class(classes: Sequence[str], rules: Sequence[tuple[re.Pattern[str], str]]) -> str | None:
+    """Find the group of the first class that a rule knows."""
+    matches = (group for name in classes for pattern, group in rules if pattern.search(name))
+    return next(matches, None)
 
 
 def _by_words(words: tuple[str, ...], class_name: str, linear: bool) -> str | None:
