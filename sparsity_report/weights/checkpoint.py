@@ -8,7 +8,7 @@ config, names and shapes alone decide.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -73,6 +73,7 @@ class CheckpointWeights(Weights):
         if model is None:
             modules = describe_names(parts, options, contents.experts_used)
         else:
+            _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
             places = walk(model)
             modules = describe(places, options, lambda name: parts[name][0].dtype)
@@ -180,9 +181,7 @@ def _complete(
     name: str, model: nn.Module, parts: Mapping[str, list[Entry]], any_arrangement: bool
 ) -> dict[str, list[Entry]]:
     """Give each parameter its tensors, tied ones those of their twin; refuse missing ones."""
-    twins: dict[nn.Parameter, list[str]] = defaultdict(list)
-    for parameter_name, parameter in model.named_parameters(remove_duplicate=False):
-        twins[parameter].append(parameter_name)
+    twins = _twins(model)
     missing = [names[0] for names in twins.values() if parts.keys().isdisjoint(names)]
     if missing:
         raise SparsityReportError(
@@ -201,3 +200,34 @@ def _complete(
             )
         complete |= dict.fromkeys(names, entries)
     return complete
+
+
+def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> None:
+    """Part tied parameters that are on disk with different values, as transformers does."""
+    for parameter, names in _twins(model).items():
+        first, *others = [name for name in names if name in parts] or names[:1]
+        for name in others:
+            if not _equal(parts[first], parts[name]):
+                parent, _, leaf = name.rpartition(".")
+                own = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
+                model.get_submodule(parent).register_parameter(leaf, own)
+
+
+def _twins(model: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Name each parameter, a tied one by all its names."""
+    twins: dict[nn.Parameter, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        twins[parameter].append(name)
+    return twins
+
+
+def _equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
+    """Whether tensors are the same, bit by bit; only those that are on disk twice are read."""
+    if [(e.shape, e.dtype) for e in one] != [(e.shape, e.dtype) for e in other]:
+        return False
+    slices = ((part for e in entries for part in e.slices()) for entries in (one, other))
+    return all(
+        torch.equal(left.view(torch.uint8), right.view(torch.uint8))
+        for pair in zip(*slices, strict=True)
+        for left, right in zip(*(part.pieces() for part in pair), strict=True)
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.places import is_strided
 from sparsity_report.weights.tensors import Entry
 
 
@@ -27,4 +28,7 @@ def read_pickle(file: Path) -> list[Entry]:
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise SparsityReportError(f"{file} does not hold a plain state dict of tensors")
-    return [Entry(key, tuple(tensor.shape), tensor) for key, tensor in state.items()]
+    return [
+        Entry(key, tuple(tensor.shape), tensor if is_strided(tensor) else tensor.to_dense())
+        for key, tensor in state.items()
+    ]

@@ -160,6 +160,52 @@ def test_an_index_cannot_lead_outside(saved, tmp_path):
     refused("is not a safetensors index", folder)
 
 
+def test_a_head_that_only_config_ties_is_counted(tmp_path):
+    model = small_llama(tie_word_embeddings=False)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    weights = sr.load(tmp_path)
+    assert weights["lm_head.weight"].tied_to is None
+    same(weights, sr.load(model))
+    same(weights, sr.load(sr.dense(weights).module()))
+
+
+def test_a_tied_head_on_disk_too_is_counted_once(saved):
+    folder, model = saved
+    good = load_file(folder / "model.safetensors")
+    head = good["model.embed_tokens.weight"].clone()
+    save_file({**good, "lm_head.weight": head}, folder / "model.safetensors")
+    same(sr.load(folder), sr.load(model))
+    save_file({**good, "lm_head.weight": head[:5]}, folder / "model.safetensors")
+    refused(r"lm_head\.weight has shape \(5, 32\) on disk but \(64, 32\)", folder)
+
+
+def test_a_tensor_in_two_pickles(saved):
+    folder, model = saved
+    (folder / "model.safetensors").unlink()
+    for name in ("pytorch_model.bin", "pytorch_model_old.bin"):
+        torch.save(model.state_dict(), folder / name)
+    refused("which one counts", folder, allow_pickle=True)
+
+
+def test_sparse_tensors_in_a_pickle(saved):
+    folder, model = saved
+    (folder / "model.safetensors").unlink()
+    state = model.state_dict()
+    key = "model.layers.1.mlp.up_proj.weight"
+    torch.save({**state, key: state[key].to_sparse()}, folder / "pytorch_model.bin")
+    same(sr.load(folder, allow_pickle=True), sr.load(model))
+
+
+def test_a_config_of_a_dtype_that_no_model_has(saved):
+    folder, _ = saved
+    (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "int8"}))
+    refused("no model can be built from this config.*floating point", folder, values=False)
+
+
 def test_a_tensor_in_two_shards(saved):
     folder, _ = saved
     good = load_file(folder / "model.safetensors")
@@ -258,6 +304,22 @@ def test_truncated_gguf(tmp_path):
     data = (tmp_path / "x.gguf").read_bytes()
     (tmp_path / "x.gguf").write_bytes(data[:-100])
     refused("cannot be read as GGUF", tmp_path / "x.gguf")
+
+
+def test_gguf_rows_are_whole_blocks(tmp_path):
+    path = tmp_path / "x.gguf"
+    writer = gguf.GGUFWriter(path, "mystery")
+    blocks = np.zeros((3, 18), np.uint8)
+    writer.add_tensor("output.weight", blocks, raw_dtype=gguf.GGMLQuantizationType.Q4_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert sr.load(path)["output.weight"].shape == (3, 32)
+    # The same 96 values as two rows of one block and a half.
+    shape = struct.pack("<2Q", 32, 3)
+    path.write_bytes(path.read_bytes().replace(shape, struct.pack("<2Q", 48, 2)))
+    refused("rows of tensor 'output.weight' are not whole blocks", path)
 
 
 def test_hub_ids_offline(monkeypatch, tmp_path):
