@@ -6,8 +6,9 @@ import gc
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -33,13 +34,11 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
+Json = Annotated[bool, typer.Option(help="study.json, to render again.")]
 Language = Annotated[
     str, typer.Option(help="Of the report: en, fr, or one in --template-dir.", metavar="CODE")
 ]
-Templates = Annotated[
-    Path | None,
-    typer.Option("--template-dir", help="Your own templates.", show_default=False),
-]
+Templates = Annotated[Path | None, typer.Option("--template-dir", help="Your own templates.")]
 
 
 @dataclass(frozen=True)
@@ -47,23 +46,14 @@ class Outputs:
     """What a command writes, and how."""
 
     out: Out = Path("results")
-    html: Annotated[bool, typer.Option("--html/--no-html", help="report.html, self-contained.")] = (
-        True
-    )
-    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="report.pdf, typeset.")] = False
+    html: Annotated[bool, typer.Option(help="report.html, self-contained.")] = True
+    pdf: Annotated[bool, typer.Option(help="report.pdf, typeset.")] = False
     thesis: Annotated[
-        bool,
-        typer.Option(
-            "--thesis/--no-thesis", help="Figures, tables and numbers for LaTeX in thesis/."
-        ),
+        bool, typer.Option(help="Figures, tables and numbers for LaTeX in thesis/.")
     ] = False
-    csv: Annotated[bool, typer.Option("--csv/--no-csv", help="Tables in structural_layers/.")] = (
-        True
-    )
-    png: Annotated[bool, typer.Option("--png/--no-png", help="Figures in figures/.")] = True
-    json: Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")] = (
-        True
-    )
+    csv: Annotated[bool, typer.Option(help="Tables in structural_layers/.")] = True
+    png: Annotated[bool, typer.Option(help="Figures in figures/.")] = True
+    json: Json = True
     language: Language = "en"
     template_dir: Templates = None
 
@@ -72,18 +62,14 @@ class Outputs:
 class OutputsAgain(Outputs):
     """What is written of a study that lies in a file already."""
 
-    json: Annotated[bool, typer.Option("--json/--no-json", help="study.json, to render again.")] = (
-        False
-    )
+    json: Json = False
 
 
 @dataclass(frozen=True)
 class Analysis:
     """How a model is opened, counted and measured."""
 
-    name: Annotated[
-        str | None, typer.Option(help="What to call the model.", show_default=False)
-    ] = None
+    name: Annotated[str | None, typer.Option(help="What to call the model.")] = None
     blacklist: Annotated[
         list[str], typer.Option(help="Modules with this word in their name are not pruned.")
     ] = field(default_factory=lambda: ["lm_head"])
@@ -91,16 +77,10 @@ class Analysis:
         str, typer.Option(help="standard, or notebook: look-ups and tied heads counted again.")
     ] = "standard"
     context: Annotated[
-        int | None,
-        typer.Option(
-            help="Positions a token attends to, to add attention's own FLOPs.", show_default=False
-        ),
+        int | None, typer.Option(help="Positions a token attends to, to add attention's own FLOPs.")
     ] = None
     patterns: Annotated[
-        bool,
-        typer.Option(
-            "--patterns/--no-patterns", help="Where in each matrix the zeros stand (reads twice)."
-        ),
+        bool, typer.Option(help="Where in each matrix the zeros stand (reads twice).")
     ] = True
     latency: Annotated[
         bool, typer.Option("--latency", help="Time layers and whole forward passes here.")
@@ -111,25 +91,17 @@ class Analysis:
     sensitivity: Annotated[
         str | None,
         typer.Option(
-            help="Prune one block, group or layer at a time and score the text.",
-            metavar="BY",
-            show_default=False,
+            help="Prune one block, group or layer at a time and score the text.", metavar="BY"
         ),
     ] = None
-    text: Annotated[
-        Path | None,
-        typer.Option(help="The text to score; else the demo's.", show_default=False),
-    ] = None
+    text: Annotated[Path | None, typer.Option(help="The text to score; else the demo's.")] = None
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
     ] = 0
     cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder where counts are kept and looked up.", show_default=False),
+        Path | None, typer.Option(help="Folder where counts are kept and looked up.")
     ] = None
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit on the Hub.", show_default=False)
-    ] = None
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
     ] = False
@@ -144,30 +116,30 @@ class Export:
     out: Out = Path("results")
     hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Leave the code out.")] = False
     notebook: Annotated[
-        str,
-        typer.Option("--notebook", help="structural_csr_analysis, thesis_figures, or a path."),
+        str, typer.Option(help="structural_csr_analysis, thesis_figures, or a path.")
     ] = "structural_csr_analysis"
     template_dir: Templates = None
 
 
 def _spread(command: Callable[..., None]) -> Callable[..., None]:
     """Show typer the fields of a command's values as options of the command."""
-    hints = get_type_hints(command, include_extras=True)
-    values: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
-    parameters = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name not in values:
-            parameters.append(parameter.replace(annotation=hints[name]))
+    parameters: list[inspect.Parameter] = []
+    values: dict[str, Any] = {}
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        value = parameter.default
+        if not is_dataclass(value):
+            parameters.append(parameter)
             continue
-        types = get_type_hints(values[name], include_extras=True)
-        for option, default in vars(values[name]()).items():
+        values[name] = value
+        kinds = get_type_hints(type(value), include_extras=True)
+        for option, default in vars(value).items():
             parameters.append(
-                inspect.Parameter(option, parameter.kind, default=default, annotation=types[option])
+                parameter.replace(name=option, default=default, annotation=kinds[option])
             )
 
     def spread(**given: Any) -> None:
         for name, value in values.items():
-            given[name] = value(**{option.name: given.pop(option.name) for option in fields(value)})
+            given[name] = replace(value, **{option: given.pop(option) for option in vars(value)})
         command(**given)
 
     spread.__doc__, spread.__name__ = command.__doc__, command.__name__
@@ -185,7 +157,6 @@ def run(
         typer.Argument(
             help="Hub id, transformers directory, .safetensors or .gguf file. "
             "Nothing: the built-in demo model.",
-            show_default=False,
         ),
     ] = None,
     sparsity: Annotated[
@@ -227,9 +198,7 @@ def diff(
     ctx: typer.Context,
     before: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     after: Annotated[Path, typer.Argument(help="study.json of a later run.")],
-    html: Annotated[
-        Path | None, typer.Option(help="Also write it as this .html file.", show_default=False)
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write it as this .html file.")] = None,
     language: Language = "en",
     template_dir: Templates = None,
 ) -> None:
@@ -249,9 +218,7 @@ def diff(
 @app.command()
 @_spread
 def notebook(
-    model: Annotated[
-        str | None, typer.Argument(help="As for run; nothing: the demo.", show_default=False)
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help="As for run; nothing: the demo.")] = None,
     export: Export = Export(),
 ) -> None:
     """Execute a notebook on a model and export it with its outputs."""
@@ -366,31 +333,20 @@ def _write(study: Comparison, outputs: Outputs) -> None:
     if outputs.html or outputs.pdf or outputs.thesis or outputs.png:
         _import_altair()
     out, folder = outputs.out, outputs.template_dir
-    steps: dict[str, tuple[bool, Callable[[], object]]] = {
-        "study.json": (outputs.json, lambda: study.save(out / "study.json")),
-        "structural_layers/*.csv": (
-            outputs.csv,
-            lambda: sr.write_csv(study, out / "structural_layers"),
-        ),
-        "figures/*.png": (outputs.png, lambda: sr.write_figures(study, out / "figures")),
-        "report.html": (
-            outputs.html,
-            lambda: sr.write_report(study, out / "report.html", template_dir=folder),
-        ),
-        "report.pdf": (
-            outputs.pdf,
-            lambda: sr.write_report(study, out / "report.pdf", template_dir=folder),
-        ),
-        "thesis/*": (
-            outputs.thesis,
-            lambda: sr.write_thesis(study, out / "thesis", template_dir=folder),
-        ),
-    }
-    wanted = {label: step for label, (asked, step) in steps.items() if asked}
+    report = partial(sr.write_report, study, template_dir=folder)
+    steps: list[tuple[bool, str, Callable[[Path], object]]] = [
+        (outputs.json, "study.json", study.save),
+        (outputs.csv, "structural_layers/*.csv", partial(sr.write_csv, study)),
+        (outputs.png, "figures/*.png", partial(sr.write_figures, study)),
+        (outputs.html, "report.html", report),
+        (outputs.pdf, "report.pdf", report),
+        (outputs.thesis, "thesis/*", partial(sr.write_thesis, study, template_dir=folder)),
+    ]
+    wanted = {label: write for asked, label, write in steps if asked}
     with _bar("writing", unit="file") as progress:
-        for number, (label, step) in enumerate(wanted.items(), 1):
+        for number, (label, write) in enumerate(wanted.items(), 1):
             progress(number - 1, len(wanted), label)
-            step()
+            write(out / label.partition("/*")[0])
             progress(number, len(wanted), label)
     for sentence in sr.summarize(study)[:3]:
         print(sentence)
@@ -432,17 +388,14 @@ def _bar(what: str, unit: str = "B") -> Iterator[Progress]:
         yield show
 
 
-@contextmanager
-def _workers(number: int) -> Iterator[Executor | None]:
+def _workers(number: int) -> AbstractContextManager[Executor | None]:
     if number == 0:
-        yield None
-        return
+        return nullcontext()
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     # A fork would copy the threads of torch in whatever state they are.
-    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as executor:
-        yield executor
+    return ProcessPoolExecutor(number, mp_context=get_context("spawn"))
 
 
 @contextmanager

@@ -30,6 +30,8 @@ from sparsity_report.weights.places import as_csr, locate, walk
 from sparsity_report.weights.tensors import dtype_name
 from sparsity_report.weights.weights import Weights
 
+Models = Sequence[tuple[Variant, nn.Module]]
+
 _LEVELS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 # A sample lasts at least this long, so that the clock's own cost disappears in it.
 _SAMPLE = 1e-3
@@ -99,15 +101,14 @@ def measure_latency(
     with torch.inference_mode():
         for facts, calls in _measurements(models, base, shapes, counts):
             step(f"{facts['name']}, {facts['tokens']} tokens")
-            rows += [facts | row for row in _compared(calls, base)]
+            rows += [facts | row for row in _compared(models, calls, base)]
     frame = pd.DataFrame(rows, columns=list(TABLES["latency"].names))
     frame["threads"], frame["machine"] = torch.get_num_threads(), _machine()
     if crossovers and shapes:
         dtype = next(p.dtype for p in models[base][0].weights.prunable)
         edges = _curves(shapes, counts, dtype, step).drop_duplicates(["name", "tokens"])
-        keyed = edges.set_index(["name", "tokens"])["crossover_sparsity"]
-        places = pd.MultiIndex.from_frame(frame[["name", "tokens"]])
-        frame["crossover_sparsity"] = keyed.reindex(places).to_numpy()
+        edges = edges[["name", "tokens", "crossover_sparsity"]]
+        frame = frame.drop(columns="crossover_sparsity").merge(edges, how="left")
     return typed("latency", frame)
 
 
@@ -149,11 +150,10 @@ def crossover(
 class _Call(NamedTuple):
     """Something to time, and what is known of it."""
 
-    variant: str
     run: Callable[[], object]
     flops: int
     sparsity: float | None
-    dtype: str
+    dtype: torch.dtype
     kernel: str
 
 
@@ -169,7 +169,7 @@ def _stepping(progress: Progress | None, steps: int) -> Callable[[str], None]:
 
 
 def _measurements(
-    models: Sequence[tuple[Variant, nn.Module]],
+    models: Models,
     base: int,
     shapes: dict[str, list[Parameter]],
     tokens: Sequence[int],
@@ -179,23 +179,25 @@ def _measurements(
         chosen = _typical(models[-1][0], parameters)
         for number in tokens:
             facts = {"scope": "layer", "name": shape, "modules": len(parameters), "tokens": number}
-            yield facts, [_layer_call(variant, model, chosen, number) for variant, model in models]
+            yield facts, [_layer_call(model, chosen, number) for _, model in models]
     for number in tokens:
         inputs = _inputs(models[base][1], number)
         calls = [] if inputs is None else [_whole_call(*pair, inputs) for pair in models]
         yield {"scope": "model", "name": "whole forward", "tokens": number}, calls
 
 
-def _compared(calls: Sequence[_Call], base: int) -> Iterator[dict[str, object]]:
+def _compared(models: Models, calls: Sequence[_Call], base: int) -> Iterator[dict[str, object]]:
     """Time calls and yield what each promised and realised against the one that is the base."""
-    times = interleaved([call.run for call in calls]) if calls else []
-    for call, time in zip(calls, times, strict=True):
+    if not calls:
+        return
+    times = interleaved([call.run for call in calls])
+    for (variant, _), call, time in zip(models, calls, times, strict=True):
         promised = ratio(calls[base].flops, call.flops)
         realised = times[base].seconds / time.seconds
         yield {
-            "variant": call.variant,
+            "variant": variant.name,
             "sparsity": call.sparsity,
-            "dtype": call.dtype,
+            "dtype": dtype_name(call.dtype),
             "kernel": call.kernel,
             **time._asdict(),
             "promised_speedup": promised,
@@ -228,11 +230,11 @@ def _typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
     return known[len(known) // 2]
 
 
-def _layer_call(variant: Variant, model: nn.Module, parameter: Parameter, tokens: int) -> _Call:
+def _layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> _Call:
     module, leaf = locate(walk(model))[parameter.name]
     csr = as_csr(module, leaf)
     if csr is not None:
-        return _csr_call(variant, csr if isinstance(csr, LinearCSR) else csr[0], tokens)
+        return _csr_call(csr if isinstance(csr, LinearCSR) else csr[0], tokens)
     weight = cast(torch.Tensor, getattr(module, leaf)).detach()
     run: Any = module
     if weight.ndim == 3:
@@ -240,42 +242,25 @@ def _layer_call(variant: Variant, model: nn.Module, parameter: Parameter, tokens
         run = partial(nn.functional.linear, weight=weight)
     rows, columns = cast(tuple[int, int], parameter.matrix)
     x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
-    return _Call(
-        variant.name,
-        partial(run, x),
-        linear_flops(rows, columns),
-        zero_share(weight.numel(), int(torch.count_nonzero(weight))),
-        dtype_name(weight.dtype),
-        "dense",
-    )
+    share = zero_share(weight.numel(), int(torch.count_nonzero(weight)))
+    return _Call(partial(run, x), linear_flops(rows, columns), share, weight.dtype, "dense")
 
 
-def _csr_call(variant: Variant, layer: LinearCSR, tokens: int) -> _Call:
+def _csr_call(layer: LinearCSR, tokens: int) -> _Call:
     values = layer.values
     x = torch.randn(tokens, layer.in_features, device=values.device).to(values.dtype)
     kernel = "CSR × vector" if tokens == 1 else "CSR × matrix"
     if layer.computes_in != values.dtype:
         kernel += f" in {dtype_name(layer.computes_in)}"
-    return _Call(
-        variant.name,
-        partial(layer, x),
-        sparse_flops(layer.nnz),
-        layer.sparsity,
-        dtype_name(values.dtype),
-        kernel,
-    )
+    flops = sparse_flops(layer.nnz)
+    return _Call(partial(layer, x), flops, layer.sparsity, values.dtype, kernel)
 
 
 def _whole_call(variant: Variant, model: nn.Module, inputs: dict[str, Any]) -> _Call:
     (total,) = records(total_frame(variant.layers()))
-    return _Call(
-        variant.name,
-        partial(model, **inputs),
-        total["flops_per_token"],
-        total["sparsity_prunable"],
-        dtype_name(next(model.parameters()).dtype),
-        variant.layout,
-    )
+    flops, share = total["flops_per_token"], total["sparsity_prunable"]
+    dtype = next(model.parameters()).dtype
+    return _Call(partial(model, **inputs), flops, share, dtype, variant.layout)
 
 
 def _inputs(model: nn.Module, tokens: int) -> dict[str, Any] | None:
@@ -319,12 +304,13 @@ def _curves(
     dtype: str,
     step: Callable[[str], None],
 ) -> pd.DataFrame:
-    rows = []
+    rows, kind = [], getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise SparsityReportError(f"dtype must name a torch dtype of floats, not {dtype!r}")
     for shape, parameters in shapes.items():
         out, columns = cast(tuple[int, int], parameters[0].matrix)
         weight = torch.randn(out, columns)
         order = torch.rand(out, columns)
-        kind = getattr(torch, dtype)
         layers = [LinearCSR((weight * (order >= level)).to(kind)) for level in _LEVELS]
         dense = weight.to(kind)
         for number in tokens:

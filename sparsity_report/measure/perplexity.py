@@ -104,7 +104,7 @@ def perplexity(
     stride : int, optional
         Tokens the window moves by; by default half a window.
     progress : callable, optional
-        Called with windows done, windows in all and the variant's name.
+        Called with tokens scored, tokens in all and the variant's name.
 
     Returns
     -------
@@ -133,7 +133,6 @@ def perplexity(
     for variant, model in materialized(chosen):
         weights = variant.weights
         if weights not in protocols:
-            check_causal(model, weights.name)
             protocols[weights] = protocol_of(weights, model, scoring)
         protocol = protocols[weights]
         score = score_text(model, protocol, variant.name, progress)
@@ -152,7 +151,7 @@ def perplexity(
     return typed("quality", pd.DataFrame(rows))
 
 
-def check_causal(model: nn.Module, name: str) -> None:
+def _check_causal(model: nn.Module, name: str) -> None:
     """Refuse a model that does not predict the next token."""
     config = getattr(model, "config", None)
     generates = getattr(model, "can_generate", lambda: False)()
@@ -164,7 +163,8 @@ def check_causal(model: nn.Module, name: str) -> None:
 
 
 def protocol_of(weights: Weights, model: nn.Module, scoring: ScoringOptions) -> Protocol:
-    """Settle how a text is scored with a model."""
+    """Settle how a text is scored with a model, which must be a causal one."""
+    _check_causal(model, weights.name)
     name, given = _read(scoring.get("text"))
     if isinstance(given, torch.Tensor):
         ids = given.to(torch.int64)

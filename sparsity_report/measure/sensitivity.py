@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 import torch
@@ -21,9 +21,9 @@ from sparsity_report.counting.policies import check_sparsity, global_magnitude
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files import check_folder, write_file
 from sparsity_report.measure.perplexity import (
+    Protocol,
     Score,
     ScoringOptions,
-    check_causal,
     protocol_of,
     score_text,
 )
@@ -81,11 +81,15 @@ def sensitivity(
     check_options("sensitivity", scoring, ScoringOptions.__annotations__)
     level, parts = check_sparsity(sparsity), _parts(weights, by)
     model = weights.module().eval()
-    check_causal(model, weights.name)
     protocol = protocol_of(weights, model, scoring)
     counts = count_weights(weights)
-    scores = _Scores(cache, f"{fingerprint(weights, counts)} {protocol[1:]}")
-    dense = scores.get("dense") or scores.put("dense", score_text(model, protocol, "dense", None))
+    # The same text is other tokens with another tokenizer.
+    tokens = hashlib.sha256(protocol.ids.numpy().tobytes()).hexdigest()
+    known = f"{fingerprint(weights, counts)} {protocol[1:]} {tokens}"
+    scorer = _Scorer(model, protocol, None if cache is None else Path(cache), known)
+    if scorer.folder is not None:
+        check_folder(scorer.folder)
+    dense = scorer.score("dense", "dense")
     everywhere = global_magnitude(weights, level)
     whole = layer_frame(weights, counts, variant="", pruning=everywhere).set_index("module_name")
     rows = []
@@ -93,10 +97,8 @@ def sensitivity(
         if progress:
             progress(number, len(parts), part)
         names = [module.name for module in modules]
-        pruning, key = global_magnitude(weights, level, modules=names), f"{level} {by} {part}"
-        if (score := scores.get(key)) is None:
-            with _pruned(model, pruning):
-                score = scores.put(key, score_text(model, protocol, part, None))
+        pruning = global_magnitude(weights, level, modules=names)
+        score = scorer.score(part, f"{level} {by} {part}", pruning)
         total, nonzero = whole.loc[names, ["weight_total", "weight_nonzero"]].sum().tolist()
         rows.append(
             {
@@ -180,26 +182,23 @@ def _pruned(model: nn.Module, pruning: Pruning) -> Iterator[None]:
             put_(*places[name], tensor)
 
 
-class _Scores:
-    """Scores by part, on disk where a folder is given."""
+class _Scorer(NamedTuple):
+    """Scores a model; what was scored is kept, where there is a folder."""
 
-    def __init__(self, folder: str | os.PathLike[str] | None, key: str) -> None:
-        self._folder, self._key = None if folder is None else Path(folder), key
-        if self._folder is not None:
-            check_folder(self._folder)
+    model: nn.Module
+    protocol: Protocol
+    folder: Path | None
+    known: str
 
-    def _path(self, part: str) -> Path | None:
-        digest = hashlib.sha256(f"{self._key} {part}".encode()).hexdigest()
-        return None if self._folder is None else self._folder / f"{digest}.score"
-
-    def get(self, part: str) -> Score | None:
-        path = self._path(part)
-        try:
-            return None if path is None else Score(*json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def put(self, part: str, score: Score) -> Score:
-        if path := self._path(part):
+    def score(self, part: str, key: str, pruning: Pruning | None = None) -> Score:
+        """Return the score that is kept under a key, else that of the model, pruned if asked."""
+        digest = hashlib.sha256(f"{self.known} {key}".encode()).hexdigest()
+        path = None if self.folder is None else self.folder / f"{digest}.score"
+        with suppress(OSError, ValueError, TypeError):
+            if path is not None:
+                return Score(*json.loads(path.read_text(encoding="utf-8")))
+        with _pruned(self.model, pruning) if pruning else nullcontext():
+            score = score_text(self.model, self.protocol, part, None)
+        if path is not None:
             write_file(path, json.dumps(score))
         return score

@@ -143,3 +143,6 @@ def test_refusals():
         sr.measure_latency(three(sr.load()), tokens=[0])
     with pytest.raises(sr.SparsityReportError, match="no prunable"):
         sr.crossover(sr.load(nn.LayerNorm(3)))
+    for dtype in ("float31", "int8", "load"):
+        with pytest.raises(sr.SparsityReportError, match="dtype must name a torch dtype of floats"):
+            sr.crossover(sr.load(), dtype=dtype)

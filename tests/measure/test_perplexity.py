@@ -190,6 +190,19 @@ def test_what_was_scored_is_not_scored_again(demo, tmp_path, monkeypatch):
     assert len(calls) == 10  # another sparsity, but the same dense model
 
 
+def test_another_tokenizer_is_another_score(demo, tmp_path):
+    tokenizer = demo.tokenizer()
+
+    def doubled(text, **options):
+        ids = tokenizer(text, **options)["input_ids"]
+        return {"input_ids": torch.cat([ids, ids], dim=1)}
+
+    options = {"text": TEXT[:300], "window": 64, "by": "group"}
+    sr.sensitivity(demo, 0.5, cache=tmp_path, **options)
+    kept = sr.sensitivity(demo, 0.5, cache=tmp_path, tokenizer=doubled, **options)
+    pd.testing.assert_frame_equal(kept, sr.sensitivity(demo, 0.5, tokenizer=doubled, **options))
+
+
 def test_correlation_is_spearmans():
     generator = np.random.default_rng(0)
     frame = pd.DataFrame(
