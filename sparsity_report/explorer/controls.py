@@ -48,8 +48,6 @@ class Controls:
         explorer: traitlets.HasTraits,
         view: View,
         parts: Any,
-        *,
-        clear: Callable[[], None],
         add: Callable[[], None],
     ) -> None:
         self._parts = parts
@@ -70,7 +68,11 @@ class Controls:
         self._variants = menus["variant"]
         logarithmic = widgets.Checkbox(description=say("logarithmic"), indent=False)
         search = widgets.Text(description=say("Search"), placeholder=say("part of a name"))
-        nothing = _button(say("Select nothing"), say("Show all layers alike again"), clear)
+        nothing = _button(
+            say("Select nothing"),
+            say("Show all layers alike again"),
+            lambda: explorer.set_trait("selection", ()),
+        )
         top = [*menus.values(), search, logarithmic, nothing]
         slider, level = self._level(view, add)
         self.rows = [_box("sx-controls", *top), level, self.cards]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.policies import prunable_counts
-from sparsity_report.explorer.view import Floats, State, View
+from sparsity_report.explorer.view import State, View
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.sweep import thresholds
 from sparsity_report.words.numbers import count, figures
@@ -54,15 +54,15 @@ class LayerMagnitudes:
         if not state.live:
             cut = self._variants["threshold"][state.variant]
             return None if pd.isna(cut) else float(cut)
-        if not self.counts or self._view.levels is None:
-            return None
-        return self._thresholds[self._view.levels.sparsities.index(state.sparsity)]
+        return self._thresholds.get(state.sparsity)
 
     @cached_property
-    def _thresholds(self) -> list[float | None]:
-        assert self._view.study.weights is not None
-        assert self._view.levels is not None
-        return thresholds(self._view.study.weights, self._view.levels.sparsities)
+    def _thresholds(self) -> dict[float, float | None]:
+        weights, levels = self._view.study.weights, self._view.levels
+        if weights is None or levels is None:
+            return {}
+        at_levels = thresholds(weights, levels.sparsities)
+        return dict(zip(levels.sparsities, at_levels, strict=True))
 
     def expected(self, state: State) -> float | None:
         """Return the share of zeros a Gaussian of the layer's own spread would have."""
@@ -102,7 +102,8 @@ def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Row
     grid = np.linspace(0, top * 1.02, _BARS + 1)
     edges = np.unique(values[np.minimum(np.searchsorted(values, grid), values.size - 1)])
     if threshold is not None:
-        edges = np.unique([*edges, values[min(_after(values, threshold), values.size - 1)]])
+        above = int(np.searchsorted(values, threshold, side="right"))
+        edges = np.unique([*edges, values[min(above, values.size - 1)]])
     edges = np.unique([0.0, *edges])
     if edges.size < 2:
         return [], []
@@ -128,10 +129,6 @@ def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Row
         return bars, []
     label = say("threshold {value}", value=figures(threshold, _DIGITS))
     return bars, [{"at": threshold, "label": label}]
-
-
-def _after(values: Floats, threshold: float) -> int:
-    return int(np.searchsorted(values, threshold, side="right"))
 
 
 def spread(magnitudes: Magnitudes) -> float:

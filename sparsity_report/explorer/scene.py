@@ -45,13 +45,13 @@ class Scene:
 
     def look_and_data(self, state: State) -> tuple[Look, Data]:
         """Return how the picture is built and what it shows."""
-        grid = self.view.placement(state.variant, state.modules).grid
-        cells, bars = self.view.cell_values(state, state.sparsity), self._bars(state)
+        grid = self.view.placement(state).grid
+        cells, bars = self.view.cell_values(state), self._bars(state)
         curve = self._curve(state.sparsity)
         look = Look(
             width=state.width,
             metric=state.metric,
-            log=state.log and METRICS[state.metric].kind == "number",
+            log=state.log_scale and state.kind == "number",
             blocks=tuple(map(block_name, grid.blocks)),
             projections=tuple(grid.projections),
             domain=self._domain(state, cells),
@@ -69,17 +69,15 @@ class Scene:
             **curve,
         }
         if look.histogram:
-            magnitudes = self.magnitudes.of(state)
-            data["magnitudes"], data["threshold"] = (
-                histogram_rows(magnitudes, self.magnitudes.threshold(state))
-                if magnitudes
-                else ([], [])
-            )
+            rows: tuple[Rows, Rows] = ([], [])
+            if magnitudes := self.magnitudes.of(state):
+                rows = histogram_rows(magnitudes, self.magnitudes.threshold(state))
+            data["magnitudes"], data["threshold"] = rows
         return look, data
 
     def members(self, state: State, kind: str, place: int) -> list[str]:
         """Return the names behind a cell of the map or a group of bars."""
-        placement = self.view.placement(state.variant, state.modules)
+        placement = self.view.placement(state)
         if kind == "cell":
             return placement.grid.members[place]
         bars, (names, codes) = self._bars(state).names, placement.bars[state.grouping]
@@ -89,21 +87,21 @@ class Scene:
 
     def _domain(self, state: State, cells: Floats) -> tuple[float, float]:
         """Return the ends of the colours; at a level those of nothing pruned, so that they stay."""
-        kind = METRICS[state.metric].kind
-        if kind == "share":
+        if state.kind == "share":
             return 0.0, 1.0
-        known = self.view.cell_values(state, 0.0) if state.live and kind == "number" else cells
-        known = known[np.isfinite(known)]
-        if kind == "ratio":
+        if state.live and state.kind == "number":
+            cells = self.view.cell_values(state._replace(sparsity=0.0))
+        known = cells[np.isfinite(cells)]
+        if state.kind == "ratio":
             return 0.0, max(2.0, float(known.max(initial=2.0)))
-        if state.log and (known > 0).any():
+        if state.log_scale and (known > 0).any():
             low = float(known[known > 0].min())
             return low, max(float(known.max()), low * 1.01)
         return 0.0, float(known.max(initial=0.0)) or 1.0
 
     def _cells(self, state: State, values: Floats, look: Look) -> Rows:
-        placed = self.view.placement(state.variant, state.modules)
-        grid, kind, chosen = placed.grid, METRICS[state.metric].kind, set(state.selection)
+        placed = self.view.placement(state)
+        grid, chosen = placed.grid, set(state.selection)
         unknown, rows = say("unknown"), []
         for place, (cell, value) in enumerate(zip(grid.cells, values.tolist(), strict=True)):
             known = math.isfinite(value) and not (look.log and value <= 0)
@@ -114,7 +112,7 @@ class Scene:
                     "block": block_name(cell.block),
                     "projection": cell.projection,
                     "value": value if known else None,
-                    "label": looks.write(value, kind) if math.isfinite(value) else unknown,
+                    "label": looks.write(value, state.kind) if math.isfinite(value) else unknown,
                     "tip": placed.tips[place],
                     "on": not chosen or not chosen.isdisjoint(grid.members[place]),
                 }
@@ -125,17 +123,14 @@ class Scene:
         """Return the bars of the variants that stand side by side."""
         facts = self.view.study.facts
         compared = [facts.baseline, *LIVE] if state.live else self.view.variants
-        values = {
-            variant: self.view.bar_values(state, variant, state.sparsity) for variant in compared
-        }
+        values = {v: self.view.bar_values(state._replace(variant=v)) for v in compared}
         names = list(dict.fromkeys(name for bars in values.values() for name in bars))
         names = _sorted(names, values[state.variant], state.sort)
         spoken_names = [say(name) if name in LIVE else name for name in compared]
         shown = dict(zip(compared, distinct_names(spoken_names), strict=True))
-        placement = self.view.placement(state.variant, state.modules)
+        placement = self.view.placement(state)
         keys, codes = placement.bars[state.grouping]
         lit = {keys[code] for code in codes[np.isin(placement.names, list(state.selection))]}
-        kind = METRICS[state.metric].kind
         rows: Rows = [
             {
                 "kind": "bar",
@@ -143,7 +138,7 @@ class Scene:
                 "group": name,
                 "variant": shown[variant],
                 "value": value if math.isfinite(value) else None,
-                "label": looks.write(value, kind),
+                "label": looks.write(value, state.kind),
                 "on": name in lit or not state.selection,
             }
             for variant, bars in values.items()
@@ -157,11 +152,12 @@ class Scene:
 
     def _longest(self, state: State, values: dict[str, dict[str, float]]) -> float:
         """Return how far bars reach; at a level, how far they reach at any."""
-        share = METRICS[state.metric].kind == "share"
+        share = state.kind == "share"
         if state.live and share:
             return 1.0
         if state.live:
-            values = {variant: self.view.bar_values(state, variant, 0.0) for variant in values}
+            start = state._replace(sparsity=0.0)
+            values = {v: self.view.bar_values(start._replace(variant=v)) for v in values}
         longest = float(np.nanmax([0.0, *(v for bars in values.values() for v in bars.values())]))
         return max(longest, 0.1) if share else longest or 1.0
 
@@ -189,7 +185,7 @@ class Scene:
 
     def _notes(self, state: State) -> Rows:
         """Return the lines under the titles."""
-        metric, grid = METRICS[state.metric], self.view.placement(state.variant, state.modules).grid
+        metric, grid = METRICS[state.metric], self.view.placement(state).grid
         cells = f"{self.view.shown(state)} · {say(metric.layer_note)}"
         if (most := max(map(len, grid.members), default=0)) > 1:
             cells += " · " + say("a cell holds up to {layers} layers", layers=count(most))
@@ -206,15 +202,15 @@ class Scene:
 
     def _alt(self, state: State, cells: Floats) -> str:
         """Return the alternative text of the picture, which stays while a level moves."""
-        grid = self.view.placement(state.variant, state.modules).grid
-        known, kind = cells[np.isfinite(cells)], METRICS[state.metric].kind
+        grid = self.view.placement(state).grid
+        known = cells[np.isfinite(cells)]
         shown = say("a level") if state.live else self.view.shown(state)
         span = say("unknown values")
         if state.live:
             span = say("values that follow the level")
         elif known.size:
-            ends = (looks.write(float(end), kind) for end in (known.min(), known.max()))
-            span = say("from {low} to {high}", **dict(zip(("low", "high"), ends, strict=True)))
+            low, high = (looks.write(float(end), state.kind) for end in (known.min(), known.max()))
+            span = say("from {low} to {high}", low=low, high=high)
         return say(
             "{metric} of {shown}: heat map of {blocks} blocks by {projections} projections, "
             "{span}; bars per {grouping}; bytes and FLOPs of CSR against dense at every level; "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sparsity_report.draw.look import METRICS
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.grid import OUTSIDE, Grid, block_labels
 from sparsity_report.study.levels import Levels
@@ -41,7 +42,7 @@ class State(NamedTuple):
     modules: str
     grouping: str
     sort: str
-    log: bool
+    log_scale: bool
     selection: tuple[str, ...]
     detail: str | None
     width: int
@@ -50,6 +51,11 @@ class State(NamedTuple):
     def live(self) -> bool:
         """Whether a level is shown, not a variant."""
         return self.variant in LIVE
+
+    @property
+    def kind(self) -> str:
+        """What the metric is: a share, a number or a ratio."""
+        return METRICS[self.metric].kind
 
 
 class Placement(NamedTuple):
@@ -94,9 +100,9 @@ class View:
             variant: {module: place for place, module in enumerate(rows["module_name"])}
             for variant, rows in self._layers.items()
         }
-        self._storage: dict[str, pd.DataFrame] = {}
-        self._placements: dict[tuple[str, str], Placement] = {}
-        self._at_level: dict[tuple[str, float], pd.DataFrame] = {}
+        self._placed = lru_cache(maxsize=None)(self._place)
+        # Both layouts, at the level shown and with nothing pruned.
+        self._at_level = lru_cache(maxsize=4)(self._level)
 
     def scopes(self) -> list[str]:
         """Return what the view can be narrowed to."""
@@ -116,29 +122,23 @@ class View:
         """Return the variant whose rows stand for a shown one: at a level, the first."""
         return self.variants[0] if variant in LIVE else variant
 
-    def frame(self, variant: str, sparsity: float) -> pd.DataFrame:
-        """Return every layer of a variant, or at the level, with ``dense_bytes``."""
-        if variant not in LIVE:
-            return self._layers[variant]
+    def frame(self, state: State) -> pd.DataFrame:
+        """Return every layer of what is shown, with ``dense_bytes``."""
+        if state.live:
+            return self._at_level(state.variant, state.sparsity)
+        return self._layers[state.variant]
+
+    def _level(self, variant: str, sparsity: float) -> pd.DataFrame:
         assert self.levels is not None
-        if (variant, sparsity) not in self._at_level:
-            # The level before is not asked for again; what nothing is pruned from is.
-            self._at_level = {key: rows for key, rows in self._at_level.items() if key[1] == 0}
-            rows = self.levels.at(sparsity)
-            sparse = rows["flops_per_token"].where(
-                ~rows["prunable"], rows["useful_flops_per_token"]
-            )
-            self._at_level |= {
-                (MASKED_AT_LEVEL, sparsity): rows.assign(stored_bytes=rows["dense_bytes"]),
-                (CSR_AT_LEVEL, sparsity): rows.assign(
-                    stored_bytes=rows["csr_bytes"], flops_per_token=sparse
-                ),
-            }
-        return self._at_level[variant, sparsity]
+        rows = self.levels.at(sparsity)
+        if variant == MASKED_AT_LEVEL:
+            return rows.assign(stored_bytes=rows["dense_bytes"])
+        sparse = rows["flops_per_token"].where(~rows["prunable"], rows["useful_flops_per_token"])
+        return rows.assign(stored_bytes=rows["csr_bytes"], flops_per_token=sparse)
 
     def layers(self, state: State) -> pd.DataFrame:
         """Return the selected layers of the shown variant, else all in view, as sorted."""
-        frame = self.frame(state.variant, state.sparsity)
+        frame = self.frame(state)
         keep = _in_scope(frame, state.modules)
         if state.selection:
             keep = frame["module_name"].isin(state.selection)
@@ -159,42 +159,47 @@ class View:
         shares = layer_values(rows, "sparsity")
         return str(rows["module_name"].iloc[int(np.nan_to_num(shares, nan=-1).argmax())])
 
-    def placement(self, variant: str, modules: str) -> Placement:
+    def placement(self, state: State) -> Placement:
         """Return where the modules in view of what is shown stand."""
-        model = self.model(variant)
-        if (model, modules) not in self._placements:
-            frame = self._layers[model]
-            inside = _in_scope(frame, modules).to_numpy()
-            rows = frame[inside]
-            grid = Grid(rows)
-            bars = {
-                "group": [group_name(str(group)) for group in rows["group"]],
-                "projection": [grid.cells[code].projection for code in grid.codes],
-                "block": _block_bars(rows),
-            }
-            self._placements[model, modules] = Placement(
-                inside,
-                rows["module_name"].to_numpy(dtype=object),
-                grid,
-                [_tip(names) for names in grid.members],
-                {grouping: _coded(names) for grouping, names in bars.items()},
-            )
-        return self._placements[model, modules]
+        return self._placed(self.model(state.variant), state.modules)
 
-    def cell_values(self, state: State, sparsity: float) -> Floats:
+    def _place(self, model: str, modules: str) -> Placement:
+        frame = self._layers[model]
+        inside = _in_scope(frame, modules).to_numpy()
+        rows = frame[inside]
+        grid = Grid(rows)
+        bars = {
+            "group": [group_name(str(group)) for group in rows["group"]],
+            "projection": [grid.cells[code].projection for code in grid.codes],
+            "block": _block_bars(rows),
+        }
+        return Placement(
+            inside,
+            rows["module_name"].to_numpy(dtype=object),
+            grid,
+            [_tip(names) for names in grid.members],
+            {grouping: _coded(names) for grouping, names in bars.items()},
+        )
+
+    def cell_values(self, state: State) -> Floats:
         """Return the metric per cell of the map, zeros among the weights of its matrices."""
-        place = self.placement(state.variant, state.modules)
-        parts = _parts(self.frame(state.variant, sparsity), state.metric, weights=True)
-        size = len(place.grid.cells)
-        return _values(state.metric, _sums(parts, place.inside, place.grid.codes, size))
+        grid = self.placement(state).grid
+        return self._summed(state, grid.codes, len(grid.cells), weights=True)
 
-    def bar_values(self, state: State, variant: str, sparsity: float) -> dict[str, float]:
-        """Return the metric per bar of any variant, zeros among all parameters."""
-        place = self.placement(variant, state.modules)
-        names, codes = place.bars[state.grouping]
-        parts = _parts(self.frame(variant, sparsity), state.metric)
-        values = _values(state.metric, _sums(parts, place.inside, codes, len(names)))
+    def bar_values(self, state: State) -> dict[str, float]:
+        """Return the metric per bar, zeros among all parameters."""
+        names, codes = self.placement(state).bars[state.grouping]
+        values = self._summed(state, codes, len(names))
         return dict(zip(names, values.tolist(), strict=True))
+
+    def _summed(
+        self, state: State, codes: npt.NDArray[np.intp], size: int, *, weights: bool = False
+    ) -> Floats:
+        """Return the metric of layers that share a code; what is unknown of one is of all."""
+        inside = self.placement(state).inside
+        parts = _parts(self.frame(state), state.metric, weights=weights)
+        sums = [np.bincount(codes, part[inside], size).astype(float) for part in parts]
+        return _values(state.metric, sums)
 
     def level_row(self, sparsity: float) -> pd.Series | None:
         """Return the model at a level, see :attr:`Facts.levels`; None where none are kept."""
@@ -205,11 +210,9 @@ class View:
     def layouts(self, state: State) -> pd.DataFrame:
         """Return ``bytes`` and ``ratio`` to dense by layout of the matrices looked at."""
         if not state.live:
-            if state.variant not in self._storage:
-                rows = self.study.facts.storage(state.variant, "layer").reset_index()
-                self._storage[state.variant] = rows.set_index(["name", "layout"]).sort_index()
-            return _of_layer(self._storage[state.variant], state.detail)
-        ends, row = _of_layer(self._ends, state.detail), self.row(state)
+            rows = self.study.facts.storage(state.variant, "layer")
+            return rows[rows["name"] == state.detail]
+        ends, row = self._ends[self._ends["name"] == state.detail], self.row(state)
         nonzero = pd.NA if row is None else row["weight_nonzero"]
         size = ends["empty"] + (ends["full"] - ends["empty"]) * nonzero // ends["total"]
         ratios = [ratio(*pair) for pair in zip(size, ends["dense"], strict=True)]
@@ -217,7 +220,7 @@ class View:
 
     @cached_property
     def _ends(self) -> pd.DataFrame:
-        return layer_ends(self._layers[self.variants[0]]).sort_index()
+        return layer_ends(self._layers[self.variants[0]]).reset_index("name")
 
     @cached_property
     def break_even(self) -> float | None:
@@ -229,11 +232,11 @@ class View:
         """Return the layer looked at, of what is shown; None where that has none of the name."""
         model = self.model(state.variant)
         place = self._places[model].get(state.detail or "")
-        return None if place is None else self.frame(state.variant, state.sparsity).iloc[place]
+        return None if place is None else self.frame(state).iloc[place]
 
     def brushed(self, state: State, blocks: Sequence[str], projections: Sequence[str]) -> list[str]:
         """Return the names behind the cells of a brush."""
-        place = self.placement(state.variant, state.modules)
+        place = self.placement(state)
         hit = [
             block_name(cell.block) in blocks and cell.projection in projections
             for cell in place.grid.cells
@@ -244,11 +247,6 @@ class View:
 def block_name(block: str) -> str:
     """Return the label of a block for people."""
     return say("outside") if block == OUTSIDE else block
-
-
-def _of_layer(frame: pd.DataFrame, module: str | None) -> pd.DataFrame:
-    rows = frame.loc[[module]] if module in frame.index else frame[:0]
-    return rows.droplevel("name")
 
 
 def layer_values(rows: pd.DataFrame, metric: str) -> Floats:
@@ -264,13 +262,6 @@ def _parts(rows: pd.DataFrame, metric: str, *, weights: bool = False) -> list[Fl
         "bytes_ratio": ("stored_bytes", "dense_bytes"),
     }.get(metric, (metric,))
     return [rows[column].to_numpy(dtype=float, na_value=np.nan) for column in columns]
-
-
-def _sums(
-    parts: list[Floats], inside: npt.NDArray[np.bool_], codes: npt.NDArray[np.intp], size: int
-) -> list[Floats]:
-    """Sum rows that share a code; what is unknown of one is unknown of all."""
-    return [np.bincount(codes, part[inside], size).astype(float) for part in parts]
 
 
 def _values(metric: str, parts: list[Floats]) -> Floats:

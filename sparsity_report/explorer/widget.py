@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
@@ -49,10 +49,10 @@ _HERE = Path(__file__).parent
 _STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
 # Of the still picture: its width, and cells up to which it has their numbers.
 _STILL_WIDTH, _NUMBERED = 940, 100
-_STATE = (
-    "variant", "sparsity", "metric", "modules", "grouping", "sort", "log_scale", "selection",
-    "detail", "search", "study",
-)  # fmt: skip
+# Of the state all but the width are attributes of an explorer.
+_STATE: tuple[str, ...] = State._fields[:-1]
+# A change of others draws another map, without the brush.
+_KEEP_THE_BRUSH = {"sparsity", "sort", "log_scale", "selection", "detail"}
 
 
 def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
@@ -159,7 +159,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._scene, self._pictures = Scene(self._view), Pictures()
         self._picture: Picture | None = None
         self._width = _STILL_WIDTH
-        self._brushed = self._quiet = False
+        self._brushed: tuple[str, ...] = ()
+        self._quiet = False
         self._parts: Any = environment().get_template("explorer.html.j2").module
         self._shell = Shell(key=format(id(self), "x"))
         self._head, self._table, self._detail = (widgets.HTML() for _ in range(3))
@@ -173,15 +174,13 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             asked = study.variants["asked_sparsity"].dropna()
             self.sparsity = self._nearest(float(asked.iloc[0]) if len(asked) else 0.3)
             self.detail = self._view.sparsest(self._state())
-        self._controls = Controls(
-            self, self._view, self._parts, clear=lambda: self._select([]), add=self._add_clicked
-        )
+        self._controls = Controls(self, self._view, self._parts, self._add_clicked)
         self.children = [self._shell, self._head, *self._controls.rows, self._place, below]
         self.add_class("sparsity-explorer")
         self._shell.observe(self._measured, "width")
-        self._shell.on_msg(lambda _, content, __: self._heard(content))
+        self._shell.on_msg(self._heard)
         self._refresh()
-        self.observe(self._changed, list(_STATE))
+        self.observe(self._changed, [*_STATE, "search", "study"])
 
     def layers(self) -> pd.DataFrame:
         """Return the selected layers of what is shown, in the order of the table.
@@ -235,10 +234,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         return {"text/html": str(page), "text/plain": "\n".join(summarize(self.study))}
 
     def _state(self) -> State:
-        return State(
-            self.variant, self.sparsity, self.metric, self.modules, self.grouping, self.sort,
-            self.log_scale, self.selection, self.detail, self._width,
-        )  # fmt: skip
+        return State._make([*(getattr(self, name) for name in _STATE), self._width])
 
     def _heading(self) -> Any:
         findings, totals = summarize(self.study), reading.totals(self.study)
@@ -261,13 +257,16 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
                 layout = self.study.variants.set_index("variant")["layout"][self.variant]
                 self.variant = MASKED_AT_LEVEL if layout == "masked" else CSR_AT_LEVEL
             elif name == "search":
-                self.selection = self._matching() if self.search else ()
+                words = self.search.casefold()
+                names = self._view.names if words else ()
+                self.selection = tuple(name for name in names if words in name.casefold())
             elif name == "selection" and self.search:
                 self.search = ""
-            if name in {"selection", "search"}:
-                self._look_at(self.selection)
-            if name not in {"detail", "sparsity", "log_scale", "sort"}:
-                self._brushed = False
+            moved = name in {"selection", "search"} and self.selection
+            if moved and self.detail not in self.selection:
+                self.detail = self.selection[0]
+            if name not in _KEEP_THE_BRUSH or self._brushed != self.selection:
+                self._brushed = ()
         self._refresh()
 
     @contextmanager
@@ -286,7 +285,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if self._picture is None:
             return
         with self._picture.hold_sync():
-            self._picture.brushed = self._brushed
+            self._picture.brushed = bool(self._brushed)
             self._picture.data = data
             self._picture.spec = self._pictures.compiled(look)
         self._controls.cards.value = str(
@@ -302,10 +301,6 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if self._picture is not None:
             self._head.value = str(self._heading())
 
-    def _matching(self) -> tuple[str, ...]:
-        words = self.search.casefold()
-        return tuple(name for name in self._view.names if words in name.casefold())
-
     def _nearest(self, sparsity: float) -> float:
         levels = self._view.levels.sparsities if self._view.levels else [sparsity]
         return min(levels, key=lambda level: abs(level - sparsity))
@@ -320,20 +315,19 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             self._refresh()
             return
         self._picture = Picture()
-        self._picture.on_msg(lambda _, content, __: self._heard(content))
+        self._picture.on_msg(self._heard)
         self._show_heading()
         self._refresh()
         self._place.children = [self._picture]
         self._shell.live = True
 
     @_speaks
-    def _heard(self, content: dict[str, Any]) -> None:
+    def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
         state, more = self._state(), bool(content.get("more"))
         if "brush" in content:
             at = content["brush"]
             names = self._view.brushed(state, at.get("block", []), at.get("projection", []))
-            self._brushed = bool(names)
-            self._select(names, brushed=True)
+            self._brushed = self.selection = tuple(names)
             return
         if "row" in content:
             names = [self._view.names[content["row"]]]
@@ -350,23 +344,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             names = kept if inside else [*kept, *names]
         elif tuple(names) == self.selection:
             names = []
-        self._select(names)
-
-    @_speaks
-    def _select(self, names: Sequence[str], brushed: bool = False) -> None:
-        if tuple(names) == self.selection:
-            return
-        with self._silently():
-            self.search = ""
-            self.selection = tuple(names)
-            self._look_at(names)
-            self._brushed = brushed and bool(names)
-        self._refresh()
-
-    def _look_at(self, names: Sequence[str]) -> None:
-        """Look at the first of the selected modules, if not at one of them already."""
-        if names and self.detail not in names:
-            self.detail = names[0]
+        self.selection = tuple(names)
 
     def _add_clicked(self) -> None:
         try:
@@ -376,37 +354,45 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     # What may be set.
 
-    @traitlets.validate("selection")
-    def _check_selection(self, proposal: Any) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(proposal["value"]))
-        known = set(self._view.names)
-        if unknown := [name for name in names if name not in known]:
-            near = difflib.get_close_matches(str(unknown[0]), self._view.names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SparsityReportError(f"selection: no module {unknown[0]!r}{hint}")
-        return names
+    @traitlets.validate("variant", "metric", "modules", "grouping", "sort", "detail", "selection")
+    @_speaks
+    def _check_name(self, proposal: Any) -> Any:
+        """Refuse what no menu offers, or a module the study does not have."""
+        name, value = proposal["trait"].name, proposal["value"]
+        if name in {"detail", "selection"}:
+            known = self._view.names
+        else:
+            known = [key for _, key in choices(self._view, name)]
+        names, asked = set(known), value if name == "selection" else (value,)
+        for one in asked if value is not None else ():
+            if isinstance(one, str) and one in names:
+                continue
+            if known is self._view.names:
+                known = [*(difflib.get_close_matches(str(one), known, 1) or known[:1]), "…"]
+            words = {"trait": name, "known": ", ".join(known), "value": repr(one)}
+            raise SparsityReportError(say("{trait} is one of {known}, not {value}", **words))
+        return tuple(dict.fromkeys(value)) if name == "selection" else value
 
-    @traitlets.validate("detail")
-    def _check_detail(self, proposal: Any) -> str | None:
-        name = proposal["value"]
-        if name is not None and name not in set(self._view.names):
-            raise SparsityReportError(f"detail: no module {name!r}")
-        return name  # type: ignore[no-any-return]
+    @traitlets.validate("study")
+    @_speaks
+    def _check_study(self, proposal: Any) -> Comparison:
+        """Let variants be added; the menus and the slider are of the study there was."""
+        study: Comparison = proposal["value"]
+        before, after = (s.variants[["variant", "fingerprint"]] for s in (self._view.study, study))
+        if not after.head(len(before)).equals(before):
+            raise SparsityReportError(
+                say("study: variants may be added; make another explorer for another study")
+            )
+        return study
 
     @traitlets.validate("sparsity")
+    @_speaks
     def _check_sparsity(self, proposal: Any) -> float:
-        if self._view.levels is None:
-            return float(proposal["value"])
-        if not 0 <= proposal["value"] < 1:
-            raise SparsityReportError(f"sparsity is from 0 to 0.99, not {proposal['value']!r}")
-        return self._nearest(proposal["value"])
-
-    @traitlets.validate("variant", "metric", "modules", "grouping", "sort")
-    def _check_choice(self, proposal: Any) -> str:
-        name, value = proposal["trait"].name, proposal["value"]
-        if value not in (known := [key for _, key in choices(self._view, name)]):
-            raise SparsityReportError(f"{name} is one of {', '.join(known)}, not {value!r}")
-        return str(value)
+        value = proposal["value"]
+        if self._view.levels and not 0 <= value < 1:
+            wrong = say("sparsity is from 0 to 0.99, not {value}", value=repr(value))
+            raise SparsityReportError(wrong)
+        return self._nearest(value)
 
 
 class Shell(anywidget.AnyWidget):

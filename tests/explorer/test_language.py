@@ -133,6 +133,20 @@ def test_an_english_explorer_is_not(demo_study):
     assert not any("élag" in text for text in texts)
 
 
+def test_what_cannot_be_set_is_said_in_french(demo_study):
+    with sr.speaking("fr"):
+        explorer = sr.explore(demo_study)
+    for name, value, said in [
+        ("metric", "beauty", "metric est l’un de sparsity, .*, et non 'beauty'"),
+        ("detail", "fc9", "detail est l’un de .*, …, et non 'fc9'"),
+        ("selection", ["fc9"], "selection est l’un de .*, …, et non 'fc9'"),
+        ("sparsity", 1.5, "sparsity va de 0 à 0,99, et non 1.5"),
+        ("study", sr.compare(sr.dense(sr.load())), "on peut ajouter des variantes"),
+    ]:
+        with pytest.raises(sr.SparsityReportError, match=said):
+            setattr(explorer, name, value)
+
+
 def test_keys_stay_english_while_labels_speak(demo_study):
     with sr.speaking("fr"):
         explorer = sr.explore(demo_study)

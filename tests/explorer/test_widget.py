@@ -138,15 +138,23 @@ def test_sorting_and_scopes(explorer):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("selection", ["model.decoder.layers.0.fc9"], r"no module .*fc9'; did you mean '.*fc"),
+        (
+            "selection",
+            ["model.decoder.layers.0.fc9"],
+            r"selection is one of .*fc\d, …, not '.*fc9'",
+        ),
+        ("selection", [["fc1"]], r"selection is one of .*, …, not \['fc1'\]"),
         ("sparsity", 1.5, "sparsity is from 0 to 0.99, not 1.5"),
         ("metric", "beauty", "metric is one of sparsity, total"),
         ("variant", "Sparse", "variant is one of Dense, Masked30, CSR30, Masked at level"),
-        ("detail", "fc9", "no module 'fc9'"),
+        ("detail", "fc9", "detail is one of .*, …, not 'fc9'"),
+        ("study", None, "study: variants may be added"),
     ],
 )
 def test_what_cannot_be_set(explorer, name, value, said):
     before = getattr(explorer, name)
+    if name == "study":
+        value = sr.compare(sr.dense(Tiny()))
     with pytest.raises(sr.SparsityReportError, match=said):
         setattr(explorer, name, value)
     assert getattr(explorer, name) == before
@@ -244,7 +252,9 @@ def test_odd_studies_can_be_explored(kind):
         held = set(study.layers["group"][study.layers["variant"] == view.model(variant)])
         for modules in view.scopes():
             for metric in SHOWN:
-                asked = state._replace(variant=variant, modules=modules, metric=metric, log=True)
+                asked = state._replace(
+                    variant=variant, modules=modules, metric=metric, log_scale=True
+                )
                 look, data = scene.look_and_data(asked._replace(grouping=next(groupings)))
                 assert data["cells"] or modules not in held
                 assert look.domain[0] < look.domain[1]
