@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sparsity_report.study.levels import level_matrices
 from sparsity_report.study.schema import refuse
 
 if TYPE_CHECKING:
@@ -69,32 +70,29 @@ def _check_layers(layers: pd.DataFrame, variants: pd.DataFrame) -> None:
 
 
 def _check_levels(levels: pd.DataFrame, first: pd.DataFrame) -> None:
-    names = levels["module_name"].drop_duplicates().tolist()
-    steps = levels["sparsity"].drop_duplicates().to_numpy()
-    if len(names) * len(steps) != len(levels):
+    if levels["module_name"].nunique() * levels["sparsity"].nunique() != len(levels):
         raise ValueError("levels: a module or a sparsity occurs twice")
+    names, steps, counts = level_matrices(levels)
     if not (np.diff(steps) > 0).all() or not 0 <= steps[0] <= steps[-1] < 1:
         raise ValueError("levels: sparsities do not rise from 0 to less than 1")
     sizes = first[first["prunable"]].set_index("module_name")["weight_total"]
     if set(names) != set(sizes.index):
         raise ValueError("levels: the modules are not the prunable ones of the first variant")
     totals = sizes.loc[names].to_numpy(dtype=np.int64)[:, None]
-    shape = (len(names), len(steps))
-    for column in ("weight_nonzero", "uncertainty"):
-        counts = levels[column].to_numpy(dtype=np.int64).reshape(shape)
-        if (wrong := (counts < 0) | (counts > totals)).any():
+    for column, numbers in counts.items():
+        if (wrong := (numbers < 0) | (numbers > totals)).any():
             module, step = np.argwhere(wrong)[0]
             raise ValueError(
-                f"levels, {names[module]} at {steps[step]:g}, {column}: {counts[module, step]} is "
+                f"levels, {names[module]} at {steps[step]:g}, {column}: {numbers[module, step]} is "
                 f"not between 0 and its {totals[module, 0]} weights"
             )
-    left = levels["weight_nonzero"].to_numpy(dtype=np.int64).reshape(shape)
+    left = counts["weight_nonzero"]
     if (rising := np.diff(left, axis=1) > 0).any():
         module, step = np.argwhere(rising)[0]
         raise ValueError(
             f"levels, {names[module]} at {steps[step + 1]:g}: more is left than at a lower sparsity"
         )
     zeros, whole = (totals - left).sum(axis=0), int(totals.sum())
-    for step, count in zip(steps.tolist(), zeros.tolist(), strict=True):
+    for step, count in zip(steps, zeros.tolist(), strict=True):
         if count < round(step * whole):
             raise ValueError(f"levels at {step:g}: {count} zeros are fewer than were asked for")

@@ -16,10 +16,10 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
 from sparsity_report.study.agreement import check_agreement
 from sparsity_report.study.layers import check_convention, with_shares
+from sparsity_report.study.levels import LEVEL_COUNTS, level_matrices, level_rows
 from sparsity_report.study.schema import (
     FORMAT,
     MEASURED,
-    TABLES,
     VERSION,
     plain_table,
     read,
@@ -29,7 +29,6 @@ from sparsity_report.study.upgrade import upgrade
 from sparsity_report.words.language import speaking
 
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
-_LEVEL_COUNTS = TABLES["levels"].names[2:]
 
 
 def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
@@ -176,30 +175,20 @@ def _sentences(study: Comparison) -> list[str]:
 
 def _level_matrix(levels: pd.DataFrame) -> dict[str, Any]:
     """One row of counts per module: an eighth of the size of a table."""
-    steps = levels["sparsity"].unique()
-    shape = (-1, len(steps))
-    return {
-        "modules": levels["module_name"].iloc[:: len(steps)].tolist(),
-        "sparsities": steps.tolist(),
-        **{key: levels[key].to_numpy().reshape(shape).tolist() for key in _LEVEL_COUNTS},
-    }
+    names, sparsities, counts = level_matrices(levels)
+    rows = {name: numbers.tolist() for name, numbers in counts.items()}
+    return {"modules": names, "sparsities": sparsities, **rows}
 
 
 def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
     if matrix is None:
         return None
-    modules, steps = matrix["modules"], matrix["sparsities"]
-    counts = {key: np.array(matrix[key]) for key in _LEVEL_COUNTS}
-    for key, numbers in counts.items():
-        if numbers.shape != (len(modules), len(steps)) or numbers.dtype.kind != "i":
-            raise ValueError(f"levels, {key}: is not one whole number per module and sparsity")
-    return pd.DataFrame(
-        {
-            "module_name": np.repeat(np.array(modules, dtype=object), len(steps)),
-            "sparsity": np.tile(np.array(steps, dtype=float), len(modules)),
-            **{key: numbers.ravel() for key, numbers in counts.items()},
-        }
-    )
+    modules, sparsities = matrix["modules"], matrix["sparsities"]
+    counts = {name: np.array(matrix[name]) for name in LEVEL_COUNTS}
+    for name, numbers in counts.items():
+        if numbers.shape != (len(modules), len(sparsities)) or numbers.dtype.kind != "i":
+            raise ValueError(f"levels, {name}: is not one whole number per module and sparsity")
+    return level_rows(modules, sparsities, counts)
 
 
 def _no_number(constant: str) -> float:

@@ -115,12 +115,24 @@ def summed_by(frame: pd.DataFrame, codes: npt.NDArray[np.intp], size: int) -> pd
         if column not in frame:
             continue
         cells = frame[column]
-        sums[column] = np.zeros(size, dtype=np.int64)
-        np.add.at(sums[column], codes, cells.to_numpy(dtype=np.int64, na_value=0))
+        sums[column] = added(cells.to_numpy(dtype=np.int64, na_value=0), codes, size)
         if (unknown := cells.isna().to_numpy()).any():
             mask = np.bincount(codes[unknown], minlength=size) > 0
             sums[column] = pd.arrays.IntegerArray(sums[column], mask)
     return pd.DataFrame(sums)
+
+
+def added(numbers: Integers, codes: npt.NDArray[np.intp], size: int) -> Integers:
+    """Sum the rows of numbers that share a code.
+
+    Examples
+    --------
+    >>> added(np.array([[1, 2], [3, 4], [5, 6]]), np.array([1, 1, 0]), 2).tolist()
+    [[5, 6], [4, 6]]
+    """
+    sums = np.zeros((size, *numbers.shape[1:]), dtype=np.int64)
+    np.add.at(sums, codes, numbers)
+    return sums
 
 
 def group_frame(layers: pd.DataFrame) -> pd.DataFrame:

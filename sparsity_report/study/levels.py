@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +15,9 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes, value_bytes
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.layers import used
+from sparsity_report.study.schema import TABLES
 
+LEVEL_COUNTS = TABLES["levels"].names[2:]
 _KEPT = (
     "module_name",
     "block",
@@ -30,6 +33,28 @@ _KEPT = (
     "flops_per_token",
     "useful_flops_per_token",
 )
+
+
+def level_matrices(levels: pd.DataFrame) -> tuple[list[str], list[float], dict[str, Integers]]:
+    """Return a table of levels as modules, sparsities, and counts of shape (modules, levels)."""
+    sparsities = levels["sparsity"].unique().tolist()
+    names = levels["module_name"].iloc[:: len(sparsities)].tolist()
+    counts = {name: levels[name].to_numpy(dtype=np.int64) for name in LEVEL_COUNTS}
+    shape = (len(names), len(sparsities))
+    return names, sparsities, {name: numbers.reshape(shape) for name, numbers in counts.items()}
+
+
+def level_rows(
+    names: Sequence[str], sparsities: Sequence[float], counts: Mapping[str, Integers]
+) -> pd.DataFrame:
+    """Return the table of levels of :func:`level_matrices`, module by module."""
+    return pd.DataFrame(
+        {
+            "module_name": np.repeat(np.array(names, dtype=object), len(sparsities)),
+            "sparsity": np.tile(np.array(sparsities, dtype=float), len(names)),
+            **{name: numbers.ravel() for name, numbers in counts.items()},
+        }
+    )
 
 
 class Levels:
@@ -56,12 +81,9 @@ class Levels:
     """
 
     def __init__(self, layers: pd.DataFrame, levels: pd.DataFrame) -> None:
-        self.sparsities: list[float] = levels["sparsity"].unique().tolist()
-        shape = (-1, len(self.sparsities))
-        self._left = levels["weight_nonzero"].to_numpy().reshape(shape)
-        self._slack = levels["uncertainty"].to_numpy().reshape(shape)
+        names, self.sparsities, counts = level_matrices(levels)
+        self._left, self._slack = counts.values()
         self._layers = layers.reset_index(drop=True)
-        names = levels["module_name"].iloc[:: len(self.sparsities)]
         self.rows = pd.Index(self._layers["module_name"]).get_indexer(pd.Index(names))
         if (self.rows < 0).any():
             raise SparsityReportError("the levels of the study speak of modules it does not have")
@@ -106,16 +128,9 @@ class Levels:
         """Return the level at a place of ``sparsities``, see :meth:`at`."""
         frame = self._layers[list(_KEPT)].assign(sparsity=self.sparsities[place], uncertainty=0)
         frame["dense_bytes"] = frame["csr_bytes"] = self._layers["stored_bytes"]
-        left = self._left[:, place]
-        changed = {
-            "weight_nonzero": left,
-            "nonzero": left + self._rest_nonzero,
-            "flops_per_token": self._dense_flops,
-            "useful_flops_per_token": used(2 * left, self._uses),
-            "dense_bytes": self._dense_bytes,
-            "csr_bytes": self._csr_bytes(left[:, None])[:, 0],
-            "uncertainty": self._slack[:, place],
-        }
+        changed = {"flops_per_token": self._dense_flops, "dense_bytes": self._dense_bytes}
+        for column, counts in self._counts(slice(place, place + 1)).items():
+            changed[column] = counts[:, 0]
         for column, values in changed.items():
             whole = frame[column].array.copy()
             whole[self.rows] = values
@@ -125,13 +140,7 @@ class Levels:
     @cached_property
     def totals(self) -> pd.DataFrame:
         """Sums over the prunable modules, one row per level."""
-        parts = {
-            "weight_nonzero": self._left,
-            "nonzero": self._left + self._rest_nonzero[:, None],
-            "useful_flops_per_token": used(2 * self._left, self._uses),
-            "csr_bytes": self._csr_bytes(self._left),
-            "uncertainty": self._slack,
-        }
+        parts = self._counts(slice(None))
         sums = {column: counts.sum(axis=0) for column, counts in parts.items()}
         return pd.DataFrame({"sparsity": self.sparsities, **sums})
 
@@ -190,13 +199,19 @@ class Levels:
         """Number of prunable weights."""
         return int(self._weights.sum())
 
-    def _csr_bytes(self, left: Any) -> Integers:
-        """Bytes of the modules with their matrices in CSR, of shape (modules, levels)."""
+    def _counts(self, places: slice) -> dict[str, Integers]:
+        """Return what changes with the level, of shape (prunable modules, places)."""
+        left: Any = self._left[:, places]
         parts: Any = (self._columns, self._pointers, self._value, self._rest_bytes)
         columns, pointers, value, rest = (numbers[:, None] for numbers in parts)
-        index = index_bytes(left, columns)
-        sizes: Integers = csr_bytes(left, pointers - 1, value, index) + rest
-        return sizes
+        return {
+            "weight_nonzero": left,
+            "nonzero": left + self._rest_nonzero[:, None],
+            "useful_flops_per_token": used(2 * left, self._uses),
+            # With the matrices in CSR.
+            "csr_bytes": csr_bytes(left, pointers - 1, value, index_bytes(left, columns)) + rest,
+            "uncertainty": self._slack[:, places],
+        }
 
 
 def _plus(counts: Any, known: Any) -> pd.Series:

@@ -15,8 +15,8 @@ from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bu
 from sparsity_report.counting.policies import check_sparsity, prunable_counts
 from sparsity_report.counting.ranks import Level, look_into, select, settle
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.layers import layer_frame
-from sparsity_report.study.levels import Levels
+from sparsity_report.study.layers import added, layer_frame
+from sparsity_report.study.levels import LEVEL_COUNTS, Levels, level_rows
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
 
@@ -118,17 +118,8 @@ def _table(
     """Sum tensors over the modules that own them."""
     owners = {p.name: m.name for m in weights.modules for p in m.parameters if p.tied_to is None}
     codes, modules = pd.factorize(np.array([owners[name] for name in counts], dtype=object))
-    left, slack = (np.zeros((len(modules), len(sparsities)), dtype=np.int64) for _ in range(2))
-    np.add.at(left, codes, kept.left.T)
-    np.add.at(slack, codes, kept.slack.T)
-    return pd.DataFrame(
-        {
-            "module_name": np.repeat(modules, len(sparsities)),
-            "sparsity": np.tile(sparsities, len(modules)),
-            "weight_nonzero": left.ravel(),
-            "uncertainty": slack.ravel(),
-        }
-    )
+    sums = (added(numbers.T, codes, len(modules)) for numbers in (kept.left, kept.slack))
+    return level_rows(list(modules), sparsities, dict(zip(LEVEL_COUNTS, sums, strict=True)))
 
 
 class _Kept(NamedTuple):
