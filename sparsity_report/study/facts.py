@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sparsity_report.counting.histogram import Integers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import dense_bytes, value_bytes
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.grid import Cell, Grid
+from sparsity_report.study.layers import added
 from sparsity_report.study.storage import layout_ends
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ class LevelParts(NamedTuple):
     """
 
     names: list[str] | list[Cell]
-    totals: npt.NDArray[np.int64]
-    zeros: npt.NDArray[np.int64]
+    totals: Integers
+    zeros: Integers
 
 
 class Facts:
@@ -147,28 +149,26 @@ class Facts:
     def headline(self) -> str:
         """The one variant that cards and first sentences speak of: the first CSR one if any."""
         variants = self._study.variants
-        sparse = variants.loc[
-            (variants["layout"] == "csr") & (variants["variant"] != self.baseline), "variant"
-        ]
-        return str(sparse.iloc[0]) if len(sparse) else (*self.prunings, self.baseline)[0]
+        sparse = variants.loc[variants["layout"] == "csr", "variant"]
+        beside = [str(variant) for variant in sparse if variant != self.baseline]
+        return (*beside, *self.prunings, self.baseline)[0]
 
     @cached_property
     def cards(self) -> tuple[Card, ...]:
         """What people look for first: the size of the model, and one variant's zeros and cost."""
-        whole = [
-            Card(key, self.total(self.baseline, key), self.baseline)
-            for key in ("total", "prunable_total")
+        base, headline = self.baseline, self.headline
+        cards = [
+            Card(key, self.total(variant, key), variant)
+            for variant, keys in (
+                (base, ("total", "prunable_total")),
+                (headline, ("sparsity_prunable", "sparsity_model")),
+            )
+            for key in keys
         ]
-        zeros = [
-            Card(key, self.total(self.headline, key), self.headline)
-            for key in ("sparsity_prunable", "sparsity_model")
-        ]
-        cost = [
-            Card(key, self.ratio(self.headline, key), self.headline, self.baseline)
-            for key in ("stored_bytes", "flops_per_token")
-            if self.headline != self.baseline
-        ]
-        return (*whole, *zeros, *cost)
+        if headline != base:
+            for key in ("stored_bytes", "flops_per_token"):
+                cards.append(Card(key, self.ratio(headline, key), headline, base))
+        return tuple(cards)
 
     def total(self, variant: str, column: str) -> float | None:
         """Return a figure of ``study.totals``; None where it is unknown."""
@@ -196,8 +196,7 @@ class Facts:
     def dense_bytes(self, variant: str) -> pd.Series:
         """Return what each layer of a variant would take with nothing stored sparse, in bytes."""
         rows = self.layers(variant)
-        sizes = rows["dtype"].map({dtype: value_bytes(dtype) for dtype in rows["dtype"].unique()})
-        return dense_bytes(rows["total"], sizes)  # type: ignore[arg-type,return-value]
+        return dense_bytes(rows["total"], rows["dtype"].map(value_bytes))  # type: ignore[arg-type,return-value]
 
     def prunable(self, variant: str) -> pd.DataFrame:
         """Return a variant's layers with prunable weights of known values, and their ``share``.
@@ -222,8 +221,7 @@ class Facts:
 
     def grid(self, variant: str) -> Grid:
         """Return where the prunable layers in numbered blocks stand in a heat map."""
-        rows = self.prunable(variant)
-        return Grid(rows[rows["block"].notna()])
+        return Grid(self._in_blocks(variant))
 
     def cells(self, variant: str) -> pd.DataFrame:
         """Return one row per cell of a variant's heat map.
@@ -235,21 +233,21 @@ class Facts:
             ``layers`` (how many the cell holds), ``total`` and ``nonzero`` weights, ``sparsity``
             of the cell, ``low`` and ``high`` of its layers. Empty without numbered blocks.
         """
-        rows = self.prunable(variant)
-        rows = rows[rows["block"].notna()]
+        rows = self._in_blocks(variant)
         grid = Grid(rows)
-        by_cell = rows.assign(cell=grid.codes).groupby("cell")
-        frame = by_cell.agg(
+        frame = rows.groupby(grid.codes).agg(
             layers=("share", "size"),
             total=("weight_total", "sum"),
             nonzero=("weight_nonzero", "sum"),
             low=("share", "min"),
             high=("share", "max"),
-        ).reset_index(drop=True)
-        places = pd.DataFrame(grid.cells, columns=list(Cell._fields))
-        frame["sparsity"] = zero_shares(frame["total"], frame["nonzero"])
-        order = [*Cell._fields, "layers", "total", "nonzero", "sparsity", "low", "high"]
-        return pd.concat([places, frame], axis=1)[order]
+        )
+        frame.insert(3, "sparsity", zero_shares(frame["total"], frame["nonzero"]))
+        return pd.concat([pd.DataFrame(grid.cells, columns=list(Cell._fields)), frame], axis=1)
+
+    def _in_blocks(self, variant: str) -> pd.DataFrame:
+        rows = self.prunable(variant)
+        return rows[rows["block"].notna()]
 
     def extremes(self, variant: str, limit: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the prunable layers with the largest and with the smallest share of zeros."""
@@ -299,11 +297,8 @@ class Facts:
     @cached_property
     def level_groups(self) -> LevelParts | None:
         """Zeros per group at every level, among all parameters of the group, biases included."""
-        levels = self._study.by_level
-        if levels is None:
-            return None
-        layers = self._first
-        if layers["nonzero"].isna().any():
+        levels, layers = self._study.by_level, self._first
+        if levels is None or layers["nonzero"].isna().any():
             return None
         before = (layers["total"] - layers["nonzero"]).to_numpy(dtype=np.int64)
         present = set(layers["group"])
@@ -311,35 +306,29 @@ class Facts:
         codes = pd.Categorical(layers["group"], names).codes
         zeros = np.repeat(before[:, None], len(levels.sparsities), axis=1)
         zeros[levels.rows] += levels.zeros - levels.zeros_before[:, None]
-        return LevelParts(names, *_summed(codes, len(names), layers["total"], zeros))
+        return _level_parts(names, codes, layers["total"], zeros)
 
     @cached_property
     def level_grid(self) -> Grid | None:
         """Where the layers of ``level_cells`` stand; None where the study keeps no levels."""
-        levels = self._study.by_level
-        if levels is None:
-            return None
-        return Grid(self._first.iloc[levels.rows[self._in_cells]])
+        return None if self._level_rows is None else Grid(self._level_rows[0])
 
     @cached_property
     def level_cells(self) -> LevelParts | None:
         """Zeros per cell of the heat map at every level, among the weights of its matrices."""
-        levels, grid = self._study.by_level, self.level_grid
-        if levels is None or grid is None:
+        if self._level_rows is None or (grid := self.level_grid) is None:
             return None
-        totals = self._first["weight_total"].iloc[levels.rows[self._in_cells]]
-        sums = _summed(grid.codes, len(grid.cells), totals, levels.zeros[self._in_cells])
-        return LevelParts(list(grid.cells), *sums)
+        layers, zeros = self._level_rows
+        return _level_parts(list(grid.cells), grid.codes, layers["weight_total"], zeros)
 
     @cached_property
-    def _in_cells(self) -> npt.NDArray[np.bool_]:
-        """Which of the levels' layers have weights and a numbered block."""
-        assert self._study.by_level is not None
-        layers = self._first.iloc[self._study.by_level.rows]
-        inside: npt.NDArray[np.bool_] = (
-            layers["block"].notna() & (layers["weight_total"] > 0)
-        ).to_numpy(dtype=bool)
-        return inside
+    def _level_rows(self) -> tuple[pd.DataFrame, Integers] | None:
+        """The levels' layers that have weights and a numbered block, and their zeros."""
+        if (levels := self._study.by_level) is None:
+            return None
+        layers = self._first.iloc[levels.rows]
+        inside = (layers["block"].notna() & (layers["weight_total"] > 0)).to_numpy(dtype=bool)
+        return layers[inside], levels.zeros[inside]
 
     @property
     def _first(self) -> pd.DataFrame:
@@ -379,9 +368,9 @@ class Facts:
             line = pd.DataFrame({"sparsity": shares, "bytes": size, "ratio": size / dense})
             lines.append(line.assign(layout=layout))
         columns = ["sparsity", "layout", "bytes", "ratio"]
-        return (
-            pd.concat(lines, ignore_index=True)[columns] if lines else pd.DataFrame(columns=columns)
-        )
+        if not lines:
+            return pd.DataFrame(columns=columns)
+        return pd.concat(lines, ignore_index=True)[columns]
 
     @property
     def dtypes(self) -> list[str]:
@@ -407,12 +396,9 @@ class Facts:
         return zero_share(row["weight_total"], row["weight_nonzero"])
 
 
-def _summed(
-    codes: npt.NDArray[np.intp], size: int, totals: pd.Series, zeros: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Sum rows that share a code."""
-    sums = np.zeros(size, dtype=np.int64)
-    parts = np.zeros((size, zeros.shape[1]), dtype=np.int64)
-    np.add.at(sums, codes, totals.to_numpy(dtype=np.int64))
-    np.add.at(parts, codes, zeros)
-    return sums, parts
+def _level_parts(
+    names: list[str] | list[Cell], codes: npt.NDArray[np.intp], totals: pd.Series, zeros: Integers
+) -> LevelParts:
+    """Sum rows that share a code, the place of their part among the names."""
+    sizes = added(totals.to_numpy(dtype=np.int64), codes, len(names))
+    return LevelParts(names, sizes, added(zeros, codes, len(names)))

@@ -18,8 +18,10 @@ from sparsity_report.study.agreement import check_agreement
 from sparsity_report.study.layers import check_convention, with_shares
 from sparsity_report.study.levels import LEVEL_COUNTS, level_matrices, level_rows
 from sparsity_report.study.schema import (
+    ALWAYS,
     FORMAT,
     MEASURED,
+    OPTIONAL,
     VERSION,
     plain_table,
     read,
@@ -33,7 +35,6 @@ PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
     """Write a study as JSON, see :meth:`Comparison.save`."""
-    frames = {part: getattr(study, part) for part in ("patterns", *MEASURED)}
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -43,12 +44,12 @@ def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
         "notes": list(study.notes),
         # For readers without this program, which says them anew from the numbers.
         "findings": _sentences(study),
-        **{
-            part: plain_table(getattr(study, part))
-            for part in ("variants", "layers", "groups", "totals")
-        },
+        **{part: plain_table(getattr(study, part)) for part in ALWAYS},
         "levels": None if study.levels is None else _level_matrix(study.levels),
-        **{part: None if frame is None else plain_table(frame) for part, frame in frames.items()},
+        **{
+            part: None if (frame := getattr(study, part)) is None else plain_table(frame)
+            for part in OPTIONAL
+        },
     }
     return write_file(path, json.dumps(data, ensure_ascii=False, allow_nan=False))
 
@@ -74,8 +75,7 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
         if data["version"] < VERSION:
             upgrade(data)
         frames: dict[str, Any] = {
-            part: None if data[part] is None else read(part, data[part])
-            for part in ("patterns", *MEASURED)
+            part: None if data[part] is None else read(part, data[part]) for part in OPTIONAL
         }
         study = Comparison(
             variants=read("variants", data["variants"]),

@@ -36,6 +36,9 @@ VERSION = 2
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives.
 MEASURED = ("latency", "quality", "sensitivity")
+# Tables of a saved study, and those that may be null there; levels are written in another form.
+ALWAYS = ("variants", "layers", "groups", "totals")
+OPTIONAL = ("patterns", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,12 @@ def _text(name: str, title: str, *, optional: bool = False, among: tuple[str, ..
     return Column(name, "text", title=title, optional=optional, among=among)
 
 
-def _count(name: str, title: str, *, optional: bool = False, dtype: str = "int64") -> Column:
-    return Column(name, dtype, 0, title=title, optional=optional or dtype == "Int64")
+def _count(name: str, title: str, *, optional: bool = False) -> Column:
+    return Column(name, "int64", 0, title=title, optional=optional)
+
+
+def _maybe(name: str, title: str) -> Column:
+    return Column(name, "Int64", 0, title=title, optional=True)
 
 
 def _share(name: str, title: str, *, optional: bool = True) -> Column:
@@ -97,17 +104,19 @@ def _number(name: str, title: str, *, low: float | None = 0, optional: bool = Tr
     return Column(name, "float64", low, title=title, optional=optional)
 
 
-# What a cell of each type is in JSON.
-_KINDS: Mapping[str, tuple[str, set[type]]] = {
-    "text": ("text", {str}),
-    "int64": ("a whole number", {int}),
-    "Int64": ("a whole number", {int}),
-    "float64": ("a number", {int, float}),
-    "bool": ("true or false", {bool}),
-    "boolean": ("true or false", {bool}),
-    "shape": ("one", {list}),
-    "shares": ("a list of shares", {list}),
+# What a cell of each type is in JSON: for people, in a schema, as it is read.
+_KINDS: Mapping[str, tuple[str, str, set[type]]] = {
+    "text": ("text", "string", {str}),
+    "int64": ("a whole number", "integer", {int}),
+    "Int64": ("a whole number", "integer", {int}),
+    "float64": ("a number", "number", {int, float}),
+    "bool": ("true or false", "boolean", {bool}),
+    "boolean": ("true or false", "boolean", {bool}),
+    "shape": ("one", "array", {list}),
+    "shares": ("a list of shares", "array", {list}),
 }
+# What the items of a list are.
+_ITEMS = {"shape": "int64", "shares": "float64"}
 # A time is not zero.
 _PICOSECOND = 1e-12
 # By name. A name means the same in every table; where its type differs, see below.
@@ -122,16 +131,12 @@ _COLUMNS = {
         _text("fingerprint", message("fingerprint")),
         _text("method", message("method"), optional=True),
         _share("asked_sparsity", message("asked sparsity")),
-        _count("pruned", message("weights set to zero"), dtype="Int64"),
+        _maybe("pruned", message("weights set to zero")),
         _number("threshold", message("threshold")),
-        _count("attention_width", message("query and value widths"), dtype="Int64"),
-        _count(
-            "attention_flops_per_token",
-            message("FLOPs of attention itself per token"),
-            dtype="Int64",
-        ),
+        _maybe("attention_width", message("query and value widths")),
+        _maybe("attention_flops_per_token", message("FLOPs of attention itself per token")),
         _text("module_name", message("module")),
-        _count("block", message("block"), dtype="Int64"),
+        _maybe("block", message("block")),
         _text("group", message("group"), among=GROUPS),
         Column("shape", "shape", 0, title=message("shape")),
         _text("dtype", message("type")),
@@ -142,8 +147,8 @@ _COLUMNS = {
         Column("prunable", "bool", title=message("prunable")),
         _count("weight_total", message("weights")),
         _count("weight_nonzero", message("nonzero weights"), optional=True),
-        _count("row_pointers", message("row pointers"), dtype="Int64"),
-        _count("columns", message("columns"), dtype="Int64"),
+        _maybe("row_pointers", message("row pointers")),
+        _maybe("columns", message("columns")),
         _number("uses", message("uses per token")),
         _count("flops_per_token", message("FLOPs per token"), optional=True),
         _count("useful_flops_per_token", message("useful FLOPs per token"), optional=True),
@@ -166,12 +171,12 @@ _COLUMNS = {
         _count("uncertainty", message("uncertainty in weights")),
         _text("scope", message("scope"), among=SCOPES),
         _text("name", message("name")),
-        _count("bytes", message("bytes"), dtype="Int64"),
+        _maybe("bytes", message("bytes")),
         _number("ratio", message("bytes ÷ dense bytes")),
         _share("break_even", message("break-even")),
         Column("lossless", "boolean", title=message("lossless"), optional=True),
         _text("parameter", message("matrix")),
-        _count("expert", message("expert"), dtype="Int64"),
+        _maybe("expert", message("expert")),
         _count("rows", message("rows")),
         _share("expected_sparsity", message("expected share of zeros")),
         _number("mean_abs", message("mean |w|")),
@@ -216,17 +221,11 @@ _COLUMNS = {
         _share("global_sparsity", message("globally pruned"), optional=False),
     )
 }  # fmt: skip
-SUMMED = (
-    "total",
-    "nonzero",
-    "weight_total",
-    "weight_nonzero",
-    "flops_per_token",
-    "useful_flops_per_token",
-    "flops_per_sequence",
-    "active_total",
-    "stored_bytes",
+_SUMMED = (
+    "total nonzero weight_total weight_nonzero flops_per_token useful_flops_per_token "
+    "flops_per_sequence active_total stored_bytes"
 )
+SUMMED = tuple(_SUMMED.split())
 
 
 def _table(name: str, names: str, /, **differing: Mapping[str, Any]) -> Table:
@@ -253,10 +252,10 @@ TABLES: Mapping[str, Table] = {
             "useful_flops_per_token flops_per_sequence active_total stored_bytes param_frac "
             "tied_to",
         ),
-        _table("groups", f"variant group modules {' '.join(SUMMED)} sparsity param_frac"),
+        _table("groups", f"variant group modules {_SUMMED} sparsity param_frac"),
         _table(
             "totals",
-            f"variant layout asked_sparsity pruned threshold {' '.join(SUMMED)} prunable_total "
+            f"variant layout asked_sparsity pruned threshold {_SUMMED} prunable_total "
             "prunable_nonzero non_embedding_total non_embedding_nonzero sparsity_prunable "
             "sparsity_non_embedding sparsity_model attention_flops_per_token",
         ),
@@ -310,7 +309,7 @@ TABLES: Mapping[str, Table] = {
 }
 
 
-def title(name: str, table: str | None = None) -> str:
+def title(name: str) -> str:
     """Return what people read for a column, in the language that is spoken.
 
     Examples
@@ -318,12 +317,10 @@ def title(name: str, table: str | None = None) -> str:
     >>> title("stored_bytes"), title("sparsity_prunable")
     ('stored bytes', 'zeros of the prunable weights')
     """
-    columns = _COLUMNS.values() if table is None else TABLES[table].columns
-    named = next((column.title for column in columns if column.name == name), None)
-    return name.replace("_", " ") if named is None else say(named)
+    return say(_COLUMNS[name].title) if name in _COLUMNS else name.replace("_", " ")
 
 
-def head(name: str, table: str | None = None) -> str:
+def head(name: str) -> str:
     """Return a column's title as the head of a table writes it.
 
     Examples
@@ -331,7 +328,7 @@ def head(name: str, table: str | None = None) -> str:
     >>> head("stored_bytes")
     'Stored bytes'
     """
-    text = title(name, table)
+    text = title(name)
     return text[:1].upper() + text[1:]
 
 
@@ -373,10 +370,10 @@ def check(table: str, frame: pd.DataFrame) -> None:
             continue
         low, high = column.low, np.inf if column.high is None else column.high
         bounds = f"less than {low:g}" if high == np.inf else f"not between {low:g} and {high:g}"
-        if column.dtype in {"shape", "shares"}:
-            kinds = {int} if column.dtype == "shape" else {int, float}
+        if column.dtype in _ITEMS:
+            *_, types = _KINDS[_ITEMS[column.dtype]]
             inside: Any = [
-                all(type(part) in kinds and low <= part <= high for part in cell or ())
+                all(type(item) in types and low <= item <= high for item in cell or ())
                 for cell in cells
             ]
         else:
@@ -402,7 +399,7 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
                 f"{table}, row {place} does not have {len(columns)} cells: {str(row)[:60]}"
             )
     for column, cells in zip(columns, zip(*data["rows"], strict=True), strict=False):
-        kind, types = _KINDS[column.dtype]
+        kind, _, types = _KINDS[column.dtype]
         if not set(map(type, cells)) <= {*types, type(None)}:
             good = [cell is None or type(cell) in types for cell in cells]
             refuse(table, good, f"{column.name}: is not {kind}")
@@ -432,7 +429,6 @@ def json_schema() -> dict[str, Any]:
 
     ``docs/study.schema.json`` is this, written with :func:`json_schema_text`.
     """
-    saved = ("variants", "layers", "groups", "totals")
     properties = {
         "format": {"const": FORMAT},
         "version": {"const": VERSION},
@@ -441,12 +437,9 @@ def json_schema() -> dict[str, Any]:
         "context": {"type": ["integer", "null"], "minimum": 1},
         "notes": _array({"type": "string"}),
         "findings": _array({"type": "string"}),
-        **{name: _json_table(TABLES[name]) for name in saved},
-        "levels": {"anyOf": [_json_levels(), {"type": "null"}]},
-        **{
-            name: {"anyOf": [_json_table(TABLES[name]), {"type": "null"}]}
-            for name in ("patterns", *MEASURED)
-        },
+        **{name: _json_table(TABLES[name]) for name in ALWAYS},
+        "levels": _or_null(_json_levels()),
+        **{name: _or_null(_json_table(TABLES[name])) for name in OPTIONAL},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -471,7 +464,7 @@ def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
         # Null in a column of pandas' own text would be NaN.
         optional = column.optional
         return cells.astype(object).where(cells.notna(), None) if optional else cells.astype(str)
-    if column.dtype in {"shape", "shares"}:
+    if column.dtype in _ITEMS:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)
     if cells.dtype.name == column.dtype:
@@ -500,11 +493,10 @@ def _json_table(table: Table) -> dict[str, Any]:
 def _json_column(column: Column) -> dict[str, Any]:
     bounds = {"minimum": column.low, "maximum": column.high}
     limits = {key: bound for key, bound in bounds.items() if bound is not None}
-    kind = {"text": "string", "float64": "number", "bool": "boolean", "boolean": "boolean"}
-    cell: dict[str, Any] = {"type": kind.get(column.dtype, "integer"), **limits}
-    if column.dtype in {"shape", "shares"}:
-        part = "integer" if column.dtype == "shape" else "number"
-        cell = _array({"type": part, **limits})
+    _, json_type, _ = _KINDS[_ITEMS.get(column.dtype, column.dtype)]
+    cell: dict[str, Any] = {"type": json_type, **limits}
+    if column.dtype in _ITEMS:
+        cell = _array(cell)
     if column.optional:
         cell["type"] = [cell["type"], "null"]
     if column.among:
@@ -522,6 +514,10 @@ def _json_levels() -> dict[str, Any]:
             **{column.name: _array(_array(_json_column(column))) for column in counts},
         }
     )
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _array(items: Mapping[str, Any]) -> dict[str, Any]:

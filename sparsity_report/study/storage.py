@@ -111,9 +111,11 @@ def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:
 
 def _matrices(layers: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that have prunable matrices."""
-    return layers[
-        layers["prunable"] & layers["row_pointers"].notna() & (layers["weight_total"] > 0)
-    ]
+    return layers[_prunable(layers) & (layers["weight_total"] > 0)]
+
+
+def _prunable(layers: pd.DataFrame) -> pd.Series:
+    return layers["prunable"] & layers["row_pointers"].notna()
 
 
 def _summed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -131,7 +133,7 @@ def _layer_sizes(own: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFra
     own = own.reset_index(drop=True)
     n: Any = own["weight_total"].astype("Int64")
     z: Any = own["weight_nonzero"].astype("Int64")
-    v: Any = _value_bytes(own)
+    v: Any = own["dtype"].map(value_bytes)
     pointers: Any = own["row_pointers"]
     facts = pd.DataFrame(
         {
@@ -207,25 +209,16 @@ def _all(grouped: Any, size: pd.Series) -> Any:
     return worst.where((grouped.count() == size) | (worst == False))  # noqa: E712
 
 
-def _value_bytes(layers: pd.DataFrame) -> pd.Series:
-    return layers["dtype"].map({dtype: value_bytes(dtype) for dtype in layers["dtype"].unique()})
-
-
 def _others(layers: pd.DataFrame) -> pd.DataFrame:
     """Return what is not a prunable matrix, the same bytes beside every layout."""
-    inside = (layers["prunable"] & layers["row_pointers"].notna()).to_numpy()
-    rest = layers["total"] - layers["weight_total"]
-    own = pd.DataFrame(
-        {
-            "variant": layers["variant"],
-            "total": layers["total"].where(~inside, rest),
-            "nonzero": layers["nonzero"].where(
-                ~inside, layers["nonzero"] - layers["weight_nonzero"]
-            ),
-            "bytes": layers["stored_bytes"].where(~inside, rest * _value_bytes(layers)),
-        }
-    ).astype({"total": "Int64", "nonzero": "Int64", "bytes": "Int64"})
-    for column in ("dense", "empty", "full"):
-        own[column] = own["bytes"]
-    own["lossless"] = pd.array([True] * len(own), dtype="boolean")
-    return own.merge(pd.DataFrame({"layout": LAYOUTS}), how="cross")
+    inside = _prunable(layers)
+    total, nonzero = (
+        (layers[name] - layers[f"weight_{name}"].where(inside, 0)).astype("Int64")
+        for name in ("total", "nonzero")
+    )
+    size = layers["stored_bytes"].where(~inside, total * layers["dtype"].map(value_bytes))
+    sizes = dict.fromkeys(("bytes", "dense", "empty", "full"), size.astype("Int64"))
+    rest = pd.DataFrame(
+        {"variant": layers["variant"], "total": total, "nonzero": nonzero, "lossless": True} | sizes
+    )
+    return rest.merge(pd.DataFrame({"layout": LAYOUTS}), how="cross")
