@@ -5,7 +5,7 @@ Everything here is derived from counts; no tensor is read or changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -23,7 +23,6 @@ from sparsity_report.weights.groups import GROUPS
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
-Flags = npt.NDArray[np.bool_]
 
 
 # Scaling-law papers leave both vocabulary matrices out: Kaplan et al. 2020, section 2.1.
@@ -71,10 +70,50 @@ def layer_frame(
         These three are null without matrices.
     """
     check_convention(convention)
-    cuts: Mapping[str, Cut] = pruning.cuts if pruning else {}
-    parameters = _Parameters(weights, counts, cuts, csr, convention == "notebook")
-    frame = pd.DataFrame({"variant": variant} | parameters.described() | parameters.summed())
-    return with_shares(frame)
+    cuts = pruning.cuts if pruning else {}
+    parameters = _parameter_frame(weights, counts, cuts, csr)
+    module, matrix = parameters["module"], parameters["matrix"]
+    counted = parameters["tied_to"].isna() | (convention == "notebook")
+    # A module's weight is its first matrix or, without one, its first parameter. It is the module
+    # that a token passes through, so its matrices have the same uses.
+    places = matrix.astype(int).groupby(module).idxmax()
+    main = parameters.loc[places].reset_index(drop=True)
+    weight = counted & (matrix | matrix.index.isin(places))
+    multiplied = matrix | (parameters["lookup"] & (convention == "notebook"))
+    total, nonzero = parameters["total"], parameters["nonzero"]
+    elements = total.mask(parameters["layout"] == "csr", nonzero)
+    sums = summed(
+        pd.DataFrame(
+            {
+                "total": total.where(counted, 0),
+                "nonzero": nonzero.where(counted, 0),
+                "weight_total": total.where(weight, 0),
+                "weight_nonzero": nonzero.where(weight, 0),
+                "row_pointers": parameters["row_pointers"],
+                "flops_per_token": 2 * elements.where(multiplied, 0),
+                "useful_flops_per_token": 2 * nonzero.where(multiplied, 0),
+                "stored_bytes": parameters["stored_bytes"],
+            }
+        ).groupby(module)
+    )
+    per_token = np.array([module.per == "token" for module in weights.modules])
+    uses = main["uses"].to_numpy()
+    flops = _used(sums["flops_per_token"], uses)
+    derived = {
+        "variant": variant,
+        "module_name": [module.name for module in weights.modules],
+        "block": [module.block for module in weights.modules],
+        "group": [module.group for module in weights.modules],
+        "prunable": parameters["prunable"].groupby(module).any(),
+        "row_pointers": sums["row_pointers"].where(main["matrix"]),
+        "columns": parameters["columns"].groupby(module).max().where(main["matrix"]),
+        "uses": (main["uses"] * per_token).where(main["matrix"]),
+        "flops_per_token": flops.where(per_token, 0),
+        "useful_flops_per_token": _used(sums["useful_flops_per_token"], uses).where(per_token, 0),
+        "flops_per_sequence": flops.mask(per_token, 0),
+        "active_total": _used(sums["total"], np.minimum(uses, 1)),
+    }
+    return with_shares(main[["shape", "dtype", "layout", "tied_to"]].join(sums).assign(**derived))
 
 
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
@@ -86,40 +125,17 @@ def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
     return typed("groups" if "modules" in frame else "layers", frame.assign(**shares))
 
 
-def summed_by(frame: pd.DataFrame, codes: npt.NDArray[np.intp], size: int) -> pd.DataFrame:
-    """Sum layers that share a code; what is unknown of one is unknown of all.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        As of ``study.layers`` or :meth:`Levels.at`.
-    codes : numpy.ndarray
-        Of each row, the number of the sum it belongs to.
-    size : int
-        How many sums there are.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per sum, the columns of the frame that can be summed; ``int64``, or ``Int64`` where
-        sums are unknown.
+def summed(grouped: Any) -> pd.DataFrame:
+    """Sum a frame's rows by group; what is unknown of one is unknown of all.
 
     Examples
     --------
     >>> frame = pd.DataFrame({"total": [1, 2, 4], "nonzero": pd.array([1, 2, None], dtype="Int64")})
-    >>> summed_by(frame, np.array([1, 1, 0]), 2).values.tolist()
+    >>> summed(frame.groupby([1, 1, 0])).values.tolist()
     [[4, <NA>], [3, 3]]
     """
-    sums: dict[str, Any] = {}
-    for column in (*SUMMED, "dense_bytes", "csr_bytes"):
-        if column not in frame:
-            continue
-        cells = frame[column]
-        sums[column] = added(cells.to_numpy(dtype=np.int64, na_value=0), codes, size)
-        if (unknown := cells.isna().to_numpy()).any():
-            mask = np.bincount(codes[unknown], minlength=size) > 0
-            sums[column] = pd.arrays.IntegerArray(sums[column], mask)
-    return pd.DataFrame(sums)
+    sums: pd.DataFrame = grouped.sum()
+    return sums.mask(grouped.count().ne(grouped.size(), axis=0))
 
 
 def added(numbers: Integers, codes: npt.NDArray[np.intp], size: int) -> Integers:
@@ -137,14 +153,11 @@ def added(numbers: Integers, codes: npt.NDArray[np.intp], size: int) -> Integers
 
 def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
     """Sum layers per variant and group, the table ``groups``; variants keep their order."""
-    variants, names = pd.factorize(layers["variant"])
-    codes = variants * len(GROUPS) + pd.Categorical(layers["group"], GROUPS).codes
-    present, codes = np.unique(codes, return_inverse=True)
-    frame = summed_by(layers, codes, len(present))
-    frame["variant"] = np.asarray(names)[present // len(GROUPS)]
-    frame["group"] = np.array(GROUPS)[present % len(GROUPS)]
-    frame["modules"] = np.bincount(codes)
-    return with_shares(frame)
+    variants, _ = pd.factorize(layers["variant"])
+    groups = pd.Categorical(layers["group"], GROUPS).codes
+    grouped = layers.iloc[np.lexsort((groups, variants))].groupby(["variant", "group"], sort=False)
+    frame = summed(grouped[list(SUMMED)]).assign(modules=grouped.size())
+    return with_shares(frame.reset_index())
 
 
 def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
@@ -157,23 +170,22 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
         ``sparsity_non_embedding`` over all but the groups embedding and lm_head,
         ``sparsity_model`` over every parameter.
     """
-    codes, names = pd.factorize(layers["variant"])
-    frame = summed_by(layers, codes, len(names))
-    frame.insert(0, "variant", np.asarray(names))
+    frame = summed(layers.groupby("variant", sort=False)[list(SUMMED)])
     for part, inside, prefix in (
         ("prunable", layers["prunable"], "weight_"),
         ("non_embedding", ~layers["group"].isin(_EMBEDDING_GROUPS), ""),
     ):
-        sums = summed_by(layers[inside], codes[inside], len(names))
-        for of in ("total", "nonzero"):
-            frame[f"{part}_{of}"] = sums[prefix + of]
+        names = [f"{prefix}total", f"{prefix}nonzero"]
+        sums = summed(layers[inside].groupby("variant", sort=False)[names])
+        sums = sums.reindex(frame.index, fill_value=0)
+        frame[[f"{part}_total", f"{part}_nonzero"]] = sums
     for part, prefix in (
         ("prunable", "prunable_"),
         ("non_embedding", "non_embedding_"),
         ("model", ""),
     ):
         frame[f"sparsity_{part}"] = zero_shares(frame[f"{prefix}total"], frame[f"{prefix}nonzero"])
-    return frame
+    return frame.reset_index()
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -210,109 +222,36 @@ def check_convention(convention: str) -> None:
         )
 
 
-class _Parameters:
-    """Every parameter of a model under a pruning and a layout, as columns to sum per module.
-
-    Numbers below zero are unknown.
-    """
-
-    def __init__(
-        self,
-        weights: Weights,
-        counts: Mapping[str, Magnitudes],
-        cuts: Mapping[str, Cut],
-        csr: bool,
-        notebook: bool,
-    ) -> None:
-        self._modules, self._all = weights.modules, list(weights.parameters)
-        sizes = _integers(len(module.parameters) for module in self._modules)
-        self._first = np.cumsum(sizes) - sizes
-        self._cuts = cuts
-        self._total = _integers(p.total for p in self._all)
-        self._left = _integers(_left(weights, counts, cuts))
-        self._layouts = [_layout(p, csr, p.name in cuts) for p in self._all]
-        self._matrix = _flags(p.matrix is not None for p in self._all)
-        self._owned = _flags(p.tied_to is None for p in self._all)
-        self._counted = self._owned | notebook
-        lookup = (notebook and len(p.shape) == 2 and p.name.endswith("weight") for p in self._all)
-        self._multiplied = self._matrix | _flags(lookup)
-        # A module's weight is its first matrix or, without one, its first parameter.
-        places = np.arange(len(self._all))
-        earliest = np.minimum.reduceat(np.where(self._matrix, places, len(places)), self._first)
-        self._without = earliest == len(places)
-        self._main = np.where(self._without, self._first, earliest)
-        # It is the module that a token passes through, so its matrices have the same uses.
-        self._uses = np.array([float(self._all[place].uses) for place in self._main])
-
-    def described(self) -> dict[str, Any]:
-        """Return what modules and their weights are."""
-        mains = [self._all[place] for place in self._main]
-        return {
-            "module_name": [module.name for module in self._modules],
-            "block": [module.block for module in self._modules],
-            "group": [module.group for module in self._modules],
-            "shape": [p.shape for p in mains],
-            "dtype": [p.dtype for p in mains],
-            "layout": [self._layouts[place] for place in self._main],
-            "prunable": np.logical_or.reduceat(_flags(p.prunable for p in self._all), self._first),
-            "tied_to": [p.tied_to for p in mains],
+def _parameter_frame(
+    weights: Weights, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut], csr: bool
+) -> pd.DataFrame:
+    """Return every parameter under a pruning and a layout, to be summed per module."""
+    parameters = list(weights.parameters)
+    sizes = [len(module.parameters) for module in weights.modules]
+    left = list(_left(weights, counts, cuts))
+    layouts = [_layout(p, csr, p.name in cuts) for p in parameters]
+    stored = [
+        0 if p.tied_to else _bytes(p, layout, nonzero, p.name in cuts)
+        for p, layout, nonzero in zip(parameters, layouts, left, strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "module": np.repeat(np.arange(len(sizes)), sizes),
+            "shape": [p.shape for p in parameters],
+            "dtype": [p.dtype for p in parameters],
+            "layout": layouts,
+            "tied_to": [p.tied_to for p in parameters],
+            "prunable": [p.prunable for p in parameters],
+            "uses": [float(p.uses) for p in parameters],
+            "matrix": [p.matrix is not None for p in parameters],
+            "lookup": [len(p.shape) == 2 and p.name.endswith("weight") for p in parameters],
+            "total": pd.array([p.total for p in parameters], dtype="Int64"),
+            "nonzero": pd.array(left, dtype="Int64"),
+            "columns": pd.array([p.matrix[1] if p.matrix else 0 for p in parameters], "Int64"),
+            "row_pointers": pd.array(list(map(_row_pointers, parameters)), dtype="Int64"),
+            "stored_bytes": pd.array(stored, dtype="Int64"),
         }
-
-    def summed(self) -> dict[str, Any]:
-        """Return numbers of elements, and the cost that follows from them."""
-        weight = self._matrix.copy()
-        weight[self._main] = True
-        weight &= self._counted
-        sparse = _flags(layout == "csr" for layout in self._layouts)
-        per_token = _flags(module.per == "token" for module in self._modules)
-        flops = self._flops(np.where(sparse, self._left, self._total))
-        total = self._sum(self._total, self._counted)
-        inputs = np.maximum.reduceat(
-            _integers(p.matrix and p.matrix[1] for p in self._all), self._first
-        )
-        pointers = self._sum(
-            _integers(p.matrix and _row_pointers(p) for p in self._all), self._matrix
-        )
-        return {
-            "total": total,
-            "nonzero": self._sum(self._left, self._counted),
-            "weight_total": self._sum(self._total, weight),
-            "weight_nonzero": self._sum(self._left, weight),
-            "row_pointers": _masked(pointers, self._without),
-            "columns": _masked(inputs, self._without),
-            "uses": np.where(self._without, np.nan, self._uses * per_token),
-            "flops_per_token": _only(flops, per_token),
-            "useful_flops_per_token": _only(self._flops(self._left), per_token),
-            "flops_per_sequence": _only(flops, ~per_token),
-            "active_total": used(total.to_numpy(dtype=np.int64), np.minimum(self._uses, 1)),
-            "stored_bytes": self._sum(
-                _integers(map(self._bytes, range(len(self._all)))), self._owned
-            ),
-        }
-
-    def _sum(self, numbers: Integers, among: Flags) -> pd.arrays.IntegerArray:
-        """Sum over each module; null where a number of those among is unknown."""
-        known = numbers >= 0
-        return pd.arrays.IntegerArray(
-            np.add.reduceat(np.where(among & known, numbers, 0), self._first),
-            np.logical_or.reduceat(among & ~known, self._first),
-        )
-
-    def _flops(self, elements: Integers) -> pd.arrays.IntegerArray:
-        """Return FLOPs of the elements of each module's matrices, two each time they are used."""
-        sums = self._sum(elements, self._multiplied)
-        doubled = 2 * sums.to_numpy(dtype=np.int64, na_value=0)
-        return pd.arrays.IntegerArray(used(doubled, self._uses), sums.isna())
-
-    def _bytes(self, place: int) -> int | None:
-        """Bytes of a parameter; None where they follow from nonzeros that are not known."""
-        parameter, layout, nonzero = self._all[place], self._layouts[place], int(self._left[place])
-        as_held = layout == parameter.layout and parameter.name not in self._cuts
-        if parameter.held_bytes is not None and as_held:
-            return parameter.held_bytes
-        if layout == "dense" or parameter.matrix is None:
-            return dense_bytes(parameter.total, parameter.itemsize)
-        return None if nonzero < 0 else _csr_stored(parameter, nonzero)
+    )
 
 
 def _left(
@@ -338,32 +277,24 @@ def _layout(parameter: Parameter, csr: bool, cut: bool) -> str:
     return "dense" if cut and parameter.layout != "csr" else parameter.layout
 
 
-def _csr_stored(parameter: Parameter, nonzero: int) -> int:
-    """Bytes of a matrix, or of all experts' matrices in one tensor, stored as CSR."""
-    assert parameter.matrix is not None
+def _bytes(parameter: Parameter, layout: str, nonzero: int | None, cut: bool) -> int | None:
+    """Bytes of a parameter; None where they follow from nonzeros that are not known."""
+    if parameter.held_bytes is not None and layout == parameter.layout and not cut:
+        return parameter.held_bytes
+    if layout == "dense" or parameter.matrix is None:
+        return dense_bytes(parameter.total, parameter.itemsize)
+    if nonzero is None:
+        return None
     index = index_bytes(nonzero, parameter.matrix[1])
     return csr_bytes(nonzero, _row_pointers(parameter) - 1, parameter.itemsize, index)
 
 
 def _row_pointers(parameter: Parameter) -> int:
     """Row pointers of a matrix in CSR, ``rows + 1``; of E experts in one tensor E times as many."""
-    assert parameter.matrix is not None
-    return parameter.experts * (parameter.matrix[0] + 1)
+    return parameter.experts * (parameter.matrix[0] + 1) if parameter.matrix else 0
 
 
-def _integers(numbers: Iterable[int | None]) -> Integers:
-    return np.array([-1 if n is None else n for n in numbers], dtype=np.int64)
-
-
-def _flags(flags: Iterable[bool]) -> Flags:
-    return np.fromiter(flags, dtype=bool)
-
-
-def _masked(numbers: Any, unknown: Flags) -> pd.arrays.IntegerArray:
-    return pd.arrays.IntegerArray(np.asarray(numbers, dtype=np.int64), unknown)
-
-
-def _only(numbers: pd.arrays.IntegerArray, rows: Flags) -> pd.arrays.IntegerArray:
-    """Keep the numbers of some rows, of others zero."""
-    known = numbers.to_numpy(dtype=np.int64, na_value=0)
-    return pd.arrays.IntegerArray(np.where(rows, known, 0), numbers.isna() & rows)
+def _used(elements: pd.Series, uses: Floats) -> pd.Series:
+    """Return :func:`used` of numbers that may be unknown."""
+    numbers = used(elements.to_numpy(dtype=np.int64, na_value=0), uses)
+    return pd.Series(numbers, dtype="Int64").mask(elements.isna())

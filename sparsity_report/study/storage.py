@@ -17,6 +17,7 @@ from sparsity_report.sparse.cost import (
     value_bytes,
 )
 from sparsity_report.sparse.shares import break_even
+from sparsity_report.study.layers import summed
 from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
 
 _Size = Callable[[Any], Any]
@@ -93,8 +94,7 @@ def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
     ends = layer_ends(layers).reset_index("name", drop=True)
     if ends.empty:
         return ends
-    sums = ends.groupby("layout", sort=False)
-    return sums.sum().mask(sums.count().ne(sums.size(), axis=0))
+    return summed(ends.groupby("layout", sort=False))
 
 
 def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:
@@ -121,8 +121,7 @@ def _prunable(layers: pd.DataFrame) -> pd.Series:
 def _summed(frame: pd.DataFrame) -> pd.DataFrame:
     """Sum layers; what is unknown of one is unknown of all."""
     grouped = frame.groupby(["variant", "scope", "name", "layout"], sort=False)
-    sums = grouped[_SUMMED].sum()
-    sums = sums.mask(grouped[_SUMMED].count().ne(grouped.size(), axis=0))
+    sums = summed(grouped[_SUMMED])
     sums["lossless"] = _all(grouped["lossless"], grouped.size())
     return sums.reset_index()
 
