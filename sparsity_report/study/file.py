@@ -35,6 +35,10 @@ PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
     """Write a study as JSON, see :meth:`Comparison.save`."""
+    from sparsity_report.findings.summary import summarize
+
+    with speaking("en"):  # as all the file
+        findings = summarize(study)
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -43,7 +47,7 @@ def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
         "context": study.context,
         "notes": list(study.notes),
         # For readers without this program, which says them anew from the numbers.
-        "findings": _sentences(study),
+        "findings": findings,
         **{part: plain_table(getattr(study, part)) for part in ALWAYS},
         "levels": None if study.levels is None else _level_matrix(study.levels),
         **{
@@ -130,11 +134,9 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
         for kind, frame in (("layers", study.layers), ("groups", study.groups)):
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
     files["comparison.csv"] = study.groups
-    files["totals.csv"] = study.totals
-    files["storage.csv"] = study.storage
-    files |= {
-        f"{part}.csv": frame for part in MEASURED if (frame := getattr(study, part)) is not None
-    }
+    for part in ("totals", "storage", *MEASURED):
+        if (frame := getattr(study, part)) is not None:
+            files[f"{part}.csv"] = frame
     for metric in PIVOTS:
         files[f"pivot_{metric}.csv"] = study.pivot(metric).reset_index()
     return [
@@ -160,17 +162,10 @@ def _inert(frame: pd.DataFrame) -> pd.DataFrame:
         risky = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
         return f"'{cell}" if risky else cell
 
-    safe = frame.rename(columns=lambda name: guard(name))
+    safe = frame.rename(columns=guard)
     for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:
         safe[column] = safe[column].map(guard)
     return safe
-
-
-def _sentences(study: Comparison) -> list[str]:
-    from sparsity_report.findings.summary import summarize
-
-    with speaking("en"):  # as all the file
-        return summarize(study)
 
 
 def _level_matrix(levels: pd.DataFrame) -> dict[str, Any]:
@@ -198,12 +193,11 @@ def _no_number(constant: str) -> float:
 def _check_derived(study: Comparison, data: Mapping[str, Any]) -> None:
     """Refuse a file whose tables no longer follow from its layers."""
     for part in ("layers", "groups", "totals"):
-        expected, found = plain_table(getattr(study, part)), data[part]
-        if expected["columns"] != found["columns"] or len(expected["rows"]) != len(found["rows"]):
+        right, saved = plain_table(getattr(study, part)), data[part]
+        if right["columns"] != saved["columns"] or len(right["rows"]) != len(saved["rows"]):
             raise ValueError(f"table {part} does not follow from the layers")
-        for number, (want, have) in enumerate(zip(expected["rows"], found["rows"], strict=True)):
-            if want == have:
-                continue
-            for column, a, b in zip(expected["columns"], want, have, strict=True):
-                if a != b:
-                    raise ValueError(f"{part}, row {number}, {column}: {b!r} should be {a!r}")
+        for number, (due, row) in enumerate(zip(right["rows"], saved["rows"], strict=True)):
+            if row != due:
+                cells = zip(right["columns"], row, due, strict=True)
+                name, have, want = next(cell for cell in cells if cell[1] != cell[2])
+                raise ValueError(f"{part}, row {number}, {name}: {have!r} should be {want!r}")

@@ -23,8 +23,6 @@ from sparsity_report.weights.groups import GROUPS
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
-
-
 # Scaling-law papers leave both vocabulary matrices out: Kaplan et al. 2020, section 2.1.
 _EMBEDDING_GROUPS = ("embedding", "lm_head")
 # Experts of a layer, and depths of a model, up to which ratios of them are recovered exactly.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,25 +64,25 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
 
 def variant_patterns(variants: Sequence[Variant], progress: Progress | None = None) -> pd.DataFrame:
     """Look at several variants at once, see :func:`weight_patterns`; every tensor is read once."""
-    models = {id(variant.weights): variant.weights for variant in variants}
-    done, size = 0, sum(p.total * p.itemsize for w in models.values() for p in w.prunable)
-    found: dict[tuple[int, int], list[dict[str, object]]] = {}
-    for weights in models.values():
-        own = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
+    models = dict.fromkeys(variant.weights for variant in variants)
+    done, size = 0, sum(p.total * p.itemsize for weights in models for p in weights.prunable)
+    looks: dict[tuple[Weights, int], list[dict[str, object]]] = defaultdict(list)
+    for weights in models:
+        prunings = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
         parts = [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
         # Two: a core each on the smallest machine, and no more than two tensors in memory.
         with ThreadPoolExecutor(2) as pool:
-            looked = pool.map(lambda part: _look(weights, own, *part), parts)  # noqa: B023
-            for (_, parameter), seen in zip(parts, looked, strict=True):
-                for key, rows in seen.items():
-                    found.setdefault((id(weights), key), []).extend(rows)
+            looked = pool.map(lambda part: _look(weights, prunings, *part), parts)  # noqa: B023
+            for (_, parameter), by_pruning in zip(parts, looked, strict=True):
+                for key, rows in by_pruning.items():
+                    looks[weights, key] += rows
                 done += parameter.total * parameter.itemsize
                 if progress:
                     progress(done, size, parameter.name)
     rows = [
         {"variant": variant.name, **row}
         for variant in variants
-        for row in found.get((id(variant.weights), id(variant.pruning)), [])
+        for row in looks[variant.weights, id(variant.pruning)]
     ]
     return typed("patterns", pd.DataFrame(rows, columns=list(TABLES["patterns"].names)))
 
@@ -102,18 +104,31 @@ def _look(
     """Read a tensor once and look at it under every pruning."""
     if not parameter.known:
         raise SparsityReportError(f"{weights.name}: {parameter.name} has no values to look at")
-    facts = {
-        "module_name": module.name,
-        "parameter": parameter.name,
-        "block": module.block,
-        "group": module.group,
-    }
     tensor = weights.tensor(parameter.name)
-    measured = [moments([matrix]) for matrix in _stacked(tensor)]
-    return {
-        key: [facts | row for row in _matrices(tensor, measured, pruning, parameter)]
-        for key, pruning in prunings.items()
-    }
+    facts: list[dict[str, Any]] = []
+    for number, matrix in enumerate(_stacked(tensor)):
+        mean_abs, std = moments([matrix])
+        facts.append(
+            {
+                "module_name": module.name,
+                "parameter": parameter.name,
+                "expert": number if tensor.dim() == 3 else None,
+                "block": module.block,
+                "group": module.group,
+                "mean_abs": mean_abs,
+                "std": std,
+            }
+        )
+    looks = {}
+    for key, pruning in prunings.items():
+        kept, threshold = tensor != 0, pruning.threshold if pruning else None
+        if pruning and parameter.name in pruning.cuts:
+            kept &= pruning.cuts[parameter.name].mask(tensor)
+        looks[key] = [
+            fact | _zeros(mask.numpy(), parameter, threshold, fact["std"])
+            for fact, mask in zip(facts, _stacked(kept), strict=True)
+        ]
+    return looks
 
 
 def _stacked(tensor: torch.Tensor) -> torch.Tensor:
@@ -121,39 +136,17 @@ def _stacked(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dim() == 3 else tensor[None]
 
 
-def _matrices(
-    tensor: torch.Tensor,
-    measured: Sequence[tuple[float, float]],
-    pruning: Pruning | None,
-    parameter: Parameter,
-) -> list[dict[str, object]]:
-    kept = tensor != 0
-    if pruning is not None and parameter.name in pruning.cuts:
-        kept &= pruning.cuts[parameter.name].mask(tensor)
-    assert parameter.matrix is not None
-    threshold = pruning.threshold if pruning is not None else None
-    rows = []
-    for number, (mean_abs, std) in enumerate(measured):
-        mask = _stacked(kept)[number].numpy()
-        expected = None if threshold is None else expected_sparsity(threshold, std)
-        rows.append(
-            {
-                "expert": number if tensor.dim() == 3 else None,
-                "mean_abs": mean_abs,
-                "std": std,
-                "expected_sparsity": expected,
-                **_shape_of_zeros(mask.T if parameter.transposed else mask, parameter),
-            }
-        )
-    return rows
-
-
-def _shape_of_zeros(mask: Mask, parameter: Parameter) -> dict[str, object]:
+def _zeros(
+    mask: Mask, parameter: Parameter, threshold: float | None, std: float
+) -> dict[str, object]:
+    """Say of one matrix where its zeros stand."""
+    mask = mask.T if parameter.transposed else mask
     pattern, share = best_n_m(mask)
     return {
         "rows": mask.shape[0],
         "columns": mask.shape[1],
         "sparsity": zero_share(mask.size, int(np.count_nonzero(mask))),
+        "expected_sparsity": None if threshold is None else expected_sparsity(threshold, std),
         "zero_rows": float(1 - mask.any(axis=1).mean()),
         "zero_columns": float(1 - mask.any(axis=0).mean()),
         "head_sparsity": head_sparsity(mask, parameter.head_dim, parameter.head_axis),

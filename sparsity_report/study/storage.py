@@ -57,10 +57,10 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     >>> frame.loc[("prunable", ["csr_int32", "bitmask"]), "ratio"].round(3).tolist()
     [1.406, 0.731]
     """
-    own = _matrices(layers)
-    if own.empty:
+    matrices = _matrices(layers)
+    if matrices.empty:
         return typed("storage", pd.DataFrame(columns=list(TABLES["storage"].names)))
-    sized = _layer_sizes(own, patterns)
+    sized = _layer_sizes(matrices, patterns)
     whole = pd.concat([sized, _others(layers)])
     frame = pd.concat(
         [
@@ -91,10 +91,7 @@ def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
         By ``layout``: ``total`` weights, and bytes ``dense``, without zeros (``full``) and with
         nothing but zeros (``empty``).
     """
-    ends = layer_ends(layers).reset_index("name", drop=True)
-    if ends.empty:
-        return ends
-    return summed(ends.groupby("layout", sort=False))
+    return summed(layer_ends(layers).groupby("layout", sort=False))
 
 
 def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:
@@ -102,11 +99,8 @@ def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:
 
     With z of ``total`` weights zero a layer takes ``full − z·(full − empty) ÷ total`` bytes.
     """
-    rows, columns = _matrices(layers), ["total", "dense", "full", "empty"]
-    if rows.empty:
-        index = pd.MultiIndex.from_arrays([[], []], names=["name", "layout"])
-        return pd.DataFrame(columns=columns, index=index)
-    return _layer_sizes(rows, None).set_index(["name", "layout"])[columns]
+    sizes = _layer_sizes(_matrices(layers), None).set_index(["name", "layout"])
+    return sizes[["total", "dense", "full", "empty"]]
 
 
 def _matrices(layers: pd.DataFrame) -> pd.DataFrame:
@@ -126,26 +120,26 @@ def _summed(frame: pd.DataFrame) -> pd.DataFrame:
     return sums.reset_index()
 
 
-def _layer_sizes(own: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
+def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     """Return a row per layer and layout; ``empty`` and ``full`` are the ends of its line."""
     # Typed loosely: the formulas are written for one matrix and serve for many at a time.
-    own = own.reset_index(drop=True)
-    n: Any = own["weight_total"].astype("Int64")
-    z: Any = own["weight_nonzero"].astype("Int64")
-    v: Any = own["dtype"].map(value_bytes)
-    pointers: Any = own["row_pointers"]
+    layers = layers.reset_index(drop=True)
+    n: Any = layers["weight_total"].astype("Int64")
+    z: Any = layers["weight_nonzero"].astype("Int64")
+    v: Any = layers["dtype"].map(value_bytes)
+    pointers: Any = layers["row_pointers"]
     facts = pd.DataFrame(
         {
-            "variant": own["variant"],
+            "variant": layers["variant"],
             "scope": "layer",
-            "name": own["module_name"],
-            "group": own["group"],
+            "name": layers["module_name"],
+            "group": layers["group"],
             "total": n,
             "nonzero": z,
             "dense": dense_bytes(n, v),
         }
     )
-    found = _looks(facts, patterns)
+    looks = _looks(facts, patterns)
     parts = []
 
     def add(layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = True) -> None:
@@ -157,24 +151,24 @@ def _layer_sizes(own: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFra
         parts.append(part)
 
     add("dense", lambda _: facts["dense"])
-    narrow = own["columns"] <= 2**15
+    narrow = layers["columns"] <= 2**15
     add("csr_int16", lambda k: csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, fits=narrow)
     add("csr_int32", lambda k: csr_bytes(k, pointers - 1, v, 4), fits=z < 2**31)
     add("csr_int64", lambda k: csr_bytes(k, pointers - 1, v, 8))
     add("coo_int32", lambda k: coo_bytes(k, v, 4))
     add("coo_int64", lambda k: coo_bytes(k, v, 8))
     for b in BLOCKS:
-        ends = found[f"pointers_{b}"]
+        ends = looks[f"pointers_{b}"]
         add(
             f"bsr_{b}",
             lambda k, b=b, ends=ends: bsr_bytes(k, b, ends - 1, v, 4),  # type: ignore[misc]
-            used=found[f"filled_{b}"],
-            slots=found[f"slots_{b}"],
+            used=looks[f"filled_{b}"],
+            slots=looks[f"slots_{b}"],
         )
         parts[-1].loc[ends.isna(), "lossless"] = pd.NA
     add("bitmask", lambda k: bitmask_bytes(n, k, v))
     add("2:4", lambda _: two_four_bytes(n, v))
-    parts[-1]["lossless"] = found["two_four"]
+    parts[-1]["lossless"] = looks["two_four"]
     return pd.concat(parts).sort_index(kind="stable")
 
 
@@ -182,9 +176,7 @@ def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     """Return blocks and compliance with 2:4, layer by layer; null without a look at the values."""
     counts = [f"{kind}_{b}" for b in BLOCKS for kind in ("filled", "slots", "pointers")]
     if patterns is None:
-        kinds = dict.fromkeys(counts, "Int64") | {"two_four": "boolean"}
-        unknown = pd.DataFrame(index=facts.index, columns=[*kinds])
-        return unknown.astype(kinds)
+        patterns = typed("patterns", pd.DataFrame(columns=list(TABLES["patterns"].names)))
     frame = patterns[["variant", "module_name"]].copy()
     for b in BLOCKS:
         down, across = -(-patterns["rows"] // b), -(-patterns["columns"] // b)

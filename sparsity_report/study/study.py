@@ -99,7 +99,7 @@ class Comparison:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that stand for the variants and every count of the study."""
-        tables = [plain_table(self.variants), plain_table(self.layers)]
+        tables = (plain_table(frame) for frame in (self.variants, self.layers))
         data = [*tables, self.convention, self.context]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
@@ -114,8 +114,7 @@ class Comparison:
         """The first variant's model at every kept level; None where :attr:`levels` is."""
         if self.levels is None:
             return None
-        first = self.layers["variant"] == self.variants["variant"].iloc[0]
-        return Levels(self.layers[first], self.levels)
+        return Levels(self.facts.layers(self.variants["variant"].iloc[0]), self.levels)
 
     def at_level(self, sparsity: float) -> pd.DataFrame:
         """Return every layer of the first variant's model at one kept level; no model is touched.
@@ -215,10 +214,8 @@ class Comparison:
             A frame has other columns than those of the function that measures it.
         """
         given = {"latency": latency, "quality": quality, "sensitivity": sensitivity}
-        frames: dict[str, Any] = {}
-        for part, frame in given.items():
-            if frame is None:
-                continue
+        frames: dict[str, Any] = {part: f for part, f in given.items() if f is not None}
+        for part, frame in frames.items():
             if tuple(frame.columns) != TABLES[part].names:
                 raise SparsityReportError(
                     f"{part}= takes the frame of the function that measures it, with the columns "

@@ -119,24 +119,22 @@ def dense(weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = 
 
 def masked(pruning: Pruning, *, name: str | None = None) -> Variant:
     """Return the pruned model with its zeros kept in dense tensors; ``Masked30`` at 30 %."""
-    _check_pruning(pruning, "masked")
-    return Variant(name or f"Masked{pruning.label}", pruning.weights, pruning, "masked")
+    return _pruned(pruning, "masked", name, "Masked")
 
 
 def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
     """Return the pruned model with its prunable linears stored as CSR; ``CSR30`` at 30 %."""
-    _check_pruning(pruning, "csr")
-    return Variant(name or f"CSR{pruning.label}", pruning.weights, pruning, "csr")
+    return _pruned(pruning, "csr", name, "CSR")
 
 
 def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:
     """Yield variants as runnable models in evaluation mode, opening every checkpoint once."""
-    opened: dict[int, nn.Module] = {}
-    for number, variant in enumerate(variants):
-        key = id(variant.weights)
-        base = opened.pop(key, None) or variant.weights.module()
-        if any(later.weights is variant.weights for later in variants[number + 1 :]):
-            opened[key] = copy.deepcopy(base)
+    opened: dict[Weights, nn.Module] = {}
+    for number, variant in enumerate(variants, 1):
+        weights = variant.weights
+        base = opened.pop(weights, None) or weights.module()
+        if any(later.weights is weights for later in variants[number:]):
+            opened[weights] = copy.deepcopy(base)
         yield variant, variant.module(base).eval()
 
 
@@ -205,9 +203,10 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
     """
     digest = hashlib.sha256()
     for p in weights.stored:
-        seen = counts.get(p.name, Magnitudes(p.total, -1))
-        digest.update(repr((p.name, p.shape, p.dtype, seen.nonzero)).encode())
-        digest.update(seen.values.astype("<f8").tobytes() + seen.counts.astype("<i8").tobytes())
+        counted = counts.get(p.name, Magnitudes(p.total, -1))
+        digest.update(repr((p.name, p.shape, p.dtype, counted.nonzero)).encode())
+        for numbers in (counted.values.astype("<f8"), counted.counts.astype("<i8")):
+            digest.update(numbers.tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -235,9 +234,10 @@ def _converted(model: nn.Module, prunable: Collection[Parameter]) -> nn.Module:
     return model
 
 
-def _check_pruning(pruning: object, layout: str) -> None:
+def _pruned(pruning: Pruning, layout: str, name: str | None, prefix: str) -> Variant:
     if not isinstance(pruning, Pruning):
         raise SparsityReportError(
             f"{layout}() needs a pruning such as global_magnitude(weights, sparsity=0.3), "
             f"not {type(pruning).__name__}; a model pruned by others goes into dense()"
         )
+    return Variant(name or f"{prefix}{pruning.label}", pruning.weights, pruning, layout)
