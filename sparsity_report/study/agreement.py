@@ -24,7 +24,11 @@ def check_agreement(study: Comparison) -> None:
     """
     variants, layers = study.variants, study.layers
     _check_variants(variants, layers)
-    _check_layers(layers, variants)
+    _check_layers(layers)
+    for table, frame in (("layers", layers), ("latency", study.latency)):
+        if frame is not None:
+            among = frame["variant"].isin(variants["variant"])
+            refuse(table, among, "variant: is not among the variants")
     if study.levels is not None:
         _check_levels(study.levels, layers[layers["variant"] == variants["variant"].iloc[0]])
     if study.patterns is not None:
@@ -33,14 +37,11 @@ def check_agreement(study: Comparison) -> None:
             for frame in (layers, study.patterns)
         )
         refuse("patterns", pattern_keys.isin(layer_keys), "module_name: has no layer")
-    if study.latency is not None:
-        names = study.latency["variant"]
-        among = names.isin(variants["variant"])
-        refuse("latency", among, "variant: is not among the variants")
     if study.quality is not None:
-        known = study.quality[study.quality["perplexity"].notna()]
-        close = np.isclose(np.log(known["perplexity"]), known["nll"])
-        refuse("quality", close, "perplexity: is not exp(nll)")
+        perplexity = study.quality["perplexity"]
+        with np.errstate(divide="ignore"):  # of a perplexity of 0, which fits no nll
+            close = np.isclose(np.log(perplexity), study.quality["nll"])
+        refuse("quality", perplexity.isna() | close, "perplexity: is not exp(nll)")
 
 
 def _check_variants(variants: pd.DataFrame, layers: pd.DataFrame) -> None:
@@ -54,9 +55,7 @@ def _check_variants(variants: pd.DataFrame, layers: pd.DataFrame) -> None:
     refuse("variants", enough.fillna(True), "pruned: is more than the layers have zeros")
 
 
-def _check_layers(layers: pd.DataFrame, variants: pd.DataFrame) -> None:
-    among = layers["variant"].isin(variants["variant"])
-    refuse("layers", among, "variant: is not among the variants")
+def _check_layers(layers: pd.DataFrame) -> None:
     refuse("layers", ~layers.duplicated(["variant", "module_name"]), "module_name: occurs twice")
     for part, whole in (
         ("nonzero", "total"),
@@ -65,8 +64,7 @@ def _check_layers(layers: pd.DataFrame, variants: pd.DataFrame) -> None:
     ):
         inside = (layers[part] <= layers[whole]).fillna(True)
         refuse("layers", inside, f"{part}: is more than {whole}")
-    known = layers["uses"].notna() | ~layers["prunable"]
-    refuse("layers", known, "uses: is missing")
+    refuse("layers", layers["uses"].notna() | ~layers["prunable"], "uses: is missing")
 
 
 def _check_levels(levels: pd.DataFrame, first: pd.DataFrame) -> None:

@@ -23,7 +23,7 @@ import pandas as pd
 from sparsity_report.counting.histogram import Integers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import dense_bytes, value_bytes
-from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
+from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added
 from sparsity_report.study.storage import layout_ends
@@ -388,12 +388,6 @@ class Facts:
         """Return the lossless layout that takes the fewest bytes for the prunable weights."""
         rows = self.lossless(variant)
         return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
-
-    def layer_share(self, variant: str, module_name: str) -> float | None:
-        """Return zeros ÷ weights of one layer's matrices."""
-        rows = self.layers(variant)
-        row = rows[rows["module_name"] == module_name].iloc[0]
-        return zero_share(row["weight_total"], row["weight_nonzero"])
 
 
 def _level_parts(

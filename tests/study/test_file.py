@@ -171,6 +171,17 @@ def test_damaged_studies(whole, tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_row_that_is_not_good_is_counted_in_the_whole_table(whole, tmp_path):
+    data = json.loads(whole)
+    measured(data, "quality", perplexity=None, nll=800.0)
+    rows = data["quality"]["rows"]
+    measured(data, "quality", perplexity=0.0, nll=0.0)
+    data["quality"]["rows"][:0] = rows
+    (tmp_path / "s.json").write_text(json.dumps(data))
+    with pytest.raises(sr.SparsityReportError, match=r"quality, row 1, perplexity: is not exp"):
+        sr.read_study(tmp_path / "s.json")
+
+
 def of_version_1():
     return json.loads((HERE / "version1.json").read_text(encoding="utf-8"))
 
