@@ -25,7 +25,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import dense_bytes, value_bytes
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.grid import Cell, Grid
-from sparsity_report.study.layers import added
+from sparsity_report.study.layers import added, records
 from sparsity_report.study.storage import layout_ends
 
 if TYPE_CHECKING:
@@ -123,25 +123,26 @@ class Facts:
         layer. Magnitude policies that leave as many do leave the same, as each takes the smallest;
         so does a policy that takes no more than what was zero before.
         """
-        facts = self._study.variants.set_index("variant")
         first: dict[tuple[object, ...], str] = {}
-        for variant, row in facts.iterrows():
-            layers = self._layers[str(variant)]
-            left = tuple(layers["weight_nonzero"].astype("Int64").fillna(-1))
-            share = self._totals["sparsity_prunable"].get(variant)
-            if pd.notna(row["pruned"]) or (pd.notna(share) and share > _PRUNED_BY_OTHERS):
-                key = (row["fingerprint"], self._policy(row["fingerprint"], row["method"], left))
-                first.setdefault((*key, left), str(variant))
+        for row in records(self._study.variants):
+            variant, fingerprint = row["variant"], row["fingerprint"]
+            left = self._left(variant)
+            share = self.total(variant, "sparsity_prunable") or 0.0
+            if pd.notna(row["pruned"]) or share > _PRUNED_BY_OTHERS:
+                policy = self._policy(fingerprint, row["method"], left)
+                first.setdefault((fingerprint, policy, left), variant)
         return tuple(first.values())
+
+    def _left(self, variant: str) -> tuple[int, ...]:
+        """Nonzero weights of each layer, -1 where they are not known."""
+        return tuple(self._layers[variant]["weight_nonzero"].astype("Int64").fillna(-1))
 
     def _policy(self, fingerprint: str, method: str | None, left: tuple[int, ...]) -> str:
         """Name the rule that chose the zeros; one that removed nothing chose none."""
         variants = self._study.variants
         as_they_come = variants["pruned"].isna() & (variants["fingerprint"] == fingerprint)
-        for variant in variants.loc[as_they_come, "variant"]:
-            before = self._layers[variant]["weight_nonzero"].astype("Int64").fillna(-1)
-            if left == tuple(before):
-                return ""
+        if left in map(self._left, variants.loc[as_they_come, "variant"]):
+            return ""
         name = (method or "").partition(" in ")[0]
         return "magnitude" if name.endswith("_magnitude") else name
 
@@ -301,8 +302,8 @@ class Facts:
         if levels is None or layers["nonzero"].isna().any():
             return None
         before = (layers["total"] - layers["nonzero"]).to_numpy(dtype=np.int64)
-        present = set(layers["group"])
-        names = [g for g in dict.fromkeys(self._study.groups["group"]) if g in present]
+        groups = self._study.groups
+        names = groups.loc[groups["variant"] == layers["variant"].iloc[0], "group"].tolist()
         codes = pd.Categorical(layers["group"], names).codes
         zeros = np.repeat(before[:, None], len(levels.sparsities), axis=1)
         zeros[levels.rows] += levels.zeros - levels.zeros_before[:, None]

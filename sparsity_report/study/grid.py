@@ -114,7 +114,7 @@ def _projections(layers: pd.DataFrame) -> list[str]:
         if len(set(short)) > _PROJECTIONS:
             short = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
         if len(set(short)) > _PROJECTIONS:
-            short = [group_name(group) for group in part["group"]]
+            short = list(map(group_name, part["group"]))
         names[rows] = short
     return distinct_names(list(names), 80)
 

@@ -145,42 +145,32 @@ class Levels:
         return pd.DataFrame({"sparsity": self.sparsities, **sums})
 
     @cached_property
-    def dense_bytes(self) -> int:
-        """Bytes of the prunable modules as dense tensors."""
-        return int(self._dense_bytes.sum())
-
-    @cached_property
-    def dense_flops(self) -> int:
-        """FLOPs per token of the prunable modules as dense tensors."""
-        return int(self._dense_flops.sum())
-
-    @cached_property
     def model(self) -> pd.DataFrame:
         """The whole model with its prunable matrices in CSR, see :attr:`Facts.levels`."""
         beside = self._layers.drop(index=self.rows)
         zeros = self.zeros.sum(axis=0)
         other_zeros = (self._layers["total"] - self._layers["nonzero"]).sum(skipna=False)
-        whole = int(self._layers["total"].sum())
         frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
-        frame["sparsity_prunable"] = zero_shares(
-            pd.Series(self.weights, frame.index), self.totals["weight_nonzero"]
+        weights, whole = (
+            pd.Series(int(total.sum()), frame.index)
+            for total in (self._weights, self._layers["total"])
         )
+        frame["sparsity_prunable"] = zero_shares(weights, self.totals["weight_nonzero"])
         model_zeros = _plus(zeros - int(self.zeros_before.sum()), other_zeros)
         frame["model_zeros"] = model_zeros
-        frame["sparsity_model"] = zero_shares(pd.Series(whole, frame.index), whole - model_zeros)
+        frame["sparsity_model"] = zero_shares(whole, whole - model_zeros)
         for column, sparse, name, dense in (
-            ("stored_bytes", "csr_bytes", "bytes_ratio", self.dense_bytes),
-            ("flops_per_token", "useful_flops_per_token", "flops_ratio", self.dense_flops),
+            ("stored_bytes", "csr_bytes", "bytes_ratio", self._dense_bytes),
+            ("flops_per_token", "useful_flops_per_token", "flops_ratio", self._dense_flops),
         ):
             other = beside[column].sum(skipna=False)
             frame[column] = _plus(self.totals[sparse], other)
-            frame[f"dense_{column}"] = _plus(np.full(len(frame), dense), other)
+            frame[f"dense_{column}"] = _plus(np.full(len(frame), dense.sum()), other)
             pairs = zip(frame[column], frame[f"dense_{column}"], strict=True)
             frame[name] = [ratio(*pair) for pair in pairs]
         frame["uncertainty"] = self._slack.max(axis=0)
-        frame["uncertainty_share"] = (self._slack / np.maximum(self._weights, 1)[:, None]).max(
-            axis=0
-        )
+        slack_shares = self._slack / np.maximum(self._weights, 1)[:, None]
+        frame["uncertainty_share"] = slack_shares.max(axis=0)
         return frame
 
     @cached_property
@@ -193,11 +183,6 @@ class Levels:
     def zeros_before(self) -> Integers:
         """Zeros that the rows of the layers speak of, per prunable module."""
         return self._weights - self._before
-
-    @property
-    def weights(self) -> int:
-        """Number of prunable weights."""
-        return int(self._weights.sum())
 
     def _counts(self, places: slice) -> dict[str, Integers]:
         """Return what changes with the level, of shape (prunable modules, places)."""

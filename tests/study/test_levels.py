@@ -81,8 +81,8 @@ def test_a_level_in_numbers_written_out():
     assert study.facts.break_even("Dense") == (80 + 12 - 40) / 80
     totals = study.by_level.totals.set_index("sparsity")
     assert totals.loc[0.3, "csr_bytes"] == row["csr_bytes"]
-    assert study.by_level.dense_bytes == 48
-    assert study.by_level.dense_flops == 20
+    assert study.facts.levels.loc[0, "dense_stored_bytes"] == 48
+    assert study.facts.levels.loc[0, "dense_flops_per_token"] == 20
 
 
 def test_totals_are_the_sums_of_each_level(demo_study):
