@@ -37,7 +37,7 @@ from sparsity_report.explorer.view import (
     View,
 )
 from sparsity_report.findings.summary import summarize
-from sparsity_report.report.page import environment
+from sparsity_report.report.templates import environment
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.weights.weights import Weights

@@ -218,13 +218,19 @@ class Table:
 def rows_of(
     columns: Sequence[Column], values: pd.DataFrame | Iterable[Mapping[str, Any]]
 ) -> tuple[Row, ...]:
-    """Return rows of cells from mappings; ``<key>_note`` is the note of a cell."""
-    if isinstance(values, pd.DataFrame):
-        values = records(values.astype(object).where(values.notna(), None))
+    """Return rows of cells from mappings; ``<key>_note`` is a note, ``row_style`` a style."""
     return tuple(
-        Row(tuple(Cell(row[c.key], c.kind, row.get(f"{c.key}_note") or "") for c in columns))
-        for row in values
+        Row(
+            tuple(Cell(row[c.key], c.kind, row.get(f"{c.key}_note") or "") for c in columns),
+            row.get("row_style", ""),
+        )
+        for row in (plain_rows(values) if isinstance(values, pd.DataFrame) else values)
     )
+
+
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame as plain values; what is unknown is None."""
+    return records(frame.astype(object).where(frame.notna(), None))
 
 
 def table_of(

@@ -6,27 +6,20 @@ Jinja2 writes the structure; Python hands it plain values, which reach the page 
 from __future__ import annotations
 
 import os
-import re
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import write_file
 from sparsity_report.findings.difference import Difference
-from sparsity_report.report.cells import to_html
 from sparsity_report.report.pdf import typeset
+from sparsity_report.report.templates import environment, render
 from sparsity_report.report.values import context, difference_context
 from sparsity_report.study.study import Comparison
-from sparsity_report.words import numbers
-from sparsity_report.words.language import speaking, template_folders
-from sparsity_report.words.names import clip, group_name, method_name, unturned
-from sparsity_report.words.sentences import say
+from sparsity_report.words.language import speaking
 
 
 def write_report(
@@ -73,12 +66,11 @@ def write_report(
     if kind not in {".html", ".pdf"}:
         raise SparsityReportError(f"cannot write {target}: reports are .html or .pdf files")
     with speaking(language, template_dir) if language else nullcontext():
-        shown, page = context(study, paper=kind == ".pdf"), b""
+        shown, templates = context(study, paper=kind == ".pdf"), environment(template_dir)
         if kind == ".pdf":
-            page = typeset(environment(template_dir), shown)
-        else:
-            page = _render("report.html.j2", template_dir, shown, script=Markup(bundle())).encode()
-    return write_file(target, page)
+            return write_file(target, typeset(templates, shown))
+        shown["script"] = Markup(bundle())
+        return write_file(target, render(templates, "report.html.j2", shown, "render the report"))
 
 
 def write_diff(
@@ -120,61 +112,5 @@ def write_diff(
     if target.suffix.lower() != ".html":
         raise SparsityReportError(f"cannot write {target}: what changed is an .html file")
     with speaking(language, template_dir) if language else nullcontext():
-        values = difference_context(difference, names)
-        return write_file(target, _render("diff.html.j2", template_dir, values))
-
-
-def _render(
-    name: str,
-    template_dir: str | os.PathLike[str] | None,
-    values: dict[str, Any],
-    **further: Markup,
-) -> str:
-    try:
-        template = environment(template_dir).get_template(name)
-        return template.render(values, page=values, **further)
-    except TemplateError as error:
-        raise SparsityReportError(
-            f"cannot render the report: {error!r}; check template_dir"
-        ) from error
-
-
-def environment(template_dir: str | os.PathLike[str] | None = None) -> Environment:
-    """Return the one Jinja2 environment: the user's templates first, then the package's.
-
-    HTML templates escape every value; an undefined one is an error.
-
-    Examples
-    --------
-    >>> environment().from_string("{{ 1234567 | count }} {{ none | percent }}").render()
-    '1\u202f234\u202f567 –'
-    """
-    templates = Environment(
-        loader=FileSystemLoader(template_folders(template_dir)),
-        autoescape=select_autoescape(["html", "html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {
-        "count": numbers.count,
-        "percent": numbers.percent,
-        "scaled": numbers.scaled,
-        "times": numbers.times,
-        "shape": numbers.shape,
-        "figures": numbers.figures,
-        "level": numbers.level,
-        "group": group_name,
-        "method": method_name,
-        "clip": lambda text, limit=80: clip(text, limit),
-        "unbroken": _unbroken,
-        "table": to_html,
-    }
-    templates.globals |= {"_": say, "font_faces": lambda: Markup(font_face_css())}
-    return templates
-
-
-def _unbroken(sentence: str) -> Markup:
-    """Keep numbers with their percent signs, and names from turning the text around them."""
-    text = str(escape(unturned(sentence)))
-    return Markup(re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', text))
+        shown, templates = difference_context(difference, names), environment(template_dir)
+        return write_file(target, render(templates, "diff.html.j2", shown, "render the report"))

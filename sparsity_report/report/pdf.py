@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import typst
-from jinja2 import Environment, TemplateError
+from jinja2 import Environment
 from markupsafe import Markup
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.report.cells import Table, to_typst
+from sparsity_report.report.templates import render
 from sparsity_report.words.names import breakable, spelled
 
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
@@ -47,12 +48,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
         return f"value({len(values) - 1})"
 
     placing = templates.overlay(finalize=place, autoescape=False)
-    try:
-        source = placing.get_template("report.typ.j2").render(shown, page=shown)
-    except TemplateError as error:
-        raise SparsityReportError(
-            f"cannot typeset the report: {error!r}; check template_dir"
-        ) from error
+    source = render(placing, "report.typ.j2", shown, "typeset the report")
     with tempfile.TemporaryDirectory() as empty:
         try:
             compiler = typst.Compiler(

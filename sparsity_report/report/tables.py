@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -29,102 +29,129 @@ from sparsity_report.report.cells import (
     Table,
     figures,
     name,
+    plain_rows,
     rows_of,
     share,
     table_of,
 )
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import head
+from sparsity_report.study.schema import TABLES, head
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import clip, group_name, layout_name, method_name
 from sparsity_report.words.numbers import count, percent
 from sparsity_report.words.sentences import message, say
 
-_LONG_NAME = name(2000)
-_GROUP = Kind(group_name)
-_LAYOUT = Kind(layout_name)
-_METHOD = Kind(lambda method: "–" if method is None else clip(method_name(method), 40), tag="bdi")
 _LOSSLESS = {True: message("yes"), False: message("no"), None: message("unknown")}
-_THRESHOLD = figures(".6g")
-_PERPLEXITY = figures(",.2f")
-# Part, prefix of its columns, label and denominator.
-_SPARSITIES = (
-    (
-        "prunable",
-        "prunable_",
+_DECLARED = [column for table in TABLES.values() for column in table.columns]
+# How the cells of a column are written: by its type in the schema, or else by its name.
+_KINDS: Mapping[str, Kind] = {
+    **{column.name: NAME for column in _DECLARED if column.dtype == "text"},
+    **{column.name: SHARE for column in _DECLARED if column.high == 1},
+    **dict.fromkeys(("model", "architecture", "module_name", "parameter"), MODULE),
+    **dict.fromkeys(("block", "dtype", "stored_as", "what"), WORDS),
+    **dict.fromkeys(("ratio", "model_ratio", "promised_speedup", "realised_speedup"), TIMES),
+    **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
+    **dict.fromkeys(("before", "after"), Kind(str, "")),
+    "crossover_sparsity": share(0),
+    "fingerprint": CODE,
+    "group": Kind(group_name),
+    "layout": Kind(layout_name),
+    "lossless": Kind(lambda known: say(_LOSSLESS[known])),
+    "method": Kind(lambda m: "–" if m is None else clip(method_name(m), 40), tag="bdi"),
+    "n_m": Kind(lambda n_m: "–" if n_m is None else f"{n_m[0]}, {percent(n_m[1])}", ""),
+    "nll_increase": figures("+.4f"),
+    "perplexity": figures(",.2f"),
+    "quartiles": SPAN,
+    "seconds": DURATION,
+    "shape": SHAPE,
+    "share": SHARE,
+    "source": name(200),
+    "threshold": figures(".6g"),
+    "top1_drop": share(2),
+    "windows": Kind(lambda sizes: " / ".join(count(size) for size in sizes)),
+}
+# Heads of columns that the schema does not have, or has under a longer title.
+_HEADS = {
+    "stored_as": message("Stored as"),
+    "share": message("Zeros ÷ weights"),
+    "expected_sparsity": message("Expected"),
+    "n_m": message("N:M, complying"),
+    "ratio": message("÷ dense"),
+    "model_bytes": message("Bytes"),
+    "model_ratio": message("÷ dense"),
+    "threshold": message("Threshold |w| ≤"),
+    "quartiles": message("Quartiles"),
+    "windows": message("Window / stride"),
+    "what": message("What"),
+    "before": message("Before"),
+    "after": message("After"),
+}
+# Widths on paper of the first column and of the others, which are as wide as their text.
+_FIRST = (1, 0)
+# Label and denominator by part.
+_SPARSITIES = {
+    "prunable": (
         message("Sparsity of the prunable weights"),
         message("zeros ÷ weights that pruning may choose from"),
     ),
-    (
-        "non_embedding",
-        "non_embedding_",
+    "non_embedding": (
         message("Sparsity of the non-embedding parameters"),
         message("zeros ÷ all parameters but embeddings and output head"),
     ),
-    (
-        "model",
-        "",
+    "model": (
         message("Sparsity of the whole model"),
         message("zeros ÷ all parameters, each stored tensor once"),
     ),
-)
-_MOST, _LEAST = (
-    message("Most sparse layers of {variant}: zeros ÷ weights"),
-    message("Least sparse layers of {variant}: zeros ÷ weights"),
-)
+}
+_EXTREMES = {
+    "layers_most": message("Most sparse layers of {variant}: zeros ÷ weights"),
+    "layers_least": message("Least sparse layers of {variant}: zeros ÷ weights"),
+}
+
+
+def kind_of(key: str) -> Kind:
+    """Return how the values of a column are written."""
+    return _KINDS.get(key, COUNT)
 
 
 def models(study: Comparison) -> Table:
     """Return the models that were counted."""
-    columns = [
-        _titled("model", MODULE, width=1),
-        _titled("architecture", MODULE, width=1),
-        _titled("source", name(200), width=1.4),
-        Column("fingerprint", say("Fingerprint of the weights"), CODE),
-    ]
+    keys, prints = "model architecture source fingerprint", say("Fingerprint of the weights")
+    columns = _columns(keys, (1, 1, 1.4, 0), fingerprint=prints)
     values = study.variants.drop_duplicates("fingerprint")
     return table_of("models", say("The weights that were counted"), columns, values, "facts")
 
 
 def variants(study: Comparison) -> Table:
     """Return how each variant came to be."""
-    columns = [
-        _titled("variant", NAME, width=1),
-        _titled("layout", _LAYOUT),
-        _titled("method", _METHOD),
-        _titled("asked_sparsity", SHARE),
-        Column("threshold", say("Threshold |w| ≤"), _THRESHOLD),
-        Column("fingerprint", say("Weights"), CODE),
-    ]
+    keys = "variant layout method asked_sparsity threshold fingerprint"
+    columns = _columns(keys, _FIRST, fingerprint=say("Weights"))
     return table_of("variants", say("What was made of them"), columns, study.variants, "facts")
 
 
 def totals(study: Comparison) -> Table:
     """Return the three sparsities and the costs, one column per variant."""
-    by_variant = _records(study.totals)
+    by_variant = plain_rows(study.totals)
 
-    def row(key: str, kind: Kind, label: str, note: str = "", style: str = "") -> Row:
+    def row(key: str, label: str = "", note: str = "", style: str = "") -> Row:
+        kind = share(2) if style == "lead" else kind_of(key)
         cells = (Cell(of_variant[key], kind) for of_variant in by_variant)
-        return Row((Cell(label, WORDS, note), *cells), style, key=key)
+        return Row((Cell(label or _head(key), WORDS, note), *cells), style, key=key)
 
     shares = []
-    for part, total, label, note in _SPARSITIES:
+    for part, (label, note) in _SPARSITIES.items():
+        prefix = "" if part == "model" else f"{part}_"
         shares += [
-            row(f"sparsity_{part}", share(2), say(label), say(note), "lead"),
-            row(f"{total}total", COUNT, say("of"), style="part"),
-            row(f"{total}nonzero", COUNT, say("nonzero"), style="part"),
+            row(f"sparsity_{part}", say(label), say(note), "lead"),
+            row(f"{prefix}total", say("of"), style="part"),
+            row(f"{prefix}nonzero", say("nonzero"), style="part"),
         ]
-    costs = [
-        row("asked_sparsity", SHARE, head("asked_sparsity")),
-        row("pruned", COUNT, head("pruned")),
-        row("threshold", _THRESHOLD, say("Threshold |w| ≤")),
-        row("stored_bytes", COUNT, head("stored_bytes")),
-        *(row(key, COUNT, head(key), note) for key, note in _work(study)),
-    ]
-    columns = [Column("", "", WORDS, width=6.4 - min(4, len(by_variant)))]
-    columns += [Column(v["variant"], clip(v["variant"], 40), COUNT, width=1) for v in by_variant]
-    style = "totals wide" if len(by_variant) > 5 else "totals"
+    costs = [row(key) for key in ("asked_sparsity", "pruned", "threshold", "stored_bytes")]
+    costs += [row(key, note=note) for key, note in _work(study)]
+    names = [row["variant"] for row in by_variant]
+    columns = [Column("", "", WORDS, width=6.4 - min(4, len(names))), *_side_by_side(names)]
+    style = "totals wide" if len(names) > 5 else "totals"
     bodies = (Body(tuple(shares)), Body(tuple(costs)))
     return Table("totals", say("Totals per variant"), tuple(columns), bodies, style)
 
@@ -147,51 +174,40 @@ def _work(study: Comparison) -> Iterator[tuple[str, str]]:
 
 def groups(study: Comparison, variant: str | None = None) -> Table:
     """Return the groups of one variant, or of each under its name."""
-    columns = (
-        _titled("group", _GROUP, width=1),
-        _titled("modules", COUNT),
-        _titled("total", COUNT),
-        _titled("nonzero", COUNT),
-        Column("sparsity", say("Zeros ÷ parameters"), SHARE),
-        _titled("flops_per_token", COUNT),
-        _titled("useful_flops_per_token", COUNT),
-        _titled("stored_bytes", COUNT),
-        _titled("param_frac", SHARE),
+    columns = _columns(
+        "group modules total nonzero sparsity flops_per_token useful_flops_per_token stored_bytes "
+        "param_frac",
+        _FIRST,
+        sparsity=say("Zeros ÷ parameters"),
     )
-    bodies = [
+    if variant is not None:
+        frame = study.groups[study.groups["variant"] == variant]
+        caption = say(
+            "Groups of modules of {variant}; zeros per parameter of the group.",
+            variant=clip(variant, 40),
+        )
+        return table_of("groups", caption, columns, frame, "groups")
+    caption = say(
+        "Groups of modules per variant; sparsity is zeros ÷ parameters of the group, biases "
+        "included"
+    )
+    bodies = (
         Body(rows_of(columns, rows), clip(title, 80))
         for title, rows in study.groups.groupby("variant", sort=False)
-        if variant in {None, title}
-    ]
-    if variant is None:
-        caption = say(
-            "Groups of modules per variant; sparsity is zeros ÷ parameters of the group, biases "
-            "included"
-        )
-        return Table("groups", caption, columns, tuple(bodies), "groups")
-    caption = say(
-        "Groups of modules of {variant}; zeros per parameter of the group.",
-        variant=clip(variant, 40),
     )
-    return Table("groups", caption, columns, (Body(bodies[0].rows),), "groups")
+    return Table("groups", caption, tuple(columns), tuple(bodies), "groups")
 
 
 def layers(study: Comparison, variant: str) -> Table:
     """Return all modules of a variant."""
-    columns = [
-        _titled("module_name", _LONG_NAME, width=1),
-        _titled("group", _GROUP),
-        _titled("shape", SHAPE),
-        Column("stored_as", say("Stored as"), WORDS),
-        _titled("total", COUNT),
-        _titled("nonzero", COUNT),
-        Column("sparsity", say("Zeros ÷ parameters"), SHARE),
-        _titled("flops_per_token", COUNT),
-        _titled("useful_flops_per_token", COUNT),
-        _titled("stored_bytes", COUNT),
-    ]
-    frame = study.facts.layers(variant)
-    tied = say("tied to")
+    columns = _columns(
+        "module_name group shape stored_as total nonzero sparsity flops_per_token "
+        "useful_flops_per_token stored_bytes",
+        _FIRST,
+        sparsity=say("Zeros ÷ parameters"),
+    )
+    columns[0] = columns[0]._replace(kind=name(2000))
+    frame, tied = study.facts.layers(variant), say("tied to")
     frame = frame.assign(
         stored_as=frame["layout"] + " " + frame["dtype"],
         module_name_note=[
@@ -208,19 +224,11 @@ def layers(study: Comparison, variant: str) -> Table:
 
 def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, Table] | None:
     """Return the most and the least sparse prunable layers; None where nothing is prunable."""
-    columns = [
-        _titled("module_name", MODULE, width=1),
-        _titled("weight_total", COUNT),
-        Column("share", say("Zeros ÷ weights"), SHARE),
-    ]
+    columns = _columns("module_name weight_total share", _FIRST)
+    frames = study.facts.extremes(variant, limit)
     most, least = (
-        table_of(key, say(caption, variant=clip(variant, 40)), columns, rows)
-        for key, caption, rows in zip(
-            ("layers_most", "layers_least"),
-            (_MOST, _LEAST),
-            study.facts.extremes(variant, limit),
-            strict=True,
-        )
+        table_of(key, say(caption, variant=clip(variant, 40)), columns, frame)
+        for (key, caption), frame in zip(_EXTREMES.items(), frames, strict=True)
     )
     return (most, least) if most.rows else None
 
@@ -230,46 +238,28 @@ def unusual(study: Comparison, variant: str) -> Table | None:
     frame = study.facts.unusual(variant)
     if frame is None:
         return None
-    pattern = Kind(lambda n_m: "–" if n_m is None else f"{n_m[0]}, {percent(n_m[1])}", "")
-    columns = (
-        _titled("parameter", MODULE, width=1),
-        Column("sparsity", say("Observed"), SHARE),
-        Column("expected_sparsity", say("Expected"), SHARE),
-        _titled("mean_abs", figures("#.3g")),
-        _titled("std", figures("#.3g")),
-        _titled("zero_rows", SHARE),
-        _titled("zero_columns", SHARE),
-        Column("n_m", say("N:M, complying"), pattern),
-        _titled("fill_8", SHARE),
+    columns = _columns(
+        "parameter sparsity expected_sparsity mean_abs std zero_rows zero_columns n_m fill_8",
+        _FIRST,
+        sparsity=say("Observed"),
     )
-    expert = say("expert")
-    values = [
-        {
-            **row,
-            "n_m": None if row["n_m"] is None else (row["n_m"], row["n_m_share"]),
-            "parameter_note": "" if row["expert"] is None else f"{expert} {row['expert']}",
-        }
-        for row in _records(frame)
-    ]
+    expert, pairs = say("expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
+    n_m: Any = [None if pd.isna(kind) else (kind, complying) for kind, complying in pairs]
+    notes = ["" if pd.isna(place) else f"{expert} {place}" for place in frame["expert"]]
+    frame = frame.assign(n_m=n_m, parameter_note=notes)
     caption = say(
         "Matrices of {variant} furthest from a Gaussian of their own spread",
         variant=clip(variant, 40),
     )
-    return Table("unusual", caption, columns, (Body(rows_of(columns, values)),), fold=8)
+    return replace(table_of("unusual", caption, columns, frame), fold=8)
 
 
 def storage(study: Comparison, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
     weights, model = say("Prunable weights"), say("Whole model")
-    columns = [
-        _titled("layout", _LAYOUT, width=1.6),
-        Column("bytes", say("Bytes"), COUNT, weights, 1),
-        Column("ratio", say("÷ dense"), TIMES, weights, 1),
-        Column("model_bytes", say("Bytes"), COUNT, model, 1),
-        Column("model_ratio", say("÷ dense"), TIMES, model, 1),
-        _titled("break_even", SHARE, width=1),
-        _titled("lossless", Kind(lambda known: say(_LOSSLESS[known])), width=1),
-    ]
+    over = ("", weights, weights, model, model, "", "")
+    columns = _columns("layout bytes ratio model_bytes model_ratio break_even lossless")
+    columns = [c._replace(over=head) for c, head in zip(columns, over, strict=True)]
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
     caption = say("Bytes of {variant} in every layout", variant=clip(variant, 40))
@@ -280,7 +270,7 @@ def curve(study: Comparison) -> Table:
     """Return the bytes of the prunable weights in each layout at every tenth of sparsity."""
     frame = study.facts.curve([step / 10 for step in range(11)])
     wide = frame.pivot_table(index="sparsity", columns="layout", values="bytes", sort=False)
-    columns = [_titled("sparsity", share(0), width=1.6)]
+    columns = [Column("sparsity", head("sparsity"), share(0), width=1.6)]
     columns += [Column(key, layout_name(key), COUNT, width=1) for key in wide.columns]
     caption = say(
         "Bytes of the prunable weights in each layout, from integers, row pointers included."
@@ -292,8 +282,6 @@ def zeros_map(study: Comparison, variant: str) -> Table:
     """Return the shares of zeros of a variant's heat map, block by projection."""
     grid, cells = study.facts.grid(variant), study.facts.cells(variant)
     known = cells.set_index(["block", "projection"])["sparsity"].to_dict()
-    columns = [_titled("block", WORDS, width=1.6)]
-    columns += [Column(key, clip(key, 40), SHARE, width=1) for key in grid.projections]
     values = [
         {"block": block, **{key: known.get((block, key)) for key in grid.projections}}
         for block in grid.blocks
@@ -304,18 +292,16 @@ def zeros_map(study: Comparison, variant: str) -> Table:
     )
     one_each = cells["layers"].max() == 1
     caption = say(alone if one_each else merged, variant=clip(variant, 40))
+    columns = [*_columns("block"), *_side_by_side(grid.projections, SHARE)]
     return table_of("map", caption, columns, values)
 
 
 def comparison(study: Comparison, metric: str) -> Table:
     """Return one figure of all groups and variants."""
-    look = FILED[metric]
-    pivot = study.pivot(metric)
-    kind = SHARE if look.kind == "share" else COUNT
-    columns = [_titled("group", _GROUP, width=1.6)]
-    columns += [Column(key, clip(key, 40), kind, width=1) for key in pivot.columns]
+    look, pivot = FILED[metric], study.pivot(metric)
+    columns = [*_columns("group"), *_side_by_side(pivot.columns, kind_of(metric))]
     caption = say("{title}: {note}.", title=say(look.title), note=say(look.note))
-    return table_of(str(look.file), caption, columns, pivot.reset_index())
+    return table_of(look.file, caption, columns, pivot.reset_index())
 
 
 def levels(study: Comparison) -> Table | None:
@@ -344,23 +330,13 @@ def latency(study: Comparison) -> Table | None:
     frame = study.latency
     if frame is None or frame.empty:
         return None
-    columns = [
-        _titled("variant", NAME, width=1.6),
-        Column("name", say("What"), NAME, width=1),
-        _titled("tokens", COUNT, width=1),
-        _titled("seconds", DURATION, width=1),
-        Column("quartiles", say("Quartiles"), SPAN, width=1),
-        _titled("promised_speedup", TIMES, width=1),
-        _titled("realised_speedup", TIMES, width=1),
-        _titled("kernel", NAME, width=1),
-    ]
-    values = [
-        {**row, "quartiles": (row["seconds_low"], row["seconds_high"])} for row in _records(frame)
-    ]
+    keys = "variant name tokens seconds quartiles promised_speedup realised_speedup kernel"
     caption = say(
         "Measured time per call on {machine}.", machine=clip(frame["machine"].iloc[0], 200)
     )
-    return table_of("speed", caption, columns, values)
+    quartiles: Any = [*zip(frame["seconds_low"], frame["seconds_high"], strict=True)]
+    values = frame.assign(quartiles=quartiles)
+    return table_of("speed", caption, _columns(keys, name=say("What")), values)
 
 
 def crossover(study: Comparison) -> Table | None:
@@ -368,14 +344,12 @@ def crossover(study: Comparison) -> Table | None:
     frame = study.latency
     if frame is None or not frame["crossover_sparsity"].notna().any():
         return None
-    columns = [
-        Column("name", say("Shape"), NAME, width=1.6),
-        _titled("tokens", COUNT, width=1),
-        Column("crossover_sparsity", say("Sparsity"), share(0), width=1),
-    ]
+    heads = {"name": say("Shape"), "crossover_sparsity": say("Sparsity")}
     by_shape = frame[frame["scope"] == "layer"].drop_duplicates(["name", "tokens"])
     caption = say("Sparsity from which a CSR layer is faster than the dense one.")
-    return table_of("crossover", caption, columns, by_shape)
+    return table_of(
+        "crossover", caption, _columns("name tokens crossover_sparsity", **heads), by_shape
+    )
 
 
 def quality(study: Comparison) -> Table | None:
@@ -383,21 +357,11 @@ def quality(study: Comparison) -> Table | None:
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    windows = Kind(lambda sizes: " / ".join(count(size) for size in sizes))
-    columns = [
-        _titled("variant", NAME, width=1.6),
-        _titled("sparsity", SHARE, width=1),
-        _titled("perplexity", _PERPLEXITY, width=1),
-        _titled("top1", SHARE, width=1),
-        _titled("text", NAME, width=1),
-        _titled("scored", COUNT, width=1),
-        Column("windows", say("Window / stride"), windows, width=1),
-        _titled("dtype", WORDS, width=1),
-    ]
-    values = [{**row, "windows": (row["window"], row["stride"])} for row in _records(frame)]
-    prints = ", ".join(dict.fromkeys(f"{f}" for f in frame["text_fingerprint"]))
+    columns = _columns("variant sparsity perplexity top1 text scored windows dtype")
+    prints = ", ".join(dict.fromkeys(frame["text_fingerprint"]))
     caption = say("Perplexity and next-token accuracy; text {prints}.", prints=prints)
-    return table_of("quality", caption, columns, values)
+    windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
+    return table_of("quality", caption, columns, frame.assign(windows=windows))
 
 
 def scored_on(study: Comparison) -> str | None:
@@ -406,12 +370,11 @@ def scored_on(study: Comparison) -> str | None:
     different = study.quality[["text", "scored", "window", "stride"]].drop_duplicates()
     if len(different) > 1:
         return None
-    text, *sizes = different.iloc[0]
+    known = records(different)[0]
     return say(
         "Perplexity and next-token accuracy on {text}: {scored:,} tokens in windows of {window:,}, "
         "stride {stride:,}.",
-        text=clip(text, 40),
-        **dict(zip(("scored", "window", "stride"), map(int, sizes), strict=True)),
+        **known | {"text": clip(known["text"], 40)},
     )
 
 
@@ -420,58 +383,38 @@ def sensitivity(study: Comparison) -> Table | None:
     frame = study.sensitivity
     if frame is None or frame.empty:
         return None
-    columns = [
-        _titled("part", NAME, width=1.6),
-        _titled("weight_total", COUNT, width=1),
-        _titled("sparsity", SHARE, width=1),
-        _titled("perplexity", _PERPLEXITY, width=1),
-        _titled("nll_increase", figures("+.4f"), width=1),
-        _titled("top1_drop", share(2), width=1),
-        _titled("global_sparsity", SHARE, width=1),
-    ]
+    keys = "part weight_total sparsity perplexity nll_increase top1_drop global_sparsity"
     caption = say("One part pruned at a time, all others as they are.")
-    return table_of("sensitivity", caption, columns, frame)
+    return table_of("sensitivity", caption, _columns(keys), frame)
 
 
 def difference_totals(difference: Difference) -> Table:
     """Return every total of two studies side by side."""
     old, new = (s.totals.set_index("variant") for s in (difference.before, difference.after))
-    rows = []
+    values = []
     for variant in dict.fromkeys([*old.index, *new.index]):
         for what in TOTALS:
-            row = _before_and_after(variant, "", what, *(t[what].get(variant) for t in (old, new)))
-            changed = row.cells[-2].text != row.cells[-1].text
-            rows.append(row._replace(style="changed" if changed else ""))
-    caption = say("Totals per variant, before and after")
-    table = Table("totals", caption, _change_columns(), (Body(tuple(rows)),))
-    return table.only("variant", "what", "before", "after")
+            before, after = (_fact(what, totals[what].get(variant)) for totals in (old, new))
+            row = {"variant": variant, "what": name_of(what), "before": before, "after": after}
+            values.append({**row, "row_style": "changed" if before != after else ""})
+    columns = _columns("variant what before after")
+    return table_of("totals", say("Totals per variant, before and after"), columns, values)
 
 
 def difference_modules(difference: Difference, limit: int) -> Table:
     """Return what changed in modules, so many rows at most."""
     changes = difference.changes[difference.changes["module_name"].notna()]
-    rows = tuple(
-        _before_and_after(r["variant"], r["module_name"], r["what"], r["before"], r["after"])
-        for r in records(changes.head(limit))
-    )
-    caption = say("Modules that changed")
-    return Table("modules", caption, _change_columns(), (Body(rows),), "sortable")
-
-
-def _change_columns() -> tuple[Column, ...]:
-    return (
-        _titled("variant", NAME),
-        _titled("module_name", name(200)),
-        Column("what", say("What"), WORDS),
-        Column("before", say("Before"), COUNT),
-        Column("after", say("After"), COUNT),
-    )
-
-
-def _before_and_after(variant: str, module: str, what: str, before: Any, after: Any) -> Row:
-    kind = Kind(partial(_fact, what), "")
-    named = (Cell(variant, NAME), Cell(module, name(200)), Cell(name_of(what), WORDS))
-    return Row((*named, Cell(before, kind), Cell(after, kind)))
+    values = [
+        {
+            **row,
+            "what": name_of(row["what"]),
+            **{side: _fact(row["what"], row[side]) for side in ("before", "after")},
+        }
+        for row in records(changes.head(limit))
+    ]
+    columns = _columns("variant module_name what before after")
+    columns[1] = columns[1]._replace(kind=name(200))
+    return table_of("modules", say("Modules that changed"), columns, values, "sortable")
 
 
 def _fact(what: str, value: Any) -> str:
@@ -480,11 +423,20 @@ def _fact(what: str, value: Any) -> str:
     return text if isinstance(value, str) else text.replace(spoken().thousands, "\u202f")
 
 
-def _titled(key: str, kind: Kind, width: float = 0) -> Column:
-    """Return a column under the title that its frame declares."""
-    return Column(key, head(key), kind, width=width)
+def _columns(keys: str, widths: tuple[float, ...] = (1.6, 1), /, **heads: str) -> list[Column]:
+    """Return columns by their keys; the last of the widths is that of all others."""
+    names = keys.split()
+    sizes = [*widths, *widths[-1:] * len(names)]
+    return [
+        Column(key, heads.get(key) or _head(key), kind_of(key), width=width)
+        for key, width in zip(names, sizes, strict=False)
+    ]
 
 
-def _records(frame: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """Rows as plain values; what is unknown is None."""
-    return [*records(frame.astype(object).where(frame.notna(), None))]
+def _head(key: str) -> str:
+    return say(_HEADS[key]) if key in _HEADS else head(key)
+
+
+def _side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
+    """Return columns of the same kind under names from a model."""
+    return [Column(key, clip(key, 40), kind, width=1) for key in names]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from jinja2 import Environment, TemplateError
+from jinja2 import Environment
 
 import sparsity_report
 from sparsity_report.draw.look import model_names
@@ -18,7 +18,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import check_folder, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
-from sparsity_report.report.cells import COUNT, SHARE, Table, figures, scaled
+from sparsity_report.report.cells import COUNT, SHARE, figures, scaled
 from sparsity_report.report.latex import (
     Tex,
     command_names,
@@ -27,7 +27,7 @@ from sparsity_report.report.latex import (
     to_latex,
     variant_commands,
 )
-from sparsity_report.report.page import environment
+from sparsity_report.report.templates import environment, render
 from sparsity_report.study.file import variant_stems
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
@@ -146,7 +146,7 @@ def write_thesis(
     """
     folder, look = Path(directory), Paper(**paper)
     family = font_family(look.font)
-    templates = environment(template_dir)
+    templates = latex_templates(environment(template_dir))
     check_folder(folder)
     with speaking(language, template_dir) if language else nullcontext():
         captions, files = _figures(study, look, family)
@@ -168,7 +168,10 @@ def write_thesis(
             "text_cm": look.text_cm,
             "column_cm": look.column_cm,
         }
-        files |= _rendered(templates, shown)
+        files |= {
+            file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
+            for file in _TEMPLATES
+        }
     return [write_file(folder / path, content) for path, content in files.items()]
 
 
@@ -197,50 +200,38 @@ def _figures(
 
 def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
     """Return the tables by file name."""
-
-    def written(stem: str, table: Table, first_cm: float | None = None) -> tuple[str, str]:
-        return stem, to_latex(table, stem.replace("_", "-"), first_cm)
-
-    stems, prunings = variant_stems(study), study.facts.prunings
-    models, head = model_names(study), say("Variant")
-    totals = tables.totals(study).turned(head).only(*_TOTALS)
-    zeros = tables.comparison(study, "sparsity").turned(head)
-    parts = [
-        written(
-            "totals",
-            totals.called(
-                say(
-                    "Totals of {models}. Zeros are those of the prunable weights, of all "
-                    "parameters but embeddings and output head, and of all parameters.",
-                    models=models,
-                )
-            ),
-        ),
-        written(
-            "sparsity",
-            zeros.called(
-                say(
-                    "Zeros of {models} in percent of each group's parameters, biases included.",
-                    models=models,
-                )
-            ),
-        ),
-    ]
+    stems, prunings, head = variant_stems(study), study.facts.prunings, say("Variant")
+    of_totals = say(
+        "Totals of {models}. Zeros are those of the prunable weights, of all parameters but "
+        "embeddings and output head, and of all parameters.",
+        models=model_names(study),
+    )
+    of_sparsity = say(
+        "Zeros of {models} in percent of each group's parameters, biases included.",
+        models=model_names(study),
+    )
+    parts = {
+        "totals": tables.totals(study).turned(head).only(*_TOTALS).called(of_totals),
+        "sparsity": tables.comparison(study, "sparsity").turned(head).called(of_sparsity),
+    }
+    columns = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
     for variant, stem in stems.items():
-        columns = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
-        parts.append(written(f"groups_{stem}", tables.groups(study, variant).only(*columns)))
+        parts[f"groups_{stem}"] = tables.groups(study, variant).only(*columns)
     for variant in prunings:
         table = tables.storage(study, variant).only("bytes", "ratio", "model_bytes", "break_even")
-        parts.append(written(f"storage_{stems[variant]}", table))
+        parts[f"storage_{stems[variant]}"] = table
     if quality := tables.quality(study):
         shown = quality.only("sparsity", "perplexity", "top1")
-        parts.append(written("quality", shown.called(tables.scored_on(study) or shown.caption)))
+        parts["quality"] = shown.called(tables.scored_on(study) or shown.caption)
     for variant in prunings:
         for table in tables.extremes(study, variant, top) or ():
-            long = max(len(row.cells[0].text) for row in table.rows) > _LONG_NAME
-            first_cm = text_cm - 6 if long else None
-            parts.append(written(f"{table.key}_{stems[variant]}", table, first_cm))
-    return dict(parts)
+            parts[f"{table.key}_{stems[variant]}"] = table
+    written = {}
+    for stem, table in parts.items():
+        long = any(len(row.cells[0].text) > _LONG_NAME for row in table.rows)
+        first_cm = text_cm - 6 if long else None
+        written[stem] = to_latex(table, stem.replace("_", "-"), first_cm)
+    return written
 
 
 def _numbers(study: Comparison) -> list[tuple[Tex, Tex]]:
@@ -284,12 +275,9 @@ def _of_row(stem: str, row: dict[str, Any], without: tuple[str, ...]) -> Iterato
         if column in without:
             continue
         command = stem + _camel(_RENAMED.get(column, column))
-        if "sparsity" in column or column == "param_frac":
-            yield command, quantity(value, SHARE)
-        elif column == "threshold":
-            yield command, quantity(value, figures(".6g"))
-        else:
-            yield command, quantity(value, COUNT)
+        kind = tables.kind_of(column)
+        yield command, quantity(value, kind)
+        if kind is COUNT:
             yield f"{command}Short", quantity(value, scaled(_UNITS.get(column, "")))
 
 
@@ -310,13 +298,3 @@ def latex_templates(templates: Environment) -> Environment:
         finalize=tex,
         keep_trailing_newline=True,
     )
-
-
-def _rendered(templates: Environment, shown: dict[str, Any]) -> dict[str, str]:
-    latex = latex_templates(templates)
-    try:
-        return {file: latex.get_template(f"thesis/{file}.j2").render(shown) for file in _TEMPLATES}
-    except TemplateError as error:
-        raise SparsityReportError(
-            f"cannot write the thesis kit: {error!r}; check template_dir"
-        ) from error

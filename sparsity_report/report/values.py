@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-import pandas as pd
+import altair as alt
 from markupsafe import Markup
 
 import sparsity_report
 from sparsity_report.draw import charts, export, look
-from sparsity_report.draw import measured as measured_charts
 from sparsity_report.draw.look import FILED
+from sparsity_report.draw.measured import CHARTS
 from sparsity_report.draw.slider import level_chart
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
-from sparsity_report.report.cells import Table, to_columns
+from sparsity_report.report.cells import Table, plain_rows, to_columns
 from sparsity_report.study.facts import Card
-from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import clip
@@ -80,18 +79,18 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
     """
     shares = study.variants["asked_sparsity"].dropna().unique()
     asked = [say("{share:level}", share=share) for share in shares]
-    prunings = study.facts.prunings
+    prunings, curve = study.facts.prunings, charts.csr_bytes_curve(study)
     return {
         "language": spoken(),
         "models": look.model_names(study),
         "levels": asked,
-        "variants": _records(study.variants),
+        "variants": plain_rows(study.variants),
         "palette": list(look.palette(study).values()),
         "findings": summarize(study),
         "cards": [_card(card) for card in study.facts.cards],
-        "totals": _records(study.totals),
+        "totals": plain_rows(study.totals),
         "groups": [
-            (str(name), _records(rows))
+            (str(name), plain_rows(rows))
             for name, rows in study.groups.groupby("variant", sort=False)
         ],
         "tables": {
@@ -103,10 +102,13 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
             "extremes": [pair for v in prunings if (pair := tables.extremes(study, v))],
             "unusual": [table for v in prunings if (table := tables.unusual(study, v))],
         },
-        "comparisons": [_comparison(study, metric) for metric in FILED],
+        "comparisons": [
+            _figure(charts.group_bars(study, metric), tables.comparison(study, metric))
+            for metric in FILED
+        ],
         "maps": [f for v in prunings if (f := _map(study, v, None if paper else (0.0, 1.0)))],
         "map_note": _map_note(study),
-        "curve": _curve(study),
+        "curve": None if curve is None else _figure(curve, tables.curve(study)),
         "slider": _slider(study),
         "layers": _layers(study),
         "audit": study.audit,
@@ -147,7 +149,8 @@ def _card(card: Card) -> dict[str, str]:
     return {"title": say(title), "number": write(card.value), "note": say(note, **named)}
 
 
-def _figure(key: str, chart: Any, table: Table) -> Figure:
+def _figure(chart: alt.TopLevelMixin, table: Table, key: str = "") -> Figure:
+    key = key or table.key
     spec = chart.to_dict()
     spec |= _SEE_THROUGH
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
@@ -164,17 +167,12 @@ def _json(value: Any) -> Markup:
     return Markup(text)
 
 
-def _comparison(study: Comparison, metric: str) -> Figure:
-    table = tables.comparison(study, metric)
-    return _figure(table.key, charts.group_bars(study, metric), table)
-
-
 def _map(study: Comparison, variant: str, domain: tuple[float, float] | None) -> Figure | None:
     chart = charts.sparsity_map(study, variant, domain=domain)
     if chart is None:
         return None
     place = list(study.variants["variant"]).index(variant)
-    return _figure(f"map{place}", chart, tables.zeros_map(study, variant))
+    return _figure(chart, tables.zeros_map(study, variant), f"map{place}")
 
 
 def _map_note(study: Comparison) -> str:
@@ -182,38 +180,25 @@ def _map_note(study: Comparison) -> str:
     facts = study.facts
     layers = max((facts.cells(variant)["layers"].max() for variant in facts.prunings), default=1)
     methods = study.variants.set_index("variant")["method"].loc[list(facts.prunings)]
-    said = [
-        say("Each cell is one weight matrix.")
-        if not layers > 1
-        else say(
+    said = say("Each cell is one weight matrix.")
+    if layers > 1:
+        said = say(
             "A cell holds up to {layers:,} weight matrices and shows the zeros of all of them.",
             layers=int(layers),
         )
-    ]
-    if methods.str.startswith("global_magnitude").any():
-        said.insert(
-            0, say("One threshold for the whole network takes most where weights are small.")
-        )
-    return " ".join(said)
-
-
-def _curve(study: Comparison) -> Figure | None:
-    chart = charts.csr_bytes_curve(study)
-    return None if chart is None else _figure("curve", chart, tables.curve(study))
+    if not methods.str.startswith("global_magnitude").any():
+        return said
+    why = say("One threshold for the whole network takes most where weights are small.")
+    return f"{why} {said}"
 
 
 def _measured(study: Comparison) -> list[Measured]:
     """Return charts and tables of speed, crossover, quality and sensitivity, as far as known."""
     parts = []
-    for table in (
-        tables.latency(study),
-        tables.crossover(study),
-        tables.quality(study),
-        tables.sensitivity(study),
-    ):
-        if table is not None:
-            chart = measured_charts.CHARTS[table.key](study)
-            figure = None if chart is None else _figure(table.key, chart, table)
+    for tabled in (tables.latency, tables.crossover, tables.quality, tables.sensitivity):
+        if (table := tabled(study)) is not None:
+            chart = CHARTS[table.key](study)
+            figure = None if chart is None else _figure(chart, table)
             parts.append(Measured(table.caption, figure, table))
     return parts
 
@@ -245,48 +230,38 @@ def _slider(study: Comparison) -> dict[str, Any] | None:
             "left": round(100 * min(even, last) / last, 2),
             "text": say("CSR is smaller than dense from {share:percent}", share=even),
         },
-        "texts": _json(_level_texts(study)),
+        "texts": _json(_level_texts(study, table)),
         "table": table.with_rows(tenths),
         "slack": int(levels["uncertainty"].max()),
     }
 
 
-def _level_texts(study: Comparison) -> dict[str, list[str]]:
+def _level_texts(study: Comparison, table: Table) -> dict[str, list[str]]:
     """Return what the slider's large numbers and their notes say at each level."""
-    levels = study.facts.levels
+    levels, texts = study.facts.levels, to_columns(table)
     assert levels is not None
-    prunable = count(study.facts.total(study.variants["variant"].iloc[0], "prunable_total"))
+    total = count(study.facts.total(study.variants["variant"].iloc[0], "prunable_total"))
+    said = message("{part} against {whole}, whole model")
+    costs = {
+        column: [
+            say(said, part=scaled(part, unit), whole=scaled(whole, unit))
+            for part, whole in zip(levels[column], levels[f"dense_{column}"], strict=True)
+        ]
+        for column, unit in (("flops_per_token", "FLOPs"), ("stored_bytes", "B"))
+    }
+    large = ("sparsity_prunable", "sparsity_model", "flops_ratio", "bytes_ratio")
     return {
-        "asked": [percent(share, 0) for share in levels["sparsity"]],
+        "asked": texts["sparsity"],
         "spoken": [
-            say(
-                "{asked}, stored bytes {ratio} of dense",
-                asked=percent(asked, 0),
-                ratio=times(ratio),
-            )
-            for asked, ratio in zip(levels["sparsity"], levels["bytes_ratio"], strict=True)
+            say("{asked}, stored bytes {ratio} of dense", asked=asked, ratio=ratio)
+            for asked, ratio in zip(texts["sparsity"], texts["bytes_ratio"], strict=True)
         ],
         "zeros": [
-            say("{zeros} of {total} prunable weights", zeros=count(zeros), total=prunable)
-            for zeros in levels["zeros"]
+            say("{zeros} of {total} prunable weights", zeros=zeros, total=total)
+            for zeros in texts["zeros"]
         ],
-        "sparsity_prunable": [percent(share) for share in levels["sparsity_prunable"]],
-        "sparsity_model": [percent(share) for share in levels["sparsity_model"]],
-        **{
-            f"{key}_ratio": [times(ratio) for ratio in levels[f"{key}_ratio"]]
-            for key in ("flops", "bytes")
-        },
-        **{
-            column: [
-                say(
-                    "{part} against {whole}, whole model",
-                    part=scaled(part, unit),
-                    whole=scaled(whole, unit),
-                )
-                for part, whole in zip(levels[column], levels[f"dense_{column}"], strict=True)
-            ]
-            for column, unit in (("flops_per_token", "FLOPs"), ("stored_bytes", "B"))
-        },
+        **{key: texts[key] for key in large},
+        **costs,
     }
 
 
@@ -305,8 +280,3 @@ def _layers(study: Comparison) -> list[Layers]:
         first = first or columns
         parts.append(Layers(variant, modules, table.with_rows([]), _json(data)))
     return parts
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values; what is unknown is None."""
-    return records(frame.astype(object).where(frame.notna(), None))

@@ -26,8 +26,8 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
 from sparsity_report.report.cells import COUNT, NAME, TIMES, Column, table_of
-from sparsity_report.report.page import environment
 from sparsity_report.report.pdf import _held, typeset
+from sparsity_report.report.templates import environment
 from sparsity_report.report.values import Measured, context
 
 MM = 72 / 25.4

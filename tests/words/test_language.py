@@ -10,7 +10,7 @@ import pytest
 from jinja2 import nodes
 
 import sparsity_report as sr
-from sparsity_report.report.page import environment
+from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import latex_templates
 from sparsity_report.words.language import speaking, spoken
 from sparsity_report.words.sentences import say, say_note

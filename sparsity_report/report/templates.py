@@ -1,0 +1,71 @@
+"""The templates: how they are found, what they may use, what is said of one that is at fault."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
+from markupsafe import Markup, escape
+
+from sparsity_report.draw.fonts import font_face_css
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.report.cells import to_html
+from sparsity_report.words import numbers
+from sparsity_report.words.language import template_folders
+from sparsity_report.words.names import clip, group_name, method_name, unturned
+from sparsity_report.words.sentences import say
+
+
+def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: str) -> str:
+    """Return what a template makes of values; `doing` is what cannot be done with a faulty one.
+
+    All of the values are in ``page``, too, where a template asks which there are.
+    """
+    try:
+        return templates.get_template(name).render(shown, page=shown)
+    except TemplateError as error:
+        raise SparsityReportError(f"cannot {doing}: {error!r}; check template_dir") from error
+
+
+def environment(template_dir: str | os.PathLike[str] | None = None) -> Environment:
+    """Return the one Jinja2 environment: the user's templates first, then the package's.
+
+    HTML templates escape every value; an undefined one is an error.
+
+    Examples
+    --------
+    >>> environment().from_string("{{ 1234567 | count }} {{ none | percent }}").render()
+    '1\u202f234\u202f567 –'
+    """
+    templates = Environment(
+        loader=FileSystemLoader(template_folders(template_dir)),
+        autoescape=select_autoescape(["html", "html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "count": numbers.count,
+        "percent": numbers.percent,
+        "scaled": numbers.scaled,
+        "times": numbers.times,
+        "shape": numbers.shape,
+        "figures": numbers.figures,
+        "level": numbers.level,
+        "group": group_name,
+        "method": method_name,
+        "clip": lambda text, limit=80: clip(text, limit),
+        "unbroken": _unbroken,
+        "table": to_html,
+    }
+    templates.globals |= {"_": say, "font_faces": lambda: Markup(font_face_css())}
+    return templates
+
+
+def _unbroken(sentence: str) -> Markup:
+    """Keep numbers with their percent signs, and names from turning the text around them."""
+    text = str(escape(unturned(sentence)))
+    return Markup(re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', text))
