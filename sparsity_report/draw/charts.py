@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ _LINES: dict[str, tuple[str, list[float]]] = {
 _MOST_LEVELS = 8
 
 
-def group_bars(study: Comparison, metric: str, width: float = TEXT_WIDTH) -> alt.LayerChart:
+def group_bars(
+    study: Comparison, metric: str, width: float = TEXT_WIDTH, variant: str | None = None
+) -> alt.LayerChart:
     """Return bars per group with the variants side by side; what is unknown shows as "–".
 
     Parameters
@@ -45,6 +47,8 @@ def group_bars(study: Comparison, metric: str, width: float = TEXT_WIDTH) -> alt
     metric : {"sparsity", "param_frac", "flops_per_token"}
     width : float
         In points, everything included.
+    variant : str, optional
+        The only one that is shown.
 
     Examples
     --------
@@ -53,13 +57,19 @@ def group_bars(study: Comparison, metric: str, width: float = TEXT_WIDTH) -> alt
     >>> group_bars(study, "sparsity").to_dict()["width"]
     454
     """
-    return _group_bars(study, metric, list(study.variants["variant"]), width)
-
-
-def variant_bars(study: Comparison, variant: str, metric: str) -> alt.LayerChart:
-    """Return one bar per group for one variant; `metric` as for :func:`group_bars`."""
-    study.facts.layers(variant)
-    return _group_bars(study, metric, [variant], TEXT_WIDTH)
+    meant, table, inks = FILED[metric], study.pivot(metric), look.palette(study)
+    shown = dict(zip(inks, distinct_names(list(inks)), strict=True))
+    variants = list(inks) if variant is None else [variant]
+    rows = [
+        _bar(group_name(str(group)), shown[name], table.loc[group, name], meant.kind)
+        for group in table.index
+        for name in variants
+    ]
+    of = say("{variant} of ", variant=shown[variants[0]]) if len(variants) == 1 else ""
+    note = f"{of}{look.model_names(study)} · {say(meant.note)}"
+    shape = _bars_shape(rows, say(meant.axis), meant.kind, width=width)
+    shape = replace(shape, inks=tuple((shown[name], *inks[name]) for name in variants))
+    return _bars(rows, shape, say(meant.title), note)
 
 
 def sparsity_map(
@@ -179,8 +189,7 @@ def bar_plot(
     kind = metric.kind if metric else "number"
     rows = [_bar(name, "", value, kind) for name, value in zip(names, frame[y], strict=True)]
     axis = say(metric.axis) if metric else y
-    shape = _bars_shape(rows, {"": (BLUE, BLUE)}, axis, kind, start=y_min or 0.0)
-    chart = _bars(rows, shape, look.title(title))
+    chart = _bars(rows, _bars_shape(rows, axis, kind, start=y_min or 0.0), title)
     if file_name is not None:
         target = Path(directory or ".") / file_name
         if target.suffix.lower() != ".png":
@@ -196,25 +205,6 @@ def zeros_domain(study: Comparison) -> tuple[float, float]:
     return (0.0, 1.0) if shares.empty else look.shares_domain(shares.min(), shares.max())
 
 
-def _group_bars(
-    study: Comparison, metric: str, variants: list[str], width: float
-) -> alt.LayerChart:
-    if metric not in FILED:
-        raise SparsityReportError(f"no chart of {metric!r}; use one of {', '.join(FILED)}")
-    meant, table, inks = FILED[metric], study.pivot(metric), look.palette(study)
-    shown = dict(zip(inks, distinct_names(list(inks)), strict=True))
-    rows = [
-        _bar(group_name(str(group)), shown[variant], table.loc[group, variant], meant.kind)
-        for group in table.index
-        for variant in variants
-    ]
-    of = say("{variant} of ", variant=shown[variants[0]]) if len(variants) == 1 else ""
-    title = look.title(say(meant.title), f"{of}{look.model_names(study)} · {say(meant.note)}")
-    by_name = {shown[variant]: inks[variant] for variant in variants}
-    shape = _bars_shape(rows, by_name, say(meant.axis), meant.kind, width=width)
-    return _bars(rows, shape, title)
-
-
 def _bar(group: str, variant: str, value: Any, kind: str) -> dict[str, Any]:
     known = pd.notna(value) and math.isfinite(value)
     return {
@@ -226,20 +216,13 @@ def _bar(group: str, variant: str, value: Any, kind: str) -> dict[str, Any]:
 
 
 def _bars_shape(
-    rows: Rows,
-    inks: Mapping[str, tuple[str, str]],
-    axis: str,
-    kind: str,
-    *,
-    start: float = 0.0,
-    width: float = TEXT_WIDTH,
+    rows: Rows, axis: str, kind: str, *, start: float = 0.0, width: float = TEXT_WIDTH
 ) -> marks.Bars:
     # An axis of thousandths would make noise look like a finding.
     least = start + (0.1 if kind == "share" else 1.0)
     top = max([row["value"] or 0.0 for row in rows] + [least])
     return marks.Bars(
         groups=tuple(dict.fromkeys(row["group"] for row in rows)),
-        inks=tuple((name, *pair) for name, pair in inks.items()),
         width=width,
         # The labels stand right of the bars and take the same room at any width.
         domain=(start, start + (top - start) * (1 + 0.15 * TEXT_WIDTH / width)),
@@ -250,11 +233,11 @@ def _bars_shape(
     )
 
 
-def _bars(rows: Rows, shape: marks.Bars, title: alt.TitleParams) -> alt.LayerChart:
+def _bars(rows: Rows, shape: marks.Bars, heading: str, note: str = "") -> alt.LayerChart:
     said = [" ".join(filter(None, (r["group"], r["variant"], r["label"]))) for r in rows]
-    description = look.describe("Bar chart, {axis}: {rows}.", said, axis=shape.axis)
+    description = say("Bar chart, {axis}: {rows}.", axis=shape.axis, rows="; ".join(said))
     chart = marks.bars(marks.inline(rows), shape)
-    return look.fitted(look.titled(chart, title, description))
+    return look.fitted(look.titled(chart, heading, note, description))
 
 
 def _map(
@@ -266,25 +249,25 @@ def _map(
     rows = frame.rename(columns={"sparsity": "value"})
     rows["label"] = [look.write(share, "share") for share in rows["value"]]
     tips = [("block", say("block")), ("projection", say("projection")), ("label", say("zeros"))]
-    if many := int(frame["layers"].max()) > 1:
+    if (layers := int(frame["layers"].max())) > 1:
         pairs = zip(frame["low"], frame["high"], strict=True)
         rows["range"] = [say("{low:percent} to {high:percent}", low=a, high=b) for a, b in pairs]
         tips += [("layers", say("layers")), ("range", say("per layer"))]
     shape = marks.HeatMap(
-        tuple(grid.blocks),
-        tuple(grid.projections),
-        width,
-        _ROW,
+        blocks=tuple(grid.blocks),
+        projections=tuple(grid.projections),
+        width=width,
+        row=_ROW,
         domain=domain or zeros_domain(study),
         title=say("zeros"),
         tips=tuple(tips),
     )
     chart = marks.heat_map(marks.inline(rows), shape)
-    title = _map_title(study, variant, int(frame["layers"].max()) if many else 1)
-    return look.titled(chart, title, _map_said(frame, shape))
+    return look.titled(chart, *_map_title(study, variant, layers), _map_said(frame, shape))
 
 
-def _map_title(study: Comparison, variant: str, layers: int) -> alt.TitleParams:
+def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
+    """Return heading and note."""
     facts = study.variants.set_index("variant").loc[variant]
     heading, parts = say("Where the zeros are"), [clip(facts["model"]), clip(variant)]
     if pd.notna(facts["asked_sparsity"]):
@@ -301,7 +284,7 @@ def _map_title(study: Comparison, variant: str, layers: int) -> alt.TitleParams:
         )
     if layers > 1:
         parts.append(say("a cell holds up to {layers} layers", layers=layers))
-    return look.title(heading, " · ".join(parts))
+    return heading, " · ".join(parts)
 
 
 def _map_said(frame: pd.DataFrame, shape: marks.HeatMap) -> str:
@@ -343,12 +326,11 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     )
     rule = alt.Chart(marks.inline([{"share": mean}])).mark_rule(color=VERMILLION, strokeDash=[4, 3])
     text = alt.Chart(marks.inline(far[shown])).mark_text(align="right", dx=4, dy=-8, fontSize=8.5)
-    return marks.layer(
-        [rule.encode(x=x), dots.encode(x=x, y=y), text.encode(x=x, y=y, text="label:N")],
-        (width, height),
-        look.title(
-            say("How unevenly"), say("one dot per layer; dashed: {mean:percent} overall", mean=mean)
-        ),
+    layered = [rule.encode(x=x), dots.encode(x=x, y=y), text.encode(x=x, y=y, text="label:N")]
+    return look.titled(
+        alt.LayerChart(layer=layered, width=width, height=height),
+        say("How unevenly"),
+        say("one dot per layer; dashed: {mean:percent} overall", mean=mean),
         say("One dot per layer at its share of zeros, around {mean:percent} overall.", mean=mean),
     )
 
@@ -387,8 +369,7 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
     ]
     said += [say("This study: {level}.", level=mark["label"]) for mark in levels]
     note = say("prunable weights, {dtype}; circles: break-even", dtype=dtype)
-    title = look.title(say("Bytes against sparsity"), note)
-    return look.titled(chart, title, " ".join(said))
+    return look.titled(chart, say("Bytes against sparsity"), note, " ".join(said))
 
 
 def _line_name(layout: str) -> str:
@@ -397,10 +378,7 @@ def _line_name(layout: str) -> str:
 
 def _break_evens(study: Comparison, width: float) -> Rows:
     """Return where the straight lines of CSR meet dense, if they do."""
-    found = {
-        layout: study.facts.break_even(study.facts.baseline, layout)
-        for layout in ("csr_int32", "csr_int64")
-    }
+    facts = study.facts
     return [
         {
             "sparsity": share,
@@ -409,8 +387,8 @@ def _break_evens(study: Comparison, width: float) -> Rows:
             "under": layout == "csr_int32" and width < 300,
             "line": _line_name(layout),
         }
-        for layout, share in found.items()
-        if share is not None and share < 1
+        for layout in ("csr_int32", "csr_int64")
+        if (share := facts.break_even(facts.baseline, layout)) is not None and share < 1
     ]
 
 

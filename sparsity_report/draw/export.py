@@ -11,17 +11,14 @@ import vl_convert
 
 from sparsity_report.draw.vega import VEGALITE
 
+_DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
 
-def png(chart: alt.TopLevelMixin, scale: float = 2) -> bytes:
-    """Return a chart as PNG, `scale` pixels per point."""
-    data: bytes = vl_convert.vegalite_to_png(
-        chart.to_dict(validate=False),
-        vl_version=VEGALITE,
-        scale=scale,
-        ppi=72,
-        allowed_base_urls=[],
-    )
-    return data
+
+def png(chart: alt.TopLevelMixin) -> bytes:
+    """Return a chart as PNG, two pixels per point."""
+    spec = chart.to_dict(validate=False)
+    drawn: bytes = vl_convert.vegalite_to_png(spec, scale=2, ppi=72, **_DRAWING)
+    return drawn
 
 
 def svg(spec: Mapping[str, Any], key: str = "part") -> str:
@@ -30,7 +27,7 @@ def svg(spec: Mapping[str, Any], key: str = "part") -> str:
     Clips and gradients are named after `key`: several drawings may share a page, where one's
     gradient would otherwise fill another.
     """
-    drawn = vl_convert.vegalite_to_svg(dict(spec), vl_version=VEGALITE, allowed_base_urls=[])
+    drawn = vl_convert.vegalite_to_svg(dict(spec), **_DRAWING)
     names: dict[str, str] = {}
     return re.sub(
         r'(id="|url\(#)((?:clip|gradient)_?\d+)',

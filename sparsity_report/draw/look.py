@@ -274,19 +274,6 @@ def model_names(study: Comparison, limit: int = 60) -> str:
     return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
 
 
-def title(text: str, subtitle: str = "") -> alt.TitleParams:
-    """Return a chart's title, and under it what it is of."""
-    params = alt.TitleParams(text=clip(text, 100))
-    if subtitle:
-        params["subtitle"] = subtitle
-    return params
-
-
-def describe(template: str, parts: Sequence[str], **values: Any) -> str:
-    """Say what a chart shows, as long as alternative text may be."""
-    return clip(say(template, **values, rows="; ".join(parts)), 1500)
-
-
 def config(sizes: Sizes = PAPER) -> dict[str, Any]:
     """Return the configuration of a chart, numbers written as the language that is spoken does."""
     known = spoken()
@@ -332,9 +319,15 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
     }
 
 
-def titled(chart: alt.LayerChart, title: alt.TitleParams, said: str) -> alt.LayerChart:
-    """Give a chart its title, and what those hear who cannot see it."""
-    chart.title, chart.description = title, said
+def titled(chart: alt.LayerChart, heading: str, note: str, said: str) -> alt.LayerChart:
+    """Give a chart its title, a note under it, and what those hear who cannot see it.
+
+    What is heard is cut to the length that alternative text may have.
+    """
+    chart.title = alt.TitleParams(text=clip(heading, 100))
+    if note:
+        chart.title["subtitle"] = note
+    chart.description = clip(said, 1500)
     return chart
 
 

@@ -27,9 +27,54 @@ _BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
 
 
-@dataclass(frozen=True)
-class HeatMap:
-    """All of a heat map that is not data: Transformer blocks on x, projections on y.
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """All of a mark that is not data.
+
+    Attributes
+    ----------
+    width : float
+        Of the whole.
+    kind : str
+        How numbers on axes and in legends are written, see :func:`sparsity_report.draw.look.tick`.
+    tips : tuple of (str, str)
+        Fields of a row that its tooltip shows, and their titles.
+    below : bool
+        The legend stands below, not above or on the right.
+    sizes : Sizes
+    """
+
+    width: float
+    kind: str = "share"
+    tips: tuple[tuple[str, str], ...] = ()
+    below: bool = False
+    sizes: Sizes = PAPER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rects(Shape):
+    """What heat maps and bars have in common.
+
+    Attributes
+    ----------
+    domain : tuple of float
+        Ends of the scale of ``value``.
+    log : bool
+    selectable : bool
+        Rows have ``on``; those that are off are pale.
+    computed : tuple of (str, str)
+        Fields that rows do not have, and expressions for them, one after the other.
+    """
+
+    domain: tuple[float, float] = (0.0, 1.0)
+    log: bool = False
+    selectable: bool = False
+    computed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMap(Rects):
+    """A heat map: Transformer blocks on x, projections on y.
 
     Its rows have ``block``, ``projection``, ``value`` (null: unknown, grey) and what `tips` names.
 
@@ -37,43 +82,24 @@ class HeatMap:
     ----------
     blocks, projections : tuple of str
         In their order.
-    width, row : float
-        Width of the whole, height of one projection.
-    kind, domain, log
-        As of :func:`sparsity_report.draw.look.colours`.
+    row : float
+        Height of one projection.
     title : str
         Of the colours.
-    tips : tuple of (str, str)
-        Fields of a row that its tooltip shows, and their titles.
-    below : bool
-        The colours' legend stands below, not on the right.
-    selectable : bool
-        Rows have ``on``; those that are off are pale.
     numbers : bool
         Write numbers into the cells where they fit.
-    computed : tuple of (str, str)
-        Fields that rows do not have, and expressions for them, one after the other.
     """
 
     blocks: tuple[str, ...]
     projections: tuple[str, ...]
-    width: float
     row: float
-    kind: str = "share"
-    domain: tuple[float, float] = (0.0, 1.0)
-    log: bool = False
     title: str | None = None
-    tips: tuple[tuple[str, str], ...] = ()
-    below: bool = False
-    selectable: bool = False
     numbers: bool = True
-    computed: tuple[tuple[str, str], ...] = ()
-    sizes: Sizes = PAPER
 
 
-@dataclass(frozen=True)
-class Bars:
-    """All of a bar chart that is not data: groups below each other, variants side by side.
+@dataclass(frozen=True, kw_only=True)
+class Bars(Rects):
+    """A bar chart: groups below each other, variants side by side.
 
     Its rows have ``group``, ``variant``, ``value`` (null: no bar) and ``label``.
 
@@ -81,12 +107,10 @@ class Bars:
     ----------
     groups : tuple of str
     inks : tuple of (variant, outline, filling)
-    width, band, gap : float
-        Of the whole; of one bar; between groups.
+    band, gap : float
+        Of one bar; between groups.
     axis : str or None
-        Title of the axis.
-    domain : tuple of float
-        Ends of the axis, labels included.
+        Title of the axis, which has room for labels.
     base : float
         Where bars start.
     labels : bool
@@ -94,21 +118,12 @@ class Bars:
     """
 
     groups: tuple[str, ...]
-    inks: tuple[tuple[str, str, str], ...]
-    width: float
-    domain: tuple[float, float]
+    inks: tuple[tuple[str, str, str], ...] = (("", BLUE, BLUE),)
     band: float = 11
     gap: float = 9
     axis: str | None = None
-    kind: str = "share"
     base: float = 0.0
-    log: bool = False
     labels: bool = True
-    tips: tuple[tuple[str, str], ...] = ()
-    below: bool = False
-    selectable: bool = False
-    computed: tuple[tuple[str, str], ...] = ()
-    sizes: Sizes = PAPER
 
     @property
     def height(self) -> float:
@@ -124,9 +139,9 @@ class Line(NamedTuple):
     dash: list[float]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """All of lines against sparsity that is not data.
+@dataclass(frozen=True, kw_only=True)
+class Curve(Shape):
+    """Lines against sparsity.
 
     Rows of the lines have ``sparsity``, ``value``, ``line``; those of break-evens ``sparsity``,
     ``value`` and ``label``, and ``under`` if it stands below on the left; those of levels
@@ -135,12 +150,10 @@ class Curve:
     Attributes
     ----------
     lines : tuple of Line
-    width, height : float
+    height : float
     top : float
         Upper end of y.
     x_title, y_title : str
-    kind : str
-        How the ticks of y are written.
     x_domain : tuple of float
     scale : altair.Scale, optional
         Of y, instead of 0 to `top`.
@@ -152,10 +165,11 @@ class Curve:
         Labels of levels beyond 60 % stand left of their rules.
     level_filter : str, optional
         Expression that says which rows are levels.
+    columns : int
+        Of the legend.
     """
 
     lines: tuple[Line, ...]
-    width: float
     height: float
     top: float
     x_title: str
@@ -167,25 +181,13 @@ class Curve:
     points: bool = False
     flip: bool = False
     level_filter: str | None = None
-    below: bool = False
     columns: int = 4
-    tips: tuple[tuple[str, str], ...] = ()
-    sizes: Sizes = PAPER
 
 
 def inline(rows: pd.DataFrame | Rows) -> alt.InlineData:
     """Return rows as data of a chart."""
     values: Any = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
     return alt.InlineData(values=values)
-
-
-def layer(
-    layers: Sequence[alt.Chart], size: tuple[float, float], title: alt.TitleParams, said: str
-) -> alt.LayerChart:
-    """Return layers as one chart; `said` is what those hear who cannot see it."""
-    return alt.LayerChart(
-        layer=list(layers), width=size[0], height=size[1], title=title, description=said
-    )
 
 
 def share_axis(
@@ -282,16 +284,12 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     layers = [_dimmed(rects.encode(x=x, x2=alt.datum(base), **_inks(shape)), shape, 0.22)]
     if shape.labels:
         end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
-        left = f"datum.end < {base:g}"
-        text = end.mark_text(
-            align=alt.expr(f"{left} ? 'right' : 'left'"),
-            dx=alt.expr(f"{left} ? -4 : 4"),
-            fontSize=shape.sizes.small,
-            color=INK,
-        )
+        beside = _beside(f"datum.end < {base:g}", 4, fontSize=shape.sizes.small, color=INK)
+        text = end.mark_text(**beside)
         layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape, 0.22))
     if shape.kind == "ratio":
-        layers.append(_rule_at_one())
+        rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
+        layers.append(rule.encode(x=alt.datum(1)))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
 
 
@@ -313,26 +311,20 @@ def curve(
         axis=alt.Axis(labelExpr=look.tick(shape.kind), **axis),
     )
     base = alt.Chart(data).encode(x=x, y=y)
-    colour, dash = _strokes(shape)
-    line = base.mark_line(clip=True, strokeWidth=1.6)
-    layers = [line.encode(color=colour, strokeDash=dash)]
+    strokes = _strokes(shape)
+    layers = [base.mark_line(clip=True, strokeWidth=1.6).encode(**strokes)]
     if shape.points:
         dots = base.mark_point(filled=True, size=36, opacity=1)
         text = base.mark_text(dy=-9, dx=-7, fontSize=shape.sizes.small, color=INK)
         layers += [
-            dots.encode(color=colour, tooltip=tooltips(shape.tips)),
+            dots.encode(color=strokes["color"], tooltip=tooltips(shape.tips)),
             text.encode(text="shown:N", detail="line:N"),
         ]
     size = shape.sizes.small + 0.5
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
         ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-        beside: dict[str, Any] = {
-            "align": alt.expr("datum.under ? 'right' : 'left'"),
-            "dx": alt.expr("datum.under ? -6 : 6"),
-            "dy": alt.expr("datum.under ? 9 : -8"),
-            "fontSize": size,
-        }
+        beside = _beside("datum.under", 6, dy=alt.expr("datum.under ? 9 : -8"), fontSize=size)
         # White around the letters, for where another line passes.
         halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **beside)
         text = even.mark_text(color=INK, **beside)
@@ -345,12 +337,7 @@ def curve(
         if shape.level_filter:
             level = level.transform_filter(shape.level_filter)
         left = "datum.sparsity > 0.6" if shape.flip else "false"
-        text = level.mark_text(
-            align=alt.expr(f"{left} ? 'right' : 'left'"),
-            dx=alt.expr(f"{left} ? -5 : 5"),
-            color=VERMILLION,
-            fontSize=size,
-        )
+        text = level.mark_text(**_beside(left, 5, color=VERMILLION, fontSize=size))
         rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2)
         layers.insert(0, rule.encode(y=top, y2=alt.datum(0)))
         point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
@@ -457,18 +444,18 @@ def _digits_fit(shape: HeatMap) -> bool:
     return shape.row >= 1.2 * shape.sizes.small and len(shape.blocks) * width <= shape.width
 
 
-def _computed(data: Data, shape: HeatMap | Bars) -> alt.Chart:
+def _computed(data: Data, shape: Rects) -> alt.Chart:
     chart = alt.Chart(data)
     for field, expression in shape.computed:
         chart = chart.transform_calculate(**{field: expression})
     return chart
 
 
-def _cursor(shape: HeatMap | Bars) -> dict[str, Any]:
+def _cursor(shape: Rects) -> dict[str, Any]:
     return {"cursor": "pointer"} if shape.selectable else {}
 
 
-def _dimmed(chart: alt.Chart, shape: HeatMap | Bars, pale: float) -> alt.Chart:
+def _dimmed(chart: alt.Chart, shape: Rects, pale: float) -> alt.Chart:
     if not shape.selectable:
         return chart
     dimmed: alt.Chart = chart.encode(
@@ -479,49 +466,34 @@ def _dimmed(chart: alt.Chart, shape: HeatMap | Bars, pale: float) -> alt.Chart:
 
 def _inks(shape: Bars) -> dict[str, Any]:
     """Return outline and filling by variant, one legend for both."""
-    names = [name for name, _, _ in shape.inks]
-    legend = None
-    if len(names) > 1:
-        widest = max(len(name) for name in names)
-        columns = max(1, int(0.8 * shape.width) // (34 + min(140, 5 * widest)))
-        legend = alt.Legend(
-            title=None,
-            orient="bottom" if shape.below else "top",
-            columns=columns,
-            symbolType="square",
-            labelLimit=140,
-        )
-    strokes, fills = (
-        alt.Scale(domain=names, range=[ink[place] for ink in shape.inks]) for place in (1, 2)
-    )
+    names, strokes, fills = (list(part) for part in zip(*shape.inks, strict=True))
+    columns = int(0.8 * shape.width) // (34 + min(140, 5 * max(map(len, names))))
+    legend = _legend(shape, names, max(1, columns), symbolType="square", labelLimit=140)
     return {
-        "fill": alt.Fill("variant:N", scale=fills, legend=legend),
-        "stroke": alt.Stroke("variant:N", scale=strokes, legend=legend),
+        channel: encoding("variant:N", scale=alt.Scale(domain=names, range=inks), legend=legend)
+        for channel, encoding, inks in (("fill", alt.Fill, fills), ("stroke", alt.Stroke, strokes))
     }
 
 
-def _strokes(shape: Curve) -> tuple[alt.Color, alt.StrokeDash]:
+def _strokes(shape: Curve) -> dict[str, Any]:
     """Return colour and dashes by line, one legend for both."""
-    names = [line.name for line in shape.lines]
-    legend = None
-    if len(names) > 1:
-        legend = alt.Legend(
-            title=None,
-            orient="bottom" if shape.below else "top",
-            columns=shape.columns,
-            symbolType="stroke",
-            symbolSize=220,
-            labelLimit=220,
-        )
-    colours = alt.Scale(domain=names, range=[line.colour for line in shape.lines])
-    dashes = alt.Scale(domain=names, range=[line.dash for line in shape.lines])
-    return (
-        alt.Color("line:N", scale=colours, legend=legend),
-        alt.StrokeDash("line:N", scale=dashes, legend=legend),
-    )
+    names, colours, dashes = (list(part) for part in zip(*shape.lines, strict=True))
+    form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
+    legend = _legend(shape, names, shape.columns, **form)
+    drawn = (("color", alt.Color, colours), ("strokeDash", alt.StrokeDash, dashes))
+    return {
+        channel: encoding("line:N", scale=alt.Scale(domain=names, range=steps), legend=legend)
+        for channel, encoding, steps in drawn
+    }
 
 
-def _rule_at_one() -> alt.Chart:
-    rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
-    drawn: alt.Chart = rule.encode(x=alt.datum(1))
-    return drawn
+def _legend(shape: Shape, names: Sequence[str], columns: int, **form: Any) -> alt.Legend | None:
+    """Return a legend; what has no other beside it needs none."""
+    side: Any = "bottom" if shape.below else "top"
+    return None if len(names) < 2 else alt.Legend(title=None, orient=side, columns=columns, **form)
+
+
+def _beside(left: str, away: int, **form: Any) -> dict[str, Any]:
+    """Return how text stands right of its place, or left of it where an expression says so."""
+    align, dx = alt.expr(f"{left} ? 'right' : 'left'"), alt.expr(f"{left} ? -{away} : {away}")
+    return {"align": align, "dx": dx, **form}

@@ -47,13 +47,10 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     machine = f"{frame['machine'].iloc[0]}, {int(frame['threads'].iloc[0])}"
     note = say("whole forward pass; {machine} threads", machine=machine)
     said = [f"{row['name']}: {row['label']}" for row in rows]
-    chart = marks.layer(
-        _speed_layers(rows, say("times as fast as {base}", base=clip(base, 40)), width),
-        (width, 24 * len(rows)),
-        look.title(say("Promised and realised speed"), note),
-        look.describe("Realised speed-up: {rows}.", said),
-    )
-    return look.fitted(chart)
+    layers = _speed_layers(rows, say("times as fast as {base}", base=clip(base, 40)), width)
+    chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
+    described = say("Realised speed-up: {rows}.", rows="; ".join(said))
+    return look.fitted(look.titled(chart, say("Promised and realised speed"), note, described))
 
 
 def _speeds(frame: pd.DataFrame) -> Rows:
@@ -125,34 +122,28 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
         None where no crossover was measured.
     """
     frame = study.latency
-    if frame is None or "crossover_sparsity" not in frame or frame.empty:
+    if frame is None or frame.empty:
         return None
     layers = frame[(frame["scope"] == "layer") & (frame["variant"] == reference(frame))]
     if layers["crossover_sparsity"].isna().all():
         return None
-    never = say("never")
-    rows = [
-        {
-            "name": row["name"],
-            "tokens": figures(row["tokens"], ","),
-            "at": _NEVER if pd.isna(row["crossover_sparsity"]) else row["crossover_sparsity"],
-            "label": never
-            if pd.isna(row["crossover_sparsity"])
-            else say("{edge:percent0}", edge=row["crossover_sparsity"]),
-        }
-        for row in records(layers)
-    ]
+    never, rows = say("never"), []
+    for row in records(layers):
+        at, label = _NEVER, never
+        if pd.notna(edge := row["crossover_sparsity"]):
+            at, label = edge, say("{edge:percent0}", edge=edge)
+        tokens = figures(row["tokens"], ",")
+        rows.append({"name": row["name"], "tokens": tokens, "at": at, "label": label})
     names = list(dict.fromkeys(layers["name"]))
     counts = [figures(tokens, ",") for tokens in sorted(set(layers["tokens"]))]
     said = [f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows]
-    chart = marks.layer(
-        [_crossover_points(rows, names, counts, never)],
-        (width, (10 * len(counts) + 12) * len(names)),
-        look.title(
-            say("Where CSR overtakes dense on this machine"),
-            say("layer by shape, out × in; zeros at random"),
-        ),
-        look.describe("Crossover sparsity: {rows}.", said),
+    points = _crossover_points(rows, names, counts, never)
+    height = (10 * len(counts) + 12) * len(names)
+    chart = look.titled(
+        alt.LayerChart(layer=[points], width=width, height=height),
+        say("Where CSR overtakes dense on this machine"),
+        say("layer by shape, out × in; zeros at random"),
+        say("Crossover sparsity: {rows}.", rows="; ".join(said)),
     )
     return look.fitted(chart)
 
@@ -202,15 +193,9 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
     lines = _lines(drawn)
     if len(drawn) < 2:
         return None
-    first = frame.iloc[0]
-    notes = [
-        say(
-            "{text}: {scored:,} tokens in windows of {window:,}",
-            text=clip(first["text"]),
-            scored=int(first["scored"]),
-            window=int(first["window"]),
-        )
-    ]
+    first = records(frame)[0]
+    first["text"] = clip(first["text"])
+    notes = [say("{text}: {scored:,} tokens in windows of {window:,}", **first)]
     names = list(dict.fromkeys(row["line"] for row in lines))
     if len(names) == 1:
         notes.insert(0, names[0])
@@ -221,8 +206,9 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
     ]
     chart = look.titled(
         marks.curve(marks.inline(lines), _quality_shape(drawn, names, width)),
-        look.title(say("Perplexity against sparsity"), " · ".join(notes)),
-        look.describe("Perplexity by sparsity: {rows}.", said),
+        say("Perplexity against sparsity"),
+        " · ".join(notes),
+        say("Perplexity by sparsity: {rows}.", rows="; ".join(said)),
     )
     return look.fitted(chart, right=10)
 
@@ -338,9 +324,8 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
     low, high = min(0.0, *costs[shown.index]), max(1e-3, *costs[shown.index])
     room = (high - low) * 0.14
     shape = marks.Bars(
-        tuple(names),
-        (("", BLUE, BLUE),),
-        width,
+        groups=tuple(names),
+        width=width,
         domain=(low - (room if low < 0 else 0), high + room),
         band=9,
         gap=6,
@@ -355,8 +340,9 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
     said = [f"{row['group']}: {row['label']}" for row in rows]
     chart = look.titled(
         marks.bars(marks.inline(rows), shape),
-        look.title(say("What each part costs when pruned alone"), note),
-        look.describe("Nats per token by part: {rows}.", said),
+        say("What each part costs when pruned alone"),
+        note,
+        say("Nats per token by part: {rows}.", rows="; ".join(said)),
     )
     return look.fitted(chart)
 

@@ -65,7 +65,7 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
     """
     stems = variant_stems(study)
     drawn: dict[str, alt.LayerChart | None] = {
-        f"{stem}_{look.file}_per_group": charts.variant_bars(study, variant, metric)
+        f"{stem}_{look.file}_per_group": charts.group_bars(study, metric, variant=variant)
         for variant, stem in stems.items()
         for metric, look in FILED.items()
     }
@@ -110,12 +110,11 @@ def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str,
     svg = export.svg(spec)
     # A point is a point for whoever places the file, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
-    return {"pdf": vl_convert.svg_to_pdf(svg), "svg": sized, "png": _png(svg)}
-
-
-def _png(svg: str) -> bytes:
-    data: bytes = vl_convert.svg_to_png(svg, scale=1, ppi=300)
-    return data
+    return {
+        "pdf": vl_convert.svg_to_pdf(svg),
+        "svg": sized,
+        "png": vl_convert.svg_to_png(svg, scale=1, ppi=300),
+    }
 
 
 def _grey(part: Any, channel: str = "") -> Any:

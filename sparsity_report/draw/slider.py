@@ -152,10 +152,10 @@ def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
         total="format(datum.total, ',')",
     )
     shape = marks.HeatMap(
-        tuple(grid.blocks),
-        tuple(grid.projections),
-        _WIDTH,
-        max(10.0, min(18.0, 400 / len(grid.projections))),
+        blocks=tuple(grid.blocks),
+        projections=tuple(grid.projections),
+        width=_WIDTH,
+        row=max(10.0, min(18.0, 400 / len(grid.projections))),
         title=say("zeros"),
         computed=(("value", _SHARE), ("said", said)),
     )
@@ -179,9 +179,8 @@ def _group_rows(groups: LevelParts) -> Rows:
 
 def _bars(rows: Rows) -> alt.LayerChart:
     shape = marks.Bars(
-        tuple(row["group"] for row in rows),
-        (("", BLUE, BLUE),),
-        _GROUPS,
+        groups=tuple(row["group"] for row in rows),
+        width=_GROUPS,
         domain=(0.0, 1.2),
         axis=say("share of zeros in the group"),
         computed=(("value", _SHARE), ("label", look.percent_of("datum.value"))),

@@ -2,7 +2,8 @@
 
 ``cells`` says what a table is and how HTML and Typst write it, ``latex`` how LaTeX does; ``tables``
 declares every table of the product once. ``values`` gathers what templates show, ``page``, ``pdf``
-and ``thesis`` hand it to the templates in ``templates/``; ``notebook`` executes notebooks. The
+and ``thesis`` hand it to the files in ``templates/``, which ``templates`` finds and renders;
+``notebook`` executes notebooks. The
 explorer writes its tables with ``cells``, too.
 
 Everything below may be imported. Figures come from ``study.facts`` and the study's frames; nothing

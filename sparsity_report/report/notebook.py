@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 DEFAULT = "structural_csr_analysis"
-_MISSING = (
-    "a notebook needs nbclient, nbconvert and ipykernel: pip install 'sparsity-report[notebook]'"
-)
 
 
 def write_notebook(
@@ -68,23 +66,23 @@ def write_notebook(
     target = Path(path)
     if target.suffix.lower() not in {".html", ".ipynb"}:
         raise SparsityReportError(f"cannot write {target}: notebooks are .html or .ipynb files")
-    try:
-        import nbformat
-    except ImportError:
-        raise SparsityReportError(_MISSING) from None
+    if not all(map(find_spec, ("nbformat", "nbclient", "nbconvert", "ipykernel"))):
+        raise SparsityReportError(
+            "a notebook needs nbclient, nbconvert and ipykernel: "
+            "pip install 'sparsity-report[notebook]'"
+        )
+    import nbformat
+
     check_folder(target.parent)
     source = _located(notebook)
     try:
         node = nbformat.read(source, as_version=4)
     except Exception as error:  # nbformat has many, of several libraries
         raise SparsityReportError(f"{source} is no notebook: {error}") from error
-    local = None if model is None else Path(model).expanduser()
-    opened = str(local.resolve()) if local is not None and local.exists() else model
-    values = {
-        "MODEL": opened if opened is None else str(opened),
-        "SPARSITY": sparsity,
-        "OUT": target.stem,
-    }
+    opened = None if model is None else str(model)
+    if opened is not None and (local := Path(opened).expanduser()).exists():
+        opened = str(local.resolve())
+    values = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
     _set_parameters(node, values, source)
     _execute(node, target.parent, timeout)
     if target.suffix.lower() == ".ipynb":
@@ -117,11 +115,9 @@ def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path) ->
 
 
 def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
-    try:
-        from nbclient import NotebookClient
-        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-    except ImportError:
-        raise SparsityReportError(_MISSING) from None
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
     client = NotebookClient(
         node,
         timeout=timeout,
@@ -133,23 +129,17 @@ def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
     )
     try:
         client.execute()
-    except CellExecutionError as error:
-        raise SparsityReportError(_plain(f"the notebook stopped: {error.evalue}")) from error
-    except (CellTimeoutError, DeadKernelError, RuntimeError) as error:
-        raise SparsityReportError(_plain(f"the notebook stopped: {error}")) from error
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as error:
+        # Without the colours that are meant for terminals.
+        said = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "evalue", error)))
+        raise SparsityReportError(f"the notebook stopped: {said}") from error
 
 
 def _as_html(
     node: NotebookNode, hide_inputs: bool, template_dir: str | os.PathLike[str] | None
 ) -> str:
-    try:
-        from nbconvert import HTMLExporter
-    except ImportError:
-        raise SparsityReportError(_MISSING) from None
+    from nbconvert import HTMLExporter
+
     folders = [folder for folder in template_folders(template_dir) if folder.is_dir()]
     styles = ("report.css", "notebook/notebook.css")
     files = [next(f / name for f in folders if (f / name).is_file()) for name in styles]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -14,7 +13,7 @@ from jinja2 import Environment
 import sparsity_report
 from sparsity_report.draw.look import model_names
 from sparsity_report.draw.paper import draw, font_family, plates
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files import check_folder, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
@@ -56,30 +55,8 @@ _RATIO = figures(".2f")
 _LONG_NAME = 45
 
 
-@dataclass(frozen=True)
-class Paper:
+class Paper(TypedDict, total=False):
     """How the figures look: widths in centimetres, family of their text, colours or greys."""
-
-    column_cm: float = 8.5
-    text_cm: float = 16.0
-    font: str | None = None
-    greyscale: bool = False
-
-    def __post_init__(self) -> None:
-        for place, width in self.widths.items():
-            if not 4 <= width <= 100:
-                raise SparsityReportError(
-                    f"{place}_cm must be from 4 to 100 centimetres, not {width}"
-                )
-
-    @property
-    def widths(self) -> dict[str, float]:
-        """Widths of the figures by their place, in centimetres."""
-        return {"column": self.column_cm, "text": self.text_cm}
-
-
-class PaperOptions(TypedDict, total=False):
-    """Keywords of :class:`Paper`."""
 
     column_cm: float
     text_cm: float
@@ -94,7 +71,7 @@ def write_thesis(
     top: int = 10,
     template_dir: str | os.PathLike[str] | None = None,
     language: str | None = None,
-    **paper: Unpack[PaperOptions],
+    **paper: Unpack[Paper],
 ) -> list[Path]:
     r"""Write figures, tables and numbers that a thesis in LaTeX takes in as they are.
 
@@ -144,13 +121,17 @@ def write_thesis(
     >>> [path.name for path in written[:3]]
     ['sparsity_column.pdf', 'sparsity_column.svg', 'sparsity_column.png']
     """
-    folder, look = Path(directory), Paper(**paper)
-    family = font_family(look.font)
+    check_options("write_thesis", paper, Paper.__annotations__)
+    widths = {"column": paper.get("column_cm", 8.5), "text": paper.get("text_cm", 16.0)}
+    for place, width in widths.items():
+        if not 4 <= width <= 100:
+            raise SparsityReportError(f"{place}_cm must be from 4 to 100 centimetres, not {width}")
+    folder, family = Path(directory), font_family(paper.get("font"))
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     with speaking(language, template_dir) if language else nullcontext():
-        captions, files = _figures(study, look, family)
-        written = _tables(study, top, look.text_cm)
+        captions, files = _figures(study, widths, family, paper.get("greyscale", False))
+        written = _tables(study, top, widths["text"])
         files |= {f"tables/{stem}.tex": table for stem, table in written.items()}
         shown = {
             "study": study,
@@ -165,8 +146,7 @@ def write_thesis(
             "version": sparsity_report.__version__,
             "year": _YEAR,
             "base": Tex(variant_commands(study)[study.facts.baseline]),
-            "text_cm": look.text_cm,
-            "column_cm": look.column_cm,
+            **{f"{place}_cm": width for place, width in widths.items()},
         }
         files |= {
             file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
@@ -176,7 +156,7 @@ def write_thesis(
 
 
 def _figures(
-    study: Comparison, look: Paper, family: str | None
+    study: Comparison, widths: Mapping[str, float], family: str | None, greyscale: bool
 ) -> tuple[dict[Tex, tuple[Tex, Tex]], dict[str, str | bytes]]:
     """Return by file name the figures' commands and captions, and what is drawn."""
     captions: dict[Tex, tuple[Tex, Tex]] = {}
@@ -184,7 +164,7 @@ def _figures(
     variants = variant_commands(study)
     for plate in plates(study):
         command = Tex(plate.name + (variants[plate.variant] if plate.variant else ""))
-        for place, width in look.widths.items():
+        for place, width in widths.items():
             chart = plate.draw(width=width * 72 / 2.54)
             if chart is None:
                 break
@@ -193,7 +173,7 @@ def _figures(
             note = title["subtitle"].replace(" · ", say("; "))
             caption = say("{title}: {note}.", title=title["text"], note=note)
             captions[Tex(plate.file)] = (command, tex(caption))
-            for kind, content in draw(spec, family, look.greyscale).items():
+            for kind, content in draw(spec, family, greyscale).items():
                 files[f"figures/{plate.file}_{place}.{kind}"] = content
     return captions, files
 

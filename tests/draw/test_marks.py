@@ -17,7 +17,9 @@ CELLS = [
     {"block": "0", "projection": "k", "value": None},
     {"block": "1", "projection": "k", "value": 0.5},
 ]
-SHAPE = marks.HeatMap(("0", "1"), ("q", "k"), 200, 20, domain=(0.3, 0.7), title="zeros")
+SHAPE = marks.HeatMap(
+    blocks=("0", "1"), projections=("q", "k"), width=200, row=20, domain=(0.3, 0.7), title="zeros"
+)
 
 
 def drawn(chart):
@@ -128,7 +130,7 @@ def bar(group, value, label, **more):
 
 def test_bars_are_as_long_as_their_values():
     rows = [bar("a", 0.5, "50"), bar("b", 0.25, "25"), bar("c", None, "–")]
-    shape = marks.Bars(("a", "b", "c"), (("", "#0072B2", "#0072B2"),), 100, (0.0, 1.0))
+    shape = marks.Bars(groups=("a", "b", "c"), width=100)
     svg = drawn(marks.bars(marks.inline(rows), shape))
     assert [float(rect[2]) for rect in rects(svg, "bar")] == [50, 25]
     assert [text for text in texts(svg) if text in {"50", "25", "–"}] == ["50", "25", "–"]
@@ -136,7 +138,7 @@ def test_bars_are_as_long_as_their_values():
 
 def test_bars_go_left_of_their_base_and_labels_with_them():
     rows = [bar("a", -1.0, "minus"), bar("b", 1.0, "plus")]
-    shape = marks.Bars(("a", "b"), (("", "#0072B2", "#0072B2"),), 100, (-2, 2), kind="plain")
+    shape = marks.Bars(groups=("a", "b"), width=100, domain=(-2, 2), kind="plain")
     svg = drawn(marks.bars(marks.inline(rows), shape))
     assert [(float(r[0]), float(r[2])) for r in rects(svg, "bar")] == [(25, 25), (50, 25)]
     anchors = dict(re.findall(r'text-anchor="(\w+)"[^>]*>(minus|plus)<', svg))
@@ -146,7 +148,9 @@ def test_bars_go_left_of_their_base_and_labels_with_them():
 def test_a_bar_that_is_not_longer_than_nothing_has_no_length_on_a_logarithmic_axis():
     rows = [bar("a", 100.0, "100"), bar("b", 0.0, "0")]
     inks = (("", "#0072B2", "#0072B2"),)
-    shape = marks.Bars(("a", "b"), inks, 100, (1, 1e4), kind="number", log=True)
+    shape = marks.Bars(
+        groups=("a", "b"), inks=inks, width=100, domain=(1, 1e4), kind="number", log=True
+    )
     svg = drawn(marks.bars(marks.inline(rows), shape))
     assert [float(rect[2]) for rect in rects(svg, "bar")] == [50, 0]
 
@@ -156,7 +160,13 @@ def test_break_even_and_level_stand_on_the_curve():
     even = [{"sparsity": 0.5, "value": 1.0, "label": "50.0 %"}]
     level = [{"sparsity": 0.75, "value": 0.5, "label": "75 %", "top": 2.0}]
     shape = marks.Curve(
-        (marks.Line("CSR", "#000000", [1, 0]),), 100, 100, 2.0, "sparsity", "ratio", flip=True
+        lines=(marks.Line("CSR", "#000000", [1, 0]),),
+        width=100,
+        height=100,
+        top=2.0,
+        x_title="sparsity",
+        y_title="ratio",
+        flip=True,
     )
     svg = drawn(
         marks.curve(
@@ -204,10 +214,8 @@ def test_vega_writes_shares_as_we_do(language):
     with sr.speaking(language):
         rows = [bar(str(place), share, "") for place, share in enumerate(shares)]
         shape = marks.Bars(
-            tuple(map(str, range(len(shares)))),
-            (("", "#0072B2", "#0072B2"),),
-            100,
-            (0.0, 1.0),
+            groups=tuple(map(str, range(len(shares)))),
+            width=100,
             computed=(("label", look.percent_of("datum.value")),),
         )
         shown = set(texts(drawn(marks.bars(marks.inline(rows), shape))))
