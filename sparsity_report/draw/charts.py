@@ -160,7 +160,7 @@ def bar_plot(
     directory : path-like, optional
         Where `file_name` goes; default the current folder.
     y_min : float, optional
-        Where the bars start; default 0.
+        Where the bars and their axis start; by default bars start at 0.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def bar_plot(
     kind = metric.kind if metric else "number"
     rows = [_bar(name, "", value, kind) for name, value in zip(names, frame[y], strict=True)]
     axis = say(metric.axis) if metric else y
-    chart = _bars(rows, _bars_shape(rows, axis, kind, start=y_min or 0.0), title)
+    chart = _bars(rows, _bars_shape(rows, axis, kind, start=y_min), title)
     if file_name is not None:
         target = Path(directory or ".") / file_name
         if target.suffix.lower() != ".png":
@@ -216,19 +216,21 @@ def _bar(group: str, variant: str, value: Any, kind: str) -> dict[str, Any]:
 
 
 def _bars_shape(
-    rows: Rows, axis: str, kind: str, *, start: float = 0.0, width: float = TEXT_WIDTH
+    rows: Rows, axis: str, kind: str, *, start: float | None = None, width: float = TEXT_WIDTH
 ) -> marks.Bars:
+    values, base = [row["value"] or 0.0 for row in rows], start or 0.0
     # An axis of thousandths would make noise look like a finding.
-    least = start + (0.1 if kind == "share" else 1.0)
-    top = max([row["value"] or 0.0 for row in rows] + [least])
+    top = max([*values, base + (0.1 if kind == "share" else 1.0)])
+    low = base if start is not None else min([*values, 0.0])
+    # The labels stand beyond the bars and take the same room at any width.
+    room = 0.15 * TEXT_WIDTH / width
     return marks.Bars(
         groups=tuple(dict.fromkeys(row["group"] for row in rows)),
         width=width,
-        # The labels stand right of the bars and take the same room at any width.
-        domain=(start, start + (top - start) * (1 + 0.15 * TEXT_WIDTH / width)),
+        domain=(low - (top - low) * room * (low < base), low + (top - low) * (1 + room)),
         axis=axis,
         kind=kind,
-        base=start,
+        base=base,
         tips=(("group", say("group")), ("variant", say("variant")), ("label", axis)),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -39,7 +40,7 @@ _WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "layout": layout_name,
     "variant": layout_name,
     "method": method_name,
-    "shape": lambda sizes: shape(sizes, " "),
+    **dict.fromkeys(("shape", "module"), partial(shape, space=" ")),
 }
 # What follows from other columns, and what no count depends on.
 _DERIVED = {"sparsity", "param_frac", "weight_total", "weight_nonzero", "attention_width"}

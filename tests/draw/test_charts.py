@@ -506,6 +506,17 @@ class TestBarPlot:
         }
         assert starts == {0.1}
 
+    def test_bars_below_zero_are_drawn_to_the_left(self):
+        frame = pd.DataFrame({"part": ["fc1", "fc2"], "change": [-4.0, 1.0]})
+        spec = sr.bar_plot(frame, "part", "change", "Change").to_dict()
+        domains = [
+            part["x"]["scale"]["domain"]
+            for part in walk(spec)
+            if isinstance(part, dict) and "scale" in part.get("x", {})
+        ]
+        assert domains
+        assert all(low < -4 and high > 1 for low, high in domains)
+
     @pytest.mark.parametrize(
         ("x", "y", "message"),
         [

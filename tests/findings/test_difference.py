@@ -145,3 +145,10 @@ def test_hostile_names_in_what_changed(tmp_path):
     assert "\u202e" not in text
     with pytest.raises(sr.SparsityReportError, match=r"\.html file"):
         sr.write_diff(sr.diff(one, other), tmp_path / "d.txt")
+
+
+def test_modules_that_come_and_go_have_their_shape_in_the_page(tmp_path):
+    models = [torch.nn.Sequential(torch.nn.Linear(1200, 3)), torch.nn.Linear(1200, 3)]
+    studies = [sr.compare(sr.dense(sr.load(model, name="m"))) for model in models]
+    page = sr.write_diff(sr.diff(*studies), tmp_path / "d.html").read_text(encoding="utf-8")
+    assert page.count("3 × 1200") == 2
