@@ -125,17 +125,17 @@ def _grey(part: Any, channel: str = "") -> Any:
         return _as_grey(part) if re.fullmatch("#[0-9a-fA-F]{6}", part) else part
     if not isinstance(part, dict):
         return part
-    made = {
+    grey = {
         # Names in the data may look like colours.
         key: item if key in {"data", "datasets", "domain"} else _grey(item, key)
         for key, item in part.items()
     }
-    scale = made.get("scale", {})
+    scale = grey.get("scale", {})
     if "scheme" in scale:
-        made["scale"] = {**scale, "scheme": "greys", "reverse": True}
+        grey["scale"] = {**scale, "scheme": "greys", "reverse": True}
     elif "range" in scale:
-        made["scale"] = {**scale, "range": _grey_range(channel, len(scale["range"]))}
-    return made
+        grey["scale"] = {**scale, "range": _grey_range(channel, len(scale["range"]))}
+    return grey
 
 
 def _grey_range(channel: str, steps: int) -> list[Any]:

@@ -32,12 +32,10 @@ COST_LINES = {
     "flops_ratio": marks.Line(message("FLOPs in CSR"), GREEN, [5, 3]),
     "dense": marks.Line(message("dense"), BLUE, [1, 0]),
 }
-_APART = alt.Resolve(
-    scale=alt.ScaleResolveMap(
-        x="independent", y="independent", color="independent", fill="independent",
-        stroke="independent", strokeDash="independent",
-    )
-)  # fmt: skip
+_INDEPENDENT: dict[str, Any] = dict.fromkeys(
+    ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
+)
+_APART = alt.Resolve(scale=alt.ScaleResolveMap(**_INDEPENDENT))
 
 
 class LevelChart(NamedTuple):
@@ -48,8 +46,6 @@ class LevelChart(NamedTuple):
     spec : dict
         Of Vega-Lite, its data by name: ``cells``, ``groups``, ``lines`` and ``even``. The datum of
         a cell's mark has ``said``, a sentence, and ``module``, null where it is several layers.
-    description : str
-        What those hear who cannot see it.
     levels : list of float
     start : int
         The level shown at first.
@@ -59,7 +55,6 @@ class LevelChart(NamedTuple):
     """
 
     spec: dict[str, Any]
-    description: str
     levels: list[float]
     start: int
     marks: list[tuple[str, float]]
@@ -120,7 +115,7 @@ def level_chart(study: Comparison) -> LevelChart | None:
     del spec["$schema"]
     marked = [(clip(name, 40), share) for name, share in shown]
     share = even[0]["sparsity"] if even else None
-    return LevelChart({**spec, "datasets": data}, description, levels, start, marked, share)
+    return LevelChart({**spec, "datasets": data}, levels, start, marked, share)
 
 
 def _cell_rows(cells: LevelParts, grid: Grid) -> Rows:

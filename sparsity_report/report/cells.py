@@ -15,8 +15,10 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from sparsity_report.study.layers import records
+from sparsity_report.study.schema import TABLES
 from sparsity_report.words import numbers
-from sparsity_report.words.names import clip
+from sparsity_report.words.names import clip, group_name, layout_name, method_name
+from sparsity_report.words.sentences import message, say
 
 
 class Kind(NamedTuple):
@@ -60,14 +62,48 @@ def figures(spec: str) -> Kind:
 
 
 WORDS = Kind(lambda text: "–" if text is None else str(text))
-NAME, MODULE = name(40), name(80)
-CODE = WORDS._replace(tag="code")
+NAME = name(40)
 SHAPE = Kind(numbers.shape)
 COUNT = Kind(numbers.count, "")
 SHARE = share()
 TIMES = Kind(numbers.times, "×")
 DURATION = Kind(numbers.duration, "s")
-SPAN = Kind(lambda ends: numbers.span(*ends), "s")
+
+
+_LOSSLESS = {True: message("yes"), False: message("no"), None: message("unknown")}
+_DECLARED = [column for table in TABLES.values() for column in table.columns]
+# How the cells of a column are written: by its type in the schema, or else by its name.
+_KINDS: Mapping[str, Kind] = {
+    **{column.name: NAME for column in _DECLARED if column.dtype == "text"},
+    **{column.name: SHARE for column in _DECLARED if column.high == 1},
+    **dict.fromkeys(("model", "architecture", "module_name", "parameter"), name(80)),
+    **dict.fromkeys(("block", "dtype", "stored_as", "what"), WORDS),
+    **dict.fromkeys(("ratio", "model_ratio", "promised_speedup", "realised_speedup"), TIMES),
+    **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
+    **dict.fromkeys(("before", "after"), Kind(str, "")),
+    "crossover_sparsity": share(0),
+    "fingerprint": WORDS._replace(tag="code"),
+    "group": Kind(group_name),
+    "layout": Kind(layout_name),
+    "lossless": Kind(lambda known: say(_LOSSLESS[known])),
+    "method": Kind(lambda m: "–" if m is None else clip(method_name(m), 40), tag="bdi"),
+    "n_m": Kind(lambda n_m: "–" if n_m is None else f"{n_m[0]}, {numbers.percent(n_m[1])}", ""),
+    "nll_increase": figures("+.4f"),
+    "perplexity": figures(",.2f"),
+    "quartiles": Kind(lambda ends: numbers.span(*ends), "s"),
+    "seconds": DURATION,
+    "shape": SHAPE,
+    "share": SHARE,
+    "source": name(200),
+    "threshold": figures(".6g"),
+    "top1_drop": share(2),
+    "windows": Kind(lambda sizes: " / ".join(numbers.count(size) for size in sizes)),
+}
+
+
+def kind_of(key: str) -> Kind:
+    """Return how the values of a column are written."""
+    return _KINDS.get(key, COUNT)
 
 
 class Column(NamedTuple):

@@ -82,8 +82,9 @@ def tex(value: Any, longest: int = 80) -> Tex:
         return value
     text = re.sub(r"\S+", lambda word: printable(word[0], longest), str(value))
     text = "".join(c if _held(c) else spelled(c) for c in text)
+    text = "".join(_ESCAPED.get(c, c) for c in breakable(text))
     # Pairs of these would be joined to one sign.
-    text = re.sub(r"([-,'!?])(?=[-,'`])", r"\1{}", _escaped(breakable(text)))
+    text = re.sub(r"([-,'!?])(?=[-,'`])", r"\1{}", text)
     return Tex(re.sub(r"(\d) (?=\\%)", r"\1~", text))
 
 
@@ -211,10 +212,6 @@ def _number_format(cells: Iterable[str]) -> str:
     sign = max((sign for sign, _, _ in known), default="")
     before, after = (max((len(part[k]) for part in known), default=1) for k in (1, 2))
     return f"{sign}{before}.{after}"
-
-
-def _escaped(text: str) -> str:
-    return "".join(_ESCAPED.get(c, c) for c in text)
 
 
 def _held(character: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,8 @@ import pandas as pd
 from sparsity_report.draw.look import FILED
 from sparsity_report.findings.difference import TOTALS, Difference, name_of, written
 from sparsity_report.report.cells import (
-    CODE,
     COUNT,
-    DURATION,
-    MODULE,
-    NAME,
-    SHAPE,
     SHARE,
-    SPAN,
     TIMES,
     WORDS,
     Body,
@@ -27,7 +21,7 @@ from sparsity_report.report.cells import (
     Kind,
     Row,
     Table,
-    figures,
+    kind_of,
     name,
     plain_rows,
     rows_of,
@@ -35,42 +29,13 @@ from sparsity_report.report.cells import (
     table_of,
 )
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import TABLES, head
+from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
-from sparsity_report.words.names import clip, group_name, layout_name, method_name
-from sparsity_report.words.numbers import count, percent
+from sparsity_report.words.names import clip, layout_name
+from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
-_LOSSLESS = {True: message("yes"), False: message("no"), None: message("unknown")}
-_DECLARED = [column for table in TABLES.values() for column in table.columns]
-# How the cells of a column are written: by its type in the schema, or else by its name.
-_KINDS: Mapping[str, Kind] = {
-    **{column.name: NAME for column in _DECLARED if column.dtype == "text"},
-    **{column.name: SHARE for column in _DECLARED if column.high == 1},
-    **dict.fromkeys(("model", "architecture", "module_name", "parameter"), MODULE),
-    **dict.fromkeys(("block", "dtype", "stored_as", "what"), WORDS),
-    **dict.fromkeys(("ratio", "model_ratio", "promised_speedup", "realised_speedup"), TIMES),
-    **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
-    **dict.fromkeys(("before", "after"), Kind(str, "")),
-    "crossover_sparsity": share(0),
-    "fingerprint": CODE,
-    "group": Kind(group_name),
-    "layout": Kind(layout_name),
-    "lossless": Kind(lambda known: say(_LOSSLESS[known])),
-    "method": Kind(lambda m: "–" if m is None else clip(method_name(m), 40), tag="bdi"),
-    "n_m": Kind(lambda n_m: "–" if n_m is None else f"{n_m[0]}, {percent(n_m[1])}", ""),
-    "nll_increase": figures("+.4f"),
-    "perplexity": figures(",.2f"),
-    "quartiles": SPAN,
-    "seconds": DURATION,
-    "shape": SHAPE,
-    "share": SHARE,
-    "source": name(200),
-    "threshold": figures(".6g"),
-    "top1_drop": share(2),
-    "windows": Kind(lambda sizes: " / ".join(count(size) for size in sizes)),
-}
 # Heads of columns that the schema does not have, or has under a longer title.
 _HEADS = {
     "stored_as": message("Stored as"),
@@ -108,11 +73,6 @@ _EXTREMES = {
     "layers_most": message("Most sparse layers of {variant}: zeros ÷ weights"),
     "layers_least": message("Least sparse layers of {variant}: zeros ÷ weights"),
 }
-
-
-def kind_of(key: str) -> Kind:
-    """Return how the values of a column are written."""
-    return _KINDS.get(key, COUNT)
 
 
 def models(study: Comparison) -> Table:

@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files import check_folder, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
-from sparsity_report.report.cells import COUNT, SHARE, figures, scaled
+from sparsity_report.report.cells import COUNT, SHARE, figures, kind_of, scaled
 from sparsity_report.report.latex import (
     Tex,
     command_names,
@@ -255,7 +255,7 @@ def _of_row(stem: str, row: dict[str, Any], without: tuple[str, ...]) -> Iterato
         if column in without:
             continue
         command = stem + _camel(_RENAMED.get(column, column))
-        kind = tables.kind_of(column)
+        kind = kind_of(column)
         yield command, quantity(value, kind)
         if kind is COUNT:
             yield f"{command}Short", quantity(value, scaled(_UNITS.get(column, "")))

@@ -219,7 +219,7 @@ def _slider(study: Comparison) -> dict[str, Any] | None:
     even = chart.break_even
     return {
         "spec": _json(chart.spec | _SEE_THROUGH),
-        "alt": chart.description,
+        "alt": chart.spec["description"],
         "start": chart.start,
         "steps": len(table.rows),
         "marks": marks,
