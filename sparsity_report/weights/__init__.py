@@ -4,11 +4,10 @@
 described without values, and its tensors slice by slice. `places` finds and changes parameters in
 a live model; `describe` (with `attention`, `uses`, `groups`) tells what each is. One room reads
 each source: `memory`, `safetensors`, `gguf` (with `gguf_header`), `pickle`, `structure` (no values)
-and `hub`; those in files share `checkpoint`, `config`, `names` and `tensors`. `options` are what a
-reader of a source is asked for.
+and `hub`; those in files share `checkpoint`, `config`, `names` and `tensors`.
 
 May import ``sparse``, ``files`` and ``errors``. Maintainers: files are hostile, so every length and
 name is checked before it is believed, no code of a checkpoint is ever imported, and what is not
-understood is an error, never a guess. A new format is a subclass of ``CheckpointWeights`` that
-makes ``Contents``.
+understood is an error, never a guess. A new format is a function that reads the ``Entry``s of a
+file for ``open_checkpoint``; packed values are a subclass of ``FileSlice`` that decodes them.
 """

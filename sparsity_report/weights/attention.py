@@ -12,7 +12,7 @@ from torch import nn
 
 from sparsity_report.sparse.linear import LinearCSR
 from sparsity_report.weights.places import Place
-from sparsity_report.weights.uses import uses_per_token
+from sparsity_report.weights.uses import declared, uses_per_token
 
 QUERY_WORDS = ("q_proj", "query", "q", "q_b_proj", "q_lin", "Wq")
 OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
@@ -46,12 +46,8 @@ def attention_widths(places: Sequence[Place]) -> dict[int | None, int] | None:
 
 def head_dim(around: Sequence[nn.Module]) -> int | None:
     """Width of a head of the attention a matrix belongs to."""
-    for module in around[:2]:
-        if _is_attention(module):
-            for name in ("head_dim", "attention_head_size", "key_value_proj_dim", "head_size"):
-                if isinstance(getattr(module, name, None), int):
-                    return int(getattr(module, name))
-    return None
+    attention = filter(_is_attention, around[:2])
+    return declared(attention, "head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
 
 
 def _window(model: nn.Module, attention: nn.Module) -> int | None:
@@ -63,14 +59,14 @@ def _window(model: nn.Module, attention: nn.Module) -> int | None:
     return window if isinstance(window, int) else None
 
 
-def _is_attention(module: nn.Module) -> bool:
-    # RWKV's "attention" is a recurrence without scores.
-    return _names_attention(type(module).__name__)
-
-
 @lru_cache(maxsize=1024)
-def _names_attention(class_name: str) -> bool:
+def _says_attention(class_name: str) -> bool:
+    # RWKV's "attention" is a recurrence without scores.
     return bool(re.search(r"^(?!Rwkv).*(Attention|Attn)", class_name))
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return _says_attention(type(module).__name__)
 
 
 def _out_features(layer: nn.Module | None) -> int | None:

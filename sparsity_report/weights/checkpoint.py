@@ -20,9 +20,8 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
-from sparsity_report.weights.describe import describe, describe_names
+from sparsity_report.weights.describe import ReaderOptions, describe, describe_names
 from sparsity_report.weights.names import memory_names
-from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.parameters import ONCE
 from sparsity_report.weights.places import walk
 from sparsity_report.weights.tensors import Entry, Slice, joined

@@ -33,7 +33,7 @@ def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # each config class validates in its own way
-        raise SparsityReportError(f"{path}: {_first_line(error)}") from error
+        raise SparsityReportError(f"{path}: {first_line(error)}") from error
     return meta_model(config, path), ()
 
 
@@ -49,7 +49,7 @@ def meta_model(config: Any, where: Path) -> nn.Module:
             return model.to(config.dtype) if config.dtype else model
     except Exception as error:  # a hostile config can fail anywhere inside transformers
         raise SparsityReportError(
-            f"{where}: no model can be built from this config: {_first_line(error)}"
+            f"{where}: no model can be built from this config: {first_line(error)}"
         ) from error
 
 
@@ -68,5 +68,6 @@ def _built(config: Any) -> nn.Module:
     return cast(nn.Module, transformers.AutoModel.from_config(config))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what an error of a library says first, or its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

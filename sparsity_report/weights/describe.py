@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, cast
@@ -18,14 +19,12 @@ import torch
 from torch import nn
 
 from sparsity_report.weights.attention import OUTPUT_WORDS, head_dim
-from sparsity_report.weights.groups import LINEAR_GROUPS, classify, is_linear
-from sparsity_report.weights.options import ReaderOptions
+from sparsity_report.weights.groups import LINEAR_GROUPS, check_rules, classify, is_linear
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.places import Place, as_csr, is_strided
 from sparsity_report.weights.tensors import Entry, dtype_name
 from sparsity_report.weights.uses import uses_per_token
 
-_DEFAULT = ReaderOptions()
 # Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
 _ADAPTER = re.compile(r"(^|\.)lora_")
 _PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
@@ -34,9 +33,40 @@ _PER_SEQUENCE_WORDS = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class ReaderOptions:
+    """What every format is opened with.
+
+    Attributes
+    ----------
+    name : str
+        What to call the model in tables and reports; of a module in memory empty for its own.
+    blacklist : collection of str
+        Modules with one of these words in their dotted name are not pruned.
+    groups : mapping of pattern to group, optional
+        The user's own grouping, see :func:`sparsity_report.weights.groups.classify`.
+    notes : tuple of str
+        What is known of where the model came from.
+    """
+
+    name: str = ""
+    blacklist: Collection[str] = ("lm_head",)
+    groups: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_rules(self.groups)
+        if isinstance(self.blacklist, str):
+            object.__setattr__(self, "blacklist", (self.blacklist,))
+
+    def spares(self, module_name: str) -> bool:
+        """Whether pruning leaves a module alone."""
+        return not set(self.blacklist).isdisjoint(module_name.split("."))
+
+
 def describe(
     places: Sequence[Place],
-    options: ReaderOptions = _DEFAULT,
+    options: ReaderOptions,
     dtype: Callable[[str], str] | None = None,
 ) -> tuple[Module, ...]:
     """Return every module of a model that owns parameters, with its group and parameters.

@@ -15,8 +15,8 @@ from torch import nn
 from sparsity_report.errors import printable
 from sparsity_report.weights.checkpoint import CheckpointWeights, Contents, gathered
 from sparsity_report.weights.config import meta_model
+from sparsity_report.weights.describe import ReaderOptions
 from sparsity_report.weights.gguf_header import BlockSlice, read_header
-from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.tensors import Entry, Slice, held, joined
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensors import Entry, FileSlice, Stamp
@@ -41,15 +42,11 @@ class BlockSlice(FileSlice):
 
     def bytes_of(self, count: int) -> int:
         """Bytes that so many values, whole blocks, take in the file."""
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
         values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.quantisation]]
         return int(count // values * size)
 
     def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Return the values that blocks stand for."""
-        from gguf import GGMLQuantizationType, dequantize
-
         try:
             values = dequantize(raw, GGMLQuantizationType[self.quantisation])
         except (NotImplementedError, ValueError) as error:
@@ -90,8 +87,6 @@ def _read_facts(reader: _Reader, pairs: int) -> dict[str, Any]:
 
 
 def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, Entry]:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"alignment {alignment} is no power of two")
     slices: dict[str, tuple[tuple[int, ...], FileSlice]] = {}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files import DEMO
+from sparsity_report.weights.describe import ReaderOptions
 from sparsity_report.weights.hub import fetch, fetch_config, is_hub_id
-from sparsity_report.weights.options import ReaderOptions
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:

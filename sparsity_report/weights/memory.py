@@ -11,8 +11,7 @@ from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.attention import attention_widths
-from sparsity_report.weights.describe import describe
-from sparsity_report.weights.options import ReaderOptions
+from sparsity_report.weights.describe import ReaderOptions, describe
 from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.weights import Weights
 

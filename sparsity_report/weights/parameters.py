@@ -99,9 +99,3 @@ class Module:
     def block(self) -> int | None:
         """Index of the Transformer block, the first number in the dotted name; None outside."""
         return next((int(part) for part in self.name.split(".") if part.isdecimal()), None)
-
-    @property
-    def weight(self) -> Parameter | None:
-        """The matrix tokens are multiplied by, or else the first parameter."""
-        matrices = [p for p in self.parameters if p.matrix]
-        return next(iter(matrices or self.parameters), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.config import first_line
 from sparsity_report.weights.places import is_strided
 from sparsity_report.weights.tensors import Entry
 
@@ -22,9 +23,8 @@ def read_pickle(file: Path) -> list[Entry]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
         raise SparsityReportError(
-            f"{file} cannot be read as a PyTorch state dict: {reason}"
+            f"{file} cannot be read as a PyTorch state dict: {first_line(error)}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise SparsityReportError(f"{file} does not hold a plain state dict of tensors")

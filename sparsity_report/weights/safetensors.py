@@ -90,7 +90,11 @@ def read_header(file: Path) -> list[Entry]:
             header = json.loads(raw.read(length))
             for key in opened.offset_keys():
                 part = opened.get_slice(key)
-                shape, dtype = tuple(part.get_shape()), _dtype(file, key, part.get_dtype())
+                shape, dtype = tuple(part.get_shape()), _DTYPES.get(part.get_dtype())
+                if dtype is None:
+                    raise SparsityReportError(
+                        f"{file}: tensor {key!r} has dtype {part.get_dtype()}, which is not known"
+                    )
                 offset = 8 + length + header[key]["data_offsets"][0]
                 # Absolute, as workers have working directories of their own.
                 values = FileSlice(math.prod(shape), dtype, file.absolute(), stamp, offset)
@@ -100,9 +104,3 @@ def read_header(file: Path) -> list[Entry]:
             f"{file} cannot be read as safetensors: {error}; it may be truncated, fetch it again"
         ) from error
     return entries
-
-
-def _dtype(file: Path, key: str, stored: str) -> torch.dtype:
-    if stored not in _DTYPES:
-        raise SparsityReportError(f"{file}: tensor {key!r} has dtype {stored}, which is not known")
-    return _DTYPES[stored]

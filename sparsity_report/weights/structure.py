@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
-from sparsity_report.weights.describe import describe
-from sparsity_report.weights.options import ReaderOptions
+from sparsity_report.weights.describe import ReaderOptions, describe
 from sparsity_report.weights.places import walk
 from sparsity_report.weights.weights import Weights
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,7 +113,7 @@ class FileSlice(Slice):
                 yield self.decode(read_at(file, self.offset + self.bytes_of(start), size))
 
     @contextmanager
-    def opened(self) -> Iterator[BinaryIO]:
+    def opened(self) -> Iterator[BufferedReader]:
         """Open the file to read from it.
 
         Raises
@@ -121,7 +122,7 @@ class FileSlice(Slice):
             The file is gone, shorter, or no longer the one that was opened.
         """
         try:
-            with self.file.open("rb", buffering=0) as file:
+            with self.file.open("rb") as file:
                 self._check(file)
                 yield file
                 # A writer that kept the length has left its mark in the time of change.
@@ -165,15 +166,12 @@ def joined(slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]) 
     return whole.reshape(shape)
 
 
-def read_at(file: BinaryIO, offset: int, size: int) -> npt.NDArray[np.uint8]:
+def read_at(file: BufferedReader, offset: int, size: int) -> npt.NDArray[np.uint8]:
     """Read exactly `size` bytes, or raise EOFError."""
     raw = np.empty(size, dtype=np.uint8)
-    view = raw.data
     file.seek(offset)
-    while view:
-        if not (got := file.readinto(view)):  # type: ignore[attr-defined]
-            raise EOFError(f"it ends {len(view):,} bytes too early")
-        view = view[got:]
+    if missing := size - file.readinto(raw.data):
+        raise EOFError(f"it ends {missing:,} bytes too early")
     return raw
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -13,16 +13,18 @@ from torch import nn
 from sparsity_report.weights.parameters import ONCE
 from sparsity_report.weights.places import as_csr, tensors_of
 
+_EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
+
 
 def uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
     """How often one token passes through a module."""
-    uses = ONCE
     classes = (type(module).__name__, *(type(m).__name__ for m in around))
     if not _shared_or_mixed(classes):
-        return uses
+        return ONCE
     config: Any = getattr(model, "config", None)
+    uses = ONCE
     if "AlbertLayerGroup" in classes:
-        uses *= Fraction(config.num_hidden_layers, config.num_hidden_groups)
+        uses = Fraction(config.num_hidden_layers, config.num_hidden_groups)
     if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
         leaf = next(iter(tensors_of(module)))
         csr = as_csr(module, leaf)
@@ -43,11 +45,12 @@ def _shared_or_mixed(classes: tuple[str, ...]) -> bool:
 
 def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
     """Experts per token, from the block's router, the block itself, or the config."""
-    for module in (*(around[0].children() if around else ()), *around[:1]):
-        if isinstance(getattr(module, "top_k", None), int):
-            return int(module.top_k)
-    for source in (config, getattr(config, "text_config", None)):
-        for name in ("num_experts_per_tok", "moe_topk", "num_selected_experts"):
-            if isinstance(getattr(source, name, None), int):
-                return int(getattr(source, name))
-    return None
+    block = (*around[0].children(), around[0]) if around else ()
+    configs, names = (config, getattr(config, "text_config", None)), _EXPERTS_PER_TOKEN
+    return declared(block, "top_k") or declared(configs, *names)
+
+
+def declared(sources: Iterable[object], *names: str) -> int | None:
+    """Return the first whole number that a source has under one of the names."""
+    values = (getattr(source, name, None) for source in sources for name in names)
+    return next((value for value in values if isinstance(value, int)), None)
