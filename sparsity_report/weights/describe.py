@@ -101,8 +101,7 @@ def describe(
         )
         may_prune = group in LINEAR_GROUPS and not options.spares(place.path)
         may_prune = may_prune and not _ADAPTER.search(place.path)
-        uses = uses_per_token(model, place.module, place.around)
-        uses = uses * place.times if place.times > 1 else uses
+        uses = uses_per_token(model, place.module, place.around) * place.times
         parameters = []
         for leaf, tensor in place.tensors.items():
             facts = _facts(place, leaf, is_head or group == "router")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsity_report.errors import printable
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.checkpoint import CheckpointWeights, Contents, gathered
 from sparsity_report.weights.config import meta_model
 from sparsity_report.weights.describe import ReaderOptions
@@ -36,6 +36,11 @@ class GGUFWeights(CheckpointWeights):
 
     def __init__(self, path: Path, options: ReaderOptions) -> None:
         facts, entries = read_header(path)
+        if (pieces := facts.get("split.count", 1)) > 1:
+            raise SparsityReportError(
+                f"{path} is one of {pieces} pieces of a model; "
+                "join them with `llama-gguf-split --merge` and open the whole"
+            )
         contents, self._processor = _match(path, entries, facts)
         self._config = contents.model.config if contents.model else None
         blocks = {

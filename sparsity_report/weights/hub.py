@@ -33,7 +33,7 @@ def is_hub_id(text: str) -> bool:
 
 
 def fetch(
-    model: str, *, revision: str | None = None, allow_pickle: bool = False
+    model: str, *, values: bool, revision: str | None = None, allow_pickle: bool = False
 ) -> tuple[Path, tuple[str, ...]]:
     """Return the folder that holds a Hub model's files, and notes on where they come from.
 
@@ -41,6 +41,8 @@ def fetch(
     ----------
     model : str
         Hub id, e.g. ``"facebook/opt-125m"``.
+    values : bool
+        Without, only ``config.json`` is fetched, a few kilobytes.
     revision : str, optional
         Branch, tag or commit.
     allow_pickle : bool
@@ -51,6 +53,8 @@ def fetch(
     SparsityReportError
         When the model does not exist, is gated, or cannot be reached and is not cached.
     """
+    if not values:
+        return _download(model, revision, ["config.json"]), ()
     folder = _download(model, revision, _WEIGHTS + _AROUND)
     if _has_safetensors(folder):
         return folder, ()
@@ -64,17 +68,6 @@ def fetch(
         f"{model} has no safetensors on the Hub or in the local cache; "
         "its pickles are opened only with allow_pickle=True (--allow-pickle)"
     )
-
-
-def fetch_config(model: str, *, revision: str | None = None) -> Path:
-    """Return the folder of a Hub model with ``config.json`` in it, a few kilobytes.
-
-    Raises
-    ------
-    SparsityReportError
-        As :func:`fetch`.
-    """
-    return _download(model, revision, ["config.json"])
 
 
 def _has_safetensors(folder: Path) -> bool:

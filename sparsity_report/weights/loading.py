@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files import DEMO
 from sparsity_report.weights.describe import ReaderOptions
-from sparsity_report.weights.hub import fetch, fetch_config, is_hub_id
+from sparsity_report.weights.hub import fetch, is_hub_id
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -102,22 +102,17 @@ def _open_module(model: object, options: ReaderOptions) -> Weights:
 
 def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOptions) -> Weights:
     path, name = Path(model), options.name
-    allow_pickle = files.get("allow_pickle", False)
     if not path.exists():
         if not is_hub_id(model):
             raise SparsityReportError(f"{model}: no such file or directory")
-        name, revision = name or model, files.get("revision")
-        if values:
-            path, notes = fetch(model, revision=revision, allow_pickle=allow_pickle)
-            options = replace(options, notes=notes)
-        else:
-            path = fetch_config(model, revision=revision)
+        path, notes = fetch(model, values=values, **files)
+        name, options = name or model, replace(options, notes=notes)
     options = replace(options, name=name or path.resolve().name)
     if not values and (path / "config.json").is_file() and not _has_headers(path):
         from sparsity_report.weights.structure import from_config
 
         return from_config(path, options)
-    return _open_files(path, options, allow_pickle)
+    return _open_files(path, options, files.get("allow_pickle", False))
 
 
 def _has_headers(directory: Path) -> bool:

@@ -306,6 +306,13 @@ def test_truncated_gguf(tmp_path):
     refused("cannot be read as GGUF", tmp_path / "x.gguf")
 
 
+def test_a_piece_of_a_gguf_is_not_a_model(tmp_path):
+    tensors = {"token_embd.weight": (np.ones((10, 64), dtype=np.float32), None)}
+    path = tmp_path / "x-00001-of-00002.gguf"
+    write_gguf(path, tensors, architecture="mystery", uint16=("split.count", 2))
+    refused("one of 2 pieces of a model; join them", path)
+
+
 def test_gguf_rows_are_whole_blocks(tmp_path):
     path = tmp_path / "x.gguf"
     writer = gguf.GGUFWriter(path, "mystery")
