@@ -75,7 +75,6 @@ class Column:
 class Table:
     """The columns of a table, in order."""
 
-    name: str
     columns: tuple[Column, ...]
 
     @property
@@ -228,84 +227,71 @@ _SUMMED = (
 SUMMED = tuple(_SUMMED.split())
 
 
-def _table(name: str, names: str, /, **differing: Mapping[str, Any]) -> Table:
+def _table(names: str, /, **differing: Mapping[str, Any]) -> Table:
     """Declare a table by the names of its columns, and what of them differs in it."""
     columns = (replace(_COLUMNS[each], **differing.get(each, {})) for each in names.split())
-    return Table(name, tuple(columns))
+    return Table(tuple(columns))
 
 
 _NULLABLE: Mapping[str, Any] = {"dtype": "Int64", "optional": True}
 _MAYBE: Mapping[str, Any] = {"optional": True}
 TABLES: Mapping[str, Table] = {
-    table.name: table
-    for table in (
-        _table(
-            "variants",
-            "variant layout model architecture source fingerprint method asked_sparsity pruned "
-            "threshold attention_width attention_flops_per_token",
-            layout={"among": ("dense", "masked", "csr")},
-        ),
-        _table(
-            "layers",
-            "variant module_name block group shape dtype layout total nonzero sparsity prunable "
-            "weight_total weight_nonzero row_pointers columns uses flops_per_token "
-            "useful_flops_per_token flops_per_sequence active_total stored_bytes param_frac "
-            "tied_to",
-        ),
-        _table("groups", f"variant group modules {_SUMMED} sparsity param_frac"),
-        _table(
-            "totals",
-            f"variant layout asked_sparsity pruned threshold {_SUMMED} prunable_total "
-            "prunable_nonzero non_embedding_total non_embedding_nonzero sparsity_prunable "
-            "sparsity_non_embedding sparsity_model attention_flops_per_token",
-        ),
-        _table("levels", "module_name sparsity weight_nonzero uncertainty"),
-        _table(
-            "sweep",
-            "sparsity threshold module_name block group total nonzero weight_total weight_nonzero "
-            "useful_flops_per_token dense_bytes csr_bytes uncertainty",
-        ),
-        _table(
-            "patterns",
-            "variant module_name parameter expert block group rows columns sparsity "
-            "expected_sparsity mean_abs std zero_rows zero_columns head_sparsity n_m n_m_share "
-            + " ".join(f"fill_{size}" for size in BLOCKS),
-            columns={"dtype": "int64", "optional": False},
-        ),
-        _table(
-            "storage",
-            "variant scope name layout total nonzero bytes ratio break_even lossless",
-            layout={"among": LAYOUTS},
-            total=_NULLABLE,
-            nonzero=_NULLABLE,
-        ),
-        _table(
-            "latency",
-            "variant scope name modules tokens sparsity dtype kernel seconds seconds_low "
-            "seconds_high runs promised_speedup realised_speedup realised_share "
-            "crossover_sparsity threads machine",
-            modules=_NULLABLE,
-            dtype=_MAYBE,
-            kernel=_MAYBE,
-        ),
-        _table(
-            "crossover",
-            "name tokens dtype sparsity dense_seconds csr_seconds speedup crossover_sparsity",
-        ),
-        _table(
-            "quality",
-            "variant layout model method sparsity perplexity nll top1 scored tokens window stride "
-            "dtype text text_fingerprint",
-            model=_MAYBE,
-        ),
-        _table(
-            "sensitivity",
-            "by part modules weight_total pruned sparsity perplexity dense_perplexity "
-            "nll_increase top1 top1_drop threshold std global_sparsity window stride dtype text "
-            "text_fingerprint",
-            pruned={"dtype": "int64", "optional": False},
-        ),
-    )
+    "variants": _table(
+        "variant layout model architecture source fingerprint method asked_sparsity pruned "
+        "threshold attention_width attention_flops_per_token",
+        layout={"among": ("dense", "masked", "csr")},
+    ),
+    "layers": _table(
+        "variant module_name block group shape dtype layout total nonzero sparsity prunable "
+        "weight_total weight_nonzero row_pointers columns uses flops_per_token "
+        "useful_flops_per_token flops_per_sequence active_total stored_bytes param_frac "
+        "tied_to",
+    ),
+    "groups": _table(f"variant group modules {_SUMMED} sparsity param_frac"),
+    "totals": _table(
+        f"variant layout asked_sparsity pruned threshold {_SUMMED} prunable_total "
+        "prunable_nonzero non_embedding_total non_embedding_nonzero sparsity_prunable "
+        "sparsity_non_embedding sparsity_model attention_flops_per_token",
+    ),
+    "levels": _table("module_name sparsity weight_nonzero uncertainty"),
+    "sweep": _table(
+        "sparsity threshold module_name block group total nonzero weight_total weight_nonzero "
+        "useful_flops_per_token dense_bytes csr_bytes uncertainty",
+    ),
+    "patterns": _table(
+        "variant module_name parameter expert block group rows columns sparsity "
+        "expected_sparsity mean_abs std zero_rows zero_columns head_sparsity n_m n_m_share "
+        + " ".join(f"fill_{size}" for size in BLOCKS),
+        columns={"dtype": "int64", "optional": False},
+    ),
+    "storage": _table(
+        "variant scope name layout total nonzero bytes ratio break_even lossless",
+        layout={"among": LAYOUTS},
+        total=_NULLABLE,
+        nonzero=_NULLABLE,
+    ),
+    "latency": _table(
+        "variant scope name modules tokens sparsity dtype kernel seconds seconds_low "
+        "seconds_high runs promised_speedup realised_speedup realised_share "
+        "crossover_sparsity threads machine",
+        modules=_NULLABLE,
+        dtype=_MAYBE,
+        kernel=_MAYBE,
+    ),
+    "crossover": _table(
+        "name tokens dtype sparsity dense_seconds csr_seconds speedup crossover_sparsity",
+    ),
+    "quality": _table(
+        "variant layout model method sparsity perplexity nll top1 scored tokens window stride "
+        "dtype text text_fingerprint",
+        model=_MAYBE,
+    ),
+    "sensitivity": _table(
+        "by part modules weight_total pruned sparsity perplexity dense_perplexity "
+        "nll_increase top1 top1_drop threshold std global_sparsity window stride dtype text "
+        "text_fingerprint",
+        pruned={"dtype": "int64", "optional": False},
+    ),
 }
 
 
