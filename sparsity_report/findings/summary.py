@@ -7,12 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings.measured import (
-    costliest_part,
-    perplexities,
-    smallest_layout,
-    speed,
-)
+from sparsity_report.findings import measured
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
@@ -81,7 +76,8 @@ def summarize(study: Comparison) -> list[str]:
     CSR30 stores 1.33 times the bytes of Dense (
     """
     said = [*_zeros(study), *_storage(study), *_arithmetic(study)]
-    said += [*smallest_layout(study), *speed(study), *perplexities(study), *costliest_part(study)]
+    said += [*measured.smallest_layout(study), *measured.speed(study)]
+    said += [*measured.perplexities(study), *measured.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
     return [*said, *_already_zero(study), *_unclassified(study)]
 

@@ -14,18 +14,10 @@ import pandas as pd
 import sparsity_report
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, write_file
+from sparsity_report.study import schema
 from sparsity_report.study.agreement import check_agreement
 from sparsity_report.study.layers import check_convention, with_shares
 from sparsity_report.study.levels import LEVEL_COUNTS, level_matrices, level_rows
-from sparsity_report.study.schema import (
-    ALWAYS,
-    FORMAT,
-    MEASURED,
-    OPTIONAL,
-    VERSION,
-    plain_table,
-    read,
-)
 from sparsity_report.study.study import Comparison, check_context
 from sparsity_report.study.upgrade import upgrade
 from sparsity_report.words.language import speaking
@@ -40,19 +32,19 @@ def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
     with speaking("en"):  # as all the file
         findings = summarize(study)
     data = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": schema.FORMAT,
+        "version": schema.VERSION,
         "written_by": f"sparsity-report {sparsity_report.__version__}",
         "convention": study.convention,
         "context": study.context,
         "notes": list(study.notes),
         # For readers without this program, which says them anew from the numbers.
         "findings": findings,
-        **{part: plain_table(getattr(study, part)) for part in ALWAYS},
+        **{part: schema.plain_table(getattr(study, part)) for part in schema.ALWAYS},
         "levels": None if study.levels is None else _level_matrix(study.levels),
         **{
-            part: None if (frame := getattr(study, part)) is None else plain_table(frame)
-            for part in OPTIONAL
+            part: None if (frame := getattr(study, part)) is None else schema.plain_table(frame)
+            for part in schema.OPTIONAL
         },
     }
     return write_file(path, json.dumps(data, ensure_ascii=False, allow_nan=False))
@@ -69,21 +61,22 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
     source = Path(path)
     try:
         data = json.loads(source.read_text(encoding="utf-8"), parse_constant=_no_number)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
+        if not isinstance(data, dict) or data.get("format") != schema.FORMAT:
             raise SparsityReportError(f"{source} is not a study of sparsity-report")
-        if data["version"] > VERSION:
+        if data["version"] > schema.VERSION:
             raise SparsityReportError(
-                f"{source} is of version {data['version']}, newer than this program's {VERSION}; "
-                "upgrade sparsity-report"
+                f"{source} is of version {data['version']}, newer than this program's "
+                f"{schema.VERSION}; upgrade sparsity-report"
             )
-        if data["version"] < VERSION:
+        if data["version"] < schema.VERSION:
             upgrade(data)
         frames: dict[str, Any] = {
-            part: None if data[part] is None else read(part, data[part]) for part in OPTIONAL
+            part: None if data[part] is None else schema.read(part, data[part])
+            for part in schema.OPTIONAL
         }
         study = Comparison(
-            variants=read("variants", data["variants"]),
-            layers=with_shares(read("layers", data["layers"])),
+            variants=schema.read("variants", data["variants"]),
+            layers=with_shares(schema.read("layers", data["layers"])),
             convention=data["convention"],
             context=data["context"],
             notes=tuple(data["notes"]),
@@ -134,7 +127,7 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
         for kind, frame in (("layers", study.layers), ("groups", study.groups)):
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
     files["comparison.csv"] = study.groups
-    for part in ("totals", "storage", *MEASURED):
+    for part in ("totals", "storage", *schema.MEASURED):
         if (frame := getattr(study, part)) is not None:
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:
@@ -193,7 +186,7 @@ def _no_number(constant: str) -> float:
 def _check_derived(study: Comparison, data: Mapping[str, Any]) -> None:
     """Refuse a file whose tables no longer follow from its layers."""
     for part in ("layers", "groups", "totals"):
-        right, saved = plain_table(getattr(study, part)), data[part]
+        right, saved = schema.plain_table(getattr(study, part)), data[part]
         if right["columns"] != saved["columns"] or len(right["rows"]) != len(saved["rows"]):
             raise ValueError(f"table {part} does not follow from the layers")
         for number, (due, row) in enumerate(zip(right["rows"], saved["rows"], strict=True)):

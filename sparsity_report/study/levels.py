@@ -18,21 +18,7 @@ from sparsity_report.study.layers import used
 from sparsity_report.study.schema import TABLES
 
 LEVEL_COUNTS = TABLES["levels"].names[2:]
-_KEPT = (
-    "module_name",
-    "block",
-    "group",
-    "shape",
-    "dtype",
-    "prunable",
-    "total",
-    "nonzero",
-    "weight_total",
-    "weight_nonzero",
-    "row_pointers",
-    "flops_per_token",
-    "useful_flops_per_token",
-)
+_OF_LAYERS = [name for name in TABLES["level"].names if name in TABLES["layers"].names]
 
 
 def level_matrices(levels: pd.DataFrame) -> tuple[list[str], list[float], dict[str, Integers]]:
@@ -126,7 +112,7 @@ class Levels:
 
     def frame(self, place: int) -> pd.DataFrame:
         """Return the level at a place of ``sparsities``, see :meth:`at`."""
-        frame = self._layers[list(_KEPT)].assign(sparsity=self.sparsities[place], uncertainty=0)
+        frame = self._layers[_OF_LAYERS].assign(sparsity=self.sparsities[place], uncertainty=0)
         frame["dense_bytes"] = frame["csr_bytes"] = self._layers["stored_bytes"]
         changed = {"flops_per_token": self._dense_flops, "dense_bytes": self._dense_bytes}
         for column, counts in self._counts(slice(place, place + 1)).items():

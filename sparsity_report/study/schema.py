@@ -254,6 +254,12 @@ TABLES: Mapping[str, Table] = {
         "sparsity_non_embedding sparsity_model attention_flops_per_token",
     ),
     "levels": _table("module_name sparsity weight_nonzero uncertainty"),
+    # Of the model at one level, see Comparison.at_level.
+    "level": _table(
+        "module_name block group shape dtype prunable total nonzero weight_total weight_nonzero "
+        "row_pointers flops_per_token useful_flops_per_token sparsity uncertainty dense_bytes "
+        "csr_bytes",
+    ),
     "sweep": _table(
         "sparsity threshold module_name block group total nonzero weight_total weight_nonzero "
         "useful_flops_per_token dense_bytes csr_bytes uncertainty",

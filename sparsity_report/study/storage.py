@@ -7,15 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.sparse.cost import (
-    bitmask_bytes,
-    bsr_bytes,
-    coo_bytes,
-    csr_bytes,
-    dense_bytes,
-    two_four_bytes,
-    value_bytes,
-)
+from sparsity_report.sparse import cost
 from sparsity_report.sparse.shares import break_even
 from sparsity_report.study.layers import summed
 from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
@@ -126,7 +118,7 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     layers = layers.reset_index(drop=True)
     n: Any = layers["weight_total"].astype("Int64")
     z: Any = layers["weight_nonzero"].astype("Int64")
-    v: Any = layers["dtype"].map(value_bytes)
+    v: Any = layers["dtype"].map(cost.value_bytes)
     pointers: Any = layers["row_pointers"]
     facts = pd.DataFrame(
         {
@@ -136,7 +128,7 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
             "group": layers["group"],
             "total": n,
             "nonzero": z,
-            "dense": dense_bytes(n, v),
+            "dense": cost.dense_bytes(n, v),
         }
     )
     looks = _looks(facts, patterns)
@@ -152,22 +144,22 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
 
     add("dense", lambda _: facts["dense"])
     narrow = layers["columns"] <= 2**15
-    add("csr_int16", lambda k: csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, fits=narrow)
-    add("csr_int32", lambda k: csr_bytes(k, pointers - 1, v, 4), fits=z < 2**31)
-    add("csr_int64", lambda k: csr_bytes(k, pointers - 1, v, 8))
-    add("coo_int32", lambda k: coo_bytes(k, v, 4))
-    add("coo_int64", lambda k: coo_bytes(k, v, 8))
+    add("csr_int16", lambda k: cost.csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, fits=narrow)
+    add("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), fits=z < 2**31)
+    add("csr_int64", lambda k: cost.csr_bytes(k, pointers - 1, v, 8))
+    add("coo_int32", lambda k: cost.coo_bytes(k, v, 4))
+    add("coo_int64", lambda k: cost.coo_bytes(k, v, 8))
     for b in BLOCKS:
         ends = looks[f"pointers_{b}"]
         add(
             f"bsr_{b}",
-            lambda k, b=b, ends=ends: bsr_bytes(k, b, ends - 1, v, 4),  # type: ignore[misc]
+            lambda k, b=b, ends=ends: cost.bsr_bytes(k, b, ends - 1, v, 4),  # type: ignore[misc]
             used=looks[f"filled_{b}"],
             slots=looks[f"slots_{b}"],
         )
         parts[-1].loc[ends.isna(), "lossless"] = pd.NA
-    add("bitmask", lambda k: bitmask_bytes(n, k, v))
-    add("2:4", lambda _: two_four_bytes(n, v))
+    add("bitmask", lambda k: cost.bitmask_bytes(n, k, v))
+    add("2:4", lambda _: cost.two_four_bytes(n, v))
     parts[-1]["lossless"] = looks["two_four"]
     return pd.concat(parts).sort_index(kind="stable")
 
@@ -207,7 +199,7 @@ def _others(layers: pd.DataFrame) -> pd.DataFrame:
         (layers[name] - layers[f"weight_{name}"].where(inside, 0)).astype("Int64")
         for name in ("total", "nonzero")
     )
-    size = layers["stored_bytes"].where(~inside, total * layers["dtype"].map(value_bytes))
+    size = layers["stored_bytes"].where(~inside, total * layers["dtype"].map(cost.value_bytes))
     sizes = dict.fromkeys(("bytes", "dense", "empty", "full"), size.astype("Int64"))
     rest = pd.DataFrame(
         {"variant": layers["variant"], "total": total, "nonzero": nonzero, "lossless": True} | sizes
