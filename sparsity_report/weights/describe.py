@@ -138,7 +138,7 @@ def _facts(place: Place, leaf: str, multiplied: bool) -> dict[str, Any]:
     layout, held_bytes = _layout(module, leaf, tensor)
     return {
         "shape": shape,
-        "matrix": shape[-2:][:: -1 if transposed else 1] if is_matrix else None,
+        "matrix": _outputs_inputs(shape, transposed) if is_matrix else None,
         "transposed": transposed,
         "experts": shape[0] if is_matrix and len(shape) == 3 else 1,
         "head_dim": head_dim(place.around) if is_matrix else None,
@@ -201,6 +201,11 @@ def _is_matrix(module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied:
     return len(shape) == 2 and (is_weight or leaf == "in_proj_weight")
 
 
+def _outputs_inputs(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:
+    *_, rows, columns = shape
+    return (columns, rows) if transposed else (rows, columns)
+
+
 def _is_direction(module: nn.Module, leaf: str) -> bool:
     """Whether this is the direction that torch's older weight norm keeps of a weight."""
     return leaf == "weight_v" and "weight_g" in module._parameters
@@ -252,12 +257,18 @@ def describe_names(
         group = classify(module_name, linear=wide is not None, rules=options.groups)
         multiplied = group in LINEAR_GROUPS or group in {"lm_head", "router"}
         may_prune = group in LINEAR_GROUPS and not options.spares(module_name)
+        # A bias has a value per output: it tells where the inputs come first, as in ``Conv1D``.
+        bias = tensors.get(f"{module_name}.bias")
+        turned = wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1]
         parameters = tuple(
             Parameter(
                 name=name,
                 shape=entry.shape,
                 dtype=entry.dtype,
-                matrix=(entry.shape[-2], entry.shape[-1]) if entry is wide and multiplied else None,
+                matrix=_outputs_inputs(entry.shape, bool(turned))
+                if entry is wide and multiplied
+                else None,
+                transposed=bool(turned) and entry is wide and multiplied,
                 experts=entry.shape[0] if fused and entry is wide else 1,
                 uses=experts_used if fused else ONCE,
                 prunable=may_prune and entry is wide,

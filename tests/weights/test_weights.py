@@ -83,6 +83,20 @@ def test_a_file_alone_is_counted_by_names_and_shapes(saved, tmp_path):
         sr.dense(weights).module()
 
 
+def test_a_bias_tells_which_dimension_is_the_input(tmp_path):
+    config = transformers.GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    model = transformers.GPT2LMHeadModel(config)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    by_name, by_model = sr.load(tmp_path), sr.load(model)
+    assert [p.matrix for p in by_name.prunable] == [p.matrix for p in by_model.prunable]
+    stored = [
+        sr.csr(sr.global_magnitude(weights, 0.5)).layers()["stored_bytes"].sum()
+        for weights in (by_name, by_model)
+    ]
+    assert stored[0] == stored[1]
+
+
 def test_pickles_only_when_asked_for(saved, tmp_path):
     folder, model = saved
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
