@@ -117,6 +117,8 @@ def write(value: Any, kind: str) -> str:
     ('30.0 %', '1.33 ×', '786k', '–')
     """
     space = spoken().space
+    if numbers.known(value) and math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     if kind == "share":
         return numbers.percent(value, space=space)
     return numbers.times(value, space) if kind == "ratio" else numbers.scaled(value, space="")

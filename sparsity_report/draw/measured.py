@@ -16,7 +16,7 @@ from sparsity_report.findings.measured import reference
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import clip, distinct_names, method_name, tokens_name
-from sparsity_report.words.numbers import UNKNOWN, figures, scaled
+from sparsity_report.words.numbers import UNKNOWN, figures
 from sparsity_report.words.sentences import say
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
@@ -358,8 +358,6 @@ CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
 def _perplexity(value: Any) -> str:
     if pd.isna(value):
         return UNKNOWN
-    if math.isinf(value):
-        return "∞"
     if value < 10_000:
         return figures(value, ",.1f" if value < 100 else ",.0f")
-    return scaled(value, space="")
+    return look.write(value, "number")

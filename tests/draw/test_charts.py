@@ -506,6 +506,11 @@ class TestBarPlot:
         }
         assert starts == {0.1}
 
+    def test_what_is_infinite_has_a_label_and_no_bar(self):
+        frame = pd.DataFrame({"part": ["a", "b"], "cost": [float("inf"), 1.0]})
+        shown = rows(sr.bar_plot(frame, "part", "cost", "Cost").to_dict())
+        assert [(row["value"], row["label"]) for row in shown] == [(None, "∞"), (1.0, "1")]
+
     def test_bars_below_zero_are_drawn_to_the_left(self):
         frame = pd.DataFrame({"part": ["fc1", "fc2"], "change": [-4.0, 1.0]})
         spec = sr.bar_plot(frame, "part", "change", "Change").to_dict()
@@ -537,3 +542,9 @@ class TestBarPlot:
         with pytest.raises(sr.SparsityReportError, match=r"\.png files only"):
             sr.bar_plot(frame, "group", "total", "t", "a.pdf", tmp_path)
         assert not list(tmp_path.iterdir())
+
+
+def test_what_is_heard_of_a_chart_is_translated(study):
+    with sr.speaking("fr"):
+        said = charts.group_bars(study, "sparsity").to_dict()["description"]
+    assert said.startswith("Diagramme en barres, proportion de zéros dans le groupe\u00a0: ")

@@ -152,3 +152,10 @@ def test_the_default_model_is_the_source_notebooks():
     source = (NOTEBOOKS / "structural_csr_analysis.ipynb").read_text(encoding="utf-8")
     assert "EleutherAI/pythia-410m" in source
     assert "facebook/opt-125m" in source
+
+
+def test_missing_libraries_are_told_before_a_cell_runs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nbconvert", None)
+    with pytest.raises(sr.SparsityReportError, match=r"pip install 'sparsity-report\[notebook\]'"):
+        sr.write_notebook(None, tmp_path / "x" / "o.html")
+    assert not list(tmp_path.iterdir())
