@@ -14,12 +14,11 @@ from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.explorer.view import State, View
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.sweep import thresholds
-from sparsity_report.words.numbers import count, figures
+from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
 _BARS = 56
-_DIGITS = ".3g"
 
 
 class LayerMagnitudes:
@@ -111,24 +110,20 @@ def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Row
     inside = np.diff(before[np.searchsorted(values, edges)])
     density = inside / np.diff(edges)
     peak = float(density.max()) or 1.0
-    cut = -1.0 if threshold is None else threshold
     bars = [
         {
             "from": float(start),
             "to": float(stop),
             "height": float(height / peak),
-            "pruned": bool(start <= cut),
+            "pruned": threshold is not None and bool(start <= threshold),
             "label": say("{count} weights", count=count(held)),
-            "between": say(
-                "{low} to {high}", low=figures(start, _DIGITS), high=figures(stop, _DIGITS)
-            ),
+            "between": say("{low:.3g} to {high:.3g}", low=float(start), high=float(stop)),
         }
         for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
     ]
     if threshold is None:
         return bars, []
-    label = say("threshold {value}", value=figures(threshold, _DIGITS))
-    return bars, [{"at": threshold, "label": label}]
+    return bars, [{"at": threshold, "label": say("threshold {value:.3g}", value=threshold)}]
 
 
 def spread(magnitudes: Magnitudes) -> float:

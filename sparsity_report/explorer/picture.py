@@ -58,12 +58,8 @@ class Pictures:
 
     def __init__(self) -> None:
         self.chart = lru_cache(maxsize=32)(picture)
-        self.compiled = lru_cache(maxsize=32)(self._compiled)
-
-    def _compiled(self, look: Look) -> dict[str, Any]:
-        """Return the chart of a look as the front end reads it."""
-        spec: dict[str, Any] = self.chart(look).to_dict(validate=False)
-        return spec
+        # As the front end reads them.
+        self.compiled = lru_cache(maxsize=32)(lambda look: self.chart(look).to_dict(validate=False))
 
 
 def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
@@ -99,11 +95,8 @@ def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
     half = max(220, min(half - labels, _WIDEST * len(look.blocks)))
     cells, bars = _cells(look, half), _bars(look, look.width - half - labels - names - 80)
     # Both columns end level, as far as a curve can be stretched for it.
-    beside = _curve(
-        look,
-        look.width - half - labels - 130,
-        int(cells.height) - int(bars.height) + 139 - _short(look),
-    )
+    height = int(cells.height) - int(bars.height) + 139 - _short(look)
+    beside = _curve(look, look.width - half - labels - 130, height)
     columns = ([cells, *_histogram(look, half)], [bars, *beside])
     stacks = [alt.VConcatChart(vconcat=column, **stacked) for column in columns]
     return alt.HConcatChart(hconcat=stacks, spacing=44, **whole)
@@ -170,11 +163,7 @@ def _bars(look: Look, width: float) -> alt.LayerChart:
         kind=metric.kind,
         log=look.log,
         labels=band >= 9,
-        tips=(
-            ("group", say("group")),
-            ("variant", say("variant")),
-            ("label", say(metric.name)),
-        ),
+        tips=(("group", say("group")), ("variant", say("variant")), ("label", say(metric.name))),
         below=True,
         selectable=True,
         sizes=SCREEN,

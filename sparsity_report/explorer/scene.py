@@ -163,13 +163,13 @@ class Scene:
 
     def _curve(self, sparsity: float) -> Data:
         """Return bytes and FLOPs of the whole model as CSR ÷ dense, and where the level stands."""
-        facts, row = self.view.study.facts, self.view.level_row(sparsity)
-        if row is None or facts.levels is None:
+        levels, row = self.view.study.facts.levels, self.view.level_row(sparsity)
+        if row is None or levels is None:
             return {}
         curve = [
             {"sparsity": share, "value": value, "line": say(line)}
             for column, line in CURVES.items()
-            for share, value in facts.levels[["sparsity_prunable", column]].dropna().to_numpy()
+            for share, value in levels[["sparsity_prunable", column]].dropna().to_numpy()
         ]
         curve += [{"sparsity": end, "value": 1.0, "line": say(EVEN)} for end in (0.0, 1.0)]
         top = 1.04 * max(point["value"] for point in curve)
@@ -193,12 +193,13 @@ class Scene:
         if state.live:
             bars = say("at {level:level}", level=state.sparsity) + f" · {bars}"
         layer = clip(state.detail, 48) if state.detail else say("none")
-        return [
-            {"panel": "cells", "text": cells},
-            {"panel": "bars", "text": bars},
-            {"panel": "curve", "text": say("stored bytes and FLOPs of the whole model")},
-            {"panel": "histogram", "text": say("{layer}, before pruning", layer=layer)},
-        ]
+        texts = {
+            "cells": cells,
+            "bars": bars,
+            "curve": say("stored bytes and FLOPs of the whole model"),
+            "histogram": say("{layer}, before pruning", layer=layer),
+        }
+        return [{"panel": panel, "text": text} for panel, text in texts.items()]
 
     def _alt(self, state: State, cells: Floats) -> str:
         """Return the alternative text of the picture, which stays while a level moves."""
@@ -229,8 +230,5 @@ def _sorted(names: list[str], values: dict[str, float], sort: str) -> list[str]:
     if sort == MODEL_ORDER:
         return names
     sign = -1 if sort == LARGEST_FIRST else 1
-    unknown = float("inf")
-    rank = {
-        name: sign * value if math.isfinite(value) else unknown for name, value in values.items()
-    }
-    return sorted(names, key=lambda name: rank.get(name, unknown))
+    rank = {name: sign * value for name, value in values.items() if math.isfinite(value)}
+    return sorted(names, key=lambda name: rank.get(name, math.inf))
