@@ -93,9 +93,16 @@ def measure_latency(
     if not variants:
         raise SparsityReportError("nothing to measure: give at least one variant")
     counts = _checked(tokens)
-    models = list(materialized(list(variants)))
-    base = next((n for n, (variant, _) in enumerate(models) if variant.layout == "dense"), 0)
-    shapes = _shapes(models[base][0].weights)
+    base = next((n for n, variant in enumerate(variants) if variant.layout == "dense"), 0)
+    weights = variants[base].weights
+    for variant in variants:
+        matrices = {(p.name, p.matrix) for p in variant.weights.parameters}
+        if not matrices.issuperset((p.name, p.matrix) for p in weights.prunable):
+            raise SparsityReportError(
+                f"{variant.name} has other layers than {variants[base].name}; time variants of one "
+                "model, or each model by itself"
+            )
+    models, shapes = list(materialized(list(variants))), _shapes(weights)
     step = _stepping(progress, len(counts) * (len(shapes) * (1 + crossovers) + 1))
     rows: list[dict[str, object]] = []
     with torch.inference_mode():
@@ -105,7 +112,7 @@ def measure_latency(
     frame = pd.DataFrame(rows, columns=list(TABLES["latency"].names))
     frame["threads"], frame["machine"] = torch.get_num_threads(), _machine()
     if crossovers and shapes:
-        dtype = next(p.dtype for p in models[base][0].weights.prunable)
+        dtype = weights.prunable[0].dtype
         edges = _curves(shapes, counts, dtype, step).drop_duplicates(["name", "tokens"])
         edges = edges[["name", "tokens", "crossover_sparsity"]]
         frame = frame.drop(columns="crossover_sparsity").merge(edges, how="left")

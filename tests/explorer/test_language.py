@@ -163,6 +163,8 @@ def test_keys_stay_english_while_labels_speak(demo_study):
     assert explorer.variant == "CSR at level"
     menus = [widget for widget in explorer._controls.rows[0].children if hasattr(widget, "options")]
     assert ("CSR au niveau", "CSR at level") in menus[0].options
+    # What is longer is cut in the narrowest menu.
+    assert max(len(text) for text, _ in menus[-1].options) <= 16
     assert [menu.value for menu in menus] == [
         "CSR at level", "bytes_ratio", "prunable", "group", "largest first",
     ]  # fmt: skip

@@ -139,6 +139,8 @@ def test_a_study_keeps_it(tmp_path):
 def test_refusals():
     with pytest.raises(sr.SparsityReportError, match="at least one variant"):
         sr.measure_latency([])
+    with pytest.raises(sr.SparsityReportError, match="Other has other layers than Dense"):
+        sr.measure_latency([sr.dense(sr.load()), sr.dense(Tiny(), name="Other")])
     with pytest.raises(sr.SparsityReportError, match="positive whole numbers"):
         sr.measure_latency(three(sr.load()), tokens=[0])
     with pytest.raises(sr.SparsityReportError, match="no prunable"):
