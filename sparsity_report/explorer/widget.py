@@ -259,7 +259,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             elif name == "search":
                 words = self.search.casefold()
                 names = self._view.names if words else ()
-                self.selection = tuple(name for name in names if words in name.casefold())
+                self.selection = tuple(one for one in names if words in one.casefold())
             elif name == "selection" and self.search:
                 self.search = ""
             moved = name in {"selection", "search"} and self.selection

@@ -219,8 +219,14 @@ def _read(text: Text | None) -> tuple[str, str | torch.Tensor]:
             return text.name, text.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SparsityReportError(f"cannot read the text {text}: {error}") from error
-    items = (item["text"] if isinstance(item, Mapping) else item for item in text)
-    return "dataset", "\n\n".join(items)
+    try:
+        items = (item["text"] if isinstance(item, Mapping) else item for item in text)
+        return "dataset", "\n\n".join(items)
+    except (KeyError, TypeError) as error:
+        raise SparsityReportError(
+            "the text to score must be a str, a Path, a tensor of token ids, or items that are "
+            f"texts or have a key 'text': {error!r}"
+        ) from error
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -30,13 +30,7 @@ def say(template: str, /, **values: Any) -> str:
     >>> say("{names:names} hold {n:,} zeros, {share:percent}", names=["A", "B"], n=1000, share=0.5)
     'A and B hold 1,000 zeros, 50.0 %'
     """
-    known = spoken()
-    try:
-        return _SENTENCE.vformat(known.sentences.get(template, template), (), values)
-    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
-        raise SparsityReportError(
-            f"languages/{known.code}.json: the translation of {template!r} does not fit: {error!r}"
-        ) from error
+    return _filled(template, spoken().sentences.get(template, template), values)
 
 
 def message(template: str) -> str:
@@ -49,7 +43,7 @@ def say_note(text: str) -> str:
     for english, other in spoken().notes.items():
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*)", re.escape(english))
         if found := re.fullmatch(pattern, text, re.DOTALL):
-            return _SENTENCE.vformat(other, (), found.groupdict())
+            return _filled(english, other, found.groupdict())
     return text
 
 
@@ -77,6 +71,17 @@ def some(names: Sequence[str], limit: int = 3) -> str:
     shown = list(names[:limit])
     left = len(names) - limit
     return join([*shown, say("{count:,} more", count=left)] if left > 0 else shown)
+
+
+def _filled(english: str, template: str, values: Mapping[str, Any]) -> str:
+    """Put values into what stands for an English sentence."""
+    try:
+        return _SENTENCE.vformat(template, (), values)
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+        raise SparsityReportError(
+            f"languages/{spoken().code}.json: the translation of {english!r} does not fit: "
+            f"{error!r}"
+        ) from error
 
 
 class _Sentence(string.Formatter):

@@ -111,6 +111,9 @@ def test_a_window_longer_than_the_text_is_the_text(demo):
 
 def test_refusals(demo):
     dense = sr.dense(demo)
+    for text in ([{"content": "x"}], [1, 2], 5):
+        with pytest.raises(sr.SparsityReportError, match="items that are texts or have a key"):
+            sr.perplexity(sr.dense(demo), text)
     with pytest.raises(sr.SparsityReportError, match="is empty"):
         sr.perplexity(dense, " \n")
     with pytest.raises(sr.SparsityReportError, match="at least two"):

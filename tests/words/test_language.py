@@ -147,7 +147,12 @@ def test_a_broken_catalogue_is_refused(tmp_path, text):
 
 def test_a_translation_that_does_not_fit_is_refused(tmp_path):
     (tmp_path / "languages").mkdir()
-    wrong = {"sentences": {"{count:,} more": "{number} mehr"}}
+    wrong = {
+        "sentences": {"{count:,} more": "{number} mehr"},
+        "notes": {"counts of {what}": "Zahlen {which}"},
+    }
     (tmp_path / "languages" / "de.json").write_text(json.dumps(wrong))
     with speaking("de", tmp_path), pytest.raises(sr.SparsityReportError, match=r"de\.json: the tr"):
         say("{count:,} more", count=2)
+    with speaking("de", tmp_path), pytest.raises(sr.SparsityReportError, match="counts of"):
+        say_note("counts of zeros")
