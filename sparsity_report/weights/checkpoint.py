@@ -22,8 +22,11 @@ from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import ReaderOptions, describe, describe_names
 from sparsity_report.weights.names import memory_names
+from sparsity_report.weights.packed.packed import Packed
+from sparsity_report.weights.packed.recognise import check_weights, recognise
+from sparsity_report.weights.packed.scheme import read_scheme
 from sparsity_report.weights.parameters import ONCE
-from sparsity_report.weights.places import walk
+from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.tensors import Entry, Slice, joined
 from sparsity_report.weights.weights import Weights
 
@@ -85,7 +88,7 @@ class CheckpointWeights(Weights):
             notes=options.notes + contents.notes,
         )
         self.path = path
-        self._parts = parts
+        self._parts, self._outline = parts, model
 
     @property
     def directory(self) -> Path:
@@ -126,13 +129,18 @@ class CheckpointWeights(Weights):
             ) from error
 
     def module(self, **options: Any) -> nn.Module:
-        """Load a runnable model with transformers, in its own dtype, if no tensor is missing."""
+        """Load a runnable model with transformers, in its own dtype, if no tensor is missing.
+
+        Packed weights are put into it as the float32 values they stand for.
+        """
         import transformers
 
-        if not self.architecture:
+        if self._outline is None:
             raise SparsityReportError(
                 f"{self.name} can be counted but not run: transformers knows no class for it"
             )
+        if any(isinstance(e.values, Packed) for parts in self._parts.values() for e in parts):
+            return self._unpacked(self._outline)
         model, info = getattr(transformers, self.architecture).from_pretrained(
             self.directory,
             dtype="auto",
@@ -146,6 +154,14 @@ class CheckpointWeights(Weights):
                 f"first {bad[0]}"
             )
         assert isinstance(model, nn.Module)
+        return model.eval()
+
+    def _unpacked(self, outline: nn.Module) -> nn.Module:
+        model = type(outline)(outline.config).float()
+        places = locate(walk(model))
+        with torch.no_grad():
+            for parameter in self.stored:
+                value(*places[parameter.name]).copy_(self.tensor(parameter.name))
         return model.eval()
 
 
@@ -167,9 +183,14 @@ def open_checkpoint(
                     "which one counts?"
                 )
             entries[entry.key], holders[entry.key] = entry, file
+    known = recognise(entries, read_scheme(_folder(path)))
     model, notes = read_config(_folder(path))
-    parts = gathered(entries, memory_names(model, entries))
-    return CheckpointWeights(path, options, source, Contents(parts, model, notes))
+    parts = gathered(known.entries, memory_names(model, known.entries))
+    for parameter in parts.values():
+        check_weights(*parameter)
+    return CheckpointWeights(
+        path, options, source, Contents(parts, model, notes + known.notes)
+    )
 
 
 def _folder(path: Path) -> Path:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -181,6 +181,17 @@ def _step(shape: tuple[int, ...]) -> int:
     return _SLICE // row * row if 0 < row <= _SLICE else _SLICE
 
 
+class Stored(Protocol):
+    """Values that are somewhere else, and can be had slice by slice."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values."""
+
+    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:
+        """Yield the values, a tensor of `shape`, as slices."""
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """A tensor of a checkpoint.
@@ -190,13 +201,13 @@ class Entry:
     key : str
         Its name on disk.
     shape : tuple of int
-    values : FileSlice or torch.Tensor
+    values : Stored or torch.Tensor
         Where they all are, or they themselves.
     """
 
     key: str
     shape: tuple[int, ...]
-    values: FileSlice | torch.Tensor
+    values: Stored | torch.Tensor
 
     @property
     def total(self) -> int:

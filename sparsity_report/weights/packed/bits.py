@@ -1,0 +1,96 @@
+"""Packed integers taken apart: numbers of a few bits, the lowest bits first."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+#: What the sixteen codes of a 4-bit float stand for: a sign, two bits of exponent, one of fraction.
+#: OCP Microscaling Formats (MX) Specification 1.0, table 5: E2M1.
+E2M1 = tuple(sign * value for sign in (1.0, -1.0) for value in (0, 0.5, 1, 1.5, 2, 3, 4, 6))
+
+#: Weights that share a scale: of microscaling formats, and of NVIDIA's.
+MX_GROUP, NV_GROUP = 32, 16
+
+
+def plain(bits: int, offset: float = 0) -> tuple[float, ...]:
+    """Return what the codes of so many bits stand for where they are integers from -`offset`."""
+    return tuple(code - offset for code in range(2**bits))
+
+
+def looked_up(packed: Bytes, bits: int, values: tuple[float, ...], high_first: bool) -> Floats:
+    """Return what each code of rows of bytes stands for.
+
+    Parameters
+    ----------
+    packed : numpy.ndarray
+        uint8, (rows, bytes), codes side by side from the lowest bit of the first byte.
+    bits : int
+        Of a code, 1 to 8.
+    values : tuple of float
+        What the ``2**bits`` codes stand for.
+    high_first : bool
+        The high half of a byte comes first, of 4-bit codes.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (rows, codes).
+
+    Examples
+    --------
+    >>> looked_up(np.array([[0x21, 0x43]], np.uint8), 4, plain(4), False)
+    array([[1., 2., 3., 4.]], dtype=float32)
+    """
+    rows = len(packed)
+    if 8 % bits == 0:
+        # Two bytes at a time: the table of their values still fits a core's cache.
+        table = _table(bits, values, high_first)
+        if bits < 8 and packed.shape[1] % 2 == 0 and packed.flags.c_contiguous:
+            wide = _wide_table(bits, values, high_first)
+            return wide.take(packed.view("<u2"), axis=0).reshape(rows, -1)
+        return table.take(packed, axis=0).reshape(rows, -1)
+    return np.array(values, np.float32)[separated(packed, bits)]
+
+
+def separated(packed: Bytes, bits: int) -> npt.NDArray[np.uint8]:
+    """Return the codes of rows of bytes, whatever bytes they straddle.
+
+    Examples
+    --------
+    >>> separated(np.array([[0b11_010_001, 0b0, 0b111_00000]], np.uint8), 3).tolist()
+    [[1, 2, 3, 0, 0, 0, 0, 7]]
+    """
+    rows, size = packed.shape
+    # Eight codes fill as many bytes as a code has bits.
+    eights = -(-size // bits)
+    padded = np.zeros((rows, eights * bits), np.uint8)
+    padded[:, :size] = packed
+    word = np.zeros((rows, eights), np.uint64)
+    for place in range(bits):
+        word |= padded[:, place::bits].astype(np.uint64) << np.uint64(8 * place)
+    parted = np.empty((rows, eights, 8), np.uint8)
+    for place in range(8):
+        parted[:, :, place] = (word >> np.uint64(bits * place)) & np.uint64(2**bits - 1)
+    return parted.reshape(rows, -1)[:, : size * 8 // bits]
+
+
+@lru_cache(maxsize=64)
+def _table(bits: int, values: tuple[float, ...], high_first: bool) -> Floats:
+    every = np.arange(256, dtype=np.uint8)
+    places = np.arange(0, 8, bits)
+    parted = every[:, None] >> places[:: -1 if high_first else 1] & (2**bits - 1)
+    table: Floats = np.array(values, np.float32)[parted]
+    return table
+
+
+@lru_cache(maxsize=16)
+def _wide_table(bits: int, values: tuple[float, ...], high_first: bool) -> Floats:
+    table = _table(bits, values, high_first)
+    first, second = np.meshgrid(np.arange(256), np.arange(256))
+    return np.concatenate([table[first.ravel()], table[second.ravel()]], axis=1)

@@ -1,0 +1,83 @@
+"""bitsandbytes: NF4, FP4 and LLM.int8()."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparsity_report.weights.packed.blocks import Blocks, NestedBlocks
+from sparsity_report.weights.packed.packed import Packed
+from sparsity_report.weights.packed.parts import Parts
+from sparsity_report.weights.packed.reading import integers, seen_as, whole
+from sparsity_report.weights.packed.rowwise import Rowwise
+from sparsity_report.weights.packed.scheme import Scheme
+
+
+def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """NF4 or FP4 of bitsandbytes: blocks of the flattened matrix, scales perhaps packed again."""
+    state = next((leaf for leaf in parts.leaves if leaf.startswith("quant_state.")), None)
+    if state is None:
+        raise parts.wrong("weight", "its quant_state is missing")
+    parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
+    told, codes = _state(parts, state), parts.need("weight", torch.uint8)
+    shape, size = tuple(told["shape"]), told["blocksize"]
+    blocks, table = math.prod(shape) // size, whole(parts.leaves["quant_map"])
+    if math.prod(shape) % size or codes.total * 2 != math.prod(shape):
+        raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
+    if parts.leaves["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
+        raise parts.wrong(
+            "absmax", f"{parts.leaves['absmax'].total:,} scales for {blocks:,} blocks"
+        )
+    return Rowwise(
+        shape, str(told["quant_type"]), parts.all, seen_as(codes, blocks, size // 2), size, 4,
+        tuple(table.tolist()), high_first=True, scales=(_absmax(parts, told, blocks, size),),
+    )  # fmt: skip
+
+
+def _state(parts: Parts, leaf: str) -> dict[str, Any]:
+    """Return what bitsandbytes tells of a weight as JSON in a tensor."""
+    try:
+        told = json.loads(bytes(integers(parts.leaves[leaf]).astype(np.uint8)))
+        shape, size = told["shape"], told["blocksize"]
+        fits = all(isinstance(n, int) and n > 0 for n in (*shape, size)) and size % 2 == 0
+        if fits and told["quant_type"] in {"nf4", "fp4"}:
+            return dict(told)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise parts.wrong(leaf, "it does not tell shape, size of blocks and type")
+
+
+def _absmax(parts: Parts, told: Mapping[str, Any], blocks: int, size: int) -> Blocks:
+    part = seen_as(parts.leaves["absmax"], blocks, 1)
+    if (nested := parts.get("nested_absmax")) is None:
+        parts.need("absmax", torch.float32)
+        return Blocks(part, 1, size)
+    table = parts.need("nested_quant_map")
+    every, more = told.get("nested_blocksize"), told.get("nested_offset")
+    if not isinstance(every, int) or every < 1 or not isinstance(more, float):
+        raise parts.wrong("nested_absmax", "quant_state does not tell its size and offset")
+    if table.total != 256 or nested.total != -(-blocks // every):
+        raise parts.wrong("nested_absmax", f"{nested.total:,} scales for {blocks:,} blocks")
+    parts.need("absmax", torch.uint8)
+    return NestedBlocks(part, 1, size, table=table, nested=nested, size=every, more=more)
+
+
+def bitsandbytes_8bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """LLM.int8() of bitsandbytes: a scale of 127 steps to each row."""
+    parts.only("weight", "SCB", "weight_format")
+    codes = parts.need("weight", torch.int8)
+    form = parts.get("weight_format")
+    if form is not None and integers(form).any():
+        raise parts.wrong("weight_format", "weights in the order of a kernel are not decoded")
+    shape = parts.matrix("weight")
+    scale = parts.scales("SCB", shape)
+    if (scale.height, scale.width) != (1, shape[1]):
+        raise parts.wrong("SCB", f"its shape is {parts.leaves['SCB'].shape} for {shape[0]:,} rows")
+    return Rowwise(
+        shape, "bitsandbytes-int8", parts.all, codes, shape[1], scales=(scale,), factor=1 / 127
+    )

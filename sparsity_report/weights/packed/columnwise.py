@@ -1,0 +1,89 @@
+"""Matrices whose columns of outputs lie packed side by side: GPTQ and AWQ.
+
+The file has the inputs of a layer down and its outputs across; the model has them turned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsity_report.weights.packed.bits import Bytes, Floats, looked_up, plain
+from sparsity_report.weights.packed.blocks import ALIGNED
+from sparsity_report.weights.packed.packed import Packed
+from sparsity_report.weights.packed.reading import columns, finite, integers, numbers
+from sparsity_report.weights.tensors import Entry
+
+# Of the eight outputs in a word of AWQ, the place of each.
+_INTERLEAVED = [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+@dataclass(frozen=True, eq=False)
+class Columnwise(Packed):
+    """``(code − zero) · scale``, in groups of inputs.
+
+    Attributes
+    ----------
+    codes : Entry
+        GPTQ: (words of the inputs, outputs). AWQ: (inputs, words of the outputs).
+    scales : Entry
+        (groups, outputs).
+    zeros : Entry or None
+        (groups, words of the outputs); None: the middle of the codes.
+    bits : int
+    interleaved : bool
+        AWQ.
+    less : int
+        By how much the file writes zero points too small: GPTQ's first version by 1.
+    order : Entry or None
+        The group of each input; None: as many inputs to each, in order.
+    """
+
+    codes: Entry
+    scales: Entry
+    zeros: Entry | None
+    bits: int
+    interleaved: bool = False
+    less: int = 0
+    order: Entry | None = None
+
+    @property
+    def unit(self) -> int:
+        """As many outputs as whole words hold, whatever the bits."""
+        return ALIGNED * self.shape[1]
+
+    def values(self, start: int, stop: int) -> Floats:
+        """Return values of whole outputs."""
+        inputs = self.shape[1]
+        first, last = start // inputs, stop // inputs
+        if self.interleaved:
+            values = self._across(self.codes, first, last).T
+        else:
+            words = columns(self.codes, first, last).view("<u4")
+            down = np.ascontiguousarray(words.T).view(np.uint8)
+            values = looked_up(down, self.bits, plain(self.bits), high_first=False)[:, :inputs]
+        raw = numbers(self.scales, columns(self.scales, first, last))
+        scale = finite(self.scales, raw)
+        zero = np.full_like(scale, 2 ** (self.bits - 1))
+        if self.zeros is not None:
+            zero = self._across(self.zeros, first, last) + np.float32(self.less)
+            if self.less:
+                # The first version adds one within the bits of a code.
+                zero %= 2**self.bits
+        if self.order is not None:
+            groups = integers(self.order)
+            return (values - zero[groups].T) * scale[groups].T
+        parted = np.ascontiguousarray(values).reshape(last - first, len(scale), -1)
+        parted -= zero.T[:, :, None]
+        parted *= scale.T[:, :, None]
+        return parted
+
+    def _across(self, part: Entry, first: int, last: int) -> Floats:
+        """Return codes that are packed along the outputs, (rows of the part, outputs)."""
+        words = first * self.bits // 32, -(-last * self.bits // 32)
+        raw: Bytes = columns(part, *words)
+        codes = looked_up(raw, self.bits, plain(self.bits), high_first=False)
+        if self.interleaved:
+            codes = codes.reshape(len(codes), -1, 8)[:, :, _INTERLEAVED].reshape(len(codes), -1)
+        return codes[:, : last - first]

@@ -1,0 +1,116 @@
+"""Packed weights of compressed-tensors: sparse ones, integers, NVFP4 and MXFP4."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
+from sparsity_report.weights.packed.blocks import Blocks
+from sparsity_report.weights.packed.packed import Packed, grouped
+from sparsity_report.weights.packed.parts import Parts
+from sparsity_report.weights.packed.reading import FP8, integers, whole
+from sparsity_report.weights.packed.rowwise import Rowwise
+from sparsity_report.weights.packed.scheme import Scheme
+from sparsity_report.weights.packed.sparse import Bitmasked
+
+
+def bitmasked(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """Sparse weights of compressed-tensors before 0.13: ``sparse-bitmask``, ``sparse-24-bitmask``.
+
+    ``row_offsets`` are missing where every row keeps half of its values.
+    """
+    parts.only("compressed", "bitmask", "shape", "row_offsets", "weight_scale")
+    shape = parts.told_shape("shape")
+    parts.need("bitmask", torch.uint8)
+    parts.check("bitmask", (shape[0], -(-shape[1] // 8)))
+    starts, kept = parts.get("row_offsets"), parts.need("compressed")
+    if starts is None:
+        if kept.total * 2 != math.prod(shape):
+            raise parts.wrong("compressed", f"half of {shape} are not {kept.total:,} values")
+    elif starts.shape not in {(shape[0],), (shape[0], 1)}:
+        raise parts.wrong("row_offsets", f"its shape is {starts.shape} for {shape[0]} rows")
+    scales = (parts.scales("weight_scale", shape),) if parts.get("weight_scale") else ()
+    name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
+    return Bitmasked(shape, name, parts.all, kept, parts.leaves["bitmask"], starts, scales)
+
+
+def marlin(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """Refuse ``marlin-24``, whose order of weights follows from the kernel of one GPU."""
+    raise parts.wrong(
+        "weight_packed",
+        "marlin-24 keeps weights in the order of a GPU's kernel, which is not decoded",
+    )
+
+
+def compressed(parts: Parts, scheme: Scheme) -> Packed:
+    """Packed weights of compressed-tensors: integers, NVFP4 or MXFP4."""
+    if parts.leaves["weight_packed"].values.dtype == torch.int32:
+        return _pack_quantized(parts, scheme)
+    codes = parts.need("weight_packed", torch.uint8)
+    parts.only("weight_packed", "weight_scale", "weight_global_scale")
+    if len(codes.shape) != 2:
+        raise parts.wrong("weight_packed", f"its shape is {codes.shape}")
+    shape = (codes.shape[0], 2 * codes.shape[1])
+    divisor = parts.get("weight_global_scale")
+    if divisor is None:
+        parts.need("weight_scale", torch.uint8, *FP8)
+        scales, factor = _exponents(parts, "weight_scale", shape), 1.0
+    else:
+        parts.need("weight_scale", *FP8)
+        scales = parts.scales("weight_scale", shape, (1, NV_GROUP))
+        whole_scale = float(whole(divisor)[0]) if divisor.total == 1 else math.nan
+        if not (math.isfinite(whole_scale) and whole_scale):
+            raise parts.wrong("weight_global_scale", "it is not one number, different from zero")
+        factor = 1 / whole_scale
+    return Rowwise(
+        shape, "nvfp4" if divisor else "mxfp4", parts.all, codes, shape[1], 4, E2M1,
+        scales=(scales,), factor=factor,
+    )  # fmt: skip
+
+
+def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
+    parts.only("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
+    codes, shape = parts.leaves["weight_packed"], parts.told_shape("weight_shape")
+    told = {w["num_bits"] for w in scheme.weights() if isinstance(w.get("num_bits"), int)}
+    fitting = [
+        (bits, wasted)
+        for bits in sorted(told) or (2, 3, 4, 8)
+        if 0 < bits <= 8
+        for wasted in ((False, True) if 32 % bits else (False,))
+        if codes.shape == (shape[0], _words(shape[1], bits, wasted))
+    ]
+    if len(fitting) != 1:
+        bits_told = f" of {', '.join(map(str, sorted(told)))} bits" if told else ""
+        why = f"its shape is {codes.shape} for {shape} weights{bits_told}"
+        raise parts.wrong("weight_packed", why)
+    (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
+    scale = parts.scales("weight_scale", shape, scheme.block())
+    zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
+    if order is not None and order.shape != (shape[1],):
+        raise parts.wrong("weight_g_idx", f"its shape is {order.shape} for {shape[1]} columns")
+    order = None if order is None or (integers(order) < 0).all() else order
+    if order is not None:
+        parts.check_order("weight_g_idx", scale.part.shape[1])
+    scale = Blocks(scale.part, scale.height, scale.width, order=order)
+    blocks = None
+    if zero is not None:
+        parts.need("weight_zero_point", torch.int32)
+        across = scale.part.shape[1]
+        parts.check("weight_zero_point", (-(-shape[0] * bits // 32), across))
+        blocks = Blocks(zero, 1, scale.width, bits=bits, offset=offset, order=order)
+    return Rowwise(
+        shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes, shape[1],
+        bits, plain(bits, offset), wasted=wasted, zero=blocks, scales=(scale,),
+    )  # fmt: skip
+
+
+def _words(columns: int, bits: int, wasted: bool) -> int:
+    """Words of 32 bits of a row; older files waste what is left of a word where bits are odd."""
+    return -(-columns // (32 // bits)) if wasted else -(-columns * bits // 32)
+
+
+def _exponents(parts: Parts, leaf: str, shape: tuple[int, int]) -> Blocks:
+    parts.check(leaf, (shape[0], shape[1] // MX_GROUP))
+    return Blocks(parts.leaves[leaf], 1, MX_GROUP, exponent=True)

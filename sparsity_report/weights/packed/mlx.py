@@ -1,0 +1,61 @@
+"""MLX: integers with scale and bias, or microscaling floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
+from sparsity_report.weights.packed.blocks import Blocks
+from sparsity_report.weights.packed.packed import Packed
+from sparsity_report.weights.packed.parts import Parts
+from sparsity_report.weights.packed.reading import as_dtype, seen_as
+from sparsity_report.weights.packed.rowwise import Rowwise
+from sparsity_report.weights.packed.scheme import Scheme
+
+
+def mlx(parts: Parts, scheme: Scheme) -> Packed:
+    """Weights of MLX: integers with scale and bias, or the microscaling floats."""
+    parts.only("weight", "scales", "biases")
+    codes, scale = parts.need("weight", torch.uint32), parts.leaves["scales"]
+    told: Mapping[str, Any] = scheme.told
+    alone = scheme.told.get(parts.owner)
+    told = {**told, **alone} if isinstance(alone, dict) else told
+    bits, size, mode = told.get("bits"), told.get("group_size"), told.get("mode", "affine")
+    if not isinstance(bits, int) or not isinstance(size, int) or not (0 < bits <= 8 and size > 0):
+        raise parts.wrong(
+            "weight", "only config.json says how many bits a weight of MLX has", "put it beside"
+        )
+    if len(codes.shape) < 2 or codes.shape[:-1] != scale.shape[:-1]:
+        raise parts.wrong("scales", f"its shape is {scale.shape}, that of weight {codes.shape}")
+    columns, down = scale.shape[-1] * size, math.prod(codes.shape[:-1])
+    if columns * bits != codes.shape[-1] * 32:
+        raise parts.wrong(
+            "weight", f"its shape is {codes.shape} for {columns:,} columns of {bits} bits"
+        )
+    shape = (*codes.shape[:-1], columns)
+    flat = seen_as(codes, down, codes.shape[-1])
+    across = seen_as(scale, down, scale.shape[-1])
+    if mode == "affine":
+        parts.need("biases")
+        parts.check("biases", scale.shape)
+        bias = Blocks(seen_as(parts.leaves["biases"], down, scale.shape[-1]), 1, size)
+        return Rowwise(
+            shape, f"mlx-{bits}bit-g{size}", parts.all, flat, columns, bits, plain(bits),
+            scales=(Blocks(across, 1, size),), bias=bias,
+        )  # fmt: skip
+    parts.only("weight", "scales")
+    if (mode, bits, size) == ("nvfp4", 4, NV_GROUP):
+        scales = Blocks(as_dtype(across, torch.float8_e4m3fn), 1, size)
+    elif (mode, bits, size) in {("mxfp4", 4, MX_GROUP), ("mxfp8", 8, MX_GROUP)}:
+        scales = Blocks(across, 1, size, exponent=True)
+    else:
+        raise parts.wrong("weight", f"mode {mode!r} of MLX with {bits} bits is not known")
+    name = f"mlx-{mode}"
+    if bits == 8:
+        floats = as_dtype(seen_as(codes, down, columns), torch.float8_e4m3fn)
+        return Rowwise(shape, name, parts.all, floats, columns, scales=(scales,))
+    return Rowwise(shape, name, parts.all, flat, columns, 4, E2M1, scales=(scales,))

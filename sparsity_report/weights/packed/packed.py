@@ -1,0 +1,86 @@
+"""A tensor that a file keeps packed, in parts, and slices of it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from sparsity_report.weights.packed.bits import Floats
+from sparsity_report.weights.tensors import Entry, Slice
+
+# Values of a slice, and of what is decoded at a time.
+_SLICE, _BUFFER = 2**24, 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Packed(ABC):
+    """A tensor whose values come out of several that the file holds.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the tensor in the model.
+    layout : str
+        How it is packed, such as ``"gptq-4bit-g128"``.
+    parts : tuple of Entry
+        All that it is made of.
+    """
+
+    shape: tuple[int, ...]
+    layout: str
+    parts: tuple[Entry, ...]
+
+    #: Of the values that come out.
+    dtype: ClassVar[torch.dtype] = torch.float32
+
+    @property
+    @abstractmethod
+    def unit(self) -> int:
+        """Values that come out together: a slice holds whole units."""
+
+    @abstractmethod
+    def values(self, start: int, stop: int) -> Floats:
+        """Return values by their place in the model's tensor, whole units of them.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, of any shape, in order.
+        """
+
+    @property
+    def total(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    def cut(self, shape: tuple[int, ...]) -> Iterator[PackedSlice]:  # noqa: ARG002
+        """Yield the values as slices of whole units."""
+        step = max(1, _SLICE // self.unit) * self.unit
+        for start in range(0, self.total, step):
+            yield PackedSlice(min(step, self.total - start), self.dtype, self, start)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedSlice(Slice):
+    """Some values of a packed tensor; small and picklable where its parts lie in files."""
+
+    packed: Packed
+    start: int
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Yield the values as they are decoded."""
+        step = max(1, _BUFFER // self.packed.unit) * self.packed.unit
+        stop = self.start + self.total
+        for start in range(self.start, stop, step):
+            values = self.packed.values(start, min(start + step, stop))
+            yield torch.from_numpy(values).reshape(-1)
+
+
+def grouped(width: int, shape: tuple[int, int]) -> str:
+    """Name the weights that share a scale where they are fewer than a row."""
+    return f"-g{width}" if width < shape[1] else ""

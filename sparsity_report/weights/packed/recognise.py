@@ -1,0 +1,228 @@
+"""What each tensor of a checkpoint is, decided before anything is counted.
+
+Tensors that make up one weight become one entry with a decoder; scales, zero points and what
+belongs to activations are not parameters. What looks packed and is not understood is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.packed import bitsandbytes, compressed_tensors, gptq, mlx, scaled
+from sparsity_report.weights.packed.packed import Packed
+from sparsity_report.weights.packed.parts import Parts
+from sparsity_report.weights.packed.reading import origin
+from sparsity_report.weights.packed.scheme import Scheme
+from sparsity_report.weights.tensors import Entry
+
+# A leaf of a packed weight, and what stands before it. Longer ones first.
+_LEAF = re.compile(
+    r"^(?P<owner>.+?)(?:\.weight)?\.(?P<leaf>weight_(?:packed|scale_inv|scale_2|scale|global_scale|"
+    r"zero_point|shape|g_idx|format)|qweight|qzeros|scales|biases|g_idx|compressed|bitmask|"
+    r"row_offsets|shape|scale_packed|meta|SCB|absmax|quant_map|nested_absmax|nested_quant_map|"
+    r"quant_state\.bitsandbytes__\w+|_weight_\w+)$"
+    r"|^(?P<fused>.+)_(?P<part>blocks|scales)$"
+)
+# Of activations and of the cache, never of weights.
+_BESIDE = re.compile(
+    r"\.((input|output)_(scale|global_scale|zero_point)|(q|k|v|prob|prob_output)_(scale|zero_point)|"
+    r"act_scale|act_scales)$"
+)
+# Masks, places and rotary tables that older checkpoints carry: of integers, yet not packed.
+_INDEX = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|position_index|relative_position_index|"
+    r"num_batches_tracked|attn\.bias|attention\.bias|cu_seqlens|\w*_mask|mask)$"
+)
+_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+_SMALL_FLOATS = {"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+
+# By what a weight's leaves are called; the first that knows them all decodes them.
+_FORMATS: tuple[tuple[frozenset[str], Callable[[Parts, Scheme], Packed]], ...] = (
+    (frozenset({"compressed", "bitmask", "shape"}), compressed_tensors.bitmasked),
+    (frozenset({"weight_packed", "scale_packed", "meta"}), compressed_tensors.marlin),
+    (frozenset({"weight_packed", "weight_scale"}), compressed_tensors.compressed),
+    (frozenset({"qweight", "scales"}), gptq.gptq_or_awq),
+    (frozenset({"blocks", "scales"}), scaled.fused_mxfp4),
+    (frozenset({"weight", "absmax", "quant_map"}), bitsandbytes.bitsandbytes_4bit),
+    (frozenset({"weight", "SCB"}), bitsandbytes.bitsandbytes_8bit),
+    (frozenset({"weight", "scales"}), mlx.mlx),
+    (frozenset({"weight", "weight_scale_2"}), scaled.modelopt),
+    (frozenset({"weight", "weight_scale"}), scaled.scaled),
+    (frozenset({"weight", "weight_scale_inv"}), scaled.scaled),
+    (frozenset({"_weight_qdata", "_weight_scale"}), scaled.torchao),
+)
+
+# What a configuration may call it, and how the layouts that it then holds begin.
+_METHODS = {
+    "auto-round": ("gptq-", "awq-"),
+    "awq": ("awq-",),
+    "bitsandbytes": ("nf4", "fp4", "bitsandbytes-"),
+    "compressed-tensors": ("sparse-", "pack-quantized-", "nvfp4", "mxfp4", "int8", "fp8"),
+    "fbgemm-fp8": ("fp8",),
+    "fp8": ("fp8",),
+    "gptq": ("gptq-",),
+    "mlx": ("mlx-",),
+    "modelopt": ("nvfp4", "fp8"),
+    "mxfp4": ("mxfp4",),
+    "torchao": ("torchao-",),
+}
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The parameters of a checkpoint, packed ones among them.
+
+    Attributes
+    ----------
+    entries : mapping of str to Entry
+    notes : tuple of str
+        What a careful reader should know.
+    """
+
+    entries: Mapping[str, Entry]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Sorted:
+    """Tensors by what they are: parts of packed weights, or by themselves."""
+
+    weights: dict[str, Parts] = field(default_factory=dict)
+    alone: dict[str, Entry] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
+
+
+def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
+    """Decide what each tensor of a checkpoint is.
+
+    Raises
+    ------
+    SparsityReportError
+        A tensor looks packed and is not understood, parts of one are missing or do not fit, or
+        the configuration says that weights are packed which are not.
+    """
+    sorted_ = _sort(entries)
+    decoders = {parts.name: _decoder(parts, scheme) for parts in sorted_.weights.values()}
+    packed = {name: Entry(name, values.shape, values) for name, values in decoders.items()}
+    _check_method(scheme, {decoder.layout for decoder in decoders.values()})
+    # A scale beside plain weights may be a parameter of its own.
+    plain = {
+        key: entry
+        for key, entry in entries.items()
+        if key in sorted_.alone or (key in sorted_.beside and not (packed or scheme.method))
+    }
+    known = {key: entry for key, entry in plain.items() if not _is_index(entry)}
+    layouts = sorted({decoder.layout for decoder in decoders.values()})
+    notes = (
+        f"packed weights ({', '.join(layouts)}) are counted as the float32 values they stand for",
+    )
+    firsts = {_first(decoder, entries): name for name, decoder in decoders.items()}
+    ordered = {
+        firsts.get(key, key): packed[firsts[key]] if key in firsts else entry
+        for key, entry in entries.items()
+        if key in firsts or key in known
+    }
+    return Recognised(ordered, notes if packed else ())
+
+
+def _sort(entries: Mapping[str, Entry]) -> _Sorted:
+    sorted_ = _Sorted()
+    for key, entry in entries.items():
+        if found := _LEAF.match(key):
+            fused = found["fused"] is not None
+            owner = found["fused"] or found["owner"]
+            parts = sorted_.weights.setdefault(owner, Parts(owner, fused))
+            parts.add(found["part"] or found["leaf"], entry)
+        elif _BESIDE.search(key):
+            sorted_.beside.append(key)
+        else:
+            sorted_.alone[key] = entry
+    for owner, parts in list(sorted_.weights.items()):
+        plain = sorted_.alone.get(f"{owner}.weight")
+        if plain is not None:
+            parts.add("weight", plain)
+        if _is_packed(parts):
+            sorted_.alone.pop(f"{owner}.weight", None)
+            continue
+        del sorted_.weights[owner]
+        for leaf, entry in parts.leaves.items():
+            if leaf.startswith("weight_"):
+                sorted_.beside.append(entry.key)
+            else:
+                sorted_.alone[entry.key] = entry
+    return sorted_
+
+
+def _is_packed(parts: Parts) -> bool:
+    """Whether tensors with telling names are parts of a packed weight, not parameters."""
+    weight = parts.leaves.get("weight")
+    telling = parts.leaves.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
+    if weight is not None and weight.values.dtype in _FLOATS:
+        # Beside plain weights only what says how another form of them is packed.
+        return bool(telling & {"weight_packed", "qweight", "compressed", "_weight_qdata"})
+    return bool(telling) or weight is not None
+
+
+def _decoder(parts: Parts, scheme: Scheme) -> Packed:
+    for leaves, decoder in _FORMATS:
+        if leaves <= parts.leaves.keys():
+            return decoder(parts, scheme)
+    first = next(iter(parts.leaves.values()))
+    names = ", ".join(sorted(parts.leaves))
+    raise SparsityReportError(
+        f"{origin(first)}: {parts.owner!r} holds {names}, which no known format of packed weights "
+        "has together; fetch the whole checkpoint, or give one that is not packed"
+    )
+
+
+def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
+    """Refuse a configuration that says something else than the tensors do."""
+    if not scheme.method or (not layouts and _keeps_plain(scheme)):
+        return
+    if scheme.method not in _METHODS:
+        raise SparsityReportError(
+            f"{scheme.file} says that weights are packed by {scheme.method!r}, which is not known; "
+            "give a checkpoint that is not packed"
+        )
+    if not layouts:
+        raise SparsityReportError(
+            f"{scheme.file} says that weights are packed by {scheme.method}, but none is; if these "
+            "are the unpacked weights, delete what it says, else fetch the right ones"
+        )
+    for layout in layouts:
+        if not layout.startswith(_METHODS[scheme.method]):
+            raise SparsityReportError(
+                f"{scheme.file} says that weights are packed by {scheme.method}, but they are "
+                f"{layout}; it is not of these weights"
+            )
+
+
+def _keeps_plain(scheme: Scheme) -> bool:
+    """Whether what is said allows for weights that are not packed at all."""
+    return scheme.method == "compressed-tensors" and scheme.told.get("format") in {None, "dense"}
+
+
+def _is_index(entry: Entry) -> bool:
+    return entry.values.dtype not in _FLOATS and bool(_INDEX.search(entry.key))
+
+
+def check_weights(*entries: Entry) -> None:
+    """Refuse tensors to be counted that hold integers: codes of a packing that is not known."""
+    for entry in entries:
+        dtype = entry.values.dtype
+        if not (dtype in _FLOATS or entry.dtype in _SMALL_FLOATS or dtype.is_complex):
+            raise SparsityReportError(
+                f"{origin(entry)}: {entry.key!r} holds {entry.dtype}, not weights: it looks packed "
+                "in a way that is not known; give a checkpoint that is not packed"
+            )
+
+
+def _first(decoder: Packed, entries: Mapping[str, Entry]) -> str:
+    """Return the part of a packed weight that comes first on disk."""
+    keys = {part.key for part in decoder.parts}
+    return next(key for key in entries if key in keys)

@@ -1,0 +1,105 @@
+"""Matrices whose rows lie packed one after the other, as most formats have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsity_report.weights.packed.bits import Floats, looked_up
+from sparsity_report.weights.packed.blocks import ALIGNED, Blocks, combined
+from sparsity_report.weights.packed.packed import Packed
+from sparsity_report.weights.packed.reading import numbers, rows
+from sparsity_report.weights.tensors import Entry
+
+
+@dataclass(frozen=True, eq=False)
+class Rowwise(Packed):
+    """``(code − zero) · scale … + bias``, block by block.
+
+    Attributes
+    ----------
+    codes : Entry
+        (rows, bytes or words of a row).
+    columns : int
+        Weights of a row. The rows are those of the model's matrix, or blocks of it one by one.
+    bits : int
+        Of a code; 0: numbers of the part's own dtype.
+    table : tuple of float
+        What codes stand for.
+    high_first : bool
+        The high half of a byte comes first.
+    wasted : bool
+        A word of 32 bits holds whole codes only, as older files have them.
+    zero, bias : Blocks or None
+    scales : tuple of Blocks
+    factor : float
+        Further scale of all.
+    """
+
+    codes: Entry
+    columns: int
+    bits: int = 0
+    table: tuple[float, ...] = ()
+    high_first: bool = False
+    wasted: bool = False
+    zero: Blocks | None = None
+    scales: tuple[Blocks, ...] = ()
+    bias: Blocks | None = None
+    factor: float = 1.0
+
+    @property
+    def unit(self) -> int:
+        """As many rows as packed zero points can be read by."""
+        return ALIGNED * self.columns
+
+    def values(self, start: int, stop: int) -> Floats:
+        """Return values of whole rows."""
+        first, last = start // self.columns, stop // self.columns
+        values = self._codes(first, last)
+        if self.zero:
+            combined(values, self.zero.spread(first, last, self.columns), np.subtract)
+        for scale in self.scales:
+            combined(values, scale.spread(first, last, self.columns), np.multiply)
+        if self.factor != 1:
+            values *= np.float32(self.factor)
+        if self.bias:
+            combined(values, self.bias.spread(first, last, self.columns), np.add)
+        return values
+
+    def _codes(self, first: int, last: int) -> Floats:
+        raw = rows(self.codes, first, last)
+        if not self.bits:
+            return numbers(self.codes, raw).astype(np.float32)
+        if self.wasted:
+            words, held = raw.view("<u4"), 32 // self.bits
+            places = np.arange(held, dtype=np.uint32) * np.uint32(self.bits)
+            parted = words[:, :, None] >> places & np.uint32(2**self.bits - 1)
+            looked: Floats = np.array(self.table, np.float32)[parted.reshape(len(raw), -1)]
+        else:
+            looked = looked_up(raw, self.bits, self.table, self.high_first)
+        return looked if looked.shape[1] == self.columns else looked[:, : self.columns].copy()
+
+
+@dataclass(frozen=True, eq=False)
+class Experts(Packed):
+    """Matrices of experts that the model holds turned: (experts, inputs, outputs).
+
+    Attributes
+    ----------
+    matrices : Rowwise
+        All of them, (experts · outputs, inputs).
+    """
+
+    matrices: Rowwise
+
+    @property
+    def unit(self) -> int:
+        """An expert."""
+        return self.shape[1] * self.shape[2]
+
+    def values(self, start: int, stop: int) -> Floats:
+        """Return values of whole experts."""
+        values = self.matrices.values(start, stop)
+        turned: Floats = values.reshape(-1, self.shape[2], self.shape[1]).transpose(0, 2, 1)
+        return turned.copy()

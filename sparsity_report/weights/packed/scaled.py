@@ -1,0 +1,71 @@
+"""Small floats and integers with scales: FP8, int8, ModelOpt, gpt-oss and torchao."""
+
+from __future__ import annotations
+
+import torch
+
+from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP
+from sparsity_report.weights.packed.blocks import Blocks
+from sparsity_report.weights.packed.packed import Packed, grouped
+from sparsity_report.weights.packed.parts import Parts
+from sparsity_report.weights.packed.reading import FP8, seen_as
+from sparsity_report.weights.packed.rowwise import Experts, Rowwise
+from sparsity_report.weights.packed.scheme import Scheme
+
+
+def scaled(parts: Parts, scheme: Scheme) -> Packed:
+    """Eight-bit integers or floats with scales of a tensor, of rows or of blocks."""
+    leaf = "weight_scale_inv" if parts.get("weight_scale_inv") else "weight_scale"
+    parts.only("weight", leaf, "weight_zero_point")
+    codes, shape = parts.need("weight", torch.int8, *FP8), parts.matrix("weight")
+    zero = None
+    if parts.get("weight_zero_point"):
+        parts.need("weight_zero_point", torch.int8)
+        zero = parts.scales("weight_zero_point", shape, scheme.block())
+    scale = parts.scales(leaf, shape, scheme.block())
+    blocks = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
+    name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{blocks}"
+    return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))
+
+
+def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """NVFP4 of ModelOpt: two codes to a byte, two levels of scales."""
+    parts.only("weight", "weight_scale", "weight_scale_2")
+    codes, columns = parts.need("weight", torch.uint8), 2 * parts.leaves["weight"].shape[-1]
+    if len(codes.shape) != 2:
+        raise parts.wrong("weight", f"its shape is {codes.shape}")
+    shape = (codes.shape[0], columns)
+    parts.need("weight_scale", *FP8)
+    scales = (
+        parts.scales("weight_scale", shape, (1, NV_GROUP)),
+        parts.scales("weight_scale_2", shape),
+    )
+    return Rowwise(shape, "nvfp4", parts.all, codes, columns, 4, E2M1, scales=scales)
+
+
+def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """Experts of gpt-oss: (experts, outputs, groups, 16 bytes), turned in memory."""
+    parts.only("blocks", "scales")
+    codes, scale = parts.need("blocks", torch.uint8), parts.need("scales", torch.uint8)
+    if len(codes.shape) != 4 or codes.shape[3] * 2 != MX_GROUP:
+        raise parts.wrong("blocks", f"its shape is {codes.shape}")
+    parts.check("scales", codes.shape[:3])
+    experts, outputs, groups, _ = codes.shape
+    inputs, down = groups * MX_GROUP, experts * outputs
+    scales = Blocks(seen_as(scale, down, groups), 1, MX_GROUP, exponent=True)
+    matrices = Rowwise(
+        (down, inputs), "mxfp4", parts.all, seen_as(codes, down, inputs // 2), inputs, 4, E2M1,
+        scales=(scales,),
+    )  # fmt: skip
+    return Experts((experts, inputs, outputs), "mxfp4", parts.all, matrices)
+
+
+def torchao(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor of torchao."""
+    parts.only("_weight_qdata", "_weight_scale", "_weight_zero_point")
+    codes, shape = parts.need("_weight_qdata", torch.int8, *FP8), parts.matrix("_weight_qdata")
+    scale = parts.scales("_weight_scale", shape)
+    zero = parts.scales("_weight_zero_point", shape) if parts.get("_weight_zero_point") else None
+    kind = "int8" if codes.values.dtype == torch.int8 else "fp8"
+    name = f"torchao-{kind}{grouped(scale.width, shape)}"
+    return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))

@@ -1,0 +1,277 @@
+"""Matrices packed by each format's published rule, a number at a time, and what they stand for.
+
+Every function takes a float matrix (outputs, inputs), both multiples of 32, and returns the tensors
+a file would hold, the matrix they stand for, and what ``config.json`` would say. The rules:
+
+* GPTQ, AWQ: AutoGPTQ's and AutoAWQ's ``pack``; GPTQ's first version writes zero points minus one.
+* compressed-tensors: docs of ``pack_to_int32``; the sparse formats of releases before 0.13.
+* FP4, E8M0: OCP Microscaling Formats (MX) Specification 1.0, sections 5.3.3 and 5.4.1.
+* FP8 in blocks: the model card of DeepSeek-V3. gpt-oss: its ``config.json`` and model card.
+* bitsandbytes: ``QuantState.as_dict`` and ``quantize_4bit``. MLX: ``mlx.core.quantize``.
+"""
+
+import json
+from functools import partial
+
+import numpy as np
+import torch
+
+FP4 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+FP4 += [-value for value in FP4]
+# https://arxiv.org/abs/2305.14314, appendix E.
+NF4 = [
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0,
+]  # fmt: skip
+
+
+def bits_of(numbers, bits):
+    """Write numbers one after the other, the lowest bit of each first, into words of 32 bits."""
+    stream = [int(number) >> bit & 1 for number in numbers for bit in range(bits)]
+    stream += [0] * (-len(stream) % 32)
+    words = [
+        sum(bit << place for place, bit in enumerate(stream[start : start + 32]))
+        for start in range(0, len(stream), 32)
+    ]
+    return np.array(words, np.uint32).view(np.int32)
+
+
+def words(matrix, bits):
+    """Pack the rows of a matrix of codes."""
+    return torch.from_numpy(np.stack([bits_of(row, bits) for row in np.asarray(matrix)]))
+
+
+def rounded(weight, bits, group, symmetric):
+    """Return codes, and by group scale (float16) and zero point."""
+    parted = weight.reshape(len(weight), -1, group)
+    low, high = parted.amin(-1).clamp(max=0), parted.amax(-1).clamp(min=0)
+    if symmetric:
+        scale = 2 * torch.maximum(high, -low) / (2**bits - 1)
+        zero = torch.full_like(scale, 2 ** (bits - 1))
+    else:
+        scale = (high - low) / (2**bits - 1)
+        zero = (-low / scale).round().clamp(1, 2**bits - 1)
+    scale = scale.half()
+    codes = (parted / scale.float()[..., None]).round() + zero[..., None]
+    codes = codes.clamp(0, 2**bits - 1)
+    means = ((codes - zero[..., None]) * scale.float()[..., None]).reshape(weight.shape)
+    return codes.reshape(weight.shape).int(), scale, zero.int(), means
+
+
+def gptq(weight, bits=4, group=32, symmetric=True, version=1, shuffled=False):
+    codes, scale, zero, means = rounded(weight, bits, group, symmetric)
+    order = torch.arange(weight.shape[1]) // group
+    if shuffled:
+        mixed = torch.randperm(len(order), generator=torch.Generator().manual_seed(1))
+        codes, order, means = codes[:, mixed], order[mixed], means[:, mixed]
+    written = zero - 1 if version == 1 else zero
+    config = {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": symmetric}
+    config |= {"checkpoint_format": "gptq_v2"} if version == 2 else {}
+    tensors = {
+        "qweight": words(codes, bits).T,
+        "qzeros": words(written.T, bits),
+        "scales": scale.T,
+        "g_idx": order.int(),
+    }
+    return tensors, means, {"quantization_config": config}
+
+
+def awq(weight, group=32):
+    codes, scale, zero, means = rounded(weight, 4, group, False)
+
+    def across(matrix):
+        eights = matrix.reshape(len(matrix), -1, 8)[:, :, [0, 2, 4, 6, 1, 3, 5, 7]]
+        return words(eights.reshape(len(matrix), -1), 4)
+
+    tensors = {"qweight": across(codes.T), "qzeros": across(zero.T), "scales": scale.T}
+    config = {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True}
+    return tensors, means, {"quantization_config": config}
+
+
+def pack_quantized(weight, bits=4, group=32, symmetric=True, shuffled=False):
+    codes, scale, zero, means = rounded(weight, bits, group, symmetric)
+    tensors = {
+        "weight_packed": words(codes, bits),
+        "weight_scale": scale,
+        "weight_shape": torch.tensor(weight.shape),
+    }
+    if not symmetric:
+        tensors["weight_zero_point"] = words(zero.T, bits).T
+    if shuffled:
+        mixed = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(1))
+        tensors["weight_g_idx"] = (torch.arange(weight.shape[1]) // group)[mixed].int()
+        tensors["weight_packed"], means = words(codes[:, mixed], bits), means[:, mixed]
+    weights = {"num_bits": bits, "type": "int", "group_size": group, "symmetric": symmetric}
+    return tensors, means, compressed("pack-quantized", weights)
+
+
+def compressed(form, weights=None):
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}} if weights else {}
+    config = {"quant_method": "compressed-tensors", "format": form, "config_groups": groups}
+    return {"quantization_config": config}
+
+
+def masked(weight):
+    """Bits of what is not zero, eight to a byte, the first the lowest."""
+    bits = [[sum(bool(value) << place for place, value in enumerate(row[start : start + 8]))
+             for start in range(0, len(row), 8)] for row in weight.tolist()]  # fmt: skip
+    return torch.tensor(bits, dtype=torch.uint8)
+
+
+def bitmask(weight, owner=""):
+    weight = weight.half()
+    counts = [sum(1 for value in row if value) for row in weight.tolist()]
+    tensors = {
+        f"{owner}compressed": weight[weight != 0],
+        f"{owner}bitmask": masked(weight),
+        f"{owner}shape": torch.tensor(weight.shape),
+        f"{owner}row_offsets": torch.tensor([sum(counts[:row]) for row in range(len(counts))]),
+    }
+    told = {"quantization_config": {"sparsity_config": {"format": "sparse-bitmask"}}}
+    return tensors, weight.float(), told
+
+
+def two_four(weight, owner=""):
+    """Keep the two largest of each four; one that is kept may be zero itself."""
+    fours = weight.half().reshape(len(weight), -1, 4)
+    kept = torch.zeros_like(fours, dtype=torch.bool)
+    kept.scatter_(-1, fours.abs().topk(2).indices, True)
+    pruned = (fours * kept).reshape(weight.shape)
+    bits = masked(kept.reshape(weight.shape))
+    tensors = {
+        f"{owner}compressed": fours[kept].reshape(len(weight), -1),
+        f"{owner}bitmask": bits,
+        f"{owner}shape": torch.tensor(weight.shape),
+    }
+    told = {"quantization_config": {"sparsity_config": {"format": "sparse-24-bitmask"}}}
+    return tensors, pruned.float(), told
+
+
+def fp8_blocks(weight, size=128):
+    down, across = -(-weight.shape[0] // size), -(-weight.shape[1] // size)
+    scale, codes = torch.empty(down, across), torch.empty_like(weight)
+    for row in range(down):
+        for column in range(across):
+            block = (slice(row * size, (row + 1) * size), slice(column * size, (column + 1) * size))
+            scale[row, column] = weight[block].abs().max() / 448
+            codes[block] = weight[block] / scale[row, column]
+    small = codes.to(torch.float8_e4m3fn)
+    spread = scale.repeat_interleave(size, 0).repeat_interleave(size, 1)
+    means = small.float() * spread[: weight.shape[0], : weight.shape[1]]
+    config = {"quant_method": "fp8", "weight_block_size": [size, size]}
+    return {"weight": small, "weight_scale_inv": scale}, means, {"quantization_config": config}
+
+
+def nearest(values, table):
+    """Return the code of the nearest value of a table, of two the first."""
+    return (values[..., None] - torch.tensor(table)).abs().argmin(-1)
+
+
+def nibbles(codes, high_first=False):
+    first, second = codes[..., ::2], codes[..., 1::2]
+    return ((first << 4 | second) if high_first else (second << 4 | first)).to(torch.uint8)
+
+
+def modelopt(weight):
+    parted = weight.reshape(len(weight), -1, 16)
+    whole = weight.abs().max() / (6 * 448)
+    scale = (parted.abs().amax(-1) / 6 / whole).to(torch.float8_e4m3fn)
+    each = scale.float() * whole
+    codes = nearest(parted / each[..., None].clamp(min=1e-20), FP4)
+    means = (torch.tensor(FP4)[codes] * each[..., None]).reshape(weight.shape)
+    tensors = {
+        "weight": nibbles(codes.reshape(weight.shape)),
+        "weight_scale": scale,
+        "weight_scale_2": whole,
+        "input_scale": torch.tensor(0.5),
+    }
+    config = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
+    return tensors, means, {"quantization_config": config}
+
+
+def microscaled(weight):
+    """FP4 codes, (…, 32) to a group, exponents plus 127, and what they stand for."""
+    parted = weight.reshape(*weight.shape[:-1], -1, 32)
+    power = parted.abs().amax(-1).clamp(min=2.0**-100).log2().floor() - 2
+    codes = nearest(parted / 2 ** power[..., None], FP4)
+    means = (torch.tensor(FP4)[codes] * 2 ** power[..., None]).reshape(weight.shape)
+    return codes, (power + 127).to(torch.uint8), means
+
+
+def mxfp4(weight):
+    codes, power, means = microscaled(weight)
+    tensors = {"weight_packed": nibbles(codes.reshape(weight.shape)), "weight_scale": power}
+    weights = {"num_bits": 4, "type": "float", "group_size": 32}
+    return tensors, means, compressed("mxfp4-pack-quantized", weights)
+
+
+def gpt_oss(weight):
+    """Pack experts, (experts, inputs, outputs); the file has outputs before inputs."""
+    codes, power, means = microscaled(weight.transpose(1, 2).contiguous())
+    tensors = {"blocks": nibbles(codes), "scales": power}
+    config = {"quantization_config": {"quant_method": "mxfp4"}}
+    return tensors, means.transpose(1, 2), config
+
+
+def nf4(weight, block=64):
+    parted = weight.reshape(-1, block)
+    largest = parted.abs().amax(1)
+    codes = nearest(parted / largest[:, None], NF4)
+    means = (torch.tensor(NF4)[codes] * largest[:, None]).reshape(weight.shape)
+    told = {"quant_type": "nf4", "blocksize": block, "dtype": "float32", "shape": [*weight.shape]}
+    tensors = {
+        "weight": nibbles(codes.reshape(-1), high_first=True)[:, None],
+        "weight.absmax": largest,
+        "weight.quant_map": torch.tensor(NF4),
+        "weight.quant_state.bitsandbytes__nf4": torch.tensor(
+            list(json.dumps(told).encode()), dtype=torch.uint8
+        ),
+    }
+    config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    return tensors, means, {"quantization_config": config}
+
+
+def int8(weight):
+    largest = weight.abs().amax(1)
+    codes = (127 * weight / largest[:, None]).round().to(torch.int8)
+    tensors = {"weight": codes, "SCB": largest, "weight_format": torch.tensor(0, dtype=torch.uint8)}
+    config = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    means = codes.float() * (largest / 127)[:, None]
+    return tensors, means, {"quantization_config": config}
+
+
+def mlx(weight, bits=4, group=32):
+    parted = weight.reshape(len(weight), -1, group)
+    low, high = parted.amin(-1), parted.amax(-1)
+    scale = (high - low) / (2**bits - 1)
+    codes = ((parted - low[..., None]) / scale[..., None]).round().clamp(0, 2**bits - 1)
+    means = (codes * scale[..., None] + low[..., None]).reshape(weight.shape)
+    packed = words(codes.reshape(weight.shape).int(), bits)
+    tensors = {"weight": packed.view(torch.uint32), "scales": scale, "biases": low}
+    return tensors, means, {"quantization": {"bits": bits, "group_size": group}}
+
+
+#: Every way of packing a matrix, by name.
+WAYS = {
+    "awq": awq,
+    "pack-quantized-shuffled": partial(pack_quantized, symmetric=False, shuffled=True),
+    "sparse-bitmask": bitmask,
+    "sparse-bitmask-weight": partial(bitmask, owner="weight."),
+    "sparse-24": two_four,
+    "sparse-24-weight": partial(two_four, owner="weight."),
+    "fp8-blocks": partial(fp8_blocks, size=32),
+    "nvfp4-modelopt": modelopt,
+    "mxfp4": mxfp4,
+    "nf4": nf4,
+    "int8": int8,
+    **{f"mlx-{bits}": partial(mlx, bits=bits) for bits in (2, 3, 4, 6, 8)},
+}
+for bits in (2, 3, 4, 8):
+    WAYS[f"pack-quantized-{bits}-symmetric"] = partial(pack_quantized, bits=bits)
+    WAYS[f"pack-quantized-{bits}-zero"] = partial(pack_quantized, bits=bits, symmetric=False)
+    for version in (1, 2):
+        way = partial(gptq, bits=bits, version=version, symmetric=version == 1)
+        WAYS[f"gptq-{bits}-v{version}"] = way
+        WAYS[f"gptq-{bits}-v{version}-shuffled"] = partial(way, shuffled=True)

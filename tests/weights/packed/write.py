@@ -1,0 +1,146 @@
+"""Write ``library.safetensors``: a matrix packed by the formats' own libraries.
+
+Run by hand, ``python tests/weights/packed/write.py``, with ``pip install compressed-tensors
+bitsandbytes torchao mlx``; the file names their versions. Each case has the packed tensors, what
+the library makes of them again, and what ``config.json`` would say.
+"""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import bitsandbytes.functional as bnb
+import mlx.core as mx
+import numpy as np
+import torch
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from compressed_tensors.quantization.utils import calculate_qparams
+from safetensors.torch import save_file
+from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+from torchao.quantization import (
+    Float8WeightOnlyConfig,
+    Int8WeightOnlyConfig,
+    IntxWeightOnlyConfig,
+    quantize_,
+)
+from torchao.quantization.granularity import PerGroup
+
+ROWS, COLUMNS = 40, 64
+LIBRARIES = ("compressed-tensors", "bitsandbytes", "torchao", "mlx")
+
+
+def matrix() -> torch.Tensor:
+    """A matrix of which 40 % are zero."""
+    torch.manual_seed(0)
+    weight = torch.randn(ROWS, COLUMNS) * 0.1
+    weight[torch.rand_like(weight) < 0.4] = 0
+    return weight
+
+
+def compressed(form: str, **told: object):
+    args = QuantizationArgs(**told)
+    weight = matrix()
+    groups = weight.reshape(ROWS, -1, told.get("group_size") or COLUMNS)
+    state, further = {"weight": weight}, {}
+    if form.startswith("nvfp4"):
+        state["weight_global_scale"] = torch.tensor([448 * 6 / weight.abs().max()])
+        further = {"global_scale": state["weight_global_scale"]}
+    state["weight_scale"], state["weight_zero_point"] = calculate_qparams(
+        groups.amin(-1), groups.amax(-1), args, **further
+    )
+    compressor = BaseCompressor.get_value_from_registry(form)
+    scheme = QuantizationScheme(targets=["Linear"], weights=args)
+    packed = compressor.compress(state, scheme)
+    again = compressor.decompress(dict(packed), scheme)["weight"]
+    config = {
+        "quant_method": "compressed-tensors",
+        "format": form,
+        "config_groups": {
+            "group_0": {"targets": ["Linear"], "weights": args.model_dump(mode="json")}
+        },
+    }
+    tensors = {name: tensor for name, tensor in packed.items() if tensor is not None}
+    return tensors, again, {"quantization_config": config}
+
+
+def four_bits(kind: str, nested: bool):
+    packed, state = bnb.quantize_4bit(
+        matrix(), quant_type=kind, compress_statistics=nested, blocksize=64
+    )
+    told = {f"weight.{name}": tensor for name, tensor in state.as_dict(packed=True).items()}
+    config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    return (
+        {"weight": packed, **told},
+        bnb.dequantize_4bit(packed, state),
+        {"quantization_config": config},
+    )
+
+
+def mlx(bits: int, size: int, mode: str = "affine"):
+    parts = mx.quantize(mx.array(matrix().numpy()), group_size=size, bits=bits, mode=mode)
+    again = mx.dequantize(*parts, group_size=size, bits=bits, mode=mode).astype(mx.float32)
+    names = ("weight", "scales", "biases")
+    tensors = {n: torch.from_numpy(np.array(p)) for n, p in zip(names, parts, strict=False)}
+    told = {"bits": bits, "group_size": size, "mode": mode}
+    return tensors, torch.from_numpy(np.array(again)), {"quantization": told}
+
+
+def ao(config: object):
+    linear = torch.nn.Linear(COLUMNS, ROWS, bias=False)
+    linear.weight.data = matrix()
+    quantize_(linear, config)
+    tensors, _ = flatten_tensor_state_dict({"m.weight": linear.weight.data})
+    plain = {name.removeprefix("m."): tensor for name, tensor in tensors.items()}
+    told = {"quantization_config": {"quant_method": "torchao"}}
+    return plain, linear.weight.dequantize(), told
+
+
+def integers(bits: int, symmetric: bool, size: int | None):
+    told = {"strategy": "group", "group_size": size} if size else {"strategy": "channel"}
+    return compressed("pack-quantized", num_bits=bits, type="int", symmetric=symmetric, **told)
+
+
+def cases():
+    for bits in (2, 3, 4, 5, 8):
+        for symmetric in (True, False):
+            yield f"pack-quantized-{bits}-{symmetric}", integers(bits, symmetric, 32)
+    yield "pack-quantized-4-channel", integers(4, True, None)
+    yield "pack-quantized-4-channel-zero", integers(4, False, None)
+    eight = {"num_bits": 8, "strategy": "channel"}
+    yield "int-quantized", compressed("int-quantized", type="int", symmetric=True, **eight)
+    yield "int-quantized-zero", compressed("int-quantized", type="int", symmetric=False, **eight)
+    yield "float-quantized", compressed("float-quantized", type="float", symmetric=True, **eight)
+    four = {"num_bits": 4, "type": "float", "symmetric": True}
+    yield (
+        "nvfp4",
+        compressed("nvfp4-pack-quantized", strategy="tensor_group", group_size=16, **four),
+    )
+    yield "mxfp4", compressed("mxfp4-pack-quantized", strategy="group", group_size=32, **four)
+    for kind in ("nf4", "fp4"):
+        for nested in (False, True):
+            yield f"{kind}-{nested}", four_bits(kind, nested)
+    for bits in (2, 3, 4, 5, 6, 8):
+        yield f"mlx-{bits}", mlx(bits, 32)
+    for mode, bits, size in (("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)):
+        yield f"mlx-{mode}", mlx(bits, size, mode)
+    yield "torchao-int8", ao(Int8WeightOnlyConfig(version=2))
+    yield "torchao-fp8", ao(Float8WeightOnlyConfig())
+    yield (
+        "torchao-intx",
+        ao(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))),
+    )
+
+
+def main() -> None:
+    tensors, configs = {}, {}
+    for case, (packed, again, config) in cases():
+        configs[case] = config
+        tensors |= {f"{case}/{name}": t.contiguous() for name, t in packed.items()}
+        tensors[f"{case}/again"] = again.float().contiguous()
+    told = {"configs": json.dumps(configs)} | {name: version(name) for name in LIBRARIES}
+    save_file(tensors, Path(__file__).with_name("library.safetensors"), metadata=told)
+
+
+if __name__ == "__main__":
+    main()

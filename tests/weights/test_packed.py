@@ -1,0 +1,255 @@
+"""Packed weights: what each format stands for, by its library and by its rule, or a refusal."""
+
+import json
+import pickle
+from pathlib import Path
+
+import packing
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import sparsity_report as sr
+
+FIXTURES = Path(__file__).with_name("packed") / "library.safetensors"
+OWNER = "layers.0.mlp.up_proj"
+
+
+def library():
+    """Return what libraries have packed: tensors, what they make of them again, config."""
+    with safe_open(FIXTURES, "pt") as file:
+        configs = json.loads(file.metadata()["configs"])
+        return {
+            case: (
+                {
+                    key.split("/")[1]: file.get_tensor(key)
+                    for key in file.keys()  # noqa: SIM118
+                    if key.startswith(f"{case}/") and not key.endswith("/again")
+                },
+                file.get_tensor(f"{case}/again"),
+                config,
+            )
+            for case, config in configs.items()
+        }
+
+
+LIBRARY = library()
+
+
+def write(folder, tensors, config=None, owner=OWNER, **further):
+    """Write a checkpoint of one packed weight and a norm."""
+    folder.mkdir(exist_ok=True)
+    named = {f"{owner}.{leaf}": tensor.contiguous() for leaf, tensor in tensors.items()}
+    named |= {"layers.0.norm.weight": torch.ones(8), **further}
+    save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
+    return folder
+
+
+def matrix(rows=64, columns=128, seed=0):
+    values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * 0.1
+    return torch.where(values.abs() < 0.05, 0.0, values)
+
+
+def agrees(weights, expected, name=f"{OWNER}.weight"):
+    """The weights stand for a matrix: values, zeros, number."""
+    values = weights.tensor(name)
+    assert values.shape == expected.shape
+    assert torch.equal(values == 0, expected == 0)
+    torch.testing.assert_close(values, expected.float(), rtol=1e-2, atol=1e-6)
+    dense = sr.compare(sr.dense(weights))
+    row = dense.layers.set_index("module_name").loc[name.removesuffix(".weight")]
+    assert (row["total"], row["nonzero"]) == (expected.numel(), int((expected != 0).sum()))
+
+
+@pytest.mark.parametrize("case", LIBRARY)
+def test_what_a_library_has_packed_stands_for_what_it_unpacks(case, tmp_path):
+    tensors, again, config = LIBRARY[case]
+    agrees(sr.load(write(tmp_path / "m", tensors, config)), again)
+
+
+@pytest.mark.parametrize("way", packing.WAYS)
+def test_what_the_rule_has_packed_stands_for_what_it_says(way, tmp_path):
+    tensors, means, config = packing.WAYS[way](matrix())
+    weights = sr.load(write(tmp_path / "m", tensors, config))
+    agrees(weights, means)
+    assert any("packed weights" in note for note in weights.notes)
+
+
+# Of these, the bits or the zero point stand in the configuration alone.
+NEEDS_CONFIG = ("mlx", "gptq-2-v2", "gptq-3-v2", "gptq-4-v2", "gptq-8-v2")
+
+
+@pytest.mark.parametrize("way", packing.WAYS)
+def test_alone_it_is_right_or_refused(way, tmp_path):
+    tensors, means, _ = packing.WAYS[way](matrix())
+    folder = write(tmp_path / "m", tensors)
+    if way.startswith(NEEDS_CONFIG):
+        with pytest.raises(sr.SparsityReportError, match="put it beside"):
+            sr.load(folder)
+    else:
+        agrees(sr.load(folder), means)
+        agrees(sr.load(folder / "model.safetensors"), means)
+
+
+@pytest.mark.parametrize("way", packing.WAYS)
+def test_any_part_of_a_weight_can_be_had(way, tmp_path):
+    """Slices of a packed weight are picklable and begin anywhere a unit does."""
+    tensors, means, config = packing.WAYS[way](matrix(96, 64))
+    weights = sr.load(write(tmp_path / "m", tensors, config))
+    (whole,) = pickle.loads(pickle.dumps([*weights.slices(f"{OWNER}.weight")]))
+    packed = whole.packed
+    flat = means.reshape(-1)
+    for start in range(0, flat.numel(), packed.unit):
+        part = torch.from_numpy(packed.values(start, min(start + packed.unit, flat.numel())))
+        expected = flat[start : start + packed.unit]
+        torch.testing.assert_close(part.reshape(-1), expected, rtol=1e-2, atol=1e-6)
+
+
+def packed_llama(folder, way):
+    """Write a Llama with its linears packed, and one with what they stand for."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    plain, packed, told = {}, {}, {}
+    for name, tensor in model.state_dict().items():
+        owner, leaf = name.rpartition(".")[::2]
+        if leaf == "weight" and tensor.dim() == 2 and "proj" in owner:
+            tensors, means, told = packing.WAYS[way](tensor)
+            packed |= {f"{owner}.{key}": part.contiguous() for key, part in tensors.items()}
+            plain[name] = means.contiguous()
+        else:
+            plain[name] = packed[name] = tensor.clone()
+    for kind, tensors, config in (("plain", plain, {}), ("packed", packed, told)):
+        model.config.save_pretrained(folder / kind)
+        save_file(tensors, folder / kind / "model.safetensors", metadata={"format": "pt"})
+        path = folder / kind / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder / "packed", folder / "plain"
+
+
+@pytest.mark.parametrize(
+    "way", ["gptq-4-v1", "awq", "pack-quantized-4-symmetric", "nf4", "fp8-blocks", "sparse-bitmask",
+            "nvfp4-modelopt", "mxfp4", "int8", "mlx-8"]
+)  # fmt: skip
+def test_a_known_model_is_the_one_it_was_packed_from(way, tmp_path):
+    packed, plain = map(sr.load, packed_llama(tmp_path, way))
+    frames = [
+        sr.compare(sr.dense(w), sr.masked(sr.global_magnitude(w, 0.5))) for w in (packed, plain)
+    ]
+    for column in ("module_name", "group", "total", "nonzero", "prunable", "flops_per_token"):
+        assert frames[0].layers[column].equals(frames[1].layers[column]), column
+    model = sr.masked(sr.global_magnitude(packed, 0.5)).module()
+    assert isinstance(model, transformers.LlamaForCausalLM)
+    zeros = sum(int((p == 0).sum()) for p in model.parameters())
+    totals = frames[0].totals.iloc[1]
+    assert zeros == totals["total"] - totals["nonzero"]
+    outline = sr.load(packed.path, values=False)
+    assert [p.shape for p in outline.parameters] == [p.shape for p in plain.parameters]
+
+
+def test_experts_of_gpt_oss_lie_as_in_memory(tmp_path):
+    experts = matrix(3 * 64, 96).reshape(3, 64, 96)
+    tensors, means, config = packing.gpt_oss(experts)
+    named = {f"gate_up_proj_{leaf}": tensor for leaf, tensor in tensors.items()}
+    folder = write(tmp_path / "m", named, config, owner="layers.0.mlp.experts")
+    values = sr.load(folder).tensor("layers.0.mlp.experts.gate_up_proj")
+    assert torch.equal(values, means)
+
+
+def test_scales_of_activations_are_no_parameters(tmp_path):
+    tensors, means, config = packing.fp8_blocks(matrix(), 32)
+    beside = {f"{OWNER}.input_scale": torch.tensor(0.1), "layers.0.attn.k_scale": torch.ones(1)}
+    weights = sr.load(write(tmp_path / "m", tensors, config, **beside))
+    assert sum(p.total for p in weights.stored) == means.numel() + 8
+
+
+def test_a_bare_scale_may_be_a_parameter(tmp_path):
+    tensors = {"weight": matrix(), "scales": torch.ones(4), "input_scale": torch.ones(())}
+    weights = sr.load(write(tmp_path / "m", tensors))
+    assert sum(p.total for p in weights.stored) == matrix().numel() + 4 + 1 + 8
+
+
+def gptq_without(leaf):
+    tensors, _, config = packing.gptq(matrix())
+    return {k: v for k, v in tensors.items() if k != leaf}, config
+
+
+def changed(way, **leaves):
+    tensors, _, config = packing.WAYS[way](matrix())
+    return {**tensors, **{leaf: change(tensors[leaf]) for leaf, change in leaves.items()}}, config
+
+
+def told(way, **config):
+    tensors, _, known = packing.WAYS[way](matrix())
+    return tensors, {"quantization_config": known["quantization_config"] | config}
+
+
+WRONG = {
+    "a scale that does not fit": (changed("nf4", **{"weight.absmax": lambda t: t[:-1]}), "scales"),
+    "a group too few": (changed("gptq-4-v1", scales=lambda t: t[:-1]), "groups"),
+    "no scales": (gptq_without("scales"), "no known format"),
+    "other bits": (told("gptq-4-v1", bits=8), "4 bits a weight, 8 by"),
+    "another method": (told("gptq-4-v1", quant_method="awq"), "but they are gptq-4bit"),
+    "an unknown method": (told("gptq-4-v1", quant_method="hqq"), "which is not known"),
+    "an unknown version": (told("gptq-4-v1", checkpoint_format="gptq_v9"), "is not known"),
+    "a lie": (({"weight": matrix()}, told("gptq-4-v1")[1]), "but none is"),
+    "two forms": (({**packing.awq(matrix())[0], "weight": matrix()}, None), "no such tensor"),
+    "a truncated pack": (
+        changed("pack-quantized-4-symmetric", weight_packed=lambda t: t[:-1]), "its shape",
+    ),
+    "a bomb": (
+        changed("sparse-bitmask", shape=lambda _: torch.tensor([2**40, 2**20])), "its shape",
+    ),
+    "a group of nothing": (told("mxfp4", config_groups={"g": {"weights": {"group_size": 0}}}), ""),
+    "an order out of range": (changed("gptq-4-v1-shuffled", g_idx=lambda t: t + 9), "groups"),
+    "integers alone": (({"codes": torch.zeros(8, 8, dtype=torch.int32)}, None), "holds int32"),
+    "bytes alone": (({"weight": torch.zeros(8, 8, dtype=torch.uint8)}, None), "holds uint8"),
+    "marlin": (
+        ({leaf: torch.zeros(4, 4, dtype=torch.int32) for leaf in ("weight_packed", "meta")}
+         | {"scale_packed": torch.ones(4, 4)}, None), "kernel",
+    ),
+    "a state that is none": (
+        changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda t: t[:-3]}),
+        "does not tell",
+    ),
+    "weights in a kernel's order": (changed("int8", weight_format=lambda t: t + 1), "kernel"),
+    "a shape that is none": (
+        changed("pack-quantized-4-symmetric", weight_shape=lambda t: -t), "does not tell a shape",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [case for case, (_, match) in WRONG.items() if match])
+def test_what_does_not_fit_is_refused_in_one_line(case, tmp_path):
+    (tensors, config), match = WRONG[case]
+    with pytest.raises(sr.SparsityReportError, match=match) as caught:
+        sr.load(write(tmp_path / "m", tensors, config))
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("way", "leaf"),
+    [("gptq-4-v1", "scales"), ("fp8-blocks", "weight_scale_inv"), ("nf4", "weight.absmax"),
+     ("mxfp4", "weight_scale"), ("mlx-4", "biases")],
+)  # fmt: skip
+def test_a_scale_that_is_no_number_is_refused_when_it_is_met(way, leaf, tmp_path):
+    tensors, config = changed(
+        way, **{leaf: lambda t: torch.full_like(t, 255 if t.dtype == torch.uint8 else torch.nan)}
+    )
+    weights = sr.load(write(tmp_path / "m", tensors, config))
+    with pytest.raises(sr.SparsityReportError, match="not a number"):
+        sr.compare(sr.dense(weights))
+
+
+def test_a_mask_that_disagrees_with_its_values_is_refused(tmp_path):
+    tensors, config = changed("sparse-bitmask", bitmask=lambda t: t ^ 1)
+    weights = sr.load(write(tmp_path / "m", tensors, config))
+    with pytest.raises(sr.SparsityReportError, match="disagree"):
+        sr.compare(sr.dense(weights))
