@@ -188,9 +188,7 @@ def open_checkpoint(
     parts = gathered(known.entries, memory_names(model, known.entries))
     for parameter in parts.values():
         check_weights(*parameter)
-    return CheckpointWeights(
-        path, options, source, Contents(parts, model, notes + known.notes)
-    )
+    return CheckpointWeights(path, options, source, Contents(parts, model, notes + known.notes))
 
 
 def _folder(path: Path) -> Path:
