@@ -183,8 +183,8 @@ def open_checkpoint(
                     "which one counts?"
                 )
             entries[entry.key], holders[entry.key] = entry, file
-    known = recognise(entries, read_scheme(_folder(path)))
     model, notes = read_config(_folder(path))
+    known = recognise(entries, read_scheme(_folder(path)))
     parts = gathered(known.entries, memory_names(model, known.entries))
     for parameter in parts.values():
         check_weights(*parameter)
