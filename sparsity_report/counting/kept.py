@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,15 +46,18 @@ class Cache:
 
     def key(self, slices: Sequence[Slice], histogram: bool) -> str | None:
         """Return the key of a tensor; None where it is in memory or as quickly counted again."""
-        stored = [part for part in slices if isinstance(part, FileSlice)]
-        small = not histogram and sum(part.nbytes for part in stored) <= _SMALL
-        if small or not stored or len(stored) < len(slices):
+        sources = [part.sources() for part in slices]
+        small = (
+            not histogram and sum(s.nbytes for stretches in sources for s in stretches) <= _SMALL
+        )
+        if small or not all(sources):
             return None
         digest = hashlib.sha256(f"{_VERSION} {histogram}".encode())
-        for part in stored:
-            digest.update(repr(replace(part, file=Path())).encode())
-            for block in _sample(part):
-                digest.update(block.data)
+        for part, stretches in zip(slices, sources, strict=True):
+            digest.update(part.identity().encode())
+            for stretch in stretches:
+                for block in _sample(stretch):
+                    digest.update(block.data)
         return digest.hexdigest()
 
     def get(self, key: str) -> Magnitudes | None:

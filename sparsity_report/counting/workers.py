@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.tensors import FileSlice, Slice
+from sparsity_report.weights.tensors import Slice
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def in_order(
     with ThreadPoolExecutor(_THREADS, initializer=alone) as threads:
         try:
             for name, part, work in jobs:
-                away = executor if isinstance(part, FileSlice) else None
+                away = executor if part.sources() else None
                 with _named(name, away):
                     if away is not None:
                         future = away.submit(_elsewhere, work, part, os.getpid())

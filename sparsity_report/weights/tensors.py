@@ -47,6 +47,14 @@ class Slice(ABC):
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values in order, in one-dimensional tensors on the CPU."""
 
+    def sources(self) -> Sequence[FileSlice]:
+        """Return the stretches of files that the values come from; none of those in memory."""
+        return ()
+
+    def identity(self) -> str:
+        """Return what tells the values from others, with what stands in their sources."""
+        return repr(self)
+
 
 @dataclass(frozen=True, eq=False)
 class HeldSlice(Slice):
@@ -99,6 +107,14 @@ class FileSlice(Slice):
     def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Return the values that bytes of the file stand for."""
         return torch.from_numpy(raw).view(self.dtype)
+
+    def sources(self) -> Sequence[FileSlice]:
+        """Return itself."""
+        return (self,)
+
+    def identity(self) -> str:
+        """Return all but the path: a copy that keeps its time is the same."""
+        return repr(replace(self, file=Path()))
 
     @property
     def nbytes(self) -> int:

@@ -1,7 +1,9 @@
 """Packed weights: what each format stands for, by its library and by its rule, or a refusal."""
 
 import json
+import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import packing
@@ -253,3 +255,21 @@ def test_a_mask_that_disagrees_with_its_values_is_refused(tmp_path):
     weights = sr.load(write(tmp_path / "m", tensors, config))
     with pytest.raises(sr.SparsityReportError, match="disagree"):
         sr.compare(sr.dense(weights))
+
+
+@pytest.mark.parametrize("way", ["gptq-4-v1-shuffled", "nf4", "sparse-bitmask", "mxfp4"])
+def test_other_processes_and_a_cache_count_the_same(way, tmp_path):
+    tensors, _, config = packing.WAYS[way](matrix(512, 1024))
+    weights = sr.load(write(tmp_path / "m", tensors, config))
+    here = sr.global_magnitude(weights, 0.7).threshold
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        again = sr.load(tmp_path / "m")
+        assert sr.global_magnitude(again, 0.7, executor=pool).threshold == here
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        again = sr.load(tmp_path / "m")
+        assert sr.global_magnitude(again, 0.7, cache=cache).threshold == here
+    assert len([*cache.iterdir()]) == 1
+    # What is kept is of this way of decoding.
+    part = next(iter(weights.slices(f"{OWNER}.weight")))
+    assert type(part.packed).__name__ in part.identity()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from sparsity_report.weights.packed.bits import Floats
-from sparsity_report.weights.tensors import Entry, Slice
+from sparsity_report.weights.tensors import Entry, FileSlice, Slice
 
 # Values of a slice, and of what is decoded at a time.
 _SLICE, _BUFFER = 2**24, 2**20
@@ -71,6 +71,12 @@ class PackedSlice(Slice):
 
     packed: Packed
     start: int
+
+    def sources(self) -> Sequence[FileSlice]:
+        """Return all parts of the tensor, if each lies in a file."""
+        parts = [part.values for part in self.packed.parts]
+        files = [part for part in parts if isinstance(part, FileSlice)]
+        return files if len(files) == len(parts) else ()
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values as they are decoded."""
