@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -10,6 +11,8 @@ import packing
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -194,6 +197,25 @@ def told(way, **config):
 
 
 WRONG = {
+    "no zero points": (gptq_without("qzeros"), "qzeros is missing"),
+    "no order": ((gptq_without("g_idx")[0], None), "g_idx is missing"),
+    "no order where inputs are": (
+        (gptq_without("g_idx")[0], told("gptq-4-v1", desc_act=True)[1]), "g_idx is missing",
+    ),
+    "no zero points, said to be": (
+        told("pack-quantized-4-symmetric", config_groups={
+            "g": {"weights": {"num_bits": 4, "symmetric": False}}}), "zero_point is missing",
+    ),
+    "another mask": (
+        told("sparse-24", sparsity_config={"format": "sparse-bitmask"}), "sparse-bitmask by",
+    ),
+    "no scale": (({"weight": torch.zeros(8, 8).to(torch.float8_e4m3fn)},
+                  told("fp8-blocks")[1]), "but none is"),
+    "a weight without scale": (
+        ({**packing.fp8_blocks(matrix(), 32)[0],
+          "more": torch.zeros(8, 8).to(torch.float8_e4m3fn)}, told("fp8-blocks")[1]),
+        "has no scale",
+    ),
     "a scale that does not fit": (changed("nf4", **{"weight.absmax": lambda t: t[:-1]}), "scales"),
     "a group too few": (changed("gptq-4-v1", scales=lambda t: t[:-1]), "groups"),
     "no scales": (gptq_without("scales"), "no known format"),
@@ -209,7 +231,9 @@ WRONG = {
     "a bomb": (
         changed("sparse-bitmask", shape=lambda _: torch.tensor([2**40, 2**20])), "its shape",
     ),
-    "a group of nothing": (told("mxfp4", config_groups={"g": {"weights": {"group_size": 0}}}), ""),
+    "a group of nothing": (
+        (packing.mlx(matrix())[0], {"quantization": {"bits": 4, "group_size": 0}}), "how many bits",
+    ),
     "an order out of range": (changed("gptq-4-v1-shuffled", g_idx=lambda t: t + 9), "groups"),
     "integers alone": (({"codes": torch.zeros(8, 8, dtype=torch.int32)}, None), "holds int32"),
     "bytes alone": (({"weight": torch.zeros(8, 8, dtype=torch.uint8)}, None), "holds uint8"),
@@ -228,7 +252,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [case for case, (_, match) in WRONG.items() if match])
+@pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_fit_is_refused_in_one_line(case, tmp_path):
     (tensors, config), match = WRONG[case]
     with pytest.raises(sr.SparsityReportError, match=match) as caught:
@@ -273,3 +297,65 @@ def test_other_processes_and_a_cache_count_the_same(way, tmp_path):
     # What is kept is of this way of decoding.
     part = next(iter(weights.slices(f"{OWNER}.weight")))
     assert type(part.packed).__name__ in part.identity()
+
+
+# Of these a file without its configuration looks whole.
+OPTIONAL = {"weight_zero_point", "weight_g_idx"}
+DTYPES = [
+    torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.uint8, torch.int8,
+    torch.int32, torch.int64, torch.bool, torch.uint32,
+]  # fmt: skip
+
+
+@st.composite
+def damaged(draw):
+    """Draw a file of some weights, what it stands for, and damage to one tensor or none."""
+    tensors, zeros, total, configs = {}, 0, 0, []
+    for owner in [f"layers.{place}.proj" for place in range(draw(st.integers(1, 3)))]:
+        way = draw(st.sampled_from(sorted(packing.WAYS)))
+        rows, columns = (32 * draw(st.integers(1, 3)) for _ in range(2))
+        parts, means, config = packing.WAYS[way](matrix(rows, 2 * columns, seed=rows))
+        tensors |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
+        configs.append(config)
+        zeros, total = zeros + int((means == 0).sum()), total + means.numel()
+    config = configs[0] if draw(st.booleans()) and configs.count(configs[0]) == len(configs) else {}
+    key = draw(st.sampled_from(sorted(tensors)))
+    tensor = tensors[key]
+    harm = draw(st.sampled_from(["none", "gone", "renamed", "cut", "cast", "turned", "more"]))
+    if harm == "gone" and (config or key.rpartition(".")[2] not in OPTIONAL):
+        del tensors[key]
+    elif harm == "renamed":
+        tensors[key + draw(st.sampled_from(["s", "_packed", ".values", "_blocks"]))] = tensors.pop(
+            key
+        )
+    elif harm == "cut" and config and tensor.dim() and tensor.shape[0] > 1:
+        tensors[key] = tensor[: draw(st.integers(0, tensor.shape[0] - 1))].contiguous()
+    elif harm == "cast":
+        tensors[key] = tensor.to(draw(st.sampled_from(DTYPES)))
+    elif harm == "turned" and tensor.dim() == 2:
+        tensors[key] = tensor.T.contiguous()
+    elif harm == "more":
+        shape = draw(st.sampled_from([(), (3,), (4, 4), (2, 3, 4)]))
+        tensors[f"{key.rpartition('.')[0]}.more"] = torch.ones(shape).to(
+            draw(st.sampled_from(DTYPES))
+        )
+    return tensors, config, total, zeros
+
+
+@settings(max_examples=int(os.environ.get("SPARSITY_REPORT_TEST_FILES", "150")), deadline=None)
+@given(damaged())
+def test_a_random_file_is_counted_right_or_refused(tmp_path_factory, file):
+    tensors, config, total, zeros = file
+    folder = tmp_path_factory.mktemp("m")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
+    try:
+        totals = sr.compare(sr.dense(sr.load(folder))).totals.iloc[0]
+    except sr.SparsityReportError:
+        return
+    further = sum(
+        tensor.numel()
+        for key, tensor in tensors.items()
+        if key.endswith(".more") and tensor.is_floating_point()
+    )
+    assert (totals["total"], totals["total"] - totals["nonzero"]) == (total + further, zeros)

@@ -26,7 +26,7 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
     told, codes = _state(parts, state), parts.need("weight", torch.uint8)
     shape, size = tuple(told["shape"]), told["blocksize"]
-    blocks, table = math.prod(shape) // size, whole(parts.leaves["quant_map"])
+    blocks, table = math.prod(shape) // size, whole(parts.need("quant_map", torch.float32))
     if math.prod(shape) % size or codes.total * 2 != math.prod(shape):
         raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
     if parts.leaves["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
@@ -42,7 +42,7 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
 def _state(parts: Parts, leaf: str) -> dict[str, Any]:
     """Return what bitsandbytes tells of a weight as JSON in a tensor."""
     try:
-        told = json.loads(bytes(integers(parts.leaves[leaf]).astype(np.uint8)))
+        told = json.loads(bytes(integers(parts.need(leaf, torch.uint8)).astype(np.uint8)))
         shape, size = told["shape"], told["blocksize"]
         fits = all(isinstance(n, int) and n > 0 for n in (*shape, size)) and size % 2 == 0
         if fits and told["quant_type"] in {"nf4", "fp4"}:
@@ -57,7 +57,8 @@ def _absmax(parts: Parts, told: Mapping[str, Any], blocks: int, size: int) -> Bl
     if (nested := parts.get("nested_absmax")) is None:
         parts.need("absmax", torch.float32)
         return Blocks(part, 1, size)
-    table = parts.need("nested_quant_map")
+    table = parts.need("nested_quant_map", torch.float32)
+    parts.need("nested_absmax", torch.float32)
     every, more = told.get("nested_blocksize"), told.get("nested_offset")
     if not isinstance(every, int) or every < 1 or not isinstance(more, float):
         raise parts.wrong("nested_absmax", "quant_state does not tell its size and offset")
@@ -71,8 +72,7 @@ def bitsandbytes_8bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     """LLM.int8() of bitsandbytes: a scale of 127 steps to each row."""
     parts.only("weight", "SCB", "weight_format")
     codes = parts.need("weight", torch.int8)
-    form = parts.get("weight_format")
-    if form is not None and integers(form).any():
+    if parts.get("weight_format") and integers(parts.need("weight_format", torch.uint8)).any():
         raise parts.wrong("weight_format", "weights in the order of a kernel are not decoded")
     shape = parts.matrix("weight")
     scale = parts.scales("SCB", shape)

@@ -29,8 +29,8 @@ class Columnwise(Packed):
         GPTQ: (words of the inputs, outputs). AWQ: (inputs, words of the outputs).
     scales : Entry
         (groups, outputs).
-    zeros : Entry or None
-        (groups, words of the outputs); None: the middle of the codes.
+    zeros : Entry
+        (groups, words of the outputs).
     bits : int
     interleaved : bool
         AWQ.
@@ -42,7 +42,7 @@ class Columnwise(Packed):
 
     codes: Entry
     scales: Entry
-    zeros: Entry | None
+    zeros: Entry
     bits: int
     interleaved: bool = False
     less: int = 0
@@ -65,12 +65,10 @@ class Columnwise(Packed):
             values = looked_up(down, self.bits, plain(self.bits), high_first=False)[:, :inputs]
         raw = numbers(self.scales, columns(self.scales, first, last))
         scale = finite(self.scales, raw)
-        zero = np.full_like(scale, 2 ** (self.bits - 1))
-        if self.zeros is not None:
-            zero = self._across(self.zeros, first, last) + np.float32(self.less)
-            if self.less:
-                # The first version adds one within the bits of a code.
-                zero %= 2**self.bits
+        zero = self._across(self.zeros, first, last) + np.float32(self.less)
+        if self.less:
+            # The first version adds one within the bits of a code.
+            zero %= 2**self.bits
         if self.order is not None:
             groups = integers(self.order)
             return (values - zero[groups].T) * scale[groups].T

@@ -16,7 +16,7 @@ from sparsity_report.weights.packed.scheme import Scheme
 from sparsity_report.weights.packed.sparse import Bitmasked
 
 
-def bitmasked(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
     """Sparse weights of compressed-tensors before 0.13: ``sparse-bitmask``, ``sparse-24-bitmask``.
 
     ``row_offsets`` are missing where every row keeps half of its values.
@@ -26,13 +26,15 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     parts.need("bitmask", torch.uint8)
     parts.check("bitmask", (shape[0], -(-shape[1] // 8)))
     starts, kept = parts.get("row_offsets"), parts.need("compressed")
+    name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
+    told = scheme.told.get("sparsity_config", {})
+    if isinstance(told, dict) and told.get("format", name) != name:
+        raise parts.wrong("compressed", f"it is {name}, {told['format']} by the configuration")
     if starts is None:
-        if kept.total * 2 != math.prod(shape):
-            raise parts.wrong("compressed", f"half of {shape} are not {kept.total:,} values")
+        parts.check("compressed", (shape[0], shape[1] // 2))
     elif starts.shape not in {(shape[0],), (shape[0], 1)}:
         raise parts.wrong("row_offsets", f"its shape is {starts.shape} for {shape[0]} rows")
     scales = (parts.scales("weight_scale", shape),) if parts.get("weight_scale") else ()
-    name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
     return Bitmasked(shape, name, parts.all, kept, parts.leaves["bitmask"], starts, scales)
 
 
@@ -55,11 +57,10 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
     shape = (codes.shape[0], 2 * codes.shape[1])
     divisor = parts.get("weight_global_scale")
     if divisor is None:
-        parts.need("weight_scale", torch.uint8, *FP8)
+        parts.need("weight_scale", torch.uint8)
         scales, factor = _exponents(parts, "weight_scale", shape), 1.0
     else:
-        parts.need("weight_scale", *FP8)
-        scales = parts.scales("weight_scale", shape, (1, NV_GROUP))
+        scales = parts.scales("weight_scale", shape, (1, NV_GROUP), FP8)
         whole_scale = float(whole(divisor)[0]) if divisor.total == 1 else math.nan
         if not (math.isfinite(whole_scale) and whole_scale):
             raise parts.wrong("weight_global_scale", "it is not one number, different from zero")
@@ -88,6 +89,12 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
     (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
     scale = parts.scales("weight_scale", shape, scheme.block())
     zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
+    for part, leaf, told_so in (
+        (zero, "weight_zero_point", [w.get("symmetric") is False for w in scheme.weights()]),
+        (order, "weight_g_idx", [w.get("actorder") == "group" for w in scheme.weights()]),
+    ):
+        if part is None and told_so and all(told_so):
+            raise parts.wrong("weight_packed", f"its {leaf} is missing")
     if order is not None and order.shape != (shape[1],):
         raise parts.wrong("weight_g_idx", f"its shape is {order.shape} for {shape[1]} columns")
     order = None if order is None or (integers(order) < 0).all() else order

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,7 +10,7 @@ from sparsity_report.weights.packed.bits import separated
 from sparsity_report.weights.packed.columnwise import Columnwise
 from sparsity_report.weights.packed.packed import Packed
 from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import integers, rows
+from sparsity_report.weights.packed.reading import FLOATS, integers, rows
 from sparsity_report.weights.packed.scheme import Scheme
 from sparsity_report.weights.tensors import Entry
 
@@ -20,12 +18,14 @@ from sparsity_report.weights.tensors import Entry
 def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
     """GPTQ, whose words hold several inputs, or AWQ, whose words hold several outputs."""
     parts.only("qweight", "scales", "qzeros", "g_idx")
-    codes, scales = parts.need("qweight", torch.int32), parts.need("scales")
+    codes, scales = parts.need("qweight", torch.int32), parts.need("scales", *FLOATS)
     if len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in (*codes.shape, *scales.shape):
         raise parts.wrong("qweight", f"its shape is {codes.shape}, that of scales {scales.shape}")
     groups, outputs = scales.shape
-    zeros, order = parts.get("qzeros"), parts.get("g_idx")
+    zeros, order = parts.need("qzeros", torch.int32), parts.get("g_idx")
     across = codes.shape[1] != outputs
+    if not across and order is None and (scheme.told.get("desc_act") or not scheme.method):
+        raise parts.wrong("qweight", "its g_idx is missing, so the group of an input is not known")
     bits = _bits(parts, scheme, across)
     inputs = codes.shape[0] if across else codes.shape[0] * 32 // bits
     if order is not None:
@@ -36,13 +36,16 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
         order = None if _follows(integers(order), groups) else order
     if inputs % groups and order is None:
         raise parts.wrong("scales", f"{inputs:,} inputs cannot be shared by {groups:,} groups")
-    if zeros is not None:
-        parts.need("qzeros", torch.int32)
-        parts.check("qzeros", (groups, -(-outputs * bits // 32)))
+    parts.check("qzeros", (groups, -(-outputs * bits // 32)))
     shape = (outputs, inputs)
-    size = scheme.number("group_size") if order is not None else None
+    size = scheme.number("group_size", "q_group_size")
+    if size and groups != (-(-inputs // size) if size > 0 else 1) and "dynamic" not in scheme.told:
+        why = (
+            f"it has {groups:,} groups for {inputs:,} inputs, in groups of {size} by configuration"
+        )
+        raise parts.wrong("scales", why)
     group = f"-g{size or inputs // groups}" if groups > 1 else ""
-    less = 0 if across or zeros is None else _less(parts, scheme, zeros, bits)
+    less = 0 if across else _less(parts, scheme, zeros, bits)
     name = f"{'awq' if across else 'gptq'}-{bits}bit{group}"
     return Columnwise(shape, name, parts.all, codes, scales, zeros, bits, across, less, order)
 
@@ -50,15 +53,13 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
 def _bits(parts: Parts, scheme: Scheme, across: bool) -> int:
     """Return the bits of a code, by the shapes and the configuration, which must agree."""
     codes, outputs = parts.leaves["qweight"], parts.leaves["scales"].shape[1]
-    told, zeros, order = scheme.number("bits", "w_bit"), parts.get("qzeros"), parts.get("g_idx")
+    told, order = scheme.number("bits", "w_bit"), parts.get("g_idx")
     if across:
         shown = codes.shape[1] * 32 / outputs
     elif order is not None:
         shown = codes.shape[0] * 32 / max(1, order.total)
-    elif zeros is not None and len(zeros.shape) == 2:
-        shown = zeros.shape[1] * 32 / outputs
     else:
-        shown = float(told or math.nan)
+        shown = parts.leaves["qzeros"].shape[-1] * 32 / outputs
     known = (4,) if across else (2, 3, 4, 8)
     if shown not in known:
         raise parts.wrong("qweight", f"its shape {codes.shape} leaves no whole bits for a weight")

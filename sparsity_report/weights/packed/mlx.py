@@ -12,7 +12,7 @@ from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
 from sparsity_report.weights.packed.blocks import Blocks
 from sparsity_report.weights.packed.packed import Packed
 from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import as_dtype, seen_as
+from sparsity_report.weights.packed.reading import FLOATS, as_dtype, seen_as
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.scheme import Scheme
 
@@ -40,7 +40,8 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
     flat = seen_as(codes, down, codes.shape[-1])
     across = seen_as(scale, down, scale.shape[-1])
     if mode == "affine":
-        parts.need("biases")
+        parts.need("scales", *FLOATS)
+        parts.need("biases", *FLOATS)
         parts.check("biases", scale.shape)
         bias = Blocks(seen_as(parts.leaves["biases"], down, scale.shape[-1]), 1, size)
         return Rowwise(
@@ -48,6 +49,7 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
             scales=(Blocks(across, 1, size),), bias=bias,
         )  # fmt: skip
     parts.only("weight", "scales")
+    parts.need("scales", torch.uint8)
     if (mode, bits, size) == ("nvfp4", 4, NV_GROUP):
         scales = Blocks(as_dtype(across, torch.float8_e4m3fn), 1, size)
     elif (mode, bits, size) in {("mxfp4", 4, MX_GROUP), ("mxfp8", 8, MX_GROUP)}:

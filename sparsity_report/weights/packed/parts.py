@@ -9,7 +9,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.blocks import Blocks
-from sparsity_report.weights.packed.reading import integers, origin
+from sparsity_report.weights.packed.reading import FLOATS, integers, origin
 from sparsity_report.weights.tensors import Entry
 
 # What a number of a block stands for where the file does not say: DeepSeek's 128 × 128.
@@ -105,7 +105,11 @@ class Parts:
         )
 
     def scales(
-        self, leaf: str, shape: tuple[int, int], block: tuple[int, int] | None = None
+        self,
+        leaf: str,
+        shape: tuple[int, int],
+        block: tuple[int, int] | None = None,
+        dtypes: Sequence[torch.dtype] = FLOATS,
     ) -> Blocks:
         """Return numbers for blocks of a matrix: one, one a row, or some across.
 
@@ -116,8 +120,10 @@ class Parts:
             Of the matrix.
         block : tuple of int, optional
             Height and width of a block, where the configuration says it.
+        dtypes : sequence of torch.dtype
+            That the numbers may have.
         """
-        part, (down, across) = self.leaves[leaf], shape
+        part, (down, across) = self.need(leaf, *dtypes), shape
         if part.total == 1:
             return Blocks(Entry(part.key, (1, 1), part.values), max(1, down), max(1, across))
         told = (*part.shape, 1) if len(part.shape) == 1 else part.shape

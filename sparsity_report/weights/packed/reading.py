@@ -13,6 +13,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.bits import Bytes, Floats
 from sparsity_report.weights.tensors import Entry, FileSlice, read_at
 
+#: What scales may be written in.
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 #: Floats of eight bits.
 FP8 = tuple(getattr(torch, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz"))
 

@@ -38,6 +38,10 @@ _INDEX = re.compile(
     r"(^|\.)(position_ids|token_type_ids|position_index|relative_position_index|"
     r"num_batches_tracked|attn\.bias|attention\.bias|cu_seqlens|\w*_mask|mask)$"
 )
+# Of weights, too, but not needed to read those that are not packed.
+_TOLD_BESIDE = {
+    "weight_scale", "weight_zero_point", "weight_g_idx", "weight_global_scale",
+}  # fmt: skip
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _SMALL_FLOATS = {"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
 
@@ -106,7 +110,7 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
         A tensor looks packed and is not understood, parts of one are missing or do not fit, or
         the configuration says that weights are packed which are not.
     """
-    sorted_ = _sort(entries)
+    sorted_ = _sort(entries, scheme)
     decoders = {parts.name: _decoder(parts, scheme) for parts in sorted_.weights.values()}
     packed = {name: Entry(name, values.shape, values) for name, values in decoders.items()}
     _check_method(scheme, {decoder.layout for decoder in decoders.values()})
@@ -117,11 +121,21 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
         if key in sorted_.alone or (key in sorted_.beside and not (packed or scheme.method))
     }
     known = {key: entry for key, entry in plain.items() if not _is_index(entry)}
+    for entry in known.values():
+        if scheme.method and entry.dtype in _SMALL_FLOATS:
+            raise SparsityReportError(
+                f"{origin(entry)}: {entry.key!r} holds {entry.dtype} and has no scale; fetch the "
+                "whole checkpoint"
+            )
     layouts = sorted({decoder.layout for decoder in decoders.values()})
     notes = (
         f"packed weights ({', '.join(layouts)}) are counted as the float32 values they stand for",
     )
-    firsts = {_first(decoder, entries): name for name, decoder in decoders.items()}
+    places = {key: place for place, key in enumerate(entries)}
+    firsts = {
+        min((part.key for part in decoder.parts), key=places.__getitem__): name
+        for name, decoder in decoders.items()
+    }
     ordered = {
         firsts.get(key, key): packed[firsts[key]] if key in firsts else entry
         for key, entry in entries.items()
@@ -130,7 +144,7 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
     return Recognised(ordered, notes if packed else ())
 
 
-def _sort(entries: Mapping[str, Entry]) -> _Sorted:
+def _sort(entries: Mapping[str, Entry], scheme: Scheme) -> _Sorted:
     sorted_ = _Sorted()
     for key, entry in entries.items():
         if found := _LEAF.match(key):
@@ -143,29 +157,27 @@ def _sort(entries: Mapping[str, Entry]) -> _Sorted:
         else:
             sorted_.alone[key] = entry
     for owner, parts in list(sorted_.weights.items()):
-        plain = sorted_.alone.get(f"{owner}.weight")
-        if plain is not None:
+        if (plain := sorted_.alone.get(f"{owner}.weight")) is not None:
             parts.add("weight", plain)
-        if _is_packed(parts):
+        if _is_packed(parts, scheme):
             sorted_.alone.pop(f"{owner}.weight", None)
             continue
         del sorted_.weights[owner]
         for leaf, entry in parts.leaves.items():
-            if leaf.startswith("weight_"):
-                sorted_.beside.append(entry.key)
-            else:
+            if leaf not in _TOLD_BESIDE:
                 sorted_.alone[entry.key] = entry
     return sorted_
 
 
-def _is_packed(parts: Parts) -> bool:
+def _is_packed(parts: Parts, scheme: Scheme) -> bool:
     """Whether tensors with telling names are parts of a packed weight, not parameters."""
     weight = parts.leaves.get("weight")
     telling = parts.leaves.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
-    if weight is not None and weight.values.dtype in _FLOATS:
-        # Beside plain weights only what says how another form of them is packed.
-        return bool(telling & {"weight_packed", "qweight", "compressed", "_weight_qdata"})
-    return bool(telling) or weight is not None
+    plain = weight is not None and weight.values.dtype in _FLOATS
+    if plain and scheme.method == "compressed-tensors":
+        # Calibrated and saved as they were, weights have the scales of their rounding beside them.
+        telling -= _TOLD_BESIDE
+    return bool(telling) or (weight is not None and not plain)
 
 
 def _decoder(parts: Parts, scheme: Scheme) -> Packed:
@@ -220,9 +232,3 @@ def check_weights(*entries: Entry) -> None:
                 f"{origin(entry)}: {entry.key!r} holds {entry.dtype}, not weights: it looks packed "
                 "in a way that is not known; give a checkpoint that is not packed"
             )
-
-
-def _first(decoder: Packed, entries: Mapping[str, Entry]) -> str:
-    """Return the part of a packed weight that comes first on disk."""
-    keys = {part.key for part in decoder.parts}
-    return next(key for key in entries if key in keys)

@@ -20,8 +20,7 @@ def scaled(parts: Parts, scheme: Scheme) -> Packed:
     codes, shape = parts.need("weight", torch.int8, *FP8), parts.matrix("weight")
     zero = None
     if parts.get("weight_zero_point"):
-        parts.need("weight_zero_point", torch.int8)
-        zero = parts.scales("weight_zero_point", shape, scheme.block())
+        zero = parts.scales("weight_zero_point", shape, scheme.block(), (torch.int8,))
     scale = parts.scales(leaf, shape, scheme.block())
     blocks = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
     name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{blocks}"
@@ -35,9 +34,8 @@ def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     if len(codes.shape) != 2:
         raise parts.wrong("weight", f"its shape is {codes.shape}")
     shape = (codes.shape[0], columns)
-    parts.need("weight_scale", *FP8)
     scales = (
-        parts.scales("weight_scale", shape, (1, NV_GROUP)),
+        parts.scales("weight_scale", shape, (1, NV_GROUP), FP8),
         parts.scales("weight_scale_2", shape),
     )
     return Rowwise(shape, "nvfp4", parts.all, codes, columns, 4, E2M1, scales=scales)
@@ -65,7 +63,9 @@ def torchao(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     parts.only("_weight_qdata", "_weight_scale", "_weight_zero_point")
     codes, shape = parts.need("_weight_qdata", torch.int8, *FP8), parts.matrix("_weight_qdata")
     scale = parts.scales("_weight_scale", shape)
-    zero = parts.scales("_weight_zero_point", shape) if parts.get("_weight_zero_point") else None
+    zero = None
+    if parts.get("_weight_zero_point"):
+        zero = parts.scales("_weight_zero_point", shape, dtypes=(torch.int8,))
     kind = "int8" if codes.values.dtype == torch.int8 else "fp8"
     name = f"torchao-{kind}{grouped(scale.width, shape)}"
     return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))
