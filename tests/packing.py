@@ -27,20 +27,13 @@ NF4 = [
 ]  # fmt: skip
 
 
-def bits_of(numbers, bits):
-    """Write numbers one after the other, the lowest bit of each first, into words of 32 bits."""
-    stream = [int(number) >> bit & 1 for number in numbers for bit in range(bits)]
-    stream += [0] * (-len(stream) % 32)
-    words = [
-        sum(bit << place for place, bit in enumerate(stream[start : start + 32]))
-        for start in range(0, len(stream), 32)
-    ]
-    return np.array(words, np.uint32).view(np.int32)
-
-
 def words(matrix, bits):
-    """Pack the rows of a matrix of codes."""
-    return torch.from_numpy(np.stack([bits_of(row, bits) for row in np.asarray(matrix)]))
+    """Pack rows of codes one after the other, the lowest bit first, into words of 32 bits."""
+    codes = np.asarray(matrix)
+    stream = (codes[..., None] >> np.arange(bits) & 1).reshape(len(codes), -1)
+    filled = np.pad(stream, ((0, 0), (0, -stream.shape[1] % 32))).astype(np.uint8)
+    packed = np.packbits(filled, axis=1, bitorder="little")
+    return torch.from_numpy(packed.view("<i4"))
 
 
 def rounded(weight, bits, group, symmetric):
@@ -52,8 +45,9 @@ def rounded(weight, bits, group, symmetric):
         zero = torch.full_like(scale, 2 ** (bits - 1))
     else:
         scale = (high - low) / (2**bits - 1)
-        zero = (-low / scale).round().clamp(1, 2**bits - 1)
-    scale = scale.half()
+        zero = (-low / scale.clamp(min=2.0**-14)).round().clamp(1, 2**bits - 1)
+    # A group of zeros has a scale, too.
+    scale = scale.clamp(min=2.0**-14).half()
     codes = (parted / scale.float()[..., None]).round() + zero[..., None]
     codes = codes.clamp(0, 2**bits - 1)
     means = ((codes - zero[..., None]) * scale.float()[..., None]).reshape(weight.shape)
@@ -115,19 +109,18 @@ def compressed(form, weights=None):
 
 def masked(weight):
     """Bits of what is not zero, eight to a byte, the first the lowest."""
-    bits = [[sum(bool(value) << place for place, value in enumerate(row[start : start + 8]))
-             for start in range(0, len(row), 8)] for row in weight.tolist()]  # fmt: skip
-    return torch.tensor(bits, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits(weight.numpy() != 0, axis=1, bitorder="little"))
 
 
 def bitmask(weight, owner=""):
     weight = weight.half()
-    counts = [sum(1 for value in row if value) for row in weight.tolist()]
+    starts = (weight != 0).sum(1).cumsum(0).roll(1)
+    starts[0] = 0
     tensors = {
         f"{owner}compressed": weight[weight != 0],
         f"{owner}bitmask": masked(weight),
         f"{owner}shape": torch.tensor(weight.shape),
-        f"{owner}row_offsets": torch.tensor([sum(counts[:row]) for row in range(len(counts))]),
+        f"{owner}row_offsets": starts,
     }
     told = {"quantization_config": {"sparsity_config": {"format": "sparse-bitmask"}}}
     return tensors, weight.float(), told
@@ -271,7 +264,63 @@ WAYS = {
 for bits in (2, 3, 4, 8):
     WAYS[f"pack-quantized-{bits}-symmetric"] = partial(pack_quantized, bits=bits)
     WAYS[f"pack-quantized-{bits}-zero"] = partial(pack_quantized, bits=bits, symmetric=False)
+    WAYS[f"gptq-{bits}-v1-zero"] = partial(gptq, bits=bits, symmetric=False)
     for version in (1, 2):
         way = partial(gptq, bits=bits, version=version, symmetric=version == 1)
         WAYS[f"gptq-{bits}-v{version}"] = way
         WAYS[f"gptq-{bits}-v{version}-shuffled"] = partial(way, shuffled=True)
+
+#: Formats by the cases of them: of ``WAYS``, and of the library's fixtures after a slash.
+FORMATS = {
+    "compressed-tensors, integers of 2, 3, 4, 5, 8 bits": (
+        "pack-quantized-2-symmetric", "pack-quantized-3-zero", "pack-quantized-4-symmetric",
+        "pack-quantized-8-zero", "pack-quantized-shuffled", "/pack-quantized-5-True",
+    ),
+    "compressed-tensors, int8 and FP8": (
+        "/int-quantized", "/int-quantized-zero", "/float-quantized",
+    ),
+    "compressed-tensors, NVFP4 and MXFP4": ("mxfp4", "/nvfp4", "/mxfp4"),
+    "compressed-tensors, sparse-bitmask and sparse-24-bitmask": (
+        "sparse-bitmask", "sparse-bitmask-weight", "sparse-24", "sparse-24-weight",
+    ),
+    "FP8 in blocks (DeepSeek)": ("fp8-blocks",),
+    "NVFP4 of ModelOpt": ("nvfp4-modelopt",),
+    "GPTQ, 2, 3, 4, 8 bits, symmetric": (
+        "gptq-2-v1", "gptq-3-v1", "gptq-4-v1-shuffled", "gptq-8-v1",
+    ),
+    "GPTQ with zero points, version 1 and 2": (
+        "gptq-4-v1-zero", "gptq-2-v2", "gptq-4-v2-shuffled", "gptq-8-v2",
+    ),
+    "AWQ (GEMM)": ("awq",),
+    "bitsandbytes, NF4 and FP4, nested too": ("nf4", "/nf4-True", "/fp4-False"),
+    "bitsandbytes, LLM.int8()": ("int8",),
+    "MLX, 2, 3, 4, 5, 6, 8 bits": ("mlx-2", "mlx-3", "mlx-6", "mlx-8", "/mlx-5"),
+    "MLX, MXFP4, MXFP8, NVFP4": ("/mlx-mxfp4", "/mlx-mxfp8", "/mlx-nvfp4"),
+    "torchao, int8, FP8, int4 in bytes": ("/torchao-int8", "/torchao-fp8", "/torchao-intx"),
+    "Marlin 2:4": ("marlin",),
+}  # fmt: skip
+
+
+def table(outcome):
+    """Return the README's table of packed formats.
+
+    Parameters
+    ----------
+    outcome : callable
+        Says of a case, with and without its configuration, whether it is counted or refused.
+    """
+    lines = ["| packed as | with `config.json` | the file alone |", "|---|---|---|"]
+    for form, cases in FORMATS.items():
+        cells = []
+        for told in (True, False):
+            (result,) = {outcome(case, told) for case in cases}
+            cells.append(result)
+        lines.append(f"| {form} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def marlin(_weight):
+    """Return tensors of names that only Marlin's kernels read."""
+    words = torch.zeros(4, 4, dtype=torch.int32)
+    tensors = {"weight_packed": words, "meta": words.short(), "scale_packed": torch.ones(4, 4)}
+    return tensors, torch.zeros(0), compressed("marlin-24")

@@ -85,7 +85,7 @@ def test_what_the_rule_has_packed_stands_for_what_it_says(way, tmp_path):
 
 
 # Of these, the bits or the zero point stand in the configuration alone.
-NEEDS_CONFIG = ("mlx", "gptq-2-v2", "gptq-3-v2", "gptq-4-v2", "gptq-8-v2")
+NEEDS_CONFIG = ("mlx", *(w for w in packing.WAYS if "-v2" in w or "v1-zero" in w))
 
 
 @pytest.mark.parametrize("way", packing.WAYS)
@@ -237,10 +237,7 @@ WRONG = {
     "an order out of range": (changed("gptq-4-v1-shuffled", g_idx=lambda t: t + 9), "groups"),
     "integers alone": (({"codes": torch.zeros(8, 8, dtype=torch.int32)}, None), "holds int32"),
     "bytes alone": (({"weight": torch.zeros(8, 8, dtype=torch.uint8)}, None), "holds uint8"),
-    "marlin": (
-        ({leaf: torch.zeros(4, 4, dtype=torch.int32) for leaf in ("weight_packed", "meta")}
-         | {"scale_packed": torch.ones(4, 4)}, None), "kernel",
-    ),
+    "marlin": ((packing.marlin(None)[0], None), "kernel"),
     "a state that is none": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda t: t[:-3]}),
         "does not tell",
@@ -359,3 +356,49 @@ def test_a_random_file_is_counted_right_or_refused(tmp_path_factory, file):
         if key.endswith(".more") and tensor.is_floating_point()
     )
     assert (totals["total"], totals["total"] - totals["nonzero"]) == (total + further, zeros)
+
+
+def test_the_readme_has_the_table_of_formats(tmp_path):
+    def outcome(case, told):
+        if case.startswith("/"):
+            tensors, means, config = LIBRARY[case[1:]]
+        else:
+            way = packing.marlin if case == "marlin" else packing.WAYS[case]
+            tensors, means, config = way(matrix())
+        name = f"{case.replace('/', 'library-')}-{told}"
+        folder = write(tmp_path / name, tensors, config if told else None)
+        try:
+            weights = sr.load(folder)
+        except sr.SparsityReportError:
+            return "refused"
+        agrees(weights, means)
+        return "counted"
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert packing.table(outcome) in readme
+
+
+@pytest.mark.parametrize(
+    ("way", "kept"),
+    [("gptq-4-v1", 1), ("pack-quantized-4-zero", 1), ("nf4", 1), ("mxfp4", 1),
+     ("nvfp4-modelopt", 1), ("sparse-bitmask", 1), ("mlx-4", 0)],
+)  # fmt: skip
+def test_pruned_zeros_of_real_weights_are_kept_or_not(way, kept, smollm2, tmp_path):
+    """A block of SmolLM2 pruned to 50 %, packed and opened again."""
+    tensors, pruned, zeros, told = {}, 0, 0, {}
+    for name in [p.name for p in smollm2.prunable if ".layers.7." in p.name]:
+        weight = smollm2.tensor(name)
+        size = weight.numel() // 2
+        weight[weight.abs() <= weight.abs().flatten().kthvalue(size).values] = 0
+        parts, means, told = packing.WAYS[way](weight)
+        owner = name.removesuffix(".weight")
+        tensors |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
+        pruned += int((weight == 0).sum())
+        zeros += int(((weight == 0) & (means == 0)).sum())
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "custom", **told}))
+    totals = sr.compare(sr.dense(sr.load(tmp_path))).totals.iloc[0]
+    counted = int(totals["total"] - totals["nonzero"])
+    assert zeros == pruned if kept else zeros < 0.02 * pruned
+    # Rounding makes further zeros, and destroys none of those that it can hold.
+    assert counted >= pruned if kept else counted < 0.02 * pruned

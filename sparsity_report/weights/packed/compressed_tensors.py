@@ -77,7 +77,7 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
     told = {w["num_bits"] for w in scheme.weights() if isinstance(w.get("num_bits"), int)}
     fitting = [
         (bits, wasted)
-        for bits in sorted(told) or (2, 3, 4, 8)
+        for bits in sorted(told) or (2, 3, 4, 5, 6, 8)
         if 0 < bits <= 8
         for wasted in ((False, True) if 32 % bits else (False,))
         if codes.shape == (shape[0], _words(shape[1], bits, wasted))
