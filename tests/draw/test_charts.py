@@ -250,6 +250,14 @@ def test_the_strip_has_a_dot_per_layer(study):
     assert rule["share"] == study.totals.set_index("variant")["sparsity_prunable"]["Masked30"]
 
 
+@pytest.mark.parametrize(("asked", "top"), [(0.01, 0.2), (0.9, 1.0)])
+def test_the_strip_does_not_make_noise_look_like_a_finding(weights, asked, top):
+    """Its axis goes to 20 % at least, to the next tenth above the sparsest layer, to 100 %."""
+    pruned = sr.compare(sr.dense(weights), sr.masked(sr.global_magnitude(weights, asked)))
+    spec = charts.hero(pruned).to_dict()["vconcat"][1]["hconcat"][0]
+    assert spec["layer"][1]["encoding"]["x"]["scale"]["domain"] == [0, top]
+
+
 def test_levels_of_one_policy_go_from_light_to_full(weights):
     prunings = [sr.global_magnitude(weights, s) for s in (0.5, 0.1, 0.3)]
     study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))

@@ -55,6 +55,10 @@ def test_crossover_shows_never(study):
     assert [(row["tokens"], row["label"]) for row in rows] == [("1", "62 %"), ("128", "never")]
     assert rows[0]["at"] == 0.62
     assert rows[1]["at"] > 1
+    # Each number of tokens has a line of its own.
+    alone = study.with_measured(latency=study.latency[study.latency["tokens"] == 1])
+    both, one = (drawn.crossover_chart(s).to_dict()["height"] for s in (study, alone))
+    assert both - one == 10
 
 
 def test_quality_is_drawn_over_sparsity(study):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from explored import widgets
 from helpers import Tiny, study_of
 from measurements import latency
 from torch import nn
@@ -18,6 +19,7 @@ from sparsity_report.explorer.controls import choices
 from sparsity_report.explorer.magnitudes import histogram_rows, spread
 from sparsity_report.explorer.picture import SHOWN
 from sparsity_report.explorer.view import GROUPINGS
+from sparsity_report.explorer.widget import Picture
 
 
 def shown(explorer, panel="cells"):
@@ -122,6 +124,38 @@ def test_everything_can_be_observed(explorer):
     lit = {cell["tip"] for cell in shown(explorer) if cell["on"]}
     assert lit == {"model.decoder.layers.2.fc2"}
     assert [bar["group"] for bar in shown(explorer, "bars") if bar["on"]] == ["MLP"] * 3
+
+
+def heard(explorer, **content):
+    """Tell the explorer what its picture says when somebody clicks or brushes."""
+    (picture,) = [widget for widget in widgets(explorer) if isinstance(widget, Picture)]
+    picture._handle_custom_msg(content, [])
+
+
+def test_what_is_clicked_is_selected(explorer):
+    layers = explorer.layers().set_index("module_name")
+    groups = {"attention": "attention_linear", "MLP": "mlp_linear"}
+    for cell in shown(explorer)[::5]:
+        heard(explorer, cell=cell["id"])
+        assert explorer.selection == (cell["tip"],)
+        heard(explorer, cell=cell["id"])
+        assert explorer.selection == ()
+    for bar in shown(explorer, "bars"):
+        if bar["group"] in groups:
+            heard(explorer, bar=bar["id"])
+            inside = layers.index[layers["group"] == groups[bar["group"]]]
+            assert set(explorer.selection) == set(inside)
+    first, second = (cell["tip"] for cell in shown(explorer)[:2])
+    explorer.selection = ()
+    heard(explorer, cell=0)
+    heard(explorer, cell=1, more=True)
+    assert explorer.selection == (first, second)
+    heard(explorer, cell=0, more=True)
+    assert explorer.selection == (second,)
+    heard(explorer, brush={"block": ["1"], "projection": ["fc1", "fc2"]})
+    assert set(explorer.selection) == {
+        name for name in layers.index if ".layers.1." in name and name.endswith(("fc1", "fc2"))
+    }
 
 
 def test_sorting_and_scopes(explorer):

@@ -710,6 +710,8 @@ def test_data_of_many_layers(studies, tmp_path, monkeypatch):
         path.read_text(encoding="utf-8"),
     )
     first = json.loads(scripts[0])
+    # What a variant has in common with the first is said once.
+    assert all("module_name" not in json.loads(script) for script in scripts[1:])
     for variant, script in zip(study.variants["variant"], scripts, strict=True):
         columns = {**first, **json.loads(script)}
         columns.pop("note")

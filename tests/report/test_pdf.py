@@ -5,6 +5,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
-from sparsity_report.report.cells import COUNT, NAME, TIMES, Column, table_of
+from sparsity_report.report.cells import COUNT, NAME, TIMES, Body, Column, table_of, to_typst
 from sparsity_report.report.pdf import _held, typeset
 from sparsity_report.report.templates import environment
 from sparsity_report.report.values import Measured, context
@@ -112,6 +113,17 @@ def test_bookmarks_lead_to_every_section(pdf):
     for title in titles:
         number, _, words = title.partition(" ")
         assert words in contents or "." in number
+
+
+@pytest.mark.parametrize(("bodies", "most"), [(1, 12), (3, 30)])
+def test_short_tables_stay_on_a_page(bodies, most):
+    """A table of one part may break over pages beyond 12 rows, one of several beyond 30."""
+    for rows in (most, most + 1):
+        table = table_of("t", "", [Column("n", "n", COUNT)], [{"n": 1}] * rows)
+        if bodies > 1:
+            first, *rest = table.rows
+            table = replace(table, bodies=(Body((first,)), Body((rest[0],)), Body(tuple(rest[1:]))))
+        assert to_typst(table)["long"] == (rows > most)
 
 
 def test_heads_of_long_tables_are_repeated(pdf):
