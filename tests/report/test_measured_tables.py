@@ -1,0 +1,165 @@
+"""The last hop of what was measured, expected, opened and changed: tables read back from the page.
+
+The numbers measured are made up in ``measurements.py``, so what a cell has to show is written out.
+"""
+
+import math
+from decimal import Decimal
+
+import pytest
+import torch
+from helpers import study_of
+from measurements import latency, quality, sensitivity
+from papers import tables_of
+from torch import nn
+from zoo import CASES, built
+
+import sparsity_report as sr
+
+THIN = "\u202f"
+
+
+def table(path, head):
+    """The one table of a page with a head like this; cells as a person reads them."""
+    (grid,) = [grid for _, grid in tables_of(path) if grid[0][: len(head)] == head]
+    return [[cell.replace(THIN, " ") for cell in row] for row in grid]
+
+
+@pytest.fixture(scope="module")
+def study(demo):
+    return study_of(demo, patterns=True, context=64).with_measured(
+        latency=latency(), quality=quality(), sensitivity=sensitivity(3)
+    )
+
+
+@pytest.fixture(scope="module")
+def page(study, tmp_path_factory):
+    return sr.write_report(study, tmp_path_factory.mktemp("page") / "page.html")
+
+
+def test_speed(page):
+    grid = table(page, ["Variant", "What"])
+    assert grid[0] == [
+        "Variant", "What", "Tokens", "Median", "Quartiles", "Promised", "Realised", "Kernel",
+    ]  # fmt: skip
+    for tokens, rows in (("1", grid[1:7]), ("128", grid[7:])):
+        for place, (variant, median, span, promised, realised) in enumerate(
+            (
+                ("Dense", "2.00 s", "1.90–2.20 s", "1.00 ×", "1.00 ×"),
+                ("Masked30", "2.04 s", "1.94–2.24 s", "1.00 ×", "0.98 ×"),
+                ("CSR30", "5.00 s", "4.75–5.50 s", "1.25 ×", "0.40 ×"),
+            )
+        ):
+            for row, what in zip(rows[2 * place :], ("8 × 4", "whole forward"), strict=False):
+                assert row == [variant, what, tokens, median, span, promised, realised, "–"]
+
+
+def test_crossover(page):
+    assert table(page, ["Shape"]) == [
+        ["Shape", "Tokens", "Sparsity"], ["8 × 4", "1", "62 %"], ["8 × 4", "128", "–"],
+    ]  # fmt: skip
+
+
+def test_quality(page):
+    same = ["25.0 %", "some.txt", "99", "64 / 32", "float32"]
+    assert table(page, ["Variant", "Share of zeros"]) == [
+        ["Variant", "Share of zeros", "Perplexity", "First guesses right", "Text",
+         "Tokens scored", "Window / stride", "Type"],
+        ["Dense", "0.0 %", "10.00", *same],
+        ["Masked30", "30.0 %", "12.50", *same],
+        ["M90", "90.0 %", "1,234.00", *same],
+    ]  # fmt: skip
+
+
+def test_sensitivity(page):
+    assert table(page, ["Part"]) == [
+        ["Part", "Weights", "Share of zeros", "Perplexity", "Nats per token more",
+         "First guesses lost", "Globally pruned"],
+        ["block 0", "10", "50.0 %", "9.00", "+0.0900", "0.00 %", "40.0 %"],
+        ["block 1", "10", "50.0 %", "9.00", "+0.0400", "1.00 %", "40.0 %"],
+        ["block 2", "10", "50.0 %", "9.00", "+0.0233", "2.00 %", "40.0 %"],
+    ]  # fmt: skip
+
+
+def test_models_and_variants(study, page, demo):
+    (fingerprint,) = set(study.variants["fingerprint"])
+    assert table(page, ["Model"]) == [
+        ["Model", "Architecture", "Source", "Fingerprint of the weights"],
+        ["demo", "OPTForCausalLM", "safetensors", fingerprint],
+    ]
+    values = torch.cat([demo.tensor(p.name).flatten().abs() for p in demo.prunable])
+    threshold = Decimal(float(values.sort().values[round(0.3 * len(values)) - 1]))
+    shown = f"{round(threshold, 7)}"
+    assert table(page, ["Variant", "Layout"]) == [
+        ["Variant", "Layout", "Method", "Asked sparsity", "Threshold |w| ≤", "Weights"],
+        ["Dense", "dense", "–", "–", "–", fingerprint],
+        ["Masked30", "masked", "global magnitude", "30.0 %", shown, fingerprint],
+        ["CSR30", "CSR", "global magnitude", "30.0 %", shown, fingerprint],
+    ]
+
+
+def test_what_stands_out(study, page, demo):
+    grid = table(page, ["Matrix"])
+    assert grid[0] == [
+        "Matrix", "Observed", "Expected", "Mean |w|", "Std", "Zero rows", "Zero columns",
+        "N:M, complying", "8 × 8 blocks filled",
+    ]  # fmt: skip
+    threshold = study.variants.set_index("variant")["threshold"]["Masked30"]
+    for name, seen, expected, mean, std, *rest in grid[1:4]:
+        weight = demo.tensor(name).double()
+        kept = weight.abs() > threshold
+        assert seen == f"{100 * (1 - kept.double().mean().item()):.1f} %"
+        spread = weight.std(correction=0).item()
+        gaussian = math.erf(threshold / spread / math.sqrt(2))
+        assert expected == f"{100 * gaussian:.1f} %"
+        assert float(mean) == pytest.approx(weight.abs().mean().item(), rel=6e-3)
+        assert float(std) == pytest.approx(spread, rel=6e-3)
+        fours = (kept.reshape(len(kept), -1, 4).sum(-1) <= 2).double().mean().item()
+        blocks = kept.reshape(len(kept) // 8, 8, -1, 8).any(3).any(1).double().mean().item()
+        dead = [1 - kept.any(axis).double().mean().item() for axis in (1, 0)]
+        assert rest == [
+            *(f"{100 * part:.1f} %" for part in dead), f"2:4, {100 * fours:.1f} %",
+            f"{100 * blocks:.1f} %",
+        ]  # fmt: skip
+
+
+def test_totals_of_attention(page):
+    rows = {row[0]: row[1:] for row in table(page, ["", "Dense"])}
+    # Four layers with queries and values of 128 each, over 64 positions.
+    flops = 4 * 2 * (128 + 128) * 64
+    (shown,) = [cells for label, cells in rows.items() if label.startswith("FLOPs of attention")]
+    assert shown == [f"{flops:,}".replace(",", " ")] * 3
+
+
+def test_totals_of_experts_and_poolers(tmp_path):
+    by_name = {case.name.split(" ")[0]: case for case in CASES}
+    for name, label, column in (
+        ("Mixtral", "Active parameters per token", "active_total"),
+        ("BERT", "FLOPs once per sequence", "flops_per_sequence"),
+    ):
+        case = by_name[name]
+        counted = study_of(sr.load(built(case)))
+        rows = table(sr.write_report(counted, tmp_path / f"{name}.html"), ["", "Dense"])
+        (shown,) = [row[1:] for row in rows if row[0].startswith(label)]
+        expected = [f"{number:,}".replace(",", " ") for number in counted.totals[column]]
+        assert shown == expected
+        if name == "BERT":
+            assert counted.totals[column].iloc[0] == 2 * case.per_sequence
+
+
+def test_what_changed(tmp_path):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"fc1": nn.Linear(8, 8), "norm": nn.LayerNorm(8)})
+    before = sr.compare(sr.dense(sr.load(model), name="W"))
+    with torch.no_grad():
+        model["fc1"].weight[:, :4] = 0
+    after = sr.compare(sr.dense(sr.load(model), name="W"))
+    path = sr.write_diff(sr.diff(before, after), tmp_path / "diff.html")
+    rows = {row[1]: row[2:] for row in table(path, ["Variant", "What"])[1:]}
+    assert rows["parameters"] == ["88", "88"]
+    # Of the 88 eight are the norm's zero biases.
+    assert rows["nonzero"] == ["80", "48"]
+    assert rows["zeros of the prunable weights"] == ["0.00 %", "50.00 %"]
+    assert rows["zeros of the whole model"] == ["9.09 %", "45.45 %"]
+    modules = table(path, ["Variant", "Module"])
+    assert ["W", "fc1", "nonzero", "72", "40"] in modules
