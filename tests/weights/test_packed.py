@@ -197,6 +197,9 @@ def told(way, **config):
 
 
 WRONG = {
+    "no codes of MLX": (
+        ({"scales": torch.ones(32, 2), "biases": torch.ones(32, 2)}, None), "no known format",
+    ),
     "no zero points": (gptq_without("qzeros"), "qzeros is missing"),
     "no order": ((gptq_without("g_idx")[0], None), "g_idx is missing"),
     "no order where inputs are": (
