@@ -94,7 +94,9 @@ class Analysis:
             help="Prune one block, group or layer at a time and score the text.", metavar="BY"
         ),
     ] = None
-    text: Annotated[Path | None, typer.Option(help="The text to score; else the demo's.")] = None
+    text: Annotated[
+        str | None, typer.Option(help="File to score, or the text itself; else the demo's.")
+    ] = None
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
     ] = 0
@@ -173,6 +175,10 @@ def run(
         raise SparsityReportError(
             f"--sensitivity must be block, group or layer, not {analysis.sensitivity!r}"
         )
+    if analysis.text is not None:
+        from sparsity_report.measure.perplexity import names_file
+
+        names_file(analysis.text)  # refused before minutes of counting, not after
     with _quiet_libraries():
         _write(_studied(_pruned(model, level, analysis), analysis), outputs)
 

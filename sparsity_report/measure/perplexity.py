@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from sparsity_report.counting.counts import Progress
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files import DEMO
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import typed
@@ -28,6 +29,13 @@ Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
 _WINDOW = 1024
 # Logits held at a time.
 _LOGITS = 2**25
+# Characters of a file: some 60 million tokens, more than anyone waits for.
+LONGEST = 2**28
+# What a word ends in that is meant as the name of a file.
+_TEXT_FILES = (
+    *(".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".csv", ".tsv", ".json", ".jsonl"),
+    *(".parquet", ".arrow", ".raw", ".tokens", ".gz", ".bz2", ".xz", ".zst", ".zip"),
+)
 
 
 class ScoringOptions(TypedDict, total=False):
@@ -95,8 +103,10 @@ def perplexity(
     ----------
     variants : Variant or sequence of Variant
     text : str, pathlib.Path, iterable of str, dataset or 1-d tensor of token ids, optional
-        A path is read as UTF-8; items, or their key ``"text"``, are joined by blank lines. By
-        default the 11 KB of held-out Python source that come with the demo model.
+        A path, or a string that names a file, is read as UTF-8, of at most 2**28 characters. A
+        string without white space that looks like a path and names no file is refused; any other
+        is the text itself. Items, or their key ``"text"``, are always texts and are joined by
+        blank lines. By default the 11 KB of held-out Python source that come with the demo model.
     tokenizer : callable, optional
         By default the one that came with the model.
     window : int, optional
@@ -116,8 +126,8 @@ def perplexity(
     Raises
     ------
     SparsityReportError
-        The model has no causal head or no tokenizer, the text is empty or one token long, the
-        window exceeds the model's, or the loss is not a number.
+        The model has no causal head or no tokenizer, the text is empty, one token long or a file
+        that cannot be read, the window exceeds the model's, or the loss is not a number.
 
     Examples
     --------
@@ -165,7 +175,7 @@ def _check_causal(model: nn.Module, name: str) -> None:
 def protocol_of(weights: Weights, model: nn.Module, scoring: ScoringOptions) -> Protocol:
     """Settle how a text is scored with a model, which must be a causal one."""
     _check_causal(model, weights.name)
-    name, given = _read(scoring.get("text"))
+    name, given = read_text(scoring.get("text"))
     if isinstance(given, torch.Tensor):
         ids = given.to(torch.int64)
         data = ids.numpy().tobytes()
@@ -207,18 +217,18 @@ def _window(
     return size, step
 
 
-def _read(text: Text | None) -> tuple[str, str | torch.Tensor]:
+def read_text(text: Text | None) -> tuple[str, str | torch.Tensor]:
+    """Return what to call a text, and its words or token ids; see :func:`perplexity`."""
     if text is None:
         text = DEMO / "eval.txt"
     if isinstance(text, str):
-        return "text", text
+        if not names_file(text):
+            return "text", text
+        text = Path(text)
     if isinstance(text, torch.Tensor):
         return "token ids", text.reshape(-1)
     if isinstance(text, Path):
-        try:
-            return text.name, text.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SparsityReportError(f"cannot read the text {text}: {error}") from error
+        return text.name, _read_file(text)
     try:
         items = (item["text"] if isinstance(item, Mapping) else item for item in text)
         return "dataset", "\n\n".join(items)
@@ -227,6 +237,32 @@ def _read(text: Text | None) -> tuple[str, str | torch.Tensor]:
             "the text to score must be a str, a Path, a tensor of token ids, or items that are "
             f"texts or have a key 'text': {error!r}"
         ) from error
+
+
+def names_file(text: str) -> bool:
+    """Whether a string names a file; one that only looks as if it did is refused."""
+    if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112 - never raise
+        return True
+    one_word = len(text.split()) == 1 and len(text) <= 4096
+    if one_word and (set(text) & set("/\\") or text.lower().endswith(_TEXT_FILES)):
+        raise SparsityReportError(
+            f"there is no file {printable(text, 200)!r} to score; if this is the text itself, "
+            "give it in a list: [text]"
+        )
+    return False
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST + 1)
+    except (OSError, ValueError) as error:
+        raise SparsityReportError(f"cannot read the text {path}: {error}") from error
+    if len(text) > LONGEST:
+        raise SparsityReportError(
+            f"the text {path} is longer than {LONGEST:,} characters; score a part of it"
+        )
+    return text
 
 
 @torch.inference_mode()

@@ -28,6 +28,7 @@ from sparsity_report.weights.packed.scheme import read_scheme
 from sparsity_report.weights.parameters import ONCE
 from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.tensors import Entry, Slice, joined
+from sparsity_report.weights.tokenizer import open_tokenizer
 from sparsity_report.weights.weights import Weights
 
 
@@ -117,16 +118,8 @@ class CheckpointWeights(Weights):
         return self._parts[name]
 
     def tokenizer(self) -> Any:
-        """Load the tokenizer beside the weights, or inside a GGUF file, with transformers."""
-        from transformers import AutoTokenizer
-
-        inside = {"gguf_file": self.path.name} if self.source == "gguf" else {}
-        try:
-            return AutoTokenizer.from_pretrained(self.directory, local_files_only=True, **inside)
-        except Exception as error:
-            raise SparsityReportError(
-                f"{self.directory} has no tokenizer that opens ({error}); pass tokenizer="
-            ) from error
+        """Open the tokenizer beside the weights, or inside a GGUF file; no code there is run."""
+        return open_tokenizer(self.directory, self.path if self.source == "gguf" else None)
 
     def module(self, **options: Any) -> nn.Module:
         """Load a runnable model with transformers, in its own dtype, if no tensor is missing.
@@ -141,8 +134,10 @@ class CheckpointWeights(Weights):
             )
         if any(isinstance(e.values, Packed) for parts in self._parts.values() for e in parts):
             return self._unpacked(self._outline)
+        # The config that was read, as the one in the file may name code.
         model, info = getattr(transformers, self.architecture).from_pretrained(
             self.directory,
+            config=self._outline.config,
             dtype="auto",
             local_files_only=True,
             output_loading_info=True,

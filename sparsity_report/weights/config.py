@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.plain import plain_folder, read_config_file
 
 
 def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
@@ -21,7 +21,7 @@ def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_config_file(path)
         kind = known["model_type"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SparsityReportError(f"{path} is not a transformers config: {error!r}") from error
@@ -31,9 +31,13 @@ def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
             "groups follow from tensor names and shapes alone",
         )
     try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        with plain_folder(directory, ["config.json"]) as plain:
+            config = AutoConfig.from_pretrained(
+                plain, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # each config class validates in its own way
         raise SparsityReportError(f"{path}: {first_line(error)}") from error
+    config.name_or_path = str(directory)
     return meta_model(config, path), ()
 
 

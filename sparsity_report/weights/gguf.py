@@ -42,7 +42,6 @@ class GGUFWeights(CheckpointWeights):
                 "join them with `llama-gguf-split --merge` and open the whole"
             )
         contents, self._processor = _match(path, entries, facts)
-        self._config = contents.model.config if contents.model else None
         blocks = {
             e.values.quantisation for e in entries.values() if isinstance(e.values, BlockSlice)
         }
@@ -73,7 +72,7 @@ class GGUFWeights(CheckpointWeights):
 
     def module(self, **options: Any) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
-        return super().module(gguf_file=self.path.name, config=self._config, **options)
+        return super().module(gguf_file=self.path.name, **options)
 
     def _in_memory(self, entry: Entry) -> torch.Tensor:
         values = joined(list(entry.slices()), entry.values.dtype, entry.shape)
@@ -121,7 +120,7 @@ def _match(
     architecture = facts.get("general.architecture", "")
     try:
         config: Any = AutoConfig.from_pretrained(
-            path.parent, gguf_file=path.name, local_files_only=True
+            path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
         )
         known = config.to_dict()
         for key, attribute in _UNREAD.items():

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
+from helpers import command
 from torch import nn
 from transformers import AutoTokenizer
 from zoo import CASES, built
@@ -102,6 +103,73 @@ def test_texts_of_every_kind(demo, tmp_path):
     ]  # fmt: skip
     found = {sr.perplexity(sr.dense(demo), text).loc[0, "nll"] for text in kinds}
     assert len(found) == 1
+
+
+def test_a_string_that_names_a_file_is_the_file(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "def f():\n\n    return 1"
+    for name in ("wiki.txt", "wiki", "two words.md", "deep/wiki.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(words, encoding="utf-8")
+        row = sr.perplexity(sr.dense(demo), name).loc[0]
+        expected = sr.perplexity(sr.dense(demo), words).loc[0]
+        assert row["nll"] == expected["nll"] != sr.perplexity(sr.dense(demo), [name]).loc[0, "nll"]
+        assert (row["text"], row["text_fingerprint"]) == (
+            name.rpartition("/")[2], expected["text_fingerprint"],
+        )  # fmt: skip
+    frame = sr.sensitivity(demo, 0.5, by="group", text="wiki.txt")
+    assert frame["dense_perplexity"][0] == pytest.approx(expected["perplexity"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nowhere.txt",
+        "wiki.test.raw",
+        "A.JSONL",
+        "data/wiki",
+        "C:\\wiki",
+        "~/a.parquet",
+        "./deep",
+        "/",
+    ],
+)
+def test_a_string_that_only_looks_like_a_path_is_refused(demo, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    for score in (
+        lambda: sr.perplexity(sr.dense(demo), name),
+        lambda: sr.sensitivity(demo, 0.5, text=name, by="group"),
+    ):
+        with pytest.raises(sr.SparsityReportError, match=r"there is no file .* to score; if this"):
+            score()
+    run = command("run", "--perplexity", "--text", name, "--out", tmp_path / "out")
+    assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
+    assert "there is no file" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["and/or", "see it in notes.txt", "x.y", "import os.path", "wiki\n.txt", "a/" * 3000, "deep"],
+)
+def test_other_strings_are_texts(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    if text == "and/or":  # one word with a separator: only in a list
+        text = [text]
+    assert quality.read_text(text)[1] == (text if isinstance(text, str) else text[0])
+
+
+def test_files_that_are_no_texts(demo, tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1\xff\xfe")
+    with pytest.raises(sr.SparsityReportError, match=r"cannot read the text .*utf-8"):
+        sr.perplexity(sr.dense(demo), str(tmp_path / "a.parquet"))
+    monkeypatch.setattr(quality, "LONGEST", 10)
+    (tmp_path / "a.txt").write_text("def f(): 1")
+    assert quality.read_text(tmp_path / "a.txt") == ("a.txt", "def f(): 1")
+    (tmp_path / "a.txt").write_text("def f(): 12")
+    with pytest.raises(sr.SparsityReportError, match=r"a.txt is longer than 10 characters; score"):
+        sr.perplexity(sr.dense(demo), tmp_path / "a.txt")
 
 
 def test_a_window_longer_than_the_text_is_the_text(demo):

@@ -1,0 +1,294 @@
+"""Tokenizers open as transformers opens them, and nothing that lies beside them is ever run."""
+
+import importlib.util
+import json
+import os
+import shutil
+
+import pytest
+import tokenizers
+import transformers
+from helpers import command, need, small_llama
+from safetensors.torch import load_file
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer
+
+import sparsity_report as sr
+from sparsity_report.files import DEMO
+from sparsity_report.weights import plain
+
+TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:3000]
+WORDS = "Hello world, def f(x): return x_1 + naïve 漢字 \n\n\t<s> and more. " * 40
+CODE = ("tokenization_evil.py", "modeling_evil.py", "configuration_evil.py", "sparse_evil.py")
+NAMED = {
+    "AutoConfig": "configuration_evil.EvilConfig",
+    "AutoModel": "modeling_evil.EvilModel",
+    "AutoModelForCausalLM": "modeling_evil.EvilModel",
+    "AutoTokenizer": ["tokenization_evil.EvilTokenizer", "tokenization_evil.EvilTokenizer"],
+}
+
+
+def trained(kind):
+    """A small tokenizer of a kind, trained here."""
+    if kind == "unigram":
+        tokenizer = tokenizers.Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=60, unk_token="<unk>", special_tokens=["<unk>", "<s>"], show_progress=False
+        )
+    else:
+        tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.decoder = decoders.BPEDecoder()
+        trainer = trainers.BpeTrainer(
+            vocab_size=60, special_tokens=["<unk>", "<s>"], limit_alphabet=40, show_progress=False
+        )
+    tokenizer.train_from_iterator([TEXT], trainer)
+    return tokenizer
+
+
+def tell(file, **told):
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps({**known, **told}), encoding="utf-8")
+
+
+@pytest.fixture
+def clean(tmp_path):
+    """A Llama with a tokenizer of its own, and no code."""
+    folder = tmp_path / "clean"
+    small_llama().save_pretrained(folder)
+    trained("bpe").save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def plant(folder, marker):
+    """Put code beside a checkpoint, named wherever transformers looks for some."""
+    folder.mkdir(exist_ok=True)
+    spell = f"open({str(marker)!r}, 'a').write(__file__ + chr(10))\n"
+    classes = "import transformers\n" + "".join(
+        f"class Evil{kind}(transformers.{base}): model_type = 'evil'\n"
+        for kind, base in {
+            "Config": "LlamaConfig", "Model": "LlamaForCausalLM",
+            "Tokenizer": "PreTrainedTokenizerFast", "": "LlamaConfig",
+        }.items()
+    )  # fmt: skip
+    (folder / "custom_generate").mkdir()
+    (folder / "additional_chat_templates").mkdir()
+    for name in (*CODE, "custom_generate/generate.py", "__init__.py", "conftest.py"):
+        (folder / name).write_text(spell + classes)
+    template = f"{{{{ cycler.__init__.__globals__.os.system('echo jinja >> {marker}') }}}}"
+    for name in ("chat_template.jinja", "additional_chat_templates/other.jinja"):
+        (folder / name).write_text(template)
+    tell(
+        folder / "config.json",
+        auto_map=NAMED,
+        attn_implementation="evil/kernel",
+        quantization_config={
+            "quant_method": "compressed-tensors",
+            "sparsity_config": {"format": f"{folder / 'sparse_evil.py'}:Evil"},
+        },
+    )
+    tell(
+        folder / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": NAMED["AutoTokenizer"]},
+        tokenizer_class="EvilTokenizer",
+        chat_template=template,
+    )
+    tell(folder / "processor_config.json", auto_map={"AutoProcessor": "modeling_evil.EvilModel"})
+    tell(folder / "generation_config.json", auto_map=NAMED, custom_generate="evil")
+
+
+@pytest.fixture
+def planted(clean, tmp_path):
+    folder, marker = tmp_path / "planted", tmp_path / "marker"
+    shutil.copytree(clean, folder)
+    plant(folder, marker)
+    return folder, marker
+
+
+@pytest.fixture(params=["y", None], ids=["yes", "closed"])
+def asked(request, monkeypatch):
+    """What is asked of the user, who says yes to everything or is not there."""
+    questions = []
+
+    def answer(question=""):
+        questions.append(question)
+        if request.param is None:
+            raise EOFError
+        return request.param
+
+    monkeypatch.setattr("builtins.input", answer)
+    return questions
+
+
+def same(one, other):
+    return one(WORDS)["input_ids"] == other(WORDS)["input_ids"] and len(one(WORDS)["input_ids"])
+
+
+def test_no_code_beside_a_checkpoint_runs(planted, clean, asked, tmp_path):
+    folder, marker = planted
+    assert sr.load(folder, values=False).architecture == "LlamaForCausalLM"
+    assert sr.load(folder / "model.safetensors").architecture == "LlamaForCausalLM"
+    weights = sr.load(folder)
+    module, tokenizer = weights.module(), weights.tokenizer()
+    assert type(module) is transformers.LlamaForCausalLM
+    assert type(module).__module__.startswith("transformers.models")
+    stored = load_file(folder / "model.safetensors")
+    assert all(stored[name].equal(value) for name, value in module.state_dict().items())
+    assert same(tokenizer, AutoTokenizer.from_pretrained(clean))
+    assert tokenizer.name_or_path == str(folder)
+    study = sr.compare(sr.dense(weights))
+    quality = sr.perplexity(sr.dense(weights), TEXT)
+    expected = sr.perplexity(sr.dense(sr.load(clean)), TEXT)
+    assert quality["perplexity"].tolist() == expected["perplexity"].tolist()
+    sr.sensitivity(weights, 0.5, by="group", text=TEXT)
+    sr.write_report(study.with_measured(quality=quality), tmp_path / "report.html")
+    assert asked == []
+    assert not marker.exists(), marker.read_text()
+
+
+def test_no_code_runs_on_the_command_line(planted, tmp_path, asked):
+    folder, marker = planted
+    out = ["--out", tmp_path / "out", "--no-png", "--no-html", "--no-csv", "--no-patterns"]
+    run = command("run", folder, "--perplexity", "--text", TEXT[:200], *out, cwd=folder)
+    assert run.returncode == 0, run.stderr
+    assert "code" not in run.stdout + run.stderr
+    assert (asked, marker.exists()) == ([], False)
+
+
+def test_a_model_that_is_code_is_counted_and_not_run(planted, clean, asked):
+    folder, marker = planted
+    tell(folder / "config.json", model_type="evil")
+    weights = sr.load(folder)
+    assert "does not know model type 'evil'" in weights.notes[0]
+    assert same(weights.tokenizer(), AutoTokenizer.from_pretrained(clean))
+    with pytest.raises(sr.SparsityReportError, match="can be counted but not run"):
+        weights.module()
+    with pytest.raises(sr.SparsityReportError, match="can be counted but not run"):
+        sr.perplexity(sr.dense(weights), TEXT)
+    assert (asked, marker.exists()) == ([], False)
+
+
+@pytest.mark.parametrize("name", ["AutoModelForCausalLM", "AutoProcessor", "AutoTokenizer", "pi"])
+def test_a_class_that_is_no_tokenizer(planted, asked, name):
+    folder, marker = planted
+    tell(folder / "tokenizer_config.json", tokenizer_class=name)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(
+        sr.SparsityReportError, match=r"no tokenizer that opens .*; pass tokenizer=$"
+    ):
+        sr.load(folder).tokenizer()
+    assert (asked, marker.exists()) == ([], False)
+
+
+def test_no_code_beside_a_gguf_file_runs(smollm2_path, tmp_path, asked):
+    folder, marker = tmp_path / "gguf", tmp_path / "marker"
+    plant(folder, marker)
+    (folder / "model.gguf").symlink_to(smollm2_path)
+    for path in (folder, folder / "model.gguf"):
+        assert sr.load(path, values=False).architecture == "LlamaForCausalLM"
+        weights = sr.load(path)
+        tokenizer = weights.tokenizer()
+        assert same(
+            tokenizer,
+            AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name),
+        )
+        assert tokenizer.decode(tokenizer(WORDS)["input_ids"]) == WORDS
+    assert type(weights.module()) is transformers.LlamaForCausalLM
+    assert (asked, marker.exists()) == ([], False)
+
+
+def test_configs_name_no_code_at_any_depth(tmp_path):
+    file = tmp_path / "config.json"
+    told = {"a": 1, "text_config": {"b": [{"auto_map": {}, "c": 2}], "quantization_config": {}}}
+    file.write_text(json.dumps({**told, "auto_map": NAMED, "_attn_implementation": "x/y"}))
+    plainly = {"a": 1, "text_config": {"b": [{"c": 2}]}}
+    assert plain.read_config_file(file) == plainly
+    for name in ("evil.py", "chat_template.jinja", "processor_config.json", "vocab.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "large.txt").touch()
+    os.truncate(tmp_path / "large.txt", plain.LARGEST + 1)
+    with plain.plain_folder(tmp_path, ["*"]) as shown:
+        assert {f.name for f in shown.iterdir()} == {
+            "chat_template.jinja", "config.json", "evil.py", "vocab.txt",
+        }  # fmt: skip
+        assert json.loads((shown / "config.json").read_text()) == plainly
+    assert not shown.exists()
+
+
+def test_a_tokenizer_that_is_code_is_told(planted, asked):
+    folder, marker = planted
+    (folder / "tokenizer.json").unlink()
+    said = (
+        r"know EvilTokenizer, there is no tokenizer.json, and code .* not run\); pass tokenizer=$"
+    )
+    with pytest.raises(sr.SparsityReportError, match=said):
+        sr.load(folder).tokenizer()
+    (folder / "vocab.json").write_text(json.dumps({"a": 0, "b": 1}))
+    (folder / "merges.txt").write_text("")
+    with pytest.raises(sr.SparsityReportError, match=said):
+        sr.load(folder).tokenizer()
+    tell(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    assert sr.load(folder).tokenizer()("ab")["input_ids"] == [0, 1]
+    assert (asked, marker.exists()) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "files", "lacking"),
+    [
+        ({}, {}, "LlamaTokenizer needs tokenizer.model, or tokenizer.json"),
+        ({"tokenizer_class": "T5Tokenizer"}, {"vocab.txt": "a"}, "needs spiece.model"),
+        ({"tokenizer_class": "GPT2Tokenizer"}, {"vocab.json": '{"a": 0}'}, "vocab.json and merges"),
+        ({"tokenizer_class": "BertTokenizer"}, {}, "needs vocab.txt"),
+        ({}, {"tokenizer.json": "{}"}, r"no tokenizer that opens \("),
+    ],
+)
+def test_a_tokenizer_without_a_vocabulary_is_refused(clean, settings, files, lacking):
+    """Transformers makes an empty one, to which every word is unknown."""
+    (clean / "tokenizer.json").unlink()
+    tell(clean / "tokenizer_config.json", **settings)
+    for name, text in files.items():
+        (clean / name).write_text(text)
+    with pytest.raises(sr.SparsityReportError, match=lacking) as told:
+        sr.load(clean).tokenizer()
+    assert str(told.value).endswith("; pass tokenizer=")
+
+
+def test_wordpiece_is_transformers(minilm, minilm_path):
+    expected = AutoTokenizer.from_pretrained(minilm_path)
+    assert same(minilm.tokenizer(), expected) > 512
+    alone = tokenizers.Tokenizer.from_file(str(minilm_path / "tokenizer.json"))
+    alone.no_truncation()
+    alone.no_padding()
+    assert minilm.tokenizer()(WORDS)["input_ids"] == alone.encode(WORDS).ids
+
+
+@pytest.mark.parametrize("kind", [None, "T5Tokenizer", "PreTrainedTokenizerFast"])
+def test_unigram_is_transformers(clean, kind):
+    trained("unigram").save(str(clean / "tokenizer.json"))
+    tell(clean / "tokenizer_config.json", tokenizer_class=kind)
+    opened = sr.load(clean).tokenizer()
+    assert same(opened, AutoTokenizer.from_pretrained(clean)) > 100
+    if kind == "PreTrainedTokenizerFast":
+        assert opened(WORDS)["input_ids"] == trained("unigram").encode(WORDS).ids
+
+
+def test_vocabulary_and_merges_are_enough(clean):
+    trained("bpe").model.save(str(clean))
+    (clean / "tokenizer.json").unlink()
+    tell(clean / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", unk_token="<unk>")
+    assert same(sr.load(clean).tokenizer(), AutoTokenizer.from_pretrained(clean)) > 100
+
+
+def test_sentencepiece_is_enough(clean, tmp_path):
+    installed = [importlib.util.find_spec(name) for name in ("sentencepiece", "google.protobuf")]
+    need(all(installed), "sentencepiece and protobuf")
+    import sentencepiece
+
+    (tmp_path / "text").write_text(TEXT, encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=tmp_path / "text", model_prefix=clean / "tokenizer", vocab_size=60, minloglevel=2,
+        model_type="bpe", character_coverage=0.8,
+    )  # fmt: skip
+    (clean / "tokenizer.json").unlink()
+    assert same(sr.load(clean).tokenizer(), AutoTokenizer.from_pretrained(clean)) > 100
