@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.config import first_line
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.plain import plain_folder
 
 _FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
@@ -40,7 +38,8 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
                 _check_files(plain, type(tokenizer))
     except Exception as error:  # each tokenizer fails in its own way
         raise SparsityReportError(
-            f"{directory} has no tokenizer that opens ({first_line(error)}); pass tokenizer="
+            f"{directory} has no tokenizer that opens ({printable(str(error), 300).strip()}); "
+            "pass tokenizer="
         ) from error
     tokenizer.name_or_path = str(directory)
     return tokenizer
@@ -50,26 +49,22 @@ def _check_class(directory: Path) -> None:
     """Refuse a tokenizer that only the Python of its folder understands."""
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
-    names = list(_class_names(directory))
-    if (directory / "tokenizer.json").is_file() or not names:
+    file = directory / "tokenizer_config.json"
+    if not file.is_file() or (directory / "tokenizer.json").is_file():
         return
-    if not any(tokenizer_class_from_name(name) for name in names):
+    told = json.loads(file.read_text(encoding="utf-8"))
+    code = told.get("auto_map") or ()
+    code = (code.get("AutoTokenizer") or ()) if isinstance(code, dict) else code
+    named = [code] if isinstance(code, str) else code
+    # Of a folder's code it is "file.Class", of the Hub's "owner/name--file.Class".
+    classes = [
+        str(name).rpartition(".")[2] for name in (told.get("tokenizer_class"), *named) if name
+    ]
+    if code and not any(map(tokenizer_class_from_name, classes)):
         raise ValueError(
-            f"transformers does not know {names[0]}, there is no tokenizer.json, and code of a "
+            f"transformers does not know {classes[0]}, there is no tokenizer.json, and code of a "
             "checkpoint is not run"
         )
-
-
-def _class_names(directory: Path) -> Iterator[str]:
-    """Yield the classes that a folder names for its tokenizer, known or not."""
-    for file in ("tokenizer_config.json", "config.json"):
-        path = directory / file
-        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        code = told.get("auto_map") or ()
-        code = (code.get("AutoTokenizer") or ()) if isinstance(code, dict) else code
-        named = [told.get("tokenizer_class"), *([code] if isinstance(code, str) else code)]
-        # Of code it is "file.Class", of the Hub's "owner/name--file.Class".
-        yield from (str(name).rpartition(".")[2] for name in named if name)
 
 
 def _check_files(plain: Path, kind: Any) -> None:

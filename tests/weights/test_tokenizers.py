@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 
+import gguf
 import pytest
 import tokenizers
 import transformers
-from helpers import command, need, small_llama
+from helpers import command, need, small_llama, write_gguf
 from safetensors.torch import load_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
@@ -34,7 +35,7 @@ def trained(kind):
         tokenizer = tokenizers.Tokenizer(models.Unigram())
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         trainer = trainers.UnigramTrainer(
-            vocab_size=60, unk_token="<unk>", special_tokens=["<unk>", "<s>"], show_progress=False
+            vocab_size=200, unk_token="<unk>", special_tokens=["<unk>", "<s>"], show_progress=False
         )
     else:
         tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
@@ -152,7 +153,7 @@ def test_no_code_runs_on_the_command_line(planted, tmp_path, asked):
     out = ["--out", tmp_path / "out", "--no-png", "--no-html", "--no-csv", "--no-patterns"]
     run = command("run", folder, "--perplexity", "--text", TEXT[:200], *out, cwd=folder)
     assert run.returncode == 0, run.stderr
-    assert "code" not in run.stdout + run.stderr
+    assert "custom code" not in run.stdout + run.stderr
     assert (asked, marker.exists()) == ([], False)
 
 
@@ -181,21 +182,44 @@ def test_a_class_that_is_no_tokenizer(planted, asked, name):
     assert (asked, marker.exists()) == ([], False)
 
 
-def test_no_code_beside_a_gguf_file_runs(smollm2_path, tmp_path, asked):
+def write_llama_gguf(path):
+    """A small Llama and its tokenizer in one file."""
+    told = json.loads(trained("bpe").to_str())["model"]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    write_gguf(
+        path,
+        {
+            names.get_name(name, (".weight",)): (value.numpy(), None)
+            for name, value in small_llama().state_dict().items()
+        },
+        block_count=2, context_length=32, embedding_length=32, feed_forward_length=48,
+        head_count=4, head_count_kv=2, layer_norm_rms_eps=1e-6, vocab_size=64,
+        tokenizer_model="gpt2", token_list=sorted(told["vocab"], key=told["vocab"].get),
+        token_merges=[" ".join(pair) for pair in told["merges"]],
+        bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+
+
+def test_no_code_beside_a_gguf_file_runs(tmp_path, asked):
     folder, marker = tmp_path / "gguf", tmp_path / "marker"
     plant(folder, marker)
-    (folder / "model.gguf").symlink_to(smollm2_path)
+    write_llama_gguf(folder / "model.gguf")
+    shutil.copy(folder / "model.gguf", tmp_path / "alone.gguf")
+    expected = AutoTokenizer.from_pretrained(tmp_path, gguf_file="alone.gguf")
     for path in (folder, folder / "model.gguf"):
         assert sr.load(path, values=False).architecture == "LlamaForCausalLM"
         weights = sr.load(path)
-        tokenizer = weights.tokenizer()
-        assert same(
-            tokenizer,
-            AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name),
-        )
-        assert tokenizer.decode(tokenizer(WORDS)["input_ids"]) == WORDS
+        assert same(weights.tokenizer(), expected) > 100
     assert type(weights.module()) is transformers.LlamaForCausalLM
+    assert sr.perplexity(sr.dense(weights), TEXT[:99])["tokens"][0] > 40
     assert (asked, marker.exists()) == ([], False)
+
+
+def test_bpe_in_a_gguf_file_is_transformers(smollm2, smollm2_path):
+    expected = AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name)
+    opened = smollm2.tokenizer()
+    assert same(opened, expected) > 100
+    assert opened.decode(opened(WORDS)["input_ids"]) == WORDS
 
 
 def test_configs_name_no_code_at_any_depth(tmp_path):
@@ -236,9 +260,13 @@ def test_a_tokenizer_that_is_code_is_told(planted, asked):
 @pytest.mark.parametrize(
     ("settings", "files", "lacking"),
     [
-        ({}, {}, "LlamaTokenizer needs tokenizer.model, or tokenizer.json"),
+        ({}, {}, "Couldn't instantiate .* tokenizer .*"),
         ({"tokenizer_class": "T5Tokenizer"}, {"vocab.txt": "a"}, "needs spiece.model"),
-        ({"tokenizer_class": "GPT2Tokenizer"}, {"vocab.json": '{"a": 0}'}, "vocab.json and merges"),
+        (
+            {"tokenizer_class": "GPT2Tokenizer"},
+            {"vocab.json": '{"a": 0}'},
+            "`vocab` and `merges` must be both",
+        ),
         ({"tokenizer_class": "BertTokenizer"}, {}, "needs vocab.txt"),
         ({}, {"tokenizer.json": "{}"}, r"no tokenizer that opens \("),
     ],
@@ -270,7 +298,8 @@ def test_unigram_is_transformers(clean, kind):
     opened = sr.load(clean).tokenizer()
     assert same(opened, AutoTokenizer.from_pretrained(clean)) > 100
     if kind == "PreTrainedTokenizerFast":
-        assert opened(WORDS)["input_ids"] == trained("unigram").encode(WORDS).ids
+        alone = tokenizers.Tokenizer.from_file(str(clean / "tokenizer.json"))
+        assert opened(WORDS)["input_ids"] == alone.encode(WORDS).ids
 
 
 def test_vocabulary_and_merges_are_enough(clean):
@@ -287,8 +316,8 @@ def test_sentencepiece_is_enough(clean, tmp_path):
 
     (tmp_path / "text").write_text(TEXT, encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
-        input=tmp_path / "text", model_prefix=clean / "tokenizer", vocab_size=60, minloglevel=2,
-        model_type="bpe", character_coverage=0.8,
+        input=tmp_path / "text", model_prefix=clean / "tokenizer", vocab_size=200, minloglevel=2,
+        model_type="bpe",
     )  # fmt: skip
     (clean / "tokenizer.json").unlink()
     assert same(sr.load(clean).tokenizer(), AutoTokenizer.from_pretrained(clean)) > 100
