@@ -104,6 +104,12 @@ class Analysis:
         Path | None, typer.Option(help="Folder where counts are kept and looked up.")
     ] = None
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None
+    subfolder: Annotated[
+        str | None, typer.Option(help="The model's folder in the repository or directory.")
+    ] = None
+    file: Annotated[
+        str | None, typer.Option(help="The file to open where there are several models.")
+    ] = None
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
     ] = False
@@ -286,6 +292,8 @@ def _pruned(model: str | None, level: float, analysis: Analysis) -> Pruning:
             name=analysis.name,
             blacklist=analysis.blacklist,
             revision=analysis.revision,
+            subfolder=analysis.subfolder,
+            file=analysis.file,
             allow_pickle=analysis.allow_pickle,
         )
     with _workers(analysis.workers) as executor, _bar("counting") as progress:

@@ -110,8 +110,9 @@ def small_llama(**options):
 
 def write_gguf(path, tensors, architecture="llama", **metadata):
     writer = gguf.GGUFWriter(path, architecture)
-    for key, value in metadata.items():
-        getattr(writer, f"add_{key}")(*(value if isinstance(value, tuple) else (value,)))
+    for key, values in metadata.items():
+        for value in values if isinstance(values, list) else [values]:
+            getattr(writer, f"add_{key}")(*(value if isinstance(value, tuple) else (value,)))
     for name, (values, kind) in tensors.items():
         data = gguf.quantize(values, kind) if kind else values
         writer.add_tensor(name, data, raw_dtype=kind)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.adapter import check_tensors
 from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import ReaderOptions, describe, describe_names
@@ -30,6 +31,14 @@ from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.tensors import Entry, Slice, joined
 from sparsity_report.weights.tokenizer import open_tokenizer
 from sparsity_report.weights.weights import Weights
+
+# What transformers looks for in a folder, in this order.
+_DEFAULTS = {
+    "model.safetensors": "safetensors",
+    "model.safetensors.index.json": "safetensors",
+    "pytorch_model.bin": "pickle",
+    "pytorch_model.bin.index.json": "pickle",
+}
 
 
 @dataclass(frozen=True)
@@ -128,16 +137,21 @@ class CheckpointWeights(Weights):
         """
         import transformers
 
-        if self._outline is None:
-            raise SparsityReportError(
-                f"{self.name} can be counted but not run: transformers knows no class for it"
-            )
+        outline = self._require_class()
         if any(isinstance(e.values, Packed) for parts in self._parts.values() for e in parts):
-            return self._unpacked(self._outline)
+            return self.filled_module()
+        where: Path | None = self.directory
         # The config that was read, as the one in the file may name code.
+        options["config"] = outline.config
+        if self.source != "gguf" and not _is_default(self.path, self.source):
+            # transformers would look for files of other names, perhaps of other weights.
+            entries = [entry for parts in self._parts.values() for entry in parts]
+            where = None
+            options["state_dict"] = {
+                e.key: joined(list(e.slices()), e.values.dtype, e.shape) for e in entries
+            }
         model, info = getattr(transformers, self.architecture).from_pretrained(
-            self.directory,
-            config=self._outline.config,
+            where,
             dtype="auto",
             local_files_only=True,
             output_loading_info=True,
@@ -151,13 +165,22 @@ class CheckpointWeights(Weights):
         assert isinstance(model, nn.Module)
         return model.eval()
 
-    def _unpacked(self, outline: nn.Module) -> nn.Module:
+    def filled_module(self) -> nn.Module:
+        """Return a runnable model in float32, filled with the values that are counted."""
+        outline = self._require_class()
         model = type(outline)(outline.config).float()
         places = locate(walk(model))
         with torch.no_grad():
             for parameter in self.stored:
                 value(*places[parameter.name]).copy_(self.tensor(parameter.name))
         return model.eval()
+
+    def _require_class(self) -> nn.Module:
+        if self._outline is None:
+            raise SparsityReportError(
+                f"{self.name} can be counted but not run: transformers knows no class for it"
+            )
+        return self._outline
 
 
 def open_checkpoint(
@@ -178,12 +201,20 @@ def open_checkpoint(
                     "which one counts?"
                 )
             entries[entry.key], holders[entry.key] = entry, file
+    check_tensors(path, entries)
     model, notes = read_config(_folder(path))
     known = recognise(entries, read_scheme(_folder(path)))
     parts = gathered(known.entries, memory_names(model, known.entries))
     for parameter in parts.values():
         check_weights(*parameter)
     return CheckpointWeights(path, options, source, Contents(parts, model, notes + known.notes))
+
+
+def _is_default(path: Path, source: str) -> bool:
+    """Whether transformers, given the folder, reads what was opened."""
+    files = (name for name in _DEFAULTS if (_folder(path) / name).is_file())
+    first = next(files, "")
+    return first == path.name if path.is_file() else _DEFAULTS.get(first) == source
 
 
 def _folder(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Weights in a GGUF file, quantised blocks dequantised one tensor at a time."""
+"""Weights in GGUF, in one file or several, quantised blocks dequantised as they are read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.weights.adapter import check_tensors
 from sparsity_report.weights.checkpoint import CheckpointWeights, Contents, gathered
 from sparsity_report.weights.config import meta_model
 from sparsity_report.weights.describe import ReaderOptions
-from sparsity_report.weights.gguf_header import BlockSlice, read_header
+from sparsity_report.weights.gguf_header import BlockSlice
+from sparsity_report.weights.gguf_pieces import piece_names, read_model
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.tensors import Entry, Slice, held, joined
 
@@ -29,23 +31,22 @@ _UNREAD = {
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
 }
+# Of these transformers' reader ties the head whatever the file holds.
+_ALWAYS_TIED = {"bloom", "falcon"}
 
 
 class GGUFWeights(CheckpointWeights):
-    """A GGUF file: counted as the float32 values its blocks stand for."""
+    """A GGUF model: quantised blocks are counted as the float32 values they stand for."""
 
     def __init__(self, path: Path, options: ReaderOptions) -> None:
-        facts, entries = read_header(path)
-        if (pieces := facts.get("split.count", 1)) > 1:
-            raise SparsityReportError(
-                f"{path} is one of {pieces} pieces of a model; "
-                "join them with `llama-gguf-split --merge` and open the whole"
-            )
+        path, facts, entries = read_model(path)
+        check_tensors(path, entries)
+        _check_scales(path, entries)
         contents, self._processor = _match(path, entries, facts)
         blocks = {
             e.values.quantisation for e in entries.values() if isinstance(e.values, BlockSlice)
         }
-        if quantised := sorted(blocks - {"BF16"}):
+        if quantised := sorted(blocks):
             note = (
                 f"quantised blocks ({', '.join(quantised)}) are counted as the float32 values "
                 "they stand for"
@@ -72,14 +73,30 @@ class GGUFWeights(CheckpointWeights):
 
     def module(self, **options: Any) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
+        # Of a model in pieces transformers reads the first and leaves the rest at random.
+        if len(piece_names(self.path.name)) > 1:
+            return self.filled_module()
         return super().module(gguf_file=self.path.name, **options)
 
     def _in_memory(self, entry: Entry) -> torch.Tensor:
         values = joined(list(entry.slices()), entry.values.dtype, entry.shape)
         if self._processor is None or "_exps" in entry.key:
             return values  # experts come as they are, one after the other
-        done = self._processor.process(values.numpy(), entry.key, parsed_parameters={"tensors": {}})
-        return torch.from_numpy(np.ascontiguousarray(done.weights))
+        # numpy has no bfloat16; float32 holds every value of it.
+        array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        done = self._processor.process(array, entry.key, parsed_parameters={"tensors": {}})
+        return torch.from_numpy(np.ascontiguousarray(done.weights)).to(values.dtype)
+
+
+def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Refuse blocks that a tensor beside them multiplies, as NVFP4 and BitNet may have it."""
+    for key in entries:
+        weight = entries.get(f"{key.removesuffix('.scale')}.weight")
+        if key.endswith(".scale") and weight and isinstance(weight.values, BlockSlice):
+            raise SparsityReportError(
+                f"{path}: {key!r} multiplies the blocks ({weight.values.quantisation}) of "
+                f"{weight.key!r}, which is not understood yet; give a file of another type"
+            )
 
 
 def _tied_head(entries: Mapping[str, Entry], facts: Mapping[str, Any]) -> tuple[Module, ...]:
@@ -122,12 +139,7 @@ def _match(
         config: Any = AutoConfig.from_pretrained(
             path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
         )
-        known = config.to_dict()
-        for key, attribute in _UNREAD.items():
-            if attribute in known and f"{architecture}.{key}" in facts:
-                setattr(config, attribute, facts[f"{architecture}.{key}"])
-        if not any(".ffn_gate" in key for key in entries) and "is_gated_act" in known:
-            config.is_gated_act = False  # transformers takes every T5 for a gated one
+        _amend_(config, entries, facts)
         model = meta_model(config, path)
         processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())
         # Whole models first: transformers asks every module anew, seconds for a large one.
@@ -140,6 +152,21 @@ def _match(
         reason = f"transformers' {type(model).__name__} has no place for {unknown[0]!r}"
         return _unmatched(entries, facts, reason), None
     return Contents(gathered(entries, names), model), processor
+
+
+def _amend_(config: Any, entries: Collection[str], facts: Mapping[str, Any]) -> None:
+    """Set what transformers leaves at its default, or takes from tensors of the first piece."""
+    architecture, known = facts.get("general.architecture", ""), config.to_dict()
+    for key, attribute in _UNREAD.items():
+        if attribute in known and f"{architecture}.{key}" in facts:
+            setattr(config, attribute, facts[f"{architecture}.{key}"])
+    if not any(".ffn_gate" in key for key in entries) and "is_gated_act" in known:
+        config.is_gated_act = False  # transformers takes every T5 for a gated one
+    if "output.weight" in entries and architecture not in _ALWAYS_TIED:
+        config.tie_word_embeddings = False
+    if architecture == "stablelm":
+        config.use_qkv_bias = any(".attn_q.bias" in key for key in entries)
+        config.use_parallel_residual = not any(".ffn_norm" in key for key in entries)
 
 
 def _unmatched(entries: Mapping[str, Entry], facts: Mapping[str, Any], reason: str) -> Contents:

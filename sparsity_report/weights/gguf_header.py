@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,7 @@ _UNQUANTISED = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
+    "BF16": torch.bfloat16,
     "I8": torch.int8,
     "I16": torch.int16,
     "I32": torch.int32,
@@ -66,6 +68,8 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
                 raise ValueError(f"not a little-endian GGUF file of version 2 or 3 ({magic!r})")
             facts = _read_facts(reader, pairs)
             return facts, _read_tensors(reader, tensors, facts.get("general.alignment", 32))
+        except SparsityReportError:
+            raise
         except (struct.error, ValueError) as error:
             raise SparsityReportError(
                 f"{path} cannot be read as GGUF: {error}; fetch it again"
@@ -100,7 +104,7 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
         number, offset = reader.numbers("IQ")
         if name in slices:
             raise ValueError(f"two tensors are called {name!r}")
-        kind = GGMLQuantizationType(number)
+        kind = _kind(number, reader.path, name)
         if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
             raise ValueError(f"rows of tensor {name!r} are not whole blocks")
         where = (reader.path, reader.stamp, offset)
@@ -115,6 +119,29 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
         if start + values.offset + values.nbytes > reader.stamp.size:
             raise ValueError(f"tensor {name!r} does not fit the file")
     return entries
+
+
+def _kind(number: int, path: Path, name: str) -> GGMLQuantizationType:
+    """Return the type of a tensor, if its values can be had."""
+    kinds = {kind.value: kind for kind in GGMLQuantizationType}
+    kind = kinds.get(number)
+    if kind is None or not (kind.name in _UNQUANTISED or _is_decoded(kind)):
+        called = number if kind is None else kind.name
+        raise SparsityReportError(
+            f"{path}: tensor {name!r} is of type {called}, which the installed gguf library "
+            "cannot dequantise; update it, or give a file of another type"
+        )
+    return kind
+
+
+@lru_cache
+def _is_decoded(kind: GGMLQuantizationType) -> bool:
+    """Whether the library has a decoder, which it says only when it is asked to decode."""
+    try:
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True
 
 
 class _Reader:

@@ -25,6 +25,8 @@ class FileOptions(TypedDict, total=False):
     """Which files to open, see :func:`load`."""
 
     revision: str | None
+    subfolder: str | None
+    file: str | None
     allow_pickle: bool
 
 
@@ -43,7 +45,8 @@ def load(
     ----------
     model : str, path, nn.Module or None
         A Hub id, a transformers directory, a ``.safetensors`` or ``.gguf`` file, or a module in
-        memory. Nothing: the built-in demo model.
+        memory. Nothing: the built-in demo model. Any piece of a split GGUF model, such as
+        ``name-00001-of-00003.gguf``, stands for all of them.
     name : str, optional
         What to call it in tables and reports; by default the id, folder or file name.
     blacklist : collection of str
@@ -55,6 +58,11 @@ def load(
         ``config.json``, a few kilobytes. What depends on zeros is then unknown.
     revision : str, optional
         Branch, tag or commit on the Hub.
+    subfolder : str, optional
+        The folder inside the repository or directory that holds the model.
+    file : str, optional
+        The file to open where a repository or directory holds several models, e.g.
+        ``sr.load("org/model-GGUF", file="model-Q4_K_M.gguf")``.
     allow_pickle : bool
         Open PyTorch pickles, with ``weights_only=True``. Off by default.
 
@@ -102,12 +110,17 @@ def _open_module(model: object, options: ReaderOptions) -> Weights:
 
 def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOptions) -> Weights:
     path, name = Path(model), options.name
-    if not path.exists():
-        if not is_hub_id(model):
-            raise SparsityReportError(f"{model}: no such file or directory")
+    if path.exists():
+        path = path / (files.get("subfolder") or "") / (files.get("file") or "")
+        if not path.exists():
+            raise SparsityReportError(f"{path}: no such file or directory")
+    elif is_hub_id(model):
         path, notes = fetch(model, values=values, **files)
-        name, options = name or model, replace(options, notes=notes)
-    options = replace(options, name=name or path.resolve().name)
+        name = name or (_called(path) if files.get("file") else model)
+        options = replace(options, notes=notes)
+    else:
+        raise SparsityReportError(f"{model}: no such file or directory")
+    options = replace(options, name=name or _called(path))
     if not values and (path / "config.json").is_file() and not _has_headers(path):
         from sparsity_report.weights.structure import from_config
 
@@ -115,25 +128,37 @@ def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOpti
     return _open_files(path, options, files.get("allow_pickle", False))
 
 
+def _called(path: Path) -> str:
+    """Return the name of a folder, or of a file as it would be called if it were not split."""
+    from sparsity_report.weights.gguf_pieces import whole_name
+
+    # In the Hub's cache a file is a link to a blob that is called by its hash.
+    return path.resolve().name if path.is_dir() else whole_name(path.name)
+
+
 def _has_headers(directory: Path) -> bool:
     return any(file.suffix in {".safetensors", ".gguf"} for file in directory.iterdir())
 
 
 def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
+    from sparsity_report.weights.adapter import check_folder
     from sparsity_report.weights.checkpoint import open_checkpoint
     from sparsity_report.weights.gguf import GGUFWeights
+    from sparsity_report.weights.gguf_pieces import model_names
     from sparsity_report.weights.pickle import pickle_files, read_pickle
-    from sparsity_report.weights.safetensors import read_header, shard_files
+    from sparsity_report.weights.safetensors import find_shards, read_header
 
     if path.is_dir():
-        if shards := shard_files(path):
-            return open_checkpoint(path, options, "safetensors", shards, read_header)
-        ggufs = sorted(path.glob("*.gguf"))
-        if len(ggufs) == 1:
-            return GGUFWeights(ggufs[0], options)
-        if ggufs:
+        names = [file.name for file in path.iterdir()]
+        check_folder(path, names)
+        if (shards := find_shards(path)).files:
+            return open_checkpoint(path, options, "safetensors", shards.files, shards.read)
+        models = model_names(names)
+        if len(models) == 1:
+            return GGUFWeights(path / models[0], options)
+        if models:
             raise SparsityReportError(
-                f"{path} holds {len(ggufs)} GGUF files; name the one to open, e.g. {ggufs[0].name}"
+                f"{path} holds {len(models)} GGUF models; name the one to open, e.g. {models[0]}"
             )
         if not (pickles := pickle_files(path)):
             raise SparsityReportError(

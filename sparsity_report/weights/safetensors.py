@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,28 +44,66 @@ _DTYPES = {
 }
 
 
-def shard_files(directory: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Shards:
+    """The safetensors files of a checkpoint.
+
+    Attributes
+    ----------
+    files : list of Path
+    weight_map : mapping of str to str, optional
+        The file that an index places each tensor in.
+    """
+
+    files: list[Path]
+    weight_map: Mapping[str, str] | None = None
+
+    def read(self, file: Path) -> list[Entry]:
+        """Return the tensors of a file, which are those that the index places there.
+
+        Raises
+        ------
+        SparsityReportError
+            The file lacks a tensor, or holds one that the index does not place there.
+        """
+        entries = read_header(file)
+        if self.weight_map is None:
+            return entries
+        held = {entry.key for entry in entries}
+        placed = {key for key, name in self.weight_map.items() if name == file.name}
+        if lacking := sorted(placed - held):
+            raise SparsityReportError(
+                f"{file} lacks {len(lacking)} tensor(s) that {INDEX} places in it, "
+                f"first {lacking[0]!r}; fetch both again"
+            )
+        for stray in sorted(held - placed)[:1]:
+            other = self.weight_map.get(stray)
+            where = f"places it in {other}: which one counts?" if other else "does not name it:"
+            raise SparsityReportError(
+                f"{file} holds tensor {stray!r}, but {INDEX} {where} Fetch both again"
+            )
+        return entries
+
+
+def find_shards(directory: Path) -> Shards:
     """Return the safetensors files of a checkpoint directory, shard names checked."""
-    index = directory / INDEX
+    index, single = directory / INDEX, directory / SINGLE
     if not index.is_file():
-        single = directory / SINGLE
         files = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
         if len(files) > 1:
             raise SparsityReportError(
                 f"{directory} holds {len(files)} safetensors files and no {INDEX}; "
                 "name the one to open"
             )
-        return files
-    try:
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        names = sorted(set(shards), key=str)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SparsityReportError(f"{index} is not a safetensors index: {error!r}") from error
+        return Shards(files)
+    weight_map = read_index(index)
+    names = sorted(set(weight_map.values()))
+    if single.is_file() and SINGLE not in names:
+        raise SparsityReportError(
+            f"{directory} holds {SINGLE}, and {INDEX} names other files; which ones count? "
+            f"Name {SINGLE}, or move one of the two away"
+        )
     for name in names:
-        # Untrusted: only a plain file name inside the directory may be opened.
-        plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
-        if not plain or not name.endswith(".safetensors"):
-            raise SparsityReportError(f"{index} names a shard outside its folder: {name!r}")
         if not _stays_inside(directory / name):
             raise SparsityReportError(
                 f"{directory / name} is a link that leads out of its folder; put the file there"
@@ -71,7 +112,25 @@ def shard_files(directory: Path) -> list[Path]:
             raise SparsityReportError(
                 f"{directory / name} is missing, but {INDEX} names it; fetch the whole checkpoint"
             )
-    return [directory / name for name in names]
+    return Shards([directory / name for name in names], weight_map)
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Return which tensor is in which file, the names of files checked."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()), key=str)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SparsityReportError(f"{index} is not a safetensors index: {error!r}") from error
+    if not names:
+        raise SparsityReportError(f"{index} names no tensor; fetch it again")
+    for name in names:
+        # Untrusted: only a plain file name inside the directory may be opened.
+        plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
+        plain = plain and name.isprintable()
+        if not plain or not name.endswith(".safetensors"):
+            raise SparsityReportError(f"{index} names a shard outside its folder: {name!r}")
+    return cast(dict[str, str], weight_map)
 
 
 def _stays_inside(file: Path) -> bool:

@@ -1,11 +1,13 @@
 """GGUF of every architecture of the zoo the format has: the same model as in memory."""
 
+import struct
+
 import gguf
 import numpy as np
 import pytest
 import torch
 import transformers as tf
-from helpers import study_of
+from helpers import study_of, write_gguf
 from zoo import CASES, GQA, b, d, f, g, h, k, v
 
 import sparsity_report as sr
@@ -119,12 +121,12 @@ def experts(block, leaf, array, architecture):
         yield f"{block}.ffn_{name}_exps.{kind}", half
 
 
-def write(path, model, architecture, kind=None):
-    writer = gguf.GGUFWriter(path, architecture)
+def write(path, model, architecture, kind=None, **split):
+    writer = gguf.GGUFWriter(path, architecture, **split)
     metadata(writer, model.config)
     for name, array in tensors(model, architecture):
         data = np.ascontiguousarray(as_llama_cpp_keeps_it(architecture, name, array))
-        if kind and data.ndim == 2 and data.shape[1] % 32 == 0:
+        if kind and data.ndim == 2 and data.shape[1] % gguf.GGML_QUANT_SIZES[kind][0] == 0:
             writer.add_tensor(name, gguf.quantize(data, kind), raw_dtype=kind)
         else:
             writer.add_tensor(name, data)
@@ -222,3 +224,182 @@ def test_the_reader_and_ours_agree_on_a_real_header(smollm2_path):
         key: (entry.shape, getattr(entry.values, "quantisation", "F32"), entry.values.offset)
         for key, entry in ours.items()
     } == theirs
+
+
+def built(word):
+    torch.manual_seed(0)
+    (case,) = (case for case in CASES if case.name.startswith(word))
+    return case, shaken(case.build())
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["", "first without tensors"])
+@pytest.mark.parametrize("word", ["Llama", "StableLM", "Qwen2-MoE"])
+def test_any_piece_stands_for_the_whole_model(tmp_path, word, first):
+    case, model = built(word)
+    write(tmp_path / "whole.gguf", model, case.gguf)
+    whole = sr.load(tmp_path / "whole.gguf", name="x")
+    folder = tmp_path / "pieces"
+    folder.mkdir()
+    write(folder / "x.gguf", model, case.gguf, split_max_tensors=7, small_first_shard=first)
+    files = sorted(folder.iterdir())
+    assert len(files) >= 3
+    assert sr.load(files[1]).name == "x.gguf"
+    layers = study_of(whole).layers
+    for path in (folder, files[0], files[-1]):
+        weights = sr.load(path, name="x")
+        assert (weights.architecture, weights.notes) == (whole.architecture, ())
+        assert study_of(weights).layers.equals(layers)
+    state = sr.dense(whole).module().state_dict()
+    pieces = sr.dense(weights).module().state_dict()
+    assert pieces.keys() == state.keys()
+    assert all(torch.equal(pieces[key], state[key]) for key in state)
+
+
+def piece(folder, number, count, names, stem="x", total=2, **facts):
+    """Write one piece of a split model by hand, of ones."""
+    path = folder / f"{stem}-{number:05}-of-{count:05}.gguf"
+    tensors = {name: (np.ones((4, 32), np.float32), None) for name in names}
+    counts = {"split.no": number - 1, "split.count": count, **facts}
+    write_gguf(
+        path, tensors, "mystery", uint16=[*counts.items()], int32=("split.tensors.count", total)
+    )
+    return path
+
+
+def refused(match, path):
+    with pytest.raises(sr.SparsityReportError, match=match) as caught:
+        sr.load(path)
+    assert "\n" not in str(caught.value)
+
+
+A, B, C = (f"blk.{number}.ffn_up.weight" for number in range(3))
+
+
+def test_split_models_in_one_folder_are_told_apart(tmp_path):
+    for stem, names in {"x": (A, B), "y": (A, C)}.items():
+        for number, name in enumerate(names, start=1):
+            piece(tmp_path, number, 2, [name], stem)
+    refused("holds 2 GGUF models; name the one to open, e.g. x-00001-of-00002.gguf", tmp_path)
+    assert [m.name for m in sr.load(tmp_path / "y-00002-of-00002.gguf").modules] == [
+        "blk.0.ffn_up", "blk.2.ffn_up",
+    ]  # fmt: skip
+
+
+def test_pieces_that_are_missing_or_disagree(tmp_path):
+    first, second = piece(tmp_path, 1, 2, [A]), piece(tmp_path, 2, 2, [B])
+    assert sr.load(first)[B].total == 128
+    for path in (first, tmp_path):
+        second.rename(tmp_path / "away")
+        refused("x.gguf is in 2 pieces, and 1 of them are missing, first x-00002-of-00002", path)
+        (tmp_path / "away").rename(second)
+    first.rename(tmp_path / "away")
+    refused("first x-00001-of-00002.gguf", tmp_path)
+    (tmp_path / "away").rename(first)
+
+    piece(tmp_path, 2, 2, [B, C], total=3)
+    refused("00002.gguf says split.tensors.count 3, x-00001-.* says 2: .*two models", first)
+    piece(tmp_path, 2, 2, [A])
+    refused(f"tensor '{A}' is in x-00001-of-00002.gguf too, so they are pieces of two", first)
+    piece(tmp_path, 2, 2, [B, C])
+    refused("hold 3 tensors, but say 2", first)
+    piece(tmp_path, 2, 2, [])
+    refused("hold 1 tensors, but say 2", first)
+    write_gguf(second, {B: (np.ones((4, 32), np.float32), None)}, "other")
+    refused("says split.no 0 and split.count 1, but its name stands for 1 and 2", first)
+    piece(tmp_path, 2, 2, [B], **{"split.no": 0})
+    refused("says split.no 0 and split.count 2, but its name stands for 1 and 2", second)
+    piece(tmp_path, 2, 2, [B])
+    piece(tmp_path, 1, 2, [A], **{"split.count": 3})
+    refused("says split.no 0 and split.count 3, but its name stands for 0 and 2", second)
+
+
+def test_an_architecture_of_another_model_in_a_piece(tmp_path):
+    first, second = piece(tmp_path, 1, 2, [A]), piece(tmp_path, 2, 2, [B])
+    second.write_bytes(second.read_bytes().replace(b"mystery", b"history"))
+    refused("says general.architecture history, x-00001-of-00002.gguf says mystery", first)
+
+
+def test_names_that_do_not_say_a_piece(tmp_path):
+    path = piece(tmp_path, 1, 2, [A]).rename(tmp_path / "x.gguf")
+    refused("x.gguf is one of 2 pieces of a model; give each the name", path)
+    for name in ("x-00003-of-00002.gguf", "x-00000-of-00000.gguf", "x-1-of-2.gguf"):
+        path = path.rename(tmp_path / name)
+        refused("is one of 2 pieces of a model; give each the name", path)
+    write_gguf(path, {A: (np.ones((4, 32), np.float32), None)}, "mystery")
+    assert sr.load(path)[A].total == 128
+    huge = piece(tmp_path, 1, 99999, [A], **{"split.count": 65535})
+    refused("is in 99999 pieces, and 99998 of them are missing", huge)
+
+
+def test_bfloat16_is_counted_in_two_bytes(tmp_path):
+    case, model = built("Gemma 2")
+    model = model.to(torch.bfloat16).float()
+    path = tmp_path / "model.gguf"
+    write(path, model, case.gguf, gguf.GGMLQuantizationType.BF16)
+    weights = sr.load(path, name="x")
+    assert not weights.notes
+    state, kinds = model.state_dict(), {p.name: p.dtype for p in weights.stored}
+    halves = [name for name, kind in kinds.items() if kind == "bfloat16"]
+    assert {p.name for p in weights.prunable} <= {*halves}
+    for name in halves:
+        assert weights.tensor(name).dtype == torch.bfloat16
+        assert torch.equal(weights.tensor(name).float(), state[name])
+    layers = sr.compare(sr.dense(weights)).layers.set_index("module_name")
+    name = "model.layers.0.mlp.up_proj"
+    assert layers.loc[name, "stored_bytes"] == 2 * state[f"{name}.weight"].numel()
+    loaded = sr.dense(weights).module().state_dict()
+    assert all(torch.equal(loaded[key].float(), state[key]) for key in halves)
+
+
+def test_small_tensors_of_bfloat16_are_rearranged(tmp_path):
+    case, model = built("Llama")
+    model = model.to(torch.bfloat16).float()
+    path = tmp_path / "model.gguf"
+    write(path, model, case.gguf, gguf.GGMLQuantizationType.BF16)
+    weights, name = sr.load(path), "model.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(weights.tensor(name).float(), model.state_dict()[name])
+
+
+@pytest.mark.parametrize("kind", ["MXFP4", "TQ1_0", "TQ2_0", "Q8_0", "IQ4_NL"])
+def test_blocks_are_what_the_library_decodes(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(8, 512)).astype(np.float32)
+    values[:, ::3] = 0
+    kind = gguf.GGMLQuantizationType[kind]
+    raw = (
+        np.frombuffer(rng.bytes(8 * 512 // 32 * 18), np.uint8).reshape(8, -1) & 0x3F
+        if kind.name == "IQ4_NL"
+        else gguf.quantize(values, kind)
+    )
+    path = tmp_path / "x.gguf"
+    writer = gguf.GGUFWriter(path, "mystery")
+    writer.add_tensor(A, raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    expected = gguf.dequantize(raw, kind)
+    weights = sr.load(path)
+    assert np.array_equal(weights.tensor(A).numpy(), expected)
+    totals = sr.compare(sr.dense(weights)).totals.loc[0]
+    assert totals["nonzero"] == np.count_nonzero(expected)
+    assert f"quantised blocks ({kind.name})" in weights.notes[1]
+
+
+def test_types_that_cannot_be_decoded_are_named(tmp_path):
+    path = tmp_path / "x.gguf"
+    write_gguf(path, {A: (np.ones((8, 36), np.float32), None)}, "mystery")
+    good = path.read_bytes()
+    shape = struct.pack("<2Q", 36, 8)
+    for number, name in ((9, "Q8_1"), (36, "36"), (2**32 - 1, "4294967295")):
+        kinds = (shape + struct.pack("<I", old) for old in (0, number))
+        path.write_bytes(good.replace(*kinds))
+        refused(f"tensor '{A}' is of type {name}, which the installed gguf library cannot", path)
+
+
+def test_a_scale_beside_blocks_is_not_left_out(tmp_path):
+    path, kind = tmp_path / "x.gguf", gguf.GGMLQuantizationType.TQ2_0
+    scale = A.replace("weight", "scale"), (np.ones(1, np.float32), None)
+    tensors = {A: (np.ones((8, 256), np.float32), kind)}
+    write_gguf(path, tensors | dict([scale]), "mystery")
+    refused(r"scale' multiplies the blocks \(TQ2_0\) of 'blk.0.ffn_up.weight'", path)

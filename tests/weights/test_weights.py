@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.weights import hub
 
 
 @pytest.fixture
@@ -227,9 +226,41 @@ def test_a_tensor_in_two_shards(saved):
     for name in ("a", "b"):
         save_file(good, folder / f"{name}.safetensors")
     refused("2 safetensors files and no model.safetensors.index.json", folder)
-    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    key = "model.norm.weight"
+    index = {"weight_map": {**dict.fromkeys(good, "a.safetensors"), key: "b.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    refused("which one counts", folder)
+    refused(rf"a.safetensors holds tensor '{key}', but .* b.safetensors: which one counts", folder)
+
+
+def test_an_index_and_its_shards_hold_the_same(saved):
+    folder, model = saved
+    good = load_file(folder / "model.safetensors")
+    model.save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    index = folder / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    key = "model.layers.1.mlp.up_proj.weight"
+    shard = told["weight_map"][key]
+    same(sr.load(folder), sr.load(model))
+
+    def says(weight_map):
+        index.write_text(json.dumps({"weight_map": weight_map}))
+
+    says({**told["weight_map"], "more.weight": shard})
+    refused(rf"{shard} lacks 1 tensor.* places in it, first 'more.weight'", folder)
+    says({name: file for name, file in told["weight_map"].items() if name != key})
+    refused(rf"{shard} holds tensor '{key}', but .*index.json does not name it", folder)
+    says({**told["weight_map"], key: "model.safetensors"})
+    save_file({key: good[key]}, folder / "model.safetensors")
+    refused(rf"{shard} holds tensor '{key}', but .* model.safetensors: which one counts", folder)
+    (folder / "model.safetensors").unlink()
+    for broken in ("[]", '{"weight_map": 3}', "[" * 100_000):
+        index.write_text(broken)
+        refused("is not a safetensors index", folder)
+    says({})
+    refused("names no tensor", folder)
+    says({key: "nul\0.safetensors"})
+    refused("names a shard outside its folder", folder)
 
 
 def test_configs_that_cannot_be_built(saved):
@@ -320,13 +351,6 @@ def test_truncated_gguf(tmp_path):
     refused("cannot be read as GGUF", tmp_path / "x.gguf")
 
 
-def test_a_piece_of_a_gguf_is_not_a_model(tmp_path):
-    tensors = {"token_embd.weight": (np.ones((10, 64), dtype=np.float32), None)}
-    path = tmp_path / "x-00001-of-00002.gguf"
-    write_gguf(path, tensors, architecture="mystery", uint16=("split.count", 2))
-    refused("one of 2 pieces of a model; join them", path)
-
-
 def test_gguf_rows_are_whole_blocks(tmp_path):
     path = tmp_path / "x.gguf"
     writer = gguf.GGUFWriter(path, "mystery")
@@ -379,27 +403,6 @@ def test_a_cached_hub_model_opens_offline(saved, monkeypatch, tmp_path):
     assert weights.name == "someone/small"
     same(weights, sr.load(model))
     assert not any("bin" in pattern for _, patterns in calls for pattern in patterns)
-
-
-def test_a_hub_model_with_pickles_only(saved, monkeypatch):
-    folder, model = saved
-    main, converted = folder.parent / "main", folder
-    main.mkdir()
-    (main / "config.json").write_bytes((folder / "config.json").read_bytes())
-
-    def download(_, revision, patterns):
-        if "pytorch_model*.bin" in patterns:
-            torch.save(model.state_dict(), main / "pytorch_model.bin")
-        return converted if revision == "refs/pr/9" else main
-
-    monkeypatch.setattr(hub, "_download", download)
-    monkeypatch.setattr(hub, "_conversion", lambda _: "refs/pr/9")
-    weights = sr.load("facebook/opt-125m")
-    assert "SFconvertbot" in weights.notes[0]
-    same(weights, sr.load(model))
-    monkeypatch.setattr(hub, "_conversion", lambda _: None)
-    refused("allow_pickle=True", "facebook/opt-125m")
-    assert sr.load("facebook/opt-125m", allow_pickle=True).source == "pickle"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on importing inductor

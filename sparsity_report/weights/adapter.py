@@ -1,0 +1,54 @@
+"""Adapters of PEFT: tensors that go beside the weights of a model, and are no model themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from sparsity_report.errors import SparsityReportError
+
+CONFIG = "adapter_config.json"
+
+# Leaves of LoRA and its kin, prefix and prompt tuning; `lora_unet_…` is how kohya writes names.
+_LEAF = re.compile(
+    r"(^|\.)(lora(_\w+)?|(ia3|oft|boft|hada|lokr|vera|randlora|fourierft)_\w+|prompt_embeddings|"
+    r"prompt_encoder|modules_to_save)(\.|$)"
+)
+_WEIGHTS = re.compile(r"(?!adapter_model)(.+\.(safetensors|gguf)|pytorch_model.*\.bin)")
+
+
+def check_folder(folder: Path, names: Collection[str]) -> None:
+    """Refuse a folder that holds an adapter and, among its files, no weights of a model."""
+    if CONFIG in names and not any(map(_WEIGHTS.fullmatch, names)):
+        raise _refusal(folder, folder)
+
+
+def check_tensors(path: Path, keys: Collection[str]) -> None:
+    """Refuse tensors that are all an adapter's."""
+    # PEFT puts `base_model.` before biases and heads that were trained, too; where a model is
+    # saved with its adapter, its own layers are called `base_layer`.
+    adapters = [key for key in keys if _LEAF.search(key)]
+    rest = set(keys).difference(adapters)
+    whole = any(".base_layer." in key for key in rest)
+    if adapters and not whole and all(key.startswith("base_model.") for key in rest):
+        raise _refusal(path, path if path.is_dir() else path.parent)
+
+
+def _refusal(path: Path, folder: Path) -> SparsityReportError:
+    base = _base(folder / CONFIG)
+    return SparsityReportError(
+        f"{path} is an adapter of {base or f'a model that no {CONFIG} names'}, not a model: open "
+        f"{base or 'that model'}, or merge the two with peft's merge_and_unload(), save the result "
+        "with save_pretrained and open that"
+    )
+
+
+def _base(config: Path) -> str:
+    """Return the base model that an adapter's configuration names, if it can be read."""
+    try:
+        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return base if isinstance(base, str) else ""

@@ -1,0 +1,230 @@
+"""The Hub, served from folders on the loopback: what is fetched, opened and refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_llama, study_of, write_gguf
+from hubs import Hub
+from safetensors.torch import load_file, save_file
+
+import sparsity_report as sr
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with Hub(monkeypatch, tmp_path / "cache") as served:
+        yield served
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return small_llama(tie_word_embeddings=True)
+
+
+@pytest.fixture
+def repository(hub, tmp_path):
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    hub.repositories["someone/small"] = folder
+    return folder
+
+
+def same(one, other):
+    assert study_of(one).layers.equals(study_of(other).layers)
+
+
+def refused(match, *args, **kwargs):
+    with pytest.raises(sr.SparsityReportError, match=match) as caught:
+        sr.load(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def gguf_file(path, value=1):
+    tensors = {"token_embd.weight": (np.full((10, 64), value, dtype=np.float32), None)}
+    write_gguf(path, tensors, architecture="mystery", causal_attention=False)
+
+
+def pieces(folder, stem="x", count=2):
+    """A split model of one tensor in each piece, of ones, twos, …"""
+    for number in range(count):
+        tensors = {f"blk.{number}.ffn_up.weight": (np.full((4, 32), number + 1.0, "f4"), None)}
+        path = folder / f"{stem}-{number + 1:05}-of-{count:05}.gguf"
+        counts = [("split.no", number), ("split.count", count)]
+        total = ("split.tensors.count", count)
+        write_gguf(path, tensors, "mystery", uint16=counts, int32=total)
+
+
+def test_one_file_is_fetched_and_opened(hub, repository, model):
+    model.save_pretrained(repository)
+    (repository / "other.bin").write_bytes(b"not wanted")
+    weights = sr.load("someone/small")
+    assert (weights.name, weights.notes) == ("someone/small", ())
+    same(weights, sr.load(model))
+    assert "model.safetensors" in hub.served
+    assert "other.bin" not in hub.served
+
+
+def test_the_index_says_what_its_shards_are_called(hub, repository, model):
+    model.save_pretrained(repository, max_shard_size="20KB")
+    index = json.loads((repository / INDEX).read_text())
+    names = {
+        old: f"part [{i}].safetensors" for i, old in enumerate(set(index["weight_map"].values()))
+    }
+    for old, new in names.items():
+        (repository / old).rename(repository / new)
+    index["weight_map"] = {key: names[old] for key, old in index["weight_map"].items()}
+    (repository / INDEX).write_text(json.dumps(index))
+    save_file({"x": torch.ones(1)}, repository / "model-00009-of-00009.safetensors")
+    weights = sr.load("someone/small")
+    same(weights, sr.load(model))
+    same(sr.load(sr.dense(weights).module()), weights)
+    assert "model-00009-of-00009.safetensors" not in hub.served
+
+    (repository / "part [0].safetensors").unlink()
+    hub.repositories["someone/torn"] = repository
+    refused(r"part \[0\].safetensors is missing, but .*index.json names it", "someone/torn")
+    (repository / INDEX).write_text("{")
+    hub.repositories["someone/broken"] = repository
+    refused("is not a safetensors index", "someone/broken")
+
+
+def test_a_whole_file_beside_an_index_of_others(repository, model):
+    model.save_pretrained(repository, max_shard_size="20KB")
+    save_file({key: value + 1 for key, value in model.state_dict().items()}, repository / "x")
+    (repository / "x").rename(repository / "model.safetensors")
+    refused("which ones count.*file=model.safetensors", "someone/small")
+    refused("which ones count", repository)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    same(sr.load("someone/small", file="model.safetensors", name="x"), sr.load(model, name="x"))
+
+
+def test_a_single_file_of_another_name_runs_too(repository, model):
+    model.save_pretrained(repository)
+    (repository / "model.safetensors").rename(repository / "weights.safetensors")
+    weights = sr.load("someone/small")
+    same(weights, sr.load(model))
+    same(sr.load(sr.dense(weights).module()), weights)
+
+
+def test_files_are_named_where_there_are_several(hub, repository, model):
+    model.save_pretrained(repository)
+    good = load_file(repository / "model.safetensors")
+    (repository / "model.safetensors").unlink()
+    save_file(good, repository / "dense.safetensors")
+    save_file({key: value * 0 for key, value in good.items()}, repository / "zero.safetensors")
+    refused(r"2 models.*file= \(--file\): dense.safetensors, zero.safetensors", "someone/small")
+    weights = sr.load("someone/small", file="zero.safetensors")
+    assert weights.name == "zero.safetensors"
+    assert weights.notes == ("weights from zero.safetensors of someone/small",)
+    assert study_of(weights).totals.loc[0, "nonzero"] == 0
+    assert "dense.safetensors" not in hub.served
+    refused("has no file 'one.safetensors'.*it has dense", "someone/small", file="one.safetensors")
+
+
+def test_a_file_beside_the_default_one_runs_with_its_own_values(repository, model):
+    model.save_pretrained(repository)
+    good = load_file(repository / "model.safetensors")
+    halved = {key: value * 0.5 for key, value in good.items()}
+    save_file(halved, repository / "half.safetensors")
+    for options in ({}, {"file": "half.safetensors"}):
+        where = "someone/small" if options else repository / "half.safetensors"
+        state = sr.dense(sr.load(where, **options)).module().state_dict()
+        assert all(torch.equal(state[key], halved[key]) for key in halved)
+
+
+def test_a_repository_with_gguf_only(hub, repository):
+    gguf_file(repository / "x-Q4.gguf")
+    weights = sr.load("someone/small")
+    assert (weights.source, weights.name) == ("gguf", "someone/small")
+    assert weights.notes[0] == "weights from x-Q4.gguf of someone/small"
+    refused("has no config.json, so its structure", "someone/small", values=False)
+
+    gguf_file(repository / "x-Q8.gguf", 0)
+    hub.repositories["someone/two"] = repository
+    refused(r"2 models.*file=.*: x-Q4.gguf, x-Q8.gguf", "someone/two")
+    chosen = sr.load("someone/two", file="x-Q8.gguf")
+    assert chosen.name == "x-Q8.gguf"
+    assert not chosen.tensor("token_embd.weight").any()
+
+
+def test_pieces_of_a_gguf_are_fetched_together(hub, repository):
+    folder = repository / "Q8"
+    folder.mkdir()
+    pieces(folder)
+    refused("no safetensors, GGUF or pytorch_model.bin.*subfolder=: Q8", "someone/small")
+    options = (
+        {"subfolder": "Q8"},
+        {"subfolder": "Q8", "file": "x-00002-of-00002.gguf"},
+        {"file": "Q8/x-00001-of-00002.gguf"},
+    )
+    for each in options:
+        weights = sr.load("someone/small", **each)
+        assert [weights.tensor(f"blk.{n}.ffn_up.weight").sum() for n in (0, 1)] == [128, 256]
+    assert weights.name == "x.gguf"
+    (folder / "x-00001-of-00002.gguf").unlink()
+    hub.repositories["someone/torn"] = repository
+    refused("has no x-00001-of-00002.gguf, one of 2 pieces", "someone/torn", subfolder="Q8")
+
+
+def test_a_model_in_a_folder_of_its_repository(hub, repository, model):
+    model.save_pretrained(repository / "inner" / "small")
+    small_llama(tie_word_embeddings=False).save_pretrained(repository)
+    weights = sr.load("someone/small", subfolder="inner/small")
+    same(weights, sr.load(model))
+    outline = sr.load("someone/small", subfolder="inner/small", values=False)
+    assert [p.shape for p in outline.parameters] == [p.shape for p in weights.parameters]
+    same(sr.load(repository, subfolder="inner/small"), weights)
+    assert "model.safetensors" not in hub.served
+    refused("is no folder inside", "someone/small", subfolder="../x")
+    refused("no such file", repository, subfolder="gone")
+    refused("has no safetensors", "someone/small", subfolder="gone")
+
+
+def test_pickles_and_their_conversion(hub, repository, model, tmp_path):
+    model.save_pretrained(tmp_path / "converted")
+    model.config.save_pretrained(repository)
+    torch.save(model.state_dict(), repository / "pytorch_model.bin")
+    refused("pickles are opened only with allow_pickle=True", "someone/small")
+    refused("opened only with allow_pickle", "someone/small", file="pytorch_model.bin")
+    assert "pytorch_model.bin" not in hub.served
+    opened = sr.load("someone/small", allow_pickle=True)
+    assert opened.source == "pickle"
+    same(opened, sr.load(model))
+    hub.conversions["someone/small"] = tmp_path / "converted"
+    weights = sr.load("someone/small")
+    assert weights.notes == ("weights from SFconvertbot's safetensors, someone/small@refs/pr/9",)
+    same(weights, sr.load(model))
+
+
+def test_what_cannot_be_had(hub, repository):
+    refused("neither a local path nor a model on the Hub", "no/where")
+    refused("at revision v9 is neither", "someone/small", revision="v9")
+    refused("has no safetensors, GGUF or pytorch_model.bin", "someone/small")
+    hub.repositories["someone/gated"] = repository
+    hub.gated.add("someone/gated")
+    refused("is gated: accept its terms", "someone/gated")
+
+
+def test_a_fetched_model_opens_without_the_hub(repository, model, monkeypatch):
+    model.save_pretrained(repository, max_shard_size="20KB")
+    weights = sr.load("someone/small")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    same(sr.load("someone/small"), weights)
+
+
+def test_an_adapter_names_its_base(repository):
+    save_file(
+        {"base_model.model.x.lora_A.weight": torch.ones(1, 1)},
+        repository / "adapter_model.safetensors",
+    )
+    (repository / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "facebook/opt-125m"}'
+    )
+    refused("is an adapter of facebook/opt-125m, not a model", "someone/small")
