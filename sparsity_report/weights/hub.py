@@ -111,7 +111,7 @@ class _Folder:
         self.called = f"{model}/{subfolder}".rstrip("/")
         root = _download(model, revision, self._patterns(_AROUND))
         # A snapshot's folder is called by its commit; the branch may move on.
-        self.commit, self.path = root.name, root / subfolder
+        self.commit = root.name
         names = _listing(model, root)
         prefix = f"{subfolder}/".lstrip("/")
         inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

@@ -255,6 +255,15 @@ def test_any_piece_stands_for_the_whole_model(tmp_path, word, first):
     assert all(torch.equal(pieces[key], state[key]) for key in state)
 
 
+def test_biases_in_later_pieces_are_known(tmp_path):
+    torch.manual_seed(0)
+    model = shaken(tf.StableLmForCausalLM(tf.StableLmConfig(use_qkv_bias=True, **GQA)))
+    write(tmp_path / "x.gguf", model, "stablelm", split_max_tensors=7, small_first_shard=True)
+    weights = sr.load(tmp_path, name="x")
+    assert not weights.notes
+    assert study_of(weights).layers.equals(study_of(sr.load(model, name="x")).layers)
+
+
 def piece(folder, number, count, names, stem="x", total=2, **facts):
     """Write one piece of a split model by hand, of ones."""
     path = folder / f"{stem}-{number:05}-of-{count:05}.gguf"
