@@ -197,6 +197,9 @@ def told(way, **config):
 
 
 WRONG = {
+    "kept integers": (
+        changed("sparse-bitmask", compressed=lambda t: t.to(torch.uint8)), "it holds uint8",
+    ),
     "no codes of MLX": (
         ({"scales": torch.ones(32, 2), "biases": torch.ones(32, 2)}, None), "no known format",
     ),

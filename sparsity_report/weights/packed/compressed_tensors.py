@@ -10,7 +10,7 @@ from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
 from sparsity_report.weights.packed.blocks import Blocks
 from sparsity_report.weights.packed.packed import Packed, grouped
 from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import FP8, integers, whole
+from sparsity_report.weights.packed.reading import FLOATS, FP8, integers, whole
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.scheme import Scheme
 from sparsity_report.weights.packed.sparse import Bitmasked
@@ -25,7 +25,9 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
     shape = parts.told_shape("shape")
     parts.need("bitmask", torch.uint8)
     parts.check("bitmask", (shape[0], -(-shape[1] // 8)))
-    starts, kept = parts.get("row_offsets"), parts.need("compressed")
+    scaled = parts.get("weight_scale") is not None
+    kept = parts.need("compressed", *((torch.int8, *FP8) if scaled else FLOATS))
+    starts = parts.get("row_offsets")
     name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
     told = scheme.told.get("sparsity_config", {})
     if isinstance(told, dict) and told.get("format", name) != name:
@@ -34,7 +36,7 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
         parts.check("compressed", (shape[0], shape[1] // 2))
     elif starts.shape not in {(shape[0],), (shape[0], 1)}:
         raise parts.wrong("row_offsets", f"its shape is {starts.shape} for {shape[0]} rows")
-    scales = (parts.scales("weight_scale", shape),) if parts.get("weight_scale") else ()
+    scales = (parts.scales("weight_scale", shape),) if scaled else ()
     return Bitmasked(shape, name, parts.all, kept, parts.leaves["bitmask"], starts, scales)
 
 
