@@ -62,6 +62,7 @@ def gptq(weight, bits=4, group=32, symmetric=True, version=1, shuffled=False):
         codes, order, means = codes[:, mixed], order[mixed], means[:, mixed]
     written = zero - 1 if version == 1 else zero
     config = {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": symmetric}
+    config["desc_act"] = shuffled
     config |= {"checkpoint_format": "gptq_v2"} if version == 2 else {}
     tensors = {
         "qweight": words(codes, bits).T,

@@ -194,8 +194,8 @@ def write_llama_gguf(path):
         },
         block_count=2, context_length=32, embedding_length=32, feed_forward_length=48,
         head_count=4, head_count_kv=2, layer_norm_rms_eps=1e-6, vocab_size=64,
-        tokenizer_model="gpt2", token_list=sorted(told["vocab"], key=told["vocab"].get),
-        token_merges=[" ".join(pair) for pair in told["merges"]],
+        tokenizer_model="gpt2", token_list=[sorted(told["vocab"], key=told["vocab"].get)],
+        token_merges=[[" ".join(pair) for pair in told["merges"]]],
         bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
 

@@ -90,6 +90,8 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
         raise parts.wrong("weight_packed", why)
     (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
     scale = parts.scales("weight_scale", shape, scheme.block())
+    if scale.height != 1 and scale.part.total != 1:
+        raise parts.wrong("weight_scale", f"its shape is {scale.part.shape} for {shape[0]:,} rows")
     zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
     for part, leaf, told_so in (
         (zero, "weight_zero_point", [w.get("symmetric") is False for w in scheme.weights()]),

@@ -24,7 +24,7 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
     groups, outputs = scales.shape
     zeros, order = parts.need("qzeros", torch.int32), parts.get("g_idx")
     across = codes.shape[1] != outputs
-    if not across and order is None and (scheme.told.get("desc_act") or not scheme.method):
+    if not across and order is None and scheme.told.get("desc_act") is not False:
         raise parts.wrong("qweight", "its g_idx is missing, so the group of an input is not known")
     bits = _bits(parts, scheme, across)
     inputs = codes.shape[0] if across else codes.shape[0] * 32 // bits

@@ -131,7 +131,9 @@ class Parts:
             raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")
         part = Entry(part.key, told, part.values)
         even, square = self._even(told, shape), (_BLOCK, _BLOCK)
-        for size in (block, square, even) if leaf == "weight_scale_inv" else (block, even, square):
+        inverse = leaf == "weight_scale_inv"
+        told_so = inverse and block is not None
+        for size in (block,) if told_so else (square, even) if inverse else (block, even, square):
             if size and told == (math.ceil(down / size[0]), math.ceil(across / size[1])):
                 return Blocks(part, *size)
         raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")

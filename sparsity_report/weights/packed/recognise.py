@@ -177,8 +177,8 @@ def _is_packed(parts: Parts, scheme: Scheme) -> bool:
     if plain and scheme.method == "compressed-tensors":
         # Calibrated and saved as they were, weights have the scales of their rounding beside them.
         telling -= _TOLD_BESIDE
-    if weight is None and {"scales", "biases"} <= parts.leaves.keys():
-        # What MLX has beside codes, and the codes are missing.
+    if {"scales", "biases"} <= parts.leaves.keys():
+        # What MLX has beside codes, whatever has become of these.
         return True
     return bool(telling) or (weight is not None and not plain)
 
