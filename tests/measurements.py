@@ -41,8 +41,8 @@ def sensitivity(parts):
     rows = [
         {"by": "block", "part": f"block {n}", "modules": 2, "weight_total": 10, "pruned": 5,
          "sparsity": 0.5, "perplexity": 9.0, "dense_perplexity": 8.0,
-         "nll_increase": 0.1 / (n + 1) - 0.01, "top1": 0.25, "top1_drop": 0.01 * n,
-         "threshold": 0.1, "std": n, "global_sparsity": 0.4, "window": 64, "stride": 32, **TEXT}
+         "nll_increase": 0.1 / (n + 1) - 0.01, "top1": 0.25, "top1_drop": 0.0, "threshold": 0.1,
+         "std": n, "global_sparsity": 0.5, "window": 64, "stride": 32, **TEXT}
         for n in range(parts)
     ]  # fmt: skip
     return frame("sensitivity", rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -21,7 +22,10 @@ def pickle_files(directory: Path) -> list[Path]:
 def read_pickle(file: Path) -> list[Entry]:
     """Return the tensors of a state dict, read with ``weights_only=True`` and mapped."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            # That indices of sparse tensors are checked, as they are to be, is no news to the user.
+            warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise SparsityReportError(
             f"{file} cannot be read as a PyTorch state dict: {first_line(error)}"
