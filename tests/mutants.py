@@ -21,8 +21,10 @@ import argparse
 import ast
 import difflib
 import json
+import math
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -265,10 +267,15 @@ def preloaded() -> None:
 
 
 def forked(folder: Path, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
-    """Run pytest in a fork, in a copy of the tree; return its code, or -1 past the limit."""
+    """Run pytest in a fork, in a copy of the tree; return its code, or -1 past the limit.
+
+    The limit is of processor time, so that a busy machine kills nothing; what only waits ends
+    after five times as long.
+    """
     begun = time.monotonic()
     if (child := os.fork()) == 0:
         os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit) + 5))
         with log.open("w") as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
@@ -288,14 +295,15 @@ def forked(folder: Path, arguments: list[str], log: Path, limit: float) -> tuple
             traceback.print_exc()
         sys.stdout.flush()
         os._exit(code)
-    while time.monotonic() - begun < limit:
+    while time.monotonic() - begun < 5 * limit:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status), time.monotonic() - begun
+            code = os.waitstatus_to_exitcode(status)
+            return -1 if code == -signal.SIGXCPU else code, time.monotonic() - begun
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return -1, limit
+    return -1, time.monotonic() - begun
 
 
 def covered(path: Path, folders: list[str]) -> dict[str, dict[str, object]]:
@@ -399,7 +407,7 @@ def main() -> None:
     parser.add_argument("--wings", nargs="+", default=WINGS)
     parser.add_argument("--tests", nargs="+", default=WINGS, help="folders of tests to run")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=240, help="seconds for one mutant")
+    parser.add_argument("--limit", type=float, default=240, help="processor seconds for one mutant")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "mutants")
     options = parser.parse_args()
     options.wings = tuple(options.wings)

@@ -179,6 +179,21 @@ def test_break_even_and_level_stand_on_the_curve():
     assert re.search(r'text-anchor="end"[^>]*>75 %<', svg)
 
 
+@pytest.mark.parametrize("names", [["CSR"], ["CSR", "Masked"]])
+def test_lines_beside_each_other_have_a_legend(names):
+    rows = [{"sparsity": s, "value": s, "line": name} for name in names for s in (0.0, 1.0)]
+    shape = marks.Curve(
+        lines=tuple(marks.Line(name, "#000000", [1, 0]) for name in names),
+        width=100,
+        height=100,
+        top=1.0,
+        x_title="sparsity",
+        y_title="ratio",
+    )
+    shown = [text for text in texts(drawn(marks.curve(marks.inline(rows), shape))) if text in names]
+    assert shown == (names if len(names) > 1 else [])
+
+
 def test_what_is_pruned_is_pale_and_ends_at_the_threshold():
     bars = [
         {"from": 0.0, "to": 0.5, "height": 1.0, "pruned": True, "label": "", "between": ""},

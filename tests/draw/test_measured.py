@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 
 import pytest
 from helpers import small_llama, study_of
 from measurements import latency, quality, sensitivity
 
 import sparsity_report as sr
+from sparsity_report.draw import export
 from sparsity_report.draw import measured as drawn
 
 HOSTILE = "</script>{{7*7}}" + "x" * 5000
@@ -145,6 +147,19 @@ def test_what_cannot_be_drawn_is_said(policies):
     assert shown == set(SCORES) - {"G80", "L80", "N24"}
     assert "not drawn: N24 (–), L80 (40.0) and G80 (∞)" in spec["title"]["subtitle"]
     json.dumps(spec, allow_nan=False)
+
+
+@pytest.mark.parametrize(("most", "written"), [(11.2, "10.4"), (9e6, "1M")])
+def test_points_of_quality_stand_clear_of_the_axes(study, most, written):
+    """From 0 to the highest sparsity, with room on both sides, on an axis in plain numbers."""
+    scores = {"Dense": (0.0, 10.0), "Masked30": (0.4, 10.6), "CSR30": (0.8, most)}
+    svg = export.svg(drawn.quality_chart(scored(study, scores), width=300).to_dict())
+    places = re.findall(r'"point"[^>]*transform="translate\(([\d.]+),([\d.]+)\)', svg)
+    xs, heights = ([float(end) for end in ends] for ends in zip(*places, strict=True))
+    inside = float(re.findall(r'<clipPath[^>]*><rect[^>]* width="([\d.]+)"', svg)[0])
+    assert [x / inside for x in xs] == pytest.approx([0.06 / 1.1, 0.56 / 1.1, 1.06 / 1.1])
+    assert 200 > heights[0] > heights[1] > heights[2] > 0
+    assert written in re.findall(r"<text[^>]*>([^<]+)</text>", svg)
 
 
 def test_layouts_of_one_pruning_are_all_drawn(study):

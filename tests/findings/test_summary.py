@@ -29,6 +29,26 @@ def test_the_three_sentences(tiny):
     assert f"CSR50 does {sparse} FLOPs, {sparse / dense:.2f} times" in arithmetic
 
 
+def test_one_share_apart_is_another_sentence():
+    """Of two models with equal counts one has 16 of its parameters in a norm."""
+
+    def model(rows, *more):
+        layers = {"embed": nn.Embedding(rows, 8), "fc1": nn.Linear(8, 8, bias=False)}
+        return nn.ModuleDict({**layers, **dict(more)})
+
+    norm = nn.LayerNorm(8)
+    nn.init.ones_(norm.bias)
+    sources = {"A": model(10), "B": model(8, ("norm", norm))}
+    prunings = {
+        name: sr.global_magnitude(sr.load(source, name=name), 0.5)
+        for name, source in sources.items()
+    }
+    said = sr.summarize(sr.compare(*[sr.masked(p, name=name) for name, p in prunings.items()]))
+    for name, share in (("A", 32 / 64), ("B", 32 / 80)):
+        sentence = next(s for s in said if s.startswith(f"{name} sets 32 of 64"))
+        assert f"{100 * share:.1f} % of the non-embedding parameters" in sentence
+
+
 def test_break_even_of_half_precision():
     model = Tiny(dtype=torch.bfloat16)
     storage = sr.summarize(study_of(sr.load(model)))[1]
