@@ -195,7 +195,8 @@ def prunable_counts(
         )
     if unknown := [p.name for p in weights.prunable if not p.known]:
         raise SparsityReportError(
-            f"{weights.name}: {unknown[0]} has no values to count; load the model with them"
+            f"{weights.name}: {unknown[0]} has no values to count; load the model with them, "
+            "in a format that can be unpacked"
         )
     counts = count_weights(weights, progress, executor=executor, cache=cache)
     return check_rankable({p.name: counts[p.name] for p in weights.prunable})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import ReaderOptions, describe, describe_names
 from sparsity_report.weights.names import memory_names
-from sparsity_report.weights.packed.packed import Packed
+from sparsity_report.weights.packed.packed import Packed, Undecoded
 from sparsity_report.weights.packed.recognise import check_weights, recognise
 from sparsity_report.weights.packed.scheme import read_scheme
-from sparsity_report.weights.parameters import ONCE
+from sparsity_report.weights.parameters import ONCE, Module
 from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.tensors import Entry, Slice, joined
 from sparsity_report.weights.tokenizer import open_tokenizer
@@ -93,7 +93,7 @@ class CheckpointWeights(Weights):
             name=options.name,
             source=source,
             architecture="" if model is None else type(model).__name__,
-            modules=modules,
+            modules=tuple(_known(module, parts) for module in modules),
             attention_widths=None if model is None else attention_widths(places),
             notes=options.notes + contents.notes,
         )
@@ -244,6 +244,19 @@ def _complete(
             )
         complete |= dict.fromkeys(names, entries)
     return complete
+
+
+def _known(module: Module, parts: Mapping[str, list[Entry]]) -> Module:
+    """Return a module with what is not decoded marked as unknown."""
+    unread = {
+        parameter.name
+        for parameter in module.parameters
+        if any(isinstance(entry.values, Undecoded) for entry in parts[parameter.name])
+    }
+    if not unread:
+        return module
+    marked = (replace(p, known=p.name not in unread) for p in module.parameters)
+    return replace(module, parameters=tuple(marked))
 
 
 def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> None:

@@ -47,7 +47,8 @@ class Parameter:
     held_bytes : int or None
         Bytes the source holds where the layout is not dense.
     known : bool
-        Whether its values are there to be counted; on the meta device they are not.
+        Whether its values are there to be counted; on the meta device they are not, nor where a
+        format is understood by its shapes only.
     """
 
     name: str

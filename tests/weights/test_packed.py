@@ -126,7 +126,7 @@ def packed_llama(folder, way):
     for name, tensor in model.state_dict().items():
         owner, leaf = name.rpartition(".")[::2]
         if leaf == "weight" and tensor.dim() == 2 and "proj" in owner:
-            tensors, means, told = packing.WAYS[way](tensor)
+            tensors, means, told = (packing.WAYS | {"marlin": packing.marlin})[way](tensor)
             packed |= {f"{owner}.{key}": part.contiguous() for key, part in tensors.items()}
             plain[name] = means.contiguous()
         else:
@@ -157,6 +157,41 @@ def test_a_known_model_is_the_one_it_was_packed_from(way, tmp_path):
     assert zeros == totals["total"] - totals["nonzero"]
     outline = sr.load(packed.path, values=False)
     assert [p.shape for p in outline.parameters] == [p.shape for p in plain.parameters]
+
+
+@pytest.mark.parametrize(("bits", "group"), [(4, None), (4, 128), (8, None), (8, 128)])
+@pytest.mark.parametrize("told", [True, False])
+def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
+    tensors, pruned, config = packing.marlin(matrix(64, 512), bits, group)
+    folder = write(tmp_path / "m", tensors, config if told else None)
+    for weights in (sr.load(folder), sr.load(folder, values=False)):
+        assert weights[f"{OWNER}.weight"].shape == pruned.shape == (64, 512)
+        assert f"(marlin-24-{bits}bit) are counted by their shapes only" in weights.notes[-1]
+        rows = sr.compare(sr.dense(weights)).layers.set_index("module_name")
+        assert rows["total"].to_dict() == {OWNER: 64 * 512, "layers.0.norm": 8}
+        assert rows["nonzero"].isna()[OWNER]
+        with pytest.raises(sr.SparsityReportError, match="has no values to count"):
+            sr.global_magnitude(weights, 0.5)
+    weights = sr.load(folder)
+    study = sr.compare(sr.dense(weights))
+    assert study.layers.set_index("module_name")["nonzero"]["layers.0.norm"] == 8
+    assert study.totals[["nonzero", "sparsity_model"]].isna().all(axis=None)
+    with pytest.raises(sr.SparsityReportError, match=r"weight_packed'.*order of a GPU's kernel"):
+        weights.tensor(f"{OWNER}.weight")
+    with pytest.raises(sr.SparsityReportError, match="has no values to look at"):
+        sr.weight_patterns(sr.dense(weights))
+
+
+def test_a_known_model_packed_by_marlin_is_its_structure(tmp_path):
+    packed, plain = map(sr.load, packed_llama(tmp_path, "marlin"))
+    assert [(p.name, p.shape) for p in packed.parameters] == [
+        (p.name, p.shape) for p in plain.parameters
+    ]
+    rows = [sr.compare(sr.dense(w)).layers for w in (packed, plain)]
+    for column in ("total", "prunable", "group", "flops_per_token"):
+        assert rows[0][column].equals(rows[1][column]), column
+    with pytest.raises(sr.SparsityReportError, match="order of a GPU's kernel"):
+        packed.module()
 
 
 def test_experts_of_gpt_oss_lie_as_in_memory(tmp_path):
@@ -243,7 +278,21 @@ WRONG = {
     "an order out of range": (changed("gptq-4-v1-shuffled", g_idx=lambda t: t + 9), "groups"),
     "integers alone": (({"codes": torch.zeros(8, 8, dtype=torch.int32)}, None), "holds int32"),
     "bytes alone": (({"weight": torch.zeros(8, 8, dtype=torch.uint8)}, None), "holds uint8"),
-    "marlin": ((packing.marlin(None)[0], None), "kernel"),
+    "Marlin without a scale for each group": (
+        (packing.marlin(matrix(64, 512), group=128)[0] | {"scale_packed": torch.ones(3, 64)}, None),
+        "scale_packed.*its shape",
+    ),
+    "Marlin of other bits": (
+        (packing.marlin(matrix(), 8)[0], packing.marlin(matrix(), 4)[2]), "8 bits a weight",
+    ),
+    "a word of Marlin too many": (
+        ({k: torch.cat([t, t[:, :1]], 1) if k == "weight_packed" else t
+          for k, t in packing.marlin(matrix())[0].items()}, None), "its shape",
+    ),
+    "Marlin's places cut": (
+        ({k: t[1:] if k == "meta" else t for k, t in packing.marlin(matrix())[0].items()}, None),
+        "meta.*its shape",
+    ),
     "a state that is none": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda t: t[:-3]}),
         "does not tell",
@@ -382,6 +431,8 @@ def test_the_readme_has_the_table_of_formats(tmp_path):
             weights = sr.load(folder)
         except sr.SparsityReportError:
             return "refused"
+        if not weights[f"{OWNER}.weight"].known:
+            return "structure only"
         agrees(weights, means)
         return "counted"
 

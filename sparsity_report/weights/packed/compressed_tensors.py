@@ -8,12 +8,15 @@ import torch
 
 from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
 from sparsity_report.weights.packed.blocks import Blocks
-from sparsity_report.weights.packed.packed import Packed, grouped
+from sparsity_report.weights.packed.packed import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.parts import Parts
 from sparsity_report.weights.packed.reading import FLOATS, FP8, integers, whole
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.scheme import Scheme
 from sparsity_report.weights.packed.sparse import Bitmasked
+
+# Of Marlin 2:4: side of a tile, and weights that share a scale where those of a row do not.
+_TILE, _MARLIN_GROUP = 16, 128
 
 
 def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
@@ -40,12 +43,27 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
     return Bitmasked(shape, name, parts.all, kept, parts.leaves["bitmask"], starts, scales)
 
 
-def marlin(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
-    """Refuse ``marlin-24``, whose order of weights follows from the kernel of one GPU."""
-    raise parts.wrong(
-        "weight_packed",
-        "marlin-24 keeps weights in the order of a GPU's kernel, which is not decoded",
-    )
+def marlin(parts: Parts, scheme: Scheme) -> Packed:
+    """``marlin-24``, whose order of weights follows from the kernel of one GPU: its shape only.
+
+    Half of the inputs are kept, in tiles of 16 × 16: compressed-tensors 0.12, ``pack_weight_24``.
+    """
+    parts.only("weight_packed", "scale_packed", "meta")
+    codes, scale = parts.need("weight_packed", torch.int32), parts.need("scale_packed", *FLOATS)
+    (tiles, words), (groups, outputs) = parts.matrix("weight_packed"), parts.matrix("scale_packed")
+    inputs, bits = 2 * _TILE * tiles, 2 * words // outputs
+    if bits not in {4, 8} or 2 * words != bits * outputs:
+        raise parts.wrong("weight_packed", f"its shape is {codes.shape} for {outputs:,} outputs")
+    parts.need("meta", torch.int16)
+    parts.check("meta", (tiles, 2 * outputs))
+    if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
+        raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
+    if (told := scheme.bits()) and bits not in told:
+        raise parts.wrong("weight_packed", f"it has {bits} bits a weight, {told} by configuration")
+    return Undecoded(
+        (outputs, inputs), f"marlin-24-{bits}bit", parts.all,
+        "marlin-24 has weights in the order of a GPU's kernel; give the checkpoint in another form",
+    )  # fmt: skip
 
 
 def compressed(parts: Parts, scheme: Scheme) -> Packed:
@@ -76,16 +94,16 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
 def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
     parts.only("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
     codes, shape = parts.leaves["weight_packed"], parts.told_shape("weight_shape")
-    told = {w["num_bits"] for w in scheme.weights() if isinstance(w.get("num_bits"), int)}
+    told = scheme.bits()
     fitting = [
         (bits, wasted)
-        for bits in sorted(told) or (2, 3, 4, 5, 6, 8)
+        for bits in told or (2, 3, 4, 5, 6, 8)
         if 0 < bits <= 8
         for wasted in ((False, True) if 32 % bits else (False,))
         if codes.shape == (shape[0], _words(shape[1], bits, wasted))
     ]
     if len(fitting) != 1:
-        bits_told = f" of {', '.join(map(str, sorted(told)))} bits" if told else ""
+        bits_told = f" of {', '.join(map(str, told))} bits" if told else ""
         why = f"its shape is {codes.shape} for {shape} weights{bits_told}"
         raise parts.wrong("weight_packed", why)
     (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)

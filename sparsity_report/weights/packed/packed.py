@@ -10,7 +10,9 @@ from typing import ClassVar
 
 import torch
 
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.bits import Floats
+from sparsity_report.weights.packed.reading import origin
 from sparsity_report.weights.tensors import Entry, FileSlice, Slice
 
 # Values of a slice, and of what is decoded at a time.
@@ -63,6 +65,31 @@ class Packed(ABC):
         step = max(1, _SLICE // self.unit) * self.unit
         for start in range(0, self.total, step):
             yield PackedSlice(min(step, self.total - start), self.dtype, self, start)
+
+
+@dataclass(frozen=True, eq=False)
+class Undecoded(Packed):
+    """A tensor of which no more than the shape is known.
+
+    Attributes
+    ----------
+    why : str
+        Its values are not.
+    """
+
+    why: str
+
+    @property
+    def unit(self) -> int:
+        """A value."""
+        return 1
+
+    def values(self, start: int, stop: int) -> Floats:  # noqa: ARG002
+        """Refuse."""
+        key = self.parts[0].key
+        raise SparsityReportError(
+            f"{origin(self.parts[0])}: {key!r} cannot be unpacked: {self.why}"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed import bitsandbytes, compressed_tensors, gptq, mlx, scaled
-from sparsity_report.weights.packed.packed import Packed
+from sparsity_report.weights.packed.packed import Packed, Undecoded
 from sparsity_report.weights.packed.parts import Parts
 from sparsity_report.weights.packed.reading import origin
 from sparsity_report.weights.packed.scheme import Scheme
@@ -66,7 +66,15 @@ _METHODS = {
     "auto-round": ("gptq-", "awq-"),
     "awq": ("awq-",),
     "bitsandbytes": ("nf4", "fp4", "bitsandbytes-"),
-    "compressed-tensors": ("sparse-", "pack-quantized-", "nvfp4", "mxfp4", "int8", "fp8"),
+    "compressed-tensors": (
+        "sparse-",
+        "marlin-24-",
+        "pack-quantized-",
+        "nvfp4",
+        "mxfp4",
+        "int8",
+        "fp8",
+    ),
     "fbgemm-fp8": ("fp8",),
     "fp8": ("fp8",),
     "gptq": ("gptq-",),
@@ -127,10 +135,6 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
                 f"{origin(entry)}: {entry.key!r} holds {entry.dtype} and has no scale; fetch the "
                 "whole checkpoint"
             )
-    layouts = sorted({decoder.layout for decoder in decoders.values()})
-    notes = (
-        f"packed weights ({', '.join(layouts)}) are counted as the float32 values they stand for",
-    )
     places = {key: place for place, key in enumerate(entries)}
     firsts = {
         min((part.key for part in decoder.parts), key=places.__getitem__): name
@@ -141,7 +145,7 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
         for key, entry in entries.items()
         if key in firsts or key in known
     }
-    return Recognised(ordered, notes if packed else ())
+    return Recognised(ordered, _notes(decoders.values()))
 
 
 def _sort(entries: Mapping[str, Entry], scheme: Scheme) -> _Sorted:
@@ -192,6 +196,19 @@ def _decoder(parts: Parts, scheme: Scheme) -> Packed:
     raise SparsityReportError(
         f"{origin(first)}: {parts.owner!r} holds {names}, which no known format of packed weights "
         "has together; fetch the whole checkpoint, or give one that is not packed"
+    )
+
+
+def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
+    """Say what is counted as what."""
+    unread = {decoder.layout for decoder in decoders if isinstance(decoder, Undecoded)}
+    decoded = {decoder.layout for decoder in decoders} - unread
+    told = "packed weights ({}) are counted as the float32 values they stand for"
+    shown = "packed weights ({}) are counted by their shapes only: what of them is zero is unknown"
+    return tuple(
+        sentence.format(", ".join(sorted(layouts)))
+        for sentence, layouts in ((told, decoded), (shown, unread))
+        if layouts
     )
 
 

@@ -47,6 +47,10 @@ class Scheme:
         told = [g.get("weights") for g in _mappings(groups)] if isinstance(groups, dict) else []
         return [weights for weights in told if isinstance(weights, dict)]
 
+    def bits(self) -> list[int]:
+        """Return the bits that compressed-tensors says codes have, of any group."""
+        return sorted({w["num_bits"] for w in self.weights() if isinstance(w.get("num_bits"), int)})
+
     def block(self) -> tuple[int, int] | None:
         """Return height and width of what shares a scale, where they are told."""
         told = [self.told.get("weight_block_size")]
