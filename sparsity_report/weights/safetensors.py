@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.packed.reading import E8M0, FP4
 from sparsity_report.weights.tensors import Entry, FileSlice, Stamp
 
 INDEX = "model.safetensors.index.json"
@@ -29,8 +30,6 @@ _DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
     "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    # Of a power of two the exponent only, and always a scale; torch has a type for it since 2.7.
-    "F8_E8M0": torch.uint8,
     "U64": torch.uint64,
     "U32": torch.uint32,
     "U16": torch.uint16,
@@ -42,6 +41,10 @@ _DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
+# Read as bytes.
+_BYTES = (E8M0, FP4)
+# Four to three bytes, in an order of bits that the format does not state.
+_FP6 = ("F6_E2M3", "F6_E3M2")
 
 
 @dataclass(frozen=True)
@@ -156,17 +159,33 @@ def read_header(file: Path) -> list[Entry]:
             header = json.loads(raw.read(length))
             for key in opened.offset_keys():
                 part = opened.get_slice(key)
-                shape, dtype = tuple(part.get_shape()), _DTYPES.get(part.get_dtype())
-                if dtype is None:
-                    raise SparsityReportError(
-                        f"{file}: tensor {key!r} has dtype {part.get_dtype()}, which is not known"
-                    )
+                shape, told = tuple(part.get_shape()), part.get_dtype()
+                try:
+                    shape, dtype = _held(shape, told)
+                except ValueError as error:
+                    raise SparsityReportError(f"{file}: tensor {key!r} {error}") from error
                 offset = 8 + length + header[key]["data_offsets"][0]
                 # Absolute, as workers have working directories of their own.
                 values = FileSlice(math.prod(shape), dtype, file.absolute(), stamp, offset)
-                entries.append(Entry(key, shape, values))
+                entries.append(Entry(key, shape, values, told if told in _BYTES else ""))
     except (OSError, SafetensorError) as error:
         raise SparsityReportError(
             f"{file} cannot be read as safetensors: {error}; it may be truncated, fetch it again"
         ) from error
     return entries
+
+
+def _held(shape: tuple[int, ...], told: str) -> tuple[tuple[int, ...], torch.dtype]:
+    """Return shape and dtype of what a file holds of a tensor; ValueError where it is not known."""
+    if told in _FP6:
+        raise ValueError(
+            f"has dtype {told}, of which the format does not state in which order its bits stand, "
+            "so it cannot be counted; give a checkpoint that is not packed"
+        )
+    if told == FP4:
+        if 0 in shape or shape[-1] % 2:
+            raise ValueError(f"has dtype {told} and shape {shape}, not rows of whole bytes")
+        return (*shape[:-1], shape[-1] // 2), torch.uint8
+    if told not in _DTYPES and told not in _BYTES:
+        raise ValueError(f"has dtype {told}, which is not known")
+    return shape, _DTYPES.get(told, torch.uint8)

@@ -219,11 +219,14 @@ class Entry:
     shape : tuple of int
     values : Stored or torch.Tensor
         Where they all are, or they themselves.
+    kind : str
+        What the file calls their dtype where it is none of torch's: they are its bytes then.
     """
 
     key: str
     shape: tuple[int, ...]
     values: Stored | torch.Tensor
+    kind: str = ""
 
     @property
     def total(self) -> int:
@@ -232,8 +235,8 @@ class Entry:
 
     @property
     def dtype(self) -> str:
-        """Name of the torch dtype."""
-        return dtype_name(self.values.dtype)
+        """Name of the torch dtype, or what the file calls it."""
+        return self.kind or dtype_name(self.values.dtype)
 
     def slices(self) -> Iterator[Slice]:
         """Yield the values in order."""

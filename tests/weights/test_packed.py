@@ -1,9 +1,11 @@
 """Packed weights: what each format stands for, by its library and by its rule, or a refusal."""
 
 import json
+import math
 import multiprocessing
 import os
 import pickle
+import struct
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -216,6 +218,136 @@ def test_a_bare_scale_may_be_a_parameter(tmp_path):
     assert sum(p.total for p in weights.stored) == matrix().numel() + 4 + 1 + 8
 
 
+def write_raw(path, tensors):
+    """Write a safetensors file of bytes: dtype as the format calls it, shape in values."""
+    header, data = {}, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {
+            "dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)],
+        }  # fmt: skip
+        data += raw
+    told = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(told)) + told + data)
+    return path
+
+
+def raw(tensor, dtype):
+    """Bytes of a tensor by the name of a dtype, with the shape that the values have then."""
+    halves = 2 if dtype == "F4" else 1
+    shape = [*tensor.shape[:-1], halves * tensor.shape[-1]]
+    return dtype, shape, tensor.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (6,), (3, 4, 2)])
+def test_fp4_without_a_scale_is_what_it_says(shape, tmp_path):
+    codes = torch.arange(math.prod(shape)).reshape(shape) * 7 % 16
+    file = write_raw(
+        tmp_path / "model.safetensors",
+        {f"{OWNER}.weight": raw(packing.nibbles(codes), "F4")},
+    )
+    means = torch.tensor(packing.FP4)[codes]
+    for config in (None, "custom"):
+        if config:
+            (tmp_path / "config.json").write_text(json.dumps({"model_type": config}))
+        agrees(sr.load(file), means)
+        agrees(sr.load(tmp_path), means)
+        assert sr.load(tmp_path, values=False)[f"{OWNER}.weight"].shape == shape
+    assert "(fp4)" in sr.load(file).notes[-1]
+    quantised = {"model_type": "custom", **packing.fp8_blocks(matrix())[2]}
+    (tmp_path / "config.json").write_text(json.dumps(quantised))
+    with pytest.raises(sr.SparsityReportError, match="but none is"):
+        sr.load(tmp_path)
+
+
+def test_torch_writes_fp4_as_it_is_read(tmp_path):
+    codes = torch.randint(16, (8, 6), generator=torch.Generator().manual_seed(0))
+    pairs = packing.nibbles(codes).view(torch.float4_e2m1fn_x2)
+    save_file({f"{OWNER}.weight": pairs}, tmp_path / "model.safetensors")
+    agrees(sr.load(tmp_path), torch.tensor(packing.FP4)[codes])
+
+
+FP4_WAYS = {
+    "mxfp4": (packing.mxfp4, {"weight_packed": "F4", "weight_scale": "F8_E8M0"}),
+    "modelopt": (
+        packing.modelopt, {"weight": "F4", "weight_scale": "F8_E4M3", "weight_scale_2": "F32"},
+    ),
+    "mxfp4, plainly": (
+        lambda w: ({"weight": (p := packing.mxfp4(w))[0]["weight_packed"], **p[0]}, *p[1:]),
+        {"weight": "F4", "weight_scale": "F8_E8M0"},
+    ),
+    "nvfp4, plainly": (
+        lambda w: ((p := packing.modelopt(w))[0], p[1] / p[0]["weight_scale_2"], p[2]),
+        {"weight": "F4", "weight_scale": "F8_E4M3"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", FP4_WAYS)
+@pytest.mark.parametrize("told", [True, False])
+def test_codes_called_fp4_are_unpacked_as_bytes_are(way, told, tmp_path):
+    pack, dtypes = FP4_WAYS[way]
+    tensors, means, config = pack(matrix())
+    file = write_raw(
+        tmp_path / "model.safetensors",
+        {f"{OWNER}.{leaf}": raw(tensors[leaf].reshape(-1, 1) if tensors[leaf].dim() == 0
+                                else tensors[leaf], dtype) for leaf, dtype in dtypes.items()},
+    )  # fmt: skip
+    if told:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
+    agrees(sr.load(file), means)
+    assert sr.load(file, values=False)[f"{OWNER}.weight"].shape == means.shape
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "size", "match"),
+    [("F6_E2M3", [8, 4], 24, "F6_E2M3, of which the format does not state in which order"),
+     ("F6_E3M2", [8, 4], 24, "F6_E3M2, of which the format does not state in which order"),
+     ("F4", [8, 3], 12, r"F4 and shape \(8, 3\), not rows of whole bytes"),
+     ("F4", [0, 4], 0, r"F4 and shape \(0, 4\), not rows of whole bytes"),
+     ("F8_E8M0", [8, 4], 32, "holds F8_E8M0, not weights"),
+     ("U16", [8, 4], 64, "holds uint16, not weights"),
+     ("U32", [8, 4], 128, "holds uint32, not weights"),
+     ("U64", [8, 4], 256, "holds uint64, not weights")],
+)  # fmt: skip
+def test_dtypes_that_are_no_weights_are_refused(dtype, shape, size, match, tmp_path):
+    file = write_raw(
+        tmp_path / "model.safetensors", {f"{OWNER}.weight": (dtype, shape, bytes(size))}
+    )
+    for values in (True, False):
+        with pytest.raises(sr.SparsityReportError, match=match) as told:
+            sr.load(file, values=values)
+        assert str(file) in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "zeros"),
+    [("F8_E4M3", [0x00, 0x80]), ("F8_E5M2", [0x00, 0x80]),
+     # One zero only: its negative is what is not a number.
+     ("F8_E4M3FNUZ", [0x00]), ("F8_E5M2FNUZ", [0x00])],
+)  # fmt: skip
+def test_zeros_of_small_floats_are_those_of_their_codes(dtype, zeros, tmp_path):
+    codes = torch.arange(256, dtype=torch.uint8).repeat(2)
+    file = write_raw(tmp_path / "model.safetensors", {"layers.0.norm.weight": raw(codes, dtype)})
+    row = sr.compare(sr.dense(sr.load(file))).layers.iloc[0]
+    assert (row["total"], row["nonzero"]) == (512, 512 - 2 * len(zeros))
+    # With a scale and no code that is not a number they are counted the same.
+    kept = codes[:256].reshape(8, 32).clone()
+    kept[torch.isnan(kept.view(getattr(torch, TORCH[dtype])).float())] = 1
+    write_raw(file, {
+        f"{OWNER}.weight": raw(kept, dtype), f"{OWNER}.weight_scale": raw(torch.ones(1), "F32"),
+    })  # fmt: skip
+    zero = int(sum((kept == code).sum() for code in zeros))
+    row = sr.compare(sr.dense(sr.load(file))).layers.iloc[0]
+    assert (row["total"], row["nonzero"]) == (256, 256 - zero)
+
+
+TORCH = {
+    f"F8_{name.upper()}{unsigned.upper()}": f"float8_{name}{unsigned or fine}"
+    for name, fine in (("e4m3", "fn"), ("e5m2", ""))
+    for unsigned in ("", "fnuz")
+}
+
+
 def gptq_without(leaf):
     tensors, _, config = packing.gptq(matrix())
     return {k: v for k, v in tensors.items() if k != leaf}, config
@@ -252,6 +384,18 @@ WRONG = {
     ),
     "no scale": (({"weight": torch.zeros(8, 8).to(torch.float8_e4m3fn)},
                   told("fp8-blocks")[1]), "but none is"),
+    "FP4 without scale": (
+        ({**packing.fp8_blocks(matrix(), 32)[0],
+          "more": packing.mxfp4(matrix())[0]["weight_packed"].view(torch.float4_e2m1fn_x2)},
+         told("fp8-blocks")[1]), "holds F4 and has no scale",
+    ),
+    "codes that are exponents": (
+        changed("mxfp4", weight_packed=lambda t: t.view(torch.float8_e8m0fnu)), "holds F8_E8M0",
+    ),
+    "exponents that are FP4": (
+        changed("mxfp4", weight_scale=lambda t: t.repeat(1, 1).view(torch.float4_e2m1fn_x2)),
+        "holds F4",
+    ),
     "a weight without scale": (
         ({**packing.fp8_blocks(matrix(), 32)[0],
           "more": torch.zeros(8, 8).to(torch.float8_e4m3fn)}, told("fp8-blocks")[1]),

@@ -6,11 +6,11 @@ import math
 
 import torch
 
-from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
+from sparsity_report.weights.packed.bits import E2M1, NV_GROUP, plain
 from sparsity_report.weights.packed.blocks import Blocks
 from sparsity_report.weights.packed.packed import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import FLOATS, FP8, integers, whole
+from sparsity_report.weights.packed.reading import FLOATS, FP4, FP8, integers, whole
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.scheme import Scheme
 from sparsity_report.weights.packed.sparse import Bitmasked
@@ -70,15 +70,14 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
     """Packed weights of compressed-tensors: integers, NVFP4 or MXFP4."""
     if parts.leaves["weight_packed"].values.dtype == torch.int32:
         return _pack_quantized(parts, scheme)
-    codes = parts.need("weight_packed", torch.uint8)
+    codes = parts.need("weight_packed", torch.uint8, FP4)
     parts.only("weight_packed", "weight_scale", "weight_global_scale")
     if len(codes.shape) != 2:
         raise parts.wrong("weight_packed", f"its shape is {codes.shape}")
     shape = (codes.shape[0], 2 * codes.shape[1])
     divisor = parts.get("weight_global_scale")
     if divisor is None:
-        parts.need("weight_scale", torch.uint8)
-        scales, factor = _exponents(parts, "weight_scale", shape), 1.0
+        scales, factor = parts.exponents("weight_scale", shape), 1.0
     else:
         scales = parts.scales("weight_scale", shape, (1, NV_GROUP), FP8)
         whole_scale = float(whole(divisor)[0]) if divisor.total == 1 else math.nan
@@ -138,8 +137,3 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
 def _words(columns: int, bits: int, wasted: bool) -> int:
     """Words of 32 bits of a row; older files waste what is left of a word where bits are odd."""
     return -(-columns // (32 // bits)) if wasted else -(-columns * bits // 32)
-
-
-def _exponents(parts: Parts, leaf: str, shape: tuple[int, int]) -> Blocks:
-    parts.check(leaf, (shape[0], shape[1] // MX_GROUP))
-    return Blocks(parts.leaves[leaf], 1, MX_GROUP, exponent=True)

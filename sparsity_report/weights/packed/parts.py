@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.packed.bits import MX_GROUP
 from sparsity_report.weights.packed.blocks import Blocks
-from sparsity_report.weights.packed.reading import FLOATS, integers, origin
+from sparsity_report.weights.packed.reading import E8M0, FLOATS, integers, origin
 from sparsity_report.weights.tensors import Entry
 
 # What a number of a block stands for where the file does not say: DeepSeek's 128 × 128.
@@ -52,14 +53,15 @@ class Parts:
         """Return a part that may be missing."""
         return self.leaves.get(leaf)
 
-    def need(self, leaf: str, *dtypes: torch.dtype) -> Entry:
-        """Return a part, of one of some dtypes if any are given."""
+    def need(self, leaf: str, *dtypes: torch.dtype | str) -> Entry:
+        """Return a part, of one of some dtypes if any are given, by the file's name or torch's."""
         if leaf not in self.leaves:
             first = next(iter(self.leaves))
             raise self.wrong(first, f"its {leaf} is missing")
-        if dtypes and self.leaves[leaf].values.dtype not in dtypes:
-            raise self.wrong(leaf, f"it holds {self.leaves[leaf].dtype}")
-        return self.leaves[leaf]
+        part = self.leaves[leaf]
+        if dtypes and (part.kind or part.values.dtype) not in dtypes:
+            raise self.wrong(leaf, f"it holds {part.dtype}")
+        return part
 
     def only(self, *leaves: str) -> None:
         """Refuse a part that the format does not have."""
@@ -137,6 +139,12 @@ class Parts:
             if size and told == (math.ceil(down / size[0]), math.ceil(across / size[1])):
                 return Blocks(part, *size)
         raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")
+
+    def exponents(self, leaf: str, shape: tuple[int, int]) -> Blocks:
+        """Return powers of two for groups of a matrix, as microscaling has them."""
+        self.need(leaf, torch.uint8, E8M0)
+        self.check(leaf, (shape[0], shape[1] // MX_GROUP))
+        return Blocks(self.leaves[leaf], 1, MX_GROUP, exponent=True)
 
     @staticmethod
     def _even(told: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int] | None:

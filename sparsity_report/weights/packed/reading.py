@@ -18,6 +18,10 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 #: Floats of eight bits.
 FP8 = tuple(getattr(torch, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz"))
 
+#: What safetensors calls dtypes that torch lacks or has late. FP4 is E2M1, two to a byte, the low
+#: half first, as torch has them since 2.8; E8M0 the exponent of a power of two, always a scale.
+FP4, E8M0 = "F4", "F8_E8M0"
+
 
 def rows(part: Entry, start: int, stop: int) -> Bytes:
     """Return the bytes of some rows of a part, its first dimension counted down.

@@ -16,7 +16,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed import bitsandbytes, compressed_tensors, gptq, mlx, scaled
 from sparsity_report.weights.packed.packed import Packed, Undecoded
 from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import origin
+from sparsity_report.weights.packed.reading import FP4, origin
 from sparsity_report.weights.packed.scheme import Scheme
 from sparsity_report.weights.tensors import Entry
 
@@ -130,22 +130,24 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
     }
     known = {key: entry for key, entry in plain.items() if not _is_index(entry)}
     for entry in known.values():
-        if scheme.method and entry.dtype in _SMALL_FLOATS:
+        if scheme.method and entry.dtype in {*_SMALL_FLOATS, FP4}:
             raise SparsityReportError(
                 f"{origin(entry)}: {entry.key!r} holds {entry.dtype} and has no scale; fetch the "
                 "whole checkpoint"
             )
+    fours = {key: scaled.unscaled(entry) for key, entry in known.items() if entry.kind == FP4}
+    known |= {key: Entry(key, values.shape, values) for key, values in fours.items()}
     places = {key: place for place, key in enumerate(entries)}
     firsts = {
         min((part.key for part in decoder.parts), key=places.__getitem__): name
         for name, decoder in decoders.items()
     }
     ordered = {
-        firsts.get(key, key): packed[firsts[key]] if key in firsts else entry
-        for key, entry in entries.items()
+        firsts.get(key, key): packed[firsts[key]] if key in firsts else known[key]
+        for key in entries
         if key in firsts or key in known
     }
-    return Recognised(ordered, _notes(decoders.values()))
+    return Recognised(ordered, _notes([*decoders.values(), *fours.values()]))
 
 
 def _sort(entries: Mapping[str, Entry], scheme: Scheme) -> _Sorted:
@@ -240,7 +242,8 @@ def _keeps_plain(scheme: Scheme) -> bool:
 
 
 def _is_index(entry: Entry) -> bool:
-    return entry.values.dtype not in _FLOATS and bool(_INDEX.search(entry.key))
+    is_float = entry.values.dtype in _FLOATS or entry.kind == FP4
+    return not is_float and bool(_INDEX.search(entry.key))
 
 
 def check_weights(*entries: Entry) -> None:

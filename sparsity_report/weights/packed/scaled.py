@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.blocks import Blocks
 from sparsity_report.weights.packed.packed import Packed, grouped
 from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import FP8, seen_as
+from sparsity_report.weights.packed.reading import E8M0, FP4, FP8, seen_as
 from sparsity_report.weights.packed.rowwise import Experts, Rowwise
 from sparsity_report.weights.packed.scheme import Scheme
+from sparsity_report.weights.tensors import Entry
 
 
 def scaled(parts: Parts, scheme: Scheme) -> Packed:
-    """Eight-bit integers or floats with scales of a tensor, of rows or of blocks."""
+    """Eight-bit integers or floats with scales of a tensor, of rows or of blocks; FP4 in groups."""
     leaf = "weight_scale_inv" if parts.get("weight_scale_inv") else "weight_scale"
+    if parts.need("weight").kind == FP4:
+        return _fp4(parts, leaf)
     parts.only("weight", leaf, "weight_zero_point")
     codes, shape = parts.need("weight", torch.int8, *FP8), parts.matrix("weight")
     zero = None
@@ -27,10 +32,29 @@ def scaled(parts: Parts, scheme: Scheme) -> Packed:
     return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))
 
 
+def _fp4(parts: Parts, leaf: str) -> Packed:
+    """FP4 of safetensors: NVFP4 without a scale of the whole tensor, or MXFP4."""
+    parts.only("weight", leaf)
+    codes, (down, half) = parts.leaves["weight"], parts.matrix("weight")
+    shape = (down, 2 * half)
+    if parts.leaves[leaf].values.dtype in FP8:
+        scale, name = parts.scales(leaf, shape, (1, NV_GROUP), FP8), "nvfp4"
+    else:
+        scale, name = parts.exponents(leaf, shape), "mxfp4"
+    return Rowwise(shape, name, parts.all, codes, shape[1], 4, E2M1, scales=(scale,))
+
+
+def unscaled(entry: Entry) -> Packed:
+    """FP4 of safetensors that no scale belongs to."""
+    *outer, half = entry.shape
+    codes = seen_as(entry, math.prod(outer), half)
+    return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 2 * half, 4, E2M1)
+
+
 def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     """NVFP4 of ModelOpt: two codes to a byte, two levels of scales."""
     parts.only("weight", "weight_scale", "weight_scale_2")
-    codes, columns = parts.need("weight", torch.uint8), 2 * parts.leaves["weight"].shape[-1]
+    codes, columns = parts.need("weight", torch.uint8, FP4), 2 * parts.leaves["weight"].shape[-1]
     if len(codes.shape) != 2:
         raise parts.wrong("weight", f"its shape is {codes.shape}")
     shape = (codes.shape[0], columns)
@@ -44,7 +68,7 @@ def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
 def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     """Experts of gpt-oss: (experts, outputs, groups, 16 bytes), turned in memory."""
     parts.only("blocks", "scales")
-    codes, scale = parts.need("blocks", torch.uint8), parts.need("scales", torch.uint8)
+    codes, scale = parts.need("blocks", torch.uint8, FP4), parts.need("scales", torch.uint8, E8M0)
     if len(codes.shape) != 4 or codes.shape[3] * 2 != MX_GROUP:
         raise parts.wrong("blocks", f"its shape is {codes.shape}")
     parts.check("scales", codes.shape[:3])
