@@ -21,7 +21,14 @@ from sparsity_report.draw.marks import Rows
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import write_file
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import clip, distinct_names, group_name, layout_name, method_name
+from sparsity_report.words.names import (
+    clip,
+    distinct_names,
+    dtype_names,
+    group_name,
+    layout_name,
+    method_name,
+)
 from sparsity_report.words.sentences import join, message, say
 
 _ROW = 20
@@ -363,7 +370,7 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
         evens=marks.inline(evens),
         levels=marks.inline(levels),
     )
-    dtype = join(facts.dtypes)
+    dtype = join(dtype_names(facts.dtypes, facts.unpacked_dtypes(facts.baseline)))
     said = [say("Lines of bytes ÷ dense bytes against sparsity, {dtype} values.", dtype=dtype)]
     said += [
         say("{layout}: smaller than dense from {share}.", layout=e["line"], share=e["label"])

@@ -58,11 +58,16 @@ class Reading(NamedTuple):
 
 def totals(study: Comparison) -> Table:
     """Return the totals of the variants, each with its colours."""
+    size = Column("stored_bytes", head("stored_bytes"), scaled("B"))
+    sizes = [size]
+    if study.facts.packings():
+        held = Column("file_bytes", head("file_bytes"), scaled("B"))
+        sizes = [held, size._replace(head=say("Stored bytes, unpacked"))]
     columns = (
         Column("variant", head("variant"), _VARIANT),
         Column("sparsity_prunable", say("prunable"), SHARE, over=say("zeros of the")),
         Column("sparsity_model", say("model"), SHARE, over=say("zeros of the")),
-        Column("stored_bytes", head("stored_bytes"), scaled("B")),
+        *sizes,
         Column("flops_per_token", head("flops_per_token"), scaled("")),
     )
     inks = (f"--sx-outline: {ink}; --sx-fill: {fill}" for ink, fill in palette(study).values())
@@ -87,6 +92,8 @@ def cards(view: View, sparsity: float) -> tuple[list[Figure], str]:
 
     def cost(name: str, share: str, column: str, unit: str, more: str) -> Figure:
         part, whole = (numbers.scaled(row[key], unit) for key in (column, f"dense_{column}"))
+        if column == "stored_bytes" and facts.unpacked_dtypes(view.variants[0]):
+            whole = say("{whole} unpacked", whole=whole)
         note = say("{part} against {whole}; {more}", part=part, whole=whole, more=more)
         return Figure(name, numbers.times(row[share]), note)
 

@@ -24,7 +24,7 @@ from sparsity_report.explorer.view import (
 from sparsity_report.study.grid import OUTSIDE
 from sparsity_report.words.names import clip, distinct_names
 from sparsity_report.words.numbers import count
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import message, say
 
 
 class _Bars(NamedTuple):
@@ -196,7 +196,11 @@ class Scene:
         texts = {
             "cells": cells,
             "bars": bars,
-            "curve": say("stored bytes and FLOPs of the whole model"),
+            "curve": say(
+                message("stored bytes, unpacked, and FLOPs of the whole model")
+                if self.view.study.facts.unpacked_dtypes(self.view.variants[0])
+                else message("stored bytes and FLOPs of the whole model")
+            ),
             "histogram": say("{layer}, before pruning", layer=layer),
         }
         return [{"panel": panel, "text": text} for panel, text in texts.items()]

@@ -43,7 +43,10 @@ _WRITTEN: Mapping[str, Callable[[Any], str]] = {
     **dict.fromkeys(("shape", "module"), partial(shape, space=" ")),
 }
 # What follows from other columns, and what no count depends on.
-_DERIVED = {"sparsity", "param_frac", "weight_total", "weight_nonzero", "attention_width"}
+_DERIVED = {
+    "sparsity", "param_frac", "weight_total", "weight_nonzero", "attention_width", "packing",
+    "file_bytes",
+}  # fmt: skip
 _FACTS, _LAYER_FACTS = (
     [name for name in TABLES[table].names if name not in {"variant", "module_name", *_DERIVED}]
     for table in ("variants", "layers")

@@ -22,13 +22,22 @@ def smallest_layout(study: Comparison) -> Iterator[str]:
     for variant in study.variants.loc[study.variants["pruned"].notna(), "variant"]:
         if layout := facts.smallest_layout(variant):
             layouts = facts.lossless(variant)
-            key = (layout, layouts["ratio"][layout], len(layouts))
+            unpacked = tuple(facts.unpacked_dtypes(variant))
+            key = (layout, layouts["ratio"][layout], len(layouts), unpacked)
             together.setdefault(key, []).append(variant)
-    for (layout, ratio, count), variants in together.items():
+    plain = message(
+        "The smallest of {count} lossless layouts for the prunable weights of {variants:names} is "
+        "{layout}, at {ratio:.2f} times their dense bytes."
+    )
+    packed = message(
+        "The smallest of {count} lossless layouts for the prunable weights of {variants:names} is "
+        "{layout}, at {ratio:.2f} times their bytes unpacked to {dtypes:names}."
+    )
+    for (layout, ratio, count, unpacked), variants in together.items():
         yield say(
-            "The smallest of {count} lossless layouts for the prunable weights of "
-            "{variants:names} is {layout}, at {ratio:.2f} times their dense bytes.",
+            packed if unpacked else plain,
             count=count,
+            dtypes=unpacked,
             variants=variants,
             layout=layout_name(layout),
             ratio=ratio,

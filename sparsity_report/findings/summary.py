@@ -11,6 +11,7 @@ from sparsity_report.findings import measured
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
+from sparsity_report.words.names import dtype_names, unpacked_name
 from sparsity_report.words.sentences import message, say
 
 _COUNTING = (
@@ -65,7 +66,8 @@ def summarize(study: Comparison) -> list[str]:
     """Return what is worth knowing of a study, most important first.
 
     The first three sentences, where there is a pruned variant, say how much is zero of what,
-    what that does to storage, and what it does to the arithmetic.
+    what that does to storage (of a packed model after what its file takes), and what it does to
+    the arithmetic.
 
     Examples
     --------
@@ -75,7 +77,7 @@ def summarize(study: Comparison) -> list[str]:
     >>> print(sr.summarize(study)[1][:44])
     CSR30 stores 1.33 times the bytes of Dense (
     """
-    said = [*_zeros(study), *_storage(study), *_arithmetic(study)]
+    said = [*_zeros(study), *_packed(study), *_storage(study), *_arithmetic(study)]
     said += [*measured.smallest_layout(study), *measured.speed(study)]
     said += [*measured.perplexities(study), *measured.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
@@ -121,6 +123,22 @@ def _zeros(study: Comparison) -> Iterator[str]:
         yield say(one if len(names) == 1 else many, variants=names, **first)
 
 
+def _packed(study: Comparison) -> Iterator[str]:
+    facts = study.facts
+    for row in records(study.totals):
+        packings, bits = (f(row["variant"]) for f in (facts.packings, facts.bits_per_weight))
+        if packings and bits is not None:
+            yield say(
+                "{variant} takes {file_bytes:scaled B} in the file, {bits:.2f} bits per weight "
+                "({packings:names}); unpacked to {dtypes:names}, as it is counted here, "
+                "{stored_bytes:scaled B}.",
+                **row,
+                bits=bits,
+                packings=packings,
+                dtypes=facts.unpacked_dtypes(row["variant"]),
+            )
+
+
 def _storage(study: Comparison) -> Iterator[str]:
     facts = study.facts
     pays = message(
@@ -135,16 +153,17 @@ def _storage(study: Comparison) -> Iterator[str]:
     for variant in _sparse(study):
         if (times := facts.ratio(variant, "stored_bytes")) is None:
             continue
-        layers = facts.layers(variant)
+        layers, unpacked = facts.layers(variant), facts.unpacked_dtypes(variant)
+        dtypes = list(layers.loc[layers["layout"] == "csr", "dtype"].unique())
         level = facts.break_even(variant)
         yield say(
             never if level is None else pays,
             variant=variant,
             ratio=times,
-            base=facts.baseline,
+            base=unpacked_name(facts.baseline, facts.unpacked_dtypes(facts.baseline)),
             bytes=facts.total(variant, "stored_bytes"),
             reference=facts.total(facts.baseline, "stored_bytes"),
-            dtypes=list(layers.loc[layers["layout"] == "csr", "dtype"].unique()),
+            dtypes=dtype_names(dtypes, unpacked),
             level=level,
         )
 

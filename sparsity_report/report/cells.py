@@ -90,6 +90,7 @@ _KINDS: Mapping[str, Kind] = {
     "n_m": Kind(lambda n_m: "–" if n_m is None else f"{n_m[0]}, {numbers.percent(n_m[1])}", ""),
     "nll_increase": figures("+.4f"),
     "perplexity": figures(",.2f"),
+    "bits_per_weight": figures(".2f"),
     "quartiles": Kind(lambda ends: numbers.span(*ends), "s"),
     "seconds": DURATION,
     "shape": SHAPE,

@@ -48,6 +48,7 @@ _HEADS = {
     "threshold": message("Threshold |w| ≤"),
     "quartiles": message("Quartiles"),
     "windows": message("Window / stride"),
+    "bits_per_weight": message("Bits per weight"),
     "what": message("What"),
     "before": message("Before"),
     "after": message("After"),
@@ -92,7 +93,10 @@ def variants(study: Comparison) -> Table:
 
 def totals(study: Comparison) -> Table:
     """Return the three sparsities and the costs, one column per variant."""
-    by_variant = plain_rows(study.totals)
+    by_variant = [
+        {**row, "bits_per_weight": study.facts.bits_per_weight(row["variant"])}
+        for row in plain_rows(study.totals)
+    ]
 
     def row(key: str, label: str = "", note: str = "", style: str = "") -> Row:
         kind = share(2) if style == "lead" else kind_of(key)
@@ -107,13 +111,22 @@ def totals(study: Comparison) -> Table:
             row(f"{prefix}total", say("of"), style="part"),
             row(f"{prefix}nonzero", say("nonzero"), style="part"),
         ]
-    costs = [row(key) for key in ("asked_sparsity", "pruned", "threshold", "stored_bytes")]
+    costs = [row(key) for key in ("asked_sparsity", "pruned", "threshold")]
+    costs += [row(key, note=note) for key, note in _bytes(study)]
     costs += [row(key, note=note) for key, note in _work(study)]
     names = [row["variant"] for row in by_variant]
     columns = [Column("", "", WORDS, width=6.4 - min(4, len(names))), *_side_by_side(names)]
     style = "totals wide" if len(names) > 5 else "totals"
     bodies = (Body(tuple(shares)), Body(tuple(costs)))
     return Table("totals", say("Totals per variant"), tuple(columns), bodies, style)
+
+
+def _bytes(study: Comparison) -> Iterator[tuple[str, str]]:
+    """Yield columns of bytes, and what each counts; those of a file where one is packed."""
+    if study.facts.packings():
+        yield "file_bytes", say("of the weights, scales and zero points included")
+        yield "bits_per_weight", say("8 × bytes in the file ÷ parameters")
+    yield "stored_bytes", say("packed weights unpacked") if study.facts.packings() else ""
 
 
 def _work(study: Comparison) -> Iterator[tuple[str, str]]:
@@ -135,10 +148,11 @@ def _work(study: Comparison) -> Iterator[tuple[str, str]]:
 def groups(study: Comparison, variant: str | None = None) -> Table:
     """Return the groups of one variant, or of each under its name."""
     columns = _columns(
-        "group modules total nonzero sparsity flops_per_token useful_flops_per_token stored_bytes "
-        "param_frac",
+        "group modules total nonzero sparsity flops_per_token useful_flops_per_token "
+        f"{_sizes(study)} param_frac",
         _FIRST,
         sparsity=say("Zeros ÷ parameters"),
+        **_unpacked(study),
     )
     if variant is not None:
         frame = study.groups[study.groups["variant"] == variant]
@@ -162,14 +176,19 @@ def layers(study: Comparison, variant: str) -> Table:
     """Return all modules of a variant."""
     columns = _columns(
         "module_name group shape stored_as total nonzero sparsity flops_per_token "
-        "useful_flops_per_token stored_bytes",
+        f"useful_flops_per_token {_sizes(study)}",
         _FIRST,
         sparsity=say("Zeros ÷ parameters"),
+        **_unpacked(study),
     )
     columns[0] = columns[0]._replace(kind=name(2000))
     frame, tied = study.facts.layers(variant), say("tied to")
+    packings = frame["packing"].fillna("")
     frame = frame.assign(
-        stored_as=frame["layout"] + " " + frame["dtype"],
+        stored_as=packings.where(packings == "", packings + " → ")
+        + frame["layout"]
+        + " "
+        + frame["dtype"],
         module_name_note=[
             "" if pd.isna(other) else f"{tied} {clip(other, 2000)}" for other in frame["tied_to"]
         ],
@@ -222,7 +241,12 @@ def storage(study: Comparison, variant: str) -> Table:
     columns = [c._replace(over=head) for c, head in zip(columns, over, strict=True)]
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
-    caption = say("Bytes of {variant} in every layout", variant=clip(variant, 40))
+    unpacked = study.facts.unpacked_dtypes(variant)
+    plain = message("Bytes of {variant} in every layout")
+    packed = message(
+        "Bytes of {variant} in every layout, against the unpacked {dtypes:names} weights"
+    )
+    caption = say(packed if unpacked else plain, variant=clip(variant, 40), dtypes=unpacked)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
@@ -232,9 +256,15 @@ def curve(study: Comparison) -> Table:
     wide = frame.pivot_table(index="sparsity", columns="layout", values="bytes", sort=False)
     columns = [Column("sparsity", head("sparsity"), share(0), width=1.6)]
     columns += [Column(key, layout_name(key), COUNT, width=1) for key in wide.columns]
-    caption = say(
+    plain = message(
         "Bytes of the prunable weights in each layout, from integers, row pointers included."
     )
+    packed = message(
+        "Bytes of the prunable weights, unpacked to {dtypes:names}, in each layout, from integers, "
+        "row pointers included."
+    )
+    unpacked = study.facts.unpacked_dtypes(study.facts.baseline)
+    caption = say(packed if unpacked else plain, dtypes=unpacked)
     return table_of("curve", caption, columns, wide.reset_index())
 
 
@@ -268,7 +298,8 @@ def levels(study: Comparison) -> Table | None:
     """Return what global magnitude pruning would leave at every level of the study."""
     if (frame := study.facts.levels) is None:
         return None
-    zeros, flops, size = say("Zeros"), say("FLOPs per token"), say("Stored bytes")
+    zeros, flops = say("Zeros"), say("FLOPs per token")
+    size = _unpacked(study).get("stored_bytes") or say("Stored bytes")
     columns = [
         Column("sparsity", say("Global sparsity"), share(0)),
         Column("zeros", say("prunable weights"), COUNT, zeros),
@@ -391,6 +422,16 @@ def _columns(keys: str, widths: tuple[float, ...] = (1.6, 1), /, **heads: str) -
         Column(key, heads.get(key) or _head(key), kind_of(key), width=width)
         for key, width in zip(names, sizes, strict=False)
     ]
+
+
+def _sizes(study: Comparison) -> str:
+    """Return the columns of bytes that tables of a study have."""
+    return "file_bytes stored_bytes" if study.facts.packings() else "stored_bytes"
+
+
+def _unpacked(study: Comparison) -> dict[str, str]:
+    """Return the head of stored bytes where some are of packed weights."""
+    return {"stored_bytes": say("Stored bytes, unpacked")} if study.facts.packings() else {}
 
 
 def _head(key: str) -> str:

@@ -44,10 +44,15 @@ _TOTALS = (
     "sparsity_prunable",
     "sparsity_non_embedding",
     "sparsity_model",
+    "file_bytes",
+    "bits_per_weight",
     "stored_bytes",
     "flops_per_token",
 )
-_UNITS = {"stored_bytes": "B", "flops_per_token": "FLOPs", "useful_flops_per_token": "FLOPs"}
+_UNITS = {
+    **dict.fromkeys(("stored_bytes", "file_bytes"), "B"),
+    **dict.fromkeys(("flops_per_token", "useful_flops_per_token"), "FLOPs"),
+}
 # So that it is not taken for that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
 _RATIO = figures(".2f")
@@ -145,6 +150,7 @@ def write_thesis(
             "conventions": conventions(study),
             "version": sparsity_report.__version__,
             "year": _YEAR,
+            "packed": bool(study.facts.packings(study.facts.baseline)),
             "base": Tex(variant_commands(study)[study.facts.baseline]),
             **{f"{place}_cm": width for place, width in widths.items()},
         }
@@ -194,7 +200,9 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
         "totals": tables.totals(study).turned(head).only(*_TOTALS).called(of_totals),
         "sparsity": tables.comparison(study, "sparsity").turned(head).called(of_sparsity),
     }
-    columns = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
+    columns = (
+        "modules", "total", "nonzero", "sparsity", "flops_per_token", "file_bytes", "stored_bytes"
+    )  # fmt: skip
     for variant, stem in stems.items():
         parts[f"groups_{stem}"] = tables.groups(study, variant).only(*columns)
     for variant in prunings:
@@ -222,6 +230,8 @@ def _numbers(study: Comparison) -> list[tuple[Tex, Tex]]:
         stem = variants[row["variant"]]
         commands.append((f"{stem}Name", tex(clip(row["variant"], 40))))
         commands += _of_row(stem, row, ("variant", "layout"))
+        bits = study.facts.bits_per_weight(row["variant"])
+        commands.append((f"{stem}BitsPerWeight", quantity(bits, _RATIO)))
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(row["variant"], column)
             commands.append((f"{stem}{_camel(column)}Ratio", quantity(ratio, _RATIO)))

@@ -30,6 +30,8 @@ _ROWS = 6_000
 _SEE_THROUGH = {"background": "transparent"}
 # Share of the slider's length that the name of a mark takes.
 _APART = 0.12
+# What the slider compares with dense, and its units.
+_COSTS = {"flops_per_token": "FLOPs", "stored_bytes": "B"}
 _CARDS = {
     "total": (message("Parameters"), message("of {variant}")),
     "prunable_total": (message("Prunable weights"), message("of {variant}")),
@@ -40,6 +42,13 @@ _CARDS = {
         message("of the whole model, {variant} ÷ {against}"),
     ),
     "flops_per_token": (message("FLOPs per token"), message("{variant} ÷ {against}")),
+}
+
+
+# What they are of where the baseline is packed.
+_PACKED = {
+    "total": message("of {variant}, {bits:.2f} bits each in the file"),
+    "stored_bytes": message("of the whole model, {variant} ÷ {against} unpacked to {dtypes:names}"),
 }
 
 
@@ -87,7 +96,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "variants": plain_rows(study.variants),
         "palette": list(look.palette(study).values()),
         "findings": summarize(study),
-        "cards": [_card(card) for card in study.facts.cards],
+        "cards": [_card(study, card) for card in study.facts.cards],
         "totals": plain_rows(study.totals),
         "groups": [
             (str(name), plain_rows(rows))
@@ -109,6 +118,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "maps": [f for v in prunings if (f := _map(study, v, None if paper else (0.0, 1.0)))],
         "map_note": _map_note(study),
         "curve": None if curve is None else _figure(curve, tables.curve(study)),
+        "packed": _packed(study),
         "slider": _slider(study),
         "layers": _layers(study),
         "audit": study.audit,
@@ -141,12 +151,29 @@ def difference_context(
     }
 
 
-def _card(card: Card) -> dict[str, str]:
+def _packed(study: Comparison) -> str | None:
+    """Say what bytes of packed weights are compared with; None where none is packed."""
+    facts = study.facts
+    if not (dtypes := facts.unpacked_dtypes(facts.baseline)):
+        return None
+    return say(
+        "The file packs the weights ({packings:names}). Layouts are compared with the unpacked "
+        "{dtypes:names} weights, not with the file.",
+        packings=facts.packings(facts.baseline),
+        dtypes=dtypes,
+    )
+
+
+def _card(study: Comparison, card: Card) -> dict[str, str]:
     """Return a number people look for first: large, what it is of, and of which variant."""
     title, note = _CARDS[card.key]
+    if packed := card.key in _PACKED and study.facts.unpacked_dtypes(study.facts.baseline):
+        note = _PACKED[card.key]
     write = times if card.against else percent if card.key.startswith("sparsity") else scaled
     named = {"variant": clip(card.variant, 40), "against": clip(card.against, 40)}
-    return {"title": say(title), "number": write(card.value), "note": say(note, **named)}
+    bits = study.facts.bits_per_weight(card.variant) if packed else None
+    noted = say(note, **named, dtypes=packed, bits=bits)
+    return {"title": say(title), "number": write(card.value), "note": noted}
 
 
 def _figure(chart: alt.TopLevelMixin, table: Table, key: str = "") -> Figure:
@@ -241,19 +268,23 @@ def _level_texts(study: Comparison, table: Table) -> dict[str, list[str]]:
     levels, texts = study.facts.levels, to_columns(table)
     assert levels is not None
     total = count(study.facts.total(study.variants["variant"].iloc[0], "prunable_total"))
-    said = message("{part} against {whole}, whole model")
+    said = {column: message("{part} against {whole}, whole model") for column in _COSTS}
+    aloud = message("{asked}, stored bytes {ratio} of dense")
+    if study.facts.unpacked_dtypes(study.facts.baseline):
+        said["stored_bytes"] = message("{part} against {whole} unpacked, whole model")
+        aloud = message("{asked}, stored bytes {ratio} of dense unpacked")
     costs = {
         column: [
-            say(said, part=scaled(part, unit), whole=scaled(whole, unit))
+            say(said[column], part=scaled(part, unit), whole=scaled(whole, unit))
             for part, whole in zip(levels[column], levels[f"dense_{column}"], strict=True)
         ]
-        for column, unit in (("flops_per_token", "FLOPs"), ("stored_bytes", "B"))
+        for column, unit in _COSTS.items()
     }
     large = ("sparsity_prunable", "sparsity_model", "flops_ratio", "bytes_ratio")
     return {
         "asked": texts["sparsity"],
         "spoken": [
-            say("{asked}, stored bytes {ratio} of dense", asked=asked, ratio=ratio)
+            say(aloud, asked=asked, ratio=ratio)
             for asked, ratio in zip(texts["sparsity"], texts["bytes_ratio"], strict=True)
         ],
         "zeros": [

@@ -54,6 +54,20 @@ def ratio(part: Any, whole: Any) -> float | None:
     return None if pd.isna(part) or pd.isna(whole) or not whole else float(part / whole)
 
 
+def bits_per_weight(file_bytes: Any, weights: Any) -> float | None:
+    """Return the bits that a weight takes in a file, ``8 · bytes ÷ weights``.
+
+    Examples
+    --------
+    4-bit codes, a 16-bit scale and a 4-bit zero point to each 128:
+
+    >>> bits_per_weight(128 // 2 + 2 + 0.5, 128)
+    4.15625
+    """
+    bits = ratio(file_bytes, weights)
+    return None if bits is None else 8 * bits
+
+
 def break_even(dense: Any, full: Any, empty: Any) -> Any:
     """Return the sparsity from which a layout is smaller than dense, everything included.
 

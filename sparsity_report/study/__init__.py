@@ -5,7 +5,7 @@ room makes each frame: ``layers`` (and the sums of groups and totals), ``sweep``
 many levels), ``patterns`` (where the zeros stand), ``storage`` (bytes of every layout). ``levels``
 reads a kept sweep without the model, ``grid`` sorts layers into a heat map, and ``facts`` are the
 figures that readers show. ``schema`` declares every table's columns once; ``file`` saves and reads,
-with ``agreement`` for what must fit across tables and ``upgrade`` for files of the version before.
+with ``agreement`` for what must fit across tables and ``upgrade`` for files of the versions before.
 
 May import ``counting`` and what is below it. Maintainers: integers in, integers out; unknown is
 null, never 0; a share, ratio or break-even is computed by ``sparse.shares`` only. A column is added

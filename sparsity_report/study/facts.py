@@ -23,7 +23,7 @@ import pandas as pd
 from sparsity_report.counting.histogram import Integers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import dense_bytes, value_bytes
-from sparsity_report.sparse.shares import ratio, zero_shares
+from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added, records
 from sparsity_report.study.storage import layout_ends
@@ -379,6 +379,27 @@ class Facts:
         rows = self.layers(self.baseline)
         sizes = rows[rows["prunable"]].groupby("dtype", sort=False)["weight_total"].sum()
         return list(sizes.sort_values(ascending=False, kind="stable").index)
+
+    def packings(self, variant: str | None = None) -> list[str]:
+        """Return how files pack weights of a variant, or of any; empty where they do not."""
+        layers = self._study.layers if variant is None else self.layers(variant)
+        return sorted(set(layers["packing"].dropna()) - {""})
+
+    def unpacked_dtypes(self, variant: str) -> list[str]:
+        """Return the types that packed weights of a variant are counted in."""
+        layers = self.layers(variant)
+        return list(layers.loc[layers["packing"].fillna("") != "", "dtype"].unique())
+
+    def bits_per_weight(self, variant: str) -> float | None:
+        """Return bits in the file ÷ parameters of a variant's model.
+
+        None where one is not known, and where the convention counts tied weights again, which a
+        file holds once.
+        """
+        again = self._study.convention == "notebook" and self.layers(variant)["tied_to"].notna()
+        if np.any(again):
+            return None
+        return bits_per_weight(self.total(variant, "file_bytes"), self.total(variant, "total"))
 
     def lossless(self, variant: str) -> pd.DataFrame:
         """Return the rows of :meth:`storage` that lose no weight and whose bytes are known."""

@@ -51,7 +51,7 @@ def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
 
 
 def read_study(path: str | os.PathLike[str]) -> Comparison:
-    """Read a study written by :meth:`Comparison.save`, also by the version before.
+    """Read a study written by :meth:`Comparison.save`, also by the versions before.
 
     Raises
     ------

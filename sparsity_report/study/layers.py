@@ -58,14 +58,16 @@ def layer_frame(
     Returns
     -------
     pandas.DataFrame
-        The table ``layers`` of the schema: counts in elements, ``stored_bytes`` in bytes, FLOPs
+        The table ``layers`` of the schema: counts in elements, bytes in bytes, FLOPs
         with one multiply-add as two, shares as fractions of 1. Of mixture-of-experts layers a
         token sees ``active_total`` parameters, and FLOPs are those of its k of E experts, in
         expectation over uniform routing where zeros count: ``uses`` says how often a token is
         multiplied by the module's matrices, k/E of experts. Poolers and classification heads run
         once per sequence: their FLOPs stand in ``flops_per_sequence``, and ``uses`` is 0. The
         matrices of a module would have ``row_pointers`` in CSR and at most ``columns`` columns.
-        These three are null without matrices.
+        These three are null without matrices. ``packing`` is how the file packs the weight, empty
+        where it does not; ``file_bytes`` are those of its tensors on disk, null where they are not
+        on disk as they are here: in memory, pruned, or as CSR.
     """
     check_convention(convention)
     cuts = pruning.cuts if pruning else {}
@@ -91,6 +93,7 @@ def layer_frame(
                 "flops_per_token": 2 * elements.where(multiplied, 0),
                 "useful_flops_per_token": 2 * nonzero.where(multiplied, 0),
                 "stored_bytes": parameters["stored_bytes"],
+                "file_bytes": parameters["file_bytes"],
             }
         ).groupby(module)
     )
@@ -111,7 +114,8 @@ def layer_frame(
         "flops_per_sequence": flops.mask(per_token, 0),
         "active_total": _used(sums["total"], np.minimum(uses, 1)),
     }
-    return with_shares(main[["shape", "dtype", "layout", "tied_to"]].join(sums).assign(**derived))
+    facts = main[["shape", "dtype", "packing", "layout", "tied_to"]]
+    return with_shares(facts.join(sums).assign(**derived))
 
 
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
@@ -232,11 +236,16 @@ def _parameter_frame(
         0 if p.tied_to else _bytes(p, layout, nonzero, p.name in cuts)
         for p, layout, nonzero in zip(parameters, layouts, left, strict=True)
     ]
+    held = [
+        _file_bytes(p, layout, p.name in cuts)
+        for p, layout in zip(parameters, layouts, strict=True)
+    ]
     return pd.DataFrame(
         {
             "module": np.repeat(np.arange(len(sizes)), sizes),
             "shape": [p.shape for p in parameters],
             "dtype": [p.dtype for p in parameters],
+            "packing": [p.packing for p in parameters],
             "layout": layouts,
             "tied_to": [p.tied_to for p in parameters],
             "prunable": [p.prunable for p in parameters],
@@ -248,6 +257,7 @@ def _parameter_frame(
             "columns": pd.array([p.matrix[1] if p.matrix else 0 for p in parameters], "Int64"),
             "row_pointers": pd.array(list(map(_row_pointers, parameters)), dtype="Int64"),
             "stored_bytes": pd.array(stored, dtype="Int64"),
+            "file_bytes": pd.array(held, dtype="Int64"),
         }
     )
 
@@ -285,6 +295,13 @@ def _bytes(parameter: Parameter, layout: str, nonzero: int | None, cut: bool) ->
         return None
     index = index_bytes(nonzero, parameter.matrix[1])
     return csr_bytes(nonzero, _row_pointers(parameter) - 1, parameter.itemsize, index)
+
+
+def _file_bytes(parameter: Parameter, layout: str, cut: bool) -> int | None:
+    """Bytes of a parameter in its file; None where it is not there as it is here."""
+    if cut or layout != parameter.layout or parameter.file_bytes is None:
+        return None
+    return 0 if parameter.tied_to else parameter.file_bytes
 
 
 def _row_pointers(parameter: Parameter) -> int:

@@ -32,7 +32,7 @@ LAYOUTS = (
 SCOPES = ("layer", "group", "prunable", "model")
 PARTS = ("block", "group", "layer")
 FORMAT = "sparsity-report study"
-VERSION = 2
+VERSION = 3
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives.
 MEASURED = ("latency", "quality", "sensitivity")
@@ -139,6 +139,7 @@ _COLUMNS = {
         _text("group", message("group"), among=GROUPS),
         Column("shape", "shape", 0, title=message("shape")),
         _text("dtype", message("type")),
+        _text("packing", message("packed in the file as"), optional=True),
         _count("modules", message("modules")),
         _count("total", message("parameters")),
         _count("nonzero", message("nonzero"), optional=True),
@@ -154,6 +155,7 @@ _COLUMNS = {
         _count("flops_per_sequence", message("FLOPs once per sequence"), optional=True),
         _count("active_total", message("active parameters per token")),
         _count("stored_bytes", message("stored bytes"), optional=True),
+        _maybe("file_bytes", message("bytes in the file")),
         _share("param_frac", message("share of parameters")),
         _text("tied_to", message("tied to"), optional=True),
         _count("prunable_total", message("prunable weights")),
@@ -222,7 +224,7 @@ _COLUMNS = {
 }  # fmt: skip
 _SUMMED = (
     "total nonzero weight_total weight_nonzero flops_per_token useful_flops_per_token "
-    "flops_per_sequence active_total stored_bytes"
+    "flops_per_sequence active_total stored_bytes file_bytes"
 )
 SUMMED = tuple(_SUMMED.split())
 
@@ -242,10 +244,10 @@ TABLES: Mapping[str, Table] = {
         layout={"among": ("dense", "masked", "csr")},
     ),
     "layers": _table(
-        "variant module_name block group shape dtype layout total nonzero sparsity prunable "
-        "weight_total weight_nonzero row_pointers columns uses flops_per_token "
-        "useful_flops_per_token flops_per_sequence active_total stored_bytes param_frac "
-        "tied_to",
+        "variant module_name block group shape dtype packing layout total nonzero sparsity "
+        "prunable weight_total weight_nonzero row_pointers columns uses flops_per_token "
+        "useful_flops_per_token flops_per_sequence active_total stored_bytes file_bytes "
+        "param_frac tied_to",
     ),
     "groups": _table(f"variant group modules {_SUMMED} sparsity param_frac"),
     "totals": _table(

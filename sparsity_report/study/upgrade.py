@@ -1,4 +1,4 @@
-"""Studies saved by the version before, brought to the tables of today."""
+"""Studies saved by the versions before, brought to the tables of today."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ _LARGEST = 1024
 
 
 def upgrade(data: dict[str, Any]) -> None:
-    """Change a study of version 1, as read from JSON, to what this version would have saved.
+    """Change a study of version 1 or 2, as read from JSON, to what this version would have saved.
 
     ``uses`` of a module follow from its FLOPs, the model and method of a perplexity from its
-    variant. What follows from nothing is null.
+    variant. What follows from nothing, such as how a file packed weights, is null.
     """
-    if data["version"] != 1:
+    if data["version"] not in {1, 2}:
         raise ValueError(f"version {data['version']!r} never was")
+    if data["version"] == 1:
+        _to_version_2(data)
+    _insert(data["layers"], "packing", "dtype")
+    for table in ("layers", "groups", "totals"):
+        _insert(data[table], "file_bytes", "stored_bytes")
+
+
+def _to_version_2(data: dict[str, Any]) -> None:
     layers, totals = data["layers"], data["totals"]
     variants = {row["variant"]: row for row in _dicts(data["variants"])}
     _insert(layers, "uses", "columns", _uses(_dicts(layers), variants))
     if "attention_flops_per_token" not in totals["columns"]:
         last = totals["columns"][-1]
-        _insert(totals, "attention_flops_per_token", last, [None] * len(totals["rows"]))
+        _insert(totals, "attention_flops_per_token", last)
     if quality := data["quality"]:
         for column, before in (("model", "layout"), ("method", "model")):
             cells = [variants.get(row["variant"], {}).get(column) for row in _dicts(quality)]
@@ -37,11 +45,14 @@ def _dicts(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 
 
-def _insert(table: dict[str, Any], column: str, before: str, cells: Iterable[Any]) -> None:
-    """Put a column behind another."""
+def _insert(
+    table: dict[str, Any], column: str, before: str, cells: Iterable[Any] | None = None
+) -> None:
+    """Put a column behind another, of nulls unless cells are given."""
     place = table["columns"].index(before) + 1
     table["columns"].insert(place, column)
-    for row, cell in zip(table["rows"], cells, strict=True):
+    rows = table["rows"]
+    for row, cell in zip(rows, [None] * len(rows) if cells is None else cells, strict=True):
         row.insert(place, cell)
 
 

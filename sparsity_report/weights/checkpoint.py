@@ -88,7 +88,7 @@ class CheckpointWeights(Weights):
             _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
             places = walk(model)
-            modules = describe(places, options, lambda name: parts[name][0].dtype)
+            modules = describe(places, options, parts)
         super().__init__(
             name=options.name,
             source=source,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -67,7 +67,7 @@ class ReaderOptions:
 def describe(
     places: Sequence[Place],
     options: ReaderOptions,
-    dtype: Callable[[str], str] | None = None,
+    parts: Mapping[str, Sequence[Entry]] | None = None,
 ) -> tuple[Module, ...]:
     """Return every module of a model that owns parameters, with its group and parameters.
 
@@ -76,9 +76,9 @@ def describe(
     places : sequence of Place
         From :func:`walk` of a model on any device, ``meta`` included.
     options : ReaderOptions
-    dtype : callable, optional
-        Gives the dtype of a parameter in the files that hold its values. Without, values are those
-        of the model; on ``meta`` there are none.
+    parts : mapping of str to sequence of Entry, optional
+        Tensors on disk that hold the values of each parameter. Without, values are those of the
+        model; on ``meta`` there are none.
     """
     model = places[0].module
     embedding_id, head_id = (_embedding_id(model, side) for side in ("input", "output"))
@@ -106,10 +106,10 @@ def describe(
         for leaf, tensor in place.tensors.items():
             facts = _facts(place, leaf, is_head or group == "router")
             name, owner = place.full_name(leaf), owners[id(tensor)]
+            held = {"dtype": dtype_name(tensor.dtype)} if parts is None else on_disk(parts[name])
             parameters.append(
                 Parameter(
                     name=name,
-                    dtype=dtype(name) if dtype else dtype_name(tensor.dtype),
                     uses=uses,
                     prunable=may_prune
                     and facts["matrix"] is not None
@@ -118,7 +118,8 @@ def describe(
                     and "." not in leaf
                     and not _is_direction(place.module, leaf),
                     tied_to=None if owner == name else owner,
-                    known=dtype is not None or not tensor.is_meta,
+                    known=parts is not None or not tensor.is_meta,
+                    **held,
                     **facts,
                 )
             )
@@ -126,6 +127,17 @@ def describe(
         per = "sequence" if once else "token"
         modules.append(Module(place.path, class_name, group, tuple(parameters), per))
     return tuple(modules)
+
+
+def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return what the tensors on disk that make up a parameter tell of it."""
+    sizes = [entry.file_bytes for entry in entries]
+    packings = sorted({entry.packing for entry in entries} - {""})
+    return {
+        "dtype": entries[0].dtype,
+        "file_bytes": None if None in sizes else sum(size or 0 for size in sizes),
+        "packing": ", ".join(packings),
+    }
 
 
 def _facts(place: Place, leaf: str, multiplied: bool) -> dict[str, Any]:
@@ -264,7 +276,6 @@ def describe_names(
             Parameter(
                 name=name,
                 shape=entry.shape,
-                dtype=entry.dtype,
                 matrix=_outputs_inputs(entry.shape, bool(turned))
                 if entry is wide and multiplied
                 else None,
@@ -272,6 +283,7 @@ def describe_names(
                 experts=entry.shape[0] if fused and entry is wide else 1,
                 uses=experts_used if fused else ONCE,
                 prunable=may_prune and entry is wide,
+                **on_disk(parts[name]),
             )
             for name, entry in tensors.items()
         )

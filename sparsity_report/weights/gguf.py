@@ -16,7 +16,7 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.adapter import check_tensors
 from sparsity_report.weights.checkpoint import CheckpointWeights, Contents, gathered
 from sparsity_report.weights.config import meta_model
-from sparsity_report.weights.describe import ReaderOptions
+from sparsity_report.weights.describe import ReaderOptions, on_disk
 from sparsity_report.weights.gguf_header import BlockSlice
 from sparsity_report.weights.gguf_pieces import piece_names, read_model
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
@@ -109,9 +109,9 @@ def _tied_head(entries: Mapping[str, Entry], facts: Mapping[str, Any]) -> tuple[
     head = Parameter(
         name="output.weight",
         shape=(rows, columns),
-        dtype=embedding.dtype,
         matrix=(rows, columns),
         tied_to=embedding.key,
+        **on_disk([embedding]),
     )
     return (Module("output", "", "lm_head", (head,)),)
 

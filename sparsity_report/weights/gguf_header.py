@@ -42,6 +42,11 @@ class BlockSlice(FileSlice):
 
     quantisation: str
 
+    @property
+    def packing(self) -> str:
+        """The kind of blocks."""
+        return self.quantisation
+
     def bytes_of(self, count: int) -> int:
         """Bytes that so many values, whole blocks, take in the file."""
         values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.quantisation]]

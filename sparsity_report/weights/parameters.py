@@ -46,6 +46,11 @@ class Parameter:
         source holds it.
     held_bytes : int or None
         Bytes the source holds where the layout is not dense.
+    file_bytes : int or None
+        Bytes of all tensors on disk that make it up, scales and zero points included; None of
+        values in memory. A tied parameter has those of the one it is tied to.
+    packing : str
+        How the file packs it, such as ``"gptq-4bit-g128"`` or ``"Q4_1"``; empty where it does not.
     known : bool
         Whether its values are there to be counted; on the meta device they are not, nor where a
         format is understood by its shapes only.
@@ -64,6 +69,8 @@ class Parameter:
     tied_to: str | None = None
     layout: str = "dense"
     held_bytes: int | None = None
+    file_bytes: int | None = None
+    packing: str = ""
     known: bool = True
 
     @property

@@ -100,6 +100,11 @@ class FileSlice(Slice):
     stamp: Stamp
     offset: int
 
+    @property
+    def packing(self) -> str:
+        """How the values are packed; not at all."""
+        return ""
+
     def bytes_of(self, count: int) -> int:
         """Bytes that so many values take in the file."""
         return count * self.dtype.itemsize
@@ -204,6 +209,14 @@ class Stored(Protocol):
     def dtype(self) -> torch.dtype:
         """Of the values."""
 
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes in the file; None where they are in none."""
+
+    @property
+    def packing(self) -> str:
+        """How the values are packed, such as ``"Q4_1"``; empty where they are not."""
+
     def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:
         """Yield the values, a tensor of `shape`, as slices."""
 
@@ -237,6 +250,16 @@ class Entry:
     def dtype(self) -> str:
         """Name of the torch dtype, or what the file calls it."""
         return self.kind or dtype_name(self.values.dtype)
+
+    @property
+    def file_bytes(self) -> int | None:
+        """Bytes in the file; None in memory, a pickle's tensors too."""
+        return None if isinstance(self.values, torch.Tensor) else self.values.nbytes
+
+    @property
+    def packing(self) -> str:
+        """How its values are packed, such as ``"Q4_1"``; empty where they are not."""
+        return "" if isinstance(self.values, torch.Tensor) else self.values.packing
 
     def slices(self) -> Iterator[Slice]:
         """Yield the values in order."""

@@ -83,6 +83,28 @@ def layout_name(layout: str) -> str:
     return say(_LAYOUTS[layout]) if layout in _LAYOUTS else layout
 
 
+def unpacked_name(name: str, dtypes: Sequence[str]) -> str:
+    """Return the name of weights that are counted unpacked to some types, if they were packed.
+
+    Examples
+    --------
+    >>> unpacked_name("Dense", ["float32"]), unpacked_name("Dense", [])
+    ('Dense unpacked to float32', 'Dense')
+    """
+    return say("{name} unpacked to {dtypes:names}", name=name, dtypes=dtypes) if dtypes else name
+
+
+def dtype_names(dtypes: Sequence[str], unpacked: Sequence[str]) -> list[str]:
+    """Return types for people, those that packed weights are counted in told apart.
+
+    Examples
+    --------
+    >>> dtype_names(["float32", "bfloat16"], ["float32"])
+    ['unpacked float32', 'bfloat16']
+    """
+    return [say("unpacked {dtype}", dtype=d) if d in unpacked else d for d in dtypes]
+
+
 def structure_name(column: str) -> str:
     """Return the name of what the sensitivity of parts may go with, for people."""
     return say(_STRUCTURES[column])

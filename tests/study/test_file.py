@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -96,7 +97,7 @@ def set_cell(data, table, row, column, value):
     ("change", "message"),
     [
         (lambda d: d.update(format="x"), "is not a study"),
-        (lambda d: d.update(version=3), "newer than this program's 2; upgrade"),
+        (lambda d: d.update(version=4), "newer than this program's 3; upgrade"),
         (lambda d: d.update(version=0), "version 0 never was"),
         (lambda d: d.update(convention="x"), "convention must be one of"),
         (lambda d: d.pop("layers"), "is damaged"),
@@ -186,24 +187,31 @@ def of_version_1():
     return json.loads((HERE / "version1.json").read_text(encoding="utf-8"))
 
 
-def test_version_1_is_what_this_version_makes_of_the_same_models():
-    """The fixture was written by version 0.1.0 of the package with ``saved.study()``."""
-    old, new = sr.read_study(HERE / "version1.json"), saved.study()
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
+    """The fixtures were written by ``saved.study()`` of the time."""
+    old, new = sr.read_study(HERE / f"version{version}.json"), saved.study()
+    # How files packed weights was not written.
+    assert old.layers["packing"].isna().all()
+    assert not old.facts.packings()
+    new = replace(new, layers=new.layers.assign(packing=None))
     for part in (*PARTS, "levels", "patterns", "latency", "sensitivity"):
         pd.testing.assert_frame_equal(getattr(old, part), getattr(new, part), obj=part)
     assert (old.convention, old.context, old.notes) == (new.convention, new.context, new.notes)
     assert old.at_level(0.37).equals(new.at_level(0.37))
     # What version 1 did not write of a perplexity is known where its variant is in the study.
-    assert old.quality["model"].tolist() == ["tiny", "tiny", None]
-    assert old.quality["method"].tolist() == [None, "global_magnitude", None]
+    if version == 1:
+        assert old.quality["model"].tolist() == ["tiny", "tiny", None]
+        assert old.quality["method"].tolist() == [None, "global_magnitude", None]
     rest = new.quality.columns.difference(["model", "method"])
     assert old.quality[rest].equals(new.quality[rest])
 
 
-def test_an_upgraded_study_is_saved_as_one_of_today(tmp_path):
-    study = sr.read_study(HERE / "version1.json")
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_upgraded_study_is_saved_as_one_of_today(version, tmp_path):
+    study = sr.read_study(HERE / f"version{version}.json")
     again = sr.read_study(study.save(tmp_path / "s.json"))
-    assert json.loads((tmp_path / "s.json").read_text())["version"] == 2
+    assert json.loads((tmp_path / "s.json").read_text())["version"] == 3
     for part in (*PARTS, "levels", "patterns", *MEASURED):
         pd.testing.assert_frame_equal(getattr(study, part), getattr(again, part), obj=part)
 

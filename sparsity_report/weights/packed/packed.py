@@ -27,14 +27,14 @@ class Packed(ABC):
     ----------
     shape : tuple of int
         Of the tensor in the model.
-    layout : str
+    packing : str
         How it is packed, such as ``"gptq-4bit-g128"``.
     parts : tuple of Entry
         All that it is made of.
     """
 
     shape: tuple[int, ...]
-    layout: str
+    packing: str
     parts: tuple[Entry, ...]
 
     #: Of the values that come out.
@@ -59,6 +59,12 @@ class Packed(ABC):
     def total(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of all parts in the file; None where one is in none."""
+        sizes = [part.file_bytes for part in self.parts]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[PackedSlice]:  # noqa: ARG002
         """Yield the values as slices of whole units."""

@@ -121,7 +121,7 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
     sorted_ = _sort(entries, scheme)
     decoders = {parts.name: _decoder(parts, scheme) for parts in sorted_.weights.values()}
     packed = {name: Entry(name, values.shape, values) for name, values in decoders.items()}
-    _check_method(scheme, {decoder.layout for decoder in decoders.values()})
+    _check_method(scheme, {decoder.packing for decoder in decoders.values()})
     # A scale beside plain weights may be a parameter of its own.
     plain = {
         key: entry
@@ -203,8 +203,8 @@ def _decoder(parts: Parts, scheme: Scheme) -> Packed:
 
 def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
     """Say what is counted as what."""
-    unread = {decoder.layout for decoder in decoders if isinstance(decoder, Undecoded)}
-    decoded = {decoder.layout for decoder in decoders} - unread
+    unread = {decoder.packing for decoder in decoders if isinstance(decoder, Undecoded)}
+    decoded = {decoder.packing for decoder in decoders} - unread
     told = "packed weights ({}) are counted as the float32 values they stand for"
     shown = "packed weights ({}) are counted by their shapes only: what of them is zero is unknown"
     return tuple(
