@@ -16,6 +16,8 @@ from functools import partial
 
 import numpy as np
 import torch
+import transformers
+from safetensors.torch import save_file
 
 FP4 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 FP4 += [-value for value in FP4]
@@ -337,3 +339,28 @@ def table(outcome):
             cells.append(result)
         lines.append(f"| {form} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def packed_llama(folder, way, **options):
+    """Write a Llama with its linears packed, and one with what they stand for."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32, **options,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    plain, packed, told = {}, {}, {}
+    for name, tensor in model.state_dict().items():
+        owner, leaf = name.rpartition(".")[::2]
+        if leaf == "weight" and tensor.dim() == 2 and "proj" in owner:
+            tensors, means, told = (WAYS | {"marlin": marlin})[way](tensor)
+            packed |= {f"{owner}.{key}": part.contiguous() for key, part in tensors.items()}
+            plain[name] = means.contiguous()
+        else:
+            plain[name] = packed[name] = tensor.clone()
+    for kind, tensors, config in (("plain", plain, {}), ("packed", packed, told)):
+        model.config.save_pretrained(folder / kind)
+        save_file(tensors, folder / kind / "model.safetensors", metadata={"format": "pt"})
+        path = folder / kind / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder / "packed", folder / "plain"

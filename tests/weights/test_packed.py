@@ -116,37 +116,12 @@ def test_any_part_of_a_weight_can_be_had(way, tmp_path):
         torch.testing.assert_close(part.reshape(-1), expected, rtol=1e-2, atol=1e-6)
 
 
-def packed_llama(folder, way):
-    """Write a Llama with its linears packed, and one with what they stand for."""
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32,
-    )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config)
-    plain, packed, told = {}, {}, {}
-    for name, tensor in model.state_dict().items():
-        owner, leaf = name.rpartition(".")[::2]
-        if leaf == "weight" and tensor.dim() == 2 and "proj" in owner:
-            tensors, means, told = (packing.WAYS | {"marlin": packing.marlin})[way](tensor)
-            packed |= {f"{owner}.{key}": part.contiguous() for key, part in tensors.items()}
-            plain[name] = means.contiguous()
-        else:
-            plain[name] = packed[name] = tensor.clone()
-    for kind, tensors, config in (("plain", plain, {}), ("packed", packed, told)):
-        model.config.save_pretrained(folder / kind)
-        save_file(tensors, folder / kind / "model.safetensors", metadata={"format": "pt"})
-        path = folder / kind / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | config))
-    return folder / "packed", folder / "plain"
-
-
 @pytest.mark.parametrize(
     "way", ["gptq-4-v1", "awq", "pack-quantized-4-symmetric", "nf4", "fp8-blocks", "sparse-bitmask",
             "nvfp4-modelopt", "mxfp4", "int8", "mlx-8"]
 )  # fmt: skip
 def test_a_known_model_is_the_one_it_was_packed_from(way, tmp_path):
-    packed, plain = map(sr.load, packed_llama(tmp_path, way))
+    packed, plain = map(sr.load, packing.packed_llama(tmp_path, way))
     frames = [
         sr.compare(sr.dense(w), sr.masked(sr.global_magnitude(w, 0.5))) for w in (packed, plain)
     ]
@@ -185,7 +160,7 @@ def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
 
 
 def test_a_known_model_packed_by_marlin_is_its_structure(tmp_path):
-    packed, plain = map(sr.load, packed_llama(tmp_path, "marlin"))
+    packed, plain = map(sr.load, packing.packed_llama(tmp_path, "marlin"))
     assert [(p.name, p.shape) for p in packed.parameters] == [
         (p.name, p.shape) for p in plain.parameters
     ]
@@ -194,6 +169,37 @@ def test_a_known_model_packed_by_marlin_is_its_structure(tmp_path):
         assert rows[0][column].equals(rows[1][column]), column
     with pytest.raises(sr.SparsityReportError, match="order of a GPU's kernel"):
         packed.module()
+
+
+def test_file_bytes_are_written_out(tmp_path):
+    """64 × 128 weights of 4 bits in groups of 32: codes, scales, zero points, group numbers."""
+    tensors, _, config = packing.WAYS["gptq-4-v1"](matrix())
+    weight = sr.load(write(tmp_path / "m", tensors, config))[f"{OWNER}.weight"]
+    assert weight.packing == "gptq-4bit-g32"
+    assert weight.file_bytes == 64 * 128 // 2 + 64 * 4 * 2 + 64 * 4 // 2 + 128 * 4
+
+
+@pytest.mark.parametrize("way", packing.WAYS)
+def test_file_bytes_are_those_of_all_parts(way, tmp_path):
+    tensors, _, config = packing.WAYS[way](matrix())
+    weights = sr.load(write(tmp_path / "m", tensors, config))
+    weight, norm = weights[f"{OWNER}.weight"], weights["layers.0.norm.weight"]
+    parts = [t.nbytes for leaf, t in tensors.items() if leaf != "input_scale"]
+    assert weight.file_bytes == sum(parts)
+    assert weight.packing.startswith(PACKINGS[next(p for p in PACKINGS if way.startswith(p))])
+    assert (norm.file_bytes, norm.packing) == (8 * 4, "")
+    outline = sr.load(tmp_path / "m", values=False)[weight.name]
+    assert (outline.file_bytes, outline.packing) == (weight.file_bytes, weight.packing)
+    row = sr.compare(sr.dense(weights)).layers.set_index("module_name").loc[OWNER]
+    assert (row["file_bytes"], row["packing"]) == (weight.file_bytes, weight.packing)
+
+
+# What each way is called, by the begin of its name.
+PACKINGS = {
+    "gptq": "gptq-", "awq": "awq-4bit-g32", "pack-quantized": "pack-quantized-", "mlx": "mlx-",
+    "sparse-24": "sparse-24-bitmask", "sparse-bitmask": "sparse-bitmask", "fp8": "fp8-block",
+    "nvfp4": "nvfp4", "mxfp4": "mxfp4", "nf4": "nf4", "int8": "bitsandbytes-int8",
+}  # fmt: skip
 
 
 def test_experts_of_gpt_oss_lie_as_in_memory(tmp_path):

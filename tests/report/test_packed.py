@@ -1,0 +1,107 @@
+"""A packed model's page, paper, thesis, JSON and explorer say which bytes they speak of."""
+
+import html
+import json
+import re
+
+import packing
+import pytest
+from helpers import study_of
+from papers import text_of
+
+import sparsity_report as sr
+from sparsity_report.draw.charts import csr_bytes_curve
+from sparsity_report.explorer import reading
+from sparsity_report.report import tables
+from sparsity_report.report.values import context
+
+# Two blocks of q, o 64 × 64, k, v 32 × 64, gate, up, down 96 × 64: codes of 4 bits, to each 32 a
+# scale of 16 and a zero point of 4; a group number of 32 bits to each input; the others float32.
+WEIGHTS = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64)
+PLAIN = 2 * 64 * 64 + 5 * 64
+FILE = WEIGHTS // 2 + WEIGHTS // 32 * 5 // 2 + 4 * 2 * (6 * 64 + 96) + 4 * PLAIN
+DENSE = 4 * (WEIGHTS + PLAIN)
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folders = packing.packed_llama(tmp_path_factory.mktemp("llama"), "gptq-4-v1")
+    return [study_of(sr.load(folder, name="llama"), 0.5) for folder in folders]
+
+
+def body(study, folder, **options):
+    text = sr.write_report(study, folder / "report.html", **options).read_text(encoding="utf-8")
+    shown = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    return html.unescape(re.sub(r"<[^>]+>", " ", shown))
+
+
+def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
+    study = studies[0]
+    digits = f"{FILE:,}".replace(",", "\u202f")
+    page, bits = body(study, tmp_path), f"{8 * FILE / (WEIGHTS + PLAIN):.2f}"
+    assert f"Bytes in the file of the weights, scales and zero points included {digits}" in (
+        re.sub(r"\s*\n\s*| +", " ", page)
+    )
+    paper = text_of(sr.write_report(study, tmp_path / "report.pdf"))
+    for text in (re.sub(r"\s", "", page), paper):
+        assert f"Bytesinthefile{FILE}" in text.replace(
+            "oftheweights,scalesandzeropointsincluded", ""
+        )
+        assert f"Bitsperweight{bits}" in text.replace("8×bytesinthefile÷parameters", "")
+    data = json.loads(study.save(tmp_path / "s.json").read_text())["totals"]
+    assert [row[data["columns"].index("file_bytes")] for row in data["rows"]] == [FILE, None, None]
+    sr.write_thesis(study, tmp_path / "thesis")
+    numbers = (tmp_path / "thesis" / "numbers.tex").read_text()
+    assert f"\\newcommand{{\\DenseFileBytes}}{{\\num{{{FILE}}}}}" in numbers
+    assert f"\\newcommand{{\\DenseBitsPerWeight}}{{\\num{{{bits}}}}}" in numbers
+    assert "stored bytes, unpacked" in (tmp_path / "thesis" / "example.tex").read_text()
+
+
+def test_sentences_name_the_bytes(studies):
+    said = sr.summarize(studies[0])
+    kilobytes, bits = f"{FILE / 1000:.0f} kB", 8 * FILE / (WEIGHTS + PLAIN)
+    assert said[1] == (
+        f"Dense takes {kilobytes} in the file, {bits:.2f} bits per weight (gptq-4bit-g32); "
+        f"unpacked to float32, as it is counted here, {DENSE / 1000:.0f} kB."
+    )
+    assert "times the bytes of Dense unpacked to float32 (" in said[2]
+    assert "CSR pays off with unpacked float32 values" in said[2]
+    assert any(sentence.endswith("their bytes unpacked to float32.") for sentence in said)
+
+
+def test_tables_cards_and_charts_name_the_bytes(studies):
+    study = studies[0]
+    shown = context(study)
+    notes = {card["title"]: card["note"] for card in shown["cards"]}
+    assert (
+        notes["Parameters"] == f"of Dense, {8 * FILE / (WEIGHTS + PLAIN):.2f} bits each in the file"
+    )
+    assert notes["Stored bytes"] == "of the whole model, CSR50 ÷ Dense unpacked to float32"
+    assert "not with the file" in shown["packed"]
+    for table in (tables.groups(study), tables.layers(study, "Dense")):
+        heads = [column.head for column in table.columns]
+        assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
+    stored_as = tables.layers(study, "CSR50").rows[1].cells[3].text
+    assert stored_as == "gptq-4bit-g32 → csr float32"
+    for caption in (tables.storage(study, "Masked50").caption, tables.curve(study).caption):
+        assert "unpacked" in caption
+    assert "unpacked float32" in json.dumps(csr_bytes_curve(study).to_dict()["title"])
+    assert tables.levels(study).columns[-1].over == "Stored bytes, unpacked"
+    assert "unpacked, whole model" in shown["slider"]["texts"]
+    heads = [column.head for column in reading.totals(study).columns]
+    assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
+
+
+def test_of_a_plain_model_nothing_is_said_of_files(studies, tmp_path):
+    study = studies[1]
+    assert study.facts.bits_per_weight("Dense") == 32
+    page = body(study, tmp_path)
+    assert context(study)["packed"] is None
+    for word in ("unpacked", "in the file", "Bits per weight"):
+        assert word not in page
+
+
+def test_french_names_them_too(studies, tmp_path):
+    page = body(studies[0], tmp_path, language="fr")
+    for said in ("Octets dans le fichier", "Bits par poids", "dépaqueté en float32"):
+        assert said in page
