@@ -8,10 +8,12 @@ import ast
 import functools
 import math
 import re
+import tempfile
 from pathlib import Path
 
 import measurements
 import numpy as np
+import packing
 import pandas as pd
 import pytest
 import torch
@@ -116,18 +118,31 @@ def stores(study, said):
         dense += weights * BYTES[module.dtype]
         full += weights * (BYTES[module.dtype] + 4) + pointers * 4
         empty += pointers * 4
+    packed = rows["packing"].ne("").any()
     expected = {
         "variant": said["variant"],
         "ratio": f"{size / base:.2f}",
-        "base": dense_name(study),
+        "base": dense_name(study) + (" unpacked to float32" if packed else ""),
         "bytes": si(size, "B"),
         "reference": si(base, "B"),
-        "dtypes": listed(list(dict.fromkeys(rows["dtype"]))),
+        "dtypes": "unpacked float32" if packed else listed(list(dict.fromkeys(rows["dtype"]))),
         "level": pct((full - dense) / (full - empty)),
     }
     if empty >= dense:
         del expected["level"]
     return expected
+
+
+def takes(study, said):
+    rows = layers(study, said["variant"])
+    return {
+        "variant": said["variant"],
+        "file": si(rows["file_bytes"].sum(), "B"),
+        "bits": f"{8 * rows['file_bytes'].sum() / rows['total'].sum():.2f}",
+        "packings": listed(sorted({*rows["packing"]} - {""})),
+        "dtypes": "float32",
+        "stored": si(rows["stored_bytes"].sum(), "B"),
+    }
 
 
 def dense_flops(study, _):
@@ -383,11 +398,17 @@ READERS = {
     "off with {dtypes} values and int32 indices from {level} % sparsity.": stores,
     "{variant} stores {ratio} times the bytes of {base} ({bytes} against {reference}); CSR never "
     "pays off with {dtypes} values and int32 indices.": stores,
+    "{variant} takes {file} in the file, {bits} bits per weight ({packings}); unpacked to "
+    "{dtypes}, as it is counted here, {stored}.": takes,
     "Per token {base} does {flops}": dense_flops,
     "{variants} the same, because dense kernels do not skip zeros": masked_flops,
     "{variant} does {flops}, {ratio} times as many on paper": csr_flops,
     "The smallest of {count} lossless layouts for the prunable weights of {variants} is {layout}, "
     "at {ratio} times their dense bytes.": smallest,
+    "The smallest of {count} lossless layouts for the prunable weights of {variants} is {layout}, "
+    "at {ratio} times their bytes unpacked to {dtypes}.": (
+        lambda study, said: smallest(study, said) | {"dtypes": "float32"}
+    ),
     "The zeros of {variants} are not spread evenly: one threshold, |w| ≤ {threshold}, takes {low} "
     "% of {least} and {high} % of {most}.": uneven,
     "The most unusual matrix of {variant} is {parameter}: {share} % zeros where a Gaussian of its "
@@ -498,6 +519,12 @@ def dead():
     return model
 
 
+def packed():
+    with tempfile.TemporaryDirectory() as folder:
+        llama, _ = packing.packed_llama(Path(folder), "gptq-4-v1")
+        return study_of(sr.load(llama, name="packed"), 0.5)
+
+
 def zeroed_embedding():
     model = Tiny()
     with torch.no_grad():
@@ -535,6 +562,7 @@ STUDIES = {
     ),
     "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
     "measured": measured,
+    "packed": packed,
     "never": lambda: study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(1, 10)}), name="thin"), 0.5),
     "mixture": lambda: study_of(mixture(), 0.25),
     "one mystery": lambda: study_of(mysterious(7), 0.5, context=8),

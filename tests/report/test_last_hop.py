@@ -645,7 +645,7 @@ def test_every_number_by_name(written):
             known = f"\\num{{{siunitx(w.six(value))}}}"
         else:
             known = f"\\num{{{'' if unknown(value) else int(value)}}}"
-            unit = {"stored_bytes": "B"}.get(column, "FLOPs" if "per_token" in column else "")
+            unit = "B" if column.endswith("_bytes") else "FLOPs" if "per_token" in column else ""
             unit = "" if column == "attention_flops_per_token" else unit
             checked += 1
             if not unknown(value):
@@ -662,6 +662,11 @@ def test_every_number_by_name(written):
         assert commands[f"{COMMANDS[variant]}Name"] == variant
         for column in totals.columns.drop("layout"):
             check(COMMANDS[variant] + camel(column), row, column)
+        known = not unknown(row["file_bytes"])
+        bits = siunitx(f"{8 * row['file_bytes'] / row['total']:.2f}") if known else ""
+        shown = f"\\num{{{bits}}}" if known else "\\textendash{}"
+        assert commands[f"{COMMANDS[variant]}BitsPerWeight"] == shown
+        checked += 1
         for column in ("stored_bytes", "flops_per_token"):
             value = siunitx(w.times(ratio(row[column], totals.loc["Dense", column])))
             assert commands[f"{COMMANDS[variant]}{camel(column)}Ratio"] == f"\\num{{{value}}}"

@@ -59,7 +59,7 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
 
 def test_sentences_name_the_bytes(studies):
     said = sr.summarize(studies[0])
-    kilobytes, bits = f"{FILE / 1000:.0f} kB", 8 * FILE / (WEIGHTS + PLAIN)
+    kilobytes, bits = f"{FILE / 1000:.1f} kB", 8 * FILE / (WEIGHTS + PLAIN)
     assert said[1] == (
         f"Dense takes {kilobytes} in the file, {bits:.2f} bits per weight (gptq-4bit-g32); "
         f"unpacked to float32, as it is counted here, {DENSE / 1000:.0f} kB."
