@@ -122,6 +122,11 @@ def write_gguf(path, tensors, architecture="llama", **metadata):
     writer.close()
 
 
+def counted(frame):
+    """All of a frame that a model in memory has, too: it has no bytes in a file."""
+    return frame.drop(columns="file_bytes")
+
+
 def same_counts(one, other):
     left, right = count_weights(one), count_weights(other)
     assert left.keys() == right.keys()

@@ -112,21 +112,16 @@ def totals(study: Comparison) -> Table:
             row(f"{prefix}nonzero", say("nonzero"), style="part"),
         ]
     costs = [row(key) for key in ("asked_sparsity", "pruned", "threshold")]
-    costs += [row(key, note=note) for key, note in _bytes(study)]
+    if study.facts.packings():
+        costs.append(row("file_bytes", note=say("of the weights, scales and zero points included")))
+        costs.append(row("bits_per_weight", note=say("8 × bytes in the file ÷ parameters")))
+    costs.append(row("stored_bytes", _unpacked(study).get("stored_bytes", "")))
     costs += [row(key, note=note) for key, note in _work(study)]
     names = [row["variant"] for row in by_variant]
     columns = [Column("", "", WORDS, width=6.4 - min(4, len(names))), *_side_by_side(names)]
     style = "totals wide" if len(names) > 5 else "totals"
     bodies = (Body(tuple(shares)), Body(tuple(costs)))
     return Table("totals", say("Totals per variant"), tuple(columns), bodies, style)
-
-
-def _bytes(study: Comparison) -> Iterator[tuple[str, str]]:
-    """Yield columns of bytes, and what each counts; those of a file where one is packed."""
-    if study.facts.packings():
-        yield "file_bytes", say("of the weights, scales and zero points included")
-        yield "bits_per_weight", say("8 × bytes in the file ÷ parameters")
-    yield "stored_bytes", say("packed weights unpacked") if study.facts.packings() else ""
 
 
 def _work(study: Comparison) -> Iterator[tuple[str, str]]:

@@ -44,8 +44,6 @@ _TOTALS = (
     "sparsity_prunable",
     "sparsity_non_embedding",
     "sparsity_model",
-    "file_bytes",
-    "bits_per_weight",
     "stored_bytes",
     "flops_per_token",
 )
@@ -200,9 +198,7 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
         "totals": tables.totals(study).turned(head).only(*_TOTALS).called(of_totals),
         "sparsity": tables.comparison(study, "sparsity").turned(head).called(of_sparsity),
     }
-    columns = (
-        "modules", "total", "nonzero", "sparsity", "flops_per_token", "file_bytes", "stored_bytes"
-    )  # fmt: skip
+    columns = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
     for variant, stem in stems.items():
         parts[f"groups_{stem}"] = tables.groups(study, variant).only(*columns)
     for variant in prunings:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import Tiny, small_llama, study_of, write_gguf
+from helpers import Tiny, counted, small_llama, study_of, write_gguf
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,7 +26,7 @@ def saved(tmp_path):
 
 
 def same(one, other):
-    left, right = study_of(one).layers, study_of(other).layers
+    left, right = (counted(study_of(weights).layers) for weights in (one, other))
     assert left.equals(right)
 
 
