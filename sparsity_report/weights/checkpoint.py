@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -28,9 +28,11 @@ from sparsity_report.weights.packed.recognise import check_weights, recognise
 from sparsity_report.weights.packed.scheme import read_scheme
 from sparsity_report.weights.parameters import ONCE, Module
 from sparsity_report.weights.places import locate, value, walk
-from sparsity_report.weights.tensors import Entry, Slice, joined
+from sparsity_report.weights.tensors import Entry, Origin, Slice, joined
 from sparsity_report.weights.tokenizer import open_tokenizer
 from sparsity_report.weights.weights import Weights
+
+T = TypeVar("T", bound=Path | Origin)
 
 # What transformers looks for in a folder, in this order.
 _DEFAULTS = {
@@ -187,12 +189,12 @@ def open_checkpoint(
     path: Path,
     options: ReaderOptions,
     source: str,
-    files: Iterable[Path],
-    read: Callable[[Path], Iterable[Entry]],
+    files: Iterable[T],
+    read: Callable[[T], Iterable[Entry]],
 ) -> CheckpointWeights:
     """Open the tensors of files, matched with the model of the ``config.json`` beside them."""
     entries: dict[str, Entry] = {}
-    holders: dict[str, Path] = {}
+    holders: dict[str, T] = {}
     for file in files:
         for entry in read(file):
             if entry.key in entries:

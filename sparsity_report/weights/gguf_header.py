@@ -19,7 +19,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.tensors import Entry, FileSlice, Stamp
+from sparsity_report.weights.tensors import Entry, FileSlice, LocalFile, Stamp
 
 # The scalar value types 0 … 12 as struct writes them; 8 is a string, 9 an array.
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))
@@ -109,10 +109,10 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
         number, offset = reader.numbers("IQ")
         if name in slices:
             raise ValueError(f"two tensors are called {name!r}")
-        kind = _kind(number, reader.path, name)
+        kind = _kind(number, reader.origin.path, name)
         if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
             raise ValueError(f"rows of tensor {name!r} are not whole blocks")
-        where = (reader.path, reader.stamp, offset)
+        where = (reader.origin, offset)
         if dtype := _UNQUANTISED.get(kind.name):
             slices[name] = shape, FileSlice(math.prod(shape), dtype, *where)
         else:
@@ -121,7 +121,7 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
     entries = {}
     for name, (shape, values) in slices.items():
         entries[name] = Entry(name, shape, replace(values, offset=start + values.offset))
-        if start + values.offset + values.nbytes > reader.stamp.size:
+        if start + values.offset + values.nbytes > reader.origin.size:
             raise ValueError(f"tensor {name!r} does not fit the file")
     return entries
 
@@ -153,7 +153,7 @@ class _Reader:
     """A file read from its begin, never beyond its end."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        self.file, self.path, self.stamp = file, path.absolute(), Stamp.of(file)
+        self.file, self.origin = file, LocalFile(path.absolute(), Stamp.of(file))
 
     def numbers(self, layout: str) -> tuple[Any, ...]:
         """Read numbers as :mod:`struct` writes them."""
@@ -186,7 +186,7 @@ class _Reader:
         self.file.seek(count, 1)
 
     def _check(self, count: int) -> None:
-        if self.file.tell() + count > self.stamp.size:
+        if self.file.tell() + count > self.origin.size:
             raise ValueError(
-                f"{count} bytes announced at {self.file.tell()}, {self.stamp.size} in the file"
+                f"{count} bytes announced at {self.file.tell()}, {self.origin.size} in the file"
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.gguf_header import read_header
-from sparsity_report.weights.tensors import Entry
+from sparsity_report.weights.tensors import Entry, FileSlice
 
 _PIECE = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
@@ -109,4 +109,4 @@ def _check_claims(file: Path, claims: Mapping[str, Any], number: int, count: int
 
 
 def _file(entry: Entry) -> str:
-    return Path(getattr(entry.values, "file", "")).name
+    return entry.values.file.name if isinstance(entry.values, FileSlice) else ""

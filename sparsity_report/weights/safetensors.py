@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.reading import E8M0, FP4
-from sparsity_report.weights.tensors import Entry, FileSlice, Stamp
+from sparsity_report.weights.tensors import Entry, FileSlice, LocalFile, Origin, read_at
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+# Bytes of a header that come with its length, and the most that the library takes.
+_FIRST, _LARGEST = 2**16, 100_000_000
 
 # https://github.com/huggingface/safetensors: names of dtypes in the header.
 _DTYPES = {
@@ -53,15 +55,15 @@ class Shards:
 
     Attributes
     ----------
-    files : list of Path
+    files : sequence of Path or Origin
     weight_map : mapping of str to str, optional
         The file that an index places each tensor in.
     """
 
-    files: list[Path]
+    files: Sequence[Path | Origin]
     weight_map: Mapping[str, str] | None = None
 
-    def read(self, file: Path) -> list[Entry]:
+    def read(self, file: Path | Origin) -> list[Entry]:
         """Return the tensors of a file, which are those that the index places there.
 
         Raises
@@ -145,30 +147,25 @@ def _stays_inside(file: Path) -> bool:
     return target.parent in allowed
 
 
-def read_header(file: Path) -> list[Entry]:
+def read_header(file: Path | Origin) -> list[Entry]:
     """Return the tensors of one safetensors file in the order of their values.
 
     Layout: https://github.com/huggingface/safetensors#format
     """
     entries = []
     try:
-        stamp = Stamp.of(file)
-        # The library checks what a header may claim; where values are it does not tell.
-        with safe_open(file, framework="pt") as opened, file.open("rb") as raw:
-            (length,) = struct.unpack("<Q", raw.read(8))
-            header = json.loads(raw.read(length))
-            for key in opened.offset_keys():
-                part = opened.get_slice(key)
-                shape, told = tuple(part.get_shape()), part.get_dtype()
-                try:
-                    shape, dtype = _held(shape, told)
-                except ValueError as error:
-                    raise SparsityReportError(f"{file}: tensor {key!r} {error}") from error
-                offset = 8 + length + header[key]["data_offsets"][0]
-                # Absolute, as workers have working directories of their own.
-                values = FileSlice(math.prod(shape), dtype, file.absolute(), stamp, offset)
-                entries.append(Entry(key, shape, values, told if told in _BYTES else ""))
-    except (OSError, SafetensorError) as error:
+        origin = LocalFile.of(file) if isinstance(file, Path) else file
+        text = _header(origin)
+        for key, told, shape, begin in _tensors(text, origin.size - 8 - len(text)):
+            try:
+                shape, dtype = _held(shape, told)
+            except ValueError as error:
+                raise SparsityReportError(f"{file}: tensor {key!r} {error}") from error
+            values = FileSlice(math.prod(shape), dtype, origin, 8 + len(text) + begin)
+            entries.append(Entry(key, shape, values, told if told in _BYTES else ""))
+    except SparsityReportError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise SparsityReportError(
             f"{file} cannot be read as safetensors: {error}; it may be truncated, fetch it again"
         ) from error
@@ -189,3 +186,69 @@ def _held(shape: tuple[int, ...], told: str) -> tuple[tuple[int, ...], torch.dty
     if told not in _DTYPES and told not in _BYTES:
         raise ValueError(f"has dtype {told}, which is not known")
     return shape, _DTYPES.get(told, torch.uint8)
+
+
+def _header(origin: Origin) -> bytes:
+    """Read the JSON at the begin of a file."""
+    if origin.size < 8:
+        raise ValueError(f"it has {origin.size} bytes")
+    with origin.opened(0, min(origin.size, _FIRST)) as raw:
+        (length,) = struct.unpack("<Q", read_at(raw, 0, 8).tobytes())
+    if length > min(origin.size - 8, _LARGEST):
+        raise ValueError(f"its header announces {length:,} bytes, the file has {origin.size:,}")
+    with origin.opened(8, 8 + length) as raw:
+        return read_at(raw, 8, length).tobytes()
+
+
+def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """Return name, dtype, shape and first byte of each tensor in the order of their values.
+
+    What the safetensors library refuses is refused, and names that are there twice: the values
+    fill what follows the header, all `size` bytes of it, without gaps and without overlaps.
+    """
+    if text[:1] != b"{":
+        raise ValueError("its header is no JSON object")
+    header = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+    match header.pop("__metadata__", None):
+        case None:
+            pass
+        case dict(told) if all(isinstance(value, str) for value in told.values()):
+            pass
+        case _:
+            raise ValueError("its metadata is no mapping of texts")
+    tensors = [(key, *_told(key, facts)) for key, facts in header.items()]
+    tensors.sort(key=lambda tensor: tensor[3:])
+    reached = 0
+    for key, _, _, begin, end in tensors:
+        if begin != reached:
+            raise ValueError(f"the values of {key!r} begin at {begin:,}, not at {reached:,}")
+        reached = end
+    if reached != size:
+        raise ValueError(f"its header tells of {reached:,} bytes of values, the file has {size:,}")
+    return [tensor[:4] for tensor in tensors]
+
+
+def _told(key: str, facts: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Return dtype, shape, first byte and end of a tensor, if they fit each other."""
+    match facts:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
+            counts = (*shape, begin, end)
+        case _:
+            raise ValueError(f"it does not tell dtype, shape and place of {key!r}")
+    if any(type(n) is not int or not 0 <= n < 2**63 for n in counts):
+        raise ValueError(f"shape or place of {key!r} are no counts")
+    if math.prod(max(n, 1) for n in shape) >= 2**63:
+        raise ValueError(f"the shape of {key!r} is beyond counting")
+    digits = re.search(r"\d+", dtype)
+    bits = math.prod(shape) * (8 if dtype == "BOOL" else int(digits[0]) if digits else 0)
+    if bits != 8 * (end - begin):
+        raise ValueError(f"{key!r} takes {end - begin:,} bytes for {dtype} {tuple(shape)}")
+    return dtype, tuple(shape), begin, end
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object, each of which may be there once."""
+    told = dict(pairs)
+    if len(told) < len(pairs):
+        raise ValueError("its header says something twice")
+    return told

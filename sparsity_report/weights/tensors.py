@@ -10,10 +10,9 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -67,6 +66,43 @@ class HeldSlice(Slice):
         yield self.values.cpu().contiguous()
 
 
+class Reader(Protocol):
+    """An open file, read from anywhere in it."""
+
+    def seek(self, offset: int, /) -> object:
+        """Go to a byte."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill a buffer; return how many bytes there were before the end of the file."""
+
+
+class Origin(ABC):
+    """A file that bytes come from; small and picklable, so that another process can read it.
+
+    Its `repr` tells its content from any other, as far as that can be known without reading it.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name without the folder."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes."""
+
+    @abstractmethod
+    def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:
+        """Open it to read bytes from `start` to `stop`, in that order if it may be.
+
+        Raises
+        ------
+        SparsityReportError
+            The file is gone, shorter, or no longer the one that was opened.
+        """
+
+
 @dataclass(frozen=True)
 class Stamp:
     """What tells a file from a later state of it."""
@@ -81,6 +117,62 @@ class Stamp:
         return cls(state.st_size, state.st_mtime_ns)
 
 
+@dataclass(frozen=True)
+class LocalFile(Origin):
+    """A file on this machine, as it was when it was opened.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Absolute, as workers have working directories of their own.
+    stamp : Stamp
+        A file that has changed since is refused.
+    """
+
+    # Not told from its content: a copy that keeps its time is the same.
+    path: Path = field(repr=False)
+    stamp: Stamp
+
+    @classmethod
+    def of(cls, path: Path) -> LocalFile:
+        """Look at a file."""
+        return cls(path.absolute(), Stamp.of(path))
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Name without the folder."""
+        return self.path.name
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.stamp.size
+
+    @contextmanager
+    def opened(self, start: int, stop: int) -> Iterator[Reader]:  # noqa: ARG002
+        """Open it to read from anywhere in it."""
+        try:
+            with self.path.open("rb") as file:
+                self._check(file)
+                yield file
+                # A writer that kept the length has left its mark in the time of change.
+                self._check(file)
+        except (OSError, EOFError) as error:
+            raise SparsityReportError(
+                f"{self.path} cannot be read: {getattr(error, 'strerror', None) or error}; "
+                "is it still complete?"
+            ) from error
+
+    def _check(self, file: BinaryIO) -> None:
+        if Stamp.of(file) != self.stamp:
+            raise SparsityReportError(
+                f"{self.path} changed after it was opened; load it again and count anew"
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class FileSlice(Slice):
     """Values in a file; small and picklable, so that another process can read them.
@@ -89,15 +181,12 @@ class FileSlice(Slice):
 
     Attributes
     ----------
-    file : pathlib.Path
-    stamp : Stamp
-        Of the file when it was opened; a file that has changed since is refused.
+    file : Origin
     offset : int
         First byte.
     """
 
-    file: Path
-    stamp: Stamp
+    file: Origin
     offset: int
 
     @property
@@ -117,10 +206,6 @@ class FileSlice(Slice):
         """Return itself."""
         return (self,)
 
-    def identity(self) -> str:
-        """Return all but the path: a copy that keeps its time is the same."""
-        return repr(replace(self, file=Path()))
-
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
@@ -133,26 +218,9 @@ class FileSlice(Slice):
                 size = self.bytes_of(min(_BUFFER, self.total - start))
                 yield self.decode(read_at(file, self.offset + self.bytes_of(start), size))
 
-    @contextmanager
-    def opened(self) -> Iterator[BufferedReader]:
-        """Open the file to read from it.
-
-        Raises
-        ------
-        SparsityReportError
-            The file is gone, shorter, or no longer the one that was opened.
-        """
-        try:
-            with self.file.open("rb") as file:
-                self._check(file)
-                yield file
-                # A writer that kept the length has left its mark in the time of change.
-                self._check(file)
-        except (OSError, EOFError) as error:
-            raise SparsityReportError(
-                f"{self.file} cannot be read: {getattr(error, 'strerror', None) or error}; "
-                "is it still complete?"
-            ) from error
+    def opened(self) -> AbstractContextManager[Reader]:
+        """Open the file to read the values from it, see :meth:`Origin.opened`."""
+        return self.file.opened(self.offset, self.offset + self.nbytes)
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[FileSlice]:
         """Yield the values, a tensor of `shape`, as slices of whole rows."""
@@ -160,12 +228,6 @@ class FileSlice(Slice):
         for start in range(0, self.total, step):
             offset = self.offset + self.bytes_of(start)
             yield replace(self, offset=offset, total=min(step, self.total - start))
-
-    def _check(self, file: BinaryIO) -> None:
-        if Stamp.of(file) != self.stamp:
-            raise SparsityReportError(
-                f"{self.file} changed after it was opened; load it again and count anew"
-            )
 
 
 def held(tensor: torch.Tensor) -> Iterator[HeldSlice]:
@@ -187,7 +249,7 @@ def joined(slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]) 
     return whole.reshape(shape)
 
 
-def read_at(file: BufferedReader, offset: int, size: int) -> npt.NDArray[np.uint8]:
+def read_at(file: Reader, offset: int, size: int) -> npt.NDArray[np.uint8]:
     """Read exactly `size` bytes, or raise EOFError."""
     raw = np.empty(size, dtype=np.uint8)
     file.seek(offset)

@@ -169,7 +169,7 @@ def test_an_executor_that_is_shut_down(cut):
 
 def test_a_file_no_worker_can_see(cut, processes):
     weights = cut()
-    for file in {part.file for p in weights.prunable for part in weights.slices(p.name)}:
+    for file in {part.file.path for p in weights.prunable for part in weights.slices(p.name)}:
         file.rename(file.with_suffix(".gone"))
     with pytest.raises(sr.SparsityReportError, match=r"\.weight: .* cannot be read: No such file"):
         sr.global_magnitude(weights, 0.3, executor=processes)

@@ -144,7 +144,7 @@ def test_special_numbers_in_a_file(tmp_path):
 
 def shard_of(weights):
     name = weights.prunable[0].name
-    return next(iter(weights.slices(name))).file, name
+    return next(iter(weights.slices(name))).file.path, name
 
 
 @pytest.mark.parametrize("harm", ["truncated", "vanished", "changed", "replaced", "directory"])

@@ -1,0 +1,130 @@
+"""Headers of safetensors files: what the library refuses is refused, what it reads is read."""
+
+import json
+import struct
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import sparsity_report as sr
+from sparsity_report.weights.safetensors import read_header
+
+ODD = st.sampled_from(
+    [-1, 0, 1, 2, 7, 8, 2**31, 2**63, 2**64, 0.0, 1.5, True, None, "x", "8", [], {}, "F4", "BF16"]
+)
+
+
+def by_library(file):
+    """Return dtype and shape of each tensor, None where the library refuses the file."""
+    try:
+        with safe_open(file, "pt") as opened:
+            parts = {key: opened.get_slice(key) for key in opened.offset_keys()}
+            return {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in parts.items()}
+    except (SafetensorError, OSError):
+        return None
+
+
+def by_us(file):
+    try:
+        return {entry.key: entry.shape for entry in read_header(file)}
+    except sr.SparsityReportError as error:
+        return str(error)
+
+
+def write(file, header, values=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + values)
+
+
+@st.composite
+def damaged(draw):
+    """A header of a few tensors with something in it changed, and the values after it."""
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for key in "abc"[: draw(st.integers(0, 3))]:
+        shape = draw(st.lists(st.integers(0, 4), max_size=3))
+        size = 4 * int(torch.Size(shape).numel())
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    places = [(header, key) for key in header]
+    for facts in header.values():
+        places += [(facts, key) for key in facts]
+        places += [(v, i) for v in facts.values() if isinstance(v, list) for i in range(len(v))]
+    for holder, key in draw(st.lists(st.sampled_from(places), max_size=2)) if places else ():
+        if draw(st.booleans()) or isinstance(holder, list):
+            holder[key] = draw(ODD)
+        else:
+            holder.pop(key, None)
+    text = bytearray(json.dumps(header).encode())
+    if draw(st.integers(0, 3)) == 0:
+        text[draw(st.integers(0, len(text) - 1))] = draw(st.integers(0, 255))
+    return bytes(text), bytes(max(0, at + draw(st.sampled_from([0, 0, 0, 0, 1, -4, 64]))))
+
+
+@settings(max_examples=600, deadline=None)
+@given(damaged())
+def test_a_damaged_header_is_refused_as_the_library_does(tmp_path_factory, given):
+    file = tmp_path_factory.mktemp("x") / "x.safetensors"
+    write(file, *given)
+    expected, answer = by_library(file), by_us(file)
+    if isinstance(answer, dict):
+        assert expected is not None
+        assert answer == {key: shape for key, (_, shape) in expected.items()}
+    elif expected is not None:
+        known = all(dtype in {"F32", "BF16"} for dtype, _ in expected.values())
+        assert not known or "says something twice" in answer
+
+
+LENIENT = (b'{"__metadata__": {}, "__metadata__": {}}', b' {"__metadata__": {}}')
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "said"),
+    [
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, 8, "has 8"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, 8, "begin at 4, not at 0"),
+        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, 4, "takes 4 bytes for F32"),
+        ({"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 1]}}, 1, "takes 1 bytes for F4"),
+        ({"a": {"dtype": "F32", "shape": [2**40] * 3 + [0], "data_offsets": [0, 0]}}, 0, "beyond"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4.0]}}, 4, "are no counts"),
+        ({"a": {"dtype": "F32", "shape": [1]}}, 4, "does not tell dtype"),
+        ({"__metadata__": {"a": 1}}, 0, "no mapping of texts"),
+        ({"__metadata__": [1]}, 0, "no mapping of texts"),
+        (LENIENT[0], 0, "says something twice"),
+        (b"[]", 0, "no JSON object"),
+        (LENIENT[1], 0, "no JSON object"),
+        (b'{"a": ' + b"[" * 10**6, 0, "recursion"),
+        (b"{\xff}", 0, "utf-8"),
+    ],
+)
+def test_what_a_header_may_not_say(tmp_path, header, values, said):
+    file = tmp_path / "x.safetensors"
+    write(file, header, bytes(values))
+    # What is there twice, and blanks before it, which the format forbids, the library reads.
+    assert by_library(file) is None or header in LENIENT
+    assert said in by_us(file)
+    assert "cannot be read as safetensors" in by_us(file)
+
+
+def test_a_length_beyond_the_file_or_the_limit(tmp_path):
+    file = tmp_path / "x.safetensors"
+    write(file, {}, length=2**63)
+    assert "announces 9,223,372,036,854,775,808 bytes" in by_us(file)
+    file.write_bytes(b"1234567")
+    assert "it has 7 bytes" in by_us(file)
+    with file.open("wb") as sparse:
+        sparse.write(struct.pack("<Q", 100_000_001))
+        sparse.truncate(200_000_000)
+    assert by_library(file) is None
+    assert "announces 100,000,001 bytes" in by_us(file)
+
+
+def test_a_long_header(tmp_path):
+    file = tmp_path / "x.safetensors"
+    save_file({f"layers.{i}.weight": torch.full((2,), float(i)) for i in range(2000)}, file)
+    weights = sr.load(file)
+    assert weights.tensor("layers.1999.weight").tolist() == [1999, 1999]
+    assert by_us(file) == {key: shape for key, (_, shape) in by_library(file).items()}
