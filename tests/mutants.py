@@ -7,9 +7,10 @@ What a reader sees is made in ``draw``, ``report``, ``findings`` and ``explorer`
 drawn there, evenly among all places where one of the operators below applies. Left out is what no
 number depends on: docstrings, messages, annotations, ``draw/look.py`` and keywords that only say
 how something looks. Which test files run is read from coverage, measured file by file, so that a
-file counts for every line it reaches however fixtures are shared; the quickest comes first, and
-the first failure ends a run. Tests that open a browser or run notebooks are left out: a survivor
-may still die there.
+file counts for every line it reaches however fixtures are shared. Tests that reach the line
+themselves come first, those that reach little else before others; then the files, the quickest
+first; the first failure ends a run. Tests that open a browser or run notebooks are left out: a
+survivor may still die there.
 
 mutmut and cosmic-ray start one process of pytest per mutant, and importing torch and altair costs
 more than most of the tests; here a process that has imported them is forked.
@@ -36,6 +37,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parents[1]
 WINGS = ("draw", "report", "findings", "explorer")
@@ -51,6 +56,8 @@ LOOKS = {
 # Tests that take long, and what they cover is covered by others, too.
 LEFT_OUT = {"test_browser.py", "test_notebooks.py", "test_vega.py"}
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not browser and not latex"]
+# Tests by themselves that are tried before whole files.
+FIRST = 20
 # What is imported before the fork is not rewritten by pytest, and need not be.
 PRELOADED = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 COMPARISONS = {
@@ -316,9 +323,11 @@ def covered(path: Path, folders: list[str]) -> dict[str, dict[str, object]]:
     ]
     known = json.loads(path.read_text()) if path.is_file() else {}
     for file in [file for file in files if file not in known]:
-        data = path.with_suffix(".coverage")
+        data, settings = path.with_suffix(".coverage"), path.with_suffix(".ini")
+        settings.write_text("[run]\ndynamic_context = test_function\n")
         line = [sys.executable, "-m", "coverage", "run", f"--data-file={data}",
-                f"--include={ROOT}/sparsity_report/*", "-m", "pytest", *OPTIONS, file]  # fmt: skip
+                f"--rcfile={settings}", f"--include={ROOT}/sparsity_report/*",
+                "-m", "pytest", *OPTIONS, file]  # fmt: skip
         begun = time.monotonic()
         run = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
         seconds = time.monotonic() - begun
@@ -333,10 +342,32 @@ def covered(path: Path, folders: list[str]) -> dict[str, dict[str, object]]:
             str(Path(name).relative_to(ROOT)): sorted(lines.lines(name) or ())
             for name in lines.measured_files()
         }
-        known[file] = {"seconds": seconds, "lines": reached}
+        known[file] = {"seconds": seconds, "lines": reached, "tests": _by_test(lines)}
         path.write_text(json.dumps(known))
         print(f"{seconds:6.1f} s  {file}", flush=True)
     return {file: known[file] for file in files if file in known}
+
+
+def _by_test(lines: CoverageData) -> dict[str, dict[str, list[int]]]:
+    """Return for each test function which lines it reaches itself."""
+    by_test: dict[str, dict[str, list[int]]] = {}
+    for name in lines.measured_files():
+        for line, contexts in lines.contexts_by_lineno(name).items():
+            for context in filter(None, contexts):
+                reached = by_test.setdefault(context.rpartition(".")[2], {})
+                reached.setdefault(str(Path(name).relative_to(ROOT)), []).append(line)
+    return by_test
+
+
+def tests_of(file: str, span: set[int], tests: dict[str, dict[str, object]]) -> list[str]:
+    """Return the tests that reach lines themselves, those that reach little else first."""
+    sizes = {
+        f"{path}::{test}": sum(map(len, reached.values()))
+        for path, about in tests.items()
+        for test, reached in about["tests"].items()
+        if span.intersection(reached.get(file, ()))
+    }
+    return sorted(sizes, key=sizes.__getitem__)[:FIRST]
 
 
 def chosen(number: int, seed: int, wings: tuple[str, ...]) -> Iterator[Mutant]:
@@ -374,7 +405,11 @@ def judge(mutant: Mutant, tree: Path, tests: dict[str, dict[str, object]], limit
     target.write_bytes(mutant.applied(source))
     log = tree.with_suffix(".log")
     try:
-        code, seconds = forked(tree, files, log, limit)
+        code, seconds = 0, 0.0
+        for arguments in filter(None, (tests_of(mutant.file, {*span}, tests), files)):
+            if code == 0:
+                code, took = forked(tree, arguments, log, limit)
+                seconds += took
     finally:
         target.write_bytes(source)
     if code == 0:
