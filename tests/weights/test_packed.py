@@ -218,10 +218,46 @@ def test_scales_of_activations_are_no_parameters(tmp_path):
     assert sum(p.total for p in weights.stored) == means.numel() + 8
 
 
-def test_a_bare_scale_may_be_a_parameter(tmp_path):
-    tensors = {"weight": matrix(), "scales": torch.ones(4), "input_scale": torch.ones(())}
+@pytest.mark.parametrize("way", [None, "gptq-4-v1", "nf4", "mxfp4", "mlx-4"])
+@pytest.mark.parametrize(
+    "leaves",
+    [("layers.1.attn.scales",), ("layers.1.attn.weight", "layers.1.attn.scales"),
+     ("layers.1.head_scales",), (f"{OWNER}_scales",), (f"{OWNER}_blocks", f"{OWNER}_scales"),
+     ("layers.1.attn.weight", "layers.1.attn.weight_scales"), ("layers.1.scale",)],
+)  # fmt: skip
+def test_a_float_scale_of_no_packed_weight_is_a_parameter(way, leaves, tmp_path):
+    tensors, means, config = packing.WAYS[way](matrix()) if way else ({}, torch.zeros(0), None)
+    beside = {leaf: torch.ones(4, 4) for leaf in leaves}
+    beside[leaves[-1]][0] = 0
+    weights = sr.load(write(tmp_path / "m", tensors, config, **beside))
+    totals = sr.compare(sr.dense(weights)).totals.iloc[0]
+    assert totals["total"] == means.numel() + 16 * len(leaves) + 8
+    assert totals["total"] - totals["nonzero"] == int((means == 0).sum()) + 4
+
+
+def test_scales_of_activations_are_parameters_where_nothing_is_packed(tmp_path):
+    tensors = {"weight": matrix(), "input_scale": torch.ones(())}
     weights = sr.load(write(tmp_path / "m", tensors))
-    assert sum(p.total for p in weights.stored) == matrix().numel() + 4 + 1 + 8
+    assert sum(p.total for p in weights.stored) == matrix().numel() + 1 + 8
+
+
+ALIASES = {
+    "of its module": ({}, {OWNER: torch.ones(4)}),
+    "packed and plain": ({"gate_blocks": "blocks", "gate_scales": "scales"},
+                         {"gate": torch.ones(64, 32)}),
+    "packed twice": ({"weight_blocks": "blocks", "weight_scales": "scales"}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALIASES)
+def test_a_weight_that_is_there_twice_is_refused(case, tmp_path):
+    fused, beside = ALIASES[case]
+    blocks = packing.gpt_oss(matrix(64, 32)[None])[0]
+    tensors = {} if "gate_blocks" in fused else packing.gptq(matrix())[0]
+    tensors |= {leaf: blocks[part] for leaf, part in fused.items()}
+    named = {key if key == OWNER else f"{OWNER}.{key}": value for key, value in beside.items()}
+    with pytest.raises(sr.SparsityReportError, match=r"both stand for .* which one counts"):
+        sr.load(write(tmp_path / "m", tensors, **named))
 
 
 def write_raw(path, tensors):

@@ -104,7 +104,7 @@ class Recognised:
 class _Sorted:
     """Tensors by what they are: parts of packed weights, or by themselves."""
 
-    weights: dict[str, Parts] = field(default_factory=dict)
+    weights: dict[tuple[str, bool], Parts] = field(default_factory=dict)
     alone: dict[str, Entry] = field(default_factory=dict)
     beside: list[str] = field(default_factory=list)
 
@@ -156,27 +156,44 @@ def _sort(entries: Mapping[str, Entry], scheme: Scheme) -> _Sorted:
         if found := _LEAF.match(key):
             fused = found["fused"] is not None
             owner = found["fused"] or found["owner"]
-            parts = sorted_.weights.setdefault(owner, Parts(owner, fused))
+            parts = sorted_.weights.setdefault((owner, fused), Parts(owner, fused))
             parts.add(found["part"] or found["leaf"], entry)
         elif _BESIDE.search(key):
             sorted_.beside.append(key)
         else:
             sorted_.alone[key] = entry
     for owner, parts in list(sorted_.weights.items()):
-        if (plain := sorted_.alone.get(f"{owner}.weight")) is not None:
+        if not parts.fused and (plain := sorted_.alone.pop(parts.name, None)) is not None:
             parts.add("weight", plain)
         if _is_packed(parts, scheme):
-            sorted_.alone.pop(f"{owner}.weight", None)
             continue
         del sorted_.weights[owner]
         for leaf, entry in parts.leaves.items():
             if leaf not in _TOLD_BESIDE:
                 sorted_.alone[entry.key] = entry
+    _check_names(sorted_)
     return sorted_
+
+
+def _check_names(sorted_: _Sorted) -> None:
+    """Refuse a weight that is there twice, packed and plain, or by the name of its module."""
+    taken = {key: key for key in sorted_.alone}
+    for parts in sorted_.weights.values():
+        first = next(iter(parts.leaves.values()))
+        for name in dict.fromkeys((parts.owner, parts.name)):
+            if name in taken:
+                raise SparsityReportError(
+                    f"{origin(first)}: {first.key!r} and {taken[name]!r} both stand for {name!r}; "
+                    "which one counts? Give a checkpoint with one of them"
+                )
+            taken[name] = first.key
 
 
 def _is_packed(parts: Parts, scheme: Scheme) -> bool:
     """Whether tensors with telling names are parts of a packed weight, not parameters."""
+    if parts.fused:
+        blocks = parts.get("blocks")
+        return blocks is not None and blocks.values.dtype not in _FLOATS
     weight = parts.leaves.get("weight")
     telling = parts.leaves.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
     plain = weight is not None and weight.values.dtype in _FLOATS
