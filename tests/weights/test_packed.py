@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import packing
@@ -314,7 +315,7 @@ FP4_WAYS = {
         packing.modelopt, {"weight": "F4", "weight_scale": "F8_E4M3", "weight_scale_2": "F32"},
     ),
     "mxfp4, plainly": (
-        lambda w: ({"weight": (p := packing.mxfp4(w))[0]["weight_packed"], **p[0]}, *p[1:]),
+        lambda w: ((p := packing.mxfp4(w))[0] | {"weight": p[0]["weight_packed"]}, *p[1:]),
         {"weight": "F4", "weight_scale": "F8_E8M0"},
     ),
     "nvfp4, plainly": (
@@ -459,7 +460,63 @@ WRONG = {
         changed("sparse-bitmask", shape=lambda _: torch.tensor([2**40, 2**20])), "its shape",
     ),
     "a group of nothing": (
-        (packing.mlx(matrix())[0], {"quantization": {"bits": 4, "group_size": 0}}), "how many bits",
+        (packing.mlx(matrix())[0], {"quantization": {"bits": 4, "group_size": 0}}),
+        "0 weights share",
+    ),
+    "groups of nothing": (told("gptq-4-v1", group_size=0), "0 weights share"),
+    "groups of less than nothing": (told("awq", group_size=-32), "-32 weights share"),
+    "groups of nothing, by groups": (
+        told("pack-quantized-4-symmetric", config_groups={
+            "g": {"weights": {"num_bits": 4, "group_size": 0}}}), "0 weights share",
+    ),
+    "other bits of pack-quantized": (
+        told("pack-quantized-4-symmetric", config_groups={"g": {"weights": {"num_bits": 8}}}),
+        "weights of 8 bits",
+    ),
+    "other bits of FP4": (
+        told("mxfp4", config_groups={"g": {"weights": {"num_bits": 8}}}), "has 4 bits a weight",
+    ),
+    "other bits of AWQ": (told("awq", bits=8), "4 bits a weight, 8 by"),
+    "other bits of MLX": (
+        (packing.mlx(matrix())[0], {"quantization": {"bits": 8, "group_size": 32}}), "of 8 bits",
+    ),
+    "other bits of bitsandbytes": (
+        told("nf4", load_in_4bit=False, load_in_8bit=True), "load_in_8bit True, but they are nf4",
+    ),
+    "another format": (
+        told("mxfp4", format="nvfp4-pack-quantized"), "nvfp4-pack-quantized, but they are mxfp4",
+    ),
+    "a row without an end": (
+        ({"compressed": torch.zeros(0), "bitmask": torch.zeros(1, 2**21, dtype=torch.uint8),
+          "shape": torch.tensor([1, 2**24]), "row_offsets": torch.tensor([0])}, None),
+        "its shape would be",
+    ),
+    "a state without an end": (
+        changed("nf4", **{"weight.quant_state.bitsandbytes__nf4":
+                lambda t: torch.cat([t, torch.full((2**16,), 32, dtype=torch.uint8)])}),
+        "does not tell",
+    ),
+    "weights beyond the file": (
+        changed("pack-quantized-4-symmetric", weight_shape=lambda _: torch.tensor([10**6, 10**6])),
+        "its shape",
+    ),
+    "more weights told than there are": (
+        changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda _: torch.tensor(
+            list(b'{"quant_type": "nf4", "blocksize": 64, "shape": [1000000, 1000000]}'),
+            dtype=torch.uint8)}), "its shape is",
+    ),
+    "groups that are not whole": (
+        changed("mxfp4", weight_packed=lambda t: torch.cat([t, t[:, :1]], 1)), "groups of 32",
+    ),
+    "codes in three dimensions": (changed("mxfp4", weight_packed=lambda t: t[None]), "its shape"),
+    "codes of NVFP4 in three": (changed("nvfp4-modelopt", weight=lambda t: t[None]), "its shape"),
+    "a zero point of FP4": (
+        ({"weight": packing.mxfp4(matrix())[0]["weight_packed"].view(torch.float4_e2m1fn_x2),
+          "weight_scale": packing.mxfp4(matrix())[0]["weight_scale"],
+          "weight_zero_point": torch.zeros(64, 1)}, None), "zero_point'.*no such tensor",
+    ),
+    "two scales of a tensor": (
+        changed("nvfp4-modelopt", weight_scale_2=lambda t: t.repeat(64)), "not one number",
     ),
     "an order out of range": (changed("gptq-4-v1-shuffled", g_idx=lambda t: t + 9), "groups"),
     "integers alone": (({"codes": torch.zeros(8, 8, dtype=torch.int32)}, None), "holds int32"),
@@ -491,25 +548,86 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_fit_is_refused_in_one_line(case, tmp_path):
+@pytest.mark.parametrize("values", [True, False])
+def test_what_does_not_fit_is_refused_in_one_line(case, values, tmp_path):
     (tensors, config), match = WRONG[case]
     with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(write(tmp_path / "m", tensors, config))
+        sr.load(write(tmp_path / "m", tensors, config), values=values)
     assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
+METHODS = {"gptq-4-v1", "awq", "pack-quantized-4-symmetric", "nf4", "fp8-blocks", "mxfp4", "mlx-4",
+           "nvfp4-modelopt"}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", METHODS)
+def test_weights_that_are_not_packed_as_they_are_said_to_be(way, tmp_path):
+    """On all routes: a model that is known, one that is not, and what is said beside a file."""
+    _, plain = packing.packed_llama(tmp_path, way)
+    config = json.loads((plain / "config.json").read_text())
+    lie = packing.WAYS[way](matrix())[2]
+    for further in (lie, {**lie, "model_type": "custom"}):
+        (plain / "config.json").write_text(json.dumps(config | further))
+        for path in (plain, plain / "model.safetensors"):
+            for values in (True, False):
+                with pytest.raises(sr.SparsityReportError, match="but none is"):
+                    sr.load(path, values=values)
+    (plain / "config.json").unlink()
+    assert sr.load(plain)["model.layers.0.mlp.up_proj.weight"].shape == (96, 64)
+
+
+# Cut, they are the codes of a smaller matrix, and nothing in the file says that there was more.
+SMALLER = {("fp8-blocks", "weight"), ("int8", "weight")}
+
+
+@pytest.mark.parametrize("way", [*packing.WAYS, "marlin"])
+def test_a_part_that_is_cut_or_turned_is_refused(way, tmp_path):
+    tensors, means, config = (packing.WAYS | {"marlin": packing.marlin})[way](matrix())
+    for leaf, part in tensors.items():
+        if leaf == "input_scale" or (way, leaf) in SMALLER:
+            continue
+        axes = range(part.dim())
+        harmed = [part.narrow(a, 0, size) for a in axes for size in {0, part.shape[a] - 1}]
+        harmed += [part.T] if part.dim() == 2 else []
+        for tensor in harmed:
+            if tensor.shape == part.shape:
+                continue
+            for told_so in (config, None):
+                folder = write(tmp_path / "m", {**tensors, leaf: tensor}, told_so)
+                with suppress(sr.SparsityReportError):
+                    assert sr.load(folder, values=False)[f"{OWNER}.weight"].shape == means.shape
+                with suppress(sr.SparsityReportError):
+                    agrees(sr.load(folder), means)
+                    # It can be read as it was: from the order of bytes nothing was lost.
+                    assert tensor.numel() == part.numel()
+                (tmp_path / "m" / "config.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
     ("way", "leaf"),
-    [("gptq-4-v1", "scales"), ("fp8-blocks", "weight_scale_inv"), ("nf4", "weight.absmax"),
-     ("mxfp4", "weight_scale"), ("mlx-4", "biases")],
+    [("gptq-4-v1", "scales"), ("gptq-4-v1-shuffled", "scales"), ("awq", "scales"),
+     ("pack-quantized-4-zero", "weight_scale"), ("fp8-blocks", "weight_scale_inv"),
+     ("nf4", "weight.absmax"), ("/nf4-True", "weight.nested_absmax"),
+     ("/nf4-True", "weight.nested_quant_map"), ("int8", "SCB"), ("mxfp4", "weight_scale"),
+     ("/mlx-mxfp8", "scales"), ("mlx-4", "scales"), ("mlx-4", "biases"),
+     ("nvfp4-modelopt", "weight_scale"), ("nvfp4-modelopt", "weight_scale_2"),
+     ("/nvfp4", "weight_scale"), ("/nvfp4", "weight_global_scale"),
+     ("/torchao-int8", "_weight_scale"), ("/float-quantized", "weight_scale")],
 )  # fmt: skip
-def test_a_scale_that_is_no_number_is_refused_when_it_is_met(way, leaf, tmp_path):
-    tensors, config = changed(
-        way, **{leaf: lambda t: torch.full_like(t, 255 if t.dtype == torch.uint8 else torch.nan)}
-    )
-    weights = sr.load(write(tmp_path / "m", tensors, config))
-    with pytest.raises(sr.SparsityReportError, match="not a number"):
-        sr.compare(sr.dense(weights))
+def test_a_scale_that_is_no_number_is_refused_when_it_is_met(way, leaf, number, tmp_path):
+    tensors, _, config = LIBRARY[way[1:]] if way[0] == "/" else packing.WAYS[way](matrix())
+    part = tensors[leaf]
+    if part.dtype == torch.uint8:
+        part = torch.full_like(part, 255)
+    else:
+        # Eight bits have no infinity.
+        part = torch.full(part.shape, number if part.itemsize > 1 else math.nan).to(part.dtype)
+    tensors = {**tensors, leaf: part}
+    folder = write(tmp_path / "m", tensors, config)
+    with pytest.raises(sr.SparsityReportError, match=r"not (a|one) number"):
+        sr.compare(sr.dense(sr.load(folder)))
 
 
 def test_a_mask_that_disagrees_with_its_values_is_refused(tmp_path):

@@ -17,6 +17,9 @@ from sparsity_report.weights.packed.reading import integers, seen_as, whole
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.scheme import Scheme
 
+# Bytes of what is told of a weight; it has some hundreds.
+_LARGEST_STATE = 2**16
+
 
 def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     """NF4 or FP4 of bitsandbytes: blocks of the flattened matrix, scales perhaps packed again."""
@@ -42,7 +45,9 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
 def _state(parts: Parts, leaf: str) -> dict[str, Any]:
     """Return what bitsandbytes tells of a weight as JSON in a tensor."""
     try:
-        told = json.loads(bytes(integers(parts.need(leaf, torch.uint8)).astype(np.uint8)))
+        part = parts.need(leaf, torch.uint8)
+        text = integers(part) if part.total <= _LARGEST_STATE else np.zeros(0)
+        told = json.loads(bytes(text.astype(np.uint8)))
         shape, size = told["shape"], told["blocksize"]
         fits = all(isinstance(n, int) and n > 0 for n in (*shape, size)) and size % 2 == 0
         if fits and told["quant_type"] in {"nf4", "fp4"}:

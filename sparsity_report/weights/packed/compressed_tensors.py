@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from sparsity_report.weights.packed.bits import E2M1, NV_GROUP, plain
+from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
 from sparsity_report.weights.packed.blocks import Blocks
 from sparsity_report.weights.packed.packed import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.parts import Parts
@@ -72,14 +72,15 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
         return _pack_quantized(parts, scheme)
     codes = parts.need("weight_packed", torch.uint8, FP4)
     parts.only("weight_packed", "weight_scale", "weight_global_scale")
-    if len(codes.shape) != 2:
-        raise parts.wrong("weight_packed", f"its shape is {codes.shape}")
-    shape = (codes.shape[0], 2 * codes.shape[1])
+    down, half = parts.matrix("weight_packed")
+    shape = (down, 2 * half)
+    if (told := scheme.bits()) and 4 not in told:
+        raise parts.wrong("weight_packed", f"it has 4 bits a weight, {told} by configuration")
     divisor = parts.get("weight_global_scale")
     if divisor is None:
-        scales, factor = parts.exponents("weight_scale", shape), 1.0
+        scales, factor = parts.grouped("weight_scale", shape, MX_GROUP), 1.0
     else:
-        scales = parts.scales("weight_scale", shape, (1, NV_GROUP), FP8)
+        scales = parts.grouped("weight_scale", shape, NV_GROUP)
         whole_scale = float(whole(divisor)[0]) if divisor.total == 1 else math.nan
         if not (math.isfinite(whole_scale) and whole_scale):
             raise parts.wrong("weight_global_scale", "it is not one number, different from zero")

@@ -10,7 +10,7 @@ import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.bits import MX_GROUP
 from sparsity_report.weights.packed.blocks import Blocks
-from sparsity_report.weights.packed.reading import E8M0, FLOATS, integers, origin
+from sparsity_report.weights.packed.reading import E8M0, FLOATS, FP8, integers, origin
 from sparsity_report.weights.tensors import Entry
 
 # What a number of a block stands for where the file does not say: DeepSeek's 128 × 128.
@@ -113,7 +113,7 @@ class Parts:
         block: tuple[int, int] | None = None,
         dtypes: Sequence[torch.dtype] = FLOATS,
     ) -> Blocks:
-        """Return numbers for blocks of a matrix: one, one a row, or some across.
+        """Return numbers for blocks of a matrix: one, one a row, some across, or one a square.
 
         Parameters
         ----------
@@ -140,14 +140,21 @@ class Parts:
                 return Blocks(part, *size)
         raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")
 
-    def exponents(self, leaf: str, shape: tuple[int, int]) -> Blocks:
-        """Return powers of two for groups of a matrix, as microscaling has them."""
-        self.need(leaf, torch.uint8, E8M0)
-        self.check(leaf, (shape[0], shape[1] // MX_GROUP))
-        return Blocks(self.leaves[leaf], 1, MX_GROUP, exponent=True)
+    def grouped(self, leaf: str, shape: tuple[int, int], width: int) -> Blocks:
+        """Return a number for each group of a row, as NVFP4 and microscaling have them.
+
+        Powers of two are written as their exponents, in bytes; other numbers as FP8.
+        """
+        exponent = width == MX_GROUP
+        self.need(leaf, *((torch.uint8, E8M0) if exponent else FP8))
+        if shape[1] % width:
+            raise self.wrong(leaf, f"rows of {shape[1]:,} weights are not groups of {width}")
+        self.check(leaf, (shape[0], shape[1] // width))
+        return Blocks(self.leaves[leaf], 1, width, exponent=exponent)
 
     @staticmethod
     def _even(told: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int] | None:
         if 0 in told or any(whole % part for whole, part in zip(shape, told, strict=True)):
             return None
-        return shape[0] // told[0], shape[1] // told[1]
+        height, width = shape[0] // told[0], shape[1] // told[1]
+        return (height, width) if height in {1, width} else None

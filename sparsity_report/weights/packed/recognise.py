@@ -67,13 +67,7 @@ _METHODS = {
     "awq": ("awq-",),
     "bitsandbytes": ("nf4", "fp4", "bitsandbytes-"),
     "compressed-tensors": (
-        "sparse-",
-        "marlin-24-",
-        "pack-quantized-",
-        "nvfp4",
-        "mxfp4",
-        "int8",
-        "fp8",
+        "sparse-", "marlin-24-", "pack-quantized-", "nvfp4", "mxfp4", "int8", "fp8",
     ),
     "fbgemm-fp8": ("fp8",),
     "fp8": ("fp8",),
@@ -82,7 +76,20 @@ _METHODS = {
     "modelopt": ("nvfp4", "fp8"),
     "mxfp4": ("mxfp4",),
     "torchao": ("torchao-",),
+}  # fmt: skip
+# The same, where a further word of it says more.
+_FORMS = {
+    ("load_in_4bit", True): ("nf4", "fp4"),
+    ("load_in_8bit", True): ("bitsandbytes-",),
+    ("format", "pack-quantized"): ("sparse-", "pack-quantized-"),
+    ("format", "int-quantized"): ("sparse-", "int8"),
+    ("format", "float-quantized"): ("sparse-", "fp8"),
+    ("format", "nvfp4-pack-quantized"): ("nvfp4",),
+    ("format", "mxfp4-pack-quantized"): ("mxfp4",),
+    ("format", "marlin-24"): ("marlin-24-",),
 }
+# Weights that come out of a decoder at once, in 1 GB: a row that is longer is no layer's.
+_LARGEST = 2**28
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,12 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
         A tensor looks packed and is not understood, parts of one are missing or do not fit, or
         the configuration says that weights are packed which are not.
     """
+    for size in scheme.group_sizes():
+        if size == 0 or size < -1:
+            raise SparsityReportError(
+                f"{scheme.file} says that {size} weights share a scale, which cannot be; fetch it "
+                "again"
+            )
     sorted_ = _sort(entries, scheme)
     decoders = {parts.name: _decoder(parts, scheme) for parts in sorted_.weights.values()}
     packed = {name: Entry(name, values.shape, values) for name, values in decoders.items()}
@@ -209,7 +222,10 @@ def _is_packed(parts: Parts, scheme: Scheme) -> bool:
 def _decoder(parts: Parts, scheme: Scheme) -> Packed:
     for leaves, decoder in _FORMATS:
         if leaves <= parts.leaves.keys():
-            return decoder(parts, scheme)
+            packed = decoder(parts, scheme)
+            if packed.unit <= _LARGEST:
+                return packed
+            raise parts.wrong(next(iter(leaves)), f"its shape would be {packed.shape}")
     first = next(iter(parts.leaves.values()))
     names = ", ".join(sorted(parts.leaves))
     raise SparsityReportError(
@@ -245,11 +261,14 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
             f"{scheme.file} says that weights are packed by {scheme.method}, but none is; if these "
             "are the unpacked weights, delete what it says, else fetch the right ones"
         )
+    said = [form for form in _FORMS if scheme.told.get(form[0]) == form[1]]
     for layout in layouts:
-        if not layout.startswith(_METHODS[scheme.method]):
+        begins = (_METHODS[scheme.method], *(_FORMS[form] for form in said))
+        if not all(layout.startswith(begin) for begin in begins):
+            further = "".join(f", {key} {word}" for key, word in said)
             raise SparsityReportError(
-                f"{scheme.file} says that weights are packed by {scheme.method}, but they are "
-                f"{layout}; it is not of these weights"
+                f"{scheme.file} says that weights are packed by {scheme.method}{further}, but they "
+                f"are {layout}; it is not of these weights"
             )
 
 

@@ -37,10 +37,9 @@ def _fp4(parts: Parts, leaf: str) -> Packed:
     parts.only("weight", leaf)
     codes, (down, half) = parts.leaves["weight"], parts.matrix("weight")
     shape = (down, 2 * half)
-    if parts.leaves[leaf].values.dtype in FP8:
-        scale, name = parts.scales(leaf, shape, (1, NV_GROUP), FP8), "nvfp4"
-    else:
-        scale, name = parts.exponents(leaf, shape), "mxfp4"
+    small = parts.leaves[leaf].values.dtype in FP8
+    scale = parts.grouped(leaf, shape, NV_GROUP if small else MX_GROUP)
+    name = "nvfp4" if small else "mxfp4"
     return Rowwise(shape, name, parts.all, codes, shape[1], 4, E2M1, scales=(scale,))
 
 
@@ -54,15 +53,12 @@ def unscaled(entry: Entry) -> Packed:
 def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     """NVFP4 of ModelOpt: two codes to a byte, two levels of scales."""
     parts.only("weight", "weight_scale", "weight_scale_2")
-    codes, columns = parts.need("weight", torch.uint8, FP4), 2 * parts.leaves["weight"].shape[-1]
-    if len(codes.shape) != 2:
-        raise parts.wrong("weight", f"its shape is {codes.shape}")
-    shape = (codes.shape[0], columns)
-    scales = (
-        parts.scales("weight_scale", shape, (1, NV_GROUP), FP8),
-        parts.scales("weight_scale_2", shape),
-    )
-    return Rowwise(shape, "nvfp4", parts.all, codes, columns, 4, E2M1, scales=scales)
+    codes, (down, half) = parts.need("weight", torch.uint8, FP4), parts.matrix("weight")
+    shape = (down, 2 * half)
+    scales = (parts.grouped("weight_scale", shape, NV_GROUP), parts.scales("weight_scale_2", shape))
+    if scales[1].part.total != 1:
+        raise parts.wrong("weight_scale_2", "it is not one number")
+    return Rowwise(shape, "nvfp4", parts.all, codes, shape[1], 4, E2M1, scales=scales)
 
 
 def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001

@@ -51,6 +51,12 @@ class Scheme:
         """Return the bits that compressed-tensors says codes have, of any group."""
         return sorted({w["num_bits"] for w in self.weights() if isinstance(w.get("num_bits"), int)})
 
+    def group_sizes(self) -> list[int]:
+        """Return how many weights are said to share a scale; -1: all of a row."""
+        tables = (self.told, *self.weights())
+        told = [table.get(key) for table in tables for key in ("group_size", "q_group_size")]
+        return [size for size in told if isinstance(size, int)]
+
     def block(self) -> tuple[int, int] | None:
         """Return height and width of what shares a scale, where they are told."""
         told = [self.told.get("weight_block_size")]
