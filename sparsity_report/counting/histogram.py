@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sparsity_report.counting.steps import Steps, Watched, both
 from sparsity_report.counting.workers import SMALL, work_through
 from sparsity_report.weights.tensors import Slice, held
 
@@ -49,6 +50,8 @@ class Magnitudes:
         Elements of each bucket.
     exact : bool
         Whether a bucket holds a single magnitude, so that `values` are the magnitudes.
+    steps : Steps or None
+        Of the rounding that packed values went through, where it is known.
     """
 
     total: int
@@ -57,9 +60,12 @@ class Magnitudes:
     values: Floats = field(default_factory=lambda: _NO_VALUES, repr=False)
     counts: Integers = field(default_factory=lambda: _NO_COUNTS, repr=False)
     exact: bool = True
+    steps: Steps | None = None
 
     def __add__(self, other: Magnitudes) -> Magnitudes:
         """Return the counts of both together."""
+        if not self.total:
+            return other
         values, counts = _merge([(self.values, self.counts), (other.values, other.counts)])
         return Magnitudes(
             self.total + other.total,
@@ -68,7 +74,17 @@ class Magnitudes:
             values,
             counts,
             self.exact and other.exact,
+            both(self.steps, other.steps),
         )
+
+    @property
+    def root_mean_square(self) -> float:
+        """Of the values, taken from the middles of their buckets."""
+        middles = self.values
+        if not self.exact:
+            middles = (middles + smallest_of(bucket_of(middles) + 1)) / 2
+        squares = np.square(middles[self.values > 0]) @ self.counts[self.values > 0]
+        return float(np.sqrt(squares / self.total)) if self.total else 0.0
 
 
 def count(tensor: torch.Tensor) -> Magnitudes:
@@ -124,6 +140,9 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
     """Count one slice, with or without a histogram of its magnitudes."""
     if not histogram:
         return Magnitudes(part.total, sum(map(_nonzero, _chunks(part))))
+    if part.rounding:
+        watched = Watched(part, part.rounding)
+        return replace(_count_wide(watched), steps=watched.steps())
     return (_count_narrow if part.dtype.itemsize <= 2 else _count_wide)(part)
 
 

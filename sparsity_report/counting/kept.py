@@ -19,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.steps import Steps
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import check_folder, write_file
+from sparsity_report.weights.rounding import Rounding
 from sparsity_report.weights.tensors import FileSlice, Slice, read_at
 
 # Part of every key, so that entries of another version are not even looked at.
-_VERSION = "sparsity-report counts 1"
+_VERSION = "sparsity-report counts 2"
 _BLOCKS, _BLOCK = 4, 2**16
 _SMALL = 2**20
 _DIGEST = hashlib.sha256().digest_size
@@ -69,9 +71,14 @@ class Cache:
         if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
             return None
         with np.load(io.BytesIO(data[_DIGEST:])) as arrays:
-            facts, values, counts = (arrays[name] for name in arrays.files)
+            facts, values, counts, *rounded = (arrays[name] for name in arrays.files)
         total, nonzero, nan, exact = facts.tolist()
-        return Magnitudes(total, nonzero, nan, values, counts, bool(exact))
+        steps = None
+        if rounded:
+            (below, above, has_zero), (near,), step_values, step_counts = rounded
+            rounding = Rounding(float(below), float(above), bool(has_zero))
+            steps = Steps(rounding, step_values, step_counts, int(near))
+        return Magnitudes(total, nonzero, nan, values, counts, bool(exact), steps)
 
     def put(self, key: str, tally: Magnitudes) -> None:
         """Keep counts under a key; a full disk ends the keeping, not the counting."""
@@ -79,7 +86,11 @@ class Cache:
             return
         facts = np.array([tally.total, tally.nonzero, tally.nan, tally.exact], dtype=np.int64)
         buffer = io.BytesIO()
-        np.savez(buffer, facts, tally.values, tally.counts)
+        rounded: list[npt.ArrayLike] = []
+        if steps := tally.steps:
+            ends = (steps.rounding.below, steps.rounding.above, float(steps.rounding.has_zero))
+            rounded = [ends, (steps.near,), steps.values, steps.counts]
+        np.savez(buffer, facts, tally.values, tally.counts, *rounded)
         data = buffer.getvalue()
         try:
             write_file(self._path(key), hashlib.sha256(data).digest() + data)

@@ -3,6 +3,7 @@
 - ``summary``: what is worth knowing, most important first, and the conventions of the numbers.
 - ``measured``: what latency, perplexity and sensitivity come to, for ``summary``.
 - ``audit``: what a careful reviewer would flag.
+- ``rounding``: whether rounding explains the zeros of packed weights, for ``summary``, ``audit``.
 - ``difference``: what changed between two studies.
 
 Figures come from ``study.facts`` and the frames of a study; nothing is derived here that a table

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.findings.rounding import zeros_hidden
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
@@ -31,6 +32,7 @@ def audit(study: Comparison) -> list[str]:
     for row in records(study.totals):
         name = row["variant"]
         layers = study.facts.prunable(name)
+        said += zeros_hidden(study, name)
         said += _some_blocks_only(name, layers)
         said += _asked_and_achieved(row)
         said += _very_sparse(name, layers)

@@ -45,7 +45,7 @@ _WRITTEN: Mapping[str, Callable[[Any], str]] = {
 # What follows from other columns, and what no count depends on.
 _DERIVED = {
     "sparsity", "param_frac", "weight_total", "weight_nonzero", "attention_width", "packing",
-    "file_bytes",
+    "file_bytes", "expected_rounding_sparsity", "near_zero_share",
 }  # fmt: skip
 _FACTS, _LAYER_FACTS = (
     [name for name in TABLES[table].names if name not in {"variant", "module_name", *_DERIVED}]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings import measured
+from sparsity_report.findings import measured, rounding
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
@@ -66,8 +66,8 @@ def summarize(study: Comparison) -> list[str]:
     """Return what is worth knowing of a study, most important first.
 
     The first three sentences, where there is a pruned variant, say how much is zero of what,
-    what that does to storage (of a packed model after what its file takes), and what it does to
-    the arithmetic.
+    what that does to storage (of a packed model after what its file takes, and whether rounding
+    explains its zeros), and what it does to the arithmetic.
 
     Examples
     --------
@@ -77,7 +77,8 @@ def summarize(study: Comparison) -> list[str]:
     >>> print(sr.summarize(study)[1][:44])
     CSR30 stores 1.33 times the bytes of Dense (
     """
-    said = [*_zeros(study), *_packed(study), *_storage(study), *_arithmetic(study)]
+    said = [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
+    said += [*_storage(study), *_arithmetic(study)]
     said += [*measured.smallest_layout(study), *measured.speed(study)]
     said += [*measured.perplexities(study), *measured.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]

@@ -169,15 +169,17 @@ def groups(study: Comparison, variant: str | None = None) -> Table:
 
 def layers(study: Comparison, variant: str) -> Table:
     """Return all modules of a variant."""
+    frame, tied = study.facts.layers(variant), say("tied to")
+    rounded = ("expected_rounding_sparsity", "near_zero_share")
     columns = _columns(
-        "module_name group shape stored_as total nonzero sparsity flops_per_token "
+        "module_name group shape stored_as total nonzero sparsity "
+        f"{' '.join(key for key in rounded if frame[key].notna().any())} flops_per_token "
         f"useful_flops_per_token {_sizes(study)}",
         _FIRST,
         sparsity=say("Zeros ÷ parameters"),
         **_unpacked(study),
     )
     columns[0] = columns[0]._replace(kind=name(2000))
-    frame, tied = study.facts.layers(variant), say("tied to")
     packings = frame["packing"].fillna("")
     frame = frame.assign(
         stored_as=packings.where(packings == "", packings + " → ")

@@ -3,9 +3,10 @@
 ``variants`` are what is compared, ``study`` the value that holds them as frames (``compare``). One
 room makes each frame: ``layers`` (and the sums of groups and totals), ``sweep`` (every layer at
 many levels), ``patterns`` (where the zeros stand), ``storage`` (bytes of every layout). ``levels``
-reads a kept sweep without the model, ``grid`` sorts layers into a heat map, and ``facts`` are the
-figures that readers show. ``schema`` declares every table's columns once; ``file`` saves and reads,
-with ``agreement`` for what must fit across tables and ``upgrade`` for files of the versions before.
+reads a kept sweep without the model, ``grid`` sorts layers into a heat map, ``rounded`` sums what
+rounding explains, and ``facts`` are the figures that readers show. ``schema`` declares every
+table's columns once; ``file`` saves and reads, with ``agreement`` for what must fit across tables
+and ``upgrade`` for files of the versions before.
 
 May import ``counting`` and what is below it. Maintainers: integers in, integers out; unknown is
 null, never 0; a share, ratio or break-even is computed by ``sparse.shares`` only. A column is added

@@ -26,6 +26,7 @@ from sparsity_report.sparse.cost import dense_bytes, value_bytes
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added, records
+from sparsity_report.study.rounded import Rounded, rounded
 from sparsity_report.study.storage import layout_ends
 
 if TYPE_CHECKING:
@@ -400,6 +401,10 @@ class Facts:
         if np.any(again):
             return None
         return bits_per_weight(self.total(variant, "file_bytes"), self.total(variant, "total"))
+
+    def rounded(self, variant: str) -> list[Rounded]:
+        """Return what rounding in the file explains of a variant's zeros, where that is known."""
+        return list(rounded(self.layers(variant)))
 
     def lossless(self, variant: str) -> pd.DataFrame:
         """Return the rows of :meth:`storage` that lose no weight and whose bytes are known."""

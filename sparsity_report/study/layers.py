@@ -67,7 +67,11 @@ def layer_frame(
         matrices of a module would have ``row_pointers`` in CSR and at most ``columns`` columns.
         These three are null without matrices. ``packing`` is how the file packs the weight, empty
         where it does not; ``file_bytes`` are those of its tensors on disk, null where they are not
-        on disk as they are here: in memory, pruned, or as CSR.
+        on disk as they are here: in memory, pruned, or as CSR. Of packed prunable weights
+        ``expected_rounding_sparsity`` is the share that rounding to the file's levels would make
+        zero of a centred Gaussian with the same root mean square, ``erf(s / (2·σ·√2))`` of a step
+        s. Where zero is no level it is the share that would come to lie within half a step of
+        zero, and ``near_zero_share`` the share that does.
     """
     check_convention(convention)
     cuts = pruning.cuts if pruning else {}
@@ -94,6 +98,8 @@ def layer_frame(
                 "useful_flops_per_token": 2 * nonzero.where(multiplied, 0),
                 "stored_bytes": parameters["stored_bytes"],
                 "file_bytes": parameters["file_bytes"],
+                "expected_zeros": parameters["expected_zeros"].where(weight, 0),
+                "near_zeros": parameters["near_zeros"].where(weight, 0),
             }
         ).groupby(module)
     )
@@ -113,6 +119,8 @@ def layer_frame(
         "useful_flops_per_token": _used(sums["useful_flops_per_token"], uses).where(per_token, 0),
         "flops_per_sequence": flops.mask(per_token, 0),
         "active_total": _used(sums["total"], np.minimum(uses, 1)),
+        "expected_rounding_sparsity": sums["expected_zeros"] / sums["weight_total"],
+        "near_zero_share": sums["near_zeros"] / sums["weight_total"],
     }
     facts = main[["shape", "dtype", "packing", "layout", "tied_to"]]
     return with_shares(facts.join(sums).assign(**derived))
@@ -236,9 +244,15 @@ def _parameter_frame(
         0 if p.tied_to else _bytes(p, layout, nonzero, p.name in cuts)
         for p, layout, nonzero in zip(parameters, layouts, left, strict=True)
     ]
-    held = [
-        _file_bytes(p, layout, p.name in cuts)
+    # As it is in the file: neither pruned nor converted.
+    kept = [
+        p.name not in cuts and layout == p.layout
         for p, layout in zip(parameters, layouts, strict=True)
+    ]
+    held = [_file_bytes(p) if as_is else None for p, as_is in zip(parameters, kept, strict=True)]
+    rounded = [
+        _rounded(counts.get(p.name)) if as_is else (None, None)
+        for p, as_is in zip(parameters, kept, strict=True)
     ]
     return pd.DataFrame(
         {
@@ -258,6 +272,8 @@ def _parameter_frame(
             "row_pointers": pd.array(list(map(_row_pointers, parameters)), dtype="Int64"),
             "stored_bytes": pd.array(stored, dtype="Int64"),
             "file_bytes": pd.array(held, dtype="Int64"),
+            "expected_zeros": pd.array([expected for expected, _ in rounded], dtype="Float64"),
+            "near_zeros": pd.array([near for _, near in rounded], dtype="Int64"),
         }
     )
 
@@ -297,11 +313,18 @@ def _bytes(parameter: Parameter, layout: str, nonzero: int | None, cut: bool) ->
     return csr_bytes(nonzero, _row_pointers(parameter) - 1, parameter.itemsize, index)
 
 
-def _file_bytes(parameter: Parameter, layout: str, cut: bool) -> int | None:
-    """Bytes of a parameter in its file; None where it is not there as it is here."""
-    if cut or layout != parameter.layout or parameter.file_bytes is None:
-        return None
-    return 0 if parameter.tied_to else parameter.file_bytes
+def _file_bytes(parameter: Parameter) -> int | None:
+    """Bytes of a parameter in its file; None of values in memory."""
+    known = parameter.file_bytes is not None
+    return 0 if known and parameter.tied_to else parameter.file_bytes
+
+
+def _rounded(counted: Magnitudes | None) -> tuple[float | None, int | None]:
+    """Return the zeros that rounding explains, and the weights that stand near to zero for one."""
+    if counted is None or not (steps := counted.steps) or not counted.root_mean_square:
+        return None, None
+    near = None if steps.rounding.has_zero else steps.near
+    return steps.expected_zeros(counted.root_mean_square), near
 
 
 def _row_pointers(parameter: Parameter) -> int:

@@ -156,6 +156,8 @@ _COLUMNS = {
         _count("active_total", message("active parameters per token")),
         _count("stored_bytes", message("stored bytes"), optional=True),
         _maybe("file_bytes", message("bytes in the file")),
+        _share("expected_rounding_sparsity", message("zeros that rounding explains")),
+        _share("near_zero_share", message("within half a step of zero")),
         _share("param_frac", message("share of parameters")),
         _text("tied_to", message("tied to"), optional=True),
         _count("prunable_total", message("prunable weights")),
@@ -247,7 +249,7 @@ TABLES: Mapping[str, Table] = {
         "variant module_name block group shape dtype packing layout total nonzero sparsity "
         "prunable weight_total weight_nonzero row_pointers columns uses flops_per_token "
         "useful_flops_per_token flops_per_sequence active_total stored_bytes file_bytes "
-        "param_frac tied_to",
+        "expected_rounding_sparsity near_zero_share param_frac tied_to",
     ),
     "groups": _table(f"variant group modules {_SUMMED} sparsity param_frac"),
     "totals": _table(

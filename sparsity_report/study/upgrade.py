@@ -23,6 +23,8 @@ def upgrade(data: dict[str, Any]) -> None:
     _insert(data["layers"], "packing", "dtype")
     for table in ("layers", "groups", "totals"):
         _insert(data[table], "file_bytes", "stored_bytes")
+    for column in ("near_zero_share", "expected_rounding_sparsity"):
+        _insert(data["layers"], column, "file_bytes")
 
 
 def _to_version_2(data: dict[str, Any]) -> None:

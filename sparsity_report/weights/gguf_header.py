@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.gguf_steps import ROUNDINGS, block_steps
+from sparsity_report.weights.rounding import Rounding
 from sparsity_report.weights.tensors import Entry, FileSlice, LocalFile, Stamp
 
 # The scalar value types 0 … 12 as struct writes them; 8 is a string, 9 an array.
@@ -46,6 +49,17 @@ class BlockSlice(FileSlice):
     def packing(self) -> str:
         """The kind of blocks."""
         return self.quantisation
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """What these blocks round to zero."""
+        return ROUNDINGS.get(self.quantisation)
+
+    def rounded(self) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.float32]]]:
+        """Yield each piece with the steps of its blocks."""
+        _, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.quantisation]]
+        for raw in self.raw():
+            yield self.decode(raw), block_steps(self.quantisation, raw.reshape(-1, size))
 
     def bytes_of(self, count: int) -> int:
         """Bytes that so many values, whole blocks, take in the file."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.rounding import Rounding
 
 # Values of a slice, some tens of milliseconds of counting, and of what is in a buffer at a time.
 _SLICE = 2**24
@@ -45,6 +46,19 @@ class Slice(ABC):
     @abstractmethod
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values in order, in one-dimensional tensors on the CPU."""
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """What a packed format rounded to zero; None where that is not known."""
+        return None
+
+    def rounded(self) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.float32]]]:
+        """Yield :meth:`pieces`, each with the steps of its rounding, none of them negative.
+
+        A step stands for equally many values of the piece; where zero is no level, for those that
+        follow each other.
+        """
+        yield from ()
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the stretches of files that the values come from; none of those in memory."""
@@ -213,10 +227,14 @@ class FileSlice(Slice):
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values as they are read."""
+        return map(self.decode, self.raw())
+
+    def raw(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the bytes of each piece as they are read."""
         with self.opened() as file:
             for start in range(0, self.total, _BUFFER):
                 size = self.bytes_of(min(_BUFFER, self.total - start))
-                yield self.decode(read_at(file, self.offset + self.bytes_of(start), size))
+                yield read_at(file, self.offset + self.bytes_of(start), size)
 
     def opened(self) -> AbstractContextManager[Reader]:
         """Open the file to read the values from it, see :meth:`Origin.opened`."""

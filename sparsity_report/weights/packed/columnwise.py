@@ -13,6 +13,7 @@ from sparsity_report.weights.packed.bits import Bytes, Floats, looked_up, plain
 from sparsity_report.weights.packed.blocks import ALIGNED
 from sparsity_report.weights.packed.packed import Packed
 from sparsity_report.weights.packed.reading import columns, finite, integers, numbers
+from sparsity_report.weights.rounding import Rounding
 from sparsity_report.weights.tensors import Entry
 
 # Of the eight outputs in a word of AWQ, the place of each.
@@ -53,6 +54,17 @@ class Columnwise(Packed):
         """As many outputs as whole words hold, whatever the bits."""
         return ALIGNED * self.shape[1]
 
+    @property
+    def rounding(self) -> Rounding | None:
+        """Half a step to both sides: codes and zero points are whole numbers."""
+        return Rounding()
+
+    def steps(self, start: int, stop: int) -> Floats:
+        """Return the scales of whole outputs, one for each input where these have an order."""
+        first, last = start // self.shape[1], stop // self.shape[1]
+        scale = np.abs(self._scales(first, last))
+        return scale if self.order is None else scale[integers(self.order)]
+
     def values(self, start: int, stop: int) -> Floats:
         """Return values of whole outputs."""
         inputs = self.shape[1]
@@ -63,8 +75,7 @@ class Columnwise(Packed):
             words = columns(self.codes, first, last).view("<u4")
             down = np.ascontiguousarray(words.T).view(np.uint8)
             values = looked_up(down, self.bits, plain(self.bits), high_first=False)[:, :inputs]
-        raw = numbers(self.scales, columns(self.scales, first, last))
-        scale = finite(self.scales, raw)
+        scale = self._scales(first, last)
         zero = self._across(self.zeros, first, last) + np.float32(self.less)
         if self.less:
             # The first version adds one within the bits of a code.
@@ -76,6 +87,10 @@ class Columnwise(Packed):
         parted -= zero.T[:, :, None]
         parted *= scale.T[:, :, None]
         return parted
+
+    def _scales(self, first: int, last: int) -> Floats:
+        """Return the scales of some outputs, (groups, outputs)."""
+        return finite(self.scales, numbers(self.scales, columns(self.scales, first, last)))
 
     def _across(self, part: Entry, first: int, last: int) -> Floats:
         """Return codes that are packed along the outputs, (rows of the part, outputs)."""

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.bits import Floats
 from sparsity_report.weights.packed.reading import origin
+from sparsity_report.weights.rounding import Rounding
 from sparsity_report.weights.tensors import Entry, FileSlice, Slice
 
 # Values of a slice, and of what is decoded at a time.
@@ -54,6 +56,15 @@ class Packed(ABC):
         numpy.ndarray
             float32, of any shape, in order.
         """
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """What was rounded to zero; None where values are as they were, or it is not known."""
+        return None
+
+    def steps(self, start: int, stop: int) -> Floats:  # noqa: ARG002
+        """Return the steps of the rounding of values, each standing for equally many of them."""
+        return np.empty(0, np.float32)
 
     @property
     def total(self) -> int:
@@ -111,13 +122,28 @@ class PackedSlice(Slice):
         files = [part for part in parts if isinstance(part, FileSlice)]
         return files if len(files) == len(parts) else ()
 
+    @property
+    def rounding(self) -> Rounding | None:
+        """That of the whole tensor."""
+        return self.packed.rounding
+
+    def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
+        """Yield each piece with the steps of its groups."""
+        for start, stop in self._runs():
+            yield self._decoded(start, stop), self.packed.steps(start, stop)
+
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values as they are decoded."""
+        return (self._decoded(start, stop) for start, stop in self._runs())
+
+    def _decoded(self, start: int, stop: int) -> torch.Tensor:
+        return torch.from_numpy(self.packed.values(start, stop)).reshape(-1)
+
+    def _runs(self) -> Iterator[tuple[int, int]]:
         step = max(1, _BUFFER // self.packed.unit) * self.packed.unit
         stop = self.start + self.total
         for start in range(self.start, stop, step):
-            values = self.packed.values(start, min(start + step, stop))
-            yield torch.from_numpy(values).reshape(-1)
+            yield start, min(start + step, stop)
 
 
 def grouped(width: int, shape: tuple[int, int]) -> str:

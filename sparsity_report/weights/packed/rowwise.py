@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import torch
 
 from sparsity_report.weights.packed.bits import Floats, looked_up
 from sparsity_report.weights.packed.blocks import ALIGNED, Blocks, combined
 from sparsity_report.weights.packed.packed import Packed
 from sparsity_report.weights.packed.reading import numbers, rows
+from sparsity_report.weights.rounding import Rounding, nearest_to_zero
 from sparsity_report.weights.tensors import Entry
 
 
@@ -52,6 +55,21 @@ class Rowwise(Packed):
     def unit(self) -> int:
         """As many rows as packed zero points can be read by."""
         return ALIGNED * self.columns
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """Half a step to both sides where codes are whole numbers."""
+        if self.zero or self.bias:
+            return Rounding(has_zero=self.bias is None)
+        return nearest_to_zero(self.table or _levels(self.codes.values.dtype))
+
+    def steps(self, start: int, stop: int) -> Floats:
+        """Return the products of all scales."""
+        first, last = start // self.columns, stop // self.columns
+        steps = np.full((1, 1, 1), self.factor, np.float32)
+        for scale in self.scales:
+            steps = steps * scale.spread(first, last, self.columns)
+        return np.abs(steps)
 
     def values(self, start: int, stop: int) -> Floats:
         """Return values of whole rows."""
@@ -98,8 +116,23 @@ class Experts(Packed):
         """An expert."""
         return self.shape[1] * self.shape[2]
 
+    @property
+    def rounding(self) -> Rounding | None:
+        """That of the matrices."""
+        return self.matrices.rounding
+
+    def steps(self, start: int, stop: int) -> Floats:
+        """Return the steps of whole experts, in the order of the matrices."""
+        return self.matrices.steps(start, stop)
+
     def values(self, start: int, stop: int) -> Floats:
         """Return values of whole experts."""
         values = self.matrices.values(start, stop)
         turned: Floats = values.reshape(-1, self.shape[2], self.shape[1]).transpose(0, 2, 1)
         return turned.copy()
+
+
+@lru_cache
+def _levels(dtype: torch.dtype) -> tuple[float, ...]:
+    """Return the numbers of a type of eight bits."""
+    return tuple(torch.arange(256).to(torch.uint8).view(dtype).float().tolist())

@@ -1,0 +1,234 @@
+"""Zeros that rounding explains: of Gaussian weights, rounded, and by each format's rule."""
+
+import json
+import math
+from concurrent.futures import ProcessPoolExecutor
+
+import gguf
+import numpy as np
+import packing
+import pytest
+import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+from safetensors.torch import save_file
+
+import sparsity_report as sr
+from sparsity_report.counting.counts import count_weights
+from sparsity_report.counting.histogram import Magnitudes, count_slices
+from sparsity_report.counting.steps import Steps, both
+from sparsity_report.weights.gguf_header import BlockSlice
+from sparsity_report.weights.gguf_steps import ROUNDINGS, block_steps
+from sparsity_report.weights.rounding import Rounding, nearest_to_zero
+from sparsity_report.weights.tensors import LocalFile
+from sparsity_report.words.numbers import percent
+
+OWNER = "layers.0.q_proj"
+# Where the low bit of codes stands in a block, and the byte that sets it of every weight.
+LOW_BITS = {
+    "Q4_0": (2, 18, 0x11), "Q4_1": (4, 20, 0x11), "Q5_0": (6, 22, 0x11), "Q5_1": (8, 24, 0x11),
+    "Q8_0": (2, 34, 0x01), "Q2_K": (16, 80, 0x55), "Q3_K": (32, 96, 0x55), "Q4_K": (16, 144, 0x11),
+    "Q5_K": (48, 176, 0x11), "Q6_K": (0, 128, 0x11), "MXFP4": (1, 17, 0x11),
+}  # fmt: skip
+
+
+def gaussian(pruned=0.0):
+    """A matrix of deviation 0.02, the smallest share of it set to zero."""
+    weight = 0.02 * torch.randn(512, 1024, generator=torch.Generator().manual_seed(3))
+    if pruned:
+        weight[weight.abs() <= weight.abs().quantile(pruned)] = 0
+    return weight
+
+
+def packed(folder, way, weight):
+    folder.mkdir(exist_ok=True)
+    tensors, means, config = packing.WAYS[way](weight)
+    tensors = {f"{OWNER}.{key}".replace("..", "."): part for key, part in tensors.items()}
+    save_file({k: part.contiguous() for k, part in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "mine", **config}))
+    return sr.load(folder), means
+
+
+@pytest.mark.parametrize(
+    ("way", "share"),
+    [
+        # Without a share: of groups of 32, whose largest weight is smaller than that of 128.
+        ("gptq-4-v1", None), ("gptq-3-v1", None), ("gptq-8-v1", None), ("gptq-2-v1", None),
+        ("gptq-4-v1-zero", None), ("gptq-4-v2-shuffled", None), ("awq", None),
+        ("pack-quantized-4-symmetric", None), ("pack-quantized-3-zero", None),
+        ("pack-quantized-shuffled", None),
+        ("nf4", 0.09), ("mxfp4", 0.08), ("nvfp4-modelopt", 0.07), ("int8", 0.01), ("fp8-blocks", 0),
+    ],
+)  # fmt: skip
+def test_gaussian_weights_have_the_zeros_that_are_expected(way, share, tmp_path):
+    weights, means = packed(tmp_path / "m", way, gaussian())
+    row = sr.compare(sr.dense(weights)).layers.iloc[0]
+    zeros = float((means == 0).float().mean())
+    assert row["sparsity"] == pytest.approx(zeros)
+    assert row["expected_rounding_sparsity"] == pytest.approx(zeros, rel=0.05, abs=3e-4)
+    assert np.isnan(row["near_zero_share"])
+    if share is not None:
+        assert row["expected_rounding_sparsity"] == pytest.approx(share, abs=0.01)
+
+
+def test_the_share_is_a_product_written_out(tmp_path):
+    """Of int8 there is one scale to a row, and σ is that of the values."""
+    weights, means = packed(tmp_path / "m", "int8", gaussian())
+    steps = gaussian().abs().amax(1).double() / 127
+    sigma = float(means.double().square().mean().sqrt())
+    expected = float(torch.erf(steps / (2 * sigma * math.sqrt(2))).mean())
+    row = sr.compare(sr.dense(weights)).layers.iloc[0]
+    assert row["expected_rounding_sparsity"] == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+def test_without_a_zero_those_within_half_a_step_are_counted(bits, tmp_path):
+    weights, means = packed(tmp_path / "m", f"mlx-{bits}", gaussian(0.5))
+    scales = packing.mlx(gaussian(0.5), bits)[0]["scales"].abs()
+    near = means.reshape(512, -1, 32).abs() <= scales[..., None] / 2
+    row = sr.compare(sr.dense(weights)).layers.iloc[0]
+    assert row["near_zero_share"] == float(near.double().mean()) > 0.49
+    sigma = float(means.double().square().mean().sqrt())
+    expected = float(torch.erf(scales.double() / (2 * sigma * math.sqrt(2))).mean())
+    assert row["expected_rounding_sparsity"] == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q5_0", "Q8_0", "Q4_1", "Q5_1"])
+def test_blocks_of_gguf(kind, tmp_path):
+    number = GGMLQuantizationType[kind]
+    raw = gguf.quants.quantize(gaussian().numpy(), number)
+    (tmp_path / "w").write_bytes(raw.tobytes())
+    part = BlockSlice(512 * 1024, torch.float32, LocalFile.of(tmp_path / "w"), 0, kind)
+    tally = count_slices({"": part.cut((512, 1024))})[""]
+    values, steps = dequantize(raw, number), block_steps(kind, raw.reshape(-1, raw.size // 2**14))
+    near = np.abs(values.reshape(len(steps), -1)) <= steps / 2
+    zeros = np.count_nonzero(near if kind.endswith("1") else values == 0)
+    assert tally.steps.near == (zeros if kind.endswith("1") else 0)
+    assert tally.steps.expected_zeros(tally.root_mean_square) == pytest.approx(zeros, rel=0.03)
+    assert tally.nonzero == np.count_nonzero(values)
+    assert tally.steps.counts.sum() == tally.total == values.size
+
+
+@pytest.mark.parametrize("kind", ROUNDINGS)
+def test_a_step_is_what_one_more_in_a_code_makes(kind):
+    """The decoder of the gguf library is asked for blocks whose codes differ by one."""
+    size, rng = GGML_QUANT_SIZES[GGMLQuantizationType[kind]][1], np.random.default_rng(1)
+    blocks = rng.integers(0, 256, (64, size), np.uint8)
+    if kind == "MXFP4":
+        blocks[:, 0] = rng.integers(100, 150, 64)
+    else:
+        # Scales that are no infinity: the top bit of the exponent is off.
+        for place in {"Q2_K": (81, 83), "Q3_K": (109,), "Q6_K": (209,)}.get(kind, (1, 3)):
+            blocks[:, place] &= 0xBF
+    first, last, low = LOW_BITS[kind]
+    with_low, without = blocks.copy(), blocks.copy()
+    without[:, first:last] = 0
+    with_low[:, first:last] = low
+    number = GGMLQuantizationType[kind]
+    apart = np.abs(dequantize(with_low, number) - dequantize(without, number))
+    steps = block_steps(kind, blocks)
+    width = 0.5 if kind == "MXFP4" else 1
+    told = width * steps.repeat(apart.shape[1] // steps.shape[1], axis=1)
+    np.testing.assert_allclose(told, apart, rtol=1e-3, atol=1e-3 * float(apart.max()))
+    assert width == 2 * ROUNDINGS[kind].above
+
+
+def test_levels_around_zero():
+    table = nearest_to_zero(packing.NF4)
+    assert (table.below, table.above) == (0.09105003625154495 / 2, 0.07958029955625534 / 2)
+    assert nearest_to_zero(packing.FP4) == Rounding(0.25, 0.25)
+    assert nearest_to_zero([math.nan, *range(-128, 128)]) == Rounding()
+    assert nearest_to_zero([1.0, 2.0]) is nearest_to_zero([0.0, 1.0]) is None
+
+
+def test_steps_add_up_where_they_are_alike():
+    one = Steps(Rounding(), np.array([1.0, 2.0]), np.array([3, 4]), 5)
+    sums = both(one, Steps(Rounding(), np.array([2.0, 3.0]), np.array([10, 20]), 7))
+    assert (sums.values.tolist(), sums.counts.tolist()) == ([1, 2, 3], [3, 14, 20])
+    assert sums.near == 12
+    assert both(one, Steps(Rounding(has_zero=False), one.values, one.counts)) is None
+    assert both(one, None) is None
+    assert (Magnitudes(0, 0) + Magnitudes(7, 7, steps=one)).steps is one
+
+
+def test_a_pruned_variant_and_one_as_csr_are_not_what_was_rounded(tmp_path):
+    weights, _ = packed(tmp_path / "m", "nf4", gaussian())
+    pruning = sr.global_magnitude(weights, 0.3)
+    rows = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning)).layers
+    assert rows["expected_rounding_sparsity"].notna().tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("way", ["sparse-bitmask", "sparse-24"])
+def test_what_was_not_rounded_has_no_share(way, tmp_path):
+    weights, _ = packed(tmp_path / "m", way, gaussian(0.5))
+    rows = sr.compare(sr.dense(weights)).layers
+    assert rows[["expected_rounding_sparsity", "near_zero_share"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("way", ["nf4", "mlx-4"])
+def test_workers_and_kept_counts_tell_the_same(way, tmp_path):
+    told = []
+    with ProcessPoolExecutor(1) as pool:
+        for options in (
+            {},
+            {"cache": tmp_path / "c"},
+            {"cache": tmp_path / "c"},
+            {"executor": pool},
+        ):
+            weights, _ = packed(tmp_path / "m", way, gaussian())
+            steps = count_weights(weights, **options)[f"{OWNER}.weight"].steps
+            told.append((steps.rounding, steps.values.tolist(), steps.counts.tolist(), steps.near))
+    assert told[0] == told[1] == told[2] == told[3]
+    assert list((tmp_path / "c").iterdir())
+    assert (told[0][-1] > 0) == (way == "mlx-4")
+
+
+SHARES = {0.0: "nothing shows that it was pruned", 0.5: "it was sparse before it was packed"}
+
+
+@pytest.mark.parametrize(("pruned", "conclusion"), SHARES.items())
+def test_a_sentence_says_where_zeros_come_from(pruned, conclusion, tmp_path):
+    weights, means = packed(tmp_path / "m", "gptq-4-v1", gaussian(pruned))
+    study = sr.compare(sr.dense(weights))
+    (said,) = [s for s in sr.summarize(study) if "rounding" in s]
+    zeros = 100 * float((means == 0).double().mean())
+    assert said.startswith(
+        f"{zeros:.1f} % of the 524,288 prunable weights of Dense in gptq-4bit-g32 are zero"
+    )
+    expected = 100 * study.layers["expected_rounding_sparsity"].iloc[0]
+    assert f"rounding explains {expected:.1f} %: {conclusion}." in said
+    assert not any("exact zeros" in s for s in study.audit)
+
+
+def test_what_is_not_clear_is_left_open(tmp_path):
+    """10 % pruned, of which rounding would have hidden 7 %."""
+    weights, _ = packed(tmp_path / "m", "nvfp4-modelopt", gaussian(0.1))
+    (said,) = [s for s in sr.summarize(sr.compare(sr.dense(weights))) if "rounding" in s]
+    assert said.endswith("whether some were zero before cannot be told.")
+
+
+@pytest.mark.parametrize(
+    ("pruned", "conclusion"), [(0.0, "nothing hints that"), (0.5, "a hint that it was pruned")]
+)
+def test_the_audit_tells_of_formats_without_a_zero(pruned, conclusion, tmp_path):
+    weights, means = packed(tmp_path / "m", "mlx-4", gaussian(pruned))
+    study = sr.compare(sr.dense(weights))
+    (said,) = [s for s in study.audit if "exact zeros" in s]
+    zeros = float((means == 0).double().mean())
+    near, expected = (
+        100 * study.layers[column].iloc[0]
+        for column in ("near_zero_share", "expected_rounding_sparsity")
+    )
+    assert said.startswith(
+        "mlx-4bit-g32 cannot hold exact zeros: Dense keeps "
+        f"{percent(zeros, space=' ')} of them there. "
+        f"{near:.1f} % of its 524,288 prunable weights"
+    )
+    assert f"brings {expected:.1f} %: {conclusion}" in said
+    assert not any("rounding" in s for s in sr.summarize(study))
+
+
+def test_the_page_has_both_shares_of_each_layer(tmp_path):
+    weights, _ = packed(tmp_path / "m", "mlx-4", gaussian())
+    page = sr.write_report(sr.compare(sr.dense(weights)), tmp_path / "r.html").read_text("utf-8")
+    for head in ("Zeros that rounding explains", "Within half a step of zero"):
+        assert head in page
