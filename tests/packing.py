@@ -19,6 +19,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import sparsity_report as sr
+
 FP4 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 FP4 += [-value for value in FP4]
 # https://arxiv.org/abs/2305.14314, appendix E.
@@ -339,6 +341,24 @@ def table(outcome):
             cells.append(result)
         lines.append(f"| {form} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def gaussian(pruned=0.0):
+    """Return a matrix of deviation 0.02, the smallest share of it set to zero."""
+    weight = 0.02 * torch.randn(512, 1024, generator=torch.Generator().manual_seed(3))
+    if pruned:
+        weight[weight.abs() <= weight.abs().quantile(pruned)] = 0
+    return weight
+
+
+def packed_matrix(folder, way, weight):
+    """Write a checkpoint of one packed matrix; return it opened, and what it stands for."""
+    folder.mkdir(exist_ok=True)
+    tensors, means, config = WAYS[way](weight)
+    named = {f"layers.0.q_proj.{leaf}": part.contiguous() for leaf, part in tensors.items()}
+    save_file(named, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "mine", **config}))
+    return sr.load(folder), means
 
 
 def packed_llama(folder, way, **options):

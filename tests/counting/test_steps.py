@@ -1,6 +1,5 @@
 """Zeros that rounding explains: of Gaussian weights, rounded, and by each format's rule."""
 
-import json
 import math
 from concurrent.futures import ProcessPoolExecutor
 
@@ -10,7 +9,6 @@ import packing
 import pytest
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
-from safetensors.torch import save_file
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
@@ -22,30 +20,12 @@ from sparsity_report.weights.rounding import Rounding, nearest_to_zero
 from sparsity_report.weights.tensors import LocalFile
 from sparsity_report.words.numbers import percent
 
-OWNER = "layers.0.q_proj"
 # Where the low bit of codes stands in a block, and the byte that sets it of every weight.
 LOW_BITS = {
     "Q4_0": (2, 18, 0x11), "Q4_1": (4, 20, 0x11), "Q5_0": (6, 22, 0x11), "Q5_1": (8, 24, 0x11),
     "Q8_0": (2, 34, 0x01), "Q2_K": (16, 80, 0x55), "Q3_K": (32, 96, 0x55), "Q4_K": (16, 144, 0x11),
     "Q5_K": (48, 176, 0x11), "Q6_K": (0, 128, 0x11), "MXFP4": (1, 17, 0x11),
 }  # fmt: skip
-
-
-def gaussian(pruned=0.0):
-    """A matrix of deviation 0.02, the smallest share of it set to zero."""
-    weight = 0.02 * torch.randn(512, 1024, generator=torch.Generator().manual_seed(3))
-    if pruned:
-        weight[weight.abs() <= weight.abs().quantile(pruned)] = 0
-    return weight
-
-
-def packed(folder, way, weight):
-    folder.mkdir(exist_ok=True)
-    tensors, means, config = packing.WAYS[way](weight)
-    tensors = {f"{OWNER}.{key}".replace("..", "."): part for key, part in tensors.items()}
-    save_file({k: part.contiguous() for k, part in tensors.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "mine", **config}))
-    return sr.load(folder), means
 
 
 @pytest.mark.parametrize(
@@ -60,7 +40,7 @@ def packed(folder, way, weight):
     ],
 )  # fmt: skip
 def test_gaussian_weights_have_the_zeros_that_are_expected(way, share, tmp_path):
-    weights, means = packed(tmp_path / "m", way, gaussian())
+    weights, means = packing.packed_matrix(tmp_path / "m", way, packing.gaussian())
     row = sr.compare(sr.dense(weights)).layers.iloc[0]
     zeros = float((means == 0).float().mean())
     assert row["sparsity"] == pytest.approx(zeros)
@@ -72,8 +52,8 @@ def test_gaussian_weights_have_the_zeros_that_are_expected(way, share, tmp_path)
 
 def test_the_share_is_a_product_written_out(tmp_path):
     """Of int8 there is one scale to a row, and σ is that of the values."""
-    weights, means = packed(tmp_path / "m", "int8", gaussian())
-    steps = gaussian().abs().amax(1).double() / 127
+    weights, means = packing.packed_matrix(tmp_path / "m", "int8", packing.gaussian())
+    steps = packing.gaussian().abs().amax(1).double() / 127
     sigma = float(means.double().square().mean().sqrt())
     expected = float(torch.erf(steps / (2 * sigma * math.sqrt(2))).mean())
     row = sr.compare(sr.dense(weights)).layers.iloc[0]
@@ -82,8 +62,8 @@ def test_the_share_is_a_product_written_out(tmp_path):
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
 def test_without_a_zero_those_within_half_a_step_are_counted(bits, tmp_path):
-    weights, means = packed(tmp_path / "m", f"mlx-{bits}", gaussian(0.5))
-    scales = packing.mlx(gaussian(0.5), bits)[0]["scales"].abs()
+    weights, means = packing.packed_matrix(tmp_path / "m", f"mlx-{bits}", packing.gaussian(0.5))
+    scales = packing.mlx(packing.gaussian(0.5), bits)[0]["scales"].abs()
     near = means.reshape(512, -1, 32).abs() <= scales[..., None] / 2
     row = sr.compare(sr.dense(weights)).layers.iloc[0]
     assert row["near_zero_share"] == float(near.double().mean()) > 0.49
@@ -95,7 +75,7 @@ def test_without_a_zero_those_within_half_a_step_are_counted(bits, tmp_path):
 @pytest.mark.parametrize("kind", ["Q4_0", "Q5_0", "Q8_0", "Q4_1", "Q5_1"])
 def test_blocks_of_gguf(kind, tmp_path):
     number = GGMLQuantizationType[kind]
-    raw = gguf.quants.quantize(gaussian().numpy(), number)
+    raw = gguf.quants.quantize(packing.gaussian().numpy(), number)
     (tmp_path / "w").write_bytes(raw.tobytes())
     part = BlockSlice(512 * 1024, torch.float32, LocalFile.of(tmp_path / "w"), 0, kind)
     tally = count_slices({"": part.cut((512, 1024))})[""]
@@ -151,7 +131,7 @@ def test_steps_add_up_where_they_are_alike():
 
 
 def test_a_pruned_variant_and_one_as_csr_are_not_what_was_rounded(tmp_path):
-    weights, _ = packed(tmp_path / "m", "nf4", gaussian())
+    weights, _ = packing.packed_matrix(tmp_path / "m", "nf4", packing.gaussian())
     pruning = sr.global_magnitude(weights, 0.3)
     rows = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning)).layers
     assert rows["expected_rounding_sparsity"].notna().tolist() == [True, False, False]
@@ -159,7 +139,7 @@ def test_a_pruned_variant_and_one_as_csr_are_not_what_was_rounded(tmp_path):
 
 @pytest.mark.parametrize("way", ["sparse-bitmask", "sparse-24"])
 def test_what_was_not_rounded_has_no_share(way, tmp_path):
-    weights, _ = packed(tmp_path / "m", way, gaussian(0.5))
+    weights, _ = packing.packed_matrix(tmp_path / "m", way, packing.gaussian(0.5))
     rows = sr.compare(sr.dense(weights)).layers
     assert rows[["expected_rounding_sparsity", "near_zero_share"]].isna().all(axis=None)
 
@@ -174,8 +154,8 @@ def test_workers_and_kept_counts_tell_the_same(way, tmp_path):
             {"cache": tmp_path / "c"},
             {"executor": pool},
         ):
-            weights, _ = packed(tmp_path / "m", way, gaussian())
-            steps = count_weights(weights, **options)[f"{OWNER}.weight"].steps
+            weights, _ = packing.packed_matrix(tmp_path / "m", way, packing.gaussian())
+            steps = count_weights(weights, **options)["layers.0.q_proj.weight"].steps
             told.append((steps.rounding, steps.values.tolist(), steps.counts.tolist(), steps.near))
     assert told[0] == told[1] == told[2] == told[3]
     assert list((tmp_path / "c").iterdir())
@@ -187,7 +167,7 @@ SHARES = {0.0: "nothing shows that it was pruned", 0.5: "it was sparse before it
 
 @pytest.mark.parametrize(("pruned", "conclusion"), SHARES.items())
 def test_a_sentence_says_where_zeros_come_from(pruned, conclusion, tmp_path):
-    weights, means = packed(tmp_path / "m", "gptq-4-v1", gaussian(pruned))
+    weights, means = packing.packed_matrix(tmp_path / "m", "gptq-4-v1", packing.gaussian(pruned))
     study = sr.compare(sr.dense(weights))
     (said,) = [s for s in sr.summarize(study) if "rounding" in s]
     zeros = 100 * float((means == 0).double().mean())
@@ -201,7 +181,7 @@ def test_a_sentence_says_where_zeros_come_from(pruned, conclusion, tmp_path):
 
 def test_what_is_not_clear_is_left_open(tmp_path):
     """10 % pruned, of which rounding would have hidden 7 %."""
-    weights, _ = packed(tmp_path / "m", "nvfp4-modelopt", gaussian(0.1))
+    weights, _ = packing.packed_matrix(tmp_path / "m", "nvfp4-modelopt", packing.gaussian(0.1))
     (said,) = [s for s in sr.summarize(sr.compare(sr.dense(weights))) if "rounding" in s]
     assert said.endswith("whether some were zero before cannot be told.")
 
@@ -210,7 +190,7 @@ def test_what_is_not_clear_is_left_open(tmp_path):
     ("pruned", "conclusion"), [(0.0, "nothing hints that"), (0.5, "a hint that it was pruned")]
 )
 def test_the_audit_tells_of_formats_without_a_zero(pruned, conclusion, tmp_path):
-    weights, means = packed(tmp_path / "m", "mlx-4", gaussian(pruned))
+    weights, means = packing.packed_matrix(tmp_path / "m", "mlx-4", packing.gaussian(pruned))
     study = sr.compare(sr.dense(weights))
     (said,) = [s for s in study.audit if "exact zeros" in s]
     zeros = float((means == 0).double().mean())
@@ -228,7 +208,7 @@ def test_the_audit_tells_of_formats_without_a_zero(pruned, conclusion, tmp_path)
 
 
 def test_the_page_has_both_shares_of_each_layer(tmp_path):
-    weights, _ = packed(tmp_path / "m", "mlx-4", gaussian())
+    weights, _ = packing.packed_matrix(tmp_path / "m", "mlx-4", packing.gaussian())
     page = sr.write_report(sr.compare(sr.dense(weights)), tmp_path / "r.html").read_text("utf-8")
     for head in ("Zeros that rounding explains", "Within half a step of zero"):
         assert head in page

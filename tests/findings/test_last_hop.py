@@ -6,6 +6,7 @@ modules, and written by formatters of our own.
 
 import ast
 import functools
+import itertools
 import math
 import re
 import tempfile
@@ -142,6 +143,26 @@ def takes(study, said):
         "packings": listed(sorted({*rows["packing"]} - {""})),
         "dtypes": "float32",
         "stored": si(rows["stored_bytes"].sum(), "B"),
+    }
+
+
+def rounded(study, said):
+    """Of packed weights whose format has a zero, or has none: those that are told of apart."""
+    rows = layers(study, said["variant"])
+    rows = rows[rows["expected_rounding_sparsity"].notna()]
+    rows = rows[rows["near_zero_share"].notna() == ("near" in said)]
+    weights = rows["weight_total"]
+    shares = {
+        "zeros": (weights - rows["weight_nonzero"]).sum(),
+        "near": (weights * rows["near_zero_share"]).sum(),
+        "expected": (weights * rows["expected_rounding_sparsity"]).sum(),
+    }
+    written = {key: pct(count / weights.sum()) for key, count in shares.items() if key in said}
+    return {
+        "variant": said["variant"],
+        "weights": f"{weights.sum():,}",
+        "packings": listed(sorted({*rows["packing"]})),
+        **written,
     }
 
 
@@ -400,6 +421,28 @@ READERS = {
     "pays off with {dtypes} values and int32 indices.": stores,
     "{variant} takes {file} in the file, {bits} bits per weight ({packings}); unpacked to "
     "{dtypes}, as it is counted here, {stored}.": takes,
+    **{
+        f"{{zeros}} % of the {{weights}} prunable weights of {{variant}} in {{packings}} are zero, "
+        f"{of} {{expected}} %: {conclusion}.": rounded
+        for of, conclusion in (
+            ("of which rounding explains", "nothing shows that it was pruned"),
+            ("where rounding explains", "it was sparse before it was packed"),
+            (
+                "where rounding of Gaussian weights explains",
+                "whether some were zero before cannot be told",
+            ),
+        )
+    },
+    **{
+        "{packings} cannot hold exact zeros: {variant} keeps {zeros} % of them there. {near} % of "
+        "its {weights} prunable weights stand within half a step of zero, where rounding of "
+        f"Gaussian weights brings {{expected}} %: {conclusion}.": rounded
+        for conclusion in (
+            "nothing hints that it was pruned",
+            "a hint that it was pruned before it was packed",
+            "whether it was pruned before cannot be told",
+        )
+    },
     "Per token {base} does {flops}": dense_flops,
     "{variants} the same, because dense kernels do not skip zeros": masked_flops,
     "{variant} does {flops}, {ratio} times as many on paper": csr_flops,
@@ -525,6 +568,17 @@ def packed():
         return study_of(sr.load(llama, name="packed"), 0.5)
 
 
+def rounded_before():
+    """Gaussian weights, pruned or not, in a format with a zero and in one without."""
+    variants = []
+    for way, pruned in itertools.product(("nvfp4-modelopt", "mlx-4"), (0.0, 0.1, 0.17, 0.5)):
+        with tempfile.TemporaryDirectory() as folder:
+            weights, _ = packing.packed_matrix(Path(folder), way, packing.gaussian(pruned))
+            variants.append(sr.dense(weights, name=f"{way} {pruned}"))
+            sr.compare(variants[-1])  # counts it while the file is there
+    return sr.compare(*variants)
+
+
 def zeroed_embedding():
     model = Tiny()
     with torch.no_grad():
@@ -563,6 +617,7 @@ STUDIES = {
     "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
     "measured": measured,
     "packed": packed,
+    "rounded before": rounded_before,
     "never": lambda: study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(1, 10)}), name="thin"), 0.5),
     "mixture": lambda: study_of(mixture(), 0.25),
     "one mystery": lambda: study_of(mysterious(7), 0.5, context=8),
@@ -597,7 +652,7 @@ def test_every_kind_of_sentence_was_read():
 
 def test_every_sentence_of_the_code_has_a_reader():
     templates = []
-    for name in ("summary", "measured", "audit"):
+    for name in ("summary", "measured", "audit", "rounding"):
         for node in ast.walk(ast.parse((FINDINGS / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}:
                 templates += [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []
