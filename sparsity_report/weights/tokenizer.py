@@ -34,6 +34,8 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
             )
             if not isinstance(tokenizer, PreTrainedTokenizerBase):
                 raise ValueError(f"{type(tokenizer).__name__} is no tokenizer")
+            if not isinstance(tokenizer.model_max_length, int | float):
+                raise ValueError(f"model_max_length is {tokenizer.model_max_length!r}")
             if gguf is None:
                 _check_files(plain, type(tokenizer))
     except Exception as error:  # each tokenizer fails in its own way

@@ -4,13 +4,17 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import gguf
 import pytest
 import tokenizers
 import transformers
 from helpers import command, need, small_llama, write_gguf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
@@ -157,6 +161,82 @@ def test_no_code_runs_on_the_command_line(planted, tmp_path, asked):
     assert (asked, marker.exists()) == ([], False)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["llama", "evil"])
+def test_no_code_runs_in_a_process_that_is_told_yes(planted, tmp_path, model_type):
+    """As people run it: ``yes | sparsity-report run FOLDER --perplexity`` inside the folder."""
+    folder, marker = planted
+    tell(folder / "config.json", model_type=model_type)
+    for name in ("torch", "transformers", "sentencepiece", "tiktoken", "sitecustomize", "yaml"):
+        (folder / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write(__file__)")
+    (tmp_path / "some.txt").write_text(TEXT[:400], encoding="utf-8")
+    line = ["run", ".", "--perplexity", "--text", tmp_path / "some.txt", "--out", tmp_path / "out"]
+    run = subprocess.run(
+        [Path(sys.executable).with_name("sparsity-report"), *line, "--no-png", "--no-csv"],
+        input="y\n" * 1000, capture_output=True, text=True, cwd=folder, timeout=300,
+    )  # fmt: skip
+    assert not marker.exists(), marker.read_text()
+    assert "[y/N]" not in run.stdout + run.stderr
+    if model_type == "llama":
+        assert run.returncode == 0, run.stderr
+        assert "perplexity" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    else:
+        assert run.returncode == 2
+        assert "can be counted but not run" in run.stderr
+        assert len(run.stderr.splitlines()) == 1
+
+
+# Fields that a reader might look up by name, and what may be made of them.
+SPELL = "__import__('os').system('touch {}')"
+FIELDS = {
+    "quantization_config": [
+        {"quant_method": SPELL}, {"quant_method": [SPELL]},
+        {"quant_method": "compressed-tensors", "format": SPELL},
+        {"quant_method": "compressed-tensors", "sparsity_config": {"format": SPELL}},
+        {"quant_method": "gptq", "checkpoint_format": SPELL},
+        {"config_groups": {SPELL: {"weights": {"num_bits": SPELL, "group_size": SPELL}}}},
+    ],
+    "quantization": [{"mode": SPELL}], "compression_config": [{"format": SPELL}],
+    "dtype": [SPELL, "load"], "architectures": [[SPELL]], "format": [SPELL],
+    "hidden_act": [SPELL], "rope_scaling": [{"rope_type": SPELL}],
+    "_attn_implementation": [SPELL], "auto_map": [SPELL, {"AutoConfig": SPELL}],
+    "trust_remote_code": [True], "tokenizer_class": [SPELL], "chat_template": [SPELL],
+    "model_max_length": [SPELL], "extra_special_tokens": [SPELL],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_what_a_configuration_says_is_not_evaluated(clean, tmp_path, asked, field):
+    marker = tmp_path / "marker"
+    for number, spell in enumerate(FIELDS[field]):
+        folder = shutil.copytree(clean, tmp_path / f"{number}")
+        told = json.loads(json.dumps(spell).replace("{}", str(marker)))
+        for name in ("config.json", "tokenizer_config.json"):
+            tell(folder / name, **{field: told})
+        for work in (
+            lambda folder=folder: sr.load(folder).module(),
+            lambda folder=folder: sr.load(folder).tokenizer()(WORDS),
+            lambda folder=folder: sr.load(folder, values=False),
+        ):
+            with suppress(sr.SparsityReportError):
+                work()
+        assert (asked, marker.exists()) == ([], False)
+
+
+def test_what_a_file_says_of_itself_is_not_evaluated(clean, tmp_path, asked):
+    """Metadata of safetensors, in which torchao keeps the names of classes."""
+    marker = tmp_path / "marker"
+    spell, stored = SPELL.format(marker), load_file(clean / "model.safetensors")
+    for told in (
+        {"format": spell},
+        {"format": "pt", "tensor_names": json.dumps([spell]), spell: spell,
+         "model.norm.weight": json.dumps({"_type": spell, "_data": {}})},
+    ):  # fmt: skip
+        save_file(stored, clean / "model.safetensors", metadata=told)
+        assert sr.load(clean).module().state_dict().keys() == stored.keys()
+        assert (asked, marker.exists()) == ([], False)
+
+
 def test_a_model_that_is_code_is_counted_and_not_run(planted, clean, asked):
     folder, marker = planted
     tell(folder / "config.json", model_type="evil")
@@ -182,8 +262,8 @@ def test_a_class_that_is_no_tokenizer(planted, asked, name):
     assert (asked, marker.exists()) == ([], False)
 
 
-def write_llama_gguf(path):
-    """A small Llama and its tokenizer in one file."""
+def write_llama_gguf(path, template):
+    """A small Llama, its tokenizer and a template of chats in one file."""
     told = json.loads(trained("bpe").to_str())["model"]
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     write_gguf(
@@ -196,14 +276,14 @@ def write_llama_gguf(path):
         head_count=4, head_count_kv=2, layer_norm_rms_eps=1e-6, vocab_size=64,
         tokenizer_model="gpt2", token_list=[sorted(told["vocab"], key=told["vocab"].get)],
         token_merges=[[" ".join(pair) for pair in told["merges"]]],
-        bos_token_id=1, eos_token_id=1,
+        bos_token_id=1, eos_token_id=1, chat_template=template,
     )  # fmt: skip
 
 
 def test_no_code_beside_a_gguf_file_runs(tmp_path, asked):
     folder, marker = tmp_path / "gguf", tmp_path / "marker"
     plant(folder, marker)
-    write_llama_gguf(folder / "model.gguf")
+    write_llama_gguf(folder / "model.gguf", (folder / "chat_template.jinja").read_text())
     shutil.copy(folder / "model.gguf", tmp_path / "alone.gguf")
     expected = AutoTokenizer.from_pretrained(tmp_path, gguf_file="alone.gguf")
     for path in (folder, folder / "model.gguf"):
