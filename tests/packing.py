@@ -34,9 +34,10 @@ NF4 = [
 
 def words(matrix, bits):
     """Pack rows of codes one after the other, the lowest bit first, into words of 32 bits."""
-    codes = np.asarray(matrix)
-    stream = (codes[..., None] >> np.arange(bits) & 1).reshape(len(codes), -1)
-    filled = np.pad(stream, ((0, 0), (0, -stream.shape[1] % 32))).astype(np.uint8)
+    codes = np.asarray(matrix).astype(np.uint8)
+    stream = np.unpackbits(codes[..., None], axis=2, count=bits, bitorder="little")
+    stream = stream.reshape(len(codes), -1)
+    filled = np.pad(stream, ((0, 0), (0, -stream.shape[1] % 32)))
     packed = np.packbits(filled, axis=1, bitorder="little")
     return torch.from_numpy(packed.view("<i4"))
 
@@ -181,8 +182,9 @@ def fp8_blocks(weight, size=128):
 
 
 def nearest(values, table):
-    """Return the code of the nearest value of a table, of two the first."""
-    return (values[..., None] - torch.tensor(table)).abs().argmin(-1)
+    """Return the code of the nearest value of a table, of two the lower."""
+    ordered, codes = torch.tensor(table).sort(stable=True)
+    return codes[torch.bucketize(values, (ordered[1:] + ordered[:-1]) / 2)]
 
 
 def nibbles(codes, high_first=False):
@@ -258,15 +260,23 @@ def int8(weight):
     return tensors, means, {"quantization_config": config}
 
 
-def mlx(weight, bits=4, group=32):
+def mlx(weight, bits=4, group=32, dtype=torch.float32):
+    """Pack so that zero falls on a code, as far as a scale and a bias of `dtype` can say it."""
     parted = weight.reshape(len(weight), -1, group)
     low, high = parted.amin(-1), parted.amax(-1)
-    scale = (high - low) / (2**bits - 1)
-    codes = ((parted - low[..., None]) / scale[..., None]).round().clamp(0, 2**bits - 1)
-    means = (codes * scale[..., None] + low[..., None]).reshape(weight.shape)
-    packed = words(codes.reshape(weight.shape).int(), bits)
-    tensors = {"weight": packed.view(torch.uint32), "scales": scale, "biases": low}
-    return tensors, means, {"quantization": {"bits": bits, "group_size": group}}
+    scale = (high - low).clamp(min=1e-7) / (2**bits - 1)
+    negative = low.abs() > high.abs()
+    scale, edge = torch.where(negative, scale, -scale), torch.where(negative, low, high)
+    steps = (edge / scale).round()
+    scale, bias = torch.where(steps == 0, scale, edge / steps), torch.where(steps == 0, 0, edge)
+    codes = ((parted - bias[..., None]) / scale[..., None]).round().clamp(0, 2**bits - 1)
+    scale, bias = scale.to(dtype), bias.to(dtype)
+    means = codes * scale.float()[..., None] + bias.float()[..., None]
+    packed = words(codes.reshape(weight.shape), bits)
+    tensors = {"weight": packed.view(torch.uint32), "scales": scale, "biases": bias}
+    return tensors, means.reshape(weight.shape), {
+        "quantization": {"bits": bits, "group_size": group}
+    }  # fmt: skip
 
 
 #: Every way of packing a matrix, by name.

@@ -8,12 +8,16 @@ import pickle
 import struct
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+import gguf
+import numpy as np
 import packing
 import pytest
 import torch
 import transformers
+from helpers import write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -744,27 +748,89 @@ def test_the_readme_has_the_table_of_formats(tmp_path):
     assert packing.table(outcome) in readme
 
 
+# Of Gaussian weights, in the group sizes that are usual, rounding makes so many zero.
+ROUNDED = {
+    "int3": (partial(packing.pack_quantized, bits=3, group=128), 0.31),
+    "int4": (partial(packing.gptq, group=128), 0.15),
+    "nf4": (packing.nf4, 0.09),
+    "mxfp4": (packing.mxfp4, 0.08),
+    "nvfp4": (packing.modelopt, 0.07),
+    "int8": (packing.int8, 0.01),
+    "fp8": (packing.fp8_blocks, 0.00),
+}
+
+
+@pytest.mark.parametrize("form", ROUNDED)
+def test_rounding_makes_as_many_zeros_as_is_known(form, tmp_path):
+    pack, share = ROUNDED[form]
+    weight = 0.02 * torch.randn(512, 2048, generator=torch.Generator().manual_seed(0))
+    tensors, _, config = pack(weight)
+    study = sr.compare(sr.dense(sr.load(write(tmp_path / "m", tensors, config))))
+    row = study.layers.set_index("module_name").loc[OWNER]
+    assert row["total"] == weight.numel()
+    assert (row["total"] - row["nonzero"]) / row["total"] == pytest.approx(share, abs=0.005)
+
+
+@pytest.fixture(scope="module")
+def pruned(smollm2):
+    """Linear layers of SmolLM2, half of each pruned, by name."""
+    layers = {}
+    for parameter in smollm2.prunable:
+        weight = smollm2.tensor(parameter.name)
+        half = weight.numel() // 2 - 1
+        least = np.partition(weight.abs().numpy(), half, axis=None)[half]
+        layers[parameter.name] = torch.where(weight.abs() <= least, 0.0, weight)
+    return layers
+
+
 @pytest.mark.parametrize(
-    ("way", "kept"),
-    [("gptq-4-v1", 1), ("pack-quantized-4-zero", 1), ("nf4", 1), ("mxfp4", 1),
-     ("nvfp4-modelopt", 1), ("sparse-bitmask", 1), ("mlx-4", 0)],
+    ("pack", "kept"),
+    [(partial(packing.gptq, group=64), 1), (partial(packing.pack_quantized, symmetric=False), 1),
+     (packing.nf4, 1), (packing.mxfp4, 1), (packing.modelopt, 1), (packing.bitmask, 1),
+     # MLX puts zero on a code; in 16 bits scale and bias still agree in two groups of three.
+     (partial(packing.mlx, group=64, dtype=torch.bfloat16), 0.68)],
+    ids=["gptq", "pack-quantized", "nf4", "mxfp4", "nvfp4", "sparse-bitmask", "mlx"],
 )  # fmt: skip
-def test_pruned_zeros_of_real_weights_are_kept_or_not(way, kept, smollm2, tmp_path):
-    """A block of SmolLM2 pruned to 50 %, packed and opened again."""
-    tensors, pruned, zeros, told = {}, 0, 0, {}
-    for name in [p.name for p in smollm2.prunable if ".layers.7." in p.name]:
-        weight = smollm2.tensor(name)
-        size = weight.numel() // 2
-        weight[weight.abs() <= weight.abs().flatten().kthvalue(size).values] = 0
-        parts, means, told = packing.WAYS[way](weight)
-        owner = name.removesuffix(".weight")
+def test_pruned_zeros_of_a_real_model_are_kept_or_not(pack, kept, pruned, smollm2, tmp_path):
+    """All of SmolLM2, pruned to 50 %, packed and opened again."""
+    tensors, told, zero, both = {}, {}, {}, 0
+    for parameter in smollm2.stored:
+        if (weight := pruned.get(parameter.name)) is None:
+            tensors[parameter.name] = smollm2.tensor(parameter.name).bfloat16()
+            zero[parameter.name] = int((tensors[parameter.name] == 0).sum())
+            continue
+        parts, means, told = pack(weight)
+        owner = parameter.name.removesuffix(".weight")
         tensors |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
-        pruned += int((weight == 0).sum())
-        zeros += int(((weight == 0) & (means == 0)).sum())
-    save_file(tensors, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "custom", **told}))
-    totals = sr.compare(sr.dense(sr.load(tmp_path))).totals.iloc[0]
-    counted = int(totals["total"] - totals["nonzero"])
-    assert zeros == pruned if kept else zeros < 0.02 * pruned
-    # Rounding makes further zeros, and destroys none of those that it can hold.
-    assert counted >= pruned if kept else counted < 0.02 * pruned
+        zero[parameter.name] = int((means == 0).sum())
+        both += int(((weight == 0) & (means == 0)).sum())
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = transformers.LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
+        architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict() | told))
+    study = sr.compare(sr.dense(sr.load(tmp_path)))
+    rows = study.layers.set_index("module_name")
+    counted = (rows["total"] - rows["nonzero"]).to_dict()
+    assert counted == {n.removesuffix(".weight"): z for n, z in zero.items()} | {"lm_head": 0}
+    assert study.totals["total"].item() == 134_515_008
+    lost = sum(int((weight == 0).sum()) for weight in pruned.values())
+    assert both == lost if kept == 1 else both / lost == pytest.approx(kept, abs=0.02)
+
+
+def test_pruned_zeros_of_real_weights_are_lost_in_q4_1(pruned, tmp_path):
+    """Blocks of 32 with a smallest value: two layers, by the library of GGUF."""
+    layers = {name: weight for name, weight in pruned.items() if ".layers.7.mlp." in name}
+    kind = gguf.GGMLQuantizationType.Q4_1
+    file = tmp_path / "model.gguf"
+    write_gguf(file, {
+        f"blk.7.ffn_{name.split('_proj')[0].rpartition('.')[2]}.weight": (weight.numpy(), kind)
+        for name, weight in layers.items()
+    }, "mystery")  # fmt: skip
+    again = [gguf.dequantize(gguf.quantize(w.numpy(), kind), kind) for w in layers.values()]
+    zeros = sum(int((values == 0).sum()) for values in again)
+    totals = sr.compare(sr.dense(sr.load(file))).totals.iloc[0]
+    assert totals["total"] - totals["nonzero"] == zeros
+    assert zeros / totals["total"] / 0.5 == pytest.approx(0.002, abs=0.002)
