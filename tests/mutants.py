@@ -6,11 +6,11 @@ needs ``pip install coverage``. Each worker changes a copy of the tree, never th
 What a reader sees is made in ``draw``, ``report``, ``findings`` and ``explorer``; so mutants are
 drawn there, evenly among all places where one of the operators below applies. Left out is what no
 number depends on: docstrings, messages, annotations, ``draw/look.py`` and keywords that only say
-how something looks. Which test files run is read from coverage, measured file by file, so that a
-file counts for every line it reaches however fixtures are shared. Tests that reach the line
-themselves come first, those that reach little else before others; then the files, the quickest
-first; the first failure ends a run. Tests that open a browser or run notebooks are left out: a
-survivor may still die there.
+how something looks, how much is remembered or that two lists are as long. Which test files run is
+read from coverage, measured file by file, so that a file counts for every line it reaches however
+fixtures are shared. Tests that reach the line themselves come first, those that reach little else
+before others; then the files, the quickest first; the first failure ends a run. Tests that open a
+browser or run notebooks are left out: a survivor may still die there.
 
 mutmut and cosmic-ray start one process of pytest per mutant, and importing torch and altair costs
 more than most of the tests; here a process that has imported them is forked.
@@ -52,6 +52,7 @@ LOOKS = {
     "paddingOuter", "rowPadding", "size", "spacing", "step", "strokeDash", "strokeOpacity",
     "strokeWidth", "subtitleFontSize", "symbolSize", "symbolStrokeWidth", "thickness", "tickCount",
     "tickSize", "ticks", "titleFontSize", "titlePadding", "titleY", "width", "x", "y", "zindex",
+    "maxsize", "strict",
 }  # fmt: skip
 # Tests that take long, and what they cover is covered by others, too.
 LEFT_OUT = {"test_browser.py", "test_notebooks.py", "test_vega.py"}

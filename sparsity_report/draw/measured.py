@@ -15,7 +15,7 @@ from sparsity_report.draw.marks import Rows
 from sparsity_report.findings.measured import reference
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import clip, distinct_names, method_name, tokens_name
+from sparsity_report.words.names import clip, distinct_names, method_name, short_name, tokens_name
 from sparsity_report.words.numbers import UNKNOWN, figures
 from sparsity_report.words.sentences import say
 
@@ -47,7 +47,7 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     machine = f"{frame['machine'].iloc[0]}, {int(frame['threads'].iloc[0])}"
     note = say("whole forward pass; {machine} threads", machine=machine)
     said = [f"{row['name']}: {row['label']}" for row in rows]
-    layers = _speed_layers(rows, say("times as fast as {base}", base=clip(base, 40)), width)
+    layers = _speed_layers(rows, say("times as fast as {base}", base=short_name(base)), width)
     chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
     described = say("Realised speed-up: {rows}.", rows="; ".join(said))
     return look.fitted(look.titled(chart, say("Promised and realised speed"), note, described))
@@ -230,7 +230,7 @@ def _scored(study: Comparison, frame: pd.DataFrame) -> Rows:
                 "model": clip(model),
                 "method": None if pd.isna(method) else str(method),
                 "text": clip(row["text"]),
-                "variant": clip(row["variant"], 40),
+                "variant": short_name(row["variant"]),
                 "sparsity": float(sparsity) if pd.notna(sparsity) else None,
                 "value": float(value) if pd.notna(value) and math.isfinite(value) else None,
                 "label": _perplexity(value),

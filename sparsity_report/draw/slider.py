@@ -19,7 +19,7 @@ from sparsity_report.errors import printable
 from sparsity_report.study.facts import LevelParts
 from sparsity_report.study.grid import Grid
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import clip, distinct_names, group_name
+from sparsity_report.words.names import distinct_names, group_name, short_name
 from sparsity_report.words.sentences import message, say
 
 # Cells of a map up to which each says which module it is.
@@ -113,7 +113,7 @@ def level_chart(study: Comparison) -> LevelChart | None:
     )
     spec: dict[str, Any] = whole.configure(**look.config()).to_dict(validate=False)
     del spec["$schema"]
-    marked = [(clip(name, 40), share) for name, share in shown]
+    marked = [(short_name(name), share) for name, share in shown]
     share = even[0]["sparsity"] if even else None
     return LevelChart({**spec, "datasets": data}, levels, start, marked, share)
 

@@ -16,7 +16,7 @@ from sparsity_report.study.grid import OUTSIDE, Grid, block_labels
 from sparsity_report.study.levels import Levels
 from sparsity_report.study.storage import layer_ends
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import clip, group_name
+from sparsity_report.words.names import clip, group_name, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
@@ -113,7 +113,7 @@ class View:
     def shown(self, state: State) -> str:
         """Name what is shown for people."""
         if not state.live:
-            return clip(state.variant, 40)
+            return short_name(state.variant)
         if state.variant == MASKED_AT_LEVEL:
             return say("Masked at {level:level}", level=state.sparsity)
         return say("CSR at {level:level}", level=state.sparsity)

@@ -42,7 +42,7 @@ from sparsity_report.study.study import Comparison
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.language import speaking, spoken
-from sparsity_report.words.names import clip
+from sparsity_report.words.names import short_name
 from sparsity_report.words.sentences import say
 
 _HERE = Path(__file__).parent
@@ -294,7 +294,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._table.value = str(self._parts.layers(reading.layers(self._view, state)))
         layer = reading.layer(self._view, self._scene.magnitudes, state)
         self._detail.value = str(self._parts.layer(layer)) if layer else ""
-        lost = say("no module name holds “{text}”", text=clip(self.search, 40))
+        lost = say("no module name holds “{text}”", text=short_name(self.search))
         self._controls.tell(lost if self.search and not self.selection else "")
 
     def _show_heading(self) -> None:

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
 from sparsity_report.words import numbers
-from sparsity_report.words.names import clip, group_name, layout_name, method_name
+from sparsity_report.words.names import clip, group_name, layout_name, method_name, short_name
 from sparsity_report.words.sentences import message, say
 
 
@@ -86,7 +86,7 @@ _KINDS: Mapping[str, Kind] = {
     "group": Kind(group_name),
     "layout": Kind(layout_name),
     "lossless": Kind(lambda known: say(_LOSSLESS[known])),
-    "method": Kind(lambda m: "–" if m is None else clip(method_name(m), 40), tag="bdi"),
+    "method": Kind(lambda m: "–" if m is None else short_name(method_name(m)), tag="bdi"),
     "n_m": Kind(lambda n_m: "–" if n_m is None else f"{n_m[0]}, {numbers.percent(n_m[1])}", ""),
     "nll_increase": figures("+.4f"),
     "perplexity": figures(",.2f"),

@@ -32,7 +32,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
-from sparsity_report.words.names import clip, layout_name
+from sparsity_report.words.names import clip, layout_name, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
@@ -153,7 +153,7 @@ def groups(study: Comparison, variant: str | None = None) -> Table:
         frame = study.groups[study.groups["variant"] == variant]
         caption = say(
             "Groups of modules of {variant}; zeros per parameter of the group.",
-            variant=clip(variant, 40),
+            variant=short_name(variant),
         )
         return table_of("groups", caption, columns, frame, "groups")
     caption = say(
@@ -193,7 +193,7 @@ def layers(study: Comparison, variant: str) -> Table:
     caption = say(
         "All {number:,} modules of {variant}; sparsity is zeros ÷ parameters of the module",
         number=len(frame),
-        variant=clip(variant, 40),
+        variant=short_name(variant),
     )
     return table_of("layers", caption, columns, frame, "layers sortable")
 
@@ -203,7 +203,7 @@ def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, T
     columns = _columns("module_name weight_total share", _FIRST)
     frames = study.facts.extremes(variant, limit)
     most, least = (
-        table_of(key, say(caption, variant=clip(variant, 40)), columns, frame)
+        table_of(key, say(caption, variant=short_name(variant)), columns, frame)
         for (key, caption), frame in zip(_EXTREMES.items(), frames, strict=True)
     )
     return (most, least) if most.rows else None
@@ -225,7 +225,7 @@ def unusual(study: Comparison, variant: str) -> Table | None:
     frame = frame.assign(n_m=n_m, parameter_note=notes)
     caption = say(
         "Matrices of {variant} furthest from a Gaussian of their own spread",
-        variant=clip(variant, 40),
+        variant=short_name(variant),
     )
     return replace(table_of("unusual", caption, columns, frame), fold=8)
 
@@ -243,7 +243,7 @@ def storage(study: Comparison, variant: str) -> Table:
     packed = message(
         "Bytes of {variant} in every layout, against the unpacked {dtypes:names} weights"
     )
-    caption = say(packed if unpacked else plain, variant=clip(variant, 40), dtypes=unpacked)
+    caption = say(packed if unpacked else plain, variant=short_name(variant), dtypes=unpacked)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
@@ -278,7 +278,7 @@ def zeros_map(study: Comparison, variant: str) -> Table:
         "{variant}: share of zeros of all weight matrices in a cell, block by projection."
     )
     one_each = cells["layers"].max() == 1
-    caption = say(alone if one_each else merged, variant=clip(variant, 40))
+    caption = say(alone if one_each else merged, variant=short_name(variant))
     columns = [*_columns("block"), *_side_by_side(grid.projections, SHARE)]
     return table_of("map", caption, columns, values)
 
@@ -362,7 +362,7 @@ def scored_on(study: Comparison) -> str | None:
     return say(
         "Perplexity and next-token accuracy on {text}: {scored:,} tokens in windows of {window:,}, "
         "stride {stride:,}.",
-        **known | {"text": clip(known["text"], 40)},
+        **known | {"text": short_name(known["text"])},
     )
 
 
@@ -437,4 +437,4 @@ def _head(key: str) -> str:
 
 def _side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
     """Return columns of the same kind under names from a model."""
-    return [Column(key, clip(key, 40), kind, width=1) for key in names]
+    return [Column(key, short_name(key), kind, width=1) for key in names]

@@ -31,7 +31,7 @@ from sparsity_report.study.file import variant_stems
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import speaking, spoken
-from sparsity_report.words.names import GROUP_NAMES, clip
+from sparsity_report.words.names import GROUP_NAMES, short_name
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _numbers(study: Comparison) -> list[tuple[Tex, Tex]]:
     variants = variant_commands(study)
     for row in records(study.totals):
         stem = variants[row["variant"]]
-        commands.append((f"{stem}Name", tex(clip(row["variant"], 40))))
+        commands.append((f"{stem}Name", tex(short_name(row["variant"]))))
         commands += _of_row(stem, row, ("variant", "layout"))
         bits = study.facts.bits_per_weight(row["variant"])
         commands.append((f"{stem}BitsPerWeight", quantity(bits, _RATIO)))

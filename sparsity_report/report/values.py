@@ -20,7 +20,7 @@ from sparsity_report.report.cells import Table, plain_rows, to_columns
 from sparsity_report.study.facts import Card
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
-from sparsity_report.words.names import clip
+from sparsity_report.words.names import short_name
 from sparsity_report.words.numbers import count, percent, scaled, times
 from sparsity_report.words.sentences import message, say, say_note
 
@@ -170,7 +170,7 @@ def _card(study: Comparison, card: Card) -> dict[str, str]:
     if packed := card.key in _PACKED and study.facts.unpacked_dtypes(study.facts.baseline):
         note = _PACKED[card.key]
     write = times if card.against else percent if card.key.startswith("sparsity") else scaled
-    named = {"variant": clip(card.variant, 40), "against": clip(card.against, 40)}
+    named = {"variant": short_name(card.variant), "against": short_name(card.against)}
     bits = study.facts.bits_per_weight(card.variant) if packed else None
     noted = say(note, **named, dtypes=packed, bits=bits)
     return {"title": say(title), "number": write(card.value), "note": noted}

@@ -127,6 +127,17 @@ def clip(text: object, limit: int = 60) -> str:
     return printable(str(text), limit)
 
 
+def short_name(name: object) -> str:
+    """Shorten what a variant is called, where a table or a line has room for one.
+
+    Examples
+    --------
+    >>> short_name("Masked30"), len(short_name("M" * 41))
+    ('Masked30', 40)
+    """
+    return clip(name, 40)
+
+
 def distinct_names(names: Sequence[str], limit: int = 40) -> list[str]:
     """Shorten names for people; different ones stay different.
 

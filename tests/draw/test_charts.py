@@ -380,6 +380,20 @@ def test_break_even_is_marked(dtype, labels):
     assert [row["label"] for row in shown if row.get("value") == 1 and "label" in row] == labels
 
 
+def test_up_to_eight_prunings_are_marked_on_the_curve(demo):
+    prunings = [sr.global_magnitude(demo, level / 10) for level in range(1, 10)]
+    study = sr.compare(sr.dense(demo), *map(sr.masked, prunings))
+    marked = [row for row in rows(charts.csr_bytes_curve(study).to_dict()) if "top" in row]
+    shares = [
+        study.facts.total(f"Masked{level}", "sparsity_prunable") for level in range(10, 90, 10)
+    ]
+    assert [row["sparsity"] for row in marked] == pytest.approx(shares, abs=1e-6)
+    # One below the other, none beside its neighbour.
+    tops = [row["top"] for row in marked]
+    assert tops == sorted(tops, reverse=True)
+    assert len({*tops}) == 8
+
+
 def test_no_curve_without_prunable_weights():
     study = sr.compare(sr.dense(sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))))
     assert charts.csr_bytes_curve(study) is None

@@ -133,6 +133,14 @@ def test_each_policy_of_each_model_has_a_named_line(policies):
     assert len(set(looks)) == len(expected)
 
 
+def test_what_nobody_pruned_is_a_line_as_it_comes(demo):
+    study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
+    scores = {"Dense": (0.0, 10.0), "Again": (0.0, 10.5)}
+    assert lines_of(drawn.quality_chart(scored(study, scores))) == {
+        "as it comes": [("Dense", 0.0, 10.0), ("Again", 0.0, 10.5)]
+    }
+
+
 def test_a_row_of_no_variant_is_drawn(policies):
     chart = drawn.quality_chart(scored(policies, {**SCORES, "stranger": (0.6, 17.0)}))
     assert lines_of(chart)["stranger"] == [("stranger", 0.6, 17.0)]

@@ -1,5 +1,6 @@
 """The explorer's values and state: what it says is what the study says; odd models are welcome."""
 
+import re
 import time
 from itertools import cycle
 
@@ -15,6 +16,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
+from sparsity_report.draw import export
 from sparsity_report.explorer.controls import choices
 from sparsity_report.explorer.magnitudes import histogram_rows, spread
 from sparsity_report.explorer.picture import SHOWN
@@ -336,6 +338,41 @@ def test_where_no_kernel_answers_a_picture_stands_in(explorer, demo_study):
     assert bundle["text/html"].count("<tr style") == 3
     assert len(bundle["text/html"]) < 180_000
     assert "heat map" in bundle["text/html"]
+
+
+@pytest.mark.parametrize("blocks", [2, 40])
+@pytest.mark.parametrize("width", [360, 700, 1000, 1400])
+def test_the_picture_is_as_wide_as_the_page(blocks, width):
+    """It fills the page that it is drawn for and ends within it, one column, two or three."""
+    layers = nn.ModuleList(
+        nn.ModuleDict({name: nn.Linear(8, 8, bias=False) for name in ("q_proj", "fc1", "fc2")})
+        for _ in range(blocks)
+    )
+    explorer = sr.explore(study_of(sr.load(nn.ModuleDict({"layers": layers}), name="m"), 0.5))
+    explorer._shell.width = width
+    svg = export.svg(explorer.chart.to_dict())
+    wide = float(re.search(r'<svg[^>]* width="([\d.]+)"', svg)[1])
+    assert 0.8 * width < wide <= width + 1
+
+
+@pytest.mark.parametrize(("level", "least"), [(0.3, 0.0), (0.02, 0.1)])
+def test_bars_reach_as_far_as_the_longest(level, least, demo):
+    """With a seventh more for its label; shares to 10 % at least, so that little looks little."""
+    explorer = live(study_of(demo, level))
+    explorer.variant = f"Masked{round(100 * level)}"
+    for explorer.metric in ("stored_bytes", "sparsity"):
+        (bars,) = (p for p in parts_of(explorer.chart.to_dict()) if p.get("name") == "bars")
+        longest = max(row["value"] for row in shown(explorer, "bars") if row["value"] is not None)
+        domain = bars["layer"][0]["encoding"]["x"]["scale"]["domain"]
+        assert domain == [0, pytest.approx(1.16 * max(longest, least))]
+
+
+def parts_of(spec):
+    """All parts of a picture."""
+    for key in ("hconcat", "vconcat"):
+        for part in spec.get(key, ()):
+            yield from parts_of(part)
+    yield spec
 
 
 def test_ten_thousand_layers_are_aggregated_and_quick():

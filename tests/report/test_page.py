@@ -14,6 +14,7 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
 from sparsity_report.report import page as report
+from sparsity_report.report.values import context
 
 HOSTILE = [
     "</script><script>window.hacked=1</script>",
@@ -228,6 +229,24 @@ def test_data_of_the_heat_map(parsed, study):
     (_, section), *_ = parsed.all("section", id="map")
     for row in own.to_dict("records"):
         assert f"{100 * (1 - row['weight_nonzero'] / row['weight_total']):.1f}\u202f%" in section
+
+
+def test_marks_of_the_slider_stand_where_their_level_is():
+    """The slider goes from 0 to 99 %; a mark too near to another is left out."""
+    weights = sr.load()
+    prunings = [sr.global_magnitude(weights, level) for level in (0.3, 0.35, 0.6)]
+    study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
+    slider = context(study)["slider"]
+    shares = {
+        name: study.facts.total(name, "sparsity_prunable") for name in ("Masked30", "Masked60")
+    }
+    assert slider["steps"] == 100
+    for mark, (name, share) in zip(slider["marks"], shares.items(), strict=True):
+        assert (mark["name"], mark["level"]) == (name, round(100 * share))
+        assert mark["left"] == pytest.approx(100 * share / 0.99, abs=0.01)
+    even = study.facts.break_even("Dense")
+    assert slider["even"]["left"] == pytest.approx(100 * even / 0.99, abs=0.01)
+    assert f"{100 * even:.1f}" in slider["even"]["text"]
 
 
 def test_policy_allows_nothing_from_outside(parsed):
