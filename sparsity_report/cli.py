@@ -113,6 +113,9 @@ class Analysis:
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
     ] = False
+    base: Annotated[
+        str | None, typer.Option(help="The model of a LoRA adapter, to count the two merged.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -295,6 +298,7 @@ def _pruned(model: str | None, level: float, analysis: Analysis) -> Pruning:
             subfolder=analysis.subfolder,
             file=analysis.file,
             allow_pickle=analysis.allow_pickle,
+            base=analysis.base,
         )
     with _workers(analysis.workers) as executor, _bar("counting") as progress:
         return sr.global_magnitude(

@@ -12,7 +12,7 @@ from sparsity_report.errors import SparsityReportError
 CONFIG = "adapter_config.json"
 
 # Leaves of LoRA and its kin, prefix and prompt tuning; `lora_unet_…` is how kohya writes names.
-_LEAF = re.compile(
+LEAF = re.compile(
     r"(^|\.)(lora(_\w+)?|(ia3|oft|boft|hada|lokr|vera|randlora|fourierft)_\w+|prompt_embeddings|"
     r"prompt_encoder|modules_to_save)(\.|$)"
 )
@@ -29,7 +29,7 @@ def check_tensors(path: Path, keys: Collection[str]) -> None:
     """Refuse tensors that are all an adapter's."""
     # PEFT puts `base_model.` before biases and heads that were trained, too; where a model is
     # saved with its adapter, its own layers are called `base_layer`.
-    adapters = [key for key in keys if _LEAF.search(key)]
+    adapters = [key for key in keys if LEAF.search(key)]
     rest = set(keys).difference(adapters)
     whole = any(".base_layer." in key for key in rest)
     if adapters and not whole and all(key.startswith("base_model.") for key in rest):
@@ -37,15 +37,14 @@ def check_tensors(path: Path, keys: Collection[str]) -> None:
 
 
 def _refusal(path: Path, folder: Path) -> SparsityReportError:
-    base = _base(folder / CONFIG)
+    base = base_name(folder / CONFIG)
     return SparsityReportError(
         f"{path} is an adapter of {base or f'a model that no {CONFIG} names'}, not a model: open "
-        f"{base or 'that model'}, or merge the two with peft's merge_and_unload(), save the result "
-        "with save_pretrained and open that"
+        f"the two merged with base= (--base), or {base or 'that model'} alone"
     )
 
 
-def _base(config: Path) -> str:
+def base_name(config: Path) -> str:
     """Return the base model that an adapter's configuration names, if it can be read."""
     try:
         base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]

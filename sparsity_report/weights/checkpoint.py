@@ -145,6 +145,9 @@ class CheckpointWeights(Weights):
         where: Path | None = self.directory
         # The config that was read, as the one in the file may name code.
         options["config"] = outline.config
+        # transformers would put an adapter that lies in the folder into the model; it looks for it
+        # in a folder of a name that there cannot be.
+        options["adapter_kwargs"] = {"subfolder": "\0"}
         if self.source != "gguf" and not _is_default(self.path, self.source):
             # transformers would look for files of other names, perhaps of other weights.
             entries = [entry for parts in self._parts.values() for entry in parts]

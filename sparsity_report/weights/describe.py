@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from sparsity_report.weights.attention import OUTPUT_WORDS, head_dim
-from sparsity_report.weights.groups import LINEAR_GROUPS, check_rules, classify, is_linear
+from sparsity_report.weights.groups import LINEAR_GROUPS, check_rules, classify, is_linear, ruled
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.places import Place, as_csr, is_strided
 from sparsity_report.weights.tensors import Entry, dtype_name
@@ -27,6 +27,8 @@ from sparsity_report.weights.uses import uses_per_token
 
 # Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
 _ADAPTER = re.compile(r"(^|\.)lora_")
+# Of an adapter of an embedding the first matrix is looked up in, and the second multiplied by.
+_MULTIPLIED = re.compile(r"(^|\.)lora_embedding_B$")
 _PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
 _PER_SEQUENCE_WORDS = frozenset(
     ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
@@ -89,7 +91,8 @@ def describe(
         for leaf, tensor in place.tensors.items()
         if owners[id(tensor)] != place.full_name(leaf)
     }
-    modules = []
+    modules: list[Module] = []
+    groups: dict[str, str] = {}
     for place in places:
         if not place.tensors:
             continue
@@ -99,8 +102,11 @@ def describe(
         group = classify(
             place.path, class_name, enclosing=enclosing, head=is_head, rules=options.groups
         )
-        may_prune = group in LINEAR_GROUPS and not options.spares(place.path)
-        may_prune = may_prune and not _ADAPTER.search(place.path)
+        if adapter := _ADAPTER.search(place.path):
+            adapted = groups.get(place.path[: adapter.start()], group)
+            group = ruled(place.path, options.groups) or adapted
+        groups[place.path] = group
+        may_prune = group in LINEAR_GROUPS and not options.spares(place.path) and not adapter
         uses = uses_per_token(model, place.module, place.around) * place.times
         parameters = []
         for leaf, tensor in place.tensors.items():
@@ -145,7 +151,7 @@ def _facts(place: Place, leaf: str, multiplied: bool) -> dict[str, Any]:
     module, tensor = place.module, place.tensors[leaf]
     csr = as_csr(module, leaf)
     shape = csr.dense_shape if csr else tuple(tensor.shape)
-    is_matrix = _is_matrix(module, leaf, shape, multiplied)
+    is_matrix = _is_matrix(module, leaf, shape, multiplied) or bool(_MULTIPLIED.search(place.path))
     transposed = is_matrix and _is_transposed(module)
     layout, held_bytes = _layout(module, leaf, tensor)
     return {

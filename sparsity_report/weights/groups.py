@@ -126,9 +126,8 @@ def classify(
     >>> classify("encoder.buffer.offset", "Linear")
     'other_linear'
     """
-    for pattern, group in (rules or {}).items():
-        if fnmatchcase(name, pattern):
-            return group
+    if group := ruled(name, rules):
+        return group
     if head:
         return "lm_head"
     words = tuple(word.lower() for word in name.split(".") if not word.isdigit())
@@ -148,6 +147,12 @@ def _classify(
         or _by_words(words, class_name, linear)
         or ("other_linear" if linear else "other")
     )
+
+
+def ruled(name: str, rules: Mapping[str, str] | None) -> str | None:
+    """Return the group that the user's own patterns give a module."""
+    matches = (group for pattern, group in (rules or {}).items() if fnmatchcase(name, pattern))
+    return next(matches, None)
 
 
 def check_rules(rules: Mapping[str, str] | None) -> None:

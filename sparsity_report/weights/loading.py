@@ -30,6 +30,13 @@ class FileOptions(TypedDict, total=False):
     allow_pickle: bool
 
 
+class LoadOptions(FileOptions, total=False):
+    """Further options of :func:`load`: its files, and the base of an adapter."""
+
+    base: str | os.PathLike[str] | nn.Module | None
+    merge: bool
+
+
 def load(
     model: str | os.PathLike[str] | nn.Module | None = None,
     *,
@@ -37,7 +44,7 @@ def load(
     blacklist: Collection[str] = ("lm_head",),
     groups: Mapping[str, str] | None = None,
     values: bool = True,
-    **files: Unpack[FileOptions],
+    **files: Unpack[LoadOptions],
 ) -> Weights:
     """Open a model for counting and pruning. Values are read later, when they are needed.
 
@@ -65,6 +72,13 @@ def load(
         ``sr.load("org/model-GGUF", file="model-Q4_K_M.gguf")``.
     allow_pickle : bool
         Open PyTorch pickles, with ``weights_only=True``. Off by default.
+    base : str, path or nn.Module, optional
+        The model that `model`, an adapter of PEFT's LoRA, goes with. What is counted is the two
+        merged, as they run: ``W + scaling · B · A``, in the base's dtype. The base alone is
+        ``load(base)``.
+    merge : bool
+        False: the base as it is and the adapter's matrices beside it, as modules of their own; to
+        be counted, not run.
 
     Returns
     -------
@@ -81,8 +95,11 @@ def load(
     >>> sr.load().architecture
     'OPTForCausalLM'
     """
-    check_options("load", files, FileOptions.__annotations__)
+    check_options("load", files, LoadOptions.__annotations__)
     options = ReaderOptions(name or "", blacklist, groups)
+    base, merge = files.pop("base", None), files.pop("merge", True)
+    if base is not None:
+        return _open_adapted(model, base, options, values, merge, files)
     if model is None:
         model, options = DEMO, replace(options, name=name or "demo")
     if isinstance(model, str | os.PathLike):
@@ -108,7 +125,51 @@ def _open_module(model: object, options: ReaderOptions) -> Weights:
     return ModuleWeights(model, options)
 
 
+def _open_adapted(
+    adapter: object,
+    base: str | os.PathLike[str] | nn.Module,
+    options: ReaderOptions,
+    values: bool,
+    merge: bool,
+    files: FileOptions,
+) -> Weights:
+    from sparsity_report.weights.adapted import AdaptedWeights
+    from sparsity_report.weights.lora import TENSORS, read_adapter
+    from sparsity_report.weights.structure import without_values
+
+    if not isinstance(adapter, str | os.PathLike):
+        raise SparsityReportError(
+            f"base= goes with the path or Hub id of an adapter, not with {type(adapter).__name__}"
+        )
+    adapter, allow_pickle = os.fspath(adapter), files.get("allow_pickle", False)
+    if not Path(adapter).exists():
+        files["file"] = files.get("file") or TENSORS
+        options = replace(options, name=options.name or adapter)
+    path, options = _find(adapter, options, True, files)
+    beneath = load(
+        base,
+        blacklist=options.blacklist,
+        groups=options.groups,
+        values=values,
+        allow_pickle=allow_pickle,
+    )
+    weights = AdaptedWeights(beneath, read_adapter(path, allow_pickle), options, merge)
+    return weights if values else without_values(weights)
+
+
 def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOptions) -> Weights:
+    path, options = _find(model, options, values, files)
+    if not values and (path / "config.json").is_file() and not _has_headers(path):
+        from sparsity_report.weights.structure import from_config
+
+        return from_config(path, options)
+    return _open_files(path, options, files.get("allow_pickle", False))
+
+
+def _find(
+    model: str, options: ReaderOptions, values: bool, files: FileOptions
+) -> tuple[Path, ReaderOptions]:
+    """Return the file or folder to open, and what it is called."""
     path, name = Path(model), options.name
     if path.exists():
         path = path / (files.get("subfolder") or "") / (files.get("file") or "")
@@ -120,12 +181,7 @@ def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOpti
         options = replace(options, notes=notes)
     else:
         raise SparsityReportError(f"{model}: no such file or directory")
-    options = replace(options, name=name or _called(path))
-    if not values and (path / "config.json").is_file() and not _has_headers(path):
-        from sparsity_report.weights.structure import from_config
-
-        return from_config(path, options)
-    return _open_files(path, options, files.get("allow_pickle", False))
+    return path, replace(options, name=name or _called(path))
 
 
 def _called(path: Path) -> str:

@@ -229,3 +229,17 @@ def test_an_adapter_names_its_base(repository):
         '{"base_model_name_or_path": "facebook/opt-125m"}'
     )
     refused("is an adapter of facebook/opt-125m, not a model", "someone/small")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers the old way
+def test_an_adapter_and_its_base(hub, repository, model, tmp_path):
+    peft = pytest.importorskip("peft")
+    hub.repositories["someone/adapter"] = tmp_path / "adapter"
+    model.save_pretrained(repository)
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, lora)
+    adapted.save_pretrained(tmp_path / "adapter")
+    weights = sr.load("someone/adapter", base="someone/small")
+    assert weights.name == "someone/adapter"
+    same(weights, sr.load(adapted.merge_and_unload(), name="someone/adapter"))
+    refused("has no file 'adapter_model.safetensors'", "someone/small", base="someone/small")
