@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.weights.adapted import AdaptedSlice
+from sparsity_report.weights.checkpoint import CheckpointWeights
 from sparsity_report.weights.tensors import joined
 
 peft = pytest.importorskip("peft")
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft asks transformers the old way
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The following alpha_pattern keys:RuntimeWarning"),
 ]
 
 
@@ -45,7 +47,7 @@ CASES = {
             "r": 2,
             "lora_alpha": 5,
             "rank_pattern": {r"layers\.1\..*proj": 6, "q_proj": 1},
-            "alpha_pattern": {"^model.layers.0.self_attn.q_proj": 3, "v_proj": 0.5},
+            "alpha_pattern": {"own_proj": 99, "^model.layers.0.self_attn.q_proj": 3, "v_proj": 0.5},
             **LINEAR,
         },
     ),
@@ -56,7 +58,7 @@ CASES = {
     "Conv1D": ("gpt2", {"r": 4, **CONV1D}),
     "all biases": ("gpt2", {"r": 2, "bias": "all", **CONV1D}),
     "their biases": ("gpt2", {"r": 2, "bias": "lora_only", **CONV1D}),
-    "embedding": ("gpt2", {"r": 4, "target_modules": ["wte", "c_attn"]}),
+    "embedding": ("gpt2", {"r": 3, "lora_alpha": 7, "target_modules": ["wte", "c_attn"]}),
     "embedding and head": ("llama", {"r": 4, "target_modules": ["embed_tokens", "lm_head"]}),
 }
 
@@ -110,6 +112,22 @@ def test_every_value_is_that_of_pefts_merge(tmp_path, case, dtype):
     assert all(torch.equal(live[name], value) for name, value in values.items())
 
 
+@pytest.mark.parametrize("saved", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["trained head", "all biases", "embedding and head"])
+def test_an_adapter_in_a_file_is_what_peft_reads_of_it(tmp_path, case, dtype, saved):
+    adapted = write(tmp_path, case, dtype)
+    # Embeddings that were resized and trained are in the file, too, with values of their own.
+    edit(tmp_path, {"fan_in_fan_out": False}, lambda held: {
+        key: (value + ("base_layer" in key) / 3).to(saved) for key, value in held.items()
+    })  # fmt: skip
+    base = type(adapted.get_base_model()).from_pretrained(tmp_path / "base", dtype=dtype)
+    read = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+    weights = opened(tmp_path)
+    for name, value in read.merge_and_unload().named_parameters():
+        assert torch.equal(bits(weights.tensor(name)), bits(value)), name
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", ["plain", "Conv1D", "embedding"])
 def test_random_values_are_within_a_rounding_of_pefts(tmp_path, case, dtype):
@@ -147,9 +165,12 @@ def test_what_is_said(tmp_path):
 @pytest.mark.parametrize("case", ["plain", "Conv1D", "all biases", "embedding", "all linear"])
 def test_beside_its_base_it_is_what_peft_has_in_memory(tmp_path, case):
     adapted = write(tmp_path, case)
-    weights, live = opened(tmp_path, merge=False), sr.load(adapted, name="adapter")
+    groups = {"*.lora_A.*": "other", "*.c_fc": "router"}
+    weights = opened(tmp_path, merge=False, groups=groups)
+    live = sr.load(adapted, name="adapter", groups=groups)
     assert [m.name for m in weights.modules] == [m.name for m in live.modules]
-    assert list(weights.prunable) == list(sr.load(tmp_path / "base").prunable)
+    base = sr.load(tmp_path / "base", groups=groups)
+    assert list(weights.prunable) == list(base.prunable)
     columns = ["module_name", "group", "shape", "total", "nonzero", "prunable", "stored_bytes"]
     columns += ["flops_per_token", "useful_flops_per_token"]
     one, other = (sr.dense(each).layers()[columns] for each in (weights, live))
@@ -163,13 +184,15 @@ def test_beside_its_base_it_is_what_peft_has_in_memory(tmp_path, case):
 
 
 def test_slices_are_cut_anywhere_read_anywhere_and_told_apart(tmp_path, monkeypatch):
-    write(tmp_path, "Conv1D", torch.bfloat16)
+    write(tmp_path, "Conv1D", dyadic=False)
     weights, name = opened(tmp_path), "transformer.h.0.attn.c_attn.weight"
     whole = weights.tensor(name)
+    monkeypatch.setattr("sparsity_report.weights.tensors._SLICE", 5 * 72)
     for buffer in (1, 7, 72, 100):  # a row holds 72
         monkeypatch.setattr("sparsity_report.weights.adapted._BUFFER", buffer)
         slices = pickle.loads(pickle.dumps(list(weights.slices(name))))
-        assert torch.equal(joined(slices, torch.bfloat16, whole.shape), whole)
+        assert len(slices) == 5
+        assert torch.equal(joined(slices, torch.float32, whole.shape), whole)
         assert all(piece.numel() <= buffer for part in slices for piece in part.pieces())
     assert [source.file.name for source in slices[0].sources()] == [
         "model.safetensors", "adapter_model.safetensors", "adapter_model.safetensors",
@@ -180,6 +203,8 @@ def test_slices_are_cut_anywhere_read_anywhere_and_told_apart(tmp_path, monkeypa
     assert not before & {p.identity() for p in sr.load(tmp_path / "base").slices(name)}
     edit(tmp_path, config={"lora_alpha": config["lora_alpha"] + 1})
     assert not before & {part.identity() for part in opened(tmp_path).slices(name)}
+    edit(tmp_path, config, put(more=torch.ones(1)))
+    assert not before & {part.identity() for part in weights.slices(name)} ^ before
 
 
 def test_only_rows_of_a_slice_are_multiplied(tmp_path, monkeypatch):
@@ -333,6 +358,10 @@ def test_what_is_no_adapter_or_no_base_of_one(tmp_path):
 def test_tied_tensors_are_left_to_peft(tmp_path):
     small_llama(tie_word_embeddings=True).save_pretrained(tmp_path / "tied")
     write(tmp_path, "embedding and head")
+    edit(tmp_path, tensors=lambda held: {k: v for k, v in held.items() if "embedding" in k})
+    said = "embed_tokens.*'model.embed_tokens.weight', which tied uses twice"
+    refused(said, tmp_path / "adapter", base=tmp_path / "tied")
+    write(tmp_path, "embedding and head")
     said = "lm_head.* changes 'lm_head.weight', which tied uses twice"
     refused(said, tmp_path / "adapter", base=tmp_path / "tied")
 
@@ -357,10 +386,11 @@ def test_a_base_that_is_pickled_nameless_or_in_memory(tmp_path):
     assert not any(part.sources() for part in nameless.slices("transformer.h.0.mlp.c_fc.weight"))
 
 
-def test_structure_without_values(tmp_path):
+@pytest.mark.parametrize("merge", [True, False])
+def test_structure_without_values(tmp_path, merge):
     write(tmp_path, "plain")
-    layers = sr.dense(opened(tmp_path, values=False)).layers()
-    full = sr.dense(opened(tmp_path)).layers()
+    layers = sr.dense(opened(tmp_path, merge=merge, values=False)).layers()
+    full = sr.dense(opened(tmp_path, merge=merge)).layers()
     assert layers["total"].equals(full["total"])
     assert layers["nonzero"].isna().all()
 
@@ -385,6 +415,22 @@ def test_a_packed_base_is_unpacked(tmp_path):
     weights = opened(tmp_path)
     assert torch.equal(weights.tensor("fc1.weight"), means + 1)
     assert any("packed weights" in note for note in weights.notes)
+
+
+def test_what_is_not_stored_as_a_matrix_of_its_own(tmp_path, monkeypatch):
+    write(tmp_path, "plain")
+    said = "'model.layers.0.mlp.down_proj.weight' of .* is not stored as a matrix of its own"
+    live = small_llama()
+    down = live.model.layers[0].mlp.down_proj
+    live.model.layers[0].mlp.down_proj = sr.LinearCSR(down.weight)
+    refused(said, tmp_path / "adapter", base=live)
+    in_pieces = CheckpointWeights.entries
+
+    def entries(self, name):
+        return in_pieces(self, name) * (1 + ("layers.0.mlp.down_proj" in name))
+
+    monkeypatch.setattr(CheckpointWeights, "entries", entries)
+    refused(said, tmp_path / "adapter", base=tmp_path / "base")
 
 
 def test_gguf_arranges_otherwise(tmp_path):

@@ -239,7 +239,13 @@ def test_an_adapter_and_its_base(hub, repository, model, tmp_path):
     lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     adapted = peft.get_peft_model(model, lora)
     adapted.save_pretrained(tmp_path / "adapter")
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    other = {key: value + 1 for key, value in tensors.items()}
+    save_file(other, tmp_path / "adapter" / "other.safetensors")
     weights = sr.load("someone/adapter", base="someone/small")
     assert weights.name == "someone/adapter"
     same(weights, sr.load(adapted.merge_and_unload(), name="someone/adapter"))
     refused("has no file 'adapter_model.safetensors'", "someone/small", base="someone/small")
+    named = sr.load("someone/adapter", base="someone/small", file="other.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(named.tensor(name), weights.tensor(name))
