@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.checkpoint import CheckpointWeights
-from sparsity_report.weights.describe import ReaderOptions
+from sparsity_report.weights.describe import ReaderOptions, on_disk
 from sparsity_report.weights.groups import ruled
 from sparsity_report.weights.lora import Adapter, Pair
 from sparsity_report.weights.packed.reading import columns, rows
@@ -98,15 +98,6 @@ class AdaptedSlice(Slice):
         stretches = self.values.sources()
         return [*stretches, *files] if stretches and len(files) == len(parts) else ()
 
-    def identity(self) -> str:
-        """Return what tells base, matrices and scaling from others."""
-        said = f"{self.values.identity()} {self.start} {self.dtype}"
-        if self.product is None:
-            return said
-        pair, matrices = self.product.pair, self.sources()[-2:]
-        said += f" {self.product.turned} {pair.scaling} {pair.embedding} {pair.a.shape}"
-        return " ".join([said, *(matrix.identity() for matrix in matrices)])
-
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the changed values as those of the base are read."""
         place = self.start
@@ -132,6 +123,11 @@ class Change:
     values: Entry | None = None
     product: Product | None = None
 
+    @property
+    def file_bytes(self) -> int | None:
+        """Bytes in a file; None of what is computed."""
+        return None if self.product or not self.values else self.values.file_bytes
+
 
 class AdaptedWeights(Weights):
     """A base with an adapter, merged or beside it.
@@ -155,10 +151,11 @@ class AdaptedWeights(Weights):
         self, base: Weights, adapter: Adapter, options: ReaderOptions, merge: bool
     ) -> None:
         changes = _changes(base, adapter)
-        modules = base.modules
+        modules = tuple(_changed(module, changes) for module in base.modules)
         if not merge:
-            modules = tuple(m for each in modules for m in _with_pair(each, adapter, options))
             changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
+            modules = tuple(_changed(module, changes) for module in base.modules)
+            modules = tuple(m for each in modules for m in _with_pair(each, adapter, options))
             changes |= {
                 f"{module}.{leaf}": Change(entry)
                 for module, pair in adapter.pairs.items()
@@ -170,17 +167,18 @@ class AdaptedWeights(Weights):
             architecture=base.architecture,
             modules=modules,
             attention_widths=base.attention_widths,
-            notes=(*base.notes, _note(base, adapter, merge)),
+            notes=(*base.notes, *options.notes, _note(base, adapter, merge)),
         )
         self._base, self._changes, self._merged = base, changes, merge
 
     def slices(self, name: str) -> Iterator[Slice]:
         """Yield the values of a parameter; the product is added as they are read."""
-        change, start = self._changes.get(name, Change()), 0
-        dtype = getattr(torch, self[name].dtype)
+        if (change := self._changes.get(name)) is None:
+            yield from self._base.slices(name)
+            return
+        dtype, start = getattr(torch, self[name].dtype), 0
         for part in change.values.slices() if change.values else self._base.slices(name):
-            is_same = change.product is None and part.dtype == dtype
-            yield part if is_same else AdaptedSlice(part.total, dtype, part, start, change.product)
+            yield AdaptedSlice(part.total, dtype, part, start, change.product)
             start += part.total
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -243,13 +241,24 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
     return changes
 
 
+def _changed(module: Module, changes: Mapping[str, Change]) -> Module:
+    """Return a module as it is changed: what is computed lies in no file."""
+    parameters = [
+        p
+        if (change := changes.get(p.name)) is None
+        else replace(p, packing="", file_bytes=change.file_bytes)
+        for p in module.parameters
+    ]
+    return replace(module, parameters=tuple(parameters))
+
+
 def _check_shape(
     base: Weights, adapter: Adapter, parameter: Parameter, shape: tuple[int, ...]
 ) -> None:
     if parameter.shape != shape:
         raise adapter.wrong(
             f"it is made for {parameter.name!r} of shape {shape}, but in {base.name} its shape is "
-            f"{parameter.shape}: it is an adapter of another model"
+            f"{parameter.shape}: it is an adapter of another model, or of one that was resized"
         )
 
 
@@ -264,7 +273,7 @@ def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tupl
         owner = name.rpartition(".")[0]
         # The first matrix of a table is looked up in, too.
         matrix = None if pair.embedding and entry is pair.a else (entry.shape[0], entry.shape[1])
-        parameter = Parameter(name, entry.shape, entry.dtype, matrix, uses=uses)
+        parameter = Parameter(name, entry.shape, matrix=matrix, uses=uses, **on_disk([entry]))
         group = ruled(owner, options.groups) or module.group
         class_name = "ParameterDict" if pair.embedding else "Linear"
         matrices.append(Module(owner, class_name, group, (parameter,), module.per))

@@ -75,7 +75,7 @@ def load(
     base : str, path or nn.Module, optional
         The model that `model`, an adapter of PEFT's LoRA, goes with. What is counted is the two
         merged, as they run: ``W + scaling · B · A``, in the base's dtype. The base alone is
-        ``load(base)``.
+        ``load(base)``. `revision`, `subfolder` and `file` are the adapter's.
     merge : bool
         False: the base as it is and the adapter's matrices beside it, as modules of their own; to
         be counted, not run.
@@ -201,7 +201,7 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
     from sparsity_report.weights.checkpoint import open_checkpoint
     from sparsity_report.weights.gguf import GGUFWeights
     from sparsity_report.weights.gguf_pieces import model_names
-    from sparsity_report.weights.pickle import pickle_files, read_pickle
+    from sparsity_report.weights.pickle import check_allowed, pickle_files, read_pickle
     from sparsity_report.weights.safetensors import find_shards, read_header
 
     if path.is_dir():
@@ -232,9 +232,5 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
         )
     else:
         pickles = [path]
-    if not allow_pickle:
-        raise SparsityReportError(
-            f"{path}: PyTorch pickles are not opened unless asked for; convert to safetensors, "
-            "or trust it with allow_pickle=True (--allow-pickle)"
-        )
+    check_allowed(path, allow_pickle)
     return open_checkpoint(path, options, "pickle", pickles, read_pickle)

@@ -12,8 +12,9 @@ from typing import Any
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.adapter import CONFIG, LEAF, base_name
+from sparsity_report.weights.packed.reading import FLOATS
 from sparsity_report.weights.packed.recognise import check_weights
-from sparsity_report.weights.pickle import read_pickle
+from sparsity_report.weights.pickle import check_allowed, read_pickle
 from sparsity_report.weights.safetensors import read_header
 from sparsity_report.weights.tensors import Entry
 
@@ -35,7 +36,7 @@ _KNOWN = {
 _INITS = {"true", "false", "none", "gaussian", "eva", "orthogonal", "mica"}
 # A pattern and a name come from files, and may be made to keep a search busy for ever.
 _REPEAT, _CHOICE, _REPEATED_GROUP = map(re.compile, (r"[*+{]", r"[?|]", r"\)[*+{]"))
-_LONGEST = 400
+_LONGEST = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,22 +117,20 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
             raise SparsityReportError(f"{folder} has a {CONFIG} and no {TENSORS} or {_PICKLED}")
     if file.suffix == ".safetensors":
         entries = read_header(file)
-    elif allow_pickle:
-        entries = read_pickle(file)
     else:
-        raise SparsityReportError(
-            f"{file}: PyTorch pickles are not opened unless asked for; convert to safetensors, "
-            "or trust it with allow_pickle=True (--allow-pickle)"
-        )
+        check_allowed(file, allow_pickle)
+        entries = read_pickle(file)
     check_weights(*entries)
     sides: dict[str, dict[str, Entry]] = {}
     replaced: dict[str, Entry] = {}
     for entry in entries:
         name = entry.key.removeprefix(_PREFIX)
+        if name == entry.key:
+            raise wrong(file, f"{entry.key!r} is not understood")
         if match := _MATRIX.fullmatch(name):
             side = match["side"] or f"embedding {match['table']}"
             sides.setdefault(match["module"], {})[side] = entry
-        elif name == entry.key or LEAF.search(name):
+        elif LEAF.search(name):
             raise wrong(file, f"{entry.key!r} is not understood")
         elif replaced.setdefault(name.replace(".base_layer.", "."), entry) is not entry:
             raise wrong(file, f"{entry.key!r} is there twice")
@@ -147,15 +146,17 @@ def _pair(file: Path, config: Mapping[str, Any], module: str, sides: Mapping[str
     names = ("embedding A", "embedding B") if embedding else ("A", "B")
     if sides.keys() != {*names}:
         first = next(iter(sides.values()))
-        raise wrong(file, f"{first.key!r} has not the one other matrix that it is multiplied by")
+        raise wrong(file, f"{first.key!r} is there without the one matrix that it goes with")
     a, b = (sides[name] for name in names)
     rank = _told(file, config, "r", "rank_pattern", module)
     alpha = _told(file, config, "lora_alpha", "alpha_pattern", module)
-    if len(a.shape) != 2 or len(b.shape) != 2 or not a.shape[0] == b.shape[1] == rank:
+    floats = {a.values.dtype, b.values.dtype} <= {*FLOATS}
+    matrices = floats and len(a.shape) == len(b.shape) == 2
+    if not matrices or not a.shape[0] == b.shape[1] == rank:
         raise wrong(
             file,
-            f"{a.key!r} of shape {a.shape} and {b.key!r} of shape {b.shape} are not matrices of "
-            f"the rank that {CONFIG} says, {rank}",
+            f"{a.key!r} ({a.dtype}, {a.shape}) and {b.key!r} ({b.dtype}, {b.shape}) are not "
+            f"matrices of the rank that {CONFIG} says, {rank}",
         )
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Pair(a, b, scaling, embedding)
@@ -167,7 +168,7 @@ def _told(
     """Return a number for a module: of the first pattern that its name ends with, as PEFT does."""
     told = config.get(field)
     for pattern, number in (config.get(patterns) or {}).items():
-        if _is_involved(pattern) or len(module) > _LONGEST:
+        if _is_involved(pattern) or max(len(pattern), len(module)) > _LONGEST:
             raise wrong(file, f"pattern {pattern!r} of {CONFIG} is too involved to be tried")
         try:
             matches = re.match(rf"(.*\.)?({pattern})$", module)

@@ -19,6 +19,15 @@ def pickle_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("pytorch_model*.bin"))
 
 
+def check_allowed(path: Path, allow_pickle: bool) -> None:
+    """Refuse a pickle that was not asked for."""
+    if not allow_pickle:
+        raise SparsityReportError(
+            f"{path}: PyTorch pickles are not opened unless asked for; convert to safetensors, "
+            "or trust it with allow_pickle=True (--allow-pickle)"
+        )
+
+
 def read_pickle(file: Path) -> list[Entry]:
     """Return the tensors of a state dict, read with ``weights_only=True`` and mapped."""
     try:

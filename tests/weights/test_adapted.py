@@ -178,6 +178,13 @@ def test_beside_its_base_it_is_what_peft_has_in_memory(tmp_path, case):
     columns += ["flops_per_token", "useful_flops_per_token"]
     one, other = (sr.dense(each).layers()[columns] for each in (weights, live))
     assert one.equals(other)
+    files = (
+        tmp_path / "base" / "model.safetensors",
+        tmp_path / "adapter" / "adapter_model.safetensors",
+    )
+    if case in {"plain", "Conv1D"}:  # others write what they replace twice
+        held = [value.nbytes for file in files for value in load_file(file).values()]
+        assert sum(p.file_bytes for p in weights.stored) == sum(held)
     extra = sum(p.total for p in weights.stored) - sum(p.total for p in opened(tmp_path).stored)
     assert extra == sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n) > 0
     with pytest.raises(sr.SparsityReportError, match="adapter is counted beside its base and"):
@@ -297,10 +304,12 @@ CONFIGS = {
 }
 TENSORS = {
     "it holds no matrices of LoRA": lambda _: {"base_model.model.lm_head.bias": torch.ones(64)},
-    "lora_B.weight' has not the one other matrix": without(A),
-    "lora_A.weight' has not the one other": without(B),
+    "lora_B.weight' is there without the one matrix": without(A),
+    "lora_A.weight' is there without the one": without(B),
     "are not matrices of the rank": put(A=torch.ones(3, 32)),
-    "shape .8, 32, 1. and .* are not matrices": put(A=torch.ones(8, 32, 1)),
+    r"\(float32, \(8, 32, 1\)\) and .* are not matrices": put(A=torch.ones(8, 32, 1)),
+    "complex64, .* are not matrices": put(A=torch.ones(8, 32, dtype=torch.complex64)),
+    "'x.lora_A.weight' is not understood": put(**{"x.lora_A.weight": torch.ones(8, 32)}),
     r"q_proj.weight' of shape \(32, 31\), but in base its shape is \(32, 32\)": put(
         A=torch.ones(8, 31)
     ),
@@ -417,6 +426,7 @@ def test_a_packed_base_is_unpacked(tmp_path):
     )
     weights = opened(tmp_path)
     assert torch.equal(weights.tensor("fc1.weight"), means + 1)
+    assert (weights["fc1.weight"].packing, weights["fc1.weight"].file_bytes) == ("", None)
     assert any("packed weights" in note for note in weights.notes)
 
 
