@@ -18,6 +18,9 @@ from sparsity_report.words.language import template_folders
 from sparsity_report.words.names import clip, group_name, method_name, unturned
 from sparsity_report.words.sentences import say
 
+# A number with its sign or unit, and a threshold.
+_QUANTITY = re.compile(r"\|w\|\s≤\s\S+\b|\d[\d.,\u202f]*\s(?:%|[kMGTP]?(?:B|o|FLOPs?)\b)")
+
 
 def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: str) -> str:
     """Return what a template makes of values; `doing` is what cannot be done with a faulty one.
@@ -66,6 +69,6 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
 
 
 def _unbroken(sentence: str) -> Markup:
-    """Keep numbers with their percent signs, and names from turning the text around them."""
+    """Keep numbers with their signs and units, and names from turning the text around them."""
     text = str(escape(unturned(sentence)))
-    return Markup(re.sub(r"([\d.,]+\s%)", r'<span class="unbroken">\1</span>', text))
+    return Markup(_QUANTITY.sub(r'<span class="unbroken">\g<0></span>', text))

@@ -145,6 +145,14 @@ def test_findings_are_the_sentences_of_summarize(parsed, study):
     assert lines == sr.summarize(study)
 
 
+def test_numbers_stay_with_their_units(text):
+    """A line ends neither before a sign or unit nor inside a threshold."""
+    kept = re.findall(r'<span class="unbroken">(.*?)</span>', text)
+    assert any(re.fullmatch(r"\|w\| ≤ 0\.\d+", quantity) for quantity in kept)
+    for unit in ("%", "[kM]?B", "[kM]?FLOPs"):
+        assert any(re.fullmatch(rf"[\d.]+\s{unit}", quantity) for quantity in kept)
+
+
 def test_conventions_are_those_of_the_study(parsed, study):
     (_, section), *_ = parsed.all("section", id="conventions")
     for sentence in conventions(study):
