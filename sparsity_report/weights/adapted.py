@@ -285,9 +285,9 @@ def _note(base: Weights, adapter: Adapter, merge: bool) -> str:
     pairs = adapter.pairs.values()
     ranks = ", ".join(map(str, sorted({pair.a.shape[0] for pair in pairs})))
     total = sum(pair.a.total + pair.b.total for pair in pairs)
+    replaced = f", and {len(adapter.replaced)} tensors that take the place of the base's"
     return (
         f"{'merged' if merge else 'side by side'}: {base.name} of "
         f"{sum(p.total for p in base.stored):,} parameters and an adapter of {total:,} in "
-        f"{len(pairs)} pairs of rank {ranks}, with {len(adapter.replaced)} tensors to put in place "
-        "of the base's"
+        f"{len(pairs)} pairs of rank {ranks}{replaced if adapter.replaced else ''}"
     )

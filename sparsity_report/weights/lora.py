@@ -95,8 +95,8 @@ def wrong(file: Path, why: str) -> SparsityReportError:
     """Return an error about a file of an adapter."""
     base = base_name(file.parent / CONFIG)
     return SparsityReportError(
-        f"{file}: {why}; merge it into its base{base and f', {base},'} with peft's "
-        "merge_and_unload(), and open what save_pretrained writes"
+        f"{file}: {why}; let peft's merge_and_unload() merge it into its base{base and f', {base}'}"
+        ", if it can, and open what save_pretrained writes"
     )
 
 

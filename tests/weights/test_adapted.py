@@ -158,8 +158,8 @@ def test_what_is_said(tmp_path):
     write(tmp_path, "trained head")
     total = sum(p.total for p in sr.load(tmp_path / "base").stored)
     pairs = 2 * 2 * ((32 + 32) + (32 + 16) + (48 + 32))
-    said = f"base of {total:,} parameters and an adapter of {pairs:,} in 6 pairs of rank 2, with 6 "
-    said += "tensors to put in place of the base's"
+    said = f"base of {total:,} parameters and an adapter of {pairs:,} in 6 pairs of rank 2, and 6 "
+    said += "tensors that take the place of the base's"
     for merge, how in ((True, "merged"), (False, "side by side")):
         weights = opened(tmp_path, merge=merge)
         assert (weights.name, weights.notes) == ("adapter", (f"{how}: {said}",))
