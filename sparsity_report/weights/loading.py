@@ -141,11 +141,8 @@ def _open_adapted(
         raise SparsityReportError(
             f"base= goes with the path or Hub id of an adapter, not with {type(adapter).__name__}"
         )
-    adapter, allow_pickle = os.fspath(adapter), files.get("allow_pickle", False)
-    if not Path(adapter).exists():
-        files["file"] = files.get("file") or TENSORS
-        options = replace(options, name=options.name or adapter)
-    path, options = _find(adapter, options, True, files)
+    model, allow_pickle = os.fspath(adapter), files.get("allow_pickle", False)
+    subfolder, file = files.get("subfolder") or "", files.get("file") or ""
     beneath = load(
         base,
         blacklist=options.blacklist,
@@ -153,23 +150,19 @@ def _open_adapted(
         values=values,
         allow_pickle=allow_pickle,
     )
+    path = Path(model, subfolder, file)
+    if not Path(model).exists() and is_hub_id(model):
+        where = {"revision": files.get("revision"), "subfolder": subfolder, "file": file or TENSORS}
+        path, notes = fetch(model, values=True, allow_pickle=allow_pickle, **where)
+        options = replace(options, name=options.name or model, notes=notes)
+    elif not path.exists():
+        raise SparsityReportError(f"{path}: no such file or directory")
+    options = replace(options, name=options.name or _called(path))
     weights = AdaptedWeights(beneath, read_adapter(path, allow_pickle), options, merge)
     return weights if values else without_values(weights)
 
 
 def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOptions) -> Weights:
-    path, options = _find(model, options, values, files)
-    if not values and (path / "config.json").is_file() and not _has_headers(path):
-        from sparsity_report.weights.structure import from_config
-
-        return from_config(path, options)
-    return _open_files(path, options, files.get("allow_pickle", False))
-
-
-def _find(
-    model: str, options: ReaderOptions, values: bool, files: FileOptions
-) -> tuple[Path, ReaderOptions]:
-    """Return the file or folder to open, and what it is called."""
     path, name = Path(model), options.name
     if path.exists():
         path = path / (files.get("subfolder") or "") / (files.get("file") or "")
@@ -181,7 +174,12 @@ def _find(
         options = replace(options, notes=notes)
     else:
         raise SparsityReportError(f"{model}: no such file or directory")
-    return path, replace(options, name=name or _called(path))
+    options = replace(options, name=name or _called(path))
+    if not values and (path / "config.json").is_file() and not _has_headers(path):
+        from sparsity_report.weights.structure import from_config
+
+        return from_config(path, options)
+    return _open_files(path, options, files.get("allow_pickle", False))
 
 
 def _called(path: Path) -> str:

@@ -363,6 +363,11 @@ def test_what_is_no_adapter_or_no_base_of_one(tmp_path):
     refused("base= goes with the path or Hub id of an adapter, not with NoneType", base=base)
     refused("is an adapter of .*, not a model", adapter, base=adapter)
     refused("nowhere.*: no such file", adapter, base=tmp_path / "nowhere" / "x")
+    refused("nowhere.*: no such file", tmp_path / "nowhere" / "x", base=base)
+    refused("adapter/holder: no such file", adapter, base=base, subfolder="holder")
+    assert sr.load(tmp_path, base=base, subfolder="adapter").notes == opened(tmp_path).notes
+    named = sr.load(adapter, base=base, file="adapter_model.safetensors", name="x")
+    assert (named.name, named.notes) == ("x", opened(tmp_path).notes)
     (adapter / "adapter_config.json").write_text("[1]")
     refused("adapter_config.json is not a configuration of PEFT", adapter, base=base)
 
