@@ -244,6 +244,73 @@ def make_bfloat16(folder, gigabytes):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
 
 
+def make_packed(folder, form, gigabytes):
+    """Write a sharded checkpoint of 4-bit weights of Llama's names, every tensor the same."""
+    import torch
+    from safetensors.torch import save_file
+
+    from tests import packing
+
+    torch.manual_seed(0)
+    folder.mkdir()
+    weight = torch.randn(4096, 4096) * 0.02
+    options = {} if form == "nf4" else {"group": 128}
+    parts, _, told = getattr(packing, form)(weight, **options)
+    parts = {leaf: part.contiguous() for leaf, part in parts.items()}
+    layers = round(gigabytes * 1e9 / sum(part.nbytes for part in parts.values()))
+    index = {}
+    for first in range(0, layers, 64):
+        file = f"model-{first:05}.safetensors"
+        tensors = {
+            f"model.layers.{layer}.mlp.up_proj.{leaf}": part.clone()
+            for layer in range(first, min(first + 64, layers))
+            for leaf, part in parts.items()
+        }
+        save_file(tensors, folder / file)
+        index |= dict.fromkeys(tensors, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "custom", **told}))
+
+
+def unpack(folder):
+    """Count a packed checkpoint by a single thread: processor time, which others do not change."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    import sparsity_report as sr
+
+    torch.set_num_threads(1)
+    sr.compare(sr.dense(sr.load()))
+    bare = memory_mb()
+    with ThreadPoolExecutor(1) as alone:
+        start = time.process_time()
+        weights = sr.load(folder)
+        left = sr.sweep(weights, [0.3], executor=alone)
+        seconds = time.process_time() - start
+    size = sum(p.total for p in weights.stored)
+    assert int(left["weight_nonzero"].sum()) == size - round(0.3 * size)
+    return {"weights": size, "seconds": seconds, "grown_mb": peak_mb() - bare}
+
+
+def packed(small, folder):
+    """Count 4-bit checkpoints, each unpacked a slice at a time."""
+    found = {}
+    for form in ("gptq", "pack_quantized", "nf4"):
+        make_packed(folder / form, form, 0.2 if small else 2)
+        found[form] = part("unpack", folder / form)
+        shutil.rmtree(folder / form)
+    speeds = {form: one["weights"] / one["seconds"] / 1e9 for form, one in found.items()}
+    memory = max(one["grown_mb"] for one in found.values())
+    return {
+        **found,
+        "ratios": [
+            *((f"{form}, G weights/s of one core", speeds[form], ">=", 0.2) for form in speeds),
+            ("packed, MB over the bare interpreter", memory, "<=", 300),
+        ],
+    }
+
+
 def forget(folder):
     """Drop the files of a folder from the page cache."""
     for file in folder.iterdir():
@@ -422,7 +489,7 @@ def show(ratios):
         print(f"{label:<70} {value:9.2f}  {sign} {target:<5g} {'' if reached else 'NOT REACHED'}")
 
 
-PARTS = ("selection", "levels", "csr", "study", "streaming", "workers", "explorer")
+PARTS = ("selection", "levels", "csr", "study", "streaming", "packed", "workers", "explorer")
 
 
 def main():
@@ -444,7 +511,7 @@ def main():
         "load_before": os.getloadavg()[0],
     }
     for name in options.only:
-        if name in {"study", "streaming", "workers", "explorer"}:
+        if name in {"study", "streaming", "packed", "workers", "explorer"}:
             with tempfile.TemporaryDirectory(dir=options.dir) as folder:
                 results[name] = globals()[name](options.small, Path(folder))
         else:

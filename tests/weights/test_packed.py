@@ -24,6 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import sparsity_report as sr
+from sparsity_report.weights.packed import reading
+from sparsity_report.weights.tensors import read_at as tensors_read_at
 
 FIXTURES = Path(__file__).with_name("packed") / "library.safetensors"
 OWNER = "layers.0.mlp.up_proj"
@@ -657,6 +659,18 @@ def test_other_processes_and_a_cache_count_the_same(way, tmp_path):
     # What is kept is of this way of decoding.
     part = next(iter(weights.slices(f"{OWNER}.weight")))
     assert type(part.packed).__name__ in part.identity()
+
+
+@pytest.mark.parametrize("way", ["gptq-4-v1", "awq"])
+def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
+    """Codes, scales, zero points, not each of some hundred rows for each piece of the weight."""
+    tensors, means, config = packing.WAYS[way](matrix(1024, 2048))
+    weights, reads = sr.load(write(tmp_path / "m", tensors, config)), []
+    monkeypatch.setattr(reading, "read_at", lambda *a: reads.append(a) or tensors_read_at(*a))
+    (whole,) = weights.slices(f"{OWNER}.weight")
+    pieces = [*whole.pieces()]
+    assert (len(pieces), len(reads)) == (2, 4)
+    torch.testing.assert_close(torch.cat(pieces), means.reshape(-1), rtol=1e-2, atol=1e-6)
 
 
 # Of these a file without its configuration looks whole.

@@ -5,14 +5,14 @@ The file has the inputs of a layer down and its outputs across; the model has th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sparsity_report.weights.packed.bits import Bytes, Floats, looked_up, plain
 from sparsity_report.weights.packed.blocks import ALIGNED
 from sparsity_report.weights.packed.packed import Packed
-from sparsity_report.weights.packed.reading import columns, finite, integers, numbers
+from sparsity_report.weights.packed.reading import columns, finite, held_columns, integers, numbers
 from sparsity_report.weights.rounding import Rounding
 from sparsity_report.weights.tensors import Entry
 
@@ -53,6 +53,20 @@ class Columnwise(Packed):
     def unit(self) -> int:
         """As many outputs as whole words hold, whatever the bits."""
         return ALIGNED * self.shape[1]
+
+    def loaded(self, start: int, stop: int) -> Columnwise:
+        """Read the columns of some outputs at once: a piece of them would be as many reads."""
+        first, last = start // self.shape[1], stop // self.shape[1]
+        words = first * self.bits // 32, -(-last * self.bits // 32)
+        # Refused here, where it is known in which file they stand.
+        self._scales(first, last)
+        return replace(
+            self,
+            shape=(last - first, self.shape[1]),
+            codes=held_columns(self.codes, *(words if self.interleaved else (first, last))),
+            scales=held_columns(self.scales, first, last),
+            zeros=held_columns(self.zeros, *words),
+        )
 
     @property
     def rounding(self) -> Rounding | None:

@@ -57,6 +57,16 @@ class Packed(ABC):
             float32, of any shape, in order.
         """
 
+    def loaded(self, start: int, stop: int) -> Packed | None:  # noqa: ARG002
+        """Return some values, counted from 0, with their parts in memory if that saves reading.
+
+        Returns
+        -------
+        Packed or None
+            None where a piece of a part is read as fast by itself.
+        """
+        return None
+
     @property
     def rounding(self) -> Rounding | None:
         """What was rounded to zero; None where values are as they were, or it is not known."""
@@ -129,21 +139,24 @@ class PackedSlice(Slice):
 
     def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
         """Yield each piece with the steps of its groups."""
-        for start, stop in self._runs():
-            yield self._decoded(start, stop), self.packed.steps(start, stop)
+        for packed, start, stop in self._runs():
+            yield _decoded(packed, start, stop), packed.steps(start, stop)
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values as they are decoded."""
-        return (self._decoded(start, stop) for start, stop in self._runs())
+        return (_decoded(*run) for run in self._runs())
 
-    def _decoded(self, start: int, stop: int) -> torch.Tensor:
-        return torch.from_numpy(self.packed.values(start, stop)).reshape(-1)
-
-    def _runs(self) -> Iterator[tuple[int, int]]:
+    def _runs(self) -> Iterator[tuple[Packed, int, int]]:
         step = max(1, _BUFFER // self.packed.unit) * self.packed.unit
-        stop = self.start + self.total
-        for start in range(self.start, stop, step):
-            yield start, min(start + step, stop)
+        first, stop = self.start, self.start + self.total
+        loaded = self.packed.loaded(first, stop)
+        packed, offset = (self.packed, 0) if loaded is None else (loaded, first)
+        for start in range(first - offset, stop - offset, step):
+            yield packed, start, min(start + step, stop - offset)
+
+
+def _decoded(packed: Packed, start: int, stop: int) -> torch.Tensor:
+    return torch.from_numpy(packed.values(start, stop)).reshape(-1)
 
 
 def grouped(width: int, shape: tuple[int, int]) -> str:

@@ -64,6 +64,12 @@ def columns(part: Entry, start: int, stop: int) -> Bytes:
     return block
 
 
+def held_columns(part: Entry, start: int, stop: int) -> Entry:
+    """Return some columns of a matrix, read into memory."""
+    held = torch.from_numpy(columns(part, start, stop)).view(part.values.dtype)
+    return Entry(part.key, tuple(held.shape), held)
+
+
 def numbers(part: Entry, raw: Bytes) -> Floats:
     """Return bytes of a part as the numbers they are."""
     dtype = part.values.dtype
