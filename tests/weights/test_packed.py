@@ -677,7 +677,8 @@ def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
 OPTIONAL = {"weight_zero_point", "weight_g_idx"}
 DTYPES = [
     torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.uint8, torch.int8,
-    torch.int32, torch.int64, torch.bool, torch.uint32,
+    torch.int32, torch.int64, torch.bool, torch.uint32, torch.uint16, torch.uint64, torch.float64,
+    torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e8m0fnu,
 ]  # fmt: skip
 
 
@@ -704,7 +705,8 @@ def damaged(draw):
         )
     elif harm == "cut" and config and tensor.dim() and tensor.shape[0] > 1:
         tensors[key] = tensor[: draw(st.integers(0, tensor.shape[0] - 1))].contiguous()
-    elif harm == "cast":
+    elif harm == "cast" and f"{key.rpartition('.')[0]}.biases" not in tensors:
+        # Of MLX, where a bias is added, other scales are another matrix.
         tensors[key] = tensor.to(draw(st.sampled_from(DTYPES)))
     elif harm == "turned" and tensor.dim() == 2 and tensor.shape[0] != tensor.shape[1]:
         tensors[key] = tensor.T.contiguous()
