@@ -312,7 +312,9 @@ FORMATS = {
     "compressed-tensors, int8 and FP8": (
         "/int-quantized", "/int-quantized-zero", "/float-quantized",
     ),
-    "compressed-tensors, NVFP4 and MXFP4": ("mxfp4", "/nvfp4", "/mxfp4"),
+    "compressed-tensors, NVFP4, MXFP4, MXFP6, MXFP8": (
+        "mxfp4", "/nvfp4", "/mxfp4", "/mxfp6", "/mxfp8",
+    ),
     "compressed-tensors, sparse-bitmask and sparse-24-bitmask": (
         "sparse-bitmask", "sparse-bitmask-weight", "sparse-24", "sparse-24-weight",
     ),

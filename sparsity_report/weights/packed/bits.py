@@ -13,6 +13,12 @@ Floats = npt.NDArray[np.float32]
 #: What the sixteen codes of a 4-bit float stand for: a sign, two bits of exponent, one of fraction.
 #: OCP Microscaling Formats (MX) Specification 1.0, table 5: E2M1.
 E2M1 = tuple(sign * value for sign in (1.0, -1.0) for value in (0, 0.5, 1, 1.5, 2, 3, 4, 6))
+#: The same of six bits, three of fraction, table 4: E2M3.
+E2M3 = tuple(
+    sign * 2.0 ** max(0, code // 8 - 1) * (code % 8 / 8 + (code > 7))
+    for sign in (1.0, -1.0)
+    for code in range(32)
+)
 
 #: Weights that share a scale: of microscaling formats, and of NVIDIA's.
 MX_GROUP, NV_GROUP = 32, 16

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
+from sparsity_report.weights.packed.bits import E2M1, E2M3, MX_GROUP, NV_GROUP, plain
 from sparsity_report.weights.packed.blocks import Blocks
 from sparsity_report.weights.packed.packed import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.parts import Parts
@@ -67,27 +67,26 @@ def marlin(parts: Parts, scheme: Scheme) -> Packed:
 
 
 def compressed(parts: Parts, scheme: Scheme) -> Packed:
-    """Packed weights of compressed-tensors: integers, NVFP4 or MXFP4."""
+    """Packed weights of compressed-tensors: integers, NVFP4, MXFP4 or MXFP6."""
     if parts.leaves["weight_packed"].values.dtype == torch.int32:
         return _pack_quantized(parts, scheme)
     codes = parts.need("weight_packed", torch.uint8, FP4)
     parts.only("weight_packed", "weight_scale", "weight_global_scale")
-    down, half = parts.matrix("weight_packed")
-    shape = (down, 2 * half)
-    if (told := scheme.bits()) and 4 not in told:
-        raise parts.wrong("weight_packed", f"it has 4 bits a weight, {told} by configuration")
-    divisor = parts.get("weight_global_scale")
-    if divisor is None:
-        scales, factor = parts.grouped("weight_scale", shape, MX_GROUP), 1.0
-    else:
-        scales = parts.grouped("weight_scale", shape, NV_GROUP)
+    (down, size), divisor = parts.matrix("weight_packed"), parts.get("weight_global_scale")
+    six = not (divisor or codes.kind) and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
+    bits, name = (6, "mxfp6") if six else (4, "nvfp4" if divisor else "mxfp4")
+    shape = (down, size * 8 // bits)
+    if (told := scheme.bits()) and bits not in told:
+        raise parts.wrong("weight_packed", f"it has {bits} bits a weight, {told} by configuration")
+    scale, factor = parts.grouped("weight_scale", shape, NV_GROUP if divisor else MX_GROUP), 1.0
+    if divisor:
         whole_scale = float(whole(divisor)[0]) if divisor.total == 1 else math.nan
         if not (math.isfinite(whole_scale) and whole_scale):
             raise parts.wrong("weight_global_scale", "it is not one number, different from zero")
         factor = 1 / whole_scale
     return Rowwise(
-        shape, "nvfp4" if divisor else "mxfp4", parts.all, codes, shape[1], 4, E2M1,
-        scales=(scales,), factor=factor,
+        shape, name, parts.all, codes, shape[1], bits, E2M3 if six else E2M1, scales=(scale,),
+        factor=factor,
     )  # fmt: skip
 
 

@@ -67,13 +67,14 @@ _METHODS = {
     "awq": ("awq-",),
     "bitsandbytes": ("nf4", "fp4", "bitsandbytes-"),
     "compressed-tensors": (
-        "sparse-", "marlin-24-", "pack-quantized-", "nvfp4", "mxfp4", "int8", "fp8",
+        "sparse-", "marlin-24-", "pack-quantized-", "nvfp4", "mxfp4", "mxfp6", "mxfp8", "int8",
+        "fp8",
     ),
     "fbgemm-fp8": ("fp8",),
     "fp8": ("fp8",),
     "gptq": ("gptq-",),
     "mlx": ("mlx-",),
-    "modelopt": ("nvfp4", "fp8"),
+    "modelopt": ("nvfp4", "mxfp8", "fp8"),
     "mxfp4": ("mxfp4",),
     "torchao": ("torchao-",),
 }  # fmt: skip
@@ -86,6 +87,8 @@ _FORMS = {
     ("format", "float-quantized"): ("sparse-", "fp8"),
     ("format", "nvfp4-pack-quantized"): ("nvfp4",),
     ("format", "mxfp4-pack-quantized"): ("mxfp4",),
+    ("format", "mxfp6-pack-quantized"): ("mxfp6",),
+    ("format", "mxfp8-quantized"): ("mxfp8",),
     ("format", "marlin-24"): ("marlin-24-",),
 }
 # Weights that come out of a decoder at once, in 1 GB: a row that is longer is no layer's.

@@ -23,6 +23,10 @@ def scaled(parts: Parts, scheme: Scheme) -> Packed:
         return _fp4(parts, leaf)
     parts.only("weight", leaf, "weight_zero_point")
     codes, shape = parts.need("weight", torch.int8, *FP8), parts.matrix("weight")
+    if codes.values.dtype in FP8 and parts.leaves[leaf].values.dtype == torch.uint8:
+        parts.only("weight", leaf)
+        powers = parts.grouped(leaf, shape, MX_GROUP)
+        return Rowwise(shape, "mxfp8", parts.all, codes, shape[1], scales=(powers,))
     zero = None
     if parts.get("weight_zero_point"):
         zero = parts.scales("weight_zero_point", shape, scheme.block(), (torch.int8,))

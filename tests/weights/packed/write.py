@@ -117,6 +117,9 @@ def cases():
         compressed("nvfp4-pack-quantized", strategy="tensor_group", group_size=16, **four),
     )
     yield "mxfp4", compressed("mxfp4-pack-quantized", strategy="group", group_size=32, **four)
+    mx = {"type": "float", "symmetric": True, "strategy": "group", "group_size": 32}
+    for bits, form in ((6, "mxfp6-pack-quantized"), (8, "mxfp8-quantized")):
+        yield f"mxfp{bits}", compressed(form, num_bits=bits, scale_dtype=torch.uint8, **mx)
     for kind in ("nf4", "fp4"):
         for nested in (False, True):
             yield f"{kind}-{nested}", four_bits(kind, nested)
