@@ -355,6 +355,28 @@ def test_the_picture_is_as_wide_as_the_page(blocks, width):
     assert 0.8 * width < wide <= width + 1
 
 
+def test_bars_are_sorted_by_the_shown_variant_and_unknown_ones_come_last(explorer):
+    """The output head is tied and holds nothing, so that its share of zeros is not known."""
+    explorer.modules, explorer.grouping, explorer.metric = "all", "group", "sparsity"
+    orders = {}
+    for explorer.sort in ("model order", "largest first", "smallest first"):
+        (bars,) = (p for p in parts_of(explorer.chart.to_dict()) if p.get("name") == "bars")
+        named = {
+            row["group"]: row["value"]
+            for row in shown(explorer, "bars")
+            if row["variant"] == explorer.variant
+        }
+        orders[explorer.sort] = bars["layer"][0]["encoding"]["y"]["scale"]["domain"]
+        assert {*orders[explorer.sort]} == {*named}
+    known = [name for name, value in named.items() if value is not None]
+    rising = sorted(known, key=named.__getitem__)
+    unknown = [name for name in named if name not in known]
+    assert unknown == ["output head"]
+    assert orders["largest first"] == [*sorted(known, key=lambda name: -named[name]), *unknown]
+    assert orders["smallest first"] == [*rising, *unknown]
+    assert orders["model order"] == [*named]
+
+
 @pytest.mark.parametrize(("level", "least"), [(0.3, 0.0), (0.02, 0.1)])
 def test_bars_reach_as_far_as_the_longest(level, least, demo):
     """With a seventh more for its label; shares to 10 % at least, so that little looks little."""
