@@ -495,7 +495,11 @@ WRONG = {
     "a row without an end": (
         ({"compressed": torch.zeros(0), "bitmask": torch.zeros(1, 2**21, dtype=torch.uint8),
           "shape": torch.tensor([1, 2**24]), "row_offsets": torch.tensor([0])}, None),
-        "its shape would be",
+        "unpacked to the shape",
+    ),
+    "FP4 without an end": (
+        ({"weight": torch.zeros(2**23, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}, None),
+        "unpacked to the shape",
     ),
     "a state without an end": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4":
@@ -520,6 +524,18 @@ WRONG = {
         ({"weight": packing.mxfp4(matrix())[0]["weight_packed"].view(torch.float4_e2m1fn_x2),
           "weight_scale": packing.mxfp4(matrix())[0]["weight_scale"],
           "weight_zero_point": torch.zeros(64, 1)}, None), "zero_point'.*no such tensor",
+    ),
+    "a zero point of MXFP8": (
+        (LIBRARY["mxfp8"][0] | {"weight_zero_point": torch.zeros(40, 2, dtype=torch.int8)}, None),
+        "zero_point'.*no such tensor",
+    ),
+    "MXFP6 with a scale of all": (
+        (LIBRARY["mxfp6"][0] | {"weight_global_scale": torch.ones(1)}, None), "it holds uint8",
+    ),
+    "MXFP6 that is called FP4": (
+        (LIBRARY["mxfp6"][0] | {
+            "weight_packed": LIBRARY["mxfp6"][0]["weight_packed"].view(torch.float4_e2m1fn_x2)},
+         None), "its shape is",
     ),
     "two scales of a tensor": (
         changed("nvfp4-modelopt", weight_scale_2=lambda t: t.repeat(64)), "not one number",

@@ -73,7 +73,7 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
     codes = parts.need("weight_packed", torch.uint8, FP4)
     parts.only("weight_packed", "weight_scale", "weight_global_scale")
     (down, size), divisor = parts.matrix("weight_packed"), parts.get("weight_global_scale")
-    six = not (divisor or codes.kind) and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
+    six = not codes.kind and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
     bits, name = (6, "mxfp6") if six else (4, "nvfp4" if divisor else "mxfp4")
     shape = (down, size * 8 // bits)
     if (told := scheme.bits()) and bits not in told:

@@ -151,7 +151,9 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
                 f"{origin(entry)}: {entry.key!r} holds {entry.dtype} and has no scale; fetch the "
                 "whole checkpoint"
             )
-    fours = {key: scaled.unscaled(entry) for key, entry in known.items() if entry.kind == FP4}
+    fours = {
+        key: _bounded(scaled.unscaled(entry)) for key, entry in known.items() if entry.kind == FP4
+    }
     known |= {key: Entry(key, values.shape, values) for key, values in fours.items()}
     places = {key: place for place, key in enumerate(entries)}
     firsts = {
@@ -225,16 +227,24 @@ def _is_packed(parts: Parts, scheme: Scheme) -> bool:
 def _decoder(parts: Parts, scheme: Scheme) -> Packed:
     for leaves, decoder in _FORMATS:
         if leaves <= parts.leaves.keys():
-            packed = decoder(parts, scheme)
-            if packed.unit <= _LARGEST:
-                return packed
-            raise parts.wrong(next(iter(leaves)), f"its shape would be {packed.shape}")
+            return _bounded(decoder(parts, scheme))
     first = next(iter(parts.leaves.values()))
     names = ", ".join(sorted(parts.leaves))
     raise SparsityReportError(
         f"{origin(first)}: {parts.owner!r} holds {names}, which no known format of packed weights "
         "has together; fetch the whole checkpoint, or give one that is not packed"
     )
+
+
+def _bounded(packed: Packed) -> Packed:
+    """Refuse a weight of which no part could be unpacked within memory."""
+    if packed.unit > _LARGEST:
+        first = packed.parts[0]
+        raise SparsityReportError(
+            f"{origin(first)}: {first.key!r} would be unpacked to the shape {packed.shape}, "
+            "which is no layer's; fetch the file again"
+        )
+    return packed
 
 
 def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
