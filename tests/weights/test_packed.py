@@ -21,7 +21,7 @@ from helpers import write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.weights.packed import reading
@@ -597,6 +597,21 @@ def test_weights_that_are_not_packed_as_they_are_said_to_be(way, tmp_path):
                     sr.load(path, values=values)
     (plain / "config.json").unlink()
     assert sr.load(plain)["model.layers.0.mlp.up_proj.weight"].shape == (96, 64)
+
+
+@pytest.mark.parametrize("way", ["int8", "fp8-blocks", "nf4", "gptq-4-v1", "mxfp4"])
+@pytest.mark.parametrize("values", [True, False])
+def test_a_smaller_weight_is_not_that_of_a_known_model(way, values, tmp_path):
+    """It is whole by itself, and not what ``config.json`` tells of."""
+    packed, _ = packing.packed_llama(tmp_path, way)
+    owner = "model.layers.0.mlp.up_proj"
+    tensors = load_file(packed / "model.safetensors")
+    tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(owner)}
+    parts, _, _ = packing.WAYS[way](matrix(64, 64))
+    tensors |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
+    save_file(tensors, packed / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(sr.SparsityReportError, match=r"shape \(64, 64\) on disk but \(96, 64\)"):
+        sr.load(packed, values=values)
 
 
 # Cut, they are the codes of a smaller matrix, and nothing in the file says that there was more.
