@@ -179,6 +179,12 @@ def test_a_sentence_says_where_zeros_come_from(pruned, conclusion, tmp_path):
     assert not any("exact zeros" in s for s in study.audit)
 
 
+def test_without_zeros_there_is_nothing_to_explain(tmp_path):
+    weights, _ = packing.packed_matrix(tmp_path / "m", "fp8-blocks", packing.gaussian())
+    said = sr.summarize(sr.compare(sr.dense(weights)))
+    assert not any("are zero" in sentence for sentence in said)
+
+
 def test_what_is_not_clear_is_left_open(tmp_path):
     """10 % pruned, of which rounding would have hidden 7 %."""
     weights, _ = packing.packed_matrix(tmp_path / "m", "nvfp4-modelopt", packing.gaussian(0.1))

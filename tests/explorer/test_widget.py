@@ -53,6 +53,11 @@ def test_it_opens_on_what_was_pruned(explorer, demo_study):
     assert explorer.detail == layers["module_name"][share.argmax()]
 
 
+def test_without_a_pruned_variant_it_opens_at_30_percent(demo):
+    explorer = live(sr.compare(sr.dense(demo)))
+    assert (explorer.variant, explorer.sparsity) == ("Dense", 0.3)
+
+
 def test_cells_are_the_layers(explorer):
     layers = explorer.layers()
     cells = {cell["tip"]: cell["value"] for cell in shown(explorer)}
