@@ -33,21 +33,21 @@ _EXPLAINED = {
 }
 _HIDDEN = {
     "alike": message(
-        "{packings:names} cannot hold exact zeros: {variant} keeps {sparsity:percent} of them "
-        "there. {near_zero:percent} of its {weights:,} prunable weights stand within half a step "
-        "of zero, where rounding of Gaussian weights brings {expected:percent}: nothing hints that "
-        "it was pruned."
+        "{packings:names} need not hold zero exactly: {sparsity:percent} of the {weights:,} "
+        "prunable weights of {variant} are zero, {near_zero:percent} within half a step of zero, "
+        "where rounding of Gaussian weights brings {expected:percent}: nothing hints "
+        "that it was pruned."
     ),
     "more": message(
-        "{packings:names} cannot hold exact zeros: {variant} keeps {sparsity:percent} of them "
-        "there. {near_zero:percent} of its {weights:,} prunable weights stand within half a step "
-        "of zero, where rounding of Gaussian weights brings {expected:percent}: a hint that it was "
-        "pruned before it was packed."
+        "{packings:names} need not hold zero exactly: {sparsity:percent} of the {weights:,} "
+        "prunable weights of {variant} are zero, {near_zero:percent} within half a step of zero, "
+        "where rounding of Gaussian weights brings {expected:percent}: a hint that it "
+        "was pruned before it was packed."
     ),
     "undecided": message(
-        "{packings:names} cannot hold exact zeros: {variant} keeps {sparsity:percent} of them "
-        "there. {near_zero:percent} of its {weights:,} prunable weights stand within half a step "
-        "of zero, where rounding of Gaussian weights brings {expected:percent}: whether it was "
+        "{packings:names} need not hold zero exactly: {sparsity:percent} of the {weights:,} "
+        "prunable weights of {variant} are zero, {near_zero:percent} within half a step of zero, "
+        "where rounding of Gaussian weights brings {expected:percent}: whether it was "
         "pruned before cannot be told."
     ),
 }
@@ -62,7 +62,7 @@ def zeros_explained(study: Comparison) -> Iterator[str]:
 
 
 def zeros_hidden(study: Comparison, variant: str) -> Iterator[str]:
-    """Say so where a format cannot hold the zeros of pruning, and whether there were some."""
+    """Say so where a format need not hold the zeros of pruning, and whether there were some."""
     for part in study.facts.rounded(variant):
         if not part.has_zero:
             yield say(_HIDDEN[_verdict(part)], variant=variant, **part._asdict())

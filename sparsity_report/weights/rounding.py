@@ -16,7 +16,7 @@ class Rounding:
     below, above : float
         Weights from ``-below`` to ``above`` steps are nearest to zero.
     has_zero : bool
-        Zero is a level. If it is none, these weights become small ones.
+        Zero is a level of every block. If it need not be, these weights become small ones, or zero.
     """
 
     below: float = 0.5

@@ -434,9 +434,9 @@ READERS = {
         )
     },
     **{
-        "{packings} cannot hold exact zeros: {variant} keeps {zeros} % of them there. {near} % of "
-        "its {weights} prunable weights stand within half a step of zero, where rounding of "
-        f"Gaussian weights brings {{expected}} %: {conclusion}.": rounded
+        "{packings} need not hold zero exactly: {zeros} % of the {weights} prunable weights of "
+        "{variant} are zero, {near} % within half a step of zero, where rounding of Gaussian "
+        f"weights brings {{expected}} %: {conclusion}.": rounded
         for conclusion in (
             "nothing hints that it was pruned",
             "a hint that it was pruned before it was packed",
