@@ -116,6 +116,10 @@ class Analysis:
     base: Annotated[
         str | None, typer.Option(help="The model of a LoRA adapter, to count the two merged.")
     ] = None
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Count a Hub model over the network, without a copy here."),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,11 @@ def run(
     if analysis.sensitivity not in {None, "block", "group", "layer"}:
         raise SparsityReportError(
             f"--sensitivity must be block, group or layer, not {analysis.sensitivity!r}"
+        )
+    if analysis.stream and (analysis.latency or analysis.perplexity or analysis.sensitivity):
+        raise SparsityReportError(
+            "--stream keeps no copy of a model, so nothing can be run: leave it out, or --latency, "
+            "--perplexity and --sensitivity"
         )
     if analysis.text is not None:
         from sparsity_report.measure.perplexity import names_file
@@ -299,6 +308,7 @@ def _pruned(model: str | None, level: float, analysis: Analysis) -> Pruning:
             file=analysis.file,
             allow_pickle=analysis.allow_pickle,
             base=analysis.base,
+            stream=analysis.stream,
         )
     with _workers(analysis.workers) as executor, _bar("counting") as progress:
         return sr.global_magnitude(

@@ -4,7 +4,8 @@ A key says what was counted: the length and the time of change of the file, wher
 stand, and four blocks of 64 KiB of every slice, which is all of it up to 256 KiB. A key over every
 byte would cost as much reading as counting does; what this one cannot see is a change that keeps
 length and time of the file and avoids all those blocks. The path is not part of the key: a copy
-that keeps its time is recognised.
+that keeps its time is recognised. Of a file of the Hub, the key says where it is, at which commit
+and its etag, which is a digest of its content; nothing of it is read for a key.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sparsity_report.counting.steps import Steps
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import check_folder, write_file
 from sparsity_report.weights.rounding import Rounding
-from sparsity_report.weights.tensors import FileSlice, Slice, read_at
+from sparsity_report.weights.tensors import FileSlice, LocalFile, Slice, read_at
 
 # Part of every key, so that entries of another version are not even looked at.
 _VERSION = "sparsity-report counts 2"
@@ -102,6 +103,8 @@ class Cache:
 
 
 def _sample(part: FileSlice) -> Iterator[npt.NDArray[np.uint8]]:
+    if not isinstance(part.file, LocalFile):
+        return
     whole = part.nbytes <= _BLOCKS * _BLOCK
     starts = [0] if whole else [(part.nbytes - _BLOCK) * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
     with part.opened() as file:

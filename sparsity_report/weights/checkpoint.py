@@ -23,6 +23,7 @@ from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import ReaderOptions, describe, describe_names
 from sparsity_report.weights.names import memory_names
+from sparsity_report.weights.packed.connected import is_remote
 from sparsity_report.weights.packed.packed import Packed, Undecoded
 from sparsity_report.weights.packed.recognise import check_weights, recognise
 from sparsity_report.weights.packed.scheme import read_scheme
@@ -139,6 +140,7 @@ class CheckpointWeights(Weights):
         """
         import transformers
 
+        self._require_files()
         outline = self._require_class()
         if any(isinstance(e.values, Packed) for parts in self._parts.values() for e in parts):
             return self.filled_module()
@@ -179,6 +181,14 @@ class CheckpointWeights(Weights):
             for parameter in self.stored:
                 value(*places[parameter.name]).copy_(self.tensor(parameter.name))
         return model.eval()
+
+    def _require_files(self) -> None:
+        entries = [entry for parts in self._parts.values() for entry in parts]
+        if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
+            raise SparsityReportError(
+                f"{self.name} is streamed from the Hub, so it can be counted but not run; load it "
+                "without stream, which keeps a copy on this disk"
+            )
 
     def _require_class(self) -> nn.Module:
         if self._outline is None:

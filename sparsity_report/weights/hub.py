@@ -1,28 +1,34 @@
-"""Fetch a checkpoint from the Hugging Face Hub, or find the copy in the local cache."""
+"""Find a checkpoint on the Hugging Face Hub: fetch it, take the local copy, or leave it there."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from glob import escape
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.remote import HubFile, refusal
+from sparsity_report.weights.tokenizer import FILES
 
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[\w.-]{1,96})?")
-_AROUND = [
+# What says which model it is, and how its weights are packed.
+_ABOUT = (
     "config.json",
     "adapter_config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "vocab.*",
-    "merges.txt",
-]
+    "quantize_config.json",
+    "quant_config.json",
+    "hf_quant_config.json",
+)
 _FILES, _PICKLES = (".safetensors", ".gguf"), (".bin", ".pt", ".pth", ".ckpt")
 # Names that a message has room for.
 _LISTED = 12
+# Files that are looked at side by side.
+_AT_ONCE = 8
 # Hugging Face's bot offers safetensors for repositories that hold pickles only.
 _CONVERTER = "SFconvertbot"
 
@@ -41,7 +47,6 @@ def is_hub_id(text: str) -> bool:
 def fetch(
     model: str,
     *,
-    values: bool,
     revision: str | None = None,
     subfolder: str | None = None,
     file: str | None = None,
@@ -53,8 +58,6 @@ def fetch(
     ----------
     model : str
         Hub id, e.g. ``"facebook/opt-125m"``.
-    values : bool
-        Without, only ``config.json`` is fetched, a few kilobytes.
     revision : str, optional
         Branch, tag or commit.
     subfolder, file : str, optional
@@ -68,12 +71,7 @@ def fetch(
         When the model does not exist, is gated, or cannot be reached and is not cached; when it
         has several, and none is named.
     """
-    inner, _, file = (file or "").rpartition("/")
-    subfolder = "/".join(filter(None, [subfolder, inner])).strip("/")
-    if ".." in subfolder.split("/"):
-        raise SparsityReportError(f"{subfolder!r} is no folder inside {model}")
-    if not values:
-        return _fetch_config(model, revision, subfolder), ()
+    subfolder, file = _place(model, subfolder, file)
     source = _Folder(model, revision, subfolder)
     if file:
         return source.fetch_file(file, allow_pickle), (f"weights from {file} of {source.called}",)
@@ -81,9 +79,8 @@ def fetch(
         return path, ()
     if not source.pickles:
         return source.fetch_gguf()
-    reference = _conversion(model) if revision is None else None
-    if reference and (path := _Folder(model, reference, subfolder).fetch_safetensors()):
-        return path, (f"weights from {_CONVERTER}'s safetensors, {model}@{reference}",)
+    if (other := source.converted()) and (path := other.fetch_safetensors()):
+        return path, (other.converted_note,)
     if allow_pickle:
         return source.download(source.pickles), ()
     raise SparsityReportError(
@@ -92,45 +89,144 @@ def fetch(
     )
 
 
-def _fetch_config(model: str, revision: str | None, subfolder: str) -> Path:
+@dataclass(frozen=True)
+class Remote:
+    """A model whose weights are left on the Hub.
+
+    Attributes
+    ----------
+    folder : Path
+        Where its configuration lies on this disk.
+    files : tuple of HubFile
+        Its safetensors; none where no more than the configuration can be had.
+    weight_map : mapping of str to str, optional
+        The file that an index places each tensor in.
+    notes : tuple of str
+        Where weights or structure come from.
+    """
+
+    folder: Path
+    files: tuple[HubFile, ...] = ()
+    weight_map: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find(
+    model: str,
+    *,
+    values: bool,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    file: str | None = None,
+) -> Remote:
+    """Look at the weights of a Hub model without fetching them.
+
+    Parameters
+    ----------
+    model, revision, subfolder, file
+        As for :func:`fetch`.
+    values : bool
+        Without, the configuration of a model is enough where there are no safetensors or the Hub
+        cannot be reached.
+
+    Raises
+    ------
+    SparsityReportError
+        As :func:`fetch` does, and where there is nothing to stream.
+    """
+    subfolder, file = _place(model, subfolder, file)
+    try:
+        source = _Folder(model, revision, subfolder)
+        source.check_listed()
+    except _UnreachableError:
+        if values:
+            raise
+        return _configured(model, revision, subfolder, "the Hub cannot be reached")
+    names, weight_map = source.choose(file)
+    notes = [f"weights from {file} of {source.called}"] if file else []
+    if not (names or file) and source.pickles and (other := source.converted()):
+        source, notes = other, [other.converted_note]
+        names, weight_map = other.choose()
+    if not names:
+        why = f"{f'{file} of ' if file else ''}{source.called} is not in safetensors on the Hub"
+        if values:
+            raise SparsityReportError(
+                f"{why}, and nothing else is streamed; load it without stream (--stream)"
+            )
+        return _configured(model, revision, subfolder, why)
+    if values:
+        notes.append(f"weights are read from the Hub, at commit {source.commit}")
+    paths = [f"{subfolder}/{name}".lstrip("/") for name in names]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        files = pool.map(partial(HubFile.of, model, source.commit), paths)
+        return Remote(source.folder, tuple(files), weight_map, tuple(notes))
+
+
+def _place(model: str, subfolder: str | None, file: str | None) -> tuple[str, str]:
+    """Return folder and name of what to open, which may be named in one."""
+    inner, _, file = (file or "").rpartition("/")
+    subfolder = "/".join(filter(None, [subfolder, inner])).strip("/")
+    if ".." in subfolder.split("/"):
+        raise SparsityReportError(f"{subfolder!r} is no folder inside {model}")
+    return subfolder, file
+
+
+def _configured(model: str, revision: str | None, subfolder: str, why: str) -> Remote:
+    """Return a model of which no more than the configuration can be had."""
     name = f"{subfolder}/config.json".lstrip("/")
     path = _download(model, revision, [escape(name)])
     if not (path / name).is_file():
         raise SparsityReportError(
-            f"{model} has no {name}, so its structure is not known without its values; "
+            f"{model} has no {name}, so its structure is not known without its values ({why}); "
             "open it with them"
         )
-    return path / subfolder
+    return Remote(path / subfolder, notes=(why,))
 
 
 class _Folder:
     """A folder of a repository, as it was when it was first looked at."""
 
     def __init__(self, model: str, revision: str | None, subfolder: str) -> None:
-        self.model, self.subfolder = model, subfolder
+        from huggingface_hub import HfApi
+
+        self.model, self.revision, self.subfolder = model, revision, subfolder
         self.called = f"{model}/{subfolder}".rstrip("/")
-        root = _download(model, revision, self._patterns(_AROUND))
+        self.converted_note = f"weights from {_CONVERTER}'s safetensors, {model}@{revision}"
+        root = _download(model, revision, self._patterns(_ABOUT))
         # A snapshot's folder is called by its commit; the branch may move on.
-        self.commit = root.name
-        names = _listing(model, root)
+        self.commit, self.folder = root.name, root / subfolder
+        self.trouble: Exception | None = None
+        try:
+            names = HfApi().list_repo_files(model, revision=self.commit)
+        except Exception as error:  # no network shows as many different exceptions
+            self.trouble, names = error, _cached(root)
         prefix = f"{subfolder}/".lstrip("/")
         inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         self.names = sorted(name for name in inside if "/" not in name)
         self.deeper = sorted({f.rpartition("/")[0] for f in inside if f.endswith(_FILES)} - {""})
         self.pickles = [name for name in self.names if fnmatch(name, "pytorch_model*.bin")]
 
+    def check_listed(self) -> None:
+        """Refuse a repository of which the Hub has not told the files."""
+        if self.trouble is not None:
+            raise refusal(self.trouble, self.model, self.revision) or _UnreachableError(
+                f"{self.model} cannot be read from the Hub ({type(self.trouble).__name__}); "
+                "try again, or load the local copy without stream"
+            ) from self.trouble
+
     def download(self, names: Collection[str]) -> Path:
-        """Fetch files by their exact names."""
-        patterns = self._patterns([*map(escape, names), *_AROUND])
-        return _download(self.model, self.commit, patterns) / self.subfolder
+        """Fetch files by their exact names, and what belongs to the tokenizer."""
+        around = [name for name in self.names if any(fnmatch(name, each) for each in FILES)]
+        return self._fetch([*names, *around])
+
+    def converted(self) -> _Folder | None:
+        """Return the same in safetensors, as the Hub offers it for what holds pickles only."""
+        reference = _conversion(self.model) if self.revision is None else None
+        return _Folder(self.model, reference, self.subfolder) if reference else None
 
     def fetch_file(self, name: str, allow_pickle: bool) -> Path:
         """Fetch one file, or all pieces of the model that it is one of."""
-        if name not in self.names:
-            raise SparsityReportError(
-                f"{self.called} has no file {name!r} on the Hub or in the local cache; "
-                f"it has {_some(self._weights())}"
-            )
+        self._check_file(name)
         if not (name.endswith(_FILES) or allow_pickle):
             raise SparsityReportError(
                 f"{name} of {self.called} is no .safetensors or .gguf file; if it is a PyTorch "
@@ -140,22 +236,38 @@ class _Folder:
 
     def fetch_safetensors(self) -> Path | None:
         """Fetch the safetensors of a model, those that its index names if it has one."""
+        from sparsity_report.weights.safetensors import INDEX, SINGLE
+
+        names, weight_map = self.choose()
+        if weight_map is not None:
+            return self.download([INDEX, *names])
+        if not names:
+            return None
+        folder = self.download(names)
+        return folder if names == [SINGLE] else folder / names[0]
+
+    def choose(self, file: str = "") -> tuple[list[str], Mapping[str, str] | None]:
+        """Return the safetensors of a model, or the one that is named, and what an index says."""
         from sparsity_report.weights.safetensors import INDEX, SINGLE, read_index
 
+        if file:
+            self._check_file(file)
+            return [file] if file.endswith(".safetensors") else [], None
         if INDEX in self.names:
-            shards = set(read_index(self.download([INDEX]) / INDEX).values())
+            weight_map = read_index(self._fetch([INDEX]) / INDEX)
+            shards = sorted(set(weight_map.values()))
             if SINGLE in self.names and SINGLE not in shards:
                 raise SparsityReportError(
                     f"{self.called} has {SINGLE}, and its {INDEX} names other files; which ones "
                     f"count? For the first, say file={SINGLE} (--file)"
                 )
-            return self.download({INDEX, *shards})
+            return shards, weight_map
         files = [name for name in self.names if name.endswith(".safetensors")]
         if SINGLE in files:
-            return self.download([SINGLE])
+            return [SINGLE], None
         if len(files) > 1:
             raise self._several(files)
-        return self.download(files) / files[0] if files else None
+        return files, None
 
     def fetch_gguf(self) -> tuple[Path, tuple[str, ...]]:
         """Fetch the one GGUF model of a folder."""
@@ -184,8 +296,19 @@ class _Folder:
             )
         return self.download(pieces) / name
 
-    def _patterns(self, patterns: Collection[str]) -> list[str]:
-        return [f"{escape(self.subfolder)}/{pattern}".lstrip("/") for pattern in patterns]
+    def _check_file(self, name: str) -> None:
+        if name not in self.names:
+            raise SparsityReportError(
+                f"{self.called} has no file {name!r} on the Hub or in the local cache; "
+                f"it has {_some(self._weights())}"
+            )
+
+    def _fetch(self, names: Collection[str]) -> Path:
+        _download(self.model, self.commit, self._patterns([*names, *_ABOUT]))
+        return self.folder
+
+    def _patterns(self, names: Collection[str]) -> list[str]:
+        return [escape(f"{self.subfolder}/{name}".lstrip("/")) for name in names]
 
     def _weights(self) -> list[str]:
         return [name for name in self.names if name.endswith((*_FILES, *_PICKLES))]
@@ -202,34 +325,22 @@ def _some(names: Collection[str]) -> str:
     return first + f" and {len(names) - _LISTED} more" * (len(names) > _LISTED) or "none"
 
 
-def _listing(model: str, snapshot: Path) -> list[str]:
-    """Return the files of a repository; where the Hub cannot be reached, those in the cache."""
-    from huggingface_hub import HfApi
+class _UnreachableError(SparsityReportError):
+    """The Hub cannot be reached."""
 
-    try:
-        return HfApi().list_repo_files(model, revision=snapshot.name)
-    except Exception:  # no network shows as many different exceptions
-        files = (file for file in snapshot.rglob("*") if file.is_file())
-        return [file.relative_to(snapshot).as_posix() for file in files]
+
+def _cached(snapshot: Path) -> list[str]:
+    files = (file for file in snapshot.rglob("*") if file.is_file())
+    return [file.relative_to(snapshot).as_posix() for file in files]
 
 
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-    except errors.GatedRepoError as error:
-        raise SparsityReportError(
-            f"{model} is gated: accept its terms on its Hub page and run `hf auth login`"
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        what = model if revision is None else f"{model} at revision {revision}"
-        raise SparsityReportError(
-            f"{what} is neither a local path nor a model on the Hub; "
-            "if it is private, run `hf auth login`"
-        ) from error
     except Exception as error:  # no network shows as many different exceptions
-        raise SparsityReportError(
+        raise refusal(error, model, revision) or _UnreachableError(
             f"{model} is not a local path, is not in the local Hub cache, and the Hub cannot be "
             f"reached ({type(error).__name__}); on a connected machine run `hf download {model}`, "
             "or give the path of a local copy"

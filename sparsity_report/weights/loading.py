@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, TypedDict
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files import DEMO
 from sparsity_report.weights.describe import ReaderOptions
-from sparsity_report.weights.hub import fetch, is_hub_id
+from sparsity_report.weights.hub import Remote, fetch, find, is_hub_id
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn
     from typing_extensions import Unpack
 
+# Headers that are read side by side over the network.
+_AT_ONCE = 8
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
@@ -28,6 +31,7 @@ class FileOptions(TypedDict, total=False):
     subfolder: str | None
     file: str | None
     allow_pickle: bool
+    stream: bool
 
 
 class LoadOptions(FileOptions, total=False):
@@ -61,8 +65,9 @@ def load(
     groups : mapping of pattern to group, optional
         Your own grouping, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match wins.
     values : bool
-        False: structure only, from the headers of local files or, for a Hub id, from
-        ``config.json``, a few kilobytes. What depends on zeros is then unknown.
+        False: structure only, from the headers of the files; of a Hub id they are read over the
+        network, some kilobytes of each file. Where that has no safetensors, or cannot be reached,
+        it is what ``config.json`` promises. What depends on zeros is then unknown.
     revision : str, optional
         Branch, tag or commit on the Hub.
     subfolder : str, optional
@@ -72,10 +77,16 @@ def load(
         ``sr.load("org/model-GGUF", file="model-Q4_K_M.gguf")``.
     allow_pickle : bool
         Open PyTorch pickles, with ``weights_only=True``. Off by default.
+    stream : bool
+        Count the safetensors of a Hub id over the network, slice by slice, without a copy on this
+        disk; such a model cannot be run. What is read again, patterns and the exact thresholds of
+        float32 and packed weights, crosses the network again. Of GPTQ and AWQ a packed matrix is in
+        memory as a whole. With ``cache=``, counting goes on where it stopped. Local files are
+        always read slice by slice.
     base : str, path or nn.Module, optional
         The model that `model`, an adapter of PEFT's LoRA, goes with. What is counted is the two
         merged, as they run: ``W + scaling · B · A``, in the base's dtype. The base alone is
-        ``load(base)``. `revision`, `subfolder` and `file` are the adapter's.
+        ``load(base)``. `revision`, `subfolder` and `file` are the adapter's, `stream` the base's.
     merge : bool
         False: the base as it is and the adapter's matrices beside it, as modules of their own; to
         be counted, not run.
@@ -149,11 +160,12 @@ def _open_adapted(
         groups=options.groups,
         values=values,
         allow_pickle=allow_pickle,
+        stream=files.get("stream", False),
     )
     path = Path(model, subfolder, file)
     if not Path(model).exists() and is_hub_id(model):
         where = {"revision": files.get("revision"), "subfolder": subfolder, "file": file or TENSORS}
-        path, notes = fetch(model, values=True, allow_pickle=allow_pickle, **where)
+        path, notes = fetch(model, allow_pickle=allow_pickle, **where)
         options = replace(options, name=options.name or model, notes=notes)
     elif not path.exists():
         raise SparsityReportError(f"{path}: no such file or directory")
@@ -163,23 +175,41 @@ def _open_adapted(
 
 
 def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOptions) -> Weights:
-    path, name = Path(model), options.name
+    path, name, file = Path(model), options.name, files.get("file")
+    allow_pickle = files.get("allow_pickle", False)
+    where = {"revision": files.get("revision"), "subfolder": files.get("subfolder"), "file": file}
     if path.exists():
-        path = path / (files.get("subfolder") or "") / (files.get("file") or "")
+        path = path / (files.get("subfolder") or "") / (file or "")
         if not path.exists():
             raise SparsityReportError(f"{path}: no such file or directory")
-    elif is_hub_id(model):
-        path, notes = fetch(model, values=values, **files)
-        name = name or (_called(path) if files.get("file") else model)
+    elif not is_hub_id(model):
+        raise SparsityReportError(f"{model}: no such file or directory")
+    elif values and not files.get("stream"):
+        path, notes = fetch(model, **where, allow_pickle=allow_pickle)
+        name = name or (_called(path) if file else model)
         options = replace(options, notes=notes)
     else:
-        raise SparsityReportError(f"{model}: no such file or directory")
+        remote = find(model, **where, values=values)
+        path, name = remote.folder, name or (_called(Path(file)) if file else model)
+        options = replace(options, name=name, notes=remote.notes)
+        if remote.files:
+            return _open_remote(remote, options)
     options = replace(options, name=name or _called(path))
     if not values and (path / "config.json").is_file() and not _has_headers(path):
         from sparsity_report.weights.structure import from_config
 
         return from_config(path, options)
-    return _open_files(path, options, files.get("allow_pickle", False))
+    return _open_files(path, options, allow_pickle)
+
+
+def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
+    from sparsity_report.weights.checkpoint import open_checkpoint
+    from sparsity_report.weights.safetensors import Shards
+
+    shards = Shards(remote.files, remote.weight_map)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        headers = dict(zip(shards.files, pool.map(shards.read, shards.files), strict=True))
+    return open_checkpoint(remote.folder, options, "safetensors", headers, headers.__getitem__)
 
 
 def _called(path: Path) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.plain import plain_folder
 
-_FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
+#: What a tokenizer may be made of, of the files in its folder.
+FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
 # Each is a whole vocabulary to any class of tokenizers; other files are so to some classes only.
 _WHOLE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
 
@@ -28,7 +29,7 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
     try:
         if gguf is None:
             _check_class(directory)
-        with plain_folder(directory, _FILES) as plain:
+        with plain_folder(directory, FILES) as plain:
             tokenizer = AutoTokenizer.from_pretrained(
                 plain, local_files_only=True, trust_remote_code=False, **inside
             )

@@ -74,7 +74,11 @@ def test_a_damaged_header_is_refused_as_the_library_does(tmp_path_factory, given
         assert expected is not None
         assert answer == {key: shape for key, (_, shape) in expected.items()}
     elif expected is not None:
-        known = all(dtype in {"F32", "BF16"} for dtype, _ in expected.values())
+        # Beyond what torch counts to, or of a dtype that is of another test.
+        known = all(
+            dtype in {"F32", "BF16"} and max(shape, default=0) < 2**63
+            for dtype, shape in expected.values()
+        )
         assert not known or "says something twice" in answer
 
 

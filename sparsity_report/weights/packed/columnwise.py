@@ -6,6 +6,7 @@ The file has the inputs of a layer down and its outputs across; the model has th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class Columnwise(Packed):
     interleaved: bool = False
     less: int = 0
     order: Entry | None = None
+
+    crosswise: ClassVar[bool] = True
 
     @property
     def unit(self) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.bits import Floats
+from sparsity_report.weights.packed.connected import Span, connected, is_remote
 from sparsity_report.weights.packed.reading import origin
 from sparsity_report.weights.rounding import Rounding
 from sparsity_report.weights.tensors import Entry, FileSlice, Slice
@@ -41,6 +43,8 @@ class Packed(ABC):
 
     #: Of the values that come out.
     dtype: ClassVar[torch.dtype] = torch.float32
+    #: Whether the values of any slice come from all over the parts.
+    crosswise: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -90,6 +94,8 @@ class Packed(ABC):
     def cut(self, shape: tuple[int, ...]) -> Iterator[PackedSlice]:  # noqa: ARG002
         """Yield the values as slices of whole units."""
         step = max(1, _SLICE // self.unit) * self.unit
+        if self.crosswise and is_remote(self.parts):
+            step = max(1, self.total)  # so that no part is read twice
         for start in range(0, self.total, step):
             yield PackedSlice(min(step, self.total - start), self.dtype, self, start)
 
@@ -149,10 +155,18 @@ class PackedSlice(Slice):
     def _runs(self) -> Iterator[tuple[Packed, int, int]]:
         step = max(1, _BUFFER // self.packed.unit) * self.packed.unit
         first, stop = self.start, self.start + self.total
-        loaded = self.packed.loaded(first, stop)
-        packed, offset = (self.packed, 0) if loaded is None else (loaded, first)
-        for start in range(first - offset, stop - offset, step):
-            yield packed, start, min(start + step, stop - offset)
+        with self._connected() as packed:
+            if loaded := packed.loaded(first, stop):
+                packed, first, stop = loaded, 0, stop - first
+            for start in range(first, stop, step):
+                yield packed, start, min(start + step, stop)
+
+    def _connected(self) -> AbstractContextManager[Packed]:
+        packed = self.packed
+        if not is_remote(packed.parts):
+            return nullcontext(packed)
+        span = Span(self.start, self.start + self.total, packed.total)
+        return connected(replace(packed, parts=()), span)
 
 
 def _decoded(packed: Packed, start: int, stop: int) -> torch.Tensor:

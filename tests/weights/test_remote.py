@@ -1,0 +1,588 @@
+"""Weights that stay on the Hub: counted as if they were here, whatever happens on the way."""
+
+import gc
+import json
+import multiprocessing
+import struct
+import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+import packing
+import pytest
+import torch
+from helpers import command, same_counts, small_llama, study_of, write_gguf
+from hubs import LATER, MAIN, Hub
+from safetensors.torch import load_file, save_file
+
+import sparsity_report as sr
+from sparsity_report.counting import kept as cache_module
+from sparsity_report.counting.counts import count_weights, counted
+from sparsity_report.weights import remote, safetensors, tensors
+from sparsity_report.weights.tensors import read_at
+
+NAME, FILE, INDEX = "someone/small", "model.safetensors", "model.safetensors.index.json"
+BIG = 300_000
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    remote._block.cache_clear()
+    with Hub(monkeypatch, tmp_path / "cache") as served:
+        yield served
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Nothing waits; how long it would have."""
+    seconds = []
+    monkeypatch.setattr("time.sleep", seconds.append)
+    return seconds
+
+
+@pytest.fixture
+def folder(hub, tmp_path):
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    hub.repositories[NAME] = folder
+    return folder
+
+
+@pytest.fixture
+def piecewise(monkeypatch):
+    """Tensors of a few kilobytes are read over connections of their own, in several slices."""
+    monkeypatch.setattr(remote, "_SMALL", 0)
+    monkeypatch.setattr(remote, "_BLOCK", 1)
+    monkeypatch.setattr(safetensors, "_FIRST", 8)
+    monkeypatch.setattr(tensors, "_SLICE", 2**10)
+    monkeypatch.setattr(tensors, "_BUFFER", 2**8)
+
+
+def big(folder, seed=0):
+    """Write one tensor of 1.2 MB, of float32."""
+    values = torch.randn(3, BIG // 3, generator=torch.Generator().manual_seed(seed))
+    values[values.abs() < 0.1] = 0
+    save_file({"layers.0.fc1.weight": values}, folder / FILE)
+    return folder / FILE
+
+
+def trickle(monkeypatch):
+    """Not more than 64 bytes come at a time."""
+    real = remote._Reader._connect
+
+    def connect(reader, end):
+        real(reader, end)
+        chunks = reader._chunks
+        reader._chunks = (c[i : i + 64] for c in chunks for i in range(0, len(c), 64))
+
+    monkeypatch.setattr(remote._Reader, "_connect", connect)
+
+
+def stream(**options):
+    return sr.load(NAME, stream=True, **options)
+
+
+def refused(match, action):
+    with pytest.raises(sr.SparsityReportError, match=match) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    assert "Signature" not in str(caught.value)
+
+
+def no_weights(hub):
+    assert not [name for name in hub.kept() if name.endswith((".safetensors", ".incomplete"))]
+    assert not hub.served or not any(name.endswith(".safetensors") for name in hub.served)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.usefixtures("piecewise")
+def test_a_streamed_model_counts_like_a_copy(hub, folder, sharded):
+    model = small_llama().to(torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="20KB" if sharded else "1GB")
+    weights, copy = stream(), sr.load(folder, name=NAME)
+    assert weights.notes == (f"weights are read from the Hub, at commit {MAIN}",)
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    values = sum(p.total * p.itemsize for p in weights.stored)
+    assert hub.sent == size - values
+    assert study_of(weights).layers.equals(study_of(copy).layers)
+    same_counts(weights, copy)
+    assert hub.sent == size
+    for name in ("lm_head.weight", "model.norm.weight"):
+        assert torch.equal(weights.tensor(name), copy.tensor(name))
+    no_weights(hub)
+
+
+@pytest.mark.parametrize(
+    ("way", "small"), [(way, False) for way in packing.WAYS] + [("nf4", True), ("awq", True)]
+)
+def test_packed_weights_are_decoded_as_they_come(hub, folder, monkeypatch, way, small):
+    values = torch.randn(96, 64, generator=torch.Generator().manual_seed(0)) * 0.1
+    parts, means, config = packing.WAYS[way](values)
+    named = {f"layers.0.mlp.up_proj.{leaf}": part.contiguous() for leaf, part in parts.items()}
+    save_file(named, folder / FILE)
+    (folder / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
+    if not small:
+        monkeypatch.setattr(remote, "_BLOCK", 1)
+        trickle(monkeypatch)
+        monkeypatch.setattr(remote, "_SMALL", 64)
+        monkeypatch.setattr("sparsity_report.weights.packed.packed._SLICE", 2**11)
+        monkeypatch.setattr("sparsity_report.weights.packed.packed._BUFFER", 2**10)
+    weights, copy = stream(), sr.load(folder, name=NAME)
+    hub.asked.clear()
+    tensor = weights.tensor("layers.0.mlp.up_proj.weight")
+    requests, size = len(hub.asked), sum(last + 1 - first for _, first, last in hub.asked)
+    assert torch.equal(tensor, copy.tensor("layers.0.mlp.up_proj.weight"))
+    torch.testing.assert_close(tensor, means.float(), rtol=1e-2, atol=1e-6)
+    same_counts(weights, copy)
+    no_weights(hub)
+    if small:
+        assert requests == 0  # all of it stands in the block that has the header
+    else:
+        slices = len(list(weights.slices("layers.0.mlp.up_proj.weight")))
+        assert slices == (1 if way.startswith(("gptq", "awq")) else 3)
+        assert requests <= slices * len(parts)
+        assert size <= 1.25 * sum(part.nbytes for part in parts.values())
+        assert len(hub.asked) <= 2 * slices * len(parts)
+
+
+def test_structure_from_headers_alone(hub, folder):
+    model = small_llama()
+    model.save_pretrained(folder)  # config.json says float32
+    size = 2**21
+    state = {key: value.bfloat16() for key, value in model.state_dict().items()}
+    save_file({**state, "lm_head.weight": torch.ones(64, 32)}, folder / FILE)
+    outline, copy = sr.load(NAME, values=False), sr.load(folder, name=NAME, values=False)
+    assert list(outline.parameters) == list(copy.parameters)
+    assert {p.dtype for p in outline.parameters} == {"bfloat16", "float32"}
+    assert outline.notes == ()
+    assert sr.compare(sr.dense(outline)).layers.equals(sr.compare(sr.dense(copy)).layers)
+
+    save_file({"layers.0.fc1.weight": torch.ones(4, size)}, folder / FILE)
+    (folder / "config.json").unlink()
+    hub.repositories["someone/other"], hub.sent = folder, 0
+    outline = sr.load("someone/other", values=False)
+    assert [(p.shape, p.dtype) for p in outline.parameters] == [((4, size), "float32")]
+    assert hub.asked[-1] == (FILE, 0, 2**16 - 1)
+    assert hub.sent == 2**16
+    refused("opened without values", lambda: outline.tensor("layers.0.fc1.weight"))
+    no_weights(hub)
+
+
+def test_one_of_several_models(folder):
+    for number, name in enumerate(("a", "b")):
+        (folder / "inner").mkdir(exist_ok=True)
+        save_file(
+            {"layers.0.fc1.weight": torch.full((2, 2), float(number))}, folder / "inner" / name
+        )
+        (folder / "inner" / name).rename(folder / "inner" / f"{name}.safetensors")
+    refused(
+        r"2 models; name the file of one with file= \(--file\)", partial(stream, subfolder="inner")
+    )
+    weights = stream(file="inner/b.safetensors")
+    assert weights.name == "b.safetensors"
+    assert weights.notes[0] == f"weights from b.safetensors of {NAME}/inner"
+    refused("has no file 'c.safetensors'", partial(stream, file="inner/c.safetensors"))
+
+
+def test_a_long_header_is_read_to_its_end(folder):
+    state = {f"layers.{i}.fc1.weight": torch.full((2, 2), float(i)) for i in range(2000)}
+    save_file(state, folder / FILE)
+    weights = stream()
+    assert len(list(weights.stored)) == 2000
+    assert torch.equal(weights.tensor("layers.1999.fc1.weight"), torch.full((2, 2), 1999.0))
+
+
+def test_where_there_are_no_headers_the_configuration_says_it(hub, folder, monkeypatch):
+    values = (np.ones((10, 64), dtype="f4"), None)
+    write_gguf(folder / "x.gguf", {"token_embd.weight": values}, architecture="mystery")
+    refused("has no config.json.*not in safetensors", lambda: sr.load(NAME, values=False))
+    small_llama().config.save_pretrained(folder)
+    hub.repositories["someone/other"] = folder
+    outline = sr.load("someone/other", values=False)
+    promise = "structure and dtypes are those that config.json promises"
+    why = "someone/other is not in safetensors on the Hub"
+    assert outline.notes == (why, promise)
+    outline = sr.load("someone/other", values=False, file="x.gguf")
+    assert outline.notes[0] == "x.gguf of someone/other is not in safetensors on the Hub"
+    refused("nothing else is streamed", lambda: sr.load("someone/other", stream=True))
+
+    big(folder)
+    hub.repositories["someone/third"] = folder
+    (folder / "adapter_config.json").write_text("{}")  # which older versions did not fetch
+    from huggingface_hub import snapshot_download
+
+    snapshot_download("someone/third", allow_patterns=["config.json"])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    outline = sr.load("someone/third", values=False)
+    assert outline.notes == ("the Hub cannot be reached", promise)
+    refused("the Hub cannot be reached", lambda: sr.load("someone/third", stream=True))
+
+
+@pytest.mark.parametrize("at", [1, 500_000, 1_000_000])
+def test_a_dropped_connection_goes_on_at_its_byte(hub, folder, waits, at):
+    file = big(folder)
+    weights = stream()
+    begin = file.stat().st_size - 4 * BIG
+    hub.faults += [
+        partial(hub.send_part, stop=begin + at),
+        partial(hub.send_part, stop=begin + at + 9),
+    ]
+    hub.asked.clear()
+    tensor = weights.tensor("layers.0.fc1.weight")
+    assert torch.equal(tensor, load_file(file)["layers.0.fc1.weight"])
+    starts = [first - begin for _, first, _ in hub.asked]
+    assert starts == [0, at, at + 9]
+    assert waits == [1.0, 1.0]
+    same_counts(weights, sr.load(file))
+
+
+def answer(status, content=b"", **headers):
+    """A fault: answer with something else."""
+
+    def send(request, *_):
+        request.send_response(status)
+        told = {
+            "Content-Length": len(content),
+            **{k.replace("_", "-"): v for k, v in headers.items()},
+        }
+        for key, value in told.items():
+            request.send_header(key, str(value))
+        request.end_headers()
+        request.wfile.write(content)
+
+    return send
+
+
+def test_a_busy_hub_is_asked_again(hub, folder, waits):
+    file = big(folder)
+    weights = stream()
+    hub.faults += [
+        503,
+        answer(429, RateLimit='"resolvers";r=0;t=171'),
+        answer(500),
+        answer(502, Retry_After=9999),
+        answer(503, Retry_After="x"),
+    ]
+    assert torch.equal(
+        weights.tensor("layers.0.fc1.weight"), load_file(file)["layers.0.fc1.weight"]
+    )
+    assert waits == [7.0, 171.0, 4.0, 300.0, 16.0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (answer(200, b"x" * 100), "ignores Range"),
+        (answer(206, b"x" * 100), "sent 'nothing known'"),
+        (answer(206, b"x" * 100, Content_Range="bytes 0-99/*"), r"sent 'bytes 0-99/\*'"),
+        (answer(206, b"x" * 100, Content_Range="bytes 0-99/1200096"), "sent 'bytes 0-99/1200096'"),
+        (answer(206, b"x" * 100, Content_Range="bytes 96-1200095/1200097"), "no longer the file"),
+        (answer(403), "cannot be read: HTTP 403"),
+        (answer(416), "no longer the file"),
+        (404, "cannot be read: HTTP 404"),
+    ],
+)
+def test_what_a_server_may_not_answer(hub, folder, waits, fault, said):
+    file = big(folder)
+    assert file.stat().st_size == 1_200_096
+    weights = stream()
+    hub.faults.append(fault)
+    refused(f"{NAME}/{FILE}.*{said}", lambda: count_weights(weights))
+    assert waits == []
+    assert not counted(weights)
+    hub.faults.append(lambda *a: hub.send_part(*a, **{"Content-Encoding": "gzip"}))
+    refused(r"\(gzip\) for bytes 96 to 1200095", lambda: count_weights(weights))
+    same_counts(weights, sr.load(file))
+
+
+def test_more_than_was_asked_for_is_not_believed(hub, folder, waits, monkeypatch):
+    file = big(folder)
+    (part,) = stream().slices("layers.0.fc1.weight")
+    monkeypatch.setattr(remote, "_SMALL", 0)
+
+    def generous(request, content, first, last):
+        body = content[first : last + 1] + b"\xff" * 1000
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        request.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+
+    hub.asked.clear()
+    hub.faults.append(generous)
+    with part.file.opened(100, 200) as reader:
+        read = b"".join(read_at(reader, at, 60).tobytes() for at in (100, 160, 220))
+    assert read == file.read_bytes()[100:280]
+    assert hub.asked == [(FILE, 100, 199), (FILE, 200, 219), (FILE, 220, 279)]
+    assert waits == []
+
+
+@pytest.mark.usefixtures("waits")
+def test_a_file_that_changes_is_refused(hub, folder):
+    file = big(folder)
+    weights = stream()
+    before = file.read_bytes()
+    file.write_bytes(before[:-1] + b"\x01")  # the same length, another etag
+    refused(
+        "no longer the file that was opened at commit aaaaaaaaaaaa", partial(count_weights, weights)
+    )
+    again = stream()
+
+    def drop_and_change(request, content, first, last):
+        file.write_bytes(before[:-1] + b"\x02")
+        hub.send_part(request, content, first, last, stop=600_000)
+
+    hub.faults.append(drop_and_change)
+    refused("load it again and count anew", partial(count_weights, again))
+    assert not counted(weights)
+    assert not counted(again)
+    same_counts(stream(), sr.load(folder))
+
+
+def test_a_branch_that_moves_on_changes_nothing(hub, folder, tmp_path):
+    file = big(folder)
+    later = tmp_path / "later"
+    later.mkdir()
+    big(later, seed=1)
+    weights = stream()
+    hub.later[NAME] = later
+    hub.moved.add(NAME)
+    same_counts(weights, sr.load(file))
+    moved = stream()
+    assert moved.notes[0] == f"weights are read from the Hub, at commit {LATER}"
+    same_counts(moved, sr.load(later))
+    same_counts(stream(revision=MAIN), sr.load(file))
+    pinned = stream(revision=MAIN)
+    hub.claimed = LATER
+    refused("no longer the file that was opened", lambda: count_weights(pinned))
+    refused("does not tell commit, etag and length", lambda: stream(revision=MAIN))
+    del hub.repositories[NAME]
+    refused("neither a local path nor a model on the Hub", lambda: stream(revision=MAIN))
+
+
+def test_what_is_not_given_is_one_line(hub, folder):
+    big(folder)
+    refused("neither a local path nor a model on the Hub", lambda: sr.load("no/where", stream=True))
+    refused("at revision v9 is neither", lambda: stream(revision="v9"))
+    weights = stream()
+    hub.gated.add(NAME)
+    refused("fc1.weight: someone/small is gated: accept its terms", lambda: count_weights(weights))
+    refused("is gated: accept its terms", lambda: sr.load(NAME, values=False))
+    hub.gated.clear()
+    del hub.repositories[NAME]
+    refused("neither a local path nor a model on the Hub", lambda: count_weights(weights))
+
+
+def test_a_shard_that_an_index_names_and_nobody_has(hub, folder):
+    small_llama().save_pretrained(folder, max_shard_size="20KB")
+    index = json.loads((folder / INDEX).read_text())
+    shard = sorted(set(index["weight_map"].values()))[1]
+    (folder / shard).unlink()
+    refused(f"{NAME}/{shard} is not on the Hub", stream)
+    index["weight_map"]["x"] = "../secret.safetensors"
+    (folder / INDEX).write_text(json.dumps(index))
+    hub.repositories["someone/other"] = folder
+    refused("names a shard outside its folder", lambda: sr.load("someone/other", stream=True))
+
+
+@pytest.mark.parametrize("length", [2**63, 10**9, 200])
+def test_a_header_that_lies(folder, length):
+    text = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()
+    (folder / FILE).write_bytes(struct.pack("<Q", length) + text + bytes(40))
+    refused(f"{NAME}/{FILE} cannot be read as safetensors", lambda: sr.load(NAME, values=False))
+    refused(f"{NAME}/{FILE} cannot be read as safetensors", stream)
+
+
+def test_a_lost_connection_is_told_of_and_counting_goes_on(
+    hub, folder, tmp_path, waits, monkeypatch
+):
+    monkeypatch.setattr(cache_module, "_SMALL", -1)
+    names = [f"layers.{i}.fc1.weight" for i in range(8)]
+    torch.manual_seed(0)
+    save_file({name: torch.randn(256, 1024) for name in names}, folder / FILE)  # 1 MiB each
+    place = folder / FILE
+    begin = place.stat().st_size - 8 * 2**20
+
+    def lose(request, *_):
+        request.close_connection = True
+
+    weights = stream()
+    fifth = begin + 4 * 2**20
+
+    def send(request, content, first, last):
+        hub.faults.insert(0, send)
+        return (lose if first >= fifth else hub.send_part)(request, content, first, last)
+
+    hub.faults.append(send)
+    refused(
+        r"layers.4.fc1.weight: .* the connection to the Hub is lost \(\w+\), after 8 further",
+        lambda: sr.global_magnitude(weights, 0.3, cache=tmp_path / "kept"),
+    )
+    assert sorted({*waits}) == [2.0**n for n in range(8)]
+    assert set(counted(weights)) == set(names[:4])
+    hub.faults.clear()
+    hub.asked.clear()
+    again = stream()
+    hub.asked.clear()
+    count_weights(again, cache=tmp_path / "kept")
+    assert sorted(first for _, first, _ in hub.asked) == [begin + i * 2**20 for i in range(4, 8)]
+    hub.asked.clear()
+    same_counts(again, sr.load(folder))
+    count_weights(stream(), cache=tmp_path / "kept")
+    assert hub.asked == []  # the header is still known
+    hub.later[NAME] = folder
+    count_weights(stream(revision=LATER), cache=tmp_path / "kept")
+    assert len(hub.asked) == 9
+
+
+def test_progress_is_told_slice_by_slice(folder, monkeypatch):
+    big(folder)
+    monkeypatch.setattr(tensors, "_SLICE", 2 * BIG // 3)
+    calls = []
+    count_weights(stream(), lambda *call: calls.append(call))
+    assert calls == [
+        (8 * BIG // 3, 4 * BIG, "layers.0.fc1.weight"),
+        (4 * BIG, 4 * BIG, "layers.0.fc1.weight"),
+    ]
+
+
+def test_memory_does_not_grow_with_the_tensor(hub, folder):
+    save_file({"fc1.weight": torch.ones(2048, 4096)}, folder / FILE)  # 32 MiB
+    weights = stream()
+    hub.held[folder / FILE] = (folder / FILE).read_bytes()
+    received = []
+    real = remote._Reader._receive
+
+    def receive(reader, wanted):
+        chunk = real(reader, wanted)
+        received.append(len(chunk))
+        return chunk
+
+    remote._Reader._receive = receive
+    gc.collect()
+    tracemalloc.start()
+    try:
+        list(map(len, next(iter(weights.slices("fc1.weight"))).pieces()))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        remote._Reader._receive = real
+    assert sum(received) == 2**25
+    assert max(received) <= 2**20
+    assert peak < 12 * 2**20
+
+
+def test_other_processes_read_for_themselves(hub, folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    big(folder)
+    weights = stream()
+    here = len(hub.asked)
+    monkeypatch.setattr(tensors.FileSlice, "pieces", None)  # in this process only
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        count_weights(weights, executor=pool)
+    monkeypatch.undo()
+    assert len(hub.asked) == here + 1
+    same_counts(weights, sr.load(folder))
+
+
+def test_the_token_stays_with_the_hub(hub, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    big(folder)
+    asked = []
+    real = hub.answer
+    hub.front.answer = lambda r: asked.append(r.headers.get("Authorization")) or real(r)
+    count_weights(stream())
+    assert set(asked) == {"Bearer hf_secret"}
+    assert set(hub.tokens) == {None}
+
+
+def test_a_streamed_model_does_not_run(hub, folder):
+    small_llama().save_pretrained(folder)
+    weights = stream()
+    refused("counted but not run; load it without stream", sr.dense(weights).module)
+    refused("counted but not run", lambda: sr.perplexity([sr.dense(weights)], "text"))
+    no_weights(hub)
+
+
+def test_an_adapter_is_not_streamed_as_a_model(folder):
+    lora = {"base_model.model.x.lora_A.weight": torch.ones(1, 1)}
+    save_file(lora, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "facebook/opt-125m"}')
+    refused("is an adapter of facebook/opt-125m, not a model", stream)
+    refused("is an adapter of facebook/opt-125m, not a model", lambda: sr.load(NAME, values=False))
+
+
+def test_a_conversion_is_streamed_where_there_are_pickles_only(hub, folder, tmp_path):
+    model = small_llama()
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    refused("is not in safetensors on the Hub, and nothing else is streamed", stream)
+    model.save_pretrained(tmp_path / "converted")
+    hub.conversions[NAME] = tmp_path / "converted"
+    weights = stream()
+    assert weights.notes[0] == "weights from SFconvertbot's safetensors, someone/small@refs/pr/9"
+    same_counts(weights, sr.load(model))
+
+
+def test_stream_on_the_command_line(hub, folder, tmp_path):
+    small_llama().to(torch.bfloat16).save_pretrained(folder)
+    options = ("--no-html", "--no-png", "--no-csv", "--no-patterns", "--out")
+    done = command("run", NAME, "--stream", *options, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    study = sr.read_study(tmp_path / "out" / "study.json")
+    expected = study_of(sr.load(folder, name=NAME))
+    assert study.layers.equals(expected.layers)
+    no_weights(hub)
+    done = command("run", NAME, "--stream", "--perplexity", "--out", tmp_path / "other")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--stream keeps no copy" in done.stderr
+
+
+def test_stream_means_nothing_for_what_is_here(folder):
+    file = big(folder)
+    same_counts(sr.load(file, stream=True), sr.load(file))
+
+
+def test_a_file_that_the_hub_sends_itself(hub, folder):
+    file = big(folder)
+    hub.direct.add(FILE)
+    weights = stream()
+    same_counts(weights, sr.load(file))
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    refused("no longer the file", lambda: weights.tensor("layers.0.fc1.weight"))
+
+
+def test_what_tells_of_weights_is_fetched_with_them(hub, folder):
+    parts, means, config = packing.WAYS["gptq-4-v2"](torch.randn(64, 64))
+    named = {f"layers.0.mlp.up_proj.{leaf}": part.contiguous() for leaf, part in parts.items()}
+    save_file(named, folder / FILE)
+    (folder / "quantize_config.json").write_text(json.dumps(config["quantization_config"]))
+    names = ("spiece.model", "source.spm", "tekken.json", "tiktoken.model", "bpe.codes", "dict.txt")
+    for name in (*names, "x.bin"):
+        (folder / name).write_text("{}")
+    weights = stream()
+    torch.testing.assert_close(
+        weights.tensor("layers.0.mlp.up_proj.weight"), means, rtol=1e-2, atol=1e-6
+    )
+    assert not {*names} & {*hub.kept()}
+    same_counts(weights, sr.load(NAME))
+    assert {*names} <= {*hub.kept()}
+    assert "x.bin" not in hub.served
+
+
+def test_an_adapter_goes_onto_a_streamed_base(hub, folder, tmp_path):
+    small_llama().save_pretrained(folder)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    name = "model.layers.0.self_attn.q_proj"
+    pair = {f"base_model.model.{name}.lora_A.weight": torch.randn(2, 32)}
+    pair[f"base_model.model.{name}.lora_B.weight"] = torch.randn(32, 2)
+    save_file(pair, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": NAME}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    merged, copy = sr.load(adapter, base=NAME, stream=True), sr.load(adapter, base=folder)
+    assert torch.equal(merged.tensor(f"{name}.weight"), copy.tensor(f"{name}.weight"))
+    same_counts(merged, copy)
+    refused("counted but not run", sr.dense(merged).module)
+    no_weights(hub)
