@@ -44,6 +44,7 @@ SLOW = (
     "study/test_facts.py",
     "study/test_file.py",
     "counting/test_streaming.py",
+    "weights/test_remote.py",
     "draw/test_slider.py",
     "weights/test_architectures.py",
     "test_doctests.py",

@@ -169,6 +169,23 @@ def test_structure_from_headers_alone(hub, folder):
     no_weights(hub)
 
 
+@pytest.mark.parametrize("way", ["gptq-4-v1", "pack-quantized-3-zero", "nf4"])
+def test_structure_of_packed_weights_from_headers(hub, folder, way):
+    parts, _, config = packing.WAYS[way](torch.randn(512, 4096))
+    named = {f"layers.0.mlp.up_proj.{leaf}": part.contiguous() for leaf, part in parts.items()}
+    save_file(named, folder / FILE)
+    (folder / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
+    outline, copy = sr.load(NAME, values=False), sr.load(folder, name=NAME, values=False)
+    assert list(outline.parameters) == list(copy.parameters)
+    (parameter,) = outline.parameters
+    assert parameter.shape == (512, 4096)
+    assert parameter.file_bytes == sum(part.nbytes for part in parts.values())
+    assert parameter.packing
+    # What tells of shapes and orders is read, weights are not.
+    assert hub.sent <= 3 * 2**16 < parameter.file_bytes / 4
+    no_weights(hub)
+
+
 def test_one_of_several_models(folder):
     for number, name in enumerate(("a", "b")):
         (folder / "inner").mkdir(exist_ok=True)
