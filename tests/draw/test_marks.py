@@ -132,7 +132,7 @@ def test_bars_are_as_long_as_their_values():
     rows = [bar("a", 0.5, "50"), bar("b", 0.25, "25"), bar("c", None, "–")]
     shape = marks.Bars(groups=("a", "b", "c"), width=100)
     svg = drawn(marks.bars(marks.inline(rows), shape))
-    assert [float(rect[2]) for rect in rects(svg, "bar")] == [50, 25]
+    assert [(float(rect[0]), float(rect[2])) for rect in rects(svg, "bar")] == [(0, 50), (0, 25)]
     assert [text for text in texts(svg) if text in {"50", "25", "–"}] == ["50", "25", "–"]
 
 
