@@ -404,6 +404,24 @@ def test_no_text_is_a_command(text):
     assert all(" " <= c <= "\u017f" for c in left)
 
 
+# As LaTeX's own utf8enc.dfu, t1enc.dfu and ts1enc.dfu declare them.
+COMMANDS = {
+    "–": "textendash", "…": "textellipsis", "‘": "textquoteleft", "’": "textquoteright",
+    "“": "textquotedblleft", "”": "textquotedblright", "÷": "textdiv", "×": "texttimes",
+    "·": "textperiodcentered", "²": "texttwosuperior", "³": "textthreesuperior", "<": "textless",
+    ">": "textgreater", "|": "textbar", "^": "textasciicircum", "~": "textasciitilde",
+    "\\": "textbackslash", '"': "textquotedbl", "`": "textasciigrave",
+}  # fmt: skip
+
+
+def test_signs_are_written_as_latex_calls_them():
+    for sign, command in COMMANDS.items():
+        assert tex(f"a{sign}b") == f"a\\{command}{{}}b"
+    for sign in "{}$&#%_":
+        assert tex(f"a{sign}b") == f"a\\{sign}b"
+    assert tex("|w| ≤ 1") == "\\textbar{}w\\textbar{} $\\le$ 1"
+
+
 @pytest.mark.latex
 def test_every_letter_kept_is_known_to_latex(tmp_path):
     need(shutil.which("pdflatex") is not None, "pdflatex: see .ci/run for the packages")
