@@ -579,8 +579,10 @@ def test_what_does_not_fit_is_refused_in_one_line(case, values, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-METHODS = {"gptq-4-v1", "awq", "pack-quantized-4-symmetric", "nf4", "fp8-blocks", "mxfp4", "mlx-4",
-           "nvfp4-modelopt"}  # fmt: skip
+METHODS = (
+    "gptq-4-v1", "awq", "pack-quantized-4-symmetric", "nf4", "fp8-blocks", "mxfp4", "mlx-4",
+    "nvfp4-modelopt",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("way", METHODS)
