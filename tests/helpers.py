@@ -15,6 +15,8 @@ import torch
 import transformers
 from hypothesis import strategies as st
 from torch import nn
+from transformers import conversion_mapping
+from transformers.core_model_loading import Transpose, WeightConverter
 
 import sparsity_report as sr
 from sparsity_report import cli
@@ -120,6 +122,12 @@ def write_gguf(path, tensors, architecture="llama", **metadata):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def turned_on_loading(monkeypatch, pattern):
+    """Let transformers turn tensors of a name on loading, as it does with those of some models."""
+    rule = WeightConverter(pattern, pattern, [Transpose(0, 1)])
+    monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda *_: [rule])
 
 
 def counted(frame):

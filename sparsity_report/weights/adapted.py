@@ -234,7 +234,10 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
         turned = parameter.transposed if base.architecture else adapter.turned
         product = Product(pair, pair.embedding or turned)
         _check_shape(base, adapter, parameter, product.shape)
-        pieces = len(base.entries(name)) if isinstance(base, CheckpointWeights) else 1
+        pieces = 1
+        if isinstance(base, CheckpointWeights):
+            pieces = len(base.entries(name))
+            base.check_arrangement([name])
         if pieces > 1 or parameter.layout != "dense":
             raise adapter.wrong(f"{name!r} of {base.name} is not stored as a matrix of its own")
         changes[name] = Change(adapter.replaced.get(name), product)

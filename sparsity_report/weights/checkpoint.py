@@ -22,7 +22,7 @@ from sparsity_report.weights.adapter import check_tensors
 from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import ReaderOptions, describe, describe_names
-from sparsity_report.weights.names import memory_names
+from sparsity_report.weights.names import memory_names, rearranged
 from sparsity_report.weights.packed.connected import is_remote
 from sparsity_report.weights.packed.packed import Packed, Undecoded
 from sparsity_report.weights.packed.recognise import check_weights, recognise
@@ -143,6 +143,7 @@ class CheckpointWeights(Weights):
         self._require_files()
         outline = self._require_class()
         if any(isinstance(e.values, Packed) for parts in self._parts.values() for e in parts):
+            self.check_arrangement(self._parts)
             return self.filled_module()
         where: Path | None = self.directory
         # The config that was read, as the one in the file may name code.
@@ -181,6 +182,18 @@ class CheckpointWeights(Weights):
             for parameter in self.stored:
                 value(*places[parameter.name]).copy_(self.tensor(parameter.name))
         return model.eval()
+
+    def check_arrangement(self, names: Iterable[str]) -> None:
+        """Refuse parameters that are not on disk as they lie in memory.
+
+        Counts do not depend on it; values that are put into a model, or added to, do.
+        """
+        keys = [entry.key for name in names for entry in self.entries(name)]
+        if self._outline is not None and (key := rearranged(self._outline, keys)):
+            raise SparsityReportError(
+                f"{self.name}: transformers rearranges {key!r} on loading, which is not done here; "
+                "unpack it or merge it with its own library and open the result"
+            )
 
     def _require_files(self) -> None:
         entries = [entry for parts in self._parts.values() for entry in parts]

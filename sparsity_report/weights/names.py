@@ -16,6 +16,10 @@ _BUFFER = re.compile(
 )
 
 
+# What transformers does with pieces of a tensor that stay as they are.
+_STACKING = {"Concatenate", "MergeModulelist"}
+
+
 def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, str]:
     """Map each tensor on disk to its parameter in memory; what transformers ignores is left out.
 
@@ -62,3 +66,30 @@ def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, st
             f"{type(model).__name__}, first {extra[0]!r}; is config.json of the same model?"
         )
     return {key: name for _, key, name in sorted(names, key=lambda item: item[0])}
+
+
+def rearranged(model: nn.Module, keys: Collection[str]) -> str | None:
+    """Return the first tensor on disk that transformers turns, permutes or splits on loading."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        rename_source_key,
+    )
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    turning = {
+        pattern
+        for converter in converters
+        if any(type(operation).__name__ not in _STACKING for operation in converter.operations)
+        for pattern in converter.source_patterns
+    }
+    if not turning:
+        return None
+    prefix, meta_state = getattr(model, "base_model_prefix", None), model.state_dict()
+    matched = (
+        (key, rename_source_key(key, renamings, converters, prefix, meta_state)[1]) for key in keys
+    )
+    return next((key for key, pattern in matched if pattern in turning), None)

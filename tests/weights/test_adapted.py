@@ -8,7 +8,7 @@ import packing
 import pytest
 import torch
 import transformers
-from helpers import command, small_llama, write_gguf
+from helpers import command, small_llama, turned_on_loading, write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -370,6 +370,12 @@ def test_what_is_no_adapter_or_no_base_of_one(tmp_path):
     assert (named.name, named.notes) == ("x", opened(tmp_path).notes)
     (adapter / "adapter_config.json").write_text("[1]")
     refused("adapter_config.json is not a configuration of PEFT", adapter, base=base)
+
+
+def test_matrices_that_transformers_turns_are_left_to_peft(tmp_path, monkeypatch):
+    write(tmp_path, next(case for case, (kind, _) in CASES.items() if kind == "llama"))
+    turned_on_loading(monkeypatch, "q_proj.weight")
+    refused("rearranges .*q_proj", tmp_path / "adapter", base=tmp_path / "base")
 
 
 def test_tied_tensors_are_left_to_peft(tmp_path):

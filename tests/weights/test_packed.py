@@ -17,7 +17,7 @@ import packing
 import pytest
 import torch
 import transformers
-from helpers import write_gguf
+from helpers import turned_on_loading, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -141,6 +141,22 @@ def test_a_known_model_is_the_one_it_was_packed_from(way, tmp_path):
     assert zeros == totals["total"] - totals["nonzero"]
     outline = sr.load(packed.path, values=False)
     assert [p.shape for p in outline.parameters] == [p.shape for p in plain.parameters]
+
+
+@pytest.mark.parametrize(("pattern", "runs"), [("q_proj.weight", False), ("embed.weight", True)])
+def test_what_transformers_turns_is_counted_and_not_run(pattern, runs, monkeypatch, tmp_path):
+    packed, plain = packing.packed_llama(tmp_path, "gptq-4-v1")
+    turned_on_loading(monkeypatch, pattern)
+    weights = sr.load(packed)
+    assert weights["model.layers.0.self_attn.q_proj.weight"].total == 64 * 64
+    assert sr.compare(sr.dense(weights)).totals["total"][0] == sum(
+        p.total for p in sr.load(plain).stored
+    )
+    if runs:
+        assert weights.module()
+    else:
+        with pytest.raises(sr.SparsityReportError, match=r"rearranges .*0\.self_attn\.q_proj"):
+            weights.module()
 
 
 @pytest.mark.parametrize(("bits", "group"), [(4, None), (4, 128), (8, None), (8, 128)])
