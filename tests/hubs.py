@@ -119,7 +119,7 @@ class Hub:
             first, last = _part(request)
             self.asked.append((path, first, last))
             return self.send_part(request, content, first, min(last, len(content) - 1), **told)
-        if not path.endswith(".safetensors"):
+        if not path.endswith((".safetensors", ".gguf")):
             if request.command == "GET":
                 self.served.append(path)
             return _reply(request, 200, content, told)

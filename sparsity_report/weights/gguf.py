@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ from sparsity_report.weights.adapter import check_tensors
 from sparsity_report.weights.checkpoint import CheckpointWeights, Contents, gathered
 from sparsity_report.weights.config import meta_model
 from sparsity_report.weights.describe import ReaderOptions, on_disk
-from sparsity_report.weights.gguf_header import BlockSlice
+from sparsity_report.weights.gguf_header import BlockSlice, Header, read_header
 from sparsity_report.weights.gguf_pieces import piece_names, read_model
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.tensors import Entry, Slice, held, joined
@@ -38,8 +38,13 @@ _ALWAYS_TIED = {"bloom", "falcon"}
 class GGUFWeights(CheckpointWeights):
     """A GGUF model: quantised blocks are counted as the float32 values they stand for."""
 
-    def __init__(self, path: Path, options: ReaderOptions) -> None:
-        path, facts, entries = read_model(path)
+    def __init__(
+        self,
+        path: Path,
+        options: ReaderOptions,
+        read: Callable[[Path], Header] = read_header,
+    ) -> None:
+        path, facts, entries = read_model(path, read)
         check_tensors(path, entries)
         _check_scales(path, entries)
         contents, self._processor = _match(path, entries, facts)

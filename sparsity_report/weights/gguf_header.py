@@ -7,12 +7,13 @@ Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.gguf_steps import ROUNDINGS, block_steps
 from sparsity_report.weights.rounding import Rounding
-from sparsity_report.weights.tensors import Entry, FileSlice, LocalFile, Stamp
+from sparsity_report.weights.tensors import Entry, FileSlice, LocalFile, Origin, Stamp
 
 # The scalar value types 0 … 12 as struct writes them; 8 is a string, 9 an array.
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))
@@ -37,6 +38,23 @@ _UNQUANTISED = {
     "I32": torch.int32,
     "I64": torch.int64,
 }
+
+
+# What a file says of its model, and its tensors by name.
+Header = tuple[dict[str, Any], dict[str, Entry]]
+
+
+class Opened(Protocol):
+    """A file that is read from its begin."""
+
+    def tell(self) -> int:
+        """Return the place of the next byte."""
+
+    def read(self, count: int, /) -> bytes:
+        """Return the next bytes, fewer before the end."""
+
+    def seek(self, count: int, whence: int, /) -> object:
+        """Pass over bytes, with :data:`os.SEEK_CUR`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,22 +95,27 @@ class BlockSlice(FileSlice):
         return torch.from_numpy(values)
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
-    """Return the numbers, architecture and tensors of a GGUF file."""
+def read_header(path: Path) -> Header:
+    """Return what a GGUF file announces."""
     with path.open("rb") as file:
-        reader = _Reader(file, path)
-        try:
-            magic, version, tensors, pairs = reader.numbers("4sIQQ")
-            if magic != b"GGUF" or version not in (2, 3):
-                raise ValueError(f"not a little-endian GGUF file of version 2 or 3 ({magic!r})")
-            facts = _read_facts(reader, pairs)
-            return facts, _read_tensors(reader, tensors, facts.get("general.alignment", 32))
-        except SparsityReportError:
-            raise
-        except (struct.error, ValueError) as error:
-            raise SparsityReportError(
-                f"{path} cannot be read as GGUF: {error}; fetch it again"
-            ) from error
+        return parse_header(file, LocalFile(path.absolute(), Stamp.of(file)))
+
+
+def parse_header(file: Opened, origin: Origin) -> Header:
+    """Return the numbers, architecture and tensors that an open file announces."""
+    reader = _Reader(file, origin)
+    try:
+        magic, version, tensors, pairs = reader.numbers("4sIQQ")
+        if magic != b"GGUF" or version not in (2, 3):
+            raise ValueError(f"not a little-endian GGUF file of version 2 or 3 ({magic!r})")
+        facts = _read_facts(reader, pairs)
+        return facts, _read_tensors(reader, tensors, facts.get("general.alignment", 32))
+    except SparsityReportError:
+        raise
+    except (struct.error, ValueError) as error:
+        raise SparsityReportError(
+            f"{origin} cannot be read as GGUF: {error}; fetch it again"
+        ) from error
 
 
 def _read_facts(reader: _Reader, pairs: int) -> dict[str, Any]:
@@ -123,7 +146,7 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
         number, offset = reader.numbers("IQ")
         if name in slices:
             raise ValueError(f"two tensors are called {name!r}")
-        kind = _kind(number, reader.origin.path, name)
+        kind = _kind(number, reader.origin, name)
         if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
             raise ValueError(f"rows of tensor {name!r} are not whole blocks")
         where = (reader.origin, offset)
@@ -140,14 +163,14 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
     return entries
 
 
-def _kind(number: int, path: Path, name: str) -> GGMLQuantizationType:
+def _kind(number: int, origin: Origin, name: str) -> GGMLQuantizationType:
     """Return the type of a tensor, if its values can be had."""
     kinds = {kind.value: kind for kind in GGMLQuantizationType}
     kind = kinds.get(number)
     if kind is None or not (kind.name in _UNQUANTISED or _is_decoded(kind)):
         called = number if kind is None else kind.name
         raise SparsityReportError(
-            f"{path}: tensor {name!r} is of type {called}, which the installed gguf library "
+            f"{origin}: tensor {name!r} is of type {called}, which the installed gguf library "
             "cannot dequantise; update it, or give a file of another type"
         )
     return kind
@@ -166,8 +189,8 @@ def _is_decoded(kind: GGMLQuantizationType) -> bool:
 class _Reader:
     """A file read from its begin, never beyond its end."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self.file, self.origin = file, LocalFile(path.absolute(), Stamp.of(file))
+    def __init__(self, file: Opened, origin: Origin) -> None:
+        self.file, self.origin = file, origin
 
     def numbers(self, layout: str) -> tuple[Any, ...]:
         """Read numbers as :mod:`struct` writes them."""
@@ -197,7 +220,7 @@ class _Reader:
 
     def _skip(self, count: int) -> None:
         self._check(count)
-        self.file.seek(count, 1)
+        self.file.seek(count, os.SEEK_CUR)
 
     def _check(self, count: int) -> None:
         if self.file.tell() + count > self.origin.size:

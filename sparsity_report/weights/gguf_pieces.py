@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.gguf_header import read_header
+from sparsity_report.weights.gguf_header import Header, read_header
 from sparsity_report.weights.tensors import Entry, FileSlice
 
 _PIECE = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -51,7 +51,9 @@ def whole_name(name: str) -> str:
     return name if len(piece_names(name)) == 1 else _PIECE.sub(r"\g<stem>.gguf", name)
 
 
-def read_model(path: Path) -> tuple[Path, dict[str, Any], dict[str, Entry]]:
+def read_model(
+    path: Path, read: Callable[[Path], Header] = read_header
+) -> tuple[Path, dict[str, Any], dict[str, Entry]]:
     """Return the first file of a model, what that says of it, and the tensors of all its files.
 
     Raises
@@ -66,7 +68,7 @@ def read_model(path: Path) -> tuple[Path, dict[str, Any], dict[str, Entry]]:
             f"{path.with_name(whole_name(path.name))} is in {len(files)} pieces, and "
             f"{len(missing)} of them are missing, first {missing[0]}; fetch all into one folder"
         )
-    headers = {file: read_header(file) for file in files}
+    headers = {file: read(file) for file in files}
     first, *_ = headers
     facts, _ = headers[first]
     entries: dict[str, Entry] = {}

@@ -98,7 +98,8 @@ class Remote:
     folder : Path
         Where its configuration lies on this disk.
     files : tuple of HubFile
-        Its safetensors; none where no more than the configuration can be had.
+        Its safetensors, or all pieces of a GGUF model; none where no more than the configuration
+        can be had.
     weight_map : mapping of str to str, optional
         The file that an index places each tensor in.
     notes : tuple of str
@@ -147,8 +148,12 @@ def find(
     if not (names or file) and source.pickles and (other := source.converted()):
         source, notes = other, [other.converted_note]
         names, weight_map = other.choose()
+    if not names and (file or not source.pickles):
+        names = source.choose_gguf(file)
+        notes = [f"weights from {name} of {source.called}" for name in names[:1]]
     if not names:
-        why = f"{f'{file} of ' if file else ''}{source.called} is not in safetensors on the Hub"
+        place = f"{file} of {source.called}" if file else source.called
+        why = f"{place} is neither safetensors nor GGUF on the Hub"
         if values:
             raise SparsityReportError(
                 f"{why}, and nothing else is streamed; load it without stream (--stream)"
@@ -232,7 +237,7 @@ class _Folder:
                 f"{name} of {self.called} is no .safetensors or .gguf file; if it is a PyTorch "
                 "pickle, it is opened only with allow_pickle=True (--allow-pickle)"
             )
-        return self._download_pieces(name)
+        return self.download(self._pieces(name)) / name
 
     def fetch_safetensors(self) -> Path | None:
         """Fetch the safetensors of a model, those that its index names if it has one."""
@@ -271,21 +276,26 @@ class _Folder:
 
     def fetch_gguf(self) -> tuple[Path, tuple[str, ...]]:
         """Fetch the one GGUF model of a folder."""
-        from sparsity_report.weights.gguf_pieces import model_names
-
-        models = model_names(self.names)
-        if len(models) > 1:
-            raise self._several(models)
-        if not models:
+        if not (pieces := self.choose_gguf()):
             deeper = f"; name a folder of it with subfolder=: {_some(self.deeper)}"
             raise SparsityReportError(
                 f"{self.called} has no safetensors, GGUF or pytorch_model.bin on the Hub or in the "
                 f"local cache{deeper if self.deeper else ''}"
             )
-        note = f"weights from {models[0]} of {self.called}"
-        return self._download_pieces(models[0]), (note,)
+        note = f"weights from {pieces[0]} of {self.called}"
+        return self.download(pieces) / pieces[0], (note,)
 
-    def _download_pieces(self, name: str) -> Path:
+    def choose_gguf(self, file: str = "") -> list[str]:
+        """Return the pieces of the one GGUF model of a folder, or of the one that is named."""
+        from sparsity_report.weights.gguf_pieces import model_names
+
+        models = [file] if file else model_names(self.names)
+        if len(models) > 1:
+            raise self._several(models)
+        return self._pieces(models[0]) if models and models[0].endswith(".gguf") else []
+
+    def _pieces(self, name: str) -> list[str]:
+        """Return the names of all pieces of the model that a file is one of."""
         from sparsity_report.weights.gguf_pieces import piece_names
 
         pieces = piece_names(name)
@@ -294,7 +304,7 @@ class _Folder:
                 f"{self.called} has no {missing[0]}, one of {len(pieces)} pieces of a model, on "
                 "the Hub or in the local cache; ask its owner for it"
             )
-        return self.download(pieces) / name
+        return pieces
 
     def _check_file(self, name: str) -> None:
         if name not in self.names:

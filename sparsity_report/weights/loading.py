@@ -66,8 +66,9 @@ def load(
         Your own grouping, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match wins.
     values : bool
         False: structure only, from the headers of the files; of a Hub id they are read over the
-        network, some kilobytes of each file. Where that has no safetensors, or cannot be reached,
-        it is what ``config.json`` promises. What depends on zeros is then unknown.
+        network, some kilobytes of each file, of GGUF some megabytes. Where that has neither
+        safetensors nor GGUF, or cannot be reached, it is what ``config.json`` promises. What
+        depends on zeros is then unknown.
     revision : str, optional
         Branch, tag or commit on the Hub.
     subfolder : str, optional
@@ -78,11 +79,11 @@ def load(
     allow_pickle : bool
         Open PyTorch pickles, with ``weights_only=True``. Off by default.
     stream : bool
-        Count the safetensors of a Hub id over the network, slice by slice, without a copy on this
-        disk; such a model cannot be run. What is read again, patterns and the exact thresholds of
-        float32 and packed weights, crosses the network again. Of GPTQ and AWQ a packed matrix is in
-        memory as a whole. With ``cache=``, counting goes on where it stopped. Local files are
-        always read slice by slice.
+        Count safetensors or GGUF of a Hub id over the network, slice by slice, without a copy on
+        this disk; such a model cannot be run. What is read again, patterns and the exact
+        thresholds of float32 and packed weights, crosses the network again. Of GPTQ and AWQ a
+        packed matrix is in memory as a whole. With ``cache=``, counting goes on where it stopped.
+        Local files are always read slice by slice.
     base : str, path or nn.Module, optional
         The model that `model`, an adapter of PEFT's LoRA, goes with. What is counted is the two
         merged, as they run: ``W + scaling · B · A``, in the base's dtype. The base alone is
@@ -204,8 +205,11 @@ def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOpti
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
     from sparsity_report.weights.checkpoint import open_checkpoint
+    from sparsity_report.weights.gguf_remote import open_remote
     from sparsity_report.weights.safetensors import Shards
 
+    if remote.files[0].name.endswith(".gguf"):
+        return open_remote(remote.files, remote.folder, options)
     shards = Shards(remote.files, remote.weight_map)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         headers = dict(zip(shards.files, pool.map(shards.read, shards.files), strict=True))

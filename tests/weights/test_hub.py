@@ -145,7 +145,10 @@ def test_a_repository_with_gguf_only(hub, repository):
     weights = sr.load("someone/small")
     assert (weights.source, weights.name) == ("gguf", "someone/small")
     assert weights.notes[0] == "weights from x-Q4.gguf of someone/small"
-    refused("has no config.json, so its structure", "someone/small", values=False)
+    outline = sr.load("someone/small", values=False)
+    assert [(p.name, p.shape) for p in outline.parameters] == [
+        (p.name, p.shape) for p in weights.parameters
+    ]
 
     gguf_file(repository / "x-Q8.gguf", 0)
     hub.repositories["someone/two"] = repository

@@ -8,6 +8,7 @@ import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
+import gguf
 import numpy as np
 import packing
 import pytest
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import sparsity_report as sr
 from sparsity_report.counting import kept as cache_module
 from sparsity_report.counting.counts import count_weights, counted
-from sparsity_report.weights import remote, safetensors, tensors
+from sparsity_report.weights import gguf_remote, remote, safetensors, tensors
 from sparsity_report.weights.tensors import read_at
 
 NAME, FILE, INDEX = "someone/small", "model.safetensors", "model.safetensors.index.json"
@@ -210,18 +211,78 @@ def test_a_long_header_is_read_to_its_end(folder):
     assert torch.equal(weights.tensor("layers.1999.fc1.weight"), torch.full((2, 2), 1999.0))
 
 
+@pytest.mark.slow
+def test_a_real_gguf_is_counted_where_it_lies(hub, folder, smollm2_path, smollm2):
+    (folder / smollm2_path.name).symlink_to(smollm2_path)
+    outline = sr.load(NAME, values=False)
+    size = smollm2_path.stat().st_size
+    # The header, and what was on its way when there was enough.
+    assert hub.sent < size / 4
+    assert [(p.name, p.shape, p.file_bytes) for p in outline.parameters] == [
+        (p.name, p.shape, p.file_bytes) for p in smollm2.parameters
+    ]
+    hub.sent, weights = 0, stream()
+    assert weights.notes[0] == f"weights from {smollm2_path.name} of {NAME}"
+    assert study_of(weights).layers.equals(study_of(smollm2).layers)
+    assert weights.architecture == "LlamaForCausalLM"
+    # Thresholds of float32 values take a second look.
+    assert hub.sent < 2.2 * size
+    refused("counted but not run", sr.dense(weights).module)
+    assert not [name for name in hub.kept() if name.endswith(".gguf")]
+
+
+def pieces_of_gguf(folder):
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("token_embd.weight", "blk.0.ffn_up.weight")):
+        values = rng.normal(size=(64, 64)).astype("f4")
+        write_gguf(
+            folder / f"x-{number + 1:05}-of-00002.gguf",
+            {name: (values, gguf.GGMLQuantizationType.Q4_0)},
+            architecture="mystery",
+            uint16=[("split.no", number), ("split.count", 2)],
+            int32=[("split.tensors.count", 2)],
+        )
+
+
+def test_all_pieces_of_a_gguf_are_counted_where_they_lie(hub, folder):
+    pieces_of_gguf(folder)
+    copy = sr.load(folder, name=NAME)
+    for options in ({}, {"file": "x-00002-of-00002.gguf", "name": NAME}):
+        weights = stream(**options)
+        assert study_of(weights).layers.equals(study_of(copy).layers)
+        same_counts(weights, copy)
+    refused("counted but not run", sr.dense(weights).module)
+    outline = sr.load(NAME, values=False)
+    assert outline.source == "gguf"
+    assert [p.file_bytes for p in outline.parameters] == [p.file_bytes for p in copy.parameters]
+    assert not [name for name in hub.kept() if name.endswith(".gguf")]
+    (folder / "x-00001-of-00002.gguf").unlink()
+    refused("has no x-00001-of-00002.gguf, one of 2 pieces", stream)
+
+
+def test_headers_of_gguf_that_lie_or_have_no_end(folder, monkeypatch):
+    pieces_of_gguf(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf_remote, "_LARGEST", 100)
+        refused(f"{NAME}/x-0000.-of-00002.gguf cannot be read as GGUF: its header is long", stream)
+    first = folder / "x-00001-of-00002.gguf"
+    whole = first.read_bytes()
+    for raw, why in ((whole[:40], "unpack|announced"), (b"GGML" + whole[4:], "little-endian")):
+        first.write_bytes(raw)
+        refused(f"{NAME}/.* cannot be read as GGUF: .*({why})", stream)
+
+
 def test_where_there_are_no_headers_the_configuration_says_it(hub, folder, monkeypatch):
-    values = (np.ones((10, 64), dtype="f4"), None)
-    write_gguf(folder / "x.gguf", {"token_embd.weight": values}, architecture="mystery")
-    refused("has no config.json.*not in safetensors", lambda: sr.load(NAME, values=False))
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    refused("has no config.json.*neither safetensors nor GGUF", lambda: sr.load(NAME, values=False))
     small_llama().config.save_pretrained(folder)
     hub.repositories["someone/other"] = folder
     outline = sr.load("someone/other", values=False)
     promise = "structure and dtypes are those that config.json promises"
-    why = "someone/other is not in safetensors on the Hub"
+    why = "someone/other is neither safetensors nor GGUF on the Hub"
     assert outline.notes == (why, promise)
-    outline = sr.load("someone/other", values=False, file="x.gguf")
-    assert outline.notes[0] == "x.gguf of someone/other is not in safetensors on the Hub"
+    outline = sr.load("someone/other", values=False, file="pytorch_model.bin")
+    assert outline.notes[0] == f"pytorch_model.bin of {why}"
     refused("nothing else is streamed", lambda: sr.load("someone/other", stream=True))
 
     big(folder)
@@ -534,7 +595,7 @@ def test_a_conversion_is_streamed_where_there_are_pickles_only(hub, folder, tmp_
     model = small_llama()
     model.config.save_pretrained(folder)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    refused("is not in safetensors on the Hub, and nothing else is streamed", stream)
+    refused("is neither safetensors nor GGUF on the Hub, and nothing else is streamed", stream)
     model.save_pretrained(tmp_path / "converted")
     hub.conversions[NAME] = tmp_path / "converted"
     weights = stream()
