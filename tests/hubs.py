@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import sys
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
@@ -109,7 +110,7 @@ class Hub:
             return _reply(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
         content = self.held.get(file) or file.read_bytes()
         told = {
-            "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+            "ETag": f'"{_digest(content)}"',
             "X-Repo-Commit": self.claimed or commit,
         }
         asks_part = "Range" in request.headers
@@ -189,6 +190,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+@lru_cache(maxsize=2)
+def _digest(content):
+    """Of bytes that are held the digest is taken once."""
+    return hashlib.sha1(content).hexdigest()
 
 
 def _part(request):

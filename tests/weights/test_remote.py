@@ -214,6 +214,7 @@ def test_a_long_header_is_read_to_its_end(folder):
 @pytest.mark.slow
 def test_a_real_gguf_is_counted_where_it_lies(hub, folder, smollm2_path, smollm2):
     (folder / smollm2_path.name).symlink_to(smollm2_path)
+    hub.held[folder / smollm2_path.name] = smollm2_path.read_bytes()
     outline = sr.load(NAME, values=False)
     size = smollm2_path.stat().st_size
     # The header, and what was on its way when there was enough.
