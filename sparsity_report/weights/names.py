@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 from torch import nn
 
@@ -28,25 +29,15 @@ def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, st
     """
     if model is None:
         return {key: key for key in keys}
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import (
-        WeightConverter,
-        WeightRenaming,
-        rename_source_key,
-    )
-
-    transforms = get_model_conversion_mapping(model)
-    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
-    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    converters, renamed = _rules(model)
     fused = [pattern for converter in converters for pattern in converter.source_patterns]
     meta_state = model.state_dict()
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    prefix = getattr(model, "base_model_prefix", None)
     ignored = [*map(re.compile, getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
     names: list[tuple[tuple[list[int], int], str, str]] = []
     extra = []
     for key in keys:
-        name, pattern = rename_source_key(key, renamings, converters, prefix, meta_state)
+        name, pattern = renamed(key)
         if name in parameters:
             place = [int(part) for part in key.split(".") if part.isdecimal()]
             order = (place, fused.index(pattern) if pattern in fused else -1)
@@ -70,6 +61,18 @@ def memory_names(model: nn.Module | None, keys: Collection[str]) -> dict[str, st
 
 def rearranged(model: nn.Module, keys: Collection[str]) -> str | None:
     """Return the first tensor on disk that transformers turns, permutes or splits on loading."""
+    converters, renamed = _rules(model)
+    turning = {
+        pattern
+        for converter in converters
+        if any(type(operation).__name__ not in _STACKING for operation in converter.operations)
+        for pattern in converter.source_patterns
+    }
+    return next((key for key in keys if renamed(key)[1] in turning), None)
+
+
+def _rules(model: nn.Module) -> tuple[list[Any], Callable[[str], tuple[str, str | None]]]:
+    """Return transformers' converters, and what gives a tensor's name in memory and its pattern."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
         WeightConverter,
@@ -80,16 +83,5 @@ def rearranged(model: nn.Module, keys: Collection[str]) -> str | None:
     transforms = get_model_conversion_mapping(model)
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
-    turning = {
-        pattern
-        for converter in converters
-        if any(type(operation).__name__ not in _STACKING for operation in converter.operations)
-        for pattern in converter.source_patterns
-    }
-    if not turning:
-        return None
     prefix, meta_state = getattr(model, "base_model_prefix", None), model.state_dict()
-    matched = (
-        (key, rename_source_key(key, renamings, converters, prefix, meta_state)[1]) for key in keys
-    )
-    return next((key for key, pattern in matched if pattern in turning), None)
+    return converters, lambda key: rename_source_key(key, renamings, converters, prefix, meta_state)
