@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from sparsity_report.counting.histogram import (
     smallest_of,
 )
 from sparsity_report.weights.tensors import Slice
+
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,7 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
     order = np.argsort(number.astype(np.uint16), kind="stable")
     owner, value, many, number = owner[order], value[order], many[order], number[order]
     coarse = ~np.array([tensor.exact for tensor in tensors])
+    zeros = np.array([tensor.total - tensor.nonzero for tensor in tensors], dtype=np.int64)
     reached = np.cumsum(many)
     before = np.zeros(len(tensors), dtype=np.int64)
     done = 0
@@ -86,13 +90,51 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
         if not coarse[owner[inside]].any():
             yield _exactly(target, bucket, before, owner[inside], value[inside], many[inside])
             continue
-        # Each tensor loses its share of the bucket; whole numbers that add up to the rank.
-        on = _sums(owner[inside], many[inside], len(tensors))
-        rank = target - int(before.sum())
-        ties = np.diff(np.cumsum(on) * rank // on.sum(), prepend=0)
+        # Zeros, which only the first bucket holds, are known and go first.
+        sure = zeros if bucket == 0 else np.zeros_like(zeros)
+        on = _sums(owner[inside], many[inside], len(tensors)) - sure
+        rank = target - int(before.sum()) - int(sure.sum())
+        if rank <= 0:
+            first = _first(zeros, target)
+            yield Level(target, bucket, 0.0, before, first, np.zeros_like(zeros), exact=True)
+            continue
+        ties = share_out(on, rank)
         least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
         slack = np.maximum(ties - least, most - ties)
-        yield Level(target, bucket, float(value[start]), before, ties, slack, exact=False)
+        yield Level(target, bucket, float(value[start]), before, sure + ties, slack, exact=False)
+
+
+def share_out(on: Integers, rank: int) -> Integers:
+    """Say how many of each tensor are among the first `rank` of a bucket, by how many are in it.
+
+    As if every tensor's stood evenly in the bucket: of `on`, ``⌊on·x + offset⌋`` lie in its first
+    part x. So no tensor's share falls as the rank rises, which rounding shares does not promise.
+    The offsets, of the golden ratio, keep tensors with few from all standing at one place.
+
+    Returns
+    -------
+    numpy.ndarray of int64
+        From 0 to `on`; their sum is `rank`.
+
+    Examples
+    --------
+    >>> [share_out(np.array([1, 1, 6]), rank).tolist() for rank in (2, 4, 6, 8)]
+    [[0, 0, 2], [0, 1, 3], [0, 1, 5], [1, 1, 6]]
+    """
+    there = np.flatnonzero(on)
+    many, total = on[there], int(on.sum())
+    offsets = there * _GOLDEN % 1
+
+    def shares(place: int) -> Integers:
+        return np.floor(many * (place / total) + offsets).astype(np.int64)
+
+    # The sum at a place is off by less than one per tensor.
+    least, most = max(rank - there.size, 0), min(rank + there.size, total)
+    place = bisect_left(range(most), rank, least, key=lambda place: int(shares(place).sum()))
+    before, after = shares(place - 1), shares(place)
+    ties = np.zeros_like(on)
+    ties[there] = before + _first(after - before, rank - int(before.sum()))
+    return ties
 
 
 def settle(level: Level, magnitudes: Sequence[tuple[Floats, Integers]]) -> Level:
@@ -139,8 +181,14 @@ def _exactly(
     smaller, equal = value < threshold, value == threshold
     below = before + _sums(owner[smaller], many[smaller], before.size)
     on = _sums(owner[equal], many[equal], before.size)
-    ties = np.clip(target - int(below.sum()) - (np.cumsum(on) - on), 0, on)
+    ties = _first(on, target - int(below.sum()))
     return Level(target, bucket, threshold, below, ties, np.zeros_like(on), exact=True)
+
+
+def _first(many: Integers, rank: int) -> Integers:
+    """Say how many of each tensor are among the first `rank`, one tensor after the other."""
+    first: Integers = np.clip(rank - (np.cumsum(many) - many), 0, many)
+    return first
 
 
 def _flat(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Integers, Floats, Integers]:

@@ -1,10 +1,15 @@
 """A study's own levels say, without the model, what pruning at that level gives."""
 
+import copy
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from helpers import Tiny, study_of
+from helpers import Tiny, models, study_of
+from hypothesis import given, settings
 from torch import nn
+from torch.nn.utils import prune
 from zoo import CASES
 
 import sparsity_report as sr
@@ -99,6 +104,53 @@ def test_a_study_read_from_a_file_has_the_same_levels(demo_study, tmp_path):
     for sparsity in (0.0, 0.5):
         a, b = demo_study.at_level(sparsity), read.at_level(sparsity)
         assert a.equals(b)
+
+
+@settings(deadline=None, max_examples=60)
+@given(models())
+def test_small_matrices_that_tie_have_levels_that_are_read_back(tmp_path_factory, model):
+    study = sr.compare(sr.dense(model))
+    read = sr.read_study(study.save(tmp_path_factory.mktemp("study") / "study.json"))
+    assert read.levels.equals(study.levels)
+    frame = study.levels.pivot(index="sparsity", columns="module_name", values="weight_nonzero")
+    assert (frame.diff().dropna() <= 0).all(axis=None)
+    weights = [layer.weight for layer in model.children()]
+    total = sum(weight.numel() for weight in weights)
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    for sparsity, left in frame.sum(axis=1).items():
+        assert total - left == max(round(sparsity * total), zeros)
+
+
+def test_small_matrices_lose_as_many_as_by_torch():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({f"fc{n}": nn.Linear(n, 9 - n, bias=False) for n in range(1, 9)})
+    levels = sr.compare(sr.dense(model)).levels.set_index(["sparsity", "module_name"])
+    exact = sr.sweep(sr.load(model), exact=True).set_index(["sparsity", "module_name"])
+    for percent in range(100):
+        theirs = copy.deepcopy(model)
+        layers = [(layer, "weight") for layer in theirs.values()]
+        prune.global_unstructured(layers, prune.L1Unstructured, amount=percent / 100)
+        left = {name: int(layer.weight_mask.sum()) for name, layer in theirs.items()}
+        assert exact.loc[percent / 100, "weight_nonzero"].to_dict() == left
+        off = levels.loc[percent / 100, "weight_nonzero"] - pd.Series(left)
+        assert (off.abs() <= levels.loc[percent / 100, "uncertainty"]).all()
+        assert off.sum() == 0
+
+
+def test_zeros_that_are_there_already_are_certain_and_go_first():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({f"fc{n}": nn.Linear(50, 50, bias=False) for n in range(2)})
+    with torch.no_grad():
+        model["fc0"].weight[:30] = 0
+        model["fc1"].weight[:10] = 0
+        # So small that they share the bucket of zeros.
+        model["fc1"].weight[10:] = 1e-42
+    levels = sr.compare(sr.dense(model)).levels
+    below = levels[levels["sparsity"] <= 0.4]
+    assert below["uncertainty"].eq(0).all()
+    assert set(below["weight_nonzero"]) == {1000, 2000}
+    left = levels.groupby("sparsity")["weight_nonzero"].sum()
+    assert left.to_dict() == {n / 100: min(5000 - 50 * n, 3000) for n in range(100)}
 
 
 def test_thresholds_are_those_of_pruning():
