@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from sparsity_report.study.study import Comparison, check_context
 from sparsity_report.study.upgrade import upgrade
 from sparsity_report.words.language import speaking
 
+# What ends a line for one reader or another, and what terminals obey.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Where a formula may begin: with the cell, or behind what separates cells in half of Europe.
+_FORMULA = re.compile(r"(?:^|(?<=;))(?=[=+\-@])")
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
@@ -103,12 +108,13 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
 
 
 def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
-    """Write the study as CSV files for a spreadsheet.
+    r"""Write the study as CSV files for a spreadsheet.
 
     Per variant ``layers_<variant>.csv`` and ``groups_<variant>.csv``; all variants together as
     ``comparison.csv`` (per group), ``totals.csv`` and ``storage.csv``; ``pivot_<metric>.csv``; and
     what was measured as ``latency.csv``, ``quality.csv`` and ``sensitivity.csv``. Text that a
-    spreadsheet would take for a formula gets a leading apostrophe.
+    spreadsheet would take for a formula gets a leading apostrophe, and control characters are
+    written out (``\r``), as a line that ends early would begin another cell.
 
     Parameters
     ----------
@@ -152,8 +158,10 @@ def variant_stems(study: Comparison) -> Mapping[str, str]:
 
 def _inert(frame: pd.DataFrame) -> pd.DataFrame:
     def guard(cell: object) -> object:
-        risky = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-        return f"'{cell}" if risky else cell
+        if not isinstance(cell, str):
+            return cell
+        written_out = _CONTROL.sub(lambda c: c[0].encode("unicode_escape").decode(), cell)
+        return _FORMULA.sub("'", written_out)
 
     safe = frame.rename(columns=guard)
     for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.study.file import write_csv
+from sparsity_report.study.file import variant_stems, write_csv
 from sparsity_report.study.schema import MEASURED, json_schema, json_schema_text
 from sparsity_report.study.upgrade import upgrade, uses_of
 
@@ -334,18 +335,56 @@ def test_csv_files(study, tmp_path):
     assert comparison["total"].sum() == 3 * sum(p.numel() for p in Tiny().parameters())
 
 
-def test_csv_cells_are_inert(tmp_path):
+# A formula may follow whatever ends a line or a cell for some reader.
+BREAKS = [
+    "",
+    "\t",
+    "\r",
+    "\n",
+    "\r\n",
+    "\v",
+    "\f",
+    "\x00",
+    "\x1c",
+    "\x85",
+    "\u2028",
+    ";",
+    "a;",
+    'a";',
+]
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"{end}=1+1" for end in BREAKS), "+1", "-1", "@x", "\tx", "a\r"]
+)
+def test_csv_cells_are_inert(tmp_path, name):
     model = nn.Module()
-    names = ["=HYPERLINK(1)", "+1", "-1", "@x", "\tx"]
-    for name in names:
-        model.add_module(name, nn.Linear(2, 2))
-    study = sr.compare(sr.dense(model, name="=cmd|' /C calc'!A0"))
-    write_csv(study, tmp_path)
-    for path in tmp_path.iterdir():
+    model.add_module(name, nn.Linear(2, 2))
+    model.add_module(f"a{name}", nn.Linear(2, 2))
+    study = sr.compare(sr.dense(model, name=f"{name}|' /C calc'!A0"))
+    for path in write_csv(study, tmp_path):
+        text = path.read_bytes().decode()
         with path.open(newline="") as file:
-            for row in csv.reader(file):
-                assert not any(cell[:1] in set("=+@\t\r") for cell in row), path.name
-                assert not any(cell[:1] == "-" and not cell[1:2].isdigit() for cell in row)
+            rows = list(csv.reader(file))
+        # Readers that know no quotes, and that take all of Unicode's line ends for one.
+        rows += [line.split(separator) for line in text.splitlines() for separator in ",;\t"]
+        assert len(text.splitlines()) == text.count("\n")
+        for cell in (cell for row in rows for cell in row):
+            assert not cell.startswith(("=", "+", "@", "\t", "\r")), (path.name, cell)
+            assert not re.match(r"-(?!\d)", cell), (path.name, cell)
+            assert cell.isprintable(), (path.name, cell)
+    layers = pd.read_csv(tmp_path / f"layers_{next(iter(variant_stems(study).values()))}.csv")
+    assert len(layers) == 2
+
+
+def test_cells_of_csv_that_are_harmless_stay_as_they_are(tmp_path):
+    cells = {"a;b": "a;b", "é  x": "é  x", "'=1": "'=1", "a=b-c": "a=b-c", "a,b": "a,b"}
+    cells |= {"\r=1": r"\r=1", "a\r=1": r"a\r=1", "=1;-2": "'=1;'-2", "\x1b[31m": r"\x1b[31m"}
+    model = nn.Module()
+    for name in cells:
+        model.add_module(name, nn.Linear(2, 2))
+    write_csv(sr.compare(sr.dense(model)), tmp_path)
+    assert pd.read_csv(tmp_path / "layers_dense.csv")["module_name"].tolist() == [*cells.values()]
 
 
 def test_variants_of_alike_names_do_not_overwrite_each_other(tiny, tmp_path):
