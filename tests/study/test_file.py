@@ -188,6 +188,12 @@ def of_version_1():
     return json.loads((HERE / "version1.json").read_text(encoding="utf-8"))
 
 
+def left_apart(one, other):
+    keys = ["module_name", "sparsity"]
+    assert one.levels[keys].equals(other.levels[keys])
+    return (one.levels["weight_nonzero"] - other.levels["weight_nonzero"]).abs()
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
     """The fixtures were written by ``saved.study()`` of the time."""
@@ -195,7 +201,12 @@ def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
     # How files packed weights was not written.
     assert old.layers["packing"].isna().all()
     assert not old.facts.packings()
-    new = replace(new, layers=new.layers.assign(packing=None))
+    # Shares of a bucket of magnitudes were rounded otherwise, within what they may be off.
+    for frame in (old.levels, new.levels):
+        assert (left_apart(old, new) <= frame["uncertainty"]).all()
+    assert left_apart(old, new).max() <= 1
+    assert old.by_level.totals["weight_nonzero"].equals(new.by_level.totals["weight_nonzero"])
+    new = replace(new, layers=new.layers.assign(packing=None), levels=old.levels)
     for part in (*PARTS, "levels", "patterns", "latency", "sensitivity"):
         pd.testing.assert_frame_equal(getattr(old, part), getattr(new, part), obj=part)
     assert (old.convention, old.context, old.notes) == (new.convention, new.context, new.notes)
