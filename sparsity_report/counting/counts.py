@@ -16,6 +16,10 @@ from sparsity_report.counting.workers import SMALL, in_order
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
+# How notes begin that speak of values which no trained model should have.
+NOT_FINITE = "not finite"
+# Tensors that such a note names.
+_NAMED = 3
 Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all, and what is being read."""
 
@@ -38,7 +42,22 @@ def counted(weights: Weights) -> Mapping[str, Magnitudes]:
 
 def count_notes(weights: Weights) -> tuple[str, ...]:
     """Return what a careful reader should know about how a model was counted."""
-    return _MEMORIES.get(weights, _Memory()).notes
+    memory = _MEMORIES.get(weights, _Memory())
+    return (*memory.notes, *_not_finite(weights.name, memory.counts))
+
+
+def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[str]:
+    """Name the prunable weights that are NaN or infinite."""
+    for what, many, follows in (
+        ("NaN", [c.nan for c in counts.values()], "has no rank, so that the model has no levels"),
+        ("infinity", [c.infinite for c in counts.values()], "is pruned last"),
+    ):
+        if names := [name for name, number in zip(counts, many, strict=True) if number]:
+            more = ", …" if len(names) > _NAMED else ""
+            yield (
+                f"{NOT_FINITE}: the prunable weights of {model} hold {what} ({sum(many):,}, in "
+                f"{', '.join(names[:_NAMED])}{more}); each counts as nonzero and {follows}"
+            )
 
 
 def count_weights(

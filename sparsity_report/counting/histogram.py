@@ -7,6 +7,7 @@ of a tensor of 8 or 16 bits is therefore lossless; for wider ones a bucket is 2â
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -78,8 +79,15 @@ class Magnitudes:
         )
 
     @property
+    def infinite(self) -> int:
+        """Elements that are infinite, as float64 beyond what float32 holds counts, too."""
+        return int(self.counts[-1]) if self.values.size and self.values[-1] == math.inf else 0
+
+    @property
     def root_mean_square(self) -> float:
-        """Of the values, taken from the middles of their buckets."""
+        """Of the values, taken from the middles of their buckets; infinite if one of them is."""
+        if self.infinite:
+            return math.inf
         middles = self.values
         if not self.exact:
             middles = (middles + smallest_of(bucket_of(middles) + 1)) / 2

@@ -16,7 +16,7 @@ def moments(tensors: Iterable[torch.Tensor]) -> tuple[float, float]:
     """Return the mean magnitude and the standard deviation of all values together.
 
     Sums are taken in double precision; the deviation is that of the values themselves, divided by
-    their number.
+    their number. With NaN or infinity among them neither need be finite.
 
     Examples
     --------
@@ -29,9 +29,10 @@ def moments(tensors: Iterable[torch.Tensor]) -> tuple[float, float]:
             # In NumPy: torch would start a team of threads for every run.
             values = run.to(torch.float64).numpy()
             count += values.size
-            total += float(values.sum())
-            absolute += float(np.abs(values).sum())
-            squares += float(np.square(values).sum())
+            with np.errstate(invalid="ignore", over="ignore"):
+                total += float(values.sum())
+                absolute += float(np.abs(values).sum())
+                squares += float(np.square(values).sum())
     if not count:
         return 0.0, 0.0
     return absolute / count, math.sqrt(max(squares / count - (total / count) ** 2, 0.0))

@@ -208,7 +208,7 @@ def check_rankable(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
         if magnitudes.nan:
             raise SparsityReportError(
                 f"{name} holds {magnitudes.nan:,} NaN: its magnitudes cannot be ranked; "
-                "repair the checkpoint before pruning it"
+                "repair the checkpoint before pruning it, or count it as it is: compare(dense(…))"
             )
     return counts
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.explorer.view import State, View
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.sweep import thresholds
@@ -32,11 +32,11 @@ class LayerMagnitudes:
     def counts(self) -> dict[str, Magnitudes]:
         """Magnitudes per prunable module before pruning; empty without the weights."""
         weights = self._view.study.weights
-        if weights is None or self._view.levels is None:
+        if weights is None:
             return {}
-        counted, modules = prunable_counts(weights), {}
+        counted, modules = count_weights(weights), {}
         for module in weights.modules:
-            parts = [counted[p.name] for p in module.parameters if p.name in counted]
+            parts = [counted[p.name] for p in module.parameters if p.prunable and p.known]
             if parts:
                 modules[module.name] = sum(parts[1:], parts[0])
         return modules
@@ -91,13 +91,15 @@ def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Row
     """Return a layer's magnitudes as bars of equal area per weight, and where the threshold is.
 
     Bars end where buckets of the count do, so that no count is guessed; the outermost thousandth
-    of the weights is left out.
+    of the weights is left out, and what is infinite.
     """
-    values, counts = magnitudes.values, magnitudes.counts
+    finite = np.isfinite(magnitudes.values)
+    values, counts = magnitudes.values[finite], magnitudes.counts[finite]
     total = int(counts.sum())
     if not total or values[-1] <= 0:
         return [], []
-    top = max(float(values[np.searchsorted(np.cumsum(counts), 0.999 * total)]), threshold or 0.0)
+    at = [] if threshold is None or math.isinf(threshold) else [threshold]
+    top = max([float(values[np.searchsorted(np.cumsum(counts), 0.999 * total)]), *at])
     grid = np.linspace(0, top * 1.02, _BARS + 1)
     edges = np.unique(values[np.minimum(np.searchsorted(values, grid), values.size - 1)])
     if threshold is not None:
@@ -121,9 +123,7 @@ def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Row
         }
         for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
     ]
-    if threshold is None:
-        return bars, []
-    return bars, [{"at": threshold, "label": say("threshold {value:.3g}", value=threshold)}]
+    return bars, [{"at": t, "label": say("threshold {value:.3g}", value=t)} for t in at]
 
 
 def spread(magnitudes: Magnitudes) -> float:

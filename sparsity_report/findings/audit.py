@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.counting.counts import NOT_FINITE
 from sparsity_report.findings.rounding import zeros_hidden
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import group_name
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import message, say, say_note
 
 VERY_SPARSE = 0.95
 # Blocks this much apart were not pruned alike.
@@ -28,7 +29,12 @@ _REASONS = {
 
 def audit(study: Comparison) -> list[str]:
     """Return the findings of an audit, the gravest first; empty where there is nothing to flag."""
-    said: list[str] = []
+    # As notes, which begin small and end without a stop.
+    said = [
+        f"{(text := say_note(note))[:1].upper()}{text[1:]}."
+        for note in study.notes
+        if note.startswith(NOT_FINITE)
+    ]
     for row in records(study.totals):
         name = row["variant"]
         layers = study.facts.prunable(name)

@@ -321,10 +321,13 @@ def _file_bytes(parameter: Parameter) -> int | None:
 
 def _rounded(counted: Magnitudes | None) -> tuple[float | None, int | None]:
     """Return the zeros that rounding explains, and the weights that stand near to zero for one."""
-    if counted is None or not (steps := counted.steps) or not counted.root_mean_square:
+    if counted is None or not (steps := counted.steps):
+        return None, None
+    deviation = counted.root_mean_square
+    if not deviation or counted.nan or counted.infinite:
         return None, None
     near = None if steps.rounding.has_zero else steps.near
-    return steps.expected_zeros(counted.root_mean_square), near
+    return steps.expected_zeros(deviation), near
 
 
 def _row_pointers(parameter: Parameter) -> int:

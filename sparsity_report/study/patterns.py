@@ -87,14 +87,18 @@ def variant_patterns(variants: Sequence[Variant], progress: Progress | None = No
     return typed("patterns", pd.DataFrame(rows, columns=list(TABLES["patterns"].names)))
 
 
-def expected_sparsity(threshold: float, std: float) -> float:
+def expected_sparsity(threshold: float | None, std: float) -> float | None:
     """Share of a centred Gaussian below a threshold in magnitude, ``erf(t / (σ·√2))``.
+
+    None without a threshold, and where the deviation is not finite.
 
     Examples
     --------
     >>> round(expected_sparsity(1.0, 1.0), 4)
     0.6827
     """
+    if threshold is None or not math.isfinite(std):
+        return None
     return math.erf(threshold / (std * math.sqrt(2))) if std else 1.0
 
 
@@ -146,7 +150,7 @@ def _zeros(
         "rows": mask.shape[0],
         "columns": mask.shape[1],
         "sparsity": zero_share(mask.size, int(np.count_nonzero(mask))),
-        "expected_sparsity": None if threshold is None else expected_sparsity(threshold, std),
+        "expected_sparsity": expected_sparsity(threshold, std),
         "zero_rows": float(1 - mask.any(axis=1).mean()),
         "zero_columns": float(1 - mask.any(axis=0).mean()),
         "head_sparsity": head_sparsity(mask, parameter.head_dim, parameter.head_axis),

@@ -463,6 +463,9 @@ def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype in _ITEMS:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)
+    if column.dtype == "float64":
+        # JSON has no infinity, and a figure that is infinite is not known.
+        cells = cells.mask(cells.isin([np.inf, -np.inf]))
     if cells.dtype.name == column.dtype:
         return cells
     try:

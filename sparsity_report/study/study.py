@@ -144,7 +144,7 @@ class Comparison:
         """
         if self.by_level is None:
             raise SparsityReportError(
-                "the study keeps no levels: nothing is prunable, or values are not known"
+                "the study keeps no levels: nothing is prunable, or values are not known or NaN"
             )
         return self.by_level.at(sparsity)
 

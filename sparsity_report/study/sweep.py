@@ -58,9 +58,9 @@ def sweep(
     -------
     pandas.DataFrame
         One row per sparsity and module: ``threshold`` (largest magnitude pruned, or the lower end
-        of its bucket; null where nothing is), counts in elements, ``dense_bytes`` and
-        ``csr_bytes`` of the module with its prunable matrices stored so, ``uncertainty`` in
-        elements. The rest is as in ``study.layers``.
+        of its bucket; null where nothing is, or where it is infinite), counts in elements,
+        ``dense_bytes`` and ``csr_bytes`` of the module with its prunable matrices stored so,
+        ``uncertainty`` in elements. The rest is as in ``study.layers``.
 
     Examples
     --------
@@ -92,11 +92,14 @@ def level_table(weights: Weights) -> pd.DataFrame | None:
     -------
     pandas.DataFrame or None
         The table ``levels`` of the schema, module by module, counts in elements; at 0, 1, … 99 %,
-        or every 5 % where there are more than 10,000 modules. None where nothing is prunable or
-        values are unknown.
+        or every 5 % where there are more than 10,000 modules. None where nothing is prunable,
+        values are unknown, or one is NaN.
     """
     prunable = weights.prunable
     if not prunable or not all(p.known for p in prunable):
+        return None
+    counted = count_weights(weights)
+    if any(counted[p.name].nan for p in prunable):
         return None
     counts = prunable_counts(weights)
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
