@@ -29,12 +29,9 @@ _REASONS = {
 
 def audit(study: Comparison) -> list[str]:
     """Return the findings of an audit, the gravest first; empty where there is nothing to flag."""
-    # As notes, which begin small and end without a stop.
-    said = [
-        f"{(text := say_note(note))[:1].upper()}{text[1:]}."
-        for note in study.notes
-        if note.startswith(NOT_FINITE)
-    ]
+    notes = (say_note(note) for note in study.notes if note.startswith(NOT_FINITE))
+    # Notes begin small and end without a stop.
+    said = [say("{note}.", note=note[:1].upper() + note[1:]) for note in notes]
     for row in records(study.totals):
         name = row["variant"]
         layers = study.facts.prunable(name)
