@@ -26,7 +26,9 @@ def check_folder(folder: Path, names: Collection[str]) -> None:
 
 
 def check_tensors(path: Path, keys: Collection[str]) -> None:
-    """Refuse tensors that are all an adapter's."""
+    """Refuse tensors that are all an adapter's, and none at all."""
+    if not keys:
+        raise SparsityReportError(f"{path} holds no tensors: there is nothing to count")
     # PEFT puts `base_model.` before biases and heads that were trained, too; where a model is
     # saved with its adapter, its own layers are called `base_layer`.
     adapters = [key for key in keys if LEAF.search(key)]

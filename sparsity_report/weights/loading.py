@@ -254,6 +254,8 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
             )
     elif not path.is_file():
         raise SparsityReportError(f"{path} is neither a regular file nor a directory")
+    elif not path.stat().st_size:
+        raise SparsityReportError(f"{path} has 0 bytes; it may be truncated, fetch it again")
     elif path.suffix == ".safetensors":
         return open_checkpoint(path, options, "safetensors", [path], read_header)
     elif path.suffix == ".gguf":

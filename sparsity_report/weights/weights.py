@@ -46,6 +46,10 @@ class Weights(ABC):
     attention_widths: dict[int | None, int] | None = None
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.modules:
+            raise SparsityReportError(f"{self.name} has no parameters: there is nothing to count")
+
     @abstractmethod
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of one parameter, dense, in its own dtype, not to be written to."""
