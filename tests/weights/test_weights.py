@@ -328,7 +328,6 @@ def test_gguf_of_an_encoder_has_no_output_head(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"GGUF",
         b"nope" + b"\x00" * 60,
         # 49 bytes that announce an array of 2⁶⁰ strings: the public reader never returns.
