@@ -29,6 +29,7 @@ SLOW = (
     "report/test_thesis.py",
     "explorer/test_widget.py",
     "test_cli.py",
+    "zoo/test_every.py",
     "test_readme.py",
     "report/test_pdf.py",
     "counting/test_executors.py",

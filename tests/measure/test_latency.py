@@ -3,7 +3,7 @@ import pytest
 import torch
 from helpers import Tiny
 from torch import nn
-from zoo import CASES, built
+from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.measure import latency

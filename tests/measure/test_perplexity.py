@@ -9,7 +9,7 @@ import torch
 from helpers import command
 from torch import nn
 from transformers import AutoTokenizer
-from zoo import CASES, built
+from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.files import DEMO

@@ -12,7 +12,7 @@ from helpers import study_of
 from measurements import latency, quality, sensitivity
 from papers import tables_of
 from torch import nn
-from zoo import CASES, built
+from zoo.cases import CASES, built
 
 import sparsity_report as sr
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_model, save_model
-from zoo import CASES, built
+from zoo.cases import CASES, built
 
 import sparsity_report as sr
 

@@ -10,7 +10,7 @@ from helpers import Tiny, models, study_of
 from hypothesis import given, settings
 from torch import nn
 from torch.nn.utils import prune
-from zoo import CASES
+from zoo.cases import CASES
 
 import sparsity_report as sr
 from sparsity_report.sparse.cost import csr_bytes

@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse
 import torch
 from torch import nn
-from zoo import CASES, built
+from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.study.schema import LAYOUTS, SCOPES, TABLES

@@ -9,7 +9,7 @@ import transformers
 from helpers import counted
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from zoo import CASES, built, table
+from zoo.cases import CASES, built, table
 
 import sparsity_report as sr
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers as tf
 from helpers import counted, study_of, write_gguf
-from zoo import CASES, GQA, b, d, f, g, h, k, v
+from zoo.cases import CASES, GQA, b, d, f, g, h, k, v
 
 import sparsity_report as sr
 

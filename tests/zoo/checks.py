@@ -1,0 +1,318 @@
+"""What this package says of a model, held against oracles that know nothing of its rules.
+
+Each check returns None, or one sentence of what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import counted
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+import sparsity_report as sr
+from zoo.products import Names, Products
+from zoo.reads import inputs
+
+LENGTHS = (8, 16, 24)
+SPARSITY = 0.6
+DERIVED = (
+    "total", "nonzero", "prunable_nonzero", "flops_per_token", "useful_flops_per_token",
+    "flops_per_sequence", "stored_bytes", "active_total",
+)  # fmt: skip
+STRUCTURE = ["module_name", "group", "total", "prunable", "flops_per_token", "flops_per_sequence"]
+_ATTENTION_OR_MLP = re.compile(r"(.*_)?(attn|attention|mlp|ffn|feed_forward|experts?)")
+
+
+@dataclass
+class Subject:
+    """A model under test, and what is learnt of it once."""
+
+    model: PreTrainedModel
+
+    @cached_property
+    def weights(self) -> Any:
+        """As this package opens it."""
+        return sr.load(self.model)
+
+    @cached_property
+    def study(self) -> Any:
+        """Dense."""
+        return sr.compare(sr.dense(self.weights))
+
+    @cached_property
+    def pruning(self) -> Any:
+        """By global magnitude."""
+        return sr.global_magnitude(self.weights, SPARSITY)
+
+    @cached_property
+    def runs(self) -> tuple[Products, ...]:
+        """What was multiplied at each of the lengths, attention and experts eager."""
+        model = self.model.requires_grad_(False)
+        for choose in ("set_attn_implementation", "set_experts_implementation"):
+            if hasattr(model, choose):
+                getattr(model, choose)("eager")
+        return tuple(self._run(length) for length in LENGTHS)
+
+    def _run(self, length: int) -> Products:
+        products = Products(self.model)
+        with FlopCounterMode(display=False) as counter, products:
+            output = forward(self.model, length)
+        products.outputs = [t for t in tree_leaves(dict(output)) if isinstance(t, torch.Tensor)]
+        seen = sum(products.of_parameters.values()) + sum(products.convolutions.values())
+        assert counter.get_total_flops() == seen + products.of_activations
+        return products
+
+    @cached_property
+    def per_token(self) -> dict[Names, tuple[float, float]]:
+        """FLOPs by module, per token and besides, once; NaN where they are no straight line.
+
+        Tied modules are multiplied as one, and so are the experts of a block.
+        """
+        counts: list[Counter[Names]] = []
+        for run in self.runs:
+            counts.append(Counter())
+            for names, flops in run.of_parameters.items():
+                counts[-1][frozenset(map(_module, names))] += flops
+        lines = {}
+        for names in set().union(*counts):
+            first, middle, last = (count[names] for count in counts)
+            slope = (last - first) / (LENGTHS[2] - LENGTHS[0])
+            straight = first + last == 2 * middle
+            lines[names] = (slope, first - slope * LENGTHS[0]) if straight else (NAN, NAN)
+        return lines
+
+
+NAN = float("nan")
+
+
+def forward(model: PreTrainedModel, length: int) -> Any:
+    """Run a model on plain tokens."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return model(**inputs(model, length))
+
+
+def reads_text(model: PreTrainedModel, alone: bool = False) -> bool:
+    """Whether a model reads tokens of a text, or nothing else."""
+    given = {"input_ids", "decoder_input_ids"}, set(inputs(model, 1)) - {"use_cache"}
+    return given[1] <= given[0] if alone else not given[0].isdisjoint(given[1])
+
+
+def applies(letter: str, model: PreTrainedModel) -> bool:
+    """Whether a check says something of a model: FLOPs per token are those of a text."""
+    return letter not in "ds" or reads_text(model)
+
+
+def parameters_are_counted(subject: Subject) -> str | None:
+    """(a) Totals and nonzeros are those of unique storages."""
+    storages = {p.untyped_storage().data_ptr(): p for p in subject.model.parameters()}
+    totals = subject.study.totals.loc[0]
+    real = sum(p.untyped_storage().nbytes() // p.element_size() for p in storages.values())
+    nonzero = sum(int(p.count_nonzero()) for p in storages.values())
+    if (totals["total"], totals["nonzero"]) == (real, nonzero):
+        return None
+    said = f"{totals['total']:,} parameters, {totals['nonzero']:,} not zero"
+    return f"{said}, where there are {real:,} and {nonzero:,}"
+
+
+def a_saved_folder_is_the_same(subject: Subject) -> str | None:
+    """(b) The folder that `save_pretrained` writes says what the module says."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved_at = Path(folder) / subject.weights.architecture
+        subject.model.save_pretrained(saved_at)
+        saved = sr.load(saved_at)
+        study = sr.compare(sr.dense(saved, name=subject.study.variants.loc[0, "variant"]))
+        for what in ("layers", "totals"):
+            ours, theirs = (counted(getattr(s, what)) for s in (subject.study, study))
+            if not ours.equals(theirs):
+                return f"{what} of the saved folder differ: {_difference(ours, theirs)}"
+        prints = [s.variants.loc[0, "fingerprint"] for s in (subject.study, study)]
+        if prints[0] != prints[1]:
+            return "the saved folder has another fingerprint"
+        outline = sr.dense(sr.load(saved_at, values=False)).layers()[STRUCTURE]
+        if not outline.equals(subject.study.layers[STRUCTURE]):
+            return f"without values: {_difference(subject.study.layers[STRUCTURE], outline)}"
+    return None
+
+
+def _difference(one: Any, other: Any) -> str:
+    if list(one.index) != list(other.index):
+        return f"{len(one)} rows against {len(other)}"
+    columns = [name for name in one if not one[name].equals(other[name])]
+    rows = one.index[one[columns[0]].astype(str) != other[columns[0]].astype(str)]
+    where = (
+        "" if "module_name" not in one or rows.empty else f" of {one.loc[rows[0], 'module_name']}"
+    )
+    return f"{', '.join(columns)}{where}"
+
+
+def nothing_is_unclassified(subject: Subject) -> str | None:
+    """(c) Every module has a group."""
+    layers = subject.study.layers
+    other = layers[layers["group"] == "other"]
+    if other.empty:
+        return None
+    share = other["total"].sum() / layers["total"].sum()
+    return f"{share:.1%} unclassified: {_some(other['module_name'])}"
+
+
+def flops_are_those_of_a_run(subject: Subject) -> str | None:
+    """(d) FLOPs of each module, per token and per sequence, are those of runs at three lengths."""
+    layers = subject.study.layers.set_index("module_name")
+    groups = _joined(subject.per_token)
+    ours: dict[str, Counter[str]] = {"token": Counter(), "sequence": Counter()}
+    for module, row in layers.iterrows():
+        key = groups.get(_many(module), _many(module))
+        ours["token"][key] += row["flops_per_token"]
+        ours["sequence"][key] += row["flops_per_sequence"]
+    real: dict[str, Counter[str]] = {"token": Counter(), "sequence": Counter()}
+    for names, (slope, once) in subject.per_token.items():
+        key = groups[min(names)]
+        real["token"][key] += slope
+        real["sequence"][key] += once
+    wrong, idle = [], []
+    # What a picture or a sound costs besides is no part of a text.
+    for per in ("token", "sequence") if reads_text(subject.model, alone=True) else ("token",):
+        for key in sorted({*ours[per], *real[per]}):
+            if ours[per][key] == real[per][key]:
+                continue
+            if key in groups:
+                figures = f"{ours[per][key]:,} per {per}, a run {_number(real[per][key])}"
+                wrong.append(f"{key}: {figures}")
+            else:
+                idle.append(key)
+    said = [f"{len(wrong)} modules: {_some(wrong, '; ')}"] if wrong else []
+    if idle:
+        said.append(f"{len(idle)} modules are charged and never run: {_some(idle)}")
+    return "; ".join(said) or None
+
+
+def scores_are_those_of_a_run(subject: Subject) -> str | None:
+    """(s) Products of attention grow with the square of the length as the widths say."""
+    first, middle, last = (run.of_activations for run in subject.runs)
+    step = LENGTHS[1] - LENGTHS[0]
+    square = (last - 2 * middle + first) / (2 * step**2)
+    width = subject.weights.attention_width
+    if width is None:
+        return f"not told, a run has {square:,.0f} FLOPs per pair of positions" if square else None
+    if 2 * width == square:
+        return None
+    return f"{2 * width:,} FLOPs per pair of positions, a run {square:,.0f}"
+
+
+def what_is_pruned_should_be(subject: Subject) -> str | None:
+    """(e) No head, router, embedding, norm, tied tensor or bias; all other matrices of blocks."""
+    model, run = subject.model, subject.runs[0]
+    prunable = {p.name for p in subject.weights.prunable}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    spared = {name: why for why, names in _spared(model, run, parameters).items() for name in names}
+    wrong = [f"{name} ({spared[name]}) is prunable" for name in sorted(prunable & spared.keys())]
+    multiplied = {name for names in run.of_parameters for name in names}
+    for name in sorted(multiplied - prunable - spared.keys()):
+        one_gate = min(parameters[name].shape) == 1  # decides on a whole expert, as a router does
+        if not one_gate and any(map(_ATTENTION_OR_MLP.fullmatch, name.split("."))):
+            wrong.append(f"{name} is not prunable")
+    return None if not wrong else f"{len(wrong)} parameters: {_some(wrong, '; ')}"
+
+
+def _spared(
+    model: PreTrainedModel, run: Products, parameters: dict[str, torch.Tensor]
+) -> dict[str, set[str]]:
+    names: dict[int, list[str]] = {}
+    for name, parameter in parameters.items():
+        names.setdefault(parameter.data_ptr(), []).append(name)
+    head = model.get_output_embeddings()
+    vocabulary = getattr(model.config.get_text_config(decoder=True), "vocab_size", None)
+    heads = {names[p.data_ptr()][0] for p in head.parameters()} if head is not None else set()
+    for output in run.outputs:
+        if output.shape[-1:] == (vocabulary,):
+            heads |= run.makers.get(output, frozenset())
+    return {
+        "a vector": {name for name, p in parameters.items() if p.ndim < 2},
+        "tied": {name for same in names.values() if len(same) > 1 for name in same},
+        "an embedding": {
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Embedding)
+        },
+        "an embedding in a product": {name for name in parameters if name.endswith("_embed")},
+        "a router": run.chosen,
+        "a head": heads,
+    }
+
+
+def variants_run(subject: Subject) -> str | None:
+    """(f) Masked and CSR can be built, run alike, and count as derived."""
+    variants = [sr.masked(subject.pruning), sr.csr(subject.pruning)]
+    models = [variant.module() for variant in variants]
+    for variant, model in zip(variants, models, strict=True):
+        derived = sr.compare(variant).totals.loc[0]
+        real = sr.compare(sr.dense(model)).totals.loc[0]
+        wrong = [name for name in DERIVED if derived[name] != real[name]]
+        if wrong:
+            figures = f"{derived[wrong[0]]:,} derived, {real[wrong[0]]:,} counted"
+            return f"{variant.name}: {wrong[0]} {figures}"
+    try:
+        forward(subject.model, LENGTHS[0])
+    except Exception:
+        return None  # the model itself cannot be run here
+    outputs = [_floats(forward(model, LENGTHS[0])) for model in models]
+    for one, other in zip(*outputs, strict=True):
+        close = 1e-4 * float(one.abs().nan_to_num().max()) if one.numel() else 0.0
+        if not torch.allclose(one, other, rtol=1e-4, atol=close, equal_nan=True):
+            return f"CSR differs from Masked by up to {(one - other).abs().max():.2g}"
+    return None
+
+
+def _floats(output: Any) -> list[torch.Tensor]:
+    tensors = [t for t in tree_leaves(dict(output)) if isinstance(t, torch.Tensor)]
+    return [t for t in tensors if t.is_floating_point()]
+
+
+def _module(name: str) -> str:
+    """Name the module of a parameter, one expert standing for all of its block."""
+    return _many(name.rpartition(".")[0])
+
+
+def _many(module: str) -> str:
+    return re.sub(r"(experts?[._])\d+", r"\1*", module)
+
+
+def _joined(sets: Iterable[Names]) -> dict[str, str]:
+    """Name each member of overlapping sets by one of them."""
+    joined: list[Names] = []
+    for members in sets:
+        apart = [other for other in joined if other.isdisjoint(members)]
+        joined = [*apart, members.union(*(other for other in joined if other not in apart))]
+    return {member: min(members) for members in joined for member in members}
+
+
+def _number(value: float) -> str:
+    return "no straight line" if value != value else f"{value:,.0f}"
+
+
+def _some(items: Any, join: str = ", ") -> str:
+    items = list(items)
+    return join.join(items[:3]) + (f"{join}and {len(items) - 3} more" if len(items) > 3 else "")
+
+
+CHECKS: dict[str, Callable[[Subject], str | None]] = {
+    "a": parameters_are_counted,
+    "b": a_saved_folder_is_the_same,
+    "c": nothing_is_unclassified,
+    "d": flops_are_those_of_a_run,
+    "s": scores_are_those_of_a_run,
+    "e": what_is_pruned_should_be,
+    "f": variants_run,
+}
