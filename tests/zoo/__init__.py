@@ -6,3 +6,7 @@ small by the names of its numbers, with `exceptions`; `reads` gives a model what
 `products` sees which parameter each matrix product of a run multiplies by, `checks` holds what this
 package says against that and other oracles, and `walk` runs the checks over all of them.
 """
+
+from zoo.cases import CASES, built
+
+__all__ = ["CASES", "built"]
