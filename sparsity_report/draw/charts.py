@@ -16,7 +16,18 @@ import pandas as pd
 
 from sparsity_report.draw import look, marks
 from sparsity_report.draw.export import png
-from sparsity_report.draw.look import BLACK, BLUE, FILED, GREEN, NARROW, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw.look import (
+    BLACK,
+    BLUE,
+    DASHED,
+    DOTTED,
+    FILED,
+    GREEN,
+    NARROW,
+    SOLID,
+    TEXT_WIDTH,
+    VERMILLION,
+)
 from sparsity_report.draw.marks import Rows
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import write_file
@@ -31,14 +42,13 @@ from sparsity_report.words.names import (
 )
 from sparsity_report.words.sentences import join, message, say
 
-_ROW = 20
 # Dots a strip can show one by one.
 _DOTS = 4_000
 _LINES: dict[str, tuple[str, list[float]]] = {
-    "dense": (BLUE, [1, 0]),
-    "csr_int32": (BLACK, [1, 0]),
-    "csr_int64": (BLACK, [5, 3]),
-    "bitmask": (GREEN, [1, 2]),
+    "dense": (BLUE, SOLID),
+    "csr_int32": (BLACK, SOLID),
+    "csr_int64": (BLACK, DASHED),
+    "bitmask": (GREEN, DOTTED),
 }
 _MOST_LEVELS = 8
 
@@ -115,7 +125,7 @@ def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     altair.LayerChart or None
         None where nothing is prunable.
     """
-    chart = _curve(study, width, 220)
+    chart = _curve(study, width, height=220)
     if chart is None:
         return None
     # The label of a level near the right end stands outside the plot.
@@ -129,11 +139,12 @@ def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
     prunings = study.facts.prunings
     if not prunings:
         return group_bars(study, "param_frac")
-    top = _map(study, prunings[0], look.HERO_WIDTH - 130)
+    top = _map(study, prunings[0], look.HERO_MAP)
     if top is None:
         return group_bars(study, "sparsity")
-    height = max(210, 12 * len(study.facts.grid(prunings[0]).projections))
-    strip, curve = _strip(study, prunings[0], 190, height), _curve(study, 270, height)
+    height = max(look.HERO_HEIGHT, 12 * len(study.facts.grid(prunings[0]).projections))
+    strip = _strip(study, prunings[0], look.HERO_STRIP, height)
+    curve = _curve(study, look.HERO_CURVE, height)
     assert curve is not None
     apart: Any = {"color": "independent", "strokeDash": "independent"}
     below = alt.hconcat(strip, curve, spacing=44).resolve_scale(**apart)
@@ -266,7 +277,7 @@ def _map(
         blocks=tuple(grid.blocks),
         projections=tuple(grid.projections),
         width=width,
-        row=_ROW,
+        row=look.ROW,
         domain=domain or zeros_domain(study),
         title=say("zeros"),
         tips=tuple(tips),

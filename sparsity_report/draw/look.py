@@ -23,12 +23,23 @@ from sparsity_report.words.sentences import message, say
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 HERO_WIDTH = 640
+# Of the hero's parts, without what stands beside their axes; height of the lower two.
+HERO_MAP, HERO_STRIP, HERO_CURVE, HERO_HEIGHT = 510, 190, 270, 210
+# Of the slider's map, bars and curve, likewise.
+SLIDER_MAP, SLIDER_BARS, SLIDER_CURVE, SLIDER_HEIGHT = 620, 240, 300, 170
 # Below this width a column of a paper is meant, with less to say beside lines.
 NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-DASHES = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
+DASHES: tuple[list[float], ...] = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
+SOLID, DASHED, DOTTED, _ = DASHES
+# Opacity of what is not meant: not selected, or pruned.
+PALE = 0.25
+# Of cells whose value is not known.
+UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
+# Heights of a map's row, of a bar, and of what is between groups of bars, or slim ones.
+ROW, BAND, GAP, SLIM_GAP = 20, 11, 9, 6
 
 _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
@@ -309,7 +320,13 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
             "titlePadding": 8,
             "labelFlush": False,
         },
-        "legend": {**text, "symbolStrokeWidth": 1.4, "rowPadding": 4, "offset": 12},
+        "legend": {
+            **text,
+            "gradientThickness": 10,
+            "symbolStrokeWidth": 1.4,
+            "rowPadding": 4,
+            "offset": 12,
+        },
         "locale": {
             "number": {
                 "decimal": known.decimal,

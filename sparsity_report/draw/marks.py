@@ -17,7 +17,7 @@ import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import look
-from sparsity_report.draw.look import BLACK, BLUE, INK, MUTED, PAPER, VERMILLION, Sizes
+from sparsity_report.draw.look import BLACK, BLUE, INK, MUTED, PALE, PAPER, VERMILLION, Sizes
 from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
@@ -119,8 +119,8 @@ class Bars(Rects):
 
     groups: tuple[str, ...]
     inks: tuple[tuple[str, str, str], ...] = (("", BLUE, BLUE),)
-    band: float = 11
-    gap: float = 9
+    band: float = look.BAND
+    gap: float = look.GAP
     axis: str | None = None
     base: float = 0.0
     labels: bool = True
@@ -128,7 +128,7 @@ class Bars(Rects):
     @property
     def height(self) -> float:
         """Height of the whole."""
-        return max(1, len(self.groups)) * (self.band * max(1, len(self.inks)) + self.gap)
+        return max(1, len(self.groups)) * (self.band * len(self.inks) + self.gap)
 
 
 class Line(NamedTuple):
@@ -181,7 +181,7 @@ class Curve(Shape):
     points: bool = False
     flip: bool = False
     level_filter: str | None = None
-    columns: int = 4
+    columns: int
 
 
 def inline(rows: pd.DataFrame | Rows) -> alt.InlineData:
@@ -194,7 +194,7 @@ def share_axis(
     field: str, title: str, domain: Sequence[float], kind: str = "share", **axis: Any
 ) -> alt.X:
     """Return a horizontal axis of numbers."""
-    scale = alt.Scale(domain=list(domain), nice=False, zero=False)
+    scale = alt.Scale(domain=list(domain))
     count = {} if "values" in axis else {"tickCount": 6}
     shown = {**count, "labelExpr": look.tick(kind), "grid": False, **axis}
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**shown))
@@ -237,15 +237,14 @@ def heat_map(
         title=shape.title,
         labelExpr=look.tick(shape.kind),
         tickCount=4,
-        gradientThickness=10,
         **_gradient(shape),
     )
     scale = look.colours(shape.kind, shape.domain, shape.log)
     plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5, **_cursor(shape)}
     known = base.transform_filter(_KNOWN).mark_rect(**plain)
     known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend), **(outline or {}))
-    unknown = base.transform_filter(_UNKNOWN).mark_rect(fill="#8c8c8c", fillOpacity=0.16, **plain)
-    layers = [_dimmed(known, shape, 0.18).add_params(*params), _dimmed(unknown, shape, 0.18)]
+    unknown = base.transform_filter(_UNKNOWN).mark_rect(**look.UNKNOWN, **plain)
+    layers = [_dimmed(known, shape).add_params(*params), _dimmed(unknown, shape)]
     if shape.numbers and _digits_fit(shape):
         ink = alt.condition(
             look.is_light(shape.kind, shape.domain, shape.log),
@@ -256,8 +255,8 @@ def heat_map(
         text = number.mark_text(fontSize=shape.sizes.small, tooltip=None)
         dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=shape.sizes.small, color=MUTED)
         layers += [
-            _dimmed(text.encode(text="digits:N", color=ink), shape, 0.25),
-            _dimmed(dash.encode(text=alt.value("–")), shape, 0.25),
+            _dimmed(text.encode(text="digits:N", color=ink), shape),
+            _dimmed(dash.encode(text=alt.value("–")), shape),
         ]
     height = shape.row * max(1, len(shape.projections))
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
@@ -267,12 +266,13 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     """Return bars."""
     base = 1.0 if shape.log else shape.base
     form: Any = "log" if shape.log else "linear"
-    scale = alt.Scale(type=form, domain=list(shape.domain), nice=False, zero=False, clamp=shape.log)
-    ticks = max(3, round(shape.width / 75))
-    axis = alt.Axis(tickCount=ticks, labelExpr=look.tick(shape.kind), grid=False)
+    scale = alt.Scale(type=form, domain=list(shape.domain), clamp=shape.log)
+    axis = alt.Axis(
+        tickCount=max(3, round(shape.width / 75)), labelExpr=look.tick(shape.kind), grid=False
+    )
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
     names = [name for name, _, _ in shape.inks]
-    band = shape.band * max(1, len(names))
+    band = shape.band * len(names)
     drawn = _computed(data, shape).encode(
         y=names_axis(
             "group", shape.groups, paddingInner=shape.gap / (band + shape.gap), paddingOuter=0.12
@@ -281,12 +281,12 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
         tooltip=tooltips(shape.tips),
     )
     rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1, **_cursor(shape))
-    layers = [_dimmed(rects.encode(x=x, x2=alt.datum(base), **_inks(shape)), shape, 0.22)]
+    layers = [_dimmed(rects.encode(x=x, x2=alt.datum(base), **_inks(shape)), shape)]
     if shape.labels:
         end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
-        beside = _beside(f"datum.end < {base:g}", 4, fontSize=shape.sizes.small, color=INK)
+        beside = _beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
         text = end.mark_text(**beside)
-        layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape, 0.22))
+        layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape))
     if shape.kind == "ratio":
         rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
         layers.append(rule.encode(x=alt.datum(1)))
@@ -302,7 +302,7 @@ def curve(
 ) -> alt.LayerChart:
     """Return lines against sparsity, with break-evens as circles and levels as labelled rules."""
     x = share_axis("sparsity", shape.x_title, shape.x_domain)
-    scale = shape.scale or alt.Scale(domain=[0, shape.top], nice=False)
+    scale = shape.scale or alt.Scale(domain=[0, shape.top])
     axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
     y = alt.Y(
         "value:Q",
@@ -311,20 +311,19 @@ def curve(
         axis=alt.Axis(labelExpr=look.tick(shape.kind), **axis),
     )
     base = alt.Chart(data).encode(x=x, y=y)
-    strokes = _strokes(shape)
+    strokes, small = _strokes(shape), shape.sizes.small
     layers = [base.mark_line(clip=True, strokeWidth=1.6).encode(**strokes)]
     if shape.points:
         dots = base.mark_point(filled=True, size=36, opacity=1)
-        text = base.mark_text(dy=-9, dx=-7, fontSize=shape.sizes.small, color=INK)
+        text = base.mark_text(dy=-9, dx=-7, fontSize=small, color=INK)
         layers += [
             dots.encode(color=strokes["color"], tooltip=tooltips(shape.tips)),
             text.encode(text="shown:N", detail="line:N"),
         ]
-    size = shape.sizes.small + 0.5
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
         ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-        beside = _beside("datum.under", 6, dy=alt.expr("datum.under ? 9 : -8"), fontSize=size)
+        beside = _beside("datum.under", dx=6, dy=alt.expr("datum.under ? 9 : -8"), fontSize=small)
         # White around the letters, for where another line passes.
         halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **beside)
         text = even.mark_text(color=INK, **beside)
@@ -337,7 +336,7 @@ def curve(
         if shape.level_filter:
             level = level.transform_filter(shape.level_filter)
         left = "datum.sparsity > 0.6" if shape.flip else "false"
-        text = level.mark_text(**_beside(left, 5, color=VERMILLION, fontSize=size))
+        text = level.mark_text(**_beside(left, dx=5, color=VERMILLION, fontSize=small))
         rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2)
         layers.insert(0, rule.encode(y=top, y2=alt.datum(0)))
         point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
@@ -373,14 +372,14 @@ def histogram(
         x=alt.X(
             "from:Q",
             title=say("magnitude of a weight"),
-            scale=alt.Scale(nice=False, zero=True),
+            scale=alt.Scale(nice=False),
             axis=alt.Axis(tickCount=5, grid=False),
         ),
         x2="to:Q",
         y=flat,
         y2=alt.datum(0),
         fill=alt.condition("datum.pruned", alt.value(VERMILLION), alt.value(BLUE)),
-        fillOpacity=alt.condition("datum.pruned", alt.value(0.45), alt.value(0.9)),
+        fillOpacity=alt.condition("datum.pruned", alt.value(PALE), alt.value(1)),
         tooltip=tooltips((("between", say("magnitude")), ("label", say("holds")))),
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
@@ -455,11 +454,11 @@ def _cursor(shape: Rects) -> dict[str, Any]:
     return {"cursor": "pointer"} if shape.selectable else {}
 
 
-def _dimmed(chart: alt.Chart, shape: Rects, pale: float) -> alt.Chart:
+def _dimmed(chart: alt.Chart, shape: Rects) -> alt.Chart:
     if not shape.selectable:
         return chart
     dimmed: alt.Chart = chart.encode(
-        opacity=alt.condition("datum.on", alt.value(1), alt.value(pale))
+        opacity=alt.condition("datum.on", alt.value(1), alt.value(PALE))
     )
     return dimmed
 
@@ -493,7 +492,7 @@ def _legend(shape: Shape, names: Sequence[str], columns: int, **form: Any) -> al
     return None if len(names) < 2 else alt.Legend(title=None, orient=side, columns=columns, **form)
 
 
-def _beside(left: str, away: int, **form: Any) -> dict[str, Any]:
+def _beside(left: str, dx: int, **form: Any) -> dict[str, Any]:
     """Return how text stands right of its place, or left of it where an expression says so."""
-    align, dx = alt.expr(f"{left} ? 'right' : 'left'"), alt.expr(f"{left} ? -{away} : {away}")
-    return {"align": align, "dx": dx, **form}
+    align, away = alt.expr(f"{left} ? 'right' : 'left'"), alt.expr(f"{left} ? -{dx} : {dx}")
+    return {"align": align, "dx": away, **form}

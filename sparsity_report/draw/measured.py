@@ -24,7 +24,7 @@ _HUES = (BLUE, VERMILLION, BLACK, GREEN, "#CC79A7", "#E69F00")
 # Parts of a model that a chart can name.
 _PARTS = 40
 # Where on a sparsity axis stands what no sparsity reaches.
-_NEVER = 1.12
+_NEVER = 1.2
 # Perplexities this many times apart need a logarithmic axis.
 _FAR = 8
 
@@ -77,7 +77,7 @@ def _speed_layers(rows: Rows, title: str, width: float) -> list[alt.Chart]:
     x = alt.X(
         "realised:Q",
         title=title,
-        scale=alt.Scale(type="log", domain=domain, nice=False),
+        scale=alt.Scale(type="log", domain=domain),
         axis=alt.Axis(
             labelExpr=look.tick("ratio"),
             values=look.log_ticks(domain[0], domain[1], few=width < look.NARROW),
@@ -93,7 +93,7 @@ def _speed_layers(rows: Rows, title: str, width: float) -> list[alt.Chart]:
         "color": alt.Color(
             "mark:N",
             scale=alt.Scale(domain=names, range=[VERMILLION, BLUE]),
-            legend=alt.Legend(title=None, orient="top"),
+            legend=alt.Legend(title=None, orient="top", columns=1 if width < look.NARROW else 2),
         ),
         "shape": alt.Shape("mark:N", scale=alt.Scale(domain=names, range=["diamond", "circle"])),
         "tooltip": marks.tooltips(
@@ -210,7 +210,7 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
         " · ".join(notes),
         say("Perplexity by sparsity: {rows}.", rows="; ".join(said)),
     )
-    return look.fitted(chart, right=10)
+    return look.fitted(chart)
 
 
 def _scored(study: Comparison, frame: pd.DataFrame) -> Rows:
@@ -272,13 +272,12 @@ def _lines(rows: Rows) -> Rows:
 
 def _quality_shape(rows: Rows, names: list[str], width: float) -> marks.Curve:
     low, high = (end(row["value"] for row in rows) for end in (min, max))
-    scale = alt.Scale(
-        domain=[low - (high - low or 1) / 8, high + 0.1 * (high - low or 1)], nice=False, zero=False
-    )
+    room = high - low or 1
+    scale = alt.Scale(domain=[low - room / 8, high + room / 8])
     ticks: list[float] = []
     if high / low > _FAR:
-        scale = alt.Scale(type="log", domain=[low / 1.2, high * 1.35], nice=False)
-        ticks = look.log_ticks(low / 1.2, high * 1.35)
+        ends = (low / 1.3, high * 1.3)
+        scale, ticks = alt.Scale(type="log", domain=[*ends]), look.log_ticks(*ends)
     right = max(0.1, *(row["sparsity"] for row in rows))
     hues, dashes = look.cycle(_HUES, len(names)), look.cycle(look.DASHES, len(names))
     return marks.Curve(
@@ -328,7 +327,7 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
         width=width,
         domain=(low - (room if low < 0 else 0), high + room),
         band=9,
-        gap=6,
+        gap=look.SLIM_GAP,
         axis=say("more nats per token than dense"),
         kind="plain",
         tips=(("group", say("part")), ("label", say("more nats per token than dense"))),

@@ -14,7 +14,7 @@ import altair as alt
 import vl_convert
 
 from sparsity_report.draw import charts, export
-from sparsity_report.draw.look import FILED
+from sparsity_report.draw.look import DASHES, FILED, cycle
 from sparsity_report.draw.measured import CHARTS
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import write_file
@@ -22,7 +22,6 @@ from sparsity_report.study.file import variant_stems
 from sparsity_report.study.study import Comparison
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
-_DASHES = [[1, 0], [7, 2], [4, 2, 1, 2], [1.5, 2]]
 
 
 class Plate(NamedTuple):
@@ -140,7 +139,7 @@ def _grey(part: Any, channel: str = "") -> Any:
 
 def _grey_range(channel: str, steps: int) -> list[Any]:
     if channel == "strokeDash":
-        return [_DASHES[step % len(_DASHES)] for step in range(steps)]
+        return cycle(DASHES, steps)
     if channel == "fill":
         return [_hex(255 - 255 * step / max(1, steps - 1)) for step in range(steps)]
     return ["#000000"] * steps

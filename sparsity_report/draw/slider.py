@@ -13,7 +13,7 @@ import altair as alt
 import numpy as np
 
 from sparsity_report.draw import look, marks
-from sparsity_report.draw.look import BLACK, BLUE, GREEN, INK, MUTED
+from sparsity_report.draw.look import BLACK, BLUE, DASHED, GREEN, INK, MUTED, SOLID
 from sparsity_report.draw.marks import Rows
 from sparsity_report.errors import printable
 from sparsity_report.study.facts import LevelParts
@@ -24,13 +24,12 @@ from sparsity_report.words.sentences import message, say
 
 # Cells of a map up to which each says which module it is.
 _NAMED = 2_000
-_WIDTH, _GROUPS, _COSTS, _HEIGHT = 620, 240, 300, 170
 _ZEROS = "datum.zeros[level]"
 _SHARE = f"{_ZEROS} / datum.total"
 COST_LINES = {
-    "bytes_ratio": marks.Line(message("bytes in CSR"), BLACK, [1, 0]),
-    "flops_ratio": marks.Line(message("FLOPs in CSR"), GREEN, [5, 3]),
-    "dense": marks.Line(message("dense"), BLUE, [1, 0]),
+    "bytes_ratio": marks.Line(message("bytes in CSR"), BLACK, SOLID),
+    "flops_ratio": marks.Line(message("FLOPs in CSR"), GREEN, DASHED),
+    "dense": marks.Line(message("dense"), BLUE, SOLID),
 }
 _INDEPENDENT: dict[str, Any] = dict.fromkeys(
     ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
@@ -149,8 +148,8 @@ def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
     shape = marks.HeatMap(
         blocks=tuple(grid.blocks),
         projections=tuple(grid.projections),
-        width=_WIDTH,
-        row=max(10.0, min(18.0, 400 / len(grid.projections))),
+        width=look.SLIDER_MAP,
+        row=min(18.0, 400 / len(grid.projections)),
         title=say("zeros"),
         computed=(("value", _SHARE), ("said", said)),
     )
@@ -175,7 +174,7 @@ def _group_rows(groups: LevelParts) -> Rows:
 def _bars(rows: Rows) -> alt.LayerChart:
     shape = marks.Bars(
         groups=tuple(row["group"] for row in rows),
-        width=_GROUPS,
+        width=look.SLIDER_BARS,
         domain=(0.0, 1.2),
         axis=say("share of zeros in the group"),
         computed=(("value", _SHARE), ("label", look.percent_of("datum.value"))),
@@ -245,7 +244,7 @@ def break_even_rows(study: Comparison) -> Rows:
 
 
 def _curve(rows: Rows, pointed: alt.Parameter | None) -> alt.LayerChart:
-    shape = cost_shape(rows, _COSTS, _HEIGHT)
+    shape = cost_shape(rows, look.SLIDER_CURVE, look.SLIDER_HEIGHT)
     shape = replace(shape, level_filter="datum.place == level")
     lines = alt.NamedData("lines")
     chart = marks.curve(lines, shape, evens=alt.NamedData("even"), levels=lines)

@@ -1,0 +1,732 @@
+"""Where things stand in a chart: inside, on scales, beside each other; what pointers read."""
+
+import dataclasses
+import itertools
+import math
+
+import pandas as pd
+import pytest
+from drawings import boxes, rows_of, tooltips, units, unread_fields, width_of
+from measurements import latency, quality, sensitivity
+
+import sparsity_report as sr
+from sparsity_report.draw import charts, export, look, marks, measured, slider
+from sparsity_report.words.names import group_name
+
+COLUMN = 8.5 * 72 / 2.54
+TEXT = 16 * 72 / 2.54
+
+
+@pytest.fixture(scope="module")
+def study(demo_study):
+    return demo_study.with_measured(
+        latency=latency(), quality=quality(), sensitivity=sensitivity(6)
+    )
+
+
+@pytest.fixture(scope="module")
+def levels(demo):
+    """Levels given in no order, the highest near the right end."""
+    prunings = [sr.global_magnitude(demo, level) for level in (0.5, 0.95, 0.1)]
+    return sr.compare(sr.dense(demo), *map(sr.masked, prunings))
+
+
+def drawn(chart):
+    """Texts, marks, width and height of a chart as it is."""
+    return boxes(export.svg(chart.to_dict()))
+
+
+def x_domain(spec, layer=0):
+    return spec["layer"][layer]["encoding"]["x"]["scale"]["domain"]
+
+
+CHARTS = {
+    **{f"bars of {metric}": charts.group_bars for metric in look.FILED},
+    "map": charts.sparsity_map,
+    "curve": charts.csr_bytes_curve,
+    **measured.CHARTS,
+}
+
+
+def made(name, study, width):
+    of = {"map": ["Masked30"]}.get(name, name.split(" of ")[1:])
+    return CHARTS[name](study, *of, width=width)
+
+
+@pytest.mark.parametrize("width", [COLUMN, TEXT])
+@pytest.mark.parametrize("name", CHARTS)
+def test_nothing_leaves_a_chart_or_hides_another_text(study, name, width):
+    texts, _, wide, high = drawn(made(name, study, width))
+    assert wide == pytest.approx(width, abs=1)
+    for text in texts:
+        assert text.left >= -1, text
+        assert text.right <= wide + 1 or text.text.endswith("…"), text
+        assert -1 <= text.top < text.bottom <= high + 1, text
+    # What is written twice is the halo around the letters.
+    for one, other in itertools.combinations({text[:5]: text for text in texts}.values(), 2):
+        assert not one.meets(other), (one, other)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_field_that_is_read_is_in_the_data(study, name):
+    spec = made(name, study, TEXT).to_dict()
+    assert unread_fields(spec) == []
+
+
+def test_the_fields_of_hero_and_slider_are_in_their_data(study):
+    for spec in (charts.hero(study).to_dict(), slider.level_chart(study).spec):
+        assert len([*units(spec)]) > 5
+        assert unread_fields(spec) == []
+
+
+def test_pointers_read_what_a_bar_is(study):
+    read = tooltips(charts.group_bars(study, "param_frac").to_dict())
+    for row in study.groups.to_dict("records"):
+        assert {
+            "group": group_name(row["group"]),
+            "variant": row["variant"],
+            "share of all parameters": look.write(row["param_frac"], "share"),
+        } in read
+
+
+def test_pointers_read_what_a_cell_is(study):
+    read = tooltips(charts.sparsity_map(study, "Masked30").to_dict())
+    own = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
+    for row in own.to_dict("records"):
+        share = 1 - row["weight_nonzero"] / row["weight_total"]
+        cell = {"block": str(row["block"]), "projection": row["module_name"].rpartition(".")[2]}
+        assert {**cell, "zeros": f"{100 * share:.1f} %"} in read
+
+
+def test_pointers_read_what_was_measured(study):
+    bars, points, places, parts = (
+        tooltips(draw(study).to_dict())
+        for draw in (
+            measured.speed_chart,
+            measured.quality_chart,
+            measured.crossover_chart,
+            measured.sensitivity_chart,
+        )
+    )
+    for mark in ("promised by FLOPs", "realised"):
+        assert {"variant": "CSR30 · 1 token", "speed-up": mark, "realised": "0.40 ×"} in bars
+    assert {
+        "policy": "global magnitude, demo", "variant": "Masked30", "perplexity": "12.5",
+        "first guesses": "25.0 %",
+    } in points  # fmt: skip
+    assert places == [
+        {"shape": "8 × 4", "tokens": "1", "from": "62 %"},
+        {"shape": "8 × 4", "tokens": "128", "from": "never"},
+    ]
+    assert {"part": "block 0", "more nats per token than dense": "+0.090"} in parts
+
+
+def bars_of(values, metric="sparsity", **options):
+    frame = pd.DataFrame({"part": [f"p{n}" for n in range(len(values))], metric: values})
+    return x_domain(sr.bar_plot(frame, "part", metric, "t", **options).to_dict())
+
+
+def test_bars_have_room_for_their_labels_and_no_more():
+    low, high = bars_of([0.5, 0.25, None])
+    assert low == 0
+    assert 1.08 < high / 0.5 < 1.3
+    # The same room, in points, at any width.
+    narrow, wide = (
+        charts._bars_shape([{"value": 0.5, "group": "g"}], "a", "share", width=w).domain[1]
+        for w in (COLUMN, TEXT)
+    )
+    assert (narrow - 0.5) * COLUMN == pytest.approx((wide - 0.5) * TEXT)
+
+
+def test_no_axis_of_bars_makes_noise_look_like_a_finding():
+    """Shares reach to a tenth, numbers to one, beyond where the axis starts."""
+    scale = bars_of([0.5])[1] / 0.5
+    assert bars_of([0.001, 0.02])[1] == pytest.approx(0.1 * scale)
+    assert bars_of([0.2], "cost")[1] == pytest.approx(1.0 * scale)
+    low, high = bars_of([0.5, 0.55], y_min=0.5)
+    assert low == 0.5
+    assert high - low == pytest.approx(0.1 * scale)
+
+
+def test_bars_below_zero_have_room_on_both_sides():
+    low, high = bars_of([-4.0, 1.0], "change")
+    assert high - 1 == pytest.approx(-4 - low)
+    assert (high - low) / 5 == pytest.approx(2 * bars_of([0.5])[1] / 0.5 - 1)
+
+
+def test_what_a_note_says_of_whom(study):
+    for variant, begins in ((None, "demo · "), ("CSR30", "CSR30 of demo · ")):
+        title = charts.group_bars(study, "sparsity", variant=variant).to_dict()["title"]
+        assert title["text"] == "Zeros per group"
+        assert title["subtitle"].startswith(begins)
+        assert "zeros ÷ parameters of the group" in title["subtitle"]
+
+
+# Curves of bytes.
+
+
+def marked(chart):
+    """Labels of the levels of a curve, and their anchors."""
+    return [(text.text, text.anchor) for text in drawn(chart)[0] if text.fill == look.VERMILLION]
+
+
+@pytest.mark.parametrize(
+    ("level", "width", "said", "anchor"),
+    [
+        (0.3, TEXT, "30.0 %: CSR 1.41 × dense", "start"),
+        (0.3, COLUMN, "30.0 %: 1.41 ×", "start"),
+        (0.95, TEXT, "95.0 %: CSR 0.11 × dense", "end"),
+    ],
+)
+def test_one_level_is_told_in_full_where_there_is_room(demo, level, width, said, anchor):
+    study = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, level)))
+    assert marked(charts.csr_bytes_curve(study, width)) == [(said, anchor)]
+
+
+def test_levels_step_down_to_the_right_and_stay_in_the_picture(levels):
+    for width, suffix in ((TEXT, ": "), (COLUMN, "")):
+        texts, _, wide, _ = drawn(charts.csr_bytes_curve(levels, width))
+        shown = [text for text in texts if text.fill == look.VERMILLION]
+        assert [text.text.split("%")[0] for text in shown] == ["10.0 ", "50.0 ", "95.0 "]
+        assert all(text.text.partition("%")[2][:2] == suffix for text in shown)
+        assert [text.top for text in shown] == sorted(text.top for text in shown)
+        assert all(text.right <= wide for text in shown)
+        for one, other in itertools.combinations(shown, 2):
+            assert not one.meets(other)
+
+
+def test_of_two_break_evens_in_a_column_the_first_stands_left(study):
+    for width, anchors in ((COLUMN, ["end", "start"]), (TEXT, ["start", "start"])):
+        texts, _, _, _ = drawn(charts.csr_bytes_curve(study, width))
+        labels = [text for text in texts if text.text in {"50.3 %", "67.1 %"}]
+        assert [text.anchor for text in labels[-2:]] == anchors
+
+
+def test_the_lines_of_bytes_end_below_the_labels(study, levels):
+    for one in (study, levels):
+        spec = charts.csr_bytes_curve(one).to_dict()
+        rows = [row for _, data, _ in units(spec) for row in rows_of(spec, data)]
+        (scale,) = {str(u["encoding"]["y"]["scale"]["domain"]) for u, *_ in units(spec)}
+        top = float(scale.strip("[]").split(",")[1])
+        labels = [row["top"] for row in rows if "top" in row]
+        highest = max(row["value"] for row in rows)
+        # Lines fill at least half of the picture, and labels stand above them.
+        assert highest < min(labels) <= max(labels) < top < 2 * highest
+        axis = next(
+            u["encoding"]["y"]["axis"] for u, *_ in units(spec) if "axis" in u["encoding"]["y"]
+        )
+        assert axis["values"] == [*range(math.floor(highest) + 2)][: math.ceil(highest) + 1]
+
+
+def test_a_level_that_prunes_nothing_is_not_marked(demo):
+    study = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.0)))
+    spec = charts.csr_bytes_curve(study).to_dict()
+    assert not [row for _, data, _ in units(spec) for row in rows_of(spec, data) if "top" in row]
+
+
+def test_each_layout_has_one_look_everywhere(study):
+    """Dense is a solid blue line, CSR black; of two lines of a colour one is dashed."""
+    looks = {}
+    for spec in (charts.csr_bytes_curve(study).to_dict(), slider.level_chart(study).spec):
+        for unit, *_ in units(spec):
+            if "strokeDash" in unit.get("encoding", {}):
+                colours, dashes = (unit["encoding"][c]["scale"] for c in ("color", "strokeDash"))
+                assert colours["domain"] == dashes["domain"]
+                of = zip(colours["domain"], colours["range"], dashes["range"], strict=True)
+                looks |= {name: (colour, dash) for name, colour, dash in of}
+    solid = [1, 0]
+    assert looks["dense"] == looks["dense and masked"] == (look.BLUE, solid)
+    assert looks["bytes in CSR"] == looks["CSR with int32 indices"] == (look.BLACK, solid)
+    assert looks["CSR with int64 indices"][0] == look.BLACK
+    assert looks["bitmask"][0] == look.GREEN
+    assert solid not in (looks[name][1] for name in ("CSR with int64 indices", "bitmask"))
+
+
+# The hero's strip.
+
+
+def stand_out(study, shares):
+    """The labels of a strip whose layers have so many zeros of 1000 weights, by projection."""
+    one = study.layers[study.layers["module_name"].str.endswith("fc1")].iloc[[0]]
+    names = [(name, block) for name in shares for block in range(len(shares[name]))]
+    layers = pd.concat([one] * len(names), ignore_index=True)
+    layers["module_name"] = [f"h.{block}.{name}" for name, block in names]
+    layers["block"] = pd.array([block for _, block in names], dtype="Int64")
+    for column, values in (
+        ("weight_total", [1000] * len(names)),
+        ("weight_nonzero", [1000 - shares[name][block] for name, block in names]),
+    ):
+        layers[column] = pd.array(values, dtype="Int64")
+    layers["total"], layers["nonzero"] = layers["weight_total"], layers["weight_nonzero"]
+    variants = study.variants.iloc[[0]].reset_index(drop=True)
+    spec = charts.hero(dataclasses.replace(study, layers=layers, variants=variants)).to_dict()
+    strip = spec["vconcat"][1]["hconcat"][0]
+    (text,) = (layer for layer in strip["layer"] if layer["mark"]["type"] == "text")
+    return [(row["projection"], row["label"]) for row in rows_of(spec, text["data"])], strip
+
+
+def test_two_layers_far_above_the_others_are_named(study):
+    shares = {"q": [100, 100], "k": [100, 800], "v": [700, 100], "o": [100, 600]}
+    assert stand_out(study, shares)[0] == [("k", "block 1"), ("v", "block 0")]
+
+
+@pytest.mark.parametrize(
+    ("usual", "highest", "named"),
+    [(20, 119, False), (20, 130, True), (600, 890, False), (600, 920, True)],
+)
+def test_far_is_a_tenth_and_half_as_much_again(study, usual, highest, named):
+    """Above all of it together, which the one layer of a hundred hardly moves."""
+    shares = {"q": [usual] * 99 + [highest]}
+    assert bool(stand_out(study, shares)[0]) is named
+
+
+def test_names_of_the_strip_stand_apart(study):
+    for names in (4, 40):
+        _, strip = stand_out(study, {f"p{n}": [100, 200] for n in range(names)})
+        assert strip["height"] / names >= 1.3 * look.PAPER.label
+        assert strip["height"] >= 200
+
+
+def test_the_hero_is_as_wide_as_it_says(study):
+    _, _, wide, _ = boxes(export.svg(charts.hero(study).to_dict()))
+    assert 0.9 * look.HERO_WIDTH < wide <= look.HERO_WIDTH
+
+
+def test_without_a_pruning_colours_go_from_nothing_to_all(demo):
+    assert charts.zeros_domain(sr.compare(sr.dense(demo))) == (0, 1)
+
+
+# Marks.
+
+CELLS = [
+    {"block": str(n), "projection": "q", "value": share}
+    for n, share in enumerate((0.0, 0.5, 1.0, None))
+]
+
+
+def heat_map(width=200, row=20, blocks=4, projections=1, **options):
+    return marks.HeatMap(
+        blocks=tuple(map(str, range(blocks))),
+        projections=("q", *(f"p{n}" for n in range(projections - 1))),
+        width=width,
+        row=row,
+        **options,
+    )
+
+
+def shown(shape, rows=CELLS):
+    return drawn(marks.heat_map(marks.inline(rows), shape))
+
+
+def test_by_default_colours_go_from_no_zeros_to_all():
+    _, cells, _, _ = shown(heat_map())
+    colours = [cell.fill for cell in cells if cell.text == "rect mark"]
+    assert (colours[0], colours[2]) == ("rgb(68, 1, 84)", "rgb(253, 231, 37)")
+
+
+def test_what_cannot_be_selected_is_never_pale():
+    svg = export.svg(marks.heat_map(marks.inline(CELLS), heat_map()).to_dict())
+    assert "cursor" not in svg
+    assert f' opacity="{look.PALE}"' not in svg
+
+
+def test_the_scale_of_colours_stands_beside_or_below():
+    for below in (False, True):
+        shape = heat_map(title="zeros of all", below=below)
+        texts, cells, _, _ = shown(shape)
+        (title,) = [text for text in texts if text.text == "zeros of all"]
+        right, bottom = (max(cell[edge] for cell in cells) for edge in (2, 4))
+        assert (title.left >= right) is not below
+        assert (title.top >= bottom) is below
+
+
+@pytest.mark.parametrize(("row", "projections"), [(20, 1), (20, 4), (20, 10), (10, 4)])
+def test_the_scale_of_colours_is_as_long_as_a_map_is_high(row, projections):
+    """From 60 points, below which its numbers would touch, to 120."""
+    spec = marks.heat_map(marks.inline(CELLS), heat_map(row=row, projections=projections)).to_dict()
+    legend = spec["layer"][0]["encoding"]["color"]["legend"]
+    assert spec["height"] == row * projections
+    assert legend["gradientLength"] == sorted((60, row * projections, 120))[1]
+
+
+@pytest.mark.parametrize("width", [100, 400])
+def test_a_scale_below_is_no_wider_than_the_map(width):
+    spec = marks.heat_map(marks.inline(CELLS), heat_map(width=width, below=True)).to_dict()
+    assert spec["layer"][0]["encoding"]["color"]["legend"]["gradientLength"] == min(width, 240)
+
+
+def test_a_map_of_nothing_has_the_height_of_a_row():
+    shape = dataclasses.replace(heat_map(), blocks=(), projections=())
+    assert marks.heat_map(marks.inline([]), shape).height == 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest"), [("share", "100"), ("ratio", "9.99"), ("number", "9.99k")]
+)
+def test_numbers_stand_in_cells_that_have_room_for_them(kind, longest):
+    """From a third more than the longest number takes; at twice and a half of it they do."""
+    size = look.PAPER.small
+    takes = width_of(longest, size)
+    first = next(
+        width
+        for width in range(10, 60)
+        if marks._digits_fit(heat_map(width=10 * width, blocks=10, kind=kind))
+    )
+    assert 1.3 * takes < first < 2.5 * takes
+
+
+@pytest.mark.parametrize(("row", "fit"), [(1.2 * 8, True), (9.5, False)])
+def test_numbers_stand_in_rows_that_are_a_fifth_higher(row, fit):
+    assert marks._digits_fit(heat_map(row=row)) is fit
+
+
+@pytest.mark.parametrize("blocks", [1, 10, 60, 120])
+def test_labels_of_blocks_stand_apart_and_as_close_as_they_can(blocks):
+    spec = marks.heat_map(marks.inline(CELLS), heat_map(blocks=blocks)).to_dict()
+    values = spec["layer"][0]["encoding"]["x"]["axis"]["values"]
+    step, cell, takes = math.ceil(blocks / len(values)), 200 / blocks, width_of(values[-1], 9)
+    assert values == [str(n) for n in range(0, blocks, step)]
+    assert step * cell > 1.2 * takes
+    assert step == 1 or (step - 1) * cell < 25
+
+
+@pytest.mark.parametrize("row", [4, 10, 12, 20])
+def test_names_of_rows_stand_apart_and_as_close_as_they_can(row):
+    spec = marks.heat_map(marks.inline(CELLS), heat_map(row=row, projections=9)).to_dict()
+    values = spec["layer"][0]["encoding"]["y"]["axis"]["values"]
+    step = math.ceil(9 / len(values))
+    assert step * row >= 1.2 * look.PAPER.label
+    assert step == 1 or (step - 1) * row < 1.3 * look.PAPER.label
+
+
+def bars(groups, names=("",), width=300.0, **options):
+    inks = tuple((name, "#000000", "#000000") for name in names)
+    return marks.Bars(groups=groups, inks=inks, width=width, **options)
+
+
+def test_bars_take_a_band_each_and_a_gap_per_group():
+    one, two, more = (
+        bars(groups, names, band=10, gap=5).height
+        for groups, names in ((("a",), "x"), (("a",), "xy"), (("a", "b", "c"), "xy"))
+    )
+    assert (one, two, more) == (10 + 5, 2 * 10 + 5, 3 * (2 * 10 + 5))
+    assert bars((), "x", band=10, gap=5).height == 15
+
+
+def test_bars_start_at_zero_and_end_with_the_axis():
+    rows = [
+        {"group": name, "variant": "", "value": v, "label": ""}
+        for name, v in (("a", 0.5), ("b", 2))
+    ]
+    svg = export.svg(marks.bars(marks.inline(rows), bars(("a", "b"), width=100)).to_dict())
+    _, (first, _), _, _ = boxes(svg)
+    assert first.right - first.left == pytest.approx(50)
+    assert 'clip-path="url' in svg
+    assert "grid" not in str(export.svg(marks.bars(marks.inline(rows), bars(("a", "b"))).to_dict()))
+
+
+def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
+    for draw, lines in (
+        (charts.group_bars(study, "sparsity"), False),
+        (measured.speed_chart(study), True),
+    ):
+        found = {
+            unit["encoding"]["y"]["axis"]["grid"]
+            for unit, *_ in units(draw.to_dict())
+            if "axis" in unit["encoding"].get("y", {})
+        }
+        assert found == {lines}
+
+
+@pytest.mark.parametrize(
+    "names", [("Dense", "CSR30"), [f"Variant{n}" for n in range(9)], ["x" * 90] * 4]
+)
+def test_a_legend_of_bars_fits_below_the_title(names):
+    """With the sign, the space after it and a name of at most 140 points."""
+    names = [f"{name}{place}" for place, name in enumerate(names)]
+    spec = marks.bars(marks.inline([]), bars(("a",), names)).to_dict()
+    columns = spec["layer"][0]["encoding"]["fill"]["legend"]["columns"]
+    takes = 30 + min(140, max(width_of(name, 9) for name in names))
+    assert columns == 1 or columns * takes <= 300
+    assert min(len(names), columns + 2) * takes > 0.7 * 300 or columns >= len(names)
+
+
+def curve(rows, level=(), even=(), names=("CSR",), **options):
+    shape = marks.Curve(
+        lines=tuple(marks.Line(name, "#000000", [1, 0]) for name in names),
+        width=100, height=100, top=2.0, x_title="", y_title="", columns=2, **options,
+    )  # fmt: skip
+    return marks.curve(
+        marks.inline(rows), shape, evens=marks.inline([*even]), levels=marks.inline([*level])
+    ).to_dict()
+
+
+LINE = [{"sparsity": s, "value": 2 * (1 - s), "line": "CSR"} for s in (0.0, 1.0)]
+LEVEL = [{"sparsity": 0.75, "value": 0.5, "label": "75 %", "top": 1.5}]
+
+
+def test_a_curve_goes_from_no_zeros_to_all_and_has_no_points_unasked():
+    spec = curve(LINE)
+    assert x_domain(spec) == [0, 1]
+    assert [unit["mark"]["type"] for unit, *_ in units(spec)].count("point") == 2
+    assert "L100,100" in export.svg(spec)
+
+
+def test_a_level_is_a_rule_from_its_label_to_the_axis_behind_the_lines():
+    spec = curve(LINE, LEVEL)
+    kinds = [unit["mark"]["type"] for unit, *_ in units(spec)]
+    assert kinds.index("rule") < kinds.index("line")
+    svg = export.svg(spec)
+    texts, _, _, _ = boxes(svg)
+    (label,) = [text for text in texts if text.text == "75 %"]
+    assert label.anchor == "start"
+    assert 'x2="0" y2="75"' in svg.replace("-75", "75"), "from 1.5 down to 0 of 2"
+    points = [part for part in svg.split("<path") if 'aria-roledescription="point"' in part]
+    assert f'fill="{look.VERMILLION}"' in points[-1]
+
+
+def test_labels_turn_left_only_where_asked_and_far_right():
+    for flip, at, anchor in ((False, 0.75, "start"), (True, 0.75, "end"), (True, 0.5, "start")):
+        spec = curve(LINE, [{**LEVEL[0], "sparsity": at}], flip=flip)
+        texts, _, _, _ = boxes(export.svg(spec))
+        assert [text.anchor for text in texts if text.text == "75 %"] == [anchor]
+
+
+def test_a_histogram_goes_from_zero_to_its_last_bar():
+    rows = [
+        {"from": 0.0, "to": 0.5, "height": 1.0, "pruned": True, "label": "a", "between": "b"},
+        {"from": 0.5, "to": 0.97, "height": 0.5, "pruned": False, "label": "c", "between": "d"},
+    ]
+    at = [{"at": 0.5, "label": "here"}]
+    spec = marks.histogram(marks.inline(rows), marks.inline(at), (97, 112)).to_dict()
+    svg = export.svg(spec)
+    _, found, _, _ = boxes(svg)
+    assert found[-1].right - found[0].left == pytest.approx(97)
+    assert found[0].right - found[0].left == pytest.approx(50)
+    assert tooltips(spec)[1] == {"magnitude": "d", "holds": "c"}
+    pale, full = (
+        float(part.partition('fill-opacity="')[2].partition('"')[0] or 1)
+        for part in svg.split("<path")
+        if 'aria-roledescription="bar"' in part
+    )
+    assert pale < full
+
+
+# What was measured.
+
+
+def test_speeds_have_an_axis_that_does_not_magnify(study):
+    """From 0.8 to 1.25, as far below as above, or as far as what is shown and a tenth."""
+    same = latency().assign(realised_speedup=1.0, seconds=1.0, seconds_low=0.98, seconds_high=1.02)
+    same["promised_speedup"] = 1.0
+    near = study.with_measured(latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
+    low, high = x_domain(measured.speed_chart(near).to_dict(), -2)
+    assert (low, high) == (0.8, 1.25)
+    spec = measured.speed_chart(study).to_dict()
+    low, high = x_domain(spec, -2)
+    rows = [row for _, data, _ in units(spec) for row in rows_of(spec, data) if "low" in row]
+    numbers = [row[key] for row in rows for key in ("low", "high", "promised")]
+    assert low * 1.1 < min(numbers) < low * 1.3
+    assert high / 1.3 < max(numbers) < high / 1.1
+
+
+def test_promised_and_realised_are_told_apart(study):
+    spec = measured.speed_chart(study).to_dict()
+    for unit, data, _ in units(spec):
+        field = unit["encoding"]["x"].get("field")
+        if unit["mark"]["type"] == "point":
+            (mark,) = {row["mark"] for row in rows_of(spec, data)}
+            assert mark == {"promised": "promised by FLOPs", "realised": "realised"}[field]
+            assert unit["mark"]["filled"]
+            colour, shape = (unit["encoding"][c]["scale"] for c in ("color", "shape"))
+            at = colour["domain"].index(mark)
+            assert shape["domain"] == colour["domain"]
+            assert (colour["range"][at], shape["range"][at]) == {
+                "realised": (look.BLUE, "circle"), "promised": (look.VERMILLION, "diamond"),
+            }[field]  # fmt: skip
+    (even,) = [data for u, data, _ in units(spec) if u["encoding"]["x"].get("field") == "one"]
+    assert rows_of(spec, even) == [{"one": 1}]
+
+
+def test_what_promises_nothing_has_no_diamond(study):
+    frame = latency()
+    frame.loc[frame["variant"] == "CSR30", "promised_speedup"] = None
+    spec = measured.speed_chart(study.with_measured(latency=frame)).to_dict()
+    promised = [
+        rows_of(spec, data)
+        for unit, data, _ in units(spec)
+        if unit["mark"]["type"] == "point" and unit["encoding"]["x"]["field"] == "promised"
+    ]
+    assert {row["name"] for row in promised[0]} == {"Masked30 · 1 token", "Masked30 · 128 tokens"}
+
+
+def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
+    narrow, wide = (
+        next(
+            unit["encoding"]["x"]["axis"]["values"]
+            for unit, *_ in units(measured.speed_chart(study, width).to_dict())
+            if "axis" in unit["encoding"]["x"]
+        )
+        for width in (COLUMN, TEXT)
+    )
+    assert set(narrow) < set(wide)
+    assert 1 in narrow
+
+
+def test_the_axis_of_crossovers_ends_with_never(study):
+    for width in (COLUMN, TEXT):
+        chart = measured.crossover_chart(study, width)
+        encoding = chart.to_dict()["layer"][0]["encoding"]["x"]
+        *ticks, never = encoding["axis"]["values"]
+        assert [10 * tick for tick in ticks] == pytest.approx([0, 2, 4, 6, 8, 10])
+        low, high = encoding["scale"]["domain"]
+        assert low == 0
+        assert 1.05 < never < high < 1.25
+        words = [text.text for text in drawn(chart)[0]]
+        assert {"0 %", "100 %", "never"} <= {*words}
+
+
+def test_each_shape_of_a_crossover_has_its_lines(study):
+    more = latency().assign(name="4 × 8")
+    both = study.with_measured(latency=pd.concat([latency(), more], ignore_index=True))
+    one, two = (measured.crossover_chart(s).to_dict() for s in (study, both))
+    assert two["height"] == 2 * one["height"]
+    assert one["layer"][0]["mark"]["filled"]
+
+
+def test_two_points_are_a_line_and_as_many_perplexities_as_differ_are_told(demo_study):
+    scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 10.0)}
+    frame = quality([*scores.values()], [*scores])
+    chart = measured.quality_chart(demo_study.with_measured(quality=frame))
+    spec = chart.to_dict()
+    low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert low < 10 < high
+    assert spec["title"]["subtitle"].startswith("global magnitude · some.txt: 99 tokens")
+    points = [unit["mark"] for unit, *_ in units(spec) if unit["mark"]["type"] == "point"]
+    assert points[0]["filled"]
+
+
+@pytest.mark.parametrize(("most", "form"), [(80.0, None), (81.0, "log")])
+def test_perplexities_more_than_eight_times_apart_have_a_logarithmic_axis(demo_study, most, form):
+    scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, most)}
+    frame = quality([*scores.values()], [*scores])
+    spec = measured.quality_chart(demo_study.with_measured(quality=frame)).to_dict()
+    scale = spec["layer"][0]["encoding"]["y"]["scale"]
+    assert scale.get("type") == form
+    low, high = scale["domain"]
+    assert low < 10
+    assert most < high < 1.5 * most
+    assert low > 10 / 1.5 or form is None
+
+
+def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
+    study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
+    frame = quality([(0.0, 10.0), (0.0, 10.5)], ["Dense", "Again"])
+    low, high = x_domain(measured.quality_chart(study.with_measured(quality=frame)).to_dict())
+    assert -0.02 < low < 0
+    assert 0.1 < high < 0.12
+
+
+@pytest.mark.parametrize(("apart", "labels"), [(0.00001, 2), (0.0002, 3)])
+def test_a_place_is_labelled_once(demo_study, apart, labels):
+    scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 12.5), "CSR30": (0.3 + apart, 12.5)}
+    frame = quality([*scores.values()], [*scores])
+    spec = measured.quality_chart(demo_study.with_measured(quality=frame)).to_dict()
+    rows = rows_of(spec, spec["layer"][0].get("data", spec.get("data")))
+    assert len([row for row in rows if row["shown"]]) == labels
+
+
+def test_lines_of_two_texts_are_told_apart(demo_study):
+    frames = [quality(names=("Dense", "Masked30", "M90")).assign(text=name) for name in "ab"]
+    chart = measured.quality_chart(
+        demo_study.with_measured(quality=pd.concat(frames, ignore_index=True))
+    )
+    domain = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert {f"global magnitude, demo, {name}" for name in "ab"} <= {*domain}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(99.94, "99.9"), (99.5, "99.5"), (100.0, "100"), (9999.0, "9,999"), (10_000.0, "10.0k")],
+)
+def test_perplexities_have_the_digits_that_matter(demo_study, value, said):
+    scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}
+    frame = quality([*scores.values()], [*scores])
+    read = tooltips(measured.quality_chart(demo_study.with_measured(quality=frame)).to_dict())
+    assert read[-1]["perplexity"] == said
+
+
+def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
+    def domain(costs):
+        frame = sensitivity(len(costs)).assign(nll_increase=costs)
+        return x_domain(
+            measured.sensitivity_chart(demo_study.with_measured(sensitivity=frame)).to_dict()
+        )
+
+    low, high = domain([0.2, 0.1])
+    assert low == 0
+    room = high / 0.2 - 1
+    assert 0.05 < room < 0.4
+    assert domain([1e-5, 2e-5]) == pytest.approx([0, 1e-3 * (1 + room)])
+    assert domain([0.2, -0.1]) == pytest.approx([-0.1 - 0.3 * room, 0.2 + 0.3 * room])
+
+
+@pytest.mark.parametrize(("parts", "said"), [(40, False), (41, True)])
+def test_that_parts_are_left_out_is_said(demo_study, parts, said):
+    study = demo_study.with_measured(sensitivity=sensitivity(parts))
+    note = measured.sensitivity_chart(study).to_dict()["title"]["subtitle"]
+    assert note.startswith("50 % of the part; some.txt")
+    assert ("parts" in note) is said
+
+
+def test_names_of_parts_have_sixty_letters(demo_study):
+    frame = sensitivity(2).assign(part=["x" * 60, "y" * 61])
+    chart = measured.sensitivity_chart(demo_study.with_measured(sensitivity=frame))
+    assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
+        "x" * 60, "y" * 59 + "…",
+    ]  # fmt: skip
+
+
+# The slider.
+
+
+def test_the_slider_starts_where_the_first_pruning_stands(demo):
+    at = [sr.masked(sr.global_magnitude(demo, level)) for level in (0.6, 0.3)]
+    assert slider.level_chart(sr.compare(sr.dense(demo), *at)).start == 60
+    assert slider.level_chart(sr.compare(sr.dense(demo))).start == 50
+
+
+def test_lines_of_the_slider_end_below_the_label_and_it_below_the_top(study):
+    rows = slider.cost_rows(study)
+    values = [row["value"] for row in rows]
+    tops = {row["top"] for row in rows if "top" in row}
+    (label,) = tops
+    axis = slider.cost_shape(rows, 300, 170).top
+    assert max(values) < label < axis < 1.4 * max(values)
+    dense = [(row["sparsity"], row["value"]) for row in rows if row["line"] == "dense"]
+    assert dense == [(0, 1), (1, 1)]
+    (even,) = slider.break_even_rows(study)
+    assert even["value"] == 1
+
+
+def test_labels_of_the_slider_stay_in_the_picture(study):
+    chart = slider.level_chart(study)
+    for level, anchor in ((30, "start"), (99, "end")):
+        params = [p | {"value": level} if p["name"] == "level" else p for p in chart.spec["params"]]
+        texts, _, wide, _ = boxes(export.svg({**chart.spec, "params": params}))
+        (label,) = [text for text in texts if text.fill == look.VERMILLION]
+        assert label.anchor == anchor
+        assert all(text.right <= wide for text in texts)
+    # Nothing is pointed at: no line of a cell, no cell before others.
+    svg = export.svg(chart.spec)
+    assert f'stroke="{look.INK}"' not in svg.partition("mark-rect")[2].partition("mark-text")[0]
+    assert 'stroke-dasharray="2,2"' not in svg
+    order = chart.spec["vconcat"][0]["layer"][0]["encoding"]["order"]
+    assert order["condition"]["value"] > order["value"]
+
+
+@pytest.mark.parametrize(("projections", "high"), [(3, 3 * 18), (25, 400), (40, 400)])
+def test_the_map_of_the_slider_is_no_higher_than_a_page_shows(projections, high):
+    grid = type("Grid", (), {"blocks": ["0"], "projections": [f"p{n}" for n in range(projections)]})
+    pointed = slider.alt.selection_point(name="pointed", fields=["cell"])
+    assert slider._map(grid, pointed).height == pytest.approx(high)

@@ -1,0 +1,117 @@
+"""Reading drawings: where texts and marks of an SVG stand, and what a chart's tooltips say."""
+
+import re
+import xml.etree.ElementTree as ET
+from typing import NamedTuple
+
+# Widths in thousandths of the size, from a space to "~", as Adobe's AFM file of Helvetica has them.
+HELVETICA = (
+    "278 278 355 556 556 889 667 191 333 333 389 584 278 333 278 278 556 556 556 556 556 556 556 "
+    "556 556 556 278 278 584 584 584 556 1015 667 667 722 722 667 611 778 722 278 500 667 556 833 "
+    "722 778 667 778 722 667 611 722 667 944 667 667 611 278 278 278 469 556 333 556 556 500 556 "
+    "556 278 556 556 222 222 500 222 833 556 556 556 556 333 500 278 556 500 722 500 500 500 334 "
+    "260 334 584"
+)
+WIDTHS = {chr(32 + place): int(width) for place, width in enumerate(HELVETICA.split())}
+
+
+class Box(NamedTuple):
+    """Something drawn: its words or its kind, its edges, and the colour it is filled with."""
+
+    text: str
+    left: float
+    right: float
+    top: float
+    bottom: float
+    fill: str
+    anchor: str = ""
+
+    def meets(self, other):
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
+
+
+def width_of(text, size):
+    return sum(WIDTHS.get(letter, 584) for letter in text) * size / 1000
+
+
+def moved(element):
+    found = re.match(r"translate\(([-\d.e]+),([-\d.e]+)\)", element.get("transform", ""))
+    return (float(found[1]), float(found[2])) if found else (0.0, 0.0)
+
+
+def boxes(svg):
+    """Texts, none of them turned, and rectangles of an SVG; its width and height."""
+    root = ET.fromstring(re.sub(r'\sxmlns(:\w+)?="[^"]+"', "", svg).replace("xlink:", ""))
+    texts, marks = [], []
+
+    def walk(element, x, y):
+        dx, dy = moved(element)
+        x, y = x + dx, y + dy
+        role = element.get("aria-roledescription", "")
+        turned = "rotate" in element.get("transform", "")
+        if element.tag == "text" and element.text and not turned and element.get("opacity") != "0":
+            size = float(re.match(r"[\d.]+", element.get("font-size"))[0])
+            wide, anchor = width_of(element.text, size), element.get("text-anchor", "start")
+            left = x - wide * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+            fill = element.get("fill")
+            texts.append(Box(element.text, left, left + wide, y - 0.72 * size, y, fill, anchor))
+        shape = re.match(r"M([-\d.e]+),([-\d.e]+)h([-\d.e]+)v([-\d.e]+)", element.get("d") or "")
+        if shape and role:
+            left, top, wide, high = (float(number) for number in shape.groups())
+            edges = (x + left, x + left + wide, y + top, y + top + high)
+            marks.append(Box(role, *edges, element.get("fill")))
+        for child in element:
+            walk(child, x, y)
+
+    walk(root, 0.0, 0.0)
+    return texts, marks, float(root.get("width")), float(root.get("height"))
+
+
+def units(spec, data=None, transform=()):
+    """Single views of a chart with the rows they draw and the fields that are computed."""
+    data = spec.get("data", data)
+    transform = [*transform, *spec.get("transform", [])]
+    for key in ("layer", "hconcat", "vconcat"):
+        for part in spec.get(key, ()):
+            yield from units(part, data, transform)
+    if "mark" in spec:
+        yield spec, data, {name for step in transform for name in made(step)}
+
+
+def made(step):
+    if isinstance(named := step.get("as", []), str):
+        yield named
+    for window in step.get("window", ()):
+        yield window["as"]
+
+
+def rows_of(spec, data):
+    return data["values"] if "values" in data else spec["datasets"][data["name"]]
+
+
+def unread_fields(spec):
+    """Channels of a chart whose field no row of its data has."""
+    wrong = []
+    for unit, data, computed in units(spec):
+        rows = rows_of(spec, data)
+        known = {key for row in rows for key in row} | computed
+        for channel, encoding in unit.get("encoding", {}).items():
+            for one in encoding if isinstance(encoding, list) else [encoding]:
+                if rows and "field" in one and one["field"] not in known:
+                    wrong.append((channel, one["field"]))
+    return wrong
+
+
+def tooltips(spec):
+    """What is read where the pointer is: per row that has a tooltip, its titles and values."""
+    return [
+        {tip["title"]: row.get(tip["field"]) for tip in unit["encoding"]["tooltip"]}
+        for unit, data, _ in units(spec)
+        if isinstance(unit.get("encoding", {}).get("tooltip"), list)
+        for row in rows_of(spec, data)
+    ]
