@@ -80,31 +80,37 @@ def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
     labels, names = (
         20 + min(140, 6 * max(map(len, part), default=0)) for part in (look.projections, look.bars)
     )
+    # Parts above each other start where the longer names end.
+    beside_rows = max(labels, names)
     if look.width < _NARROW:
-        column = [_cells(look, look.width - labels - 30), *_histogram(look, look.width - 84)]
-        column += [_bars(look, look.width - names - 40), *_curve(look, look.width - 84, 190)]
+        inner = look.width - max(54, beside_rows) - 30
+        column = [_cells(look, width=inner), *_histogram(look, width=inner)]
+        column += [_bars(look, width=inner - 10), *_curve(look, width=inner, height=190)]
         return alt.VConcatChart(vconcat=column, spacing=_GAP, **whole)
     half = round(0.48 * look.width)
     if len(look.blocks) * _CELL > half - labels:
-        column = [_bars(look, half - names - 30), *_histogram(look, half - 60)]
-        beside = _curve(look, look.width - half - 110, int(column[0].height) + 215 - _short(look))
+        column = [_bars(look, width=half - names - 30), *_histogram(look, width=half - 60)]
+        beside = _curve(
+            look,
+            width=look.width - half - 110,
+            height=int(column[0].height) + (215 if look.histogram else -14),
+        )
         parts = [alt.VConcatChart(vconcat=column, **stacked), *beside]
         below = alt.HConcatChart(hconcat=parts, **stacked)
-        cells = _cells(look, look.width - labels - 24)
+        cells = _cells(look, width=look.width - beside_rows - 24)
         return alt.VConcatChart(vconcat=[cells, below], spacing=_GAP, **whole)
     half = max(220, min(half - labels, _WIDEST * len(look.blocks)))
-    cells, bars = _cells(look, half), _bars(look, look.width - half - labels - names - 80)
+    cells = _cells(look, width=half)
+    bars = _bars(look, width=look.width - half - labels - names - 80)
     # Both columns end level, as far as a curve can be stretched for it.
-    height = int(cells.height) - int(bars.height) + 139 - _short(look)
-    beside = _curve(look, look.width - half - labels - 130, height)
-    columns = ([cells, *_histogram(look, half)], [bars, *beside])
+    beside = _curve(
+        look,
+        width=look.width - half - labels - 130,
+        height=int(cells.height) - int(bars.height) + (139 if look.histogram else -90),
+    )
+    columns = ([cells, *_histogram(look, width=half)], [bars, *beside])
     stacks = [alt.VConcatChart(vconcat=column, **stacked) for column in columns]
     return alt.HConcatChart(hconcat=stacks, spacing=44, **whole)
-
-
-def _short(look: Look) -> int:
-    """Return what a column without histogram is shorter by."""
-    return 0 if look.histogram else 229
 
 
 def filled(chart: Any, data: Data) -> Any:
@@ -196,5 +202,5 @@ def _histogram(look: Look, width: float) -> list[alt.LayerChart]:
     if not look.histogram:
         return []
     bars, threshold = alt.NamedData(name="magnitudes"), alt.NamedData(name="threshold")
-    part = marks.histogram(bars, threshold, (width, 130), SCREEN)
+    part = marks.histogram(bars, threshold, size=(width, 130), sizes=SCREEN)
     return [_panel(part, "histogram", say("Magnitudes of one layer"))]

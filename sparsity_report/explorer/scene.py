@@ -93,7 +93,7 @@ class Scene:
             cells = self.view.cell_values(state._replace(sparsity=0.0))
         known = cells[np.isfinite(cells)]
         if state.kind == "ratio":
-            return 0.0, max(2.0, float(known.max(initial=2.0)))
+            return 0.0, float(known.max(initial=2.0))
         if state.log_scale and (known > 0).any():
             low = float(known[known > 0].min())
             return low, max(float(known.max()), low * 1.01)
@@ -233,6 +233,6 @@ def _sorted(names: list[str], values: dict[str, float], sort: str) -> list[str]:
     """Order bars by the values of the variant shown; unknown ones come last."""
     if sort == MODEL_ORDER:
         return names
-    sign = -1 if sort == LARGEST_FIRST else 1
-    rank = {name: sign * value for name, value in values.items() if math.isfinite(value)}
-    return sorted(names, key=lambda name: rank.get(name, math.inf))
+    known = [name for name in names if math.isfinite(values.get(name, math.nan))]
+    known.sort(key=values.__getitem__, reverse=sort == LARGEST_FIRST)
+    return list(dict.fromkeys([*known, *names]))

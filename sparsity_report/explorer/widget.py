@@ -142,13 +142,13 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     study = traitlets.Instance(Comparison)
     selection = traitlets.Tuple()
-    sparsity = traitlets.Float(0.3)
+    sparsity = traitlets.Float()
     variant = traitlets.Unicode()
     metric = traitlets.Unicode("sparsity")
     modules = traitlets.Unicode("prunable")
     grouping = traitlets.Unicode("group")
     sort = traitlets.Unicode(MODEL_ORDER)
-    log_scale = traitlets.Bool(False)
+    log_scale = traitlets.Bool()
     search = traitlets.Unicode()
     detail = traitlets.Unicode(None, allow_none=True)
     chart = traitlets.Any(read_only=True)
@@ -401,8 +401,8 @@ class Shell(anywidget.AnyWidget):
     _esm = (_HERE / "shell.js").read_text(encoding="utf-8")
     _css = _STYLE
     key = traitlets.Unicode().tag(sync=True)
-    width = traitlets.Int(0).tag(sync=True)
-    live = traitlets.Bool(False).tag(sync=True)
+    width = traitlets.Int().tag(sync=True)
+    live = traitlets.Bool().tag(sync=True)
 
 
 class Picture(alt.JupyterChart):
@@ -414,7 +414,7 @@ class Picture(alt.JupyterChart):
 
     _esm = ""
     data = traitlets.Dict().tag(sync=True)
-    brushed = traitlets.Bool(False).tag(sync=True)
+    brushed = traitlets.Bool().tag(sync=True)
 
     def __init__(self) -> None:
         script = (_HERE / "explorer.js").read_text(encoding="utf-8")
