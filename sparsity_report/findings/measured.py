@@ -90,7 +90,7 @@ def perplexities(study: Comparison) -> Iterator[str]:
         return
     frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
     for (text, _, scored, window), rows in frame.groupby(
-        ["text", "text_fingerprint", "scored", "window"], sort=False, dropna=False
+        ["text", "text_fingerprint", "scored", "window"], sort=False
     ):
         scores = [
             say(

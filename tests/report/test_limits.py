@@ -1,0 +1,416 @@
+"""Where tables and texts of a report change: at limits, at nothing, and where they are named."""
+
+import dataclasses
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from helpers import Tiny, study_of
+from measurements import quality
+from papers import eight_variants
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.draw import paper
+from sparsity_report.report import cells, latex, notebook, tables, thesis
+from sparsity_report.report.templates import environment
+from sparsity_report.report.values import context
+
+THIN = "\u202f"
+
+
+@pytest.fixture(scope="module")
+def study():
+    torch.manual_seed(0)
+    return study_of(sr.load(Tiny(), name="tiny"), 0.5)
+
+
+def table(heads, rows=1, bodies=1, fold=11, over=None):
+    columns = [
+        cells.Column(h, h, cells.COUNT, o) for h, o in zip(heads, over or heads, strict=True)
+    ]
+    row = cells.Row(tuple(cells.Cell(1, cells.COUNT) for _ in heads))
+    return cells.Table("t", "c", tuple(columns), (cells.Body((row,) * rows),) * bodies, fold=fold)
+
+
+# Cells and tables.
+
+
+@pytest.mark.parametrize(
+    ("key", "limit"),
+    [("variant", 40), ("text", 40), ("model", 80), ("module_name", 80), ("parameter", 80),
+     ("source", 200)],
+)  # fmt: skip
+def test_names_are_cut_where_they_are_too_long(key, limit):
+    kind = cells.kind_of(key)
+    assert kind.write("x" * limit) == "x" * limit
+    assert kind.write("x" * (limit + 1)) == "x" * (limit - 1) + "…"
+    assert (kind.write(None), kind.tag) == ("–", "bdi")
+
+
+def test_names_of_modules_are_whole_where_all_are_listed():
+    model = nn.ModuleDict({"x" * 300: nn.Linear(3, 2)})
+    listed = tables.layers(sr.compare(sr.dense(model)), "Dense")
+    assert [row.cells[0].text for row in listed.rows] == ["x" * 300]
+    other = nn.ModuleDict({"x" * 300: nn.Linear(3, 3)})
+    changed = sr.diff(sr.compare(sr.dense(model)), sr.compare(sr.dense(other)))
+    for limit in (1, 2):
+        rows = tables.difference_modules(changed, limit).rows
+        assert len(rows) == limit
+        assert rows[0].cells[1].text == "x" * 199 + "…"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("lossless", True, "yes"), ("lossless", False, "no"), ("lossless", None, "unknown"),
+        ("crossover_sparsity", 0.623, f"62{THIN}%"), ("sparsity", 0.6234, f"62.3{THIN}%"),
+        ("top1_drop", 0.00623, f"0.62{THIN}%"), ("share", 0.5, f"50.0{THIN}%"),
+        ("n_m", ("2:4", 0.5), f"2:4, 50.0{THIN}%"), ("n_m", None, "–"),
+        ("windows", (64, 32), "64 / 32"), ("method", None, "–"), ("group", "mlp_linear", "MLP"),
+    ],
+)  # fmt: skip
+def test_cells_are_written_by_their_column(key, value, text):
+    assert cells.kind_of(key).write(value) == text
+
+
+def test_a_share_has_a_digit_unless_told():
+    assert cells.share().write(0.1234) == f"12.3{THIN}%"
+    assert cells.share(0).write(0.1234) == f"12{THIN}%"
+
+
+@pytest.mark.parametrize(
+    ("over", "spans"),
+    [
+        (["", "a", "a", "b", "", ""], [("", 1), ("a", 2), ("b", 1), ("", 1), ("", 1)]),
+        (["a", "a", "a"], [("a", 3)]),
+        (["", ""], []),
+    ],
+)
+def test_neighbours_share_a_head(over, spans):
+    heads = [f"h{n}" for n in range(len(over))]
+    assert table(heads, over=over).spans == spans
+
+
+@pytest.mark.parametrize(
+    ("columns", "most", "parts"),
+    [
+        (1, 2, [""]),
+        (3, 2, ["12"]),
+        (4, 2, ["12", "3"]),
+        (6, 2, ["12", "34", "5"]),
+        (5, 4, ["1234"]),
+    ],
+)
+def test_wide_tables_are_parted_with_the_names_in_each(columns, most, parts):
+    whole = table([str(n) for n in range(columns)])
+    shown = whole.parts(most, "more")
+    assert ["".join(c.head for c in part.columns[1:]) for part in shown] == parts
+    assert {part.columns[0].head for part in shown} == {"0"}
+    assert [part.caption for part in shown] == ["c"] + ["more"] * (len(parts) - 1)
+    for part in shown:
+        assert all(len(row.cells) == len(part.columns) for row in part.rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "bodies", "long"), [(12, 1, False), (13, 1, True), (15, 2, False), (16, 2, True)]
+)
+def test_only_long_tables_break_over_pages(rows, bodies, long):
+    """More than 12 rows of one body, or 30 of several."""
+    assert cells.to_typst(table("ab", rows, bodies))["long"] is long
+
+
+def test_words_stand_left_and_the_names_of_rows_do_anyhow():
+    columns = [cells.Column("a", "a", cells.WORDS), cells.Column("b", "b", cells.COUNT),
+               cells.Column("c", "c", cells.WORDS)]  # fmt: skip
+    html = cells.to_html(cells.table_of("t", "", columns, [{"a": "x", "b": 1, "c": "y"}], "s"))
+    assert '<table class="s left3">' in html
+
+
+def test_notes_are_those_of_the_names():
+    columns = [cells.Column("a", "a", cells.WORDS), cells.Column("b", "b", cells.COUNT)]
+    rows = [{"a": "x", "a_note": "of x", "b": 1, "b_note": "of 1"}]
+    assert cells.to_columns(cells.table_of("t", "", columns, rows)) == {
+        "a": ["x"], "b": ["1"], "note": ["of x"],
+    }  # fmt: skip
+
+
+def test_first_columns_take_what_the_numbers_leave(study):
+    for one in (tables.groups(study), tables.layers(study, "Dense"), tables.variants(study)):
+        first, *others = (column.width for column in one.columns)
+        assert first > 0
+        assert not any(others)
+    *names, last = (column.width for column in tables.models(study).columns)
+    assert min(names) > 0
+    assert last == 0
+    assert cells.Column("k", "h", cells.COUNT).width == 0
+
+
+@pytest.mark.parametrize(("variants", "style"), [(5, "totals"), (6, "totals wide")])
+def test_more_than_five_variants_make_totals_wide(variants, style):
+    weights = sr.load(Tiny())
+    many = sr.compare(*(sr.dense(weights, name=f"V{n}") for n in range(variants)))
+    assert tables.totals(many).style == style
+
+
+def test_captions_say_how_many_matrices_a_cell_holds():
+    for blocks, said in ((3, "per weight matrix"), (130, "of all weight matrices in a cell")):
+        layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(blocks))
+        one = study_of(sr.load(nn.ModuleDict({"layers": layers})), 0.5)
+        assert said in tables.zeros_map(one, "Masked50").caption
+
+
+def test_what_is_scored_on_the_same_text_says_so_once(study):
+    frame = quality(names=("Dense", "Masked50", "CSR50"))
+    said = tables.scored_on(study.with_measured(quality=frame))
+    assert said.startswith("Perplexity and next-token accuracy on some.txt: 99 tokens in windows")
+    for column, other in (("text", "b"), ("window", 128), ("stride", 8), ("scored", 98)):
+        frame = quality(names=("Dense", "Masked50", "CSR50"))
+        frame.loc[0, column] = other
+        assert tables.scored_on(study.with_measured(quality=frame)) is None, column
+
+
+def test_work_that_a_model_does_not_do_has_no_row(study):
+    labels = [row.cells[0].text for row in tables.totals(study).rows]
+    for words in ("sequence", "attention", "Active", "file", "Bits"):
+        assert not any(words in label for label in labels), words
+
+
+def test_totals_that_changed_are_marked(study):
+    layers = study.layers.copy()
+    layers.loc[layers["variant"] == "CSR50", "stored_bytes"] += 1
+    changed = sr.diff(study, dataclasses.replace(study, layers=layers))
+    marked = [row for row in tables.difference_totals(changed).rows if row.style == "changed"]
+    assert [row.cells[0].text for row in marked] == ["CSR50"]
+    before, after = (int(cell.text.replace(THIN, "")) for cell in marked[0].cells[2:])
+    assert after - before == len(study.layers) // 3
+
+
+# Templates and values.
+
+
+def test_texts_in_templates_are_cut_at_80_letters_unless_told():
+    show = environment().from_string("{{ text | clip }} {{ text | clip(5) }}").render
+    assert show(text="x" * 80) == "x" * 80 + " xxxx…"
+    assert show(text="x" * 81) == "x" * 79 + "… xxxx…"
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return context(study)
+
+
+def test_colours_of_a_page_go_from_nothing_to_all_and_on_paper_as_far_as_shares(study, page):
+    ends = []
+    for values in (page, context(study, paper=True)):
+        (shown,) = values["maps"]
+        ends.append(re.search(r'"domain":\[([\d.]+),([\d.]+)\]', shown.spec).groups())
+    shares = study.facts.cells("Masked50")["sparsity"]
+    assert [*map(float, ends[0])] == [0, 1]
+    low, high = map(float, ends[1])
+    assert 0 < low <= shares.min()
+    assert shares.max() <= high < 1
+
+
+def test_a_slider_has_its_uncertainty_and_a_start(study, page):
+    slider = page["slider"]
+    assert slider["slack"] == int(study.facts.levels["uncertainty"].max())
+    assert slider["start"] == 50
+    assert len(slider["table"].rows) == 10
+    assert page["map_note"].endswith("Each cell is one weight matrix.")
+
+
+# LaTeX.
+
+
+def test_words_and_names_of_any_length_in_latex():
+    assert latex.tex("x" * 80).replace("\\allowbreak{}", "") == "x" * 80
+    assert latex.tex("x" * 81).replace("\\allowbreak{}", "") == "x" * 79 + "\\textellipsis{}"
+    assert latex.command_names(["x" * 39 + "yz", "x" * 39 + "y"]) == [
+        "X" + "x" * 38 + "y", "X" + "x" * 38 + "yB",
+    ]  # fmt: skip
+    clashes = latex.command_names(["q"] * 28)
+    assert clashes[:3] == ["Q", "QB", "QC"]
+    assert clashes[25:] == ["QZ", "QTwentySeven", "QTwentyEight"]
+    assert latex.command_names(["a45", "b20", "c19", "d10"]) == [
+        "AFortyFive", "BTwenty", "CNineteen", "DTen",
+    ]  # fmt: skip
+
+
+def test_heads_break_after_eleven_letters():
+    shown = latex.to_latex(table(["n", "abcde fghij", "abcdef ghijk"]), "l")
+    heads = shown.partition("\\toprule\n")[2].partition("\\midrule")[0].splitlines()[1:]
+    assert [line.removesuffix(" \\\\").split(" & ")[1:] for line in heads] == [
+        ["{}", "{abcdef}"], ["{abcde fghij}", "{ghijk}"],
+    ]  # fmt: skip
+
+
+def test_columns_of_numbers_have_room_for_the_widest():
+    wide = [cells.Column("n", "n", cells.WORDS), cells.Column("v", "v", cells.SHARE)]
+    rows = [{"n": "a", "v": v} for v in (0.00001, 0.1, 1.0, None)]
+    shown = latex.to_latex(cells.table_of("t", "", wide, rows), "l")
+    assert "\\begin{tabular}{l S[table-format=<3.1]}" in shown
+    assert [line.split(" & ")[1] for line in shown.splitlines() if " & " in line][1:] == [
+        "<0.1 \\\\", "10.0 \\\\", "100.0 \\\\", "{\\textendash{}} \\\\",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("letters", "breaks"), [(45, False), (46, True)])
+def test_long_names_of_modules_break_in_the_thesis(letters, breaks):
+    name = "x" * (letters - len("layers.0.fc") - 1)
+    layers = nn.ModuleList(nn.ModuleDict({f"fc{name}1": nn.Linear(3, 2)}) for _ in range(2))
+    study = study_of(sr.load(nn.ModuleDict({"layers": layers})), 0.5)
+    assert {len(n) for n in study.layers["module_name"]} == {letters}
+    for text_cm in (16.0, 12.5):
+        written = thesis._tables(study, 10, text_cm)["layers_most_masked50"]
+        assert ("p{" in written) is breaks
+        if breaks:
+            # Beside it stand a count and a share, about 3 cm.
+            (first,) = re.findall(r"p\{([\d.]+)cm\}", written)
+            assert text_cm - 6.5 < float(first) < text_cm - 3
+            assert f"p{{{float(first):g}cm}}" in written
+
+
+def test_a_kit_has_the_widths_colours_and_layers_it_says(study, tmp_path, monkeypatch):
+    plates = paper.plates
+    monkeypatch.setattr(thesis, "plates", lambda study: plates(study)[:1])
+    sr.write_thesis(study, tmp_path)
+    for place, centimetres in (("column", 8.5), ("text", 16)):
+        svg = (tmp_path / "figures" / f"sparsity_{place}.svg").read_text()
+        points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+        assert points == pytest.approx(centimetres * 72 / 2.54, abs=0.3)
+        assert "#0072B2" in svg
+    bib = (tmp_path / "sparsity-report.bib").read_text()
+    assert f"version {sr.__version__}" in bib or sr.__version__ in bib
+    for path in tmp_path.glob("*.tex"):
+        assert path.read_text().endswith("\n")
+    for width in (4, 100):
+        sr.write_thesis(study, tmp_path / "w", column_cm=width, text_cm=width)
+
+
+def test_ten_layers_are_ranked_in_a_kit_unless_told(tmp_path, monkeypatch, demo_study):
+    monkeypatch.setattr(thesis, "plates", lambda _: [])
+    for options, rows in (({}, 10), ({"top": 3}, 3)):
+        sr.write_thesis(demo_study, tmp_path, **options)
+        for end in ("most", "least"):
+            body = (tmp_path / "tables" / f"layers_{end}_masked30.tex").read_text()
+            assert body.partition("\\midrule")[2].count(" & ") == 2 * rows
+
+
+# Greys.
+
+
+def test_greys_are_as_light_as_colours_look():
+    """By the weights of ITU-R BT.601; data and domains keep their text."""
+    marks = [
+        {"mark": {"type": "rule", "color": colour}, "data": {"values": [{"name": "#ff0000"}]}}
+        for colour in ("#ff0000", "#00ff00", "#0000ff", "#102030")
+    ]
+    grey = paper._grey({"layer": marks})
+    levels = [int(one["mark"]["color"][1:3], 16) for one in grey["layer"]]
+    assert levels == [round(0.299 * 255), round(0.587 * 255), round(0.114 * 255),
+                      round(0.299 * 16 + 0.587 * 32 + 0.114 * 48)]  # fmt: skip
+    assert all(re.fullmatch(r"#(..)\1\1", one["mark"]["color"]) for one in grey["layer"])
+    assert {one["data"]["values"][0]["name"] for one in grey["layer"]} == {"#ff0000"}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_bars_in_grey_go_from_white_to_black_in_even_steps(steps):
+    scale = {"domain": [str(n) for n in range(steps)], "range": ["#123456"] * steps}
+    grey = paper._grey({"encoding": {"fill": {"scale": scale}, "stroke": {"scale": scale},
+                                     "strokeDash": {"scale": scale}}})["encoding"]  # fmt: skip
+    levels = [int(colour[1:3], 16) for colour in grey["fill"]["scale"]["range"]]
+    assert levels[0] == 255
+    assert steps == 1 or levels[-1] == 0
+    assert levels == pytest.approx([255 - 255 * n / max(1, steps - 1) for n in range(steps)], abs=1)
+    assert grey["stroke"]["scale"]["range"] == ["#000000"] * steps
+    dashes = grey["strokeDash"]["scale"]["range"]
+    assert len({str(dash) for dash in dashes[:4]}) == min(4, steps)
+
+
+def test_high_shares_are_light_in_grey_as_they_are_in_colour():
+    """The digits of a cell are dark where its colour is light, and both scales rise alike."""
+    grey = paper._grey({"encoding": {"color": {"scale": {"scheme": "viridis"}}}})
+    assert grey["encoding"]["color"]["scale"] == {"scheme": "greys", "reverse": True}
+
+
+def test_eight_variants_have_names_of_figures_that_differ(demo):
+    files = [plate.file for plate in paper.plates(eight_variants(demo))]
+    assert len({*files}) == len(files)
+
+
+# Notebooks, without running one.
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """What would have been run: the notebook, its folder, and the time a cell may take."""
+    runs = []
+    monkeypatch.setattr(notebook, "_execute", lambda *given: runs.append(given))
+    return runs
+
+
+def test_parameters_stand_after_their_defaults(ran, tmp_path):
+    sr.write_notebook(None, tmp_path / "out.ipynb")
+    sr.write_notebook("org/model", tmp_path / "other.ipynb", sparsity=0.25, timeout=7)
+    written = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    tags = [cell.metadata.get("tags", []) for cell in written.cells]
+    at = tags.index(["parameters"])
+    assert tags[at + 1] == ["injected-parameters"]
+    assert written.cells[at + 1].source == "MODEL = None\nSPARSITY = 0.3\nOUT = 'out'"
+    assert written.cells[at + 1]["id"] == "injected-parameters"
+    assert (tmp_path / "out.ipynb").read_text().endswith("}\n")
+    (node, folder, timeout), second = ran
+    assert (folder, timeout) == (tmp_path, None)
+    assert len(node.cells) == len(written.cells)
+    assert second[2] == 7
+    assert "MODEL = 'org/model'\nSPARSITY = 0.25" in second[0].cells[at + 1].source
+
+
+def test_a_local_model_is_named_whole(ran, tmp_path, monkeypatch):
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    sr.write_notebook("m.safetensors", tmp_path / "out.ipynb")
+    code = [cell.source for cell in ran[0][0].cells if "SPARSITY =" in cell.source][-1]
+    assert f"MODEL = {str(tmp_path / 'm.safetensors')!r}" in code
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_page_of_a_notebook_has_a_title_and_hides_code_where_asked(tmp_path):
+    node = nbformat.v4.new_notebook()
+    node.cells = [
+        nbformat.v4.new_code_cell("SECRET = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_markdown_cell("# " + "t" * 130 + "\nmore"),
+    ]
+    source = tmp_path / "mine.ipynb"
+    nbformat.write(node, source)
+    for options, code in (({}, True), ({"hide_inputs": True}, False)):
+        page = sr.write_notebook(None, tmp_path / "page.html", notebook=source, **options)
+        text = page.read_text(encoding="utf-8")
+        assert ("SECRET" in text) is code
+        assert f"<title>{'t' * 119}…</title>" in text
+        assert "Sparsity Sans" in text
+    with pytest.raises(
+        sr.SparsityReportError, match="no notebook none: give a path or one of expl"
+    ):
+        sr.write_notebook(None, tmp_path / "x.html", notebook="none")
+    node.cells = node.cells[1:]
+    nbformat.write(node, source)
+    with pytest.raises(sr.SparsityReportError, match="no cell tagged 'parameters'"):
+        sr.write_notebook(None, tmp_path / "x.html", notebook=source)
+
+
+def test_pictures_of_a_notebook_do_not_share_names():
+    rename = notebook._apart()
+    svg = '<svg><g id="a"/><use href="#a"/><rect fill="url(#a)"/></svg>'
+    first, second = rename(svg), rename(svg)
+    assert first == svg.replace('"a"', '"plate1-a"').replace("#a", "#plate1-a")
+    assert second == first.replace("plate1", "plate2")
+
+
+def test_frames_are_rows_with_nothing_where_nothing_is_known():
+    assert cells.plain_rows(pd.DataFrame({"a": [1.0, None], "b": ["x", None]})) == [
+        {"a": 1.0, "b": "x"}, {"a": None, "b": None},
+    ]  # fmt: skip
