@@ -47,6 +47,9 @@ _TOTALS = (
     "stored_bytes",
     "flops_per_token",
 )
+_GROUPS = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
+_STORAGE = ("bytes", "ratio", "model_bytes", "break_even")
+_QUALITY = ("sparsity", "perplexity", "top1")
 _UNITS = {
     **dict.fromkeys(("stored_bytes", "file_bytes"), "B"),
     **dict.fromkeys(("flops_per_token", "useful_flops_per_token"), "FLOPs"),
@@ -198,14 +201,12 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
         "totals": tables.totals(study).turned(head).only(*_TOTALS).called(of_totals),
         "sparsity": tables.comparison(study, "sparsity").turned(head).called(of_sparsity),
     }
-    columns = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
     for variant, stem in stems.items():
-        parts[f"groups_{stem}"] = tables.groups(study, variant).only(*columns)
+        parts[f"groups_{stem}"] = tables.groups(study, variant).only(*_GROUPS)
     for variant in prunings:
-        table = tables.storage(study, variant).only("bytes", "ratio", "model_bytes", "break_even")
-        parts[f"storage_{stems[variant]}"] = table
+        parts[f"storage_{stems[variant]}"] = tables.storage(study, variant).only(*_STORAGE)
     if quality := tables.quality(study):
-        shown = quality.only("sparsity", "perplexity", "top1")
+        shown = quality.only(*_QUALITY)
         parts["quality"] = shown.called(tables.scored_on(study) or shown.caption)
     for variant in prunings:
         for table in tables.extremes(study, variant, top) or ():

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import packing
 import pytest
 import torch
 import traitlets
@@ -390,8 +391,20 @@ def test_menus_offer_what_can_be_set(explorer, tiny):
     assert scopes["all"] == "all"
     assert scopes["attention"] == "attention_linear"
     assert [*scopes.values()][2:] == [*dict.fromkeys(tiny.layers["group"])]
+    assert [value for _, value in menus["Sort"].options][1:] == ["largest first", "smallest first"]
+    assert [value for _, value in menus["Bars by"].options] == ["group", "projection", "block"]
+    assert dict(menus["Metric"].options)["Stored bytes"] == "stored_bytes"
     menus["Show"].value = "Dense"
     assert explorer.variant == "Dense"
+
+
+def test_bytes_of_packed_weights_are_said_to_be_unpacked(tmp_path):
+    folder, _ = packing.packed_llama(tmp_path, "gptq-4-v1")
+    explorer = live(study_of(sr.load(folder, name="llama"), 0.5))
+    texts = html_texts(explorer._controls.cards.value)
+    for name, told in (("Stored bytes as CSR", True), ("FLOPs as CSR", False)):
+        assert (" unpacked; " in texts[texts.index(name) + 2]) is told
+    assert notes(explorer)["curve"].startswith("stored bytes, unpacked")
 
 
 # What is set and heard.
@@ -513,6 +526,7 @@ def test_the_still_picture_has_numbers_up_to_a_hundred_cells(blocks, numbers):
     explorer._pictures.compiled = lambda one: looks.append(one) or compiled(one)
     html = explorer._still()["text/html"]
     assert [one.numbers for one in looks] == [numbers]
+    assert f'<div class="sx-still sx-still-{explorer._shell.key}">' in html
     drawn = BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", html)[1])).getvalue()
     at = next(k for k in range(len(drawn)) if drawn[k : k + 2] in (b"\xff\xc0", b"\xff\xc2"))
     assert 0.8 * 940 < int.from_bytes(drawn[at + 7 : at + 9], "big") <= 941

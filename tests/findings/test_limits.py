@@ -108,6 +108,27 @@ def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, ve
     assert rounding._verdict(part) == verdict
 
 
+@pytest.mark.parametrize(
+    ("near", "shown", "hinted"),
+    [
+        (0.1, "nothing shows that it was pruned", "nothing hints that it was pruned"),
+        (0.15, "whether some were zero before cannot be told", "pruned before cannot be told"),
+        (0.5, "it was sparse before it was packed", "a hint that it was pruned before"),
+    ],
+)
+def test_what_is_concluded_follows_from_the_numbers(near, shown, hinted):
+    parts = [Rounded(exact, ["w4"], 10_000, 0.05 + near / 2, near, 0.1) for exact in (True, False)]
+    facts = SimpleNamespace(rounded=lambda _: parts)
+    study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
+    (explained,), (hidden,) = rounding.zeros_explained(study), rounding.zeros_hidden(study, "D")
+    assert shown in explained
+    assert hinted in hidden
+    for said in (explained, hidden):
+        assert f"{100 * (0.05 + near / 2):.1f} % of the 10,000 prunable weights of D" in said
+        assert "10.0 %" in said
+    assert f"{100 * near:.1f} % within half a step" in hidden
+
+
 @pytest.mark.parametrize(("share", "told"), [(0.0005, 0), (0.0006, 1)])
 def test_few_zeros_are_no_question(share, told):
     part = Rounded(True, ["nf4"], 10_000, share, share, share)
@@ -194,6 +215,15 @@ def test_conventions_are_those_that_matter(study):
 
 
 # What changed.
+
+
+def test_facts_of_the_whole_study_are_named(weights):
+    before, after = (study_of(weights, convention=c, context=n) for c, n in
+                     (("standard", None), ("notebook", 8)))  # fmt: skip
+    said = sr.diff(before, after).sentences()
+    assert said[:2] == [
+        "study, convention: standard → notebook", "study, positions of context: – → 8",
+    ]  # fmt: skip
 
 
 def test_changes_are_told_in_the_order_of_the_studies(weights):

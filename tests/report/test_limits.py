@@ -4,19 +4,22 @@ import dataclasses
 import re
 
 import nbformat
+import packing
 import pandas as pd
 import pytest
 import torch
+import transformers
 from helpers import Tiny, study_of
-from measurements import quality
+from measurements import latency, quality
 from papers import eight_variants
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.draw import paper
+from sparsity_report.draw import look, paper
 from sparsity_report.report import cells, latex, notebook, tables, thesis
+from sparsity_report.report import page as report
 from sparsity_report.report.templates import environment
-from sparsity_report.report.values import context
+from sparsity_report.report.values import context, difference_context
 
 THIN = "\u202f"
 
@@ -25,6 +28,11 @@ THIN = "\u202f"
 def study():
     torch.manual_seed(0)
     return study_of(sr.load(Tiny(), name="tiny"), 0.5)
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return context(study)
 
 
 def table(heads, rows=1, bodies=1, fold=11, over=None):
@@ -162,6 +170,76 @@ def test_captions_say_how_many_matrices_a_cell_holds():
         assert said in tables.zeros_map(one, "Masked50").caption
 
 
+def test_captions_and_notes_are_those_of_their_numbers(study, page):
+    most, least = tables.extremes(study, "Masked50")
+    assert most.caption.startswith("Most sparse layers of Masked50")
+    assert least.caption.startswith("Least sparse layers of Masked50")
+    shares = [[row.cells[2].value for row in one.rows] for one in (most, least)]
+    assert shares[0] == sorted(shares[0], reverse=True)
+    assert shares[1] == sorted(shares[1])
+    notes = {row.cells[0].text: row.cells[0].note for row in tables.totals(study).rows}
+    for label, note in (
+        ("prunable weights", "weights that pruning may choose from"),
+        ("non-embedding parameters", "all parameters but embeddings and output head"),
+        ("whole model", "all parameters, each stored tensor once"),
+    ):
+        assert notes[f"Sparsity of the {label}"] == f"zeros ÷ {note}"
+    assert notes["FLOPs per token"] == "as the layout computes them"
+    assert notes["Useful FLOPs per token"] == "two per nonzero weight"
+    cards = {card["number"]: (card["title"], card["note"]) for card in page["cards"]}
+    shown = study.totals.set_index("variant").loc["CSR50"]
+    for key, note in (("prunable", "of the prunable weights"), ("model", "of all parameters")):
+        number = f"{100 * shown[f'sparsity_{key}']:.1f}{THIN}%"
+        assert cards[number] == ("Zeros", f"{note}, CSR50")
+
+
+def test_work_of_one_of_two_models_has_a_row():
+    config = transformers.BertConfig(
+        vocab_size=16, hidden_size=8, intermediate_size=12, num_hidden_layers=1,
+        num_attention_heads=1,
+    )  # fmt: skip
+    pooled = sr.load(transformers.BertModel(config), name="b")
+    torch.manual_seed(0)
+    both = sr.compare(sr.dense(sr.load(Tiny(), name="tiny")), sr.dense(pooled, name="B"))
+    (row,) = [r for r in tables.totals(both).rows if "sequence" in r.cells[0].text]
+    # The pooler is 8 × 8.
+    assert [cell.value for cell in row.cells[1:]] == [0, 2 * 8 * 8]
+
+
+def test_what_rounding_brings_has_columns_of_its_own(tmp_path):
+    """MLX has no zero of its own: how many are near it stands beside how many are expected."""
+    weights, _ = packing.packed_matrix(tmp_path, "mlx-4", packing.gaussian(0.1))
+    packed = sr.compare(sr.dense(weights, name="P"))
+    table = tables.layers(packed, "P")
+    (row,) = packed.layers.to_dict("records")
+    values = {c.key: cell.value for c, cell in zip(table.columns, table.rows[0].cells, strict=True)}
+    for key in ("expected_rounding_sparsity", "near_zero_share", "file_bytes", "stored_bytes"):
+        assert values[key] == row[key]
+    assert row["near_zero_share"] != row["expected_rounding_sparsity"]
+
+
+def test_every_total_is_set_beside_that_of_before(study):
+    weights = sr.load(Tiny(), name="tiny")
+    after = sr.compare(*(sr.dense(weights, name=name) for name in study.variants["variant"]))
+    rows = tables.difference_totals(sr.diff(study, after)).rows
+    for variant in study.variants["variant"]:
+        of_variant = [row for row in rows if row.cells[0].text == variant]
+        names = [row.cells[1].text for row in of_variant]
+        assert len({*names}) == len(names) == 9
+        shown = [
+            tuple(cell.text.replace(THIN, "").replace(" ", "") for cell in row.cells[2:])
+            for row in of_variant
+        ]
+        totals = [one.totals.set_index("variant").loc[variant] for one in (study, after)]
+        for column, written in (
+            *((part, "{:.2%}") for part in ("sparsity_prunable", "sparsity_non_embedding")),
+            ("sparsity_model", "{:.2%}"), ("total", "{}"), ("nonzero", "{}"),
+            ("prunable_total", "{}"), ("flops_per_token", "{}"),
+            ("useful_flops_per_token", "{}"), ("stored_bytes", "{}"),
+        ):  # fmt: skip
+            assert tuple(written.format(one[column]) for one in totals) in shown, column
+
+
 def test_what_is_scored_on_the_same_text_says_so_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
     said = tables.scored_on(study.with_measured(quality=frame))
@@ -197,9 +275,52 @@ def test_texts_in_templates_are_cut_at_80_letters_unless_told():
     assert show(text="x" * 81) == "x" * 79 + "… xxxx…"
 
 
-@pytest.fixture(scope="module")
-def page(study):
-    return context(study)
+def test_templates_get_what_is_documented(study, page):
+    assert page["models"] == "tiny"
+    assert page["levels"] == ["50 %"]
+    assert [row["variant"] for row in page["variants"]] == ["Dense", "Masked50", "CSR50"]
+    assert [row["method"] for row in page["variants"]] == [None] + ["global_magnitude"] * 2
+    assert [row["stored_bytes"] for row in page["totals"]] == [*study.totals["stored_bytes"]]
+    assert [name for name, _ in page["groups"]] == ["Dense", "Masked50", "CSR50"]
+    for name, rows in page["groups"]:
+        of_variant = study.groups[study.groups["variant"] == name]
+        assert [row["group"] for row in rows] == [*of_variant["group"]]
+    assert page["palette"] == [*look.palette(study).values()]
+    assert page["findings"] == sr.summarize(study)
+    assert (page["version"], page["convention"]) == (sr.__version__, "standard")
+    assert page["program"] == f"sparsity-report {sr.__version__}"
+    assert page["fingerprint"] == study.fingerprint
+    assert (page["unclassified"], page["notes"], page["measured"]) == ([], [], None)
+    assert page["audit"] == study.audit
+    assert [table.key for table in page["tables"]["extremes"][0]] == ["layers_most", "layers_least"]
+    for key in ("models", "variants", "totals", "groups"):
+        assert page["tables"][key].key == key
+    assert [one.key for one in page["tables"]["storage"]] == ["storage"]
+    assert [figure.key for figure in page["comparisons"]] == ["sparsity", "param_frac", "flops"]
+    assert (page["curve"].key, [figure.key for figure in page["maps"]]) == ("curve", ["map1"])
+
+
+def test_before_is_before(study):
+    torch.manual_seed(1)
+    after = study_of(sr.load(Tiny(), name="later"), 0.5)
+    changed = sr.diff(study, after)
+    shown = difference_context(changed)
+    for key, name, one in (("before", "tiny", study), ("after", "later", after)):
+        assert shown[key] == f"{name} ({one.fingerprint})"
+    assert difference_context(changed, ("A", "B"))["before"] == "A"
+    assert shown["number"] == int(changed.changes["module_name"].notna().sum())
+    assert shown["sentences"] == changed.sentences()
+    assert difference_context(sr.diff(study, study))["totals"] is None
+
+
+@pytest.mark.parametrize(("suffix", "paper"), [("html", False), ("pdf", True)])
+def test_only_on_paper_colours_follow_the_shares(study, tmp_path, monkeypatch, suffix, paper):
+    asked = []
+    monkeypatch.setattr(report, "context", lambda _, paper: asked.append(paper) or {})
+    monkeypatch.setattr(report, "typeset", lambda *_: b"")
+    monkeypatch.setattr(report, "render", lambda *_: "")
+    sr.write_report(study, tmp_path / f"report.{suffix}")
+    assert asked == [paper]
 
 
 def test_colours_of_a_page_go_from_nothing_to_all_and_on_paper_as_far_as_shares(study, page):
@@ -240,6 +361,10 @@ def test_words_and_names_of_any_length_in_latex():
 
 
 def test_heads_break_after_eleven_letters():
+    """And nowhere else: a word is whole however long, and one with a hyphen, too."""
+    whole = latex.to_latex(table(["n", "abcdefghijklm", "abcdef-ghijk"]), "l")
+    heads = whole.partition("\\toprule\n")[2].partition("\\midrule")[0].splitlines()[1:]
+    assert heads == ["{n} & {abcdefghijklm} & {abcdef-ghijk} \\\\"]
     shown = latex.to_latex(table(["n", "abcde fghij", "abcdef ghijk"]), "l")
     heads = shown.partition("\\toprule\n")[2].partition("\\midrule")[0].splitlines()[1:]
     assert [line.removesuffix(" \\\\").split(" & ")[1:] for line in heads] == [
@@ -286,8 +411,34 @@ def test_a_kit_has_the_widths_colours_and_layers_it_says(study, tmp_path, monkey
     assert f"version {sr.__version__}" in bib or sr.__version__ in bib
     for path in tmp_path.glob("*.tex"):
         assert path.read_text().endswith("\n")
+    # What a title has apart by dots, a caption says in one sentence.
+    captions = (tmp_path / "captions.tex").read_text()
+    assert "Zeros per group: tiny; zeros" in captions
+    assert "periodcentered" not in captions
     for width in (4, 100):
         sr.write_thesis(study, tmp_path / "w", column_cm=width, text_cm=width)
+
+
+def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(thesis, "plates", lambda _: [])
+    names = ("Dense", "Masked50", "CSR50")
+    measured = study.with_measured(latency=latency(names), quality=quality(names=names))
+    sr.write_thesis(measured, tmp_path)
+    lines = (tmp_path / "numbers.tex").read_text()
+    found = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}\n", lines))
+    for name, perplexity, realised, promised in (
+        ("Dense", "10.00", "1.00", "1.00"),
+        ("MaskedFifty", "12.50", "0.98", "1.00"),
+        ("CSRFifty", "1234.00", "0.40", "1.25"),
+    ):
+        assert found[f"{name}Perplexity"] == f"\\num{{{perplexity}}}"
+        assert found[f"{name}TopOne"] == "\\qty{25.0}{\\percent}"
+        for tokens in ("One", "OneTwoEight"):
+            assert found[f"{name}{tokens}TokensRealised"] == f"\\num{{{realised}}}"
+            assert found[f"{name}{tokens}TokensPromised"] == f"\\num{{{promised}}}"
+    table = (tmp_path / "tables" / "quality.tex").read_text()
+    assert table.partition("\\midrule")[2].count(" & ") == 3 * 3
+    assert "some.txt" in table
 
 
 def test_ten_layers_are_ranked_in_a_kit_unless_told(tmp_path, monkeypatch, demo_study):
