@@ -195,6 +195,18 @@ def test_levels_step_down_to_the_right_and_stay_in_the_picture(levels):
             assert not one.meets(other)
 
 
+@pytest.mark.parametrize(
+    ("levels", "beyond"),
+    [((0.3,), False), ((0.95,), False), ((0.1, 0.5), False), ((0.1, 0.95), True)],
+)
+def test_only_a_last_label_on_the_right_takes_room_beside_the_plot(demo, levels, beyond):
+    prunings = [sr.masked(sr.global_magnitude(demo, level)) for level in levels]
+    study = sr.compare(sr.dense(demo), *prunings)
+    for width in (COLUMN, TEXT):
+        padding = charts.csr_bytes_curve(study, width).to_dict()["config"]["padding"]
+        assert (padding["right"] > padding["left"]) is beyond
+
+
 def test_of_two_break_evens_in_a_column_the_first_stands_left(study):
     for width, anchors in ((COLUMN, ["end", "start"]), (TEXT, ["start", "start"])):
         texts, _, _, _ = drawn(charts.csr_bytes_curve(study, width))

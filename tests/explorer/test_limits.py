@@ -1,6 +1,7 @@
 """Where the explorer's picture, tables and controls change: at limits, nothing, the unknown."""
 
 import dataclasses
+import math
 import re
 
 import packing
@@ -328,6 +329,25 @@ def test_a_threshold_is_shown_of_what_is_pruned_only(explorer):
     for explorer.detail, shown in (("layers.0.fc1", True), ("layers.0.norm", False)):
         assert ("Threshold" in explorer._detail.value) is shown
     assert "Magnitudes are counted for prunable weights only." in explorer._detail.value
+
+
+def test_expected_is_what_a_gaussian_of_the_spread_would_have(explorer, tiny):
+    """Of a variant and of a level, from the weights as they come."""
+    explorer.detail = "layers.1.fc2"
+    weight = tiny.weights.tensor("layers.1.fc2.weight").double()
+    prunable = torch.cat(
+        [tiny.weights.tensor(p.name).abs().flatten() for p in tiny.weights.prunable]
+    )
+    for variant, share in (("Masked50", 0.5), ("CSR at level", 0.25)):
+        explorer.sparsity = share
+        explorer.variant = variant
+        figures = {row[0]: row[1] for row in html_tables(explorer._detail.value)[0]}
+        cut = float(prunable.sort().values[round(share * len(prunable)) - 1])
+        spread = float(weight.pow(2).mean().sqrt())
+        expected = 100 * math.erf(cut / spread / math.sqrt(2))
+        assert float(figures["Expected"].split(THIN)[0]) == pytest.approx(expected, abs=0.3)
+    explorer.variant = "Dense"
+    assert "Expected" not in explorer._detail.value
 
 
 def test_times_are_those_of_the_shape():
