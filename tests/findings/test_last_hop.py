@@ -656,8 +656,8 @@ def test_every_sentence_of_the_code_has_a_reader():
         for node in ast.walk(ast.parse((FINDINGS / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}:
                 templates += [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []
-    # Conventions hold no number of a study.
-    sentences = {t for t in templates if t.endswith(".") and "{" in t}
+    # Conventions hold no number of a study, and a note stands in the audit as it is.
+    sentences = {t for t in templates if t.endswith(".") and "{" in t and t != "{note}."}
     assert len(sentences) > 20
     for template in sentences:
         plain = template.replace("{limit:percent0}", "95 %")

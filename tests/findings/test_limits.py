@@ -1,6 +1,7 @@
 """What sentences say at their limits, in which order, and where they are silent."""
 
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import pandas as pd
@@ -89,6 +90,16 @@ def test_a_head_is_told_of_where_more_than_a_twentieth_of_its_embedding_is_zero(
         assert any("prunes the output head lm_head" in s for s in said) is told
     free = sr.compare(sr.dense(Tiny(tied=False), name="D")).audit
     assert not any("output head lm_head" in sentence for sentence in free)
+
+
+def test_a_note_that_numbers_are_none_opens_the_audit_as_a_sentence():
+    model = Tiny()
+    with torch.no_grad():
+        model.layers[0]["fc1"].weight[0, 0] = math.inf
+    study = sr.compare(sr.dense(model, name="D"))
+    (note,) = (note for note in study.notes if "0.fc1" in note)
+    assert study.audit[0][1:] == f"{note[1:]}."
+    assert study.audit[0][0] == note[0].upper() != note[0]
 
 
 # Whether rounding explains zeros.
