@@ -24,8 +24,9 @@ SHOWING = {
 LINES, CLASS_LINES, PARAMETERS = 60, 300, 6
 # What namedtuples, torch and transformers offer under such names only.
 FOREIGN = {
-    "_asdict", "_fields", "_make", "_replace", "_buffers", "_indices", "_model_mapping",
-    "_modules", "_nnz", "_parameters", "_validate_sparse_csr_tensor_args", "_values", "_version",
+    "_asdict", "_fields", "_make", "_replace", "_base", "_buffers", "_indices", "_init_weights",
+    "_model_mapping", "_modules", "_nnz", "_parameters", "_validate_sparse_csr_tensor_args",
+    "_values", "_version",
 }  # fmt: skip
 
 

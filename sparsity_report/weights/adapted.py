@@ -237,7 +237,6 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
         pieces = 1
         if isinstance(base, CheckpointWeights):
             pieces = len(base.entries(name))
-            base.check_arrangement([name])
         if pieces > 1 or parameter.layout != "dense":
             raise adapter.wrong(f"{name!r} of {base.name} is not stored as a matrix of its own")
         changes[name] = Change(adapter.replaced.get(name), product)

@@ -22,7 +22,7 @@ from sparsity_report.weights.adapter import check_tensors
 from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import ReaderOptions, describe, describe_names
-from sparsity_report.weights.names import memory_names, rearranged
+from sparsity_report.weights.names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.connected import is_remote
 from sparsity_report.weights.packed.packed import Packed, Undecoded
 from sparsity_report.weights.packed.recognise import check_weights, recognise
@@ -50,8 +50,10 @@ class Contents:
 
     Attributes
     ----------
+    entries : mapping of str to Entry
+        Tensors on disk by their keys.
     parts : mapping of str to list of Entry
-        Tensors on disk that make up each parameter; what is none is left out.
+        Those that make up each parameter, or what of them does; what is none is left out.
     model : nn.Module or None
         On the meta device; None where transformers does not know it.
     notes : tuple of str
@@ -60,18 +62,11 @@ class Contents:
         Share of fused experts that a token is sent to, where no model says it.
     """
 
+    entries: Mapping[str, Entry]
     parts: Mapping[str, list[Entry]]
     model: nn.Module | None
     notes: tuple[str, ...] = ()
     experts_used: Fraction = ONCE
-
-
-def gathered(entries: Mapping[str, Entry], names: Mapping[str, str]) -> dict[str, list[Entry]]:
-    """Collect tensors, by their key on disk, under the parameters that they are pieces of."""
-    parts: dict[str, list[Entry]] = defaultdict(list)
-    for key, name in names.items():
-        parts[name].append(entries[key])
-    return dict(parts)
 
 
 class CheckpointWeights(Weights):
@@ -101,7 +96,7 @@ class CheckpointWeights(Weights):
             notes=options.notes + contents.notes,
         )
         self.path = path
-        self._parts, self._outline = parts, model
+        self._entries, self._parts, self._outline = contents.entries, parts, model
 
     @property
     def directory(self) -> Path:
@@ -119,7 +114,6 @@ class CheckpointWeights(Weights):
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of a parameter; one kept in several pieces on disk comes stacked."""
-        # Counting needs every value once; the exact fused arrangement does not matter to it.
         dtype = self.entries(name)[0].values.dtype
         return joined(list(self.slices(name)), dtype, self[name].shape)
 
@@ -142,8 +136,7 @@ class CheckpointWeights(Weights):
 
         self._require_files()
         outline = self._require_class()
-        if any(isinstance(e.values, Packed) for parts in self._parts.values() for e in parts):
-            self.check_arrangement(self._parts)
+        if any(isinstance(entry.values, Packed) for entry in self._entries.values()):
             return self.filled_module()
         where: Path | None = self.directory
         # The config that was read, as the one in the file may name code.
@@ -153,10 +146,10 @@ class CheckpointWeights(Weights):
         options["adapter_kwargs"] = {"subfolder": "\0"}
         if self.source != "gguf" and not _is_default(self.path, self.source):
             # transformers would look for files of other names, perhaps of other weights.
-            entries = [entry for parts in self._parts.values() for entry in parts]
             where = None
             options["state_dict"] = {
-                e.key: joined(list(e.slices()), e.values.dtype, e.shape) for e in entries
+                key: joined(list(e.slices()), e.values.dtype, e.shape)
+                for key, e in self._entries.items()
             }
         model, info = getattr(transformers, self.architecture).from_pretrained(
             where,
@@ -183,20 +176,8 @@ class CheckpointWeights(Weights):
                 value(*places[parameter.name]).copy_(self.tensor(parameter.name))
         return model.eval()
 
-    def check_arrangement(self, names: Iterable[str]) -> None:
-        """Refuse parameters that are not on disk as they lie in memory.
-
-        Counts do not depend on it; values that are put into a model, or added to, do.
-        """
-        keys = [entry.key for name in names for entry in self.entries(name)]
-        if self._outline is not None and (key := rearranged(self._outline, keys)):
-            raise SparsityReportError(
-                f"{self.name}: transformers rearranges {key!r} on loading, which is not done here; "
-                "unpack it or merge it with its own library and open the result"
-            )
-
     def _require_files(self) -> None:
-        entries = [entry for parts in self._parts.values() for entry in parts]
+        entries = self._entries.values()
         if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
             raise SparsityReportError(
                 f"{self.name} is streamed from the Hub, so it can be counted but not run; load it "
@@ -230,12 +211,18 @@ def open_checkpoint(
                 )
             entries[entry.key], holders[entry.key] = entry, file
     check_tensors(path, entries)
-    model, notes = read_config(_folder(path))
-    known = recognise(entries, read_scheme(_folder(path)))
-    parts = gathered(known.entries, memory_names(model, known.entries))
+    folder = _folder(path)
+
+    def fitting(model: nn.Module) -> bool:
+        return fits(model, recognise(entries, read_scheme(folder)).entries)
+
+    model, notes = read_config(folder, fitting)
+    known = recognise(entries, read_scheme(folder))
+    parts = memory_parts(model, known.entries)
     for parameter in parts.values():
         check_weights(*parameter)
-    return CheckpointWeights(path, options, source, Contents(parts, model, notes + known.notes))
+    contents = Contents(known.entries, parts, model, notes + known.notes)
+    return CheckpointWeights(path, options, source, contents)
 
 
 def _is_default(path: Path, source: str) -> bool:
@@ -254,11 +241,11 @@ def _complete(
 ) -> dict[str, list[Entry]]:
     """Give each parameter its tensors, tied ones those of their twin; refuse missing ones."""
     twins = _twins(model)
-    missing = [names[0] for names in twins.values() if parts.keys().isdisjoint(names)]
-    if missing:
+    if missing := without_tensor(model, parts):
         raise SparsityReportError(
             f"{name}: {len(missing)} tensor(s) are missing from the checkpoint, "
-            f"first {missing[0]!r}; counting would be wrong, fetch the whole checkpoint"
+            f"first {missing[0]!r}; counting would be wrong. Fetch the whole checkpoint; if it is "
+            "whole, config.json is of another class than it was saved from, or made up of more"
         )
     complete: dict[str, list[Entry]] = {}
     for parameter, names in twins.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,9 +12,20 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.plain import plain_folder, read_config_file
 
+# Tasks that a class may be for whose name the config does not tell.
+_OTHERS = (
+    "PreTraining", "MaskedLM", "ImageTextToText", "SpeechSeq2Seq", "SequenceClassification",
+    "TokenClassification",
+)  # fmt: skip
 
-def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
-    """Build the model of ``config.json``; None and a note where it cannot be known."""
+
+def read_config(
+    directory: Path, fits: Callable[[nn.Module], bool] | None = None
+) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """Build the model of ``config.json``; None and a note where it cannot be known.
+
+    `fits` tells which class it is where the config does not, see :func:`meta_model`.
+    """
     path = directory / "config.json"
     if not path.is_file():
         return None, ("no config.json: groups follow from tensor names and shapes alone",)
@@ -38,18 +50,23 @@ def read_config(directory: Path) -> tuple[nn.Module | None, tuple[str, ...]]:
     except Exception as error:  # each config class validates in its own way
         raise SparsityReportError(f"{path}: {first_line(error)}") from error
     config.name_or_path = str(directory)
-    return meta_model(config, path), ()
+    return meta_model(config, path, fits), ()
 
 
-def meta_model(config: Any, where: Path) -> nn.Module:
+def meta_model(
+    config: Any, where: Path, fits: Callable[[nn.Module], bool] | None = None
+) -> nn.Module:
     """Build a transformers config on the meta device, or say why it cannot be built.
 
-    The first of the config's ``architectures`` that transformers has is built, else the model
-    type's causal or encoder-decoder LM, else its base model; in the dtype that it promises.
+    The first of the config's ``architectures`` that transformers has is built, in the dtype that
+    it promises. Where it has none, the classes of the model type are tried, its causal or
+    encoder-decoder LM first, then its base model and others, and the first that `fits` is taken;
+    the very first if none does.
     """
     try:
         with torch.device("meta"):
-            model = _built(config)
+            named = _named(config)
+            model = _fitting(config, fits) if named is None else named
             return model.to(config.dtype) if config.dtype else model
     except Exception as error:  # a hostile config can fail anywhere inside transformers
         raise SparsityReportError(
@@ -57,7 +74,7 @@ def meta_model(config: Any, where: Path) -> nn.Module:
         ) from error
 
 
-def _built(config: Any) -> nn.Module:
+def _named(config: Any) -> nn.Module | None:
     import transformers
 
     for name in config.architectures or ():
@@ -66,12 +83,30 @@ def _built(config: Any) -> nn.Module:
             architecture, transformers.PreTrainedModel
         ):
             return cast(nn.Module, architecture(config))
-    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM):
-        if type(config) in auto._model_mapping:
-            return cast(nn.Module, auto.from_config(config))
-    return cast(nn.Module, transformers.AutoModel.from_config(config))
+    return None
+
+
+def _fitting(config: Any, fits: Callable[[nn.Module], bool] | None) -> nn.Module:
+    import transformers
+
+    language = ["Seq2SeqLM", "CausalLM"]
+    if not config.is_encoder_decoder:
+        language.reverse()
+    kinds = [*(f"For{kind}" for kind in language), "", *(f"For{kind}" for kind in _OTHERS)]
+    autos = [getattr(transformers, f"AutoModel{kind}") for kind in kinds]
+    known = [auto for auto in autos if type(config) in auto._model_mapping]
+    first = None
+    for auto in known or [transformers.AutoModel]:  # the base one says what is wrong
+        model = cast(nn.Module, auto.from_config(config))
+        if fits is None or fits(model):
+            return model
+        first = model if first is None else first
+    assert first is not None
+    return first
 
 
 def first_line(error: BaseException) -> str:
     """Return what an error of a library says first, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    # "… for validator 'validate_architecture':" is said before the reason.
+    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first

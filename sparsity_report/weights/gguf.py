@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -14,7 +15,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.adapter import check_tensors
-from sparsity_report.weights.checkpoint import CheckpointWeights, Contents, gathered
+from sparsity_report.weights.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.config import meta_model
 from sparsity_report.weights.describe import ReaderOptions, on_disk
 from sparsity_report.weights.gguf_header import BlockSlice, Header, read_header
@@ -156,7 +157,10 @@ def _match(
     if unknown:
         reason = f"transformers' {type(model).__name__} has no place for {unknown[0]!r}"
         return _unmatched(entries, facts, reason), None
-    return Contents(gathered(entries, names), model), processor
+    parts: dict[str, list[Entry]] = defaultdict(list)
+    for key, name in names.items():
+        parts[name].append(entries[key])
+    return Contents(entries, parts, model), processor
 
 
 def _amend_(config: Any, entries: Collection[str], facts: Mapping[str, Any]) -> None:
@@ -182,7 +186,7 @@ def _unmatched(entries: Mapping[str, Entry], facts: Mapping[str, Any], reason: s
     }
     architecture = printable(str(facts.get("general.architecture", "")), 40)
     note = f"groups of this {architecture} file follow from tensor names alone: {reason}"
-    return Contents(parts, None, (note,), _experts_used(facts))
+    return Contents(entries, parts, None, (note,), _experts_used(facts))
 
 
 def _names(entries: Collection[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

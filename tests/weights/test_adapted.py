@@ -35,7 +35,18 @@ def small_gpt2():
     return transformers.GPT2LMHeadModel(config).eval()
 
 
-MODELS = {"llama": small_llama, "gpt2": small_gpt2}
+def small_nomic_bert():
+    if not hasattr(transformers, "NomicBertModel"):
+        pytest.skip(f"transformers {transformers.__version__} has no NomicBERT")
+    torch.manual_seed(0)
+    config = transformers.NomicBertConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, head_dim=8,
+    )  # fmt: skip
+    return transformers.NomicBertModel(config).eval()
+
+
+MODELS = {"llama": small_llama, "gpt2": small_gpt2, "nomic_bert": small_nomic_bert}
 LINEAR = {"target_modules": ["q_proj", "v_proj", "down_proj"]}
 CONV1D = {"target_modules": ["c_attn", "c_proj", "c_fc"]}
 CASES = {
@@ -59,6 +70,7 @@ CASES = {
     "all biases": ("gpt2", {"r": 2, "bias": "all", **CONV1D}),
     "their biases": ("gpt2", {"r": 2, "bias": "lora_only", **CONV1D}),
     "embedding": ("gpt2", {"r": 3, "lora_alpha": 7, "target_modules": ["wte", "c_attn"]}),
+    "fused on disk": ("nomic_bert", {"r": 4, "target_modules": ["q_proj", "v_proj"]}),
     "embedding and head": ("llama", {"r": 4, "target_modules": ["embed_tokens", "lm_head"]}),
 }
 
@@ -372,10 +384,15 @@ def test_what_is_no_adapter_or_no_base_of_one(tmp_path):
     refused("adapter_config.json is not a configuration of PEFT", adapter, base=base)
 
 
-def test_matrices_that_transformers_turns_are_left_to_peft(tmp_path, monkeypatch):
+def test_an_adapter_changes_a_matrix_as_it_is_in_memory(tmp_path, monkeypatch):
     write(tmp_path, next(case for case, (kind, _) in CASES.items() if kind == "llama"))
+    kept, changed = sr.load(tmp_path / "base"), opened(tmp_path)
     turned_on_loading(monkeypatch, "q_proj.weight")
-    refused("rearranges .*q_proj", tmp_path / "adapter", base=tmp_path / "base")
+    turned = opened(tmp_path)
+    name = "model.layers.1.self_attn.q_proj.weight"
+    product = changed.tensor(name) - kept.tensor(name)
+    assert product.count_nonzero()
+    assert torch.allclose(turned.tensor(name), kept.tensor(name).T + product)
 
 
 def test_tied_tensors_are_left_to_peft(tmp_path):

@@ -143,20 +143,26 @@ def test_a_known_model_is_the_one_it_was_packed_from(way, tmp_path):
     assert [p.shape for p in outline.parameters] == [p.shape for p in plain.parameters]
 
 
-@pytest.mark.parametrize(("pattern", "runs"), [("q_proj.weight", False), ("embed.weight", True)])
-def test_what_transformers_turns_is_counted_and_not_run(pattern, runs, monkeypatch, tmp_path):
+def test_what_transformers_turns_is_counted_and_run_turned(monkeypatch, tmp_path):
     packed, plain = packing.packed_llama(tmp_path, "gptq-4-v1")
-    turned_on_loading(monkeypatch, pattern)
+    told = sr.load(plain)
+    totals = sr.compare(sr.dense(told)).totals
+    turned_on_loading(monkeypatch, "q_proj.weight")
     weights = sr.load(packed)
-    assert weights["model.layers.0.self_attn.q_proj.weight"].total == 64 * 64
-    assert sr.compare(sr.dense(weights)).totals["total"][0] == sum(
-        p.total for p in sr.load(plain).stored
-    )
-    if runs:
-        assert weights.module()
-    else:
-        with pytest.raises(sr.SparsityReportError, match=r"rearranges .*0\.self_attn\.q_proj"):
-            weights.module()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert weights[name].packing == "gptq-4bit-g32"
+    for column in ("total", "nonzero"):
+        assert sr.compare(sr.dense(weights)).totals[column][0] == totals[column][0]
+    model = weights.module()
+    for values in (weights.tensor(name), model.get_parameter(name)):
+        assert torch.equal(values, told.tensor(name).T)
+
+
+def test_what_is_known_by_its_shape_only_is_not_turned(monkeypatch, tmp_path):
+    packed, _ = packing.packed_llama(tmp_path, "marlin")
+    turned_on_loading(monkeypatch, "q_proj.weight")
+    with pytest.raises(sr.SparsityReportError, match=r"transformers makes .*0\.self_attn\.q_proj"):
+        sr.load(packed)
 
 
 @pytest.mark.parametrize(("bits", "group"), [(4, None), (4, 128), (8, None), (8, 128)])
