@@ -245,7 +245,7 @@ def _complete(
         raise SparsityReportError(
             f"{name}: {len(missing)} tensor(s) are missing from the checkpoint, "
             f"first {missing[0]!r}; counting would be wrong. Fetch the whole checkpoint; if it is "
-            "whole, config.json is of another class than it was saved from, or made up of more"
+            "whole, config.json names another class than the one that was saved"
         )
     complete: dict[str, list[Entry]] = {}
     for parameter, names in twins.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,10 +65,10 @@ def meta_model(
     the very first if none does.
     """
     try:
-        with torch.device("meta"):
-            named = _named(config)
-            model = _fitting(config, fits) if named is None else named
-            return model.to(config.dtype) if config.dtype else model
+        named = _named(config)
+        return _fitting(config, fits) if named is None else named
+    except SparsityReportError:
+        raise  # of the tensors that were to tell
     except Exception as error:  # a hostile config can fail anywhere inside transformers
         raise SparsityReportError(
             f"{where}: no model can be built from this config: {first_line(error)}"
@@ -82,7 +83,7 @@ def _named(config: Any) -> nn.Module | None:
         if isinstance(architecture, type) and issubclass(
             architecture, transformers.PreTrainedModel
         ):
-            return cast(nn.Module, architecture(config))
+            return _on_meta(architecture, config)
     return None
 
 
@@ -95,14 +96,17 @@ def _fitting(config: Any, fits: Callable[[nn.Module], bool] | None) -> nn.Module
     kinds = [*(f"For{kind}" for kind in language), "", *(f"For{kind}" for kind in _OTHERS)]
     autos = [getattr(transformers, f"AutoModel{kind}") for kind in kinds]
     known = [auto for auto in autos if type(config) in auto._model_mapping]
-    first = None
-    for auto in known or [transformers.AutoModel]:  # the base one says what is wrong
-        model = cast(nn.Module, auto.from_config(config))
-        if fits is None or fits(model):
-            return model
-        first = model if first is None else first
-    assert first is not None
-    return first
+    # The base one says what is wrong where there is none. They are built as they are asked for.
+    models = (_on_meta(a.from_config, config) for a in known or [transformers.AutoModel])
+    first = next(models)
+    return first if fits is None else next(filter(fits, chain([first], models)), first)
+
+
+def _on_meta(build: Callable[[Any], Any], config: Any) -> nn.Module:
+    with torch.device("meta"):
+        model = build(config)
+        model.tie_weights(recompute_mapping=False)  # transformers 5.0 does not on this device
+    return cast(nn.Module, model.to(config.dtype) if config.dtype else model)
 
 
 def first_line(error: BaseException) -> str:

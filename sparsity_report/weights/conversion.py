@@ -53,7 +53,7 @@ class Conversion:
             return {self.name: stack}
         for _, entry in self.sources:
             if isinstance(entry.values, Undecoded):
-                raise self._wrong(f"its values are not understood: {entry.values.why}")
+                raise self._wrong(f"{entry.values.why}; give a checkpoint that is not packed")
         outlines = {
             id(entry): torch.empty(entry.shape, dtype=entry.values.dtype, device="meta")
             for _, entry in self.sources
@@ -83,7 +83,8 @@ class Conversion:
         try:
             results = rule.convert(self.name, model=self.model, config=self.model.config)
         except Exception as error:  # each operation fails in its own way
-            raise self._wrong(first_line(error)) from error
+            why = f"{first_line(error)}; is it whole, and config.json of the same model?"
+            raise self._wrong(why) from error
         # Transformers 5.0 returns errors beside them.
         results = results[0] if isinstance(results, tuple) else results
         return {name: r[0] if isinstance(r, list) else r for name, r in results.items()}
@@ -130,7 +131,7 @@ class Conversion:
         entry = self.sources[0][1]
         return SparsityReportError(
             f"{origin(entry)}: transformers makes {self.name!r} of {entry.key!r} on loading, which "
-            f"cannot be done: {why}; is config.json of the same model?"
+            f"cannot be done: {why}"
         )
 
 

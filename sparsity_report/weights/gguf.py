@@ -160,7 +160,7 @@ def _match(
     parts: dict[str, list[Entry]] = defaultdict(list)
     for key, name in names.items():
         parts[name].append(entries[key])
-    return Contents(entries, parts, model), processor
+    return Contents(entries, dict(parts), model), processor
 
 
 def _amend_(config: Any, entries: Collection[str], facts: Mapping[str, Any]) -> None:

@@ -20,6 +20,8 @@ _BUFFER = re.compile(
     r"(^|\.)(position_ids|token_type_ids|masked_bias|attn\.bias|attention\.bias|inv_freq|"
     r"rotary_emb\.\w+|num_batches_tracked)$"
 )
+# Most values of a parameter that is computed: its size is told by a config and by no file.
+_MOST_COMPUTED = 2**24
 
 
 def fits(model: nn.Module, entries: Mapping[str, Entry]) -> bool:
@@ -66,7 +68,8 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
         raise SparsityReportError(_misplaced(model, [*extra], without_tensor(model, parts)))
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
-            parts[name] = [Entry(name, tuple(state[name].shape), _computed(model, name))]
+            values = _computed(model, name)
+            parts[name] = [Entry(name, tuple(values.tensor.shape), values)]
     return parts
 
 
@@ -135,6 +138,11 @@ def _misplaced(model: nn.Module, extra: Sequence[str], lacking: Sequence[str]) -
 
 def _computed(model: nn.Module, name: str) -> Computed:
     """Compute a parameter that is never saved as transformers does it on loading."""
+    if (total := model.get_parameter(name).numel()) > _MOST_COMPUTED:
+        raise SparsityReportError(
+            f"{name!r} is never saved, and config.json gives it {total:,} values, more than the "
+            f"{_MOST_COMPUTED:,} that are computed; is it of the same model?"
+        )
     path, _, leaf = name.rpartition(".")
     around = [model.get_submodule(path[: m.start()]) for m in re.finditer(r"\.|$", path)]
     initialise = next(
@@ -145,7 +153,7 @@ def _computed(model: nn.Module, name: str) -> Computed:
     for before in (0, 1):
         module = deepcopy(model.get_submodule(path)).to_empty(device="cpu")
         parameter = module.get_parameter(leaf)
-        with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(before)
             parameter.fill_(before)
             cast(Any, initialise)(module)

@@ -216,6 +216,16 @@ def test_what_is_never_saved_and_never_computed_is_not_guessed(tmp_path, monkeyp
     refused("embed_positions.weight' is never saved, and what", tmp_path)
 
 
+def test_no_more_is_computed_than_a_config_may_ask_for(tmp_path):
+    saved(tmp_path, "MarianMTModel")
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text()) | {"max_position_embeddings": 2**40}
+    file.write_text(json.dumps(config))
+    refused(
+        "embed_positions.weight' is never saved, and config.json gives it 35,184,372,", tmp_path
+    )
+
+
 def test_names_of_other_code_are_told_from_a_part_that_is_missing(tmp_path):
     small_llama().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
