@@ -26,10 +26,11 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass
 class _Memory:
-    """What is remembered of a model, beside it, as long as it lives."""
+    """What is remembered of a model, beside it, as long as it lives; `complete` once all is."""
 
     counts: dict[str, Magnitudes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    complete: bool = False
 
 
 _MEMORIES: WeakKeyDictionary[Weights, _Memory] = WeakKeyDictionary()
@@ -92,9 +93,11 @@ def count_weights(
     """
     memory = _MEMORIES.setdefault(weights, _Memory())
     counts = memory.counts
+    kept, keys = None if cache is None else Cache(cache), {}
+    if memory.complete:
+        return MappingProxyType(counts)
     stored = {p.name: p for p in weights.stored if p.known}
     counts |= {name: Magnitudes(0, 0) for name, p in stored.items() if p.total == 0}
-    kept, keys = None if cache is None else Cache(cache), {}
     if kept:
         for name, p in stored.items():
             if name not in counts:
@@ -122,6 +125,7 @@ def count_weights(
             progress(done, size, name)
     if kept and kept.trouble:
         memory.notes = (f"counts could not be kept: {kept.trouble}",)
+    memory.complete = True
     return MappingProxyType(counts)
 
 

@@ -205,8 +205,8 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
     for p in weights.stored:
         counted = counts.get(p.name, Magnitudes(p.total, -1))
         digest.update(repr((p.name, p.shape, p.dtype, counted.nonzero)).encode())
-        for numbers in (counted.values.astype("<f8"), counted.counts.astype("<i8")):
-            digest.update(numbers.tobytes())
+        digest.update(counted.values.astype("<f8", copy=False).tobytes())
+        digest.update(counted.counts.astype("<i8", copy=False).tobytes())
     return digest.hexdigest()[:16]
 
 
