@@ -53,7 +53,7 @@ class Contents:
     entries : mapping of str to Entry
         Tensors on disk by their keys.
     parts : mapping of str to list of Entry
-        Those that make up each parameter, or what of them does; what is none is left out.
+        Those that make up each parameter or buffer, or what of them does.
     model : nn.Module or None
         On the meta device; None where transformers does not know it.
     notes : tuple of str
@@ -97,6 +97,8 @@ class CheckpointWeights(Weights):
         )
         self.path = path
         self._entries, self._parts, self._outline = contents.entries, parts, model
+        saved = {} if model is None else dict(model.named_buffers())
+        self._buffers = {name: contents.parts[name] for name in saved if name in contents.parts}
 
     @property
     def directory(self) -> Path:
@@ -174,6 +176,15 @@ class CheckpointWeights(Weights):
         with torch.no_grad():
             for parameter in self.stored:
                 value(*places[parameter.name]).copy_(self.tensor(parameter.name))
+            for name, entries in self._buffers.items():
+                buffer = model.get_buffer(name)
+                if sum(entry.total for entry in entries) != buffer.numel():
+                    raise SparsityReportError(
+                        f"{self.name}: {name} has shape {entries[0].shape} on disk but "
+                        f"{tuple(buffer.shape)} in the model of config.json, so it cannot be run"
+                    )
+                parts = [part for entry in entries for part in self.cut(entry)]
+                buffer.copy_(joined(parts, entries[0].values.dtype, tuple(buffer.shape)))
         return model.eval()
 
     def _require_files(self) -> None:
@@ -219,8 +230,10 @@ def open_checkpoint(
     model, notes = read_config(folder, fitting)
     known = recognise(entries, read_scheme(folder))
     parts = memory_parts(model, known.entries)
-    for parameter in parts.values():
-        check_weights(*parameter)
+    buffers = set() if model is None else {name for name, _ in model.named_buffers()}
+    for name, tensors in parts.items():
+        if name not in buffers:
+            check_weights(*tensors)
     contents = Contents(known.entries, parts, model, notes + known.notes)
     return CheckpointWeights(path, options, source, contents)
 

@@ -35,7 +35,8 @@ def fits(model: nn.Module, entries: Mapping[str, Entry]) -> bool:
 def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
     """Return the tensors that make up each parameter in memory, in the order of its values.
 
-    What transformers ignores is left out, what it computes instead of saving it is added.
+    Buffers that are saved come with them. What transformers ignores is left out, what it computes
+    instead of saving it is added.
 
     Parameters
     ----------
@@ -52,12 +53,11 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
     if model is None:
         return {key: [entry] for key, entry in entries.items()}
     parts, extra = _placed(model, entries)
-    state = model.state_dict()
     ignored = [*map(re.compile, getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
     extra = {
         key: name
         for key, name in extra.items()
-        if not (name in state or _BUFFER.search(key) or any(p.search(name) for p in ignored))
+        if not (_BUFFER.search(key) or any(p.search(name) for p in ignored))
     }
     if masks := [key for key in extra if key.endswith("_mask")]:
         raise SparsityReportError(
@@ -76,7 +76,7 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
 def _placed(
     model: nn.Module, entries: Mapping[str, Entry]
 ) -> tuple[dict[str, list[Entry]], dict[str, str]]:
-    """Return the tensors of each parameter, and names for those that belong to none."""
+    """Return the tensors of each parameter or buffer, and names for those that belong to none."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
         WeightConverter,
@@ -90,7 +90,6 @@ def _placed(
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     rules = {pattern: rule for rule in converters for pattern in rule.source_patterns}
     prefix, state = getattr(model, "base_model_prefix", None), model.state_dict()
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     parts: dict[str, list[Entry]] = defaultdict(list)
     extra: dict[str, str] = {}
     taken: dict[str, tuple[Any, list[tuple[str, Entry]]]] = {}
@@ -99,7 +98,7 @@ def _placed(
         name, pattern = rename_source_key(key, renamings, converters, prefix, state)
         if name not in state and key in state:  # it has its name in memory already
             name, pattern = rename_source_key(key, [], [], prefix, state)
-        if name not in parameters:
+        if name not in state:
             extra[key] = name
         elif pattern is None:
             parts[name].append(entries[key])
@@ -107,7 +106,7 @@ def _placed(
             taken.setdefault(name, (rules[pattern], []))[1].append((pattern, entries[key]))
     for first, (rule, sources) in taken.items():
         for name, converted in Conversion(model, rule, first, sources).entries().items():
-            if name in parameters:
+            if name in state:
                 parts[name] += converted
             else:
                 extra[sources[0][1].key] = name

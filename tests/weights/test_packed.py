@@ -158,6 +158,27 @@ def test_what_transformers_turns_is_counted_and_run_turned(monkeypatch, tmp_path
         assert torch.equal(values, told.tensor(name).T)
 
 
+def test_buffers_that_are_saved_are_filled_in(tmp_path):
+    config = transformers.DeepseekV3Config(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, n_routed_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=24, n_group=1, topk_group=1, first_k_dense_replace=1, q_lora_rank=16,
+        kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
+    )  # fmt: skip
+    model = transformers.DeepseekV3ForCausalLM(config)
+    name = "model.layers.1.mlp.gate.e_score_correction_bias"
+    model.get_buffer(name).copy_(torch.arange(4))
+    model.save_pretrained(tmp_path)
+    filled = sr.load(tmp_path).filled_module()
+    assert filled.get_buffer(name).tolist() == [0, 1, 2, 3]
+    file = tmp_path / "model.safetensors"
+    save_file(load_file(file) | {name: torch.ones(3)}, file, {"format": "pt"})
+    with pytest.raises(
+        sr.SparsityReportError, match=rf"{name} has shape \(3,\) on disk but \(4,\)"
+    ):
+        sr.load(tmp_path).filled_module()
+
+
 def test_what_is_known_by_its_shape_only_is_not_turned(monkeypatch, tmp_path):
     packed, _ = packing.packed_llama(tmp_path, "marlin")
     turned_on_loading(monkeypatch, "q_proj.weight")
