@@ -205,10 +205,11 @@ def scores_are_those_of_a_run(subject: Subject) -> str | None:
     square = (last - 2 * middle + first) / (2 * step**2)
     width = subject.weights.attention_width
     if width is None:
-        return f"not told, a run has {square:,.0f} FLOPs per pair of positions" if square else None
+        said = f"attention: not told, a run {square:,.0f} FLOPs per pair of positions"
+        return said if square else None
     if 2 * width == square:
         return None
-    return f"{2 * width:,} FLOPs per pair of positions, a run {square:,.0f}"
+    return f"attention: {2 * width:,} FLOPs per pair of positions, a run {square:,.0f}"
 
 
 def what_is_pruned_should_be(subject: Subject) -> str | None:
