@@ -192,9 +192,9 @@ def flops_are_those_of_a_run(subject: Subject) -> str | None:
                 wrong.append(f"{key}: {figures}")
             else:
                 idle.append(key)
-    said = [f"{len(wrong)} modules: {_some(wrong, '; ')}"] if wrong else []
+    said = [_some(wrong, "; ")] if wrong else []
     if idle:
-        said.append(f"{len(idle)} modules are charged and never run: {_some(idle)}")
+        said.append(f"charged and never run: {_some(idle)}")
     return "; ".join(said) or None
 
 
@@ -203,10 +203,11 @@ def scores_are_those_of_a_run(subject: Subject) -> str | None:
     first, middle, last = (run.of_activations for run in subject.runs)
     step = LENGTHS[1] - LENGTHS[0]
     square = (last - 2 * middle + first) / (2 * step**2)
-    width = subject.weights.attention_width
-    if width is None:
+    widths = subject.weights.attention_widths
+    if widths is None:
         said = f"attention: not told, a run {square:,.0f} FLOPs per pair of positions"
         return said if square else None
+    width = sum(w for window, w in widths.items() if window is None or window >= LENGTHS[-1])
     if 2 * width == square:
         return None
     return f"attention: {2 * width:,} FLOPs per pair of positions, a run {square:,.0f}"
@@ -224,7 +225,7 @@ def what_is_pruned_should_be(subject: Subject) -> str | None:
         one_gate = min(parameters[name].shape) == 1  # decides on a whole expert, as a router does
         if not one_gate and any(map(_ATTENTION_OR_MLP.fullmatch, name.split("."))):
             wrong.append(f"{name} is not prunable")
-    return None if not wrong else f"{len(wrong)} parameters: {_some(wrong, '; ')}"
+    return None if not wrong else _some(wrong, "; ")
 
 
 def _spared(
