@@ -225,8 +225,8 @@ class Table:
     def parts(self, columns: int, continued: str) -> list[Table]:
         """Return tables of no more columns than fit, each with the names of the rows."""
         further = range(1, len(self.columns))
-        starts = further[::columns] or [1]
-        tables = [self._with_columns([0, *further[s - 1 : s - 1 + columns]]) for s in starts]
+        starts = range(0, max(1, len(further)), columns)
+        tables = [self._with_columns([0, *further[s : s + columns]]) for s in starts]
         return [tables[0], *(table.called(continued) for table in tables[1:])]
 
     def turned(self, head: str) -> Table:

@@ -121,6 +121,30 @@ def test_pointers_read_what_was_measured(study):
     assert {"part": "block 0", "more nats per token than dense": "+0.090"} in parts
 
 
+def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
+    layers = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
+    shares = 1 - layers["weight_nonzero"] / layers["weight_total"]
+    least, most = (layers.loc[end] for end in (shares.idxmin(), shares.idxmax()))
+    projections = [one["module_name"].rpartition(".")[2] for one in (least, most)]
+    heard = {name: made(name, study, TEXT).to_dict()["description"] for name in CHARTS}
+    assert heard["map"] == (
+        f"Heat map, 4 blocks by 6 projections: from {100 * shares.min():.1f} % zeros in block "
+        f"{least['block']}, {projections[0]}, to {100 * shares.max():.1f} % in block "
+        f"{most['block']}, {projections[1]}."
+    )
+    assert "; MLP Masked30 30.0 %; MLP CSR30 30.0 %; " in heard["bars of sparsity"]
+    assert heard["curve"].endswith(
+        "CSR with int32 indices: smaller than dense from 50.3 %. CSR with int64 indices: smaller "
+        "than dense from 67.1 %. This study: 30.0 %: CSR 1.41 × dense."
+    )
+    assert heard["crossover"] == "Crossover sparsity: 8 × 4, 1: 62 %; 8 × 4, 128: never."
+    assert "global magnitude, demo, 30.0 %: 12.5; " in heard["quality"]
+    assert heard["sensitivity"].startswith("Nats per token by part: block 0: +0.090; block 1: +0.0")
+    strip = charts.hero(study).to_dict()["description"]
+    assert "One dot per layer at its share of zeros, around 30.0 % overall." in strip
+    assert all(heard[name] in strip for name in ("map", "curve"))
+
+
 def bars_of(values, metric="sparsity", **options):
     frame = pd.DataFrame({"part": [f"p{n}" for n in range(len(values))], metric: values})
     return x_domain(sr.bar_plot(frame, "part", metric, "t", **options).to_dict())

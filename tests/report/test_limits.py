@@ -35,12 +35,12 @@ def page(study):
     return context(study)
 
 
-def table(heads, rows=1, bodies=1, fold=11, over=None):
+def table(heads, rows=1, bodies=1, over=None):
     columns = [
         cells.Column(h, h, cells.COUNT, o) for h, o in zip(heads, over or heads, strict=True)
     ]
     row = cells.Row(tuple(cells.Cell(1, cells.COUNT) for _ in heads))
-    return cells.Table("t", "c", tuple(columns), (cells.Body((row,) * rows),) * bodies, fold=fold)
+    return cells.Table("t", "c", tuple(columns), (cells.Body((row,) * rows),) * bodies)
 
 
 # Cells and tables.
@@ -106,6 +106,7 @@ def test_neighbours_share_a_head(over, spans):
     ("columns", "most", "parts"),
     [
         (1, 2, [""]),
+        (1, 1, [""]),
         (3, 2, ["12"]),
         (4, 2, ["12", "3"]),
         (6, 2, ["12", "34", "5"]),
