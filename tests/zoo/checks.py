@@ -5,6 +5,7 @@ Each check returns None, or one sentence of what is wrong.
 
 from __future__ import annotations
 
+import copy
 import re
 import tempfile
 from collections import Counter
@@ -25,6 +26,7 @@ from zoo.products import Names, Products
 from zoo.reads import inputs
 
 LENGTHS = (8, 16, 24)
+NAN = float("nan")
 SPARSITY = 0.6
 DERIVED = (
     "total", "nonzero", "prunable_nonzero", "flops_per_token", "useful_flops_per_token",
@@ -58,20 +60,11 @@ class Subject:
     @cached_property
     def runs(self) -> tuple[Products, ...]:
         """What was multiplied at each of the lengths, attention and experts eager."""
-        model = self.model.requires_grad_(False)
+        model = copy.deepcopy(self.model).requires_grad_(False)
         for choose in ("set_attn_implementation", "set_experts_implementation"):
             if hasattr(model, choose):
                 getattr(model, choose)("eager")
-        return tuple(self._run(length) for length in LENGTHS)
-
-    def _run(self, length: int) -> Products:
-        products = Products(self.model)
-        with FlopCounterMode(display=False) as counter, products:
-            output = forward(self.model, length)
-        products.outputs = [t for t in tree_leaves(dict(output)) if isinstance(t, torch.Tensor)]
-        seen = sum(products.of_parameters.values()) + sum(products.convolutions.values())
-        assert counter.get_total_flops() == seen + products.of_activations
-        return products
+        return tuple(_products(model, length) for length in LENGTHS)
 
     @cached_property
     def per_token(self) -> dict[Names, tuple[float, float]]:
@@ -93,7 +86,16 @@ class Subject:
         return lines
 
 
-NAN = float("nan")
+def _products(model: PreTrainedModel, length: int) -> Products:
+    """Run a model and see its products; all that torch counts is among them."""
+    products = Products(model)
+    with FlopCounterMode(display=False) as counter, products:
+        output = forward(model, length)
+    products.outputs = [t for t in tree_leaves(dict(output)) if isinstance(t, torch.Tensor)]
+    kinds = (products.of_parameters, products.convolutions)
+    flops = products.of_activations + sum(sum(kind.values()) for kind in kinds)
+    assert counter.get_total_flops() == flops
+    return products
 
 
 def forward(model: PreTrainedModel, length: int) -> Any:
@@ -105,8 +107,8 @@ def forward(model: PreTrainedModel, length: int) -> Any:
 
 def reads_text(model: PreTrainedModel, alone: bool = False) -> bool:
     """Whether a model reads tokens of a text, or nothing else."""
-    given = {"input_ids", "decoder_input_ids"}, set(inputs(model, 1)) - {"use_cache"}
-    return given[1] <= given[0] if alone else not given[0].isdisjoint(given[1])
+    tokens, given = {"input_ids", "decoder_input_ids"}, set(inputs(model, 1)) - {"use_cache"}
+    return given <= tokens if alone else not tokens.isdisjoint(given)
 
 
 def applies(letter: str, model: PreTrainedModel) -> bool:
@@ -151,10 +153,8 @@ def _difference(one: Any, other: Any) -> str:
         return f"{len(one)} rows against {len(other)}"
     columns = [name for name in one if not one[name].equals(other[name])]
     rows = one.index[one[columns[0]].astype(str) != other[columns[0]].astype(str)]
-    where = (
-        "" if "module_name" not in one or rows.empty else f" of {one.loc[rows[0], 'module_name']}"
-    )
-    return f"{', '.join(columns)}{where}"
+    named = "module_name" in one and not rows.empty
+    return ", ".join(columns) + (f" of {one.loc[rows[0], 'module_name']}" if named else "")
 
 
 def nothing_is_unclassified(subject: Subject) -> str | None:

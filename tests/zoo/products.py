@@ -30,6 +30,7 @@ class Products(TorchDispatchMode):
     - `of_activations`: FLOPs of products of activations, such as attention's scores;
     - `convolutions`: FLOPs by the names of the parameters;
     - `chosen`: parameters whose product is what a top-k chooses from;
+    - `outputs`: for whoever runs the model to put there;
     - `makers`: the parameters whose product an activation still is, feature for feature.
     """
 
@@ -39,6 +40,7 @@ class Products(TorchDispatchMode):
         self.convolutions: Counter[Names] = Counter()
         self.of_activations = 0
         self.chosen: set[str] = set()
+        self.outputs: list[torch.Tensor] = []
         self.makers: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._constants: WeakIdKeyDictionary = WeakIdKeyDictionary()
         names: dict[int, set[str]] = {}
@@ -116,5 +118,5 @@ class Products(TorchDispatchMode):
 def _multiplicands(inputs: list[torch.Tensor], constants: Any) -> list[torch.Tensor]:
     """Return the parameters among the matrices; where all are, as of learnt queries, the last."""
     matrices = [t for t in inputs if t.ndim > 1]
-    found = [t for t in matrices if t in constants]
-    return found[-1:] if len(found) == len(matrices) else found
+    learnt = [t for t in matrices if t in constants]
+    return learnt[-1:] if len(learnt) == len(matrices) else learnt

@@ -111,7 +111,9 @@ class _Shrinker:
 
     def _small(self, name: str, value: Any, kept: Layers) -> Any:
         if isinstance(value, PreTrainedConfig):
-            return self(value)
+            inner = self(value)
+            # Classes of transformers 5.0 take an inner config as a dictionary.
+            return inner if dataclasses.is_dataclass(inner) else inner.to_dict()
         if isinstance(value, bool) or _AS_IT_IS.fullmatch(name):
             return value
         if isinstance(value, int):

@@ -32,7 +32,7 @@ def one_thread():
 
 
 @lru_cache
-def seen(name):
+def row_of(name):
     return walk(name)
 
 
@@ -52,7 +52,7 @@ def test_there_are_sixty():
 
 @pytest.mark.parametrize(("name", "letter"), list(cases()))
 def test_what_is_said_is_so(name, letter):
-    row = seen(name)
+    row = row_of(name)
     wrong = row["built"] or row["ran"] or row.get(letter)
     if wrong:
         pytest.fail(wrong, pytrace=False)
@@ -60,4 +60,4 @@ def test_what_is_said_is_so(name, letter):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_says_what_the_walk_has_seen(name):
-    assert f"\n{line(seen(name))}\n" in PAGE.read_text("utf-8")
+    assert f"\n{line(row_of(name))}\n" in PAGE.read_text("utf-8")

@@ -32,27 +32,12 @@ TABLES: dict[str, tuple[str, ...] | None] = {
     "TEXT_TO_SPECTROGRAM": None,
     "SEQUENCE_CLASSIFICATION": (*ENCODERS, "bart", "gpt2", "llama"),
     "TOKEN_CLASSIFICATION": ENCODERS,
-    # 26 vision and audio encoders.
     "IMAGE_CLASSIFICATION": (
-        "beit",
-        "clip",
-        "deit",
-        "dinov2",
-        "hiera",
-        "ijepa",
-        "levit",
-        "mobilevit",
-        "perceiver",
-        "pvt",
-        "segformer",
-        "siglip",
-        "siglip2",
-        "swin",
-        "vit",
-        "vit_msn",
+        "beit", "clip", "deit", "dinov2", "hiera", "ijepa", "levit", "mobilevit", "perceiver",
+        "pvt", "segformer", "siglip", "siglip2", "swin", "vit", "vit_msn",
     ),
     "AUDIO_CLASSIFICATION": ("audio-spectrogram-transformer", "hubert", "wav2vec2", "whisper"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
