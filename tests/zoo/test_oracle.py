@@ -97,6 +97,7 @@ def test_an_unknown_module_is_found(llama):
 
 
 def test_a_module_that_runs_twice_or_not_is_found(llama):
+    assert llama.study is not None  # counted before
     up, down = llama.model.model.layers[0].mlp.up_proj, llama.model.model.layers[1].mlp.down_proj
     up.__class__, down.__class__ = Twice, Never
     said = CHECKS["d"](llama)
