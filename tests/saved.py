@@ -1,4 +1,4 @@
-"""The study in ``version1.json`` and ``version2.json``; its weights depend on no random numbers."""
+"""The study in ``version1.json`` and those after; its weights depend on no random numbers."""
 
 import measurements
 import torch

@@ -133,8 +133,8 @@ class View:
         rows = self.levels.at(sparsity)
         if variant == MASKED_AT_LEVEL:
             return rows.assign(stored_bytes=rows["dense_bytes"])
-        sparse = rows["flops_per_token"].where(~rows["prunable"], rows["useful_flops_per_token"])
-        return rows.assign(stored_bytes=rows["csr_bytes"], flops_per_token=sparse)
+        sparse = {"stored_bytes": rows["csr_bytes"], "flops_per_token": rows["csr_flops_per_token"]}
+        return rows.assign(**sparse)
 
     def layers(self, state: State) -> pd.DataFrame:
         """Return the selected layers of the shown variant, else all in view, as sorted."""

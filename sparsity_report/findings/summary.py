@@ -78,7 +78,7 @@ def summarize(study: Comparison) -> list[str]:
     CSR30 stores 1.33 times the bytes of Dense (
     """
     said = [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
-    said += [*_storage(study), *_arithmetic(study)]
+    said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
     said += [*measured.smallest_layout(study), *measured.speed(study)]
     said += [*measured.perplexities(study), *measured.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
@@ -155,7 +155,8 @@ def _storage(study: Comparison) -> Iterator[str]:
         if (times := facts.ratio(variant, "stored_bytes")) is None:
             continue
         layers, unpacked = facts.layers(variant), facts.unpacked_dtypes(variant)
-        dtypes = list(layers.loc[layers["layout"] == "csr", "dtype"].unique())
+        if not (dtypes := list(layers.loc[layers["layout"] == "csr", "dtype"].unique())):
+            continue
         level = facts.break_even(variant)
         yield say(
             never if level is None else pays,
@@ -197,6 +198,32 @@ def _per_token(study: Comparison, flops: float) -> Iterator[str]:
                 variant=variant,
                 flops=facts.total(variant, "flops_per_token"),
                 ratio=times,
+            )
+
+
+def _kept_masked(study: Comparison) -> Iterator[str]:
+    """Name the layers that a CSR variant cannot store as CSR."""
+    one = message(
+        "{first} stays masked in {variants:names}, {share:percent} of the prunable weights: the "
+        "model does not multiply by it as a linear layer does."
+    )
+    many = message(
+        "{count:,} of {layers:,} prunable layers stay masked in {variants:names}, {share:percent} "
+        "of the prunable weights, as the model does not multiply by them as a linear layer does: "
+        "{layer_names:some}."
+    )
+    sparse = study.variants[study.variants["layout"] == "csr"]
+    for variants, _ in _alike(sparse, ["fingerprint"]):
+        prunable, kept = study.facts.prunable(variants[0]), study.facts.kept_masked(variants[0])
+        if not kept.empty:
+            yield say(
+                one if len(kept) == 1 else many,
+                count=len(kept),
+                layers=len(prunable),
+                variants=variants,
+                share=ratio(kept["weight_total"].sum(), prunable["weight_total"].sum()),
+                first=kept["module_name"].iloc[0],
+                layer_names=list(kept["module_name"]),
             )
 
 

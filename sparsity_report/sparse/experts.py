@@ -74,20 +74,20 @@ class ExpertsCSR(nn.ModuleList):
         return super().__getitem__(int(index))
 
     @property
-    def dense_shape(self) -> tuple[int, ...]:
-        """Shape of the tensor that these stand for."""
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of :attr:`weight`."""
         rows, columns = self[0].dense_shape
         return (len(self), columns, rows) if self.transposed else (len(self), rows, columns)
 
     @property
     def weight(self) -> torch.Tensor:
         """The dense tensor, built anew at each call: for reading, not for computing."""
-        return torch.stack([e.weight.T if self.transposed else e.weight for e in self])
+        return torch.stack([expert.weight for expert in self])
 
     def assign_(self, weight: torch.Tensor) -> None:
         """Take the nonzeros of another tensor of the same shape."""
         for expert, matrix in zip(self, weight, strict=True):
-            expert.assign_(matrix.T if self.transposed else matrix)
+            expert.assign_(matrix)
 
 
 def convert_experts_to_csr_(module: nn.Module, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A linear layer whose weight is stored as CSR, and the swap that puts it into a model."""
+"""A linear layer whose weight is stored as CSR."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class LinearCSR(nn.Module):
     The three CSR arrays are plain buffers, so that ``deepcopy``, ``state_dict``, ``.to()`` and
     safetensors work as for any module; ``load_state_dict`` takes any number of nonzeros. Indices
     are int32 where they fit. A single token goes through the matrix-vector kernel; several through
-    the matrix-matrix kernel on the transposed input, so that the result comes with the strides of a
-    transposed matrix. Both were the fastest of torch's and scipy's by measurement, see
+    the matrix-matrix kernel on the transposed input, whose result is then laid out as that of
+    ``nn.Linear``. Both were the fastest of torch's and scipy's by measurement, see
     ``tests/benchmarks``.
 
     On the CPU torch has no float16 or bfloat16 CSR product: there the layer keeps, from its first
     forward on, a float32 copy of its values (4 bytes more per nonzero), computes in float32 and
-    rounds the result once.
+    rounds the result once. Under ``torch.autocast`` values, input and bias are rounded to its
+    dtype, which the result has, too.
 
     Parameters
     ----------
@@ -46,6 +47,12 @@ class LinearCSR(nn.Module):
     SparsityReportError
         The weight is not a matrix, of another dtype, or a CSR tensor with impossible indices.
 
+    Attributes
+    ----------
+    transposed : bool
+        Whether the layer stands in for a tensor of shape ``(in_features, out_features)``, as
+        ``Conv1D`` has it.
+
     Examples
     --------
     >>> import torch
@@ -59,6 +66,7 @@ class LinearCSR(nn.Module):
     crow_indices: torch.Tensor
     col_indices: torch.Tensor
     values: torch.Tensor
+    transposed: bool = False
     _held: tuple[Any, ...] | None = None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
@@ -79,13 +87,15 @@ class LinearCSR(nn.Module):
         self.register_parameter("bias", copy)
 
     def assign_(self, weight: torch.Tensor) -> None:
-        """Take the nonzeros of another weight of the same shape."""
+        """Take the nonzeros of another :attr:`weight`."""
         weight = weight.detach()
         if weight.layout == torch.sparse_csr:
             arrays = [getattr(weight, name)() for name in _ARRAYS]
-            _check(arrays, self.dense_shape, "weight")
+            _check(arrays, (weight.shape[0], weight.shape[1]), "weight")
         if weight.layout != torch.strided:
             weight = weight.to_dense()
+        if self.transposed:
+            weight = weight.T
         rows, columns = torch.nonzero(weight, as_tuple=True)
         small = index_bytes(rows.numel(), self.in_features) == 4
         index = torch.int32 if small else torch.int64
@@ -116,23 +126,47 @@ class LinearCSR(nn.Module):
         return (self.out_features, self.in_features)
 
     @property
+    def weight_shape(self) -> tuple[int, int]:
+        """Shape of :attr:`weight`."""
+        return self.dense_shape[::-1] if self.transposed else self.dense_shape
+
+    @property
     def computes_in(self) -> torch.dtype:
         """Dtype of the product: float32 for float16 and bfloat16 on the CPU, else the values'."""
-        half = self.values.device.type == "cpu" and self.values.dtype in _HALF
-        return torch.float32 if half else self.values.dtype
+        return self._product_dtype(self.values.dtype)
+
+    def _product_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        half = self.values.device.type == "cpu" and dtype in _HALF
+        return torch.float32 if half else dtype
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense weight, built anew at each call: for reading, not for computing."""
+        """The dense tensor that this stands for, built anew: for reading, not for computing."""
         rows = torch.repeat_interleave(self.crow_indices.diff().to(torch.int64))
         dense = self.values.new_zeros(self.dense_shape)
-        return dense.index_put((rows, self.col_indices.to(torch.int64)), self.values)
+        dense = dense.index_put((rows, self.col_indices.to(torch.int64)), self.values)
+        return dense.T if self.transposed else dense
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer to ``x`` of shape ``(…, in_features)``."""
+        kind = x.device.type
+        if (
+            kind != "meta"
+            and torch.is_autocast_enabled(kind)
+            and torch.float64 not in (x.dtype, self.values.dtype)
+        ):
+            dtype, bias = torch.get_autocast_dtype(kind), self.bias
+            with torch.autocast(kind, enabled=False):
+                return self._product(x.to(dtype), dtype, None if bias is None else bias.to(dtype))
+        buffers, parameters = self._buffers, self._parameters
+        return self._product(x, cast(torch.Tensor, buffers["values"]).dtype, parameters["bias"])
+
+    def _product(
+        self, x: torch.Tensor, rounded: torch.dtype, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return ``x Wᵀ + b`` in the dtype of x, of the values rounded to another dtype."""
         # Written for little overhead: a small sparse product takes no longer than ten calls.
-        matrix = self._matrix()
-        bias: torch.Tensor | None = self._parameters["bias"]
+        matrix = self._matrix(rounded)
         dtype, given = matrix.dtype, x.dtype
         if given != dtype:
             x = x.to(dtype)
@@ -144,14 +178,14 @@ class LinearCSR(nn.Module):
         else:
             tokens = x.reshape(-1, self.in_features).t()
             if bias is None:
-                out = torch.mm(matrix, tokens).t()
+                out = torch.mm(matrix, tokens).t().contiguous()
             else:
-                out = torch.addmm(bias.unsqueeze(1), matrix, tokens).t()
+                out = torch.addmm(bias.unsqueeze(1), matrix, tokens).t().contiguous()
         if given != dtype:
             out = out.to(given)
         return out.reshape(*x.shape[:-1], self.out_features)
 
-    def _matrix(self) -> torch.Tensor:
+    def _matrix(self, rounded: torch.dtype) -> torch.Tensor:
         """Return the CSR tensor that is multiplied by, kept because wrapping it costs 10 µs."""
         arrays, held = self._buffers, self._held
         values = cast(torch.Tensor, arrays["values"])
@@ -160,11 +194,12 @@ class LinearCSR(nn.Module):
             and held[0] is values
             and held[1] is arrays["col_indices"]
             and held[2] is arrays["crow_indices"]
+            and held[3] == rounded
             # A copy in another dtype does not see what is written into the values in place.
-            and (held[3] is None or held[3] == values._version)
+            and (held[4] is None or held[4] == values._version)
         ):
-            return cast(torch.Tensor, held[4])
-        computed = values.to(self.computes_in)
+            return cast(torch.Tensor, held[5])
+        computed = values.to(rounded).to(self._product_dtype(rounded))
         version = None if computed is values or values.is_inference() else values._version
         # Said once per process, of every CSR tensor: nothing the user could act on.
         with torch.inference_mode(False), warnings.catch_warnings():
@@ -176,7 +211,9 @@ class LinearCSR(nn.Module):
                 self.dense_shape,
                 check_invariants=False,
             )
-        self._held = (values, arrays["col_indices"], arrays["crow_indices"], version, matrix)
+        self._held = (
+            values, arrays["col_indices"], arrays["crow_indices"], rounded, version, matrix
+        )  # fmt: skip
         return matrix
 
     def __getstate__(self) -> dict[str, Any]:
@@ -202,50 +239,6 @@ class LinearCSR(nn.Module):
         )
 
 
-def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn.Module:
-    """Replace `layers` inside `model` by :class:`LinearCSR`, in place.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The model that holds them, e.g. after ``prune_global_magnitude_`` and ``freeze_pruning_``.
-    layers : iterable of nn.Module
-        ``nn.Linear`` or transformers ``Conv1D`` modules of `model`, e.g. from
-        ``select_prunable_linears``. A module used in several places stays one module.
-
-    Returns
-    -------
-    nn.Module
-        The same `model`.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> model = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
-    >>> convert_linears_to_csr_(model, [model[0]])[0].total
-    8
-    """
-    wanted = {id(layer): layer for layer in layers}
-    replaced: dict[int, LinearCSR] = {}
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child is None or id(child) not in wanted:
-                continue
-            if hasattr(child, "weight_orig"):
-                raise SparsityReportError(
-                    f"layer {name!r} still carries a pruning mask; call freeze_pruning_ first"
-                )
-            if id(child) not in replaced:
-                try:
-                    replaced[id(child)] = _as_csr(child).train(child.training)
-                except SparsityReportError as error:
-                    raise SparsityReportError(f"layer {name!r}: {error}") from error
-            setattr(parent, name, replaced[id(child)])
-    if missing := len(wanted) - len(replaced):
-        raise SparsityReportError(f"{missing} of the layers to convert are not part of the model")
-    return model
-
-
 def _check(arrays: Iterable[torch.Tensor], shape: tuple[int, int], where: str) -> None:
     """Refuse CSR arrays that would read or write outside the matrix."""
     try:
@@ -256,13 +249,3 @@ def _check(arrays: Iterable[torch.Tensor], shape: tuple[int, int], where: str) -
         raise SparsityReportError(
             f"{where} is not a CSR matrix of shape {shape}: {reason}"
         ) from error
-
-
-def _as_csr(layer: nn.Module) -> LinearCSR:
-    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-    if not isinstance(weight, torch.Tensor):
-        raise SparsityReportError(f"{type(layer).__name__} has no weight that LinearCSR could hold")
-    transposed = type(layer).__name__ == "Conv1D"
-    return LinearCSR(
-        weight.T if transposed else weight, bias if isinstance(bias, torch.Tensor) else None
-    )

@@ -64,6 +64,8 @@ def _check_layers(layers: pd.DataFrame) -> None:
     ):
         inside = (layers[part] <= layers[whole]).fillna(True)
         refuse("layers", inside, f"{part}: is more than {whole}")
+    told = layers["runs_as_csr"].notna() == layers["prunable"]
+    refuse("layers", told, "runs_as_csr: is told of what is not prunable, or missing")
     refuse("layers", layers["uses"].notna() | ~layers["prunable"], "uses: is missing")
 
 

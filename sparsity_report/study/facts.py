@@ -210,6 +210,11 @@ class Facts:
         rows = layers[known]
         return rows.assign(share=zero_shares(rows["weight_total"], rows["weight_nonzero"]))
 
+    def kept_masked(self, variant: str) -> pd.DataFrame:
+        """Return a variant's prunable layers that do not run as CSR, see ``study.layers``."""
+        layers = self.layers(variant)
+        return layers[layers["prunable"] & ~layers["runs_as_csr"].fillna(True).astype(bool)]
+
     def spread(self, variant: str) -> Spread | None:
         """Return how unevenly a variant's zeros lie; None of fewer than two prunable layers."""
         rows = self.prunable(variant)

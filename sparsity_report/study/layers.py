@@ -5,7 +5,7 @@ Everything here is derived from counts; no tensor is read or changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -50,7 +50,7 @@ def layer_frame(
     pruning : Pruning, optional
         What is set to zero.
     csr : bool
-        Whether the prunable matrices are stored and multiplied as CSR.
+        Whether the prunable matrices are stored and multiplied as CSR, where the model can.
     convention : {"standard", "notebook"}
         ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
         and shares, as the notebook this package grew out of.
@@ -63,7 +63,9 @@ def layer_frame(
         token sees ``active_total`` parameters, and FLOPs are those of its k of E experts, in
         expectation over uniform routing where zeros count: ``uses`` says how often a token is
         multiplied by the module's matrices, k/E of experts. Poolers and classification heads run
-        once per sequence: their FLOPs stand in ``flops_per_sequence``, and ``uses`` is 0. The
+        once per sequence: their FLOPs stand in ``flops_per_sequence``, and ``uses`` is 0. Where
+        not all prunable matrices of a module run as CSR, ``runs_as_csr`` is false, and a CSR
+        variant keeps them masked. The
         matrices of a module would have ``row_pointers`` in CSR and at most ``columns`` columns.
         These three are null without matrices. ``packing`` is how the file packs the weight, empty
         where it does not; ``file_bytes`` are those of its tensors on disk, null where they are not
@@ -74,8 +76,8 @@ def layer_frame(
         zero, and ``near_zero_share`` the share that does.
     """
     check_convention(convention)
-    cuts = pruning.cuts if pruning else {}
-    parameters = _parameter_frame(weights, counts, cuts, csr)
+    cuts, runs = pruning.cuts if pruning else {}, csr_parameters(weights)
+    parameters = _parameter_frame(weights, counts, cuts, runs if csr else frozenset())
     module, matrix = parameters["module"], parameters["matrix"]
     counted = parameters["tied_to"].isna() | (convention == "notebook")
     # A module's weight is its first matrix or, without one, its first parameter. It is the module
@@ -111,7 +113,8 @@ def layer_frame(
         "module_name": [module.name for module in weights.modules],
         "block": [module.block for module in weights.modules],
         "group": [module.group for module in weights.modules],
-        "prunable": parameters["prunable"].groupby(module).any(),
+        "prunable": (prunable := parameters["prunable"].groupby(module).any()),
+        "runs_as_csr": parameters["name"].isin(runs).groupby(module).any().where(prunable),
         "row_pointers": sums["row_pointers"].where(main["matrix"]),
         "columns": parameters["columns"].groupby(module).max().where(main["matrix"]),
         "uses": (main["uses"] * per_token).where(main["matrix"]),
@@ -124,6 +127,12 @@ def layer_frame(
     }
     facts = main[["shape", "dtype", "packing", "layout", "tied_to"]]
     return with_shares(facts.join(sums).assign(**derived))
+
+
+def csr_parameters(weights: Weights) -> frozenset[str]:
+    """Name the prunable parameters that a CSR variant stores as CSR: all of a module or none."""
+    prunable = ([p for p in module.parameters if p.prunable] for module in weights.modules)
+    return frozenset(p.name for ps in prunable if all(p.runs_as_csr for p in ps) for p in ps)
 
 
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
@@ -233,13 +242,16 @@ def check_convention(convention: str) -> None:
 
 
 def _parameter_frame(
-    weights: Weights, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut], csr: bool
+    weights: Weights,
+    counts: Mapping[str, Magnitudes],
+    cuts: Mapping[str, Cut],
+    csr: Collection[str],
 ) -> pd.DataFrame:
-    """Return every parameter under a pruning and a layout, to be summed per module."""
+    """Return every parameter under a pruning, some as CSR, to be summed per module."""
     parameters = list(weights.parameters)
     sizes = [len(module.parameters) for module in weights.modules]
     left = list(_left(weights, counts, cuts))
-    layouts = [_layout(p, csr, p.name in cuts) for p in parameters]
+    layouts = [_layout(p, p.name in csr, p.name in cuts) for p in parameters]
     stored = [
         0 if p.tied_to else _bytes(p, layout, nonzero, p.name in cuts)
         for p, layout, nonzero in zip(parameters, layouts, left, strict=True)
@@ -256,6 +268,7 @@ def _parameter_frame(
     ]
     return pd.DataFrame(
         {
+            "name": [p.name for p in parameters],
             "module": np.repeat(np.arange(len(sizes)), sizes),
             "shape": [p.shape for p in parameters],
             "dtype": [p.dtype for p in parameters],
@@ -295,7 +308,7 @@ def _left(
 
 
 def _layout(parameter: Parameter, csr: bool, cut: bool) -> str:
-    if csr and parameter.prunable:
+    if csr:
         return "csr"
     # What is neither CSR nor dense is made dense to be pruned.
     return "dense" if cut and parameter.layout != "csr" else parameter.layout

@@ -48,8 +48,8 @@ class Levels:
 
     Of a module with `weight_total` weights in its matrices, values of `v` bytes, and `n` weights
     left at a level, CSR takes ``n·(v + i) + row_pointers·i`` bytes with `i` = 4 where int32 serves,
-    and useful FLOPs are ``round(2·n·uses)``; its other parameters, and modules without prunable
-    weights, stay as they are.
+    and useful FLOPs are ``round(2·n·uses)``; its other parameters, modules without prunable
+    weights, and as CSR those that do not run so, stay as they are.
 
     Parameters
     ----------
@@ -79,6 +79,7 @@ class Levels:
         self._columns = _integers(prunable["columns"])
         self._pointers = _integers(prunable["row_pointers"])
         self._value = prunable["dtype"].map(value_bytes).to_numpy(dtype=np.int64)
+        self._runs = prunable["runs_as_csr"].to_numpy(dtype=bool)[:, None]
         self._uses = prunable["uses"].to_numpy(dtype=float)
         self._rest_nonzero = _integers(prunable["nonzero"]) - self._before
         # Typed loosely: the formulas are written for one matrix and serve for many at a time.
@@ -95,7 +96,7 @@ class Levels:
         self._dense_flops = used(2 * self._weights, self._uses)
 
     def at(self, sparsity: float) -> pd.DataFrame:
-        """Return one row per module as of :func:`sweep`, and ``flops_per_token`` if dense.
+        """Return one row per module as of :func:`sweep`, and FLOPs if dense and if CSR.
 
         Raises
         ------
@@ -114,6 +115,7 @@ class Levels:
         """Return the level at a place of ``sparsities``, see :meth:`at`."""
         frame = self._layers[_OF_LAYERS].assign(sparsity=self.sparsities[place], uncertainty=0)
         frame["dense_bytes"] = frame["csr_bytes"] = self._layers["stored_bytes"]
+        frame["csr_flops_per_token"] = self._layers["flops_per_token"]
         changed = {"flops_per_token": self._dense_flops, "dense_bytes": self._dense_bytes}
         for column, counts in self._counts(slice(place, place + 1)).items():
             changed[column] = counts[:, 0]
@@ -147,7 +149,7 @@ class Levels:
         frame["sparsity_model"] = zero_shares(whole, whole - model_zeros)
         for column, sparse, name, dense in (
             ("stored_bytes", "csr_bytes", "bytes_ratio", self._dense_bytes),
-            ("flops_per_token", "useful_flops_per_token", "flops_ratio", self._dense_flops),
+            ("flops_per_token", "csr_flops_per_token", "flops_ratio", self._dense_flops),
         ):
             other = beside[column].sum(skipna=False)
             frame[column] = _plus(self.totals[sparse], other)
@@ -175,12 +177,15 @@ class Levels:
         left: Any = self._left[:, places]
         parts: Any = (self._columns, self._pointers, self._value, self._rest_bytes)
         columns, pointers, value, rest = (numbers[:, None] for numbers in parts)
+        sparse = csr_bytes(left, pointers - 1, value, index_bytes(left, columns)) + rest
+        useful, runs = used(2 * left, self._uses), self._runs
         return {
             "weight_nonzero": left,
             "nonzero": left + self._rest_nonzero[:, None],
-            "useful_flops_per_token": used(2 * left, self._uses),
-            # With the matrices in CSR.
-            "csr_bytes": csr_bytes(left, pointers - 1, value, index_bytes(left, columns)) + rest,
+            "useful_flops_per_token": useful,
+            # With the matrices in CSR that run so.
+            "csr_flops_per_token": np.where(runs, useful, self._dense_flops[:, None]),
+            "csr_bytes": np.where(runs, sparse, self._dense_bytes[:, None]),
             "uncertainty": self._slack[:, places],
         }
 

@@ -32,7 +32,7 @@ LAYOUTS = (
 SCOPES = ("layer", "group", "prunable", "model")
 PARTS = ("block", "group", "layer")
 FORMAT = "sparsity-report study"
-VERSION = 3
+VERSION = 4
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives.
 MEASURED = ("latency", "quality", "sensitivity")
@@ -145,6 +145,7 @@ _COLUMNS = {
         _count("nonzero", message("nonzero"), optional=True),
         _share("sparsity", message("share of zeros")),
         Column("prunable", "bool", title=message("prunable")),
+        Column("runs_as_csr", "boolean", title=message("runs as CSR"), optional=True),
         _count("weight_total", message("weights")),
         _count("weight_nonzero", message("nonzero weights"), optional=True),
         _maybe("row_pointers", message("row pointers")),
@@ -171,6 +172,7 @@ _COLUMNS = {
         _share("sparsity_model", message("zeros of the whole model")),
         _count("dense_bytes", message("bytes as dense"), optional=True),
         _count("csr_bytes", message("bytes as CSR"), optional=True),
+        _count("csr_flops_per_token", message("FLOPs per token as CSR"), optional=True),
         _count("uncertainty", message("uncertainty in weights")),
         _text("scope", message("scope"), among=SCOPES),
         _text("name", message("name")),
@@ -247,9 +249,9 @@ TABLES: Mapping[str, Table] = {
     ),
     "layers": _table(
         "variant module_name block group shape dtype packing layout total nonzero sparsity "
-        "prunable weight_total weight_nonzero row_pointers columns uses flops_per_token "
-        "useful_flops_per_token flops_per_sequence active_total stored_bytes file_bytes "
-        "expected_rounding_sparsity near_zero_share param_frac tied_to",
+        "prunable runs_as_csr weight_total weight_nonzero row_pointers columns uses "
+        "flops_per_token useful_flops_per_token flops_per_sequence active_total stored_bytes "
+        "file_bytes expected_rounding_sparsity near_zero_share param_frac tied_to",
     ),
     "groups": _table(f"variant group modules {_SUMMED} sparsity param_frac"),
     "totals": _table(
@@ -261,8 +263,8 @@ TABLES: Mapping[str, Table] = {
     # Of the model at one level, see Comparison.at_level.
     "level": _table(
         "module_name block group shape dtype prunable total nonzero weight_total weight_nonzero "
-        "row_pointers flops_per_token useful_flops_per_token sparsity uncertainty dense_bytes "
-        "csr_bytes",
+        "row_pointers flops_per_token useful_flops_per_token csr_flops_per_token sparsity "
+        "uncertainty dense_bytes csr_bytes",
     ),
     "sweep": _table(
         "sparsity threshold module_name block group total nonzero weight_total weight_nonzero "

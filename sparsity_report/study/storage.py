@@ -38,6 +38,7 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
         included; of BSR if zeros came in whole blocks, of 2:4 the sparsity it takes.
         ``lossless`` says whether the layout can hold every nonzero; null where that is unknown.
 
+        Matrices that the model cannot run with as CSR stay dense where the others are CSR.
         ``csr_int16`` has int16 columns, for at most 32,768 of them, and int32 row pointers;
         ``csr_int32`` holds at most 2³¹ − 1 nonzeros in a tensor; torch's COO has int64 indices.
 
@@ -143,10 +144,15 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
         parts.append(part)
 
     add("dense", lambda _: facts["dense"])
+    runs: Any = layers["runs_as_csr"].astype(bool)
+
+    def add_csr(layout: str, size: _Size, fits: Any = True) -> None:
+        add(layout, lambda k: size(k).where(runs, facts["dense"]), fits=~runs | fits)
+
     narrow = layers["columns"] <= 2**15
-    add("csr_int16", lambda k: cost.csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, fits=narrow)
-    add("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), fits=z < 2**31)
-    add("csr_int64", lambda k: cost.csr_bytes(k, pointers - 1, v, 8))
+    add_csr("csr_int16", lambda k: cost.csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, narrow)
+    add_csr("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), z < 2**31)
+    add_csr("csr_int64", lambda k: cost.csr_bytes(k, pointers - 1, v, 8))
     add("coo_int32", lambda k: cost.coo_bytes(k, v, 4))
     add("coo_int64", lambda k: cost.coo_bytes(k, v, 8))
     for b in BLOCKS:

@@ -22,7 +22,7 @@ from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage import storage_frame
 from sparsity_report.study.sweep import level_table
-from sparsity_report.study.variants import Variant, fingerprint
+from sparsity_report.study.variants import Variant, csr_note, fingerprint
 from sparsity_report.weights.weights import Weights
 
 
@@ -283,14 +283,16 @@ def compare(
     models = dict.fromkeys(variant.weights for variant in variants)
     prints = {model: fingerprint(model, count_weights(model)) for model in models}
     described = [variant.described(prints[variant.weights], context) for variant in variants]
-    notes = dict.fromkeys(note for model in models for note in model.notes + count_notes(model))
+    notes = [note for model in models for note in model.notes + count_notes(model)]
+    sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
+    notes += [note for model in sparse if (note := csr_note(model))]
     return Comparison(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,
         patterns=variant_patterns(variants, progress) if patterns else None,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,
     )

@@ -11,15 +11,23 @@ _LARGEST = 1024
 
 
 def upgrade(data: dict[str, Any]) -> None:
-    """Change a study of version 1 or 2, as read from JSON, to what this version would have saved.
+    """Change a study of version 1, 2 or 3, as read from JSON, to what this one would have saved.
 
     ``uses`` of a module follow from its FLOPs, the model and method of a perplexity from its
-    variant. What follows from nothing, such as how a file packed weights, is null.
+    variant; every prunable matrix was taken to run as CSR. What follows from nothing, such as how
+    a file packed weights, is null.
     """
-    if data["version"] not in {1, 2}:
+    if data["version"] not in {1, 2, 3}:
         raise ValueError(f"version {data['version']!r} never was")
     if data["version"] == 1:
         _to_version_2(data)
+    if data["version"] < 3:
+        _to_version_3(data)
+    prunable = (row["prunable"] for row in _dicts(data["layers"]))
+    _insert(data["layers"], "runs_as_csr", "prunable", [each or None for each in prunable])
+
+
+def _to_version_3(data: dict[str, Any]) -> None:
     _insert(data["layers"], "packing", "dtype")
     for table in ("layers", "groups", "totals"):
         _insert(data[table], "file_bytes", "stored_bytes")

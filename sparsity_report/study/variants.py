@@ -17,13 +17,13 @@ from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.experts import convert_experts_to_csr_
-from sparsity_report.sparse.linear import convert_linears_to_csr_
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.layers import group_frame, layer_frame
+from sparsity_report.sparse.swap import convert_linears_to_csr_
+from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.memory import ModuleWeights
 from sparsity_report.weights.parameters import Parameter
-from sparsity_report.weights.places import locate, put_, value, walk
+from sparsity_report.weights.places import as_csr, locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
 
 
@@ -78,7 +78,8 @@ class Variant:
         if self.pruning is not None:
             self.pruning.apply_(model)
         if self.layout == "csr":
-            return _converted(model, [p for p in self.weights.prunable if p.layout != "csr"])
+            names = csr_parameters(self.weights)
+            return _converted(model, [p for p in self.weights.prunable if p.name in names])
         return model
 
     def described(self, fingerprint: str, context: int | None = None) -> dict[str, object]:
@@ -123,8 +124,24 @@ def masked(pruning: Pruning, *, name: str | None = None) -> Variant:
 
 
 def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
-    """Return the pruned model with its prunable linears stored as CSR; ``CSR30`` at 30 %."""
+    """Return the pruned model with its prunable linears stored as CSR; ``CSR30`` at 30 %.
+
+    A matrix that the model does not multiply by as ``nn.Linear`` or ``Conv1D`` does stays masked,
+    is counted so, and named in ``study.notes``.
+    """
     return _pruned(pruning, "csr", name, "CSR")
+
+
+def csr_note(weights: Weights) -> str | None:
+    """Return which matrices a CSR variant keeps masked, and why; None where there are none."""
+    names, prunable = csr_parameters(weights), weights.prunable
+    if not (kept := [p.name for p in prunable if p.name not in names]):
+        return None
+    return (
+        f"a CSR variant keeps {len(kept):,} of {len(prunable):,} prunable matrices masked, because "
+        "the model does not multiply by them as nn.Linear or Conv1D does: "
+        f"{', '.join(kept[:3])}{', …' if len(kept) > 3 else ''}"
+    )
 
 
 def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:
@@ -210,26 +227,23 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _converted(model: nn.Module, prunable: Collection[Parameter]) -> nn.Module:
+def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module:
     places, linears = locate(walk(model)), []
-    for p in prunable:
+    for p in parameters:
         module, leaf = places[p.name]
+        if as_csr(module, leaf):
+            continue
         if len(p.shape) == 3:
             convert_experts_to_csr_(module, leaf)
-        elif leaf == "weight":
+        else:
             put_(module, leaf, value(module, leaf))  # 2:4 and the like cannot be taken apart
             linears.append(module)
-        else:
-            raise SparsityReportError(
-                f"{p.name} of {type(module).__name__} cannot be swapped for CSR; "
-                "masked(pruning).module() runs with the same weights"
-            )
     # In a box, as the model may be one linear layer itself.
     box = nn.ModuleDict({"model": model})
     convert_linears_to_csr_(box, linears)
     model = box["model"]
     # The other ways to run experts want all of them in one tensor.
-    if hasattr(model, "set_experts_implementation") and any(len(p.shape) == 3 for p in prunable):
+    if hasattr(model, "set_experts_implementation") and any(len(p.shape) == 3 for p in parameters):
         cast(Any, model).set_experts_implementation("eager")
     return model
 

@@ -18,6 +18,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from sparsity_report.sparse.linear import LinearCSR
+from sparsity_report.sparse.swap import runs_as_csr
 from sparsity_report.weights.attention import OUTPUT_WORDS, head_dim
 from sparsity_report.weights.groups import LINEAR_GROUPS, check_rules, classify, is_linear, ruled
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
@@ -98,7 +100,7 @@ def describe(
             continue
         class_name, words = type(place.module).__name__, place.path.split(".")
         enclosing = tuple([type(module).__name__ for module in place.around])
-        is_head = id(place.module) == head_id
+        is_head, parent = id(place.module) == head_id, next(iter(place.around), None)
         group = classify(
             place.path, class_name, enclosing=enclosing, head=is_head, rules=options.groups
         )
@@ -113,16 +115,20 @@ def describe(
             facts = _facts(place, leaf, is_head or group == "router")
             name, owner = place.full_name(leaf), owners[id(tensor)]
             held = {"dtype": dtype_name(tensor.dtype)} if parts is None else on_disk(parts[name])
+            prunable = (
+                may_prune
+                and facts["matrix"] is not None
+                and owner == name
+                and name not in shared
+                and "." not in leaf
+                and not _is_direction(place.module, leaf)
+            )
             parameters.append(
                 Parameter(
                     name=name,
                     uses=uses,
-                    prunable=may_prune
-                    and facts["matrix"] is not None
-                    and owner == name
-                    and name not in shared
-                    and "." not in leaf
-                    and not _is_direction(place.module, leaf),
+                    prunable=prunable,
+                    runs_as_csr=not prunable or runs_as_csr(place.module, leaf, parent, words[-1]),
                     tied_to=None if owner == name else owner,
                     known=parts is not None or not tensor.is_meta,
                     **held,
@@ -150,7 +156,7 @@ def _facts(place: Place, leaf: str, multiplied: bool) -> dict[str, Any]:
     """Return what the module of a parameter tells of it."""
     module, tensor = place.module, place.tensors[leaf]
     csr = as_csr(module, leaf)
-    shape = csr.dense_shape if csr else tuple(tensor.shape)
+    shape = csr.weight_shape if csr else tuple(tensor.shape)
     is_matrix = _is_matrix(module, leaf, shape, multiplied) or bool(_MULTIPLIED.search(place.path))
     transposed = is_matrix and _is_transposed(module)
     layout, held_bytes = _layout(module, leaf, tensor)
@@ -231,6 +237,8 @@ def _is_direction(module: nn.Module, leaf: str) -> bool:
 
 def _is_transposed(module: nn.Module) -> bool:
     """Whether the input dimension of a matrix comes first: the shape of a square one hides it."""
+    if isinstance(module, LinearCSR):
+        return module.transposed
     class_name = type(module).__name__
     declared = class_name.endswith("Experts") and getattr(module, "is_transposed", False)
     return class_name == "Conv1D" or bool(declared)

@@ -39,6 +39,9 @@ class Parameter:
         0 where heads are runs of output rows (q, k, v), 1 where of input columns (output).
     prunable : bool
         Whether pruning may choose from it.
+    runs_as_csr : bool
+        Whether the model can run with this matrix stored as CSR; where it cannot, a CSR variant
+        keeps it masked.
     tied_to : str or None
         Name of the parameter that this one shares its storage with, where it is counted.
     layout : str
@@ -66,6 +69,7 @@ class Parameter:
     head_dim: int | None = None
     head_axis: int = 0
     prunable: bool = False
+    runs_as_csr: bool = True
     tied_to: str | None = None
     layout: str = "dense"
     held_bytes: int | None = None

@@ -28,7 +28,7 @@ def uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Modu
     if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
         leaf = next(iter(tensors_of(module)))
         csr = as_csr(module, leaf)
-        experts = (csr.dense_shape if csr else getattr(module, leaf).shape)[0]
+        experts = (csr.weight_shape if csr else getattr(module, leaf).shape)[0]
         return uses * Fraction(_top_k(config, around) or experts, experts)
     for inner, outer in zip([module, *around], around, strict=False):
         if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):

@@ -187,6 +187,20 @@ def csr_flops(study, said):
     }
 
 
+def kept_masked(study, _):
+    names = study.variants["variant"][study.variants["layout"] == "csr"]
+    inside = prunable(study, names.iloc[0])
+    kept = inside[inside["layout"] != "csr"]
+    expected = {
+        "variants": listed(list(names)),
+        "share": pct(kept["weight_total"].sum() / inside["weight_total"].sum()),
+    }
+    if len(kept) == 1:
+        return expected | {"first": kept["module_name"].iloc[0]}
+    counts = {"count": f"{len(kept)}", "layers": f"{len(inside)}"}
+    return expected | counts | {"layer_names": few(list(kept["module_name"]))}
+
+
 def smallest(study, said):
     name = split(said["variants"])[0]
     names = study.variants["variant"][study.variants["pruned"].eq(row(study, name)["pruned"])]
@@ -446,6 +460,12 @@ READERS = {
     "Per token {base} does {flops}": dense_flops,
     "{variants} the same, because dense kernels do not skip zeros": masked_flops,
     "{variant} does {flops}, {ratio} times as many on paper": csr_flops,
+    "{first} stays masked in {variants}, {share} % of the prunable weights: the model does not "
+    "multiply by it as a linear layer does.": kept_masked,
+    "{count} of {layers} prunable layers stay masked in {variants}, {share} % of the prunable "
+    "weights, as the model does not multiply by them as a linear layer does: {layer_names}.": (
+        kept_masked
+    ),
     "The smallest of {count} lossless layouts for the prunable weights of {variants} is {layout}, "
     "at {ratio} times their dense bytes.": smallest,
     "The smallest of {count} lossless layouts for the prunable weights of {variants} is {layout}, "
@@ -543,6 +563,19 @@ def mysterious(*sizes):
     return sr.load(nn.ModuleDict({"fc1": nn.Linear(20, 30), **named}), name="odd")
 
 
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def own_ways(count):
+    """A study of a model where layers multiply in a way of their own, twice as CSR."""
+    layers = {f"fc{n}": (Doubled if n < count else nn.Linear)(20 + n, 30) for n in range(6)}
+    weights = sr.load(nn.ModuleDict(layers), name="own")
+    prunings = [sr.global_magnitude(weights, sparsity) for sparsity in (0.3, 0.6)]
+    return sr.compare(sr.dense(weights), *map(sr.csr, prunings))
+
+
 def mixture():
     config = transformers.MixtralConfig(
         vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
@@ -619,6 +652,9 @@ STUDIES = {
     "packed": packed,
     "rounded before": rounded_before,
     "never": lambda: study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(1, 10)}), name="thin"), 0.5),
+    "own way": lambda: own_ways(1),
+    "own ways": lambda: own_ways(4),
+    "nothing as csr": lambda: own_ways(6),
     "mixture": lambda: study_of(mixture(), 0.25),
     "one mystery": lambda: study_of(mysterious(7), 0.5, context=8),
     "mysteries": lambda: sr.compare(sr.dense(mysterious(7, 9))),

@@ -199,6 +199,6 @@ def test_experts_do_nothing_but_multiply():
         torch.ones(1, 2) @ experts[0]
     x, weight = torch.randn(5, 4), torch.stack([sparse_weight(4, 3, seed=s) for s in range(2)])
     turned = ExpertsCSR(weight, transposed=True)
-    assert turned.dense_shape == (2, 4, 3)
+    assert turned.weight_shape == (2, 4, 3)
     assert torch.equal(turned.weight, weight)
     assert torch.allclose(x @ turned[1], x @ weight[1], atol=1e-6)
