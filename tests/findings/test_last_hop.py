@@ -563,15 +563,16 @@ def mysterious(*sizes):
     return sr.load(nn.ModuleDict({"fc1": nn.Linear(20, 30), **named}), name="odd")
 
 
-class Doubled(nn.Linear):
+class DoubledLinear(nn.Linear):
     def forward(self, x):
         return 2 * super().forward(x)
 
 
 def own_ways(count):
     """A study of a model where layers multiply in a way of their own, twice as CSR."""
-    layers = {f"fc{n}": (Doubled if n < count else nn.Linear)(20 + n, 30) for n in range(6)}
-    weights = sr.load(nn.ModuleDict(layers), name="own")
+    layers = [(DoubledLinear if n < count else nn.Linear)(20 + n, 30) for n in range(6)]
+    blocks = nn.ModuleList(nn.ModuleDict({"fc1": layer}) for layer in layers)
+    weights = sr.load(nn.ModuleDict({"layers": blocks}), name="own")
     prunings = [sr.global_magnitude(weights, sparsity) for sparsity in (0.3, 0.6)]
     return sr.compare(sr.dense(weights), *map(sr.csr, prunings))
 
