@@ -22,7 +22,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import linear_flops, sparse_flops
 from sparsity_report.sparse.linear import LinearCSR
 from sparsity_report.sparse.shares import ratio, zero_share
-from sparsity_report.study.layers import records, total_frame
+from sparsity_report.sparse.swap import keeps_forward
+from sparsity_report.study.layers import csr_parameters, records, total_frame
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.study.variants import Variant, materialized
 from sparsity_report.weights.parameters import Parameter
@@ -58,7 +59,8 @@ def measure_latency(
 
     All variants are timed in turn, sample by sample, after warming up, so that a drift of the
     machine hits them alike; ``seconds`` is the median and ``seconds_low``, ``seconds_high`` the
-    quartiles over ``runs`` samples. A shape is measured on its module of median nonzeros. The
+    quartiles over ``runs`` samples. A shape is measured on its module of median nonzeros, where
+    some run as CSR among these; of a module that does more than multiply, the product alone. The
     whole forward pass is that of one sequence of random tokens without a key-value cache; models
     that do not read token ids have layers only.
 
@@ -231,9 +233,11 @@ def _shapes(weights: Weights) -> dict[str, list[Parameter]]:
 
 
 def _typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
-    """Return the parameter of median nonzeros."""
+    """Return the parameter of median nonzeros; where some run as CSR, among these."""
     rows = variant.layers().set_index("module_name")["nonzero"]
-    known = sorted(parameters, key=lambda p: rows[p.name.rpartition(".")[0]])
+    runs = csr_parameters(variant.weights)
+    sparse = [p for p in parameters if p.name in runs]
+    known = sorted(sparse or parameters, key=lambda p: rows[p.name.rpartition(".")[0]])
     return known[len(known) // 2]
 
 
@@ -244,9 +248,10 @@ def _layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> _Call:
         return _csr_call(csr if isinstance(csr, LinearCSR) else csr[0], tokens)
     weight = cast(torch.Tensor, getattr(module, leaf)).detach()
     run: Any = module
-    if weight.ndim == 3:
-        weight = weight[0].T if parameter.transposed else weight[0]
-        run = partial(nn.functional.linear, weight=weight)
+    if not keeps_forward(module):
+        # What the module does besides is not known: the first of its matrices alone is timed.
+        weight = weight[0] if weight.ndim == 3 else weight
+        run = partial(nn.functional.linear, weight=weight.T if parameter.transposed else weight)
     rows, columns = cast(tuple[int, int], parameter.matrix)
     x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
     share = zero_share(weight.numel(), int(torch.count_nonzero(weight)))

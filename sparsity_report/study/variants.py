@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.sparse.swap import convert_linears_to_csr_
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
 from sparsity_report.weights.loading import load
-from sparsity_report.weights.memory import ModuleWeights
+from sparsity_report.weights.memory import ModuleWeights, copied
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.places import as_csr, locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
@@ -151,7 +150,7 @@ def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Modu
         weights = variant.weights
         base = opened.pop(weights, None) or weights.module()
         if any(later.weights is weights for later in variants[number:]):
-            opened[weights] = copy.deepcopy(base)
+            opened[weights] = copied(base)
         yield variant, variant.module(base).eval()
 
 

@@ -31,7 +31,7 @@ from sparsity_report.weights.parameters import ONCE, Module
 from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.tensors import Entry, Origin, Slice, joined
 from sparsity_report.weights.tokenizer import open_tokenizer
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
 
@@ -87,13 +87,14 @@ class CheckpointWeights(Weights):
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
             places = walk(model)
             modules = describe(places, options, parts)
+        modules = tuple(_known(module, parts) for module in modules)
         super().__init__(
             name=options.name,
             source=source,
             architecture="" if model is None else type(model).__name__,
-            modules=tuple(_known(module, parts) for module in modules),
+            modules=modules,
             attention_widths=None if model is None else attention_widths(places),
-            notes=options.notes + contents.notes,
+            notes=options.notes + contents.notes + float8_notes(modules),
         )
         self.path = path
         self._entries, self._parts, self._outline = contents.entries, parts, model
@@ -132,7 +133,8 @@ class CheckpointWeights(Weights):
     def module(self, **options: Any) -> nn.Module:
         """Load a runnable model with transformers, in its own dtype, if no tensor is missing.
 
-        Packed weights are put into it as the float32 values they stand for.
+        Packed weights are put into it as the float32 values they stand for; a model with float8
+        weights, which torch has no products of, is loaded in float32.
         """
         import transformers
 
@@ -155,7 +157,7 @@ class CheckpointWeights(Weights):
             }
         model, info = getattr(transformers, self.architecture).from_pretrained(
             where,
-            dtype="auto",
+            dtype=torch.float32 if float8_notes(self.modules) else "auto",
             local_files_only=True,
             output_loading_info=True,
             **options,

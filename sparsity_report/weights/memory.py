@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.describe import ReaderOptions, describe
 from sparsity_report.weights.places import locate, value, walk
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Weights, float8_notes
 
 _DEFAULT = ReaderOptions()
 
@@ -29,8 +30,9 @@ class ModuleWeights(Weights):
             name=options.name or path or type(model).__name__,
             source="module",
             architecture=type(model).__name__,
-            modules=describe(places, options),
+            modules=(modules := describe(places, options)),
             attention_widths=attention_widths(places),
+            notes=float8_notes(modules),
         )
         self._model = model
         self._places = locate(places)
@@ -47,21 +49,53 @@ class ModuleWeights(Weights):
         return tensor
 
     def module(self) -> nn.Module:
-        """Return a deep copy of the model, its pruning masks made permanent."""
-        # deepcopy refuses the computed `weight` that torch's pruning leaves behind, ...
-        copies: dict[int, Any] = {
-            id(value): value.detach().clone()
-            for module in self._model.modules()
-            for value in vars(module).values()
-            if isinstance(value, torch.Tensor) and not value.is_leaf
-        }
-        # ... and sparse parameters.
-        for p in self._model.parameters():
-            if p.layout != torch.strided:
-                copies[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
-        model = copy.deepcopy(self._model, copies)
+        """Return a deep copy of the model, its pruning masks made permanent.
+
+        A model with float8 weights, which torch has no products of, is copied to float32.
+        """
+        model = copied(self._model)
         for module in model.modules():
             for leaf in [name.removesuffix("_mask") for name in module._buffers]:
-                if f"{leaf}_orig" in module._parameters:
+                if (original := module._parameters.get(f"{leaf}_orig")) is not None:
+                    # What is tied to it carries no mask.
+                    alone = nn.Parameter(original.detach().clone(), original.requires_grad)
+                    module._parameters[f"{leaf}_orig"] = alone
                     prune.remove(module, leaf)
-        return model
+        return model.float() if float8_notes(self.modules) else model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model, in which tensors share memory where they do in the model.
+
+    ``copy.deepcopy`` parts parameters that are views of one memory, and refuses sparse ones and the
+    computed ``weight`` that torch's pruning leaves behind.
+    """
+    copies: dict[int, Any] = {}
+    sharing: dict[tuple[torch.device, int], dict[int, torch.Tensor]] = defaultdict(dict)
+    for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is None or tensor.is_meta:
+                continue
+            if tensor.layout != torch.strided:
+                copies[id(tensor)] = _like(tensor, tensor.detach().clone())
+            elif tensor.numel():
+                start = tensor.untyped_storage().data_ptr()
+                sharing[tensor.device, start][id(tensor)] = tensor
+        for attribute in vars(module).values():
+            if isinstance(attribute, torch.Tensor) and not attribute.is_leaf:
+                copies[id(attribute)] = attribute.detach().clone()
+    for tensors in sharing.values():
+        if len(tensors) > 1:
+            memory = next(iter(tensors.values())).untyped_storage().clone()
+            for key, tensor in tensors.items():
+                place = tensor.storage_offset(), tensor.shape, tensor.stride()
+                view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+                copies[key] = _like(tensor, view.set_(memory, *place))
+    return copy.deepcopy(model, copies)
+
+
+def _like(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return values as a parameter if a tensor is one."""
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(values, tensor.requires_grad)
+    return values

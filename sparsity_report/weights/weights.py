@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sparsity_report.weights.tensors import Slice
+
+
+def float8_notes(modules: Iterable[Module]) -> tuple[str, ...]:
+    """Say that a model with float8 weights, which torch has no products of, runs in float32."""
+    dtypes = {p.dtype for module in modules for p in module.parameters}
+    kinds = sorted(dtype for dtype in dtypes if dtype.startswith("float8"))
+    if not kinds:
+        return ()
+    return (f"{', '.join(kinds)} weights are counted as they are, and run as float32",)
 
 
 @dataclass(eq=False)
