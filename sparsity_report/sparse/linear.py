@@ -149,7 +149,7 @@ class LinearCSR(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer to ``x`` of shape ``(…, in_features)``."""
-        kind = x.device.type
+        kind = "cpu" if x.is_cpu else x.device.type
         if (
             kind != "meta"
             and torch.is_autocast_enabled(kind)
@@ -178,9 +178,11 @@ class LinearCSR(nn.Module):
         else:
             tokens = x.reshape(-1, self.in_features).t()
             if bias is None:
-                out = torch.mm(matrix, tokens).t().contiguous()
+                turned = torch.mm(matrix, tokens)
             else:
-                out = torch.addmm(bias.unsqueeze(1), matrix, tokens).t().contiguous()
+                turned = torch.addmm(bias.unsqueeze(1), matrix, tokens)
+            # As nn.Linear lays it out: models view it.
+            out = turned.t().clone(memory_format=torch.contiguous_format)
         if given != dtype:
             out = out.to(given)
         return out.reshape(*x.shape[:-1], self.out_features)

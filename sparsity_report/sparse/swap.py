@@ -123,8 +123,9 @@ def _as_csr(layer: nn.Module) -> LinearCSR:
     weight, bias = layer._parameters["weight"], layer._parameters["bias"]
     assert weight is not None
     transposed = type(layer).forward is not nn.Linear.forward
-    csr = LinearCSR(weight.T if transposed else weight, bias)
+    csr = LinearCSR(weight.T if transposed else weight)
     csr.transposed = transposed
+    csr.register_parameter("bias", bias)  # itself, as others may share it
     return csr
 
 

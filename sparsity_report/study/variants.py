@@ -22,7 +22,7 @@ from sparsity_report.study.layers import csr_parameters, group_frame, layer_fram
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.memory import ModuleWeights, copied
 from sparsity_report.weights.parameters import Parameter
-from sparsity_report.weights.places import as_csr, locate, put_, value, walk
+from sparsity_report.weights.places import locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
 
 
@@ -78,7 +78,8 @@ class Variant:
             self.pruning.apply_(model)
         if self.layout == "csr":
             names = csr_parameters(self.weights)
-            return _converted(model, [p for p in self.weights.prunable if p.name in names])
+            dense = [p for p in self.weights.prunable if p.layout != "csr"]
+            return _converted(model, [p for p in dense if p.name in names])
         return model
 
     def described(self, fingerprint: str, context: int | None = None) -> dict[str, object]:
@@ -230,8 +231,6 @@ def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module
     places, linears = locate(walk(model)), []
     for p in parameters:
         module, leaf = places[p.name]
-        if as_csr(module, leaf):
-            continue
         if len(p.shape) == 3:
             convert_experts_to_csr_(module, leaf)
         else:

@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.describe import ReaderOptions, describe
-from sparsity_report.weights.places import locate, value, walk
+from sparsity_report.weights.places import is_strided, locate, value, walk
 from sparsity_report.weights.weights import Weights, float8_notes
 
 _DEFAULT = ReaderOptions()
@@ -78,7 +78,7 @@ def copied(model: nn.Module) -> nn.Module:
                 continue
             if tensor.layout != torch.strided:
                 copies[id(tensor)] = _like(tensor, tensor.detach().clone())
-            elif tensor.numel():
+            elif is_strided(tensor) and tensor.numel():
                 start = tensor.untyped_storage().data_ptr()
                 sharing[tensor.device, start][id(tensor)] = tensor
         for attribute in vars(module).values():

@@ -405,14 +405,15 @@ def ways(dense, bias, x):
     indices = wide.crow_indices().int(), wide.col_indices().int()
     narrow = torch.sparse_csr_tensor(*indices, wide.values(), dense.shape, check_invariants=False)
     layer = sr.LinearCSR(dense, torch.nn.Parameter(bias))
+    # Each with its result laid out in memory as that of a dense layer, which models view.
     found = {
         "dense": lambda: linear(x, dense, bias),
         "ours": lambda: layer(x),
-        "usual": lambda: linear(x, wide, bias),
-        "linear, int32": lambda: linear(x, narrow, bias),
-        "matmul": lambda: (narrow @ x.T).T + bias,
-        "sparse.mm": lambda: torch.sparse.mm(narrow, x.T).T + bias,
-        "sparse.addmm": lambda: torch.sparse.addmm(spread, narrow, x.T).T,
+        "usual": lambda: linear(x, wide, bias).contiguous(),
+        "linear, int32": lambda: linear(x, narrow, bias).contiguous(),
+        "matmul": lambda: ((narrow @ x.T).T + bias).contiguous(),
+        "sparse.mm": lambda: (torch.sparse.mm(narrow, x.T).T + bias).contiguous(),
+        "sparse.addmm": lambda: torch.sparse.addmm(spread, narrow, x.T).T.contiguous(),
     }
     if tokens == 1:
         found["mv"] = lambda: (narrow.mv(x[0]) + bias)[None]

@@ -51,6 +51,97 @@ def test_any_stride():
     assert torch.allclose(layer(x), x @ layer.weight.T, atol=1e-6)
 
 
+SHAPES = [(6,), (1, 6), (5, 6), (2, 3, 6), (1, 1, 6), (1, 4, 6), (4, 1, 6), (0, 6), (2, 0, 6)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_result_lies_in_memory_as_that_of_nn_linear(shape, dtype, bias):
+    dense = nn.Linear(6, 4, bias=bias, dtype=dtype)
+    layer = sr.LinearCSR(dense.weight, dense.bias)
+    inputs = [torch.randn(shape).to(dtype)]
+    if len(shape) == 3:
+        inputs += [torch.randn(shape[::-1]).to(dtype).transpose(0, 2)]
+        inputs += [torch.randn(shape[1], shape[0], 6).to(dtype).transpose(0, 1)]
+    for x in inputs:
+        with torch.no_grad():
+            expected, result = dense(x), layer(x)
+        assert (result.shape, result.stride()) == (expected.shape, expected.stride())
+        assert layer(x).view(-1, 2, 2).shape == (result.numel() // 4, 2, 2)  # with gradients, too
+
+
+@pytest.mark.parametrize("held", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("given", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("to", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_under_autocast_it_does_as_nn_linear_does(tokens, to, given, held):
+    torch.manual_seed(0)
+    dense = nn.Linear(64, 16, dtype=held)
+    layer, x = sr.LinearCSR(dense.weight, dense.bias), torch.randn(tokens, 64).to(given)
+    for _ in range(2):  # what is kept for speed is of one dtype
+        with torch.no_grad(), torch.autocast("cpu", to):
+            expected, result = dense(x), layer(x)
+        assert result.dtype == expected.dtype == to
+        # All is rounded to the dtype, multiplied, and rounded again.
+        parts = [t.detach() for t in (x, dense.weight, dense.bias)]
+        exact = nn.functional.linear(*(part.to(to).double() for part in parts))
+        assert torch.allclose(result.double(), exact, rtol=torch.finfo(to).eps, atol=1e-4)
+        outside = layer(x.to(held))
+        assert outside.dtype == held
+        exact = nn.functional.linear(
+            x.to(held).double(), dense.weight.double(), dense.bias.double()
+        )
+        assert torch.allclose(outside.double(), exact, rtol=torch.finfo(held).eps, atol=1e-4)
+
+
+def test_autocast_leaves_float64_alone_and_passes_gradients():
+    dense = nn.Linear(8, 4, dtype=torch.float64)
+    x = torch.randn(3, 8, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        result, expected = sr.LinearCSR(dense.weight, dense.bias)(x), dense(x)
+    assert result.dtype == expected.dtype == torch.float64
+    assert torch.allclose(result, expected)
+    dense, x = dense.float(), x.float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        results = [layer(x).sum() for layer in (sr.LinearCSR(dense.weight, dense.bias), dense)]
+    (mine,), (torchs,) = (torch.autograd.grad(result, x) for result in results)
+    assert mine.dtype == torchs.dtype == torch.float32
+    torch.testing.assert_close(mine, torchs, rtol=2e-2, atol=2e-2)
+
+
+def test_experts_under_autocast():
+    weight, x = torch.stack([sparse_weight(4, 3, seed=s) for s in range(2)]), torch.randn(5, 3)
+    experts, turned = ExpertsCSR(weight), ExpertsCSR(weight.mT, transposed=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = nn.functional.linear(x, weight[1])
+        for result in (nn.functional.linear(x, experts[1]), x @ turned[1]):
+            assert result.dtype == expected.dtype == torch.bfloat16
+            torch.testing.assert_close(result, expected)
+
+
+def test_a_turned_layer_reads_as_what_it_stands_for():
+    layer = transformers.pytorch_utils.Conv1D(4, 6)
+    (csr,) = sr.convert_linears_to_csr_(nn.Sequential(layer), [layer])
+    assert (csr.dense_shape, csr.weight_shape) == ((4, 6), (6, 4))
+    assert torch.equal(csr.weight, layer.weight)
+    x = torch.randn(3, 6)
+    assert torch.allclose(csr(x), layer(x), atol=1e-6)
+    other = torch.randn(6, 4)
+    csr.assign_(other)
+    assert torch.equal(csr.weight, other)
+    assert torch.allclose(csr(x), x @ other + layer.bias, atol=1e-6)
+    assert torch.equal(copy.deepcopy(csr).weight, other)
+    # Counted and pruned again as the tensor it stands for, ties by its own order of positions.
+    for model in (nn.ModuleDict({"fc1": layer}), nn.ModuleDict({"fc1": csr})):
+        csr.assign_(torch.ones(6, 4))
+        layer.weight.data.fill_(1)
+        pruning = sr.global_magnitude(sr.load(model), 0.3)
+        assert sr.load(model)["fc1.weight"].shape == (6, 4)
+        pruned = sr.load(sr.csr(pruning).module())
+        assert (pruned.tensor("fc1.weight") == 0).flatten().tolist() == 7 * [True] + 17 * [False]
+
+
 def test_facts():
     weight = torch.tensor([[0.0, -0.0, 3.0], [1.0, 0.0, 2.0]])
     layer = sr.LinearCSR(weight)

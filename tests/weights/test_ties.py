@@ -7,7 +7,7 @@ import torch
 import transformers
 from helpers import Tiny, counted, study_of
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 import sparsity_report as sr
@@ -254,3 +254,90 @@ def test_masks_in_a_checkpoint_are_named(tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(sr.SparsityReportError, match="6 pruning masks that were never applied"):
         sr.load(tmp_path)
+
+
+class Sharing(nn.Module):
+    """Tied by ``.data =``, a view of rows, and a buffer that is a view."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.fc1, self.fc2 = nn.Embedding(32, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.part = nn.Linear(16, 8, bias=False)
+        self.lm_head = nn.Linear(16, 32, bias=False)
+        self.lm_head.weight.data = self.embed.weight.data
+        self.part.weight = nn.Parameter(self.fc1.weight.detach()[4:12], requires_grad=False)
+        self.register_buffer("offset", self.fc2.bias.detach()[2:5])
+
+    def forward(self, x):
+        x = self.fc2(self.fc1(self.embed(x))).relu()
+        return self.lm_head(x).sum() + self.part(x).sum() + self.offset.sum()
+
+
+@pytest.mark.parametrize("form", [sr.masked, sr.csr])
+def test_a_copy_shares_memory_where_the_model_does(form):
+    model = Sharing()
+    weights = sr.load(model)
+    owned = 32 * 16 + 2 * (16 * 16 + 16)
+    pruning = sr.global_magnitude(weights, 0.5)
+    for variant in (sr.dense(weights), form(pruning)):
+        twin = variant.module()
+        derived, found = variant.layers(), sr.analyze_layers(twin, variant.name)[0]
+        assert derived["total"].sum() == found["total"].sum() == owned
+        for column in ("tied_to", "nonzero", "stored_bytes", "flops_per_token"):
+            assert found[column].equals(derived[column]), column
+        with torch.no_grad():
+            twin.embed.weight.fill_(3)
+            twin.fc1.weight[4:12] = 5
+            twin.fc2.bias.fill_(7)
+        assert set(twin.lm_head.weight.flatten().tolist()) == {3}
+        assert set(twin.part.weight.flatten().tolist()) == {5}
+        assert twin.offset.tolist() == [7, 7, 7]
+        assert not twin.part.weight.requires_grad
+        assert isinstance(twin.part.weight, nn.Parameter)
+    assert not {3, 5, 7}.intersection(torch.cat([p.flatten() for p in model.parameters()]).tolist())
+
+
+def test_variants_made_of_one_opened_model_share_as_it_does():
+    from sparsity_report.study.variants import materialized
+
+    weights = sr.load(Sharing())
+    pruning = sr.global_magnitude(weights, 0.5)
+    for _, module in materialized([sr.dense(weights), sr.masked(pruning), sr.csr(pruning)]):
+        start = module.embed.weight.untyped_storage().data_ptr()
+        assert module.lm_head.weight.untyped_storage().data_ptr() == start
+
+
+def test_a_mask_of_one_of_two_tied_tensors_is_its_own():
+    model, x = Sharing(), torch.arange(5)
+    model.lm_head.weight = model.embed.weight
+    prune.l1_unstructured(model.lm_head, "weight", 100)
+    prune.l1_unstructured(model.fc2, "weight", 50)
+    expected = model(x)
+    twin = sr.load(model).module()
+    assert not prune.is_pruned(twin)
+    assert torch.equal(twin(x), expected)
+    assert torch.equal(twin.embed.weight, model.embed.weight)
+    assert int((twin.lm_head.weight == 0).sum()) == 100
+    assert prune.is_pruned(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_in_memory_is_counted_as_it_is_and_run_as_float32(dtype):
+    model = nn.ModuleDict({"fc1": nn.Linear(32, 16), "fc2": nn.Linear(16, 8).to(torch.bfloat16)})
+    model["fc1"].weight = nn.Parameter(model["fc1"].weight.detach().to(dtype), requires_grad=False)
+    weights = sr.load(model)
+    name = str(dtype).removeprefix("torch.")
+    assert weights.notes == (f"{name} weights are counted as they are, and run as float32",)
+    assert sr.dense(weights).layers()["stored_bytes"].tolist() == [
+        32 * 16 + 4 * 16,
+        2 * (16 * 8 + 8),
+    ]
+    assert sr.dense(weights).module()["fc2"].weight.dtype == torch.float32
+    pruning, x = sr.global_magnitude(weights, 0.5), torch.randn(3, 32)
+    values = model["fc1"].weight.float()
+    expected = nn.functional.linear(x, values * pruning.mask("fc1.weight"), model["fc1"].bias)
+    for variant in (sr.masked(pruning), sr.csr(pruning)):
+        assert torch.allclose(variant.module()["fc1"](x), expected, atol=1e-6)
+        counted = sr.analyze_layers(variant.module(), "x")[0]
+        assert counted["nonzero"].equals(variant.layers()["nonzero"])
+    assert model["fc1"].weight.dtype == dtype
