@@ -108,6 +108,17 @@ def test_architectures(name):
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_matrix_that_does_not_run_as_csr_is_timed_by_itself():
+    model = nn.ModuleDict({"attn": nn.MultiheadAttention(16, 2), "fc1": nn.Linear(16, 16)})
+    frame = sr.measure_latency(three(sr.load(model)), tokens=[3], crossovers=False)
+    kernels = frame.set_index(["variant", "name"])["kernel"]
+    assert kernels["CSR75", "48 × 16"] == kernels["Dense", "48 × 16"] == "dense"
+    # Of the two of this shape the one that runs as CSR is the one to measure.
+    assert kernels["CSR75", "16 × 16"] == "CSR × matrix"
+    assert frame.set_index("name")["modules"].to_dict() == {"48 × 16": 1, "16 × 16": 2}
+
+
+@pytest.mark.usefixtures("quick")
 def test_half_precision_says_where_it_computes():
     model = Tiny().to(torch.bfloat16)
     frame = sr.measure_latency(three(sr.load(model)), tokens=[1], crossovers=False)

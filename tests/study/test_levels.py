@@ -69,6 +69,25 @@ def test_a_quantised_checkpoint(smollm2):
     agrees_with_pruning(study, smollm2, 0.3, slack=10_000)
 
 
+def test_what_does_not_run_as_csr_stays_dense_at_every_level():
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(16, 2, bias=False)
+    model = nn.ModuleDict({"attn": attention, "fc1": nn.Linear(16, 8)}).to(torch.bfloat16)
+    weights = sr.load(model)
+    for first in (sr.dense(weights), sr.csr(sr.global_magnitude(weights, 0.6))):
+        study = sr.compare(first)
+        for sparsity in (0.0, 0.35, 0.99):
+            here, masked, csr = agrees_with_pruning(study, weights, sparsity)
+            left = int(masked["weight_nonzero"].iloc[-1])
+            stay = 2 * (3 * 16 * 16 + 16 * 16)
+            assert here["csr_flops_per_token"].equals(csr["flops_per_token"])
+            level = study.facts.levels.set_index("sparsity").loc[sparsity]
+            assert level["stored_bytes"] == stay + left * 6 + 9 * 4 + 2 * 8
+            assert level["flops_per_token"] == stay + 2 * left
+            swept = sr.sweep(weights, [sparsity])
+            assert swept["csr_bytes"].tolist() == csr["stored_bytes"].tolist()
+
+
 def test_a_level_in_numbers_written_out():
     layer = nn.Linear(5, 2)
     with torch.no_grad():
