@@ -24,9 +24,10 @@ SHOWING = {
 LINES, CLASS_LINES, PARAMETERS = 60, 300, 6
 # What namedtuples, torch and transformers offer under such names only.
 FOREIGN = {
-    "_asdict", "_fields", "_make", "_replace", "_base", "_buffers", "_indices", "_init_weights",
-    "_model_mapping", "_modules", "_nnz", "_parameters", "_validate_sparse_csr_tensor_args",
-    "_values", "_version",
+    "_asdict", "_base", "_buffers", "_cdata", "_embedding_bag", "_fields", "_indices",
+    "_init_weights", "_is_all_true", "_local_scalar_dense", "_make", "_model_mapping",
+    "_modules", "_nnz", "_parameters", "_python_dispatch", "_replace", "_schema",
+    "_unsafe_view", "_validate_sparse_csr_tensor_args", "_values", "_version",
 }  # fmt: skip
 
 
@@ -229,7 +230,7 @@ def private_crossings(module: Module) -> list[str]:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom):
             names = [alias.name for alias in node.names]
-            names += (node.module or "").split(".")
+            names += [part for part in (node.module or "").split(".") if part not in FOREIGN]
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             names = [node.attr] if node.attr not in given | FOREIGN else []
         else:

@@ -19,12 +19,23 @@ from sparsity_report.weights.weights import Weights
 _BLOCK = 2**22
 
 
+def turned(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
+    """Return a view with the inputs last of a tensor of matrices whose inputs come first.
+
+    Examples
+    --------
+    >>> turned(torch.arange(6).reshape(2, 3), (2, 3)).tolist()
+    [[0, 3], [1, 4], [2, 5]]
+    """
+    return tensor.view(-1, *sizes).mT if tensor.shape[-2:] != sizes else tensor.mT
+
+
 class Cut(ABC):
     """What pruning takes from one tensor."""
 
     __slots__ = ()
-    # Whether the input dimension of the tensor is the last but one, as in ``Conv1D``.
-    input_first: bool = False
+    # Sizes of the matrices in a tensor whose inputs come before the outputs, as in ``Conv1D``.
+    input_first: tuple[int, int] | None = None
 
     @property
     @abstractmethod
@@ -40,7 +51,7 @@ class Cut(ABC):
         """Yield True for what stays of each of the tensor's views."""
 
     def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        return _blocks(tensor.mT if self.input_first else tensor)
+        return _blocks(turned(tensor, self.input_first) if self.input_first else tensor)
 
     def mask(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return True for what stays; shape of `tensor`, whose values are not touched."""
@@ -107,15 +118,15 @@ class GroupCut(Cut):
         Number of weights.
     nonzero : int
         How many of those kept are not zero.
-    input_first : bool
-        Whether the input dimension is the last but one, as in ``Conv1D``.
+    input_first : tuple of int or None
+        Inputs and outputs of the matrices where they come in this order, as in ``Conv1D``.
     """
 
     keep: int
     of: int
     total: int
     nonzero: int
-    input_first: bool = False
+    input_first: tuple[int, int] | None = None
 
     @property
     def pruned(self) -> int:

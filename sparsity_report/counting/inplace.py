@@ -34,7 +34,7 @@ def select_prunable_linears(
     holders = locate(places)
     return [
         holders[parameter.name][0]
-        for module in describe(places, ReaderOptions(blacklist=blacklist))
+        for module in describe(places, ReaderOptions(blacklist=blacklist)).modules
         for parameter in module.parameters
         if parameter.prunable and parameter.layout == "dense" and len(parameter.shape) == 2
     ]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sparsity_report.counting.counts import Progress, count_weights
-from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut
+from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut, turned
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.ranks import look_into, select, settle
 from sparsity_report.counting.workers import work_through
@@ -159,12 +159,14 @@ def n_m(
     prunable_counts(weights, progress, executor, cache)
 
     def slices(p: Parameter) -> Iterator[Slice]:
-        yield from held(weights.tensor(p.name).mT) if p.transposed else weights.slices(p.name)
+        sizes = p.inputs_outputs
+        yield from held(turned(weights.tensor(p.name), sizes)) if sizes else weights.slices(p.name)
 
     work = partial(_nonzero_kept, n=n, m=m)
     kept = work_through({p.name: slices(p) for p in weights.prunable}, work, executor)
     cuts = {
-        p.name: GroupCut(n, m, p.total, sum(kept[p.name]), p.transposed) for p in weights.prunable
+        p.name: GroupCut(n, m, p.total, sum(kept[p.name]), p.inputs_outputs)
+        for p in weights.prunable
     }
     return Pruning(weights, zero_share(m, n) or 0.0, f"{n}:{m}", cuts)
 

@@ -237,7 +237,8 @@ def _typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
     rows = variant.layers().set_index("module_name")["nonzero"]
     runs = csr_parameters(variant.weights)
     sparse = [p for p in parameters if p.name in runs]
-    known = sorted(sparse or parameters, key=lambda p: rows[p.name.rpartition(".")[0]])
+    module_of = {p.name: m.name for m in variant.weights.modules for p in m.parameters}
+    known = sorted(sparse or parameters, key=lambda p: rows[module_of[p.name]])
     return known[len(known) // 2]
 
 
@@ -248,11 +249,13 @@ def _layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> _Call:
         return _csr_call(csr if isinstance(csr, LinearCSR) else csr[0], tokens)
     weight = cast(torch.Tensor, getattr(module, leaf)).detach()
     run: Any = module
+    rows, columns = cast(tuple[int, int], parameter.matrix)
     if not keeps_forward(module):
         # What the module does besides is not known: the first of its matrices alone is timed.
-        weight = weight[0] if weight.ndim == 3 else weight
-        run = partial(nn.functional.linear, weight=weight.T if parameter.transposed else weight)
-    rows, columns = cast(tuple[int, int], parameter.matrix)
+        sizes = parameter.inputs_outputs
+        weight = weight.reshape(-1, *(sizes or (rows, columns)))[0]
+        weight = weight.T if sizes else weight
+        run = partial(nn.functional.linear, weight=weight)
     x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
     share = zero_share(weight.numel(), int(torch.count_nonzero(weight)))
     return _Call(partial(run, x), linear_flops(rows, columns), share, weight.dtype, "dense")

@@ -80,8 +80,7 @@ def layer_frame(
     parameters = _parameter_frame(weights, counts, cuts, runs if csr else frozenset())
     module, matrix = parameters["module"], parameters["matrix"]
     counted = parameters["tied_to"].isna() | (convention == "notebook")
-    # A module's weight is its first matrix or, without one, its first parameter. It is the module
-    # that a token passes through, so its matrices have the same uses.
+    # A module's weight is its first matrix or, without one, its first parameter.
     places = matrix.astype(int).groupby(module).idxmax()
     main = parameters.loc[places].reset_index(drop=True)
     weight = counted & (matrix | matrix.index.isin(places))
@@ -105,10 +104,8 @@ def layer_frame(
             }
         ).groupby(module)
     )
-    per_token = np.array([module.per == "token" for module in weights.modules])
-    uses = main["uses"].to_numpy()
-    flops = _used(sums["flops_per_token"], uses)
-    derived = {
+    uses, once = main["uses"].to_numpy(), main["uses_per_sequence"].to_numpy()
+    derived: dict[str, Any] = {
         "variant": variant,
         "module_name": [module.name for module in weights.modules],
         "block": [module.block for module in weights.modules],
@@ -117,11 +114,11 @@ def layer_frame(
         "runs_as_csr": parameters["name"].isin(runs).groupby(module).any().where(prunable),
         "row_pointers": sums["row_pointers"].where(main["matrix"]),
         "columns": parameters["columns"].groupby(module).max().where(main["matrix"]),
-        "uses": (main["uses"] * per_token).where(main["matrix"]),
-        "flops_per_token": flops.where(per_token, 0),
-        "useful_flops_per_token": _used(sums["useful_flops_per_token"], uses).where(per_token, 0),
-        "flops_per_sequence": flops.mask(per_token, 0),
-        "active_total": _used(sums["total"], np.minimum(uses, 1)),
+        "uses": main["uses"].where(main["matrix"]),
+        "flops_per_token": _used(sums["flops_per_token"], uses),
+        "useful_flops_per_token": _used(sums["useful_flops_per_token"], uses),
+        "flops_per_sequence": _used(sums["flops_per_token"], once),
+        "active_total": _used(sums["total"], np.minimum(np.maximum(uses, once), 1)),
         "expected_rounding_sparsity": sums["expected_zeros"] / sums["weight_total"],
         "near_zero_share": sums["near_zeros"] / sums["weight_total"],
     }
@@ -277,6 +274,7 @@ def _parameter_frame(
             "tied_to": [p.tied_to for p in parameters],
             "prunable": [p.prunable for p in parameters],
             "uses": [float(p.uses) for p in parameters],
+            "uses_per_sequence": [float(p.uses_per_sequence) for p in parameters],
             "matrix": [p.matrix is not None for p in parameters],
             "lookup": [len(p.shape) == 2 and p.name.endswith("weight") for p in parameters],
             "total": pd.array([p.total for p in parameters], dtype="Int64"),

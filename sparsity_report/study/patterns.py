@@ -110,13 +110,13 @@ def _look(
         raise SparsityReportError(f"{weights.name}: {parameter.name} has no values to look at")
     tensor = weights.tensor(parameter.name)
     facts: list[dict[str, Any]] = []
-    for number, matrix in enumerate(_stacked(tensor)):
+    for number, matrix in enumerate(_stacked(tensor, parameter)):
         mean_abs, std = moments([matrix])
         facts.append(
             {
                 "module_name": module.name,
                 "parameter": parameter.name,
-                "expert": number if tensor.dim() == 3 else None,
+                "expert": number if parameter.experts > 1 else None,
                 "block": module.block,
                 "group": module.group,
                 "mean_abs": mean_abs,
@@ -130,14 +130,15 @@ def _look(
             kept &= pruning.cuts[parameter.name].mask(tensor)
         looks[key] = [
             fact | _zeros(mask.numpy(), parameter, threshold, fact["std"])
-            for fact, mask in zip(facts, _stacked(kept), strict=True)
+            for fact, mask in zip(facts, _stacked(kept, parameter), strict=True)
         ]
     return looks
 
 
-def _stacked(tensor: torch.Tensor) -> torch.Tensor:
-    """Experts in one tensor as they are, a matrix as the only one."""
-    return tensor if tensor.dim() == 3 else tensor[None]
+def _stacked(tensor: torch.Tensor, parameter: Parameter) -> torch.Tensor:
+    """Return the matrices in a tensor, each as it lies in memory."""
+    assert parameter.matrix is not None
+    return tensor.reshape(parameter.experts, *(parameter.inputs_outputs or parameter.matrix))
 
 
 def _zeros(

@@ -268,17 +268,25 @@ def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tupl
     """Return a module, and behind it the matrices that an adapter has beside it."""
     if (pair := adapter.pairs.get(module.name)) is None:
         return (module,)
-    uses = next(p.uses for p in module.parameters if p.name == f"{module.name}.weight")
+    beneath = next(p for p in module.parameters if p.name == f"{module.name}.weight")
+    uses, once = beneath.uses, beneath.uses_per_sequence
     matrices = []
     for leaf, entry in pair.beside.items():
         name = f"{module.name}.{leaf}"
         owner = name.rpartition(".")[0]
         # The first matrix of a table is looked up in, too.
         matrix = None if pair.embedding and entry is pair.a else (entry.shape[0], entry.shape[1])
-        parameter = Parameter(name, entry.shape, matrix=matrix, uses=uses, **on_disk([entry]))
+        parameter = Parameter(
+            name,
+            entry.shape,
+            matrix=matrix,
+            uses=uses,
+            uses_per_sequence=once,
+            **on_disk([entry]),
+        )
         group = ruled(owner, options.groups) or module.group
         class_name = "ParameterDict" if pair.embedding else "Linear"
-        matrices.append(Module(owner, class_name, group, (parameter,), module.per))
+        matrices.append(Module(owner, class_name, group, (parameter,)))
     return (module, *matrices)
 
 

@@ -19,9 +19,8 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.adapter import check_tensors
-from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
-from sparsity_report.weights.describe import ReaderOptions, describe, describe_names
+from sparsity_report.weights.describe import Description, ReaderOptions, describe, describe_names
 from sparsity_report.weights.names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.connected import is_remote
 from sparsity_report.weights.packed.packed import Packed, Undecoded
@@ -82,19 +81,19 @@ class CheckpointWeights(Weights):
         model, parts = contents.model, contents.parts
         if model is None:
             modules = describe_names(parts, options, contents.experts_used)
+            description = Description(modules, None)
         else:
             _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
-            places = walk(model)
-            modules = describe(places, options, parts)
-        modules = tuple(_known(module, parts) for module in modules)
+            description = describe(walk(model), options, parts)
+        modules = tuple(_known(module, parts) for module in description.modules)
         super().__init__(
             name=options.name,
             source=source,
             architecture="" if model is None else type(model).__name__,
             modules=modules,
-            attention_widths=None if model is None else attention_widths(places),
-            notes=options.notes + contents.notes + float8_notes(modules),
+            attention_widths=description.attention_widths,
+            notes=options.notes + contents.notes + float8_notes(modules) + description.notes,
         )
         self.path = path
         self._entries, self._parts, self._outline = contents.entries, parts, model

@@ -7,12 +7,12 @@ decide: :func:`describe_names`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -21,20 +21,26 @@ from torch import nn
 from sparsity_report.sparse.linear import LinearCSR
 from sparsity_report.sparse.swap import runs_as_csr
 from sparsity_report.weights.attention import OUTPUT_WORDS, head_dim
-from sparsity_report.weights.groups import LINEAR_GROUPS, check_rules, classify, is_linear, ruled
+from sparsity_report.weights.config import first_line
+from sparsity_report.weights.groups import (
+    LINEAR_GROUPS,
+    check_rules,
+    classify,
+    is_convolution,
+    is_linear,
+    is_table,
+    ruled,
+)
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.places import Place, as_csr, is_strided
+from sparsity_report.weights.running import Behaviour, Usage, observe
 from sparsity_report.weights.tensors import Entry, dtype_name
-from sparsity_report.weights.uses import uses_per_token
+from sparsity_report.weights.uses import uses_by_rule
 
 # Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
 _ADAPTER = re.compile(r"(^|\.)lora_")
 # Of an adapter of an embedding the first matrix is looked up in, and the second multiplied by.
 _MULTIPLIED = re.compile(r"(^|\.)lora_embedding_B$")
-_PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
-_PER_SEQUENCE_WORDS = frozenset(
-    ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
-)
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,32 @@ class ReaderOptions:
         return not set(self.blacklist).isdisjoint(module_name.split("."))
 
 
+@dataclass(frozen=True)
+class Description:
+    """What there is to know of a model without its values.
+
+    Attributes
+    ----------
+    modules : tuple of Module
+        Every module that owns parameters. Matrices that a token is not multiplied by as often as
+        by the others of their module are modules of their own.
+    attention_widths : dict or None
+        See :class:`sparsity_report.weights.weights.Weights`.
+    notes : tuple of str
+        What a careful reader should know.
+    """
+
+    modules: tuple[Module, ...]
+    attention_widths: dict[int | None, int] | None
+    notes: tuple[str, ...] = ()
+
+
 def describe(
     places: Sequence[Place],
     options: ReaderOptions,
     parts: Mapping[str, Sequence[Entry]] | None = None,
-) -> tuple[Module, ...]:
-    """Return every module of a model that owns parameters, with its group and parameters.
+) -> Description:
+    """Return the modules of a model with their groups and parameters, and what a token does there.
 
     Parameters
     ----------
@@ -84,61 +110,54 @@ def describe(
         Tensors on disk that hold the values of each parameter. Without, values are those of the
         model; on ``meta`` there are none.
     """
-    model = places[0].module
-    embedding_id, head_id = (_embedding_id(model, side) for side in ("input", "output"))
-    owners = _owners(places, embedding_id)
-    shared = {
-        owners[id(tensor)]
-        for place in places
-        for leaf, tensor in place.tensors.items()
-        if owners[id(tensor)] != place.full_name(leaf)
-    }
-    modules: list[Module] = []
+    behaviour, reason = _behaviour(places)
+    usages = behaviour.usages if behaviour else {}
+    ties = _Ties(places)
     groups: dict[str, str] = {}
+    modules: list[Module] = []
     for place in places:
         if not place.tensors:
             continue
-        class_name, words = type(place.module).__name__, place.path.split(".")
-        enclosing = tuple([type(module).__name__ for module in place.around])
-        is_head, parent = id(place.module) == head_id, next(iter(place.around), None)
-        group = classify(
-            place.path, class_name, enclosing=enclosing, head=is_head, rules=options.groups
+        group = groups[place.path] = _group(place, options, groups, ties, usages)
+        parent, called = next(iter(place.around), None), place.path.rpartition(".")[2]
+        may_prune = (
+            group in LINEAR_GROUPS
+            and not options.spares(place.path)
+            and not _ADAPTER.search(place.path)
         )
-        if adapter := _ADAPTER.search(place.path):
-            adapted = groups.get(place.path[: adapter.start()], group)
-            group = ruled(place.path, options.groups) or adapted
-        groups[place.path] = group
-        may_prune = group in LINEAR_GROUPS and not options.spares(place.path) and not adapter
-        uses = uses_per_token(model, place.module, place.around) * place.times
         parameters = []
         for leaf, tensor in place.tensors.items():
-            facts = _facts(place, leaf, is_head or group == "router")
-            name, owner = place.full_name(leaf), owners[id(tensor)]
+            name, owner = place.full_name(leaf), ties.owners[id(tensor)]
+            usage = usages.get(name) or _by_rule(places[0].module, place, leaf, group)
+            facts = _facts(place, leaf, usage)
             held = {"dtype": dtype_name(tensor.dtype)} if parts is None else on_disk(parts[name])
             prunable = (
                 may_prune
                 and facts["matrix"] is not None
                 and owner == name
-                and name not in shared
+                and name not in ties.shared
                 and "." not in leaf
                 and not _is_direction(place.module, leaf)
+                and not usage.is_vector
+                and not is_table(leaf)
             )
             parameters.append(
                 Parameter(
                     name=name,
-                    uses=uses,
                     prunable=prunable,
-                    runs_as_csr=not prunable or runs_as_csr(place.module, leaf, parent, words[-1]),
+                    runs_as_csr=not prunable
+                    or (not usage.elsewhere and runs_as_csr(place.module, leaf, parent, called)),
                     tied_to=None if owner == name else owner,
                     known=parts is not None or not tensor.is_meta,
                     **held,
                     **facts,
                 )
             )
-        once = _sees_a_sequence(enclosing) or not _PER_SEQUENCE_WORDS.isdisjoint(words)
-        per = "sequence" if once else "token"
-        modules.append(Module(place.path, class_name, group, tuple(parameters), per))
-    return tuple(modules)
+        modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
+    if behaviour is None:
+        return Description(tuple(modules), None, (reason,) if reason else ())
+    notes = (*behaviour.notes, *_idle(modules))
+    return Description(tuple(modules), behaviour.attention, notes)
 
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -152,24 +171,156 @@ def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _facts(place: Place, leaf: str, multiplied: bool) -> dict[str, Any]:
-    """Return what the module of a parameter tells of it."""
+def _behaviour(places: Sequence[Place]) -> tuple[Behaviour | None, str]:
+    """Run a model of transformers without its values; None and why where that cannot be done."""
+    from transformers import PreTrainedModel
+
+    model = places[0].module
+    if not isinstance(model, PreTrainedModel):
+        return None, ""
+    try:
+        return observe(places), ""
+    except (
+        Exception
+    ) as error:  # a model can fail anywhere when it is run on inputs that are made up
+        return None, (
+            "how often a token is multiplied by a matrix follows from rules, as "
+            f"{type(model).__name__} could not be run without values: {first_line(error)}"
+        )
+
+
+def _group(
+    place: Place,
+    options: ReaderOptions,
+    groups: Mapping[str, str],
+    ties: _Ties,
+    usages: Mapping[str, Usage],
+) -> str:
+    """Return the group of a module: by the user's rules, by what it does, by its class and name."""
+    class_name = type(place.module).__name__
+    enclosing = tuple([type(module).__name__ for module in place.around])
+    roles = {usages[name].role for name in map(place.full_name, place.tensors) if name in usages}
+    head = ties.is_head(place.module) or ("lm_head" in roles and not ties.is_input(place.module))
+    group = classify(place.path, class_name, enclosing=enclosing, head=head, rules=options.groups)
+    if own := ruled(place.path, options.groups):
+        return own
+    if adapter := _ADAPTER.search(place.path):
+        return groups.get(place.path[: adapter.start()], group)
+    if "router" in roles:
+        return "router"
+    return _by_use(place, usages) if group == "other" else group
+
+
+def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
+    """Return the group of a module that no rule knows, by what it does with its parameters."""
+    known = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
+    if any(usage.shape and not usage.is_vector for usage in known):
+        return "other_linear"
+    if any(usage.convolved for usage in known) or is_convolution(type(place.module).__name__):
+        return "other_linear"
+    # Rows that are added to what is read, or put beside it: positions, queries, separators.
+    sizes = [sorted(tensor.shape)[-2:] for tensor in place.tensors.values()]
+    if known and any(len(size) > 1 and size[0] > 1 for size in sizes):
+        return "embedding"
+    return "other"
+
+
+def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
+    """Return what a module does with a parameter as far as its class and name tell."""
+    csr = as_csr(place.module, leaf)
+    shape = csr.weight_shape if csr else tuple(place.tensors[leaf].shape)
+    multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
+    turned = multiplied and _is_transposed(place.module)
+    per_token, per_sequence = uses_by_rule(model, place)
+    return Usage(
+        per_token,
+        per_sequence,
+        shape=_outputs_inputs(shape, turned) if multiplied else None,
+        turned=turned,
+    )
+
+
+def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
+    """Return what the module of a parameter, and what it does with it, tell of it."""
     module, tensor = place.module, place.tensors[leaf]
     csr = as_csr(module, leaf)
     shape = csr.weight_shape if csr else tuple(tensor.shape)
-    is_matrix = _is_matrix(module, leaf, shape, multiplied) or bool(_MULTIPLIED.search(place.path))
-    transposed = is_matrix and _is_transposed(module)
+    matrix, size = usage.shape, math.prod(shape)
+    if matrix and size and size % math.prod(matrix):
+        # A product with several parameters joined: the one has its own part of the outputs.
+        matrix = _outputs_inputs(shape, usage.turned)
     layout, held_bytes = _layout(module, leaf, tensor)
     return {
         "shape": shape,
-        "matrix": _outputs_inputs(shape, transposed) if is_matrix else None,
-        "transposed": transposed,
-        "experts": shape[0] if is_matrix and len(shape) == 3 else 1,
-        "head_dim": head_dim(place.around) if is_matrix else None,
+        "matrix": matrix,
+        "transposed": usage.turned,
+        "experts": size // math.prod(matrix) if matrix and size else 1,
+        "uses": usage.per_token,
+        "uses_per_sequence": usage.per_sequence,
+        "head_dim": head_dim(place.around) if matrix else None,
         "head_axis": int(place.path.rpartition(".")[2] in OUTPUT_WORDS),
         "layout": layout,
         "held_bytes": held_bytes,
     }
+
+
+def _apart(module: Module) -> Iterator[Module]:
+    """Yield a module, and of each of its matrices that is not used as the first one a module."""
+    matrices = [p for p in module.parameters if p.matrix]
+    often = {p.name: (p.uses, p.uses_per_sequence) for p in matrices}
+    others = [p for p in matrices if often[p.name] != often[matrices[0].name]]
+    if not others:
+        yield module
+        return
+    yield replace(module, parameters=tuple(p for p in module.parameters if p not in others))
+    for p in others:
+        yield replace(module, name=p.name, parameters=(p,))
+
+
+def _idle(modules: Iterable[Module]) -> tuple[str, ...]:
+    """Say which modules have matrices that no token of a text comes by."""
+    idle = [
+        module.name
+        for module in modules
+        if any(p.matrix and not p.uses and not p.uses_per_sequence for p in module.parameters)
+    ]
+    if not idle:
+        return ()
+    return (
+        f"no token of a text runs through {len(idle):,} modules with matrices, first {idle[0]}: "
+        "they count as parameters, without FLOPs",
+    )
+
+
+class _Ties:
+    """Which parameters are one, and where they are counted.
+
+    Attributes
+    ----------
+    owners : dict of int to str
+        By id of a tensor the parameter that it is counted as: the embedding, else the first.
+    shared : set of str
+        Parameters that others are tied to.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        model = places[0].module
+        self._input, self._output = (_embedding_id(model, side) for side in ("input", "output"))
+        self.owners = _owners(places, self._input)
+        self.shared = {
+            self.owners[id(tensor)]
+            for place in places
+            for leaf, tensor in place.tensors.items()
+            if self.owners[id(tensor)] != place.full_name(leaf)
+        }
+
+    def is_input(self, module: nn.Module) -> bool:
+        """Whether a module is the embedding of what the model reads."""
+        return id(module) == self._input
+
+    def is_head(self, module: nn.Module) -> bool:
+        """Whether the model calls a module its output embedding."""
+        return id(module) == self._output
 
 
 def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]:
@@ -242,11 +393,6 @@ def _is_transposed(module: nn.Module) -> bool:
     class_name = type(module).__name__
     declared = class_name.endswith("Experts") and getattr(module, "is_transposed", False)
     return class_name == "Conv1D" or bool(declared)
-
-
-@lru_cache(maxsize=4096)
-def _sees_a_sequence(classes: tuple[str, ...]) -> bool:
-    return any(map(_PER_SEQUENCE_CLASS.search, classes))
 
 
 def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, int | None]:

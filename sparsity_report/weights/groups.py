@@ -56,8 +56,8 @@ _CLASS_RULES = (
     (re.compile(r"PatchEmbeddings?$"), "embedding"),
 )
 _ATTENTION_WORDS = _words(
-    "attn attention self_attn self_attention selfattention cross_attn crossattention "
-    "encoder_attn encdecattention multi_head_attention mha attn_q attn_k attn_v "
+    "selfattention crossattention "
+    "encdecattention mha attn_q attn_k attn_v "
     "attn_output attn_qkv attn_q_a attn_q_b attn_kv_a_mqa attn_kv_b attn_k_b attn_v_b attn_sinks "
     "q_proj k_proj v_proj o_proj out_proj qkv_proj query_key_value "
     "c_attn wqkv in_proj_weight"
@@ -77,6 +77,11 @@ _EMBEDDING_WORDS = _words(
 )
 _HEAD_WORDS = _words("lm_head embed_out output_embedding")
 _ROUTER_WORDS = _words("router shared_expert_gate ffn_gate_inp ffn_gate_inp_shexp")
+_CONVOLUTION = re.compile(r"Conv(Transpose)?[123]d$")
+# Attention of any kind says so at the end of a word: self_attn, linear_attn, cross_attention.
+_ATTENTION_WORD = re.compile(r"(^|_)(attn|attention)$")
+# Vectors to be looked up that are multiplied by what is read, as those of segments are.
+_TABLE_WORD = re.compile(r"(^|_)(embed|embeds|embedding|embeddings|embd)$")
 _NORM_WORD = re.compile(
     r"(^|_)(layer|rms|group|batch)?_?norm(_?\d+|_[a-z]+)?$|^ln(_|\d|$)|(^|_)ln$"
 )
@@ -91,6 +96,28 @@ def is_linear(class_name: str) -> bool:
     [True, True, True, False, False]
     """
     return bool(_LINEAR_CLASS.search(class_name))
+
+
+def is_convolution(class_name: str) -> bool:
+    """Whether a class convolves, by its name.
+
+    Examples
+    --------
+    >>> [is_convolution(c) for c in ("Conv1d", "ConvTranspose2d", "Conv1D")]
+    [True, True, False]
+    """
+    return bool(_CONVOLUTION.search(class_name))
+
+
+def is_table(name: str) -> bool:
+    """Whether a parameter is a table of vectors, by its name.
+
+    Examples
+    --------
+    >>> [is_table(n) for n in ("seg_embed", "pos_embedding", "embedded", "weight")]
+    [True, True, False, False]
+    """
+    return bool(_TABLE_WORD.search(name))
 
 
 def classify(
@@ -189,6 +216,8 @@ def _by_words(words: tuple[str, ...], class_name: str, linear: bool) -> str | No
         return "embedding"
     if _SSM_WORDS.intersection(words):
         return "ssm"
+    if any(map(_ATTENTION_WORD.search, words)):
+        return "attention_linear"
     if linear or not class_name:
         if _ATTENTION_WORDS.intersection(words):
             return "attention_linear"

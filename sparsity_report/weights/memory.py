@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.describe import ReaderOptions, describe
 from sparsity_report.weights.places import is_strided, locate, value, walk
 from sparsity_report.weights.weights import Weights, float8_notes
@@ -26,13 +25,14 @@ class ModuleWeights(Weights):
         config = getattr(model, "config", None)
         path = getattr(config, "_name_or_path", "")
         places = walk(model)
+        description = describe(places, options)
         super().__init__(
             name=options.name or path or type(model).__name__,
             source="module",
             architecture=type(model).__name__,
-            modules=(modules := describe(places, options)),
-            attention_widths=attention_widths(places),
-            notes=float8_notes(modules),
+            modules=description.modules,
+            attention_widths=description.attention_widths,
+            notes=(*float8_notes(description.modules), *description.notes),
         )
         self._model = model
         self._places = locate(places)

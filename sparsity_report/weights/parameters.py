@@ -9,6 +9,7 @@ from fractions import Fraction
 from sparsity_report.sparse.cost import value_bytes
 
 ONCE = Fraction(1)
+NEVER = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,9 @@ class Parameter:
         How many such matrices the tensor holds.
     uses : Fraction
         How often a token is multiplied by the whole tensor: 1, more for shared modules, k/E
-        for E experts of which a token sees k.
+        for E experts of which a token sees k, 0 where no token comes by.
+    uses_per_sequence : Fraction
+        How often it is multiplied by besides, however many tokens there are, as a pooler is.
     head_dim : int or None
         Width of an attention head where the matrix belongs to heads.
     head_axis : int
@@ -66,6 +69,7 @@ class Parameter:
     transposed: bool = False
     experts: int = 1
     uses: Fraction = ONCE
+    uses_per_sequence: Fraction = NEVER
     head_dim: int | None = None
     head_axis: int = 0
     prunable: bool = False
@@ -83,6 +87,11 @@ class Parameter:
         return math.prod(self.shape)
 
     @property
+    def inputs_outputs(self) -> tuple[int, int] | None:
+        """Sizes of a matrix as it lies in memory, where its inputs come before its outputs."""
+        return (self.matrix[1], self.matrix[0]) if self.matrix and self.transposed else None
+
+    @property
     def itemsize(self) -> int:
         """Bytes of one value."""
         return value_bytes(self.dtype)
@@ -96,16 +105,13 @@ class Module:
     ----------
     name, class_name, group : str
     parameters : tuple of Parameter
-    per : str
-        What its FLOPs are counted for: ``"token"``, or ``"sequence"`` for a pooler or a head
-        that sees a sequence once.
+        All matrices among them are used alike.
     """
 
     name: str
     class_name: str
     group: str
     parameters: tuple[Parameter, ...]
-    per: str = "token"
 
     @property
     def block(self) -> int | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.attention import attention_widths
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import ReaderOptions, describe
 from sparsity_report.weights.places import walk
@@ -52,12 +51,16 @@ def from_config(directory: Path, options: ReaderOptions) -> Outline:
     model, notes = read_config(directory)
     if model is None:
         raise SparsityReportError(f"{options.name} cannot be opened without values: {notes[0]}")
-    places = walk(model)
+    description = describe(walk(model), options)
     return Outline(
         name=options.name,
         source="config",
         architecture=type(model).__name__,
-        modules=describe(places, options),
-        attention_widths=attention_widths(places),
-        notes=(*options.notes, "structure and dtypes are those that config.json promises"),
+        modules=description.modules,
+        attention_widths=description.attention_widths,
+        notes=(
+            *options.notes,
+            "structure and dtypes are those that config.json promises",
+            *description.notes,
+        ),
     )

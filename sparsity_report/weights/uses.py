@@ -1,4 +1,4 @@
-"""How often one token passes through a module: shared layers and mixtures of experts."""
+"""How often a token passes through a module of a model that cannot be run, by names of classes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from typing import Any
 
 from torch import nn
 
-from sparsity_report.weights.parameters import ONCE
-from sparsity_report.weights.places import as_csr, tensors_of
+from sparsity_report.weights.parameters import NEVER, ONCE
+from sparsity_report.weights.places import Place, as_csr, tensors_of
 
+_PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
+_PER_SEQUENCE_WORDS = frozenset(
+    ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
+)
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
 
 
-def uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
-    """How often one token passes through a module."""
+def uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:
+    """How often a token passes through a module, and how often a sequence does as a whole."""
+    classes = tuple(type(module).__name__ for module in place.around)
+    words = place.path.split(".")
+    if any(map(_PER_SEQUENCE_CLASS.search, classes)) or not _PER_SEQUENCE_WORDS.isdisjoint(words):
+        return NEVER, ONCE * place.times
+    return _uses_per_token(model, place.module, place.around) * place.times, NEVER
+
+
+def _uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
     classes = (type(module).__name__, *(type(m).__name__ for m in around))
     if not _shared_or_mixed(classes):
         return ONCE
