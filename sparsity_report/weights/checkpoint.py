@@ -264,7 +264,9 @@ def _complete(
     complete: dict[str, list[Entry]] = {}
     for parameter, names in twins.items():
         entries = next(parts[twin] for twin in names if twin in parts)
-        same = entries[0].shape == parameter.shape or any_arrangement
+        shape = entries[0].shape
+        # Of a stack of one expert, too.
+        same = tuple(parameter.shape) in {shape, (1, *shape)} or any_arrangement
         if (len(entries) == 1 and not same) or sum(e.total for e in entries) != parameter.numel():
             shapes = ", ".join(str(e.shape) for e in entries[:3])
             raise SparsityReportError(

@@ -110,8 +110,8 @@ def observe(places: Sequence[Place]) -> Behaviour:
     Exception
         Whatever a model raises that cannot be run so; many want inputs of a kind of their own.
     """
-    twin = _Twin(places)
     with _quiet():
+        twin = _Twin(places)
         twin.set_("attn", "eager")
         # Experts all at once, as there may be thousands.
         twin.set_("experts", "batched_mm")
@@ -185,7 +185,7 @@ def _emptied(tensor: torch.Tensor) -> torch.Tensor:
 def _dense_again_(module: nn.Module, leaf: str, dense: nn.Parameter) -> nn.Module:
     """Return a module that holds a parameter dense instead of as CSR."""
     if isinstance(module, LinearCSR):
-        linear = nn.Linear(0, 0, bias=False, device="meta")
+        linear = nn.Linear(1, 1, bias=False, device="meta")
         linear.weight = dense
         linear.register_parameter("bias", module.bias)
         if module.transposed:

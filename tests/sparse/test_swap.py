@@ -275,7 +275,17 @@ MODELS = {
     "DeepSeek-V2": (deepseek_v2, []),
     "GPT-2": (gpt2, []),
     "Llama 4": (llama4, [f"model.layers.{n}.feed_forward.experts" for n in range(2)]),
-    "DeepSeek-V4": (deepseek_v4, [f"model.layers.{n}.self_attn.o_a_proj" for n in range(3)]),
+    "DeepSeek-V4": (
+        deepseek_v4,
+        [
+            "model.hc_head",
+            *(
+                f"model.layers.{n}.{leaf}"
+                for n in range(3)
+                for leaf in ("self_attn.o_a_proj", "attn_hc", "ffn_hc")
+            ),
+        ],
+    ),
     "I-BERT": (lambda: tf.IBertModel(tf.IBertConfig(**SIZE | {"num_hidden_layers": 1})), IBERT),
     "Mamba": (mamba, [f"backbone.layers.{n}.mixer.dt_proj" for n in range(2)]),
     "SigLIP": (siglip, ["head.attention", "head.attention.out_proj"]),

@@ -172,7 +172,10 @@ def flops_are_those_of_a_run(subject: Subject) -> str | None:
     layers = subject.study.layers.set_index("module_name")
     groups = _joined(subject.per_token)
     ours: dict[str, Counter[str]] = {"token": Counter(), "sequence": Counter()}
-    for module, row in layers.iterrows():
+    paths = {name for name, _ in subject.model.named_modules()}
+    for name, row in layers.iterrows():
+        # A matrix that is not used as the others of its module has a row of its own.
+        module = name if name in paths else name.rpartition(".")[0]
         key = groups.get(_many(module), _many(module))
         ours["token"][key] += row["flops_per_token"]
         ours["sequence"][key] += row["flops_per_sequence"]

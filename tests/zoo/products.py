@@ -13,7 +13,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 aten = torch.ops.aten
-CHOICES = {aten.topk, aten.argmax, aten.sort, aten.gather}
+CHOICES = {aten.topk, aten.argmax, aten.sort}
 CUTS = {aten.slice, aten.split, aten.split_with_sizes}
 CONVOLUTIONS = {aten.convolution, aten._convolution}
 
@@ -101,7 +101,9 @@ class Products(TorchDispatchMode):
                 self.makers[output] = self._names(constants)
 
     def _passed(self, operator: Any, inputs: list[Any], outputs: list[torch.Tensor]) -> None:
-        if operator in CHOICES and inputs[0] in self.makers:
+        # By a table, too: of tokens by experts, not of heads by positions.
+        by_table = operator == aten.gather and inputs[0].ndim == 2
+        if (operator in CHOICES or by_table) and inputs[0] in self.makers:
             self.chosen |= self.makers[inputs[0]]
         if inputs and all(t in self._constants for t in inputs):
             names = self._names(inputs)

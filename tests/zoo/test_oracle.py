@@ -92,7 +92,7 @@ def test_another_weight_is_found(llama):
 
 
 def test_an_unknown_module_is_found(llama):
-    llama.model.extra = nn.Conv1d(4, 4, 3)
+    llama.model.extra = nn.PReLU(4)
     assert CHECKS["c"](llama).endswith("% unclassified: extra")
 
 
