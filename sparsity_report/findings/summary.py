@@ -16,8 +16,8 @@ from sparsity_report.words.sentences import message, say
 
 _COUNTING = (
     message(
-        "One multiply-add is two FLOPs; norms, biases, softmax, activations and attention scores "
-        "are not counted."
+        "One multiply-add is two FLOPs; norms, biases, softmax, activations, convolutions, "
+        "recurrences and attention scores are not counted."
     ),
     message(
         "Useful FLOPs are two per nonzero weight whatever the layout; dense kernels do not skip "
@@ -35,7 +35,9 @@ _EXPERTS = message(
     "Of a mixture of experts FLOPs are those of the router and the experts one token is sent to; "
     "where zeros count, in expectation over uniform routing."
 )
-_SEQUENCE = message("Poolers and classification heads run once per sequence and are counted apart.")
+_SEQUENCE = message(
+    "What is done once per sequence, however long it is, such as by a pooler, is counted apart."
+)
 _TWO_STACKS = message(
     "FLOPs per token of an encoder-decoder are those of one source token through the encoder (and "
     "the keys and values of cross-attention) plus one target token through the decoder."
@@ -88,7 +90,8 @@ def summarize(study: Comparison) -> list[str]:
 def conventions(study: Comparison) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
     said = [*_COUNTING, _TIES[study.convention]]
-    if (study.layers["active_total"] < study.layers["total"]).any():
+    uses = study.layers["uses"].fillna(1)
+    if ((uses > 0) & (uses < 1) & (study.layers["group"] == "mlp_linear")).any():
         said.append(_EXPERTS)
     if (study.layers["flops_per_sequence"] > 0).any():
         said.append(_SEQUENCE)

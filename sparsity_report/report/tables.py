@@ -129,7 +129,10 @@ def _work(study: Comparison) -> Iterator[tuple[str, str]]:
     yield "flops_per_token", say("as the layout computes them")
     yield "useful_flops_per_token", say("two per nonzero weight")
     if study.totals["flops_per_sequence"].fillna(0).any():
-        yield "flops_per_sequence", say("modules that see one position only, such as a pooler")
+        yield (
+            "flops_per_sequence",
+            say("what is done once however long the sequence, such as by a pooler"),
+        )
     if study.context:
         positions = count(study.context)
         yield (
@@ -137,7 +140,7 @@ def _work(study: Comparison) -> Iterator[tuple[str, str]]:
             say("scores and weighted values over {positions} positions", positions=positions),
         )
     if (study.totals["active_total"] != study.totals["total"]).any():
-        yield "active_total", say("the router and the experts a token is sent to")
+        yield "active_total", say("what a token comes by: of experts those it is sent to")
 
 
 def groups(study: Comparison, variant: str | None = None) -> Table:

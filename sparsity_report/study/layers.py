@@ -62,10 +62,10 @@ def layer_frame(
         with one multiply-add as two, shares as fractions of 1. Of mixture-of-experts layers a
         token sees ``active_total`` parameters, and FLOPs are those of its k of E experts, in
         expectation over uniform routing where zeros count: ``uses`` says how often a token is
-        multiplied by the module's matrices, k/E of experts. Poolers and classification heads run
-        once per sequence: their FLOPs stand in ``flops_per_sequence``, and ``uses`` is 0. Where
-        not all prunable matrices of a module run as CSR, ``runs_as_csr`` is false, and a CSR
-        variant keeps them masked. The
+        multiplied by the module's matrices, k/E of experts, 0 where no token of a text comes by.
+        What is done once per sequence, as by a pooler, stands in ``flops_per_sequence``. Where not
+        all prunable matrices of a module run as CSR, ``runs_as_csr`` is false, and a CSR variant
+        keeps them masked. The
         matrices of a module would have ``row_pointers`` in CSR and at most ``columns`` columns.
         These three are null without matrices. ``packing`` is how the file packs the weight, empty
         where it does not; ``file_bytes`` are those of its tensors on disk, null where they are not

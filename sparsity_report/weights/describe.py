@@ -26,12 +26,12 @@ from sparsity_report.weights.groups import (
     LINEAR_GROUPS,
     check_rules,
     classify,
-    is_convolution,
     is_linear,
+    is_other_linear,
     is_table,
     ruled,
 )
-from sparsity_report.weights.parameters import ONCE, Module, Parameter
+from sparsity_report.weights.parameters import NEVER, ONCE, Module, Parameter
 from sparsity_report.weights.places import Place, as_csr, is_strided
 from sparsity_report.weights.running import Behaviour, Usage, observe
 from sparsity_report.weights.tensors import Entry, dtype_name
@@ -128,7 +128,7 @@ def describe(
         parameters = []
         for leaf, tensor in place.tensors.items():
             name, owner = place.full_name(leaf), ties.owners[id(tensor)]
-            usage = usages.get(name) or _by_rule(places[0].module, place, leaf, group)
+            usage = _usage(usages.get(name), _by_rule(places[0].module, place, leaf, group))
             facts = _facts(place, leaf, usage)
             held = {"dtype": dtype_name(tensor.dtype)} if parts is None else on_disk(parts[name])
             prunable = (
@@ -156,7 +156,7 @@ def describe(
         modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
     if behaviour is None:
         return Description(tuple(modules), None, (reason,) if reason else ())
-    notes = (*behaviour.notes, *_idle(modules))
+    notes = (*behaviour.notes, *_idle(modules), *_uneven(places, usages))
     return Description(tuple(modules), behaviour.attention, notes)
 
 
@@ -216,13 +216,20 @@ def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
     known = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
     if any(usage.shape and not usage.is_vector for usage in known):
         return "other_linear"
-    if any(usage.convolved for usage in known) or is_convolution(type(place.module).__name__):
+    if any(usage.convolved for usage in known) or is_other_linear(type(place.module).__name__):
         return "other_linear"
     # Rows that are added to what is read, or put beside it: positions, queries, separators.
     sizes = [sorted(tensor.shape)[-2:] for tensor in place.tensors.values()]
     if known and any(len(size) > 1 and size[0] > 1 for size in sizes):
         return "embedding"
     return "other"
+
+
+def _usage(seen: Usage | None, ruled: Usage) -> Usage:
+    """Return what was seen of a parameter; of one that was not read, the shape that rules tell."""
+    if seen is None:
+        return ruled
+    return seen if seen.touched else replace(ruled, per_token=NEVER, per_sequence=NEVER)
 
 
 def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
@@ -290,6 +297,26 @@ def _idle(modules: Iterable[Module]) -> tuple[str, ...]:
         f"no token of a text runs through {len(idle):,} modules with matrices, first {idle[0]}: "
         "they count as parameters, without FLOPs",
     )
+
+
+def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[str]:
+    """Say which experts do not get as many tokens as those beside them."""
+    for place in places:
+        if not type(place.module).__name__.endswith("Experts"):
+            continue
+        experts = {child: f"{place.path}.{child}." for child in place.module._modules}
+        rows = {
+            child: sum(usage.per_token for name, usage in usages.items() if name.startswith(inside))
+            for child, inside in experts.items()
+        }
+        if len(set(rows.values())) > 1:
+            low, high = min(rows.values()), max(rows.values())
+            yield (
+                f"experts of {place.path} and its like: sent to all of them evenly, a token is "
+                f"multiplied {float(low):g} to {float(high):g} times by an expert; so does "
+                "transformers' code, and so it is counted"
+            )
+            return
 
 
 class _Ties:

@@ -77,7 +77,7 @@ _EMBEDDING_WORDS = _words(
 )
 _HEAD_WORDS = _words("lm_head embed_out output_embedding")
 _ROUTER_WORDS = _words("router shared_expert_gate ffn_gate_inp ffn_gate_inp_shexp")
-_CONVOLUTION = re.compile(r"Conv(Transpose)?[123]d$")
+_OTHER_LINEAR = re.compile(r"Conv(Transpose)?[123]d$|^(LSTM|GRU|RNN)(Cell)?$")
 # Attention of any kind says so at the end of a word: self_attn, linear_attn, cross_attention.
 _ATTENTION_WORD = re.compile(r"(^|_)(attn|attention)$")
 # Vectors to be looked up that are multiplied by what is read, as those of segments are.
@@ -98,15 +98,15 @@ def is_linear(class_name: str) -> bool:
     return bool(_LINEAR_CLASS.search(class_name))
 
 
-def is_convolution(class_name: str) -> bool:
-    """Whether a class convolves, by its name.
+def is_other_linear(class_name: str) -> bool:
+    """Whether a class convolves or recurs, by its name: matrices that are not those of a layer.
 
     Examples
     --------
-    >>> [is_convolution(c) for c in ("Conv1d", "ConvTranspose2d", "Conv1D")]
-    [True, True, False]
+    >>> [is_other_linear(c) for c in ("Conv1d", "ConvTranspose2d", "LSTM", "Conv1D")]
+    [True, True, True, False]
     """
-    return bool(_CONVOLUTION.search(class_name))
+    return bool(_OTHER_LINEAR.search(class_name))
 
 
 def is_table(name: str) -> bool:

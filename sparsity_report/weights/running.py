@@ -52,6 +52,8 @@ class Usage:
         Outputs and inputs of the matrix; None of what is no factor of a product.
     turned : bool
         Whether its inputs come first in memory.
+    touched : bool
+        Whether it is read at all.
     elsewhere : bool
         Whether a module that does not hold it reads it.
     convolved : bool
@@ -67,6 +69,7 @@ class Usage:
     per_sequence: Fraction
     shape: tuple[int, int] | None = None
     turned: bool = False
+    touched: bool = True
     elsewhere: bool = False
     convolved: bool = False
     raw: bool = False
@@ -304,6 +307,7 @@ def _usages(
                 per_sequence=Fraction(constant, flops),
                 shape=multiplied.shape,
                 turned=multiplied.turned,
+                touched=bool(readers),
                 elsewhere=(name, 0) in records[-1].uses,
                 convolved="aten.convolution.default" in readers,
                 raw=leaf != "weight",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import ReaderOptions, describe
+from sparsity_report.weights.parameters import Module
 from sparsity_report.weights.places import walk
 from sparsity_report.weights.weights import Weights
 
@@ -37,12 +38,15 @@ def without_values(weights: Weights) -> Outline:
         name=weights.name,
         source=weights.source,
         architecture=weights.architecture,
-        modules=tuple(
-            replace(m, parameters=tuple(replace(p, known=False) for p in m.parameters))
-            for m in weights.modules
-        ),
+        modules=_unknown(weights.modules),
         attention_widths=weights.attention_widths,
         notes=weights.notes,
+    )
+
+
+def _unknown(modules: tuple[Module, ...]) -> tuple[Module, ...]:
+    return tuple(
+        replace(m, parameters=tuple(replace(p, known=False) for p in m.parameters)) for m in modules
     )
 
 
@@ -56,7 +60,8 @@ def from_config(directory: Path, options: ReaderOptions) -> Outline:
         name=options.name,
         source="config",
         architecture=type(model).__name__,
-        modules=description.modules,
+        # Some classes make parameters on the CPU wherever they are told to.
+        modules=_unknown(description.modules),
         attention_widths=description.attention_widths,
         notes=(
             *options.notes,

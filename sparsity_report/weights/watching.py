@@ -133,6 +133,7 @@ class Watch(TorchDispatchMode):
         self._names = {id(tensor): name for name, tensor in parameters.items()}
         self._parameters = parameters
         self._running: list[nn.Module] = []
+        self._outputs: dict[int, int] = {}
         # By address of storages that were written to, kept so that no other gets it.
         self._written: dict[int, tuple[torch.UntypedStorage, Trace]] = {}
 
@@ -211,9 +212,9 @@ class Watch(TorchDispatchMode):
         return self.record.uses[name, id(running) if holds else 0]
 
     def _chosen(self, among: int, trace: Trace) -> None:
-        """Note a choice by size."""
-        self.record.routers |= trace.last
-        if trace.last:
+        """Note a choice by size among all that a matrix has to offer."""
+        if routers := {name for name in trace.last if self._outputs.get(name) == among}:
+            self.record.routers |= routers
             self.record.choices.add(among)
 
     def _multiplied(self, factors: Sequence[torch.Tensor], traces: Sequence[Trace]) -> Trace:
@@ -237,6 +238,7 @@ class Watch(TorchDispatchMode):
             use = self._use(name)
             use.flops += round(flops * share)
             use.shape = shape
+            self._outputs[name] = shape[0]
             use.turned = _is_turned(factor, shape[0], second)
         return Trace(seen=True, last=weights)
 

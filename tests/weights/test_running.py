@@ -1,0 +1,219 @@
+"""What a run without values tells of a model: real sizes, what is not changed, what is unknown."""
+
+import copy
+
+import pytest
+import torch
+import transformers as tf
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.weights.places import walk
+from sparsity_report.weights.running import observe
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # advice on kernels that are not installed
+SIZE = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+    "vocab_size": 64,
+}  # fmt: skip
+
+
+def outline(config, architecture, tmp_path):
+    config.architectures = [architecture]
+    config.save_pretrained(tmp_path)
+    return sr.load(tmp_path, values=False)
+
+
+def totals(weights):
+    return sr.compare(sr.dense(weights)).totals.loc[0]
+
+
+def test_dbrx_at_its_real_size(tmp_path):
+    """132 B parameters, 36 B of which are active on a token: Databricks, 27 March 2024."""
+    d, b, v, f, e, k = 6144, 40, 100352, 10752, 16, 4
+    config = tf.DbrxConfig(
+        d_model=d, n_heads=48, n_layers=b, vocab_size=v,
+        attn_config={"kv_n_heads": 8, "clip_qkv": 8, "rope_theta": 500000},
+        ffn_config={"ffn_hidden_size": f, "moe_num_experts": e, "moe_top_k": k},
+    )  # fmt: skip
+    row = totals(outline(config, "DbrxForCausalLM", tmp_path))
+    attention = d * (d + 2 * 1024) + d * d
+    prunable = b * (attention + e * 3 * d * f)
+    assert row["prunable_total"] == prunable
+    assert row["total"] == prunable + b * e * d + 2 * v * d + (2 * b + 1) * d
+    assert row["flops_per_token"] == 2 * (b * (attention + k * 3 * d * f + e * d) + v * d)
+    assert [round(row[n] / 1e9) for n in ("total", "active_total")] == [132, 36]
+
+
+def test_switch_at_its_real_size(tmp_path):
+    """Experts in a dictionary of modules: one of eight works on a token, as much as T5-base."""
+    d, b, v, f, e = 768, 12, 32128, 3072, 8
+    config = tf.SwitchTransformersConfig(
+        d_model=d, d_ff=f, num_layers=b, num_decoder_layers=b, num_heads=12, num_experts=e,
+        num_sparse_encoder_layers=6, num_sparse_decoder_layers=6, vocab_size=v,
+    )  # fmt: skip
+    row = totals(outline(config, "SwitchTransformersForConditionalGeneration", tmp_path))
+    attention, mlp = 3 * b * 4 * d * d, 2 * d * f
+    assert row["prunable_total"] == attention + 12 * mlp + 12 * e * mlp
+    assert row["flops_per_token"] == 2 * (attention + 24 * mlp + 12 * e * d + v * d)
+
+
+def test_xlnet_at_its_real_size(tmp_path):
+    """Attention of raw matrices, one of which is multiplied by two relative positions a token."""
+    d, b, v, f = 768, 12, 32000, 3072
+    config = tf.XLNetConfig(d_model=d, n_layer=b, n_head=12, d_inner=f, vocab_size=v)
+    weights = outline(config, "XLNetLMHeadModel", tmp_path)
+    row = totals(weights)
+    assert row["prunable_total"] == b * (5 * d * d + 2 * d * f)
+    assert row["flops_per_token"] == 2 * (b * (6 * d * d + 2 * d * f) + v * d)
+    # Inputs first of what is made of a token, outputs first of what it is made of again.
+    turned = {name: weights[f"transformer.layer.0.rel_attn.{name}"].transposed for name in "qkvro"}
+    assert turned == {"q": True, "k": True, "v": True, "r": True, "o": False}
+
+
+def test_jetmoe_at_its_real_size(tmp_path):
+    """8 B parameters, 2.2 B of which are active: Shen et al. 2024, arXiv:2404.07413."""
+    d, b, v, f, e, k, width = 2048, 24, 32000, 5632, 8, 2, 16 * 128
+    config = tf.JetMoeConfig(num_hidden_layers=b)
+    row = totals(outline(config, "JetMoeForCausalLM", tmp_path))
+    shared = d * 2 * width
+    each = 2 * d * width, 3 * d * f  # of an expert of attention, and of one of the MLP
+    routers = 2 * e * d
+    assert row["prunable_total"] == b * (shared + e * sum(each))
+    assert row["flops_per_token"] == 2 * (b * (shared + k * sum(each) + routers) + v * d)
+    assert [round(row[n] / 1e9, 1) for n in ("total", "active_total")] == [8.5, 2.3]
+
+
+def test_experts_that_do_no_work_are_expected_to_be_chosen(tmp_path):
+    """Of 4 + 4 experts, four of which do nothing, two are chosen: one is expected to work."""
+    config = tf.LongcatFlashConfig(
+        hidden_size=32, num_layers=1, num_attention_heads=4, ffn_hidden_size=48, vocab_size=64,
+        expert_ffn_hidden_size=24, n_routed_experts=4, zero_expert_num=4, moe_topk=2,
+        q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+        num_key_value_heads=4, head_dim=8,
+    )  # fmt: skip
+    weights = outline(config, "LongcatFlashForCausalLM", tmp_path)
+    assert not any("could not be run" in note for note in weights.notes), weights.notes
+    layers = sr.dense(weights).layers()
+    experts = layers[layers["module_name"].str.contains("experts")]
+    assert experts["flops_per_token"].sum() == 2 * 3 * 32 * 24
+
+
+def test_experts_that_do_not_work_alike_are_told():
+    config = tf.NllbMoeConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=48, decoder_ffn_dim=48,
+        encoder_attention_heads=4, decoder_attention_heads=4, num_experts=8, vocab_size=64,
+        encoder_sparse_step=1, decoder_sparse_step=1,
+    )  # fmt: skip
+    weights = sr.load(tf.NllbMoeForConditionalGeneration(config))
+    each = [p for p in weights.prunable if "expert_" in p.name]
+    assert len(each) == 2 * 8 * 2
+    uneven = len({p.uses for p in each}) > 1
+    assert any("sent to all of them evenly" in note for note in weights.notes) == uneven
+
+
+def test_a_patch_is_a_token_and_the_head_sees_a_picture_once():
+    config = tf.ViTConfig(**{k: v for k, v in SIZE.items() if k != "vocab_size"}, image_size=16,
+                          patch_size=4, num_labels=5)  # fmt: skip
+    weights = sr.load(tf.ViTForImageClassification(config))
+    layers = sr.dense(weights).layers().set_index("module_name")
+    assert layers.loc["vit.layers.0.mlp.fc1" if "vit.layers.0.mlp.fc1" in layers.index else
+                      layers.index[layers.index.str.contains("intermediate|fc1")][0],
+                      "flops_per_token"] == 2 * 32 * 48  # fmt: skip
+    head = layers.loc["classifier"]
+    assert (head["flops_per_token"], head["flops_per_sequence"]) == (0, 2 * 32 * 5)
+    assert any("a token is a row of the first matrix: 17 of" in note for note in weights.notes)
+
+
+def test_the_encoder_of_a_sound_runs_once():
+    config = tf.WhisperConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, vocab_size=64,
+        num_mel_bins=8, max_source_positions=16, max_target_positions=64, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    row = totals(sr.load(tf.WhisperForConditionalGeneration(config)))
+    per_token = 4 * 32 * 32 + 2 * 32 * 32 + 2 * 32 * 48 + 64 * 32
+    # Sixteen frames through the encoder, and their keys and values.
+    once = 16 * (4 * 32 * 32 + 2 * 32 * 48 + 2 * 32 * 32)
+    assert (row["flops_per_token"], row["flops_per_sequence"]) == (2 * per_token, 2 * once)
+
+
+def test_what_a_text_never_comes_by_is_told():
+    vision = {k: v for k, v in SIZE.items() if k != "vocab_size"} | {
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    config = tf.LlavaConfig(
+        vision_config=tf.CLIPVisionConfig(**vision), text_config=tf.LlamaConfig(**SIZE),
+        image_token_id=5,
+    )  # fmt: skip
+    weights = sr.load(tf.LlavaForConditionalGeneration(config))
+    layers = sr.dense(weights).layers()
+    seeing = layers["module_name"].str.contains("vision_tower|projector")
+    matrices = layers["uses"].notna()
+    assert (layers.loc[seeing & matrices, "flops_per_token"] == 0).all()
+    assert layers.loc[seeing & matrices, "prunable"].all()
+    assert layers.loc[~seeing, "flops_per_token"].sum() == 2 * (
+        2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32
+    )
+    (note,) = [note for note in weights.notes if "no token of a text runs through" in note]
+    assert f"{(seeing & matrices).sum()} modules" in note
+
+
+def test_a_model_is_not_changed_by_the_run():
+    model = tf.MixtralForCausalLM(
+        tf.MixtralConfig(**SIZE, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2)
+    )
+    model.train()
+    ran = []
+    model.model.layers[0].register_forward_hook(lambda *_: ran.append(1))
+    before = copy.deepcopy(model.state_dict())
+    told = (model.config._attn_implementation, model.config._experts_implementation)
+    attributes = {name: set(vars(m)) for name, m in model.named_modules()}
+    observe(walk(model))
+    assert all(m.training for m in model.modules())
+    assert told == (model.config._attn_implementation, model.config._experts_implementation)
+    assert attributes == {name: set(vars(m)) for name, m in model.named_modules()}
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(p.device.type == "cpu" for p in model.parameters())
+
+
+def test_what_depends_on_values_is_not_made_up():
+    """BLT cuts bytes into patches where they surprise it."""
+    from zoo.tiny import walked
+
+    (case,) = [case for case in walked() if case.name == "BltForCausalLM"]
+    weights = sr.load(case.build())
+    (note,) = [note for note in weights.notes if "could not be run without values" in note]
+    assert "depends on the values" in note
+    assert weights.attention_widths is None
+
+
+def test_a_model_that_cannot_be_run_says_so():
+    class Broken(tf.LlamaForCausalLM):
+        def forward(self, input_ids):  # noqa: ARG002
+            raise RuntimeError("this wants\nmore")
+
+    weights = sr.load(Broken(tf.LlamaConfig(**SIZE)))
+    assert [n for n in weights.notes if "Broken could not be run without values: this wants" in n]
+    assert totals(weights)["flops_per_token"] == 2 * (2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32)
+
+
+def test_groups_of_n_run_along_the_inputs_of_raw_matrices():
+    torch.manual_seed(0)
+    config = tf.XLNetConfig(d_model=32, n_layer=1, n_head=4, d_inner=48, vocab_size=64)
+    weights = sr.load(tf.XLNetLMHeadModel(config))
+    pruning = sr.n_m(weights, 2, 4)
+    q = pruning.mask("transformer.layer.0.rel_attn.q").reshape(32, 32)  # inputs, outputs
+    o = pruning.mask("transformer.layer.0.rel_attn.o").reshape(32, 32)  # outputs, inputs
+    assert (q.reshape(8, 4, 32).sum(dim=1) == 2).all()
+    assert (o.reshape(32, 8, 4).sum(dim=2) == 2).all()
+
+
+def test_hand_made_modules_follow_rules():
+    model = nn.ModuleDict({"fc1": nn.Linear(4, 4), "pooler": nn.Linear(4, 4)})
+    layers = sr.dense(model).layers().set_index("module_name")
+    assert layers["flops_per_token"].tolist() == [32, 0]
+    assert layers["flops_per_sequence"].tolist() == [0, 32]
+    assert sr.load(model).notes == ()
