@@ -128,7 +128,11 @@ def describe(
         parameters = []
         for leaf, tensor in place.tensors.items():
             name, owner = place.full_name(leaf), ties.owners[id(tensor)]
-            usage = _usage(usages.get(name), _by_rule(places[0].module, place, leaf, group))
+            usage = usages.get(name)
+            if usage is None or not usage.touched:
+                rule = _by_rule(places[0].module, place, leaf, group)
+                unread = replace(rule, per_token=NEVER, per_sequence=NEVER)
+                usage = rule if usage is None else unread
             facts = _facts(place, leaf, usage)
             held = {"dtype": dtype_name(tensor.dtype)} if parts is None else on_disk(parts[name])
             prunable = (
@@ -223,13 +227,6 @@ def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
     if known and any(len(size) > 1 and size[0] > 1 for size in sizes):
         return "embedding"
     return "other"
-
-
-def _usage(seen: Usage | None, ruled: Usage) -> Usage:
-    """Return what was seen of a parameter; of one that was not read, the shape that rules tell."""
-    if seen is None:
-        return ruled
-    return seen if seen.touched else replace(ruled, per_token=NEVER, per_sequence=NEVER)
 
 
 def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:

@@ -4,8 +4,8 @@ The rules, in order:
 
 1. the user's own patterns;
 2. the model's output embedding is ``lm_head``; a class called ``…Embedding`` is ``embedding``;
-3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…Gate`` is ``router``, and so is the gate
-   of a mixture of experts;
+3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…MoEGate`` is ``router``, and so are what
+   is inside of a router and the gate of a mixture of experts;
 4. the nearest class, its own or an enclosing one, that says attention, MLP, experts, Mamba
    mixer or patch embedding;
 5. whole words of the dotted name;
@@ -42,7 +42,7 @@ _OWN_CLASS_RULES = (
     (re.compile(r"Embeddings?$"), "embedding"),
     (re.compile(r"LM(Prediction)?Head$"), "lm_head"),
     (re.compile(r"Norm(2d|1d|3d|Gated)?$"), "norm"),
-    (re.compile(r"Router|Gate$"), "router"),
+    (re.compile(r"Router|Mo[eE]\w*Gate$"), "router"),
 )
 _CLASS_RULES = (
     (re.compile(r"Attention|Attn"), "attention_linear"),
@@ -192,7 +192,9 @@ def check_rules(rules: Mapping[str, str] | None) -> None:
 
 
 def _router(words: Sequence[str], enclosing: Sequence[str]) -> str | None:
-    """Find the gate of a mixture of experts, a plain linear layer in some models."""
+    """Find the gate of a mixture of experts, a plain linear layer or several in some models."""
+    if any("Router" in name for name in enclosing):
+        return "router"
     leaf = words[-1] if words else ""
     in_mixture = bool(enclosing) and re.search(r"Mo[eE]", enclosing[0])
     return "router" if leaf in _ROUTER_WORDS or (leaf == "gate" and in_mixture) else None

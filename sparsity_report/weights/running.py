@@ -34,8 +34,6 @@ _POSITIONS = (
     "max_position_embeddings", "n_positions", "max_target_positions", "max_source_positions",
     "max_seq_len", "seq_length", "n_ctx", "max_sequence_length",
 )  # fmt: skip
-
-
 _VOCABULARY = re.compile("vocab|^codebook_size$")
 
 
@@ -167,7 +165,8 @@ class _Twin:
         watch = Watch(self.parameters)
         with watch.watching():
             out = self.model(**inputs, **options)
-        logits = [value for name, value in dict(out).items() if "logits" in name]
+        told = out if isinstance(out, Mapping) else {}
+        logits = [value for name, value in told.items() if "logits" in name]
         traces = map(watch.trace, tensors_among(logits))
         return watch.record, frozenset().union(*(trace.last for trace in traces))
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,8 @@ _SHAPED = re.compile(r"_like$|^new_")
 _FILLED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 # Values that are computed although no one may look at them.
 _SMALL = 2**20
+# Whole numbers that are made up at a time, half a GB of int64.
+_LARGEST = 2**26
 
 
 class Trace(NamedTuple):
@@ -132,6 +135,7 @@ class Watch(TorchDispatchMode):
         self.record = Record()
         self._names = {id(tensor): name for name, tensor in parameters.items()}
         self._parameters = parameters
+        self._thread = get_ident()
         self._running: list[nn.Module] = []
         self._outputs: dict[int, int] = {}
         # By address of storages that were written to, kept so that no other gets it.
@@ -140,8 +144,8 @@ class Watch(TorchDispatchMode):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch what is run."""
-        enter = register_module_forward_pre_hook(lambda module, _: self._running.append(module))
-        leave = register_module_forward_hook(lambda *_: self._leave(), always_call=True)
+        enter = register_module_forward_pre_hook(self._enter)
+        leave = register_module_forward_hook(self._leave, always_call=True)
         try:
             with torch.no_grad(), self:
                 yield
@@ -195,8 +199,14 @@ class Watch(TorchDispatchMode):
         written = self._written and tensor.untyped_storage()._cdata in self._written
         return tensor.is_meta or bool(written)
 
-    def _leave(self) -> None:
-        self._running.pop()
+    def _enter(self, module: nn.Module, *_: object) -> None:
+        # The hooks are those of all modules: other threads may run some.
+        if get_ident() == self._thread:
+            self._running.append(module)
+
+    def _leave(self, *_: object) -> None:
+        if get_ident() == self._thread:
+            self._running.pop()
 
     def _read(self, func: Any, tensors: Sequence[torch.Tensor]) -> None:
         """Note who reads which parameter."""
@@ -297,7 +307,7 @@ def _really(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torc
         for result in tensors_among([out]):
             result._made_up = True  # type: ignore[attr-defined]
     on_meta = isinstance(out, torch.Tensor) and out.is_meta
-    if on_meta and (_is_whole(out) or out.numel() <= _SMALL):
+    if on_meta and out.numel() <= (_LARGEST if _is_whole(out) else _SMALL):
         return func(*args, **{**kwargs, "device": torch.device("cpu")})
     return out
 
@@ -389,6 +399,8 @@ def _real(tensor: torch.Tensor) -> torch.Tensor:
     """Make up whole numbers that are not known."""
     if not (tensor.is_meta and _is_whole(tensor)):
         return tensor
+    if tensor.numel() > _LARGEST:
+        raise ValueError(f"it works with {tensor.numel():,} whole numbers at a time")
     made_up = torch.zeros(tensor.shape, dtype=tensor.dtype)
     made_up._made_up = True  # type: ignore[attr-defined]
     return made_up

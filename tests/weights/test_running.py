@@ -217,3 +217,10 @@ def test_hand_made_modules_follow_rules():
     assert layers["flops_per_token"].tolist() == [32, 0]
     assert layers["flops_per_sequence"].tolist() == [0, 32]
     assert sr.load(model).notes == ()
+
+
+def test_heads_of_berts_output_are_known():
+    weights = sr.load(tf.BertModel(tf.BertConfig(**SIZE)))
+    output = weights["encoder.layer.0.attention.output.dense.weight"]
+    assert (output.head_dim, output.head_axis) == (8, 1)
+    assert weights["encoder.layer.0.output.dense.weight"].head_dim is None
