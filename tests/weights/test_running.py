@@ -219,6 +219,20 @@ def test_hand_made_modules_follow_rules():
     assert sr.load(model).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("architecture", "per"),
+    [
+        (tf.BertForSequenceClassification, (0, 2 * 32 * 2)),
+        (tf.BertForTokenClassification, (2 * 32 * 2, 0)),
+    ],
+)
+def test_as_many_labels_as_token_types_are_no_vocabulary(architecture, per):
+    layers = sr.dense(sr.load(architecture(tf.BertConfig(**SIZE, num_labels=2)))).layers()
+    row = layers.set_index("module_name").loc["classifier"]
+    assert (row["group"], row["prunable"]) == ("other_linear", True)
+    assert (row["flops_per_token"], row["flops_per_sequence"]) == per
+
+
 def test_heads_of_berts_output_are_known():
     weights = sr.load(tf.BertModel(tf.BertConfig(**SIZE)))
     output = weights["encoder.layer.0.attention.output.dense.weight"]

@@ -252,8 +252,18 @@ def _spared(
             if isinstance(module, torch.nn.Embedding)
         },
         "an embedding in a product": {name for name in parameters if name.endswith("_embed")},
-        "a router": run.chosen,
+        "a router": run.chosen | _inside(model, "Router"),
         "a head": heads,
+    }
+
+
+def _inside(model: PreTrainedModel, word: str) -> set[str]:
+    """Name the parameters of modules of classes that have a word in their name."""
+    return {
+        f"{name}.{leaf}"
+        for name, module in model.named_modules()
+        if word in type(module).__name__
+        for leaf, _ in module.named_parameters()
     }
 
 
