@@ -33,6 +33,7 @@ _LENGTHS = (8, 64, 512)
 _MOST_TOKENS = 1024
 # Of so many structures it is remembered what they do: variants of a model have the same.
 _REMEMBERED = 64
+_CHANGED = ("forward", "_forward_hooks", "_forward_pre_hooks")
 _observed: dict[Hashable, Behaviour] = {}
 _POSITIONS = (
     "max_position_embeddings", "n_positions", "max_target_positions", "max_source_positions",
@@ -136,7 +137,7 @@ def observe(places: Sequence[Place]) -> Behaviour:
 def _structure(places: Sequence[Place]) -> Hashable:
     """Return what decides how a model runs: its config, modules and ties; None if hooks do, too."""
     modules = [place.module for place in places]
-    if any("forward" in vars(m) or m._forward_hooks or m._forward_pre_hooks for m in modules):
+    if any(vars(module).get(name) for module in modules for name in _CHANGED):
         return None
     config: Any = getattr(modules[0], "config", None)
     told = {**config.to_dict(), "_name_or_path": ""} if hasattr(config, "to_dict") else {}
