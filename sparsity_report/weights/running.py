@@ -245,17 +245,20 @@ def _turned_linear(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what a model has to say about how it runs."""
+    """Keep what a model has to say about how it runs; answer what it asks of the meta device."""
     from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
+    verbosity, asked = logging.get_verbosity(), torch.is_autocast_enabled
     logging.set_verbosity(logging.CRITICAL)
+    # Transformers 5.0 asks for it on any device, torch knows nothing of this one.
+    torch.is_autocast_enabled = lambda *device: device != ("meta",) and asked(*device)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(verbosity)
+        torch.is_autocast_enabled = asked
 
 
 def _readable(twin: _Twin) -> tuple[bool, Sample]:

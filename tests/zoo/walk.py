@@ -112,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     names = [case.name for case in walked()]
     if options.chosen:
-        names = NAMES
+        names = [name for name in NAMES if name in names]  # an older transformers lacks some
     if options.only:
         names = [name for name in names if any(part in name for part in options.only)]
     started = time.perf_counter()
