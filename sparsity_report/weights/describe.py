@@ -160,7 +160,7 @@ def describe(
         modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
     if behaviour is None:
         return Description(tuple(modules), None, (reason,) if reason else ())
-    notes = (*behaviour.notes, *_idle(modules), *_uneven(places, usages))
+    notes = (*behaviour.notes, *_idle(modules), *_uneven(places, usages), *_unsorted(modules))
     return Description(tuple(modules), behaviour.attention, notes)
 
 
@@ -314,6 +314,17 @@ def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[st
                 "transformers' code, and so it is counted"
             )
             return
+
+
+def _unsorted(modules: Sequence[Module]) -> Iterator[str]:
+    """Say which experts all tokens are multiplied by, although a router chooses among them."""
+    routed = any(module.group == "router" for module in modules)
+    stacks = [p for module in modules for p in module.parameters if p.experts > 1 and p.uses >= 1]
+    if routed and stacks:
+        yield (
+            f"every token is multiplied by all {stacks[0].experts} experts of {stacks[0].name} and "
+            "its like, as transformers runs them; those that a router chooses are fewer"
+        )
 
 
 class _Ties:

@@ -112,6 +112,18 @@ def test_experts_that_do_not_work_alike_are_told():
     assert any("sent to all of them evenly" in note for note in weights.notes) == uneven
 
 
+def test_experts_that_run_on_every_token_are_told():
+    """Llama 4 scales what the experts get by zero where they are not chosen."""
+    config = tf.Llama4TextConfig(
+        **SIZE, num_key_value_heads=2, head_dim=8, intermediate_size_mlp=48, num_local_experts=4,
+        num_experts_per_tok=1, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    weights = sr.load(tf.Llama4ForCausalLM(config))
+    assert [n for n in weights.notes if "every token is multiplied by all 4 experts of" in n]
+    mixtral = tf.MixtralConfig(**SIZE, num_key_value_heads=2, num_local_experts=4)
+    assert not sr.load(tf.MixtralForCausalLM(mixtral)).notes
+
+
 def test_a_patch_is_a_token_and_the_head_sees_a_picture_once():
     config = tf.ViTConfig(**{k: v for k, v in SIZE.items() if k != "vocab_size"}, image_size=16,
                           patch_size=4, num_labels=5)  # fmt: skip
