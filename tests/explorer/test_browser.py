@@ -247,9 +247,9 @@ def test_clicking_cells_bars_and_rows(fresh):
 
 
 def test_search_and_metric_by_keyboard(fresh):
-    active = fresh.active_cell()
     field = fresh.page.locator(".sx-controls input[type=text]")
     field.click()
+    active = fresh.active_cell()
     # In command mode these letters would delete and insert cells.
     fresh.page.keyboard.type("ddb")
     fresh.until(lambda s: s["search"] == "ddb")
