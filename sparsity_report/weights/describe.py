@@ -234,6 +234,7 @@ def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
     csr = as_csr(place.module, leaf)
     shape = csr.weight_shape if csr else tuple(place.tensors[leaf].shape)
     multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
+    multiplied = multiplied or bool(_MULTIPLIED.search(place.path))
     turned = multiplied and _is_transposed(place.module)
     per_token, per_sequence = uses_by_rule(model, place)
     return Usage(

@@ -31,28 +31,25 @@ def uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:
 
 def _uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
     classes = (type(module).__name__, *(type(m).__name__ for m in around))
-    if not _shared_or_mixed(classes):
+    if not _mixed(classes):
         return ONCE
     config: Any = getattr(model, "config", None)
-    uses = ONCE
-    if "AlbertLayerGroup" in classes:
-        uses = Fraction(config.num_hidden_layers, config.num_hidden_groups)
     if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
         leaf = next(iter(tensors_of(module)))
         csr = as_csr(module, leaf)
         experts = (csr.weight_shape if csr else getattr(module, leaf).shape)[0]
-        return uses * Fraction(_top_k(config, around) or experts, experts)
+        return Fraction(_top_k(config, around) or experts, experts)
     for inner, outer in zip([module, *around], around, strict=False):
         if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):
             block = around[around.index(outer) + 1 :]
             if block and re.search(r"Moe|MoE", type(block[0]).__name__):
-                return uses * Fraction(_top_k(config, block) or len(outer), len(outer))
-    return uses
+                return Fraction(_top_k(config, block) or len(outer), len(outer))
+    return ONCE
 
 
 @lru_cache(maxsize=4096)
-def _shared_or_mixed(classes: tuple[str, ...]) -> bool:
-    return any(re.search(r"^AlbertLayerGroup$|Expert|Mo[eE]", name) for name in classes)
+def _mixed(classes: tuple[str, ...]) -> bool:
+    return any(re.search(r"Expert|Mo[eE]", name) for name in classes)
 
 
 def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
