@@ -263,7 +263,8 @@ def _active(study: Comparison) -> Iterator[str]:
     if row["active_total"] != row["total"]:
         yield say(
             "One token sees {active_total:scaled} of the {total:scaled} parameters stored, "
-            "{share:percent}; the others belong to experts it is not sent to.",
+            "{share:percent}; the others are experts it is not sent to, or parts it does not come "
+            "by.",
             **row,
             share=ratio(row["active_total"], row["total"]),
         )

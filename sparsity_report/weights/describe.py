@@ -320,7 +320,8 @@ def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[st
 def _unsorted(modules: Sequence[Module]) -> Iterator[str]:
     """Say which experts all tokens are multiplied by, although a router chooses among them."""
     routed = any(module.group == "router" for module in modules)
-    stacks = [p for module in modules for p in module.parameters if p.experts > 1 and p.uses >= 1]
+    experts = (module for module in modules if module.class_name.endswith("Experts"))
+    stacks = [p for module in experts for p in module.parameters if p.experts > 1 and p.uses >= 1]
     if routed and stacks:
         yield (
             f"every token is multiplied by all {stacks[0].experts} experts of {stacks[0].name} and "

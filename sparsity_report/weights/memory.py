@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.describe import ReaderOptions, describe
-from sparsity_report.weights.places import is_strided, locate, value, walk
+from sparsity_report.weights.places import computed_by, is_strided, locate, value, walk
 from sparsity_report.weights.weights import Weights, float8_notes
 
 _DEFAULT = ReaderOptions()
@@ -81,9 +81,8 @@ def copied(model: nn.Module) -> nn.Module:
             elif is_strided(tensor) and tensor.numel():
                 start = tensor.untyped_storage().data_ptr()
                 sharing[tensor.device, start][id(tensor)] = tensor
-        for attribute in vars(module).values():
-            if isinstance(attribute, torch.Tensor) and not attribute.is_leaf:
-                copies[id(attribute)] = attribute.detach().clone()
+        for computed in computed_by(module):
+            copies[id(computed)] = computed.detach().clone()
     for tensors in sharing.values():
         if len(tensors) > 1:
             memory = next(iter(tensors.values())).untyped_storage().clone()

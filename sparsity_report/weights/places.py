@@ -5,7 +5,7 @@ Wrappers, masks of torch's pruning, parametrisations, shared modules and CSR are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, cast
@@ -146,6 +146,12 @@ def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
                 if parameter is not None:
                     tensors[f"parametrizations.{name}.{leaf}"] = parameter
     return tensors
+
+
+def computed_by(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield tensors that a module has computed from others, as torch's pruning does."""
+    values = vars(module).values()
+    return (v for v in values if isinstance(v, torch.Tensor) and not v.is_leaf)
 
 
 def is_strided(tensor: torch.Tensor) -> bool:

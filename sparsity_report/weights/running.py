@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from sparsity_report.sparse.linear import LinearCSR
-from sparsity_report.weights.places import Place, as_csr
+from sparsity_report.weights.places import Place, as_csr, computed_by
 from sparsity_report.weights.samples import Sample, numbers, samples
 from sparsity_report.weights.watching import Record, Use, Watch, tensors_among
 
@@ -169,7 +169,7 @@ class _Twin:
         twins: dict[int, Any] = {
             id(tensor): _emptied(tensor)
             for module in original.modules()
-            for tensor in (*module.parameters(False), *module.buffers(False), *_computed(module))
+            for tensor in (*module.parameters(False), *module.buffers(False), *computed_by(module))
         }
         self.model = copy.deepcopy(original, twins).eval()
         self.parameters: dict[int, torch.Tensor] = {}
@@ -210,12 +210,6 @@ class _Twin:
         logits = [value for name, value in told.items() if "logits" in name]
         traces = map(watch.trace, tensors_among(logits))
         return watch.record, frozenset().union(*(trace.last for trace in traces))
-
-
-def _computed(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield tensors that a module has computed from others, as torch's pruning does."""
-    values = vars(module).values()
-    return (v for v in values if isinstance(v, torch.Tensor) and not v.is_leaf)
 
 
 def _emptied(tensor: torch.Tensor) -> torch.Tensor:

@@ -477,7 +477,7 @@ READERS = {
     "The most unusual matrix of {variant} is {parameter}: {share} % zeros where a Gaussian of its "
     "spread would have {expected} %.": unusual,
     "One token sees {active} of the {total} parameters stored, {share} %; the others belong to "
-    "experts it is not sent to.": active,
+    "parts it does not come by.": active,
     "FLOPs of attention scores are not known for this architecture.": lambda *_: {},
     "Attention over {positions} positions adds {cost} per token, the same in every variant.": (
         attention

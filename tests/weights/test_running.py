@@ -122,6 +122,13 @@ def test_experts_that_run_on_every_token_are_told():
     assert [n for n in weights.notes if "every token is multiplied by all 4 experts of" in n]
     mixtral = tf.MixtralConfig(**SIZE, num_key_value_heads=2, num_local_experts=4)
     assert not sr.load(tf.MixtralForCausalLM(mixtral)).notes
+    # Matrices of groups of heads in one tensor are no experts.
+    grouped = tf.DeepseekV4Config(
+        **{k: v for k, v in SIZE.items() if k != "intermediate_size"}, head_dim=16, q_lora_rank=16,
+        o_groups=2, o_lora_rank=8, qk_rope_head_dim=8, index_n_heads=2, index_head_dim=8,
+        index_topk=4, num_experts_per_tok=2, n_routed_experts=4, moe_intermediate_size=16,
+    )  # fmt: skip
+    assert not sr.load(tf.DeepseekV4ForCausalLM(grouped)).notes
 
 
 def test_a_patch_is_a_token_and_the_head_sees_a_picture_once():
