@@ -140,7 +140,7 @@ def csr_note(weights: Weights) -> str | None:
     return (
         f"a CSR variant keeps {len(kept):,} of {len(prunable):,} prunable matrices masked, because "
         "the model does not multiply by them as nn.Linear or Conv1D does: "
-        f"{', '.join(kept[:3])}{', …' if len(kept) > 3 else ''}"
+        f"{', '.join(kept[:3])}{f' and {len(kept) - 3:,} more' if len(kept) > 3 else ''}"
     )
 
 

@@ -476,8 +476,8 @@ READERS = {
     "% of {least} and {high} % of {most}.": uneven,
     "The most unusual matrix of {variant} is {parameter}: {share} % zeros where a Gaussian of its "
     "spread would have {expected} %.": unusual,
-    "One token sees {active} of the {total} parameters stored, {share} %; the others belong to "
-    "parts it does not come by.": active,
+    "One token sees {active} of the {total} parameters stored, {share} %; the others are experts "
+    "it is not sent to, or parts it does not come by.": active,
     "FLOPs of attention scores are not known for this architecture.": lambda *_: {},
     "Attention over {positions} positions adds {cost} per token, the same in every variant.": (
         attention
