@@ -251,8 +251,10 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
     csr = as_csr(module, leaf)
     shape = csr.weight_shape if csr else tuple(tensor.shape)
     matrix, size = usage.shape, math.prod(shape)
-    if matrix and size and size % math.prod(matrix):
-        # A product with several parameters joined: the one has its own part of the outputs.
+    stacked = len(shape) > 2 or "Expert" in type(module).__name__
+    if matrix and size and (not stacked or size % math.prod(matrix)):
+        # Of a product with several parameters joined, or with a part of one, as of some heads, the
+        # matrix is what the parameter is by itself.
         matrix = _outputs_inputs(shape, usage.turned)
     layout, held_bytes = _layout(module, leaf, tensor)
     return {

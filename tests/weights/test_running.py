@@ -128,7 +128,10 @@ def test_experts_that_run_on_every_token_are_told():
         o_groups=2, o_lora_rank=8, qk_rope_head_dim=8, index_n_heads=2, index_head_dim=8,
         index_topk=4, num_experts_per_tok=2, n_routed_experts=4, moe_intermediate_size=16,
     )  # fmt: skip
-    assert not sr.load(tf.DeepseekV4ForCausalLM(grouped)).notes
+    weights = sr.load(tf.DeepseekV4ForCausalLM(grouped))
+    assert not weights.notes
+    output = weights["model.layers.0.self_attn.o_a_proj.weight"]
+    assert (output.experts, output.matrix) == (1, output.shape)
 
 
 def test_a_patch_is_a_token_and_the_head_sees_a_picture_once():
