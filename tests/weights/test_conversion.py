@@ -265,3 +265,27 @@ def test_a_config_of_two_stacks_without_a_class_has_both(tmp_path):
     same_counts(sr.load(tmp_path), sr.load(model))
     (tmp_path / "model.safetensors").unlink()
     assert sr.load(tmp_path, values=False).architecture == "MarianMTModel"
+
+
+def test_a_checkpoint_in_float8_runs_in_float32(tmp_path):
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48,
+        vocab_size=64, architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    state = transformers.LlamaForCausalLM(config).state_dict()
+    state = {
+        name: value.to(torch.float8_e4m3fn) if "proj" in name else value
+        for name, value in state.items()
+    }
+    config.save_pretrained(tmp_path)
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    weights = sr.load(tmp_path)
+    assert any("float8" in note for note in weights.notes)
+    pruning = sr.global_magnitude(weights, 0.5)
+    for variant in (sr.dense(weights), sr.masked(pruning), sr.csr(pruning)):
+        model = variant.module()
+        assert model(torch.arange(8)[None]).logits.isfinite().all()
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    dense = dict(sr.dense(weights).module().named_parameters())
+    assert all(torch.equal(dense[name], value.float()) for name, value in state.items())
