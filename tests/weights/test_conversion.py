@@ -278,6 +278,7 @@ def test_a_checkpoint_in_float8_runs_in_float32(tmp_path):
         name: value.to(torch.float8_e4m3fn) if "proj" in name else value
         for name, value in state.items()
     }
+    config.dtype = "float8_e4m3fn"
     config.save_pretrained(tmp_path)
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     weights = sr.load(tmp_path)
