@@ -416,7 +416,7 @@ def _is_matrix(module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied:
 
 
 def _outputs_inputs(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:
-    *_, rows, columns = shape
+    *_, rows, columns = (1, 1, *shape)  # a vector is a row
     return (columns, rows) if transposed else (rows, columns)
 
 
