@@ -15,7 +15,8 @@ PACKAGE = "sparsity_report"
 # From the top down: a room imports from its own wing and those after it.
 WINGS = (
     "__main__", "cli", "explorer", "report", "draw", "findings", "measure", "study", "counting",
-    "weights", "sparse", "words", "files", "errors",
+    "weights", "sparse", "words", "files", "foreign", "limits",
+    "errors",
 )  # fmt: skip
 SHOWING = {
     "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "tqdm", "typer", "typst",

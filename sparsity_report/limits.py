@@ -1,0 +1,48 @@
+"""Every limit on what a foreign file may announce, with its reason; beyond one is a refusal.
+
+A limit is far above what exists and far below what keeps a machine busy: a file that announces
+more is damaged, or made to do harm, and is told so before anything is built from it.
+"""
+
+#: Bytes of the header of a safetensors file: the most that the format's own library takes.
+HEADER_BYTES = 100_000_000
+
+#: Bytes of a JSON or text file beside the weights; the largest vocabularies take 40 MB.
+TEXT_BYTES = 2**28
+
+#: Lists in objects in lists … of a JSON file; configurations of models in models take ten.
+NESTING = 64
+
+#: Digits of a whole number in JSON: more than any 64-bit size has, and read at once.
+DIGITS = 40
+
+#: Characters of the name of a tensor; the longest known take 200.
+NAME_LENGTH = 4096
+
+#: Dimensions of a tensor: as many as torch and numpy have in common.
+DIMENSIONS = 64
+
+#: Values of one tensor: sizes and places in files are signed 64-bit numbers.
+VALUES = 2**63 - 1
+
+#: Blocks, stages and layers, each kind, that a configuration may announce: each is built before
+#: anything is compared; the deepest published Transformer has 1,000.
+BLOCKS = 4096
+
+#: Experts of a layer; the most that a model was published with are 2,048 (Switch-C) as modules.
+EXPERTS = 65_536
+
+#: Heads, groups, codebooks, channels of a convolution and the like.
+HEADS = 65_536
+
+#: Rows or columns of a matrix: the widest published have 53,248 columns.
+WIDTH = 2**24
+
+#: Words of a vocabulary; the largest published one has a million.
+VOCABULARY = 2**28
+
+#: Positions of a context; the longest published is ten million.
+POSITIONS = 2**27
+
+#: Parameters that a model of a configuration without weights may have: 300,000 take seconds.
+PARAMETERS = 300_000

@@ -1,0 +1,8 @@
+"""All families by name."""
+
+from __future__ import annotations
+
+from fuzz.family import Family
+from fuzz.safetensors import SAFETENSORS
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (SAFETENSORS,)}

@@ -1,0 +1,86 @@
+"""One safetensors file; the format's own library says which are whole and what they hold."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from random import Random
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from fuzz.family import Base, Family, Files
+from fuzz.mutators import damage_bytes, damage_json, dumped, parsed
+from fuzz.truth import count, counted, differs
+
+NAME = "model.safetensors"
+
+
+def header_of(data: bytes) -> tuple[bytes, bytes]:
+    """Part a file into its header and what follows."""
+    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0
+    return data[8 : 8 + length], data[8 + length :]
+
+
+def with_header(header: bytes, values: bytes) -> bytes:
+    """Put a file together, the length of its header as it is."""
+    return struct.pack("<Q", len(header)) + header + values
+
+
+def damage_header(random: Random, files: Files, name: str = NAME) -> None:
+    """Change one thing that the header of a safetensors file says."""
+    header, values = header_of(files[name])
+    if (told := parsed(header)) is not None:
+        files[name] = with_header(dumped(damage_json(random, told)), values)
+
+
+def damage_file(random: Random, files: Files, name: str = NAME) -> None:
+    """Change some bytes, mostly of the header."""
+    data = files[name]
+    if random.random() < 0.6:
+        header, values = header_of(data)
+        files[name] = with_header(damage_bytes(random, header), values)
+    else:
+        files[name] = damage_bytes(random, data)
+
+
+def by_library(file: Path) -> dict[str, tuple[int, int]] | None:
+    """Return values and nonzeros of each tensor as the library has them; None if it refuses."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return {key: count(opened.get_tensor(key)) for key in opened.offset_keys()}
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError):
+        return None
+
+
+def _bases(_: Path) -> list[Base]:
+    generator = torch.Generator().manual_seed(0)
+
+    def values(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        drawn = torch.randn(shape, generator=generator)
+        return torch.where(drawn.abs() < 0.4, 0.0, drawn).to(dtype)
+
+    plain = {
+        "layers.0.mlp.up_proj.weight": values(8, 4),
+        "layers.0.mlp.up_proj.bias": values(8),
+        "layers.1.mlp.up_proj.weight": values(8, 4, dtype=torch.bfloat16),
+        "norm.weight": torch.ones(4),
+    }
+    dtypes = (torch.float64, torch.float16, torch.float8_e4m3fn)
+    many = {f"model.layers.{n}.x.weight": values(2, 6, dtype=d) for n, d in enumerate(dtypes)}
+    return [
+        Base("plain", {NAME: save(plain, {"format": "pt"})}),
+        Base("dtypes", {NAME: save({**many, "empty.weight": values(0, 3), "one.gain": values()})}),
+    ]
+
+
+def _judge(folder: Path, _: Base) -> str:
+    answer = counted(folder / NAME)
+    expected = by_library(folder / NAME)
+    if expected is None:
+        return f"the library refuses what is counted as {answer}"
+    return differs(answer, expected)
+
+
+SAFETENSORS = Family("safetensors", _bases, (damage_header, damage_header, damage_file), _judge)
