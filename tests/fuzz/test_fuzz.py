@@ -16,6 +16,9 @@ def test_damaged_files_are_counted_right_or_refused(name, tmp_path):
     bases = family.bases(tmp_path / "bases")
     intact = {base.name: judge(Case(base, (), family), tmp_path / "case") for base in bases}
     assert {name: said for name, said in intact.items() if said.kind != "right"} == {}
-    outcomes = {case: judge(case, tmp_path / "case") for case in cases(family, bases, 1, 0, CASES)}
+    outcomes = {
+        (case.base.name, case.steps): judge(case, tmp_path / "case")
+        for case in cases(family, bases, 1, 0, CASES)
+    }
     assert {case: said for case, said in outcomes.items() if said.kind not in GOOD} == {}
-    assert {outcome.kind for outcome in outcomes.values()} >= {"refused"}
+    assert "refused" in {outcome.kind for outcome in outcomes.values()}
