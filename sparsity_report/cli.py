@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sparsity_report.counting.counts import Progress
     from sparsity_report.counting.cuts import Pruning
+    from sparsity_report.counting.entries import Cache
     from sparsity_report.study.study import Comparison
 
 app = typer.Typer(
@@ -101,8 +102,17 @@ class Analysis:
         int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
     ] = 0
     cache: Annotated[
-        Path | None, typer.Option(help="Folder where counts are kept and looked up.")
+        Path | None,
+        typer.Option(
+            help="Folder where counts are kept; looked up by a file's length, time and samples."
+        ),
     ] = None
+    cache_verify: Annotated[
+        bool,
+        typer.Option(
+            "--cache-verify", help="Count everything all the same and say where --cache was wrong."
+        ),
+    ] = False
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None
     subfolder: Annotated[
         str | None, typer.Option(help="The model's folder in the repository or directory.")
@@ -193,12 +203,16 @@ def run(
             "--stream keeps no copy of a model, so nothing can be run: leave it out, or --latency, "
             "--perplexity and --sensitivity"
         )
+    if analysis.cache_verify and analysis.cache is None:
+        raise SparsityReportError("--cache-verify needs --cache, the folder to verify")
     if analysis.text is not None:
         from sparsity_report.measure.perplexity import names_file
 
         names_file(analysis.text)  # refused before minutes of counting, not after
     with _quiet_libraries():
-        _write(_studied(_pruned(model, level, analysis), analysis), outputs)
+        study = _studied(_pruned(model, level, analysis), analysis)
+        _remark(study)
+        _write(study, outputs)
 
 
 @app.command()
@@ -312,8 +326,16 @@ def _pruned(model: str | None, level: float, analysis: Analysis) -> Pruning:
         )
     with _workers(analysis.workers) as executor, _bar("counting") as progress:
         return sr.global_magnitude(
-            weights, level, progress=progress, executor=executor, cache=analysis.cache
+            weights, level, progress=progress, executor=executor, cache=_cache(analysis)
         )
+
+
+def _cache(analysis: Analysis) -> Cache | None:
+    import sparsity_report as sr
+
+    if analysis.cache is None:
+        return None
+    return sr.Cache(analysis.cache, verify=analysis.cache_verify)
 
 
 def _studied(pruning: Pruning, analysis: Analysis) -> Comparison:
@@ -347,11 +369,21 @@ def _studied(pruning: Pruning, analysis: Analysis) -> Comparison:
                 pruning.sparsity,
                 analysis.sensitivity,
                 text=analysis.text,
-                cache=analysis.cache,
+                cache=_cache(analysis),
                 progress=progress,
             )
         study = study.with_measured(sensitivity=frame)
     return study
+
+
+def _remark(study: Comparison) -> None:
+    """Say what a report tells among its notes, but whoever runs this must know."""
+    from sparsity_report.counting.entries import CACHE_NOTES
+    from sparsity_report.words.sentences import say_note
+
+    for note in study.notes:
+        if note.startswith(CACHE_NOTES):
+            print(f"sparsity-report: {printable(say_note(note))}", file=sys.stderr)
 
 
 def _write(study: Comparison, outputs: Outputs) -> None:

@@ -10,6 +10,9 @@ HEADER_BYTES = 100_000_000
 #: Bytes of a JSON or text file beside the weights; the largest vocabularies take 40 MB.
 TEXT_BYTES = 2**28
 
+#: Bytes of a file of kept counts that are read: 65,536 magnitudes and 32,768 steps take 1.5 MB.
+ENTRY_BYTES = 2**22
+
 #: Lists in objects in lists … of a JSON file; configurations of models in models take ten.
 NESTING = 64
 

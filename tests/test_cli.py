@@ -124,6 +124,17 @@ def test_workers_cache_context_and_patterns(demo_run, tmp_path):
     again = sr.read_study(tmp_path / "b" / "study.json")
     assert again.layers.equals(plain.layers)
     assert again.patterns is None
+    for entry in (tmp_path / "cache").iterdir():
+        entry.write_bytes(b"")
+    for verify, told in (([], "kept counts were damaged"), (["--cache-verify"], "")):
+        run = command("run", "--out", tmp_path / "c", "--no-patterns", *common, *verify)
+        assert run.returncode == 0, run.stderr
+        assert told in run.stderr
+        assert run.stderr.count("\n") == bool(told)
+        assert sr.read_study(tmp_path / "c" / "study.json").layers.equals(plain.layers)
+    run = command("run", "--out", tmp_path / "d", "--cache-verify")
+    assert run.returncode == 2
+    assert run.stderr == "sparsity-report: --cache-verify needs --cache, the folder to verify\n"
 
 
 def test_run_on_real_checkpoints(minilm_path, tmp_path):

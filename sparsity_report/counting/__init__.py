@@ -1,10 +1,10 @@
 """Count once, derive everything: histograms of magnitudes, and the prunings that follow from them.
 
 `counts` makes the one pass over a model, with `workers` (threads or any executor) and `kept` (on
-disk), and remembers it beside the model, which stays as it was. `histogram` counts a tensor, with
-the `steps` of a packed one, `ranks` finds exact thresholds from histograms, `policies` decide what
-goes, `cuts` are those decisions as values and apply them, `inplace` prunes live layers, `moments`
-are deviations.
+disk, in `entries` that prove themselves), and remembers it beside the model, which stays as it was.
+`histogram` counts a tensor, with the `steps` of a packed one, `ranks` finds exact thresholds from
+histograms, `policies` decide what goes, `cuts` are those decisions as values and apply them,
+`inplace` prunes live layers, `moments` are deviations.
 
 May import ``weights``, ``sparse``, ``files`` and ``errors``. Maintainers: results must be the same
 to the bit whatever the order of arrival, and ties go by position; NaN is refused where ranks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -10,8 +9,9 @@ from functools import partial
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
+from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
-from sparsity_report.counting.kept import Cache
+from sparsity_report.counting.kept import KeptCounts
 from sparsity_report.counting.workers import SMALL, in_order
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
@@ -47,6 +47,12 @@ def count_notes(weights: Weights) -> tuple[str, ...]:
     return (*memory.notes, *_not_finite(weights.name, memory.counts))
 
 
+def remark(weights: Weights, notes: Iterable[str]) -> None:
+    """Remember further notes of how a model was counted or scored."""
+    memory = _MEMORIES.setdefault(weights, _Memory())
+    memory.notes = tuple(dict.fromkeys([*memory.notes, *notes]))
+
+
 def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[str]:
     """Name the prunable weights that are NaN or infinite."""
     for what, many, follows in (
@@ -66,7 +72,7 @@ def count_weights(
     progress: Progress | None = None,
     *,
     executor: Executor | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: CacheFolder | None = None,
 ) -> Mapping[str, Magnitudes]:
     """Count every stored parameter of a model once and remember the result.
 
@@ -82,9 +88,10 @@ def count_weights(
         Counts checkpoints in files: a ``ProcessPoolExecutor``, ``dask.distributed``'s
         ``Client.get_executor()``, an ``mpi4py.futures.MPIPoolExecutor``. Its workers must see the
         files under the same path. Models in memory are counted by threads of this process.
-    cache : path-like, optional
-        Folder where the counts of large tensors in files are kept and looked up, see
-        :mod:`sparsity_report.counting.kept`.
+    cache : path-like or Cache, optional
+        Folder where the counts of large tensors in files are kept and looked up by the length and
+        time of a file and samples of its content, see :mod:`sparsity_report.counting.kept`;
+        ``Cache(folder, verify=True)`` reads and counts all, and says what differs.
 
     Raises
     ------
@@ -93,16 +100,14 @@ def count_weights(
     """
     memory = _MEMORIES.setdefault(weights, _Memory())
     counts = memory.counts
-    kept, keys = None if cache is None else Cache(cache), {}
+    kept = None if cache is None else KeptCounts(cache)
     if memory.complete:
         return MappingProxyType(counts)
     stored = {p.name: p for p in weights.stored if p.known}
     counts |= {name: Magnitudes(0, 0) for name, p in stored.items() if p.total == 0}
     if kept:
-        for name, p in stored.items():
-            if name not in counts:
-                keys[name] = kept.key(list(weights.slices(name)), p.prunable)
-        counts |= {n: tally for n, key in keys.items() if key and (tally := kept.get(key))}
+        waiting = (p for name, p in stored.items() if name not in counts)
+        counts |= kept.look_up(weights, waiting)
     for few in _small_ones(weights, [p for name, p in stored.items() if name not in counts]):
         tallies = count_many([weights.tensor(p.name) for p in few])
         counts |= zip([p.name for p in few], tallies, strict=True)
@@ -119,12 +124,12 @@ def count_weights(
         done += part.total * stored[name].itemsize
         if so_far[name].total == stored[name].total:
             counts[name] = so_far.pop(name)
-            if kept and (key := keys[name]):
-                kept.put(key, counts[name])
+            if kept:
+                kept.put(name, counts[name])
         if progress:
             progress(done, size, name)
-    if kept and kept.trouble:
-        memory.notes = (f"counts could not be kept: {kept.trouble}",)
+    if kept:
+        remark(weights, kept.notes())
     memory.complete = True
     return MappingProxyType(counts)
 

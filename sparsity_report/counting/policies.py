@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from functools import partial
@@ -12,6 +11,7 @@ import torch
 
 from sparsity_report.counting.counts import Progress, count_weights
 from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut, turned
+from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.ranks import look_into, select, settle
 from sparsity_report.counting.workers import work_through
@@ -29,7 +29,7 @@ def global_magnitude(
     modules: Collection[str] | None = None,
     progress: Progress | None = None,
     executor: Executor | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: CacheFolder | None = None,
 ) -> Pruning:
     """Prune the smallest magnitudes over all prunable weights together, exactly.
 
@@ -86,7 +86,7 @@ def layerwise_magnitude(
     *,
     progress: Progress | None = None,
     executor: Executor | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: CacheFolder | None = None,
 ) -> Pruning:
     """Prune the smallest magnitudes of each prunable weight tensor by itself, exactly.
 
@@ -115,7 +115,7 @@ def n_m(
     *,
     progress: Progress | None = None,
     executor: Executor | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: CacheFolder | None = None,
 ) -> Pruning:
     """Keep the `n` largest magnitudes of every `m` consecutive weights of an output.
 
@@ -188,7 +188,7 @@ def prunable_counts(
     weights: Weights,
     progress: Progress | None = None,
     executor: Executor | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: CacheFolder | None = None,
 ) -> dict[str, Magnitudes]:
     """Count a model and return what pruning chooses from, in the order that breaks ties."""
     if not weights.prunable:

@@ -292,6 +292,11 @@ def score_text(model: nn.Module, protocol: Protocol, name: str, progress: Progre
     return Score(nll, hits, scored)
 
 
+def tokens_scored(protocol: Protocol) -> int:
+    """Return how many tokens are scored."""
+    return sum(count for *_, count in _windows(protocol))
+
+
 def _batches(protocol: Protocol, vocabulary: int) -> Iterator[tuple[list[int], int, int]]:
     """Yield the begins of windows alike, their length and how many tokens of each to score."""
     most = max(_LOGITS // (protocol.window * vocabulary), 1)

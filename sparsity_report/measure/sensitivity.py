@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
+import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
+import transformers
 from torch import nn
 
-from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.counts import Progress, count_weights, remark
 from sparsity_report.counting.cuts import Pruning
+from sparsity_report.counting.entries import CacheFolder, Entries
 from sparsity_report.counting.moments import moments
 from sparsity_report.counting.policies import check_sparsity, global_magnitude
 from sparsity_report.errors import SparsityReportError, check_options
-from sparsity_report.files import check_folder, write_file
 from sparsity_report.measure.perplexity import (
     Protocol,
     Score,
     ScoringOptions,
     protocol_of,
     score_text,
+    tokens_scored,
 )
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.schema import PARTS, typed
-from sparsity_report.study.variants import fingerprint
 from sparsity_report.weights.parameters import Module
-from sparsity_report.weights.places import locate, put_, value, walk
+from sparsity_report.weights.places import is_strided, locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+# Part of every key, so that entries of another version are not even looked at.
+_VERSION = "sparsity-report scores 2"
+_SCORE = struct.Struct("<dqq")
 
 
 def sensitivity(
@@ -44,7 +50,7 @@ def sensitivity(
     sparsity: float,
     by: str = "block",
     *,
-    cache: str | os.PathLike[str] | None = None,
+    cache: CacheFolder | None = None,
     progress: Progress | None = None,
     **scoring: Unpack[ScoringOptions],
 ) -> pd.DataFrame:
@@ -57,8 +63,9 @@ def sensitivity(
     sparsity : float
         Share of the part's prunable weights, smallest magnitudes of the part first.
     by : {"block", "group", "layer"}
-    cache : path-like, optional
-        Folder where the score of every part is kept and looked up, for runs that are interrupted.
+    cache : path-like or Cache, optional
+        Folder where the score of every part is kept and looked up, for runs that are interrupted,
+        by every byte of the model, its config and the tokens; of a class of your own not its code.
     progress : callable, optional
         Called with parts done, parts in all and the part's name.
     text, tokenizer, window, stride : optional
@@ -83,13 +90,10 @@ def sensitivity(
     model = weights.module().eval()
     protocol = protocol_of(weights, model, scoring)
     counts = count_weights(weights)
-    # The same text is other tokens with another tokenizer.
-    tokens = hashlib.sha256(protocol.ids.numpy().tobytes()).hexdigest()
-    known = f"{fingerprint(weights, counts)} {protocol[1:]} {tokens}"
-    scorer = _Scorer(model, protocol, None if cache is None else Path(cache), known)
-    if scorer.folder is not None:
-        check_folder(scorer.folder)
-    dense = scorer.score("dense", "dense")
+    scorer = _Scorer(model, protocol)
+    if cache is not None:
+        scorer = _Scorer(model, protocol, Entries(cache, "scores"), _run_key(model, protocol))
+    dense = scorer.score("dense")
     everywhere = global_magnitude(weights, level)
     whole = layer_frame(weights, counts, variant="", pruning=everywhere).set_index("module_name")
     rows = []
@@ -98,7 +102,7 @@ def sensitivity(
             progress(number, len(parts), part)
         names = [module.name for module in modules]
         pruning = global_magnitude(weights, level, modules=names)
-        score = scorer.score(part, f"{level} {by} {part}", pruning)
+        score = scorer.score(part, pruning)
         total, nonzero = whole.loc[names, ["weight_total", "weight_nonzero"]].sum().tolist()
         rows.append(
             {
@@ -120,6 +124,8 @@ def sensitivity(
         )
     if progress:
         progress(len(parts), len(parts), "")
+    if scorer.entries:
+        remark(weights, scorer.entries.notes())
     return typed("sensitivity", pd.DataFrame(rows))
 
 
@@ -187,18 +193,46 @@ class _Scorer(NamedTuple):
 
     model: nn.Module
     protocol: Protocol
-    folder: Path | None
-    known: str
+    entries: Entries | None = None
+    run: str = ""
 
-    def score(self, part: str, key: str, pruning: Pruning | None = None) -> Score:
-        """Return the score that is kept under a key, else that of the model, pruned if asked."""
-        digest = hashlib.sha256(f"{self.known} {key}".encode()).hexdigest()
-        path = None if self.folder is None else self.folder / f"{digest}.score"
-        with suppress(OSError, ValueError, TypeError):
-            if path is not None:
-                return Score(*json.loads(path.read_text(encoding="utf-8")))
+    def score(self, part: str, pruning: Pruning | None = None) -> Score:
+        """Return the score of the model, pruned if asked, as it is kept or else as it is."""
+        cuts = sorted(pruning.cuts.items()) if pruning else None
+        key = hashlib.sha256(f"{self.run} {cuts}".encode()).hexdigest()
+        if self.entries and (known := self.entries.get(key, part, self._decoded)):
+            return known
         with _pruned(self.model, pruning) if pruning else nullcontext():
             score = score_text(self.model, self.protocol, part, None)
-        if path is not None:
-            write_file(path, json.dumps(score))
+        if self.entries:
+            self.entries.put(key, _SCORE.pack(*score))
         return score
+
+    def _decoded(self, payload: bytes) -> Score:
+        """Return a score that could be one of this text."""
+        if len(payload) != _SCORE.size:
+            raise ValueError("of another length")
+        score = Score(*_SCORE.unpack(payload))
+        possible = math.isfinite(score.nll) and score.nll >= 0 and 0 <= score.hits <= score.scored
+        if not possible or score.scored != tokens_scored(self.protocol):
+            raise ValueError("no score of this text")
+        return score
+
+
+@torch.inference_mode()
+def _run_key(model: nn.Module, protocol: Protocol) -> str:
+    """Return a digest of all that a score depends on but what is pruned."""
+    config: Any = model.config
+    settings = config.to_dict() if hasattr(config, "to_dict") else vars(config)
+    settings = {name: each for name, each in settings.items() if name != "_name_or_path"}
+    versions = (_VERSION, torch.__version__, transformers.__version__, type(model).__qualname__)
+    told = (*versions, protocol[1:], json.dumps(settings, sort_keys=True, default=str))
+    digest = hashlib.sha256(repr(told).encode())
+    # The same text is other tokens with another tokenizer.
+    digest.update(protocol.ids.cpu().numpy().tobytes())
+    parameters = ((name, value(*place)) for name, place in locate(walk(model)).items())
+    for name, tensor in chain(parameters, model.named_buffers()):
+        dense = tensor if is_strided(tensor) else tensor.to_dense()
+        digest.update(repr((name, dense.dtype, dense.shape)).encode())
+        digest.update(dense.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

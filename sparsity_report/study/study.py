@@ -225,7 +225,9 @@ class Comparison:
                 frames[part] = typed(part, frame)
             except ValueError as error:
                 raise SparsityReportError(f"{part}= is no such frame: {error}") from error
-        return replace(self, **frames)
+        # What measuring has told of the model since.
+        notes = count_notes(self.weights) if self.weights else ()
+        return replace(self, **frames, notes=tuple(dict.fromkeys([*self.notes, *notes])))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the study as JSON, to be read back exactly by :func:`read_study`."""

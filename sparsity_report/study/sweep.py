@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
 from sparsity_report.counting.policies import check_sparsity, prunable_counts
 from sparsity_report.counting.ranks import Level, look_into, select, settle
@@ -33,7 +33,7 @@ def sweep(
     exact: bool = False,
     progress: Progress | None = None,
     executor: Executor | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: CacheFolder | None = None,
 ) -> pd.DataFrame:
     """Return what global magnitude pruning leaves of every layer at many sparsities.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fuzz.family import Family
+from fuzz.kept import CACHE, SCORES
 from fuzz.safetensors import SAFETENSORS
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SAFETENSORS,)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SAFETENSORS, CACHE, SCORES)}

@@ -46,6 +46,10 @@ class Family:
         and raises the package's own error where they are refused.
     steps : int
         At most so many changes to a case.
+    quick : int
+        Cases in every test run.
+    refused : bool
+        Whether damaged files are refused; else what is damaged is done without.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Family:
     damage: Sequence[Callable[[Random, Files], None]]
     judge: Callable[[Path, Base], str]
     steps: int = 3
+    quick: int = 60
+    refused: bool = True
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from fuzz.families import FAMILIES
 from fuzz.family import Case, cases
 from fuzz.runner import GOOD, judge
 
-CASES = 60
-
 
 @pytest.mark.filterwarnings("ignore")  # of libraries, about what is damaged
 @pytest.mark.parametrize("name", FAMILIES)
@@ -18,7 +16,7 @@ def test_damaged_files_are_counted_right_or_refused(name, tmp_path):
     assert {name: said for name, said in intact.items() if said.kind != "right"} == {}
     outcomes = {
         (case.base.name, case.steps): judge(case, tmp_path / "case")
-        for case in cases(family, bases, 1, 0, CASES)
+        for case in cases(family, bases, 1, 0, family.quick)
     }
     assert {case: said for case, said in outcomes.items() if said.kind not in GOOD} == {}
-    assert "refused" in {outcome.kind for outcome in outcomes.values()}
+    assert not family.refused or "refused" in {outcome.kind for outcome in outcomes.values()}

@@ -1,17 +1,20 @@
 import hashlib
 import math
+import struct
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 import torch
-from helpers import command
+from helpers import command, small_llama
 from torch import nn
 from transformers import AutoTokenizer
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.counting.entries import Entries
 from sparsity_report.files import DEMO
 from sparsity_report.measure import perplexity as quality
 from sparsity_report.measure import sensitivity
@@ -254,11 +257,79 @@ def test_what_was_scored_is_not_scored_again(demo, tmp_path, monkeypatch):
     again = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)
     assert len(calls) == 5
     pd.testing.assert_frame_equal(first, again)
-    next(iter(tmp_path.glob("*.score"))).write_text("damaged")
+    next(iter(tmp_path.glob("*.scores"))).write_text("damaged")
     pd.testing.assert_frame_equal(first, sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path))
     assert len(calls) == 6
     sr.sensitivity(demo, 0.6, text=TEXT[:500], cache=tmp_path)
     assert len(calls) == 10  # another sparsity, but the same dense model
+
+
+IDS = torch.arange(40) * 7 % 61
+
+
+def scored(model, folder=None, **options):
+    weights = sr.load(model, name="small")
+    frame = sr.sensitivity(weights, 0.5, by="group", text=IDS, window=16, cache=folder, **options)
+    return weights, frame
+
+
+def test_a_score_with_a_digit_changed_is_not_believed(tmp_path):
+    model = small_llama()
+    _, right = scored(model, tmp_path)
+    for entry in tmp_path.iterdir():
+        data = entry.read_bytes()
+        entry.write_bytes(data[:-24] + struct.pack("<d", 12.5) + data[-16:])
+    weights, frame = scored(model, tmp_path)
+    pd.testing.assert_frame_equal(frame, right)
+    compared = sr.compare(sr.dense(weights))
+    (note,) = compared.notes
+    assert note == (
+        "kept scores were damaged, so these were taken anew: dense, attention_linear, mlp_linear "
+        "(3)"
+    )
+    assert replace(compared, notes=()).with_measured(sensitivity=frame).notes == (note,)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", struct.pack("<dq", 50.0, 3), struct.pack("<dqq", math.nan, 3, 38)]
+    + [struct.pack("<dqq", *score) for score in [(-1, 3, 38), (50, 39, 38), (50, -1, 38)]]
+    + [struct.pack("<dqq", *score) for score in [(50, 3, 37), (50, 0, 0), (math.inf, 3, 38)]],
+)
+def test_scores_that_cannot_be_are_not_believed(tmp_path, payload):
+    model = small_llama()
+    _, right = scored(model, tmp_path)
+    assert right["window"].tolist() == [16, 16]
+    for entry in tmp_path.iterdir():
+        Entries(tmp_path, "scores").put(entry.stem, payload)
+    _, frame = scored(model, tmp_path)
+    pd.testing.assert_frame_equal(frame, right)
+
+
+def test_no_other_model_has_the_scores_of_one(tmp_path):
+    """Neither signs nor the config show in the magnitudes of weights."""
+    scored(small_llama(), tmp_path)
+    turned = small_llama()
+    with torch.no_grad():
+        turned.model.layers[0].mlp.up_proj.weight.neg_()
+    for other in (turned, small_llama(rms_norm_eps=0.1), small_llama().double()):
+        _, alone = scored(other)
+        _, frame = scored(other, tmp_path)
+        pd.testing.assert_frame_equal(frame, alone)
+    assert len(list(tmp_path.iterdir())) == 12
+
+
+def test_a_full_disk_ends_the_keeping_of_scores_not_the_scoring(tmp_path, monkeypatch):
+    _, right = scored(small_llama())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    weights, frame = scored(small_llama(), tmp_path)
+    pd.testing.assert_frame_equal(frame, right)
+    (note,) = sr.compare(sr.dense(weights)).notes
+    assert note.startswith("scores could not be kept: cannot write")
 
 
 def test_another_tokenizer_is_another_score(demo, tmp_path):

@@ -1,0 +1,205 @@
+"""What is kept on disk is believed where it proves itself; else it is taken anew, and told once."""
+
+import os
+import struct
+import threading
+
+import pytest
+import torch
+from helpers import same_counts, study_of
+from safetensors.torch import save_file
+
+import sparsity_report as sr
+from sparsity_report.counting import entries
+from sparsity_report.counting.counts import count_notes, count_weights
+from sparsity_report.counting.entries import Entries
+from sparsity_report.words.sentences import say_note
+
+KEY, OTHER = "0" * 64, "1" * 64
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Two matrices of one shape, the first with zeros."""
+    torch.manual_seed(0)
+    weights = {f"layers.{n}.fc1.weight": torch.randn(16, 8).bfloat16() for n in range(2)}
+    weights["layers.0.fc1.weight"][:4] = 0
+    save_file(weights, tmp_path / "x.safetensors")
+    return tmp_path / "x.safetensors"
+
+
+def counted(model, cache):
+    weights = sr.load(model)
+    count_weights(weights, cache=cache)
+    return weights
+
+
+def by_size(folder):
+    """The entry of fewer magnitudes, that of the matrix with zeros, first."""
+    return sorted(folder.iterdir(), key=lambda file: file.stat().st_size)
+
+
+def test_an_entry_of_another_key_is_not_believed(model, tmp_path):
+    counted(model, tmp_path / "kept")
+    one, other = by_size(tmp_path / "kept")
+    other.write_bytes(one.read_bytes())
+    weights = counted(model, tmp_path / "kept")
+    same_counts(weights, sr.load(model))
+    assert count_notes(weights)[0].endswith("taken anew: layers.1.fc1.weight (1)")
+
+
+def test_damage_is_said_once_in_the_language_that_is_spoken(model, tmp_path):
+    counted(model, tmp_path / "kept")
+    for entry in (tmp_path / "kept").iterdir():
+        entry.write_bytes(entry.read_bytes()[:-1])
+    weights = counted(model, tmp_path / "kept")
+    _, note = study_of(weights).notes  # the first says that there is no config
+    assert note == (
+        "kept counts were damaged, so these were taken anew: "
+        "layers.0.fc1.weight, layers.1.fc1.weight (2)"
+    )
+    with sr.speaking("fr"):
+        assert say_note(note).startswith("des comptes conservés étaient endommagés")
+    assert not count_notes(counted(model, tmp_path / "kept"))  # the entries are right again
+
+
+@pytest.mark.parametrize("kind", ["counts", "scores"])
+def test_every_note_has_its_french(tmp_path, kind, monkeypatch):
+    kept = Entries(tmp_path, kind)
+    kept.put(KEY, b"x")
+    if kind == "counts":  # scores are not compared
+        kept.compare(KEY, "a", b"y")
+    (tmp_path / f"{KEY}.{kind}").write_bytes(b"")
+    assert kept.get(KEY, "b", bytes) is None
+    monkeypatch.setattr(entries, "write_file", full)
+    kept.put(KEY, b"z")
+    notes = set(kept.notes())
+    assert len(notes) == (3 if kind == "counts" else 2)
+    assert all(note.startswith(entries.CACHE_NOTES) for note in notes)
+    with sr.speaking("fr"):
+        assert not notes & {say_note(note) for note in notes}
+
+
+def full(*_):
+    raise sr.SparsityReportError("no space left")
+
+
+def changed(place, value, kind="<q"):
+    size = struct.calcsize(kind)
+
+    def change(payload):
+        return payload[:place] + struct.pack(kind, value) + payload[place + size :]
+
+    return change
+
+
+# nonzero, nan, near, buckets, steps; values; counts
+NONSENSE = {
+    "nothing": lambda _: b"",
+    "half": lambda payload: payload[: len(payload) // 2],
+    "longer": lambda payload: payload + bytes(16),
+    "more nonzeros": changed(0, 97),
+    "fewer nonzeros": changed(0, 95),
+    "negative nonzeros": changed(0, -1),
+    "NaN": changed(8, 1),
+    "near": changed(16, 1),
+    "endless buckets": changed(24, 2**62),
+    "negative buckets": changed(24, -1),
+    "steps": changed(32, 1),
+    "endless steps": changed(32, 2**62),
+    "no zeros": changed(40, 1e-30, "<d"),
+    "minus zero": changed(40, -0.0, "<d"),
+    "unordered": changed(48, 1e30, "<d"),
+    "NaN magnitude": changed(48, float("nan"), "<d"),
+    "negative magnitude": changed(40, -1.0, "<d"),
+    "more": lambda payload: changed(len(payload) - 8, 2)(payload),
+    "none": lambda payload: changed(len(payload) - 8, 0)(payload),
+    "overflow": lambda payload: changed(len(payload) - 8, 2**63 - 1)(payload),
+}
+
+
+@pytest.mark.parametrize("change", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_with_a_digest_that_fits_is_not_believed(model, tmp_path, change):
+    counted(model, tmp_path / "kept")
+    entry, _ = by_size(tmp_path / "kept")
+    key = entry.stem
+    payload = Entries(tmp_path / "kept", "counts").get(key, "", bytes)
+    assert struct.unpack_from("<3q", payload) == (96, 0, 0)
+    assert struct.unpack_from("<d", payload, 40) == (0.0,)
+    Entries(tmp_path / "kept", "counts").put(key, change(payload))
+    weights = counted(model, tmp_path / "kept")
+    same_counts(weights, sr.load(model))
+    assert len(count_notes(weights)) == 1
+
+
+@pytest.mark.parametrize("harm", ["pipe", "folder", "link", "device"])
+def test_what_is_no_file_is_neither_read_nor_waited_for(model, tmp_path, harm):
+    counted(model, tmp_path / "kept")
+    for entry in (tmp_path / "kept").iterdir():
+        entry.rename(tmp_path / entry.name)
+        if harm == "pipe":
+            os.mkfifo(entry)
+        elif harm == "folder":
+            entry.mkdir()
+        else:
+            entry.symlink_to("/dev/zero" if harm == "device" else tmp_path / entry.name)
+    weights = counted(model, tmp_path / "kept")
+    same_counts(weights, sr.load(model))
+    (note,) = count_notes(weights)
+    assert note.startswith("counts could not be kept")
+
+
+def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch):
+    counted(model, tmp_path / "kept")
+
+    def refuse(path):
+        raise sr.SparsityReportError(f"cannot write to {path}")
+
+    monkeypatch.setattr(entries, "check_folder", refuse)
+    monkeypatch.setattr(entries, "write_file", None)
+    weights = counted(model, tmp_path / "kept")
+    same_counts(weights, sr.load(model))
+    assert count_notes(weights) == (f"counts could not be kept: cannot write to {tmp_path}/kept",)
+    with pytest.raises(sr.SparsityReportError, match=r"cannot write to .*nowhere"):
+        counted(model, tmp_path / "nowhere")
+
+
+def test_what_no_sample_sees_is_seen_when_it_is_verified(tmp_path):
+    """The limit that is stated, and what to do about it."""
+    file, kept = tmp_path / "x.safetensors", tmp_path / "kept"
+    save_file({"fc1.weight": torch.ones(512, 512)}, file)  # 1 MiB, of which 256 KiB are sampled
+    counted(file, kept)
+    before = file.stat()
+    with file.open("r+b") as opened:
+        opened.seek(before.st_size - 2**20 + 100_000)
+        opened.write(bytes(40))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def nonzero(cache):
+        weights = counted(file, cache)
+        return count_weights(weights)["fc1.weight"].nonzero, count_notes(weights)
+
+    assert nonzero(kept) == (512 * 512, ())
+    note = "kept counts were not those of the files, so these were taken anew: fc1.weight (1)"
+    assert nonzero(sr.Cache(kept, verify=True)) == (512 * 512 - 10, (note,))
+    assert nonzero(kept) == (512 * 512 - 10, ())
+    assert nonzero(sr.Cache(kept, verify=True)) == (512 * 512 - 10, ())
+
+
+def test_of_many_that_write_one_entry_one_is_whole(tmp_path):
+    payloads = [bytes([number]) * 100_000 for number in range(4)]
+
+    def write(payload):
+        for _ in range(5):
+            Entries(tmp_path, "counts").put(KEY, payload)
+            read.append(Entries(tmp_path, "counts").get(KEY, "", bytes))
+
+    read = []
+    threads = [threading.Thread(target=write, args=(payload,)) for payload in payloads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read) == 20
+    assert set(read) <= set(payloads)
+    assert Entries(tmp_path, "counts").get(OTHER, "", bytes) is None
