@@ -181,4 +181,4 @@ def _judge_scores(folder: Path, base: Base) -> str:
 
 _DAMAGE = (damage_entry, damage_entry, replace_entry, forge_entry)
 CACHE = Family("cache", _bases, _DAMAGE, _judge, quick=40, refused=False)
-SCORES = Family("scores", _score_bases, _DAMAGE, _judge_scores, quick=12, refused=False)
+SCORES = Family("scores", _score_bases, _DAMAGE, _judge_scores, quick=8, refused=False)
