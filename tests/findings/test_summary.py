@@ -85,6 +85,18 @@ def test_unclassified_is_said():
     )
 
 
+def test_unclassified_is_said_of_all_models():
+    """Two models of one class, of which only the second holds what no rule knows."""
+    plain, strange = (
+        nn.ModuleDict({"fc1": nn.Linear(2, 3)}),
+        nn.ModuleDict({"fc1": nn.Linear(2, 3)}),
+    )
+    strange["m"] = nn.ParameterList([nn.Parameter(torch.ones(3))])
+    models = [sr.load(model, name=name) for name, model in (("a", plain), ("b", strange))]
+    said = sr.summarize(sr.compare(*(sr.dense(model, name=model.name) for model in models)))
+    assert f"({3 / (9 + 9 + 3):.1%}".replace("%", " %") in said[-1].replace("\u00a0", " ")
+
+
 @pytest.mark.parametrize("variants", ["dense", "masked", "csr", "both"])
 def test_fewer_variants_say_less_but_never_fail(tiny, variants):
     weights = sr.load(tiny)

@@ -8,6 +8,7 @@ import pytest
 from helpers import study_of
 
 import sparsity_report as sr
+from sparsity_report.report.templates import environment
 from sparsity_report.report.values import context
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,15 @@ def test_a_language_of_ones_own(mine, demo_study):
 def test_the_context_is_listed_whole(demo_study):
     (listed,) = re.findall(r"What a template may use: (.*?)\.\nRows", PAGE, re.S)
     assert set(re.findall(r"`(\w+)`", listed)) == set(context(demo_study))
+
+
+def test_names_for_people():
+    """The filters that the page promises are there, and are those of words."""
+    (listed,) = re.findall(r"The filters write numbers(.*?)too long", PAGE, re.S)
+    made = environment(None)
+    assert set(re.findall(r"`(\w+)[(`]", listed)) <= set(made.filters)
+    text = made.from_string("{{ 'global_magnitude' | method }}, {{ 'attention_linear' | group }}")
+    assert text.render() == "global magnitude, attention"
 
 
 def test_every_template_is_listed():
