@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from fuzz.family import Family
+from fuzz.gguf import GGUF
 from fuzz.kept import CACHE, SCORES
 from fuzz.safetensors import SAFETENSORS
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SAFETENSORS, CACHE, SCORES)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (SAFETENSORS, GGUF, CACHE, SCORES)
+}
