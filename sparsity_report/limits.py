@@ -7,6 +7,16 @@ more is damaged, or made to do harm, and is told so before anything is built fro
 #: Bytes of the header of a safetensors file: the most that the format's own library takes.
 HEADER_BYTES = 100_000_000
 
+#: Bytes of the header of a GGUF file, with the vocabulary that is in it: the largest known take
+#: some tens of MB.
+GGUF_HEADER_BYTES = 2**28
+
+#: Facts that a GGUF file tells of its model; real ones tell a hundred.
+GGUF_FACTS = 2**16
+
+#: Texts in the lists of a GGUF file: of a vocabulary of a million words, its words and merges.
+GGUF_TEXTS = 2**22
+
 #: Bytes of a JSON or text file beside the weights; the largest vocabularies take 40 MB.
 TEXT_BYTES = 2**28
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,22 +19,17 @@ from sparsity_report.weights.adapter import check_tensors
 from sparsity_report.weights.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.config import meta_model
 from sparsity_report.weights.describe import ReaderOptions, on_disk
-from sparsity_report.weights.gguf_header import BlockSlice, Header, read_header
+from sparsity_report.weights.gguf_config import read_config
+from sparsity_report.weights.gguf_facts import ARCHITECTURE
+from sparsity_report.weights.gguf_header import BlockSlice, Header
 from sparsity_report.weights.gguf_pieces import piece_names, read_model
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.tensors import Entry, Slice, held, joined
 
 # Vectors, convolutions and other small tensors; matrices are at most rearranged.
 _MAY_DIFFER = 2**16
-# What the file says of the model and transformers' reader leaves at its default.
-_UNREAD = {
-    "attention.key_length": "head_dim",
-    "context_length": "n_positions",
-    "expert_feed_forward_length": "moe_intermediate_size",
-    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
-}
-# Of these transformers' reader ties the head whatever the file holds.
-_ALWAYS_TIED = {"bloom", "falcon"}
+# The number of the block that a tensor is of.
+_BLOCK = re.compile(r"(?:.+\.)?blk\.(\d+)\.")
 
 
 class GGUFWeights(CheckpointWeights):
@@ -43,9 +39,9 @@ class GGUFWeights(CheckpointWeights):
         self,
         path: Path,
         options: ReaderOptions,
-        read: Callable[[Path], Header] = read_header,
+        headers: Mapping[Path, Header] | None = None,
     ) -> None:
-        path, facts, entries = read_model(path, read)
+        path, facts, entries = read_model(path, headers)
         check_tensors(path, entries)
         _check_scales(path, entries)
         contents, self._processor = _match(path, entries, facts)
@@ -90,7 +86,14 @@ class GGUFWeights(CheckpointWeights):
             return values  # experts come as they are, one after the other
         # numpy has no bfloat16; float32 holds every value of it.
         array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-        done = self._processor.process(array, entry.key, parsed_parameters={"tensors": {}})
+        try:
+            with np.errstate(all="ignore"):
+                done = self._processor.process(array, entry.key, parsed_parameters={"tensors": {}})
+        except (ValueError, ZeroDivisionError) as error:
+            raise SparsityReportError(
+                f"{self.path}: {entry.key!r} has not the values of as many heads as the file "
+                f"tells of: {error}; fetch it again"
+            ) from error
         return torch.from_numpy(np.ascontiguousarray(done.weights)).to(values.dtype)
 
 
@@ -108,7 +111,7 @@ def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
 def _tied_head(entries: Mapping[str, Entry], facts: Mapping[str, Any]) -> tuple[Module, ...]:
     """Return the output head that a causal model without one has in its embedding."""
     embedding = entries.get("token_embd.weight")
-    causal = facts.get(f"{facts.get('general.architecture')}.attention.causal", True)
+    causal = facts.get(f"{facts.get(ARCHITECTURE)}.attention.causal", True)
     if embedding is None or "output.weight" in entries or not causal:
         return ()
     rows, columns = embedding.shape
@@ -124,7 +127,7 @@ def _tied_head(entries: Mapping[str, Entry], facts: Mapping[str, Any]) -> tuple[
 
 def _experts_used(facts: Mapping[str, Any]) -> Fraction:
     """Share of the experts that a token is sent to."""
-    architecture = facts.get("general.architecture")
+    architecture = facts.get(ARCHITECTURE)
     used, held = (facts.get(f"{architecture}.expert_{word}count") for word in ("used_", ""))
     return Fraction(used, held) if used and held else ONCE
 
@@ -133,26 +136,27 @@ def _match(
     path: Path, entries: Mapping[str, Entry], facts: Mapping[str, Any]
 ) -> tuple[Contents, Any]:
     """Find the transformers model, the name of each tensor in it, and what converts values."""
-    from transformers import AutoConfig
     from transformers.modeling_gguf_pytorch_utils import (
         TENSOR_PROCESSORS,
         TensorProcessor,
         get_gguf_hf_weights_map,
     )
 
-    architecture = facts.get("general.architecture", "")
     try:
-        config: Any = AutoConfig.from_pretrained(
-            path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
-        )
-        _amend_(config, entries, facts)
+        config = read_config(facts, entries)
+    except Exception as error:  # transformers knows only some GGUF architectures
+        return _unmatched(entries, facts, printable(str(error), 200)), None
+    config.name_or_path = str(path.parent)
+    _check_blocks(path, config, entries)
+    try:
         model = meta_model(config, path)
-        processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())
+        kind = TENSOR_PROCESSORS.get(facts.get(ARCHITECTURE), TensorProcessor)
+        processor = kind(config=config.to_dict())
         # Whole models first: transformers asks every module anew, seconds for a large one.
         names, unknown = _names(entries, get_gguf_hf_weights_map(_Childless(model), processor))
         if unknown:
             names, unknown = _names(entries, get_gguf_hf_weights_map(model, processor))
-    except Exception as error:  # transformers knows only some GGUF architectures
+    except Exception as error:  # each model fails in its own way
         return _unmatched(entries, facts, printable(str(error), 200)), None
     if unknown:
         reason = f"transformers' {type(model).__name__} has no place for {unknown[0]!r}"
@@ -163,19 +167,14 @@ def _match(
     return Contents(entries, dict(parts), model), processor
 
 
-def _amend_(config: Any, entries: Collection[str], facts: Mapping[str, Any]) -> None:
-    """Set what transformers leaves at its default, or takes from tensors of the first piece."""
-    architecture, known = facts.get("general.architecture", ""), config.to_dict()
-    for key, attribute in _UNREAD.items():
-        if attribute in known and f"{architecture}.{key}" in facts:
-            setattr(config, attribute, facts[f"{architecture}.{key}"])
-    if not any(".ffn_gate" in key for key in entries) and "is_gated_act" in known:
-        config.is_gated_act = False  # transformers takes every T5 for a gated one
-    if "output.weight" in entries and architecture not in _ALWAYS_TIED:
-        config.tie_word_embeddings = False
-    if architecture == "stablelm":
-        config.use_qkv_bias = any(".attn_q.bias" in key for key in entries)
-        config.use_parallel_residual = not any(".ffn_norm" in key for key in entries)
+def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
+    """Refuse a model with more blocks than there are tensors of, before it is built."""
+    there = {match[1] for match in map(_BLOCK.match, entries) if match}
+    if (told := config.num_hidden_layers) > len(there):
+        raise SparsityReportError(
+            f"{path}: its model has {told:,} blocks, and it holds tensors of {len(there):,}; "
+            "counting would be wrong. Fetch it again"
+        )
 
 
 def _unmatched(entries: Mapping[str, Entry], facts: Mapping[str, Any], reason: str) -> Contents:
@@ -184,7 +183,7 @@ def _unmatched(entries: Mapping[str, Entry], facts: Mapping[str, Any], reason: s
         key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
         for key, entry in entries.items()
     }
-    architecture = printable(str(facts.get("general.architecture", "")), 40)
+    architecture = printable(facts.get(ARCHITECTURE, ""), 40)
     note = f"groups of this {architecture} file follow from tensor names alone: {reason}"
     return Contents(entries, parts, None, (note,), _experts_used(facts))
 

@@ -1,33 +1,29 @@
-"""What a GGUF file announces, every length checked before it is believed.
+"""What a GGUF file announces, checked before any value of it is read.
 
-The public reader trusts them: 49 bytes that announce 2⁶⁰ entries keep it busy for ever.
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
 
 import math
-import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.gguf_facts import HeaderReader, Opened, read_facts
 from sparsity_report.weights.gguf_steps import ROUNDINGS, block_steps
 from sparsity_report.weights.rounding import Rounding
 from sparsity_report.weights.tensors import Entry, FileSlice, LocalFile, Origin, Stamp
 
-# The scalar value types 0 … 12 as struct writes them; 8 is a string, 9 an array.
-_SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))
-_STRING, _ARRAY = 8, 9
 _UNQUANTISED = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -38,23 +34,12 @@ _UNQUANTISED = {
     "I32": torch.int32,
     "I64": torch.int64,
 }
-
+_KINDS = {kind.value: kind for kind in GGMLQuantizationType if kind in GGML_QUANT_SIZES}
+# As many as the format has.
+_DIMENSIONS = 4
 
 # What a file says of its model, and its tensors by name.
 Header = tuple[dict[str, Any], dict[str, Entry]]
-
-
-class Opened(Protocol):
-    """A file that is read from its begin."""
-
-    def tell(self) -> int:
-        """Return the place of the next byte."""
-
-    def read(self, count: int, /) -> bytes:
-        """Return the next bytes, fewer before the end."""
-
-    def seek(self, count: int, whence: int, /) -> object:
-        """Pass over bytes, with :data:`os.SEEK_CUR`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +72,9 @@ class BlockSlice(FileSlice):
     def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Return the values that blocks stand for."""
         try:
-            values = dequantize(raw, GGMLQuantizationType[self.quantisation])
+            # Scales that are not numbers, or too large, make values so; that is no mistake here.
+            with np.errstate(all="ignore"):
+                values = dequantize(raw, GGMLQuantizationType[self.quantisation])
         except (NotImplementedError, ValueError) as error:
             raise SparsityReportError(
                 f"{self.file}: blocks of type {self.quantisation} cannot be dequantised: {error}"
@@ -97,64 +84,57 @@ class BlockSlice(FileSlice):
 
 def read_header(path: Path) -> Header:
     """Return what a GGUF file announces."""
-    with path.open("rb") as file:
-        return parse_header(file, LocalFile(path.absolute(), Stamp.of(file)))
+    try:
+        with path.open("rb") as file:
+            return parse_header(file, LocalFile(path.absolute(), Stamp.of(file)))
+    except OSError as error:
+        raise SparsityReportError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def parse_header(file: Opened, origin: Origin) -> Header:
-    """Return the numbers, architecture and tensors that an open file announces."""
-    reader = _Reader(file, origin)
+    """Return the numbers, architecture and tensors that an open file announces.
+
+    Raises
+    ------
+    SparsityReportError
+        It is damaged, or has values that are not read here.
+    """
+    reader = HeaderReader(file, origin)
     try:
-        magic, version, tensors, pairs = reader.numbers("4sIQQ")
+        magic, version, tensors, facts = reader.numbers("4sIQQ")
         if magic != b"GGUF" or version not in (2, 3):
-            raise ValueError(f"not a little-endian GGUF file of version 2 or 3 ({magic!r})")
-        facts = _read_facts(reader, pairs)
-        return facts, _read_tensors(reader, tensors, facts.get("general.alignment", 32))
+            raise ValueError(
+                f"not a little-endian GGUF file of version 2 or 3 ({magic!r}, version {version})"
+            )
+        reader.check_counts(tensors, facts)
+        told = read_facts(reader, facts)
+        return told, _read_tensors(reader, tensors, told.get("general.alignment", 32))
     except SparsityReportError:
         raise
-    except (struct.error, ValueError) as error:
+    except ValueError as error:
         raise SparsityReportError(
             f"{origin} cannot be read as GGUF: {error}; fetch it again"
         ) from error
 
 
-def _read_facts(reader: _Reader, pairs: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for _ in range(pairs):
-        key = reader.string()
-        (kind,) = reader.numbers("I")
-        if kind in _SCALARS:
-            (facts[key],) = reader.numbers(_SCALARS[kind])
-        elif key == "general.architecture" and kind == _STRING:
-            facts[key] = reader.string()
-        else:
-            reader.skip_value(kind)
-    return facts
-
-
-def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, Entry]:
-    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+def _read_tensors(reader: HeaderReader, count: int, alignment: object) -> dict[str, Entry]:
+    """Return tensors, whose values follow each other, as llama.cpp writes and asks for them."""
+    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"alignment {alignment} is no power of two")
     slices: dict[str, tuple[tuple[int, ...], FileSlice]] = {}
+    reached = 0
     for _ in range(count):
-        name = reader.string()
-        (dimensions,) = reader.numbers("I")
-        if dimensions > 4:
-            raise ValueError(f"a tensor of {dimensions} dimensions")
-        # GGUF counts dimensions from within.
-        shape = reader.numbers(f"{dimensions}Q")[::-1]
-        number, offset = reader.numbers("IQ")
+        name = reader.name()
         if name in slices:
             raise ValueError(f"two tensors are called {name!r}")
-        kind = _kind(number, reader.origin, name)
-        if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
-            raise ValueError(f"rows of tensor {name!r} are not whole blocks")
-        where = (reader.origin, offset)
-        if dtype := _UNQUANTISED.get(kind.name):
-            slices[name] = shape, FileSlice(math.prod(shape), dtype, *where)
-        else:
-            slices[name] = shape, BlockSlice(math.prod(shape), torch.float32, *where, kind.name)
-    start = -(-reader.file.tell() // alignment) * alignment
+        shape, values = _read_tensor(reader, name)
+        if values.offset != reached:
+            raise ValueError(
+                f"the values of {name!r} begin at {values.offset:,}, not at {reached:,}"
+            )
+        reached = -(-(values.offset + values.nbytes) // alignment) * alignment
+        slices[name] = shape, values
+    start = -(-reader.place // alignment) * alignment
     entries = {}
     for name, (shape, values) in slices.items():
         entries[name] = Entry(name, shape, replace(values, offset=start + values.offset))
@@ -163,10 +143,29 @@ def _read_tensors(reader: _Reader, count: int, alignment: object) -> dict[str, E
     return entries
 
 
+def _read_tensor(reader: HeaderReader, name: str) -> tuple[tuple[int, ...], FileSlice]:
+    """Return the shape of a tensor and its values, placed from the first one of all."""
+    (dimensions,) = reader.numbers("I")
+    if dimensions > _DIMENSIONS:
+        raise ValueError(f"tensor {name!r} has {dimensions:,} dimensions")
+    # GGUF counts dimensions from within.
+    shape = reader.numbers(f"{dimensions}Q")[::-1]
+    number, offset = reader.numbers("IQ")
+    total = math.prod(shape)
+    if not 0 < total <= limits.VALUES:
+        raise ValueError(f"tensor {name!r} has the shape {shape}")
+    kind = _kind(number, reader.origin, name)
+    if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
+        raise ValueError(f"rows of tensor {name!r} are not whole blocks")
+    where = (reader.origin, offset)
+    if dtype := _UNQUANTISED.get(kind.name):
+        return shape, FileSlice(total, dtype, *where)
+    return shape, BlockSlice(total, torch.float32, *where, kind.name)
+
+
 def _kind(number: int, origin: Origin, name: str) -> GGMLQuantizationType:
     """Return the type of a tensor, if its values can be had."""
-    kinds = {kind.value: kind for kind in GGMLQuantizationType}
-    kind = kinds.get(number)
+    kind = _KINDS.get(number)
     if kind is None or not (kind.name in _UNQUANTISED or _is_decoded(kind)):
         called = number if kind is None else kind.name
         raise SparsityReportError(
@@ -184,46 +183,3 @@ def _is_decoded(kind: GGMLQuantizationType) -> bool:
     except NotImplementedError:
         return False
     return True
-
-
-class _Reader:
-    """A file read from its begin, never beyond its end."""
-
-    def __init__(self, file: Opened, origin: Origin) -> None:
-        self.file, self.origin = file, origin
-
-    def numbers(self, layout: str) -> tuple[Any, ...]:
-        """Read numbers as :mod:`struct` writes them."""
-        return struct.unpack(f"<{layout}", self.file.read(struct.calcsize(f"<{layout}")))
-
-    def string(self) -> str:
-        """Read a length and so many bytes of text."""
-        (length,) = self.numbers("Q")
-        self._check(length)
-        return self.file.read(length).decode("utf-8")
-
-    def skip_value(self, kind: int) -> None:
-        """Pass over a string or an array."""
-        if kind == _STRING:
-            self._skip(*self.numbers("Q"))
-        elif kind == _ARRAY:
-            item, count = self.numbers("IQ")
-            if item in _SCALARS:
-                self._skip(count * struct.calcsize(f"<{_SCALARS[item]}"))
-            elif item == _STRING:
-                for _ in range(count):
-                    self._skip(*self.numbers("Q"))
-            else:
-                raise ValueError(f"array of value type {item}")
-        else:
-            raise ValueError(f"value type {kind}")
-
-    def _skip(self, count: int) -> None:
-        self._check(count)
-        self.file.seek(count, os.SEEK_CUR)
-
-    def _check(self, count: int) -> None:
-        if self.file.tell() + count > self.origin.size:
-            raise ValueError(
-                f"{count} bytes announced at {self.file.tell()}, {self.origin.size} in the file"
-            )

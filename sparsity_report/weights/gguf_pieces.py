@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +52,24 @@ def whole_name(name: str) -> str:
 
 
 def read_model(
-    path: Path, read: Callable[[Path], Header] = read_header
+    path: Path, headers: Mapping[Path, Header] | None = None
 ) -> tuple[Path, dict[str, Any], dict[str, Entry]]:
     """Return the first file of a model, what that says of it, and the tensors of all its files.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Of any piece.
+    headers : mapping, optional
+        Of all pieces, the first one first, where they were read already.
 
     Raises
     ------
     SparsityReportError
         A piece is missing, or pieces disagree on the model that they are of.
     """
-    files = [path.with_name(name) for name in piece_names(path.name)]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise SparsityReportError(
-            f"{path.with_name(whole_name(path.name))} is in {len(files)} pieces, and "
-            f"{len(missing)} of them are missing, first {missing[0]}; fetch all into one folder"
-        )
-    headers = {file: read(file) for file in files}
-    first, *_ = headers
+    headers = _read_headers(path) if headers is None else headers
+    first, *_ = files = [*headers]
     facts, _ = headers[first]
     entries: dict[str, Entry] = {}
     for number, (file, (claims, tensors)) in enumerate(headers.items()):
@@ -92,6 +92,17 @@ def read_model(
             f"{facts.get('split.tensors.count')}; fetch all pieces again"
         )
     return first, facts, entries
+
+
+def _read_headers(path: Path) -> dict[Path, Header]:
+    files = [path.with_name(name) for name in piece_names(path.name)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise SparsityReportError(
+            f"{path.with_name(whole_name(path.name))} is in {len(files)} pieces, and "
+            f"{len(missing)} of them are missing, first {missing[0]}; fetch all into one folder"
+        )
+    return {file: read_header(file) for file in files}
 
 
 def _check_claims(file: Path, claims: Mapping[str, Any], number: int, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -430,12 +431,15 @@ def _judge(folder: Path, _: Base) -> str:
     if (study.totals["active_total"] > study.totals["total"]).any():
         return "more is used than there is"
     answer = {row.module_name: (row.total, row.nonzero) for row in layers.itertuples()}
-    tensors = {}
+    tensors: dict[str, tuple[int, int]] = {}
     for file in folder.glob("*.gguf"):
-        tensors |= by_library(file)
+        try:
+            tensors |= by_library(file)
+        except Exception as error:  # it fails in as many ways as there is damage
+            return f"the library refuses what is counted: {error!r}"
     # In a model of transformers the experts of a block are one module, and rotary tables none.
     known = {
-        f"{name.partition('.ffn_')[0]}.{name.replace('.', '_')}" if "_exps.weight" in name else name: counts
+        re.sub(r"(blk\.\d+)\.(ffn_\w+_exps)\.", r"\1.\2_", name): counts
         for name, counts in tensors.items()
         if not name.startswith("rope_")
     }
