@@ -55,9 +55,11 @@ def unpacked(leaves, config):
         float32.
     """
     told = config.get("quantization_config") or config.get("quantization") or {}
+    # The sparse formats have their parts below a weight or beside it.
+    leaves = {leaf.removeprefix("weight."): part for leaf, part in leaves.items()}
     ways = {
         "qweight": gptq_or_awq, "compressed": bitmasked, "blocks": gpt_oss, "SCB": int8,
-        "_weight_qdata": scaled, "weight.absmax": bitsandbytes, "weight_shape": pack_quantized,
+        "_weight_qdata": scaled, "absmax": bitsandbytes, "weight_shape": pack_quantized,
         "weight_packed": small_floats, "weight_scale_2": small_floats, "weight_scale": scaled,
         "weight_scale_inv": scaled, "scales": mlx,
     }  # fmt: skip
@@ -160,12 +162,12 @@ def bitsandbytes(leaves, _):
     (state,) = (part for leaf, part in leaves.items() if "quant_state" in leaf)
     told = json.loads(bytes(state.tolist()))
     pairs = codes(leaves["weight"].reshape(-1, 1), 4)[:, ::-1].reshape(-1, told["blocksize"])
-    scale = leaves["weight.absmax"]
-    if "weight.nested_absmax" in leaves:
-        nested = leaves["weight.nested_absmax"].numpy().repeat(told["nested_blocksize"])
-        scale = leaves["weight.nested_quant_map"].numpy()[scale.numpy()] * nested[: len(scale)]
+    scale = leaves["absmax"]
+    if "nested_absmax" in leaves:
+        nested = leaves["nested_absmax"].numpy().repeat(told["nested_blocksize"])
+        scale = leaves["nested_quant_map"].numpy()[scale.numpy()] * nested[: len(scale)]
         scale = scale + np.float32(told["nested_offset"])
-    values = leaves["weight.quant_map"].numpy()[pairs] * np.asarray(scale).reshape(-1, 1)
+    values = leaves["quant_map"].numpy()[pairs] * np.asarray(scale).reshape(-1, 1)
     return values if values.size == math.prod(told["shape"]) else None
 
 

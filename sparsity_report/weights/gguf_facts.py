@@ -121,6 +121,7 @@ class HeaderReader:
         return [bool(value) for value in values]
 
     def _skip_texts(self, count: int) -> None:
+        self._check(8 * count)  # that many lengths
         self._listed += count
         if self._listed > limits.GGUF_TEXTS:
             raise ValueError(f"lists of more than {limits.GGUF_TEXTS:,} texts")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparsity_report.foreign import parse_json
+from sparsity_report.foreign import whole as whole_number
 from sparsity_report.weights.packed.blocks import Blocks, NestedBlocks
 from sparsity_report.weights.packed.packed import Packed
 from sparsity_report.weights.packed.parts import Parts
@@ -47,12 +48,13 @@ def _state(parts: Parts, leaf: str) -> dict[str, Any]:
     try:
         part = parts.need(leaf, torch.uint8)
         text = integers(part) if part.total <= _LARGEST_STATE else np.zeros(0)
-        told = json.loads(bytes(text.astype(np.uint8)))
-        shape, size = told["shape"], told["blocksize"]
-        fits = all(isinstance(n, int) and n > 0 for n in (*shape, size)) and size % 2 == 0
-        if fits and told["quant_type"] in {"nf4", "fp4"}:
+        told = parse_json(text.astype(np.uint8).tobytes(), once=True)
+        shape, size = told["shape"], whole_number(told["blocksize"], "blocksize", 2)
+        for each in shape:
+            whole_number(each, "shape", 1)
+        if size % 2 == 0 and shape and told["quant_type"] in {"nf4", "fp4"}:
             return dict(told)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         pass
     raise parts.wrong(leaf, "it does not tell shape, size of blocks and type")
 
@@ -65,7 +67,12 @@ def _absmax(parts: Parts, told: Mapping[str, Any], blocks: int, size: int) -> Bl
     table = parts.need("nested_quant_map", torch.float32)
     parts.need("nested_absmax", torch.float32)
     every, more = told.get("nested_blocksize"), told.get("nested_offset")
-    if not isinstance(every, int) or every < 1 or not isinstance(more, float):
+    if (
+        type(every) is not int
+        or every < 1
+        or not isinstance(more, float)
+        or not math.isfinite(more)
+    ):
         raise parts.wrong("nested_absmax", "quant_state does not tell its size and offset")
     if table.total != 256 or nested.total != -(-blocks // every):
         raise parts.wrong("nested_absmax", f"{nested.total:,} scales for {blocks:,} blocks")

@@ -25,7 +25,7 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
     alone = scheme.told.get(parts.owner)
     told = {**told, **alone} if isinstance(alone, dict) else told
     bits, size, mode = told.get("bits"), told.get("group_size"), told.get("mode", "affine")
-    if not isinstance(bits, int) or not isinstance(size, int) or not (0 < bits <= 8 and size > 0):
+    if type(bits) is not int or type(size) is not int or not (0 < bits <= 8 and size > 0):
         raise parts.wrong(
             "weight", "only config.json says how many bits a weight of MLX has", "put it beside"
         )

@@ -146,7 +146,9 @@ class PackedSlice(Slice):
     def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
         """Yield each piece with the steps of its groups."""
         for packed, start, stop in self._runs():
-            yield _decoded(packed, start, stop), packed.steps(start, stop)
+            with np.errstate(all="ignore"):
+                steps = packed.steps(start, stop)
+            yield _decoded(packed, start, stop), steps
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values as they are decoded."""
@@ -170,7 +172,9 @@ class PackedSlice(Slice):
 
 
 def _decoded(packed: Packed, start: int, stop: int) -> torch.Tensor:
-    return torch.from_numpy(packed.values(start, stop)).reshape(-1)
+    # Scales may be too large or too small for their products; that is no mistake here.
+    with np.errstate(all="ignore"):
+        return torch.from_numpy(packed.values(start, stop)).reshape(-1)
 
 
 def grouped(width: int, shape: tuple[int, int]) -> str:
