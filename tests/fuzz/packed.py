@@ -68,7 +68,11 @@ def _base(name: str, weights: dict[str, Any], config: dict[str, Any]) -> Base:
 
 
 def _bases(_: Path) -> list[Base]:
-    made = {name: way(_matrix(64, 64)) for name, way in packing.WAYS.items()}
+    sizes = [(rows, columns) for rows in (32, 64, 96) for columns in (64, 128)]
+    made = {
+        name: way(_matrix(*sizes[place % len(sizes)]))
+        for place, (name, way) in enumerate(packing.WAYS.items())
+    }
     made |= {f"library {name}": case for name, case in library().items()}
     bases = [
         _base(name, {f"{OWNER}.": (leaves, means)}, config)

@@ -3,7 +3,6 @@
 import json
 import math
 import multiprocessing
-import os
 import pickle
 import struct
 from concurrent.futures import ProcessPoolExecutor
@@ -17,38 +16,15 @@ import packing
 import pytest
 import torch
 import transformers
+from fuzz.packed import library
 from helpers import turned_on_loading, write_gguf
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.weights.packed import reading
 from sparsity_report.weights.tensors import read_at as tensors_read_at
 
-FIXTURES = Path(__file__).with_name("packed") / "library.safetensors"
 OWNER = "layers.0.mlp.up_proj"
-
-
-def library():
-    """Return what libraries have packed: tensors, what they make of them again, config."""
-    with safe_open(FIXTURES, "pt") as file:
-        configs = json.loads(file.metadata()["configs"])
-        return {
-            case: (
-                {
-                    key.split("/")[1]: file.get_tensor(key)
-                    for key in file.keys()  # noqa: SIM118
-                    if key.startswith(f"{case}/") and not key.endswith("/again")
-                },
-                file.get_tensor(f"{case}/again"),
-                config,
-            )
-            for case, config in configs.items()
-        }
-
-
 LIBRARY = library()
 
 
@@ -605,6 +581,45 @@ WRONG = {
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda t: t[:-3]}),
         "does not tell",
     ),
+    "a state of numbers that are none": (
+        changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda _: torch.tensor(
+            list(b'{"quant_type": "nf4", "blocksize": true, "shape": [64, 128]}'),
+            dtype=torch.uint8)}), "does not tell",
+    ),
+    "a state that says it twice": (
+        changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda t: torch.tensor(
+            list(b'{"blocksize": 2, ' + bytes(t.tolist())[1:]), dtype=torch.uint8)}),
+        "does not tell",
+    ),
+    "a mode that is no text": (
+        (packing.mlx(matrix())[0], {"quantization": {"bits": 4, "group_size": 32, "mode": {}}}),
+        "biases'.*no such tensor",
+    ),
+    "a mode of MLX that is no text": (
+        (LIBRARY["mlx-mxfp4"][0], {"quantization": {"bits": 4, "group_size": 32, "mode": {}}}),
+        "mode {} of MLX",
+    ),
+    "true bits": (told("gptq-4-v1", bits=True), "bits is true, not a whole number"),
+    "bits that are a fraction": (told("awq", bits=4.0), r"bits is 4\.0, not a whole number"),
+    "bits in words": (
+        told("pack-quantized-4-symmetric", config_groups={"g": {"weights": {"num_bits": "4"}}}),
+        'num_bits is "4", not a whole number',
+    ),
+    "groups that are a number": (
+        told("pack-quantized-4-symmetric", config_groups=1e3), "config_groups is no JSON object",
+    ),
+    "a group that is a number": (
+        told("pack-quantized-4-symmetric", config_groups={"g": 2}), "is no JSON object",
+    ),
+    "weights of a group that are a number": (
+        told("pack-quantized-4-symmetric", config_groups={"g": {"weights": 2**64}}),
+        "weights is no JSON object",
+    ),
+    "blocks of one number": (told("fp8-blocks", weight_block_size=[32]), "is not two numbers"),
+    "nothing that is known of it": (
+        (packing.gptq(matrix())[0], {"quantization_config": 3.0}),
+        "quantization_config is no JSON object",
+    ),
     "weights in a kernel's order": (changed("int8", weight_format=lambda t: t + 1), "kernel"),
     "a shape that is none": (
         changed("pack-quantized-4-symmetric", weight_shape=lambda t: -t), "does not tell a shape",
@@ -620,6 +635,26 @@ def test_what_does_not_fit_is_refused_in_one_line(case, values, tmp_path):
         sr.load(write(tmp_path / "m", tensors, config), values=values)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [(f'{{"bits": {"9" * 5000}}}', "a number of 5,000 digits"), ("[" * 100_000, "nested too deep"),
+     (r'{"bits": "\ud800"}', "no Unicode"), ("", "Expecting value")],
+)  # fmt: skip
+def test_a_file_beside_that_is_no_json_is_refused(text, match, tmp_path):
+    folder = write(tmp_path / "m", packing.gptq(matrix())[0])
+    (folder / "quantize_config.json").write_text(text)
+    with pytest.raises(sr.SparsityReportError, match=rf"quantize_config\.json cannot .*{match}"):
+        sr.load(folder)
+
+
+def test_presets_and_pairs_are_no_mistakes(tmp_path):
+    tensors, config = told("int8", config_groups={"W8A8": ["Linear"]})
+    agrees(sr.load(write(tmp_path / "m", tensors, config)), packing.int8(matrix())[1])
+    tensors, means, _ = packing.modelopt(matrix())
+    config = {"quant_method": "modelopt", "config_groups": {"g": {"weights": {"num_bits": [2, 1]}}}}
+    agrees(sr.load(write(tmp_path / "m", tensors, {"quantization_config": config})), means)
 
 
 METHODS = (
@@ -747,75 +782,6 @@ def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
     pieces = [*whole.pieces()]
     assert (len(pieces), len(reads)) == (2, 4)
     torch.testing.assert_close(torch.cat(pieces), means.reshape(-1), rtol=1e-2, atol=1e-6)
-
-
-# Of these a file without its configuration looks whole.
-OPTIONAL = {"weight_zero_point", "weight_g_idx"}
-DTYPES = [
-    torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.uint8, torch.int8,
-    torch.int32, torch.int64, torch.bool, torch.uint32, torch.uint16, torch.uint64, torch.float64,
-    torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e8m0fnu,
-]  # fmt: skip
-
-
-@st.composite
-def damaged(draw):
-    """Draw a file of some weights, what it stands for, and damage to one tensor or none."""
-    tensors, zeros, total, configs = {}, 0, 0, []
-    for owner in [f"layers.{place}.proj" for place in range(draw(st.integers(1, 3)))]:
-        way = draw(st.sampled_from(sorted(packing.WAYS)))
-        rows, columns = (32 * draw(st.integers(1, 3)) for _ in range(2))
-        parts, means, config = packing.WAYS[way](matrix(rows, 2 * columns, seed=rows))
-        tensors |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
-        configs.append(config)
-        zeros, total = zeros + int((means == 0).sum()), total + means.numel()
-    config = configs[0] if draw(st.booleans()) and configs.count(configs[0]) == len(configs) else {}
-    key = draw(st.sampled_from(sorted(tensors)))
-    tensor = tensors[key]
-    harm = draw(st.sampled_from(["none", "gone", "renamed", "cut", "cast", "turned", "more"]))
-    if harm == "gone" and (config or key.rpartition(".")[2] not in OPTIONAL):
-        del tensors[key]
-    elif harm == "renamed" and not key.endswith("input_scale"):
-        tensors[key + draw(st.sampled_from(["s", "_packed", ".values", "_blocks"]))] = tensors.pop(
-            key
-        )
-    elif harm == "cut" and config and tensor.dim() and tensor.shape[0] > 1:
-        tensors[key] = tensor[: draw(st.integers(0, tensor.shape[0] - 1))].contiguous()
-    elif harm == "cast" and f"{key.rpartition('.')[0]}.biases" not in tensors:
-        # Of MLX, where a bias is added, other scales are another matrix.
-        tensors[key] = tensor.to(draw(st.sampled_from(DTYPES)))
-    elif harm == "turned" and tensor.dim() == 2 and tensor.shape[0] != tensor.shape[1]:
-        tensors[key] = tensor.T.contiguous()
-    elif harm == "more":
-        shape = draw(st.sampled_from([(), (3,), (4, 4), (2, 3, 4)]))
-        tensors[f"{key.rpartition('.')[0]}.more"] = torch.ones(shape).to(
-            draw(st.sampled_from(DTYPES))
-        )
-    return tensors, config, total, zeros
-
-
-@settings(
-    max_examples=int(os.environ.get("SPARSITY_REPORT_TEST_FILES", "150")),
-    deadline=None,
-    derandomize=True,
-)
-@given(damaged())
-def test_a_random_file_is_counted_right_or_refused(tmp_path_factory, file):
-    tensors, config, total, zeros = file
-    folder = tmp_path_factory.mktemp("m")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
-    try:
-        totals = sr.compare(sr.dense(sr.load(folder))).totals.iloc[0]
-    except sr.SparsityReportError:
-        return
-    further = sum(
-        tensor.numel()
-        for key, tensor in tensors.items()
-        if key.endswith(".more") and tensor.is_floating_point()
-    )
-    told = {key: (str(tensor.dtype), *tensor.shape) for key, tensor in tensors.items()}, config
-    assert (totals["total"], totals["total"] - totals["nonzero"]) == (total + further, zeros), told
 
 
 def test_the_readme_has_the_table_of_formats(tmp_path):

@@ -50,9 +50,10 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
         )  # fmt: skip
     parts.only("weight", "scales")
     parts.need("scales", torch.uint8)
-    if (mode, bits, size) == ("nvfp4", 4, NV_GROUP):
+    form = str(mode), bits, size
+    if form == ("nvfp4", 4, NV_GROUP):
         scales = Blocks(as_dtype(across, torch.float8_e4m3fn), 1, size)
-    elif (mode, bits, size) in {("mxfp4", 4, MX_GROUP), ("mxfp8", 8, MX_GROUP)}:
+    elif form in {("mxfp4", 4, MX_GROUP), ("mxfp8", 8, MX_GROUP)}:
         scales = Blocks(across, 1, size, exponent=True)
     else:
         raise parts.wrong("weight", f"mode {mode!r} of MLX with {bits} bits is not known")
