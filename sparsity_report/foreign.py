@@ -6,8 +6,11 @@ Everything here raises :class:`ValueError` with what is wrong; who opened the fi
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Collection
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ def read_json(
     path: Path,
     *,
     most: int = limits.TEXT_BYTES,
+    once: bool = False,
     without: Collection[str] = (),
     finite: bool = False,
 ) -> Any:
@@ -33,11 +37,54 @@ def read_json(
     OSError
         It cannot be read.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         text = file.read(most + 1)
     if len(text) > most:
         raise ValueError(f"it has more than {most:,} bytes")
-    return parse_json(text, without=without, finite=finite)
+    return parse_json(text, once=once, without=without, finite=finite)
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a regular file to read it; a pipe would keep who opens it waiting for ever.
+
+    Raises
+    ------
+    ValueError
+        It is a folder, a pipe, a device or a socket.
+    OSError
+        It cannot be opened.
+    """
+    check_regular(path.stat())
+    # It may have become a pipe since.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    try:
+        check_regular(os.fstat(file.fileno()))
+    except ValueError:
+        file.close()
+        raise
+    return file
+
+
+def check_regular(state: os.stat_result) -> None:
+    """Refuse what is no regular file."""
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("it is no regular file")
+
+
+def check_name(name: str) -> str:
+    """Return the name of a tensor that others can work with.
+
+    Examples
+    --------
+    >>> check_name("layers." + "9" * 41)
+    Traceback (most recent call last):
+    ValueError: a name with a number of more than 40 digits
+    """
+    if len(name) > limits.NAME_LENGTH:
+        raise ValueError(f"a name of {len(name):,} characters")
+    if re.search(rf"\d{{{limits.DIGITS + 1}}}", name):
+        raise ValueError(f"a name with a number of more than {limits.DIGITS} digits")
+    return name
 
 
 def parse_json(

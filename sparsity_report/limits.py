@@ -23,6 +23,9 @@ TEXT_BYTES = 2**28
 #: Bytes of a file of kept counts that are read: 65,536 magnitudes and 32,768 steps take 1.5 MB.
 ENTRY_BYTES = 2**22
 
+#: Bytes of a configuration; one with the names of 20,000 labels takes 2 MB.
+CONFIG_BYTES = 2**24
+
 #: Lists in objects in lists … of a JSON file; configurations of models in models take ten.
 NESTING = 64
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from pathlib import Path
 
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.foreign import read_json
 
 CONFIG = "adapter_config.json"
 
@@ -49,7 +50,7 @@ def _refusal(path: Path, folder: Path) -> SparsityReportError:
 def base_name(config: Path) -> str:
     """Return the base model that an adapter's configuration names, if it can be read."""
     try:
-        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        base = read_json(config, most=limits.CONFIG_BYTES)["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
     return base if isinstance(base, str) else ""

@@ -19,6 +19,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.adapter import check_tensors
+from sparsity_report.weights.announced import parameters_for
 from sparsity_report.weights.config import read_config
 from sparsity_report.weights.describe import Description, ReaderOptions, describe, describe_names
 from sparsity_report.weights.names import fits, memory_parts, without_tensor
@@ -228,7 +229,7 @@ def open_checkpoint(
     def fitting(model: nn.Module) -> bool:
         return fits(model, recognise(entries, read_scheme(folder)).entries)
 
-    model, notes = read_config(folder, fitting)
+    model, notes = read_config(folder, fitting, parameters_for(len(entries)))
     known = recognise(entries, read_scheme(folder))
     parts = memory_parts(model, known.entries)
     buffers = set() if model is None else {name for name, _ in model.named_buffers()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.announced import building, check_config
 from sparsity_report.weights.plain import plain_folder, read_config_file
 
 # Tasks that a class may be for whose name the config does not tell.
@@ -21,14 +24,16 @@ _OTHERS = (
 
 
 def read_config(
-    directory: Path, fits: Callable[[nn.Module], bool] | None = None
+    directory: Path,
+    fits: Callable[[nn.Module], bool] | None = None,
+    most: int = limits.PARAMETERS,
 ) -> tuple[nn.Module | None, tuple[str, ...]]:
     """Build the model of ``config.json``; None and a note where it cannot be known.
 
-    `fits` tells which class it is where the config does not, see :func:`meta_model`.
+    `fits` and `most` are those of :func:`meta_model`.
     """
     path = directory / "config.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None, ("no config.json: groups follow from tensor names and shapes alone",)
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -36,13 +41,14 @@ def read_config(
     try:
         known = read_config_file(path)
         kind = known["model_type"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SparsityReportError(f"{path} is not a transformers config: {error!r}") from error
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         return None, (
             f"transformers does not know model type {kind!r}: "
             "groups follow from tensor names and shapes alone",
         )
+    check_config(known, path)
     try:
         with plain_folder(directory, ["config.json"]) as plain:
             config = AutoConfig.from_pretrained(
@@ -51,22 +57,25 @@ def read_config(
     except Exception as error:  # each config class validates in its own way
         raise SparsityReportError(f"{path}: {first_line(error)}") from error
     config.name_or_path = str(directory)
-    return meta_model(config, path, fits), ()
+    return meta_model(config, path, fits, most), ()
 
 
 def meta_model(
-    config: Any, where: Path, fits: Callable[[nn.Module], bool] | None = None
+    config: Any,
+    where: Path,
+    fits: Callable[[nn.Module], bool] | None = None,
+    most: int = limits.PARAMETERS,
 ) -> nn.Module:
     """Build a transformers config on the meta device, or say why it cannot be built.
 
     The first of the config's ``architectures`` that transformers has is built, in the dtype that
     it promises. Where it has none, the classes of the model type are tried, its causal or
     encoder-decoder LM first, then its base model and others, and the first that `fits` is taken;
-    the very first if none does.
+    the very first if none does. A model of more than `most` parameters is not built.
     """
     try:
-        named = _named(config)
-        return _fitting(config, fits) if named is None else named
+        named = _named(config, most)
+        return _fitting(config, fits, most) if named is None else named
     except SparsityReportError:
         raise  # of the tensors that were to tell
     except Exception as error:  # a hostile config can fail anywhere inside transformers
@@ -75,7 +84,7 @@ def meta_model(
         ) from error
 
 
-def _named(config: Any) -> nn.Module | None:
+def _named(config: Any, most: int) -> nn.Module | None:
     import transformers
 
     for name in config.architectures or ():
@@ -83,11 +92,11 @@ def _named(config: Any) -> nn.Module | None:
         if isinstance(architecture, type) and issubclass(
             architecture, transformers.PreTrainedModel
         ):
-            return _on_meta(architecture, config)
+            return _on_meta(architecture, config, most)
     return None
 
 
-def _fitting(config: Any, fits: Callable[[nn.Module], bool] | None) -> nn.Module:
+def _fitting(config: Any, fits: Callable[[nn.Module], bool] | None, most: int) -> nn.Module:
     import transformers
 
     language = ["Seq2SeqLM", "CausalLM"]
@@ -97,13 +106,13 @@ def _fitting(config: Any, fits: Callable[[nn.Module], bool] | None) -> nn.Module
     autos = [getattr(transformers, f"AutoModel{kind}") for kind in kinds]
     known = [auto for auto in autos if type(config) in auto._model_mapping]
     # The base one says what is wrong where there is none. They are built as they are asked for.
-    models = (_on_meta(a.from_config, config) for a in known or [transformers.AutoModel])
+    models = (_on_meta(a.from_config, config, most) for a in known or [transformers.AutoModel])
     first = next(models)
     return first if fits is None else next(filter(fits, chain([first], models)), first)
 
 
-def _on_meta(build: Callable[[Any], Any], config: Any) -> nn.Module:
-    with torch.device("meta"):
+def _on_meta(build: Callable[[Any], Any], config: Any, most: int) -> nn.Module:
+    with torch.device("meta"), building(most):
         model = build(config)
         model.tie_weights(recompute_mapping=False)  # transformers 5.0 does not on this device
     return cast(nn.Module, model.to(config.dtype) if config.dtype else model)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from sparsity_report.errors import SparsityReportError, check_options
+from sparsity_report.errors import SparsityReportError, check_options, printable
 from sparsity_report.files import DEMO
 from sparsity_report.weights.describe import ReaderOptions
 from sparsity_report.weights.hub import Remote, fetch, find, is_hub_id
@@ -108,12 +108,26 @@ def load(
     'OPTForCausalLM'
     """
     check_options("load", files, LoadOptions.__annotations__)
-    options = ReaderOptions(name or "", blacklist, groups)
+    try:
+        return _load(model, ReaderOptions(name or "", blacklist, groups), values, files)
+    except OSError as error:
+        raise SparsityReportError(
+            f"{printable(str(error.filename or model), 200)} cannot be read: "
+            f"{error.strerror or error}"
+        ) from error
+
+
+def _load(
+    model: str | os.PathLike[str] | nn.Module | None,
+    options: ReaderOptions,
+    values: bool,
+    files: LoadOptions,
+) -> Weights:
     base, merge = files.pop("base", None), files.pop("merge", True)
     if base is not None:
         return _open_adapted(model, base, options, values, merge, files)
     if model is None:
-        model, options = DEMO, replace(options, name=name or "demo")
+        model, options = DEMO, replace(options, name=options.name or "demo")
     if isinstance(model, str | os.PathLike):
         weights = _open_path(os.fspath(model), options, values, files)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.foreign import read_json
 from sparsity_report.weights.adapter import CONFIG, LEAF, base_name
 from sparsity_report.weights.packed.reading import FLOATS
 from sparsity_report.weights.packed.recognise import check_weights
@@ -198,15 +199,17 @@ def _read_config(file: Path) -> dict[str, Any]:
             "model is opened without"
         )
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file, most=limits.CONFIG_BYTES)
         kind, begin = config.get("peft_type"), str(config.get("init_lora_weights")).lower()
         patterns = [config.get(f"{name}_pattern") or {} for name in ("rank", "alpha")]
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise SparsityReportError(f"{file} is not a configuration of PEFT: {error!r}") from error
     if kind != "LORA":
         raise wrong(file, f"an adapter of type {kind!r} is not LoRA and is not understood")
     if not all(isinstance(told, dict) for told in patterns):
         raise wrong(file, "rank_pattern or alpha_pattern is not an object")
+    if max(map(len, patterns)) > limits.BLOCKS:
+        raise wrong(file, f"rank_pattern or alpha_pattern has more than {limits.BLOCKS:,} entries")
     if begin not in _INITS:
         raise wrong(file, f"init_lora_weights = {begin!r} changes the base itself")
     if further := sorted(key for key, told in config.items() if told and key not in _KNOWN):

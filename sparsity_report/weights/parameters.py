@@ -115,5 +115,9 @@ class Module:
 
     @property
     def block(self) -> int | None:
-        """Index of the Transformer block, the first number in the dotted name; None outside."""
-        return next((int(part) for part in self.name.split(".") if part.isdecimal()), None)
+        """Index of the Transformer block, the first number in the dotted name; None outside.
+
+        What has more than nine digits numbers no block.
+        """
+        words = self.name.split(".")
+        return next((int(word) for word in words if word.isdecimal() and len(word) < 10), None)

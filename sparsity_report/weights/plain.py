@@ -15,6 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from sparsity_report import limits
+from sparsity_report.foreign import check_nesting, read_json
+
 # Keys that name code, at any depth, and those that send transformers to other packages or files:
 # weights are decoded here, and the files that are run are those that are counted.
 _CODE = {
@@ -28,14 +31,21 @@ _CODE = {
     "transformers_weights",
 }
 _CONFIGS = {"config.json", "tokenizer_config.json"}
-# Bytes; the largest vocabularies take 40 MB.
-LARGEST = 2**28
 
 
 def read_config_file(path: Path) -> Any:
-    """Read a configuration without the keys that name code."""
-    text = path.read_text(encoding="utf-8")
-    return json.loads(text, object_hook=lambda told: {k: told[k] for k in told if k not in _CODE})
+    """Read a configuration without the keys that name code.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, see :mod:`sparsity_report.foreign`, or nested too deep.
+    OSError
+        It cannot be read.
+    """
+    told = read_json(path, most=limits.CONFIG_BYTES, without=_CODE)
+    check_nesting(told)
+    return told
 
 
 @contextmanager
@@ -48,7 +58,7 @@ def plain_folder(directory: Path, patterns: Iterable[str]) -> Iterator[Path]:
     with TemporaryDirectory(prefix="sparsity-report-") as name:
         plain = Path(name)
         for file in sorted({file for pattern in patterns for file in directory.glob(pattern)}):
-            if not file.is_file() or file.stat().st_size > LARGEST:
+            if not file.is_file() or file.stat().st_size > limits.TEXT_BYTES:
                 continue
             if file.name in _CONFIGS:
                 told = json.dumps(read_config_file(file))

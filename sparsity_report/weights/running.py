@@ -25,7 +25,7 @@ from torch import nn
 from sparsity_report.sparse.linear import LinearCSR
 from sparsity_report.weights.places import Place, as_csr, computed_by
 from sparsity_report.weights.samples import Sample, numbers, samples
-from sparsity_report.weights.watching import Record, Use, Watch, tensors_among
+from sparsity_report.weights.watching import Budget, Record, Use, Watch, tensors_among
 
 # Tokens of the shortest text. Models that work on pieces of a text fill the last one up; of those
 # that do, most take 64 tokens and none more than 512.
@@ -185,6 +185,7 @@ class _Twin:
                 if isinstance(child, LinearCSR):
                     twins[id(place.module)]._modules[name] = twins[id(child)]
         self.places = {id(twins[id(place.module)]): place for place in places}
+        self.budget = Budget(len(self.parameters))
         self.config = getattr(self.model, "config", None)
         self.vocabularies = {*numbers(self.config, _VOCABULARY.search)}
 
@@ -203,7 +204,7 @@ class _Twin:
         """Run the model; return what happened, and the matrices whose products it puts out."""
         known = inspect.signature(self.model.forward).parameters
         options = {n: v for n, v in (("use_cache", False), ("return_dict", True)) if n in known}
-        watch = Watch(self.parameters)
+        watch = Watch(self.parameters, self.budget)
         with watch.watching():
             out = self.model(**inputs, **options)
         told = out if isinstance(out, Mapping) else {}
@@ -333,7 +334,7 @@ def _usages(
             uses = [[record.uses[key] for key in keys if key in record.uses] for record in records]
             flops = max(2 * parameter.numel(), 1)
             constant, slope, curved = _grown([sum(u.flops for u in run) for run in uses], flops)
-            if curved:
+            if curved or slope < 0 or constant < 0:
                 return {}
             multiplied = next((use for use in uses[-1] if use.shape), Use())
             readers = {reader for use in uses[-1] for reader in use.readers}
@@ -385,4 +386,4 @@ def _window(twin: _Twin, module: int) -> int | None:
     tellers: tuple[Any, ...] = (place.module, *place.around[:1], *([config] if alike else []))
     windows = (told.sliding_window for told in tellers if hasattr(told, "sliding_window"))
     window = next(windows, None)
-    return window if isinstance(window, int) else None
+    return window if isinstance(window, int) and window > 0 else None

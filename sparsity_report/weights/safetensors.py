@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
@@ -13,14 +12,18 @@ from typing import Any, cast
 
 import torch
 
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.foreign import check_name, parse_json, read_json, whole
 from sparsity_report.weights.packed.reading import E8M0, FP4
 from sparsity_report.weights.tensors import Entry, FileSlice, LocalFile, Origin, read_at
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# Bytes of a header that come with its length, and the most that the library takes.
-_FIRST, _LARGEST = 2**16, 100_000_000
+# Bytes of a header that come with its length.
+_FIRST = 2**16
+# Bytes of the name of a file.
+_LONGEST = 255
 
 # https://github.com/huggingface/safetensors: names of dtypes in the header.
 _DTYPES = {
@@ -123,16 +126,16 @@ def find_shards(directory: Path) -> Shards:
 def read_index(index: Path) -> dict[str, str]:
     """Return which tensor is in which file, the names of files checked."""
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json(index, once=True)["weight_map"]
         names = sorted(set(weight_map.values()), key=str)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SparsityReportError(f"{index} is not a safetensors index: {error!r}") from error
     if not names:
         raise SparsityReportError(f"{index} names no tensor; fetch it again")
     for name in names:
         # Untrusted: only a plain file name inside the directory may be opened.
         plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
-        plain = plain and name.isprintable()
+        plain = plain and name.isprintable() and len(name.encode()) <= _LONGEST
         if not plain or not name.endswith(".safetensors"):
             raise SparsityReportError(f"{index} names a shard outside its folder: {name!r}")
     return cast(dict[str, str], weight_map)
@@ -140,7 +143,10 @@ def read_index(index: Path) -> dict[str, str]:
 
 def _stays_inside(file: Path) -> bool:
     """Whether a link stays in its folder, or in the blobs of its own Hub cache entry."""
-    home, target = file.parent.resolve(), file.resolve()
+    try:
+        home, target = file.parent.resolve(), file.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return False
     allowed = {home}
     if home.parent.name == "snapshots":
         allowed.add(home.parent.parent / "blobs")
@@ -165,7 +171,7 @@ def read_header(file: Path | Origin) -> list[Entry]:
             entries.append(Entry(key, shape, values, told if told in _BYTES else ""))
     except SparsityReportError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise SparsityReportError(
             f"{file} cannot be read as safetensors: {error}; it may be truncated, fetch it again"
         ) from error
@@ -184,7 +190,7 @@ def _held(shape: tuple[int, ...], told: str) -> tuple[tuple[int, ...], torch.dty
             raise ValueError(f"has dtype {told} and shape {shape}, not rows of whole bytes")
         return (*shape[:-1], shape[-1] // 2), torch.uint8
     if told not in _DTYPES and told not in _BYTES:
-        raise ValueError(f"has dtype {told}, which is not known")
+        raise ValueError(f"has dtype {told[:40]}, which is not known")
     return shape, _DTYPES.get(told, torch.uint8)
 
 
@@ -194,7 +200,7 @@ def _header(origin: Origin) -> bytes:
         raise ValueError(f"it has {origin.size} bytes")
     with origin.opened(0, min(origin.size, _FIRST)) as raw:
         (length,) = struct.unpack("<Q", read_at(raw, 0, 8).tobytes())
-    if length > min(origin.size - 8, _LARGEST):
+    if length > min(origin.size - 8, limits.HEADER_BYTES):
         raise ValueError(f"its header announces {length:,} bytes, the file has {origin.size:,}")
     with origin.opened(8, 8 + length) as raw:
         return read_at(raw, 8, length).tobytes()
@@ -208,7 +214,7 @@ def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], in
     """
     if text[:1] != b"{":
         raise ValueError("its header is no JSON object")
-    header = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+    header = parse_json(text, once=True, finite=True)
     match header.pop("__metadata__", None):
         case None:
             pass
@@ -232,23 +238,17 @@ def _told(key: str, facts: Any) -> tuple[str, tuple[int, ...], int, int]:
     """Return dtype, shape, first byte and end of a tensor, if they fit each other."""
     match facts:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
-            counts = (*shape, begin, end)
+            check_name(key)
         case _:
             raise ValueError(f"it does not tell dtype, shape and place of {key!r}")
-    if any(type(n) is not int or not 0 <= n < 2**63 for n in counts):
-        raise ValueError(f"shape or place of {key!r} are no counts")
-    if math.prod(max(n, 1) for n in shape) >= 2**63:
+    for number in (*shape, begin, end):
+        whole(number, f"shape or place of {key!r}")
+    if len(shape) > limits.DIMENSIONS:
+        raise ValueError(f"{key!r} has {len(shape):,} dimensions")
+    if math.prod(max(n, 1) for n in shape) > limits.VALUES:
         raise ValueError(f"the shape of {key!r} is beyond counting")
-    digits = re.search(r"\d+", dtype)
+    digits = re.search(r"\d{1,3}", dtype)
     bits = math.prod(shape) * (8 if dtype == "BOOL" else int(digits[0]) if digits else 0)
     if bits != 8 * (end - begin):
-        raise ValueError(f"{key!r} takes {end - begin:,} bytes for {dtype} {tuple(shape)}")
+        raise ValueError(f"{key!r} takes {end - begin:,} bytes for {dtype[:40]} {tuple(shape)}")
     return dtype, tuple(shape), begin, end
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the members of a JSON object, each of which may be there once."""
-    told = dict(pairs)
-    if len(told) < len(pairs):
-        raise ValueError("its header says something twice")
-    return told

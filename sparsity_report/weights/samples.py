@@ -108,7 +108,7 @@ def _other(config: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
         yield name, torch.empty(1, 1, channels, side, side, device="meta")
     elif name == "flattened_patches":  # a row, a column and the pixels of each
         width = next(numbers(config, "patch_embed_hidden_size".__eq__), 768)
-        yield name, torch.zeros(1, 64, width + 2)
+        yield name, torch.zeros(1, 1, 1).expand(1, 64, width + 2)
     elif name in {"input_values", "inputs"}:
         yield name, torch.empty(1, _SAMPLES, device="meta")
     else:

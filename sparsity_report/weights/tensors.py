@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.foreign import check_regular, open_file
 from sparsity_report.weights.rounding import Rounding
 
 # Values of a slice, some tens of milliseconds of counting, and of what is in a buffer at a time.
@@ -149,7 +151,16 @@ class LocalFile(Origin):
 
     @classmethod
     def of(cls, path: Path) -> LocalFile:
-        """Look at a file."""
+        """Look at a file.
+
+        Raises
+        ------
+        ValueError
+            It is no regular file.
+        OSError
+            It is not there.
+        """
+        check_regular(path.stat())
         return cls(path.absolute(), Stamp.of(path))
 
     def __str__(self) -> str:
@@ -169,7 +180,7 @@ class LocalFile(Origin):
     def opened(self, start: int, stop: int) -> Iterator[Reader]:  # noqa: ARG002
         """Open it to read from anywhere in it."""
         try:
-            with self.path.open("rb") as file:
+            with self._open() as file:
                 self._check(file)
                 yield file
                 # A writer that kept the length has left its mark in the time of change.
@@ -179,6 +190,12 @@ class LocalFile(Origin):
                 f"{self.path} cannot be read: {getattr(error, 'strerror', None) or error}; "
                 "is it still complete?"
             ) from error
+
+    def _open(self) -> BufferedReader:
+        try:
+            return open_file(self.path)
+        except ValueError as error:
+            raise SparsityReportError(f"{self.path} cannot be read: {error}") from error
 
     def _check(self, file: BinaryIO) -> None:
         if Stamp.of(file) != self.stamp:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.foreign import read_json
 from sparsity_report.weights.plain import plain_folder
 
 #: What a tokenizer may be made of, of the files in its folder.
@@ -55,7 +56,7 @@ def _check_class(directory: Path) -> None:
     file = directory / "tokenizer_config.json"
     if not file.is_file() or (directory / "tokenizer.json").is_file():
         return
-    told = json.loads(file.read_text(encoding="utf-8"))
+    told = read_json(file, most=limits.CONFIG_BYTES)
     code = told.get("auto_map") or ()
     code = (code.get("AutoTokenizer") or ()) if isinstance(code, dict) else code
     named = [code] if isinstance(code, str) else code

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.parameters import NEVER, ONCE
 from sparsity_report.weights.places import Place, as_csr, tensors_of
 
@@ -38,13 +39,25 @@ def _uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Mod
         leaf = next(iter(tensors_of(module)))
         csr = as_csr(module, leaf)
         experts = (csr.weight_shape if csr else getattr(module, leaf).shape)[0]
-        return Fraction(_top_k(config, around) or experts, experts)
+        return _share(_top_k(config, around), experts)
     for inner, outer in zip([module, *around], around, strict=False):
         if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):
             block = around[around.index(outer) + 1 :]
             if block and re.search(r"Moe|MoE", type(block[0]).__name__):
-                return Fraction(_top_k(config, block) or len(outer), len(outer))
+                return _share(_top_k(config, block), len(outer))
     return ONCE
+
+
+def _share(chosen: int | None, experts: int) -> Fraction:
+    """Share of the experts that a token is sent to; all where nothing says how many."""
+    if chosen is None or not experts:
+        return ONCE
+    if chosen > experts:
+        raise SparsityReportError(
+            f"the configuration sends a token to {chosen:,} of {experts:,} experts, which cannot "
+            "be; is it of the same model?"
+        )
+    return Fraction(chosen, experts)
 
 
 @lru_cache(maxsize=4096)
@@ -60,6 +73,6 @@ def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
 
 
 def declared(sources: Iterable[object], *names: str) -> int | None:
-    """Return the first whole number that a source has under one of the names."""
+    """Return the first whole number above 0 that a source has under one of the names."""
     values = (getattr(source, name, None) for source in sources for name in names)
-    return next((value for value in values if isinstance(value, int)), None)
+    return next((n for n in values if isinstance(n, int) and n is not True and n > 0), None)

@@ -47,6 +47,10 @@ _FILLED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new
 _SMALL = 2**20
 # Whole numbers that are made up at a time, half a GB of int64.
 _LARGEST = 2**26
+# Sizes that what is really computed with need not be checked for, as no two make much together.
+_FEW = 2**12
+# Operations of all runs of a model, for each parameter and besides.
+_PER_PARAMETER, _BESIDES = 400, 1_000
 
 
 class Trace(NamedTuple):
@@ -121,6 +125,23 @@ class Record:
     guessed: bool = False
 
 
+class Budget:
+    """Operations that a model may take in all its runs.
+
+    More than these is what a number in a configuration makes of a model, such as one that goes
+    through the same layer a million times.
+    """
+
+    def __init__(self, parameters: int) -> None:
+        self._left = _PER_PARAMETER * parameters + _BESIDES
+
+    def take(self) -> None:
+        """Spend one; ValueError when there is none left."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("it takes far more operations than models of so many parameters do")
+
+
 class Watch(TorchDispatchMode):
     """Run modules under this mode to get a :class:`Record`.
 
@@ -128,15 +149,18 @@ class Watch(TorchDispatchMode):
     ----------
     parameters : mapping of int to torch.Tensor
         On the meta device, by what they are called in the record.
+    budget : Budget
+        For all runs of the model.
     """
 
-    def __init__(self, parameters: Mapping[int, torch.Tensor]) -> None:
+    def __init__(self, parameters: Mapping[int, torch.Tensor], budget: Budget) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.record = Record()
         self._names = {id(tensor): name for name, tensor in parameters.items()}
         self._parameters = parameters
         self._thread = get_ident()
         self._running: list[nn.Module] = []
+        self._budget = budget
         self._outputs: dict[int, int] = {}
         # By address of storages that were written to, kept so that no other gets it.
         self._written: dict[int, tuple[torch.UntypedStorage, Trace]] = {}
@@ -167,6 +191,7 @@ class Watch(TorchDispatchMode):
     ) -> Any:
         """Follow one operation."""
         kwargs = kwargs or {}
+        self._budget.take()
         tensors = [*tensors_among((*args, *kwargs.values()))]
         if not any(map(self._is_unknown, tensors)):
             counted = func in _COUNTED or (func is _ITEM and tensors[0].dtype != torch.bool)
@@ -300,6 +325,7 @@ def _followed(func: Any, traces: Sequence[Trace]) -> Trace:
 
 def _really(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]) -> Any:
     """Compute what depends on no parameter, on the CPU even where the model asks for meta."""
+    _check_size(func, args, kwargs, tensors)
     out = func(*args, **kwargs)
     if any(map(_is_made_up, tensors)):
         if func.overloadpacket in _CHECKS:
@@ -310,6 +336,33 @@ def _really(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torc
     if on_meta and out.numel() <= (_LARGEST if _is_whole(out) else _SMALL):
         return func(*args, **{**kwargs, "device": torch.device("cpu")})
     return out
+
+
+def _check_size(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Any]) -> None:
+    """Refuse to compute what is so large that only a number in a configuration makes it so."""
+    numbers = [n for n in _flat(args) if isinstance(n, int | float)]
+    if max((*map(abs, numbers), *(tensor.numel() for tensor in tensors)), default=0) <= _FEW:
+        return
+    meta = {"device": torch.device("meta")} if not tensors or "device" in kwargs else {}
+    try:
+        out = func(*_each(_meta, args), **{**kwargs, **meta})
+    except Exception:  # what has no size without values, or is wrong and says so when it is run
+        return
+    _check_largest(tensors_among([out]))
+
+
+def _check_largest(tensors: Iterable[torch.Tensor]) -> None:
+    for tensor in tensors:
+        if tensor.numel() > _LARGEST:
+            raise ValueError(f"it works with {tensor.numel():,} numbers at a time")
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        else:
+            yield value
 
 
 def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -399,8 +452,7 @@ def _real(tensor: torch.Tensor) -> torch.Tensor:
     """Make up whole numbers that are not known."""
     if not (tensor.is_meta and _is_whole(tensor)):
         return tensor
-    if tensor.numel() > _LARGEST:
-        raise ValueError(f"it works with {tensor.numel():,} whole numbers at a time")
+    _check_largest([tensor])
     made_up = torch.zeros(tensor.shape, dtype=tensor.dtype)
     made_up._made_up = True  # type: ignore[attr-defined]
     return made_up

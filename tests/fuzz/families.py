@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fuzz.adapter import ADAPTER
+from fuzz.checkpoint import CHECKPOINT
 from fuzz.family import Family
 from fuzz.gguf import GGUF
 from fuzz.kept import CACHE, SCORES
 from fuzz.packed import PACKED
 from fuzz.safetensors import SAFETENSORS
+from fuzz.tokenizer import TOKENIZER
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (SAFETENSORS, GGUF, PACKED, CACHE, SCORES)
+    family.name: family
+    for family in (SAFETENSORS, CHECKPOINT, ADAPTER, TOKENIZER, GGUF, PACKED, CACHE, SCORES)
 }

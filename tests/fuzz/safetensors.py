@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +17,8 @@ from fuzz.mutators import damage_bytes, damage_json, dumped, parsed
 from fuzz.truth import count, counted, differs
 
 NAME = "model.safetensors"
+# Dtypes of the same width, which the same bytes may be of.
+_TWINS = {"F16": "BF16", "BF16": "F16", "F8_E4M3": "F8_E5M2", "F8_E5M2": "F8_E4M3"}
 
 
 def header_of(data: bytes) -> tuple[bytes, bytes]:
@@ -43,6 +47,60 @@ def damage_file(random: Random, files: Files, name: str = NAME) -> None:
         files[name] = with_header(damage_bytes(random, header), values)
     else:
         files[name] = damage_bytes(random, data)
+
+
+def change_validly(random: Random, files: Files, name: str = NAME) -> None:
+    """Change a safetensors file into another that is whole: other names, order, shapes, values."""
+    header, values = header_of(files[name])
+    told = parsed(header)
+    try:
+        tensors = {
+            key: (facts, values[slice(*facts["data_offsets"])])
+            for key, facts in told.items()
+            if key != "__metadata__"
+        }
+        key = random.choice(list(tensors))
+        kind = random.randrange(7)
+        _changed(random, tensors, key, kind)
+        order = list(tensors)
+        if kind == 5:
+            random.shuffle(order)
+        written, at = {}, 0
+        for each in order:
+            facts, raw = tensors[each]
+            written[each] = {**facts, "data_offsets": [at, at + len(raw)]}
+            at += len(raw)
+        if kind == 6:
+            written["__metadata__"] = {"format": "pt", "by": "x" * random.randrange(20)}
+        text = dumped(dict(random.sample(list(written.items()), len(written))))
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        return  # it was damaged before
+    padded = text + b" " * (-len(text) % random.choice((1, 8, 64)))
+    files[name] = with_header(padded, b"".join(tensors[each][1] for each in order))
+
+
+def _changed(random: Random, tensors: dict[str, Any], key: str, kind: int) -> None:
+    facts, raw = tensors[key]
+    shape = facts["shape"]
+    if kind == 0:
+        word = random.choice(("0", "weight", "é", "layers.7", "mlp.down_proj", " ", "x" * 60))
+        tensors[f"{word}.{key}"] = tensors.pop(key)
+    elif kind == 1:
+        tensors[key] = ({**facts, "shape": random.choice(_shapes(shape))}, raw)
+    elif kind == 2:
+        start = random.randrange(len(raw) + 1)
+        end = min(len(raw), start + random.choice((1, 4, 64)))
+        tensors[key] = (facts, raw[:start] + random.randbytes(end - start) + raw[end:])
+    elif kind == 3:
+        start = random.randrange(len(raw) + 1)
+        tensors[key] = (facts, raw[:start] + bytes(len(raw) - start))
+    elif kind == 4 and facts["dtype"] in _TWINS:
+        tensors[key] = ({**facts, "dtype": _TWINS[facts["dtype"]]}, raw)
+
+
+def _shapes(shape: list[int]) -> list[list[int]]:
+    """Return other shapes of as many values."""
+    return [shape[::-1], [math.prod(shape)], [1, *shape], [*shape, 1], [1, math.prod(shape), 1]]
 
 
 def by_library(file: Path) -> dict[str, tuple[int, int]] | None:
@@ -83,4 +141,9 @@ def _judge(folder: Path, _: Base) -> str:
     return differs(answer, expected)
 
 
-SAFETENSORS = Family("safetensors", _bases, (damage_header, damage_header, damage_file), _judge)
+SAFETENSORS = Family(
+    "safetensors",
+    _bases,
+    (change_validly, change_validly, change_validly, damage_header, damage_header, damage_file),
+    _judge,
+)

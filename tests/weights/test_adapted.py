@@ -301,7 +301,7 @@ CONFIGS = {
     "lora_alpha = inf for": {"lora_alpha": float("inf")},
     "lora_alpha = None for": {"lora_alpha": None},
     "lora_alpha = '8' for": {"lora_alpha": "8"},
-    r"lora_alpha = 1(0{400})": {"lora_alpha": 10**400},
+    r"lora_alpha = 1(0{30})": {"lora_alpha": 10**30},
     "'use_dora' is set, which is not understood": {"use_dora": True},
     "'target_parameters' is set": {"target_parameters": ["mlp.experts.gate_up_proj"]},
     "'layer_replication' is set": {"layer_replication": [[0, 1], [0, 1]]},

@@ -19,6 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 import sparsity_report as sr
+from sparsity_report import limits
 from sparsity_report.files import DEMO
 from sparsity_report.weights import plain
 
@@ -311,7 +312,7 @@ def test_configs_name_no_code_at_any_depth(tmp_path):
     for name in ("evil.py", "chat_template.jinja", "processor_config.json", "vocab.txt"):
         (tmp_path / name).write_text("x")
     (tmp_path / "large.txt").touch()
-    os.truncate(tmp_path / "large.txt", plain.LARGEST + 1)
+    os.truncate(tmp_path / "large.txt", limits.TEXT_BYTES + 1)
     with plain.plain_folder(tmp_path, ["*"]) as shown:
         assert {f.name for f in shown.iterdir()} == {
             "chat_template.jinja", "config.json", "evil.py", "vocab.txt",
