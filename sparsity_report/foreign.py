@@ -16,6 +16,9 @@ from typing import Any
 
 from sparsity_report import limits
 
+_LONG_NUMBER = re.compile(rf"\d{{{limits.DIGITS + 1}}}")
+# Windows has neither the flag nor pipes among its files.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 # Half of a character beyond 16 bits, as JSON may write it; alone it is no text.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -56,7 +59,7 @@ def open_file(path: Path) -> BufferedReader:
     """
     check_regular(path.stat())
     # It may have become a pipe since.
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))  # noqa: SIM115
     try:
         check_regular(os.fstat(file.fileno()))
     except ValueError:
@@ -82,7 +85,7 @@ def check_name(name: str) -> str:
     """
     if len(name) > limits.NAME_LENGTH:
         raise ValueError(f"a name of {len(name):,} characters")
-    if re.search(rf"\d{{{limits.DIGITS + 1}}}", name):
+    if _LONG_NUMBER.search(name):
         raise ValueError(f"a name with a number of more than {limits.DIGITS} digits")
     return name
 

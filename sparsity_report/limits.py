@@ -51,6 +51,9 @@ EXPERTS = 65_536
 #: Heads, groups, codebooks, channels of a convolution and the like.
 HEADS = 65_536
 
+#: Pixels of a side of a picture: each patch of some has a place that is computed.
+PIXELS = 2**14
+
 #: Rows or columns of a matrix: the widest published have 53,248 columns.
 WIDTH = 2**24
 

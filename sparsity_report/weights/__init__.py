@@ -7,12 +7,12 @@ live model; `describe` (with `attention`, `groups`) tells what each is, by what 
 `uses`. One room reads each source: `memory`, `safetensors`, `gguf` (with `gguf_facts`,
 `gguf_header`, `gguf_config`, `gguf_pieces`, `gguf_remote` and `gguf_steps`), `pickle`, `structure`
 (no values) and `hub`; those in files share `checkpoint`, `config` (checked for what it has
-`announced`), `names` and `tensors`, and files may be `remote`; what transformers fuses, splits or turns on loading goes through `conversion`;
-`rounding` says what packed formats make of weights near zero. Transformers gets to see `plain`
-copies of a folder, without what could be run, from which its `tokenizer` is opened, too, and of
-GGUF a header that is written anew. `packed` recognises and decodes weights that are made up of
-several tensors, `adapter` what is no model; `lora` reads an adapter, `adapted` puts it onto its
-base.
+`announced`), `names` and `tensors`, and files may be `remote`; what transformers fuses, splits or
+turns on loading goes through `conversion`; `rounding` says what packed formats make of weights near
+zero. Transformers gets to see `plain` copies of a folder, without what could be run, from which its
+`tokenizer` is opened, too, and of GGUF a header that is written anew. `packed` recognises and
+decodes weights that are made up of several tensors, `adapter` what is no model; `lora` reads an
+adapter, `adapted` puts it onto its base.
 
 May import ``sparse``, ``files``, ``foreign``, ``limits`` and ``errors``. Maintainers: files are
 hostile, so every length and name is checked before it is believed, no code of a checkpoint is ever

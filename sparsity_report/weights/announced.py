@@ -35,8 +35,9 @@ _KINDS = tuple(
         ("expert", 0, limits.EXPERTS),
         ("vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
         # -1 stands for none or all under many names.
-        ("layer|block|depth|stage|loop|iter|iteration|cycle|flow|step|repeat|interval",
-         -1, limits.BLOCKS),
+        ("layer|block|depth|stage|loop|iter|iteration|cycle|flow|step|repeat|interval|level|factor|"
+         "replace|attention_type|tp|time", -1, limits.BLOCKS),
+        ("image_size|img_size|resolution|grid", -1, limits.PIXELS),
         ("position|length|len|context|ctx|window|distance|period|chunk|rate|frame|sample",
          -1, limits.POSITIONS),
         ("num|head|group|label|channel|kernel|stride|codebook|query|querie|hashe|latent",

@@ -241,8 +241,9 @@ def _told(key: str, facts: Any) -> tuple[str, tuple[int, ...], int, int]:
             check_name(key)
         case _:
             raise ValueError(f"it does not tell dtype, shape and place of {key!r}")
+    what = f"shape or place of {key!r}"
     for number in (*shape, begin, end):
-        whole(number, f"shape or place of {key!r}")
+        whole(number, what)
     if len(shape) > limits.DIMENSIONS:
         raise ValueError(f"{key!r} has {len(shape):,} dimensions")
     if math.prod(max(n, 1) for n in shape) > limits.VALUES:
