@@ -133,4 +133,5 @@ ADAPTER = Family(
     _bases,
     (damage_config, damage_rank, damage_tensors, damage_either, change_values, change_values),
     _judge,
+    quick=30,
 )

@@ -238,5 +238,5 @@ CHECKPOINT = Family(
         damage_files, damage_shard, change_values, change_values,
     ),
     _judge,
-    quick=30,
+    quick=12,
 )  # fmt: skip

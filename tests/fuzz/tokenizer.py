@@ -86,5 +86,5 @@ def _judge(folder: Path, _: Base) -> str:
 
 
 TOKENIZER = Family(
-    "tokenizer", _bases, (damage_told, damage_told, damage_class, damage_files), _judge
+    "tokenizer", _bases, (damage_told, damage_told, damage_class, damage_files), _judge, quick=20
 )
