@@ -232,7 +232,7 @@ def test_only_a_last_label_on_the_right_takes_room_beside_the_plot(demo, levels,
 
 
 def test_of_two_break_evens_in_a_column_the_first_stands_left(study):
-    for width, anchors in ((COLUMN, ["end", "start"]), (TEXT, ["start", "start"])):
+    for width, anchors in ((299, ["end", "start"]), (300, ["start", "start"])):
         texts, _, _, _ = drawn(charts.csr_bytes_curve(study, width))
         labels = [text for text in texts if text.text in {"50.3 %", "67.1 %"}]
         assert [text.anchor for text in labels[-2:]] == anchors
@@ -603,7 +603,7 @@ def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
             for unit, *_ in units(measured.speed_chart(study, width).to_dict())
             if "axis" in unit["encoding"]["x"]
         )
-        for width in (COLUMN, TEXT)
+        for width in (look.NARROW - 1, look.NARROW)
     )
     assert set(narrow) < set(wide)
     assert 1 in narrow

@@ -208,6 +208,9 @@ def test_ends_of_the_colours(explorer):
         values = [cell["value"] for cell in data(explorer)]
         assert domain() == (0, max(2.0, *values))
     assert max(values) > 2
+    # Of a ratio the colours go as far as it goes at this level, not as of nothing pruned.
+    explorer.sparsity = 0.9
+    assert domain() == (0, max(2.0, *(cell["value"] for cell in data(explorer))))
     explorer.variant, explorer.metric, explorer.log_scale = "Dense", "flops_per_token", True
     values = [cell["value"] for cell in data(explorer)]
     assert domain() == (min(values), max(values))

@@ -17,6 +17,7 @@ from helpers import study_of
 from papers import bare, latex_table, tables_of, words_of
 
 import sparsity_report as sr
+from sparsity_report.report.values import context
 from sparsity_report.words.language import spoken
 
 THIN = "\u202f"
@@ -704,6 +705,14 @@ def test_csv_files_hold_the_frames(studies, tmp_path):
                 elif isinstance(value, int | float) and not isinstance(value, bool):
                     assert float(cell) == value, (column, cell, value)
     assert checked > 2000
+
+
+def test_many_layers_are_more_than_so_many(studies, monkeypatch):
+    study = studies["one"]
+    for rows, as_data in ((len(study.layers), False), (len(study.layers) - 1, True)):
+        monkeypatch.setattr("sparsity_report.report.values._ROWS", rows)
+        parts = context(study)["layers"]
+        assert {part.data is not None for part in parts} == {as_data}
 
 
 def test_data_of_many_layers(studies, tmp_path, monkeypatch):
