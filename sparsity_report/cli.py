@@ -224,11 +224,12 @@ def render(
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
     import sparsity_report as sr
+    from sparsity_report.files import file_digest
 
     _speak(ctx, outputs.language, outputs.template_dir)
     loaded = sr.read_study(study)
     _check_writable(outputs.out)
-    _write(loaded, outputs)
+    _write(loaded, outputs, file_digest(study) or "")
 
 
 @app.command()
@@ -386,9 +387,10 @@ def _remark(study: Comparison) -> None:
             print(f"sparsity-report: {printable(say_note(note))}", file=sys.stderr)
 
 
-def _write(study: Comparison, outputs: Outputs) -> None:
-    """Write what is wanted of a study and say the most important about it."""
+def _write(study: Comparison, outputs: Outputs, source: str = "") -> None:
+    """Write what is wanted of a study, all or nothing, and say the most important about it."""
     import sparsity_report as sr
+    from sparsity_report.files import together
 
     if outputs.html or outputs.pdf or outputs.thesis or outputs.png:
         _import_altair()
@@ -403,14 +405,18 @@ def _write(study: Comparison, outputs: Outputs) -> None:
         (outputs.thesis, "thesis/*", partial(sr.write_thesis, study, template_dir=folder)),
     ]
     wanted = {label: write for asked, label, write in steps if asked}
-    with _bar("writing", unit="file") as progress:
-        for number, (label, write) in enumerate(wanted.items(), 1):
-            progress(number - 1, len(wanted), label)
-            write(out / label.partition("/*")[0])
-            progress(number, len(wanted), label)
+    said = f"Written to {out}: {', '.join(wanted) or 'nothing'}"
+    if wanted:
+        with together(out, source) as files, _bar("writing", unit="file") as progress:
+            for number, (label, write) in enumerate(wanted.items(), 1):
+                progress(number - 1, len(wanted), label)
+                write(out / label.partition("/*")[0])
+                progress(number, len(wanted), label)
+        if files.removed:
+            said += f"; removed {len(files.removed)} files of another run"
     for sentence in sr.summarize(study)[:3]:
         print(sentence)
-    print(f"Written to {out}: {', '.join(wanted) or 'nothing'}")
+    print(said)
 
 
 def _import_altair() -> None:

@@ -77,7 +77,8 @@ def test_a_french_report_with_templates_of_ones_own(demo_run, tmp_path):
 def test_choosing_what_is_written(tmp_path):
     run = command("run", "--sparsity", "0.5", "--out", tmp_path / "o", "--no-html", "--no-png")
     assert run.returncode == 0, run.stderr
-    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["structural_layers", "study.json"]
+    written = sorted(path.name for path in (tmp_path / "o").iterdir())
+    assert written == [".sparsity-report.sha256", "structural_layers", "study.json"]
     assert "Masked50" in run.stdout
 
 
@@ -173,7 +174,7 @@ def test_bad_models(tmp_path):
     save_file({"layers.0.fc1.weight": weight}, tmp_path / "nan.safetensors")
     run = command("run", tmp_path / "nan.safetensors", "--out", tmp_path / "o")
     refused(run, "layers.0.fc1.weight holds 2 NaN")
-    assert not list((tmp_path / "o").iterdir())
+    assert not (tmp_path / "o").exists()
 
 
 def test_terminal_escapes_in_names_are_shown_not_obeyed(tmp_path):

@@ -17,7 +17,7 @@ from sparsity_report.draw import charts, export
 from sparsity_report.draw.look import DASHES, FILED, cycle
 from sparsity_report.draw.measured import CHARTS
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import write_file
+from sparsity_report.files import together, write_file
 from sparsity_report.study.file import variant_stems
 from sparsity_report.study.study import Comparison
 
@@ -49,7 +49,8 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
     Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
     and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
     ``sparsity_map_<variant>.png`` once per pruning; ``csr_bytes.png``; and ``speed.png``,
-    ``crossover.png``, ``quality.png`` and ``sensitivity.png`` of what was measured.
+    ``crossover.png``, ``quality.png`` and ``sensitivity.png`` of what was measured. All files are
+    written, or none is.
 
     Parameters
     ----------
@@ -74,11 +75,12 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
     drawn["csr_bytes"] = charts.csr_bytes_curve(study)
     drawn |= {name: draw(study) for name, draw in CHARTS.items()}
     folder = Path(directory)
-    return [
-        write_file(folder / f"{name}.png", export.png(chart))
-        for name, chart in drawn.items()
-        if chart is not None
-    ]
+    with together(folder):
+        return [
+            write_file(folder / f"{name}.png", export.png(chart))
+            for name, chart in drawn.items()
+            if chart is not None
+        ]
 
 
 def plates(study: Comparison) -> list[Plate]:

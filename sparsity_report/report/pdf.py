@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.files import scratch
 from sparsity_report.report.cells import Table, to_typst
 from sparsity_report.report.templates import render
 from sparsity_report.words.names import breakable, spelled
@@ -49,7 +49,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
 
     placing = templates.overlay(finalize=place, autoescape=False)
     source = render(placing, "report.typ.j2", shown, "typeset the report")
-    with tempfile.TemporaryDirectory() as empty:
+    with scratch() as empty:
         try:
             compiler = typst.Compiler(
                 root=empty,

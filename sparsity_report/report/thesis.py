@@ -14,7 +14,7 @@ import sparsity_report
 from sparsity_report.draw.look import model_names
 from sparsity_report.draw.paper import draw, font_family, plates
 from sparsity_report.errors import SparsityReportError, check_options
-from sparsity_report.files import check_folder, write_file
+from sparsity_report.files import check_folder, together, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
 from sparsity_report.report.cells import COUNT, SHARE, figures, kind_of, scaled
@@ -85,7 +85,8 @@ def write_thesis(
     title: that is in ``captions.tex``. ``tables/*.tex`` are for booktabs and siunitx, with caption
     and label. ``numbers.tex`` names every figure a text would quote, such as
     ``\MaskedThirtySparsityModel``. ``findings.tex`` says what :func:`summarize` says,
-    ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all of it.
+    ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all of it. All files are
+    written, or none is.
 
     Parameters
     ----------
@@ -159,7 +160,8 @@ def write_thesis(
             file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
             for file in _TEMPLATES
         }
-    return [write_file(folder / path, content) for path, content in files.items()]
+    with together(folder):
+        return [write_file(folder / path, content) for path, content in files.items()]
 
 
 def _figures(

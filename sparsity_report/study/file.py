@@ -14,7 +14,7 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import file_name, write_file
+from sparsity_report.files import file_name, together, write_file
 from sparsity_report.study import schema
 from sparsity_report.study.agreement import check_agreement
 from sparsity_report.study.layers import check_convention, with_shares
@@ -114,7 +114,8 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
     ``comparison.csv`` (per group), ``totals.csv`` and ``storage.csv``; ``pivot_<metric>.csv``; and
     what was measured as ``latency.csv``, ``quality.csv`` and ``sensitivity.csv``. Text that a
     spreadsheet would take for a formula gets a leading apostrophe, and control characters are
-    written out (``\r``), as a line that ends early would begin another cell.
+    written out (``\r``), as a line that ends early would begin another cell. All files are
+    written, or none is.
 
     Parameters
     ----------
@@ -138,10 +139,11 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:
         files[f"pivot_{metric}.csv"] = study.pivot(metric).reset_index()
-    return [
-        write_file(folder / name, _inert(frame).to_csv(index=False, lineterminator="\n"))
-        for name, frame in files.items()
-    ]
+    with together(folder):
+        return [
+            write_file(folder / name, _inert(frame).to_csv(index=False, lineterminator="\n"))
+            for name, frame in files.items()
+        ]
 
 
 def variant_stems(study: Comparison) -> Mapping[str, str]:
