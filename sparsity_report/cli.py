@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,7 @@ import typer
 
 from sparsity_report import __version__
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.files import STOPPING, check_folder, file_digest, together
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -33,6 +37,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+# The signal of a pipe that nobody reads; Windows has none, and no such pipes.
+_PIPE = 13
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Json = Annotated[bool, typer.Option(help="study.json, to render again.")]
@@ -224,7 +231,6 @@ def render(
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
     import sparsity_report as sr
-    from sparsity_report.files import file_digest
 
     _speak(ctx, outputs.language, outputs.template_dir)
     loaded = sr.read_study(study)
@@ -295,11 +301,66 @@ def _options(
 
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2."""
+    code = 0
+    with _stoppable():
+        try:
+            try:
+                app()
+            finally:
+                _flush()
+        except SparsityReportError as error:
+            _complain(str(error))
+            code = 2
+        except OSError as error:  # of the machine, where nothing more is known about it
+            _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+            code = 2
+        except _Stopped as stopped:
+            (number,) = stopped.args
+            if number != _PIPE:
+                _complain(f"stopped by {signal.Signals(number).name}")
+            code = 128 + number
+    sys.exit(code)
+
+
+class _Stopped(BaseException):
+    """Somebody wants this process to stop; holds the number of the signal."""
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Raise where a signal comes, so that all that is under way is undone; at the end, just end."""
+
+    def stop(number: int, _: object) -> None:
+        raise _Stopped(number)
+
+    heard = []
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPPING:
+            if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+                signal.signal(number, stop)
+                heard.append(number)
     try:
-        app()
-    except SparsityReportError as error:
-        print(f"sparsity-report: {error}", file=sys.stderr)
-        sys.exit(2)
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _flush() -> None:
+    """Print what waits to be printed, while it can still be said that it cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError):  # Python tries once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise _Stopped(_PIPE) from error
+        raise SparsityReportError(f"cannot print: {error.strerror}") from error
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        print(f"sparsity-report: {text}", file=sys.stderr)
 
 
 def _speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
@@ -390,7 +451,6 @@ def _remark(study: Comparison) -> None:
 def _write(study: Comparison, outputs: Outputs, source: str = "") -> None:
     """Write what is wanted of a study, all or nothing, and say the most important about it."""
     import sparsity_report as sr
-    from sparsity_report.files import together
 
     if outputs.html or outputs.pdf or outputs.thesis or outputs.png:
         _import_altair()
@@ -454,14 +514,33 @@ def _bar(what: str, unit: str = "B") -> Iterator[Progress]:
         yield show
 
 
-def _workers(number: int) -> AbstractContextManager[Executor | None]:
+@contextmanager
+def _workers(number: int) -> Iterator[Executor | None]:
     if number == 0:
-        return nullcontext()
+        yield None
+        return
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     # A fork would copy the threads of torch in whatever state they are.
-    return ProcessPoolExecutor(number, mp_context=get_context("spawn"))
+    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
+        with _unheard_by_children():
+            for _ in range(number):
+                pool.submit(int)  # starts a process
+        yield pool
+
+
+@contextmanager
+def _unheard_by_children() -> Iterator[None]:
+    """Let processes that are started not hear Ctrl-C, which a terminal tells all: one answers."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -490,6 +569,4 @@ def _check_writable(out: Path) -> None:
     """Refuse an impossible folder before minutes of counting, not after."""
     if out.exists() and not out.is_dir():
         raise SparsityReportError(f"--out {out} exists and is not a folder; choose another")
-    from sparsity_report.files import check_folder
-
     check_folder(out)

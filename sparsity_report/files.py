@@ -41,7 +41,8 @@ MANIFEST = ".sparsity-report.sha256"
 _MARK = ".sparsity-report-"
 # Seconds after which what a run has left is litter where no lock tells whether it lives.
 _LONG = 86_400
-_STOPPING = [
+#: Signals by which somebody wants a process to stop.
+STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 
@@ -208,12 +209,13 @@ class FileSet:
                 _sync(folder)
             self._journal.begin(files)
             try:
-                for file in files:
-                    with _telling(file.target):
-                        file.place()
-                for folder in folders:
-                    _sync(folder)
-                self._journal.done()
+                with _telling(self._folder):
+                    for file in files:
+                        with _telling(file.target):
+                            file.place()
+                    for folder in folders:
+                        _sync(folder)
+                    self._journal.done()
             except BaseException as error:
                 self._put_back(files, error)
                 raise
@@ -258,13 +260,13 @@ class FileSet:
         self._make(folder.parent)
         if self._journal is not None:
             self._journal.make(folder)
+        self._made.append(folder)
         try:
             folder.mkdir()
         except FileExistsError:
+            self._made.remove(folder)
             if not folder.is_dir():  # else another run was first
                 raise
-        else:
-            self._made.append(folder)
 
     def _list(self, source: str) -> None:
         """List the files of this set, and remove those of another that it would stand beside."""
@@ -368,9 +370,14 @@ class _Journal:
         os.fsync(self._handle)
 
     def done(self) -> None:
-        """Note that there is nothing to put back."""
-        self._note("done")
-        os.fsync(self._handle)
+        """Note that there is nothing to put back; if that fails, it is not noted."""
+        size = os.fstat(self._handle).st_size
+        try:
+            self._note("done")
+            os.fsync(self._handle)
+        except OSError:
+            os.ftruncate(self._handle, size)
+            raise
 
     def close(self) -> None:
         """Let others see that nobody is at work."""
@@ -579,7 +586,7 @@ def undisturbed() -> Iterator[None]:
     before = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in _STOPPING:
+            for number in STOPPING:
                 handler = signal.getsignal(number)
                 if callable(handler) or handler is signal.SIG_DFL:
                     before[number] = handler

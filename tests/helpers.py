@@ -1,6 +1,7 @@
 """What tests of several wings share: small models, their studies, files to read."""
 
 import os
+import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -21,6 +22,7 @@ from transformers.core_model_loading import Transpose, WeightConverter
 import sparsity_report as sr
 from sparsity_report import cli
 from sparsity_report.counting.counts import count_weights
+from sparsity_report.files import STOPPING
 
 IN_CI = os.environ.get("CI") == "true"
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -48,6 +50,7 @@ def command(*arguments, cwd=None):
     out, err, before, code = StringIO(), StringIO(), Path.cwd(), 0
     line = ["sparsity-report", *map(str, arguments)]
     verbosity = transformers.logging.get_verbosity()
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
     with mock.patch.object(sys, "argv", line), redirect_stdout(out), redirect_stderr(err):
         os.chdir(cwd or before)
         try:
@@ -57,6 +60,8 @@ def command(*arguments, cwd=None):
         finally:
             os.chdir(before)
             transformers.logging.set_verbosity(verbosity)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

@@ -6,16 +6,18 @@ import itertools
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.files import check_folder, shipped, write_file
+from sparsity_report.files import check_folder, shipped, together, write_file
 from sparsity_report.words.language import template_folders
 
 if TYPE_CHECKING:
+    from nbclient import NotebookClient
     from nbformat import NotebookNode
 
 DEFAULT = "structural_csr_analysis"
@@ -84,10 +86,11 @@ def write_notebook(
         opened = str(local.resolve())
     values = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
     _set_parameters(node, values, source)
-    _execute(node, target.parent, timeout)
-    if target.suffix.lower() == ".ipynb":
-        return write_file(target, nbformat.writes(node) + "\n")
-    return write_file(target, _as_html(node, hide_inputs, template_dir))
+    with together(target.parent):
+        _execute(node, target.parent, timeout)
+        if target.suffix.lower() == ".ipynb":
+            return write_file(target, nbformat.writes(node) + "\n")
+        return write_file(target, _as_html(node, hide_inputs, template_dir))
 
 
 def _located(notebook: str | os.PathLike[str]) -> Path:
@@ -128,11 +131,25 @@ def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
         resources={"metadata": {"path": str(folder)}},
     )
     try:
-        client.execute()
-    except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as error:
+        _run(client)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
         # Without the colours that are meant for terminals.
         said = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "evalue", error)))
         raise SparsityReportError(f"the notebook stopped: {said}") from error
+
+
+def _run(client: NotebookClient) -> None:
+    """Execute in a thread, as nbclient takes signals for itself in the main one; end with it."""
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(client.execute)
+        try:
+            running.result()
+        finally:
+            while not running.done():  # somebody wants this process to stop
+                kernel = getattr(client.km, "provisioner", None)
+                if process := getattr(kernel, "process", None):
+                    process.kill()
+                wait([running], timeout=0.1)
 
 
 def _as_html(
