@@ -397,7 +397,7 @@ def _recover(folder: Path) -> None:
         with suppress(OSError, ValueError):  # somebody else's, or damaged: it stays
             handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
-                if not _is_dead(handle):
+                if not (stat.S_ISREG(os.fstat(handle).st_mode) and _is_dead(handle)):
                     continue
                 if path.suffix:
                     path.unlink()

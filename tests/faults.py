@@ -5,10 +5,11 @@ Light, as processes that are killed import it.
 
 import errno
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparsity_report.files import together, write_file
+from sparsity_report.files import together, write_entry, write_file
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EINTR)
 CALLS = (
@@ -115,3 +116,18 @@ def kill_at_each(arguments):
                 write(folder, NEW)
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def write_again(arguments):
+    """Write sets of files that all hold one letter, until a time is over."""
+    folder, letter, seconds = arguments
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        write(Path(folder), letters(letter))
+        write_entry(Path(folder, "cache", "entry"), letter.encode() * 9999)
+
+
+def letters(letter):
+    """Return a set of files, one of which the set of another letter has not."""
+    names = ["one.txt", "two/three.txt", "two/four.txt", "five.txt", f"only/{letter}.txt"]
+    return dict.fromkeys(names, letter * 1000)
