@@ -221,16 +221,15 @@ class FileSet:
                 raise
             self._done = True
             self.removed = [file.target for file in files if file.digest is None]
-            for path in self.removed:
-                with suppress(OSError):  # the last one leaves its folder empty
-                    path.parent.rmdir()
 
     def end(self) -> None:
         """Leave nothing but files in their places."""
         if self._journal is None:
             _unmake(self._made)
         elif not self._stuck:
-            _sweep(self._journal.path, self._files.values(), () if self._done else self._made)
+            # The last one of a folder that goes leaves it empty.
+            empty = [path.parent for path in self.removed] if self._done else self._made
+            _sweep(self._journal.path, self._files.values(), empty)
         if self._journal is not None:
             self._journal.close()
 
@@ -312,12 +311,14 @@ class _File:
 
     def keep(self) -> None:
         """Keep what stands in its place, for :meth:`take_back`."""
+        mode = _mode(self.target)
+        if mode is None:
+            self.fresh = True
+            return
         try:
             os.link(self.target, self.old)
-        except FileNotFoundError:
-            self.fresh = True
         except OSError:  # a file system without links
-            _create(self.old, self.target.read_bytes(), self.target.stat().st_mode)
+            _create(self.old, self.target.read_bytes(), mode)
 
     def place(self) -> None:
         """Move it to its place."""
@@ -394,7 +395,7 @@ def _recover(folder: Path) -> None:
     """Put right what runs that were killed have left in a folder."""
     pattern = re.compile(re.escape(_MARK) + r"[0-9a-f]{12}(\.part)?")
     for path in [path for path in folder.iterdir() if pattern.fullmatch(path.name)]:
-        with suppress(OSError, ValueError):  # somebody else's, or damaged: it stays
+        with suppress(OSError, ValueError, LookupError):  # somebody else's, or damaged: it stays
             handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
                 if not (stat.S_ISREG(os.fstat(handle).st_mode) and _is_dead(handle)):

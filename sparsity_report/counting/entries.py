@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import check_folder, write_file
+from sparsity_report.files import check_folder, write_entry
 
 _Result = TypeVar("_Result")
 
@@ -125,7 +125,7 @@ class Entries:
         head = _MAGIC + bytes.fromhex(key)
         digest = hashlib.sha256(head + payload).digest()
         try:
-            write_file(self._path(key), head + digest + payload)
+            write_entry(self._path(key), head + digest + payload)
         except SparsityReportError as error:
             self._trouble = str(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import re
@@ -141,7 +142,7 @@ def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
 def _run(client: NotebookClient) -> None:
     """Execute in a thread, as nbclient takes signals for itself in the main one; end with it."""
     with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(client.execute)
+        running = thread.submit(lambda: asyncio.run(client.async_execute()))
         try:
             running.result()
         finally:
