@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="sparsity-report",
     help="Open a Transformer and see exactly what pruning does to it as Dense, Masked and CSR.",
+    epilog="Exit codes: 0 done; 1 diff found changes; 2 bad input, or something could not be "
+    "written; 130 Ctrl-C, 143 SIGTERM.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

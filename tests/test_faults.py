@@ -15,12 +15,16 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Thread
+from unittest import mock
 
 import faults
+import nbformat
 import pytest
 import torch
 from faults import CLEANING, ERRORS, NEW, OLD, calls, fail, tree, write
+from helpers import Tiny, command, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
@@ -410,3 +414,170 @@ def test_a_cache_that_cannot_be_written(tmp_path):
             assert tree(folder / "counts") == kept
             shutil.rmtree(folder / "counts")
     assert set(refused) <= {0}  # where the folder is looked at
+
+
+STAND_INS = (
+    "report.html", "report.pdf", "figures/{}.png", "figures/all.png", "thesis/numbers.tex",
+    "thesis/figures/map_{}.pdf",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """Two studies in files, and for each a folder with what its report consists of."""
+    torch.manual_seed(0)
+    weights, folders = sr.load(Tiny(), name="tiny"), {}
+    for level in (30, 50):
+        folder = tmp_path_factory.mktemp("study") / f"{level}"
+        study_of(weights, level / 100).save(folder / "study.json")
+        if ALL:
+            done = command("render", folder / "study.json", *RENDERED, "--out", folder)
+            assert done.returncode == 0, done.stderr
+        else:
+            write(folder, {name.format(level): f"{name} of {level}" for name in STAND_INS}, None)
+        folders[f"Masked{level}"] = folder
+    return folders
+
+
+RENDERED = ("--json", "--pdf", "--thesis")
+
+
+@pytest.fixture
+def drawn(studies):
+    """Let reports be made of what lies there already: drawing takes seconds."""
+
+    def source(study):
+        return next(studies[name] for name in study.variants["variant"] if name in studies)
+
+    def report(study, path, **_):
+        return write_file(path, (source(study) / path.name).read_bytes())
+
+    def several(study, folder, **_):
+        there = source(study) / folder.name
+        names = [path.relative_to(there) for path in sorted(there.rglob("*")) if path.is_file()]
+        with together(folder):
+            return [write_file(folder / name, (there / name).read_bytes()) for name in names]
+
+    with (
+        mock.patch.object(sr, "write_report", report),
+        mock.patch.object(sr, "write_figures", several),
+        mock.patch.object(sr, "write_thesis", several),
+    ):
+        yield
+
+
+def happenings(at):
+    """What may happen at one call, and the exit code and words that follow."""
+    for code in ERRORS if ALL else [ERRORS[at % len(ERRORS)]]:
+        yield fail(code), 2, os.strerror(code)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        yield lambda number=number: signal.raise_signal(number), 128 + number, number.name
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_report_is_of_one_run(studies, tmp_path):
+    old, new = (folder / "study.json" for folder in studies.values())
+    before = tmp_path / "before"
+    assert command("render", old, *RENDERED, "--out", before).returncode == 0
+    shutil.copytree(before, tmp_path / "new")
+    with calls(tmp_path / "new") as seen:
+        assert command("render", new, *RENDERED, "--out", tmp_path / "new").returncode == 0
+    trees = tree(before), tree(tmp_path / "new")
+    assert not any("30" in name for name in trees[1])
+    for at, name in some(seen, len(seen) // 3):
+        for number, (happen, code, said) in enumerate(happenings(at)):
+            folder = tmp_path / f"{at}-{number}"
+            shutil.copytree(before, folder)
+            with calls(folder, happen, at):
+                done = command("render", new, *RENDERED, "--out", folder)
+            if name in CLEANING:
+                check_folder(folder)
+            due = trees[done.returncode == 0]
+            assert tree(folder) == due or (code > 128 and tree(folder) == trees[1]), (at, name)
+            if done.returncode:
+                assert done.returncode == code
+                assert done.stderr.count("\n") == 1
+                assert said in done.stderr
+            shutil.rmtree(folder)
+
+
+def test_a_notebook_is_whole(tmp_path):
+    """Nothing of its cells is run here, but all else."""
+    cell = nbformat.v4.new_code_cell("MODEL = None", metadata={"tags": ["parameters"]}, id="a")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "mine.ipynb")
+
+    def export(sparsity):
+        return command(
+            "notebook", "--notebook", tmp_path / "mine.ipynb", "--to", "ipynb",
+            "--sparsity", sparsity, "--out", tmp_path / "out",
+        )  # fmt: skip
+
+    with mock.patch("sparsity_report.report.notebook._run"):
+        assert export(0.3).returncode == 0
+        old = tree(tmp_path / "out")
+        with calls(tmp_path / "out") as seen:
+            assert export(0.3).returncode == 0
+        for at, name in some(seen, 3):
+            for happen, code, said in happenings(at):
+                with calls(tmp_path / "out", happen, at):
+                    done = export(0.5)
+                if name in CLEANING:
+                    check_folder(tmp_path / "out")
+                if done.returncode:
+                    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+                    assert said in done.stderr
+                if tree(tmp_path / "out") != old:
+                    assert done.returncode in {0, 130, 143}
+                    assert b"0.5" in tree(tmp_path / "out")["mine.ipynb"]
+                    assert tree(tmp_path / "out").keys() == {"mine.ipynb"}
+                    assert export(0.3).returncode == 0
+
+
+def test_a_notebook_stops_when_it_is_told_to(tmp_path):
+    """Its kernel ends with it."""
+    code = (
+        "MODEL = None\nimport os, signal, time\n"
+        "open('kernel', 'w').write(str(os.getpid()))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(100)\n"
+    )
+    cell = nbformat.v4.new_code_cell(code, metadata={"tags": ["parameters"]}, id="a")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "mine.ipynb")
+    done = command("notebook", "--notebook", tmp_path / "mine.ipynb", "--out", tmp_path / "out")
+    assert done == (143, "", "sparsity-report: stopped by SIGTERM\n")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kernel"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "out" / "kernel").read_text()), 0)
+
+
+def process(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sparsity_report", *map(str, arguments)],
+        stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_process_that_is_stopped(tmp_path, name):
+    """As a terminal does it: all processes of the group are told, workers too."""
+    options = ["--no-html", "--no-png", "--out", tmp_path / "out"]
+    options += ["--workers", "1"] if name == "SIGINT" else []
+    run = process("run", *options, stdout=subprocess.PIPE)
+    time.sleep(random.Random(name).uniform(1, 2))
+    os.killpg(run.pid, signal.Signals[name])
+    out, err = run.communicate()
+    assert (run.returncode, out) == (128 + signal.Signals[name], "")
+    assert err == f"sparsity-report: stopped by {name}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_reads_what_is_printed():
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = process("--help", stdout=writer)
+    os.close(writer)
+    assert run.communicate()[1] == ""
+    assert run.returncode in {1, 141}
+    with Path("/dev/full").open("w") as full:
+        run = process("--help", stdout=full)
+        assert run.communicate()[1].count("\n") == 1
+        assert run.returncode == 2
