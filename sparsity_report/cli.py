@@ -235,9 +235,9 @@ def render(
     import sparsity_report as sr
 
     _speak(ctx, outputs.language, outputs.template_dir)
+    _check_writable(outputs.out)  # first: it may put an older study back
     loaded = sr.read_study(study)
-    _check_writable(outputs.out)
-    _write(loaded, outputs, file_digest(study) or "")
+    _write(loaded, outputs, file_digest(study.resolve()) or None)
 
 
 @app.command()
@@ -450,7 +450,7 @@ def _remark(study: Comparison) -> None:
             print(f"sparsity-report: {printable(say_note(note))}", file=sys.stderr)
 
 
-def _write(study: Comparison, outputs: Outputs, source: str = "") -> None:
+def _write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
     """Write what is wanted of a study, all or nothing, and say the most important about it."""
     import sparsity_report as sr
 

@@ -41,6 +41,8 @@ MANIFEST = ".sparsity-report.sha256"
 _MARK = ".sparsity-report-"
 # Seconds after which what a run has left is litter where no lock tells whether it lives.
 _LONG = 86_400
+# Bytes of a journal: a hundred for each file.
+_LONGEST = 2**24
 #: Signals by which somebody wants a process to stop.
 STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -351,7 +353,8 @@ class _Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / f"{_MARK}{secrets.token_hex(6)}"
         self._count = 0
-        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._handle = os.open(self.path, flags, 0o666)
         _hold(self._handle)
 
     def expect(self, target: Path, digest: str | None) -> _File:
@@ -398,11 +401,12 @@ def _recover(folder: Path) -> None:
         with suppress(OSError, ValueError, LookupError):  # somebody else's, or damaged: it stays
             handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
-                if not (stat.S_ISREG(os.fstat(handle).st_mode) and _is_dead(handle)):
+                state = os.fstat(handle)
+                if not stat.S_ISREG(state.st_mode) or not _is_dead(handle):
                     continue
                 if path.suffix:
                     path.unlink()
-                else:
+                elif state.st_size <= _LONGEST:
                     _undo(path)
             finally:
                 _close(handle)
@@ -418,8 +422,10 @@ def _undo(journal: Path) -> None:
         word, *more = line.split(" ")
         if word == "file":
             digest, stem, name = more
+            if stem.rpartition("-")[0] != journal.name:
+                raise ValueError(f"{stem} is not of this journal")
             target = folder / _inside(os.fsdecode(unquote_to_bytes(name)))
-            files[stem] = _File(target, None if digest == "-" else digest, _inside(stem))
+            files[stem] = _File(target, None if digest == "-" else digest, stem)
         elif word == "made":
             made.append(folder / _inside(os.fsdecode(unquote_to_bytes(more[0]))))
         else:
@@ -505,7 +511,10 @@ def _sync(folder: Path) -> None:
     """Write the names in a folder through to the disk."""
     if sys.platform == "win32":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it can be written to, and not be read
+        return
     try:
         os.fsync(handle)
     except OSError as error:
@@ -523,11 +532,11 @@ def _mode(path: Path) -> int | None:
 
 
 def file_digest(path: Path) -> str | None:
-    """Return the SHA-256 of a file; None where there is none."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
+    """Return the SHA-256 of a regular file, nothing of what else stands there, None of nothing."""
+    mode = _mode(path)
+    if mode is None:
         return None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(mode) else ""
 
 
 @contextmanager

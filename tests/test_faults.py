@@ -194,8 +194,9 @@ def test_what_somebody_wrote_since_a_kill_stays(sets, place):
     "line",
     [
         f"file {'0' * 64} .sparsity-report-000000000000-0 ../kept.txt",
-        "file - x ../kept.txt",
+        "file - .sparsity-report-000000000000-0 ../kept.txt",
         "file - ../kept.txt kept.txt",
+        "file - mine x",
         "made ../folder",
         "made %2E%2E/folder",
         "switch no-such",
@@ -209,6 +210,7 @@ def test_a_journal_that_somebody_made_up(tmp_path, line):
     inside.mkdir()
     (tmp_path / "kept.txt").write_text("kept")
     (inside / "kept.txt").write_text("kept, too")
+    (inside / "mine.old").write_text("mine")
     (inside / ".sparsity-report-000000000000").write_text(f"{line}\nswitch\n", encoding="utf-8")
     before = tree(tmp_path)
     check_folder(inside)
