@@ -244,7 +244,7 @@ class FileSet:
         except OSError as trouble:
             raise SparsityReportError(
                 f"{error}; not all of {self._folder} could be put back "
-                f"({trouble.strerror or trouble}): the next run into it does"
+                f"({trouble.strerror or trouble}): the next run into it puts that right"
             ) from error
         self._stuck = False
         with suppress(OSError):
