@@ -168,7 +168,8 @@ class FileSet:
 
     def holds(self, path: Path) -> bool:
         """Whether a file would stand in the folder, or in one inside it."""
-        return self._folder in path.parents
+        inside = self._folder in path.parents
+        return inside and ".." not in path.relative_to(self._folder).parts
 
     def begin(self) -> None:
         """Make the folder, put right what a killed run has left in it, and open a journal."""

@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparsity_report import limits
+from sparsity_report.files import scratch
 from sparsity_report.foreign import check_nesting, read_json
 
 # Keys that name code, at any depth, and those that send transformers to other packages or files:
@@ -55,8 +55,7 @@ def plain_folder(directory: Path, patterns: Iterable[str]) -> Iterator[Path]:
     Of several configurations only those of the model and its tokenizer are there. Files beyond
     256 MiB, links to devices and folders are left out.
     """
-    with TemporaryDirectory(prefix="sparsity-report-") as name:
-        plain = Path(name)
+    with scratch() as plain:
         for file in sorted({file for pattern in patterns for file in directory.glob(pattern)}):
             if not file.is_file() or file.stat().st_size > limits.TEXT_BYTES:
                 continue
