@@ -102,6 +102,7 @@ def write_entry(path: Path, content: bytes) -> None:
     """Write an entry of a cache: whole or not at all, not to be seen in folders between."""
     part = path.with_name(f"{_MARK}{secrets.token_hex(6)}.part")
     with _telling(path):
+        _mode_of_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             _create(part, content, then=path)
@@ -182,11 +183,7 @@ class FileSet:
     def add(self, target: Path, content: str | bytes) -> None:
         """Write a file beside its place."""
         with _telling(target):
-            if (mode := _mode(target)) is not None and not stat.S_ISREG(mode):
-                raise SparsityReportError(
-                    f"cannot write {target}: it exists and is not a regular file; choose another "
-                    "path"
-                )
+            mode = _mode_of_file(target)
             data = content.encode() if isinstance(content, str) else content
             self._make(target.parent)
             if target in self._files:
@@ -530,6 +527,15 @@ def _mode(path: Path) -> int | None:
         return path.lstat().st_mode
     except FileNotFoundError:
         return None
+
+
+def _mode_of_file(path: Path) -> int | None:
+    mode = _mode(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        raise SparsityReportError(
+            f"cannot write {path}: it exists and is not a regular file; choose another path"
+        )
+    return mode
 
 
 def file_digest(path: Path) -> str | None:

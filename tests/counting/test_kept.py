@@ -71,7 +71,7 @@ def test_every_note_has_its_french(tmp_path, kind, monkeypatch):
         kept.compare(KEY, "a", b"y")
     (tmp_path / f"{KEY}.{kind}").write_bytes(b"")
     assert kept.get(KEY, "b", bytes) is None
-    monkeypatch.setattr(entries, "write_file", full)
+    monkeypatch.setattr(entries, "write_entry", full)
     kept.put(KEY, b"z")
     notes = set(kept.notes())
     assert len(notes) == (3 if kind == "counts" else 2)
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch
         raise sr.SparsityReportError(f"cannot write to {path}")
 
     monkeypatch.setattr(entries, "check_folder", refuse)
-    monkeypatch.setattr(entries, "write_file", None)
+    monkeypatch.setattr(entries, "write_entry", None)
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
     assert count_notes(weights) == (f"counts could not be kept: cannot write to {tmp_path}/kept",)
