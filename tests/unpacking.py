@@ -95,7 +95,9 @@ def gptq_or_awq(leaves, told):
 
 def pack_quantized(leaves, told):
     shape = leaves["weight_shape"].tolist()
-    bits = next((g["weights"]["num_bits"] for g in (told.get("config_groups") or {}).values()), 0)
+    groups = (told.get("config_groups") or {}).values()
+    weights = [group.get("weights") or {} for group in groups if isinstance(group, dict)]
+    bits = next((each["num_bits"] for each in weights if each.get("num_bits")), 0)
     words = leaves["weight_packed"].shape[1]
     bits = bits or next(b for b in (2, 3, 4, 5, 6, 8) if -(-shape[1] * b // 32) == words)
     values = codes(leaves["weight_packed"], bits)[:, : shape[1]] - 2 ** (bits - 1)

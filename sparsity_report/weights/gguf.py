@@ -170,7 +170,8 @@ def _match(
 def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
     """Refuse a model with more blocks than there are tensors of, before it is built."""
     there = {match[1] for match in map(_BLOCK.match, entries) if match}
-    if (told := config.num_hidden_layers) > len(there):
+    told = getattr(config, "num_hidden_layers", None) or 0
+    if told > len(there):
         raise SparsityReportError(
             f"{path}: its model has {told:,} blocks, and it holds tensors of {len(there):,}; "
             "counting would be wrong. Fetch it again"

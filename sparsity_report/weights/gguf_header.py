@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -121,46 +121,49 @@ def _read_tensors(reader: HeaderReader, count: int, alignment: object) -> dict[s
     """Return tensors, whose values follow each other, as llama.cpp writes and asks for them."""
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"alignment {alignment} is no power of two")
-    slices: dict[str, tuple[tuple[int, ...], FileSlice]] = {}
-    reached = 0
+    tensors: dict[str, tuple[tuple[int, ...], GGMLQuantizationType, int]] = {}
+    reached = end = 0
     for _ in range(count):
         name = reader.name()
-        if name in slices:
+        if name in tensors:
             raise ValueError(f"two tensors are called {name!r}")
-        shape, values = _read_tensor(reader, name)
-        if values.offset != reached:
-            raise ValueError(
-                f"the values of {name!r} begin at {values.offset:,}, not at {reached:,}"
-            )
-        reached = -(-(values.offset + values.nbytes) // alignment) * alignment
-        slices[name] = shape, values
+        shape, kind, offset = tensors[name] = _read_tensor(reader, name)
+        if offset != reached:
+            raise ValueError(f"the values of {name!r} begin at {offset:,}, not at {reached:,}")
+        values, size = GGML_QUANT_SIZES[kind]
+        end = offset + math.prod(shape) // values * size
+        reached = -(-end // alignment) * alignment
     start = -(-reader.place // alignment) * alignment
-    entries = {}
-    for name, (shape, values) in slices.items():
-        entries[name] = Entry(name, shape, replace(values, offset=start + values.offset))
-        if start + values.offset + values.nbytes > reader.origin.size:
-            raise ValueError(f"tensor {name!r} does not fit the file")
-    return entries
+    if tensors and start + end > reader.origin.size:
+        raise ValueError(f"tensor {name!r} does not fit the file")
+    return {
+        name: Entry(name, shape, _slice(math.prod(shape), kind, reader.origin, start + offset))
+        for name, (shape, kind, offset) in tensors.items()
+    }
 
 
-def _read_tensor(reader: HeaderReader, name: str) -> tuple[tuple[int, ...], FileSlice]:
-    """Return the shape of a tensor and its values, placed from the first one of all."""
+def _slice(total: int, kind: GGMLQuantizationType, origin: Origin, offset: int) -> FileSlice:
+    if dtype := _UNQUANTISED.get(kind.name):
+        return FileSlice(total, dtype, origin, offset)
+    return BlockSlice(total, torch.float32, origin, offset, kind.name)
+
+
+def _read_tensor(
+    reader: HeaderReader, name: str
+) -> tuple[tuple[int, ...], GGMLQuantizationType, int]:
+    """Return shape and type of a tensor, and where its values are after those of the first."""
     (dimensions,) = reader.numbers("I")
     if dimensions > _DIMENSIONS:
         raise ValueError(f"tensor {name!r} has {dimensions:,} dimensions")
+    *inward, number, offset = reader.numbers(f"{dimensions}QIQ")
     # GGUF counts dimensions from within.
-    shape = reader.numbers(f"{dimensions}Q")[::-1]
-    number, offset = reader.numbers("IQ")
-    total = math.prod(shape)
-    if not 0 < total <= limits.VALUES:
+    shape = tuple(inward[::-1])
+    if not 0 < math.prod(shape) <= limits.VALUES:
         raise ValueError(f"tensor {name!r} has the shape {shape}")
     kind = _kind(number, reader.origin, name)
     if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
         raise ValueError(f"rows of tensor {name!r} are not whole blocks")
-    where = (reader.origin, offset)
-    if dtype := _UNQUANTISED.get(kind.name):
-        return shape, FileSlice(total, dtype, *where)
-    return shape, BlockSlice(total, torch.float32, *where, kind.name)
+    return shape, kind, offset
 
 
 def _kind(number: int, origin: Origin, name: str) -> GGMLQuantizationType:

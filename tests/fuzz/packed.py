@@ -59,7 +59,7 @@ def _base(name: str, weights: dict[str, Any], config: dict[str, Any]) -> Base:
     tensors = {"layers.0.norm.weight": torch.ones(8)}
     truth = {}
     for owner, (leaves, means) in weights.items():
-        truth[owner] = means.numel(), int((means != 0).sum())
+        truth[owner] = {*leaves}, (means.numel(), int((means != 0).sum()))
         tensors |= {f"{owner}{leaf}": part.contiguous() for leaf, part in leaves.items()}
     files: Files = {NAME: save(tensors, {"format": "pt"})}
     if config:
@@ -176,11 +176,10 @@ def expected(folder: Path, base: Base) -> dict[str, tuple[int, int]]:
     file = folder / CONFIG
     config = json.loads(file.read_bytes()) if file.is_file() else {}
     due = {}
-    for owner, before in base.truth.items():
+    for owner, (known, before) in base.truth.items():
         leaves = {
-            key.removeprefix(owner): tensors.pop(key) for key in list(tensors)
-            if key.startswith(owner) and not key.endswith(".more")
-        }  # fmt: skip
+            leaf: tensors.pop(f"{owner}{leaf}") for leaf in known if f"{owner}{leaf}" in tensors
+        }
         leaves.pop(_BESIDE, None)
         try:
             values = unpacked(leaves, config)

@@ -591,6 +591,12 @@ WRONG = {
             list(b'{"blocksize": 2, ' + bytes(t.tolist())[1:]), dtype=torch.uint8)}),
         "does not tell",
     ),
+    "scales of scales without end": (
+        ({k: torch.tensor(list(bytes(t.tolist()).replace(b'"nested_blocksize": 256',
+                                                         b'"nested_blocksize": ' + b"9" * 30)),
+                          dtype=torch.uint8) if "quant_state" in k else t
+          for k, t in LIBRARY["fp4-True"][0].items()}, None), "does not tell its size and offset",
+    ),
     "a mode that is no text": (
         (packing.mlx(matrix())[0], {"quantization": {"bits": 4, "group_size": 32, "mode": {}}}),
         "biases'.*no such tensor",
@@ -614,6 +620,12 @@ WRONG = {
     "weights of a group that are a number": (
         told("pack-quantized-4-symmetric", config_groups={"g": {"weights": 2**64}}),
         "weights is no JSON object",
+    ),
+    "a version that is no text": (
+        told("gptq-4-v1", checkpoint_format=["gptq_v2"]), "checkpoint_format is no text",
+    ),
+    "a format that is no text": (
+        ({"weight": matrix()}, packing.compressed({"a": 1})), "format is no text",
     ),
     "blocks of one number": (told("fp8-blocks", weight_block_size=[32]), "is not two numbers"),
     "nothing that is known of it": (

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparsity_report import limits
 from sparsity_report.foreign import parse_json
 from sparsity_report.foreign import whole as whole_number
 from sparsity_report.weights.packed.blocks import Blocks, NestedBlocks
@@ -67,11 +68,11 @@ def _absmax(parts: Parts, told: Mapping[str, Any], blocks: int, size: int) -> Bl
     table = parts.need("nested_quant_map", torch.float32)
     parts.need("nested_absmax", torch.float32)
     every, more = told.get("nested_blocksize"), told.get("nested_offset")
-    if (
-        type(every) is not int
-        or every < 1
-        or not isinstance(more, float)
-        or not math.isfinite(more)
+    if not (
+        type(every) is int
+        and 0 < every <= limits.VALUES
+        and isinstance(more, float)
+        and math.isfinite(more)
     ):
         raise parts.wrong("nested_absmax", "quant_state does not tell its size and offset")
     if table.total != 256 or nested.total != -(-blocks // every):

@@ -14,6 +14,7 @@ from sparsity_report.foreign import read_json, whole
 # Beside config.json: of GPTQ, of AWQ and of ModelOpt.
 _BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 _MODELOPT = "hf_quant_config.json"
+_TEXTS = ("quant_method", "format", "checkpoint_format")
 # Bits of a code, and weights that share a scale: fewer than none are told from what is no number.
 _NUMBERS = {
     **dict.fromkeys(("bits", "w_bit", "num_bits"), (1, 64)),
@@ -112,6 +113,9 @@ def _told(holder: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
 def _checked(told: dict[str, Any], file: Path) -> dict[str, Any]:
     """Return what is said, if all of it that is read here is of a kind that can be."""
     try:
+        for key in _TEXTS:
+            if not isinstance(told.get(key) or "", str):
+                raise ValueError(f"{key} is no text")
         _check_numbers(told)
         groups = _told(told, "config_groups", file).values()
         if not all(isinstance(group, dict | list) for group in groups):
