@@ -446,4 +446,4 @@ def _judge(folder: Path, _: Base) -> str:
     return (said := differs(answer, tensors)) and differs(answer, known) and said
 
 
-GGUF = Family("gguf", _bases, (_layout, _layout, _layout, _bytes, _files), _judge)
+GGUF = Family("gguf", _bases, (_layout, _layout, _layout, _bytes, _files), _judge, quick=40)

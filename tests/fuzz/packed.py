@@ -203,6 +203,9 @@ def _judge(folder: Path, base: Base) -> str:
 
 
 PACKED = Family(
-    "packed", _bases, (_values, _values, _tensor, _tensor, _config, _config, _state, damage_header,
-                       damage_file), _judge,
-)  # fmt: skip
+    "packed",
+    _bases,
+    (_values, _values, _tensor, _tensor, _config, _config, _state, damage_header, damage_file),
+    _judge,
+    quick=40,
+)
