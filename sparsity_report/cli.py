@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from sparsity_report import __version__
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError, printable, within_memory
 from sparsity_report.files import STOPPING, check_folder, file_digest, together
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ app = typer.Typer(
 # The signal of a pipe that nobody reads; Windows has none, and no such pipes.
 _PIPE = 13
 
+# What to do where memory runs out.
+_LESS = "give it more, or leave out what takes most: --no-patterns, --no-png, --no-html, --workers"
+
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Json = Annotated[bool, typer.Option(help="study.json, to render again.")]
 Language = Annotated[
@@ -66,6 +69,11 @@ class Outputs:
     json: Json = True
     language: Language = "en"
     template_dir: Templates = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there are charts to draw."""
+        return self.html or self.pdf or self.thesis or self.png
 
 
 @dataclass(frozen=True)
@@ -203,6 +211,7 @@ def run(
     level = _number(sparsity)
     _speak(ctx, outputs.language, outputs.template_dir)
     _check_writable(outputs.out)
+    _check_drawable(outputs)
     if analysis.sensitivity not in {None, "block", "group", "layer"}:
         raise SparsityReportError(
             f"--sensitivity must be block, group or layer, not {analysis.sensitivity!r}"
@@ -236,6 +245,7 @@ def render(
 
     _speak(ctx, outputs.language, outputs.template_dir)
     _check_writable(outputs.out)  # first: it may put an older study back
+    _check_drawable(outputs)
     loaded = sr.read_study(study)
     _write(loaded, outputs, file_digest(study.resolve()) or None)
 
@@ -307,7 +317,8 @@ def main() -> None:
     with _stoppable():
         try:
             try:
-                app()
+                with within_memory("this run", _LESS):
+                    app()
             finally:
                 _flush()
         except SparsityReportError as error:
@@ -454,7 +465,7 @@ def _write(study: Comparison, outputs: Outputs, source: str | None = "") -> None
     """Write what is wanted of a study, all or nothing, and say the most important about it."""
     import sparsity_report as sr
 
-    if outputs.html or outputs.pdf or outputs.thesis or outputs.png:
+    if outputs.drawn:
         _import_altair()
     out, folder = outputs.out, outputs.template_dir
     report = partial(sr.write_report, study, template_dir=folder)
@@ -565,6 +576,14 @@ def _number(text: str) -> float:
         raise SparsityReportError(
             f"--sparsity must be a number from 0 to 1, not {text!r}; 30 % is 0.3"
         ) from None
+
+
+def _check_drawable(outputs: Outputs) -> None:
+    """Refuse charts that cannot be drawn before minutes of counting, not after."""
+    if outputs.drawn:
+        from sparsity_report.draw.vega import check_room
+
+        check_room()
 
 
 def _check_writable(out: Path) -> None:

@@ -1,6 +1,7 @@
 """Workers that die, by names another process can import: a test file has none for it."""
 
 import os
+import signal
 from pathlib import Path
 
 from sparsity_report.counting.histogram import count_slice
@@ -17,3 +18,12 @@ def die_once(part, histogram):
     except FileExistsError:
         return count_slice(part, histogram)
     os._exit(1)
+
+
+def kill(part, histogram):  # noqa: ARG001
+    """End as the kernel ends what takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def starve(part, histogram):  # noqa: ARG001
+    raise MemoryError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +47,8 @@ class Cut(ABC):
         """Return the nonzeros left of a tensor that had these magnitudes before."""
 
     @abstractmethod
-    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield True for what stays of each of the tensor's views."""
+    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Yield True for what stays of each part of the tensor, inputs last."""
 
     def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         return _blocks(turned(tensor, self.input_first) if self.input_first else tensor)
@@ -57,13 +57,23 @@ class Cut(ABC):
         """Return True for what stays; shape of `tensor`, whose values are not touched."""
         tensor = tensor.detach()
         keep = torch.empty_like(tensor, dtype=torch.bool)
-        for stays, part in zip(self._stay(tensor), self._views(keep), strict=True):
+        for stays, part in zip(self._stay(self._views(tensor)), self._views(keep), strict=True):
             part.copy_(stays)
         return keep
 
+    def masks(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Yield the mask of each part of a tensor as it comes.
+
+        Parameters
+        ----------
+        parts : iterable of torch.Tensor
+            Whole rows in order, all of them in the end; whole matrices where `input_first` is.
+        """
+        return self._stay(parts)
+
     def apply_(self, tensor: torch.Tensor) -> None:
         """Set what is pruned to zero in place, block by block."""
-        for stays, part in zip(self._stay(tensor), self._views(tensor), strict=True):
+        for stays, part in zip(self._stay(self._views(tensor)), self._views(tensor), strict=True):
             part.masked_fill_(~stays, 0)
 
 
@@ -94,14 +104,15 @@ class ThresholdCut(Cut):
         """Return the nonzeros left of a tensor that had these magnitudes before."""
         return before.total - max(self.pruned, before.total - before.nonzero)
 
-    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         ties, removed = self.ties, 0
-        for part in self._views(tensor):
+        for part in parts:
             magnitude = _magnitude(part, self.threshold)
             stays = magnitude >= self.threshold
-            on_it = torch.nonzero(magnitude == self.threshold)[:ties]
-            stays[tuple(on_it.T)] = False
-            ties -= len(on_it)
+            if ties:
+                on_it = torch.nonzero(magnitude == self.threshold)[:ties]
+                stays[tuple(on_it.T)] = False
+                ties -= len(on_it)
             removed += stays.numel() - int(torch.count_nonzero(stays))
             yield stays
         _check_unchanged(removed, self.pruned)
@@ -137,9 +148,15 @@ class GroupCut(Cut):
         """Return the nonzeros left of the tensor."""
         return min(self.nonzero, before.nonzero)
 
-    def _stay(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    def masks(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Yield the mask of each part of a tensor as it comes, see :meth:`Cut.masks`."""
+        if self.input_first is None:
+            return self._stay(parts)
+        return (stays.mT for stays in self._stay(part.mT for part in parts))
+
+    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         nonzero = 0
-        for part in self._views(tensor):
+        for part in parts:
             magnitude = _magnitude(part, 0.0).reshape(-1, self.of)
             # How many of its group come before a weight when the smallest go first.
             rank = torch.zeros_like(magnitude, dtype=torch.int16)

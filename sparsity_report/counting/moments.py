@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,27 +13,49 @@ import torch
 _RUN = 2**15
 
 
-def moments(tensors: Iterable[torch.Tensor]) -> tuple[float, float]:
-    """Return the mean magnitude and the standard deviation of all values together.
+@dataclass(slots=True)
+class Moments:
+    """Sums over values, in double precision, as far as they have been added."""
 
-    Sums are taken in double precision; the deviation is that of the values themselves, divided by
-    their number. With NaN or infinity among them neither need be finite.
+    count: int = 0
+    total: float = 0.0
+    absolute: float = 0.0
+    squares: float = 0.0
 
-    Examples
-    --------
-    >>> moments([torch.tensor([3.0, -3.0]), torch.tensor([[1.0], [-1.0]])])
-    (2.0, 2.23606797749979)
-    """
-    count, total, absolute, squares = 0, 0.0, 0.0, 0.0
-    for tensor in tensors:
+    def add(self, tensor: torch.Tensor) -> None:
+        """Add the values of a tensor."""
         for run in tensor.reshape(-1).split(_RUN):
             # In NumPy: torch would start a team of threads for every run.
             values = run.to(torch.float64).numpy()
-            count += values.size
+            self.count += values.size
             with np.errstate(invalid="ignore", over="ignore"):
-                total += float(values.sum())
-                absolute += float(np.abs(values).sum())
-                squares += float(np.square(values).sum())
-    if not count:
-        return 0.0, 0.0
-    return absolute / count, math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
+                self.total += float(values.sum())
+                self.absolute += float(np.abs(values).sum())
+                self.squares += float(np.square(values).sum())
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean magnitude; with NaN or infinity among the values not finite."""
+        return self.absolute / self.count if self.count else 0.0
+
+    @property
+    def std(self) -> float:
+        """Deviation of the values themselves, divided by their number; perhaps not finite."""
+        if not self.count:
+            return 0.0
+        return math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, 0.0))
+
+
+def moments(tensors: Iterable[torch.Tensor]) -> Moments:
+    """Return the sums over all values together.
+
+    Examples
+    --------
+    >>> sums = moments([torch.tensor([3.0, -3.0]), torch.tensor([[1.0], [-1.0]])])
+    >>> sums.mean_abs, sums.std
+    (2.0, 2.23606797749979)
+    """
+    sums = Moments()
+    for tensor in tensors:
+        sums.add(tensor)
+    return sums

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, ran_out
 from sparsity_report.weights.tensors import Slice
 
 T = TypeVar("T")
@@ -100,6 +100,11 @@ def _named(name: str, away: Executor | None) -> Iterator[None]:
     except SparsityReportError as error:
         raise SparsityReportError(f"{name}: {error}") from error
     except Exception as error:
+        if ran_out(error):
+            raise SparsityReportError(
+                f"{name}: memory ran out; nothing was counted wrong, start again with more of it"
+                + (", or with fewer workers" if away else "")
+            ) from error
         if away is None:
             raise
         raise SparsityReportError(

@@ -9,13 +9,14 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from sparsity_report.draw.vega import VEGALITE
+from sparsity_report.draw.vega import VEGALITE, check_room
 
 _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
 
 
 def png(chart: alt.TopLevelMixin) -> bytes:
     """Return a chart as PNG, two pixels per point."""
+    check_room()
     spec = chart.to_dict()
     drawn: bytes = vl_convert.vegalite_to_png(spec, scale=2, ppi=72, **_DRAWING)
     return drawn
@@ -27,6 +28,7 @@ def svg(spec: Mapping[str, Any], key: str = "part") -> str:
     Clips and gradients are named after `key`: several drawings may share a page, where one's
     gradient would otherwise fill another.
     """
+    check_room()
     drawn = vl_convert.vegalite_to_svg(dict(spec), **_DRAWING)
     names: dict[str, str] = {}
     return re.sub(

@@ -22,7 +22,7 @@ from IPython.display import display
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.policies import global_magnitude
 from sparsity_report.draw.look import model_names
-from sparsity_report.draw.vega import VEGALITE, bundle
+from sparsity_report.draw.vega import VEGALITE, bundle, check_room
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer import reading
 from sparsity_report.explorer.controls import Controls, choices
@@ -225,6 +225,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         look, data = self._scene.look_and_data(self._state()._replace(width=_STILL_WIDTH))
         # Numbers are what a saved notebook would grow by most, and the colours say it.
         look = look._replace(numbers=len(data["cells"]) <= _NUMBERED)
+        check_room()
         drawn = vl_convert.vegalite_to_jpeg(
             {**self._pictures.compiled(look), "datasets": data},
             vl_version=VEGALITE, scale=1, quality=72, allowed_base_urls=[],

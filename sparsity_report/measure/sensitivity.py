@@ -117,7 +117,7 @@ def sensitivity(
                 "nll_increase": (score.nll - dense.nll) / dense.scored,
                 "top1_drop": (dense.hits - score.hits) / dense.scored,
                 "threshold": pruning.threshold,
-                "std": moments(_values(weights, modules))[1],
+                "std": moments(_values(weights, modules)).std,
                 "global_sparsity": zero_share(total, nonzero),
                 **protocol.facts(model),
             }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +14,20 @@ import torch
 
 from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Pruning
-from sparsity_report.counting.moments import moments
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.counting.moments import Moments
+from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.parameters import Module, Parameter
+from sparsity_report.weights.tensors import Slice
 from sparsity_report.weights.weights import Weights
 
 # Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature.
 N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
 COMPLYING = 0.99
+# Weights looked at together, whole rows, so many at a time that no block of a layout is cut.
+_BLOCK, _LINES = 2**20, max(BLOCKS)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -70,8 +72,9 @@ def variant_patterns(variants: Sequence[Variant], progress: Progress | None = No
     for weights in models:
         prunings = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
         parts = [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
-        # Two: a core each on the smallest machine, and no more than two tensors in memory.
-        with ThreadPoolExecutor(2) as pool:
+        # Two: a core each on the smallest machine.
+        instead = "leave them out (patterns=False, --no-patterns)"
+        with within_memory(f"{weights.name}: patterns", instead), ThreadPoolExecutor(2) as pool:
             looked = pool.map(lambda part: _look(weights, prunings, *part), parts)  # noqa: B023
             for (_, parameter), by_pruning in zip(parts, looked, strict=True):
                 for key, rows in by_pruning.items():
@@ -105,97 +108,164 @@ def expected_sparsity(threshold: float | None, std: float) -> float | None:
 def _look(
     weights: Weights, prunings: Mapping[int, Pruning | None], module: Module, parameter: Parameter
 ) -> dict[int, list[dict[str, object]]]:
-    """Read a tensor once and look at it under every pruning."""
+    """Read a tensor once, block by block, and look at it under every pruning."""
     if not parameter.known:
         raise SparsityReportError(f"{weights.name}: {parameter.name} has no values to look at")
-    tensor = weights.tensor(parameter.name)
-    facts: list[dict[str, Any]] = []
-    for number, matrix in enumerate(_stacked(tensor, parameter)):
-        mean_abs, std = moments([matrix])
-        facts.append(
-            {
-                "module_name": module.name,
-                "parameter": parameter.name,
-                "expert": number if parameter.experts > 1 else None,
-                "block": module.block,
-                "group": module.group,
-                "mean_abs": mean_abs,
-                "std": std,
-            }
-        )
-    looks = {}
-    for key, pruning in prunings.items():
-        kept, threshold = tensor != 0, pruning.threshold if pruning else None
-        if pruning and parameter.name in pruning.cuts:
-            kept &= pruning.cuts[parameter.name].mask(tensor)
-        looks[key] = [
-            fact | _zeros(mask.numpy(), parameter, threshold, fact["std"])
-            for fact, mask in zip(facts, _stacked(kept, parameter), strict=True)
-        ]
-    return looks
-
-
-def _stacked(tensor: torch.Tensor, parameter: Parameter) -> torch.Tensor:
-    """Return the matrices in a tensor, each as it lies in memory."""
     assert parameter.matrix is not None
-    return tensor.reshape(parameter.experts, *(parameter.inputs_outputs or parameter.matrix))
-
-
-def _zeros(
-    mask: Mask, parameter: Parameter, threshold: float | None, std: float
-) -> dict[str, object]:
-    """Say of one matrix where its zeros stand."""
-    mask = mask.T if parameter.transposed else mask
-    pattern, share = best_n_m(mask)
+    rows, columns = parameter.inputs_outputs or parameter.matrix
+    cuts = {key: p.cuts.get(parameter.name) if p else None for key, p in prunings.items()}
+    waiting: dict[int, list[torch.Tensor]] = {key: [] for key, cut in cuts.items() if cut}
+    stays = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items() if cut}
+    step = max(_BLOCK // max(columns, 1) // _LINES, 1) * _LINES
+    if any(cut.input_first for cut in cuts.values() if cut):
+        step = rows  # groups along the inputs go across rows
+    values = [Moments() for _ in range(parameter.experts)]
+    zeros = {key: [Zeros(*parameter.matrix) for _ in values] for key in prunings}
+    slices = weights.as_in_memory(parameter.name)
+    for number, start, tensor in _blocks(slices, rows, columns, step):
+        values[number].add(tensor)
+        nonzero = tensor != 0
+        for key, found in zeros.items():
+            mask = nonzero
+            if key in stays:
+                waiting[key].append(tensor)
+                mask = nonzero & next(stays[key])
+            turned = parameter.transposed
+            found[number].add(
+                0 if turned else start, start if turned else 0, (mask.T if turned else mask).numpy()
+            )
+    for masks in stays.values():
+        next(masks, None)  # which finds that all have been taken
     return {
-        "rows": mask.shape[0],
-        "columns": mask.shape[1],
-        "sparsity": zero_share(mask.size, int(np.count_nonzero(mask))),
-        "expected_sparsity": expected_sparsity(threshold, std),
-        "zero_rows": zero_share(mask.shape[0], int(np.count_nonzero(mask.any(axis=1)))),
-        "zero_columns": zero_share(mask.shape[1], int(np.count_nonzero(mask.any(axis=0)))),
-        "head_sparsity": head_sparsity(mask, parameter.head_dim, parameter.head_axis),
+        key: [
+            _facts(module, parameter, number, values[number], found, pruning)
+            for number, found in enumerate(zeros[key])
+        ]
+        for key, pruning in prunings.items()
+    }
+
+
+def _blocks(
+    slices: Iterable[Slice], rows: int, columns: int, step: int
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Yield a stack of matrices in blocks of `step` rows, with number of the matrix and row."""
+    if not rows * columns:
+        return
+    waiting: list[torch.Tensor] = []
+    number, start, lacking = 0, 0, min(step, rows) * columns
+    for piece in (piece for part in slices for piece in part.pieces()):
+        rest = piece
+        while rest.numel() >= lacking:
+            parts, rest = [*waiting, rest[:lacking]], rest[lacking:]
+            whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+            yield number, start, whole.reshape(-1, columns)
+            start += step
+            if start >= rows:
+                number, start = number + 1, 0
+            waiting, lacking = [], min(step, rows - start) * columns
+        if rest.numel():
+            waiting.append(rest)
+            lacking -= rest.numel()
+
+
+def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield what lies in a queue when it is asked for."""
+    while queue:
+        yield queue.pop()
+
+
+def _facts(
+    module: Module,
+    parameter: Parameter,
+    number: int,
+    values: Moments,
+    zeros: Zeros,
+    pruning: Pruning | None,
+) -> dict[str, object]:
+    """Say of one matrix what its weights are like and where its zeros stand."""
+    mean_abs, std = values.mean_abs, values.std
+    pattern, share = zeros.n_m()
+    return {
+        "module_name": module.name,
+        "parameter": parameter.name,
+        "expert": number if parameter.experts > 1 else None,
+        "block": module.block,
+        "group": module.group,
+        "rows": zeros.rows.size,
+        "columns": zeros.columns.size,
+        "sparsity": zero_share(zeros.rows.size * zeros.columns.size, int(zeros.rows.sum())),
+        "expected_sparsity": expected_sparsity(pruning.threshold if pruning else None, std),
+        "mean_abs": mean_abs,
+        "std": std,
+        "zero_rows": zero_share(zeros.rows.size, int(np.count_nonzero(zeros.rows))),
+        "zero_columns": zero_share(zeros.columns.size, int(np.count_nonzero(zeros.columns))),
+        "head_sparsity": zeros.heads(parameter.head_dim, parameter.head_axis),
         "n_m": pattern,
         "n_m_share": share,
-        **{f"fill_{size}": fill for size, fill in block_fill(mask).items()},
+        **{f"fill_{size}": fill for size, fill in zeros.fill().items()},
     }
 
 
-def head_sparsity(mask: Mask, head_dim: int | None, axis: int) -> tuple[float, ...] | None:
-    """Sparsity of every run of `head_dim` rows (axis 0) or columns (axis 1); None without heads."""
-    if not head_dim or mask.shape[axis] % head_dim:
-        return None
-    lines = np.count_nonzero(mask, axis=1 - axis).reshape(-1, head_dim).sum(axis=1)
-    return tuple((1 - lines / (head_dim * mask.shape[1 - axis])).tolist())
+class Zeros:
+    """Where the zeros of one matrix stand, as far as its blocks have been added.
 
+    Attributes
+    ----------
+    rows, columns : numpy.ndarray of int64
+        Nonzeros of each output and of each input.
 
-def best_n_m(mask: Mask) -> tuple[str | None, float | None]:
-    """Name the N:M pattern a matrix comes closest to, and the share of groups that comply."""
-    if not mask.size or mask.shape[1] % 4:
-        return None, None
-    flags = np.ascontiguousarray(mask).view(np.uint8)
-    fours = flags[:, 0::4] + flags[:, 1::4] + flags[:, 2::4] + flags[:, 3::4]
-    counts = {4: fours}
-    if mask.shape[1] % 8 == 0:
-        counts[8] = fours[:, 0::2] + fours[:, 1::2]
-    shares = {
-        f"{n}:{m}": float(np.count_nonzero(counts[m] <= n) / counts[m].size)
-        for n, m in N_M
-        if m in counts
-    }
-    good = [name for name, share in shares.items() if share >= COMPLYING]
-    name = good[0] if good else max(shares, key=lambda pattern: shares[pattern])
-    return name, shares[name]
+    Examples
+    --------
+    >>> zeros = Zeros(2, 4)
+    >>> zeros.add(0, 0, np.array([[True, False, False, True], [False, False, False, False]]))
+    >>> zeros.rows.tolist(), zeros.columns.tolist(), zeros.n_m(), zeros.heads(2, 1)
+    ([2, 0], [1, 0, 0, 1], ('2:4', 1.0), (0.75, 0.75))
+    """
 
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns = (np.zeros(lines, dtype=np.int64) for lines in (rows, columns))
+        self._complying = {(n, m): 0 for n, m in N_M if rows and columns and columns % m == 0}
+        self._filled = dict.fromkeys(BLOCKS, 0)
 
-def block_fill(mask: Mask) -> dict[int, float]:
-    """Share of the b × b blocks that hold a nonzero, edges padded with zeros."""
-    fill = {}
-    blocks = _quarter(_quarter(mask))
-    for size in BLOCKS:
-        fill[size] = float(np.count_nonzero(blocks) / blocks.size) if blocks.size else 0.0
-        blocks = _quarter(blocks)
-    return fill
+    def add(self, row: int, column: int, mask: Mask) -> None:
+        """Add a block that begins at a row and a column, both multiples of 32; its nonzeros."""
+        flags = np.ascontiguousarray(mask).view(np.uint8)
+        for lines, first, axis in ((self.rows, row, 1), (self.columns, column, 0)):
+            lines[first : first + flags.shape[1 - axis]] += flags.sum(axis=axis, dtype=np.uint32)
+        if self._complying:
+            fours = flags[:, 0::4] + flags[:, 1::4] + flags[:, 2::4] + flags[:, 3::4]
+            counts = {4: fours}
+            if any(m == 8 for _, m in self._complying):
+                counts[8] = fours[:, 0::2] + fours[:, 1::2]
+            for n, m in self._complying:
+                self._complying[n, m] += int(np.count_nonzero(counts[m] <= n))
+        blocks = _quarter(_quarter(mask))
+        for size in BLOCKS:
+            self._filled[size] += int(np.count_nonzero(blocks))
+            blocks = _quarter(blocks)
+
+    def heads(self, head_dim: int | None, axis: int) -> tuple[float, ...] | None:
+        """Sparsity of every run of `head_dim` rows (axis 0) or columns (axis 1); None without."""
+        lines, across = (self.columns, self.rows) if axis else (self.rows, self.columns)
+        if not head_dim or lines.size % head_dim:
+            return None
+        shares = 1 - lines.reshape(-1, head_dim).sum(axis=1) / (head_dim * across.size)
+        return tuple(shares.tolist())
+
+    def n_m(self) -> tuple[str | None, float | None]:
+        """Name the N:M pattern it comes closest to, and the share of groups that comply."""
+        size = self.rows.size * self.columns.size
+        shares = {f"{n}:{m}": many / (size // m) for (n, m), many in self._complying.items()}
+        if not shares:
+            return None, None
+        good = [name for name, share in shares.items() if share >= COMPLYING]
+        name = good[0] if good else max(shares, key=lambda pattern: shares[pattern])
+        return name, shares[name]
+
+    def fill(self) -> dict[int, float]:
+        """Share of the b × b blocks that hold a nonzero, edges padded with zeros."""
+        numbers = {b: -(-self.rows.size // b) * -(-self.columns.size // b) for b in BLOCKS}
+        return {b: self._filled[b] / number if number else 0.0 for b, number in numbers.items()}
 
 
 def _quarter(mask: Mask) -> Mask:

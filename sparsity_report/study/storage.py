@@ -40,7 +40,8 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
 
         Matrices that the model cannot run with as CSR stay dense where the others are CSR.
         ``csr_int16`` has int16 columns, for at most 32,768 of them, and int32 row pointers;
-        ``csr_int32`` holds at most 2³¹ − 1 nonzeros in a tensor; torch's COO has int64 indices.
+        ``csr_int32`` holds at most 2³¹ − 1 nonzeros and columns in a tensor; torch's COO has int64
+        indices.
 
     Examples
     --------
@@ -150,8 +151,9 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
         add(layout, lambda k: size(k).where(runs, facts["dense"]), fits=~runs | fits)
 
     narrow = layers["columns"] <= 2**15
+    int32 = (z < 2**31) & (layers["columns"] < 2**31)
     add_csr("csr_int16", lambda k: cost.csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, narrow)
-    add_csr("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), z < 2**31)
+    add_csr("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), int32)
     add_csr("csr_int64", lambda k: cost.csr_bytes(k, pointers - 1, v, 8))
     add("coo_int32", lambda k: cost.coo_bytes(k, v, 4))
     add("coo_int64", lambda k: cost.coo_bytes(k, v, 8))

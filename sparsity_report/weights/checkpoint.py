@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.adapter import check_tensors
 from sparsity_report.weights.announced import parameters_for
@@ -223,6 +224,11 @@ def open_checkpoint(
                     "which one counts?"
                 )
             entries[entry.key], holders[entry.key] = entry, file
+        if len(entries) > limits.TENSORS:
+            raise SparsityReportError(
+                f"{file} and the files before it hold more than the {limits.TENSORS:,} tensors "
+                "that are opened together; open files one by one"
+            )
     check_tensors(path, entries)
     folder = _folder(path)
 

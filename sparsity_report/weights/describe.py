@@ -36,6 +36,7 @@ from sparsity_report.weights.places import Place, as_csr, is_strided
 from sparsity_report.weights.running import Behaviour, Usage, observe
 from sparsity_report.weights.tensors import Entry, dtype_name
 from sparsity_report.weights.uses import uses_by_rule
+from sparsity_report.weights.weights import check_modules
 
 # Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
 _ADAPTER = re.compile(r"(^|\.)lora_")
@@ -459,6 +460,7 @@ def describe_names(
     owned: dict[str, dict[str, Entry]] = defaultdict(dict)
     for name, (entry, *_) in parts.items():
         owned[name.rpartition(".")[0]][name] = entry
+    check_modules(options.name, len(owned))  # before half a minute is spent on them
     modules = []
     for module_name, tensors in owned.items():
         # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -73,6 +73,19 @@ class GGUFWeights(CheckpointWeights):
             return torch.cat([self._in_memory(entry) for entry in entries], dim=1)
         return self._in_memory(entries[0]).reshape(self[name].shape)
 
+    def as_in_memory(self, name: str) -> Iterator[Slice]:
+        """Yield the values of a parameter as they are arranged in the model in memory."""
+        entry, *others = self.entries(name)
+        if others or not self._stays(entry):
+            yield from held(self.tensor(name))
+        else:
+            yield from self.cut(entry)
+
+    def _stays(self, entry: Entry) -> bool:
+        """Whether transformers leaves a tensor as it is in the file."""
+        # Experts come as they are, one after the other.
+        return self._processor is None or "_exps" in entry.key
+
     def module(self, **options: Any) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
         # Of a model in pieces transformers reads the first and leaves the rest at random.
@@ -82,8 +95,8 @@ class GGUFWeights(CheckpointWeights):
 
     def _in_memory(self, entry: Entry) -> torch.Tensor:
         values = joined(list(entry.slices()), entry.values.dtype, entry.shape)
-        if self._processor is None or "_exps" in entry.key:
-            return values  # experts come as they are, one after the other
+        if self._stays(entry):
+            return values
         # numpy has no bfloat16; float32 holds every value of it.
         array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
         try:

@@ -105,7 +105,12 @@ class HeaderReader:
         return count if key == WORDS else None
 
     def check_counts(self, tensors: int, facts: int) -> None:
-        """Refuse more tensors and facts than there can be."""
+        """Refuse more tensors and facts than there can be, or than are opened."""
+        if tensors > limits.TENSORS:
+            raise ValueError(
+                f"it announces {tensors:,} tensors, more than the {limits.TENSORS:,} that are "
+                "opened together"
+            )
         if facts > limits.GGUF_FACTS or self.place + _TENSOR * tensors + _FACT * facts > self._end:
             raise ValueError(
                 f"{tensors:,} tensors and {facts:,} facts announced, it has "

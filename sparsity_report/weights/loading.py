@@ -9,7 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from sparsity_report.errors import SparsityReportError, check_options, printable
+from sparsity_report.errors import (
+    SparsityReportError,
+    check_options,
+    printable,
+    within_memory,
+)
 from sparsity_report.files import DEMO
 from sparsity_report.weights.describe import ReaderOptions
 from sparsity_report.weights.hub import Remote, fetch, find, is_hub_id
@@ -129,7 +134,8 @@ def _load(
     if model is None:
         model, options = DEMO, replace(options, name=options.name or "demo")
     if isinstance(model, str | os.PathLike):
-        weights = _open_path(os.fspath(model), options, values, files)
+        with within_memory(f"{os.fspath(model)} cannot be opened", "open it on a larger machine"):
+            weights = _open_path(os.fspath(model), options, values, files)
     else:
         weights = _open_module(model, options)
     if values or weights.source == "config":

@@ -200,8 +200,13 @@ def _header(origin: Origin) -> bytes:
         raise ValueError(f"it has {origin.size} bytes")
     with origin.opened(0, min(origin.size, _FIRST)) as raw:
         (length,) = struct.unpack("<Q", read_at(raw, 0, 8).tobytes())
-    if length > min(origin.size - 8, limits.HEADER_BYTES):
+    if length > origin.size - 8:
         raise ValueError(f"its header announces {length:,} bytes, the file has {origin.size:,}")
+    if length > limits.HEADER_BYTES:
+        raise ValueError(
+            f"its header announces {length:,} bytes, more than the {limits.HEADER_BYTES:,} that "
+            "the format allows"
+        )
     with origin.opened(8, 8 + length) as raw:
         return read_at(raw, 8, length).tobytes()
 
@@ -222,6 +227,11 @@ def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], in
             pass
         case _:
             raise ValueError("its metadata is no mapping of texts")
+    if len(header) > limits.TENSORS:
+        raise ValueError(
+            f"it announces {len(header):,} tensors, more than the {limits.TENSORS:,} that are "
+            "opened together"
+        )
     tensors = [(key, *_told(key, facts)) for key, facts in header.items()]
     tensors.sort(key=lambda tensor: tensor[3:])
     reached = 0

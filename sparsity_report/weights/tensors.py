@@ -350,7 +350,7 @@ class Entry:
 
     @property
     def file_bytes(self) -> int | None:
-        """Bytes in the file; None in memory, a pickle's tensors too."""
+        """Bytes in the file; None in memory."""
         return None if isinstance(self.values, torch.Tensor) else self.values.nbytes
 
     @property

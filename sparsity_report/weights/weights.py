@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.parameters import Module, Parameter
 
@@ -24,6 +25,15 @@ def float8_notes(modules: Iterable[Module]) -> tuple[str, ...]:
     if not kinds:
         return ()
     return (f"{', '.join(kinds)} weights are counted as they are, and run as float32",)
+
+
+def check_modules(name: str, modules: int) -> None:
+    """Refuse a model of more modules than a study can hold."""
+    if modules > limits.MODULES:
+        raise SparsityReportError(
+            f"{name} has {modules:,} modules with parameters, more than the {limits.MODULES:,} "
+            "that a study can hold; open its files one by one, or with the config.json of its class"
+        )
 
 
 @dataclass(eq=False)
@@ -58,6 +68,12 @@ class Weights(ABC):
     def __post_init__(self) -> None:
         if not self.modules:
             raise SparsityReportError(f"{self.name} has no parameters: there is nothing to count")
+        check_modules(self.name, len(self.modules))
+        if (total := sum(p.total for p in self.stored)) > limits.ALL_VALUES:
+            raise SparsityReportError(
+                f"{self.name} has {total:,} values, more than the {limits.ALL_VALUES:,} up to "
+                "which figures are exact; is it damaged?"
+            )
 
     @abstractmethod
     def tensor(self, name: str) -> torch.Tensor:
@@ -68,6 +84,10 @@ class Weights(ABC):
         from sparsity_report.weights.tensors import held
 
         yield from held(self.tensor(name))
+
+    def as_in_memory(self, name: str) -> Iterator[Slice]:
+        """Yield the values of one parameter in the order that they have in :meth:`tensor`."""
+        yield from self.slices(name)
 
     @abstractmethod
     def module(self) -> nn.Module:

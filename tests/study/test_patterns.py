@@ -8,7 +8,27 @@ from helpers import Tiny
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.study.patterns import best_n_m, block_fill, expected_sparsity, head_sparsity
+from sparsity_report.study.patterns import Zeros, expected_sparsity
+
+
+def zeros(mask, step=None):
+    """Where the zeros of a mask stand, told in blocks of `step` rows."""
+    found = Zeros(*mask.shape)
+    for row in range(0, len(mask), step or len(mask)):
+        found.add(row, 0, mask[row : row + (step or len(mask))])
+    return found
+
+
+def best_n_m(mask):
+    return zeros(mask).n_m()
+
+
+def block_fill(mask):
+    return zeros(mask).fill()
+
+
+def head_sparsity(mask, head_dim, axis):
+    return zeros(mask).heads(head_dim, axis)
 
 
 def test_n_m_by_hand():

@@ -1,0 +1,558 @@
+"""Limits told: files of a size that no machine likes work in bounded memory, or end in one line.
+
+Sparse files stand for large ones. ``SPARSITY_REPORT_TEST_LARGE=1`` runs the full sizes too, which
+take minutes: 10⁶ tensors, a header of 100 MB, 50 GB, 8 GB within 2 GB of addresses.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from dying import kill, starve
+from helpers import command, same_counts, small_llama, study_of
+from safetensors.torch import save_file
+
+import sparsity_report as sr
+from sparsity_report import limits
+from sparsity_report.counting import counts
+from sparsity_report.counting.counts import counted
+from sparsity_report.counting.histogram import Magnitudes, count
+from sparsity_report.counting.ranks import select
+from sparsity_report.draw import vega
+from sparsity_report.study import patterns
+from sparsity_report.study.storage import storage_frame
+from sparsity_report.weights import checkpoint
+
+MB, GB = 2**20, 2**30
+SIZES = {"F64": 8, "F32": 4, "BF16": 2, "U8": 1}
+
+
+def sparse(path, shapes, dtype="BF16", nonzero=(), metadata=None):
+    """Write a safetensors file of zeros, which takes no disk, with 1 at some flat places of it."""
+    header, end, size = {"__metadata__": metadata or {}}, 0, SIZES[dtype]
+    for name, shape in shapes.items():
+        begin, end = end, end + size * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    one = {"BF16": b"\x80\x3f", "F32": b"\0\0\x80\x3f", "U8": b"\1"}.get(dtype)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+        for place in nonzero:
+            file.seek(8 + len(text) + size * place)
+            file.write(one)
+    return path
+
+
+def layers(number, rows, columns=4096):
+    return {f"layers.{i}.mlp.fc1.weight": (rows, columns) for i in range(number)}
+
+
+def many(number):
+    return {f"layers.{i // 1000}.experts.{i % 1000}.w1.weight": (2, 2) for i in range(number)}
+
+
+def large(test):
+    """Leave a test out that takes minutes, unless it is asked for: none may be skipped."""
+    return test if "SPARSITY_REPORT_TEST_LARGE" in os.environ else None
+
+
+def refused(function, *arguments):
+    """Return the one line that a call ends in."""
+    with pytest.raises(sr.SparsityReportError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sharded checkpoint."""
+    small_llama().save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    return tmp_path / "model"
+
+
+# A process of its own, and what it may take.
+
+
+def memory(field):
+    """Return what Linux says of this process, in bytes: VmRSS, VmHWM (its peak), VmSize."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def apart(function, *arguments, addresses=None):
+    """Return what a function returns in a fork, and by how much its memory grew there.
+
+    Parameters
+    ----------
+    addresses : int, optional
+        Bytes of addresses that it may have besides those of this process.
+    """
+
+    def work(pipe):
+        torch.set_num_threads(1)  # a fork has none of OpenMP's threads
+        if addresses is not None:
+            limit = memory("VmSize") + addresses
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        before = memory("VmRSS")
+        try:
+            result = function(*arguments)
+        except Exception as error:
+            result = f"{type(error).__name__}: {error}"
+        pipe.send((result, memory("VmHWM") - before))
+
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=work, args=(there,))
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    except EOFError:
+        process.join()
+        return f"exit code {process.exitcode}", 0
+    finally:
+        process.join()
+        here.close()
+
+
+def looked_at(path):
+    """Count a checkpoint, prune it and look at its patterns; return some figures."""
+    weights = sr.load(path)
+    study = study_of(weights, 0.5, patterns=True)
+    return {name: study.totals[name].tolist() for name in ("total", "nonzero", "stored_bytes")}
+
+
+def test_memory_does_not_grow_with_the_checkpoint(tmp_path):
+    """Nor with a tensor: one of 512 MiB is counted, pruned and looked at in far less."""
+    file = sparse(tmp_path / "x.safetensors", layers(1, 2**15), "F32", nonzero=(0, 7, 2**27 - 1))
+    assert file.stat().st_size > 512 * MB
+    figures, grown = apart(looked_at, file)
+    # Half of them go, the last by position among those that are not zero first: none but zeros.
+    assert figures["total"] == [2**27] * 3
+    assert figures["nonzero"] == [3] * 3
+    assert figures["stored_bytes"] == [2**29, 2**29, 3 * 8 + (2**15 + 1) * 4]
+    assert grown < 256 * MB
+
+
+def test_structure_of_fifty_gigabytes(tmp_path):
+    file = sparse(tmp_path / "x.safetensors", layers(8, 762_940, 4096))
+    assert file.stat().st_size > 50_000_000_000
+    began = time.process_time()
+    totals = sr.compare(sr.dense(sr.load(file, values=False))).totals
+    assert time.process_time() - began < 1
+    total = 8 * 762_940 * 4096
+    assert totals[["total", "stored_bytes", "flops_per_token"]].iloc[0].tolist() == [
+        total, 2 * total, 2 * total,
+    ]  # fmt: skip
+    assert totals["nonzero"].isna().all()
+
+
+# Addresses that a process may not have.
+
+
+def test_charts_without_room_for_them_are_refused_at_once(tmp_path):
+    """V8 would end the process where it cannot reserve its heap."""
+
+    def run(*options):
+        vega.check_room.cache_clear()
+        return command("run", "--out", tmp_path / "out", *options)
+
+    for options in ((), ("--no-html",), ("--no-html", "--no-png", "--thesis")):
+        (outcome, _) = apart(run, *options, addresses=GB)
+        assert outcome.returncode == 2, outcome
+        assert re.fullmatch(
+            r"sparsity-report: charts cannot be drawn: that takes 64\.5 GiB .*\n", outcome.stderr
+        )
+    assert not (tmp_path / "out" / "study.json").exists()
+    (outcome, _) = apart(run, "--no-html", "--no-png", addresses=GB)
+    assert outcome.returncode == 0, outcome
+    assert (tmp_path / "out" / "study.json").exists()
+
+
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty], ids=["numpy", "torch"])
+def test_memory_that_runs_out_is_one_line(folder, monkeypatch, tmp_path, allocate):
+    """More bytes than there are addresses: each library says so in its own way."""
+
+    def greedy(*_, **__):
+        allocate(2**55)
+
+    for module, name, place in (
+        (counts, "count_slice", r"\S+\.weight: memory ran out; nothing was counted wrong"),
+        (
+            patterns.Zeros,
+            "add",
+            r"model: patterns: memory ran out; leave them out \(patterns=False",
+        ),
+        (checkpoint, "read_config", r".* cannot be opened: memory ran out; "),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, greedy)
+            said = refused(looked_at, folder)
+        assert re.match(place, said), said
+    monkeypatch.setattr(sr.Comparison, "save", greedy)
+    outcome = command("run", "--no-html", "--no-png", "--out", tmp_path / "out")
+    assert outcome.returncode == 2
+    assert re.fullmatch(r"sparsity-report: this run: memory ran out; .*\n", outcome.stderr)
+
+
+# Workers that are killed.
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_worker_that_is_killed(folder, monkeypatch, method):
+    """As for those that are spawned, see counting/test_executors.py."""
+    weights = sr.load(folder)
+    monkeypatch.setattr(counts, "count_slice", kill)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        said = refused(lambda: sr.global_magnitude(weights, 0.3, executor=pool))
+    assert re.match(r"a worker failed at \S+\.weight \(BrokenProcessPool: .*start again", said)
+    assert counted(weights) == {}
+
+
+def test_a_worker_that_has_no_memory_left(folder):
+    """It lives, and says so; its pool can go on."""
+    weights = sr.load(folder)
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(counts, "count_slice", starve)
+            said = refused(lambda: sr.global_magnitude(weights, 0.3, executor=pool))
+        assert re.search(r"\.weight: memory ran out; .* or with fewer workers$", said), said
+        sr.global_magnitude(weights, 0.3, executor=pool)
+    same_counts(weights, sr.load(folder))
+
+
+# Numbers beyond 32 bits.
+
+
+def test_ranks_beyond_32_bits_are_exact():
+    """A tensor taken 2⁴⁰ + 1 times has as many times the counts, below and on every threshold."""
+    torch.manual_seed(0)
+    few = {name: count(torch.randn(50).half().round(decimals=1)) for name in "ab"}
+    scale = 2**40 + 1  # no float32
+    many = {
+        name: Magnitudes(
+            scale * held.total, scale * held.nonzero, 0, held.values, scale * held.counts
+        )
+        for name, held in few.items()
+    }
+    targets = range(1, 101)
+    for one, other in zip(
+        select(few, targets), select(many, [scale * target for target in targets]), strict=True
+    ):
+        assert other.threshold == one.threshold
+        assert other.below.tolist() == [scale * below for below in one.below.tolist()]
+        assert other.ties.tolist() == [scale * ties for ties in one.ties.tolist()]
+    both = many["a"] + many["b"]
+    assert both.total == 100 * scale
+    assert int(both.counts.sum()) == 100 * scale
+
+
+def test_csr_of_more_than_two_thousand_million_nonzeros_has_eight_byte_indices(tiny):
+    """Nonzeros and columns each decide."""
+    layers = study_of(sr.load(tiny)).layers
+    rows = layers[layers["prunable"]].head(1).assign(dtype="bfloat16", row_pointers=5)
+    for nonzero, columns, fits in (
+        (2**31 - 1, 2**31 - 1, True), (2**31, 2**20, False), (7, 2**31, False),
+    ):  # fmt: skip
+        frame = storage_frame(
+            rows.assign(weight_total=2**34, weight_nonzero=nonzero, columns=columns)
+        )
+        sizes = frame[frame["scope"] == "layer"].set_index("layout")["bytes"]
+        assert sizes["csr_int64"] == nonzero * 10 + 5 * 8
+        assert sizes["csr_int32"] == nonzero * 6 + 5 * 4 if fits else pd.isna(sizes["csr_int32"])
+
+
+# What is refused.
+
+
+def test_too_many_tensors_are_one_line(tmp_path, monkeypatch):
+    file = sparse(tmp_path / "x.safetensors", many(9))
+    monkeypatch.setattr(limits, "TENSORS", 8)
+    said = refused(sr.load, file)
+    assert "it announces 9 tensors, more than the 8 that are opened together" in said
+    header = struct.pack("<4sIQQ", b"GGUF", 3, 9, 0)
+    (gguf := tmp_path / "x.gguf").write_bytes(header + bytes(1000))
+    assert "it announces 9 tensors, more than the 8 that are opened together" in refused(
+        sr.load, gguf
+    )
+    # Of several files together, too.
+    (tmp_path / "model").mkdir()
+    small_llama().save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    said = refused(sr.load, tmp_path / "model")
+    assert "and the files before it hold more than the 8 tensors" in said
+
+
+def test_too_many_modules_are_one_line(tmp_path, monkeypatch, tiny):
+    monkeypatch.setattr(limits, "MODULES", 8)
+    for model in (sparse(tmp_path / "x.safetensors", many(9)), tiny):
+        said = refused(sr.load, model)
+        assert re.search(r"has \d+ modules with parameters, more than the 8 that a study", said)
+    sr.load(sparse(tmp_path / "x.safetensors", many(8)))
+
+
+def test_more_values_than_are_counted_exactly(tmp_path, monkeypatch):
+    file = sparse(tmp_path / "x.safetensors", many(4))
+    monkeypatch.setattr(limits, "ALL_VALUES", 15)
+    assert "has 16 values, more than the 15 up to which figures are exact" in refused(sr.load, file)
+    # CSR takes the most of them: value and index of eight bytes, nearly.
+    assert 16 * (2**48) <= 2**53
+
+
+def test_a_header_beyond_the_format_is_one_line(tmp_path):
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(struct.pack("<Q", limits.HEADER_BYTES + 1) + b"{")
+    os.truncate(file, limits.HEADER_BYTES + 1000)
+    assert "more than the 100,000,000 that the format allows" in refused(sr.load, file)
+
+
+# Files that change while they are counted.
+
+
+@pytest.mark.parametrize("harm", ["truncated", "replaced", "rewritten"])
+@pytest.mark.parametrize("kind", ["safetensors", "pickle"])
+def test_a_file_that_changes_between_two_readings(tmp_path, kind, harm):
+    """Counts are of one state of it, and so are patterns: else there are none."""
+    tensors = {"a.fc1.weight": torch.randn(64, 64), "a.fc2.weight": torch.randn(64, 64)}
+    if kind == "pickle":
+        torch.save(tensors, file := tmp_path / "pytorch_model.bin")
+    else:
+        save_file(tensors, file := tmp_path / "x.safetensors")
+
+    def study():
+        weights = sr.load(file, allow_pickle=True)
+        sr.global_magnitude(weights, 0.3)
+        change()
+        return sr.compare(sr.dense(weights), patterns=True)
+
+    def change():
+        data = file.read_bytes()
+        if harm == "truncated":
+            os.truncate(file, 1000)
+        elif harm == "replaced":
+            file.unlink()
+            file.write_bytes(data)
+            os.utime(file, ns=(1, 1))
+        else:
+            with file.open("r+b") as opened:
+                opened.seek(len(data) - 2000)
+                opened.write(bytes(100))
+            os.utime(file, ns=(1, 1))
+
+    # A mapped file that is cut short would end the process.
+    said, _ = apart(study)
+    assert re.match(
+        rf"SparsityReportError: {re.escape(str(file))} changed after it was opened; load it again",
+        said,
+    ), said
+
+
+def test_pickled_tensors_are_where_they_are_read(tmp_path):
+    """Views, sparse and other dtypes: what is counted is what torch loads."""
+    torch.manual_seed(0)
+    base = torch.randn(40, 30)
+    base[::3] = 0
+    tensors = {
+        "whole.weight": base,
+        "part.weight": base[10:20],
+        "turned.weight": base.T,
+        "columns.weight": base[:, ::2],
+        "sparse.weight": base.to_sparse(),
+        "half.weight": base.bfloat16(),
+        "eighth.weight": base.to(torch.float8_e4m3fn),
+        "negative.weight": torch._neg_view(base),
+        "scalar.bias": torch.tensor(3.0),
+        "empty.bias": torch.zeros(0),
+    }
+    torch.save(tensors, file := tmp_path / "pytorch_model.bin")
+    weights = sr.load(file, allow_pickle=True)
+    for name, tensor in tensors.items():
+        dense = tensor.to_dense() if tensor.layout != torch.strided else tensor
+        assert torch.equal(weights.tensor(name).float(), dense.float()), name
+    streamed = {n for n in tensors if any(part.sources() for part in weights.slices(n))}
+    assert tensors.keys() - streamed == {
+        "turned.weight", "columns.weight", "sparse.weight", "negative.weight", "empty.bias",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"byteorder": b"big" if sys.byteorder == "little" else b"little"}, "another byte order"),
+        ({}, "is compressed, as torch writes none"),
+    ],
+)
+def test_a_pickle_that_is_not_as_in_memory_is_refused(tmp_path, change, said):
+    """Torch, which maps it, would end the process, or take compressed bytes for weights."""
+    torch.save({"fc1.weight": torch.randn(40, 30)}, file := tmp_path / "pytorch_model.bin")
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    packing = zipfile.ZIP_STORED if change else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(file, "w", packing) as archive:
+        for name, data in members.items():
+            archive.writestr(name, change.get(name.rpartition("/")[2], data))
+    assert said in apart(refused, lambda: sr.load(file, allow_pickle=True))[0]
+
+
+# The full sizes.
+
+
+@large
+def test_a_million_tensors_are_one_line_within_seconds(tmp_path):
+    def seconds(path):
+        began = time.process_time()
+        said = refused(sr.load, path)
+        return time.process_time() - began, said
+
+    shapes = {f"l{i}.weight": (2, 2) for i in range(10**6)}
+    for number, most, place in (
+        (10**6, 15, r"announces 1,000,000 tensors, more than the 524,288"),
+        (limits.TENSORS, 45, r"has 524,288 modules with parameters, more than the 131,072"),
+    ):
+        file = sparse(
+            tmp_path / "x.safetensors",
+            dict(list(shapes.items())[:number]),
+            metadata={"format": "pt"},
+        )
+        (took, said), grown = apart(seconds, file)
+        assert re.search(place, said)
+        assert took < most
+        assert grown < 2 * GB
+
+
+@large
+def test_as_many_modules_as_there_may_be(tmp_path):
+    """Counted, compared, saved and read back."""
+    file = sparse(tmp_path / "x.safetensors", many(limits.MODULES), "F32", nonzero=range(0, 99, 9))
+
+    def work():
+        study = study_of(sr.load(file), 0.5)
+        sr.write_csv(study, tmp_path / "csv")
+        again = sr.read_study(study.save(tmp_path / "study.json"))
+        return again.totals["nonzero"].tolist(), again.layers.equals(study.layers)
+
+    (nonzero, same), grown = apart(work)
+    assert nonzero == [11, 11, 11]
+    assert same
+    assert grown < 5 * GB
+
+
+@large
+def test_a_header_of_a_hundred_megabytes(tmp_path):
+    file = sparse(
+        tmp_path / "x.safetensors", layers(1, 4), metadata={"x": "y" * 99_990_000}, nonzero=(5,)
+    )
+    nonzero, grown = apart(lambda: looked_at(file)["nonzero"])
+    assert nonzero == [1, 1, 1]
+    assert grown < GB
+
+
+@large
+def test_fifty_gigabytes_are_counted(tmp_path):
+    shapes = layers(8, 762_940)
+    size = 762_940 * 4096
+    places = [*range(3), size - 1, size, 5 * size + 7, 8 * size - 1]
+    file = sparse(tmp_path / "x.safetensors", shapes, nonzero=places)
+
+    def work():
+        weights = sr.load(file)
+        sr.global_magnitude(weights, 0.3)
+        return [held.nonzero for held in counted(weights).values()]
+
+    nonzero, grown = apart(work)
+    assert nonzero == [4, 1, 0, 0, 0, 1, 0, 1]
+    assert grown < 256 * MB
+
+
+@large
+@pytest.mark.parametrize("dtype", ["BF16", "U8", "F32"])
+def test_a_tensor_of_more_than_2_to_the_31_values(tmp_path, dtype):
+    rows = 2**19 + 1
+    total = rows * 4096
+    assert total > 2**31
+    places = [0, 2**31 - 1, 2**31, total - 1]
+    file = sparse(tmp_path / "x.safetensors", layers(1, rows), dtype, nonzero=places)
+
+    def work():
+        weights = sr.load(file)
+        pruning = sr.global_magnitude(weights, (total - 2) / total)
+        study = sr.compare(sr.dense(weights), sr.csr(pruning), patterns=dtype == "BF16")
+        (held,) = counted(weights).values()
+        return held.counts.tolist(), held.values.tolist(), study.totals["nonzero"].tolist()
+
+    (many_of, values, nonzero), grown = apart(work)
+    assert (many_of, values) == ([total - 4, 4], [0, 1])
+    assert nonzero == [4, 2]
+    assert grown < 256 * MB
+
+
+RUN = """
+import resource, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from sparsity_report.cli import main
+main()
+"""
+
+
+@large
+def test_eight_gigabytes_within_two_of_addresses(tmp_path):
+    """The whole program, torch's own addresses with it."""
+    file = sparse(
+        tmp_path / "x.safetensors", layers(8, 122_070), nonzero=(0, 122_070 * 4096 * 8 - 1)
+    )
+    assert file.stat().st_size > 7_999_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(2 * GB), "run", file, "--no-html", "--no-png",
+         "--out", tmp_path / "out"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    totals = sr.read_study(tmp_path / "out" / "study.json").totals
+    assert totals["total"].tolist() == [122_070 * 4096 * 8] * 3
+    assert totals["nonzero"].tolist() == [2] * 3
+
+
+@large
+def test_a_worker_of_the_command_that_is_killed(tmp_path):
+    """From outside, as the kernel does it, in the middle of the counting."""
+    file = sparse(tmp_path / "x.safetensors", layers(8, 122_070))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "sparsity_report", "run", file, "--no-html", "--no-png",
+         "--workers", "2", "--out", tmp_path / "out"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+
+    def busy():
+        for child in children.read_text().split():
+            if str(file) in {
+                str(Path(link).resolve()) for link in Path(f"/proc/{child}/fd").iterdir()
+            }:
+                return int(child)
+        return 0
+
+    until = time.monotonic() + 120
+    while not (worker := busy()) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(worker, signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert re.fullmatch(
+        r"sparsity-report: a worker failed at \S+\.weight \(BrokenProcess.*\n", said
+    )
+    assert not list((tmp_path / "out").iterdir())
