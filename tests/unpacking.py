@@ -61,7 +61,7 @@ def unpacked(leaves, config):
         "qweight": gptq_or_awq, "compressed": bitmasked, "blocks": gpt_oss, "SCB": int8,
         "_weight_qdata": scaled, "absmax": bitsandbytes, "weight_shape": pack_quantized,
         "weight_packed": small_floats, "weight_scale_2": small_floats, "weight_scale": scaled,
-        "weight_scale_inv": scaled, "scales": mlx,
+        "weight_scale_inv": scaled, "scales": mlx, "weight": alone,
     }  # fmt: skip
     way = next(way for leaf, way in ways.items() if leaf in leaves)
     with np.errstate(all="ignore"):
@@ -133,6 +133,11 @@ def scaled(leaves, _):
         if leaf.endswith(("scale", "scale_inv")) and leaf != "input_scale":
             values = values * spread(floats(part), values.shape)
     return values
+
+
+def alone(leaves, _):
+    """A weight of floats, without anything that says more of it."""
+    return leaves["weight"].float().numpy() if leaves["weight"].is_floating_point() else None
 
 
 def small_floats(leaves, _):
