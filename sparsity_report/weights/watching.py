@@ -49,8 +49,9 @@ _SMALL = 2**20
 _LARGEST = 2**26
 # Sizes that what is really computed with need not be checked for, as no two make much together.
 _FEW = 2**12
-# Operations of all runs of a model, for each parameter and besides.
-_PER_PARAMETER, _BESIDES = 400, 1_000
+# Operations of all runs of a model, for each parameter and besides, and the most: half a minute.
+# Of what is published DBRX takes most, 100,000.
+_PER_PARAMETER, _BESIDES, _MOST = 400, 1_000, 250_000
 
 
 class Trace(NamedTuple):
@@ -133,7 +134,7 @@ class Budget:
     """
 
     def __init__(self, parameters: int) -> None:
-        self._left = _PER_PARAMETER * parameters + _BESIDES
+        self._left = min(_PER_PARAMETER * parameters + _BESIDES, _MOST)
 
     def take(self) -> None:
         """Spend one; ValueError when there is none left."""

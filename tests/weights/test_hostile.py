@@ -169,6 +169,12 @@ def test_a_layer_that_is_gone_through_too_often_is_not_run(tmp_path, monkeypatch
     assert not any("could not be run" in note for note in before.notes)
     weights = sr.load(says(tmp_path, num_hidden_layers=4000))
     assert any("far more operations than models" in note for note in weights.notes)
+    monkeypatch.setattr(watching, "_MOST", 3)
+    budget = watching.Budget(10**6)
+    for _ in range(3):
+        budget.take()
+    with pytest.raises(ValueError, match="far more operations"):
+        budget.take()
 
 
 def test_a_token_goes_to_no_more_experts_than_there_are(tmp_path):
