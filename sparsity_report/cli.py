@@ -54,6 +54,12 @@ Language = Annotated[
 Templates = Annotated[Path | None, typer.Option("--template-dir", help="Your own templates.")]
 
 
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a study that was edited, or is too old to tell."),
+]
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What a command writes, and how."""
@@ -238,6 +244,7 @@ def run(
 def render(
     ctx: typer.Context,
     study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
+    strict: Strict = False,
     outputs: OutputsAgain = OutputsAgain(),
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
@@ -246,7 +253,7 @@ def render(
     _speak(ctx, outputs.language, outputs.template_dir)
     _check_writable(outputs.out)  # first: it may put an older study back
     _check_drawable(outputs)
-    loaded = sr.read_study(study)
+    loaded = sr.read_study(study, strict=strict)
     _write(loaded, outputs, file_digest(study.resolve()) or None)
 
 
@@ -256,6 +263,7 @@ def diff(
     before: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     after: Annotated[Path, typer.Argument(help="study.json of a later run.")],
     html: Annotated[Path | None, typer.Option(help="Also write it as this .html file.")] = None,
+    strict: Strict = False,
     language: Language = "en",
     template_dir: Templates = None,
 ) -> None:
@@ -263,7 +271,7 @@ def diff(
     import sparsity_report as sr
 
     _speak(ctx, language, template_dir)
-    changed = sr.diff(before, after)
+    changed = sr.diff(*(sr.read_study(study, strict=strict) for study in (before, after)))
     for sentence in changed.sentences():
         print(printable(sentence))
     if html is not None:

@@ -26,6 +26,9 @@ ENTRY_BYTES = 2**22
 #: Bytes of a configuration; one with the names of 20,000 labels takes 2 MB.
 CONFIG_BYTES = 2**24
 
+#: Bytes of a saved study: a million modules in three variants take about as many.
+STUDY_BYTES = 2**30
+
 #: Lists in objects in lists … of a JSON file; configurations of models in models take ten.
 NESTING = 64
 

@@ -24,6 +24,7 @@ DOORS = {
     ("study.study", "study.file"): "Comparison.save writes what read_study makes a Comparison of",
     ("study.facts", "study.study"): "for types: Comparison.facts are the facts of a Comparison",
     ("study.agreement", "study.study"): "for types: what agrees or not is a Comparison",
+    ("study.recomputed", "study.study"): "for types: what is computed again is of a Comparison",
 }
 # Commands: each parameter is an option on the command line.
 COMMANDS = {"run", "render", "notebook", "thesis", "explore", "diff", "info"}

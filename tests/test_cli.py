@@ -55,6 +55,30 @@ def test_render_gives_the_same_report(demo_run, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
 
+def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
+    _, out = demo_run
+    edited = tmp_path / "edited.json"
+    text = (out / "study.json").read_text(encoding="utf-8")
+    edited.write_text(text.replace('"notes": []', '"notes": ["peer reviewed"]'), encoding="utf-8")
+    plain = ["--no-html", "--no-png", "--no-csv", "--out", tmp_path / "again"]
+    run = command("render", edited, *plain)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("This study was edited by hand after it was written")
+    run = command("diff", out / "study.json", edited)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(
+        "The study after was edited by hand after it was written.\nNo diff"
+    )
+    for line in (["render", edited, *plain], ["diff", edited, out / "study.json"]):
+        run = command(*line, "--strict")
+        assert run.returncode == 2
+        assert run.stdout == ""
+        assert run.stderr.startswith(f"sparsity-report: {edited} is not as it was written: ")
+        assert run.stderr.count("\n") == 1
+    run = command("render", out / "study.json", *plain, "--strict")
+    assert run.returncode == 0, run.stderr
+
+
 def test_a_french_report_with_templates_of_ones_own(demo_run, tmp_path):
     _, out = demo_run
     (tmp_path / "mine" / "sections").mkdir(parents=True)

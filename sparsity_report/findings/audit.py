@@ -13,7 +13,7 @@ from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import group_name
-from sparsity_report.words.sentences import message, say, say_note
+from sparsity_report.words.sentences import message, say, say_noted
 
 VERY_SPARSE = 0.95
 # Blocks this much apart were not pruned alike.
@@ -29,9 +29,7 @@ _REASONS = {
 
 def audit(study: Comparison) -> list[str]:
     """Return the findings of an audit, the gravest first; empty where there is nothing to flag."""
-    notes = (say_note(note) for note in study.notes if note.startswith(NOT_FINITE))
-    # Notes begin small and end without a stop.
-    said = [say("{note}.", note=note[:1].upper() + note[1:]) for note in notes]
+    said = [say_noted(note) for note in study.notes if note.startswith(NOT_FINITE)]
     for row in records(study.totals):
         name = row["variant"]
         layers = study.facts.prunable(name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.study.digest import EDITED
 from sparsity_report.study.file import read_study
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES, title
@@ -79,11 +80,17 @@ class Difference:
 
     def sentences(self) -> list[str]:
         """Say what changed, one line each, the study first, then variant by variant."""
+        said = []
+        if EDITED in self.before.notes:
+            said.append(say("The study before was edited by hand after it was written."))
+        if EDITED in self.after.notes:
+            said.append(say("The study after was edited by hand after it was written."))
         if not self:
             count = len(self.after.variants)
-            return [say("No difference: {count:,} variants agree in every count.", count=count)]
+            none = say("No difference: {count:,} variants agree in every count.", count=count)
+            return [*said, none]
         whole = self.changes["module_name"].isna()
-        said = [_sentence(row) for row in records(self.changes[whole])]
+        said += [_sentence(row) for row in records(self.changes[whole])]
         for variant, rows in self.changes[~whole].groupby("variant", sort=False):
             said += _sentences_of_modules(str(variant), rows)
         return said

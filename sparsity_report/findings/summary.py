@@ -9,10 +9,11 @@ import pandas as pd
 
 from sparsity_report.findings import measured, rounding
 from sparsity_report.sparse.shares import ratio
+from sparsity_report.study.digest import EDITED
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import dtype_names, unpacked_name
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import message, say, say_noted
 
 _COUNTING = (
     message(
@@ -67,7 +68,8 @@ _ZEROS = (
 def summarize(study: Comparison) -> list[str]:
     """Return what is worth knowing of a study, most important first.
 
-    The first three sentences, where there is a pruned variant, say how much is zero of what,
+    Of a study that was edited after it was written the first sentence says so. The first three
+    others, where there is a pruned variant, say how much is zero of what,
     what that does to storage (of a packed model after what its file takes, and whether rounding
     explains its zeros), and what it does to the arithmetic.
 
@@ -79,7 +81,8 @@ def summarize(study: Comparison) -> list[str]:
     >>> print(sr.summarize(study)[1][:44])
     CSR30 stores 1.33 times the bytes of Dense (
     """
-    said = [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
+    said = [say_noted(EDITED)] if EDITED in study.notes else []
+    said += [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
     said += [*measured.smallest_layout(study), *measured.speed(study)]
     said += [*measured.perplexities(study), *measured.costliest_part(study)]

@@ -311,9 +311,9 @@ def _windows(protocol: Protocol) -> Iterator[tuple[int, int, int]]:
     done, tokens = 1, len(protocol.ids)
     for begin in range(0, tokens, protocol.stride):
         end = min(begin + protocol.window, tokens)
-        if end > done:
-            # The first token of a window that overlaps no other has nothing before it.
-            yield begin, end - begin, min(end - done, end - begin - 1)
+        # The first token of a window that overlaps no other has nothing before it.
+        if (count := min(end - done, end - begin - 1)) > 0:
+            yield begin, end - begin, count
         done = max(done, end)
 
 

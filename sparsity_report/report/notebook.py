@@ -76,6 +76,11 @@ def write_notebook(
         )
     import nbformat
 
+    if not isinstance(model, str | os.PathLike | None):
+        raise SparsityReportError(
+            f"a notebook opens its model itself: give its name or path, not a "
+            f"{type(model).__name__}; a study is saved, and its path given to thesis_figures"
+        )
     check_folder(target.parent)
     source = _located(notebook)
     try:
@@ -83,8 +88,8 @@ def write_notebook(
     except Exception as error:  # nbformat has many, of several libraries
         raise SparsityReportError(f"{source} is no notebook: {error}") from error
     opened = None if model is None else str(model)
-    if opened is not None and (local := Path(opened).expanduser()).exists():
-        opened = str(local.resolve())
+    if opened is not None and os.path.exists(local := os.path.expanduser(opened)):  # noqa: PTH110, PTH111 - never raise
+        opened = str(Path(local).resolve())
     values = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
     _set_parameters(node, values, source)
     with together(target.parent):

@@ -5,8 +5,9 @@ room makes each frame: ``layers`` (and the sums of groups and totals), ``sweep``
 many levels), ``patterns`` (where the zeros stand), ``storage`` (bytes of every layout). ``levels``
 reads a kept sweep without the model, ``grid`` sorts layers into a heat map, ``rounded`` sums what
 rounding explains, and ``facts`` are the figures that readers show. ``schema`` declares every
-table's columns once; ``file`` saves and reads, with ``agreement`` for what must fit across tables
-and ``upgrade`` for files of the versions before.
+table's columns once; ``file`` saves and reads, with ``digest`` for whether a file is as it was
+written, ``agreement`` for what must fit across tables, ``recomputed`` for what measurements must
+agree with, and ``upgrade`` for files of the versions before.
 
 May import ``counting`` and what is below it. Maintainers: integers in, integers out; unknown is
 null, never 0; a share, ratio or break-even is computed by ``sparse.shares`` only. A column is added

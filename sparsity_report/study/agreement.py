@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.study.levels import level_matrices
+from sparsity_report.study.recomputed import RECOMPUTED
 from sparsity_report.study.schema import refuse
 
 if TYPE_CHECKING:
@@ -37,11 +38,9 @@ def check_agreement(study: Comparison) -> None:
             for frame in (layers, study.patterns)
         )
         refuse("patterns", pattern_keys.isin(layer_keys), "module_name: has no layer")
-    if study.quality is not None:
-        perplexity = study.quality["perplexity"]
-        with np.errstate(divide="ignore"):  # of a perplexity of 0, which fits no nll
-            close = np.isclose(np.log(perplexity), study.quality["nll"])
-        refuse("quality", perplexity.isna() | close, "perplexity: is not exp(nll)")
+    for table, check in RECOMPUTED.items():
+        if (frame := getattr(study, table)) is not None:
+            check(study, frame)
 
 
 def _check_variants(variants: pd.DataFrame, layers: pd.DataFrame) -> None:

@@ -13,10 +13,13 @@ import numpy as np
 import pandas as pd
 
 import sparsity_report
+from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import file_name, together, write_file
+from sparsity_report.foreign import read_json, whole
 from sparsity_report.study import schema
 from sparsity_report.study.agreement import check_agreement
+from sparsity_report.study.digest import digest_of, doubt
 from sparsity_report.study.layers import check_convention, with_shares
 from sparsity_report.study.levels import LEVEL_COUNTS, level_matrices, level_rows
 from sparsity_report.study.study import Comparison, check_context
@@ -40,6 +43,7 @@ def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
         "format": schema.FORMAT,
         "version": schema.VERSION,
         "written_by": f"sparsity-report {sparsity_report.__version__}",
+        "digest": "",
         "convention": study.convention,
         "context": study.context,
         "notes": list(study.notes),
@@ -52,11 +56,24 @@ def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
             for part in schema.OPTIONAL
         },
     }
+    data["digest"] = digest_of(data)
     return write_file(path, json.dumps(data, ensure_ascii=False, allow_nan=False))
 
 
-def read_study(path: str | os.PathLike[str]) -> Comparison:
+def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Comparison:
     """Read a study written by :meth:`Comparison.save`, also by the versions before.
+
+    The file holds a digest of its content. Where that is not the content's, ``study.notes`` and
+    every report say that the study was edited after it was written. What follows from other
+    figures, of measurements too, is computed again in any case, and has to agree. A formatter may
+    set the file out anew; a program that writes numbers in another way (1 for 1.0) edits it. The
+    digest is no signature: whoever means to deceive can compute it.
+
+    Parameters
+    ----------
+    path : path-like
+    strict : bool
+        Refuse a study that was edited, or that is too old to tell.
 
     Raises
     ------
@@ -65,33 +82,14 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
     """
     source = Path(path)
     try:
-        data = json.loads(source.read_text(encoding="utf-8"), parse_constant=_no_number)
-        if not isinstance(data, dict) or data.get("format") != schema.FORMAT:
-            raise SparsityReportError(f"{source} is not a study of sparsity-report")
-        if data["version"] > schema.VERSION:
-            raise SparsityReportError(
-                f"{source} is of version {data['version']}, newer than this program's "
-                f"{schema.VERSION}; upgrade sparsity-report"
-            )
+        data = _parsed(source)
+        if note := doubt(data):
+            if strict:
+                raise SparsityReportError(f"{source} is not as it was written: {note}")
+            data["notes"] = [*dict.fromkeys([*data["notes"], note])]
         if data["version"] < schema.VERSION:
             upgrade(data)
-        frames: dict[str, Any] = {
-            part: None if data[part] is None else schema.read(part, data[part])
-            for part in schema.OPTIONAL
-        }
-        study = Comparison(
-            variants=schema.read("variants", data["variants"]),
-            layers=with_shares(schema.read("layers", data["layers"])),
-            convention=data["convention"],
-            context=data["context"],
-            notes=tuple(data["notes"]),
-            levels=_read_levels(data["levels"]),
-            **frames,
-        )
-        check_convention(study.convention)
-        check_context(study.context)
-        if not all(isinstance(note, str) for note in study.notes):
-            raise ValueError("notes: are not text")
+        study = _study_of(data)
         check_agreement(study)
         _check_derived(study, data)
     except SparsityReportError:
@@ -105,6 +103,43 @@ def read_study(path: str | os.PathLike[str]) -> Comparison:
             f"{source} is damaged: {error!r}; save the study again"
         ) from error
     return study
+
+
+def _parsed(source: Path) -> dict[str, Any]:
+    """Return what a file says, if it is a study of a known version."""
+    data = read_json(source, most=limits.STUDY_BYTES, once=True, finite=True)
+    if not isinstance(data, dict) or data.get("format") != schema.FORMAT:
+        raise SparsityReportError(f"{source} is not a study of sparsity-report")
+    version = whole(data["version"], "version")
+    if version > schema.VERSION:
+        raise SparsityReportError(
+            f"{source} is of version {version}, newer than this program's "
+            f"{schema.VERSION}; upgrade sparsity-report"
+        )
+    for part in ("notes", "findings"):
+        texts = data[part]
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{part}: are not text")
+    return data
+
+
+def _study_of(data: Mapping[str, Any]) -> Comparison:
+    """Make a study of its tables, each typed and within bounds."""
+    frames: dict[str, Any] = {
+        part: None if data[part] is None else schema.read(part, data[part])
+        for part in schema.OPTIONAL
+    }
+    check_convention(data["convention"])
+    check_context(data["context"])
+    return Comparison(
+        variants=schema.read("variants", data["variants"]),
+        layers=with_shares(schema.read("layers", data["layers"])),
+        convention=data["convention"],
+        context=data["context"],
+        notes=tuple(data["notes"]),
+        levels=_read_levels(data["levels"]),
+        **frames,
+    )
 
 
 def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
@@ -187,10 +222,6 @@ def _read_levels(matrix: Mapping[str, Any] | None) -> pd.DataFrame | None:
         if numbers.shape != (len(modules), len(sparsities)) or numbers.dtype.kind != "i":
             raise ValueError(f"levels, {name}: is not one whole number per module and sparsity")
     return level_rows(modules, sparsities, counts)
-
-
-def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of a study")
 
 
 def _check_derived(study: Comparison, data: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ LAYOUTS = (
 SCOPES = ("layer", "group", "prunable", "model")
 PARTS = ("block", "group", "layer")
 FORMAT = "sparsity-report study"
-VERSION = 4
+VERSION = 5
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives.
 MEASURED = ("latency", "quality", "sensitivity")
@@ -87,8 +87,8 @@ def _text(name: str, title: str, *, optional: bool = False, among: tuple[str, ..
     return Column(name, "text", title=title, optional=optional, among=among)
 
 
-def _count(name: str, title: str, *, optional: bool = False) -> Column:
-    return Column(name, "int64", 0, title=title, optional=optional)
+def _count(name: str, title: str, *, low: int = 0, optional: bool = False) -> Column:
+    return Column(name, "int64", low, title=title, optional=optional)
 
 
 def _maybe(name: str, title: str) -> Column:
@@ -195,17 +195,17 @@ _COLUMNS = {
         _share("fill_8", message("8 × 8 blocks filled")),
         _share("fill_16", message("16 × 16 blocks filled")),
         _share("fill_32", message("32 × 32 blocks filled")),
-        _count("tokens", message("tokens")),
+        _count("tokens", message("tokens"), low=1),
         _text("kernel", message("kernel")),
         _number("seconds", message("median"), low=_PICOSECOND, optional=False),
         _number("seconds_low", message("lower quartile"), low=_PICOSECOND, optional=False),
         _number("seconds_high", message("upper quartile"), low=_PICOSECOND, optional=False),
-        _count("runs", message("runs")),
+        _count("runs", message("runs"), low=1),
         _number("promised_speedup", message("promised")),
         _number("realised_speedup", message("realised"), optional=False),
         _number("realised_share", message("realised ÷ promised")),
         _share("crossover_sparsity", message("sparsity from which CSR is faster")),
-        _count("threads", message("threads")),
+        _count("threads", message("threads"), low=1),
         _text("machine", message("machine")),
         _number("dense_seconds", message("dense"), low=_PICOSECOND, optional=False),
         _number("csr_seconds", message("CSR"), low=_PICOSECOND, optional=False),
@@ -213,9 +213,9 @@ _COLUMNS = {
         _number("perplexity", message("perplexity")),
         _number("nll", message("nats per token"), optional=False),
         _share("top1", message("first guesses right"), optional=False),
-        _count("scored", message("tokens scored")),
-        _count("window", message("window")),
-        _count("stride", message("stride")),
+        _count("scored", message("tokens scored"), low=1),
+        _count("window", message("window"), low=2),
+        _count("stride", message("stride"), low=1),
         _text("text", message("text")),
         _text("text_fingerprint", message("fingerprint of the text")),
         _text("by", message("cut by"), among=PARTS),
@@ -431,6 +431,7 @@ def json_schema() -> dict[str, Any]:
         "format": {"const": FORMAT},
         "version": {"const": VERSION},
         "written_by": {"type": "string"},
+        "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         "convention": {"enum": list(CONVENTIONS)},
         "context": {"type": ["integer", "null"], "minimum": 1},
         "notes": _array({"type": "string"}),

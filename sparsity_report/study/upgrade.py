@@ -11,18 +11,23 @@ _LARGEST = 1024
 
 
 def upgrade(data: dict[str, Any]) -> None:
-    """Change a study of version 1, 2 or 3, as read from JSON, to what this one would have saved.
+    """Change a study of version 1 to 4, as read from JSON, to what this one would have saved.
 
     ``uses`` of a module follow from its FLOPs, the model and method of a perplexity from its
     variant; every prunable matrix was taken to run as CSR. What follows from nothing, such as how
     a file packed weights, is null.
     """
-    if data["version"] not in {1, 2, 3}:
+    if data["version"] not in {1, 2, 3, 4}:
         raise ValueError(f"version {data['version']!r} never was")
     if data["version"] == 1:
         _to_version_2(data)
     if data["version"] < 3:
         _to_version_3(data)
+    if data["version"] < 4:
+        _to_version_4(data)
+
+
+def _to_version_4(data: dict[str, Any]) -> None:
     prunable = (row["prunable"] for row in _dicts(data["layers"]))
     _insert(data["layers"], "runs_as_csr", "prunable", [each or None for each in prunable])
 

@@ -47,6 +47,12 @@ def say_note(text: str) -> str:
     return text
 
 
+def say_noted(text: str) -> str:
+    """Say a note as a sentence: notes begin small and end without a stop."""
+    note = say_note(text)
+    return say("{note}.", note=note[:1].upper() + note[1:])
+
+
 def join(words: Sequence[str]) -> str:
     """Write an enumeration.
 

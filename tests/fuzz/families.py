@@ -9,9 +9,10 @@ from fuzz.gguf import GGUF
 from fuzz.kept import CACHE, SCORES
 from fuzz.packed import PACKED
 from fuzz.safetensors import SAFETENSORS
+from fuzz.study import STUDY
 from fuzz.tokenizer import TOKENIZER
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (SAFETENSORS, CHECKPOINT, ADAPTER, TOKENIZER, GGUF, PACKED, CACHE, SCORES)
+    for family in (SAFETENSORS, CHECKPOINT, ADAPTER, TOKENIZER, GGUF, PACKED, CACHE, SCORES, STUDY)
 }

@@ -55,6 +55,14 @@ def test_equals_token_by_token(demo, window, stride):
     assert frame.loc[0, "tokens"] == len(ids)
 
 
+def test_a_last_window_of_one_token_scores_nothing():
+    weights = sr.load(small_llama(), name="small")
+    for tokens in (33, 32, 31):
+        ids = torch.arange(tokens) * 7 % 61
+        frame = sr.perplexity(sr.dense(weights), ids, window=16, stride=16)
+        assert frame.loc[0, "scored"] == {33: 30, 32: 30, 31: 29}[tokens]
+
+
 def test_smollm2_equals_the_guide(smollm2):
     """The loop of https://huggingface.co/docs/transformers/perplexity, mean over all tokens."""
     text, window, stride = TEXT[:700], 128, 64

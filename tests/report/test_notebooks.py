@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 
 import sparsity_report as sr
 from sparsity_report.files import DEMO
+from sparsity_report.report import notebook
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -152,6 +153,15 @@ def test_the_default_model_is_the_source_notebooks():
     source = (NOTEBOOKS / "structural_csr_analysis.ipynb").read_text(encoding="utf-8")
     assert "EleutherAI/pythia-410m" in source
     assert "facebook/opt-125m" in source
+
+
+def test_a_study_is_no_model_and_a_long_name_no_file(demo_study, tmp_path, monkeypatch):
+    with pytest.raises(sr.SparsityReportError, match=r"not a Comparison; a study is saved, and"):
+        sr.write_notebook(demo_study, tmp_path / "n.html")
+    opened = []
+    monkeypatch.setattr(notebook, "_execute", lambda node, *_: opened.append(node))
+    sr.write_notebook("x" * 5000, tmp_path / "n.ipynb")
+    assert "x" * 5000 in str(opened)
 
 
 def test_missing_libraries_are_told_before_a_cell_runs(tmp_path, monkeypatch):

@@ -1,9 +1,12 @@
 """Studies in files: read back as they were, upgraded, refused in one line; CSV is inert."""
 
 import csv
+import functools
 import json
+import math
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -18,9 +21,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.study.digest import EDITED, UNTOLD, digest_of
 from sparsity_report.study.file import variant_stems, write_csv
 from sparsity_report.study.schema import MEASURED, json_schema, json_schema_text
 from sparsity_report.study.upgrade import upgrade, uses_of
+from sparsity_report.words.sentences import say_note
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[1] / "docs" / "study.schema.json"
@@ -83,9 +88,15 @@ def edit(path, change):
     path.write_text(json.dumps(data))
 
 
-def measured(data, part, **cells):
+def measured(data, part, /, **cells):
     """Put in a table of one good row, but for the cells given."""
-    (frame,) = (getattr(measurements, part)().head(1) for part in [part])
+    frame = {
+        "latency": measurements.latency,
+        "quality": lambda: measurements.quality().assign(layout="dense", top1=33 / 99),
+        "sensitivity": lambda: measurements.sensitivity(1).assign(
+            weight_total=156, pruned=78, perplexity=8.0 * math.exp(0.09)
+        ),
+    }[part]().head(1)
     row = frame.astype(object).where(frame.notna(), None).to_dict("records")[0] | cells
     data[part] = {"columns": [*row], "rows": [[*row.values()]]}
 
@@ -94,11 +105,61 @@ def set_cell(data, table, row, column, value):
     data[table]["rows"][row][data[table]["columns"].index(column)] = value
 
 
+# What can be computed again: each is refused, whoever has computed the digest anew.
+CONTRADICTIONS = [
+    (lambda d, part=part, cells=cells: measured(d, part, **cells), message)
+    for part, cells, message in [
+        ("latency", {"seconds": 1.8}, "seconds: is not between"),
+        ("latency", {"realised_share": 0.9}, "realised_share: is not the ratio"),
+        ("latency", {"runs": 0}, "row 0, runs: is less than 1"),
+        ("latency", {"tokens": 0}, "row 0, tokens: is less than 1"),
+        ("latency", {"threads": 0}, "row 0, threads: is less than 1"),
+        ("latency", {"scope": "model", "sparsity": 0.5}, "sparsity: is not that of the variant"),
+        ("latency", {"promised_speedup": "1"}, "promised_speedup: is not a number"),
+        ("quality", {"perplexity": 10.00001}, "exp\\(nll\\)"),
+        ("quality", {"perplexity": None}, "exp\\(nll\\)"),
+        ("quality", {"top1": 0.25}, "top1: is no share of those scored"),
+        ("quality", {"scored": 98}, "scored: is not what window and stride"),
+        ("quality", {"stride": 64}, "scored: is not what window and stride"),
+        ("quality", {"stride": 65}, "stride: is more than window"),
+        ("quality", {"stride": 0}, "row 0, stride: is less than 1"),
+        ("quality", {"window": 101}, "window: is more than the tokens"),
+        ("quality", {"window": 1}, "row 0, window: is less than 2"),
+        ("quality", {"scored": 0}, "row 0, scored: is less than 1"),
+        ("quality", {"layout": "csr"}, "layout: is not that of the variant"),
+        ("quality", {"sparsity": 0.3}, "sparsity: is not that of the variant"),
+        ("quality", {"model": "tiny", "method": "n_m"}, "method: is not that of the variant"),
+        ("sensitivity", {"sparsity": 0.4}, "sparsity: is not pruned"),
+        ("sensitivity", {"pruned": 157, "sparsity": 1.0}, "pruned: is more than weight_total"),
+        ("sensitivity", {"nll_increase": 0.1}, "nll_increase: is not the ratio"),
+        ("sensitivity", {"perplexity": 0.5}, "nll_increase: is not the ratio"),
+        ("sensitivity", {"part": "block 2"}, "part: is none of the layers"),
+        ("sensitivity", {"by": "group"}, "part: is none of the layers"),
+        ("sensitivity", {"modules": 9}, "part: is none of the layers"),
+        ("sensitivity", {"weight_total": 999, "pruned": 999, "sparsity": 1.0}, "none of the lay"),
+        ("sensitivity", {"stride": 65}, "stride: is more than window"),
+    ]
+] + [
+    (partial(set_cell, table="patterns", row=7, column=column, value=value), message)
+    for column, value, message in [
+        ("sparsity", 0.123, "sparsity: is no share of the matrix"),
+        ("sparsity", 0.0, "row 7, sparsity: is not that of the layer"),
+        ("rows", 7, "row 7, "),
+        ("rows", 2**62, "row 7, "),
+        ("zero_rows", 0.01, "zero_rows: is no share of the matrix"),
+        ("fill_4", 0.01, "fill_4: is no share of the blocks"),
+        ("head_sparsity", [0.0, 1.0], "head_sparsity: is not the sparsity"),
+        ("expected_sparsity", 0.01, "expected_sparsity: is not that of the threshold"),
+    ]
+]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda d: d.update(format="x"), "is not a study"),
-        (lambda d: d.update(version=5), "newer than this program's 4; upgrade"),
+        (lambda d: d.update(version=6), "newer than this program's 5; upgrade"),
+        (lambda d: d.update(version="5"), 'version is "5", not a whole number'),
         (lambda d: d.update(version=0), "version 0 never was"),
         (lambda d: d.update(convention="x"), "convention must be one of"),
         (lambda d: d.pop("layers"), "is damaged"),
@@ -131,6 +192,11 @@ def set_cell(data, table, row, column, value):
             "weight_total: is more than total",
         ),
         (lambda d: set_cell(d, "layers", 3, "total", float("nan")), "NaN is no number"),
+        (lambda d: set_cell(d, "layers", 3, "total", 10**4000), "a number of 4,001 digits"),
+        (lambda d: set_cell(d, "layers", 3, "total", 2**70), "is damaged"),
+        (lambda d: set_cell(d, "variants", 1, "model", "\ud800"), "text that is no Unicode"),
+        (lambda d: d.update(notes=[functools.reduce(lambda x, _: [x], range(99), 1)]), "not text"),
+        (lambda d: d.update(findings="x"), "findings: are not text"),
         (lambda d: d["levels"]["modules"].pop(), "levels, weight_nonzero: is not one"),
         (lambda d: d["levels"]["modules"].__setitem__(0, "x"), "not the prunable ones"),
         (lambda d: d["levels"]["modules"].__setitem__(0, "layers.1.fc1"), "occurs twice"),
@@ -162,6 +228,7 @@ def set_cell(data, table, row, column, value):
         (lambda d: measured(d, "latency", seconds=None), "row 0, seconds: is missing"),
         (lambda d: measured(d, "latency", scope="all"), "row 0, scope: is not one of"),
         (lambda d: d.update(notes=[3]), "notes: are not text"),
+        *CONTRADICTIONS,
     ],
 )
 def test_damaged_studies(whole, tmp_path, change, message):
@@ -184,6 +251,102 @@ def test_the_row_that_is_not_good_is_counted_in_the_whole_table(whole, tmp_path)
         sr.read_study(tmp_path / "s.json")
 
 
+def reseal(path):
+    """Compute the digest anew, as whoever means to deceive does."""
+    edit(path, lambda data: data.update(digest=digest_of(data)))
+
+
+@pytest.mark.parametrize("change", [change for change, _ in CONTRADICTIONS])
+def test_what_contradicts_itself_is_refused_whatever_its_digest(whole, tmp_path, change):
+    path = tmp_path / "s.json"
+    path.write_text(whole)
+    edit(path, change)
+    reseal(path)
+    with pytest.raises(sr.SparsityReportError):
+        sr.read_study(path)
+
+
+@pytest.mark.parametrize("part", MEASURED)
+def test_the_rows_that_are_changed_there_are_good(whole, tmp_path, part):
+    path = tmp_path / "s.json"
+    path.write_text(whole)
+    edit(path, lambda data: measured(data, part))
+    reseal(path)
+    assert len(getattr(sr.read_study(path, strict=True), part)) == 1
+
+
+EDITS = [
+    lambda d: d["notes"].append("peer reviewed"),
+    lambda d: d["findings"].clear(),
+    lambda d: d.update(written_by="me"),
+    lambda d: set_cell(d, "variants", 0, "model", "GPT-5"),
+    lambda d: set_cell(d, "variants", 1, "method", "n_m"),
+    lambda d: measured(d, "quality", perplexity=2.0, nll=math.log(2.0)),
+    lambda d: d.pop("digest"),
+    lambda d: d.update(digest=None),
+    lambda d: d.update(anything=1),
+]
+
+
+@pytest.mark.parametrize("change", EDITS)
+def test_an_edited_study_says_so_wherever_it_is_shown(whole, tmp_path, change):
+    path, again = tmp_path / "s.json", tmp_path / "again.json"
+    path.write_text(whole)
+    assert not sr.read_study(path, strict=True).notes
+    edit(path, change)
+    study = sr.read_study(path)
+    assert study.notes[-1] == EDITED
+    assert sr.summarize(study)[0].startswith("This study was edited by hand after it was written")
+    with pytest.raises(sr.SparsityReportError, match=r"s\.json is not as it was written: this stu"):
+        sr.read_study(path, strict=True)
+    # Saved again it says so still, and once.
+    study.save(again)
+    assert sr.read_study(again, strict=True).notes == study.notes
+    edit(again, change)
+    assert sr.read_study(again).notes.count(EDITED) == 1
+    with sr.speaking("fr"):
+        assert sr.summarize(study)[0].startswith("Cette étude a été modifiée à la main")
+
+
+def test_page_paper_thesis_and_explorer_say_that_a_study_was_edited(whole, tmp_path):
+    (tmp_path / "s.json").write_text(whole)
+    edit(tmp_path / "s.json", lambda data: data["notes"].append("peer reviewed"))
+    study = sr.read_study(tmp_path / "s.json")
+    said = "study was edited by hand after it was written"
+    page = sr.write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count(said) == 2  # first of the summary, and among the notes of the model
+    sr.write_thesis(study, tmp_path / "thesis")
+    assert said in (tmp_path / "thesis" / "findings.tex").read_text(encoding="utf-8")
+    assert said in repr(sr.explore(study)._repr_mimebundle_())
+    changed = sr.diff(study, sr.compare(sr.dense(sr.load(Tiny()))))
+    assert changed.sentences()[0] == "The study before was edited by hand after it was written."
+
+
+def test_a_formatter_edits_nothing(whole, tmp_path):
+    path = tmp_path / "s.json"
+    data = dict(reversed(json.loads(whole).items()))
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=True))
+    assert sr.read_study(path, strict=True).notes == ()
+
+
+def test_what_is_said_twice_is_refused(whole, tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text('{"notes": ["x"], ' + whole[1:])
+    with pytest.raises(sr.SparsityReportError, match="it says something twice"):
+        sr.read_study(path)
+
+
+def test_an_older_version_cannot_tell_and_says_so(whole, tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text(whole)
+    edit(path, lambda data: (data.pop("digest"), data.update(version=4)))
+    assert sr.read_study(path).notes == (UNTOLD,)
+    with sr.speaking("fr"):
+        assert say_note(UNTOLD).startswith("cette étude a été écrite par une version")
+    with pytest.raises(sr.SparsityReportError, match="kept no digest"):
+        sr.read_study(path, strict=True)
+
+
 def of_version_1():
     return json.loads((HERE / "version1.json").read_text(encoding="utf-8"))
 
@@ -194,9 +357,9 @@ def left_apart(one, other):
     return (one.levels["weight_nonzero"] - other.levels["weight_nonzero"]).abs()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
-    """The fixtures were written by ``saved.study()`` of the time."""
+    """The fixtures were written by ``saved.study()`` of the time, but for what was measured."""
     old, new = sr.read_study(HERE / f"version{version}.json"), saved.study()
     assert not old.facts.packings()
     # Shares of a bucket of magnitudes were rounded otherwise, within what they may be off.
@@ -209,14 +372,13 @@ def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
         assert old.layers["packing"].isna().all()
         new = replace(new, layers=new.layers.assign(packing=None))
     # Heads of BERT's output projection were not known.
-    (unknown,) = new.patterns.index[
-        old.patterns["head_sparsity"].isna() & new.patterns["head_sparsity"].notna()
-    ]
-    assert new.patterns.loc[unknown, "module_name"].endswith("attention.output.dense")
+    unknown = old.patterns["head_sparsity"].isna() & new.patterns["head_sparsity"].notna()
+    names = new.patterns.loc[unknown, "module_name"].str
+    assert names.endswith("attention.output.dense").tolist() == [True] * (version < 4)
     new = replace(new, patterns=new.patterns.assign(head_sparsity=old.patterns["head_sparsity"]))
     for part in (*PARTS, "levels", "patterns", "latency", "sensitivity"):
         pd.testing.assert_frame_equal(getattr(old, part), getattr(new, part), obj=part)
-    assert (old.convention, old.context, old.notes) == (new.convention, new.context, new.notes)
+    assert (old.convention, old.context, old.notes) == (new.convention, new.context, (UNTOLD,))
     assert old.at_level(0.37).equals(new.at_level(0.37))
     # What version 1 did not write of a perplexity is known where its variant is in the study.
     if version == 1:
@@ -226,11 +388,12 @@ def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
     assert old.quality[rest].equals(new.quality[rest])
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_an_upgraded_study_is_saved_as_one_of_today(version, tmp_path):
     study = sr.read_study(HERE / f"version{version}.json")
     again = sr.read_study(study.save(tmp_path / "s.json"))
-    assert json.loads((tmp_path / "s.json").read_text())["version"] == 4
+    assert json.loads((tmp_path / "s.json").read_text())["version"] == 5
+    assert again.notes == study.notes == (UNTOLD,)
     for part in (*PARTS, "levels", "patterns", *MEASURED):
         pd.testing.assert_frame_equal(getattr(study, part), getattr(again, part), obj=part)
 

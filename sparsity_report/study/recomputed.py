@@ -1,0 +1,195 @@
+"""What of measurements and patterns can be computed again: whether it is what is written.
+
+Sums and ratios of floats are compared to rounding, all else exactly; what is unknown agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sparsity_report.study.patterns import expected_sparsity
+from sparsity_report.study.schema import BLOCKS, refuse
+
+if TYPE_CHECKING:
+    from sparsity_report.study.study import Comparison
+
+# Of figures that are computed again from others, relative.
+_ROUNDING = 1e-9
+# Beyond it the exponential is no number any more, and a perplexity is null.
+_LARGEST_NLL = 700
+_PROTOCOL = ["window", "stride", "dtype", "text_fingerprint"]
+Flags = npt.NDArray[np.bool_]
+
+
+def _check_latency(study: Comparison, frame: pd.DataFrame) -> None:
+    """Refuse times out of order, and speed-ups that are not ratios of the times and FLOPs."""
+    ordered = frame["seconds"].between(frame["seconds_low"], frame["seconds_high"])
+    refuse("latency", ordered, "seconds: is not between seconds_low and seconds_high")
+    share = frame["realised_speedup"] / frame["promised_speedup"]
+    refuse("latency", _close(frame["realised_share"], share), "realised_share: is not the ratio")
+    products = {"realised_speedup": frame["realised_speedup"] * frame["seconds"]}
+    bases = {"realised_speedup": frame["seconds"]}
+    whole = frame["scope"] == "model"
+    if study.convention == "standard":  # as what is measured is counted
+        totals = study.totals.set_index("variant")
+        share = frame["variant"].map(totals["sparsity_prunable"]).where(whole)
+        refuse("latency", _close(frame["sparsity"], share), "sparsity: is not that of the variant")
+        flops = frame["variant"].map(totals["flops_per_token"]).where(whole)
+        bases["promised_speedup"] = flops
+        products["promised_speedup"] = frame["promised_speedup"] * flops
+    groups = frame.groupby(["scope", "name", "tokens"], sort=False).ngroup()
+    for column, product in products.items():
+        base = bases[column].where(frame["realised_speedup"] == 1)
+        good = _among(product, base, groups)
+        refuse("latency", good, f"{column}: is not the ratio to a row of speed-up 1")
+
+
+def _check_quality(study: Comparison, frame: pd.DataFrame) -> None:
+    """Refuse scores that no text gives, and those of other variants than the study's."""
+    nll, perplexity = frame["nll"], frame["perplexity"]
+    due = np.exp(nll.clip(upper=_LARGEST_NLL))
+    known = perplexity.notna() == (nll < _LARGEST_NLL)
+    refuse("quality", known & _close(perplexity, due), "perplexity: is not exp(nll)")
+    inside = frame["window"] <= frame["tokens"]
+    refuse("quality", inside, "window: is more than the tokens of the text")
+    _check_stride("quality", frame)
+    # The first token of a window that overlaps no other has nothing before it.
+    windows = -(-frame["tokens"] // frame["window"])
+    unscored = windows.where(frame["stride"] == frame["window"], 1)
+    scored = frame["scored"] == frame["tokens"] - unscored
+    refuse("quality", scored, "scored: is not what window and stride score of the tokens")
+    refuse("quality", _whole(frame["top1"], frame["scored"]), "top1: is no share of those scored")
+    facts = study.variants.merge(study.totals[["variant", "sparsity_prunable"]], on="variant")
+    facts = facts.set_index("variant")
+    within = frame["variant"].isin(facts.index)
+    columns = {"layout": "layout", "sparsity": "sparsity_prunable"}
+    if study.convention != "standard":
+        del columns["sparsity"]
+    for column, fact in columns.items():
+        due = frame["variant"].map(facts[fact])
+        good = (frame[column] == due) | due.isna() | ~within
+        refuse("quality", good.fillna(True), f"{column}: is not that of the variant")
+    # Where the model is not known, nor is the method: of a version that did not write them.
+    due = frame["variant"].map(facts["method"])
+    good = (frame["method"] == due) | (frame["method"].isna() & due.isna())
+    refuse("quality", good | ~within | frame["model"].isna(), "method: is not that of the variant")
+
+
+def _check_sensitivity(study: Comparison, frame: pd.DataFrame) -> None:
+    """Refuse losses that are not those of the scores, and parts that the study does not have."""
+    _check_stride("sensitivity", frame)
+    inside = frame["pruned"] <= frame["weight_total"]
+    refuse("sensitivity", inside, "pruned: is more than weight_total")
+    share = frame["pruned"] / frame["weight_total"]
+    refuse("sensitivity", _close(frame["sparsity"], share), "sparsity: is not pruned ÷ weights")
+    increase = np.log(frame["perplexity"].clip(lower=1)) - np.log(frame["dense_perplexity"])
+    # A mean negative log likelihood is not negative.
+    possible = (frame[["perplexity", "dense_perplexity"]].fillna(1) >= 1 - _ROUNDING).all(axis=1)
+    same = possible & _close(frame["nll_increase"], increase, absolute=_ROUNDING)
+    refuse("sensitivity", same, "nll_increase: is not the ratio of the perplexities")
+    dense = frame.assign(hits=frame["top1"] + frame["top1_drop"]).groupby(["by", *_PROTOCOL])
+    for column in ("dense_perplexity", "hits"):
+        low, high = dense[column].transform("min"), dense[column].transform("max")
+        one = _close(low, high, absolute=_ROUNDING)
+        refuse("sensitivity", one, f"{column.replace('hits', 'top1_drop')}: dense is not one model")
+    refuse("sensitivity", _of_layers(study.layers, frame), "part: is none of the layers")
+
+
+def _check_patterns(study: Comparison, frame: pd.DataFrame) -> None:
+    """Refuse shares that are no shares of the matrix, and zeros that the layers do not have."""
+    size = frame["rows"].astype(float) * frame["columns"]
+    for column, of in (("sparsity", size), ("zero_rows", frame["rows"]),
+                       ("zero_columns", frame["columns"])):  # fmt: skip
+        refuse("patterns", _whole(frame[column], of), f"{column}: is no share of the matrix")
+    for block in BLOCKS:
+        blocks = -(-frame["rows"] // block) * -(-frame["columns"] // block)
+        good = _whole(frame[f"fill_{block}"], blocks)
+        refuse("patterns", good, f"fill_{block}: is no share of the blocks")
+    means = pd.Series([np.mean(heads) if heads else np.nan for heads in frame["head_sparsity"]])
+    same = _close(means, frame["sparsity"], absolute=_ROUNDING)
+    refuse("patterns", same, "head_sparsity: is not the sparsity")
+    thresholds = frame["variant"].map(study.variants.set_index("variant")["threshold"])
+    pairs = zip(thresholds, frame["std"], strict=True)
+    due = pd.Series([expected_sparsity(*pair) for pair in pairs], dtype=float)
+    good = _close(frame["expected_sparsity"], due)
+    refuse("patterns", good, "expected_sparsity: is not that of the threshold")
+    keys = ["variant", "module_name"]
+    zeros = (frame["sparsity"].fillna(0).astype(float) * size).round()
+    sums = frame[keys].assign(size=size, zeros=zeros).groupby(keys).sum()
+    layers = study.layers.set_index(keys).loc[sums.index]
+    pruned = layers["weight_total"] - layers["weight_nonzero"]
+    within = (sums["size"] <= layers["weight_total"]) & (sums["zeros"] <= pruned).fillna(True)
+    whole = (sums["size"] < layers["weight_total"]) | (sums["zeros"] == pruned).fillna(True)
+    fits = pd.MultiIndex.from_frame(frame[keys]).map((within & whole).to_dict())
+    refuse("patterns", fits, "sparsity: is not that of the layer")
+
+
+def _check_stride(table: str, frame: pd.DataFrame) -> None:
+    refuse(table, frame["stride"] <= frame["window"], "stride: is more than window")
+
+
+def _of_layers(layers: pd.DataFrame, frame: pd.DataFrame) -> Flags:
+    """Whether each part is one of the layers, with no more modules and weights than they have."""
+    block = "block " + layers["block"].astype(str)
+    names = {
+        "block": block.mask(layers["block"].isna(), "outside blocks"),
+        "group": layers["group"],
+        "layer": layers["module_name"],
+    }
+    good: Flags = np.zeros(len(frame), dtype=bool)
+    for by, parts in names.items():
+        sums = layers.groupby(["variant", parts.rename("part")])["weight_total"]
+        sizes = pd.DataFrame({"modules": sums.size(), "weights": sums.sum()})
+        most = sizes.groupby("part").max()
+        rows = frame["by"] == by
+        due = most.reindex(frame["part"]).reset_index(drop=True)
+        fits = (frame["modules"] <= due["modules"]) & (frame["weight_total"] <= due["weights"])
+        good |= (rows & fits).to_numpy(dtype=bool)
+    return good
+
+
+def _close(have: Any, due: Any, absolute: float = 0.0) -> Flags:
+    """Whether numbers are those that are due, or one of them is not known."""
+    one, other = (side.astype("Float64").to_numpy(float, na_value=np.nan) for side in (have, due))
+    close: Flags = np.isclose(one, other, rtol=_ROUNDING, atol=absolute)
+    unknown: Flags = np.isnan(one) | np.isnan(other)
+    return close | unknown
+
+
+def _among(products: pd.Series, bases: pd.Series, groups: pd.Series) -> Flags:
+    """Whether each product is one of the bases of its group, where both are known."""
+    left, right = (
+        pd.DataFrame({"number": side.astype("Float64").astype(float), "group": groups})
+        .dropna()
+        .reset_index(names="row")
+        .sort_values("number")
+        for side in (products, bases)
+    )
+    right["base"] = right["number"]
+    nearest = pd.merge_asof(
+        left, right.drop(columns="row"), on="number", by="group", direction="nearest"
+    )
+    good: Flags = np.ones(len(products), dtype=bool)
+    good[nearest["row"]] = _close(nearest["number"], nearest["base"])
+    return good
+
+
+def _whole(share: pd.Series, of: pd.Series) -> Flags:
+    """Whether a share stands for a whole number, or is not known."""
+    counts = share.astype("Float64").to_numpy(float, na_value=np.nan) * of.to_numpy(dtype=float)
+    near: Flags = np.abs(counts - np.round(counts)) <= _ROUNDING * np.maximum(of.to_numpy(float), 1)
+    return near | np.isnan(counts)
+
+
+#: What checks each table.
+RECOMPUTED: Mapping[str, Callable[[Comparison, pd.DataFrame], None]] = {
+    "patterns": _check_patterns,
+    "latency": _check_latency,
+    "quality": _check_quality,
+    "sensitivity": _check_sensitivity,
+}
