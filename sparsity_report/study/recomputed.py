@@ -181,9 +181,11 @@ def _among(products: pd.Series, bases: pd.Series, groups: pd.Series) -> Flags:
 
 def _whole(share: pd.Series, of: pd.Series) -> Flags:
     """Whether a share stands for a whole number, or is not known."""
-    counts = share.astype("Float64").to_numpy(float, na_value=np.nan) * of.to_numpy(dtype=float)
-    near: Flags = np.abs(counts - np.round(counts)) <= _ROUNDING * np.maximum(of.to_numpy(float), 1)
-    return near | np.isnan(counts)
+    sizes = of.to_numpy(dtype=float)
+    counts = share.astype("Float64").to_numpy(float, na_value=np.nan) * sizes
+    good: Flags = np.isnan(counts)
+    good |= np.abs(counts - np.round(counts)) <= _ROUNDING * np.maximum(sizes, 1)
+    return good
 
 
 #: What checks each table.
