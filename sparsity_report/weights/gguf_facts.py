@@ -177,9 +177,11 @@ def read_facts(reader: HeaderReader, count: int) -> dict[str, Any]:
     for key, value in facts.items():
         if key.startswith(f"{architecture}."):
             _check_size(key, value)
-    used, held = (facts.get(f"{architecture}.expert_{word}count") for word in ("used_", ""))
-    if held is not None and used is not None and not (used == held == 0 or 0 < used <= held):
-        raise ValueError(f"it says that {used:,} of {held:,} experts are used")
+    words = (f"{architecture}.expert_used_count", f"{architecture}.expert_count")
+    if all(facts.get(key) is not None for key in words):
+        used, held = (whole(facts[key], key) for key in words)
+        if not (used == held == 0 or 0 < used <= held):
+            raise ValueError(f"it says that {used:,} of {held:,} experts are used")
     return facts
 
 

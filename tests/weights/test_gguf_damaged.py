@@ -70,6 +70,10 @@ WRONG = {
     "heads by block, one negative": (
         fact("llama.attention.head_count_kv", LIST, (INT32, [2, -2])), "head_count_kv is -2, not",
     ),
+    "experts by block": (
+        lambda f: [fact(f"llama.expert_{word}count", LIST, (UINT32, [2, 2]))(f)
+                   for word in ("", "used_")], r"expert_used_count is \[2, 2\], not a whole",
+    ),
     "width beyond any": (
         fact("llama.embedding_length", UINT32, 2**25), "embedding_length is 33554432, not",
     ),
