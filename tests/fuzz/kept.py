@@ -12,10 +12,9 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-import gguf
-import numpy as np
+import packing
 import torch
-from helpers import small_llama, write_gguf
+from helpers import small_llama
 from safetensors.torch import save_file
 
 import sparsity_report as sr
@@ -130,17 +129,18 @@ def _models(folder: Path) -> dict[str, Path]:
     save_file(weights, folder / "plain.safetensors")
     unclean = {"layers.0.fc1.weight": torch.tensor([[0.0, torch.nan, 1.0]])}
     save_file(unclean, folder / "unclean.safetensors")
-    values = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
-    blocks = {"blk.0.attn_q.weight": (values, gguf.GGMLQuantizationType.Q4_0)}
-    write_gguf(folder / "packed.gguf", blocks, architecture="mystery")
-    return {file.stem: file for file in sorted(folder.iterdir())}
+    models = {file.stem: file for file in sorted(folder.iterdir())}
+    torch.manual_seed(0)
+    packing.packed_matrix(folder / "packed", "nf4", torch.randn(64, 64))
+    return {**models, "packed": folder / "packed"}
 
 
 def _bases(folder: Path) -> list[Base]:
     bases = []
     for name, model in _models(folder).items():
-        truth = _counts(sr.load(model), folder / name)
-        files: Files = {file.name: file.read_bytes() for file in (folder / name).iterdir()}
+        kept = folder / f"kept-{name}"
+        truth = _counts(sr.load(model), kept)
+        files: Files = {file.name: file.read_bytes() for file in kept.iterdir()}
         bases.append(Base(name, files, (model, truth)))
     return bases
 
