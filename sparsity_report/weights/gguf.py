@@ -16,6 +16,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.weights.adapter import check_tensors
+from sparsity_report.weights.announced import parameters_for
 from sparsity_report.weights.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.config import meta_model
 from sparsity_report.weights.describe import ReaderOptions, on_disk
@@ -157,12 +158,14 @@ def _match(
 
     try:
         config = read_config(facts, entries)
+    except SparsityReportError:
+        raise  # there is no room for a file
     except Exception as error:  # transformers knows only some GGUF architectures
         return _unmatched(entries, facts, printable(str(error), 200)), None
     config.name_or_path = str(path.parent)
     _check_blocks(path, config, entries)
     try:
-        model = meta_model(config, path)
+        model = meta_model(config, path, most=parameters_for(len(entries)))
         kind = TENSOR_PROCESSORS.get(facts.get(ARCHITECTURE), TensorProcessor)
         processor = kind(config=config.to_dict())
         # Whole models first: transformers asks every module anew, seconds for a large one.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Collection, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparsity_report import limits
+from sparsity_report.files import scratch, write_file
 from sparsity_report.weights.gguf_facts import ARCHITECTURE, WORDS
 
 # What the file says of the model and transformers' reader leaves at its default.
@@ -41,8 +40,8 @@ def read_config(facts: Mapping[str, Any], names: Collection[str]) -> Any:
     """
     from transformers import AutoConfig
 
-    with TemporaryDirectory(prefix="sparsity-report-") as folder:
-        Path(folder, "model.gguf").write_bytes(_header(facts, names))
+    with scratch() as folder:
+        write_file(folder / "model.gguf", _header(facts, names))
         config: Any = AutoConfig.from_pretrained(
             folder, gguf_file="model.gguf", local_files_only=True, trust_remote_code=False
         )

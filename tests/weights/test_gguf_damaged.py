@@ -101,7 +101,7 @@ WRONG = {
     "values beyond the file": (
         lambda f: setattr(f, "values", f.values[:-1]), "'output.weight' does not fit the file",
     ),
-    "tensors without end": (lie(tensors=2**60), "1,152,921,504,606,846,976 tensors and 11 facts"),
+    "tensors without end": (lie(tensors=2**60), "announces 1,152,921,504,606,846,976 tensors"),
     "facts without end": (lie(pairs=2**60), "1,152,921,504,606,846,976 facts announced"),
     "a key without end": (lie(**{"name 0": 2**62}), "a name of 4,611,686,018,427,387,904 bytes"),
     "a list without end": (lie(**{WORDS: 2**40}), "8,796,093,022,208 bytes announced"),
