@@ -43,7 +43,9 @@ def damage_cell(random: Random, files: Files) -> None:
     if not isinstance(row, list) or not row:
         return
     place = random.randrange(len(row))
-    row[place] = _other(random, row[place], [r[place] for r in rows if len(r) > place])
+    row[place] = _other(
+        random, row[place], [r[place] for r in rows if isinstance(r, list) and len(r) > place]
+    )
     files[NAME] = _sealed(random, told)
 
 
