@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import io
 import os
 import signal
 import sys
@@ -13,12 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
 
 from sparsity_report import __version__
-from sparsity_report.errors import SparsityReportError, printable, within_memory
+from sparsity_report.errors import SparsityReportError, legible, printable, within_memory
 from sparsity_report.files import STOPPING, check_folder, file_digest, together
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+# Wrong options and arguments; typer does not export what they have in common.
+_UsageError: Any = typer.BadParameter.__base__
 
 # The signal of a pipe that nobody reads; Windows has none, and no such pipes.
 _PIPE = 13
@@ -273,7 +277,7 @@ def diff(
     _speak(ctx, language, template_dir)
     changed = sr.diff(*(sr.read_study(study, strict=strict) for study in (before, after)))
     for sentence in changed.sentences():
-        print(printable(sentence))
+        _tell(sentence)
     if html is not None:
         names = (str(before), str(after))
         sr.write_diff(changed, html, names=names, template_dir=template_dir)
@@ -300,7 +304,7 @@ def notebook(
         hide_inputs=export.hide_inputs,
         template_dir=export.template_dir,
     )
-    print(f"Written to {target}")
+    _tell(f"Written to {target}")
 
 
 def _version(wanted: bool) -> None:
@@ -326,12 +330,18 @@ def main() -> None:
         try:
             try:
                 with within_memory("this run", _LESS):
-                    app()
+                    code = app(standalone_mode=False) or 0
             finally:
                 _flush()
         except SparsityReportError as error:
             _complain(str(error))
             code = 2
+        except _UsageError as error:
+            said = io.StringIO()
+            error.show(said)  # with what was given, which may be the name of a file
+            for line in said.getvalue().rstrip("\n").split("\n"):
+                _tell(line, sys.stderr)
+            code = error.exit_code
         except OSError as error:  # of the machine, where nothing more is known about it
             _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
             code = 2
@@ -381,7 +391,14 @@ def _flush() -> None:
 
 def _complain(text: str) -> None:
     with suppress(OSError):  # nobody reads it
-        print(f"sparsity-report: {text}", file=sys.stderr)
+        _tell(f"sparsity-report: {text}", sys.stderr)
+
+
+def _tell(text: str, stream: TextIO | None = None) -> None:
+    """Print a line: no name moves the terminal, and what its encoding lacks is spelled out."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    print(legible(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def _speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
@@ -466,7 +483,7 @@ def _remark(study: Comparison) -> None:
 
     for note in study.notes:
         if note.startswith(CACHE_NOTES):
-            print(f"sparsity-report: {printable(say_note(note))}", file=sys.stderr)
+            _tell(f"sparsity-report: {printable(say_note(note))}", sys.stderr)
 
 
 def _write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
@@ -496,8 +513,8 @@ def _write(study: Comparison, outputs: Outputs, source: str | None = "") -> None
         if files.removed:
             said += f"; removed {len(files.removed)} files of another run"
     for sentence in sr.summarize(study)[:3]:
-        print(sentence)
-    print(said)
+        _tell(sentence)
+    _tell(said)
 
 
 def _import_altair() -> None:
@@ -529,7 +546,7 @@ def _bar(what: str, unit: str = "B") -> Iterator[Progress]:
 
         def show(done: int, total: int, name: str) -> None:
             bar.total = total
-            bar.set_postfix_str(name[-40:], refresh=False)
+            bar.set_postfix_str(printable(legible(name[-40:])[-40:]), refresh=False)
             bar.update(done - bar.n)
 
         yield show

@@ -1,6 +1,7 @@
-"""The one exception of this package: what is wrong, where, why, and what to do, in one line."""
+"""The one exception of this package, and how texts that others wrote are shown, in one line."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,17 @@ _NO_MEMORY = re.compile(
     r"(?i)(can't|cannot) allocate memory|(not enough|out of) memory|can't start new thread|"
     r"failed to map segment"
 )
+
+# Printable to Python, yet nothing that a reader sees: what Unicode calls default ignorable, and
+# the blank of Braille.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+# Marks above or below one letter, as many as UTS #39, 5.4 has; more cover the lines around it.
+_MARKS = 4
+_JOINERS, _EMOJI_STYLE = "\u200c\u200d", "\ufe0f"
+_SPACES = re.compile("[ \t\r\n\u00a0\u202f]+")
 
 
 class SparsityReportError(ValueError):
@@ -21,22 +33,84 @@ class SparsityReportError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(printable(message).split()))
+        super().__init__(printable(_SPACES.sub(" ", message).strip()))
 
 
-def printable(text: str, limit: int = 2000) -> str:
-    r"""Make untrusted text safe for one line of a terminal: no control characters, not endless.
+def legible(text: str) -> str:
+    r"""Spell out what a reader would not see as it is, so that names stay names, and distinct.
+
+    That is: control characters and line ends, marks of direction, what has no width or no glyph,
+    halves of characters, and marks that pile up. Every script stays as it is written, with the
+    joiners that Arabic, Indic scripts and emoji need; so do the no-break spaces of numbers.
 
     Examples
     --------
-    >>> printable("a\x1b[31mb")
-    'a\\x1b[31mb'
+    >>> print(legible("a\x1b[31mb\u202ec\u200bd\ne"), legible("模型 שלום é 👩\u200d🔬"))
+    a\x1b[31mb\u202ec\u200bd\ne 模型 שלום é 👩\u200d🔬
     """
-    safe = "".join(
-        c if c.isprintable() or c in "\n\t\u00a0\u202f" else c.encode("unicode_escape").decode()
-        for c in text
-    )
+    if text.isascii() and text.isprintable():
+        return text
+    shown, marks = [], _MARKS  # what a text begins with has nothing of its own to stand on
+    for place, character in enumerate(text):
+        marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
+        seen = character.isprintable() and not _UNSEEN.match(character) and marks <= _MARKS
+        kept = seen or character in "\u00a0\u202f" or _joins(text, place)
+        shown.append(character if kept else spelled(character))
+    return "".join(shown)
+
+
+def spelled(character: str) -> str:
+    r"""Write a character that cannot be shown so that it can be read.
+
+    Examples
+    --------
+    >>> print(spelled("🦙"))
+    \U0001f999
+    """
+    return character.encode("unicode_escape").decode()
+
+
+def printable(text: str, limit: int = 2000) -> str:
+    r"""Make untrusted text safe for one line of reading: see :func:`legible`, and not endless.
+
+    Examples
+    --------
+    >>> printable("a\x1b[31mb"), printable("abcdef", 4)
+    ('a\\x1b[31mb', 'abc…')
+    """
+    safe = legible(text[: limit + 1])
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+def writable(text: str) -> str:
+    r"""Spell out halves of characters, with which no file can be written.
+
+    Python has them where the name of a file is no UTF-8.
+
+    Examples
+    --------
+    >>> print(writable("caf\udce9"))
+    caf\udce9
+    """
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def _joins(text: str, place: int) -> bool:
+    """Whether what has no width stands between signs that are written together with it."""
+    if text[place] == _EMOJI_STYLE:
+        return _is_picture(text[place - 1 : place])
+    around = text[place - 1 : place] + text[place + 1 : place + 2]
+    if text[place] not in _JOINERS or len(around) < 2:
+        return False
+    if all("\u0600" <= letter <= "\u0dff" for letter in around):
+        return True
+    before = text[max(place - 2, 0) : place].rstrip(_EMOJI_STYLE)[-1:]
+    picture = "\U0001f3fb" <= before <= "\U0001f3ff" or _is_picture(before)
+    return picture and _is_picture(around[1])
+
+
+def _is_picture(character: str) -> bool:
+    return character != "" and unicodedata.category(character) == "So"
 
 
 def check_options(function: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""How tests start Chromium, and names that try to break a page."""
+"""How tests start Chromium."""
 
 import os
 import shutil
@@ -23,14 +23,6 @@ def chromium_path():
     return shutil.which("chromium", path="/usr/bin") or shutil.which("chromium")
 
 
-HOSTILE = [
-    "</script><script>hacked=1</script>",
-    "<img src=x onerror=hacked=1>",
-    "{{7*7}}",
-    "quote\"'`",
-    "\u202egnirts\u202c",
-    "x" * 5000,
-]
 DEJAVU = Path("/usr/share/fonts/truetype/dejavu")
 CUT = """() => [...document.querySelectorAll("figure svg, .plate svg")].flatMap((svg) => {
     const edge = svg.getBoundingClientRect();

@@ -5,31 +5,9 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
-import torch
 from helpers import need
-from torch import nn
 
 import sparsity_report as sr
-
-HOSTILE = [
-    '#read("/etc/passwd")',
-    '"); panic("x',
-    ']\n#include "/etc/passwd"',
-    "\\input{/etc/passwd}",
-    "^^M^^5cinput{/etc/passwd}",
-    "a%b&c#d_e^f~g$h$",
-    "{{7*7}}",
-    "<<7*7>>",
-    '=HYPERLINK("x")',
-    "</script>",
-    "@preview/x:0.1.0",
-    "\u202egnirts\u202c",
-    "🦙模型\u0300",
-    "line\u2028break\ttab\x00\x1b[2J",
-    "`--``,,<<>>?`'",
-    "x" * 5000,
-    "long name " * 500,
-]
 
 
 def poppler(tool, path, *options):
@@ -63,18 +41,6 @@ def fonts(path):
 
 def images(path):
     return poppler("pdfimages", path, "-list").splitlines()[2:]
-
-
-def hostile_study():
-    """Names that would do harm wherever they were taken for more than names."""
-    torch.manual_seed(0)
-    names = [name.replace(".", "·") for name in HOSTILE]
-    blocks = (nn.ModuleDict({name: nn.Linear(6, 8) for name in names}) for _ in range(2))
-    model = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
-    weights = sr.load(model, name=" ".join(HOSTILE))
-    pruning = sr.global_magnitude(weights, 0.3)
-    masked = [sr.masked(pruning, name=name) for name in HOSTILE]
-    return sr.compare(sr.dense(weights), *masked, sr.csr(pruning), patterns=True)
 
 
 def eight_variants(weights):

@@ -205,8 +205,10 @@ def bar_plot(
         )
     metric = FILED.get(y)
     kind = metric.kind if metric else "number"
-    rows = [_bar(name, "", value, kind) for name, value in zip(names, frame[y], strict=True)]
-    axis = say(metric.axis) if metric else y
+    shown = distinct_names(names, 80)
+    rows = [_bar(name, "", value, kind) for name, value in zip(shown, frame[y], strict=True)]
+    # Vega-Lite makes expressions of titles of fields, and takes a backslash there for its own.
+    axis = say(metric.axis) if metric else clip(y).replace("\\", "∖")
     chart = _bars(rows, _bars_shape(rows, axis, kind, start=y_min), title)
     if file_name is not None:
         target = Path(directory or ".") / file_name

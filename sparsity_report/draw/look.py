@@ -185,7 +185,7 @@ def sentence(template: str, **expressions: str) -> str:
     >>> sentence("block {block}", block="datum.block")
     "'block ' + (datum.block) + ''"
     """
-    parts = say(template, **{name: f"\0{name}\0" for name in expressions}).split("\0")
+    parts = re.split("[⁅⁆]", say(template, **{name: f"⁅{name}⁆" for name in expressions}))
     return " + ".join(
         f"({expressions[part]})" if place % 2 else quoted(part) for place, part in enumerate(parts)
     )

@@ -45,9 +45,10 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     if not rows:
         return None
     machine = f"{frame['machine'].iloc[0]}, {int(frame['threads'].iloc[0])}"
-    note = say("whole forward pass; {machine} threads", machine=machine)
+    than = say("times as fast as {base}", base=short_name(base))
+    note = f"{than} · {say('whole forward pass; {machine} threads', machine=machine)}"
     said = [f"{row['name']}: {row['label']}" for row in rows]
-    layers = _speed_layers(rows, say("times as fast as {base}", base=short_name(base)), width)
+    layers = _speed_layers(rows, width)
     chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
     described = say("Realised speed-up: {rows}.", rows="; ".join(said))
     return look.fitted(look.titled(chart, say("Promised and realised speed"), note, described))
@@ -71,12 +72,12 @@ def _speeds(frame: pd.DataFrame) -> Rows:
     return rows
 
 
-def _speed_layers(rows: Rows, title: str, width: float) -> list[alt.Chart]:
+def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
     numbers = [row[key] for row in rows for key in ("low", "high", "promised") if row[key]]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     x = alt.X(
         "realised:Q",
-        title=title,
+        title=say("speed-up"),
         scale=alt.Scale(type="log", domain=domain),
         axis=alt.Axis(
             labelExpr=look.tick("ratio"),

@@ -75,6 +75,9 @@ class Difference:
     def __bool__(self) -> bool:
         return not self.changes.empty
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         return "\n".join(self.sentences())
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sparsity_report.counting.counts import Progress
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError, printable, writable
 from sparsity_report.files import DEMO
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import typed
@@ -182,6 +182,8 @@ def protocol_of(weights: Weights, model: nn.Module, scoring: ScoringOptions) -> 
     else:
         if not given.strip():
             raise SparsityReportError("the text to score is empty")
+        if writable(given) != given:
+            raise SparsityReportError("the text to score holds halves of characters: save it anew")
         tokenizer = scoring.get("tokenizer") or weights.tokenizer()
         ids = tokenizer(given, return_tensors="pt", verbose=False)["input_ids"][0]
         data = given.encode()
@@ -228,7 +230,7 @@ def read_text(text: Text | None) -> tuple[str, str | torch.Tensor]:
     if isinstance(text, torch.Tensor):
         return "token ids", text.reshape(-1)
     if isinstance(text, Path):
-        return text.name, _read_file(text)
+        return writable(text.name), _read_file(text)
     try:
         items = (item["text"] if isinstance(item, Mapping) else item for item in text)
         return "dataset", "\n\n".join(items)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import Markup, escape
 
+from sparsity_report.errors import printable
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
 from sparsity_report.words import numbers
@@ -61,7 +62,7 @@ def figures(spec: str) -> Kind:
     return Kind(partial(numbers.figures, spec=spec), "")
 
 
-WORDS = Kind(lambda text: "–" if text is None else str(text))
+WORDS = Kind(lambda text: "–" if text is None else printable(str(text)))
 NAME = name(40)
 SHAPE = Kind(numbers.shape)
 COUNT = Kind(numbers.count, "")
@@ -80,14 +81,16 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("block", "dtype", "stored_as", "what"), WORDS),
     **dict.fromkeys(("ratio", "model_ratio", "promised_speedup", "realised_speedup"), TIMES),
     **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
-    **dict.fromkeys(("before", "after"), Kind(str, "")),
+    **dict.fromkeys(("before", "after"), Kind(printable, "")),
     "crossover_sparsity": share(0),
-    "fingerprint": WORDS._replace(tag="code"),
+    "fingerprint": NAME._replace(tag="code"),
     "group": Kind(group_name),
     "layout": Kind(layout_name),
     "lossless": Kind(lambda known: say(_LOSSLESS[known])),
     "method": Kind(lambda m: "–" if m is None else short_name(method_name(m)), tag="bdi"),
-    "n_m": Kind(lambda n_m: "–" if n_m is None else f"{n_m[0]}, {numbers.percent(n_m[1])}", ""),
+    "n_m": Kind(
+        lambda n_m: "–" if n_m is None else f"{clip(n_m[0], 20)}, {numbers.percent(n_m[1])}", ""
+    ),
     "nll_increase": figures("+.4f"),
     "perplexity": figures(",.2f"),
     "bits_per_weight": figures(".2f"),

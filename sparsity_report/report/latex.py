@@ -8,18 +8,19 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from sparsity_report.errors import printable
+from sparsity_report.errors import printable, spelled
 from sparsity_report.report.cells import Cell, Kind, Table
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
-from sparsity_report.words.names import breakable, spelled
+from sparsity_report.words.names import breakable
 from sparsity_report.words.numbers import THIN, UNKNOWN
 
 _UNKNOWN = "\\textendash{}"
 _ESCAPED = {
     "\\": "\\textbackslash{}",
-    "{": "\\{",
-    "}": "\\}",
+    # BibTeX counts braces that are escaped, too.
+    "{": "\\textbraceleft{}",
+    "}": "\\textbraceright{}",
     "$": "\\$",
     "&": "\\&",
     "#": "\\#",
@@ -76,7 +77,7 @@ def tex(value: Any, longest: int = 80) -> Tex:
     Examples
     --------
     >>> print(tex("50 % of \\input{x}_1 🦙"))
-    50~\% of \textbackslash{}input\{x\}\_1 \textbackslash{}U0001f999
+    50~\% of \textbackslash{}input\textbraceleft{}x\textbraceright{}\_1 \textbackslash{}U0001f999
     """
     if isinstance(value, Tex):
         return value
@@ -85,6 +86,8 @@ def tex(value: Any, longest: int = 80) -> Tex:
     text = "".join(_ESCAPED.get(c, c) for c in breakable(text))
     # Pairs of these would be joined to one sign.
     text = re.sub(r"([-,'!?])(?=[-,'`])", r"\1{}", text)
+    # Where a row begins, the end of the one before takes these for its own.
+    text = re.sub(r"^(?=\s*[\[*])", "{}", text)
     return Tex(re.sub(r"(\d) (?=\\%)", r"\1~", text))
 
 

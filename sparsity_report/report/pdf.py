@@ -16,13 +16,15 @@ import typst
 from jinja2 import Environment
 from markupsafe import Markup
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, legible, spelled
 from sparsity_report.files import scratch
 from sparsity_report.report.cells import Table, to_typst
 from sparsity_report.report.templates import render
-from sparsity_report.words.names import breakable, spelled
+from sparsity_report.words.names import BREAK, breakable
 
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
+# Marks in one text that Typst replaces; between 500 and 1,000 it gives up.
+_BREAKS = 250
 _QUANTITY = re.compile(r"(?<=\d) (?=%|[kMGTP]?(?:B|FLOPs)\b)")
 
 
@@ -76,11 +78,16 @@ def _readable(value: Any) -> Any:
         return {key: _readable(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_readable(part) for part in value]
-    text = value if isinstance(value, str) else str(value)
-    legible = _NOT_ASCII.sub(lambda match: match[0] if _held(match[0]) else spelled(match[0]), text)
-    if isinstance(value, Markup):
-        return legible
-    return breakable(_QUANTITY.sub("\u00a0", legible))
+    text = value if isinstance(value, Markup) else legible(str(value))
+    held = _NOT_ASCII.sub(lambda match: match[0] if _held(match[0]) else spelled(match[0]), text)
+    return held if isinstance(value, Markup) else _broken(_QUANTITY.sub("\u00a0", held))
+
+
+def _broken(text: str) -> str:
+    """Mark where long words may break, in so many places as Typst can set."""
+    pieces = breakable(text).split(BREAK)
+    step = -(-len(pieces) // _BREAKS)
+    return BREAK.join("".join(pieces[at : at + step]) for at in range(0, len(pieces), step))
 
 
 def _held(character: str) -> bool:

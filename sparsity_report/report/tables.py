@@ -32,7 +32,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
-from sparsity_report.words.names import clip, layout_name, short_name
+from sparsity_report.words.names import clip, distinct_names, layout_name, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
@@ -440,4 +440,6 @@ def _head(key: str) -> str:
 
 def _side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
     """Return columns of the same kind under names from a model."""
-    return [Column(key, short_name(key), kind, width=1) for key in names]
+    keys = list(names)
+    shown = zip(keys, distinct_names(keys), strict=True)
+    return [Column(key, text, kind, width=1) for key, text in shown]

@@ -11,15 +11,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup, escape
 
 from sparsity_report.draw.fonts import font_face_css
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, legible
 from sparsity_report.report.cells import to_html
 from sparsity_report.words import numbers
 from sparsity_report.words.language import template_folders
-from sparsity_report.words.names import clip, group_name, method_name, unturned
+from sparsity_report.words.names import clip, group_name, method_name
 from sparsity_report.words.sentences import say
 
 # A number with its sign or unit, and a threshold.
 _QUANTITY = re.compile(r"\|w\|\s≤\s\S+\b|\d[\d.,\u202f]*\s(?:%|[kMGTP]?(?:B|o|FLOPs?)\b)")
+# Words in scripts that are written from the right, beside which numbers would change places.
+_RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff"
+_FROM_THE_RIGHT = re.compile(rf"[{_RIGHT}]+(?:[\W_]*[{_RIGHT}]+)*")
 
 
 def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: str) -> str:
@@ -36,7 +39,8 @@ def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: s
 def environment(template_dir: str | os.PathLike[str] | None = None) -> Environment:
     """Return the one Jinja2 environment: the user's templates first, then the package's.
 
-    HTML templates escape every value; an undefined one is an error.
+    HTML templates escape every value, and spell out what would not be seen; an undefined one is an
+    error.
 
     Examples
     --------
@@ -47,6 +51,7 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         loader=FileSystemLoader(template_folders(template_dir)),
         autoescape=select_autoescape(["html", "html.j2"]),
         undefined=StrictUndefined,
+        finalize=_legible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -68,7 +73,11 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     return templates
 
 
+def _legible(value: Any) -> Any:
+    return legible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _unbroken(sentence: str) -> Markup:
     """Keep numbers with their signs and units, and names from turning the text around them."""
-    text = str(escape(unturned(sentence)))
+    text = _FROM_THE_RIGHT.sub(r"<bdi>\g<0></bdi>", str(escape(legible(sentence))))
     return Markup(_QUANTITY.sub(r'<span class="unbroken">\g<0></span>', text))

@@ -13,6 +13,7 @@ from sparsity_report.draw import charts, export, look
 from sparsity_report.draw.look import FILED
 from sparsity_report.draw.measured import CHARTS
 from sparsity_report.draw.slider import level_chart
+from sparsity_report.errors import printable
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
@@ -122,7 +123,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "slider": _slider(study),
         "layers": _layers(study),
         "audit": study.audit,
-        "notes": [say_note(note) for note in study.notes],
+        "notes": [printable(say_note(note)) for note in study.notes],
         "measured": _measured(study) or None,
         "unclassified": list(study.unclassified),
         "conventions": conventions(study),

@@ -14,7 +14,7 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report import limits
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, legible
 from sparsity_report.files import file_name, together, write_file
 from sparsity_report.foreign import read_json, whole
 from sparsity_report.study import schema
@@ -26,10 +26,9 @@ from sparsity_report.study.study import Comparison, check_context
 from sparsity_report.study.upgrade import upgrade
 from sparsity_report.words.language import speaking
 
-# What ends a line for one reader or another, and what terminals obey.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Where a formula may begin: with the cell, or behind what separates cells in half of Europe.
-_FORMULA = re.compile(r"(?:^|(?<=;))(?=[=+\-@])")
+# Where a formula may begin: with the cell, or behind what separates cells in half of Europe, in
+# quotes or not, and with the wide signs of East Asia.
+_FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
@@ -148,9 +147,9 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
     Per variant ``layers_<variant>.csv`` and ``groups_<variant>.csv``; all variants together as
     ``comparison.csv`` (per group), ``totals.csv`` and ``storage.csv``; ``pivot_<metric>.csv``; and
     what was measured as ``latency.csv``, ``quality.csv`` and ``sensitivity.csv``. Text that a
-    spreadsheet would take for a formula gets a leading apostrophe, and control characters are
-    written out (``\r``), as a line that ends early would begin another cell. All files are
-    written, or none is.
+    spreadsheet would take for a formula gets a leading apostrophe, and what would not be seen is
+    written out (``\r``, ``\u202e``), as a line that ends early would begin another cell. All files
+    are written, or none is.
 
     Parameters
     ----------
@@ -197,8 +196,7 @@ def _inert(frame: pd.DataFrame) -> pd.DataFrame:
     def guard(cell: object) -> object:
         if not isinstance(cell, str):
             return cell
-        written_out = _CONTROL.sub(lambda c: c[0].encode("unicode_escape").decode(), cell)
-        return _FORMULA.sub("'", written_out)
+        return _FORMULA.sub(r"\1'", legible(cell))
 
     safe = frame.rename(columns=guard)
     for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:

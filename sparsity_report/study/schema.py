@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparsity_report.errors import writable
 from sparsity_report.weights.groups import GROUPS
 from sparsity_report.words.sentences import message, say
 
@@ -461,8 +462,10 @@ def _plain(cells: pd.Series[Any]) -> list[Any]:
 def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype == "text":
         # Null in a column of pandas' own text would be NaN.
-        optional = column.optional
-        return cells.astype(object).where(cells.notna(), None) if optional else cells.astype(str)
+        known = cells.astype(object).where(cells.notna(), None) if column.optional else cells
+        if not "".join(map(str, known)).isascii():
+            known = known.map(lambda text: writable(text) if isinstance(text, str) else text)
+        return known if column.optional else known.astype(str)
     if column.dtype in _ITEMS:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.counting.counts import Progress, count_notes, count_weights
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.study.facts import Facts
 from sparsity_report.study.layers import check_convention, group_frame, total_frame, with_shares
 from sparsity_report.study.levels import Levels
@@ -24,11 +24,14 @@ from sparsity_report.study.storage import storage_frame
 from sparsity_report.study.sweep import level_table
 from sparsity_report.study.variants import Variant, csr_note, fingerprint
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import some
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """What pruning does to a model, as data. Renderers take this and never touch a model.
+
+    Names are here as they are in the file; whatever people read spells out what they would not see.
 
     Attributes
     ----------
@@ -66,6 +69,11 @@ class Comparison:
     quality: pd.DataFrame | None = None
     sensitivity: pd.DataFrame | None = None
     weights: Weights | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        models, names = (list(self.variants[key].unique()) for key in ("model", "variant"))
+        modules = self.layers["module_name"].nunique()
+        return f"<Comparison of {some(models)}: {some(names, 8)}; {modules:,} modules>"
 
     @cached_property
     def groups(self) -> pd.DataFrame:
@@ -294,7 +302,7 @@ def compare(
         convention=convention,
         context=context,
         patterns=variant_patterns(variants, progress) if patterns else None,
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys(map(writable, notes))),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,
     )

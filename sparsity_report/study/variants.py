@@ -14,7 +14,7 @@ from torch import nn
 from sparsity_report.counting.counts import Progress, count_weights
 from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.experts import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.sparse.swap import convert_linears_to_csr_
@@ -44,6 +44,10 @@ class Variant:
     weights: Weights
     pruning: Pruning | None
     layout: str
+
+    def __post_init__(self) -> None:
+        if writable(self.name) != self.name:
+            raise SparsityReportError(f"name={self.name!r} is no Unicode text; give another name")
 
     def layers(
         self, convention: str = "standard", progress: Progress | None = None

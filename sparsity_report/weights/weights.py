@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report import limits
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.weights.parameters import Module, Parameter
 
 if TYPE_CHECKING:
@@ -66,6 +66,12 @@ class Weights(ABC):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self.name = writable(self.name)  # a folder may be called anything
+        for name in (p.name for p in self.parameters if not p.name.isascii()):
+            if writable(name) != name:
+                raise SparsityReportError(
+                    f"{self.name}: the name {name!r} is no Unicode text; rename the tensor"
+                )
         if not self.modules:
             raise SparsityReportError(f"{self.name} has no parameters: there is nothing to count")
         check_modules(self.name, len(self.modules))

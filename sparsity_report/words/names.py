@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from sparsity_report.errors import printable
@@ -42,9 +43,10 @@ _STRUCTURES = {
     "std": message("the spread of the weights"),
     "global_sparsity": message("what global pruning would take"),
 }
+#: Where a long word may break; it has no width.
+BREAK = "\u200b"
 _LONG_WORD = re.compile(r"\S{24,}")
 _PART = re.compile(r"[^._/]{0,23}[._/]|.{24}")
-_DIRECTIONS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def group_name(group: str) -> str:
@@ -123,7 +125,7 @@ def tokens_name(tokens: int) -> str:
 
 
 def clip(text: object, limit: int = 60) -> str:
-    """Shorten any text for one line of people's reading; control characters are spelled out."""
+    """Shorten any text for one line of people's reading; what would not be seen is spelled out."""
     return printable(str(text), limit)
 
 
@@ -139,7 +141,7 @@ def short_name(name: object) -> str:
 
 
 def distinct_names(names: Sequence[str], limit: int = 40) -> list[str]:
-    """Shorten names for people; different ones stay different.
+    """Shorten names for people; different ones stay different, those too that look alike.
 
     Examples
     --------
@@ -150,10 +152,11 @@ def distinct_names(names: Sequence[str], limit: int = 40) -> list[str]:
     taken: set[str] = set()
     for name in dict.fromkeys(names):
         shown, number = clip(name, limit), 2
-        while shown in taken:
+        # An accent of its own, or one with its letter: no reader tells them apart.
+        while (look := unicodedata.normalize("NFC", shown)) in taken:
             shown, number = f"{clip(name, limit)} ({number})", number + 1
         short[name] = shown
-        taken.add(shown)
+        taken.add(look)
     return [short[name] for name in names]
 
 
@@ -165,27 +168,4 @@ def breakable(text: str) -> str:
     >>> breakable("of model.layers.0.self_attn.q_proj").split("\u200b")
     ['of model.', 'layers.', '0.', 'self_', 'attn.', 'q_', 'proj']
     """
-    mark = "\u200b"
-    return _LONG_WORD.sub(lambda word: _PART.sub(rf"\g<0>{mark}", word[0]).rstrip(mark), text)
-
-
-def spelled(character: str) -> str:
-    r"""Write a character that a font lacks so that it can be read.
-
-    Examples
-    --------
-    >>> print(spelled("🦙"))
-    \U0001f999
-    """
-    return character.encode("unicode_escape").decode()
-
-
-def unturned(text: str) -> str:
-    r"""Spell out marks of direction, which would turn the text around them.
-
-    Examples
-    --------
-    >>> print(unturned("a\u202eb"))
-    a\u202eb
-    """
-    return _DIRECTIONS.sub(lambda mark: spelled(mark[0]), text)
+    return _LONG_WORD.sub(lambda word: _PART.sub(rf"\g<0>{BREAK}", word[0]).rstrip(BREAK), text)

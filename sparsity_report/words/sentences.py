@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.words import numbers
 from sparsity_report.words.language import spoken
 from sparsity_report.words.numbers import figures
@@ -23,7 +23,7 @@ def say(template: str, /, **values: Any) -> str:
         digits), ``level``, ``times``, ``duration``, ``scaled UNIT``, ``names``, ``some``, or a
         Python format such as ``,`` or ``.2f``. An unknown number is a dash.
     **values
-        Numbers, text, or lists of text.
+        Numbers, text, or lists of text; of texts, what would not be seen is spelled out.
 
     Examples
     --------
@@ -61,6 +61,7 @@ def join(words: Sequence[str]) -> str:
     >>> join(["a"]), join(["a", "b", "c"])
     ('a', 'a, b and c')
     """
+    words = [_text(word) for word in words]
     if len(words) == 1:
         return words[0]
     return f"{', '.join(words[:-1])} {spoken().conjunction} {words[-1]}"
@@ -104,9 +105,18 @@ class _Sentence(string.Formatter):
             return _KINDS[kind](value, space)
         if kind in _LISTS:
             return _LISTS[kind](value)
-        return figures(value, spec) if value is None or isinstance(value, Real) else str(value)
+        if value is None or isinstance(value, Real):
+            return figures(value, spec)
+        return _text(value)
 
 
+def _text(value: Any) -> str:
+    """Write what may be a name, or a sentence already, so that it does not fill the page."""
+    return printable(_ENDLESS.sub(r"\1…", str(value)))
+
+
+# A word that nobody reads to its end.
+_ENDLESS = re.compile(r"(\S{200})\S+")
 _KINDS = {"level": numbers.level, "times": numbers.times, "duration": numbers.duration}
 _LISTS: dict[str, Callable[[Any], str]] = {"names": join, "some": some}
 _SENTENCE = _Sentence()

@@ -5,27 +5,22 @@ import itertools
 import json
 import re
 import struct
+import xml.etree.ElementTree as ET
 
 import pandas as pd
 import pytest
 import torch
+from hostile import TEXTS
 from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
 from sparsity_report.draw import charts, export, look
+from sparsity_report.errors import printable
 from sparsity_report.words.names import group_name
 
-HOSTILE = [
-    "</script><script>alert(1)</script>",
-    "{{7*7}}",
-    "<img src=x onerror=alert(1)>",
-    "quote\"'`",
-    "datum['value'] + 1",
-    "\u202egnirts\u202c",
-    "🦙" * 10,
-    "x" * 5000,
-]
+KEYS = "script jinja image constructor override longest"
+HOSTILE = [TEXTS[key] for key in (*KEYS.split(), "vega signal", "windows path")]
 PROJECTIONS = ["k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"]
 
 
@@ -415,6 +410,9 @@ def test_names_are_never_fields_or_expressions(study, hostile):
         keys = ("field", "expr", "labelExpr", "test", "filter", "calculate", "sort", "as")
         parts = [p for p in walk(chart.to_dict()) if isinstance(p, dict)]
         found = {json.dumps(p[key]) for p in parts for key in keys if key in p}
+        # Titles of fields and values of axes become expressions, too.
+        found |= {p["title"] for p in parts if isinstance(p.get("title"), str)}
+        found |= {v for p in parts for v in p.get("values", ()) if isinstance(v, str)}
         # Ends of scales are numbers of the study.
         return {re.sub(r"\d+(\.\d+)?", "0", text) for text in found}
 
@@ -425,6 +423,10 @@ def test_names_are_never_fields_or_expressions(study, hostile):
 def test_hostile_names_draw_and_stay_distinct(hostile):
     spec = charts.group_bars(hostile, "sparsity").to_dict()
     assert len({row["variant"] for row in rows(spec)}) == len(HOSTILE)
+    for chart in (charts.sparsity_map(hostile, HOSTILE[1]), charts.group_bars(hostile, "sparsity")):
+        drawn = "".join(ET.fromstring(export.svg(chart.to_dict())).itertext())
+        for text in HOSTILE:
+            assert printable(text, 20)[:19] in drawn, ascii(text)
     assert hostile.facts.cells(HOSTILE[1])["projection"].nunique() == len(HOSTILE)
     assert size(export.png(charts.hero(hostile)))
 

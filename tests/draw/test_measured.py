@@ -7,13 +7,14 @@ import re
 import pytest
 import saved
 from helpers import small_llama, study_of
+from hostile import TEXTS
 from measurements import latency, quality, sensitivity
 
 import sparsity_report as sr
 from sparsity_report.draw import export
 from sparsity_report.draw import measured as drawn
 
-HOSTILE = "</script>{{7*7}}" + "x" * 5000
+HOSTILE = [TEXTS[key] for key in ("script", "windows path", "longest")]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,8 @@ def code(spec, key=""):
         return [text for name, own in spec.items() if name != "data" for text in code(own, name)]
     if isinstance(spec, list):
         return [text for own in spec for text in code(own, key)]
-    return [spec] if key in {"field", "expr", "labelExpr", "filter", "calculate"} else []
+    evaluated = {"field", "expr", "labelExpr", "filter", "calculate", "title", "values"}
+    return [spec] if key in evaluated else []
 
 
 def test_speed_shows_what_was_promised_and_realised(study):
@@ -232,16 +234,21 @@ def test_sentences_say_the_numbers(study):
 
 def test_hostile_names_are_data(demo):
     pruning = sr.global_magnitude(demo, 0.3)
-    names = ["Dense", "Masked30", HOSTILE]
-    variants = [sr.dense(demo), sr.masked(pruning), sr.csr(pruning, name=HOSTILE)]
+    makers = (sr.dense, sr.masked, sr.csr)
+    made = zip(makers, (demo, pruning, pruning), HOSTILE, strict=True)
+    variants = [maker(what, name=name) for maker, what, name in made]
     study = sr.compare(*variants).with_measured(
-        latency=latency(names), quality=quality(names=names), sensitivity=sensitivity(3)
+        latency=latency(HOSTILE),
+        quality=quality(names=HOSTILE),
+        sensitivity=sensitivity(3).assign(part=HOSTILE),
     )
-    for draw in (drawn.speed_chart, drawn.quality_chart):
-        evaluated = code(draw(study).to_dict())
+    for draw in drawn.CHARTS.values():
+        spec = draw(study).to_dict()
+        evaluated = [text for text in code(spec) if isinstance(text, str)]
         assert evaluated
-        assert not any("script" in text for text in evaluated)
-    assert any(HOSTILE[:20] in sentence for sentence in sr.summarize(study))
+        assert not any("script" in text or "new" in text or "xx" in text for text in evaluated)
+        assert export.svg(spec)
+    assert any(HOSTILE[0] in sentence for sentence in sr.summarize(study))
 
 
 def test_saved_and_read(study, tmp_path):

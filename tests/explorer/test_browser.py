@@ -6,11 +6,12 @@ import time
 from importlib.util import find_spec
 
 import pytest
-from browser import HOSTILE
 from helpers import need
+from hostile import TEXTS, UNSEEN
 from jupyter import Server, run_all
 
 import sparsity_report as sr
+from sparsity_report.errors import printable
 from sparsity_report.words.numbers import percent, times
 
 STUDY = """
@@ -396,6 +397,9 @@ def test_saved_it_is_small_and_opens_as_a_picture(browser, lab):
     again.close()
 
 
+KEYS = "script image jinja attribute override longest math proto constructor hebrew"
+KEYS = (*KEYS.split(), "vega datum", "windows path", "terminal clear", "no width")
+HOSTILE = [TEXTS[key].replace(".", "·") for key in KEYS]
 HOSTILE_STUDY = f"""
 import torch, sparsity_report as sr
 from torch import nn
@@ -410,9 +414,12 @@ study = sr.compare(sr.dense(weights, name=names[0]), sr.masked(pruning, name=nam
 
 def test_hostile_names_are_text(browser, lab):
     with Session(browser, lab, "hostile.ipynb", HOSTILE_STUDY, SHOW) as session:
-        session.until(lambda s: len(s["layers"]) == 18)
+        session.until(lambda s: len(s["layers"]) == 3 * len(HOSTILE))
         page = session.page
-        assert "<img src=x onerror=hacked=1>" in page.locator(".sparsity-explorer").inner_text()
+        said = page.locator(".sparsity-explorer").inner_text()
+        for text in HOSTILE:
+            assert printable(text, 30)[:29] in said, ascii(text)
+        assert UNSEEN.findall(said.replace("\t", "")) == []
         assert page.locator(".sparsity-explorer img").count() == 0
         page.mouse.move(*session.cell(0, 1))
         page.locator("#vg-tooltip-element.visible").wait_for()

@@ -195,6 +195,8 @@ def test_refusals(demo):
             sr.perplexity(sr.dense(demo), text)
     with pytest.raises(sr.SparsityReportError, match="is empty"):
         sr.perplexity(dense, " \n")
+    with pytest.raises(sr.SparsityReportError, match="halves of characters"):
+        sr.perplexity(dense, "half\ud800 a word")
     with pytest.raises(sr.SparsityReportError, match="at least two"):
         sr.perplexity(dense, torch.tensor([3]))
     with pytest.raises(sr.SparsityReportError, match="256 positions, not 300"):

@@ -3,9 +3,9 @@
 import shutil
 import subprocess
 
+import hostile as names
 import pytest
 import torch
-from browser import HOSTILE
 from helpers import need
 from torch import nn
 
@@ -35,8 +35,9 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    study = study_of(HOSTILE, "".join(HOSTILE[:3]), (HOSTILE[0], HOSTILE[1], HOSTILE[5]))
-    return sr.write_report(study, tmp_path_factory.mktemp("hostile") / "report.html")
+    folder = tmp_path_factory.mktemp("hostile")
+    study = sr.read_study(names.edited(names.study(folder), folder / "study.json"))
+    return sr.write_report(study, folder / "report.html")
 
 
 class Visit:
@@ -48,6 +49,7 @@ class Visit:
         self.requests, self.complaints = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
         self.page.on(
             "console",
             lambda line: line.type in {"error", "warning"} and self.complaints.append(line.text),
@@ -70,11 +72,11 @@ class Visit:
         self.context.close()
 
 
-@pytest.mark.parametrize("name", ["report", "hostile"])
-def test_draws_every_chart_and_asks_for_nothing(chromium, request, name):
+@pytest.mark.parametrize(("name", "figures"), [("report", 6), ("hostile", 11)])
+def test_draws_every_chart_and_asks_for_nothing(chromium, request, name, figures):
     with Visit(chromium, request.getfixturevalue(name)) as visit:
-        assert visit.page.locator("figure").count() == 6
-        assert visit.page.locator("figure .live svg.marks").count() == 6
+        assert visit.page.locator("figure").count() == figures
+        assert visit.page.locator("figure .live svg.marks").count() == figures
         for live in visit.page.locator("figure .live svg.marks").all():
             assert live.bounding_box()["height"] > 50
         assert not visit.page.locator("figure .still").first.is_visible()
