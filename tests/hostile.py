@@ -6,6 +6,7 @@ import struct
 import unicodedata
 
 import measurements
+import numpy as np
 
 import sparsity_report as sr
 
@@ -147,20 +148,32 @@ def study(folder):
         sr.csr(pruning, name=csr),
         patterns=True,
     )
-    texts = list(TEXTS.values())
+    totals = compared.totals.set_index("variant")
+    latency = measurements.latency(NAMES)
+    promised = totals["flops_per_token"][dense] / latency["variant"].map(totals["flops_per_token"])
+    whole = latency["scope"] == "model"
+    names = compared.layers.loc[compared.layers["variant"] == dense, "module_name"].tolist()
+    parts = measurements.sensitivity(len(names))
     return compared.with_measured(
-        latency=measurements.latency(NAMES).assign(
-            machine=TEXTS["terminal link"], kernel=TEXTS["latex braces"], dtype=TEXTS["svg"]
+        latency=latency.assign(
+            machine=TEXTS["terminal link"], kernel=TEXTS["latex braces"], dtype=TEXTS["svg"],
+            promised_speedup=promised.where(whole, latency["promised_speedup"]),
+            sparsity=latency["variant"].map(totals["sparsity_prunable"]).where(whole),
         ),
         quality=measurements.quality(names=NAMES).assign(
             text=TEXTS["typst include"],
             dtype=TEXTS["typst marks"],
             text_fingerprint=TEXTS["bibtex"],
+            layout=compared.variants["layout"].tolist(),
+            sparsity=totals.loc[[*NAMES], "sparsity_prunable"].tolist(),
+            top1=33 / 99,
         ),
-        sensitivity=measurements.sensitivity(len(texts)).assign(
-            part=texts, dtype=TEXTS["override"], text=TEXTS["latex carets"]
+        sensitivity=parts.assign(
+            by="layer", part=names, modules=1, weight_total=24, pruned=12,
+            perplexity=parts["dense_perplexity"] * np.exp(parts["nll_increase"]),
+            dtype=TEXTS["override"], text=TEXTS["latex carets"],
         ),
-    )
+    )  # fmt: skip
 
 
 def edited(study, path):

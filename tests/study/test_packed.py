@@ -82,14 +82,19 @@ def test_pieces_on_disk_add_up(tmp_path):
     assert total == in_file(tmp_path / "model.safetensors")
 
 
-def test_in_memory_and_of_a_pickle_it_is_unknown(tiny, tmp_path):
+def test_in_memory_it_is_unknown(tiny):
+    study = sr.compare(sr.dense(sr.load(tiny)))
+    assert study.layers["file_bytes"].isna().all()
+    assert study.groups["file_bytes"].isna().all()
+    assert study.facts.bits_per_weight("Dense") is None
+    assert study.facts.packings() == []
+
+
+def test_of_a_pickle_it_is_that_of_its_values(tiny, tmp_path):
     torch.save(tiny.state_dict(), tmp_path / "pytorch_model.bin")
-    for source in (tiny, tmp_path):
-        study = sr.compare(sr.dense(sr.load(source, allow_pickle=True)))
-        assert study.layers["file_bytes"].isna().all()
-        assert study.groups["file_bytes"].isna().all()
-        assert study.facts.bits_per_weight("Dense") is None
-        assert study.facts.packings() == []
+    study = sr.compare(sr.dense(sr.load(tmp_path, allow_pickle=True)))
+    assert study.layers["file_bytes"].tolist() == (4 * study.layers["total"]).tolist()
+    assert study.facts.packings() == []
 
 
 def test_blocks_of_gguf_are_as_the_format_says(tmp_path):
