@@ -68,3 +68,15 @@ def test_continuous_integration_runs_the_same_commands():
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_promises_are_proved_by_tests_that_exist():
+    """SECURITY.md names a file, or a test in it; ``::`` alone goes on in the file before."""
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    table, file, named = text.partition("## Promised")[2].partition("\n## ")[0], "", 0
+    for before, test in re.findall(r"`([\w/]+\.py)?(?:::(\w+))?`", table):
+        file = before or file
+        held = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in held, (file, test)
+        named += 1
+    assert named > 20
