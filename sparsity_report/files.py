@@ -452,7 +452,7 @@ def _sweep(journal: Path, files: Iterable[_File], made: Iterable[Path]) -> None:
 
 def _unmake(folders: Iterable[Path]) -> None:
     for folder in reversed(list(folders)):
-        with suppress(OSError):  # there is something in it
+        with suppress(OSError, ValueError):  # there is something in it, or it was never one
             folder.rmdir()
 
 

@@ -263,6 +263,22 @@ def test_half_a_character_goes_into_no_file(tmp_path):
     assert sr.write_csv(study, tmp_path / "csv")
 
 
+@pytest.mark.parametrize("name", ["a\0b", HALF])
+def test_what_no_file_can_be_called_is_refused(study, tmp_path, name):
+    path = tmp_path / name
+    for write in (
+        lambda: study.save(f"{path}.json"),
+        lambda: sr.write_report(study, f"{path}.html"),
+        lambda: sr.write_csv(study, path),
+    ):
+        with pytest.raises(sr.SparsityReportError, match="cannot write"):
+            write()
+    for read in (sr.load, sr.read_study):
+        with pytest.raises(sr.SparsityReportError):
+            read(path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_whose_name_is_no_text_is_opened(tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
