@@ -18,6 +18,7 @@ import pandas as pd
 import traitlets
 import vl_convert
 from IPython.display import display
+from markupsafe import Markup
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.policies import global_magnitude
@@ -231,7 +232,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             vl_version=VEGALITE, scale=1, quality=72, allowed_base_urls=[],
         )  # fmt: skip
         picture = base64.b64encode(drawn).decode()
-        page = self._parts.still(self._shell.key, _STYLE, self._heading(), look.alt, picture)
+        style = Markup(_STYLE)
+        page = self._parts.still(self._shell.key, style, self._heading(), look.alt, picture)
         return {"text/html": str(page), "text/plain": "\n".join(summarize(self.study))}
 
     def _state(self) -> State:

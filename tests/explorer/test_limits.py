@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 
 import packing
 import pytest
@@ -549,7 +550,9 @@ def test_the_still_picture_has_numbers_up_to_a_hundred_cells(blocks, numbers):
     explorer._pictures.compiled = lambda one: looks.append(one) or compiled(one)
     html = explorer._still()["text/html"]
     assert [one.numbers for one in looks] == [numbers]
-    assert f'<div class="sx-still sx-still-{explorer._shell.key}">' in html
+    assert f'<div class="sx-still sx-still-{explorer._shell.key} ' in html
+    # Its style is there as it was written, or it would stand beside the live one.
+    assert (Path(widget.__file__).parent / "explorer.css").read_text(encoding="utf-8") in html
     drawn = BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", html)[1])).getvalue()
     at = next(k for k in range(len(drawn)) if drawn[k : k + 2] in (b"\xff\xc0", b"\xff\xc2"))
     assert 0.8 * 940 < int.from_bytes(drawn[at + 7 : at + 9], "big") <= 941
