@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 import sparsity_report as sr
 from fuzz.family import Base, Family, Files
 from fuzz.mutators import NUMBERS, damage_bytes, damage_json, dumped, marked, parsed
-from fuzz.safetensors import change_validly, damage_file, damage_header
+from fuzz.safetensors import change_validly, damage_file, damage_header, some_zero
 from fuzz.truth import count, differs
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -85,11 +85,7 @@ def damage_either(random: Random, files: Files) -> None:
 
 def change_values(random: Random, files: Files) -> None:
     """Make some values of the tensors zero."""
-    data = files[TENSORS]
-    start = 8 + int.from_bytes(data[:8], "little")
-    if start < len(data):
-        place = start + random.randrange((len(data) - start) // 4 + 1) * 4
-        files[TENSORS] = data[:place] + bytes(min(64, len(data) - place)) + data[place + 64 :]
+    files[TENSORS] = some_zero(random, files[TENSORS])
 
 
 def _judge(folder: Path, base: Base) -> str:

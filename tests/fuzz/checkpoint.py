@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import sparsity_report as sr
 from fuzz.family import Base, Family, Files
 from fuzz.mutators import NUMBERS, TEXTS, damage_bytes, damage_json, dumped, marked, parsed
-from fuzz.safetensors import by_library, change_validly, damage_file, damage_header
+from fuzz.safetensors import by_library, change_validly, damage_file, damage_header, some_zero
 
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 _SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -152,11 +152,7 @@ def change_values(random: Random, files: Files) -> None:
     """Put other values into a shard."""
     if shards := [name for name in _shards(files) if isinstance(files[name], bytes)]:
         name = random.choice(shards)
-        data = files[name]
-        start = 8 + int.from_bytes(data[:8], "little")
-        if start < len(data):
-            place = start + random.randrange((len(data) - start) // 4 + 1) * 4
-            files[name] = data[:place] + bytes(min(64, len(data) - place)) + data[place + 64 :]
+        files[name] = some_zero(random, files[name])
 
 
 def _judge(folder: Path, base: Base) -> str:

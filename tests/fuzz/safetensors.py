@@ -32,6 +32,15 @@ def with_header(header: bytes, values: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + values
 
 
+def some_zero(random: Random, data: bytes) -> bytes:
+    """Make up to sixteen float32 values of a file zero."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    if start >= len(data):
+        return data
+    place = start + random.randrange((len(data) - start) // 4 + 1) * 4
+    return data[:place] + bytes(min(64, len(data) - place)) + data[place + 64 :]
+
+
 def damage_header(random: Random, files: Files, name: str = NAME) -> None:
     """Change one thing that the header of a safetensors file says."""
     header, values = header_of(files[name])
