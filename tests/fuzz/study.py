@@ -34,11 +34,9 @@ def damage_text(random: Random, files: Files) -> None:
 def damage_cell(random: Random, files: Files) -> None:
     """Change one cell of a table, often by a little."""
     told = _told(files)
-    tables = _tables(told)
-    if not tables:
+    if (table := _one_table(random, told)) is None:
         return
-    table = random.choice(sorted(tables))
-    rows = tables[table]
+    rows = told[table]["rows"]
     row = random.choice(rows)
     if not isinstance(row, list) or not row:
         return
@@ -52,11 +50,9 @@ def damage_cell(random: Random, files: Files) -> None:
 def damage_rows(random: Random, files: Files) -> None:
     """Leave out rows, double them, exchange them, or do so with a column or a table."""
     told = _told(files)
-    tables = _tables(told)
-    if not tables:
+    if (table := _one_table(random, told)) is None:
         return
-    table = random.choice(sorted(tables))
-    rows = tables[table]
+    rows = told[table]["rows"]
     one, other = random.randrange(len(rows)), random.randrange(len(rows))
     kind = random.randrange(5)
     if kind == 0:
@@ -68,7 +64,7 @@ def damage_rows(random: Random, files: Files) -> None:
     elif kind == 3:
         told[table]["rows"] = []
     else:
-        told[table] = random.choice((None, told[random.choice(sorted(tables))]))
+        told[table] = random.choice((None, told[_one_table(random, told) or table]))
     files[NAME] = _sealed(random, told)
 
 
@@ -99,6 +95,12 @@ def _told(files: Files) -> Any:
     data = files[NAME]
     assert isinstance(data, bytes)
     return parsed(data)
+
+
+def _one_table(random: Random, told: Any) -> str | None:
+    """Choose a table that has rows; None where there is none."""
+    tables = _tables(told)
+    return random.choice(sorted(tables)) if tables else None
 
 
 def _tables(told: Any) -> dict[str, list[Any]]:
