@@ -20,7 +20,10 @@ import typer
 
 from sparsity_report import __version__
 from sparsity_report.errors import SparsityReportError, legible, printable, within_memory
-from sparsity_report.files import STOPPING, check_folder, file_digest, together
+from sparsity_report.files.disk import file_digest
+from sparsity_report.files.folders import check_folder
+from sparsity_report.files.sets import together
+from sparsity_report.files.stopping import STOPPING
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -22,7 +22,7 @@ from transformers.core_model_loading import Transpose, WeightConverter
 import sparsity_report as sr
 from sparsity_report import cli
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.files import STOPPING
+from sparsity_report.files.stopping import STOPPING
 
 IN_CI = os.environ.get("CI") == "true"
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

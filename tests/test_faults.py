@@ -30,14 +30,10 @@ from safetensors.torch import save_file
 
 import sparsity_report as sr
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import (
-    MANIFEST,
-    check_folder,
-    file_digest,
-    scratch,
-    together,
-    write_file,
-)
+from sparsity_report.files.disk import file_digest
+from sparsity_report.files.folders import check_folder, scratch
+from sparsity_report.files.manifest import MANIFEST
+from sparsity_report.files.sets import together, write_file
 
 ALL = int(os.environ.get("SPARSITY_REPORT_FAULTS", "0"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}

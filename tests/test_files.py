@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import check_folder, write_file
+from sparsity_report.files.folders import check_folder
+from sparsity_report.files.sets import write_file
 
 
 def test_writes_text_and_bytes(tmp_path):
@@ -52,7 +53,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     path.write_text("old")
     code = (
         "import resource, signal, sys\n"
-        "from sparsity_report.files import write_file\n"
+        "from sparsity_report.files.sets import write_file\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "write_file(sys.argv[1], 'x' * 100_000)\n"

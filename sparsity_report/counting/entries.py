@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import check_folder, write_entry
+from sparsity_report.files.folders import check_folder
+from sparsity_report.files.sets import write_entry
 
 _Result = TypeVar("_Result")
 

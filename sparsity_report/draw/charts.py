@@ -30,7 +30,7 @@ from sparsity_report.draw.look import (
 )
 from sparsity_report.draw.marks import Rows
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import write_file
+from sparsity_report.files.sets import write_file
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import (
     clip,

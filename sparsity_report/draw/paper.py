@@ -17,7 +17,7 @@ from sparsity_report.draw import charts, export
 from sparsity_report.draw.look import DASHES, FILED, cycle
 from sparsity_report.draw.measured import CHARTS
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import together, write_file
+from sparsity_report.files.sets import together, write_file
 from sparsity_report.study.file import variant_stems
 from sparsity_report.study.study import Comparison
 

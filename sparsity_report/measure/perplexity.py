@@ -16,7 +16,7 @@ from torch import nn
 
 from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError, printable, writable
-from sparsity_report.files import DEMO
+from sparsity_report.files.shipped import DEMO
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant, materialized

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.files import check_folder, shipped, together, write_file
+from sparsity_report.files.folders import check_folder
+from sparsity_report.files.sets import together, write_file
+from sparsity_report.files.shipped import shipped
 from sparsity_report.words.language import template_folders
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import write_file
+from sparsity_report.files.sets import write_file
 from sparsity_report.findings.difference import Difference
 from sparsity_report.report.pdf import typeset
 from sparsity_report.report.templates import environment, render

@@ -17,7 +17,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from sparsity_report.errors import SparsityReportError, legible, spelled
-from sparsity_report.files import scratch
+from sparsity_report.files.folders import scratch
 from sparsity_report.report.cells import Table, to_typst
 from sparsity_report.report.templates import render
 from sparsity_report.words.names import BREAK, breakable

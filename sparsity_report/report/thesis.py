@@ -14,7 +14,8 @@ import sparsity_report
 from sparsity_report.draw.look import model_names
 from sparsity_report.draw.paper import draw, font_family, plates
 from sparsity_report.errors import SparsityReportError, check_options
-from sparsity_report.files import check_folder, together, write_file
+from sparsity_report.files.folders import check_folder
+from sparsity_report.files.sets import together, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
 from sparsity_report.report.cells import COUNT, SHARE, figures, kind_of, scaled

@@ -15,7 +15,7 @@ import pandas as pd
 import sparsity_report
 from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError, legible
-from sparsity_report.files import file_name, together, write_file
+from sparsity_report.files.sets import together, write_file
 from sparsity_report.foreign import read_json, whole
 from sparsity_report.study import schema
 from sparsity_report.study.agreement import check_agreement
@@ -25,6 +25,7 @@ from sparsity_report.study.levels import LEVEL_COUNTS, level_matrices, level_row
 from sparsity_report.study.study import Comparison, check_context
 from sparsity_report.study.upgrade import upgrade
 from sparsity_report.words.language import speaking
+from sparsity_report.words.names import file_name
 
 # Where a formula may begin: with the cell, or behind what separates cells in half of Europe, in
 # quotes or not, and with the wide signs of East Asia.

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sparsity_report import limits
-from sparsity_report.files import scratch, write_file
+from sparsity_report.files.folders import scratch
+from sparsity_report.files.sets import write_file
 from sparsity_report.weights.gguf_facts import ARCHITECTURE, WORDS
 
 # What the file says of the model and transformers' reader leaves at its default.

@@ -15,7 +15,7 @@ from sparsity_report.errors import (
     printable,
     within_memory,
 )
-from sparsity_report.files import DEMO
+from sparsity_report.files.shipped import DEMO
 from sparsity_report.weights.describe import ReaderOptions
 from sparsity_report.weights.hub import Remote, fetch, find, is_hub_id
 from sparsity_report.weights.weights import Weights

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_report import limits
-from sparsity_report.files import scratch
+from sparsity_report.files.folders import scratch
 from sparsity_report.foreign import check_nesting, read_json
 
 # Keys that name code, at any depth, and those that send transformers to other packages or files:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import shipped
+from sparsity_report.files.shipped import shipped
 
 
 @dataclass(frozen=True)

@@ -169,3 +169,14 @@ def breakable(text: str) -> str:
     ['of model.', 'layers.', '0.', 'self_', 'attn.', 'q_', 'proj']
     """
     return _LONG_WORD.sub(lambda word: _PART.sub(rf"\g<0>{BREAK}", word[0]).rstrip(BREAK), text)
+
+
+def file_name(name: str) -> str:
+    """Turn any name into a plain lower-case part of a file's name.
+
+    Examples
+    --------
+    >>> file_name("Masked30"), file_name("../my model"), file_name("§")
+    ('masked30', 'my-model', 'unnamed')
+    """
+    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:80] or "unnamed"

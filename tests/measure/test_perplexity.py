@@ -15,7 +15,7 @@ from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.counting.entries import Entries
-from sparsity_report.files import DEMO
+from sparsity_report.files.shipped import DEMO
 from sparsity_report.measure import perplexity as quality
 from sparsity_report.measure import sensitivity
 from sparsity_report.study.schema import TABLES

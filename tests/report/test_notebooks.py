@@ -13,7 +13,7 @@ from helpers import command
 from nbclient import NotebookClient
 
 import sparsity_report as sr
-from sparsity_report.files import DEMO
+from sparsity_report.files.shipped import DEMO
 from sparsity_report.report import notebook
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"

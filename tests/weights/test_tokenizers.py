@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 
 import sparsity_report as sr
 from sparsity_report import limits
-from sparsity_report.files import DEMO
+from sparsity_report.files.shipped import DEMO
 from sparsity_report.weights import plain
 
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:3000]
