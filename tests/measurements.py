@@ -46,3 +46,16 @@ def sensitivity(parts):
         for n in range(parts)
     ]  # fmt: skip
     return frame("sensitivity", rows)
+
+
+def tasks(variants=("Dense", "Masked30")):
+    rows = [
+        {"variant": variant, "task": task, "metric": "acc", "filter": "none",
+         "value": value - 0.125 * n, "stderr": 0.015625, "higher_is_better": True, "n_shot": 0,
+         "samples": 1000, "task_version": "1.0", "evaluated_model": f"some/{variant}",
+         "harness": "lm-evaluation-harness", "harness_version": "0.4.9",
+         "results_file": "results.json", "results_fingerprint": "0123456789abcdef"}
+        for n, variant in enumerate(variants)
+        for task, value in (("boolq", 0.75), ("arc_easy", 0.625))
+    ]  # fmt: skip
+    return frame("tasks", rows)

@@ -63,4 +63,5 @@ def measured(totals):
     quality["sparsity"] = [*totals.loc[["Dense", "Masked30"], "sparsity_prunable"], 0.9]
     quality["top1"] = 33 / quality["scored"]
     parts["perplexity"] = parts["dense_perplexity"] * np.exp(parts["nll_increase"])
-    return {"latency": latency, "quality": quality, "sensitivity": parts}
+    tasks = measurements.tasks()
+    return {"latency": latency, "quality": quality, "sensitivity": parts, "tasks": tasks}

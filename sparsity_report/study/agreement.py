@@ -26,7 +26,7 @@ def check_agreement(study: Comparison) -> None:
     variants, layers = study.variants, study.layers
     _check_variants(variants, layers)
     _check_layers(layers)
-    for table, frame in (("layers", layers), ("latency", study.latency)):
+    for table, frame in (("layers", layers), ("latency", study.latency), ("tasks", study.tasks)):
         if frame is not None:
             among = frame["variant"].isin(variants["variant"])
             refuse(table, among, "variant: is not among the variants")

@@ -33,10 +33,10 @@ LAYOUTS = (
 SCOPES = ("layer", "group", "prunable", "model")
 PARTS = ("block", "group", "layer")
 FORMAT = "sparsity-report study"
-VERSION = 5
+VERSION = 6
 CONVENTIONS = ("standard", "notebook")
-# Tables that only running a model gives.
-MEASURED = ("latency", "quality", "sensitivity")
+# Tables that only running a model gives; tasks are run by other programs.
+MEASURED = ("latency", "quality", "sensitivity", "tasks")
 # Tables of a saved study, and those that may be null there; levels are written in another form.
 ALWAYS = ("variants", "layers", "groups", "totals")
 OPTIONAL = ("patterns", *MEASURED)
@@ -225,6 +225,20 @@ _COLUMNS = {
         _number("nll_increase", message("nats per token more"), low=None, optional=False),
         Column("top1_drop", "float64", -1, 1, message("first guesses lost")),
         _share("global_sparsity", message("globally pruned"), optional=False),
+        _text("task", message("task")),
+        _text("metric", message("metric")),
+        _text("filter", message("filter of the answers"), optional=True),
+        _number("value", message("value"), low=None, optional=False),
+        _number("stderr", message("standard error")),
+        Column("higher_is_better", "boolean", title=message("higher is better"), optional=True),
+        _maybe("n_shot", message("examples in the prompt")),
+        Column("samples", "Int64", 1, title=message("samples"), optional=True),
+        _text("task_version", message("version of the task"), optional=True),
+        _text("evaluated_model", message("model as the harness names it"), optional=True),
+        _text("harness", message("harness"), optional=True),
+        _text("harness_version", message("version of the harness"), optional=True),
+        _text("results_file", message("file of the results"), optional=True),
+        _text("results_fingerprint", message("fingerprint of the file"), optional=True),
     )
 }  # fmt: skip
 _SUMMED = (
@@ -304,6 +318,10 @@ TABLES: Mapping[str, Table] = {
         "nll_increase top1 top1_drop threshold std global_sparsity window stride dtype text "
         "text_fingerprint",
         pruned={"dtype": "int64", "optional": False},
+    ),
+    "tasks": _table(
+        "variant task metric filter value stderr higher_is_better n_shot samples task_version "
+        "evaluated_model harness harness_version results_file results_fingerprint",
     ),
 }
 

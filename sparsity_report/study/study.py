@@ -54,6 +54,9 @@ class Comparison:
         What was measured by running variants, by :func:`sparsity_report.measure_latency`,
         :func:`sparsity_report.perplexity` and :func:`sparsity_report.sensitivity`; put in with
         :meth:`with_measured`.
+    tasks : pandas.DataFrame or None
+        Results of tasks that another program ran the variants on; put in with
+        :meth:`with_measured`.
     weights : Weights or None
         The first variant's weights, for exact further levels. Not saved.
     """
@@ -68,6 +71,7 @@ class Comparison:
     latency: pd.DataFrame | None = None
     quality: pd.DataFrame | None = None
     sensitivity: pd.DataFrame | None = None
+    tasks: pd.DataFrame | None = None
     weights: Weights | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -213,16 +217,30 @@ class Comparison:
         latency: pd.DataFrame | None = None,
         quality: pd.DataFrame | None = None,
         sensitivity: pd.DataFrame | None = None,
+        tasks: pd.DataFrame | None = None,
     ) -> Comparison:
         """Return the study with what was measured put in; what is not given stays as it is.
+
+        Parameters
+        ----------
+        latency, quality, sensitivity : pandas.DataFrame, optional
+            As the function that measures it returns it.
+        tasks : pandas.DataFrame, optional
+            Any frame with the columns ``variant``, ``task``, ``metric``, ``value`` and, where
+            known, ``stderr`` and what else the table ``tasks`` has of :attr:`tasks`.
 
         Raises
         ------
         SparsityReportError
             A frame has other columns than those of the function that measures it.
         """
-        given = {"latency": latency, "quality": quality, "sensitivity": sensitivity}
+        given = {"latency": latency, "quality": quality, "sensitivity": sensitivity, "tasks": tasks}
         frames: dict[str, Any] = {part: f for part, f in given.items() if f is not None}
+        if tasks is not None:
+            needed = ("variant", "task", "metric", "value")
+            unknown = [name for name in TABLES["tasks"].names if name not in tasks]
+            if not set(needed) & set(unknown):
+                frames["tasks"] = tasks.assign(**dict.fromkeys(unknown))[[*TABLES["tasks"].names]]
         for part, frame in frames.items():
             if tuple(frame.columns) != TABLES[part].names:
                 raise SparsityReportError(

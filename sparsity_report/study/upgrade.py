@@ -11,13 +11,13 @@ _LARGEST = 1024
 
 
 def upgrade(data: dict[str, Any]) -> None:
-    """Change a study of version 1 to 4, as read from JSON, to what this one would have saved.
+    """Change a study of version 1 to 5, as read from JSON, to what this one would have saved.
 
     ``uses`` of a module follow from its FLOPs, the model and method of a perplexity from its
     variant; every prunable matrix was taken to run as CSR. What follows from nothing, such as how
     a file packed weights, is null.
     """
-    if data["version"] not in {1, 2, 3, 4}:
+    if data["version"] not in {1, 2, 3, 4, 5}:
         raise ValueError(f"version {data['version']!r} never was")
     if data["version"] == 1:
         _to_version_2(data)
@@ -25,6 +25,12 @@ def upgrade(data: dict[str, Any]) -> None:
         _to_version_3(data)
     if data["version"] < 4:
         _to_version_4(data)
+    _to_version_6(data)
+
+
+def _to_version_6(data: dict[str, Any]) -> None:
+    """Put in what is new; version 5 brought the digest, which is no part of the study."""
+    data["tasks"] = None
 
 
 def _to_version_4(data: dict[str, Any]) -> None:
