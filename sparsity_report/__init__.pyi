@@ -6,6 +6,7 @@ from .counting.inplace import select_prunable_linears as select_prunable_linears
 from .counting.policies import global_magnitude as global_magnitude
 from .counting.policies import layerwise_magnitude as layerwise_magnitude
 from .counting.policies import n_m as n_m
+from .counting.policies import random_unstructured as random_unstructured
 from .draw.charts import bar_plot as bar_plot
 from .draw.paper import write_figures as write_figures
 from .errors import SparsityReportError as SparsityReportError

@@ -15,6 +15,14 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.places import locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
 
+# What names of variants say of rules and allocations.
+_WORDS = {
+    "global_magnitude": "",
+    "layerwise_magnitude": "Layerwise",
+    "random": "Random",
+    "given": "Given",
+    "owl": "OWL",
+}
 # Weights masked at a time: bounds the memory beyond the one copy that is written to.
 _BLOCK = 2**22
 
@@ -107,15 +115,15 @@ class ThresholdCut(Cut):
     def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         ties, removed = self.ties, 0
         for part in parts:
-            magnitude = _magnitude(part, self.threshold)
-            stays = magnitude >= self.threshold
+            size = magnitude(part, self.threshold)
+            stays = size >= self.threshold
             if ties:
-                on_it = torch.nonzero(magnitude == self.threshold)[:ties]
+                on_it = torch.nonzero(size == self.threshold)[:ties]
                 stays[tuple(on_it.T)] = False
                 ties -= len(on_it)
             removed += stays.numel() - int(torch.count_nonzero(stays))
             yield stays
-        _check_unchanged(removed, self.pruned)
+        check_unchanged(removed, self.pruned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +165,17 @@ class GroupCut(Cut):
     def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         nonzero = 0
         for part in parts:
-            magnitude = _magnitude(part, 0.0).reshape(-1, self.of)
+            size = magnitude(part).reshape(-1, self.of)
             # How many of its group come before a weight when the smallest go first.
-            rank = torch.zeros_like(magnitude, dtype=torch.int16)
+            rank = torch.zeros_like(size, dtype=torch.int16)
             for i in range(self.of):
-                one = magnitude[:, i : i + 1]
-                rank += one < magnitude
-                rank[:, i + 1 :] += one == magnitude[:, i + 1 :]
+                one = size[:, i : i + 1]
+                rank += one < size
+                rank[:, i + 1 :] += one == size[:, i + 1 :]
             stays = rank >= self.of - self.keep
-            nonzero += int(torch.count_nonzero(stays & (magnitude != 0)))
+            nonzero += int(torch.count_nonzero(stays & (size != 0)))
             yield stays.reshape(part.shape)
-        _check_unchanged(nonzero, self.nonzero)
+        check_unchanged(nonzero, self.nonzero)
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,8 @@ class Pruning:
     sparsity : float
         Share of the prunable weights that was asked for.
     method : str
-        ``"global_magnitude"``, ``"layerwise_magnitude"``, or a pattern such as ``"2:4"``.
+        A rule such as ``"global_magnitude"`` or ``"random"``, or a pattern such as ``"2:4"``;
+        after commas what there is more to say of it, such as ``"seed 0"`` or ``"owl"``.
     cuts : mapping of str to Cut
         By parameter name.
     """
@@ -204,12 +213,13 @@ class Pruning:
 
     @property
     def label(self) -> str:
-        """What names of variants say of it: ``30``, ``30Layerwise``, ``2:4``."""
-        if ":" in self.method:
-            return self.method
-        percent = f"{round(100 * self.sparsity, 10):g}"
-        kinds = {"global_magnitude": "", "layerwise_magnitude": "Layerwise"}
-        return percent + kinds.get(self.method, "Partly")
+        """What names of variants say of it: ``30``, ``30Layerwise``, ``2:4``, ``50Random``."""
+        rule, *parts = self.method.split(", ")
+        pattern = next((part for part in (rule, *parts) if ":" in part), None)
+        words = [_WORDS.get(rule, "" if rule == pattern else "Partly")]
+        words += [_WORDS.get(part, "") for part in parts]
+        words += [f"Seed{part[5:]}" for part in parts if part[:5] == "seed " and part != "seed 0"]
+        return (pattern or f"{round(100 * self.sparsity, 10):g}") + "".join(words)
 
     def mask(self, name: str) -> torch.Tensor:
         """Return True for the weights of parameter `name` that stay."""
@@ -242,15 +252,16 @@ def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield tensor
 
 
-def _magnitude(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Magnitudes in a dtype that holds them and the threshold exactly."""
+def magnitude(tensor: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
+    """Return magnitudes in a dtype that holds them and the threshold exactly."""
     if tensor.is_complex():
         return tensor.abs()
     wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
     return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
 
 
-def _check_unchanged(taken: int, counted: int) -> None:
+def check_unchanged(taken: int, counted: int) -> None:
+    """Refuse to take other weights than those that were counted."""
     if taken != counted:
         raise SparsityReportError(
             f"the weights changed since they were counted: {taken:,} instead of {counted:,} "

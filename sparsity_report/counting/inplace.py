@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.histogram import count_slices
-from sparsity_report.counting.policies import check_rankable, check_sparsity, threshold_cuts
+from sparsity_report.counting.policies import check_rankable, threshold_cuts
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.describe import ReaderOptions, describe
 from sparsity_report.weights.places import locate, value, walk
@@ -75,7 +76,8 @@ def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Seque
         yield from held(value(named[name], "weight"))
 
     counts = check_rankable(count_slices({name: slices(name) for name in named}))
-    cuts = threshold_cuts(counts, slices, level)
+    target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
+    cuts = threshold_cuts(counts, slices, target)
     for name, layer in named.items():
         weight = value(layer, "weight")
         keep = cuts[name].mask(weight) if name in cuts else torch.ones_like(weight)

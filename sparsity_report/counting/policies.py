@@ -1,4 +1,4 @@
-"""Decide which weights go: exact magnitude pruning and N:M patterns, as values."""
+"""Decide which weights go: exact magnitude pruning, N:M patterns, chance; as values."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from functools import partial
 
-import numpy as np
 import torch
 
+from sparsity_report.counting.allocation import Allocation, check_sparsity, quotas
+from sparsity_report.counting.chance import random_cut
 from sparsity_report.counting.counts import Progress, count_weights
 from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut, turned
 from sparsity_report.counting.entries import CacheFolder
@@ -76,14 +77,16 @@ def global_magnitude(
         names = {p.name for m in weights.modules if m.name in set(modules) for p in m.parameters}
         counts = {name: magnitudes for name, magnitudes in counts.items() if name in names}
         method = f"global_magnitude in {len(set(modules))} of {len(inside)} modules"
-    cuts = threshold_cuts(counts, weights.slices, level, executor)
+    target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
+    cuts = threshold_cuts(counts, weights.slices, target, executor)
     return Pruning(weights, level, method, cuts)
 
 
 def layerwise_magnitude(
     weights: Weights,
-    sparsity: float,
+    sparsity: float | None,
     *,
+    allocation: Allocation = None,
     progress: Progress | None = None,
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
@@ -91,8 +94,27 @@ def layerwise_magnitude(
     """Prune the smallest magnitudes of each prunable weight tensor by itself, exactly.
 
     Of the n weights of every tensor ``round(sparsity·n)`` go (half to even, as
-    ``torch.nn.utils.prune.l1_unstructured``); equal magnitudes go by position. Parameters, result
-    and errors are those of :func:`global_magnitude`.
+    ``torch.nn.utils.prune.l1_unstructured``); equal magnitudes go by position. Errors are those
+    of :func:`global_magnitude`, and those of a wrong allocation.
+
+    Parameters
+    ----------
+    weights : Weights
+        From :func:`sparsity_report.load`.
+    sparsity : float or None
+        Between 0 and 1. None: what the allocation comes to.
+    allocation : DataFrame, mapping or callable, optional
+        A share for each module that holds prunable weights instead of the same for all: a frame
+        with the columns ``module_name`` and ``sparsity``, as of :func:`owl`, a mapping by name, or
+        a rule that takes a module with its ``name``, ``group``, ``block`` and ``parameters``.
+        Together ``round(sparsity·n)`` of all n weights go; of each tensor its share rounded down,
+        and one more of those with the largest remainders.
+    progress, executor, cache : optional
+        See :func:`sparsity_report.counting.counts.count_weights`.
+
+    Returns
+    -------
+    Pruning
 
     Examples
     --------
@@ -100,12 +122,72 @@ def layerwise_magnitude(
     >>> pruning = sr.layerwise_magnitude(sr.load(), sparsity=0.5)
     >>> {pruning.cuts[p.name].pruned / p.total for p in pruning.weights.prunable}
     {0.5}
+    >>> rule = lambda module: 0.7 if module.group == "mlp_linear" else 0.1
+    >>> sr.masked(sr.layerwise_magnitude(pruning.weights, None, allocation=rule)).name
+    'Masked50LayerwiseGiven'
     """
-    level = check_sparsity(sparsity)
+    _check_values(weights)
+    shares = quotas(weights, sparsity, allocation)
     cuts: dict[str, Cut] = {}
     for name, magnitudes in prunable_counts(weights, progress, executor, cache).items():
-        cuts |= threshold_cuts({name: magnitudes}, weights.slices, level, executor)
-    return Pruning(weights, level, "layerwise_magnitude", cuts)
+        cuts |= threshold_cuts({name: magnitudes}, weights.slices, shares.counts[name], executor)
+    return Pruning(weights, shares.sparsity, shares.method("layerwise_magnitude"), cuts)
+
+
+def random_unstructured(
+    weights: Weights,
+    sparsity: float | None,
+    *,
+    seed: int = 0,
+    allocation: Allocation = None,
+    progress: Progress | None = None,
+) -> Pruning:
+    """Prune weights of each prunable tensor by lot: the baseline that any policy must beat.
+
+    Of the n weights of every tensor ``round(sparsity·n)`` go, exactly, as of
+    ``torch.nn.utils.prune.random_unstructured``. Weight number i in the order of memory draws word
+    number i of NumPy's Philox, keyed by the first half of SHA-256 of seed and parameter name, and
+    those with the lowest words go: the same on every machine, whatever else is pruned.
+
+    Parameters
+    ----------
+    weights : Weights
+        From :func:`sparsity_report.load`.
+    sparsity, allocation
+        See :func:`layerwise_magnitude`.
+    seed : int
+        Not negative.
+    progress : callable, optional
+        See :func:`sparsity_report.counting.counts.count_weights`.
+
+    Returns
+    -------
+    Pruning
+
+    Raises
+    ------
+    SparsityReportError
+        `sparsity` or `allocation` are impossible, `seed` is, or nothing is prunable.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.random_unstructured(sr.load(), sparsity=0.5)
+    >>> sr.masked(pruning).name, pruning.method
+    ('Masked50Random', 'random, seed 0')
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise SparsityReportError(f"seed must be a whole number from 0, not {seed!r}")
+    _check_values(weights)
+    shares = quotas(weights, sparsity, allocation)
+    counts, cuts = count_weights(weights, progress), {}
+    for p in weights.prunable:
+        if pruned := shares.counts[p.name]:
+            cut = random_cut(seed, p.name, p.total, pruned)
+            if counts[p.name].nonzero < p.total:
+                cut = cut.counted(_pieces(weights, p.name))
+            cuts[p.name] = cut
+    return Pruning(weights, shares.sparsity, shares.method(f"random, seed {seed}"), cuts)
 
 
 def n_m(
@@ -171,19 +253,6 @@ def n_m(
     return Pruning(weights, zero_share(m, n) or 0.0, f"{n}:{m}", cuts)
 
 
-def check_sparsity(sparsity: float) -> float:
-    """Return `sparsity` as a float or refuse it."""
-    if (
-        isinstance(sparsity, bool)
-        or not isinstance(sparsity, int | float | np.number)
-        or not 0 <= sparsity <= 1
-    ):
-        raise SparsityReportError(
-            f"sparsity must be a number from 0 to 1, not {sparsity!r}; 30 % is 0.3"
-        )
-    return float(sparsity)
-
-
 def prunable_counts(
     weights: Weights,
     progress: Progress | None = None,
@@ -191,6 +260,13 @@ def prunable_counts(
     cache: CacheFolder | None = None,
 ) -> dict[str, Magnitudes]:
     """Count a model and return what pruning chooses from, in the order that breaks ties."""
+    _check_values(weights)
+    counts = count_weights(weights, progress, executor=executor, cache=cache)
+    return check_rankable({p.name: counts[p.name] for p in weights.prunable})
+
+
+def _check_values(weights: Weights) -> None:
+    """Refuse a model that has nothing to prune, or no values."""
     if not weights.prunable:
         raise SparsityReportError(
             f"{weights.name} has no prunable linear layer; see the groups of its modules"
@@ -200,8 +276,6 @@ def prunable_counts(
             f"{weights.name}: {unknown[0]} has no values to count; load the model with them, "
             "in a format that can be unpacked"
         )
-    counts = count_weights(weights, progress, executor=executor, cache=cache)
-    return check_rankable({p.name: counts[p.name] for p in weights.prunable})
 
 
 def check_rankable(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
@@ -218,11 +292,10 @@ def check_rankable(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
 def threshold_cuts(
     counts: Mapping[str, Magnitudes],
     slices: Callable[[str], Iterable[Slice]],
-    sparsity: float,
+    target: int,
     executor: Executor | None = None,
 ) -> dict[str, Cut]:
-    """Find the one threshold over several tensors and what it takes from each."""
-    target = round(sparsity * sum(magnitudes.total for magnitudes in counts.values()))
+    """Find the one threshold over several tensors that takes so many, and how many of each."""
     if target == 0:
         return {}
     (level,) = select(counts, [target])
@@ -240,3 +313,8 @@ def _nonzero_kept(part: Slice, n: int, m: int) -> int:
         values = values.float()
     nonzero = (values != 0).reshape(-1, m).sum(dim=1, dtype=torch.int16)
     return int(nonzero.clamp(max=n).sum())
+
+
+def _pieces(weights: Weights, name: str) -> Iterator[torch.Tensor]:
+    """Yield the values of a parameter in the order of memory."""
+    return (piece for part in weights.as_in_memory(name) for piece in part.pieces())

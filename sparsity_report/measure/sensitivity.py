@@ -16,11 +16,12 @@ import torch
 import transformers
 from torch import nn
 
+from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import Progress, count_weights, remark
 from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.entries import CacheFolder, Entries
 from sparsity_report.counting.moments import moments
-from sparsity_report.counting.policies import check_sparsity, global_magnitude
+from sparsity_report.counting.policies import global_magnitude
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.measure.perplexity import (
     Protocol,

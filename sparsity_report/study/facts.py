@@ -122,7 +122,8 @@ class Facts:
 
         Equal counts are not equal zeros: 2:4 and layerwise 50 % leave as many weights in every
         layer. Magnitude policies that leave as many do leave the same, as each takes the smallest;
-        so does a policy that takes no more than what was zero before.
+        so do a policy whose shares of layers were found in two ways, and one that takes no more
+        than what was zero before.
         """
         first: dict[tuple[object, ...], str] = {}
         for row in records(self._study.variants):
@@ -144,8 +145,9 @@ class Facts:
         as_they_come = variants["pruned"].isna() & (variants["fingerprint"] == fingerprint)
         if left in map(self._left, variants.loc[as_they_come, "variant"]):
             return ""
-        name = (method or "").partition(" in ")[0]
-        return "magnitude" if name.endswith("_magnitude") else name
+        rule, *parts = (method or "").partition(" in ")[0].split(", ")
+        told = [part for part in parts if part not in {"given", "owl"}]
+        return "magnitude" if rule.endswith("_magnitude") else ", ".join([rule, *told])
 
     @cached_property
     def headline(self) -> str:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import Progress, count_weights
 from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
-from sparsity_report.counting.policies import check_sparsity, prunable_counts
+from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.counting.ranks import Level, look_into, select, settle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import added, layer_frame

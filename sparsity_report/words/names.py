@@ -23,6 +23,9 @@ GROUP_NAMES = {
 _METHODS = {
     "global_magnitude": message("global magnitude"),
     "layerwise_magnitude": message("layerwise magnitude"),
+    "random": message("random"),
+    "given": message("given shares"),
+    "owl": message("OWL shares"),
 }
 _LAYOUTS = {
     "dense": message("dense"),
@@ -65,10 +68,11 @@ def method_name(method: str) -> str:
 
     Examples
     --------
-    >>> method_name("global_magnitude"), method_name("2:4")
-    ('global magnitude', '2:4')
+    >>> method_name("global_magnitude"), method_name("2:4"), method_name("random, seed 3")
+    ('global magnitude', '2:4', 'random, seed 3')
     """
-    return say(_METHODS[method]) if method in _METHODS else method.replace("_", " ")
+    parts = method.split(", ")
+    return ", ".join(say(_METHODS[p]) if p in _METHODS else p.replace("_", " ") for p in parts)
 
 
 def layout_name(layout: str) -> str:
