@@ -29,6 +29,7 @@ from .sparse.swap import convert_linears_to_csr_ as convert_linears_to_csr_
 from .study.file import read_study as read_study
 from .study.file import write_csv as write_csv
 from .study.patterns import weight_patterns as weight_patterns
+from .study.results import read_lm_eval as read_lm_eval
 from .study.study import Comparison as Comparison
 from .study.study import compare as compare
 from .study.sweep import sweep as sweep

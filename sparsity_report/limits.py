@@ -29,6 +29,12 @@ CONFIG_BYTES = 2**24
 #: Bytes of a saved study: a million modules in three variants take about as many.
 STUDY_BYTES = 2**30
 
+#: Bytes of a file of an evaluation harness; with the prompts of a thousand tasks it has some 10 MB.
+RESULTS_BYTES = 2**26
+
+#: Scores of tasks of a study; a leaderboard's file has a thousand.
+RESULTS = 2**16
+
 #: Lists in objects in lists … of a JSON file; configurations of models in models take ten.
 NESTING = 64
 

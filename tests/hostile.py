@@ -154,8 +154,7 @@ def study(folder):
     whole = latency["scope"] == "model"
     names = compared.layers.loc[compared.layers["variant"] == dense, "module_name"].tolist()
     parts = measurements.sensitivity(len(names))
-    return compared.with_measured(
-        latency=latency.assign(
+    return measurements.put_in(compared, latency=latency.assign(
             machine=TEXTS["terminal link"], kernel=TEXTS["latex braces"], dtype=TEXTS["svg"],
             promised_speedup=promised.where(whole, latency["promised_speedup"]),
             sparsity=latency["variant"].map(totals["sparsity_prunable"]).where(whole),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import harnesses
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +26,8 @@ CONSOLE = [
 @pytest.mark.parametrize("snippet", PYTHON, ids=range(len(PYTHON)))
 def test_python(snippet, tmp_path, monkeypatch, capsys):
     (tmp_path / "snippet.py").write_text(snippet, encoding="utf-8")
+    for name in re.findall(r'read_lm_eval\("(.*?)"', snippet):
+        harnesses.write(tmp_path / name, harnesses.lm_eval())
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(tmp_path / "snippet.py"), run_name="__main__")
     if '"report.html"' in snippet:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.study.levels import level_matrices
-from sparsity_report.study.recomputed import RECOMPUTED
+from sparsity_report.study.recomputed import RECOMPUTED, check_variants
 from sparsity_report.study.schema import refuse
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ def check_agreement(study: Comparison) -> None:
     variants, layers = study.variants, study.layers
     _check_variants(variants, layers)
     _check_layers(layers)
-    for table, frame in (("layers", layers), ("latency", study.latency), ("tasks", study.tasks)):
-        if frame is not None:
-            among = frame["variant"].isin(variants["variant"])
-            refuse(table, among, "variant: is not among the variants")
+    check_variants("layers", study, layers)
     if study.levels is not None:
         _check_levels(study.levels, layers[layers["variant"] == variants["variant"].iloc[0]])
     if study.patterns is not None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.study.patterns import expected_sparsity
+from sparsity_report.study.results import check_results
 from sparsity_report.study.schema import BLOCKS, refuse
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ Flags = npt.NDArray[np.bool_]
 
 def _check_latency(study: Comparison, frame: pd.DataFrame) -> None:
     """Refuse times out of order, and speed-ups that are not ratios of the times and FLOPs."""
+    check_variants("latency", study, frame)
     ordered = frame["seconds"].between(frame["seconds_low"], frame["seconds_high"])
     refuse("latency", ordered, "seconds: is not between seconds_low and seconds_high")
     share = frame["realised_speedup"] / frame["promised_speedup"]
@@ -98,6 +100,18 @@ def _check_sensitivity(study: Comparison, frame: pd.DataFrame) -> None:
         one = _close(low, high, absolute=_ROUNDING)
         refuse("sensitivity", one, f"{column.replace('hits', 'top1_drop')}: dense is not one model")
     refuse("sensitivity", _of_layers(study.layers, frame), "part: is none of the layers")
+
+
+def _check_tasks(study: Comparison, frame: pd.DataFrame) -> None:
+    """Refuse scores that cannot be, and those of no variant."""
+    check_variants("tasks", study, frame)
+    check_results(frame)
+
+
+def check_variants(table: str, study: Comparison, frame: pd.DataFrame) -> None:
+    """Refuse rows of a variant that the study does not have."""
+    among = frame["variant"].isin(study.variants["variant"])
+    refuse(table, among, "variant: is not among the variants")
 
 
 def _check_patterns(study: Comparison, frame: pd.DataFrame) -> None:
@@ -194,4 +208,5 @@ RECOMPUTED: Mapping[str, Callable[[Comparison, pd.DataFrame], None]] = {
     "latency": _check_latency,
     "quality": _check_quality,
     "sensitivity": _check_sensitivity,
+    "tasks": _check_tasks,
 }

@@ -228,11 +228,12 @@ _COLUMNS = {
         _text("task", message("task")),
         _text("metric", message("metric")),
         _text("filter", message("filter of the answers"), optional=True),
-        _number("value", message("value"), low=None, optional=False),
+        _number("value", message("value"), low=None),
         _number("stderr", message("standard error")),
         Column("higher_is_better", "boolean", title=message("higher is better"), optional=True),
         _maybe("n_shot", message("examples in the prompt")),
         Column("samples", "Int64", 1, title=message("samples"), optional=True),
+        Column("limited", "boolean", title=message("only a part was run"), optional=True),
         _text("task_version", message("version of the task"), optional=True),
         _text("evaluated_model", message("model as the harness names it"), optional=True),
         _text("harness", message("harness"), optional=True),
@@ -320,8 +321,8 @@ TABLES: Mapping[str, Table] = {
         pruned={"dtype": "int64", "optional": False},
     ),
     "tasks": _table(
-        "variant task metric filter value stderr higher_is_better n_shot samples task_version "
-        "evaluated_model harness harness_version results_file results_fingerprint",
+        "variant task metric filter value stderr higher_is_better n_shot samples limited "
+        "task_version evaluated_model harness harness_version results_file results_fingerprint",
     ),
 }
 

@@ -19,7 +19,8 @@ from sparsity_report.study.facts import Facts
 from sparsity_report.study.layers import check_convention, group_frame, total_frame, with_shares
 from sparsity_report.study.levels import Levels
 from sparsity_report.study.patterns import variant_patterns
-from sparsity_report.study.schema import TABLES, plain_table, typed
+from sparsity_report.study.recomputed import RECOMPUTED
+from sparsity_report.study.schema import TABLES, check, plain_table, typed
 from sparsity_report.study.storage import storage_frame
 from sparsity_report.study.sweep import level_table
 from sparsity_report.study.variants import Variant, csr_note, fingerprint
@@ -232,7 +233,8 @@ class Comparison:
         Raises
         ------
         SparsityReportError
-            A frame has other columns than those of the function that measures it.
+            A frame has other columns than those of the function that measures it, or contradicts
+            itself or the study, as one may that was cut or edited by hand.
         """
         given = {"latency": latency, "quality": quality, "sensitivity": sensitivity, "tasks": tasks}
         frames: dict[str, Any] = {part: f for part, f in given.items() if f is not None}
@@ -248,9 +250,16 @@ class Comparison:
                     f"{', '.join(TABLES[part].names)}"
                 )
             try:
-                frames[part] = typed(part, frame)
+                frames[part] = typed(part, frame.reset_index(drop=True))
+                check(part, frames[part])
             except ValueError as error:
                 raise SparsityReportError(f"{part}= is no such frame: {error}") from error
+            try:
+                RECOMPUTED[part](self, frames[part])
+            except ValueError as error:
+                raise SparsityReportError(
+                    f"{part}= contradicts itself or the study, and is not put in: {error}"
+                ) from error
         # What measuring has told of the model since.
         notes = count_notes(self.weights) if self.weights else ()
         return replace(self, **frames, notes=tuple(dict.fromkeys([*self.notes, *notes])))

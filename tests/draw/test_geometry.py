@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 from drawings import boxes, rows_of, tooltips, units, unread_fields, width_of
-from measurements import latency, quality, sensitivity
+from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
 from sparsity_report.draw import charts, export, look, marks, measured, slider
@@ -20,9 +20,7 @@ TEXT = 16 * 72 / 2.54
 
 @pytest.fixture(scope="module")
 def study(demo_study):
-    return demo_study.with_measured(
-        latency=latency(), quality=quality(), sensitivity=sensitivity(6)
-    )
+    return put_in(demo_study, latency=latency(), quality=quality(), sensitivity=sensitivity(6))
 
 
 @pytest.fixture(scope="module")
@@ -556,7 +554,7 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
     """From 0.8 to 1.25, as far below as above, or as far as what is shown and a tenth."""
     same = latency().assign(realised_speedup=1.0, seconds=1.0, seconds_low=0.98, seconds_high=1.02)
     same["promised_speedup"] = 1.0
-    near = study.with_measured(latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
+    near = put_in(study, latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
     low, high = x_domain(measured.speed_chart(near).to_dict(), -2)
     assert (low, high) == (0.8, 1.25)
     spec = measured.speed_chart(study).to_dict()
@@ -588,7 +586,7 @@ def test_promised_and_realised_are_told_apart(study):
 def test_what_promises_nothing_has_no_diamond(study):
     frame = latency()
     frame.loc[frame["variant"] == "CSR30", "promised_speedup"] = None
-    spec = measured.speed_chart(study.with_measured(latency=frame)).to_dict()
+    spec = measured.speed_chart(put_in(study, latency=frame)).to_dict()
     promised = [
         rows_of(spec, data)
         for unit, data, _ in units(spec)
@@ -625,7 +623,7 @@ def test_the_axis_of_crossovers_ends_with_never(study):
 
 def test_each_shape_of_a_crossover_has_its_lines(study):
     more = latency().assign(name="4 × 8")
-    both = study.with_measured(latency=pd.concat([latency(), more], ignore_index=True))
+    both = put_in(study, latency=pd.concat([latency(), more], ignore_index=True))
     one, two = (measured.crossover_chart(s).to_dict() for s in (study, both))
     assert two["height"] == 2 * one["height"]
     assert one["layer"][0]["mark"]["filled"]
@@ -634,7 +632,7 @@ def test_each_shape_of_a_crossover_has_its_lines(study):
 def test_two_points_are_a_line_and_as_many_perplexities_as_differ_are_told(demo_study):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 10.0)}
     frame = quality([*scores.values()], [*scores])
-    chart = measured.quality_chart(demo_study.with_measured(quality=frame))
+    chart = measured.quality_chart(put_in(demo_study, quality=frame))
     spec = chart.to_dict()
     low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
     assert low < 10 < high
@@ -647,7 +645,7 @@ def test_two_points_are_a_line_and_as_many_perplexities_as_differ_are_told(demo_
 def test_perplexities_more_than_eight_times_apart_have_a_logarithmic_axis(demo_study, most, form):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, most)}
     frame = quality([*scores.values()], [*scores])
-    spec = measured.quality_chart(demo_study.with_measured(quality=frame)).to_dict()
+    spec = measured.quality_chart(put_in(demo_study, quality=frame)).to_dict()
     scale = spec["layer"][0]["encoding"]["y"]["scale"]
     assert scale.get("type") == form
     low, high = scale["domain"]
@@ -659,7 +657,7 @@ def test_perplexities_more_than_eight_times_apart_have_a_logarithmic_axis(demo_s
 def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
     study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
     frame = quality([(0.0, 10.0), (0.0, 10.5)], ["Dense", "Again"])
-    low, high = x_domain(measured.quality_chart(study.with_measured(quality=frame)).to_dict())
+    low, high = x_domain(measured.quality_chart(put_in(study, quality=frame)).to_dict())
     assert -0.02 < low < 0
     assert 0.1 < high < 0.12
 
@@ -668,16 +666,14 @@ def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
 def test_a_place_is_labelled_once(demo_study, apart, labels):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 12.5), "CSR30": (0.3 + apart, 12.5)}
     frame = quality([*scores.values()], [*scores])
-    spec = measured.quality_chart(demo_study.with_measured(quality=frame)).to_dict()
+    spec = measured.quality_chart(put_in(demo_study, quality=frame)).to_dict()
     rows = rows_of(spec, spec["layer"][0].get("data", spec.get("data")))
     assert len([row for row in rows if row["shown"]]) == labels
 
 
 def test_lines_of_two_texts_are_told_apart(demo_study):
     frames = [quality(names=("Dense", "Masked30", "M90")).assign(text=name) for name in "ab"]
-    chart = measured.quality_chart(
-        demo_study.with_measured(quality=pd.concat(frames, ignore_index=True))
-    )
+    chart = measured.quality_chart(put_in(demo_study, quality=pd.concat(frames, ignore_index=True)))
     domain = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert {f"global magnitude, demo, {name}" for name in "ab"} <= {*domain}
 
@@ -689,16 +685,14 @@ def test_lines_of_two_texts_are_told_apart(demo_study):
 def test_perplexities_have_the_digits_that_matter(demo_study, value, said):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}
     frame = quality([*scores.values()], [*scores])
-    read = tooltips(measured.quality_chart(demo_study.with_measured(quality=frame)).to_dict())
+    read = tooltips(measured.quality_chart(put_in(demo_study, quality=frame)).to_dict())
     assert read[-1]["perplexity"] == said
 
 
 def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
     def domain(costs):
         frame = sensitivity(len(costs)).assign(nll_increase=costs)
-        return x_domain(
-            measured.sensitivity_chart(demo_study.with_measured(sensitivity=frame)).to_dict()
-        )
+        return x_domain(measured.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict())
 
     low, high = domain([0.2, 0.1])
     assert low == 0
@@ -710,7 +704,7 @@ def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
 
 @pytest.mark.parametrize(("parts", "said"), [(40, False), (41, True)])
 def test_that_parts_are_left_out_is_said(demo_study, parts, said):
-    study = demo_study.with_measured(sensitivity=sensitivity(parts))
+    study = put_in(demo_study, sensitivity=sensitivity(parts))
     note = measured.sensitivity_chart(study).to_dict()["title"]["subtitle"]
     assert note.startswith("50 % of the part; some.txt")
     assert ("parts" in note) is said
@@ -718,7 +712,7 @@ def test_that_parts_are_left_out_is_said(demo_study, parts, said):
 
 def test_names_of_parts_have_sixty_letters(demo_study):
     frame = sensitivity(2).assign(part=["x" * 60, "y" * 61])
-    chart = measured.sensitivity_chart(demo_study.with_measured(sensitivity=frame))
+    chart = measured.sensitivity_chart(put_in(demo_study, sensitivity=frame))
     assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
         "x" * 60, "y" * 59 + "…",
     ]  # fmt: skip

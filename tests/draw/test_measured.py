@@ -8,7 +8,7 @@ import pytest
 import saved
 from helpers import small_llama, study_of
 from hostile import TEXTS
-from measurements import latency, quality, sensitivity
+from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
 from sparsity_report.draw import export
@@ -19,9 +19,7 @@ HOSTILE = [TEXTS[key] for key in ("script", "windows path", "longest")]
 
 @pytest.fixture(scope="module")
 def study(demo):
-    return study_of(demo).with_measured(
-        latency=latency(), quality=quality(), sensitivity=sensitivity(20)
-    )
+    return put_in(study_of(demo), latency=latency(), quality=quality(), sensitivity=sensitivity(20))
 
 
 def values(chart):
@@ -61,7 +59,7 @@ def test_crossover_shows_never(study):
     assert rows[0]["at"] == 0.62
     assert rows[1]["at"] > 1
     # Each number of tokens has a line of its own.
-    alone = study.with_measured(latency=study.latency[study.latency["tokens"] == 1])
+    alone = put_in(study, latency=study.latency[study.latency["tokens"] == 1])
     both, one = (drawn.crossover_chart(s).to_dict()["height"] for s in (study, alone))
     assert both - one == 10
 
@@ -100,7 +98,7 @@ SCORES = {
 
 
 def scored(study, scores):
-    return study.with_measured(quality=quality(list(scores.values()), list(scores)))
+    return put_in(study, quality=quality(list(scores.values()), list(scores)))
 
 
 def lines_of(chart):
@@ -195,7 +193,7 @@ def test_measured_charts_are_valid_and_speak(study, policies):
 
 
 def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
-    chart = drawn.sensitivity_chart(demo_study.with_measured(sensitivity=sensitivity(60)))
+    chart = drawn.sensitivity_chart(put_in(demo_study, sensitivity=sensitivity(60)))
     names = list(dict.fromkeys(row["group"] for row in values(chart)))
     assert names == [f"block {n}" for n in range(40)]
     assert "40 of 60 parts" in chart.to_dict()["title"]["subtitle"]
@@ -206,8 +204,8 @@ def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
 )
 def test_nothing_measured_nothing_drawn(draw, demo_study):
     assert draw(demo_study) is None
-    empty = demo_study.with_measured(
-        latency=latency().head(0), quality=quality().head(0), sensitivity=sensitivity(0)
+    empty = put_in(
+        demo_study, latency=latency().head(0), quality=quality().head(0), sensitivity=sensitivity(0)
     )
     assert draw(empty) is None
     assert sr.summarize(empty) == sr.summarize(demo_study)
@@ -237,7 +235,8 @@ def test_hostile_names_are_data(demo):
     makers = (sr.dense, sr.masked, sr.csr)
     made = zip(makers, (demo, pruning, pruning), HOSTILE, strict=True)
     variants = [maker(what, name=name) for maker, what, name in made]
-    study = sr.compare(*variants).with_measured(
+    study = put_in(
+        sr.compare(*variants),
         latency=latency(HOSTILE),
         quality=quality(names=HOSTILE),
         sensitivity=sensitivity(3).assign(part=HOSTILE),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from explored import chart_texts, html_texts, widget_texts
-from measurements import latency
+from measurements import latency, put_in
 
 import sparsity_report as sr
 from sparsity_report.explorer.picture import SHOWN
@@ -98,7 +98,7 @@ def states(explorer):
 def measured(demo_study):
     frame = latency()
     frame["name"] = frame["name"].replace("8 × 4", "512 × 128")
-    return demo_study.with_measured(latency=frame)
+    return put_in(demo_study, latency=frame)
 
 
 def test_every_text_is_french(measured):

@@ -12,7 +12,7 @@ import traitlets
 from drawings import boxes, unread_fields
 from explored import html_tables, html_texts, widgets
 from helpers import Tiny, study_of
-from measurements import latency
+from measurements import latency, put_in
 from torch import nn
 
 import sparsity_report as sr
@@ -372,7 +372,7 @@ def test_times_are_those_of_the_shape():
         study = study_of(sr.load(model, name="t"))
         frame = latency()
         frame["name"] = frame["name"].replace("8 × 4", shape)
-        explorer = live(study.with_measured(latency=frame))
+        explorer = live(put_in(study, latency=frame))
         explorer.detail = next(name for name in explorer._view.names if name.endswith(end))
         assert f"<td>128</td><td>5.00{THIN}s</td>" in explorer._detail.value, end
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from explored import widgets
 from helpers import Tiny, study_of
-from measurements import latency
+from measurements import latency, put_in
 from torch import nn
 
 import sparsity_report as sr
@@ -328,7 +328,7 @@ def test_an_empty_study_is_refused(demo_study):
 def test_measured_times_are_shown_where_there_are_some(demo_study):
     frame = latency()
     frame["name"] = frame["name"].replace("8 × 4", "512 × 128")
-    explorer = live(demo_study.with_measured(latency=frame))
+    explorer = live(put_in(demo_study, latency=frame))
     explorer.detail = "model.decoder.layers.1.fc1"
     assert "<td>128</td><td>5.00\u202fs</td>" in explorer._detail.value
     explorer.detail = "model.decoder.layers.1.fc2"

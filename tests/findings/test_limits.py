@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from helpers import Tiny, study_of
-from measurements import latency, quality, sensitivity
+from measurements import latency, put_in, quality, sensitivity
 from torch import nn
 
 import sparsity_report as sr
@@ -152,7 +152,7 @@ def test_few_zeros_are_no_question(share, told):
 
 
 def spoken(study, **frames):
-    return sr.summarize(study.with_measured(**frames))
+    return sr.summarize(put_in(study, **frames))
 
 
 def test_the_reference_is_the_first_whose_speed_is_always_one():

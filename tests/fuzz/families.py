@@ -8,11 +8,23 @@ from fuzz.family import Family
 from fuzz.gguf import GGUF
 from fuzz.kept import CACHE, SCORES
 from fuzz.packed import PACKED
+from fuzz.results import RESULTS
 from fuzz.safetensors import SAFETENSORS
 from fuzz.study import STUDY
 from fuzz.tokenizer import TOKENIZER
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (SAFETENSORS, CHECKPOINT, ADAPTER, TOKENIZER, GGUF, PACKED, CACHE, SCORES, STUDY)
+    for family in (
+        SAFETENSORS,
+        CHECKPOINT,
+        ADAPTER,
+        TOKENIZER,
+        GGUF,
+        PACKED,
+        CACHE,
+        SCORES,
+        STUDY,
+        RESULTS,
+    )
 }

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from helpers import Tiny, study_of
-from measurements import latency, quality
+from measurements import latency, put_in, quality
 from papers import eight_variants
 from torch import nn
 
@@ -243,12 +243,12 @@ def test_every_total_is_set_beside_that_of_before(study):
 
 def test_what_is_scored_on_the_same_text_says_so_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
-    said = tables.scored_on(study.with_measured(quality=frame))
+    said = tables.scored_on(put_in(study, quality=frame))
     assert said.startswith("Perplexity and next-token accuracy on some.txt: 99 tokens in windows")
     for column, other in (("text", "b"), ("window", 128), ("stride", 8), ("scored", 98)):
         frame = quality(names=("Dense", "Masked50", "CSR50"))
         frame.loc[0, column] = other
-        assert tables.scored_on(study.with_measured(quality=frame)) is None, column
+        assert tables.scored_on(put_in(study, quality=frame)) is None, column
 
 
 def test_work_that_a_model_does_not_do_has_no_row(study):
@@ -423,7 +423,7 @@ def test_a_kit_has_the_widths_colours_and_layers_it_says(study, tmp_path, monkey
 def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
     monkeypatch.setattr(thesis, "plates", lambda _: [])
     names = ("Dense", "Masked50", "CSR50")
-    measured = study.with_measured(latency=latency(names), quality=quality(names=names))
+    measured = put_in(study, latency=latency(names), quality=quality(names=names))
     sr.write_thesis(measured, tmp_path)
     lines = (tmp_path / "numbers.tex").read_text()
     found = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}\n", lines))

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 import torch
 from helpers import study_of
-from measurements import latency, quality, sensitivity
+from measurements import latency, put_in, quality, sensitivity
 from papers import tables_of
 from torch import nn
 from zoo.cases import CASES, built
@@ -29,8 +29,11 @@ def table(path, head):
 def study(demo):
     # Each column has numbers of its own, so that none can stand for another.
     parts = sensitivity(3).assign(top1_drop=[0.0, 0.01, 0.02], global_sparsity=0.4)
-    return study_of(demo, patterns=True, context=64).with_measured(
-        latency=latency(), quality=quality(), sensitivity=parts
+    return put_in(
+        study_of(demo, patterns=True, context=64),
+        latency=latency(),
+        quality=quality(),
+        sensitivity=parts,
     )
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from helpers import study_of
-from measurements import latency, quality, sensitivity
+from measurements import latency, put_in, quality, sensitivity
 from papers import text_of
 
 import sparsity_report as sr
@@ -14,9 +14,7 @@ import sparsity_report as sr
 
 @pytest.fixture(scope="module")
 def study(demo):
-    return study_of(demo).with_measured(
-        latency=latency(), quality=quality(), sensitivity=sensitivity(5)
-    )
+    return put_in(study_of(demo), latency=latency(), quality=quality(), sensitivity=sensitivity(5))
 
 
 def bare(text):

@@ -13,7 +13,7 @@ import pytest
 from helpers import need
 from hypothesis import given
 from hypothesis import strategies as st
-from measurements import latency, quality, sensitivity
+from measurements import latency, put_in, quality, sensitivity
 from papers import (
     bare,
     eight_variants,
@@ -450,9 +450,7 @@ def test_every_letter_kept_is_known_to_latex(tmp_path):
 
 @pytest.mark.latex
 def test_measurements_are_set_and_quoted(study, tmp_path):
-    measured = study.with_measured(
-        latency=latency(), quality=quality(), sensitivity=sensitivity(12)
-    )
+    measured = put_in(study, latency=latency(), quality=quality(), sensitivity=sensitivity(12))
     sr.write_thesis(measured, tmp_path)
     for name in ("speed", "crossover", "quality", "sensitivity"):
         assert (tmp_path / "figures" / f"{name}_column.pdf").is_file()

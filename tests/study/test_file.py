@@ -140,7 +140,7 @@ CONTRADICTIONS = [
         ("sensitivity", {"weight_total": 999, "pruned": 999, "sparsity": 1.0}, "none of the lay"),
         ("sensitivity", {"stride": 65}, "stride: is more than window"),
         ("tasks", {"variant": "x"}, "tasks, row 0, variant: is not among the variants"),
-        ("tasks", {"value": None}, "row 0, value: is missing"),
+        ("tasks", {"value": 1.5}, "value: is an accuracy that is not between 0 and 1"),
         ("tasks", {"stderr": -0.1}, "row 0, stderr: is less than 0"),
         ("tasks", {"samples": 0}, "row 0, samples: is less than 1"),
         ("tasks", {"n_shot": "5"}, "n_shot: is not a whole number"),
