@@ -159,3 +159,23 @@ def within_memory(what: str, instead: str) -> Iterator[None]:
         if not ran_out(error):
             raise
         raise SparsityReportError(f"{what}: memory ran out; {instead}") from error
+
+
+@contextmanager
+def without_panics() -> Iterator[None]:
+    """Raise what a library in Rust panics with, which is no Exception, as RuntimeError.
+
+    Examples
+    --------
+    >>> class PanicException(BaseException): "As pyo3 makes it."
+    >>> with without_panics():
+    ...     raise PanicException("range end index 9 out of range")
+    Traceback (most recent call last):
+    RuntimeError: range end index 9 out of range
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(str(error)) from error

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sparsity_report.counting.counts import Progress
-from sparsity_report.errors import SparsityReportError, printable, writable
+from sparsity_report.errors import SparsityReportError, printable, without_panics, writable
 from sparsity_report.files.shipped import DEMO
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import typed
@@ -185,7 +185,8 @@ def protocol_of(weights: Weights, model: nn.Module, scoring: ScoringOptions) -> 
         if writable(given) != given:
             raise SparsityReportError("the text to score holds halves of characters: save it anew")
         tokenizer = scoring.get("tokenizer") or weights.tokenizer()
-        ids = tokenizer(given, return_tensors="pt", verbose=False)["input_ids"][0]
+        with without_panics():
+            ids = tokenizer(given, return_tensors="pt", verbose=False)["input_ids"][0]
         data = given.encode()
     if len(ids) < 2:
         raise SparsityReportError(

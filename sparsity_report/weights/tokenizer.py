@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_report import limits
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError, printable, without_panics
 from sparsity_report.foreign import read_json
 from sparsity_report.weights.plain import plain_folder
 
@@ -30,7 +30,7 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
     try:
         if gguf is None:
             _check_class(directory)
-        with plain_folder(directory, FILES) as plain:
+        with plain_folder(directory, FILES) as plain, without_panics():
             tokenizer = AutoTokenizer.from_pretrained(
                 plain, local_files_only=True, trust_remote_code=False, **inside
             )

@@ -157,7 +157,8 @@ def _state(random: Random, files: Files) -> None:
     """Change what bitsandbytes says in a tensor; of other formats some values."""
     tensors = _loaded(files)
     for key in sorted(tensors):
-        told = parsed(bytes(tensors[key].tolist())) if "quant_state" in key else None
+        state = "quant_state" in key and tensors[key].dtype == torch.uint8
+        told = parsed(bytes(tensors[key].tolist())) if state else None
         if told is not None:
             text = dumped(damage_json(random, told))
             tensors[key] = torch.tensor(list(text), dtype=torch.uint8)

@@ -559,6 +559,12 @@ WRONG = {
     "two scales of a tensor": (
         changed("nvfp4-modelopt", weight_scale_2=lambda t: t.repeat(64)), "not one number",
     ),
+    "an order that is no numbers": (
+        changed("gptq-4-v1-shuffled", g_idx=lambda t: t > 1), "holds bool, not integers",
+    ),
+    "an order of fractions": (
+        changed("gptq-4-v1-shuffled", g_idx=lambda t: t / 2), "holds float32, not integers",
+    ),
     "an order out of range": (changed("gptq-4-v1-shuffled", g_idx=lambda t: t + 9), "groups"),
     "integers alone": (({"codes": torch.zeros(8, 8, dtype=torch.int32)}, None), "holds int32"),
     "bytes alone": (({"weight": torch.zeros(8, 8, dtype=torch.uint8)}, None), "holds uint8"),

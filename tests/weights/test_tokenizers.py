@@ -383,6 +383,15 @@ def test_unigram_is_transformers(clean, kind):
         assert opened(WORDS)["input_ids"] == alone.encode(WORDS).ids
 
 
+def test_a_panic_of_the_library_is_a_refusal(clean):
+    """Merges of words shorter than what they are said to begin with: tokenizers 0.23 panics."""
+    told = json.loads((clean / "tokenizer.json").read_text())
+    told["model"]["continuing_subword_prefix"] = "#" * 400
+    (clean / "tokenizer.json").write_text(json.dumps(told))
+    with pytest.raises(sr.SparsityReportError, match="has no tokenizer that opens"):
+        sr.load(clean).tokenizer()
+
+
 def test_vocabulary_and_merges_are_enough(clean):
     trained("bpe").model.save(str(clean))
     (clean / "tokenizer.json").unlink()

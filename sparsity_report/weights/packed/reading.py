@@ -84,9 +84,15 @@ def whole(part: Entry) -> Floats:
 
 
 def integers(part: Entry) -> npt.NDArray[np.int64]:
-    """Return all numbers of a small part of integers, in a row."""
+    """Return all numbers of a small part of integers, in a row; refuse what holds none."""
+    dtype = part.values.dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        raise SparsityReportError(
+            f"{origin(part)}: {part.key!r} looks packed and cannot be unpacked: it holds "
+            f"{part.dtype}, not integers; fetch the checkpoint again, or give one not packed"
+        )
     raw = rows(part, 0, part.shape[0] if part.shape else 1)
-    return torch.from_numpy(raw).view(part.values.dtype).reshape(-1).long().numpy()
+    return torch.from_numpy(raw).view(dtype).reshape(-1).long().numpy()
 
 
 def seen_as(part: Entry, *shape: int) -> Entry:
