@@ -15,11 +15,15 @@ from .explorer.widget import explore as explore
 from .findings.difference import Difference as Difference
 from .findings.difference import diff as diff
 from .findings.summary import summarize as summarize
+from .measure.calibration import Calibration as Calibration
+from .measure.calibration import calibrate as calibrate
 from .measure.latency import crossover as crossover
 from .measure.latency import measure_latency as measure_latency
 from .measure.perplexity import perplexity as perplexity
 from .measure.sensitivity import sensitivity as sensitivity
 from .measure.sensitivity import sensitivity_correlation as sensitivity_correlation
+from .measure.wanda import owl as owl
+from .measure.wanda import wanda as wanda
 from .report.notebook import write_notebook as write_notebook
 from .report.page import write_diff as write_diff
 from .report.page import write_report as write_report

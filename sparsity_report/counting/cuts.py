@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ _WORDS = {
     "global_magnitude": "",
     "layerwise_magnitude": "Layerwise",
     "random": "Random",
+    "wanda_one_pass": "Wanda",
+    "imported_masks": "Imported",
     "given": "Given",
     "owl": "OWL",
 }
@@ -77,12 +80,21 @@ class Cut(ABC):
         parts : iterable of torch.Tensor
             Whole rows in order, all of them in the end; whole matrices where `input_first` is.
         """
-        return self._stay(parts)
+        if self.input_first is None:
+            return self._stay(parts)
+        return (stays.mT for stays in self._stay(part.mT for part in parts))
 
     def apply_(self, tensor: torch.Tensor) -> None:
         """Set what is pruned to zero in place, block by block."""
         for stays, part in zip(self._stay(self._views(tensor)), self._views(tensor), strict=True):
             part.masked_fill_(~stays, 0)
+
+
+class Scale(Protocol):
+    """Ranks the weights of a tensor by more than their magnitudes."""
+
+    def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
+        """Return the scores of whole rows, the first of which has a number in the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +151,8 @@ class GroupCut(Cut):
         How many of those kept are not zero.
     input_first : tuple of int or None
         Inputs and outputs of the matrices where they come in this order, as in ``Conv1D``.
+    scale : Scale or None
+        What is ranked instead of magnitudes.
     """
 
     keep: int
@@ -146,6 +160,7 @@ class GroupCut(Cut):
     total: int
     nonzero: int
     input_first: tuple[int, int] | None = None
+    scale: Scale | None = None
 
     @property
     def pruned(self) -> int:
@@ -156,26 +171,64 @@ class GroupCut(Cut):
         """Return the nonzeros left of the tensor."""
         return min(self.nonzero, before.nonzero)
 
-    def masks(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield the mask of each part of a tensor as it comes, see :meth:`Cut.masks`."""
-        if self.input_first is None:
-            return self._stay(parts)
-        return (stays.mT for stays in self._stay(part.mT for part in parts))
-
     def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        nonzero = 0
+        nonzero = first = 0
         for part in parts:
-            size = magnitude(part).reshape(-1, self.of)
-            # How many of its group come before a weight when the smallest go first.
-            rank = torch.zeros_like(size, dtype=torch.int16)
-            for i in range(self.of):
-                one = size[:, i : i + 1]
-                rank += one < size
-                rank[:, i + 1 :] += one == size[:, i + 1 :]
-            stays = rank >= self.of - self.keep
+            size = magnitude(part)
+            score = self.scale.scores(part, first) if self.scale else size
+            first += len(part)
+            stays = (group_ranks(score.reshape(-1, self.of)) >= self.of - self.keep).reshape(
+                part.shape
+            )
             nonzero += int(torch.count_nonzero(stays & (size != 0)))
-            yield stays.reshape(part.shape)
+            yield stays
         check_unchanged(nonzero, self.nonzero)
+
+
+def group_ranks(scores: torch.Tensor) -> torch.Tensor:
+    """Return how many of its row come before each score when the smallest go first.
+
+    Examples
+    --------
+    >>> group_ranks(torch.tensor([[3.0, 1.0, 3.0, 0.0]])).tolist()
+    [[2, 1, 3, 0]]
+    """
+    rank = torch.zeros_like(scores, dtype=torch.int16)
+    for i in range(scores.shape[1]):
+        one = scores[:, i : i + 1]
+        rank += one < scores
+        rank[:, i + 1 :] += one == scores[:, i + 1 :]
+    return rank
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a pruning rests on besides the weights: a calibration text, or masks made elsewhere.
+
+    Attributes
+    ----------
+    name : str
+        Of the text or the file.
+    fingerprint : str
+        Sixteen hexadecimal digits that stand for what is in it, as far as it was read.
+    windows, window : int or None
+        How many runs of how many tokens of a text were read.
+    """
+
+    name: str
+    fingerprint: str
+    windows: int | None = None
+    window: int | None = None
+
+    @property
+    def note(self) -> str:
+        """What a careful reader should know."""
+        if self.windows is None:
+            return f"masks made elsewhere: {self.name} (fingerprint {self.fingerprint})"
+        return (
+            f"calibrated on {self.windows:,} windows of {self.window:,} tokens of {self.name} "
+            f"(fingerprint {self.fingerprint}), in one pass over the dense model"
+        )
 
 
 @dataclass(frozen=True)
@@ -193,12 +246,15 @@ class Pruning:
         after commas what there is more to say of it, such as ``"seed 0"`` or ``"owl"``.
     cuts : mapping of str to Cut
         By parameter name.
+    basis : Basis or None
+        What it rests on besides the weights.
     """
 
     weights: Weights
     sparsity: float
     method: str
     cuts: Mapping[str, Cut]
+    basis: Basis | None = None
 
     @property
     def pruned(self) -> int:

@@ -15,6 +15,7 @@ from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut, 
 from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.ranks import look_into, select, settle
+from sparsity_report.counting.scored import check_pattern
 from sparsity_report.counting.workers import work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
@@ -230,14 +231,7 @@ def n_m(
     >>> sr.masked(sr.n_m(sr.load(), 2, 4)).name
     'Masked2:4'
     """
-    if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and 0 < m < 2**15):
-        raise SparsityReportError(f"n_m keeps n of every m weights, 0 ≤ n ≤ m, not {n!r} of {m!r}")
-    for p in weights.prunable:
-        assert p.matrix is not None
-        if p.matrix[1] % m:
-            raise SparsityReportError(
-                f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}"
-            )
+    check_pattern(weights, n, m)
     prunable_counts(weights, progress, executor, cache)
 
     def slices(p: Parameter) -> Iterator[Slice]:

@@ -1,5 +1,7 @@
 """The only rooms that run a model: `latency`, `perplexity` and `sensitivity`, each study → frame.
 
+`calibration` measures what matrices are multiplied with on a text, `wanda` prunes by it.
+
 May import ``study`` and all below it. Maintainers: variants are timed in turn, so that a drift of
 the machine hits them alike; a text is scored by one protocol that every row carries; a model that
 is pruned for a measurement is put back.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -131,7 +131,7 @@ class Facts:
             left = self._left(variant)
             share = self.total(variant, "sparsity_prunable") or 0.0
             if pd.notna(row["pruned"]) or share > _PRUNED_BY_OTHERS:
-                policy = self._policy(fingerprint, row["method"], left)
+                policy = self._policy(row, left)
                 first.setdefault((fingerprint, policy, left), variant)
         return tuple(first.values())
 
@@ -139,15 +139,18 @@ class Facts:
         """Nonzero weights of each layer, -1 where they are not known."""
         return tuple(self._layers[variant]["weight_nonzero"].astype("Int64").fillna(-1))
 
-    def _policy(self, fingerprint: str, method: str | None, left: tuple[int, ...]) -> str:
-        """Name the rule that chose the zeros; one that removed nothing chose none."""
+    def _policy(self, row: dict[str, Any], left: tuple[int, ...]) -> str:
+        """Name the rule that chose the zeros, and from what; one that removed none chose none."""
+        fingerprint, method = row["fingerprint"], row["method"]
         variants = self._study.variants
         as_they_come = variants["pruned"].isna() & (variants["fingerprint"] == fingerprint)
         if left in map(self._left, variants.loc[as_they_come, "variant"]):
             return ""
         rule, *parts = (method or "").partition(" in ")[0].split(", ")
         told = [part for part in parts if part not in {"given", "owl"}]
-        return "magnitude" if rule.endswith("_magnitude") else ", ".join([rule, *told])
+        if rule.endswith("_magnitude"):
+            return "magnitude"
+        return ", ".join([rule, *told, row["basis_fingerprint"] or ""])
 
     @cached_property
     def headline(self) -> str:

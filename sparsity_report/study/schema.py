@@ -133,6 +133,10 @@ _COLUMNS = {
         _share("asked_sparsity", message("asked sparsity")),
         _maybe("pruned", message("weights set to zero")),
         _number("threshold", message("threshold")),
+        _text("basis", message("rests on"), optional=True),
+        _text("basis_fingerprint", message("fingerprint of what it rests on"), optional=True),
+        Column("basis_windows", "Int64", 1, title=message("calibration windows"), optional=True),
+        Column("basis_window", "Int64", 1, title=message("tokens of a window"), optional=True),
         _maybe("attention_width", message("query and value widths")),
         _maybe("attention_flops_per_token", message("FLOPs of attention itself per token")),
         _text("module_name", message("module")),
@@ -260,7 +264,8 @@ _MAYBE: Mapping[str, Any] = {"optional": True}
 TABLES: Mapping[str, Table] = {
     "variants": _table(
         "variant layout model architecture source fingerprint method asked_sparsity pruned "
-        "threshold attention_width attention_flops_per_token",
+        "threshold attention_width attention_flops_per_token basis basis_fingerprint "
+        "basis_windows basis_window",
         layout={"among": ("dense", "masked", "csr")},
     ),
     "layers": _table(

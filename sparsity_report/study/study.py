@@ -323,6 +323,7 @@ def compare(
     notes = [note for model in models for note in model.notes + count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
+    notes += [v.pruning.basis.note for v in variants if v.pruning and v.pruning.basis]
     return Comparison(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),

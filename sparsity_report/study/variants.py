@@ -89,6 +89,7 @@ class Variant:
     def described(self, fingerprint: str, context: int | None = None) -> dict[str, object]:
         """Return what the table ``variants`` says of this one."""
         pruning = self.pruning
+        basis = pruning.basis if pruning else None
         return {
             "variant": self.name,
             "layout": self.layout,
@@ -102,6 +103,10 @@ class Variant:
             "threshold": pruning.threshold if pruning else None,
             "attention_width": self.weights.attention_width,
             "attention_flops_per_token": self.weights.attention_flops(context),
+            "basis": writable(basis.name) if basis else None,
+            "basis_fingerprint": basis.fingerprint if basis else None,
+            "basis_windows": basis.windows if basis else None,
+            "basis_window": basis.window if basis else None,
         }
 
 

@@ -24,6 +24,8 @@ _METHODS = {
     "global_magnitude": message("global magnitude"),
     "layerwise_magnitude": message("layerwise magnitude"),
     "random": message("random"),
+    "wanda_one_pass": message("Wanda in one pass"),
+    "imported_masks": message("imported masks"),
     "given": message("given shares"),
     "owl": message("OWL shares"),
 }

@@ -1,0 +1,340 @@
+"""What a model multiplies its weights by on a text: the norms of the inputs of every matrix."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.cuts import Basis
+from sparsity_report.counting.fixed import Fixed
+from sparsity_report.counting.scored import InputNorms
+from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
+from sparsity_report.files.shipped import DEMO
+from sparsity_report.measure.perplexity import Text, read_text
+from sparsity_report.weights.parameters import Parameter
+from sparsity_report.weights.places import locate, value, walk
+from sparsity_report.weights.weights import Weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+aten = torch.ops.aten
+# Products, and where their two factors stand among the arguments.
+_PRODUCTS = {
+    aten.mm.default: 0, aten.bmm.default: 0, aten.mv.default: 0,
+    aten.addmm.default: 1, aten.baddbmm.default: 1, aten.addmv.default: 1,
+}  # fmt: skip
+# Tokens of a window at most by default, as perplexity has it; windows, as Wanda's paper has it.
+_WINDOW, _WINDOWS = 1024, 128
+
+
+class CalibrationOptions(TypedDict, total=False):
+    """On what a model is calibrated, see :func:`calibrate`."""
+
+    tokenizer: Any
+    windows: int | None
+    window: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The norms of what the prunable matrices of a model are multiplied with on a text.
+
+    Attributes
+    ----------
+    weights : Weights
+        The model, as it comes.
+    scales : mapping of str to InputNorms
+        By parameter name: ``‖x‖₂`` over all tokens of each input, of fused experts over those
+        that each is sent. float64.
+    tokens : mapping of str to tuple of int
+        How many tokens each matrix of a parameter was multiplied with.
+    text : str
+        What the text is called.
+    fingerprint : str
+        Sixteen hexadecimal digits of SHA-256 over the token ids of all windows.
+    windows, window : int
+        How many disjoint runs of how many tokens, from the begin of the text on.
+    """
+
+    weights: Weights
+    scales: Mapping[str, InputNorms]
+    tokens: Mapping[str, tuple[int, ...]]
+    text: str
+    fingerprint: str
+    windows: int
+    window: int
+
+    @property
+    def basis(self) -> Basis:
+        """What a pruning says it rests on."""
+        return Basis(self.text, self.fingerprint, self.windows, self.window)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Calibration of {self.weights.name} on {self.windows:,} windows of "
+            f"{self.window:,} tokens of {self.text}>"
+        )
+
+
+def calibrate(
+    weights: Weights,
+    text: Text | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[CalibrationOptions],
+) -> Calibration:
+    """Run a model once over a text and measure what its prunable matrices are multiplied with.
+
+    The model is run as it comes, so that what a matrix reads is what it reads in the dense model.
+    (Wanda's own code prunes a layer and goes on with what the pruned layer puts out.) Windows are
+    disjoint and follow each other from the begin of the text on; what is left at the end is not
+    read. Squares are summed in float64.
+
+    Parameters
+    ----------
+    weights : Weights
+        From :func:`sparsity_report.load`; any model that can be run and reads token ids.
+    text : str, pathlib.Path, iterable of str, dataset or 1-d tensor of token ids, optional
+        See :func:`sparsity_report.perplexity`. By default 37 KB of Python source that come with
+        the demo model, other than those that :func:`sparsity_report.perplexity` scores.
+    progress : callable, optional
+        Called with windows done, windows in all and the text's name.
+    tokenizer : callable, optional
+        By default the one that came with the model.
+    windows : int, optional
+        By default as many as the text has, 128 at most, as in Wanda's paper.
+    window : int, optional
+        Tokens of each; by default the model's limit or 1,024, whichever is less.
+
+    Returns
+    -------
+    Calibration
+        Give it to :func:`wanda` and :func:`owl` in place of the text, as often as you like.
+
+    Raises
+    ------
+    SparsityReportError
+        The text is shorter than what was asked for, an activation is NaN or infinite, the model
+        cannot be run or reads no text, or a matrix is not multiplied with as that of a linear
+        layer is, or with no token at all, as an expert that none is sent.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> calibration = sr.calibrate(sr.load(), windows=4)
+    >>> calibration
+    <Calibration of demo on 4 windows of 256 tokens of calibration.txt>
+    >>> calibration.scales["model.decoder.layers.0.fc2.weight"].norms.values.shape
+    (1, 512)
+    """
+    check_options("calibrate", options, CalibrationOptions.__annotations__)
+    # What can be known of the text is said before the model is loaded.
+    name, given = read_text(DEMO / "calibration.txt" if text is None else text)
+    with within_memory(f"{weights.name}: calibration", "take a shorter window="):
+        model = weights.module().eval()
+        batch = _windows(weights, model, _ids(weights, given, options), options)
+        scales, tokens = _watched(weights, model, batch, name, progress)
+    digest = hashlib.sha256(repr(tuple(batch.shape)).encode())
+    digest.update(batch.numpy().tobytes())
+    return Calibration(weights, scales, tokens, name, digest.hexdigest()[:16], *batch.shape)
+
+
+def _ids(weights: Weights, given: str | torch.Tensor, options: CalibrationOptions) -> torch.Tensor:
+    """Return the tokens of a text."""
+    if isinstance(given, torch.Tensor):
+        return given.to(torch.int64).cpu()
+    tokenizer = options.get("tokenizer") or weights.tokenizer()
+    ids: torch.Tensor = tokenizer(given, return_tensors="pt", verbose=False)["input_ids"][0]
+    return ids
+
+
+def _windows(
+    weights: Weights, model: nn.Module, ids: torch.Tensor, options: CalibrationOptions
+) -> torch.Tensor:
+    """Return the tokens as windows, of shape (windows, tokens)."""
+    config: Any = getattr(model, "config", None)
+    limit: Any = getattr(config, "max_position_embeddings", None)
+    limit = limit if isinstance(limit, int) and limit > 0 else _WINDOW
+    window, windows = options.get("window"), options.get("windows")
+    for what, number in (("window", window), ("windows", windows)):
+        if number is not None and (type(number) is not int or number < 1):
+            raise SparsityReportError(f"{what} must be a whole number from 1, not {number!r}")
+    if (size := window or min(limit, _WINDOW)) > limit:
+        raise SparsityReportError(
+            f"window must be from 1 to the model's {limit:,} positions, not {size:,}"
+        )
+    there = len(ids) // size
+    if there < (windows or 1):
+        raise SparsityReportError(
+            f"the calibration text has {len(ids):,} tokens, fewer than {windows or 1:,} windows of "
+            f"{size:,}: give a longer text, or fewer and shorter windows (windows=, window=)"
+        )
+    used = ids[: min(there, windows or _WINDOWS) * size].reshape(-1, size)
+    embeddings: Any = getattr(model, "get_input_embeddings", None)
+    if embeddings and (embedding := embeddings()) is not None:
+        vocabulary = int(embedding.weight.shape[0])
+        if int(used.max()) >= vocabulary or int(used.min()) < 0:
+            raise SparsityReportError(
+                f"the calibration text holds token {int(used.max())}, beyond the {vocabulary:,} of "
+                f"{weights.name}; is the tokenizer another model's?"
+            )
+    return used
+
+
+def _watched(
+    weights: Weights, model: nn.Module, batch: torch.Tensor, text: str, progress: Progress | None
+) -> tuple[dict[str, InputNorms], dict[str, tuple[int, ...]]]:
+    """Run a model over windows; return the norms of each prunable parameter, and their tokens."""
+    if hasattr(model, "set_experts_implementation"):
+        # One expert at a time, with the tokens that it is sent.
+        cast(Any, model).set_experts_implementation("eager")
+    device = next(model.parameters()).device
+    watch = _Watch(weights, model)
+    for number, window in enumerate(batch):
+        try:
+            with torch.no_grad(), watch:
+                _run(weights, model, window[None].to(device))
+        except SparsityReportError:
+            raise
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise SparsityReportError(
+                f"{weights.name} cannot be run on a text to calibrate: "
+                f"{type(error).__name__}: {printable(str(error), 200)}"
+            ) from error
+        if progress:
+            progress(number + 1, len(batch), text)
+    return watch.scales(), watch.tokens()
+
+
+def _run(weights: Weights, model: nn.Module, ids: torch.Tensor) -> None:
+    """Run a model on one window."""
+    config: Any = getattr(model, "config", None)
+    known = inspect.signature(model.forward).parameters
+    if "input_ids" not in known:
+        if config is not None:
+            raise SparsityReportError(
+                f"{weights.name} is a {type(model).__name__}, which reads no token ids, so it "
+                "cannot be calibrated on a text"
+            )
+        model(ids)
+        return
+    options: dict[str, Any] = {"use_cache": False} if "use_cache" in known else {}
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in known:
+        options["decoder_input_ids"] = ids
+    # Logits of all tokens are not looked at, unless the head is what they are made of.
+    if "logits_to_keep" in known and not any(
+        p.prunable for m in weights.modules if m.group == "lm_head" for p in m.parameters
+    ):
+        options["logits_to_keep"] = 1
+    model(input_ids=ids, **options)
+
+
+class _Watch(TorchDispatchMode):
+    """Sum up the squares of what prunable matrices are multiplied with."""
+
+    def __init__(self, weights: Weights, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        places = locate(walk(model))
+        self._name = weights.name
+        self._parameters = {p.name: p for p in weights.prunable}
+        self._sums = {
+            p.name: torch.zeros(p.experts, p.matrix[1], dtype=torch.float64)
+            for p in weights.prunable
+            if p.matrix
+        }
+        self._tokens = {p.name: Counter[int]() for p in weights.prunable}
+        # Kept, so that no other storage comes to lie there.
+        self._held = {name: value(*places[name]) for name in self._parameters}
+        self._by_storage = {t.untyped_storage().data_ptr(): n for n, t in self._held.items()}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Look at the factors of a product."""
+        if (place := _PRODUCTS.get(func)) is not None:
+            left, right = args[place : place + 2]
+            for matrix, other, second in ((right, left, True), (left, right, False)):
+                if name := self._by_storage.get(matrix.untyped_storage().data_ptr()):
+                    self._multiplied(name, matrix, other, second)
+        return func(*args, **(kwargs or {}))
+
+    def _multiplied(
+        self, name: str, matrix: torch.Tensor, other: torch.Tensor, second: bool
+    ) -> None:
+        """Add what a parameter, or one of its matrices, is multiplied with."""
+        parameter, sums = self._parameters[name], self._sums[name]
+        outputs, inputs = parameter.matrix or (0, 0)
+        if matrix.dim() < 2 or not _is_whole(parameter, matrix, second):
+            raise SparsityReportError(
+                f"{self._name} multiplies by a part of {name}, or from its other side, so that its "
+                "rows have no inputs in common; leave it out (blacklist=)"
+            )
+        x = other if second else other[..., None] if other.dim() == 1 else other.mT
+        stacked = matrix.dim() == 3
+        size, start = outputs * inputs, matrix.storage_offset() - self._held[name].storage_offset()
+        for number, rows in enumerate(x if stacked else [x]):
+            expert = (start + (number * matrix.stride(0) if stacked else 0)) // max(size, 1)
+            rows = rows.reshape(-1, inputs)
+            squares = rows.to(torch.float64).square().sum(dim=0).cpu()
+            if not squares.isfinite().all():
+                raise SparsityReportError(
+                    f"{self._name}: what {name} is multiplied with holds NaN or infinity, so its "
+                    "weights cannot be ranked by it; look for such weights, or load it in float32"
+                )
+            sums[expert] += squares
+            self._tokens[name][expert] += len(rows)
+
+    def scales(self) -> dict[str, InputNorms]:
+        """Return the norms of all parameters."""
+        for name, parameter in self._parameters.items():
+            missing = [n for n in range(parameter.experts) if not self._tokens[name][n]]
+            if len(missing) == parameter.experts:
+                raise SparsityReportError(
+                    f"{self._name} never multiplied a token of the calibration text by {name} as "
+                    "by the weight of a linear layer, so its inputs are not known; leave it out "
+                    "(blacklist=)"
+                )
+            if missing:
+                raise SparsityReportError(
+                    f"{self._name}: no token of the calibration text came to expert {missing[0]} "
+                    f"of {name} ({len(missing):,} of {parameter.experts:,} got none), so what it "
+                    "is multiplied with is not known; give a longer text"
+                )
+        return {
+            name: InputNorms(Fixed(np.sqrt(sums.numpy())), (parameter.matrix or (0, 0))[0])
+            for (name, sums), parameter in zip(
+                self._sums.items(), self._parameters.values(), strict=True
+            )
+        }
+
+    def tokens(self) -> dict[str, tuple[int, ...]]:
+        """Return how many tokens each matrix was multiplied with."""
+        return {
+            name: tuple(self._tokens[name][number] for number in range(parameter.experts))
+            for name, parameter in self._parameters.items()
+        }
+
+
+def _is_whole(parameter: Parameter, matrix: torch.Tensor, second: bool) -> bool:
+    """Whether a factor is a matrix of a parameter, or several, with its inputs multiplied."""
+    outputs, inputs = parameter.matrix or (0, 0)
+    shape = (inputs, outputs) if second else (outputs, inputs)
+    along, across = (matrix.stride(-2), matrix.stride(-1)) if second else matrix.stride()[-2:][::-1]
+    due = (outputs, 1) if parameter.transposed else (1, inputs)
+    fits = tuple(matrix.shape[-2:]) == shape
+    # The stride of a single row or column tells nothing.
+    return fits and all(
+        found == step or size == 1
+        for found, step, size in zip((along, across), due, (inputs, outputs), strict=True)
+    )

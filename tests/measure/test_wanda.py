@@ -1,0 +1,372 @@
+"""Wanda and OWL against code in the shape of their authors', and calibration against hooks."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from helpers import Tiny, small_llama
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.words.sentences import say_note
+
+IDS = torch.arange(3 * 16).reshape(-1) * 7 % 61
+
+
+def gpt2():
+    torch.manual_seed(1)
+    config = transformers.GPT2Config(
+        vocab_size=64, n_positions=32, n_embd=16, n_layer=2, n_head=2, n_inner=24
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def mixtral():
+    torch.manual_seed(2)
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=3, num_experts_per_tok=2,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    return transformers.MixtralForCausalLM(config).eval()
+
+
+def t5():
+    torch.manual_seed(3)
+    config = transformers.T5Config(
+        vocab_size=64, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2
+    )
+    return transformers.T5ForConditionalGeneration(config).eval()
+
+
+def bert():
+    torch.manual_seed(4)
+    config = transformers.BertConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=32,
+    )  # fmt: skip
+    return transformers.BertModel(config).eval()
+
+
+MODELS = (small_llama, gpt2, mixtral, t5, bert)
+calibrations = {}
+
+
+def calibrated(build):
+    """A model, its calibration in windows of 16, made once."""
+    if build not in calibrations:
+        weights = sr.load(build(), name=build.__name__)
+        calibrations[build] = weights, sr.calibrate(weights, IDS, window=16)
+    return calibrations[build]
+
+
+def rows(parameter, tensor):
+    """The matrices of a parameter with inputs last."""
+    stack = tensor.reshape(-1, *tensor.shape[-2:])
+    return stack.mT if parameter.transposed else stack
+
+
+@pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
+def test_norms_are_those_that_hooks_see(build):
+    weights, calibration = calibrated(build)
+    model = build()
+    sums = {}
+
+    def add(name, x):
+        squares = x.detach().double().reshape(-1, x.shape[-1]).square().sum(dim=0)
+        sums[name] = sums.get(name, 0) + squares
+
+    for name, module in model.named_modules():
+        if f"{name}.weight" in calibration.scales:
+            module.register_forward_pre_hook(
+                lambda _, inputs, name=name: add((f"{name}.weight", 0), inputs[0])
+            )
+    for name, module in model.named_modules():
+        if "Experts" in type(module).__name__:
+            forward_by_expert(module, lambda leaf, e, x, name=name: add((f"{name}.{leaf}", e), x))
+    with torch.no_grad():
+        for window in IDS.reshape(-1, 16):
+            extra = {"decoder_input_ids": window[None]} if build is t5 else {}
+            model(input_ids=window[None], **extra)
+    names = {(p.name, e) for p in weights.prunable for e in range(p.experts)}
+    assert set(sums) == names
+    for (name, expert), squares in sums.items():
+        found = calibration.scales[name].norms.values[expert]
+        np.testing.assert_allclose(found, squares.sqrt().numpy(), rtol=1e-5)
+    assert all(sum(counts) > 0 for counts in calibration.tokens.values())
+    assert (calibration.windows, calibration.window) == (3, 16)
+
+
+def forward_by_expert(module, seen):
+    """Compute experts one by one, as the paper's sum over those that a token is sent to."""
+
+    def forward(hidden, top_index, top_weights):
+        out = torch.zeros_like(hidden)
+        for expert in range(len(module.gate_up_proj)):
+            token, place = torch.where(top_index == expert)
+            if not len(token):
+                continue
+            x = hidden[token]
+            seen("gate_up_proj", expert, x)
+            gate, up = (x @ module.gate_up_proj[expert].T).chunk(2, dim=-1)
+            inner = module.act_fn(gate) * up
+            seen("down_proj", expert, inner)
+            y = inner @ module.down_proj[expert].T * top_weights[token, place, None]
+            out.index_add_(0, token, y)
+        return out
+
+    module.forward = forward
+
+
+def reference(weight, norms, sparsity=0.5, prune_n=0, prune_m=0):
+    """`prune_wanda` of github.com/locuslab/wanda, lib/prune.py, for one layer: True is pruned."""
+    scaler_row = torch.from_numpy(norms.copy()) ** 2
+    metric = torch.abs(weight.double()) * torch.sqrt(scaler_row.reshape((1, -1)))
+    mask = torch.zeros_like(metric) == 1
+    if prune_n:
+        for ii in range(0, metric.shape[1], prune_m):
+            group = metric[:, ii : ii + prune_m]
+            mask.scatter_(1, ii + torch.topk(group, prune_n, dim=1, largest=False)[1], True)
+    else:
+        order = torch.sort(metric, dim=-1, stable=True)[1]
+        mask.scatter_(1, order[:, : round(metric.shape[1] * sparsity)], True)
+    return mask
+
+
+@pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("asked", [0.3, (2, 4)])
+def test_masks_are_those_of_the_reference(build, asked):
+    weights, calibration = calibrated(build)
+    pattern = asked if isinstance(asked, tuple) else None
+    pruning = sr.wanda(weights, None if pattern else asked, calibration, n_m=pattern)
+    pruned = 0
+    for p in weights.prunable:
+        keep = rows(p, pruning.mask(p.name))
+        for expert, weight in enumerate(rows(p, weights.tensor(p.name))):
+            norms = calibration.scales[p.name].norms.values[expert]
+            options = {"prune_n": asked[1] - asked[0], "prune_m": asked[1]} if pattern else {}
+            due = reference(weight, norms, 0.0 if pattern else asked, **options)
+            assert torch.equal(~keep[expert], due), p.name
+            pruned += int(due.sum())
+    assert pruning.pruned == pruned
+    assert pruning.method == ("wanda_one_pass" + (f", {asked[0]}:{asked[1]}" if pattern else ""))
+    for variant in (sr.masked(pruning), sr.csr(pruning)):
+        real, _ = sr.analyze_layers(variant.module(), variant.name)
+        assert real["nonzero"].tolist() == variant.layers()["nonzero"].tolist()
+    if build not in {gpt2, mixtral}:
+        return
+    patterns = sr.weight_patterns(sr.masked(pruning))
+    zeros = patterns["sparsity"] * patterns["rows"] * patterns["columns"]
+    assert round(zeros.sum()) == pruned  # nothing was zero before
+    if pattern == (2, 4):
+        assert set(patterns["n_m"]) <= {"2:4", "4:8"}
+
+
+def owl_reference(weights, calibration, sparsity, m, lam):
+    """`prune_wanda_outlier` of github.com/luuyin/OWL, lib/prune_all.py: sparsity of each block."""
+    blocks = {}
+    for p in weights.prunable:
+        name = re.match(r".*?\.\d+(?=\.)", p.name)[0]
+        for expert, weight in enumerate(rows(p, weights.tensor(p.name))):
+            norms = torch.from_numpy(calibration.scales[p.name].norms.values[expert].copy())
+            blocks.setdefault(name, []).append((weight.double().abs() * norms).flatten())
+    ratios = []
+    for metric in (torch.cat(parts) for parts in blocks.values()):
+        ratios.append(float((metric > metric.mean() * m).sum()) / metric.numel() * 100)
+    ratios = np.array(ratios)
+    scaled = (ratios - ratios.min()) * (1 / (ratios.max() - ratios.min()) * lam * 2)
+    density = scaled - np.mean(scaled) + (1 - sparsity)
+    return dict(zip(blocks, 1 - density, strict=True))
+
+
+@pytest.mark.parametrize(("build", "m", "lam"), [(small_llama, 3, 0.08), (mixtral, 2.5, 0.05)])
+def test_owl_is_that_of_the_reference(build, m, lam):
+    weights, calibration = calibrated(build)
+    frame = sr.owl(weights, 0.6, calibration, m=m, lam=lam)
+    due = owl_reference(weights, calibration, 0.6, m, lam)
+    assert len(set(due.values())) == 2
+    for row in frame.to_dict("records"):
+        block = re.match(r".*?\.\d+(?=\.)", row["module_name"])[0]
+        assert row["sparsity"] == pytest.approx(due[block], rel=1e-12)
+    pruning = sr.wanda(weights, 0.6, calibration, allocation=frame)
+    total = sum(p.total for p in weights.prunable)
+    assert pruning.pruned == round(0.6 * total)
+    assert (pruning.label, pruning.method) == ("60WandaOWL", "wanda_one_pass, owl")
+    for p in weights.prunable:
+        gone = (~rows(p, pruning.mask(p.name))).sum(dim=-1).flatten()
+        assert gone.max() - gone.min() <= 1
+        assert (gone.diff() <= 0).all()  # the first rows lose the ones left over
+        block = re.match(r".*?\.\d+(?=\.)", p.name)[0]
+        assert abs(int(gone.sum()) - due[block] * p.total) < 1
+
+
+def test_owl_by_name_is_owl_with_its_defaults():
+    weights, calibration = calibrated(small_llama)
+    frame = sr.owl(weights, 0.5, calibration)
+    named = sr.wanda(weights, 0.5, calibration, allocation="owl")
+    assert named.cuts == sr.wanda(weights, 0.5, calibration, allocation=frame).cuts
+    assert {name: cut.pruned for name, cut in named.cuts.items()} == {
+        name: cut.pruned
+        for name, cut in sr.layerwise_magnitude(weights, 0.5, allocation=frame).cuts.items()
+    }
+
+
+def test_blocks_of_other_sizes_come_to_what_was_asked():
+    model = Tiny(tied=False)
+    model.layers[0]["fc1"] = nn.Linear(6, 40)
+    model.layers[0]["fc2"] = nn.Linear(40, 6)
+    weights = sr.load(model)
+    calibration = sr.calibrate(weights, IDS % 11, window=16)
+    frame = sr.owl(weights, 0.5, calibration, m=2)
+    assert frame["sparsity"].nunique() == 2
+    assert frame["sparsity"] @ frame["weights"] / frame["weights"].sum() == pytest.approx(0.5)
+    pruning = sr.wanda(weights, 0.5, calibration, allocation=frame)
+    assert pruning.pruned == round(0.5 * frame["weights"].sum())
+
+
+def test_blocks_alike_get_the_same():
+    weights, calibration = calibrated(small_llama)
+    frame = sr.owl(weights, 0.5, calibration, m=1e9)
+    assert set(frame["outlier_ratio"]) == {0.0}
+    assert set(frame["sparsity"]) == {0.5}
+
+
+def test_a_study_says_what_it_was_calibrated_on(tmp_path):
+    weights, calibration = calibrated(small_llama)
+    other = sr.calibrate(weights, IDS.flip(0), window=16)
+    assert other.fingerprint != calibration.fingerprint
+    prunings = [sr.wanda(weights, 0.5, each) for each in (calibration, other, calibration)]
+    names = ("One", "Other", "Again")
+    variants = [sr.masked(p, name=n) for p, n in zip(prunings, names, strict=True)]
+    study = sr.compare(sr.dense(weights), *variants, sr.masked(sr.global_magnitude(weights, 0.5)))
+    study.save(tmp_path / "study.json")
+    read = sr.read_study(tmp_path / "study.json", strict=True)
+    rows = read.variants.set_index("variant")
+    assert rows.loc["One", "basis"] == "token ids"
+    assert rows.loc["One", ["basis_windows", "basis_window"]].tolist() == [3, 16]
+    assert rows["basis_fingerprint"].nunique() == 2
+    assert rows.loc["Dense", "basis_windows"] is pd.NA
+    assert read.facts.prunings == ("One", "Other", "Masked50")
+    said = f"calibrated on 3 windows of 16 tokens of token ids (fingerprint {other.fingerprint})"
+    assert [note for note in read.notes if note.startswith(said)] != []
+    with sr.speaking("fr"):
+        assert say_note(f"{said}, in one pass over the dense model").startswith("calibré sur 3 fen")
+
+
+def small(**options):
+    return sr.load(small_llama(**options), name="small")
+
+
+TOO_SHORT = r"has 48 tokens, fewer than {} windows of {}: give a longer text"
+REFUSED = [
+    ({"window": 33}, "window must be from 1 to the model's 32 positions, not 33"),
+    ({"windows": 4, "window": 16}, TOO_SHORT.format(4, 16)),
+    ({"text": IDS[:31]}, "has 31 tokens, fewer than 1 windows of 32"),
+    ({"text": IDS[:0]}, "has 0 tokens, fewer than 1"),
+    ({"window": 0}, "window must be a whole number from 1, not 0"),
+    ({"windows": True}, "windows must be a whole number from 1, not True"),
+    ({"text": IDS + 60, "window": 16}, "holds token 120, beyond the 64 of small"),
+    ({"text": "words"}, "came without a tokenizer"),
+    ({"text": "no/such/file.txt"}, "there is no file"),
+    ({"stride": 3}, "calibrate.. takes tokenizer, windows, window, not 'stride'"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED, ids=range(len(REFUSED)))
+def test_what_cannot_be_calibrated_is_one_line(options, said):
+    options = {"text": IDS, **options}
+    with pytest.raises(sr.SparsityReportError, match=said):
+        sr.wanda(small(), 0.5, options.pop("text"), **options)
+
+
+def test_activations_that_are_not_finite_are_one_line():
+    model = small_llama()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] = torch.nan
+    with pytest.raises(
+        sr.SparsityReportError, match=r"what model\.layers\.0\.\S+ is multiplied wi"
+    ):
+        sr.wanda(sr.load(model), 0.5, IDS, window=16)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = torch.nan
+    with pytest.raises(sr.SparsityReportError, match=r"up_proj\.weight holds 1 NaN"):
+        sr.wanda(sr.load(model), 0.5, IDS, window=16)
+
+
+def test_experts_without_a_token_are_one_line():
+    weights = sr.load(mixtral(), name="mix")
+    with pytest.raises(
+        sr.SparsityReportError, match=r"no token .* came to expert \d of .* \(\d of 3"
+    ):
+        sr.calibrate(weights, IDS[:1], window=1)
+
+
+class Twice(nn.Module):
+    """Multiplies by its matrix from the other side, or by a part of it, or by a copy."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.fc1 = nn.Linear(6, 6, bias=False)
+        self.how = how
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        weight = self.fc1.weight
+        return {
+            "across": lambda: x @ weight,
+            "part": lambda: x @ weight[:3].T,
+            "copy": lambda: x @ weight.clone().T,
+            "vector": lambda: torch.stack([weight @ each for each in x[0]]),
+            "first": lambda: weight @ x[0].T,
+        }[self.how]()
+
+
+@pytest.mark.parametrize("how", ["across", "part", "copy", "vector", "first"])
+def test_only_what_is_multiplied_row_by_row(how):
+    torch.manual_seed(0)
+    model = Twice(how)
+    weights, ids = sr.load(model, name="twice"), IDS[:16] % 11
+    if how in {"across", "part", "copy"}:
+        said = "never multiplied" if how == "copy" else "by a part of fc1.weight, or from its other"
+        with pytest.raises(sr.SparsityReportError, match=said):
+            sr.calibrate(weights, ids, window=8)
+        return
+    found = sr.calibrate(weights, ids, window=8).scales["fc1.weight"].norms.values[0]
+    due = model.embed(ids).double().square().sum(dim=0).sqrt()
+    np.testing.assert_allclose(found, due.detach().numpy(), rtol=1e-12)
+
+
+def test_what_reads_no_text_or_cannot_run_is_one_line():
+    picture = nn.Sequential(nn.Linear(3, 3))
+    picture.config = SimpleNamespace()
+    with pytest.raises(sr.SparsityReportError, match="reads no token ids"):
+        sr.calibrate(sr.load(picture), IDS, window=16)
+    with pytest.raises(sr.SparsityReportError, match="cannot be run on a text to calibrate: "):
+        sr.calibrate(sr.load(nn.Linear(3, 3)), IDS, window=16)
+
+
+def test_wrong_combinations_are_one_line():
+    weights, calibration = calibrated(small_llama)
+    others, _ = calibrated(gpt2)
+    for options, said in (
+        ({"n_m": (2, 4), "allocation": "owl"}, "leave sparsity= and allocation= out"),
+        ({"n_m": (2, 4), "sparsity": 0.3}, "prunes 0.5 of every layer"),
+        ({"n_m": (2, 5)}, "do not divide into groups of 5"),
+        ({"sparsity": 2}, "a number from 0 to 1"),
+        ({"sparsity": 0.99, "allocation": "owl"}, "take a smaller lam="),
+        ({"sparsity": 0.5, "window": 8}, "window= comes too late"),
+    ):
+        with pytest.raises(sr.SparsityReportError, match=said):
+            sr.wanda(weights, options.pop("sparsity", None), calibration, **options)
+    with pytest.raises(sr.SparsityReportError, match="one of small_llama, opened apart"):
+        sr.wanda(others, 0.5, calibration)
+    with pytest.raises(sr.SparsityReportError, match="m must be a number above 0"):
+        sr.owl(weights, 0.5, calibration, m=0)
+    flat = sr.load(nn.ModuleDict({"fc1": nn.Linear(2, 2)}))
+    with pytest.raises(sr.SparsityReportError, match="cannot be run"):
+        sr.owl(flat, 0.5, IDS, window=16)
