@@ -1,5 +1,6 @@
 from .counting.cuts import Pruning as Pruning
 from .counting.entries import Cache as Cache
+from .counting.imported import import_mask as import_mask
 from .counting.inplace import freeze_pruning_ as freeze_pruning_
 from .counting.inplace import prune_global_magnitude_ as prune_global_magnitude_
 from .counting.inplace import select_prunable_linears as select_prunable_linears

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.counting.cuts import Cut, check_unchanged, magnitude
-from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.cuts import CountedCut
 
 Words = npt.NDArray[np.uint64]
 
@@ -22,7 +21,7 @@ _TOP = np.uint64(48)
 
 
 @dataclass(frozen=True, slots=True)
-class RandomCut(Cut):
+class RandomCut(CountedCut):
     """The weights that drew the lowest lots.
 
     Weight number i of the tensor, in the order of memory, draws the i-th 64-bit word of NumPy's
@@ -53,16 +52,7 @@ class RandomCut(Cut):
         """Number of elements pruned, those that were zero already counted in."""
         return self.below + self.ties
 
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros left of the tensor."""
-        return min(self.nonzero, before.nonzero)
-
-    def counted(self, parts: Iterable[torch.Tensor]) -> RandomCut:
-        """Return the same with the nonzeros kept of a tensor, given in parts."""
-        nonzero = sum(_nonzero(part, stays) for part, stays in self._drawn(parts))
-        return replace(self, nonzero=nonzero)
-
-    def _drawn(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         generator, ties = np.random.Philox(key=self.key), self.ties
         for part in parts:
             lots: Words = generator.random_raw(part.numel())
@@ -72,13 +62,6 @@ class RandomCut(Cut):
                 stays[on_it] = False
                 ties -= len(on_it)
             yield part, torch.from_numpy(stays).reshape(part.shape).to(part.device)
-
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        nonzero = 0
-        for part, stays in self._drawn(parts):
-            nonzero += _nonzero(part, stays)
-            yield stays
-        check_unchanged(nonzero, self.nonzero)
 
 
 def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
@@ -113,7 +96,3 @@ def _lots(key: int, total: int) -> Iterator[Words]:
     generator = np.random.Philox(key=key)
     for start in range(0, total, _BLOCK):
         yield generator.random_raw(min(_BLOCK, total - start))
-
-
-def _nonzero(part: torch.Tensor, stays: torch.Tensor) -> int:
-    return int(torch.count_nonzero(stays & (magnitude(part) != 0)))

@@ -22,7 +22,6 @@ _WORDS = {
     "layerwise_magnitude": "Layerwise",
     "random": "Random",
     "wanda_one_pass": "Wanda",
-    "imported_masks": "Imported",
     "given": "Given",
     "owl": "OWL",
 }
@@ -136,6 +135,32 @@ class ThresholdCut(Cut):
             removed += stays.numel() - int(torch.count_nonzero(stays))
             yield stays
         check_unchanged(removed, self.pruned)
+
+
+class CountedCut(Cut):
+    """A cut that knows how many of what it keeps are not zero, by looking."""
+
+    __slots__ = ()
+    nonzero: int
+
+    @abstractmethod
+    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield each part of the tensor, inputs last, and True for what stays of it."""
+
+    def nonzero_after(self, before: Magnitudes) -> int:
+        """Return the nonzeros left of the tensor."""
+        return min(self.nonzero, before.nonzero)
+
+    def kept(self, parts: Iterable[torch.Tensor]) -> int:
+        """Count the nonzeros kept of a tensor that is given in parts."""
+        return sum(nonzeros(part, stays) for part, stays in self._chosen(parts))
+
+    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        nonzero = 0
+        for part, stays in self._chosen(parts):
+            nonzero += nonzeros(part, stays)
+            yield stays
+        check_unchanged(nonzero, self.nonzero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +294,10 @@ class Pruning:
 
     @property
     def label(self) -> str:
-        """What names of variants say of it: ``30``, ``30Layerwise``, ``2:4``, ``50Random``."""
+        """What names of variants say of it: ``30``, ``30Layerwise``, ``2:4``, ``50Wanda``."""
         rule, *parts = self.method.split(", ")
+        if rule == "imported_masks":  # nobody asked for a level
+            return "Imported"
         pattern = next((part for part in (rule, *parts) if ":" in part), None)
         words = [_WORDS.get(rule, "" if rule == pattern else "Partly")]
         words += [_WORDS.get(part, "") for part in parts]
@@ -314,6 +341,11 @@ def magnitude(tensor: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
         return tensor.abs()
     wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
     return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
+
+
+def nonzeros(part: torch.Tensor, stays: torch.Tensor) -> int:
+    """Count the nonzeros that stay."""
+    return int(torch.count_nonzero(stays & (magnitude(part) != 0)))
 
 
 def check_unchanged(taken: int, counted: int) -> None:

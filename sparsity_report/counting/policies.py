@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,7 +21,7 @@ from sparsity_report.counting.workers import work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.parameters import Parameter
-from sparsity_report.weights.tensors import Slice, held
+from sparsity_report.weights.tensors import Slice, held, pieces
 from sparsity_report.weights.weights import Weights
 
 
@@ -127,7 +128,7 @@ def layerwise_magnitude(
     >>> sr.masked(sr.layerwise_magnitude(pruning.weights, None, allocation=rule)).name
     'Masked50LayerwiseGiven'
     """
-    _check_values(weights)
+    check_values(weights)
     shares = quotas(weights, sparsity, allocation)
     cuts: dict[str, Cut] = {}
     for name, magnitudes in prunable_counts(weights, progress, executor, cache).items():
@@ -179,14 +180,14 @@ def random_unstructured(
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise SparsityReportError(f"seed must be a whole number from 0, not {seed!r}")
-    _check_values(weights)
+    check_values(weights)
     shares = quotas(weights, sparsity, allocation)
     counts, cuts = count_weights(weights, progress), {}
     for p in weights.prunable:
         if pruned := shares.counts[p.name]:
             cut = random_cut(seed, p.name, p.total, pruned)
             if counts[p.name].nonzero < p.total:
-                cut = cut.counted(_pieces(weights, p.name))
+                cut = replace(cut, nonzero=cut.kept(pieces(weights.as_in_memory(p.name))))
             cuts[p.name] = cut
     return Pruning(weights, shares.sparsity, shares.method(f"random, seed {seed}"), cuts)
 
@@ -254,12 +255,12 @@ def prunable_counts(
     cache: CacheFolder | None = None,
 ) -> dict[str, Magnitudes]:
     """Count a model and return what pruning chooses from, in the order that breaks ties."""
-    _check_values(weights)
+    check_values(weights)
     counts = count_weights(weights, progress, executor=executor, cache=cache)
     return check_rankable({p.name: counts[p.name] for p in weights.prunable})
 
 
-def _check_values(weights: Weights) -> None:
+def check_values(weights: Weights) -> None:
     """Refuse a model that has nothing to prune, or no values."""
     if not weights.prunable:
         raise SparsityReportError(
@@ -307,8 +308,3 @@ def _nonzero_kept(part: Slice, n: int, m: int) -> int:
         values = values.float()
     nonzero = (values != 0).reshape(-1, m).sum(dim=1, dtype=torch.int16)
     return int(nonzero.clamp(max=n).sum())
-
-
-def _pieces(weights: Weights, name: str) -> Iterator[torch.Tensor]:
-    """Yield the values of a parameter in the order of memory."""
-    return (piece for part in weights.as_in_memory(name) for piece in part.pieces())

@@ -12,9 +12,16 @@ import numpy as np
 import torch
 
 from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.cuts import Cut, GroupCut, check_unchanged, group_ranks, turned
+from sparsity_report.counting.cuts import (
+    CountedCut,
+    Cut,
+    GroupCut,
+    group_ranks,
+    nonzeros,
+    turned,
+)
 from sparsity_report.counting.fixed import Fixed
-from sparsity_report.counting.histogram import Floats, Integers, Magnitudes
+from sparsity_report.counting.histogram import Floats, Integers
 from sparsity_report.counting.workers import in_order
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.parameters import Parameter
@@ -69,7 +76,7 @@ class InputNorms:
 
 
 @dataclass(frozen=True, slots=True)
-class RowCut(Cut):
+class RowCut(CountedCut):
     """In each row all scores below a threshold of its own, and some exactly on it.
 
     The scores are computed anew wherever the cut is applied, so that it holds no more than a few
@@ -102,21 +109,15 @@ class RowCut(Cut):
         """Number of elements pruned, those that were zero already counted in."""
         return self.taken
 
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros left of the tensor."""
-        return min(self.nonzero, before.nonzero)
-
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        first = nonzero = 0
+    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        first = 0
         for part in parts:
             scores = self.scale.scores(part, first)
             rows = slice(first, first + len(scores))
             limits = (torch.from_numpy(f.values[rows].copy()) for f in (self.thresholds, self.ties))
-            stays = _above(scores, *(each.to(scores.device) for each in limits)).reshape(part.shape)
+            stays = _above(scores, *(each.to(scores.device) for each in limits))
             first += len(scores)
-            nonzero += _nonzero(part, stays)
-            yield stays
-        check_unchanged(nonzero, self.nonzero)
+            yield part, stays.reshape(part.shape)
 
 
 def row_cuts(
@@ -228,8 +229,6 @@ def score_blocks(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
     """Yield whole rows of a slice, some at a time, their scores, and the number of the first."""
     rows = torch.cat(list(part.pieces())).reshape(-1, scale.inputs)
-    if part.dtype.itemsize == 1:
-        rows = rows.float()
     for block in rows.split(max(_BLOCK // max(scale.inputs, 1), 1)):
         yield block, scale.scores(block, first), first
         first += len(block)
@@ -264,7 +263,7 @@ def _row_part(
         for begin, end, count in ((0, at, each + 1), (at, len(block), each)):
             if begin < end:
                 limits.append(_limit(scores[begin:end], count))
-                nonzero += _nonzero(block[begin:end], _above(scores[begin:end], *limits[-1]))
+                nonzero += nonzeros(block[begin:end], _above(scores[begin:end], *limits[-1]))
     thresholds, ties = (torch.cat(several).numpy() for several in zip(*limits, strict=True))
     return thresholds, ties, nonzero
 
@@ -290,11 +289,6 @@ def _group_part(part: Slice, scale: InputNorms, pattern: tuple[int, int], first:
     """Count the nonzeros kept of a slice."""
     n, m = pattern
     return sum(
-        _nonzero(block, (group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
+        nonzeros(block, (group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
         for block, scores, _ in score_blocks(part, scale, first)
     )
-
-
-def _nonzero(part: torch.Tensor, stays: torch.Tensor) -> int:
-    part = part.float() if part.dtype.itemsize == 1 else part
-    return int(torch.count_nonzero(stays & (part != 0)))

@@ -10,7 +10,8 @@ live model; `describe` (with `attention`, `groups`) tells what each is, by what 
 `announced`), `names` and `tensors`, and files may be `remote`; what transformers fuses, splits or
 turns on loading goes through `conversion`; `rounding` says what packed formats make of weights near
 zero. Transformers gets to see `plain` copies of a folder, without what could be run, from which its
-`tokenizer` is opened, too, and of GGUF a header that is written anew. `packed` recognises and
+`tokenizer` is opened, too, and of GGUF a header that is written anew. `npz` reads arrays that are
+no model. `packed` recognises and
 decodes weights that are made up of several tensors, `adapter` what is no model; `lora` reads an
 adapter, `adapted` puts it onto its base.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -271,6 +271,11 @@ def held(tensor: torch.Tensor) -> Iterator[HeldSlice]:
     for start in range(0, flat.numel(), step):
         values = flat[start : start + step]
         yield HeldSlice(values.numel(), values.dtype, values)
+
+
+def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
+    """Yield the values of slices in order, in one-dimensional tensors on the CPU."""
+    return (piece for part in slices for piece in part.pieces())
 
 
 def joined(slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
