@@ -154,6 +154,8 @@ def study(folder):
     whole = latency["scope"] == "model"
     names = compared.layers.loc[compared.layers["variant"] == dense, "module_name"].tolist()
     parts = measurements.sensitivity(len(names))
+    scores = measurements.tasks(NAMES)
+    texts = [text for text in TEXTS.values() if text][: len(scores)]
     return measurements.put_in(compared, latency=latency.assign(
             machine=TEXTS["terminal link"], kernel=TEXTS["latex braces"], dtype=TEXTS["svg"],
             promised_speedup=promised.where(whole, latency["promised_speedup"]),
@@ -171,6 +173,12 @@ def study(folder):
             by="layer", part=names, modules=1, weight_total=24, pruned=12,
             perplexity=parts["dense_perplexity"] * np.exp(parts["nll_increase"]),
             dtype=TEXTS["override"], text=TEXTS["latex carets"],
+        ),
+        tasks=scores.assign(
+            task=texts, metric=TEXTS["svg"], filter=TEXTS["latex braces"],
+            evaluated_model=TEXTS["typst marks"], harness=TEXTS["bibtex"],
+            harness_version=TEXTS["script"], task_version=TEXTS["override"],
+            results_file=TEXTS["terminal link"], results_fingerprint=TEXTS["latex input"],
         ),
     )  # fmt: skip
 

@@ -65,3 +65,19 @@ def tasks(variants=("Dense", "Masked30")):
         for task, value in (("boolq", 0.75), ("arc_easy", 0.625))
     ]  # fmt: skip
     return frame("tasks", rows)
+
+
+def seven(variant, model, less):
+    """Scores of the seven tasks that pruning papers compare by."""
+    values = {
+        "boolq": 0.75, "rte": 0.625, "hellaswag": 0.5, "winogrande": 0.6875, "arc_easy": 0.71875,
+        "arc_challenge": 0.375, "openbookqa": 0.3125,
+    }  # fmt: skip
+    rows = [
+        {"variant": variant, "task": task, "metric": "acc", "filter": "none",
+         "value": value - less, "stderr": 0.015625 + less / 8, "n_shot": 0, "limited": False,
+         "evaluated_model": model, "harness": "lm-evaluation-harness", "harness_version": "0.4.9",
+         "results_file": f"{variant}.json", "results_fingerprint": "0123456789abcdef"}
+        for task, value in values.items()
+    ]  # fmt: skip
+    return frame("tasks", rows)

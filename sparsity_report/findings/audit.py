@@ -12,6 +12,7 @@ from sparsity_report.findings.rounding import zeros_hidden
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
+from sparsity_report.study.zero_shot import doubts
 from sparsity_report.words.names import group_name
 from sparsity_report.words.sentences import message, say, say_noted
 
@@ -40,7 +41,7 @@ def audit(study: Comparison) -> list[str]:
         said += _tied_head(name, study.facts.layers(name))
     if study.patterns is not None:
         said += _dead_heads(study.patterns)
-    return [*said, *_skipped(study)]
+    return [*said, *_foreign_scores(study), *_skipped(study)]
 
 
 def _some_blocks_only(name: str, layers: pd.DataFrame) -> Iterator[str]:
@@ -116,6 +117,34 @@ def _dead_heads(patterns: pd.DataFrame) -> Iterator[str]:
                 variant=variant,
                 modules=modules,
             )
+
+
+def _foreign_scores(study: Comparison) -> Iterator[str]:
+    """Say where scores may be of another model, and where they are of a part of their task."""
+    if study.tasks is None:
+        return
+    other = message(
+        "The scores of {variant} come from a file that names {named}; the variant was made of "
+        "{model}, and whether they are one model is not known."
+    )
+    before = message(
+        "The scores of {variant} come from a file that names {named}, which is {model} before it "
+        "was pruned: they may be those of the model before."
+    )
+    for doubt in doubts(study.variants, study.tasks):
+        yield say(
+            before if doubt.before else other,
+            variant=doubt.variant,
+            named=doubt.named,
+            model=doubt.model,
+        )
+    parts = study.tasks[study.tasks["limited"].fillna(False).astype(bool)]
+    for variant, rows in parts.groupby("variant", sort=False):
+        yield say(
+            "Of {tasks:some} only a part was run with {variant}.",
+            tasks=list(dict.fromkeys(rows["task"])),
+            variant=variant,
+        )
 
 
 def _skipped(study: Comparison) -> Iterator[str]:

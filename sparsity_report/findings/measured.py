@@ -10,8 +10,10 @@ import pandas as pd
 from sparsity_report.measure.sensitivity import sensitivity_correlation
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
+from sparsity_report.study.zero_shot import SEVEN, seven_tasks
+from sparsity_report.words.language import spoken
 from sparsity_report.words.names import layout_name, structure_name
-from sparsity_report.words.numbers import figures
+from sparsity_report.words.numbers import figures, with_error
 from sparsity_report.words.sentences import message, say
 
 
@@ -109,6 +111,26 @@ def perplexities(study: Comparison) -> Iterator[str]:
             window=window,
             scores=scores,
         )
+
+
+def zero_shot(study: Comparison) -> Iterator[str]:
+    """Say the mean accuracy over the seven tasks of papers, of variants that have all."""
+    if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
+        return
+    means = [
+        say(
+            "{mean} for {variant}",
+            mean=with_error(row["value"], row["stderr"], space=spoken().space),
+            variant=row["variant"],
+        )
+        for row in records(scores[scores["task"] == "mean"])
+    ]
+    yield say(
+        "The mean accuracy over seven zero-shot tasks ({tasks:names}; acc, ± standard error) is "
+        "{means:names}.",
+        tasks=list(SEVEN.values()),
+        means=means,
+    )
 
 
 def costliest_part(study: Comparison) -> Iterator[str]:

@@ -85,7 +85,8 @@ def summarize(study: Comparison) -> list[str]:
     said += [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
     said += [*measured.smallest_layout(study), *measured.speed(study)]
-    said += [*measured.perplexities(study), *measured.costliest_part(study)]
+    said += [*measured.perplexities(study), *measured.zero_shot(study)]
+    said += measured.costliest_part(study)
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
     return [*said, *_already_zero(study), *_unclassified(study)]
 

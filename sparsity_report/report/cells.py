@@ -69,6 +69,11 @@ COUNT = Kind(numbers.count, "")
 SHARE = share()
 TIMES = Kind(numbers.times, "×")
 DURATION = Kind(numbers.duration, "s")
+# Of a value and its standard error: a share, and a figure as it was written elsewhere.
+SCORE = Kind(
+    lambda pair: numbers.with_error(*(pair or (None, None))).removesuffix(f"{numbers.THIN}%"), ""
+)
+FIGURE = Kind(lambda pair: numbers.plus_minus(*(pair or (None, None))), "")
 
 
 _LOSSLESS = {True: message("yes"), False: message("no"), None: message("unknown")}
@@ -83,7 +88,8 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
     **dict.fromkeys(("before", "after"), Kind(printable, "")),
     "crossover_sparsity": share(0),
-    "fingerprint": NAME._replace(tag="code"),
+    **dict.fromkeys(("fingerprint", "results_fingerprint"), NAME._replace(tag="code")),
+    **dict.fromkeys(("task", "evaluated_model", "results_file"), name(200)),
     "group": Kind(group_name),
     "layout": Kind(layout_name),
     "lossless": Kind(lambda known: say(_LOSSLESS[known])),

@@ -49,6 +49,7 @@ _ESCAPED = {
     "÷": "\\textdiv{}",
     "×": "\\texttimes{}",
     "·": "\\textperiodcentered{}",
+    "±": "$\\pm$",
     "²": "\\texttwosuperior{}",
     "³": "\\textthreesuperior{}",
 }
@@ -190,6 +191,9 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
 
 
 def _cell(cell: Cell) -> str:
+    if "±" in cell.text:
+        value, error = map(siunitx, cell.text.split("±"))
+        return f"{{\\num{{{value}}}{{\\scriptsize\\,$\\pm$\\,\\num{{{error}}}}}}}"
     return f"{{{_UNKNOWN}}}" if cell.text == UNKNOWN else siunitx(cell.text)
 
 

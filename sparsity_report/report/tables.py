@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,8 @@ from sparsity_report.draw.look import FILED
 from sparsity_report.findings.difference import TOTALS, Difference, name_of, written
 from sparsity_report.report.cells import (
     COUNT,
+    FIGURE,
+    SCORE,
     SHARE,
     TIMES,
     WORDS,
@@ -29,8 +31,10 @@ from sparsity_report.report.cells import (
     table_of,
 )
 from sparsity_report.study.layers import records
+from sparsity_report.study.results import KEYS
 from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
+from sparsity_report.study.zero_shot import SEVEN, other_scores, seven_tasks
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import clip, distinct_names, layout_name, short_name
 from sparsity_report.words.numbers import count
@@ -49,6 +53,7 @@ _HEADS = {
     "quartiles": message("Quartiles"),
     "windows": message("Window / stride"),
     "bits_per_weight": message("Bits per weight"),
+    "scores": message("Scores"),
     "what": message("What"),
     "before": message("Before"),
     "after": message("After"),
@@ -367,6 +372,76 @@ def scored_on(study: Comparison) -> str | None:
         "stride {stride:,}.",
         **known | {"text": short_name(known["text"])},
     )
+
+
+def zero_shot(study: Comparison) -> Table | None:
+    """Return the table of seven zero-shot tasks; None where no variant has all of them."""
+    if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
+        return None
+    pairs: Any = list(zip(scores["value"], scores["stderr"], strict=True))
+    wide = scores.assign(pair=pairs).pivot(index="variant", columns="task", values="pair")
+    values = [
+        {"variant": variant, **{task: _pair(wide, variant, task) for task in (*SEVEN, "mean")}}
+        for variant in dict.fromkeys(scores["variant"])
+    ]
+    columns = _columns("variant")
+    columns += [Column(task, title, SCORE, width=1) for task, title in SEVEN.items()]
+    columns.append(Column("mean", say("Mean"), SCORE, width=1))
+    caption = say(
+        "Zero-shot accuracy (acc) in percent on the seven tasks of the Wanda tables, ± standard "
+        "error; the mean where all seven are known."
+    )
+    return table_of("zero_shot", caption, columns, values)
+
+
+def tasks(study: Comparison, limit: int = 100) -> Table | None:
+    """Return all other scores, one column per variant; None where there are none."""
+    if study.tasks is None or (frame := other_scores(study.tasks)).empty:
+        return None
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    # By number, as a variant may be called like another column.
+    places = {variant: str(place) for place, variant in enumerate(frame["variant"].unique())}
+    for row in plain_rows(frame):
+        key = tuple(row[name] for name in KEYS if name != "variant")
+        values = rows.setdefault(key, {"task": _score_name(row)})
+        values[places[row["variant"]]] = row["value"], row["stderr"]
+        if row["limited"]:
+            values["task_note"] = say("only a part was run")
+    heads = zip(places.values(), distinct_names(list(places)), strict=True)
+    columns = _columns("task")
+    columns += [Column(place, text, FIGURE, width=1) for place, text in heads]
+    shown = [dict.fromkeys(places.values()) | values for values in list(rows.values())[:limit]]
+    whole = message("Scores as the harness wrote them, ± standard error.")
+    part = message(
+        "Scores as the harness wrote them, ± standard error: {shown:,} of {number:,} rows, all of "
+        "which are in tasks.csv."
+    )
+    caption = say(whole if len(rows) <= limit else part, shown=limit, number=len(rows))
+    return table_of("tasks", caption, columns, shown)
+
+
+def task_sources(study: Comparison) -> Table | None:
+    """Return where scores come from, as one cites them; None where nothing is told of it."""
+    keys = "variant evaluated_model harness harness_version results_file results_fingerprint"
+    if study.tasks is None or study.tasks[keys.split()[1:]].isna().all(axis=None):
+        return None
+    files = study.tasks.groupby(keys.split(), sort=False, dropna=False).size()
+    columns = _columns(f"{keys} scores", evaluated_model=say("Model in the file"))
+    caption = say("Where the scores come from.")
+    return table_of("task_sources", caption, columns, files.rename("scores").reset_index())
+
+
+def _score_name(row: Mapping[str, Any]) -> str:
+    """Name a score: its task, metric, filter and the examples in the prompt."""
+    parts = [row["task"], row["metric"]]
+    parts += [row["filter"]] if row["filter"] not in (None, "none") else []
+    shots = row["n_shot"]
+    return ", ".join([*parts, *([] if shots is None else [say("{shots}-shot", shots=shots)])])
+
+
+def _pair(wide: pd.DataFrame, variant: str, task: str) -> tuple[float, float] | None:
+    pair = wide[task][variant] if task in wide else None
+    return pair if isinstance(pair, tuple) else None
 
 
 def sensitivity(study: Comparison) -> Table | None:

@@ -18,7 +18,7 @@ from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import tables
-from sparsity_report.report.cells import COUNT, SHARE, figures, kind_of, scaled
+from sparsity_report.report.cells import COUNT, SHARE, figures, kind_of, scaled, share
 from sparsity_report.report.latex import (
     Tex,
     command_names,
@@ -30,7 +30,9 @@ from sparsity_report.report.latex import (
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.file import variant_stems
 from sparsity_report.study.layers import records
+from sparsity_report.study.schema import head as title
 from sparsity_report.study.study import Comparison
+from sparsity_report.study.zero_shot import seven_tasks
 from sparsity_report.words.language import speaking, spoken
 from sparsity_report.words.names import GROUP_NAMES, short_name
 from sparsity_report.words.sentences import say
@@ -58,6 +60,8 @@ _UNITS = {
 # So that it is not taken for that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
 _RATIO = figures(".2f")
+# Rows of scores that a page of a thesis holds.
+_SCORES = 40
 # Letters of a module's name from which it has to break in its column.
 _LONG_NAME = 45
 
@@ -211,6 +215,10 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
     if quality := tables.quality(study):
         shown = quality.only(*_QUALITY)
         parts["quality"] = shown.called(tables.scored_on(study) or shown.caption)
+    if seven := tables.zero_shot(study):
+        parts["zero_shot"] = seven.turned(title("task"))  # eight columns of ± are too wide
+    if (scores := tables.tasks(study)) and len(scores.rows) <= _SCORES:
+        parts["tasks"] = scores
     for variant in prunings:
         for table in tables.extremes(study, variant, top) or ():
             parts[f"{table.key}_{stems[variant]}"] = table
@@ -258,6 +266,11 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> Iterato
             stem = f"{variants[row['variant']]}{row['tokens']}Tokens"
             yield f"{stem}Realised", quantity(row["realised_speedup"], _RATIO)
             yield f"{stem}Promised", quantity(row["promised_speedup"], _RATIO)
+    scores = None if study.tasks is None else seven_tasks(study.tasks)
+    for row in [] if scores is None else records(scores):
+        stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
+        yield stem, quantity(row["value"], share(2))
+        yield f"{stem}Error", quantity(row["stderr"], share(2))
 
 
 def _of_row(stem: str, row: dict[str, Any], without: tuple[str, ...]) -> Iterator[tuple[str, Tex]]:

@@ -53,6 +53,17 @@ _PACKED = {
 }
 
 
+_MEASURED = (
+    tables.latency,
+    tables.crossover,
+    tables.quality,
+    tables.sensitivity,
+    tables.zero_shot,
+    tables.tasks,
+    tables.task_sources,
+)
+
+
 class Layers(NamedTuple):
     """All modules of a variant: a table with rows, or where they are too many their data."""
 
@@ -221,11 +232,12 @@ def _map_note(study: Comparison) -> str:
 
 
 def _measured(study: Comparison) -> list[Measured]:
-    """Return charts and tables of speed, crossover, quality and sensitivity, as far as known."""
+    """Return charts and tables of what was measured, here or elsewhere, as far as known."""
     parts = []
-    for tabled in (tables.latency, tables.crossover, tables.quality, tables.sensitivity):
+    for tabled in _MEASURED:
         if (table := tabled(study)) is not None:
-            chart = CHARTS[table.key](study)
+            draw = CHARTS.get(table.key)
+            chart = draw(study) if draw else None
             figure = None if chart is None else _figure(chart, table)
             parts.append(Measured(table.caption, figure, table))
     return parts

@@ -247,7 +247,10 @@ def _number(value: Any, what: str) -> float | None:
 
 
 def _whole(value: Any, what: str, low: int = 0) -> int | None:
-    return None if value is None or isinstance(value, str) else whole(value, what, low)
+    """Return a number of examples; None where the harness wrote none, or a word such as N/A."""
+    if value is None or isinstance(value, str):
+        return None
+    return whole(value, what, low, limits.ALL_VALUES)
 
 
 def _version(value: Any) -> str | None:

@@ -69,6 +69,34 @@ def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
     return _joined(space, sign, figures(hundredths, f".{digits}f"), "%")
 
 
+def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> str:
+    """Write a share as a percentage with its standard error, where that is known.
+
+    Examples
+    --------
+    >>> with_error(0.75, 0.0076, space=" "), with_error(0.75, None, space=" ")
+    ('75.00 ± 0.76 %', '75.00 %')
+    """
+    text = percent(value, digits, space)
+    if text == UNKNOWN or not known(error):
+        return text
+    return text.removesuffix("%") + _joined(space, "±", percent(error, digits, space))
+
+
+def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
+    """Write a score as its harness does, with its standard error where that is known.
+
+    Examples
+    --------
+    >>> plus_minus(5.5, 0.25, " "), plus_minus(None, 0.25)
+    ('5.5000 ± 0.2500', '–')
+    """
+    text = figures(value, ",.4f")
+    if text == UNKNOWN or not known(error):
+        return text
+    return _joined(space, text, "±", figures(error, ",.4f"))
+
+
 def level(share: Any, space: str = THIN) -> str:
     """Write a level of sparsity that was asked for, as in 30 %."""
     return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN

@@ -331,6 +331,30 @@ def perplexities(study, _):
     }
 
 
+def seven_means(study, _):
+    order = ["boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"]
+    said = []
+    for variant in study.tasks["variant"].unique():
+        rows = study.tasks[study.tasks["variant"] == variant].set_index(["task", "metric"])
+        values, errors = ([rows[c][task, "acc"] for task in order] for c in ("value", "stderr"))
+        error = 100 * math.sqrt(sum(e * e for e in errors)) / 7
+        said.append(f"{100 * sum(values) / 7:.2f} ± {error:.2f} % for {variant}")
+    names = ["BoolQ", "RTE", "HellaSwag", "WinoGrande", "ARC-e", "ARC-c", "OBQA"]
+    return {"tasks": listed(names), "means": listed(said)}
+
+
+def other_model(study, said):
+    described = study.variants.set_index("variant").loc[said["variant"]]
+    named = study.tasks.set_index("variant").loc[[said["variant"]], "evaluated_model"].unique()
+    assert said["named"] in named
+    return {"variant": said["variant"], "named": said["named"], "model": described["model"]}
+
+
+def part_of_a_task(study, _):
+    rows = study.tasks[study.tasks["limited"].fillna(False) & (study.tasks["variant"] == "CSR30")]
+    return {"tasks": few(list(rows["task"].unique())), "variant": "CSR30"}
+
+
 def alone(study, _):
     rows = study.sensitivity.sort_values("nll_increase", kind="stable")
     return {
@@ -499,6 +523,14 @@ READERS = {
     "Perplexity on {text} ({scored} tokens scored in windows of {window}) is {scores}.": (
         perplexities
     ),
+    "The mean accuracy over seven zero-shot tasks ({tasks}; acc, ± standard error) is {means}.": (
+        seven_means
+    ),
+    "The scores of {variant} come from a file that names {named}; the variant was made of {model}, "
+    "and whether they are one model is not known.": other_model,
+    "The scores of {variant} come from a file that names {named}, which is {model} before it was "
+    "pruned: they may be those of the model before.": other_model,
+    "Of {tasks} only a part was run with {variant}.": part_of_a_task,
     "Pruned alone at {level} %, {worst} costs most ({most} nats per token) and {least} least "
     "({little}).": alone,
     "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = {rho}).": goes_with,
@@ -632,6 +664,18 @@ def measured():
     )
 
 
+def evaluated():
+    study = study_of(sr.load())
+    few_run = measurements.tasks(["CSR30"]).assign(limited=True, evaluated_model="x/pruned")
+    scores = [
+        measurements.seven("Dense", "org/other", 0.0),
+        measurements.seven("Masked30", "org/demo", 0.03125),
+        measurements.seven("CSR30", "org/pruned", 0.0625),
+        few_run.assign(task=["a", "b"]),
+    ]
+    return study.with_measured(tasks=pd.concat(scores))
+
+
 def partly_pruned():
     model = Tiny()
     for number in (0, 1):
@@ -651,6 +695,7 @@ STUDIES = {
     ),
     "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
     "measured": measured,
+    "evaluated": evaluated,
     "packed": packed,
     "rounded before": rounded_before,
     "never": lambda: study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(1, 10)}), name="thin"), 0.5),

@@ -152,9 +152,7 @@ def _by_lighteval(told: Any) -> _Scores:
     if not isinstance(name, str) or not name:
         name = (general.get("model_config") or {}).get("model_name")
     due: _Scores = {}
-    for task, metric, filter_name, value, stderr in _every(told):
-        if task == "all":
-            continue
+    for task, metric, filter_name, value, stderr in _every(told, without="all"):
         without, _, shots = task.rpartition("|")
         configs = told.get("config_tasks") or {}
         counts = configs.get(task) or configs.get(without) or {}
@@ -173,10 +171,15 @@ def _by_lighteval(told: Any) -> _Scores:
     return due
 
 
-def _every(told: Any) -> list[tuple[str, str, str | None, float | None, float | None]]:
+def _every(
+    told: Any, without: str = ""
+) -> list[tuple[str, str, str | None, float | None, float | None]]:
     """Every score with its standard error, of groups, too."""
     every = []
-    for task, scores in {**(told.get("groups") or {}), **told["results"]}.items():
+    all_tasks = {**(told.get("groups") or {}), **told["results"]}
+    for task, scores in all_tasks.items():
+        if without and task == without:
+            continue
         commas = [key for key in scores if "," in key]
         for key in commas or scores:
             metric, _, filter_name = key.partition(",")

@@ -4,12 +4,14 @@ The numbers measured are made up in ``measurements.py``, so what a cell has to s
 """
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 
+import pandas as pd
 import pytest
 import torch
 from helpers import study_of
-from measurements import latency, put_in, quality, sensitivity
+from measurements import latency, put_in, quality, sensitivity, seven
 from papers import tables_of
 from torch import nn
 from zoo.cases import CASES, built
@@ -84,6 +86,59 @@ def test_sensitivity(page):
         ["block 1", "10", "50.0 %", "9.00", "+0.0400", "1.00 %", "40.0 %"],
         ["block 2", "10", "50.0 %", "9.00", "+0.0233", "2.00 %", "40.0 %"],
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scored(study):
+    """The seven tasks of one variant, six of another, and what is no part of that table."""
+    dense, masked = seven("Dense", "org/demo", 0.0), seven("Masked30", None, 0.03125)
+    others = pd.concat(
+        [
+            dense.head(1).assign(metric="acc_norm", value=0.5, stderr=0.0078125),
+            dense.head(1).assign(n_shot=5, stderr=float("nan")),
+            masked.head(1).assign(n_shot=5, value=0.25),
+            dense.head(1).assign(task="mmlu", limited=True, value=float("nan")),
+        ]
+    )
+    rows = pd.concat([dense, masked.head(6), others])
+    return replace(study, quality=None, latency=None, sensitivity=None).with_measured(tasks=rows)
+
+
+SHOWN = [
+    ["Variant", "BoolQ", "RTE", "HellaSwag", "WinoGrande", "ARC-e", "ARC-c", "OBQA", "Mean"],
+    ["Dense", "75.00 ± 1.56", "62.50 ± 1.56", "50.00 ± 1.56", "68.75 ± 1.56", "71.88 ± 1.56",
+     # (75 + 62.5 + 50 + 68.75 + 71.875 + 37.5 + 31.25) ÷ 7; 1.5625 · √7 ÷ 7
+     "37.50 ± 1.56", "31.25 ± 1.56", "56.70 ± 0.59"],
+    ["Masked30", "71.88 ± 1.95", "59.38 ± 1.95", "46.88 ± 1.95", "65.62 ± 1.95",
+     "68.75 ± 1.95", "34.38 ± 1.95", "–", "–"],
+]  # fmt: skip
+
+
+def test_seven_tasks_and_other_scores(scored, tmp_path):
+    path = sr.write_report(scored, tmp_path / "page.html")
+    assert table(path, ["Variant", "BoolQ"]) == SHOWN
+    assert table(path, ["Task"]) == [
+        ["Task", "Dense", "Masked30"],
+        ["boolq, acc_norm, 0-shot", "0.5000 ± 0.0078", "–"],
+        ["boolq, acc, 5-shot", "0.7500", "0.2500 ± 0.0195"],
+        ["mmlu, acc, 0-shot", "–", "–"],
+    ]
+    assert path.read_text(encoding="utf-8").count("<small>only a part was run<") == 1
+    assert table(path, ["Variant", "Model in the file"])[1:] == [
+        ["Dense", "org/demo", "lm-evaluation-harness", "0.4.9", "Dense.json", "0123456789abcdef",
+         "10"],
+        ["Masked30", "–", "lm-evaluation-harness", "0.4.9", "Masked30.json", "0123456789abcdef",
+         "7"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [{"metric": "acc_norm"}, {"limited": True}, {"n_shot": 5}])
+def test_a_mean_is_of_all_seven_alike(scored, change):
+    rows = seven("Dense", None, 0.0)
+    rows.loc[3, [*change]] = [*change.values()]
+    assert "zero-shot tasks" in " ".join(sr.summarize(scored))
+    study = replace(scored, tasks=None).with_measured(tasks=rows)
+    assert "zero-shot tasks" not in " ".join(sr.summarize(study))
 
 
 def test_models_and_variants(study, page, demo):
