@@ -128,6 +128,17 @@ class Analysis:
     text: Annotated[
         str | None, typer.Option(help="File to score, or the text itself; else the demo's.")
     ] = None
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="How the text is scored: sliding, or wikitext2-2048, wikitext2-max, c4-256x2048, "
+            "ptb with the text of that name.",
+            metavar="NAME",
+        ),
+    ] = None
+    prompt: Annotated[
+        str | None, typer.Option(help="Let each variant continue this text, 40 tokens.")
+    ] = None
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
     ] = 0
@@ -229,17 +240,21 @@ def run(
         raise SparsityReportError(
             f"--sensitivity must be block, group or layer, not {analysis.sensitivity!r}"
         )
-    if analysis.stream and (analysis.latency or analysis.perplexity or analysis.sensitivity):
+    scored = analysis.perplexity or analysis.sensitivity
+    if analysis.stream and (analysis.latency or scored or analysis.prompt is not None):
         raise SparsityReportError(
             "--stream keeps no copy of a model, so nothing can be run: leave it out, or --latency, "
-            "--perplexity and --sensitivity"
+            "--perplexity, --sensitivity and --prompt"
         )
     if analysis.cache_verify and analysis.cache is None:
         raise SparsityReportError("--cache-verify needs --cache, the folder to verify")
-    if analysis.text is not None:
-        from sparsity_report.measure.perplexity import names_file
+    if analysis.protocol is not None and not scored:
+        raise SparsityReportError("--protocol needs --perplexity or --sensitivity")
+    if analysis.text is not None or scored:
+        from sparsity_report.measure.protocols import Passages
 
-        names_file(analysis.text)  # refused before minutes of counting, not after
+        # Refused before minutes of counting, not after.
+        Passages({"text": analysis.text, "protocol": analysis.protocol})
     with _quiet_libraries():
         study = _studied(_pruned(model, level, analysis), analysis)
         _remark(study)
@@ -458,25 +473,75 @@ def _studied(pruning: Pruning, analysis: Analysis) -> Comparison:
     if analysis.latency:
         with _bar("timing", unit="measurement") as progress:
             study = study.with_measured(latency=sr.measure_latency(variants, progress=progress))
-    if analysis.perplexity:
-        steps = [sr.masked(sr.global_magnitude(weights, step / 10)) for step in range(1, 10)]
-        known = {variant.name for variant in variants}
-        scored = [*variants, *(step for step in steps if step.name not in known)]
-        with _bar("scoring", unit="token") as progress:
-            quality = sr.perplexity(scored, analysis.text, progress=progress)
-        study = study.with_measured(quality=quality)
-    if analysis.sensitivity is not None:
-        with _bar("pruning parts", unit="part") as progress:
-            frame = sr.sensitivity(
-                weights,
-                pruning.sparsity,
-                analysis.sensitivity,
-                text=analysis.text,
-                cache=_cache(analysis),
-                progress=progress,
-            )
-        study = study.with_measured(sensitivity=frame)
+    for asked, measure in (
+        (analysis.perplexity, _with_quality),
+        (analysis.sensitivity is not None, _with_sensitivity),
+        (analysis.prompt is not None, _with_continuations),
+    ):
+        if asked:
+            study = _unless_no_score(measure, study, pruning, analysis)
     return study
+
+
+def _unless_no_score(
+    measure: Callable[[Comparison, Pruning, Analysis], Comparison],
+    study: Comparison,
+    pruning: Pruning,
+    analysis: Analysis,
+) -> Comparison:
+    """Measure what a model may not have; then all else is written, and says why it is not there."""
+    from sparsity_report.measure.protocols import NoScoreError
+
+    try:
+        return measure(study, pruning, analysis)
+    except NoScoreError as error:
+        if str(error) in study.notes:
+            return study
+        _complain(str(error))
+        return replace(study, notes=(*study.notes, str(error)))
+
+
+def _with_quality(study: Comparison, pruning: Pruning, analysis: Analysis) -> Comparison:
+    """Score a text with the variants and at every tenth of sparsity."""
+    import sparsity_report as sr
+
+    weights = pruning.weights
+    variants = (sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+    steps = [sr.masked(sr.global_magnitude(weights, step / 10)) for step in range(1, 10)]
+    known = {variant.name for variant in variants}
+    scored = [*variants, *(step for step in steps if step.name not in known)]
+    with _bar("scoring", unit="token") as progress:
+        quality = sr.perplexity(
+            scored, analysis.text, protocol=analysis.protocol, progress=progress
+        )
+    return study.with_measured(quality=quality)
+
+
+def _with_sensitivity(study: Comparison, pruning: Pruning, analysis: Analysis) -> Comparison:
+    """Score a text with one part pruned at a time."""
+    import sparsity_report as sr
+
+    with _bar("pruning parts", unit="part") as progress:
+        frame = sr.sensitivity(
+            pruning.weights,
+            pruning.sparsity,
+            analysis.sensitivity or "block",
+            text=analysis.text,
+            protocol=analysis.protocol,
+            cache=_cache(analysis),
+            progress=progress,
+        )
+    return study.with_measured(sensitivity=frame)
+
+
+def _with_continuations(study: Comparison, pruning: Pruning, analysis: Analysis) -> Comparison:
+    """Let the variants continue a prompt."""
+    import sparsity_report as sr
+
+    variants = (sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+    with _bar("writing", unit="token") as progress:
+        frame = sr.continuations(variants, analysis.prompt or "", progress=progress)
+    return study.with_measured(continuations=frame)
 
 
 def _remark(study: Comparison) -> None:

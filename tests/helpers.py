@@ -110,7 +110,8 @@ def small_llama(**options):
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32, **options,
+        num_attention_heads=4, num_key_value_heads=2,
+        **{"max_position_embeddings": 32, **options},
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config).eval()
 

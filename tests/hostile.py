@@ -169,6 +169,10 @@ def study(folder):
             sparsity=totals.loc[[*NAMES], "sparsity_prunable"].tolist(),
             top1=33 / 99,
         ),
+        continuations=measurements.continuations(NAMES).assign(
+            prompt=TEXTS["latex braces"],
+            continuation=[TEXTS[key] for key in ("typst include", "svg", "formula")],
+        ),
         sensitivity=parts.assign(
             by="layer", part=names, modules=1, weight_total=24, pruned=12,
             perplexity=parts["dense_perplexity"] * np.exp(parts["nll_increase"]),

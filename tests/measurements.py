@@ -7,7 +7,10 @@ import pandas as pd
 
 from sparsity_report.study.schema import TABLES, typed
 
-TEXT = {"dtype": "float32", "text": "some.txt", "text_fingerprint": "0123456789abcdef"}
+TEXT = {
+    "protocol": "sliding", "dtype": "float32", "text": "some.txt",
+    "text_fingerprint": "0123456789abcdef",
+}  # fmt: skip
 
 
 def frame(table, rows):
@@ -37,10 +40,19 @@ def latency(variants=("Dense", "Masked30", "CSR30"), edges=(0.62, None)):
 def quality(levels=((0.0, 10.0), (0.3, 12.5), (0.9, 1234.0)), names=("Dense", "Masked30", "M90")):
     rows = [
         {"variant": name, "layout": "masked", "sparsity": s, "perplexity": p, "nll": math.log(p),
-         "top1": 0.25, "scored": 99, "tokens": 100, "window": 64, "stride": 32, **TEXT}
-        for name, (s, p) in zip(names, levels, strict=True)
+         "top1": 0.25, "against": names[0], "kl": place / 8, "agreement": (99 - 33 * place) / 99,
+         "flips": 11 * place / 99, "scored": 99, "tokens": 100, "window": 64, "stride": 32, **TEXT}
+        for place, (name, (s, p)) in enumerate(zip(names, levels, strict=True))
     ]  # fmt: skip
     return frame("quality", rows)
+
+
+def continuations(names=("Dense", "Masked30", "CSR30")):
+    rows = [
+        {"variant": name, "prompt": "import", "continuation": f" os # {place}"}
+        for place, name in enumerate(names)
+    ]
+    return frame("continuations", rows)
 
 
 def sensitivity(parts):

@@ -63,5 +63,7 @@ def measured(totals):
     quality["sparsity"] = [*totals.loc[["Dense", "Masked30"], "sparsity_prunable"], 0.9]
     quality["top1"] = 33 / quality["scored"]
     parts["perplexity"] = parts["dense_perplexity"] * np.exp(parts["nll_increase"])
-    tasks = measurements.tasks()
-    return {"latency": latency, "quality": quality, "sensitivity": parts, "tasks": tasks}
+    return {
+        "latency": latency, "quality": quality, "sensitivity": parts,
+        "continuations": measurements.continuations(), "tasks": measurements.tasks(),
+    }  # fmt: skip

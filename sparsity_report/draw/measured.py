@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -17,7 +17,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import clip, distinct_names, method_name, short_name, tokens_name
 from sparsity_report.words.numbers import UNKNOWN, figures
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import message, say
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _HUES = (BLUE, VERMILLION, BLACK, GREEN, "#CC79A7", "#E69F00")
@@ -176,7 +176,7 @@ def _crossover_points(rows: Rows, names: list[str], counts: list[str], never: st
 
 
 def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return perplexity against sparsity: one named line per policy, model and text.
+    """Return perplexity against sparsity: one named line per policy, model, text and protocol.
 
     A line starts at its model as it comes, where that was scored. What has no finite perplexity or
     no known sparsity is named under the title.
@@ -186,17 +186,44 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
     altair.LayerChart or None
         None where fewer than two points can be drawn.
     """
+    return _drawn(study, _PERPLEXITY, width)
+
+
+def distance_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the mean KL divergence of dense from variants against sparsity, see quality_chart.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where fewer than two points can be drawn.
+    """
+    return _drawn(study, _KL, width)
+
+
+class _Figure(NamedTuple):
+    """What is drawn against sparsity: a column of quality, and how it is called and written."""
+
+    column: str
+    title: str
+    axis: str
+    said: str
+    label: Callable[[Any], str]
+
+
+def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart | None:
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    rows = _scored(study, frame)
+    if figure.column == "kl":  # of itself dense is not far, and that is no point of a line
+        frame = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
+    rows = _scored(study, frame, figure)
     drawn = [row for row in rows if row["value"] is not None and row["sparsity"] is not None]
     lines = _lines(drawn)
     if len(drawn) < 2:
         return None
     first = records(frame)[0]
     first["text"] = clip(first["text"])
-    notes = [say("{text}: {scored:,} tokens in windows of {window:,}", **first)]
+    notes = [say("{text} ({protocol}): {scored:,} tokens in windows of {window:,}", **first)]
     names = list(dict.fromkeys(row["line"] for row in lines))
     if len(names) == 1:
         notes.insert(0, names[0])
@@ -206,15 +233,15 @@ def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChar
         f"{row['line']}, {look.write(row['sparsity'], 'share')}: {row['label']}" for row in lines
     ]
     chart = look.titled(
-        marks.curve(marks.inline(lines), _quality_shape(drawn, names, width)),
-        say("Perplexity against sparsity"),
+        marks.curve(marks.inline(lines), _quality_shape(drawn, names, width, say(figure.axis))),
+        say(figure.title),
         " · ".join(notes),
-        say("Perplexity by sparsity: {rows}.", rows="; ".join(said)),
+        say(figure.said, rows="; ".join(said)),
     )
     return look.fitted(chart)
 
 
-def _scored(study: Comparison, frame: pd.DataFrame) -> Rows:
+def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:
     """Return every row of a study's quality: where it stands and whose it is."""
     variants = study.variants.set_index("variant")
     sources = dict(zip(variants["model"], variants["fingerprint"], strict=True))
@@ -224,17 +251,18 @@ def _scored(study: Comparison, frame: pd.DataFrame) -> Rows:
         model, method = facts.get("model"), facts.get("method")
         model = row["variant"] if pd.isna(model) else model
         source = facts.get("fingerprint", sources.get(model, model))
-        value, sparsity = row["perplexity"], row["sparsity"]
+        value, sparsity = row[figure.column], row["sparsity"]
         rows.append(
             {
-                "source": (source, row["text"]),
+                "source": (source, row["text"], row["protocol"]),
                 "model": clip(model),
                 "method": None if pd.isna(method) else str(method),
                 "text": clip(row["text"]),
+                "protocol": row["protocol"],
                 "variant": short_name(row["variant"]),
                 "sparsity": float(sparsity) if pd.notna(sparsity) else None,
                 "value": float(value) if pd.notna(value) and math.isfinite(value) else None,
-                "label": _perplexity(value),
+                "label": figure.label(value),
                 "top1": look.write(row["top1"], "share"),
             }
         )
@@ -243,7 +271,8 @@ def _scored(study: Comparison, frame: pd.DataFrame) -> Rows:
 
 def _lines(rows: Rows) -> Rows:
     """Return the rows of each line in order; what nobody pruned begins every line of its model."""
-    models, texts = ({row[key] for row in rows} for key in ("model", "text"))
+    shared = ("model", "text", "protocol")
+    models, texts, protocols = ({row[key] for row in rows} for key in shared)
     policies: dict[Any, dict[str | None, None]] = {}
     for row in sorted(rows, key=lambda row: row["method"] is None):
         known = policies.setdefault(row["source"], {})
@@ -256,6 +285,7 @@ def _lines(rows: Rows) -> Rows:
             method_name(method) if method else "" if len(models) > 1 else say("as it comes"),
             line[0]["model"] if len(models) > 1 else "",
             line[0]["text"] if len(texts) > 1 else "",
+            line[0]["protocol"] if len(protocols) > 1 else "",
         ]
         name = ", ".join(filter(None, parts))
         shown = ("sparsity", "value", "label", "variant", "top1")
@@ -271,12 +301,12 @@ def _lines(rows: Rows) -> Rows:
     return lines
 
 
-def _quality_shape(rows: Rows, names: list[str], width: float) -> marks.Curve:
+def _quality_shape(rows: Rows, names: list[str], width: float, axis: str) -> marks.Curve:
     low, high = (end(row["value"] for row in rows) for end in (min, max))
     room = high - low or 1
     scale = alt.Scale(domain=[low - room / 8, high + room / 8])
     ticks: list[float] = []
-    if high / low > _FAR:
+    if low > 0 and high / low > _FAR:
         ends = (low / 1.3, high * 1.3)
         scale, ticks = alt.Scale(type="log", domain=[*ends]), look.log_ticks(*ends)
     right = max(0.1, *(row["sparsity"] for row in rows))
@@ -287,7 +317,7 @@ def _quality_shape(rows: Rows, names: list[str], width: float) -> marks.Curve:
         height=200,
         top=high,
         x_title=say("sparsity of the prunable weights"),
-        y_title=say("perplexity"),
+        y_title=axis,
         kind="number" if ticks else "plain",
         x_domain=(-0.06 * right, 1.04 * right),
         scale=scale,
@@ -297,7 +327,7 @@ def _quality_shape(rows: Rows, names: list[str], width: float) -> marks.Curve:
         tips=(
             ("line", say("policy")),
             ("variant", say("variant")),
-            ("label", say("perplexity")),
+            ("label", axis),
             ("top1", say("first guesses")),
         ),
     )
@@ -351,6 +381,7 @@ CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
     "speed": speed_chart,
     "crossover": crossover_chart,
     "quality": quality_chart,
+    "distance": distance_chart,
     "sensitivity": sensitivity_chart,
 }
 
@@ -361,3 +392,19 @@ def _perplexity(value: Any) -> str:
     if value < 10_000:
         return figures(value, ",.1f" if value < 100 else ",.0f")
     return look.write(value, "number")
+
+
+_PERPLEXITY = _Figure(
+    "perplexity",
+    message("Perplexity against sparsity"),
+    message("perplexity"),
+    message("Perplexity by sparsity: {rows}."),
+    _perplexity,
+)
+_KL = _Figure(
+    "kl",
+    message("Distance from dense against sparsity"),
+    message("KL divergence, nats per token"),
+    message("Distance from dense by sparsity: {rows}."),
+    lambda value: figures(value, "#.3g"),
+)

@@ -49,8 +49,8 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
     Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
     and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
     ``sparsity_map_<variant>.png`` once per pruning; ``csr_bytes.png``; and ``speed.png``,
-    ``crossover.png``, ``quality.png`` and ``sensitivity.png`` of what was measured. All files are
-    written, or none is.
+    ``crossover.png``, ``quality.png``, ``distance.png`` and ``sensitivity.png`` of what was
+    measured. All files are written, or none is.
 
     Parameters
     ----------

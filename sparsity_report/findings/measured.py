@@ -86,33 +86,6 @@ def _overtakes(tokens: Any, layers: pd.DataFrame) -> str:
     return say("{span} ({of} of {shapes} shapes)", span=span, of=len(known), shapes=len(layers))
 
 
-def perplexities(study: Comparison) -> Iterator[str]:
-    """Say what perplexity and accuracy are left, once per text."""
-    if study.quality is None:
-        return
-    frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
-    for (text, _, scored, window), rows in frame.groupby(
-        ["text", "text_fingerprint", "scored", "window"], sort=False
-    ):
-        scores = [
-            say(
-                "{perplexity} for {variant} ({top1:percent} first guesses right)",
-                perplexity=figures(row["perplexity"], ",.2f"),
-                variant=row["variant"],
-                top1=row["top1"],
-            )
-            for row in records(rows)
-        ]
-        yield say(
-            "Perplexity on {text} ({scored:,} tokens scored in windows of {window:,}) is "
-            "{scores:names}.",
-            text=text,
-            scored=scored,
-            window=window,
-            scores=scores,
-        )
-
-
 def zero_shot(study: Comparison) -> Iterator[str]:
     """Say the mean accuracy over the seven tasks of papers, of variants that have all."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:

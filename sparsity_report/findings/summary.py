@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings import measured, rounding
+from sparsity_report.findings import measured, quality, rounding
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.digest import EDITED
 from sparsity_report.study.layers import records
@@ -85,8 +85,8 @@ def summarize(study: Comparison) -> list[str]:
     said += [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
     said += [*measured.smallest_layout(study), *measured.speed(study)]
-    said += [*measured.perplexities(study), *measured.zero_shot(study)]
-    said += measured.costliest_part(study)
+    said += [*quality.perplexities(study), *quality.distances(study)]
+    said += [*measured.zero_shot(study), *measured.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
     return [*said, *_already_zero(study), *_unclassified(study)]
 

@@ -1,4 +1,8 @@
-"""The only rooms that run a model: `latency`, `perplexity` and `sensitivity`, each study → frame.
+"""The only rooms that run a model.
+
+- `texts`: what is scored; `protocols`: its windows, under the names that papers use.
+- `stage`: one model that becomes each of its variants in turn; `scoring`: what they say of a text.
+- `perplexity`, `sensitivity`, `continuations`, `latency`: each study → frame.
 
 `calibration` measures what matrices are multiplied with on a text, `wanda` prunes by it.
 

@@ -20,7 +20,7 @@ from sparsity_report.counting.fixed import Fixed
 from sparsity_report.counting.scored import InputNorms
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.shipped import DEMO
-from sparsity_report.measure.perplexity import Text, read_text
+from sparsity_report.measure.texts import Text, read_text
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.weights import Weights

@@ -7,7 +7,6 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,26 +22,21 @@ from sparsity_report.counting.entries import CacheFolder, Entries
 from sparsity_report.counting.moments import moments
 from sparsity_report.counting.policies import global_magnitude
 from sparsity_report.errors import SparsityReportError, check_options
-from sparsity_report.measure.perplexity import (
-    Protocol,
-    Score,
-    ScoringOptions,
-    protocol_of,
-    score_text,
-    tokens_scored,
-)
+from sparsity_report.measure.protocols import Passage, Passages, ScoringOptions
+from sparsity_report.measure.scoring import Score, score_text, tokens_scored
+from sparsity_report.measure.stage import Stage
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.weights.parameters import Module
-from sparsity_report.weights.places import is_strided, locate, put_, value, walk
+from sparsity_report.weights.places import is_strided, locate, value, walk
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 # Part of every key, so that entries of another version are not even looked at.
-_VERSION = "sparsity-report scores 2"
+_VERSION = "sparsity-report scores 3"
 _SCORE = struct.Struct("<dqq")
 
 
@@ -69,7 +63,7 @@ def sensitivity(
         by every byte of the model, its config and the tokens; of a class of your own not its code.
     progress : callable, optional
         Called with parts done, parts in all and the part's name.
-    text, tokenizer, window, stride : optional
+    text, protocol, tokenizer, window, stride : optional
         See :func:`sparsity_report.perplexity`.
 
     Returns
@@ -88,12 +82,13 @@ def sensitivity(
     """
     check_options("sensitivity", scoring, ScoringOptions.__annotations__)
     level, parts = check_sparsity(sparsity), _parts(weights, by)
-    model = weights.module().eval()
-    protocol = protocol_of(weights, model, scoring)
+    passages, stage = Passages(scoring), Stage(weights)
+    passage = passages.of(weights, stage.model)
     counts = count_weights(weights)
-    scorer = _Scorer(model, protocol)
+    scorer = _Scorer(stage, passage)
     if cache is not None:
-        scorer = _Scorer(model, protocol, Entries(cache, "scores"), _run_key(model, protocol))
+        key = _run_key(stage.model, passage)
+        scorer = _Scorer(stage, passage, Entries(cache, "scores"), key)
     dense = scorer.score("dense")
     everywhere = global_magnitude(weights, level)
     whole = layer_frame(weights, counts, variant="", pruning=everywhere).set_index("module_name")
@@ -120,7 +115,7 @@ def sensitivity(
                 "threshold": pruning.threshold,
                 "std": moments(_values(weights, modules)).std,
                 "global_sparsity": zero_share(total, nonzero),
-                **protocol.facts(model),
+                **passage.facts(stage.model),
             }
         )
     if progress:
@@ -174,26 +169,11 @@ def _values(weights: Weights, modules: Sequence[Module]) -> Iterator[torch.Tenso
             yield from part.pieces()
 
 
-@contextmanager
-def _pruned(model: nn.Module, pruning: Pruning) -> Iterator[None]:
-    """Prune a model for a while."""
-    places = locate(walk(model))
-    before = {name: value(*places[name]).clone() for name in pruning.cuts}
-    pruning.apply_(model)
-    try:
-        yield
-    finally:
-        for name, values in before.items():
-            tensor = value(*places[name])
-            tensor.copy_(values)
-            put_(*places[name], tensor)
-
-
 class _Scorer(NamedTuple):
     """Scores a model; what was scored is kept, where there is a folder."""
 
-    model: nn.Module
-    protocol: Protocol
+    stage: Stage
+    passage: Passage
     entries: Entries | None = None
     run: str = ""
 
@@ -203,8 +183,8 @@ class _Scorer(NamedTuple):
         key = hashlib.sha256(f"{self.run} {cuts}".encode()).hexdigest()
         if self.entries and (known := self.entries.get(key, part, self._decoded)):
             return known
-        with _pruned(self.model, pruning) if pruning else nullcontext():
-            score = score_text(self.model, self.protocol, part, None)
+        self.stage.prune(pruning)
+        score = score_text(self.stage.model, self.passage, part, None)
         if self.entries:
             self.entries.put(key, _SCORE.pack(*score))
         return score
@@ -215,22 +195,22 @@ class _Scorer(NamedTuple):
             raise ValueError("of another length")
         score = Score(*_SCORE.unpack(payload))
         possible = math.isfinite(score.nll) and score.nll >= 0 and 0 <= score.hits <= score.scored
-        if not possible or score.scored != tokens_scored(self.protocol):
+        if not possible or score.scored != tokens_scored(self.passage):
             raise ValueError("no score of this text")
         return score
 
 
 @torch.inference_mode()
-def _run_key(model: nn.Module, protocol: Protocol) -> str:
+def _run_key(model: nn.Module, passage: Passage) -> str:
     """Return a digest of all that a score depends on but what is pruned."""
     config: Any = model.config
     settings = config.to_dict() if hasattr(config, "to_dict") else vars(config)
     settings = {name: each for name, each in settings.items() if name != "_name_or_path"}
     versions = (_VERSION, torch.__version__, transformers.__version__, type(model).__qualname__)
-    told = (*versions, protocol[1:], json.dumps(settings, sort_keys=True, default=str))
+    told = (*versions, passage[1:], json.dumps(settings, sort_keys=True, default=str))
     digest = hashlib.sha256(repr(told).encode())
     # The same text is other tokens with another tokenizer.
-    digest.update(protocol.ids.cpu().numpy().tobytes())
+    digest.update(passage.ids.cpu().numpy().tobytes())
     parameters = ((name, value(*place)) for name, place in locate(walk(model)).items())
     for name, tensor in chain(parameters, model.named_buffers()):
         dense = tensor if is_strided(tensor) else tensor.to_dense()

@@ -23,7 +23,7 @@ from sparsity_report.counting.scored import (
 )
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrate
-from sparsity_report.measure.perplexity import Text
+from sparsity_report.measure.texts import Text
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.parameters import Module
 from sparsity_report.weights.tensors import Slice

@@ -88,7 +88,9 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
     **dict.fromkeys(("before", "after"), Kind(printable, "")),
     "crossover_sparsity": share(0),
-    **dict.fromkeys(("fingerprint", "results_fingerprint"), NAME._replace(tag="code")),
+    **dict.fromkeys(
+        ("fingerprint", "text_fingerprint", "results_fingerprint"), NAME._replace(tag="code")
+    ),
     **dict.fromkeys(("task", "evaluated_model", "results_file"), name(200)),
     "group": Kind(group_name),
     "layout": Kind(layout_name),
@@ -97,6 +99,8 @@ _KINDS: Mapping[str, Kind] = {
     "n_m": Kind(
         lambda n_m: "–" if n_m is None else f"{clip(n_m[0], 20)}, {numbers.percent(n_m[1])}", ""
     ),
+    "kl": figures("#.3g"),
+    **dict.fromkeys(("agreement", "flips"), share(2)),
     "nll_increase": figures("+.4f"),
     "perplexity": figures(",.2f"),
     "bits_per_weight": figures(".2f"),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sparsity_report.draw.look import FILED
 from sparsity_report.findings.difference import TOTALS, Difference, name_of, written
+from sparsity_report.findings.quality import PASSAGE
 from sparsity_report.report.cells import (
     COUNT,
     FIGURE,
@@ -58,6 +59,8 @@ _HEADS = {
     "before": message("Before"),
     "after": message("After"),
 }
+# Letters of a text that a model wrote.
+_LETTERS = 2000
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
 # Label and denominator by part.
@@ -349,28 +352,51 @@ def crossover(study: Comparison) -> Table | None:
 
 
 def quality(study: Comparison) -> Table | None:
-    """Return perplexities and accuracies; None where none were measured."""
+    """Return perplexities and accuracies; None where none were measured.
+
+    What all rows share of text and protocol stands in the caption, else in columns.
+    """
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    columns = _columns("variant sparsity perplexity top1 text scored windows dtype")
-    prints = ", ".join(dict.fromkeys(frame["text_fingerprint"]))
-    caption = say("Perplexity and next-token accuracy; text {prints}.", prints=prints)
+    said = scored_on(study)
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
+    further = "" if said else " protocol text text_fingerprint scored windows dtype"
+    columns = _columns(f"variant sparsity perplexity top1{further}")
+    caption = said or say("Perplexity and next-token accuracy.")
     return table_of("quality", caption, columns, frame.assign(windows=windows))
+
+
+def distance(study: Comparison) -> Table | None:
+    """Return how far variants are from dense; None where that was not measured."""
+    frame = study.quality
+    if frame is None or frame.empty or frame["kl"].isna().all():
+        return None
+    bases = list(dict.fromkeys(frame["against"].dropna()))
+    several = "" if len(bases) == 1 else " against"
+    more = "" if scored_on(study) else " protocol text"
+    columns = _columns(f"variant sparsity{several} kl agreement flips{more}")
+    caption = say(
+        "Distance from {bases:some}, from the same run: mean KL divergence of it from the variant "
+        "in nats per scored token, equal first guesses, and tokens that only one of the two "
+        "guesses right.",
+        bases=[short_name(base) for base in bases],
+    )
+    return table_of("distance", caption, columns, frame[frame["kl"].notna()])
 
 
 def scored_on(study: Comparison) -> str | None:
     """Say on what perplexities were scored; None where not all of them were on the same."""
     assert study.quality is not None
-    different = study.quality[["text", "scored", "window", "stride"]].drop_duplicates()
+    different = study.quality[[*PASSAGE, "dtype"]].drop_duplicates()
     if len(different) > 1:
         return None
     known = records(different)[0]
     return say(
-        "Perplexity and next-token accuracy on {text}: {scored:,} tokens in windows of {window:,}, "
-        "stride {stride:,}.",
-        **known | {"text": short_name(known["text"])},
+        "Perplexity and next-token accuracy by protocol {protocol} on {text} ({text_fingerprint}): "
+        "{scored:,} of {tokens:,} tokens scored in windows of {window:,}, stride {stride:,}, "
+        "{dtype}.",
+        **known | {key: short_name(known[key]) for key in ("text", "text_fingerprint", "dtype")},
     )
 
 
@@ -442,6 +468,21 @@ def _score_name(row: Mapping[str, Any]) -> str:
 def _pair(wide: pd.DataFrame, variant: str, task: str) -> tuple[float, float] | None:
     pair = wide[task][variant] if task in wide else None
     return pair if isinstance(pair, tuple) else None
+
+
+def continuations(study: Comparison) -> Table | None:
+    """Return what variants write after each prompt; None where none was asked to."""
+    frame = study.continuations
+    if frame is None or frame.empty:
+        return None
+    columns = _columns("variant continuation", _FIRST)
+    columns[1] = columns[1]._replace(kind=name(_LETTERS), width=3)
+    bodies = tuple(
+        Body(rows_of(columns, rows), clip(prompt, _LETTERS))
+        for prompt, rows in frame.groupby("prompt", sort=False)
+    )
+    caption = say("What each variant writes after a prompt, always the likeliest token.")
+    return Table("continuations", caption, tuple(columns), bodies)
 
 
 def sensitivity(study: Comparison) -> Table | None:

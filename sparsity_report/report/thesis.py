@@ -52,7 +52,6 @@ _TOTALS = (
 )
 _GROUPS = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
 _STORAGE = ("bytes", "ratio", "model_bytes", "break_even")
-_QUALITY = ("sparsity", "perplexity", "top1")
 _UNITS = {
     **dict.fromkeys(("stored_bytes", "file_bytes"), "B"),
     **dict.fromkeys(("flops_per_token", "useful_flops_per_token"), "FLOPs"),
@@ -213,8 +212,11 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
     for variant in prunings:
         parts[f"storage_{stems[variant]}"] = tables.storage(study, variant).only(*_STORAGE)
     if quality := tables.quality(study):
-        shown = quality.only(*_QUALITY)
-        parts["quality"] = shown.called(tables.scored_on(study) or shown.caption)
+        parts["quality"] = quality
+    if distance := tables.distance(study):
+        parts["distance"] = distance
+    if continuations := tables.continuations(study):
+        parts["continuations"] = continuations
     if seven := tables.zero_shot(study):
         parts["zero_shot"] = seven.turned(title("task"))  # eight columns of ± are too wide
     if (scores := tables.tasks(study)) and len(scores.rows) <= _SCORES:
@@ -260,7 +262,11 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> Iterato
     for row in [] if study.quality is None else records(study.quality):
         if stem := variants.get(row["variant"]):
             yield f"{stem}Perplexity", quantity(row["perplexity"], _RATIO)
+            yield f"{stem}PerplexityProtocol", tex(row["protocol"])
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
+            yield f"{stem}KL", quantity(row["kl"], kind_of("kl"))
+            yield f"{stem}Agreement", quantity(row["agreement"], kind_of("agreement"))
+            yield f"{stem}Flips", quantity(row["flips"], kind_of("flips"))
     for row in [] if study.latency is None else records(study.latency):
         if row["scope"] == "model":
             stem = f"{variants[row['variant']]}{row['tokens']}Tokens"

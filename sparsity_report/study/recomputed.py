@@ -14,7 +14,7 @@ import pandas as pd
 
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.results import check_results
-from sparsity_report.study.schema import BLOCKS, refuse
+from sparsity_report.study.schema import BLOCKS, PROTOCOLS, SLIDING, refuse
 
 if TYPE_CHECKING:
     from sparsity_report.study.study import Comparison
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9
 # Beyond it the exponential is no number any more, and a perplexity is null.
 _LARGEST_NLL = 700
-_PROTOCOL = ["window", "stride", "dtype", "text_fingerprint"]
+_PASSAGE = ["protocol", "window", "stride", "dtype", "text_fingerprint"]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -60,12 +60,12 @@ def _check_quality(study: Comparison, frame: pd.DataFrame) -> None:
     inside = frame["window"] <= frame["tokens"]
     refuse("quality", inside, "window: is more than the tokens of the text")
     _check_stride("quality", frame)
-    # The first token of a window that overlaps no other has nothing before it.
-    windows = -(-frame["tokens"] // frame["window"])
-    unscored = windows.where(frame["stride"] == frame["window"], 1)
-    scored = frame["scored"] == frame["tokens"] - unscored
+    scored = frame["scored"] == _tokens_scored(frame)
     refuse("quality", scored, "scored: is not what window and stride score of the tokens")
-    refuse("quality", _whole(frame["top1"], frame["scored"]), "top1: is no share of those scored")
+    for column in ("top1", "agreement", "flips"):
+        share = _whole(frame[column], frame["scored"])
+        refuse("quality", share, f"{column}: is no share of those scored")
+    _check_distance(frame)
     facts = study.variants.merge(study.totals[["variant", "sparsity_prunable"]], on="variant")
     facts = facts.set_index("variant")
     within = frame["variant"].isin(facts.index)
@@ -82,6 +82,34 @@ def _check_quality(study: Comparison, frame: pd.DataFrame) -> None:
     refuse("quality", good | ~within | frame["model"].isna(), "method: is not that of the variant")
 
 
+def _tokens_scored(frame: pd.DataFrame) -> pd.Series[Any]:
+    """Return how many of the tokens each protocol scores."""
+    # The first token of a window that overlaps no other has nothing before it.
+    windows = -(-frame["tokens"] // frame["window"])
+    unscored = windows.where(frame["stride"] == frame["window"], 1)
+    whole = frame["tokens"] // frame["window"] * (frame["window"] - 1)
+    return (frame["tokens"] - unscored).where(frame["protocol"] == SLIDING, whole)
+
+
+def _check_distance(frame: pd.DataFrame) -> None:
+    """Refuse guesses that are further from, or nearer to, those of dense than both are right."""
+    flips, agreement = frame["flips"].fillna(0), frame["agreement"].fillna(0)
+    told = frame["against"].notna()
+    for column in ("agreement", "flips"):
+        refuse("quality", frame[column].notna() == told, f"{column}: is measured against nothing")
+    refuse("quality", frame["kl"].isna() | told, "kl: is measured against nothing")
+    # A guess that is no longer right, or right now, is another one.
+    refuse("quality", flips + agreement <= 1 + _ROUNDING, "flips: is more than other guesses")
+    keys = ["variant", "model", *_PASSAGE]
+    dense = frame.drop_duplicates(keys).set_index(keys)["top1"]
+    rows = pd.MultiIndex.from_frame(frame[["against", *keys[1:]]])
+    lost = (frame["top1"] - dense.reindex(rows).to_numpy()).abs().fillna(0)
+    refuse("quality", ~told | (lost <= flips + _ROUNDING), "flips: is less than top1 changed")
+    itself = told & (frame["against"] == frame["variant"])
+    same = (frame["kl"] == 0) & (agreement == 1) & (flips == 0)
+    refuse("quality", ~itself | same, "kl: is not 0 against itself")
+
+
 def _check_sensitivity(study: Comparison, frame: pd.DataFrame) -> None:
     """Refuse losses that are not those of the scores, and parts that the study does not have."""
     _check_stride("sensitivity", frame)
@@ -94,12 +122,19 @@ def _check_sensitivity(study: Comparison, frame: pd.DataFrame) -> None:
     possible = (frame[["perplexity", "dense_perplexity"]].fillna(1) >= 1 - _ROUNDING).all(axis=1)
     same = possible & _close(frame["nll_increase"], increase, absolute=_ROUNDING)
     refuse("sensitivity", same, "nll_increase: is not the ratio of the perplexities")
-    dense = frame.assign(hits=frame["top1"] + frame["top1_drop"]).groupby(["by", *_PROTOCOL])
+    dense = frame.assign(hits=frame["top1"] + frame["top1_drop"]).groupby(["by", *_PASSAGE])
     for column in ("dense_perplexity", "hits"):
         low, high = dense[column].transform("min"), dense[column].transform("max")
         one = _close(low, high, absolute=_ROUNDING)
         refuse("sensitivity", one, f"{column.replace('hits', 'top1_drop')}: dense is not one model")
     refuse("sensitivity", _of_layers(study.layers, frame), "part: is none of the layers")
+
+
+def _check_continuations(study: Comparison, frame: pd.DataFrame) -> None:
+    """Refuse what variants write that the study does not have, and two endings of one prompt."""
+    check_variants("continuations", study, frame)
+    once = ~frame.duplicated(["variant", "prompt"])
+    refuse("continuations", once, "prompt: is continued twice")
 
 
 def _check_tasks(study: Comparison, frame: pd.DataFrame) -> None:
@@ -144,7 +179,16 @@ def _check_patterns(study: Comparison, frame: pd.DataFrame) -> None:
 
 
 def _check_stride(table: str, frame: pd.DataFrame) -> None:
+    """Refuse windows that the protocol does not have."""
     refuse(table, frame["stride"] <= frame["window"], "stride: is more than window")
+    beside = (frame["protocol"] == SLIDING) | (frame["stride"] == frame["window"])
+    refuse(table, beside, "stride: is not the protocol's")
+    fixed = frame["protocol"].map({name: window for name, (window, _) in PROTOCOLS.items()})
+    refuse(table, fixed.isna() | (frame["window"] == fixed), "window: is not the protocol's")
+    if "tokens" in frame:
+        most = frame["protocol"].map({name: windows for name, (_, windows) in PROTOCOLS.items()})
+        within = most.isna() | (frame["tokens"] <= most * frame["window"])
+        refuse(table, within, "tokens: are more than the protocol's")
 
 
 def _of_layers(layers: pd.DataFrame, frame: pd.DataFrame) -> Flags:
@@ -208,5 +252,6 @@ RECOMPUTED: Mapping[str, Callable[[Comparison, pd.DataFrame], None]] = {
     "latency": _check_latency,
     "quality": _check_quality,
     "sensitivity": _check_sensitivity,
+    "continuations": _check_continuations,
     "tasks": _check_tasks,
 }

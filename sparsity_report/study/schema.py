@@ -32,11 +32,21 @@ LAYOUTS = (
 )
 SCOPES = ("layer", "group", "prunable", "model")
 PARTS = ("block", "group", "layer")
+# Protocols of perplexity: tokens of a window, or None for what the model takes, and how many
+# windows at most. Ours is for any text, and its windows overlap.
+SLIDING = "sliding"
+PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
+    SLIDING: (None, None),
+    "wikitext2-2048": (2048, None),
+    "wikitext2-max": (None, None),
+    "c4-256x2048": (2048, 256),
+    "ptb": (2048, None),
+}
 FORMAT = "sparsity-report study"
 VERSION = 6
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives; tasks are run by other programs.
-MEASURED = ("latency", "quality", "sensitivity", "tasks")
+MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks")
 # Tables of a saved study, and those that may be null there; levels are written in another form.
 ALWAYS = ("variants", "layers", "groups", "totals")
 OPTIONAL = ("patterns", *MEASURED)
@@ -218,11 +228,18 @@ _COLUMNS = {
         _number("perplexity", message("perplexity")),
         _number("nll", message("nats per token"), optional=False),
         _share("top1", message("first guesses right"), optional=False),
+        _text("against", message("measured against"), optional=True),
+        _number("kl", message("KL, nats per token")),
+        _share("agreement", message("same first guess")),
+        _share("flips", message("flips")),
+        _text("protocol", message("protocol"), among=tuple(PROTOCOLS)),
         _count("scored", message("tokens scored"), low=1),
         _count("window", message("window"), low=2),
         _count("stride", message("stride"), low=1),
         _text("text", message("text")),
         _text("text_fingerprint", message("fingerprint of the text")),
+        _text("prompt", message("prompt")),
+        _text("continuation", message("continuation")),
         _text("by", message("cut by"), among=PARTS),
         _text("part", message("part")),
         _number("dense_perplexity", message("perplexity of dense")),
@@ -315,16 +332,17 @@ TABLES: Mapping[str, Table] = {
         "name tokens dtype sparsity dense_seconds csr_seconds speedup crossover_sparsity",
     ),
     "quality": _table(
-        "variant layout model method sparsity perplexity nll top1 scored tokens window stride "
-        "dtype text text_fingerprint",
+        "variant layout model method sparsity perplexity nll top1 against kl agreement flips "
+        "protocol scored tokens window stride dtype text text_fingerprint",
         model=_MAYBE,
     ),
     "sensitivity": _table(
         "by part modules weight_total pruned sparsity perplexity dense_perplexity "
-        "nll_increase top1 top1_drop threshold std global_sparsity window stride dtype text "
-        "text_fingerprint",
+        "nll_increase top1 top1_drop threshold std global_sparsity protocol window stride dtype "
+        "text text_fingerprint",
         pruned={"dtype": "int64", "optional": False},
     ),
+    "continuations": _table("variant prompt continuation"),
     "tasks": _table(
         "variant task metric filter value stderr higher_is_better n_shot samples limited "
         "task_version evaluated_model harness harness_version results_file results_fingerprint",

@@ -55,6 +55,8 @@ class Comparison:
         What was measured by running variants, by :func:`sparsity_report.measure_latency`,
         :func:`sparsity_report.perplexity` and :func:`sparsity_report.sensitivity`; put in with
         :meth:`with_measured`.
+    continuations : pandas.DataFrame or None
+        What variants write after a prompt, by :func:`sparsity_report.continuations`.
     tasks : pandas.DataFrame or None
         Results of tasks that another program ran the variants on; put in with
         :meth:`with_measured`.
@@ -72,6 +74,7 @@ class Comparison:
     latency: pd.DataFrame | None = None
     quality: pd.DataFrame | None = None
     sensitivity: pd.DataFrame | None = None
+    continuations: pd.DataFrame | None = None
     tasks: pd.DataFrame | None = None
     weights: Weights | None = field(default=None, repr=False)
 
@@ -218,13 +221,14 @@ class Comparison:
         latency: pd.DataFrame | None = None,
         quality: pd.DataFrame | None = None,
         sensitivity: pd.DataFrame | None = None,
+        continuations: pd.DataFrame | None = None,
         tasks: pd.DataFrame | None = None,
     ) -> Comparison:
         """Return the study with what was measured put in; what is not given stays as it is.
 
         Parameters
         ----------
-        latency, quality, sensitivity : pandas.DataFrame, optional
+        latency, quality, sensitivity, continuations : pandas.DataFrame, optional
             As the function that measures it returns it.
         tasks : pandas.DataFrame, optional
             Any frame with the columns ``variant``, ``task``, ``metric``, ``value`` and, where
@@ -236,7 +240,10 @@ class Comparison:
             A frame has other columns than those of the function that measures it, or contradicts
             itself or the study, as one may that was cut or edited by hand.
         """
-        given = {"latency": latency, "quality": quality, "sensitivity": sensitivity, "tasks": tasks}
+        given = {
+            "latency": latency, "quality": quality, "sensitivity": sensitivity,
+            "continuations": continuations, "tasks": tasks,
+        }  # fmt: skip
         frames: dict[str, Any] = {part: f for part, f in given.items() if f is not None}
         if tasks is not None:
             needed = ("variant", "task", "metric", "value")

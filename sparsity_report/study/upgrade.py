@@ -30,10 +30,18 @@ def upgrade(data: dict[str, Any]) -> None:
 
 def _to_version_6(data: dict[str, Any]) -> None:
     """Put in what is new; version 5 brought the digest, which is no part of the study."""
-    data["tasks"] = None
     last = "attention_flops_per_token"
     for column in ("basis_window", "basis_windows", "basis_fingerprint", "basis"):
         _insert(data["variants"], column, last)
+    data["tasks"] = data["continuations"] = None
+    # There was one protocol, and no distance from dense.
+    for table, before in (("quality", "top1"), ("sensitivity", "global_sparsity")):
+        if (measured := data[table]) is None:
+            continue
+        _insert(measured, "protocol", before, ["sliding"] * len(measured["rows"]))
+        if table == "quality":
+            for column in ("flips", "agreement", "kl", "against"):
+                _insert(measured, column, before)
 
 
 def _to_version_4(data: dict[str, Any]) -> None:

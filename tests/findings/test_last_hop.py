@@ -323,10 +323,10 @@ def perplexities(study, _):
         f"{r.perplexity:,.2f} for {r.variant} ({pct(r.top1)} % first guesses right)"
         for r in rows.itertuples()
     ]
+    one = rows.iloc[0]
     return {
-        "text": rows["text"].iloc[0],
-        "scored": f"{rows['scored'].iloc[0]:,}",
-        "window": f"{rows['window'].iloc[0]:,}",
+        **{key: one[key] for key in ("text", "protocol", "text_fingerprint")},
+        **{key: f"{one[key]:,}" for key in ("scored", "tokens", "window")},
         "scores": listed(scores),
     }
 
@@ -353,6 +353,17 @@ def other_model(study, said):
 def part_of_a_task(study, _):
     rows = study.tasks[study.tasks["limited"].fillna(False) & (study.tasks["variant"] == "CSR30")]
     return {"tasks": few(list(rows["task"].unique())), "variant": "CSR30"}
+
+
+def distances(study, _):
+    rows = study.quality[study.quality["variant"].isin(study.variants["variant"])]
+    told = [
+        f"{r.kl:#.3g} nats for {r.variant} ({pct(r.agreement)} % of first guesses the same)"
+        for r in rows.itertuples()
+        if r.variant != r.against
+    ]
+    first = rows.iloc[0]
+    return {"text": first["text"], "against": first["against"], "told": listed(told)}
 
 
 def alone(study, _):
@@ -520,9 +531,9 @@ READERS = {
     "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: {edges}.": (
         overtakes
     ),
-    "Perplexity on {text} ({scored} tokens scored in windows of {window}) is {scores}.": (
-        perplexities
-    ),
+    "On {text} the mean KL divergence of {against} from the variant is {told}.": distances,
+    "Perplexity on {text} (protocol {protocol}; text {text_fingerprint}; {scored} of {tokens} "
+    "tokens scored, windows of {window}) is {scores}.": (perplexities),
     "The mean accuracy over seven zero-shot tasks ({tasks}; acc, ± standard error) is {means}.": (
         seven_means
     ),

@@ -16,8 +16,7 @@ from zoo.cases import CASES, built
 import sparsity_report as sr
 from sparsity_report.counting.entries import Entries
 from sparsity_report.files.shipped import DEMO
-from sparsity_report.measure import perplexity as quality
-from sparsity_report.measure import sensitivity
+from sparsity_report.measure import scoring, sensitivity, texts
 from sparsity_report.study.schema import TABLES
 
 NAMED = {case.name: case for case in CASES}
@@ -168,16 +167,16 @@ def test_other_strings_are_texts(text, tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     if text == "and/or":  # one word with a separator: only in a list
         text = [text]
-    assert quality.read_text(text)[1] == (text if isinstance(text, str) else text[0])
+    assert texts.read_text(text)[1] == (text if isinstance(text, str) else text[0])
 
 
 def test_files_that_are_no_texts(demo, tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"PAR1\xff\xfe")
     with pytest.raises(sr.SparsityReportError, match=r"cannot read the text .*utf-8"):
         sr.perplexity(sr.dense(demo), str(tmp_path / "a.parquet"))
-    monkeypatch.setattr(quality, "LONGEST", 10)
+    monkeypatch.setattr(texts, "LONGEST", 10)
     (tmp_path / "a.txt").write_text("def f(): 1")
-    assert quality.read_text(tmp_path / "a.txt") == ("a.txt", "def f(): 1")
+    assert texts.read_text(tmp_path / "a.txt") == ("a.txt", "def f(): 1")
     (tmp_path / "a.txt").write_text("def f(): 12")
     with pytest.raises(sr.SparsityReportError, match=r"a.txt is longer than 10 characters; score"):
         sr.perplexity(sr.dense(demo), tmp_path / "a.txt")
@@ -260,7 +259,7 @@ def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
 
 
 def test_what_was_scored_is_not_scored_again(demo, tmp_path, monkeypatch):
-    calls, score = [], quality.score_text
+    calls, score = [], scoring.score_text
     monkeypatch.setattr(sensitivity, "score_text", lambda *a: calls.append(a[2]) or score(*a))
     first = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)
     assert calls == ["dense", "block 0", "block 1", "block 2", "block 3"]

@@ -244,11 +244,17 @@ def test_every_total_is_set_beside_that_of_before(study):
 def test_what_is_scored_on_the_same_text_says_so_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
     said = tables.scored_on(put_in(study, quality=frame))
-    assert said.startswith("Perplexity and next-token accuracy on some.txt: 99 tokens in windows")
-    for column, other in (("text", "b"), ("window", 128), ("stride", 8), ("scored", 98)):
+    assert said.startswith("Perplexity and next-token accuracy by protocol sliding on some.txt (01")
+    for column, other in (
+        ("text", "b"), ("window", 128), ("stride", 8), ("scored", 98), ("protocol", "ptb"),
+        ("text_fingerprint", "b"), ("dtype", "float16"), ("tokens", 101),
+    ):  # fmt: skip
         frame = quality(names=("Dense", "Masked50", "CSR50"))
         frame.loc[0, column] = other
-        assert tables.scored_on(put_in(study, quality=frame)) is None, column
+        mixed = put_in(study, quality=frame)
+        assert tables.scored_on(mixed) is None, column
+        keys = [each.key for each in tables.quality(mixed).columns]
+        assert {"protocol", "text", "text_fingerprint", "scored", "windows", "dtype"} <= {*keys}
 
 
 def test_work_that_a_model_does_not_do_has_no_row(study):
@@ -427,11 +433,15 @@ def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
     sr.write_thesis(measured, tmp_path)
     lines = (tmp_path / "numbers.tex").read_text()
     found = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}\n", lines))
-    for name, perplexity, realised, promised in (
-        ("Dense", "10.00", "1.00", "1.00"),
-        ("MaskedFifty", "12.50", "0.98", "1.00"),
-        ("CSRFifty", "1234.00", "0.40", "1.25"),
+    for name, perplexity, kl, agreement, flips, realised, promised in (
+        ("Dense", "10.00", "0.00", "100.00", "0.00", "1.00", "1.00"),
+        ("MaskedFifty", "12.50", "0.125", "66.67", "11.11", "0.98", "1.00"),
+        ("CSRFifty", "1234.00", "0.250", "33.33", "22.22", "0.40", "1.25"),
     ):
+        assert found[f"{name}PerplexityProtocol"] == "sliding"
+        assert found[f"{name}KL"] == f"\\num{{{kl}}}"
+        assert found[f"{name}Agreement"] == f"\\qty{{{agreement}}}{{\\percent}}"
+        assert found[f"{name}Flips"] == f"\\qty{{{flips}}}{{\\percent}}"
         assert found[f"{name}Perplexity"] == f"\\num{{{perplexity}}}"
         assert found[f"{name}TopOne"] == "\\qty{25.0}{\\percent}"
         for tokens in ("One", "OneTwoEight"):
@@ -439,7 +449,8 @@ def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
             assert found[f"{name}{tokens}TokensPromised"] == f"\\num{{{promised}}}"
     table = (tmp_path / "tables" / "quality.tex").read_text()
     assert table.partition("\\midrule")[2].count(" & ") == 3 * 3
-    assert "some.txt" in table
+    assert "by protocol sliding on some.txt (0123456789abcdef): 99 of 100 tokens" in table
+    assert "Masked50" in (tmp_path / "tables" / "distance.tex").read_text()
 
 
 def test_ten_layers_are_ranked_in_a_kit_unless_told(tmp_path, monkeypatch, demo_study):

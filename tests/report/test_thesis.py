@@ -452,7 +452,7 @@ def test_every_letter_kept_is_known_to_latex(tmp_path):
 def test_measurements_are_set_and_quoted(study, tmp_path):
     measured = put_in(study, latency=latency(), quality=quality(), sensitivity=sensitivity(12))
     sr.write_thesis(measured, tmp_path)
-    for name in ("speed", "crossover", "quality", "sensitivity"):
+    for name in ("speed", "crossover", "quality", "distance", "sensitivity"):
         assert (tmp_path / "figures" / f"{name}_column.pdf").is_file()
     rows = rows_of(tmp_path / "tables" / "quality.tex")
     assert [number(cells[2]) for cells in rows] == [10.0, 12.5, 1234.0]

@@ -96,6 +96,7 @@ def measured(data, part, /, **cells):
         "sensitivity": lambda: measurements.sensitivity(1).assign(
             weight_total=156, pruned=78, perplexity=8.0 * math.exp(0.09)
         ),
+        "continuations": measurements.continuations,
         "tasks": measurements.tasks,
     }[part]().head(1)
     row = frame.astype(object).where(frame.notna(), None).to_dict("records")[0] | cells
@@ -130,7 +131,28 @@ CONTRADICTIONS = [
         ("quality", {"layout": "csr"}, "layout: is not that of the variant"),
         ("quality", {"sparsity": 0.3}, "sparsity: is not that of the variant"),
         ("quality", {"model": "tiny", "method": "n_m"}, "method: is not that of the variant"),
+        ("quality", {"protocol": "ours"}, "protocol: is not one of sliding, wikitext2-2048"),
+        ("quality", {"protocol": "ptb"}, "stride: is not the protocol's"),
+        ("quality", {"protocol": "ptb", "stride": 64}, "window: is not the protocol's"),
+        ("quality", {"protocol": "wikitext2-max", "stride": 64}, "scored: is not what window"),
+        (
+            "quality",
+            {"protocol": "c4-256x2048", "window": 2048, "stride": 2048, "tokens": 256 * 2048 + 1},
+            "tokens: are more than the protocol's",
+        ),
+        ("quality", {"against": None}, "agreement: is measured against nothing"),
+        ("quality", {"agreement": None}, "agreement: is measured against nothing"),
+        ("quality", {"flips": None}, "flips: is measured against nothing"),
+        ("quality", {"kl": 0.001}, "kl: is not 0 against itself"),
+        ("quality", {"kl": -0.001}, "row 0, kl: is less than 0"),
+        ("quality", {"agreement": 0.99}, "agreement: is no share of those scored"),
+        ("quality", {"agreement": 98 / 99}, "kl: is not 0 against itself"),
+        ("quality", {"flips": 1 / 99}, "flips: is more than other guesses"),
+        ("quality", {"flips": 1 / 98, "agreement": 0.0}, "flips: is no share of those scored"),
+        ("continuations", {"variant": "nobody"}, "variant"),
+        ("continuations", {"continuation": None}, "continuation: is missing"),
         ("sensitivity", {"sparsity": 0.4}, "sparsity: is not pruned"),
+        ("sensitivity", {"protocol": "ptb"}, "stride: is not the protocol's"),
         ("sensitivity", {"pruned": 157, "sparsity": 1.0}, "pruned: is more than weight_total"),
         ("sensitivity", {"nll_increase": 0.1}, "nll_increase: is not the ratio"),
         ("sensitivity", {"perplexity": 0.5}, "nll_increase: is not the ratio"),
@@ -385,12 +407,16 @@ def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
     assert (old.convention, old.context) == (new.convention, new.context)
     assert old.notes == ((UNTOLD,) if version < 5 else ())
     assert old.tasks is None
+    assert old.continuations is None
     assert old.at_level(0.37).equals(new.at_level(0.37))
     # What version 1 did not write of a perplexity is known where its variant is in the study.
     if version == 1:
         assert old.quality["model"].tolist() == ["tiny", "tiny", None]
         assert old.quality["method"].tolist() == [None, "global_magnitude", None]
-    rest = new.quality.columns.difference(["model", "method"])
+    distance = ["against", "kl", "agreement", "flips"]
+    assert old.quality[distance].isna().all(axis=None)
+    assert old.quality["protocol"].tolist() == ["sliding"] * 3
+    rest = new.quality.columns.difference(["model", "method", *distance])
     assert old.quality[rest].equals(new.quality[rest])
 
 

@@ -1,0 +1,262 @@
+"""Score a passage: the likelihood of its tokens, the guesses, and how far from dense both are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from sparsity_report.counting.counts import Progress
+from sparsity_report.measure.protocols import NoScoreError, Passage, vocabulary_of
+from sparsity_report.measure.stage import Stage
+from sparsity_report.study.schema import SLIDING
+from sparsity_report.study.variants import Variant
+
+# Logits held at a time.
+_LOGITS = 2**25
+# Logits of dense that are kept while the other variants are run: half a gigabyte in float32.
+KEPT = 2**27
+# Logits that are taken in double precision at a time.
+_SLICE = 2**21
+
+
+class Score(NamedTuple):
+    """Negative log likelihood in nats and correct guesses, summed over the tokens scored."""
+
+    nll: float
+    hits: int
+    scored: int
+
+    def facts(self) -> dict[str, object]:
+        """Return means: perplexity is ``exp(nll)``."""
+        nll = self.nll / self.scored
+        # Where even the exponential of a mean overflows, infinity would not be JSON.
+        perplexity = math.exp(nll) if nll < 700 else None
+        return {"perplexity": perplexity, "nll": nll, "top1": self.hits / self.scored}
+
+
+class Distance(NamedTuple):
+    """How far guesses are from those of dense, summed over the tokens scored.
+
+    Attributes
+    ----------
+    kl : float
+        Σ p·(ln p − ln q) over the vocabulary, p of dense, in nats.
+    agreed : int
+        Tokens at which the first guesses are the same.
+    flipped : int
+        Tokens that one of the two guesses right and the other does not.
+    against : str
+        The variant that is called dense.
+    """
+
+    kl: float
+    agreed: int
+    flipped: int
+    against: str
+
+    def facts(self, scored: int) -> dict[str, object]:
+        """Return means and shares."""
+        return {
+            "against": self.against,
+            "kl": self.kl / scored,
+            "agreement": self.agreed / scored,
+            "flips": self.flipped / scored,
+        }
+
+
+class _Batch(NamedTuple):
+    """Windows of the same length, of which the same last tokens are scored."""
+
+    begins: list[int]
+    length: int
+    last: int
+
+    @property
+    def scored(self) -> int:
+        return len(self.begins) * self.last
+
+
+class _Kept(NamedTuple):
+    """What dense said of a batch: logits, logarithms of their sums, first guesses."""
+
+    logits: torch.Tensor
+    sums: torch.Tensor
+    guesses: torch.Tensor
+
+
+@dataclass
+class _Sums:
+    """What adds up to scores; the distance is from what was kept."""
+
+    nll: float = 0.0
+    hits: int = 0
+    scored: int = 0
+    kl: float = 0.0
+    agreed: int = 0
+    flipped: int = 0
+
+    @property
+    def score(self) -> Score:
+        return Score(self.nll, self.hits, self.scored)
+
+    def distance(self, against: str) -> Distance:
+        return Distance(self.kl, self.agreed, self.flipped, against)
+
+
+def score_text(model: nn.Module, passage: Passage, name: str, progress: Progress | None) -> Score:
+    """Run a model over every window of a passage."""
+    sums, total = _Sums(), tokens_scored(passage)
+    for batch in _batches(passage, vocabulary_of(model)):
+        _add(sums, *_run(model, passage, batch), _place(name, batch))
+        if progress:
+            progress(sums.scored, total, name)
+    return sums.score
+
+
+def score_variants(
+    stage: Stage, passage: Passage, variants: Sequence[Variant], progress: Progress | None
+) -> list[tuple[Score, Distance | None]]:
+    """Score variants of one model, the first that nobody pruned beside each of the others.
+
+    What it says of some windows is kept while the others are run over them.
+    """
+    dense = next((n for n, v in enumerate(variants) if v.pruning is None), None)
+    if len(variants) == 1:  # nothing to compare it with
+        dense = None
+    order = sorted(range(len(variants)), key=lambda n: n != dense)
+    sums = [_Sums() for _ in variants]
+    vocabulary = vocabulary_of(stage.model)
+    total, done = tokens_scored(passage) * len(variants), 0
+    held = 0 if dense is None else vocabulary
+    for part in _parts(_batches(passage, vocabulary), held):
+        kept: list[_Kept] = []
+        for number in order:
+            name, model = variants[number].name, stage.become(variants[number])
+            for place, batch in enumerate(part):
+                logits, targets = _run(model, passage, batch)
+                told = _place(name, batch)
+                against = None if number == dense or dense is None else kept[place]
+                said = _add(sums[number], logits, targets, told, against)
+                if number == dense:
+                    sums[number].agreed += batch.scored
+                    kept.append(said)
+                done += batch.scored
+                if progress:
+                    progress(done, total, name)
+    if dense is None:
+        return [(each.score, None) for each in sums]
+    return [(each.score, each.distance(variants[dense].name)) for each in sums]
+
+
+def tokens_scored(passage: Passage) -> int:
+    """Return how many tokens are scored."""
+    return sum(count for *_, count in _windows(passage))
+
+
+@torch.inference_mode()
+def _run(model: nn.Module, passage: Passage, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of the tokens to score, and these tokens."""
+    device = next(model.parameters()).device
+    ids = [passage.ids[begin : begin + batch.length] for begin in batch.begins]
+    tokens = torch.stack(ids).to(device)
+    logits = model(input_ids=tokens, use_cache=False).logits
+    # The logits at a place are about the token after it.
+    return logits[:, -batch.last - 1 : -1].flatten(0, 1), tokens[:, -batch.last :].flatten()
+
+
+@torch.inference_mode()
+def _add(
+    sums: _Sums,
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    told: str,
+    against: _Kept | None = None,
+) -> _Kept:
+    """Add what a model says of tokens, in double precision, and return what was said."""
+    rows = max(_SLICE // logits.shape[-1], 1)
+    totals, guesses = [], logits.argmax(dim=-1)
+    for begin in range(0, len(targets), rows):
+        part = slice(begin, begin + rows)
+        wide = logits[part].double()
+        total = wide.logsumexp(dim=-1)
+        nll = total - wide.gather(-1, targets[part, None]).squeeze(-1)
+        if not nll.isfinite().all():
+            raise NoScoreError(told)
+        sums.nll += float(nll.sum())
+        totals.append(total)
+        if against:
+            sums.kl += _divergence(against, part, wide, total)
+    right = guesses == targets
+    sums.hits += int(right.sum())
+    sums.scored += len(targets)
+    if against:
+        sums.agreed += int((guesses == against.guesses).sum())
+        sums.flipped += int((right != (against.guesses == targets)).sum())
+    return _Kept(logits, torch.cat(totals), guesses)
+
+
+def _divergence(dense: _Kept, part: slice, wide: torch.Tensor, total: torch.Tensor) -> float:
+    """Return the sum over tokens of KL(dense ‖ variant), of their logits and sums.
+
+    ln p = l − s of each, so that Σ p·(ln p − ln q) = Σ p·(l − l′) − s + s′.
+    """
+    logits, sums = dense.logits[part].double(), dense.sums[part]
+    share = (logits - sums[:, None]).exp()
+    terms = share * (logits - wide)
+    if not terms.isfinite().all():  # what dense rules out counts nothing, whatever q is
+        terms = terms.where(share > 0, torch.zeros_like(terms))
+    # Not negative but for rounding.
+    return float((terms.sum(dim=-1) - sums + total).clamp(min=0).sum())
+
+
+def _place(name: str, batch: _Batch) -> str:
+    return (
+        f"{name}: the loss is not a number in tokens {batch.begins[0]:,} to "
+        f"{batch.begins[-1] + batch.length:,}; look for NaN or infinite weights, or convert the "
+        "model to float32"
+    )
+
+
+def _parts(batches: Iterator[_Batch], vocabulary: int) -> Iterator[list[_Batch]]:
+    """Yield batches of so many logits together as are kept; all at once of no vocabulary."""
+    part: list[_Batch] = []
+    held = 0
+    for batch in batches:
+        size = batch.scored * vocabulary
+        if part and held + size > KEPT:
+            yield part
+            part, held = [], 0
+        part.append(batch)
+        held += size
+    yield part
+
+
+def _batches(passage: Passage, vocabulary: int) -> Iterator[_Batch]:
+    """Yield windows alike that are run at once."""
+    most = max(_LOGITS // (passage.window * vocabulary), 1)
+    for shape, alike in groupby(_windows(passage), key=lambda window: window[1:]):
+        begins = [begin for begin, *_ in alike]
+        for first in range(0, len(begins), most):
+            yield _Batch(begins[first : first + most], *shape)
+
+
+def _windows(passage: Passage) -> Iterator[tuple[int, int, int]]:
+    """Yield begin, length and number of tokens to score of each window."""
+    tokens = len(passage.ids)
+    if passage.protocol != SLIDING:  # side by side, and what does not fill the last is dropped
+        for begin in range(0, tokens - passage.window + 1, passage.window):
+            yield begin, passage.window, passage.window - 1
+        return
+    done = 1
+    for begin in range(0, tokens, passage.stride):
+        end = min(begin + passage.window, tokens)
+        # The first token of a window that overlaps no other has nothing before it.
+        if (count := min(end - done, end - begin - 1)) > 0:
+            yield begin, end - begin, count
+        done = max(done, end)

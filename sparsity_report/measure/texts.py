@@ -1,0 +1,207 @@
+"""Texts to score: words, files, data sets, token ids."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+
+from sparsity_report.errors import SparsityReportError, printable, writable
+from sparsity_report.files.shipped import DEMO
+from sparsity_report.foreign import open_file, parse_json
+
+Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
+
+# Characters of a file: some 60 million tokens, more than anyone waits for.
+LONGEST = 2**28
+# What a word ends in that is meant as the name of a file.
+_TEXT_FILES = (
+    *(".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".csv", ".tsv", ".json", ".jsonl"),
+    *(".parquet", ".arrow", ".raw", ".tokens", ".gz", ".bz2", ".xz", ".zst", ".zip"),
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The rows of a data set that papers score, and how they become one text.
+
+    Attributes
+    ----------
+    title : str
+        What to call it.
+    source : tuple of str
+        What ``datasets.load_dataset`` takes: repository and, if it has one, configuration.
+    split : str
+    files : str
+        The file of the repository to take, where not all of it is wanted.
+    column : str
+        That holds the text of a row.
+    joint : str
+        What stands between two rows.
+    rows : int
+        How many there are: of `first`, so many at least.
+    first : bool
+        Whether only the first so many rows are taken.
+    bare : bool
+        Whether rows have no white space at their ends; else an empty line is an empty row.
+    bring : str
+        The file to bring where there is no network.
+    """
+
+    title: str
+    source: tuple[str, ...]
+    split: str
+    column: str
+    joint: str
+    rows: int
+    bring: str
+    files: str = ""
+    first: bool = False
+    bare: bool = False
+
+
+def read_text(text: Text | None) -> tuple[str, str | torch.Tensor]:
+    """Return what to call a text, and its words or token ids; see :func:`perplexity`."""
+    if text is None:
+        text = DEMO / "eval.txt"
+    if isinstance(text, str):
+        if not names_file(text):
+            return "text", text
+        text = Path(text)
+    if isinstance(text, torch.Tensor):
+        return "token ids", text.reshape(-1)
+    if isinstance(text, Path):
+        return writable(text.name), _read_file(text)
+    return "dataset", "\n\n".join(_items(text, "text"))
+
+
+def read_corpus(corpus: Corpus, text: Text | None) -> tuple[str, str | torch.Tensor]:
+    """Return what to call the text of a corpus, and its words, its rows joined as papers do.
+
+    Words and token ids are taken as they are; a file and items are its rows; None is looked for
+    with the library ``datasets``.
+
+    Raises
+    ------
+    SparsityReportError
+        The rows are not as many as the corpus has, or cannot be read.
+    """
+    if isinstance(text, str) and not names_file(text):
+        return "text", text
+    if isinstance(text, torch.Tensor):
+        return "token ids", text.reshape(-1)
+    name, rows = corpus.title, _from_datasets(corpus) if text is None else None
+    if isinstance(text, str | Path):
+        name, rows = writable(Path(text).name), _rows_of_file(corpus, Path(text))
+    elif text is not None:
+        name, rows = "dataset", list(_items(text, corpus.column))
+    assert rows is not None
+    if len(rows) < corpus.rows or (not corpus.first and len(rows) > corpus.rows):
+        raise SparsityReportError(
+            f"{printable(name, 200)} is not {corpus.title}: rows are {len(rows):,}, not "
+            f"{corpus.rows:,}; bring {corpus.bring}, or in Python the joined text as words"
+        )
+    return name, corpus.joint.join(rows[: corpus.rows])
+
+
+def _items(text: Any, column: str) -> Iterator[str]:
+    """Yield the texts of items."""
+    try:
+        for item in text:
+            words = item[column] if isinstance(item, Mapping) else item
+            if not isinstance(words, str):
+                raise TypeError(f"{type(words).__name__} is no text")
+            yield words
+    except (KeyError, TypeError) as error:
+        raise SparsityReportError(
+            "the text to score must be a str, a Path, a tensor of token ids, or items that are "
+            f"texts or have a key {column!r}: {error!r}"
+        ) from error
+
+
+def names_file(text: str) -> bool:
+    """Whether a string names a file; one that only looks as if it did is refused."""
+    if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112 - never raise
+        return True
+    one_word = len(text.split()) == 1 and len(text) <= 4096
+    if one_word and (set(text) & set("/\\") or text.lower().endswith(_TEXT_FILES)):
+        raise SparsityReportError(
+            f"there is no file {printable(text, 200)!r} to score; if this is the text itself, "
+            "give it in a list: [text]"
+        )
+    return False
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST + 1)
+    except (OSError, ValueError) as error:
+        raise SparsityReportError(f"cannot read the text {path}: {error}") from error
+    _check_length(path, len(text))
+    return text
+
+
+def _check_length(path: Path, length: int) -> None:
+    if length > LONGEST:
+        raise SparsityReportError(
+            f"the text {path} is longer than {LONGEST:,} characters; score a part of it"
+        )
+
+
+def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:
+    """Return the rows of a corpus from its file: Parquet, JSON lines or lines, packed or not."""
+    kinds = [suffix.lower() for suffix in path.suffixes]
+    try:
+        if kinds[-1:] == [".parquet"]:
+            import pandas as pd
+
+            return [
+                str(row) for row in pd.read_parquet(path, columns=[corpus.column])[corpus.column]
+            ]
+        with (
+            open_file(path) as raw,
+            gzip.GzipFile(fileobj=raw) if kinds[-1:] == [".gz"] else nullcontext(raw) as plain,
+            io.TextIOWrapper(cast(Any, plain), encoding="utf-8") as file,
+        ):
+            lines = islice(_limited(path, file), corpus.rows + 1)
+            if {".json", ".jsonl"} & {*kinds}:
+                return [*_items((parse_json(line) for line in lines), corpus.column)]
+            if corpus.bare:
+                return [line.strip() for line in lines]
+            return [line if line.strip() else "" for line in lines]
+    except (OSError, EOFError, ValueError, KeyError, ImportError) as error:
+        raise SparsityReportError(f"cannot read the text {path}: {error}") from error
+
+
+def _limited(path: Path, file: IO[str]) -> Iterator[str]:
+    """Yield lines, of so many characters in all."""
+    length = 0
+    while line := file.readline(LONGEST + 1 - length):
+        length += len(line)
+        _check_length(path, length)
+        yield line
+
+
+def _from_datasets(corpus: Corpus) -> list[str]:
+    """Return the rows of a corpus from the Hub, or from where ``datasets`` keeps it."""
+    files = {"data_files": {corpus.split: corpus.files}} if corpus.files else {}
+    try:
+        import datasets
+
+        rows = datasets.load_dataset(*corpus.source, split=corpus.split, **files)
+        return [str(row[corpus.column]) for row in islice(rows, corpus.rows + 1)]
+    except Exception as error:  # of many libraries
+        why = "the library datasets is not installed" if isinstance(error, ImportError) else error
+        raise SparsityReportError(
+            f"cannot fetch {corpus.title} ({printable(str(why), 200)}): bring {corpus.bring} and "
+            "give its path, text= or --text"
+        ) from error

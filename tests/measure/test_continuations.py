@@ -1,0 +1,84 @@
+"""What variants write, against transformers' own greedy search."""
+
+import math
+
+import pytest
+import torch
+from helpers import command
+from zoo.cases import CASES, built
+
+import sparsity_report as sr
+from sparsity_report.report import tables
+from sparsity_report.report.cells import to_html
+
+PROMPT = "def add(a, b):\n    return"
+
+
+def greedy(model, tokenizer, prompt, tokens):
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        written = model.eval().generate(
+            ids, max_new_tokens=tokens, do_sample=False, use_cache=False
+        )
+    return tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_equals_greedy_search(demo):
+    pruning = sr.global_magnitude(demo, 0.6)
+    variants = [sr.masked(pruning), sr.csr(pruning), sr.dense(demo)]
+    frame = sr.continuations(variants, PROMPT, tokens=12)
+    assert frame["variant"].tolist() == ["Masked60", "CSR60", "Dense"]
+    assert frame["prompt"].unique().tolist() == [PROMPT]
+    expected = [greedy(v.module(), demo.tokenizer(), PROMPT, 12) for v in variants]
+    assert frame["continuation"].tolist() == expected
+    assert expected[0] == expected[1] != expected[2]
+
+
+def test_a_token_that_ends_a_text_is_the_last(demo):
+    model = demo.module()
+    ids = demo.tokenizer()(PROMPT, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        (_, second) = model.eval().generate(ids, max_new_tokens=2, do_sample=False)[0, -2:].tolist()
+    for end in (second, [5, second]):
+        model.generation_config.eos_token_id = end
+        frame = sr.continuations(
+            sr.dense(model), PROMPT, tokens=9, tokenizer=demo.tokenizer()
+        )  # fmt: skip
+        whole = sr.continuations(sr.dense(demo), PROMPT, tokens=1)
+        assert frame["continuation"].tolist() == whole["continuation"].tolist()
+
+
+def test_refusals(demo):
+    dense = sr.dense(demo)
+    for prompt in ("", 3, "half \ud800"):
+        with pytest.raises(sr.SparsityReportError, match="must be text, and not empty"):
+            sr.continuations(dense, prompt)
+    for tokens in (0, 4097):
+        with pytest.raises(sr.SparsityReportError, match="tokens must be from 1 to 4,096"):
+            sr.continuations(dense, PROMPT, tokens=tokens)
+    with pytest.raises(sr.SparsityReportError, match="with 250 more the model takes 256 at most"):
+        sr.continuations(dense, PROMPT, tokens=250)
+    bert = built(next(case for case in CASES if case.name.startswith("BERT")))
+    with pytest.raises(sr.SparsityReportError, match="without a causal"):
+        sr.continuations(sr.dense(bert), PROMPT)
+    model = demo.module()
+    with torch.no_grad():
+        model.model.decoder.layers[1].fc1.bias[0] = math.nan
+    with pytest.raises(sr.SparsityReportError, match="Broken: what it says of the next token is"):
+        sr.continuations(
+            sr.dense(model, name="Broken"), PROMPT, tokenizer=demo.tokenizer()
+        )  # fmt: skip
+
+
+def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
+    run = command("run", "--prompt", "import", "--no-png", "--no-patterns", "--out", tmp_path / "o")
+    assert run.returncode == 0, run.stderr
+    study = sr.read_study(tmp_path / "o" / "study.json", strict=True)
+    expected = sr.continuations(sr.dense(demo), "import")["continuation"][0]
+    assert study.continuations["continuation"][0] == expected
+    assert study.continuations["variant"].tolist() == ["Dense", "Masked30", "CSR30"]
+    table = tables.continuations(study)
+    assert [body.title for body in table.bodies] == ["import"]
+    assert [row.cells[0].text for row in table.rows] == ["Dense", "Masked30", "CSR30"]
+    assert str(to_html(table)) in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "o" / "structural_layers" / "continuations.csv").is_file()

@@ -1,0 +1,131 @@
+"""How far variants are from dense, against numbers computed alone in double precision."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.special
+import torch
+from helpers import small_llama
+
+import sparsity_report as sr
+from sparsity_report.files.shipped import DEMO
+from sparsity_report.measure import scoring
+
+TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:700]
+
+
+def log_probabilities(model, ids, window, stride):
+    """Log-probabilities before each scored token, and these tokens."""
+    before, rows, targets = 1, [], []
+    for begin in range(0, len(ids), stride):
+        end = min(begin + window, len(ids))
+        with torch.no_grad():
+            logits = model(ids[None, begin:end]).logits[0].double().numpy()
+        for place in range(max(before, begin + 1), end):
+            rows.append(scipy.special.log_softmax(logits[place - begin - 1]))
+            targets.append(int(ids[place]))
+        before = max(before, end)
+    return np.stack(rows), np.array(targets)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "kept"), [(64, 64, 2**27), (64, 24, 2**27), (64, 24, 1)]
+)
+def test_equals_numpy(demo, monkeypatch, window, stride, kept):
+    monkeypatch.setattr(scoring, "KEPT", kept)  # of 1 each batch is a part of its own
+    prunings = [sr.global_magnitude(demo, share) for share in (0.3, 0.8)]
+    variants = [sr.masked(prunings[0]), sr.csr(prunings[1]), sr.dense(demo), sr.masked(prunings[1])]
+    frame = sr.perplexity(variants, TEXT, window=window, stride=stride)
+    ids = demo.tokenizer()(TEXT, return_tensors="pt")["input_ids"][0]
+    dense, targets = log_probabilities(demo.module().eval(), ids, window, stride)
+    assert frame["against"].tolist() == ["Dense"] * 4
+    for row, variant in zip(frame.itertuples(), variants, strict=True):
+        other, _ = log_probabilities(variant.module().eval(), ids, window, stride)
+        kl = (np.exp(dense) * (dense - other)).sum(axis=1).mean()
+        guesses = [each.argmax(axis=1) for each in (dense, other)]
+        right = [guess == targets for guess in guesses]
+        assert row.scored == len(targets)
+        assert row.kl == pytest.approx(kl, rel=1e-4, abs=1e-9)
+        assert row.agreement == pytest.approx((guesses[0] == guesses[1]).mean())
+        assert row.flips == pytest.approx((right[0] != right[1]).mean())
+        assert row.nll == pytest.approx(-other[range(len(targets)), targets].mean(), rel=1e-5)
+    dense = frame.loc[2, ["kl", "agreement", "flips"]].tolist()
+    assert dense == [0.0, 1.0, 0.0]
+    assert frame["kl"][3] > 10 * frame["kl"][0] > 0
+
+
+def test_the_divergence_has_a_direction(demo):
+    """KL(dense ‖ variant), not the other way round."""
+    pruning = sr.global_magnitude(demo, 0.8)
+    ids = demo.tokenizer()(TEXT[:300], return_tensors="pt")["input_ids"][0]
+    logs = [log_probabilities(v.module().eval(), ids, 256, 128)[0]
+            for v in (sr.dense(demo), sr.masked(pruning))]  # fmt: skip
+    there, back = ((np.exp(p) * (p - q)).sum(axis=1).mean() for p, q in (logs, logs[::-1]))
+    found = sr.perplexity([sr.dense(demo), sr.masked(pruning)], TEXT[:300])["kl"][1]
+    assert abs(found - there) < 1e-4 < abs(there - back)
+
+
+def test_what_has_no_dense_beside_it_has_no_distance(demo):
+    pruning = sr.global_magnitude(demo, 0.5)
+    other = sr.load(sr.masked(pruning).module(), name="pruned elsewhere")
+    variants = [sr.masked(pruning), sr.csr(pruning), sr.dense(other, name="Wanda50")]
+    frame = sr.perplexity(variants, TEXT[:300], tokenizer=demo.tokenizer())
+    unknown = frame[["against", "kl", "agreement", "flips"]]
+    assert unknown.isna().all(axis=None)
+    # A model that somebody else has pruned is no dense of ours.
+    both = sr.perplexity([sr.dense(demo), *variants], TEXT[:300], tokenizer=demo.tokenizer())
+    assert both["against"].fillna("").tolist() == ["Dense", "Dense", "Dense", ""]
+
+
+def test_what_a_model_rules_out_counts_nothing():
+    """Some models have logits of minus infinity, where a vocabulary is padded."""
+    model = small_llama()
+
+    def padded(_, __, logits):
+        return torch.cat([logits[..., :-1], torch.full_like(logits[..., -1:], -torch.inf)], dim=-1)
+
+    model.lm_head.register_forward_hook(padded)
+    weights = sr.load(model, name="padded")
+    ids = torch.arange(60) * 7 % 59
+    pruning = sr.global_magnitude(weights, 0.5)
+    frame = sr.perplexity([sr.dense(weights), sr.masked(pruning)], ids, window=32)
+    logs = [
+        log_probabilities(v.module().eval(), ids, 32, 16)[0][:, :-1]
+        for v in (sr.dense(weights), sr.masked(pruning))
+    ]
+    expected = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1).mean()
+    assert frame["kl"][1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_model_is_opened_once_and_put_back(demo, monkeypatch):
+    """Whatever came before it, a variant has the numbers it has alone."""
+    opened, module = [], type(demo).module
+    monkeypatch.setattr(type(demo), "module", lambda self: opened.append(self) or module(self))
+    low, high = (sr.global_magnitude(demo, share) for share in (0.4, 0.9))
+    pattern = sr.n_m(demo, 2, 4)
+    part = sr.global_magnitude(demo, 0.5, modules=[demo.prunable[0].name.removesuffix(".weight")])
+    variants = [
+        sr.masked(high), sr.csr(low), sr.masked(low), sr.masked(part), sr.csr(high), sr.dense(demo),
+        sr.masked(pattern), sr.csr(pattern), sr.masked(low, name="again"),
+    ]  # fmt: skip
+    monkeypatch.setattr(scoring, "KEPT", 2**17)
+    together = sr.perplexity(variants, TEXT[:600], window=64)
+    assert len(opened) == 1
+    alone = [sr.perplexity(variant, TEXT[:600], window=64) for variant in variants]
+    same = ["variant", "layout", "method", "sparsity", "scored", "nll", "top1"]
+    expected = pd.concat(alone, ignore_index=True)[same]
+    pd.testing.assert_frame_equal(together[same], expected, rtol=1e-7)
+    assert together["nll"][2] == together["nll"][8]
+
+
+def test_progress_counts_to_the_end(demo):
+    told = []
+    pruning = sr.global_magnitude(demo, 0.4)
+    frame = sr.perplexity(
+        [sr.masked(pruning), sr.dense(demo)], TEXT[:900], window=64, stride=64,
+        progress=lambda *said: told.append(said),
+    )  # fmt: skip
+    total = int(frame["scored"].sum())
+    assert [done for done, *_ in told] == sorted({done for done, *_ in told})
+    assert told[-1][:2] == (total, total)
+    assert {name for *_, name in told} == {"Dense", "Masked40"}

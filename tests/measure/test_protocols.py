@@ -1,0 +1,251 @@
+"""Perplexity as papers compute it, written out here in the shape of their code."""
+
+import gzip
+import json
+import math
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from helpers import command, small_llama
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.measure import protocols, scoring, texts
+from sparsity_report.measure.protocols import CORPORA, Passages
+from sparsity_report.study.schema import PROTOCOLS, SLIDING
+
+ROWS = [" = A title = \n", "", " Some words , and more .\n", "", " The end \n"]
+LINES = " = A title = \n \n Some words , and more .\n \n The end \n"
+
+
+def as_in_papers(model, ids, seqlen):
+    """``eval_ppl_wikitext`` of Wanda, ``llama_eval`` of SparseGPT, batches of one."""
+    testenc = ids[None]
+    nsamples = testenc.numel() // seqlen
+    nlls = []
+    for i in range(nsamples):
+        inputs = testenc[:, (i * seqlen) : ((i + 1) * seqlen)]
+        with torch.no_grad():
+            lm_logits = model(inputs).logits
+        shift_logits = lm_logits[:, :-1, :].contiguous()
+        shift_labels = inputs[:, 1:]
+        loss = nn.CrossEntropyLoss()(
+            shift_logits.reshape(-1, shift_logits.size(-1)), shift_labels.reshape(-1)
+        )
+        nlls.append(loss.float() * seqlen)
+    return float(torch.exp(torch.stack(nlls).sum() / (nsamples * seqlen))), nsamples
+
+
+def long_llama(positions=2048):
+    return small_llama(max_position_embeddings=positions)
+
+
+def tokens(number):
+    return torch.randint(0, 61, (number,), generator=torch.Generator().manual_seed(number))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "positions", "window"),
+    [
+        ("wikitext2-2048", 4096, 2048),
+        ("wikitext2-max", 128, 128),
+        ("c4-256x2048", 2048, 2048),
+        ("ptb", 2048, 2048),
+    ],
+)
+def test_equals_the_code_of_the_papers(protocol, positions, window):
+    model = long_llama(positions)
+    ids = tokens(2 * window + 77)
+    pruning = sr.global_magnitude(sr.load(model, name="small"), 0.5)
+    frame = sr.perplexity([sr.dense(pruning.weights), sr.masked(pruning)], ids, protocol=protocol)
+    for row, module in zip(frame.itertuples(), (model, sr.masked(pruning).module()), strict=True):
+        expected, windows = as_in_papers(module.eval(), ids, window)
+        assert row.perplexity == pytest.approx(expected, rel=1e-5)
+        assert (row.protocol, row.window, row.stride) == (protocol, window, window)
+        assert (row.tokens, row.scored) == (2 * window + 77, windows * (window - 1))
+    if protocol != "wikitext2-max":  # the others are longer
+        return
+    parts = sr.sensitivity(pruning.weights, 0.5, by="group", text=ids, protocol=protocol)
+    assert parts["dense_perplexity"].tolist() == pytest.approx([frame["perplexity"][0]] * 2)
+    assert parts["protocol"].tolist() == [protocol] * 2
+
+
+def test_of_c4_at_most_256_windows_are_scored():
+    weights = sr.load(long_llama(), name="small")
+    ids = tokens(256 * 2048 + 5000)
+    passage = Passages({"text": ids, "protocol": "c4-256x2048"}).of(weights, weights.module())
+    assert passage.ids.equal(ids[: 256 * 2048])
+    assert scoring.tokens_scored(passage) == 256 * 2047
+    assert passage.fingerprint == Passages({"text": ids}).of(weights, weights.module()).fingerprint
+
+
+def test_every_protocol_but_ours_has_a_data_set():
+    assert tuple(PROTOCOLS) == (SLIDING, *CORPORA)
+    assert {name: corpus.rows for name, corpus in CORPORA.items()} == {
+        "wikitext2-2048": 4358, "wikitext2-max": 4358, "c4-256x2048": 1100, "ptb": 3761,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Data sets of five rows, of C4 of four or more."""
+    for name, corpus in CORPORA.items():
+        rows = 4 if corpus.first else 5
+        monkeypatch.setitem(protocols.CORPORA, name, replace(corpus, rows=rows))
+
+
+def text_of(protocol, text):
+    return texts.read_corpus(protocols.CORPORA[protocol], text)
+
+
+@pytest.mark.usefixtures("few")
+def test_rows_become_the_text_of_the_papers(tmp_path, monkeypatch):
+    """As ``datasets`` makes rows of the original files, and as the papers' code joins them."""
+    joined = "\n\n".join(ROWS)
+    raw = tmp_path / "wiki.test.raw"
+    raw.write_text(LINES, encoding="utf-8")
+    assert text_of("wikitext2-2048", raw) == ("wiki.test.raw", joined)
+    assert text_of("wikitext2-max", str(raw)) == ("wiki.test.raw", joined)
+    assert text_of("wikitext2-2048", ROWS) == ("dataset", joined)
+    assert text_of("wikitext2-2048", [{"text": row} for row in ROWS]) == ("dataset", joined)
+    assert text_of("wikitext2-2048", joined) == ("text", joined)
+
+    plain = tmp_path / "ptb.test.txt"
+    plain.write_text(" no it was n't \n he said \n\n a\n b \n", encoding="utf-8")
+    assert text_of("ptb", plain)[1] == "no it was n't he said  a b"
+    assert text_of("ptb", [{"sentence": word} for word in "abcde"])[1] == "a b c d e"
+
+    part = tmp_path / "c4-validation.00000-of-00008.json.gz"
+    with gzip.open(part, "wt", encoding="utf-8") as file:
+        for number in range(9):
+            file.write(json.dumps({"text": f"Text {number}.\nMore", "url": "x"}) + "\n")
+    assert text_of("c4-256x2048", part)[1] == " ".join(f"Text {n}.\nMore" for n in range(4))
+
+    frame = pd.DataFrame({"text": ROWS})
+    monkeypatch.setattr(pd, "read_parquet", lambda _, columns: frame[columns])
+    (tmp_path / "test-00000-of-00001.parquet").touch()
+    found = text_of("wikitext2-2048", tmp_path / "test-00000-of-00001.parquet")
+    assert found == ("test-00000-of-00001.parquet", joined)
+
+
+@pytest.mark.usefixtures("few")
+def test_the_library_datasets_is_asked_for_the_rows(monkeypatch):
+    asked = []
+
+    def load(*names, **options):
+        asked.append((*names, options))
+        column = "sentence" if "ptb" in names[0] else "text"
+        return [{column: row} for row in ROWS]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
+    assert text_of("wikitext2-2048", None) == ("wikitext-2-raw-v1 test", "\n\n".join(ROWS))
+    assert text_of("ptb", None) == ("ptb_text_only test", " ".join(ROWS))
+    assert text_of("c4-256x2048", None) == ("C4 validation", " ".join(ROWS[:4]))
+    assert asked == [
+        ("Salesforce/wikitext", "wikitext-2-raw-v1", {"split": "test"}),
+        ("ptb-text-only/ptb_text_only", "penn_treebank", {"split": "test"}),
+        ("allenai/c4", {"split": "validation",
+                        "data_files": {"validation": "en/c4-validation.00000-of-00008.json.gz"}}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", CORPORA)
+def test_without_network_it_is_said_which_file_to_bring(demo, monkeypatch, tmp_path, protocol):
+    bring = {"wiki": "wiki.test.raw", "c4-2": "c4-validation.00000-of-00008.json.gz",
+             "ptb": "ptb.test.txt"}[protocol[:4]]  # fmt: skip
+
+    def load(*_, **__):
+        raise ConnectionError("no\nnetwork")
+
+    for library, why in ((None, "not installed"), (SimpleNamespace(load_dataset=load), "network")):
+        monkeypatch.setitem(sys.modules, "datasets", library)
+        with pytest.raises(sr.SparsityReportError) as raised:
+            sr.perplexity(sr.dense(demo), protocol=protocol)
+        said = str(raised.value)
+        assert why in said and bring in said and "--text" in said and "\n" not in said  # noqa: PT018
+    run = command("run", "--perplexity", "--protocol", protocol, "--out", tmp_path / "out")
+    assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
+    assert bring in run.stderr
+
+
+@pytest.mark.usefixtures("few")
+def test_other_rows_than_those_of_the_data_set_are_refused(tmp_path):
+    for rows in (ROWS[:4], [*ROWS, ""]):
+        path = tmp_path / "wiki.txt"
+        path.write_text("".join(row or "\n" for row in rows), encoding="utf-8")
+        for text in (rows, path):
+            with pytest.raises(
+                sr.SparsityReportError, match="is not wikitext-2-raw-v1 test: rows are"
+            ):
+                text_of("wikitext2-2048", text)
+    with pytest.raises(sr.SparsityReportError, match="is not C4 validation: rows are 3, not 4"):
+        text_of("c4-256x2048", ROWS[:3])
+    for content in (b"\x1f\x8bno gzip", b"", b"\xff"):
+        (tmp_path / "c4.json.gz").write_bytes(content)
+        with pytest.raises(
+            sr.SparsityReportError, match=r"cannot read the text .*c4.json.gz|rows are 0"
+        ):
+            text_of("c4-256x2048", tmp_path / "c4.json.gz")
+    (tmp_path / "c4.json").write_text('{"words": "x"}\n' * 5)
+    with pytest.raises(sr.SparsityReportError, match="have a key 'text'"):
+        text_of("c4-256x2048", tmp_path / "c4.json")
+    (tmp_path / "c4.json").write_text('{"text": 3}\n' * 5)
+    with pytest.raises(sr.SparsityReportError, match="int is no text"):
+        text_of("c4-256x2048", tmp_path / "c4.json")
+
+
+def test_a_line_without_end_is_not_read_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "LONGEST", 10)
+    (tmp_path / "wiki.test.raw").write_text("x" * 10)
+    with pytest.raises(sr.SparsityReportError, match="rows are 1, not 4,358"):
+        text_of("wikitext2-2048", tmp_path / "wiki.test.raw")
+    (tmp_path / "wiki.test.raw").write_text("x\n" * 5 + "x" * 100)
+    with pytest.raises(sr.SparsityReportError, match="longer than 10 characters"):
+        text_of("wikitext2-2048", tmp_path / "wiki.test.raw")
+
+
+def test_what_a_protocol_does_not_take_is_refused(demo, tmp_path):
+    dense, small = sr.dense(demo), sr.dense(sr.load(long_llama(), name="small"))
+    with pytest.raises(sr.SparsityReportError, match="no protocol 'c4'; there are sliding, wiki"):
+        sr.perplexity(dense, protocol="c4")
+    with pytest.raises(sr.SparsityReportError, match="its own windows; leave window and stride"):
+        sr.perplexity(dense, tokens(99), protocol="ptb", window=64, stride=64)
+    with pytest.raises(
+        sr.SparsityReportError,
+        match="windows of 2,048 tokens, the model takes 256; wikitext2-max has the model's own",
+    ):
+        sr.perplexity(dense, tokens(5000), protocol="wikitext2-2048")
+    with pytest.raises(
+        sr.SparsityReportError, match="2,047 tokens; protocol ptb needs a window of"
+    ):
+        sr.perplexity(small, tokens(2047), protocol="ptb")
+    assert sr.perplexity(small, tokens(2048), protocol="ptb").loc[0, "scored"] == 2047
+    model = long_llama()
+    vars(model.config)["max_position_embeddings"] = None
+    with pytest.raises(sr.SparsityReportError, match="own window, and this one tells none"):
+        sr.perplexity(sr.dense(model), tokens(5000), protocol="wikitext2-max")
+    for words in (("--perplexity", "--protocol", "c4"), ("--protocol", "ptb")):
+        run = command("run", *words, "--out", tmp_path / "out")
+        assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
+
+
+def test_a_text_is_read_and_made_tokens_once(demo, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("def f():\n    return 1\n" * 9)
+    made, read, tokenizer = [], [], demo.tokenizer()
+    monkeypatch.setattr(texts.Path, "open", lambda *a, _o=texts.Path.open, **kw: (
+        read.append(a[0].name), _o(*a, **kw))[1])  # fmt: skip
+
+    def counted(text, **options):
+        made.append(text)
+        return tokenizer(text, **options)
+
+    two = [sr.dense(sr.load(demo.module(), name=name), name=name) for name in "ab"]
+    frame = sr.perplexity([*two, *two], tmp_path / "a.txt", tokenizer=counted)
+    assert (len(made), read.count("a.txt")) == (1, 1)
+    assert frame["variant"].tolist() == ["a", "b", "a", "b"]
+    assert frame["nll"].nunique() == 1
+    assert math.isfinite(frame["nll"][0])

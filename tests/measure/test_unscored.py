@@ -1,0 +1,69 @@
+"""A model that has no score loses nothing else."""
+
+import math
+
+import pytest
+import torch
+from helpers import command
+from zoo.cases import CASES, built
+
+import sparsity_report as sr
+from sparsity_report.words.sentences import say_note
+
+WRITTEN = {"report.html", "study.json", "structural_layers"}
+
+
+@pytest.fixture
+def headless(tmp_path):
+    built(next(case for case in CASES if case.name.startswith("BERT"))).save_pretrained(
+        tmp_path / "m"
+    )
+    return tmp_path / "m"
+
+
+@pytest.fixture
+def broken(demo, tmp_path):
+    """Its activations are NaN, its prunable weights are not."""
+    model = demo.module()
+    with torch.no_grad():
+        model.model.decoder.layers[1].fc1.bias[0] = math.nan
+    model.save_pretrained(tmp_path / "m")
+    demo.tokenizer().save_pretrained(tmp_path / "m")
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize("model", ["headless", "broken"])
+def test_everything_else_is_written(model, tmp_path, request):
+    folder, why = request.getfixturevalue(model), {
+        "headless": "without a causal language model head",
+        "broken": "Dense: the loss is not a number in tokens 0 to",
+    }[model]  # fmt: skip
+    run = command(
+        "run", folder, "--perplexity", *(["--sensitivity", "group"] * (model == "headless")),
+        "--text", "import os\n" * 9, "--no-png", "--no-patterns", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("sparsity-report:")]
+    assert why in line
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= WRITTEN
+    study = sr.read_study(tmp_path / "out" / "study.json", strict=True)
+    assert study.quality is None
+    assert study.sensitivity is None
+    (note,) = [note for note in study.notes if why in note]
+    assert f"sparsity-report: {note}" == line
+    with sr.speaking("fr"):
+        assert why not in say_note(note)
+    assert why in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_is_asked_wrongly_is_refused_before_anything_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(sr, "load", lambda *_, **__: pytest.fail("opened"))
+    for words in (
+        ("--perplexity", "--text", " "),
+        ("--perplexity", "--text", "a\udc80"),
+        ("--sensitivity", "block", "--protocol", "c4"),
+        ("--perplexity", "--text", tmp_path / "none.txt"),
+    ):
+        run = command("run", *words, "--out", tmp_path / "out")
+        assert (run.returncode, len(run.stderr.splitlines())) == (2, 1), words
+    assert not (tmp_path / "out").exists()
