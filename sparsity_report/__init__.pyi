@@ -32,6 +32,7 @@ from .report.page import write_report as write_report
 from .report.thesis import write_thesis as write_thesis
 from .sparse.linear import LinearCSR as LinearCSR
 from .sparse.swap import convert_linears_to_csr_ as convert_linears_to_csr_
+from .study.combined import combine as combine
 from .study.file import read_study as read_study
 from .study.file import write_csv as write_csv
 from .study.patterns import weight_patterns as weight_patterns

@@ -1,0 +1,182 @@
+"""Several studies as one: models side by side, policies measured on different days."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.study.layers import records
+from sparsity_report.study.schema import OPTIONAL, typed
+from sparsity_report.study.study import Comparison
+
+# What tells the rows of a table apart, and which figure of theirs has one value.
+_KEYS = {
+    "quality": ["variant", "text_fingerprint", "window", "stride", "dtype"],
+    "patterns": ["variant", "module_name", "parameter", "expert"],
+}
+_SCORES = {"quality": "nll"}
+# Processors add up in other orders: scores this close, relative, are one.
+_SAME = 1e-3
+_LEFT_OUT = (
+    "speed and sensitivity are those of the first study that measured them: times of two runs are "
+    "not compared"
+)
+
+
+def combine(*studies: Comparison) -> Comparison:
+    """Put the variants of several studies, and what was measured of them, into one study.
+
+    For tables and figures over several models or policies. A variant that occurs in two studies
+    with the same weights, policy and counts is kept once, and so is what was measured of it under
+    the same protocol; where two scores disagree, the studies are refused. Different variants of one
+    name are told apart by their models: ``Dense (opt-125m)``.
+
+    Times of two runs are not comparable, and a part's sensitivity says nothing of another model:
+    ``latency`` and ``sensitivity`` are those of the first study that has any of a model, ``levels``
+    those of the first study; ``notes`` say what was left out.
+
+    Parameters
+    ----------
+    *studies : Comparison
+        At least one, all counted by one convention and context.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    SparsityReportError
+        The studies were counted differently, two different variants of one model have one name, or
+        one variant has two scores under one protocol.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> levels = [sr.masked(sr.global_magnitude(weights, share)) for share in (0.3, 0.5)]
+    >>> study = sr.combine(*(sr.compare(sr.dense(weights), level) for level in levels))
+    >>> study.variants["variant"].tolist()
+    ['Dense', 'Masked30', 'Masked50']
+    """
+    if not studies:
+        raise SparsityReportError("nothing to combine: give at least one study")
+    first = studies[0]
+    for study in studies[1:]:
+        for what in ("convention", "context"):
+            if (one := getattr(first, what)) != (other := getattr(study, what)):
+                raise SparsityReportError(
+                    f"the studies were counted with {what}={one!r} and {what}={other!r}: their "
+                    "FLOPs and shares differ; count them alike"
+                )
+    notes = [note for study in studies for note in study.notes]
+    renamed = _distinct(studies)
+    variants, layers = (
+        pd.concat([getattr(study, part) for study in renamed], ignore_index=True)
+        for part in ("variants", "layers")
+    )
+    frames = {part: _present(renamed, part) for part in OPTIONAL}
+    if any(len(frames[part]) > 1 for part in ("latency", "sensitivity")):
+        notes.append(_LEFT_OUT)
+    return replace(
+        first,
+        variants=_once(variants, ["variant"]),
+        layers=_once(layers, ["variant", "module_name"]),
+        patterns=_joined("patterns", frames["patterns"]),
+        quality=_joined("quality", frames["quality"]),
+        latency=_first_of_each_model(frames["latency"], variants),
+        sensitivity=next(iter(frames["sensitivity"]), None),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _present(studies: Sequence[Comparison], part: str) -> list[pd.DataFrame]:
+    return [frame for study in studies if (frame := getattr(study, part)) is not None]
+
+
+def _once(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return the first row of each key."""
+    return frame[~frame.duplicated(keys)].reset_index(drop=True)
+
+
+def _joined(part: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
+    """Return the rows of frames; what is in several of them has to say the same."""
+    if not frames:
+        return None
+    frame = pd.concat(frames, ignore_index=True)
+    keys = _KEYS[part]
+    if score := _SCORES.get(part):
+        ends = frame.groupby(keys, dropna=False)[score].agg(["min", "max"])
+        apart = ends[(ends["max"] - ends["min"]).abs() > _SAME * ends["max"].abs()]
+        if len(apart):
+            low, high = apart.iloc[0]
+            raise SparsityReportError(
+                f"{printable(str(apart.index[0][0]))} has two values of {score} under one "
+                f"protocol, {low:.6g} and {high:.6g}: leave one of the studies out, or measure anew"
+            )
+    return typed(part, _once(frame, keys))
+
+
+def _first_of_each_model(
+    frames: Sequence[pd.DataFrame], variants: pd.DataFrame
+) -> pd.DataFrame | None:
+    """Return the times of each model from the first frame that has any."""
+    models = variants.drop_duplicates("variant").set_index("variant")["fingerprint"]
+    parts: list[pd.DataFrame] = []
+    timed: set[str] = set()
+    for frame in frames:
+        of = frame["variant"].map(models)
+        parts.append(frame[~of.isin(timed)])
+        timed |= set(of)
+    return typed("latency", pd.concat(parts, ignore_index=True)) if parts else None
+
+
+def _distinct(studies: Sequence[Comparison]) -> list[Comparison]:
+    """Return the studies with names of variants that stand for one thing each."""
+    known = [_identities(study) for study in studies]
+    meant: dict[str, set[tuple[object, ...]]] = {}
+    for identities in known:
+        for name, identity in identities.items():
+            meant.setdefault(name, set()).add(identity)
+    renamed = []
+    told = {name: identity for name, (identity, *more) in meant.items() if not more}
+    for study, identities in zip(studies, known, strict=True):
+        names = {}
+        for name, identity in identities.items():
+            names[name] = name if len(meant[name]) == 1 else f"{name} ({identity[0]})"
+            if told.setdefault(names[name], identity) != identity:
+                raise SparsityReportError(
+                    f"two different variants are called {printable(names[name])}: give one of them "
+                    "another name="
+                )
+        renamed.append(_renamed(study, names))
+    return renamed
+
+
+def _identities(study: Comparison) -> dict[str, tuple[object, ...]]:
+    """Return what each name of a study stands for, its model first."""
+    identities: dict[str, tuple[object, ...]] = {}
+    for row in records(study.variants.astype(object).where(study.variants.notna(), None)):
+        left = study.facts.layers(row["variant"])["nonzero"].astype("Int64").fillna(-1)
+        how = (row[key] for key in ("fingerprint", "layout", "method", "pruned", "threshold"))
+        identities[row["variant"]] = (row["model"], *how, tuple(left))
+    # Levels that were scored and are not compared.
+    for row in [] if study.quality is None else records(study.quality):
+        scored = (row["model"], row["layout"], row["method"], row["sparsity"])
+        identities.setdefault(row["variant"], scored)
+    return identities
+
+
+def _renamed(study: Comparison, names: dict[str, str]) -> Comparison:
+    if all(name == new for name, new in names.items()):
+        return study
+    parts = ("variants", "layers", "patterns", "latency", "quality")
+    frames = {
+        part: frame.assign(variant=frame["variant"].map(names))
+        for part in parts
+        if (frame := getattr(study, part)) is not None
+    }
+    return replace(study, **frames)

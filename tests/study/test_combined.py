@@ -1,0 +1,108 @@
+"""Several studies as one: the same as comparing all at once, and no figure with two values."""
+
+import math
+
+import pytest
+import torch
+from helpers import Tiny
+from pandas.testing import assert_frame_equal
+
+import sparsity_report as sr
+
+TEXT = torch.arange(40) % 7
+
+
+def pruned(weights, *shares):
+    return [sr.masked(sr.global_magnitude(weights, share)) for share in shares]
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return sr.load()
+
+
+def test_the_same_as_comparing_all_at_once(weights, tmp_path):
+    dense, low, high = sr.dense(weights), *pruned(weights, 0.3, 0.5)
+    whole = sr.compare(dense, low, high, patterns=True)
+    whole = whole.with_measured(quality=sr.perplexity([dense, low, high], TEXT))
+    studies = [
+        sr.compare(dense, level, patterns=True).with_measured(
+            quality=sr.perplexity([dense, level], TEXT)
+        )
+        for level in (low, high)
+    ]
+    study = sr.combine(*studies)
+    for part in ("variants", "layers", "totals", "groups", "storage", "quality", "levels"):
+        assert_frame_equal(getattr(study, part), getattr(whole, part))
+    order = ["variant", "module_name"]
+    assert_frame_equal(
+        study.patterns.sort_values(order, ignore_index=True),
+        whole.patterns.sort_values(order, ignore_index=True),
+    )
+    assert study.fingerprint == whole.fingerprint
+    study.save(tmp_path / "study.json")
+    assert_frame_equal(sr.read_study(tmp_path / "study.json").quality, study.quality)
+
+
+def test_names_that_stand_for_two_models(weights):
+    torch.manual_seed(0)
+    other = sr.load(Tiny(), name="tiny")
+    studies = [sr.compare(sr.dense(w), *pruned(w, 0.5)) for w in (weights, other)]
+    study = sr.combine(*studies)
+    assert study.variants["variant"].tolist() == [
+        f"{name} ({model})" for model in (weights.name, "tiny") for name in ("Dense", "Masked50")
+    ]
+    for before in studies:
+        for row in before.totals.itertuples():
+            model = before.variants["model"].iloc[0]
+            after = study.totals.set_index("variant").loc[f"{row.variant} ({model})"]
+            assert after["nonzero"] == row.nonzero
+    again = sr.combine(study, *studies)
+    assert set(again.variants["variant"]) >= set(study.variants["variant"])
+
+
+def test_scores_that_disagree(weights):
+    dense = sr.dense(weights)
+    study = sr.compare(dense)
+    frame = sr.perplexity(dense, TEXT)
+    other = frame.assign(nll=frame["nll"] * 1.01)
+    other["perplexity"] = other["nll"].map(math.exp)
+    with pytest.raises(sr.SparsityReportError, match="Dense has two values of nll"):
+        sr.combine(study.with_measured(quality=frame), study.with_measured(quality=other))
+    near = frame.assign(nll=frame["nll"] * (1 + 1e-6))
+    near["perplexity"] = near["nll"].map(math.exp)
+    kept = sr.combine(study.with_measured(quality=frame), study.with_measured(quality=near))
+    assert_frame_equal(kept.quality, study.with_measured(quality=frame).quality)
+    shorter = sr.perplexity(dense, TEXT[:20])
+    both = sr.combine(study.with_measured(quality=frame), study.with_measured(quality=shorter))
+    assert both.quality["scored"].tolist() == [39, 19]
+
+
+def test_what_cannot_be_combined(weights):
+    dense = sr.dense(weights)
+    with pytest.raises(sr.SparsityReportError, match="at least one study"):
+        sr.combine()
+    with pytest.raises(sr.SparsityReportError, match="context=None and context=64"):
+        sr.combine(sr.compare(dense), sr.compare(dense, context=64))
+    one, two = (
+        sr.compare(sr.masked(sr.global_magnitude(weights, share), name="Mine"))
+        for share in (0.3, 0.5)
+    )
+    with pytest.raises(
+        sr.SparsityReportError, match="two different variants are called Mine \\(demo\\)"
+    ):
+        sr.combine(one, two)
+
+
+def test_times_of_two_runs_are_not_mixed():
+    torch.manual_seed(0)
+    tiny = sr.load(Tiny(), name="tiny")
+    studies = [
+        sr.compare(*pair).with_measured(
+            latency=sr.measure_latency(pair, tokens=[1], crossovers=False)
+        )
+        for pair in ([sr.dense(tiny), level] for level in pruned(tiny, 0.3, 0.5))
+    ]
+    study = sr.combine(*studies)
+    assert_frame_equal(study.latency, studies[0].latency)
+    assert "first study that measured them" in " ".join(study.notes)
