@@ -32,6 +32,8 @@ NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+# Of lines that are categories.
+HUES = (BLUE, VERMILLION, BLACK, *MORE_COLOURS[:3])
 DASHES: tuple[list[float], ...] = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
 SOLID, DASHED, DOTTED, _ = DASHES
 # Opacity of what is not meant: not selected, or pruned.

@@ -142,7 +142,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(Shape):
-    """Lines against sparsity.
+    """Lines against sparsity, or against what `x` is.
 
     Rows of the lines have ``sparsity``, ``value``, ``line``; those of break-evens ``sparsity``,
     ``value`` and ``label``, and ``under`` if it stands below on the left; those of levels
@@ -156,6 +156,8 @@ class Curve(Shape):
         Upper end of y.
     x_title, y_title : str
     x_domain : tuple of float
+    x, x_kind : str
+        Field of the rows that lies on x, and how its numbers are written.
     scale : altair.Scale, optional
         Of y, instead of 0 to `top`.
     ticks : tuple of float
@@ -177,6 +179,8 @@ class Curve(Shape):
     y_title: str
     kind: str = "ratio"
     x_domain: tuple[float, float] = (0.0, 1.0)
+    x: str = "sparsity"
+    x_kind: str = "share"
     scale: alt.Scale | None = None
     ticks: tuple[float, ...] = ()
     points: bool = False
@@ -301,8 +305,9 @@ def curve(
     evens: Data | None = None,
     levels: Data | None = None,
 ) -> alt.LayerChart:
-    """Return lines against sparsity, with break-evens as circles and levels as labelled rules."""
-    x = share_axis("sparsity", shape.x_title, shape.x_domain)
+    """Return lines, with break-evens as circles and levels as labelled rules."""
+    whole = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
+    x = share_axis(shape.x, shape.x_title, shape.x_domain, shape.x_kind, **whole)
     scale = shape.scale or alt.Scale(domain=[0, shape.top])
     axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
     y = alt.Y(

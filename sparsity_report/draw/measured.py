@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import look, marks
-from sparsity_report.draw.look import BLACK, BLUE, GREEN, INK, MUTED, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw.look import BLUE, INK, MUTED, TEXT_WIDTH, VERMILLION
 from sparsity_report.draw.marks import Rows
 from sparsity_report.findings.measured import reference
 from sparsity_report.study.layers import records
@@ -20,7 +20,6 @@ from sparsity_report.words.numbers import UNKNOWN, figures
 from sparsity_report.words.sentences import message, say
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-_HUES = (BLUE, VERMILLION, BLACK, GREEN, "#CC79A7", "#E69F00")
 # Parts of a model that a chart can name.
 _PARTS = 40
 # Where on a sparsity axis stands what no sparsity reaches.
@@ -160,7 +159,7 @@ def _crossover_points(rows: Rows, names: list[str], counts: list[str], never: st
         grid=True,
     )
     legend = alt.Legend(title=say("tokens at a time"), orient="top", titleOrient="left")
-    hues, forms = look.cycle(_HUES, len(counts)), look.cycle(_SHAPES, len(counts))
+    hues, forms = look.cycle(look.HUES, len(counts)), look.cycle(_SHAPES, len(counts))
     points = alt.Chart(marks.inline(rows)).mark_point(filled=True, size=50, opacity=1)
     drawn: alt.Chart = points.encode(
         x=x,
@@ -310,7 +309,7 @@ def _quality_shape(rows: Rows, names: list[str], width: float, axis: str) -> mar
         ends = (low / 1.3, high * 1.3)
         scale, ticks = alt.Scale(type="log", domain=[*ends]), look.log_ticks(*ends)
     right = max(0.1, *(row["sparsity"] for row in rows))
-    hues, dashes = look.cycle(_HUES, len(names)), look.cycle(look.DASHES, len(names))
+    hues, dashes = look.cycle(look.HUES, len(names)), look.cycle(look.DASHES, len(names))
     return marks.Curve(
         lines=tuple(marks.Line(*line) for line in zip(names, hues, dashes, strict=True)),
         width=width,

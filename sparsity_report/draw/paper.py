@@ -16,6 +16,7 @@ import vl_convert
 from sparsity_report.draw import charts, export
 from sparsity_report.draw.look import DASHES, FILED, cycle
 from sparsity_report.draw.measured import CHARTS
+from sparsity_report.draw.policies import blocks_chart
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.study.file import variant_stems
@@ -48,9 +49,9 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
 
     Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
     and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
-    ``sparsity_map_<variant>.png`` once per pruning; ``csr_bytes.png``; and ``speed.png``,
-    ``crossover.png``, ``quality.png``, ``distance.png`` and ``sensitivity.png`` of what was
-    measured. All files are written, or none is.
+    ``sparsity_map_<variant>.png`` once per pruning; ``blocks.png``, several prunings overlaid;
+    ``csr_bytes.png``; and ``speed.png``, ``crossover.png``, ``quality.png``, ``distance.png`` and
+    ``sensitivity.png`` of what was measured. All files are written, or none is.
 
     Parameters
     ----------
@@ -72,6 +73,7 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
     drawn |= {f"comparison_{FILED[m].file}": charts.group_bars(study, m) for m in FILED}
     for variant in study.facts.prunings:
         drawn[f"sparsity_map_{stems[variant]}"] = charts.sparsity_map(study, variant)
+    drawn["blocks"] = blocks_chart(study)
     drawn["csr_bytes"] = charts.csr_bytes_curve(study)
     drawn |= {name: draw(study) for name, draw in CHARTS.items()}
     folder = Path(directory)
@@ -99,7 +101,8 @@ def plates(study: Comparison) -> list[Plate]:
     measured = [
         Plate(name, name.capitalize(), None, partial(draw, study)) for name, draw in CHARTS.items()
     ]
-    return [*bars, *maps, curve, *measured]
+    overlaid = Plate("blocks", "Blocks", None, partial(blocks_chart, study))
+    return [*bars, *maps, overlaid, curve, *measured]
 
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:

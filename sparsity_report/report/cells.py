@@ -143,11 +143,12 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A value, how it is written, and a small note below it."""
+    """A value, how it is written, a small note below it, and whether it is the best of several."""
 
     value: Any
     kind: Kind
     note: str = ""
+    strong: bool = False
 
     @property
     def text(self) -> str:
@@ -348,6 +349,8 @@ def _html_cell(cell: Cell) -> str:
     text, tag = str(escape(cell.text)), cell.kind.tag
     if tag:
         text = f"<{tag}>{text}</{tag}>"
+    if cell.strong:
+        text = f"<strong>{text}</strong>"
     return f"{text}<small>{escape(cell.note)}</small>" if cell.note else text
 
 
@@ -355,7 +358,7 @@ def to_typst(table: Table) -> dict[str, Any]:
     """Return a table as data for ``numbers`` in ``typst/look.typ.j2``, which sets it."""
 
     def row(cells: Row) -> dict[str, Any]:
-        shown = [{"text": cell.text, "note": cell.note} for cell in cells.cells]
+        shown = [{"text": c.text, "note": c.note, "strong": c.strong} for c in cells.cells]
         return {"style": cells.style, "cells": shown}
 
     columns = [

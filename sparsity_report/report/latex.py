@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sparsity_report.errors import printable, spelled
@@ -167,10 +167,11 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
     numbers = [
         [_cell(row.cells[place]) for row in table.rows] for place in range(1, len(table.columns))
     ]
-    names = [tex(row.cells[0].text) for row in table.rows]
     first = f">{{\\raggedright\\arraybackslash}}p{{{first_cm:g}cm}}" if first_cm else "l"
-    kinds = [f"S[table-format={_number_format(cells)}]" for cells in numbers]
-    lines = [" & ".join(row) for row in zip(names, *numbers, strict=True)]
+    bold = any(cell.strong for row in table.rows for cell in row.cells)
+    # A bold number is set as text, whose series siunitx would reset.
+    look = "mode=text, reset-text-series=false, " if bold else ""
+    kinds = [f"S[{look}table-format={_number_format(cells)}]" for cells in numbers]
     return "\n".join(
         [
             "\\begin{table}[htbp]",
@@ -180,14 +181,26 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
             f"\\begin{{tabular}}{{{' '.join([first, *kinds])}}}",
             "\\toprule",
             *(f"{line} \\\\" for line in _heads(table)),
-            "\\midrule",
-            *(f"{line} \\\\" for line in lines),
+            *_body_lines(table),
             "\\bottomrule",
             "\\end{tabular}",
             "\\end{table}",
             "",
         ]
     )
+
+
+def _body_lines(table: Table) -> Iterator[str]:
+    """Yield the lines of the bodies, each under a rule and its title."""
+    for body in table.bodies:
+        yield "\\midrule"
+        if body.title:
+            title = f"\\emph{{{tex(body.title)}}}"
+            yield f"\\multicolumn{{{len(table.columns)}}}{{l}}{{{title}}} \\\\"
+        for row in body.rows:
+            first, *others = row.cells
+            shown = [("\\bfseries " if cell.strong else "") + _cell(cell) for cell in others]
+            yield " & ".join([tex(first.text), *shown]) + " \\\\"
 
 
 def _cell(cell: Cell) -> str:

@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.findings.summary import conventions, summarize
-from sparsity_report.report import tables
+from sparsity_report.report import grids, tables
 from sparsity_report.report.cells import COUNT, SHARE, figures, kind_of, scaled, share
 from sparsity_report.report.latex import (
     Tex,
@@ -221,6 +221,7 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
         parts["zero_shot"] = seven.turned(title("task"))  # eight columns of ± are too wide
     if (scores := tables.tasks(study)) and len(scores.rows) <= _SCORES:
         parts["tasks"] = scores
+    parts |= {grid.key: grid for grid in grids.method_grids(study)}
     for variant in prunings:
         for table in tables.extremes(study, variant, top) or ():
             parts[f"{table.key}_{stems[variant]}"] = table

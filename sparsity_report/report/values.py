@@ -12,11 +12,12 @@ import sparsity_report
 from sparsity_report.draw import charts, export, look
 from sparsity_report.draw.look import FILED
 from sparsity_report.draw.measured import CHARTS
+from sparsity_report.draw.policies import blocks_chart
 from sparsity_report.draw.slider import level_chart
 from sparsity_report.errors import printable
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.summary import conventions, summarize
-from sparsity_report.report import tables
+from sparsity_report.report import grids, tables
 from sparsity_report.report.cells import Table, plain_rows, to_columns
 from sparsity_report.study.facts import Card
 from sparsity_report.study.study import Comparison
@@ -131,6 +132,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         ],
         "maps": [f for v in prunings if (f := _map(study, v, None if paper else (0.0, 1.0)))],
         "map_note": _map_note(study),
+        "blocks": _blocks(study),
         "curve": None if curve is None else _figure(curve, tables.curve(study)),
         "packed": _packed(study),
         "slider": _slider(study),
@@ -216,6 +218,11 @@ def _map(study: Comparison, variant: str, domain: tuple[float, float] | None) ->
     return _figure(chart, tables.zeros_map(study, variant), f"map{place}")
 
 
+def _blocks(study: Comparison) -> Figure | None:
+    chart, table = blocks_chart(study), grids.blocks(study)
+    return None if chart is None or table is None else _figure(chart, table)
+
+
 def _map_note(study: Comparison) -> str:
     """Say what the maps show, and what a cell holds."""
     facts = study.facts
@@ -242,6 +249,8 @@ def _measured(study: Comparison) -> list[Measured]:
             chart = draw(study) if draw else None
             figure = None if chart is None else _figure(chart, table)
             parts.append(Measured(table.caption, figure, table))
+            if table.key == "quality":
+                parts += [Measured(grid.caption, None, grid) for grid in grids.method_grids(study)]
     return parts
 
 

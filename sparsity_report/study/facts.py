@@ -26,6 +26,7 @@ from sparsity_report.sparse.cost import dense_bytes, value_bytes
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added, records
+from sparsity_report.study.methods import methods
 from sparsity_report.study.rounded import Rounded, rounded
 from sparsity_report.study.storage import layout_ends
 
@@ -256,6 +257,36 @@ class Facts:
         )
         frame.insert(3, "sparsity", zero_shares(frame["total"], frame["nonzero"]))
         return pd.concat([pd.DataFrame(grid.cells, columns=list(Cell._fields)), frame], axis=1)
+
+    def blocks(self, variant: str) -> pd.DataFrame:
+        """Return zeros of each numbered block's prunable weights.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``block``, ``total`` and ``nonzero`` weights, ``sparsity`` = zeros ÷ weights.
+        """
+        rows = self._in_blocks(variant)
+        sums = rows.groupby(rows["block"].astype("int64"))[["weight_total", "weight_nonzero"]].sum()
+        frame = sums.set_axis(["total", "nonzero"], axis=1).astype("int64").reset_index()
+        return frame.assign(sparsity=zero_shares(frame["total"], frame["nonzero"]))
+
+    @cached_property
+    def methods(self) -> pd.DataFrame:
+        """The models as they come and each distinct pruning, see :func:`.methods.methods`."""
+        return methods(self._study)
+
+    @cached_property
+    def rivals(self) -> tuple[str, ...]:
+        """Distinct prunings of the first model pruned, where their zeros in blocks can differ."""
+        frame = self.methods
+        pruned = frame[frame["variant"].isin(self.prunings)]
+        if pruned.empty:
+            return ()
+        first = next(v for v in self.prunings if v in set(pruned["variant"]))
+        model = frame.set_index("variant")["fingerprint"][first]
+        names = pruned.loc[pruned["fingerprint"] == model, "variant"]
+        return tuple(names) if len(names) > 1 and len(self.blocks(first)) > 1 else ()
 
     def _in_blocks(self, variant: str) -> pd.DataFrame:
         rows = self.prunable(variant)

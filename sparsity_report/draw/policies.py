@@ -1,0 +1,85 @@
+"""Policies overlaid: where in a model each of them takes its zeros."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import look, marks
+from sparsity_report.draw.look import TEXT_WIDTH
+from sparsity_report.study.layers import records
+from sparsity_report.study.study import Comparison
+from sparsity_report.words.names import clip, distinct_names
+from sparsity_report.words.sentences import say
+
+
+def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the share of zeros of each block, one line per pruning of a model.
+
+    A policy has a colour, a sparsity its dashes. `width` is in points, everything included.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where fewer than two prunings have zeros in two blocks.
+    """
+    facts = study.facts
+    if not (rivals := facts.rivals):
+        return None
+    names = dict(zip(rivals, distinct_names(rivals), strict=True))
+    frames = [facts.blocks(v).assign(line=name, variant=v) for v, name in names.items()]
+    frame = pd.concat(frames)
+    low, high = (float(getattr(frame["sparsity"], end)()) for end in ("min", "max"))
+    room = max(high - low, 0.02) / 8
+    rows = [
+        {"block": row["block"], "value": row["sparsity"], "line": row["line"],
+         "label": look.write(row["sparsity"], "share")}
+        for row in records(frame)
+    ]  # fmt: skip
+    shape = marks.Curve(
+        lines=_lines(facts.methods, names),
+        width=width,
+        height=200,
+        top=high,
+        x_title=say("block"),
+        y_title=say("zeros of the block's prunable weights"),
+        kind="share",
+        x="block",
+        x_kind="plain",
+        x_domain=(float(frame["block"].min()), float(frame["block"].max())),
+        scale=alt.Scale(domain=[max(0.0, low - room), min(1.0, high + room)]),
+        columns=max(1, int(width / (40 + 5 * max(map(len, names.values()))))),
+        tips=(("line", say("variant")), ("block", say("block")), ("label", say("zeros"))),
+    )
+    model = str(facts.methods.set_index("variant")["model"][rivals[0]])
+    said = [
+        say(
+            "{variant}: {low:percent} to {high:percent}",
+            variant=names[str(variant)],
+            low=float(of["sparsity"].min()),
+            high=float(of["sparsity"].max()),
+        )
+        for variant, of in frame.groupby("variant", sort=False)
+    ]
+    chart = look.titled(
+        marks.curve(marks.inline(rows), shape),
+        say("Zeros by block"),
+        say("{model}; zeros ÷ prunable weights of a block", model=clip(model)),
+        say("Zeros per block: {rows}.", rows="; ".join(said)),
+    )
+    return look.fitted(chart)
+
+
+def _lines(methods: pd.DataFrame, names: dict[str, str]) -> tuple[marks.Line, ...]:
+    """Return a line per variant: a hue per policy, dashes per sparsity."""
+    rows = methods.set_index("variant").loc[list(names)]
+    policies = rows["method"].fillna("").str.replace(r"\s*\d+:\d+", "", regex=True)
+    policies = policies.where(policies != "", rows.index.to_series())
+    kinds = rows["kind"].fillna(rows["sparsity"].round(2).astype(str))
+    hues, dashes = (list(dict.fromkeys(of)) for of in (policies, kinds))
+    colours = look.cycle(look.HUES, len(hues))
+    strokes = look.cycle(look.DASHES, len(dashes))
+    return tuple(
+        marks.Line(names[v], colours[hues.index(policies[v])], strokes[dashes.index(kinds[v])])
+        for v in names
+    )
