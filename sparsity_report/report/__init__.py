@@ -1,7 +1,8 @@
 """A study on paper: one page, a PDF, parts of a thesis, a notebook.
 
-``cells`` says what a table is and how HTML and Typst write it, ``latex`` how LaTeX does; ``tables``
-declares every table of the product once. ``values`` gathers what templates show, ``page``, ``pdf``
+``cells`` says what a table is and how HTML and Typst write it, ``latex`` and ``markdown`` how these
+do; ``tables`` declares every table of the product once, and ``grids`` those that put policies and
+models side by side. ``values`` gathers what templates show, ``page``, ``pdf``
 and ``thesis`` hand it to the files in ``templates/``, which ``templates`` finds and renders;
 ``notebook`` executes notebooks. The
 explorer writes its tables with ``cells``, too.

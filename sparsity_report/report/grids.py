@@ -89,7 +89,8 @@ def _entries(study: Comparison) -> Iterator[_Entry]:
         kind = row["kind"] if pd.notna(row["kind"]) else percent(row["sparsity"], digits=0)
         bare, foreign = row["sparsity"] == 0, pd.isna(row["method"])
         label = short_name(row["variant"]) if foreign else _policy(row["method"])
-        kind = "" if bare and foreign else kind
+        if bare and foreign:
+            kind, label = "", say("Dense")
         labels.append((kind, label, shown[row["fingerprint"]], row["variant"]))
     places = [label[:3] for label in labels]
     for kind, label, model, variant in labels:

@@ -18,7 +18,16 @@ from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import grids, tables
-from sparsity_report.report.cells import COUNT, SHARE, figures, kind_of, scaled, share
+from sparsity_report.report.cells import (
+    COUNT,
+    SHARE,
+    Table,
+    figures,
+    kind_of,
+    scaled,
+    share,
+    to_html,
+)
 from sparsity_report.report.latex import (
     Tex,
     command_names,
@@ -27,6 +36,7 @@ from sparsity_report.report.latex import (
     to_latex,
     variant_commands,
 )
+from sparsity_report.report.markdown import to_markdown
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.file import variant_stems
 from sparsity_report.study.layers import records
@@ -87,10 +97,11 @@ def write_thesis(
 
     ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi), without a
     title: that is in ``captions.tex``. ``tables/*.tex`` are for booktabs and siunitx, with caption
-    and label. ``numbers.tex`` names every figure a text would quote, such as
-    ``\MaskedThirtySparsityModel``. ``findings.tex`` says what :func:`summarize` says,
-    ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all of it. All files are
-    written, or none is.
+    and label, and the same as ``.md`` and ``.html``; where several prunings were scored,
+    ``perplexity_grid`` has methods by sparsity and model, the best in bold. ``numbers.tex`` names
+    every figure a text would quote, such as ``\MaskedThirtySparsityModel``. ``findings.tex`` says
+    what :func:`summarize` says, ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all
+    of it. All files are written, or none is.
 
     Parameters
     ----------
@@ -142,8 +153,13 @@ def write_thesis(
     check_folder(folder)
     with speaking(language, template_dir) if language else nullcontext():
         captions, files = _figures(study, widths, family, paper.get("greyscale", False))
-        written = _tables(study, top, widths["text"])
-        files |= {f"tables/{stem}.tex": table for stem, table in written.items()}
+        written = _tables(study, top)
+        for stem, table in written.items():
+            files |= {
+                f"tables/{stem}.tex": _latex(stem, table, widths["text"]),
+                f"tables/{stem}.md": to_markdown(table),
+                f"tables/{stem}.html": f"{to_html(table)}\n",
+            }
         shown = {
             "study": study,
             "language": spoken(),
@@ -191,7 +207,7 @@ def _figures(
     return captions, files
 
 
-def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
+def _tables(study: Comparison, top: int) -> dict[str, Table]:
     """Return the tables by file name."""
     stems, prunings, head = variant_stems(study), study.facts.prunings, say("Variant")
     of_totals = say(
@@ -225,12 +241,12 @@ def _tables(study: Comparison, top: int, text_cm: float) -> dict[str, str]:
     for variant in prunings:
         for table in tables.extremes(study, variant, top) or ():
             parts[f"{table.key}_{stems[variant]}"] = table
-    written = {}
-    for stem, table in parts.items():
-        long = any(len(row.cells[0].text) > _LONG_NAME for row in table.rows)
-        first_cm = text_cm - 6 if long else None
-        written[stem] = to_latex(table, stem.replace("_", "-"), first_cm)
-    return written
+    return parts
+
+
+def _latex(stem: str, table: Table, text_cm: float) -> str:
+    long = any(len(row.cells[0].text) > _LONG_NAME for row in table.rows)
+    return to_latex(table, stem.replace("_", "-"), text_cm - 6 if long else None)
 
 
 def _numbers(study: Comparison) -> list[tuple[Tex, Tex]]:

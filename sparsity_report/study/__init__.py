@@ -8,7 +8,8 @@ rounding explains, and ``facts`` are the figures that readers show. ``schema`` d
 table's columns once; ``file`` saves and reads, with ``digest`` for whether a file is as it was
 written, ``agreement`` for what must fit across tables, ``recomputed`` for what measurements must
 agree with, and ``upgrade`` for files of the versions before. ``results`` reads what evaluation
-harnesses wrote of a variant, ``zero_shot`` takes from it the table that papers print.
+harnesses wrote of a variant, ``zero_shot`` takes from it the table that papers print. ``combined``
+makes one study of several, and ``methods`` sets their ways to prune side by side.
 
 May import ``counting`` and what is below it. Maintainers: integers in, integers out; unknown is
 null, never 0; a share, ratio or break-even is computed by ``sparse.shares`` only. A column is added

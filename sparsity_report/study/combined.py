@@ -16,8 +16,9 @@ from sparsity_report.study.study import Comparison
 _KEYS = {
     "quality": ["variant", "text_fingerprint", "window", "stride", "dtype"],
     "patterns": ["variant", "module_name", "parameter", "expert"],
+    "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
 }
-_SCORES = {"quality": "nll"}
+_SCORES = {"quality": "nll", "tasks": "value"}
 # Processors add up in other orders: scores this close, relative, are one.
 _SAME = 1e-3
 _LEFT_OUT = (
@@ -87,6 +88,7 @@ def combine(*studies: Comparison) -> Comparison:
         layers=_once(layers, ["variant", "module_name"]),
         patterns=_joined("patterns", frames["patterns"]),
         quality=_joined("quality", frames["quality"]),
+        tasks=_joined("tasks", frames["tasks"]),
         latency=_first_of_each_model(frames["latency"], variants),
         sensitivity=next(iter(frames["sensitivity"]), None),
         notes=tuple(dict.fromkeys(notes)),
@@ -173,7 +175,7 @@ def _identities(study: Comparison) -> dict[str, tuple[object, ...]]:
 def _renamed(study: Comparison, names: dict[str, str]) -> Comparison:
     if all(name == new for name, new in names.items()):
         return study
-    parts = ("variants", "layers", "patterns", "latency", "quality")
+    parts = ("variants", "layers", "patterns", "latency", "quality", "tasks")
     frames = {
         part: frame.assign(variant=frame["variant"].map(names))
         for part in parts

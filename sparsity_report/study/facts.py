@@ -274,7 +274,8 @@ class Facts:
     @cached_property
     def methods(self) -> pd.DataFrame:
         """The models as they come and each distinct pruning, see :func:`.methods.methods`."""
-        return methods(self._study)
+        shares = {variant: self.total(variant, "sparsity_prunable") for variant in self.prunings}
+        return methods(self._study.variants, shares)
 
     @cached_property
     def rivals(self) -> tuple[str, ...]:

@@ -3,64 +3,64 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from sparsity_report.study.layers import records
-
-if TYPE_CHECKING:
-    from sparsity_report.study.study import Comparison
 
 _PATTERN = re.compile(r"\d+:\d+")
 # What tells one protocol from another; how many tokens that are depends on the tokenizer.
 PROTOCOL = ("text", "text_fingerprint", "window", "stride")
 
 
-def methods(study: Comparison) -> pd.DataFrame:
+def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.DataFrame:
     """Return the models as they come and each distinct pruning of them, one row each.
+
+    Parameters
+    ----------
+    variants : pandas.DataFrame
+        As of a study.
+    prunings : mapping of str to float
+        Its distinct prunings, see ``facts.prunings``, and the share of zeros of their prunable
+        weights.
 
     Returns
     -------
     pandas.DataFrame
         ``variant``; ``model`` and its ``fingerprint``; ``method``, null of what somebody else
         pruned; ``kind`` of sparsity: a pattern such as ``"2:4"``, else null; ``sparsity`` that was
-        asked for, of what somebody else pruned the share of zeros of its prunable weights, 0 of a
-        model as it comes. In order of sparsity, patterns last, then as in the study.
+        asked for, of what somebody else pruned the share of zeros, 0 of a model as it comes. In
+        order of sparsity, patterns last, then as in the study.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> weights = sr.load()
     >>> policies = sr.n_m(weights, 2, 4), sr.global_magnitude(weights, 0.3)
-    >>> study = sr.compare(sr.dense(weights), *map(sr.masked, policies))
-    >>> methods(study)[["variant", "kind", "sparsity"]].values.tolist()
+    >>> facts = sr.compare(sr.dense(weights), *map(sr.masked, policies)).facts
+    >>> facts.methods[["variant", "kind", "sparsity"]].values.tolist()
     [['Dense', None, 0.0], ['Masked30', None, 0.3], ['Masked2:4', '2:4', 0.5]]
     """
-    facts, rows = study.facts, []
-    for row in records(study.variants):
-        variant = row["variant"]
-        pruned = variant in facts.prunings
+    rows = []
+    for row in records(variants):
+        variant, asked = row["variant"], row["asked_sparsity"]
+        pruned = variant in prunings
         if not pruned and (row["layout"] != "dense" or pd.notna(row["pruned"])):
             continue
         method = None if pd.isna(row["method"]) else str(row["method"])
-        asked = row["asked_sparsity"]
-        share = facts.total(variant, "sparsity_prunable") if pd.isna(asked) else float(asked)
         pattern = _PATTERN.search(method or "")
+        share = prunings.get(variant) if pd.isna(asked) else float(asked)
         rows.append(
             {
-                "variant": variant,
-                "model": row["model"],
-                "fingerprint": row["fingerprint"],
+                **{key: row[key] for key in ("variant", "model", "fingerprint")},
                 "method": method,
                 "kind": pattern[0] if pattern else None,
                 "sparsity": share if pruned else 0.0,
             }
         )
-    frame = pd.DataFrame(rows)
     order = sorted(rows, key=lambda row: (row["kind"] is not None, row["sparsity"] or 0.0))
-    return frame.loc[[rows.index(row) for row in order]].reset_index(drop=True)
+    return pd.DataFrame(order)
 
 
 def best(values: Sequence[float | None], *, largest: bool) -> list[bool]:
