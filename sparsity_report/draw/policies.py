@@ -73,8 +73,7 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
 def _lines(methods: pd.DataFrame, names: dict[str, str]) -> tuple[marks.Line, ...]:
     """Return a line per variant: a hue per policy, dashes per sparsity."""
     rows = methods.set_index("variant").loc[list(names)]
-    policies = rows["method"].fillna("").str.replace(r"\s*\d+:\d+", "", regex=True)
-    policies = policies.where(policies != "", rows.index.to_series())
+    policies = rows["policy"].where(rows["policy"].notna(), rows.index.to_series())
     kinds = rows["kind"].fillna(rows["sparsity"].round(2).astype(str))
     hues, dashes = (list(dict.fromkeys(of)) for of in (policies, kinds))
     colours = look.cycle(look.HUES, len(hues))

@@ -87,8 +87,8 @@ def _entries(study: Comparison) -> Iterator[_Entry]:
     labels: list[tuple[str, str, str, str]] = []
     for row in records(frame):
         kind = row["kind"] if pd.notna(row["kind"]) else percent(row["sparsity"], digits=0)
-        bare, foreign = row["sparsity"] == 0, pd.isna(row["method"])
-        label = short_name(row["variant"]) if foreign else _policy(row["method"])
+        bare, foreign = row["sparsity"] == 0, pd.isna(row["policy"])
+        label = short_name(row["variant"]) if foreign else _policy(row["policy"])
         if bare and foreign:
             kind, label = "", say("Dense")
         labels.append((kind, label, shown[row["fingerprint"]], row["variant"]))
@@ -99,9 +99,9 @@ def _entries(study: Comparison) -> Iterator[_Entry]:
         yield _Entry(kind, short_name(variant) if again else label, model, variant)
 
 
-def _policy(method: str) -> str:
-    policy = policy_name(method)
-    return policy[:1].upper() + policy[1:]
+def _policy(policy: str) -> str:
+    said = policy_name(policy)
+    return said[:1].upper() + said[1:]
 
 
 def _grid(

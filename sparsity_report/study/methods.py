@@ -28,10 +28,11 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
     Returns
     -------
     pandas.DataFrame
-        ``variant``; ``model`` and its ``fingerprint``; ``method``, null of what somebody else
-        pruned; ``kind`` of sparsity: a pattern such as ``"2:4"``, else null; ``sparsity`` that was
-        asked for, of what somebody else pruned the share of zeros, 0 of a model as it comes. In
-        order of sparsity, patterns last, then as in the study.
+        ``variant``; ``model`` and its ``fingerprint``; ``policy``, the method without its
+        pattern, empty of a pattern by magnitude, null of what somebody else pruned; ``kind`` of
+        sparsity: a pattern such as ``"2:4"``, else null; ``sparsity`` that was asked for, of what
+        somebody else pruned the share of zeros, 0 of a model as it comes. In order of sparsity,
+        patterns last, then as in the study.
 
     Examples
     --------
@@ -39,8 +40,10 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
     >>> weights = sr.load()
     >>> policies = sr.n_m(weights, 2, 4), sr.global_magnitude(weights, 0.3)
     >>> facts = sr.compare(sr.dense(weights), *map(sr.masked, policies)).facts
-    >>> facts.methods[["variant", "kind", "sparsity"]].values.tolist()
-    [['Dense', None, 0.0], ['Masked30', None, 0.3], ['Masked2:4', '2:4', 0.5]]
+    >>> facts.methods[["variant", "sparsity"]].values.tolist()
+    [['Dense', 0.0], ['Masked30', 0.3], ['Masked2:4', 0.5]]
+    >>> facts.methods["kind"].fillna("").tolist()
+    ['', '', '2:4']
     """
     rows = []
     for row in records(variants):
@@ -49,13 +52,15 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
         if not pruned and (row["layout"] != "dense" or pd.notna(row["pruned"])):
             continue
         method = None if pd.isna(row["method"]) else str(row["method"])
-        pattern = _PATTERN.search(method or "")
+        parts = (method or "").split(", ")
+        pattern = next(filter(_PATTERN.fullmatch, parts), None)
+        policy = ", ".join(part for part in parts if part != pattern)
         share = prunings.get(variant) if pd.isna(asked) else float(asked)
         rows.append(
             {
                 **{key: row[key] for key in ("variant", "model", "fingerprint")},
-                "method": method,
-                "kind": pattern[0] if pattern else None,
+                "policy": None if method is None else policy,
+                "kind": pattern,
                 "sparsity": share if pruned else 0.0,
             }
         )

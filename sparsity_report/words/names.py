@@ -77,16 +77,15 @@ def method_name(method: str) -> str:
     return ", ".join(say(_METHODS[p]) if p in _METHODS else p.replace("_", " ") for p in parts)
 
 
-def policy_name(method: str) -> str:
-    """Return how weights are chosen, for people, without the pattern or parts it is applied to.
+def policy_name(policy: str) -> str:
+    """Return how weights are chosen, for people; without a word it is their magnitude.
 
     Examples
     --------
-    >>> policy_name("layerwise_magnitude"), policy_name("2:4"), policy_name("wanda 2:4")
-    ('layerwise magnitude', 'magnitude', 'wanda')
+    >>> policy_name("layerwise_magnitude"), policy_name("")
+    ('layerwise magnitude', 'magnitude')
     """
-    bare = re.sub(r"\s*\b\d+:\d+\b", "", method).strip()
-    return method_name(bare) if bare else say("magnitude")
+    return method_name(policy) if policy else say("magnitude")
 
 
 def layout_name(layout: str) -> str:
