@@ -401,10 +401,11 @@ def test_names_of_commands():
 
 @given(st.text())
 @example("[")
+@example("±")
 def test_no_text_is_a_command(text):
     """What is left after taking out our own commands has no special character."""
     known = (
-        r"\\text[a-z]+\{\}|\\allowbreak\{\}|\\[$&#%_,]|\$(?:\\(?:le|rho|to)|-)\$|(?<=[-,'!?])\{\}"
+        r"\\text[a-z]+\{\}|\\allowbreak\{\}|\\[$&#%_,]|\$(?:\\(?:le|rho|to|pm)|-)\$|(?<=[-,'!?])\{\}"
         r"|^\{\}(?=\s*[\[*])"
     )
     left = re.sub(known, "", tex(text))
