@@ -119,12 +119,13 @@ def _grid(
         Body(tuple(_rows(entries, of, models, values, kind, largest)), of) for of in kinds
     )
     caption = say(
-        "{metric} of {models:names} by method and share of the prunable weights set to zero, on "
-        "{text} in windows of {window:,}, stride {stride:,}; the best of each in bold.",
+        "{metric} of {models:names} by method and share of the prunable weights set to zero; "
+        "protocol {protocol}, {text} ({text_fingerprint}) in windows of {window:,}, stride "
+        "{stride:,}; the best of each in bold.",
         metric=head(metric),
         models=models,
         **{key: scored[key] for key in ("window", "stride")},
-        text=short_name(scored["text"]),
+        **{key: short_name(scored[key]) for key in ("protocol", "text", "text_fingerprint")},
     )
     return Table(f"{metric}_grid" + (f"_{at + 1}" if at else ""), caption, tuple(columns), bodies)
 

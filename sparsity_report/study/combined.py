@@ -14,7 +14,7 @@ from sparsity_report.study.study import Comparison
 
 # What tells the rows of a table apart, and which figure of theirs has one value.
 _KEYS = {
-    "quality": ["variant", "text_fingerprint", "window", "stride", "dtype"],
+    "quality": ["variant", "protocol", "text_fingerprint", "window", "stride", "dtype"],
     "patterns": ["variant", "module_name", "parameter", "expert"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
 }
@@ -181,4 +181,6 @@ def _renamed(study: Comparison, names: dict[str, str]) -> Comparison:
         for part in parts
         if (frame := getattr(study, part)) is not None
     }
+    if (quality := frames.get("quality")) is not None:
+        frames["quality"] = quality.assign(against=quality["against"].map(names))
     return replace(study, **frames)

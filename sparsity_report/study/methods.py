@@ -11,7 +11,7 @@ from sparsity_report.study.layers import records
 
 _PATTERN = re.compile(r"\d+:\d+")
 # What tells one protocol from another; how many tokens that are depends on the tokenizer.
-PROTOCOL = ("text", "text_fingerprint", "window", "stride")
+PROTOCOL = ("protocol", "text", "text_fingerprint", "window", "stride")
 
 
 def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.DataFrame:
