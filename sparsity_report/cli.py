@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from sparsity_report.counting.counts import Progress
     from sparsity_report.counting.cuts import Pruning
     from sparsity_report.counting.entries import Cache
+    from sparsity_report.measure.grid import Grid
     from sparsity_report.study.study import Comparison
+    from sparsity_report.study.variants import Variant
 
 app = typer.Typer(
     name="sparsity-report",
@@ -97,6 +99,34 @@ class OutputsAgain(Outputs):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What is pruned by which policies, and what it is compared with."""
+
+    sparsity: Annotated[
+        list[str],
+        typer.Option(help="Share of the prunable weights to prune, 0 to 1; several as 0.3,0.5."),
+    ] = field(default_factory=lambda: ["0.3"])
+    policy: Annotated[
+        list[str],
+        typer.Option(
+            help="How they are chosen: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4; "
+            "several as magnitude,wanda."
+        ),
+    ] = field(default_factory=lambda: ["magnitude"])
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="File to calibrate wanda and owl on, or the text itself; else what comes along.",
+            metavar="TEXT",
+        ),
+    ] = None
+    also: Annotated[
+        list[str],
+        typer.Option(help="A model to compare as it is, pruned elsewhere.", metavar="MODEL"),
+    ] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Analysis:
     """How a model is opened, counted and measured."""
 
@@ -117,7 +147,10 @@ class Analysis:
         bool, typer.Option("--latency", help="Time layers and whole forward passes here.")
     ] = False
     perplexity: Annotated[
-        bool, typer.Option("--perplexity", help="Score a text, at every 10 % of sparsity, too.")
+        bool,
+        typer.Option(
+            "--perplexity", help="Score a text, of one policy and level at every 10 % too."
+        ),
     ] = False
     sensitivity: Annotated[
         str | None,
@@ -225,14 +258,17 @@ def run(
             "Nothing: the built-in demo model.",
         ),
     ] = None,
-    sparsity: Annotated[
-        str, typer.Option(help="Share of the prunable weights to prune, 0 to 1.")
-    ] = "0.3",
+    choice: Choice = Choice(),
     outputs: Outputs = Outputs(),
     analysis: Analysis = Analysis(),
 ) -> None:
-    """Count a model as Dense, Masked and CSR and write the report, tables and figures."""
-    level = _number(sparsity)
+    """Count a model as Dense, Masked and CSR and write the report, tables and figures.
+
+    Of several prunings, every --policy at every --sparsity, it compares Dense and Masked.
+    """
+    from sparsity_report.measure.grid import Grid
+
+    grid = Grid.of(choice.policy, choice.sparsity)
     _speak(ctx, outputs.language, outputs.template_dir)
     _check_writable(outputs.out)
     _check_drawable(outputs)
@@ -246,6 +282,13 @@ def run(
             "--stream keeps no copy of a model, so nothing can be run: leave it out, or --latency, "
             "--perplexity, --sensitivity and --prompt"
         )
+    if analysis.stream and grid.calibrates:
+        raise SparsityReportError(
+            "--stream keeps no copy of a model, so nothing can be run: leave it out, or the "
+            "policies wanda and owl, which run it on a text"
+        )
+    if choice.calibration is not None and not grid.calibrates:
+        raise SparsityReportError("--calibration is read by the policies wanda and owl alone")
     if analysis.cache_verify and analysis.cache is None:
         raise SparsityReportError("--cache-verify needs --cache, the folder to verify")
     if analysis.protocol is not None and not scored:
@@ -255,8 +298,12 @@ def run(
 
         # Refused before minutes of counting, not after.
         Passages({"text": analysis.text, "protocol": analysis.protocol})
+    if choice.calibration is not None:
+        from sparsity_report.measure.texts import names_file
+
+        names_file(choice.calibration)
     with _quiet_libraries():
-        study = _studied(_pruned(model, level, analysis), analysis)
+        study = _studied(_pruned(model, choice, grid, analysis), analysis)
         _remark(study)
         _write(study, outputs)
 
@@ -426,9 +473,27 @@ def _speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None
     ctx.with_resource(sr.speaking(language, template_dir))
 
 
-def _pruned(model: str | None, level: float, analysis: Analysis) -> Pruning:
-    """Open a model and prune it over all prunable weights."""
+@dataclass(frozen=True)
+class Compared:
+    """What a run compares.
+
+    Attributes
+    ----------
+    variants : tuple of Variant
+    prunings : tuple of Pruning
+    steps : callable
+        Gives the prunings at every tenth of sparsity, where there is one policy with levels.
+    """
+
+    variants: tuple[Variant, ...]
+    prunings: tuple[Pruning, ...]
+    steps: Callable[[], Iterable[Pruning]]
+
+
+def _pruned(model: str | None, choice: Choice, grid: Grid, analysis: Analysis) -> Compared:
+    """Open a model and prune it by each policy at each level."""
     import sparsity_report as sr
+    from sparsity_report.counting.counts import count_weights
 
     with _without_collecting():
         weights = sr.load(
@@ -442,10 +507,55 @@ def _pruned(model: str | None, level: float, analysis: Analysis) -> Pruning:
             base=analysis.base,
             stream=analysis.stream,
         )
-    with _workers(analysis.workers) as executor, _bar("counting") as progress:
-        return sr.global_magnitude(
-            weights, level, progress=progress, executor=executor, cache=_cache(analysis)
+    others = _others(choice.also, analysis)
+    calibration = None
+    if grid.calibrates:
+        with _bar("calibrating", unit="window") as progress:
+            calibration = sr.calibrate(weights, choice.calibration, progress=progress)
+    cache = _cache(analysis)
+    with _workers(analysis.workers) as executor:
+        with _bar("counting") as progress:
+            count_weights(weights, progress, executor=executor, cache=cache)
+        with _bar("pruning") as progress:
+            prunings = tuple(
+                grid.prunings(
+                    weights, calibration, progress=progress, executor=executor, cache=cache
+                )
+            )
+    variants = [sr.dense(weights), *map(sr.masked, prunings)]
+    if len(prunings) == 1:
+        variants.append(sr.csr(prunings[0]))
+
+    def steps() -> Iterable[Pruning]:
+        tenths = replace(grid, levels=tuple(step / 10 for step in range(1, 10)))
+        return tenths.prunings(weights, calibration) if len(tenths) == 9 else ()
+
+    return Compared((*variants, *others), prunings, steps)
+
+
+def _others(also: list[str], analysis: Analysis) -> list[Variant]:
+    """Open models that others have pruned, each under a name that no other has."""
+    import sparsity_report as sr
+
+    names = [_called(each) for each in also]
+    return [
+        sr.dense(
+            sr.load(each, blacklist=analysis.blacklist, allow_pickle=analysis.allow_pickle),
+            name=name if names.count(name) == 1 else each,
         )
+        for each, name in zip(also, names, strict=True)
+    ]
+
+
+def _called(model: str) -> str:
+    """Name a model by its folder, its file, or the last part of its Hub id."""
+    path = Path(model)
+    if not path.exists():
+        return path.name
+    path = path.resolve()
+    if path.name.startswith("model."):
+        return path.parent.name
+    return path.stem if path.is_file() else path.name
 
 
 def _cache(analysis: Analysis) -> Cache | None:
@@ -456,12 +566,11 @@ def _cache(analysis: Analysis) -> Cache | None:
     return sr.Cache(analysis.cache, verify=analysis.cache_verify)
 
 
-def _studied(pruning: Pruning, analysis: Analysis) -> Comparison:
-    """Compare the three variants and measure what was asked for."""
+def _studied(compared: Compared, analysis: Analysis) -> Comparison:
+    """Compare the variants and measure what was asked for."""
     import sparsity_report as sr
 
-    weights = pruning.weights
-    variants = (sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+    variants = compared.variants
     with _bar("looking for patterns") as progress:
         study = sr.compare(
             *variants,
@@ -479,21 +588,21 @@ def _studied(pruning: Pruning, analysis: Analysis) -> Comparison:
         (analysis.prompt is not None, _with_continuations),
     ):
         if asked:
-            study = _unless_no_score(measure, study, pruning, analysis)
+            study = _unless_no_score(measure, study, compared, analysis)
     return study
 
 
 def _unless_no_score(
-    measure: Callable[[Comparison, Pruning, Analysis], Comparison],
+    measure: Callable[[Comparison, Compared, Analysis], Comparison],
     study: Comparison,
-    pruning: Pruning,
+    compared: Compared,
     analysis: Analysis,
 ) -> Comparison:
     """Measure what a model may not have; then all else is written, and says why it is not there."""
     from sparsity_report.measure.protocols import NoScoreError
 
     try:
-        return measure(study, pruning, analysis)
+        return measure(study, compared, analysis)
     except NoScoreError as error:
         if str(error) in study.notes:
             return study
@@ -501,15 +610,13 @@ def _unless_no_score(
         return replace(study, notes=(*study.notes, str(error)))
 
 
-def _with_quality(study: Comparison, pruning: Pruning, analysis: Analysis) -> Comparison:
-    """Score a text with the variants and at every tenth of sparsity."""
+def _with_quality(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
+    """Score a text with the variants, and at every tenth of sparsity."""
     import sparsity_report as sr
 
-    weights = pruning.weights
-    variants = (sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
-    steps = [sr.masked(sr.global_magnitude(weights, step / 10)) for step in range(1, 10)]
-    known = {variant.name for variant in variants}
-    scored = [*variants, *(step for step in steps if step.name not in known)]
+    steps = map(sr.masked, compared.steps())
+    known = {variant.name for variant in compared.variants}
+    scored = [*compared.variants, *(step for step in steps if step.name not in known)]
     with _bar("scoring", unit="token") as progress:
         quality = sr.perplexity(
             scored, analysis.text, protocol=analysis.protocol, progress=progress
@@ -517,14 +624,14 @@ def _with_quality(study: Comparison, pruning: Pruning, analysis: Analysis) -> Co
     return study.with_measured(quality=quality)
 
 
-def _with_sensitivity(study: Comparison, pruning: Pruning, analysis: Analysis) -> Comparison:
+def _with_sensitivity(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
     """Score a text with one part pruned at a time."""
     import sparsity_report as sr
 
     with _bar("pruning parts", unit="part") as progress:
         frame = sr.sensitivity(
-            pruning.weights,
-            pruning.sparsity,
+            compared.prunings[0].weights,
+            compared.prunings[0].sparsity,
             analysis.sensitivity or "block",
             text=analysis.text,
             protocol=analysis.protocol,
@@ -534,13 +641,12 @@ def _with_sensitivity(study: Comparison, pruning: Pruning, analysis: Analysis) -
     return study.with_measured(sensitivity=frame)
 
 
-def _with_continuations(study: Comparison, pruning: Pruning, analysis: Analysis) -> Comparison:
+def _with_continuations(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
     """Let the variants continue a prompt."""
     import sparsity_report as sr
 
-    variants = (sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
     with _bar("writing", unit="token") as progress:
-        frame = sr.continuations(variants, analysis.prompt or "", progress=progress)
+        frame = sr.continuations(compared.variants, analysis.prompt or "", progress=progress)
     return study.with_measured(continuations=frame)
 
 
@@ -657,9 +763,15 @@ def _quiet_libraries() -> Iterator[None]:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # these are also drawn into pipes
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _number(text: str) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import Tiny, command
+from helpers import Tiny, command, small_llama
 from safetensors.torch import save_file
 
 import sparsity_report as sr
@@ -166,6 +166,64 @@ def test_run_on_real_checkpoints(minilm_path, tmp_path):
     run = command("run", minilm_path, "--out", tmp_path / "m")
     assert run.returncode == 0, run.stderr
     assert "of 10,764,288 prunable weights" in run.stdout
+
+
+def test_a_grid_of_policies_and_models_pruned_elsewhere(demo, tmp_path):
+    text = tmp_path / "calibration.txt"
+    text.write_text("def f(x):\n    return x + 1\n" * 60, encoding="utf-8")
+    pruned = tmp_path / "my wanda"
+    sr.masked(sr.layerwise_magnitude(demo, 0.5)).module().save_pretrained(pruned)
+    small_llama().save_pretrained(tmp_path / "other")
+    run = command(
+        "run", "--out", tmp_path / "o", "--no-html", "--no-png", "--no-patterns", "--policy",
+        "magnitude,wanda", "--policy", "owl,2:4,WANDA-2:4", "--sparsity", "0.3, 0.5", "--sparsity",
+        ".30", "--calibration", text, "--also", pruned, "--also", tmp_path / "other",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    study = sr.read_study(tmp_path / "o" / "study.json")
+    assert study.variants["variant"].tolist() == [
+        "Dense", "Masked30", "Masked50", "Masked30Wanda", "Masked50Wanda", "Masked30WandaOWL",
+        "Masked50WandaOWL", "Masked2:4", "Masked2:4Wanda", "my wanda", "other",
+    ]  # fmt: skip
+    weights = sr.load()
+    calibration = sr.calibrate(weights, text)
+    due = sr.masked(sr.wanda(weights, 0.5, calibration, allocation="owl")).layers()
+    found = study.layers[study.layers["variant"] == "Masked50WandaOWL"].reset_index(drop=True)
+    assert found["nonzero"].tolist() == due["nonzero"].tolist()
+    rows = study.variants.set_index("variant")
+    assert set(rows["basis_fingerprint"].dropna()) == {calibration.fingerprint}
+    assert rows.loc[["Dense", "my wanda", "other"], "pruned"].isna().all()
+    assert "my wanda" in study.facts.prunings
+
+
+def test_the_steps_of_perplexity_are_those_of_the_policy(tmp_path):
+    run = command(
+        "run", "--out", tmp_path / "o", "--no-html", "--no-png", "--no-patterns", "--policy",
+        "layerwise", "--perplexity", "--text", "def f(x):\n    return x + 1\n" * 3,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    study = sr.read_study(tmp_path / "o" / "study.json")
+    assert study.variants["variant"].tolist() == ["Dense", "Masked30Layerwise", "CSR30Layerwise"]
+    assert len(study.quality) == 11
+    assert set(study.quality["method"].dropna()) == {"layerwise_magnitude"}
+
+
+def test_what_no_policy_is(tmp_path):
+    out = ("--out", tmp_path / "o")
+    for options, said in (
+        (["--policy", "sparsegpt"], "a policy is one of magnitude, layerwise, wanda, owl, random"),
+        (["--policy", "magnitude,"], "not ''"),
+        (["--sparsity", "0.3,", "--policy", "2:4"], "--sparsity must be a number from 0 to 1"),
+        (["--policy", "5:4"], "n_m keeps n of every m weights"),
+        (["--policy", "3:5"], "do not divide into groups of 5"),
+        (["--calibration", "some words"], "--calibration is read by the policies wanda and owl"),
+        (["--policy", "wanda", "--calibration", "no/such/file.txt"], "there is no file"),
+        (["--policy", "wanda", "--calibration", "too short"], "fewer than 1 windows of 256"),
+        (["--policy", "wanda", "--stream"], "the policies wanda and owl, which run it on a text"),
+        (["--also", "./nowhere"], "no such file"),
+    ):
+        refused(command("run", *options, *out), said)
+    assert not (tmp_path / "o").exists()
 
 
 def refused(run, *parts):

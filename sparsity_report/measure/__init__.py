@@ -4,7 +4,8 @@
 - `stage`: one model that becomes each of its variants in turn; `scoring`: what they say of a text.
 - `perplexity`, `sensitivity`, `continuations`, `latency`: each study → frame.
 
-`calibration` measures what matrices are multiplied with on a text, `wanda` prunes by it.
+`calibration` measures what matrices are multiplied with on a text, `wanda` prunes by it, and a
+`grid` has all policies by name.
 
 May import ``study`` and all below it. Maintainers: variants are timed in turn, so that a drift of
 the machine hits them alike; a text is scored by one protocol that every row carries; a model that
