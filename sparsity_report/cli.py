@@ -215,7 +215,7 @@ class Export:
     out: Out = Path("results")
     hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Leave the code out.")] = False
     notebook: Annotated[
-        str, typer.Option(help="structural_csr_analysis, thesis_figures, or a path.")
+        str, typer.Option(help="structural_csr_analysis, thesis_figures, policies, or a path.")
     ] = "structural_csr_analysis"
     template_dir: Templates = None
 

@@ -47,8 +47,8 @@ def write_notebook(
     path : path-like
         Ends in ``.html`` or ``.ipynb``.
     notebook : str or path-like
-        ``"structural_csr_analysis"``, ``"thesis_figures"``, or the path of one whose parameters
-        ``MODEL``, ``SPARSITY`` and ``OUT`` stand in a cell tagged ``parameters``.
+        ``"structural_csr_analysis"``, ``"thesis_figures"``, ``"policies"``, or the path of one
+        whose parameters ``MODEL``, ``SPARSITY`` and ``OUT`` stand in a cell tagged ``parameters``.
     sparsity : float
         Between 0 and 1.
     hide_inputs : bool

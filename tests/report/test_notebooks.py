@@ -72,6 +72,18 @@ def test_thesis_figures_from_a_model_and_from_a_study(demo_study, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_policies(tmp_path):
+    notebook = execute("policies.ipynb", tmp_path, SPARSITY=0.5, OUT="paper")
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 2
+    (grid,) = (o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {}))
+    scores = sr.read_study(tmp_path / "paper" / "study.json").quality.set_index("variant")
+    for variant, label in (("Dense", "Dense"), ("Masked50", "Global magnitude"),
+                           ("Masked2:4", "Magnitude")):  # fmt: skip
+        assert re.search(rf"\| {label} \| \*?\*?{scores['perplexity'][variant]:.2f}\b", grid)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 class TestCommand:
     def test_html(self, driver, minilm_path, tmp_path):
         line = [
