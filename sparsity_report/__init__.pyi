@@ -18,8 +18,9 @@ from .findings.difference import diff as diff
 from .findings.summary import summarize as summarize
 from .measure.calibration import Calibration as Calibration
 from .measure.calibration import calibrate as calibrate
+from .measure.clock import Clock as Clock
 from .measure.continuations import continuations as continuations
-from .measure.latency import crossover as crossover
+from .measure.crossover import crossover as crossover
 from .measure.latency import measure_latency as measure_latency
 from .measure.perplexity import perplexity as perplexity
 from .measure.sensitivity import sensitivity as sensitivity

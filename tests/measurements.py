@@ -28,11 +28,23 @@ def latency(variants=("Dense", "Masked30", "CSR30"), edges=(0.62, None)):
         for variant, speed in zip(variants, (1.0, 0.98, 0.4), strict=True):
             row = {
                 "variant": variant, "tokens": tokens, "seconds": 2.0 / speed,
-                "seconds_low": 1.9 / speed, "seconds_high": 2.2 / speed, "runs": 9,
+                "seconds_low": 1.9 / speed, "seconds_high": 2.2 / speed, "runs": 19,
                 "promised_speedup": 1.25 if variant == variants[-1] else 1.0,
-                "realised_speedup": speed, "threads": 2, "machine": "some machine",
+                "realised_speedup": speed, "realised_low": 0.95 * speed,
+                "realised_high": 1.05 * speed, "control": variants[1], "control_low": 0.93,
+                "control_high": 1.04, "threads": 2, "cores": 4, "others": 0.25, "load": 2.5,
+                "frequency": 3e9, "cache_bytes": 2**25, "bandwidth": 16.0,
+                "machine": "some machine",
             }  # fmt: skip
-            rows.append({**row, "scope": "layer", "name": "8 × 4", "crossover_sparsity": edge})
+            if variant == variants[0]:
+                row |= {"realised_low": 1.0, "realised_high": 1.0}
+            layer = {
+                "scope": "layer", "name": "8 × 4", "cache": "out of cache", "weight_bytes": 16,
+                "bound_seconds": 1.0, "bound_share": speed / 2.0, "crossover_sparsity": edge,
+                "crossover_low": 0.99 if edge is None else edge - 0.04,
+                "crossover_high": None if edge is None else edge + 0.05,
+            }  # fmt: skip
+            rows.append({**row, **layer})
             rows.append({**row, "scope": "model", "name": "whole forward"})
     return frame("latency", rows)
 

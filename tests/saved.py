@@ -55,6 +55,7 @@ def measured(totals):
     flops = totals["flops_per_token"]
     latency, quality = measurements.latency(), measurements.quality()
     parts = measurements.sensitivity(2)
+    latency["runs"] = 9
     promised = flops["Dense"] / latency["variant"].map(flops)
     latency["promised_speedup"] = promised.where(
         latency["scope"] == "model", latency["promised_speedup"]

@@ -1,4 +1,4 @@
-"""What was measured as charts: speed, crossover, perplexity and sensitivity."""
+"""What was measured as charts: perplexity and sensitivity, and all of them by name."""
 
 from __future__ import annotations
 
@@ -10,168 +10,19 @@ import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import look, marks
-from sparsity_report.draw.look import BLUE, INK, MUTED, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw.look import TEXT_WIDTH
 from sparsity_report.draw.marks import Rows
-from sparsity_report.findings.measured import reference
+from sparsity_report.draw.speed import crossover_chart, speed_chart
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import clip, distinct_names, method_name, short_name, tokens_name
+from sparsity_report.words.names import clip, distinct_names, method_name, short_name
 from sparsity_report.words.numbers import UNKNOWN, figures
 from sparsity_report.words.sentences import message, say
 
-_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 # Parts of a model that a chart can name.
 _PARTS = 40
-# Where on a sparsity axis stands what no sparsity reaches.
-_NEVER = 1.2
 # Perplexities this many times apart need a logarithmic axis.
 _FAR = 8
-
-
-def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return promised and realised speed-up of the whole forward pass, per variant and tokens.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None where no latency was measured of a second variant.
-    """
-    frame = study.latency
-    if frame is None or frame.empty:
-        return None
-    base = reference(frame)
-    rows = _speeds(frame[(frame["scope"] == "model") & (frame["variant"] != base)])
-    if not rows:
-        return None
-    machine = f"{frame['machine'].iloc[0]}, {int(frame['threads'].iloc[0])}"
-    than = say("times as fast as {base}", base=short_name(base))
-    note = f"{than} · {say('whole forward pass; {machine} threads', machine=machine)}"
-    said = [f"{row['name']}: {row['label']}" for row in rows]
-    layers = _speed_layers(rows, width)
-    chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
-    described = say("Realised speed-up: {rows}.", rows="; ".join(said))
-    return look.fitted(look.titled(chart, say("Promised and realised speed"), note, described))
-
-
-def _speeds(frame: pd.DataFrame) -> Rows:
-    """Return each variant's speed-up, promised and realised, and the quartiles of the latter."""
-    rows = []
-    for row in records(frame):
-        usual, promised = row["seconds"] * row["realised_speedup"], row["promised_speedup"]
-        rows.append(
-            {
-                "name": f"{clip(row['variant'], 30)} · {tokens_name(row['tokens'])}",
-                "realised": row["realised_speedup"],
-                "low": usual / row["seconds_high"],
-                "high": usual / row["seconds_low"],
-                "promised": None if pd.isna(promised) else promised,
-                "label": look.write(row["realised_speedup"], "ratio"),
-            }
-        )
-    return rows
-
-
-def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
-    numbers = [row[key] for row in rows for key in ("low", "high", "promised") if row[key]]
-    domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
-    x = alt.X(
-        "realised:Q",
-        title=say("speed-up"),
-        scale=alt.Scale(type="log", domain=domain),
-        axis=alt.Axis(
-            labelExpr=look.tick("ratio"),
-            values=look.log_ticks(domain[0], domain[1], few=width < look.NARROW),
-            grid=False,
-        ),
-    )
-    names = [say("promised by FLOPs"), say("realised")]
-    y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
-    realised = alt.Chart(marks.inline([{**row, "mark": names[1]} for row in rows])).encode(y=y)
-    known = [{**row, "mark": names[0]} for row in rows if row["promised"]]
-    promised = alt.Chart(marks.inline(known)).encode(y=y)
-    kinds = {
-        "color": alt.Color(
-            "mark:N",
-            scale=alt.Scale(domain=names, range=[VERMILLION, BLUE]),
-            legend=alt.Legend(title=None, orient="top", columns=1 if width < look.NARROW else 2),
-        ),
-        "shape": alt.Shape("mark:N", scale=alt.Scale(domain=names, range=["diamond", "circle"])),
-        "tooltip": marks.tooltips(
-            (("name", say("variant")), ("mark", say("speed-up")), ("label", say("realised")))
-        ),
-    }
-    point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
-    text = realised.mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
-    one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
-    return [
-        one.encode(x=alt.X("one:Q")),
-        promised.mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=x, x2="promised:Q"),
-        realised.mark_rule(color=BLUE, strokeWidth=3).encode(x="low:Q", x2="high:Q"),
-        promised.mark_point(**point).encode(x="promised:Q", **kinds),
-        realised.mark_point(**point).encode(x=x, **kinds),
-        text.encode(x=alt.value("width"), text="label:N"),
-    ]
-
-
-def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the sparsity from which CSR is faster than dense, per layer shape and tokens.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None where no crossover was measured.
-    """
-    frame = study.latency
-    if frame is None or frame.empty:
-        return None
-    layers = frame[(frame["scope"] == "layer") & (frame["variant"] == reference(frame))]
-    if layers["crossover_sparsity"].isna().all():
-        return None
-    never, rows = say("never"), []
-    for row in records(layers):
-        at, label = _NEVER, never
-        if pd.notna(edge := row["crossover_sparsity"]):
-            at, label = edge, say("{edge:percent0}", edge=edge)
-        tokens = figures(row["tokens"], ",")
-        rows.append({"name": row["name"], "tokens": tokens, "at": at, "label": label})
-    names = list(dict.fromkeys(layers["name"]))
-    counts = [figures(tokens, ",") for tokens in sorted(set(layers["tokens"]))]
-    said = [f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows]
-    points = _crossover_points(rows, names, counts, never)
-    height = (10 * len(counts) + 12) * len(names)
-    chart = look.titled(
-        alt.LayerChart(layer=[points], width=width, height=height),
-        say("Where CSR overtakes dense on this machine"),
-        say("layer by shape, out × in; zeros at random"),
-        say("Crossover sparsity: {rows}.", rows="; ".join(said)),
-    )
-    return look.fitted(chart)
-
-
-def _crossover_points(rows: Rows, names: list[str], counts: list[str], never: str) -> alt.Chart:
-    x = marks.share_axis(
-        "at",
-        say("sparsity from which CSR is faster"),
-        [0, _NEVER + 0.04],
-        values=[0, 0.2, 0.4, 0.6, 0.8, 1, _NEVER],
-        labelOverlap=False,
-        labelExpr=f"datum.value > 1 ? {look.quoted(never)} : {look.tick('share')}",
-        grid=True,
-    )
-    legend = alt.Legend(title=say("tokens at a time"), orient="top", titleOrient="left")
-    hues, forms = look.cycle(look.HUES, len(counts)), look.cycle(_SHAPES, len(counts))
-    points = alt.Chart(marks.inline(rows)).mark_point(filled=True, size=50, opacity=1)
-    drawn: alt.Chart = points.encode(
-        x=x,
-        y=marks.names_axis("name", names, grid=True),
-        yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
-        color=alt.Color("tokens:N", scale=alt.Scale(domain=counts, range=hues), legend=legend),
-        shape=alt.Shape("tokens:N", scale=alt.Scale(domain=counts, range=forms), legend=legend),
-        tooltip=marks.tooltips(
-            (("name", say("shape")), ("tokens", say("tokens")), ("label", say("from")))
-        ),
-    )
-    return drawn
 
 
 def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:

@@ -22,6 +22,7 @@ from sparsity_report.report.cells import (
     Column,
     Kind,
     Table,
+    kind_of,
     name,
     scaled,
     table_of,
@@ -207,6 +208,7 @@ def _times(view: View, state: State) -> Table:
     columns = (
         Column("variant", say("Measured"), _VARIANT),
         Column("tokens", head("tokens"), COUNT),
+        Column("cache", say("Weights"), kind_of("cache")),
         Column("seconds", say("Time"), DURATION),
     )
     frame = view.study.latency

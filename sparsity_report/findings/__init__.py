@@ -1,8 +1,9 @@
 """A study in sentences, said once and shown by page, PDF, thesis, explorer and command line.
 
 - ``summary``: what is worth knowing, most important first, and the conventions of the numbers.
-- ``measured``: what latency and sensitivity come to, for ``summary``; ``quality``: perplexity and
+- ``measured``: what sensitivity and tasks come to, for ``summary``; ``quality``: perplexity and
   the distance from dense.
+- ``speed``: how fast variants ran, as far as it may be told, for ``summary``.
 - ``audit``: what a careful reviewer would flag.
 - ``rounding``: whether rounding explains the zeros of packed weights, for ``summary``, ``audit``.
 - ``difference``: what changed between two studies.

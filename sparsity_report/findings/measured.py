@@ -13,7 +13,7 @@ from sparsity_report.study.study import Comparison
 from sparsity_report.study.zero_shot import SEVEN, seven_tasks
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import layout_name, structure_name
-from sparsity_report.words.numbers import figures, with_error
+from sparsity_report.words.numbers import with_error
 from sparsity_report.words.sentences import message, say
 
 
@@ -44,46 +44,6 @@ def smallest_layout(study: Comparison) -> Iterator[str]:
             layout=layout_name(layout),
             ratio=ratio,
         )
-
-
-def speed(study: Comparison) -> Iterator[str]:
-    """Say how fast variants ran against what their FLOPs promise, and where CSR overtakes."""
-    frame = study.latency
-    if frame is None or frame.empty:
-        return
-    base = reference(frame)
-    whole = frame[(frame["scope"] == "model") & (frame["variant"] != base)]
-    for variant, rows in whole.groupby("variant", sort=False):
-        yield say(
-            "With {tokens:names} tokens at a time {variant} runs {speeds:names} times as fast "
-            "as {base} on this machine ({threads} threads); its FLOPs promise {promised}.",
-            tokens=[figures(n, ",") for n in rows["tokens"]],
-            variant=variant,
-            speeds=[figures(n, ".2f") for n in rows["realised_speedup"]],
-            base=base,
-            threads=int(rows["threads"].iloc[0]),
-            promised=figures(rows["promised_speedup"].iloc[0], ".2f"),
-        )
-    layers = frame[(frame["scope"] == "layer") & (frame["variant"] == base)]
-    if layers["crossover_sparsity"].notna().any():
-        edges = [_overtakes(tokens, rows) for tokens, rows in layers.groupby("tokens")]
-        yield say(
-            "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: "
-            "{edges}.",
-            edges=say("; ").join(edges),
-        )
-
-
-def _overtakes(tokens: Any, layers: pd.DataFrame) -> str:
-    known = layers["crossover_sparsity"].dropna()
-    if known.empty:
-        return say("never with {tokens:,}", tokens=tokens)
-    low, high = (say("{share:percent0}", share=end) for end in (known.min(), known.max()))
-    one, several = message("{low} with {tokens:,}"), message("{low} to {high} with {tokens:,}")
-    span = say(one if low == high else several, low=low, high=high, tokens=tokens)
-    if len(known) == len(layers):
-        return span
-    return say("{span} ({of} of {shapes} shapes)", span=span, of=len(known), shapes=len(layers))
 
 
 def zero_shot(study: Comparison) -> Iterator[str]:
@@ -131,9 +91,3 @@ def costliest_part(study: Comparison) -> Iterator[str]:
             structure=structure_name(best["structure"]),
             rho=best["rho"],
         )
-
-
-def reference(latency: pd.DataFrame) -> str:
-    """Name the variant whose speed-up is 1 by definition."""
-    steady = (latency["realised_speedup"] == 1).groupby(latency["variant"], sort=False).all()
-    return str(steady.index[int(steady.argmax())])

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings import measured, quality, rounding
+from sparsity_report.findings.speed import speed
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.digest import EDITED
 from sparsity_report.study.layers import records
@@ -84,7 +85,7 @@ def summarize(study: Comparison) -> list[str]:
     said = [say_noted(EDITED)] if EDITED in study.notes else []
     said += [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
-    said += [*measured.smallest_layout(study), *measured.speed(study)]
+    said += [*measured.smallest_layout(study), *speed(study)]
     said += [*quality.perplexities(study), *quality.distances(study)]
     said += [*measured.zero_shot(study), *measured.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]

@@ -7,7 +7,12 @@
 `calibration` measures what matrices are multiplied with on a text, `wanda` prunes by it, and a
 `grid` has all policies by name.
 
-May import ``study`` and all below it. Maintainers: variants are timed in turn, so that a drift of
-the machine hits them alike; a text is scored by one protocol that every row carries; a model that
-is pruned for a measurement is put back.
+May import ``study`` and all below it. What is timed is made by ``calls``, timed by ``clock``,
+which keeps a control beside it, given its bounds by ``intervals``, with weights from memory by
+``cache``, on what ``machine`` looks at; ``crossover`` times layers at several sparsities, and
+``study.speed`` says what of it all may be told.
+
+Maintainers: variants are timed in turn, so that a drift of the machine hits them alike; a text is
+scored by one protocol that every row carries; a model that is pruned for a measurement is put
+back.
 """

@@ -18,7 +18,14 @@ from sparsity_report.errors import printable
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
 from sparsity_report.words import numbers
-from sparsity_report.words.names import clip, group_name, layout_name, method_name, short_name
+from sparsity_report.words.names import (
+    cache_name,
+    clip,
+    group_name,
+    layout_name,
+    method_name,
+    short_name,
+)
 from sparsity_report.words.sentences import message, say
 
 
@@ -76,6 +83,32 @@ SCORE = Kind(
 FIGURE = Kind(lambda pair: numbers.plus_minus(*(pair or (None, None))), "")
 
 
+def _span(ends: tuple[Any, Any]) -> str:
+    low, high = ends
+    if not (numbers.known(low) and numbers.known(high)):
+        return numbers.UNKNOWN
+    return f"{numbers.figures(low, '.2f')}–{numbers.times(high)}"
+
+
+def _realised(told: tuple[Any, Any, Any]) -> str:
+    """Write a ratio and its interval; one that is not told has its interval only."""
+    ratio, low, high = told
+    span = _span((low, high))
+    if span == numbers.UNKNOWN:
+        return span
+    return f"{numbers.figures(ratio, '.2f')} ({span})" if numbers.known(ratio) else f"({span})"
+
+
+def _crossing(told: tuple[str, Any, Any, Any]) -> str:
+    """Write where CSR overtakes, or what is known instead."""
+    verdict, low, edge, high = told
+    if verdict != "stated":
+        above = say("above {low:percent0}", low=low) if verdict == "above" else numbers.UNKNOWN
+        return say("never") if verdict == "never" else above
+    first = numbers.figures(100 * low, ".0f")
+    return f"{numbers.percent(edge, 0)} ({first}–{numbers.percent(high, 0)})"
+
+
 _LOSSLESS = {True: message("yes"), False: message("no"), None: message("unknown")}
 _DECLARED = [column for table in TABLES.values() for column in table.columns]
 # How the cells of a column are written: by its type in the schema, or else by its name.
@@ -87,6 +120,10 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("ratio", "model_ratio", "promised_speedup", "realised_speedup"), TIMES),
     **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
     **dict.fromkeys(("before", "after"), Kind(printable, "")),
+    "bound_share": share(0),
+    "cache": Kind(lambda cache: "–" if cache is None else cache_name(cache)),
+    "control_span": Kind(_span),
+    "crossover": Kind(_crossing),
     "crossover_sparsity": share(0),
     **dict.fromkeys(
         ("fingerprint", "text_fingerprint", "results_fingerprint"), NAME._replace(tag="code")
@@ -104,6 +141,7 @@ _KINDS: Mapping[str, Kind] = {
     "nll_increase": figures("+.4f"),
     "perplexity": figures(",.2f"),
     "bits_per_weight": figures(".2f"),
+    "realised": Kind(_realised),
     "quartiles": Kind(lambda ends: numbers.span(*ends), "s"),
     "seconds": DURATION,
     "shape": SHAPE,

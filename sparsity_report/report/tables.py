@@ -53,6 +53,9 @@ _HEADS = {
     "threshold": message("Threshold |w| ≤"),
     "quartiles": message("Quartiles"),
     "windows": message("Window / stride"),
+    "realised": message("Realised"),
+    "control_span": message("Control"),
+    "bound_share": message("Of memory’s limit"),
     "bits_per_weight": message("Bits per weight"),
     "scores": message("Scores"),
     "what": message("What"),
@@ -326,29 +329,45 @@ def levels(study: Comparison) -> Table | None:
 
 def latency(study: Comparison) -> Table | None:
     """Return the times of layers and forward passes; None where none were measured."""
-    frame = study.latency
-    if frame is None or frame.empty:
+    frame = study.facts.speeds
+    if frame is None:
         return None
-    keys = "variant name tokens seconds quartiles promised_speedup realised_speedup kernel"
+    first = "variant name cache tokens seconds quartiles promised_speedup realised control_span"
+    columns = _columns(f"{first} bound_share kernel", name=say("What"), cache=say("Weights"))
     caption = say(
-        "Measured time per call on {machine}.", machine=clip(frame["machine"].iloc[0], 200)
+        "Measured time per call on {machine}, {threads:,} threads. Realised: how many times faster "
+        "with its 99 % interval, in brackets alone where it is within the noise or was not timed "
+        "well enough. Control: the ratio of the same kernels over five parts of the time.",
+        machine=clip(frame["machine"].iloc[0], 200),
+        threads=int(frame["threads"].iloc[0]),
     )
-    quartiles: Any = [*zip(frame["seconds_low"], frame["seconds_high"], strict=True)]
-    values = frame.assign(quartiles=quartiles)
-    return table_of("speed", caption, _columns(keys, name=say("What")), values)
+    ends = [*zip(frame["seconds_low"], frame["seconds_high"], strict=True)]
+    told = frame["realised_speedup"].where(frame["verdict"] == "stated")
+    others = frame["variant"] != study.facts.speed_base
+    spans = (frame[column].where(others) for column in ("realised_low", "realised_high"))
+    ratios = zip(told, *spans, strict=True)
+    controls = zip(frame["control_low"], frame["control_high"], strict=True)
+    values = frame.assign(
+        quartiles=pd.Series(ends, index=frame.index, dtype=object),
+        realised=pd.Series([*ratios], index=frame.index, dtype=object),
+        control_span=pd.Series([*controls], index=frame.index, dtype=object),
+    )
+    return table_of("speed", caption, columns, values)
 
 
 def crossover(study: Comparison) -> Table | None:
-    """Return from which sparsity CSR layers are faster; None where no shape ever was."""
-    frame = study.latency
-    if frame is None or not frame["crossover_sparsity"].notna().any():
+    """Return from which sparsity CSR layers are faster; None where it is known of no shape."""
+    rows = study.facts.crossovers
+    if rows is None or not rows["verdict"].isin(("stated", "never", "above")).any():
         return None
-    heads = {"name": say("Shape"), "crossover_sparsity": say("Sparsity")}
-    by_shape = frame[frame["scope"] == "layer"].drop_duplicates(["name", "tokens"])
-    caption = say("Sparsity from which a CSR layer is faster than the dense one.")
-    return table_of(
-        "crossover", caption, _columns("name tokens crossover_sparsity", **heads), by_shape
+    heads = {"name": say("Shape"), "cache": say("Weights"), "crossover": say("Sparsity")}
+    keys = ["verdict", "crossover_low", "crossover_sparsity", "crossover_high"]
+    told = zip(*(rows[key] for key in keys), strict=True)
+    caption = say(
+        "Sparsity from which a CSR layer is faster than the dense one, and its 99 % interval."
     )
+    values = rows.assign(crossover=pd.Series([*told], index=rows.index, dtype=object))
+    return table_of("crossover", caption, _columns("name tokens cache crossover", **heads), values)
 
 
 def quality(study: Comparison) -> Table | None:

@@ -284,11 +284,14 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> Iterato
             yield f"{stem}KL", quantity(row["kl"], kind_of("kl"))
             yield f"{stem}Agreement", quantity(row["agreement"], kind_of("agreement"))
             yield f"{stem}Flips", quantity(row["flips"], kind_of("flips"))
-    for row in [] if study.latency is None else records(study.latency):
-        if row["scope"] == "model":
-            stem = f"{variants[row['variant']]}{row['tokens']}Tokens"
+    speeds = study.facts.speeds
+    for row in [] if speeds is None else records(speeds[speeds["scope"] == "model"]):
+        stem = f"{variants[row['variant']]}{row['tokens']}Tokens"
+        yield f"{stem}Promised", quantity(row["promised_speedup"], _RATIO)
+        if row["verdict"] == "stated":
             yield f"{stem}Realised", quantity(row["realised_speedup"], _RATIO)
-            yield f"{stem}Promised", quantity(row["promised_speedup"], _RATIO)
+            yield f"{stem}RealisedLow", quantity(row["realised_low"], _RATIO)
+            yield f"{stem}RealisedHigh", quantity(row["realised_high"], _RATIO)
     scores = None if study.tasks is None else seven_tasks(study.tasks)
     for row in [] if scores is None else records(scores):
         stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"

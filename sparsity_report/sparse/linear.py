@@ -173,19 +173,21 @@ class LinearCSR(nn.Module):
         if bias is not None and bias.dtype != dtype:
             bias = bias.to(dtype)
         if x.numel() == self.in_features > 0:
-            one = x.reshape(-1)
+            one = x.view(-1) if x.is_contiguous() else x.reshape(-1)
             out = matrix.mv(one) if bias is None else torch.addmv(bias, matrix, one)
         else:
-            tokens = x.reshape(-1, self.in_features).t()
+            flat = x if x.ndim == 2 else x.reshape(-1, self.in_features)
             if bias is None:
-                turned = torch.mm(matrix, tokens)
+                turned = torch.mm(matrix, flat.t())
             else:
-                turned = torch.addmm(bias.unsqueeze(1), matrix, tokens)
+                turned = torch.addmm(bias.unsqueeze(1), matrix, flat.t())
             # As nn.Linear lays it out: models view it.
             out = turned.t().clone(memory_format=torch.contiguous_format)
         if given != dtype:
             out = out.to(given)
-        return out.reshape(*x.shape[:-1], self.out_features)
+        if x.ndim == 2:
+            return out if out.ndim == 2 else out.unsqueeze(0)
+        return out.view(*x.shape[:-1], self.out_features)
 
     def _matrix(self, rounded: torch.dtype) -> torch.Tensor:
         """Return the CSR tensor that is multiplied by, kept because wrapping it costs 10 µs."""

@@ -28,6 +28,7 @@ from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added, records
 from sparsity_report.study.methods import methods
 from sparsity_report.study.rounded import Rounded, rounded
+from sparsity_report.study.speed import crossovers, reference, speeds
 from sparsity_report.study.storage import layout_ends
 
 if TYPE_CHECKING:
@@ -320,6 +321,31 @@ class Facts:
         rows = self.storage(variant)
         value = rows["break_even"].get(layout)
         return None if pd.isna(value) else float(value)
+
+    @cached_property
+    def speeds(self) -> pd.DataFrame | None:
+        """What was timed, and what of it may be told; None where nothing was.
+
+        See :func:`sparsity_report.study.speed.speeds`.
+        """
+        frame, variants = self._study.latency, self._study.variants
+        if frame is None or frame.empty:
+            return None
+        return speeds(frame, dict(zip(variants["variant"], variants["layout"], strict=True)))
+
+    @cached_property
+    def crossovers(self) -> pd.DataFrame | None:
+        """From which sparsity CSR layers are faster; None where nothing was timed.
+
+        See :func:`sparsity_report.study.speed.crossovers`.
+        """
+        return None if self.speeds is None else crossovers(self.speeds)
+
+    @property
+    def speed_base(self) -> str:
+        """The variant that speeds are against."""
+        assert self._study.latency is not None
+        return reference(self._study.latency)
 
     @cached_property
     def levels(self) -> pd.DataFrame | None:

@@ -34,6 +34,18 @@ def _check_latency(study: Comparison, frame: pd.DataFrame) -> None:
     refuse("latency", ordered, "seconds: is not between seconds_low and seconds_high")
     share = frame["realised_speedup"] / frame["promised_speedup"]
     refuse("latency", _close(frame["realised_share"], share), "realised_share: is not the ratio")
+    for middle, low, high in (
+        ("realised_speedup", "realised_low", "realised_high"),
+        ("crossover_sparsity", "crossover_low", "crossover_high"),
+    ):
+        within = ~(frame[low] > frame[middle]) & ~(frame[middle] > frame[high])
+        refuse("latency", within, f"{middle}: is not between {low} and {high}")
+    turned = frame["control_low"] > frame["control_high"]
+    refuse("latency", ~turned, "control_low: is more than control_high")
+    bound = frame["weight_bytes"] / frame["bandwidth"]
+    refuse("latency", _close(frame["bound_seconds"], bound), "bound_seconds: is not the ratio")
+    share = frame["bound_seconds"] / frame["seconds"]
+    refuse("latency", _close(frame["bound_share"], share), "bound_share: is not the ratio")
     products = {"realised_speedup": frame["realised_speedup"] * frame["seconds"]}
     bases = {"realised_speedup": frame["seconds"]}
     whole = frame["scope"] == "model"
@@ -44,7 +56,8 @@ def _check_latency(study: Comparison, frame: pd.DataFrame) -> None:
         flops = frame["variant"].map(totals["flops_per_token"]).where(whole)
         bases["promised_speedup"] = flops
         products["promised_speedup"] = frame["promised_speedup"] * flops
-    groups = frame.groupby(["scope", "name", "tokens"], sort=False).ngroup()
+    keys = ["scope", "name", "tokens", "cache"]
+    groups = frame.groupby(keys, sort=False, dropna=False).ngroup()
     for column, product in products.items():
         base = bases[column].where(frame["realised_speedup"] == 1)
         good = _among(product, base, groups)

@@ -31,6 +31,8 @@ LAYOUTS = (
     "2:4",
 )
 SCOPES = ("layer", "group", "prunable", "model")
+# Where the weights of a timed layer come from.
+CACHES = ("in cache", "out of cache")
 PARTS = ("block", "group", "layer")
 # Protocols of perplexity: tokens of a window, or None for what the model takes, and how many
 # windows at most. Ours is for any text, and its windows overlap.
@@ -211,6 +213,7 @@ _COLUMNS = {
         _share("fill_16", message("16 × 16 blocks filled")),
         _share("fill_32", message("32 × 32 blocks filled")),
         _count("tokens", message("tokens"), low=1),
+        _text("cache", message("weights come"), optional=True, among=CACHES),
         _text("kernel", message("kernel")),
         _number("seconds", message("median"), low=_PICOSECOND, optional=False),
         _number("seconds_low", message("lower quartile"), low=_PICOSECOND, optional=False),
@@ -218,13 +221,31 @@ _COLUMNS = {
         _count("runs", message("runs"), low=1),
         _number("promised_speedup", message("promised")),
         _number("realised_speedup", message("realised"), optional=False),
+        _number("realised_low", message("lower end of the realised speed-up")),
+        _number("realised_high", message("upper end of the realised speed-up")),
         _number("realised_share", message("realised ÷ promised")),
+        _text("control", message("control"), optional=True),
+        _number("control_low", message("smallest ratio of the control"), low=_PICOSECOND),
+        _number("control_high", message("largest ratio of the control")),
+        _maybe("weight_bytes", message("bytes of the weights that are read")),
+        _number("bound_seconds", message("least time to read them from memory")),
+        _number("bound_share", message("share of memory’s limit")),
         _share("crossover_sparsity", message("sparsity from which CSR is faster")),
+        _share("crossover_low", message("lower end of that sparsity")),
+        _share("crossover_high", message("upper end of that sparsity")),
         _count("threads", message("threads"), low=1),
+        _maybe("cores", message("cores")),
+        _number("others", message("cores other programs took")),
+        _number("load", message("load average")),
+        _number("frequency", message("frequency of the processor")),
+        _maybe("cache_bytes", message("last-level cache")),
+        _number("bandwidth", message("bytes read from memory per second"), low=1),
         _text("machine", message("machine")),
         _number("dense_seconds", message("dense"), low=_PICOSECOND, optional=False),
         _number("csr_seconds", message("CSR"), low=_PICOSECOND, optional=False),
         _number("speedup", message("speed-up"), optional=False),
+        _number("speedup_low", message("lower end of the speed-up")),
+        _number("speedup_high", message("upper end of the speed-up")),
         _number("perplexity", message("perplexity")),
         _number("nll", message("nats per token"), optional=False),
         _share("top1", message("first guesses right"), optional=False),
@@ -268,6 +289,8 @@ _SUMMED = (
     "flops_per_sequence active_total stored_bytes file_bytes"
 )
 SUMMED = tuple(_SUMMED.split())
+# On what machine something was timed, and how it stood meanwhile.
+_CONDITIONS = "threads cores others load frequency cache_bytes bandwidth machine"
 
 
 def _table(names: str, /, **differing: Mapping[str, Any]) -> Table:
@@ -321,15 +344,18 @@ TABLES: Mapping[str, Table] = {
         nonzero=_NULLABLE,
     ),
     "latency": _table(
-        "variant scope name modules tokens sparsity dtype kernel seconds seconds_low "
-        "seconds_high runs promised_speedup realised_speedup realised_share "
-        "crossover_sparsity threads machine",
+        "variant scope name modules tokens cache sparsity dtype kernel seconds seconds_low "
+        "seconds_high runs promised_speedup realised_speedup realised_low realised_high "
+        "realised_share control control_low control_high weight_bytes bound_seconds bound_share "
+        f"crossover_sparsity crossover_low crossover_high {_CONDITIONS}",
         modules=_NULLABLE,
         dtype=_MAYBE,
         kernel=_MAYBE,
     ),
     "crossover": _table(
-        "name tokens dtype sparsity dense_seconds csr_seconds speedup crossover_sparsity",
+        "name tokens cache dtype sparsity dense_seconds csr_seconds speedup speedup_low "
+        "speedup_high runs control_low control_high weight_bytes bound_seconds bound_share "
+        f"crossover_sparsity crossover_low crossover_high {_CONDITIONS}",
     ),
     "quality": _table(
         "variant layout model method sparsity perplexity nll top1 against kl agreement flips "

@@ -8,6 +8,14 @@ from typing import Any
 
 # Experts of a layer, and depths of a model, that uses are looked for among.
 _LARGEST = 1024
+# What speeds are told by since version 6, and the column it stands behind; it was not recorded.
+_BEHIND = {
+    "cache": "tokens",
+    "realised_low realised_high": "realised_speedup",
+    "control control_low control_high weight_bytes bound_seconds bound_share": "realised_share",
+    "crossover_low crossover_high": "crossover_sparsity",
+    "cores others load frequency cache_bytes bandwidth": "threads",
+}
 
 
 def upgrade(data: dict[str, Any]) -> None:
@@ -42,6 +50,10 @@ def _to_version_6(data: dict[str, Any]) -> None:
         if table == "quality":
             for column in ("flips", "agreement", "kl", "against"):
                 _insert(measured, column, before)
+    if latency := data["latency"]:
+        for columns, before in _BEHIND.items():
+            for column in reversed(columns.split()):
+                _insert(latency, column, before)
 
 
 def _to_version_4(data: dict[str, Any]) -> None:

@@ -54,6 +54,9 @@ _LONG_WORD = re.compile(r"\S{24,}")
 _PART = re.compile(r"[^._/]{0,23}[._/]|.{24}")
 
 
+_CACHES = {"in cache": message("in cache"), "out of cache": message("from memory")}
+
+
 def group_name(group: str) -> str:
     """Return a group's name for people.
 
@@ -100,6 +103,17 @@ def layout_name(layout: str) -> str:
         side = layout.removeprefix("bsr_")
         return f"BSR {side} × {side}"
     return say(_LAYOUTS[layout]) if layout in _LAYOUTS else layout
+
+
+def cache_name(cache: str) -> str:
+    """Return for people where the weights of a layer come from.
+
+    Examples
+    --------
+    >>> cache_name("in cache"), cache_name("out of cache")
+    ('in cache', 'from memory')
+    """
+    return say(_CACHES[cache]) if cache in _CACHES else cache
 
 
 def unpacked_name(name: str, dtypes: Sequence[str]) -> str:

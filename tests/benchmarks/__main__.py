@@ -393,73 +393,19 @@ def workers(small, folder):
     }
 
 
-def ways(dense, bias, x):
-    """A sparse layer as it is, as ours, and as torch's own calls have it."""
-    import torch
-    from torch.nn.functional import linear
-
-    import sparsity_report as sr
-
-    tokens, spread = x.shape[0], bias[:, None].expand(-1, x.shape[0])
-    wide = dense.to_sparse_csr()
-    indices = wide.crow_indices().int(), wide.col_indices().int()
-    narrow = torch.sparse_csr_tensor(*indices, wide.values(), dense.shape, check_invariants=False)
-    layer = sr.LinearCSR(dense, torch.nn.Parameter(bias))
-    # Each with its result laid out in memory as that of a dense layer, which models view.
-    found = {
-        "dense": lambda: linear(x, dense, bias),
-        "ours": lambda: layer(x),
-        "usual": lambda: linear(x, wide, bias).contiguous(),
-        "linear, int32": lambda: linear(x, narrow, bias).contiguous(),
-        "matmul": lambda: ((narrow @ x.T).T + bias).contiguous(),
-        "sparse.mm": lambda: (torch.sparse.mm(narrow, x.T).T + bias).contiguous(),
-        "sparse.addmm": lambda: torch.sparse.addmm(spread, narrow, x.T).T.contiguous(),
-    }
-    if tokens == 1:
-        found["mv"] = lambda: (narrow.mv(x[0]) + bias)[None]
-    return found
-
-
 def csr(small):
-    """One linear layer: LinearCSR against dense and against torch's own ways with CSR."""
-    import torch
-
+    """One linear layer: LinearCSR against dense, other libraries and memory's limit; crossovers."""
     import sparsity_report as sr
-    from sparsity_report.measure.latency import interleaved
+    from tests.benchmarks.linear import measure
 
-    torch.manual_seed(0)
-    levels = (0.3, 0.9) if small else (0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
-    seconds, ratios, worst = {}, [], {}
-    for rows, columns in ((3072, 768), (768, 768)):
-        weight, order = torch.randn(rows, columns), torch.rand(rows, columns)
-        bias = torch.randn(rows)
-        for tokens in (1, 16, 128):
-            x = torch.randn(tokens, columns)
-            for level in levels:
-                calls = ways(weight * (order >= level), bias, x)
-                with torch.no_grad():
-                    for call in calls.values():
-                        assert torch.allclose(call(), calls["dense"](), atol=1e-3)
-                    times = [time.seconds for time in interleaved([*calls.values()])]
-                own = dict(zip(calls, times, strict=True))
-                seconds[f"{rows} x {columns}, {tokens} tokens, {level:.0%}"] = own
-                best = min(own[way] for way in list(calls)[2:])
-                worst[tokens] = max(worst.get(tokens, 0), own["ours"] / best)
-                case = f"LinearCSR, one token, {level:.0%} of {rows} x {columns}, times faster"
-                if tokens == 1 and level == 0.9:
-                    aim = 4 if rows > columns else 1.5
-                    ratios.append((f"{case} than dense", own["dense"] / own["ours"], ">=", aim))
-                if tokens == 1 and level in (0.3, 0.9):
-                    aim, usual = 3 if level == 0.3 else 2, own["usual"] / own["ours"]
-                    ratios.append((f"{case} than to_sparse_csr", usual, ">=", aim))
-    ratios += [
-        (f"LinearCSR, {tokens} tokens, against torch's best CSR, worst", worst[tokens], "<=", 1)
-        for tokens in worst
-    ]
-    edges = sr.crossover(sr.load(opt_shaped(1))).drop_duplicates(["name", "tokens"])
-    table = edges[["name", "tokens", "crossover_sparsity"]]
+    found = measure(small)
+    clock = sr.Clock(precision=0.01, budget=10 if small else 240)
+    edges = sr.crossover(sr.load(opt_shaped(1)), clock=clock)
+    edges = edges.drop_duplicates(["name", "tokens", "cache"])
+    columns = ["name", "tokens", "cache", "crossover_low", "crossover_sparsity", "crossover_high"]
+    table = edges[[*columns, "control_low", "control_high", "others"]]
     print(table.to_string(index=False), file=sys.stderr)
-    return {"seconds": seconds, "crossover": table.to_dict("records"), "ratios": ratios}
+    return {**found, "crossover": table.to_dict("records")}
 
 
 def perplexity(small):

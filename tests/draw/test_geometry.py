@@ -113,10 +113,14 @@ def test_pointers_read_what_was_measured(study):
         "policy": "global magnitude, demo", "variant": "Masked30", "perplexity": "12.5",
         "first guesses": "25.0 %",
     } in points  # fmt: skip
-    assert places == [
-        {"shape": "8 × 4", "tokens": "1", "from": "62 %"},
-        {"shape": "8 × 4", "tokens": "128", "from": "never"},
-    ]
+    assert (
+        places
+        == [
+            {"shape": "8 × 4, from memory", "tokens": "1", "from": "62 %"},
+            {"shape": "8 × 4, from memory", "tokens": "128", "from": "never"},
+        ]
+        * 2
+    )  # a point and its interval
     assert {"part": "block 0", "more nats per token than dense": "+0.090"} in parts
 
 
@@ -552,17 +556,42 @@ def test_a_histogram_goes_from_zero_to_its_last_bar():
 
 def test_speeds_have_an_axis_that_does_not_magnify(study):
     """From 0.8 to 1.25, as far below as above, or as far as what is shown and a tenth."""
-    same = latency().assign(realised_speedup=1.0, seconds=1.0, seconds_low=0.98, seconds_high=1.02)
-    same["promised_speedup"] = 1.0
+    same = latency().assign(realised_speedup=1.0, realised_low=0.98, realised_high=1.02)
+    same = same.assign(promised_speedup=1.0, seconds=1.0, seconds_low=0.98, seconds_high=1.02)
     near = put_in(study, latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
-    low, high = x_domain(measured.speed_chart(near).to_dict(), -2)
+    low, high = speed_domain(near)
     assert (low, high) == (0.8, 1.25)
     spec = measured.speed_chart(study).to_dict()
-    low, high = x_domain(spec, -2)
+    low, high = speed_domain(study)
     rows = [row for _, data, _ in units(spec) for row in rows_of(spec, data) if "low" in row]
-    numbers = [row[key] for row in rows for key in ("low", "high", "promised")]
+    numbers = [row[key] for row in rows for key in ("low", "high", "promised", "control_high")]
     assert low * 1.1 < min(numbers) < low * 1.3
     assert high / 1.3 < max(numbers) < high / 1.1
+
+
+def speed_domain(study):
+    """The ends of the axis of speeds, which all layers of the chart share."""
+    spec = measured.speed_chart(study).to_dict()
+    axes = [unit["encoding"]["x"] for unit, *_ in units(spec)]
+    (domain,) = {tuple(axis["scale"]["domain"]) for axis in axes if "scale" in axis}
+    return domain
+
+
+def test_what_the_same_kernels_reached_lies_behind_the_speeds(study):
+    spec = measured.speed_chart(study).to_dict()
+    band, *others = units(spec)
+    unit, data, _ = band
+    assert (unit["encoding"]["x"]["field"], unit["encoding"]["x2"]["field"]) == (
+        "control_low", "control_high",
+    )  # fmt: skip
+    assert {(row["control_low"], row["control_high"]) for row in rows_of(spec, data)} == {
+        (0.93, 1.04)
+    }
+    assert unit["mark"]["opacity"] < 0.5
+    (interval,) = [(u, data) for u, data, _ in others if u["encoding"]["x"].get("field") == "low"]
+    ends = {(round(row["low"], 9), round(row["high"], 9)) for row in rows_of(spec, interval[1])}
+    assert ends == {(0.931, 1.029), (0.38, 0.42)}
+    assert interval[0]["encoding"]["x2"]["field"] == "high"
 
 
 def test_promised_and_realised_are_told_apart(study):
@@ -613,12 +642,13 @@ def test_the_axis_of_crossovers_ends_with_never(study):
         chart = measured.crossover_chart(study, width)
         encoding = chart.to_dict()["layer"][0]["encoding"]["x"]
         *ticks, never = encoding["axis"]["values"]
-        assert [10 * tick for tick in ticks] == pytest.approx([0, 2, 4, 6, 8, 10])
+        expected = [0, 4, 8] if width == COLUMN else [0, 2, 4, 6, 8, 10]
+        assert [10 * tick for tick in ticks] == pytest.approx(expected)
         low, high = encoding["scale"]["domain"]
         assert low == 0
         assert 1.05 < never < high < 1.25
         words = [text.text for text in drawn(chart)[0]]
-        assert {"0 %", "100 %", "never"} <= {*words}
+        assert {"0 %", f"{10 * expected[-1]} %", "never"} <= {*words}
 
 
 def test_each_shape_of_a_crossover_has_its_lines(study):

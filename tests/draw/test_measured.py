@@ -4,6 +4,7 @@ import json
 import math
 import re
 
+import pandas as pd
 import pytest
 import saved
 from helpers import small_llama, study_of
@@ -48,20 +49,51 @@ def test_speed_shows_what_was_promised_and_realised(study):
     assert csr["realised"] == 0.4
     assert csr["promised"] == 1.25
     assert csr["label"] == "0.40 ×"
-    assert csr["low"] == pytest.approx(2.0 / (2.2 / 0.4))
-    assert csr["high"] == pytest.approx(2.0 / (1.9 / 0.4))
-    assert "CSR30 · 1 token: 0.40 ×" in chart.to_dict()["description"]
+    assert (csr["low"], csr["high"]) == (pytest.approx(0.38), pytest.approx(0.42))
+    assert (csr["control_low"], csr["control_high"]) == (0.93, 1.04)
+    described = chart.to_dict()["description"]
+    assert "CSR30 · 1 token: 0.40 ×" in described
+    # What runs the same kernels has an interval and a control, but no speed.
+    masked = rows["Masked30 · 1 token"]
+    assert masked["realised"] is None
+    assert masked["label"] == "same kernels"
+    assert "0.98" not in described
+
+
+def test_what_is_noise_has_no_point_and_no_number(study):
+    within = study.latency.assign(control_low=0.3)
+    chart = drawn.speed_chart(put_in(study, latency=within))
+    labels = {row["name"]: row["label"] for row in values(chart) if "label" in row}
+    assert labels["CSR30 · 1 token"] == "no difference measured"
+    assert not [row for row in values(chart) if row.get("realised")]
+    for cells in ({"others": 3.9}, {"control_low": 1.03}, {"control_low": None}):
+        untold = put_in(study, latency=study.latency.assign(**cells))
+        labels = {row.get("label") for row in values(drawn.speed_chart(untold))}
+        assert labels - {None} == {"same kernels", "not told"}
 
 
 def test_crossover_shows_never(study):
     rows = values(drawn.crossover_chart(study))
     assert [(row["tokens"], row["label"]) for row in rows] == [("1", "62 %"), ("128", "never")]
     assert rows[0]["at"] == 0.62
+    assert (rows[0]["low"], rows[0]["high"]) == (pytest.approx(0.58), pytest.approx(0.67))
     assert rows[1]["at"] > 1
+    assert rows[0]["name"] == "8 × 4, from memory"
     # Each number of tokens has a line of its own.
     alone = put_in(study, latency=study.latency[study.latency["tokens"] == 1])
     both, one = (drawn.crossover_chart(s).to_dict()["height"] for s in (study, alone))
     assert both - one == 10
+
+
+def test_a_crossover_that_is_not_certain_is_not_drawn(study):
+    frame = study.latency
+    unsure = frame.assign(crossover_high=None, crossover_sparsity=None, crossover_low=0.5)
+    unsure = unsure.astype({"crossover_high": "Float64", "crossover_sparsity": "Float64"})
+    assert drawn.crossover_chart(put_in(study, latency=unsure)) is None
+    inside = unsure[unsure["scope"] == "layer"].assign(cache="in cache")
+    both = pd.concat([frame, inside], ignore_index=True)
+    chart = drawn.crossover_chart(put_in(study, latency=both)).to_dict()
+    assert "; 2 not certain" in chart["title"]["subtitle"]
 
 
 def test_quality_is_drawn_over_sparsity(study):
@@ -214,10 +246,13 @@ def test_nothing_measured_nothing_drawn(draw, demo_study):
 def test_sentences_say_the_numbers(study):
     said = " ".join(sr.summarize(study))
     for sentence in (
-        "With 1 and 128 tokens at a time CSR30 runs 0.40 and 0.40 times as fast as Dense on this "
-        "machine (2 threads); its FLOPs promise 1.25.",
-        "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: 62 % with "
-        "1; never with 128.",
+        "With 1 and 128 tokens at a time CSR30 runs 0.40 (0.38 to 0.42) and 0.40 (0.38 to 0.42) "
+        "times as fast as Dense on this machine (2 threads, 99 % intervals in brackets); its FLOPs "
+        "promise 1.25.",
+        "Masked30 runs the same kernels as Dense and differed from it by up to 8 %; what lies "
+        "within that is no speed.",
+        "Sparsity from which CSR layers overtake dense ones here, by tokens at a time, with "
+        "weights from memory: between 58 % and 67 % with 1; never with 128.",
         "Perplexity on some.txt (protocol sliding; text 0123456789abcdef; 99 of 100 tokens scored, "
         "windows of 64) is 10.00 for Dense (25.0 % first guesses right) and 12.50 for Masked30 "
         "(25.0 % first guesses right).",

@@ -374,7 +374,9 @@ def test_times_are_those_of_the_shape():
         frame["name"] = frame["name"].replace("8 × 4", shape)
         explorer = live(put_in(study, latency=frame))
         explorer.detail = next(name for name in explorer._view.names if name.endswith(end))
-        assert f"<td>128</td><td>5.00{THIN}s</td>" in explorer._detail.value, end
+        assert f"<td>128</td><td>from memory</td><td>5.00{THIN}s</td>" in explorer._detail.value, (
+            end
+        )
 
 
 def test_a_model_without_levels_has_no_slider():

@@ -330,7 +330,7 @@ def test_measured_times_are_shown_where_there_are_some(demo_study):
     frame["name"] = frame["name"].replace("8 × 4", "512 × 128")
     explorer = live(put_in(demo_study, latency=frame))
     explorer.detail = "model.decoder.layers.1.fc1"
-    assert "<td>128</td><td>5.00\u202fs</td>" in explorer._detail.value
+    assert "<td>128</td><td>from memory</td><td>5.00\u202fs</td>" in explorer._detail.value
     explorer.detail = "model.decoder.layers.1.fc2"
     assert "5.00\u202fs" not in explorer._detail.value
 

@@ -292,29 +292,105 @@ def unclassified(study, _):
     }
 
 
-def runs(study, said):
+def twice(rows):
+    """How far the same kernel was from itself: the larger of both ways, as a part of 1."""
+    far = max(rows["control_high"].max(), 1 / rows["control_low"].min()) - 1
+    return f"{100 * far:.0f}"
+
+
+def told_of(study, said, holds):
+    """Whole forward passes of a variant for which a rule, written out here, holds."""
     rows = study.latency[study.latency["variant"] == said["variant"]].query("scope == 'model'")
-    return {
+    rows = rows[[bool(holds(row)) for row in rows.to_dict("records")]]
+    return rows, {
         "tokens": listed([f"{n:,}" for n in rows["tokens"]]),
         "variant": said["variant"],
-        "speeds": listed([f"{speed:.2f}" for speed in rows["realised_speedup"]]),
         "base": dense_name(study),
+    }
+
+
+def timed_well(row):
+    idle = row["others"] <= row["cores"] - 0.9 * row["threads"]
+    return idle and row["runs"] >= 15 and row["control_low"] == row["control_low"]
+
+
+def holds_one(row):
+    return row["control_low"] <= 1.02 and row["control_high"] >= 1 / 1.02
+
+
+def beyond(row):
+    band = max(1.02, row["control_high"], 1 / row["control_low"])
+    return row["realised_low"] > band or row["realised_high"] < 1 / band
+
+
+def runs(study, said):
+    rows, told = told_of(
+        study, said, lambda row: timed_well(row) and holds_one(row) and beyond(row)
+    )
+    columns = ("realised_speedup", "realised_low", "realised_high")
+    speeds = [[f"{row[column]:.2f}" for column in columns] for row in rows.to_dict("records")]
+    return told | {
+        "speeds": listed([f"{ratio} ({low} to {high})" for ratio, low, high in speeds]),
         "threads": f"{rows['threads'].iloc[0]}",
         "promised": f"{rows['promised_speedup'].iloc[0]:.2f}",
     }
 
 
-def overtakes(study, _):
-    rows = study.latency[study.latency["variant"] == dense_name(study)].query("scope == 'layer'")
-    edges = []
-    for tokens, part in rows.groupby("tokens"):
-        known = sorted(part["crossover_sparsity"].dropna())
-        low, high = (f"{100 * known[end]:.0f} %" if known else "" for end in (0, -1))
-        text = f"{low} with {tokens:,}" if low == high else f"{low} to {high} with {tokens:,}"
-        if known and len(known) < len(part):
-            text += f" ({len(known)} of {len(part)} shapes)"
-        edges.append(text if known else f"never with {tokens:,}")
-    return {"edges": "; ".join(edges)}
+def no_difference(study, said):
+    rows, told = told_of(
+        study, said, lambda row: timed_well(row) and holds_one(row) and not beyond(row)
+    )
+    ends = rows["realised_low"].min(), rows["realised_high"].max()
+    low, high = (f"{end:.2f}" for end in ends)
+    return told | {"low": low, "high": high, "noise": twice(rows)}
+
+
+def never_settled(study, said):
+    rows, told = told_of(study, said, lambda row: timed_well(row) and not holds_one(row))
+    return told | {"noise": twice(rows)}
+
+
+def beside_others(study, said):
+    rows, told = told_of(study, said, lambda row: row["others"] > row["cores"] - 1.8)
+    return told | {
+        "others": f"{rows['others'].max():.1f}",
+        "cores": f"{rows['cores'].iloc[0]}",
+        "threads": "2",
+    }
+
+
+def too_few(study, said):
+    rows, told = told_of(study, said, lambda row: row["runs"] < 15)
+    return told | {"runs": f"{rows['runs'].min()}", "enough": "15"}
+
+
+def without_control(study, said):
+    return told_of(study, said, lambda row: pd.isna(row["control_low"]))[1]
+
+
+def of_control(study, said):
+    rows = study.latency[(study.latency["scope"] == "model") & study.latency["control_low"].notna()]
+    names = {"control": "Masked30"} if "control" in said else {}
+    return {"base": dense_name(study), "noise": twice(rows), **names}
+
+
+def overtakes(cache):
+    def of_cache(study, _):
+        rows = study.latency[study.latency["variant"] == dense_name(study)]
+        edges = []
+        for tokens, part in rows[rows["cache"] == cache].groupby("tokens"):
+            known = part[part["crossover_high"].notna()]
+            never = (part["crossover_low"] >= 0.99).all()
+            text = f"{'never' if never else 'not certain'} with {tokens:,}"
+            if len(known):
+                low, high = known["crossover_low"].min(), known["crossover_high"].max()
+                text = f"between {100 * low:.0f} % and {100 * high:.0f} % with {tokens:,}"
+                if len(known) < len(part):
+                    text += f" ({len(known)} of {len(part)} shapes)"
+            edges.append(text)
+        return {"edges": "; ".join(edges)}
+
+    return of_cache
 
 
 def perplexities(study, _):
@@ -460,6 +536,8 @@ def left_out(study, said):
 
 
 # {name} is read back.
+_NOT_TOLD = "With {tokens} tokens at a time the speed of {variant} against {base} is not told:"
+_OVERTAKE = "Sparsity from which CSR layers overtake dense ones here, by tokens at a time,"
 READERS = {
     "{variants} sets? {pruned} of {total} prunable weights to zero (asked {asked} %): {prunable} % "
     "of the prunable weights, {inner} % of the non-embedding parameters, {whole} % of the whole "
@@ -527,10 +605,23 @@ READERS = {
     "{count} modules match no grouping rule and stand under other ({share} % of the "
     "parameters), first {first}.": unclassified,
     "With {tokens} tokens at a time {variant} runs {speeds} times as fast as {base} on this "
-    "machine ({threads} threads); its FLOPs promise {promised}.": runs,
-    "Sparsity from which CSR layers overtake dense ones here, by tokens at a time: {edges}.": (
-        overtakes
+    "machine ({threads} threads, 99 % intervals in brackets); its FLOPs promise {promised}.": runs,
+    "With {tokens} tokens at a time no difference between {variant} and {base} could be measured: "
+    "their ratio lies between {low} and {high}, and the same kernel twice differed by up to "
+    "{noise} %.": no_difference,
+    f"{_NOT_TOLD} the same kernel twice differed by up to {{noise}} % and did not settle.": (
+        never_settled
     ),
+    f"{_NOT_TOLD} other programs took up to {{others}} of {{cores}} cores while {{threads}} "
+    "threads were timed.": beside_others,
+    f"{_NOT_TOLD} it was timed {{runs}} times, and an interval takes {{enough}}.": too_few,
+    f"{_NOT_TOLD} it was timed without a control.": without_control,
+    "{base}, timed twice, differed from itself by up to {noise} %; what lies within that is no "
+    "speed.": of_control,
+    "{control} runs the same kernels as {base} and differed from it by up to {noise} %; what lies "
+    "within that is no speed.": of_control,
+    f"{_OVERTAKE} while the matrix stays in the cache: {{edges}}.": overtakes("in cache"),
+    f"{_OVERTAKE} with weights from memory: {{edges}}.": overtakes("out of cache"),
     "On {text} the mean KL divergence of {against} from the variant is {told}.": distances,
     "Perplexity on {text} (protocol {protocol}; text {text_fingerprint}; {scored} of {tokens} "
     "tokens scored, windows of {window}) is {scores}.": (perplexities),
@@ -666,10 +757,15 @@ def zeroed_embedding():
 def measured():
     study = study_of(sr.load())
     speeds = measurements.latency()
-    more = speeds[speeds["scope"] == "layer"].assign(name="4 × 8", crossover_sparsity=0.715)
+    more = speeds[speeds["scope"] == "layer"].assign(
+        name="4 × 8", crossover_sparsity=0.715, crossover_low=0.66, crossover_high=0.75
+    )
+    inside = speeds[speeds["scope"] == "layer"].assign(cache="in cache")
+    inside.loc[inside["tokens"] == 128, "crossover_low"] = 0.9
+    parts = [speeds, more[more["tokens"] == 1], inside]
     return measurements.put_in(
         study,
-        latency=pd.concat([speeds, more[more["tokens"] == 1]], ignore_index=True),
+        latency=pd.concat(parts, ignore_index=True),
         quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
         sensitivity=measurements.sensitivity(3),
     )
@@ -685,6 +781,23 @@ def evaluated():
         few_run.assign(task=["a", "b"]),
     ]
     return study.with_measured(tasks=pd.concat(scores))
+
+
+def badly_timed(**cells):
+    """Whole forward passes by a clock that was wrong; without cells, in every way at once."""
+    study, wrong = study_of(sr.load()), measurements.latency()
+    wrong = wrong[wrong["scope"] == "model"]
+    ways = [cells] if cells else [
+        {"control_low": 1.1, "control_high": 1.3},
+        {"realised_low": 0.3, "realised_high": 1.01},
+        {"others": 2.3},
+        {"runs": 14},
+        {"control_low": None, "control_high": None, "control": None},
+    ]  # fmt: skip
+    frames = [
+        wrong.assign(tokens=wrong["tokens"] + number, **way) for number, way in enumerate(ways)
+    ]
+    return measurements.put_in(study, latency=pd.concat(frames, ignore_index=True))
 
 
 def partly_pruned():
@@ -707,6 +820,8 @@ STUDIES = {
     "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
     "measured": measured,
     "evaluated": evaluated,
+    "badly timed": badly_timed,
+    "timed against itself": lambda: badly_timed(control="Dense"),
     "packed": packed,
     "rounded before": rounded_before,
     "never": lambda: study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(1, 10)}), name="thin"), 0.5),
@@ -746,7 +861,7 @@ def test_every_kind_of_sentence_was_read():
 
 def test_every_sentence_of_the_code_has_a_reader():
     templates = []
-    for name in ("summary", "measured", "audit", "rounding"):
+    for name in ("summary", "measured", "speed", "audit", "rounding"):
         for node in ast.walk(ast.parse((FINDINGS / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}:
                 templates += [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []

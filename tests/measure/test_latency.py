@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -6,32 +7,48 @@ from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.measure import latency
-from sparsity_report.measure.latency import Time
+from sparsity_report.measure import clock, crossover, latency
+from sparsity_report.measure.clock import Timing
+from sparsity_report.measure.machine import Conditions, Machine
 from sparsity_report.study.schema import TABLES
 
 NAMED = {case.name: case for case in CASES}
 
 
+MACHINE = Machine("some machine", 4, 2, 2**14, 1e6)
+
+
+@pytest.fixture(autouse=True)
+def a_machine(monkeypatch):
+    """A machine with a small cache, that nobody has to measure."""
+    monkeypatch.setattr(crossover, "this_machine", lambda: MACHINE)
+
+
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(latency, "_RUNS", 3)
-    monkeypatch.setattr(latency, "_FEWEST", 1)
-    monkeypatch.setattr(latency, "_SAMPLE", 1e-5)
+    monkeypatch.setattr(clock, "SAMPLE", 1e-5)
+    monkeypatch.setattr(clock, "ENOUGH", 3)
+    return sr.Clock(precision=9, budget=1e-3)
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def played(monkeypatch):
     """Let every call take as many seconds as its place among those timed, counted from 2."""
     seen = []
 
-    def timed(calls):
+    def timed(calls, counts, base, control, allowed):
+        assert len(calls) == len(counts)
         for call in calls:
             call()
         seen.append(len(calls))
-        return [Time(2.0 + n, 1.0 + n, 3.0 + n, 7) for n in range(len(calls))]
+        allowed.next()
+        own = [2.0 + n for n in range(len(calls))]
+        again = own[base] * np.repeat([0.8, 1.0, 1.25, 1.0, 1.0], 4)
+        rows = np.column_stack([np.tile(own, (20, 1)), again])
+        return Timing(rows, base, len(own) if control is None else control)
 
-    monkeypatch.setattr(latency, "interleaved", timed)
+    monkeypatch.setattr(latency, "timed", timed)
+    monkeypatch.setattr(crossover, "timed", timed)
     return seen
 
 
@@ -40,77 +57,109 @@ def three(weights, sparsity=0.75):
     return [sr.dense(weights), sr.masked(pruning), sr.csr(pruning)]
 
 
-def test_speedups_are_ratios(clock):
+def test_speedups_are_ratios(played):
     variants = three(sr.load())
-    frame = sr.measure_latency(variants, tokens=[1, 4])
+    steps = []
+    frame = sr.measure_latency(variants, tokens=[1, 4], progress=lambda *step: steps.append(step))
     assert tuple(frame.columns) == TABLES["latency"].names
-    # three shapes and the whole forward pass, two numbers of tokens, three variants
-    assert len(frame) == (3 + 1) * 2 * 3
-    assert clock == [3] * 8 + [9] * 6
+    # three shapes in two states of the cache and the whole forward pass, two numbers of tokens,
+    # three variants
+    assert len(frame) == (3 * 2 + 1) * 2 * 3
+    assert played == [3] * 14 + [9] * 12
+    assert [step[:2] for step in steps] == [(n, 26) for n in range(26)]
     csr = frame[frame["variant"] == "CSR75"]
     assert (csr["realised_speedup"] == 2 / 4).all()
+    assert (csr[["realised_low", "realised_high"]] == 2 / 4).all(axis=None)
     layers = csr[csr["scope"] == "layer"]
-    assert layers["modules"].tolist() == [4, 4, 4, 4, 16, 16]
+    assert layers["modules"].tolist() == [4] * 8 + [16] * 4
+    assert layers["cache"].tolist() == ["in cache", "out of cache"] * 6
     for row in layers.itertuples():
         rows, columns = map(int, row.name.split(" × "))
         left = round((1 - row.sparsity) * rows * columns)
         assert row.promised_speedup == pytest.approx(rows * columns / left)
         assert row.realised_share == pytest.approx(0.5 / row.promised_speedup)
         assert row.kernel == ("CSR × vector" if row.tokens == 1 else "CSR × matrix")
+        # Values and columns of 4 bytes each, and row pointers, at a megabyte a second.
+        assert row.weight_bytes == 8 * left + 4 * (rows + 1)
+        assert row.bound_seconds == row.weight_bytes / 1e6
+        share = row.bound_seconds / 4
+        assert row.bound_share == share if row.cache == "out of cache" else pd.isna(row.bound_share)
     totals = sr.compare(*variants).totals.set_index("variant")["flops_per_token"]
     whole = csr[csr["scope"] == "model"]
     assert whole["promised_speedup"].tolist() == [totals["Dense"] / totals["CSR75"]] * 2
+    assert whole[["cache", "weight_bytes", "bound_seconds", "bound_share"]].isna().all(axis=None)
     masked = frame[frame["variant"] == "Masked75"]
     assert (masked["promised_speedup"] == 1).all()
     assert (masked["sparsity"][masked["scope"] == "model"] == 0.75).all()
     dense = frame[frame["variant"] == "Dense"]
     assert (dense["realised_speedup"] == 1).all()
-    # CSR grows slower at every place of the pretended clock: there is no crossover
+    assert (frame["machine"] == "some machine").all()
+    assert (frame["cores"] == 4).all()
+    # CSR grows slower at every place of the pretended clock: there is no crossover.
     assert frame["crossover_sparsity"].isna().all()
+    assert set(frame["crossover_low"].dropna()) == {0.99}
 
 
-@pytest.mark.parametrize(
-    ("speedups", "edge"),
-    [([2.0, 3.0, 4.0], 0.0), ([0.5, 0.5, 0.9], None), ([0.5, 1.0, 2.0], 0.5),
-     ([0.25, 4.0, 4.0], 0.25), ([2.0, 0.5, 2.0], 0.7)],
-)  # fmt: skip
-def test_crossover_is_where_csr_stays_faster(speedups, edge):
-    assert latency.crossing([0.0, 0.5, 0.9], speedups) == (
-        None if edge is None else pytest.approx(edge)
-    )
+def test_the_control_is_the_masked_variant_or_dense_once_more(played):
+    variants = three(sr.load())
+    frame = sr.measure_latency(variants, tokens=[1], crossovers=False)
+    assert set(frame["control"]) == {"Masked75"}
+    assert (frame[["control_low", "control_high"]] == 2 / 3).all(axis=None)
+    frame = sr.measure_latency(variants[::2], tokens=[1], crossovers=False)
+    assert set(frame["control"]) == {"Dense"}
+    assert set(frame["control_low"]) == {0.8}
+    assert set(frame["control_high"]) == {1.25}
+    assert set(played) == {3, 2}
 
 
-@pytest.mark.usefixtures("quick")
-def test_variants_take_turns(monkeypatch):
-    order = []
-    calls = [lambda n=n: order.append(n) for n in range(3)]
-    monkeypatch.setattr(latency, "_SAMPLE", 0.0)
-    times = latency.interleaved(calls)
-    turns = [key for n, key in enumerate(order) if n == 0 or order[n - 1] != key]
-    assert turns == [0, 1, 2, 0, 1, 2, 1, 0, 1, 2]  # warming up, forth, back, forth
-    assert [time.runs for time in times] == [3, 3, 3]
-    assert all(0 < t.seconds_low <= t.seconds <= t.seconds_high for t in times)
+def test_a_crossover_needs_a_control_that_holds_one_and_room(monkeypatch, played):  # noqa: ARG001
+    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)}))
+    frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
+    assert set(frame["crossover_low"]) == {0.99}
+    assert set(frame["control_low"]) == {0.8}
+    others = Conditions(2.3, None, None)
+    monkeypatch.setattr(crossover.Watch, "conditions", lambda _: others)
+    frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
+    assert frame["crossover_low"].isna().all()
+    assert set(frame["others"]) == {2.3}
+
+
+def test_weights_are_timed_where_they_were_asked_to_be(played):
+    variants = three(sr.load())
+    for cold, state in ((True, "out of cache"), (False, "in cache")):
+        options = sr.Clock(cold=cold)
+        frame = sr.measure_latency(variants, tokens=[1], clock=options)
+        assert set(frame["cache"].dropna()) == {state}
+    assert len(played) == 2 * (3 + 1 + 3)
+
+
+def test_what_is_too_small_to_leave_the_cache_is_timed_inside(monkeypatch, played):
+    huge = MACHINE._replace(cache_bytes=2**32)
+    monkeypatch.setattr(crossover, "this_machine", lambda: huge)
+    frame = sr.measure_latency(three(sr.load()), tokens=[1])
+    assert set(frame["cache"].dropna()) == {"in cache"}
+    assert played == [3] * 4 + [9] * 3
 
 
 @pytest.mark.filterwarnings("ignore")  # advice on kernels that are not installed
 @pytest.mark.parametrize(
     "name", ["GPT-2", "T5", "BERT", "Mixtral (fused experts)", "GPT-OSS (transposed experts)"]
 )
-@pytest.mark.usefixtures("quick")
-def test_architectures(name):
+def test_architectures(name, quick):
     case = next(c for n, c in NAMED.items() if n.startswith(name.split(" (")[0]))
     weights = sr.load(built(case))
-    frame = sr.measure_latency(three(weights), tokens=[1, 5], crossovers=False)
+    frame = sr.measure_latency(three(weights), tokens=[1, 5], crossovers=False, clock=quick)
     shapes = {p.matrix for p in weights.prunable}
     assert set(frame["name"]) == {f"{r} × {c}" for r, c in shapes} | {"whole forward"}
     assert frame[["seconds", "realised_speedup"]].gt(0).all(axis=None)
-    assert (frame["threads"] == torch.get_num_threads()).all()
+    assert (frame["threads"] == MACHINE.threads).all()
+    assert frame["runs"].between(3, 5).all()
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_matrix_that_does_not_run_as_csr_is_timed_by_itself():
+def test_a_matrix_that_does_not_run_as_csr_is_timed_by_itself(quick):
     model = nn.ModuleDict({"attn": nn.MultiheadAttention(16, 2), "fc1": nn.Linear(16, 16)})
-    frame = sr.measure_latency(three(sr.load(model)), tokens=[3], crossovers=False)
+    frame = sr.measure_latency(three(sr.load(model)), tokens=[3], crossovers=False, clock=quick)
+    frame = frame[frame["cache"] == "in cache"]
     kernels = frame.set_index(["variant", "name"])["kernel"]
     assert kernels["CSR75", "48 × 16"] == kernels["Dense", "48 × 16"] == "dense"
     # Of the two of this shape the one that runs as CSR is the one to measure.
@@ -118,26 +167,28 @@ def test_a_matrix_that_does_not_run_as_csr_is_timed_by_itself():
     assert frame.set_index("name")["modules"].to_dict() == {"48 × 16": 1, "16 × 16": 2}
 
 
-@pytest.mark.usefixtures("quick")
-def test_half_precision_says_where_it_computes():
+def test_half_precision_says_where_it_computes(quick):
     model = Tiny().to(torch.bfloat16)
-    frame = sr.measure_latency(three(sr.load(model)), tokens=[1], crossovers=False)
+    frame = sr.measure_latency(three(sr.load(model)), tokens=[1], crossovers=False, clock=quick)
     csr = frame[frame["variant"] == "CSR75"]
     assert set(csr["kernel"]) == {"CSR × vector in float32"}
     assert set(csr["dtype"]) == {"bfloat16"}
     assert set(frame["scope"]) == {"layer"}  # Tiny does not read token ids
 
 
-@pytest.mark.usefixtures("quick")
-def test_crossover_curves():
-    frame = sr.crossover(sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)})), tokens=[1, 2])
+def test_crossover_curves(quick):
+    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)}))
+    frame = sr.crossover(weights, tokens=[1, 2], clock=quick)
     assert tuple(frame.columns) == TABLES["crossover"].names
-    assert frame["tokens"].tolist() == [1] * 8 + [2] * 8
+    assert frame["tokens"].tolist() == [1] * 16 + [2] * 16
+    assert frame["cache"].tolist() == (["in cache"] * 8 + ["out of cache"] * 8) * 2
     ratio = frame["dense_seconds"] / frame["csr_seconds"]
     assert frame["speedup"].tolist() == pytest.approx(ratio.tolist())
+    assert (frame["speedup_low"] <= frame["speedup"]).all()
+    assert (frame["speedup"] <= frame["speedup_high"]).all()
 
 
-@pytest.mark.usefixtures("clock")
+@pytest.mark.usefixtures("played")
 def test_a_study_keeps_it(tmp_path):
     variants = three(sr.load())
     frame = sr.measure_latency(variants, tokens=[1])

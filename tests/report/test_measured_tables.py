@@ -47,24 +47,34 @@ def page(study, tmp_path_factory):
 def test_speed(page):
     grid = table(page, ["Variant", "What"])
     assert grid[0] == [
-        "Variant", "What", "Tokens", "Median", "Quartiles", "Promised", "Realised", "Kernel",
+        "Variant", "What", "Weights", "Tokens", "Median", "Quartiles", "Promised", "Realised",
+        "Control", "Of memory’s limit", "Kernel",
     ]  # fmt: skip
     for tokens, rows in (("1", grid[1:7]), ("128", grid[7:])):
-        for place, (variant, median, span, promised, realised) in enumerate(
+        for place, (variant, median, span, promised, realised, share) in enumerate(
             (
-                ("Dense", "2.00 s", "1.90–2.20 s", "1.00 ×", "1.00 ×"),
-                ("Masked30", "2.04 s", "1.94–2.24 s", "1.00 ×", "0.98 ×"),
-                ("CSR30", "5.00 s", "4.75–5.50 s", "1.25 ×", "0.40 ×"),
+                ("Dense", "2.00 s", "1.90–2.20 s", "1.00 ×", "–", "50 %"),
+                ("Masked30", "2.04 s", "1.94–2.24 s", "1.00 ×", "(0.93–1.03 ×)", "49 %"),
+                ("CSR30", "5.00 s", "4.75–5.50 s", "1.25 ×", "0.40 (0.38–0.42 ×)", "20 %"),
             )
         ):
-            for row, what in zip(rows[2 * place :], ("8 × 4", "whole forward"), strict=False):
-                assert row == [variant, what, tokens, median, span, promised, realised, "–"]
+            for row, what, cells in zip(
+                rows[2 * place :], ("8 × 4", "whole forward"), (("from memory", share), ("–", "–")),
+                strict=False,
+            ):  # fmt: skip
+                weights, limit = cells
+                assert row == [
+                    variant, what, weights, tokens, median, span, promised, realised,
+                    "0.93–1.04 ×", limit, "–",
+                ]  # fmt: skip
 
 
 def test_crossover(page):
     assert table(page, ["Shape"]) == [
-        ["Shape", "Tokens", "Sparsity"], ["8 × 4", "1", "62 %"], ["8 × 4", "128", "–"],
-    ]  # fmt: skip
+        ["Shape", "Tokens", "Weights", "Sparsity"],
+        ["8 × 4", "1", "from memory", "62 % (58–67 %)"],
+        ["8 × 4", "128", "from memory", "never"],
+    ]
 
 
 def test_quality(page):

@@ -23,7 +23,7 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.study.digest import EDITED, UNTOLD, digest_of
 from sparsity_report.study.file import variant_stems, write_csv
-from sparsity_report.study.schema import MEASURED, json_schema, json_schema_text
+from sparsity_report.study.schema import MEASURED, json_schema, json_schema_text, typed
 from sparsity_report.study.upgrade import upgrade, uses_of
 from sparsity_report.words.sentences import say_note
 
@@ -107,12 +107,28 @@ def set_cell(data, table, row, column, value):
     data[table]["rows"][row][data[table]["columns"].index(column)] = value
 
 
+# Columns of times that versions before 6 did not have.
+SINCE_6 = (
+    "cache", "realised_low", "realised_high", "control", "control_low", "control_high",
+    "weight_bytes", "bound_seconds", "bound_share", "crossover_low", "crossover_high", "cores",
+    "others", "load", "frequency", "cache_bytes", "bandwidth",
+)  # fmt: skip
+
+
 # What can be computed again: each is refused, whoever has computed the digest anew.
 CONTRADICTIONS = [
     (lambda d, part=part, cells=cells: measured(d, part, **cells), message)
     for part, cells, message in [
         ("latency", {"seconds": 1.8}, "seconds: is not between"),
         ("latency", {"realised_share": 0.9}, "realised_share: is not the ratio"),
+        ("latency", {"realised_high": 0.9}, "realised_speedup: is not between realised_low and"),
+        ("latency", {"realised_low": 1.1}, "realised_speedup: is not between realised_low and"),
+        ("latency", {"control_low": 1.05}, "control_low: is more than control_high"),
+        ("latency", {"control_low": 0}, "row 0, control_low: is less than"),
+        ("latency", {"bound_seconds": 1.5, "bound_share": 0.75}, "bound_seconds: is not the ratio"),
+        ("latency", {"bound_share": 0.6}, "bound_share: is not the ratio"),
+        ("latency", {"crossover_low": 0.7}, "crossover_sparsity: is not between crossover_low and"),
+        ("latency", {"cache": "on disk"}, "row 0, cache: is not one of in cache, out of cache"),
         ("latency", {"runs": 0}, "row 0, runs: is less than 1"),
         ("latency", {"tokens": 0}, "row 0, tokens: is less than 1"),
         ("latency", {"threads": 0}, "row 0, threads: is less than 1"),
@@ -397,6 +413,11 @@ def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
     if version < 3:  # how files packed weights was not written
         assert old.layers["packing"].isna().all()
         new = replace(new, layers=new.layers.assign(packing=None))
+    # No control was timed, and not told where weights came from.
+    assert old.latency[list(SINCE_6)].isna().all(axis=None)
+    untold = new.latency.assign(**dict.fromkeys(SINCE_6))
+    new = replace(new, latency=typed("latency", untold))
+    assert set(old.facts.speeds["verdict"]) == {"same", "unknown"}
     # Heads of BERT's output projection were not known.
     unknown = old.patterns["head_sparsity"].isna() & new.patterns["head_sparsity"].notna()
     names = new.patterns.loc[unknown, "module_name"].str
