@@ -17,7 +17,7 @@ from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.moments import Moments
 from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.schema import BLOCKS, TABLES, typed
+from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.parameters import Module, Parameter
 from sparsity_report.weights.tensors import Slice
@@ -27,7 +27,7 @@ from sparsity_report.weights.weights import Weights
 N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
 COMPLYING = 0.99
 # Weights looked at together, whole rows, so many at a time that no block of a layout is cut.
-_BLOCK, _LINES = 2**20, max(BLOCKS)
+_BLOCK, _LINES = 2**20, max(*BLOCKS, TILE)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -51,7 +51,9 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
         are zero throughout; sparsity of each attention head; ``n_m``, the sparsest of 1:4, 2:8,
         2:4 and 4:8 that 99 % of the groups of M weights along the input comply with, else the
         pattern most comply with, and that share; ``fill_b``, the share of b × b blocks that hold
-        a nonzero.
+        a nonzero; ``gap_padding`` and ``tile_padding``, zeros that MACKO and a tensor-core bitmap
+        store among the nonzeros (every sixteenth of a run of zeros; what fills the nonzeros of a
+        tile of 64 × 64 up to a multiple of 8).
 
     Examples
     --------
@@ -203,6 +205,8 @@ def _facts(
         "n_m": pattern,
         "n_m_share": share,
         **{f"fill_{size}": fill for size, fill in zeros.fill().items()},
+        "gap_padding": zeros.gap_padding,
+        "tile_padding": zeros.tile_padding,
     }
 
 
@@ -213,6 +217,8 @@ class Zeros:
     ----------
     rows, columns : numpy.ndarray of int64
         Nonzeros of each output and of each input.
+    gap_padding, tile_padding : int
+        Zeros that MACKO and a tensor-core bitmap store, see :func:`weight_patterns`.
 
     Examples
     --------
@@ -226,9 +232,12 @@ class Zeros:
         self.rows, self.columns = (np.zeros(lines, dtype=np.int64) for lines in (rows, columns))
         self._complying = {(n, m): 0 for n, m in N_M if rows and columns and columns % m == 0}
         self._filled = dict.fromkeys(BLOCKS, 0)
+        self.gap_padding = self.tile_padding = 0
+        # Zeros behind the last value stored of each row.
+        self._run = np.zeros(rows, dtype=np.int32)
 
     def add(self, row: int, column: int, mask: Mask) -> None:
-        """Add a block that begins at a row and a column, both multiples of 32; its nonzeros."""
+        """Add a block that begins at a row and a column, both multiples of 64; its nonzeros."""
         flags = np.ascontiguousarray(mask).view(np.uint8)
         for lines, first, axis in ((self.rows, row, 1), (self.columns, column, 0)):
             lines[first : first + flags.shape[1 - axis]] += flags.sum(axis=axis, dtype=np.uint32)
@@ -239,10 +248,30 @@ class Zeros:
                 counts[8] = fours[:, 0::2] + fours[:, 1::2]
             for n, m in self._complying:
                 self._complying[n, m] += int(np.count_nonzero(counts[m] <= n))
+        self._add_padding(row, flags)
         blocks = _quarter(_quarter(mask))
         for size in BLOCKS:
             self._filled[size] += int(np.count_nonzero(blocks))
             blocks = _quarter(blocks)
+
+    def _add_padding(self, row: int, flags: npt.NDArray[np.uint8]) -> None:
+        """Count the zeros that two layouts store of a block."""
+        if not flags.size:
+            return
+        self.tile_padding += int((-_in_tiles(flags) % 8).sum())
+        rows, width = flags.shape
+        if width == self.columns.size:  # as most come: every run of zeros ends with its row
+            ended = np.ones((rows, width + 1), dtype=np.bool_)
+            ended[:, :width] = flags
+            gaps = np.diff(np.flatnonzero(ended), prepend=-1) - 1
+            self.gap_padding += int((gaps // GAP).sum())
+            return
+        places = np.arange(width, dtype=np.int32)
+        last = np.maximum.accumulate(np.where(flags, places, np.int32(-1)), axis=1)
+        before = self._run[row : row + rows]
+        run = places - last + np.where(last < 0, before[:, None], np.int32(0))
+        self.gap_padding += int(np.count_nonzero((run % GAP == 0) & (flags == 0)))
+        before[:] = run[:, -1] % GAP
 
     def heads(self, head_dim: int | None, axis: int) -> tuple[float, ...] | None:
         """Sparsity of every run of `head_dim` rows (axis 0) or columns (axis 1); None without."""
@@ -266,6 +295,18 @@ class Zeros:
         """Share of the b × b blocks that hold a nonzero, edges padded with zeros."""
         numbers = {b: -(-self.rows.size // b) * -(-self.columns.size // b) for b in BLOCKS}
         return {b: self._filled[b] / number if number else 0.0 for b, number in numbers.items()}
+
+
+def _in_tiles(flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """Count the flags of each tile; eight at a time are added, as 64 rows of them fit a byte."""
+    lacking = [(0, -size % TILE) for size in flags.shape]
+    whole = np.pad(flags, lacking) if any(after for _, after in lacking) else flags
+    rows, columns = (size // TILE for size in whole.shape)
+    eights = np.ascontiguousarray(whole).view(np.uint64).reshape(rows, TILE, -1).sum(axis=1)
+    counts: npt.NDArray[np.int32] = (
+        eights.view(np.uint8).reshape(rows, columns, TILE).sum(axis=2, dtype=np.int32)
+    )
+    return counts
 
 
 def _quarter(mask: Mask) -> Mask:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.results import check_results
-from sparsity_report.study.schema import BLOCKS, PROTOCOLS, SLIDING, refuse
+from sparsity_report.study.schema import BLOCKS, GAP, PROTOCOLS, SLIDING, TILE, refuse
 
 if TYPE_CHECKING:
     from sparsity_report.study.study import Comparison
@@ -172,6 +172,7 @@ def _check_patterns(study: Comparison, frame: pd.DataFrame) -> None:
         blocks = -(-frame["rows"] // block) * -(-frame["columns"] // block)
         good = _whole(frame[f"fill_{block}"], blocks)
         refuse("patterns", good, f"fill_{block}: is no share of the blocks")
+    zeros = (frame["sparsity"].fillna(0).astype(float) * size).round()
     means = pd.Series([np.mean(heads) if heads else np.nan for heads in frame["head_sparsity"]])
     same = _close(means, frame["sparsity"], absolute=_ROUNDING)
     refuse("patterns", same, "head_sparsity: is not the sparsity")
@@ -181,7 +182,6 @@ def _check_patterns(study: Comparison, frame: pd.DataFrame) -> None:
     good = _close(frame["expected_sparsity"], due)
     refuse("patterns", good, "expected_sparsity: is not that of the threshold")
     keys = ["variant", "module_name"]
-    zeros = (frame["sparsity"].fillna(0).astype(float) * size).round()
     sums = frame[keys].assign(size=size, zeros=zeros).groupby(keys).sum()
     layers = study.layers.set_index(keys).loc[sums.index]
     pruned = layers["weight_total"] - layers["weight_nonzero"]
@@ -189,6 +189,17 @@ def _check_patterns(study: Comparison, frame: pd.DataFrame) -> None:
     whole = (sums["size"] < layers["weight_total"]) | (sums["zeros"] == pruned).fillna(True)
     fits = pd.MultiIndex.from_frame(frame[keys]).map((within & whole).to_dict())
     refuse("patterns", fits, "sparsity: is not that of the layer")
+    _check_padding(frame, size - zeros, zeros)
+
+
+def _check_padding(frame: pd.DataFrame, nonzeros: pd.Series, zeros: pd.Series) -> None:
+    """Refuse stored zeros that fill nothing up, or that are more than runs of zeros can be."""
+    stored = nonzeros + frame["tile_padding"].astype("Float64")
+    tiles = -(-frame["rows"] // TILE) * -(-frame["columns"] // TILE)
+    filled = (frame["tile_padding"] <= 7 * tiles) & (stored % 8 == 0)
+    refuse("patterns", filled.fillna(True), "tile_padding: does not fill up the nonzeros")
+    few = (frame["gap_padding"] <= zeros // GAP).fillna(True)
+    refuse("patterns", few, "gap_padding: is more than a sixteenth of the zeros")
 
 
 def _check_stride(table: str, frame: pd.DataFrame) -> None:

@@ -19,6 +19,8 @@ from sparsity_report.weights.groups import GROUPS
 from sparsity_report.words.sentences import message, say
 
 BLOCKS = (4, 8, 16, 32)
+# Rows and columns of a tile of a tensor-core bitmap, and zeros in a row of which MACKO stores one.
+TILE, GAP = 64, 16
 LAYOUTS = (
     "dense",
     "csr_int16",
@@ -28,7 +30,10 @@ LAYOUTS = (
     "coo_int64",
     *(f"bsr_{size}" for size in BLOCKS),
     "bitmask",
+    "tca_bme",
+    "macko",
     "2:4",
+    "marlin_2:4",
 )
 SCOPES = ("layer", "group", "prunable", "model")
 # Where the weights of a timed layer come from.
@@ -212,6 +217,8 @@ _COLUMNS = {
         _share("fill_8", message("8 × 8 blocks filled")),
         _share("fill_16", message("16 × 16 blocks filled")),
         _share("fill_32", message("32 × 32 blocks filled")),
+        _maybe("gap_padding", message("zeros that MACKO stores")),
+        _maybe("tile_padding", message("zeros that a tensor-core bitmap stores")),
         _count("tokens", message("tokens"), low=1),
         _text("cache", message("weights come"), optional=True, among=CACHES),
         _text("kernel", message("kernel")),
@@ -334,7 +341,8 @@ TABLES: Mapping[str, Table] = {
     "patterns": _table(
         "variant module_name parameter expert block group rows columns sparsity "
         "expected_sparsity mean_abs std zero_rows zero_columns head_sparsity n_m n_m_share "
-        + " ".join(f"fill_{size}" for size in BLOCKS),
+        + " ".join(f"fill_{size}" for size in BLOCKS)
+        + " gap_padding tile_padding",
         columns={"dtype": "int64", "optional": False},
     ),
     "storage": _table(

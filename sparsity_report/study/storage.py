@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 from sparsity_report.sparse import cost
 from sparsity_report.sparse.shares import break_even
 from sparsity_report.study.layers import summed
-from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
+from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, TILE, typed
 
 _Size = Callable[[Any], Any]
 _SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
@@ -35,13 +36,15 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
         ``"model"`` (every parameter, those that are not prunable as they are). ``bytes`` is null
         where the layout does not apply or zeros are unknown, ``ratio`` is bytes ÷ dense bytes.
         ``break_even`` is the sparsity from which the layout is smaller than dense, row pointers
-        included; of BSR if zeros came in whole blocks, of 2:4 the sparsity it takes.
+        included; of BSR if zeros came in whole blocks, of MACKO and the tensor-core bitmap without
+        the zeros they store, of 2:4 the sparsity it takes.
         ``lossless`` says whether the layout can hold every nonzero; null where that is unknown.
 
         Matrices that the model cannot run with as CSR stay dense where the others are CSR.
         ``csr_int16`` has int16 columns, for at most 32,768 of them, and int32 row pointers;
         ``csr_int32`` holds at most 2³¹ − 1 nonzeros and columns in a tensor; torch's COO has int64
-        indices.
+        indices. MACKO and the tensor-core bitmap (``tca_bme``) fill up with zeros, whose number is
+        known where patterns are. ``marlin_2:4`` is for rows of whole groups of 128, and rounds.
 
     Examples
     --------
@@ -67,7 +70,8 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     )
     frame["ratio"] = frame["bytes"] / frame["dense"]
     frame["break_even"] = break_even(frame["dense"], frame["full"], frame["empty"])
-    frame.loc[frame["layout"] == "2:4", "break_even"] = 0.5
+    fixed = frame["layout"].isin(["2:4", "marlin_2:4"]) & frame["bytes"].notna()
+    frame.loc[fixed, "break_even"] = 0.5
     return typed("storage", frame)
 
 
@@ -167,14 +171,29 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
         )
         parts[-1].loc[ends.isna(), "lossless"] = pd.NA
     add("bitmask", lambda k: cost.bitmask_bytes(n, k, v))
+    tiles: Any = looks["tiles"]
+    further: Any = 4 * (looks["matrices"] - 1)
+    add(
+        "tca_bme",
+        lambda k: cost.tensor_core_bitmap_bytes(k, tiles, v) + further,
+        used=looks["tca_bme"],
+    )
+    add("macko", lambda k: cost.macko_bytes(k, pointers, v), used=looks["macko"])
+    for part in parts[-2:]:
+        part.loc[part["bytes"].isna(), "lossless"] = pd.NA
     add("2:4", lambda _: cost.two_four_bytes(n, v))
     parts[-1]["lossless"] = looks["two_four"]
+    one = pd.Series([math.prod(shape) for shape in layers["shape"]], index=layers.index) == n
+    groups = one & (layers["columns"] % 128 == 0)
+    add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=groups)
+    parts[-1]["lossless"] = parts[-1]["lossless"].where(parts[-1]["bytes"].isna(), False)
     return pd.concat(parts).sort_index(kind="stable")
 
 
 def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     """Return blocks and compliance with 2:4, layer by layer; null without a look at the values."""
     counts = [f"{kind}_{b}" for b in BLOCKS for kind in ("filled", "slots", "pointers")]
+    counts += ["matrices", "tiles", "tca_bme", "macko"]
     if patterns is None:
         patterns = typed("patterns", pd.DataFrame(columns=list(TABLES["patterns"].names)))
     frame = patterns[["variant", "module_name"]].copy()
@@ -182,16 +201,27 @@ def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
         down, across = -(-patterns["rows"] // b), -(-patterns["columns"] // b)
         frame[f"slots_{b}"], frame[f"pointers_{b}"] = down * across, down + 1
         frame[f"filled_{b}"] = (patterns[f"fill_{b}"] * down * across).round()
+    frame["matrices"] = 1
+    frame["tiles"] = -(-patterns["rows"] // TILE) * -(-patterns["columns"] // TILE)
+    kept = nonzeros(patterns)
+    frame["tca_bme"] = kept + patterns["tile_padding"].astype("Int64")
+    frame["macko"] = -(-(kept + patterns["gap_padding"].astype("Int64")) // 8) * 8
     whole = patterns["n_m_share"] == 1
     # What complies with 1:4 or 2:8 complies with 2:4.
     complies = whole & patterns["n_m"].isin(["1:4", "2:4", "2:8"])
     # Where another pattern was named it fits better, which says nothing of 2:4 unless it is 4:8.
     frame["two_four"] = complies.astype("boolean").mask(~complies & (patterns["n_m"] != "2:4"))
     grouped = frame.groupby(["variant", "module_name"], sort=False)
-    sums = grouped[counts].sum().astype("Int64")
+    sums = summed(grouped[counts]).astype("Int64")
     sums["two_four"] = _all(grouped["two_four"], grouped.size())
     keys = pd.MultiIndex.from_frame(facts[["variant", "name"]])
     return sums.reindex(keys).reset_index(drop=True)
+
+
+def nonzeros(patterns: pd.DataFrame) -> pd.Series:
+    """Return how many nonzeros each matrix has, from its share of zeros."""
+    size = patterns["rows"].astype(float) * patterns["columns"]
+    return ((1 - patterns["sparsity"].fillna(0).astype(float)) * size).round().astype("Int64")
 
 
 def _all(grouped: Any, size: pd.Series) -> Any:

@@ -38,6 +38,9 @@ def upgrade(data: dict[str, Any]) -> None:
 
 def _to_version_6(data: dict[str, Any]) -> None:
     """Put in what is new; version 5 brought the digest, which is no part of the study."""
+    if patterns := data["patterns"]:
+        for column in ("tile_padding", "gap_padding"):
+            _insert(patterns, column, "fill_32")
     last = "attention_flops_per_token"
     for column in ("basis_window", "basis_windows", "basis_fingerprint", "basis"):
         _insert(data["variants"], column, last)

@@ -207,7 +207,10 @@ def smallest(study, said):
     rows = study.storage.query("variant == @name and scope == 'prunable'")
     rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
     best = rows.sort_values("bytes", kind="stable").iloc[0]
-    shown = {"bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense"}
+    shown = {
+        "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
+        "macko": "MACKO", "tca_bme": "tensor-core bitmap (SpInfer)",
+    }  # fmt: skip
     weights = prunable(study, name)
     dense = (weights["weight_total"] * weights["dtype"].map(BYTES)).sum()
     return {

@@ -194,6 +194,9 @@ CONTRADICTIONS = [
         ("fill_4", 0.01, "fill_4: is no share of the blocks"),
         ("head_sparsity", [0.0, 1.0], "head_sparsity: is not the sparsity"),
         ("expected_sparsity", 0.01, "expected_sparsity: is not that of the threshold"),
+        ("gap_padding", 10**6, "gap_padding: is more than a sixteenth"),
+        ("tile_padding", 8, "tile_padding: does not fill up"),
+        ("tile_padding", 1, "tile_padding: does not fill up"),
     ]
 ]
 
@@ -422,7 +425,10 @@ def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
     unknown = old.patterns["head_sparsity"].isna() & new.patterns["head_sparsity"].notna()
     names = new.patterns.loc[unknown, "module_name"].str
     assert names.endswith("attention.output.dense").tolist() == [True] * (version < 4)
-    new = replace(new, patterns=new.patterns.assign(head_sparsity=old.patterns["head_sparsity"]))
+    # Nor how many zeros some layouts store.
+    kept = {name: old.patterns[name] for name in ("head_sparsity", "gap_padding", "tile_padding")}
+    assert old.patterns[["gap_padding", "tile_padding"]].isna().all(axis=None)
+    new = replace(new, patterns=new.patterns.assign(**kept))
     for part in (*PARTS, "levels", "patterns", "latency", "sensitivity"):
         pd.testing.assert_frame_equal(getattr(old, part), getattr(new, part), obj=part)
     assert (old.convention, old.context) == (new.convention, new.context)

@@ -9,6 +9,7 @@ from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.study.patterns import Zeros
 from sparsity_report.study.schema import LAYOUTS, SCOPES, TABLES
 from sparsity_report.study.storage import storage_frame
 
@@ -54,8 +55,79 @@ def sizes(matrix):
         padded = np.pad(dense, [(0, -n % b) for n in dense.shape])
         bsr = scipy.sparse.bsr_matrix(padded, blocksize=(b, b))
         arrays[f"bsr_{b}"] = [bsr.data, bsr.indices, bsr.indptr]
+    stored, offsets = tiles_of(dense)
+    arrays["tca_bme"] = [stored, offsets, np.zeros(8 * 64 * (len(offsets) // 5), np.uint8)]
+    arrays["macko"] = macko_of(dense)
     assert csr.indices.dtype == coo.row.dtype == np.int32
     return {layout: sum(a.nbytes for a in own) for layout, own in arrays.items()}
+
+
+def tiles_of(dense):
+    """Values and offsets of a tensor-core bitmap, tile by tile, as SpInfer's code makes them."""
+    padded = np.pad(dense, [(0, -n % 64) for n in dense.shape])
+    values, tiles = [], 0
+    for top in range(0, len(padded), 64):
+        for left in range(0, padded.shape[1], 64):
+            tile = padded[top : top + 64, left : left + 64]
+            kept = tile[tile != 0].tolist()
+            values += kept + [0] * (-len(kept) % 8)
+            tiles += 1
+    return np.array(values, dtype=dense.dtype), np.zeros(5 * tiles + 1, dtype=np.int32)
+
+
+def macko_of(dense):
+    """Values, gaps of four bits and row pointers, as MACKO's code makes them."""
+    values, pointers = [], [0]
+    for row in dense.tolist():
+        gap = 0
+        for value in row:
+            if value != 0 or gap == 15:
+                values.append(value)
+                gap = 0
+            else:
+                gap += 1
+        pointers.append(len(values))
+    values += [0] * (-len(values) % 8)
+    gaps = np.zeros(len(values) // 2, dtype=np.uint8)
+    return [np.array(values, dtype=dense.dtype), gaps, np.array(pointers, dtype=np.int32)]
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("shape", [(64, 128), (70, 33), (1, 300), (130, 16)])
+def test_zeros_that_are_stored_are_counted_block_by_block(sparsity, shape):
+    torch.manual_seed(0)
+    mask = (torch.rand(shape) >= sparsity).numpy()
+    values = [a[0] for a in (macko_of(mask.astype(float)), tiles_of(mask.astype(float)))]
+    kept = np.count_nonzero(mask)
+    by_rows, by_columns = Zeros(*shape), Zeros(*shape)
+    for start in range(0, shape[0], 64):
+        by_rows.add(start, 0, mask[start : start + 64])
+    for start in range(0, shape[1], 64):
+        by_columns.add(0, start, mask[:, start : start + 64])
+    for zeros in (by_rows, by_columns):
+        assert kept + zeros.tile_padding == len(values[1])
+        assert -(-(kept + zeros.gap_padding) // 8) * 8 == len(values[0])
+
+
+def test_sparse_marlin_rounds_and_takes_rows_of_whole_groups():
+    model = nn.ModuleDict({"fc1": nn.Linear(256, 64), "fc2": nn.Linear(96, 64)}).half()
+    study = sr.compare(sr.masked(sr.n_m(sr.load(model), 2, 4)), patterns=True)
+    frame = study.storage.set_index(["scope", "name", "layout"])
+    known, unknown = (frame.loc["layer", name, "marlin_2:4"] for name in ("fc1", "fc2"))
+    # Half of the weights in half a byte, two bits for each of four, two bytes to each 128.
+    assert known["bytes"] == 256 * 64 // 2 // 2 + 256 * 64 * 2 // 16 + 64 * 2 * 2
+    assert known["break_even"] == 0.5
+    assert known["lossless"] == False  # noqa: E712
+    assert unknown[["bytes", "break_even", "lossless"]].isna().all()
+    assert "marlin_2:4" not in study.facts.lossless(study.variants["variant"][0]).index
+
+
+def test_break_even_of_half_precision():
+    model = nn.ModuleDict({"fc1": nn.Linear(4096, 64, bias=False)}).half()
+    edges = sr.compare(sr.dense(model), patterns=True).storage.set_index(["scope", "layout"])
+    n, edge = 4096 * 64, edges["break_even"]["layer"]
+    assert edge["macko"] == pytest.approx((n // 2 + 65 * 4) / (2.5 * n))
+    assert edge["tca_bme"] == pytest.approx((n // 8 + 64 * 20 + 4) / (2 * n))
 
 
 def test_layers_are_as_large_as_the_arrays(variant):
@@ -66,7 +138,7 @@ def test_layers_are_as_large_as_the_arrays(variant):
         for layout, size in pd.DataFrame(map(sizes, found)).sum().items():
             assert frame.loc[(name, layout), "bytes"] == size, (name, layout)
             seen += 1
-    assert seen == len(LAYOUTS[:-1]) * frame.index.get_level_values("name").nunique() > 0
+    assert seen == len(LAYOUTS[:-2]) * frame.index.get_level_values("name").nunique() > 0
 
 
 def test_sums():
