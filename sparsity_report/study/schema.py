@@ -218,7 +218,7 @@ _COLUMNS = {
         _share("fill_16", message("16 × 16 blocks filled")),
         _share("fill_32", message("32 × 32 blocks filled")),
         _maybe("gap_padding", message("zeros that MACKO stores")),
-        _maybe("tile_padding", message("zeros that a tensor-core bitmap stores")),
+        _maybe("tile_padding", message("zeros that a SpInfer bitmap stores")),
         _count("tokens", message("tokens"), low=1),
         _text("cache", message("weights come"), optional=True, among=CACHES),
         _text("kernel", message("kernel")),

@@ -171,23 +171,23 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
         )
         parts[-1].loc[ends.isna(), "lossless"] = pd.NA
     add("bitmask", lambda k: cost.bitmask_bytes(n, k, v))
-    tiles: Any = looks["tiles"]
-    further: Any = 4 * (looks["matrices"] - 1)
-    add(
-        "tca_bme",
-        lambda k: cost.tensor_core_bitmap_bytes(k, tiles, v) + further,
-        used=looks["tca_bme"],
-    )
+    tiles, ends = looks["tiles"], 4 * looks["matrices"] - 4
+    bitmap: Any = cost.tensor_core_bitmap_bytes
+    add("tca_bme", lambda k: bitmap(k, tiles, v) + ends, used=looks["tca_bme"])
     add("macko", lambda k: cost.macko_bytes(k, pointers, v), used=looks["macko"])
     for part in parts[-2:]:
         part.loc[part["bytes"].isna(), "lossless"] = pd.NA
     add("2:4", lambda _: cost.two_four_bytes(n, v))
     parts[-1]["lossless"] = looks["two_four"]
-    one = pd.Series([math.prod(shape) for shape in layers["shape"]], index=layers.index) == n
-    groups = one & (layers["columns"] % 128 == 0)
-    add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=groups)
+    add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=_in_whole_groups(layers))
     parts[-1]["lossless"] = parts[-1]["lossless"].where(parts[-1]["bytes"].isna(), False)
     return pd.concat(parts).sort_index(kind="stable")
+
+
+def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:
+    """Whether a layer is of one matrix, or experts alike, whose rows are whole groups of 128."""
+    sizes = pd.Series([math.prod(shape) for shape in layers["shape"]], index=layers.index)
+    return (sizes == layers["weight_total"]) & (layers["columns"] % 128 == 0)
 
 
 def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:

@@ -39,9 +39,9 @@ _LAYOUTS = {
     "coo_int32": message("COO with int32 indices"),
     "coo_int64": message("COO with int64 indices"),
     "bitmask": message("bitmask"),
-    "tca_bme": message("tensor-core bitmap (SpInfer)"),
+    "tca_bme": message("SpInfer bitmap"),
     "macko": message("MACKO"),
-    "marlin_2:4": message("4-bit 2:4 (Sparse-Marlin)"),
+    "marlin_2:4": message("4-bit 2:4 (Marlin)"),
 }
 
 _STRUCTURES = {

@@ -209,7 +209,7 @@ def smallest(study, said):
     best = rows.sort_values("bytes", kind="stable").iloc[0]
     shown = {
         "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
-        "macko": "MACKO", "tca_bme": "tensor-core bitmap (SpInfer)",
+        "macko": "MACKO", "tca_bme": "SpInfer bitmap",
     }  # fmt: skip
     weights = prunable(study, name)
     dense = (weights["weight_total"] * weights["dtype"].map(BYTES)).sum()

@@ -29,8 +29,8 @@ LAYOUTS = {
     "dense": "dense", "csr_int16": "CSR with int16 columns", "csr_int32": "CSR with int32 indices",
     "csr_int64": "CSR with int64 indices", "coo_int32": "COO with int32 indices",
     "coo_int64": "COO with int64 indices", "bitmask": "bitmask", "2:4": "2:4",
-    "tca_bme": "tensor-core bitmap (SpInfer)", "macko": "MACKO",
-    "marlin_2:4": "4-bit 2:4 (Sparse-Marlin)",
+    "tca_bme": "SpInfer bitmap", "macko": "MACKO",
+    "marlin_2:4": "4-bit 2:4 (Marlin)",
     **{f"bsr_{side}": f"BSR {side} × {side}" for side in (4, 8, 16, 32)},
 }  # fmt: skip
 COMMANDS = {
