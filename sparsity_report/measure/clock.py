@@ -117,11 +117,21 @@ class Timing:
         The column that the others are compared with.
     control : int
         The column of the same kernel once more.
+    streamed : int or None
+        Bytes that the last column read from memory, where one did.
     """
 
     samples: Floats
     base: int
     control: int
+    streamed: int | None = None
+
+    @property
+    def bandwidth(self) -> float | None:
+        """Bytes per second that were read from memory in between; None where none were."""
+        if self.streamed is None:
+            return None
+        return self.streamed / float(np.median(self.samples[:, -1]))
 
     @property
     def times(self) -> list[Time]:
@@ -181,6 +191,7 @@ def rounds(
     precision: float,
     seconds: float,
     now: Callable[[], float] = time.perf_counter,
+    beside: int = 0,
 ) -> Floats:
     """Take a sample of everything in turn until all ratios are precise or the time is over.
 
@@ -199,6 +210,8 @@ def rounds(
         How long it may take.
     now : callable
         The clock by which it takes so long.
+    beside : int
+        So many of the last are taken whatever their precision.
 
     Returns
     -------
@@ -222,7 +235,7 @@ def rounds(
                 row[place] = samplers[place]()
             taken.append([*row.values()])
             if len(taken) >= look:
-                if _width(np.array(taken), base) <= precision:
+                if _width(np.array(taken)[:, : len(samplers) - beside], base) <= precision:
                     break
                 look = math.ceil(1.4 * look)
     return np.array(taken)
@@ -247,7 +260,12 @@ def _undisturbed() -> Iterator[None]:
 
 
 def timed(
-    calls: Sequence[Call], counts: Sequence[int], base: int, control: int | None, allowed: Allowance
+    calls: Sequence[Call],
+    counts: Sequence[int],
+    base: int,
+    control: int | None,
+    allowed: Allowance,
+    stream: tuple[Call, int] | None = None,
 ) -> Timing:
     """Time calls in turn, with the base once more where none of them is the control.
 
@@ -261,9 +279,16 @@ def timed(
     control : int or None
         What runs the same kernels as the base.
     allowed : Allowance
+    stream : (callable, int), optional
+        What reads so many bytes from memory, to be timed beside.
     """
     samplers = [sampler(call, count) for call, count in zip(calls, counts, strict=True)]
     again = len(samplers) if control is None else control
     if control is None:
         samplers.append(samplers[base])
-    return Timing(rounds(samplers, base, allowed.precision, allowed.next()), base, again)
+    if stream is not None:
+        samplers.append(sampler(stream[0], 1))
+    samples = rounds(
+        samplers, base, allowed.precision, allowed.next(), beside=int(stream is not None)
+    )
+    return Timing(samples, base, again, None if stream is None else stream[1])

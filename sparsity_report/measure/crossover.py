@@ -15,9 +15,9 @@ from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
 from sparsity_report.measure.calls import csr_call, dense_call, prepared, shapes_of
-from sparsity_report.measure.clock import Allowance, Clock, Timing, timed
+from sparsity_report.measure.clock import Allowance, Call, Clock, Timing, timed
 from sparsity_report.measure.intervals import crossing, crossing_interval, resampled
-from sparsity_report.measure.machine import Machine, Watch, this_machine
+from sparsity_report.measure.machine import Machine, Watch, stream, this_machine
 from sparsity_report.sparse.linear import LinearCSR
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.schema import TABLES, typed
@@ -61,18 +61,35 @@ class Bench:
         machine = this_machine()
         return cls(machine, watch, Allowance(clock, measurements), clock.states, step)
 
-    def told(self) -> dict[str, Any]:
-        """Return the columns that tell of the machine, and of how it stands."""
-        machine, conditions = self.machine._asdict(), self.watch.conditions()._asdict()
-        return machine | conditions
+    def time(
+        self,
+        ready: tuple[Sequence[Call], Sequence[int]],
+        cache: str | None,
+        base: int,
+        control: int | None,
+    ) -> Timing:
+        """Time what is ready; with weights from memory, beside a bare read of it."""
+        read = stream(self.machine.cache_bytes) if cache == "out of cache" else None
+        return timed(*ready, base, control, self.allowed, read)
 
-    def bound(self, weight_bytes: int | None, seconds: float, cache: str | None) -> dict[str, Any]:
-        """Return the least time in which memory gives the weights, and what share of it is used."""
-        if weight_bytes is None:
-            return {}
-        least = weight_bytes / self.machine.bandwidth
-        share = least / seconds if cache == "out of cache" else None
-        return {"weight_bytes": weight_bytes, "bound_seconds": least, "bound_share": share}
+    def told(self, timing: Timing) -> dict[str, Any]:
+        """Return the columns that tell of the machine, and of how it stood."""
+        low, high = timing.spread
+        bandwidth = timing.bandwidth or self.machine.bandwidth
+        machine, conditions = self.machine._asdict(), self.watch.conditions()._asdict()
+        facts = {"bandwidth": bandwidth, "control_low": low, "control_high": high}
+        return machine | conditions | facts
+
+
+def bound(
+    weight_bytes: int | None, seconds: float, timing: Timing, bandwidth: float
+) -> dict[str, Any]:
+    """Return the least time in which memory gives the weights, and what share of it is used."""
+    if weight_bytes is None:
+        return {}
+    least = weight_bytes / bandwidth
+    share = None if timing.bandwidth is None else least / seconds
+    return {"weight_bytes": weight_bytes, "bound_seconds": least, "bound_share": share}
 
 
 def crossover(
@@ -148,19 +165,16 @@ def curves(
                 if ready is None:
                     bench.allowed.next()
                     continue
-                timing = timed(*ready, 0, None, bench.allowed)
+                timing = bench.time(ready, cache, 0, None)
                 facts = {"name": shape, "tokens": number, "cache": cache, "dtype": dtype}
                 sizes = [call.weight_bytes for call in calls[1:]]
-                rows += (facts | row for row in _curve(timing, cache, sizes, bench))
+                rows += (facts | row for row in _curve(timing, sizes, bench))
     return typed("crossover", pd.DataFrame(rows, columns=list(TABLES["crossover"].names)))
 
 
-def _curve(
-    timing: Timing, cache: str, sizes: Sequence[int | None], bench: Bench
-) -> Iterator[dict[str, Any]]:
+def _curve(timing: Timing, sizes: Sequence[int | None], bench: Bench) -> Iterator[dict[str, Any]]:
     base, *times = timing.times[: len(_LEVELS) + 1]
-    low, high = timing.spread
-    told = bench.told() | {"control_low": low, "control_high": high, "runs": base.runs}
+    told = bench.told(timing) | {"runs": base.runs}
     edge = _edge(timing, told)
     for level, time, size in zip(_LEVELS, times, sizes, strict=True):
         yield (
@@ -173,7 +187,7 @@ def _curve(
                 "speedup": ratio(base.seconds, time.seconds),
                 "speedup_low": time.realised_low,
                 "speedup_high": time.realised_high,
-                **bench.bound(size, time.seconds, cache),
+                **bound(size, time.seconds, timing, told["bandwidth"]),
             }
         )
 

@@ -21,8 +21,8 @@ from sparsity_report.measure.calls import (
     typical,
     whole_call,
 )
-from sparsity_report.measure.clock import Clock, Timing, timed
-from sparsity_report.measure.crossover import Bench, checked, curves
+from sparsity_report.measure.clock import Clock
+from sparsity_report.measure.crossover import Bench, bound, checked, curves
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.study.variants import Variant, materialized
@@ -80,7 +80,9 @@ def measure_latency(
         in blocks of rounds. ``control_low`` and ``control_high`` are the smallest and largest
         ratio of ``control`` over five parts of the rounds. ``bound_seconds`` is ``weight_bytes``
         ÷ ``bandwidth``, the least in which memory gives the weights, ``bound_share`` that ÷
-        ``seconds``, null in the cache. ``others`` is how many cores other programs took.
+        ``seconds``, null in the cache; with weights from memory ``bandwidth`` is the median of a
+        bare read timed in the same rounds, else the best of some before. ``others`` is how many
+        cores other programs took.
 
     Examples
     --------
@@ -158,9 +160,8 @@ def _compared(
     if ready is None:
         bench.allowed.next()
         return
-    timing: Timing = timed(*ready, base, control, bench.allowed)
-    low, high = timing.spread
-    told = bench.told() | {"control_low": low, "control_high": high}
+    timing = bench.time(ready, cache, base, control)
+    told = bench.told(timing)
     told["control"] = models[base if control is None else control][0].name
     for (variant, _), call, time in zip(models, calls, timing.times, strict=False):
         promised = ratio(calls[base].flops, call.flops)
@@ -174,7 +175,7 @@ def _compared(
                 "kernel": call.kernel,
                 "promised_speedup": promised,
                 "realised_share": ratio(time.realised_speedup, promised),
-                **bench.bound(call.weight_bytes, time.seconds, cache),
+                **bound(call.weight_bytes, time.seconds, timing, told["bandwidth"]),
             }
         )
 

@@ -117,6 +117,13 @@ def streamed_bytes(cached: int | None) -> int:
     return 2 * (cached or _CACHE_AT_MOST)
 
 
+@lru_cache(maxsize=1)
+def stream(cached: int | None) -> tuple[Callable[[], object], int]:
+    """Return what reads an array from memory, all of it once, and how many bytes that are."""
+    array = torch.ones(streamed_bytes(cached) // 4)
+    return array.sum, array.nbytes
+
+
 @lru_cache(maxsize=4)
 def read_bandwidth(threads: int) -> float:
     """Return the bytes per second that so many threads of torch read from memory.

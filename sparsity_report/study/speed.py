@@ -54,9 +54,14 @@ def settled(low: Any, high: Any) -> Any:
 
 
 def crowded(frame: Any) -> Any:
-    """Whether other programs had cores that the threads needed; not where it is not known."""
+    """Whether other programs had cores that the threads needed; not where it is not known.
+
+    Where their work is not known, the load average beyond one's own threads stands for it.
+    """
     room = frame["cores"] - frame["threads"] * (1 - _OTHERS)
-    return (frame["others"] > room).fillna(False).astype(bool)
+    others = frame["others"].astype("Float64")
+    others = others.fillna(frame["load"].astype("Float64") - frame["threads"])
+    return (others > room).fillna(False).astype(bool)
 
 
 def speeds(latency: pd.DataFrame, layouts: dict[str, str]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from scipy import sparse
 from torch.nn.functional import linear
 
 import sparsity_report as sr
-from sparsity_report.measure import calls, clock, crossover
+from sparsity_report.measure import calls, crossover
 from sparsity_report.study import speed
 
 SHAPES = ((3072, 768), (768, 3072), (768, 768), (4096, 11008))
@@ -96,9 +96,9 @@ def case(found, cache, bench):
     ready = calls.prepared([*found.values()], cache == "out of cache", bench.machine)
     if ready is None:
         return None
-    timing = clock.timed(*ready, 0, None, bench.allowed)
+    timing = bench.time(ready, cache, 0, None)
     low, high = timing.spread
-    told = bench.told()
+    told = bench.told(timing)
     crowded = told["others"] is not None and (
         told["others"] > told["cores"] - 0.9 * told["threads"]
     )
@@ -110,7 +110,7 @@ def case(found, cache, bench):
         ends = 1 / time.realised_high, 1 / time.realised_low
         beyond = ends[0] > band or ends[1] < 1 / band
         sure = speed.settled(low, high) and not crowded and time.runs >= speed.ENOUGH and beyond
-        limit = call.weight_bytes / bench.machine.bandwidth / time.seconds
+        limit = call.weight_bytes / told["bandwidth"] / time.seconds
         rows[name] = {
             "seconds": time.seconds, "ours_faster": ratio, "low": ends[0], "high": ends[1],
             "stated": bool(sure), "of_limit": limit if cache == "out of cache" else None,

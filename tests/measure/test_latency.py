@@ -7,7 +7,7 @@ from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.measure import clock, crossover, latency
+from sparsity_report.measure import clock, crossover
 from sparsity_report.measure.clock import Timing
 from sparsity_report.measure.machine import Conditions, Machine
 from sparsity_report.study.schema import TABLES
@@ -15,7 +15,7 @@ from sparsity_report.study.schema import TABLES
 NAMED = {case.name: case for case in CASES}
 
 
-MACHINE = Machine("some machine", 4, 2, 2**14, 1e6)
+MACHINE = Machine("some machine", 4, 2, 2**14, 2e6)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def played(monkeypatch):
     """Let every call take as many seconds as its place among those timed, counted from 2."""
     seen = []
 
-    def timed(calls, counts, base, control, allowed):
+    def timed(calls, counts, base, control, allowed, stream):
         assert len(calls) == len(counts)
         for call in calls:
             call()
@@ -44,10 +44,14 @@ def played(monkeypatch):
         allowed.next()
         own = [2.0 + n for n in range(len(calls))]
         again = own[base] * np.repeat([0.8, 1.0, 1.25, 1.0, 1.0], 4)
-        rows = np.column_stack([np.tile(own, (20, 1)), again])
-        return Timing(rows, base, len(own) if control is None else control)
+        control = len(own) if control is None else control
+        # The bare read took as long as memory of a megabyte a second does.
+        streamed = None if stream is None else stream[1]
+        read = np.full(20, (streamed or 1) / 1e6)
+        return Timing(
+            np.column_stack([np.tile(own, (20, 1)), again, read]), base, control, streamed
+        )
 
-    monkeypatch.setattr(latency, "timed", timed)
     monkeypatch.setattr(crossover, "timed", timed)
     return seen
 
@@ -79,11 +83,17 @@ def test_speedups_are_ratios(played):
         assert row.promised_speedup == pytest.approx(rows * columns / left)
         assert row.realised_share == pytest.approx(0.5 / row.promised_speedup)
         assert row.kernel == ("CSR × vector" if row.tokens == 1 else "CSR × matrix")
-        # Values and columns of 4 bytes each, and row pointers, at a megabyte a second.
+        # Values and columns of 4 bytes each, and row pointers, at what was read beside, a
+        # megabyte a second, or else before, two.
         assert row.weight_bytes == 8 * left + 4 * (rows + 1)
-        assert row.bound_seconds == row.weight_bytes / 1e6
+        speed = 1e6 if row.cache == "out of cache" else 2e6
+        assert row.bound_seconds == pytest.approx(row.weight_bytes / speed)
         share = row.bound_seconds / 4
-        assert row.bound_share == share if row.cache == "out of cache" else pd.isna(row.bound_share)
+        assert (
+            row.bound_share == pytest.approx(share)
+            if row.cache == "out of cache"
+            else pd.isna(row.bound_share)
+        )
     totals = sr.compare(*variants).totals.set_index("variant")["flops_per_token"]
     whole = csr[csr["scope"] == "model"]
     assert whole["promised_speedup"].tolist() == [totals["Dense"] / totals["CSR75"]] * 2

@@ -43,6 +43,10 @@ def verdict(variant="CSR30", **cells):
         ({"others": 2.21}, "crowded"),
         ({"others": None}, "stated"),
         ({"cores": None}, "stated"),
+        # Where it is not known what they took, the load beyond the two threads stands for it.
+        ({"others": None, "load": 4.2}, "stated"),
+        ({"others": None, "load": 4.3}, "crowded"),
+        ({"others": None, "load": None}, "stated"),
         ({"control_low": None, "control_high": None}, "unknown"),
         ({"realised_low": None}, "unknown"),
         # A CSR variant's layer that runs as dense.
