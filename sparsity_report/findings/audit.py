@@ -13,7 +13,7 @@ from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.zero_shot import doubts
-from sparsity_report.words.names import group_name
+from sparsity_report.words.names import clip, group_name
 from sparsity_report.words.sentences import message, say, say_noted
 
 VERY_SPARSE = 0.95
@@ -41,7 +41,7 @@ def audit(study: Comparison) -> list[str]:
         said += _tied_head(name, study.facts.layers(name))
     if study.patterns is not None:
         said += _dead_heads(study.patterns)
-    return [*said, *_foreign_scores(study), *_skipped(study)]
+    return [*said, *_own_text(study), *_foreign_scores(study), *_skipped(study)]
 
 
 def _some_blocks_only(name: str, layers: pd.DataFrame) -> Iterator[str]:
@@ -117,6 +117,23 @@ def _dead_heads(patterns: pd.DataFrame) -> Iterator[str]:
                 variant=variant,
                 modules=modules,
             )
+
+
+def _own_text(study: Comparison) -> Iterator[str]:
+    """Say which prunings were scored on the very text that they were calibrated on."""
+    if study.quality is None:
+        return
+    basis = study.variants[study.variants["basis_windows"].notna()]
+    prints = dict(zip(basis["variant"], basis["basis_fingerprint"], strict=True))
+    scored = study.quality.drop_duplicates(["variant", "text_fingerprint"])
+    same = scored[scored["text_fingerprint"] == scored["variant"].map(prints)]
+    for text, rows in same.groupby("text", sort=False):
+        yield say(
+            "Calibrated on {text}, the very text that scores: {variants:some}. That flatters "
+            "beside policies that have not seen it.",
+            variants=rows["variant"].tolist(),
+            text=clip(text),
+        )
 
 
 def _foreign_scores(study: Comparison) -> Iterator[str]:

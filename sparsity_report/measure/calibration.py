@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from sparsity_report.counting.fixed import Fixed
 from sparsity_report.counting.scored import InputNorms
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.shipped import DEMO
-from sparsity_report.measure.texts import Text, read_text
+from sparsity_report.measure.texts import Text, fingerprint, read_text
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.places import locate, value, walk
 from sparsity_report.weights.weights import Weights
@@ -62,7 +61,7 @@ class Calibration:
     text : str
         What the text is called.
     fingerprint : str
-        Sixteen hexadecimal digits of SHA-256 over the token ids of all windows.
+        Of the text, as ``text_fingerprint`` of :func:`sparsity_report.perplexity`.
     windows, window : int
         How many disjoint runs of how many tokens, from the begin of the text on.
     """
@@ -145,9 +144,7 @@ def calibrate(
         model = weights.module().eval()
         batch = _windows(weights, model, _ids(weights, given, options), options)
         scales, tokens = _watched(weights, model, batch, name, progress)
-    digest = hashlib.sha256(repr(tuple(batch.shape)).encode())
-    digest.update(batch.numpy().tobytes())
-    return Calibration(weights, scales, tokens, name, digest.hexdigest()[:16], *batch.shape)
+    return Calibration(weights, scales, tokens, name, fingerprint(given), *batch.shape)
 
 
 def _ids(weights: Weights, given: str | torch.Tensor, options: CalibrationOptions) -> torch.Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, without_panics, writable
-from sparsity_report.measure.texts import Corpus, Text, read_corpus, read_text
+from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_corpus, read_text
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
 from sparsity_report.weights.tensors import dtype_name
 from sparsity_report.weights.weights import Weights
@@ -131,11 +130,12 @@ class Passages:
                 raise SparsityReportError(
                     "the text to score holds halves of characters: save it anew"
                 )
+        self._fingerprint = fingerprint(self._text)
 
     def of(self, weights: Weights, model: nn.Module) -> Passage:
         """Return what is scored of a model, which must be a causal one."""
         check_causal(model, weights.name)
-        ids, data = self._tokens(weights)
+        ids = self._tokens(weights)
         if len(ids) < 2:
             raise SparsityReportError(
                 f"the text to score has {len(ids)} token; at least two are needed"
@@ -154,20 +154,18 @@ class Passages:
             sizes = window, window
             _, windows = PROTOCOLS[self._name]
             ids = ids[: windows and windows * window]
-        digest = hashlib.sha256(data).hexdigest()[:16]
-        return Passage(ids, self._name, *sizes, self._title, digest)
+        return Passage(ids, self._name, *sizes, self._title, self._fingerprint)
 
-    def _tokens(self, weights: Weights) -> tuple[torch.Tensor, bytes]:
-        """Return the tokens of the text for a model, and what the text is known by."""
+    def _tokens(self, weights: Weights) -> torch.Tensor:
+        """Return the tokens of the text for a model."""
         if isinstance(self._text, torch.Tensor):
-            ids = self._text.to(torch.int64)
-            return ids, ids.numpy().tobytes()
+            return self._text.to(torch.int64)
         tokenizer = self._scoring.get("tokenizer") or weights.tokenizer()
         if id(tokenizer) not in self._ids:
             with without_panics():
                 ids = tokenizer(self._text, return_tensors="pt", verbose=False)["input_ids"][0]
             self._ids[id(tokenizer)] = tokenizer, ids  # kept alive, as its id is
-        return self._ids[id(tokenizer)][1], self._text.encode()
+        return self._ids[id(tokenizer)][1]
 
     def _fixed(self, model: nn.Module, tokens: int) -> int:
         """Return the window of a protocol that has one."""

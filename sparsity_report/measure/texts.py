@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -205,3 +206,18 @@ def _from_datasets(corpus: Corpus) -> list[str]:
             f"cannot fetch {corpus.title} ({printable(str(why), 200)}): bring {corpus.bring} and "
             "give its path, text= or --text"
         ) from error
+
+
+def fingerprint(text: str | torch.Tensor) -> str:
+    """Return what a text is known by: 16 hexadecimal digits of SHA-256 of its UTF-8, or its ids.
+
+    Examples
+    --------
+    >>> fingerprint("a"), fingerprint(torch.tensor([97]))
+    ('ca978112ca1bbdca', 'd806031683ebde47')
+    """
+    if isinstance(text, torch.Tensor):
+        data = text.to(torch.int64).cpu().numpy().tobytes()
+    else:
+        data = text.encode()
+    return hashlib.sha256(data).hexdigest()[:16]

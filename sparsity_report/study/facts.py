@@ -152,7 +152,8 @@ class Facts:
         told = [part for part in parts if part not in {"given", "owl"}]
         if rule.endswith("_magnitude"):
             return "magnitude"
-        return ", ".join([rule, *told, row["basis_fingerprint"] or ""])
+        basis = ("basis_fingerprint", "basis_windows", "basis_window")
+        return ", ".join([rule, *told, *(str(row[key]) for key in basis if pd.notna(row[key]))])
 
     @cached_property
     def headline(self) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from helpers import Tiny, study_of
+from helpers import Tiny, small_llama, study_of
 from scipy import stats
 from torch import nn
 
@@ -538,6 +538,13 @@ def left_out(study, said):
     }
 
 
+def own_text(study, said):
+    basis = dict(zip(study.variants["variant"], study.variants["basis_fingerprint"], strict=True))
+    rows = [r for r in study.quality.to_dict("records") if r["text"] == said["text"]]
+    names = [r["variant"] for r in rows if basis.get(r["variant"]) == r["text_fingerprint"]]
+    return {"variants": few(names), "text": said["text"]}
+
+
 # {name} is read back.
 _NOT_TOLD = "With {tokens} tokens at a time the speed of {variant} against {base} is not told:"
 _OVERTAKE = "Sparsity from which CSR layers overtake dense ones here, by tokens at a time,"
@@ -636,6 +643,8 @@ READERS = {
     "The scores of {variant} come from a file that names {named}, which is {model} before it was "
     "pruned: they may be those of the model before.": other_model,
     "Of {tasks} only a part was run with {variant}.": part_of_a_task,
+    "Calibrated on {text}, the very text that scores: {variants}. That flatters beside policies "
+    "that have not seen it.": own_text,
     "Pruned alone at {level} %, {worst} costs most ({most} nats per token) and {least} least "
     "({little}).": alone,
     "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = {rho}).": goes_with,
@@ -803,6 +812,13 @@ def badly_timed(**cells):
     return measurements.put_in(study, latency=pd.concat(frames, ignore_index=True))
 
 
+def flattered():
+    """Scored on the text that it was calibrated on."""
+    weights, ids = sr.load(small_llama(), name="small"), torch.arange(48) * 7 % 61
+    variants = [sr.dense(weights), sr.masked(sr.wanda(weights, 0.5, ids, window=16))]
+    return sr.compare(*variants).with_measured(quality=sr.perplexity(variants, ids))
+
+
 def partly_pruned():
     model = Tiny()
     for number in (0, 1):
@@ -825,6 +841,7 @@ STUDIES = {
     "evaluated": evaluated,
     "badly timed": badly_timed,
     "timed against itself": lambda: badly_timed(control="Dense"),
+    "flattered": flattered,
     "packed": packed,
     "rounded before": rounded_before,
     "never": lambda: study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(1, 10)}), name="thin"), 0.5),

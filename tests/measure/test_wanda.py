@@ -257,6 +257,20 @@ def test_a_study_says_what_it_was_calibrated_on(tmp_path):
         assert say_note(f"{said}, in one pass over the dense model").startswith("calibré sur 3 fen")
 
 
+def test_who_is_scored_on_the_calibration_text_is_flattered():
+    weights, calibration = calibrated(small_llama)
+    other = sr.calibrate(weights, IDS.flip(0), window=16)
+    prunings = [sr.wanda(weights, 0.5, each) for each in (calibration, other)]
+    variants = [sr.masked(p, name=n) for p, n in zip(prunings, ("One", "Other"), strict=True)]
+    variants.append(sr.masked(sr.global_magnitude(weights, 0.5)))
+    study = sr.compare(sr.dense(weights), *variants)
+    assert not any("alibrated on" in sentence for sentence in study.audit)
+    scored = study.with_measured(quality=sr.perplexity(variants, IDS))
+    said = [sentence for sentence in scored.audit if "alibrated on" in sentence]
+    due = "Calibrated on token ids, the very text that scores: One. "
+    assert [sentence.startswith(due) for sentence in said] == [True]
+
+
 def small(**options):
     return sr.load(small_llama(**options), name="small")
 
