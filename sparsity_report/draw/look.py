@@ -144,6 +144,7 @@ def tick(kind: str) -> str:
         "share": f"format(100 * datum.value, '~r') + '{space}%'",
         "ratio": f"format(datum.value, '~r') + '{space}×'",
         "plain": "datum.label",
+        "small": "format(datum.value, abs(datum.value) < 0.001 ? '~e' : '~r')",
     }.get(kind, "format(datum.value, '~s')")
 
 

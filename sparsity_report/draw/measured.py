@@ -58,6 +58,7 @@ class _Figure(NamedTuple):
     axis: str
     said: str
     label: Callable[[Any], str]
+    kind: str
 
 
 def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart | None:
@@ -72,8 +73,13 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
     if len(drawn) < 2:
         return None
     first = records(frame)[0]
-    first["text"] = clip(first["text"])
-    notes = [say("{text} ({protocol}): {scored:,} tokens in windows of {window:,}", **first)]
+    first |= {key: clip(first[key]) for key in ("text", "text_fingerprint")}
+    notes = [
+        say(
+            "{text} ({protocol}, {text_fingerprint}): {scored:,} tokens in windows of {window:,}",
+            **first,
+        )
+    ]
     names = list(dict.fromkeys(row["line"] for row in lines))
     if len(names) == 1:
         notes.insert(0, names[0])
@@ -83,7 +89,7 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
         f"{row['line']}, {look.write(row['sparsity'], 'share')}: {row['label']}" for row in lines
     ]
     chart = look.titled(
-        marks.curve(marks.inline(lines), _quality_shape(drawn, names, width, say(figure.axis))),
+        marks.curve(marks.inline(lines), _quality_shape(drawn, names, width, figure)),
         say(figure.title),
         " · ".join(notes),
         say(figure.said, rows="; ".join(said)),
@@ -151,7 +157,7 @@ def _lines(rows: Rows) -> Rows:
     return lines
 
 
-def _quality_shape(rows: Rows, names: list[str], width: float, axis: str) -> marks.Curve:
+def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) -> marks.Curve:
     low, high = (end(row["value"] for row in rows) for end in (min, max))
     room = high - low or 1
     scale = alt.Scale(domain=[low - room / 8, high + room / 8])
@@ -167,8 +173,8 @@ def _quality_shape(rows: Rows, names: list[str], width: float, axis: str) -> mar
         height=200,
         top=high,
         x_title=say("sparsity of the prunable weights"),
-        y_title=axis,
-        kind="number" if ticks else "plain",
+        y_title=say(figure.axis),
+        kind=figure.kind if ticks else "plain",
         x_domain=(-0.06 * right, 1.04 * right),
         scale=scale,
         ticks=tuple(ticks),
@@ -177,7 +183,7 @@ def _quality_shape(rows: Rows, names: list[str], width: float, axis: str) -> mar
         tips=(
             ("line", say("policy")),
             ("variant", say("variant")),
-            ("label", axis),
+            ("label", say(figure.axis)),
             ("top1", say("first guesses")),
         ),
     )
@@ -250,6 +256,7 @@ _PERPLEXITY = _Figure(
     message("perplexity"),
     message("Perplexity by sparsity: {rows}."),
     _perplexity,
+    "number",
 )
 _KL = _Figure(
     "kl",
@@ -257,4 +264,5 @@ _KL = _Figure(
     message("KL divergence, nats per token"),
     message("Distance from dense by sparsity: {rows}."),
     lambda value: figures(value, "#.3g"),
+    "small",
 )

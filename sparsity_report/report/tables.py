@@ -393,28 +393,36 @@ def distance(study: Comparison) -> Table | None:
         return None
     bases = list(dict.fromkeys(frame["against"].dropna()))
     several = "" if len(bases) == 1 else " against"
-    more = "" if scored_on(study) else " protocol text"
+    passage = _passage(study)
+    more = "" if passage else " protocol text text_fingerprint"
     columns = _columns(f"variant sparsity{several} kl agreement flips{more}")
     caption = say(
         "Distance from {bases:some}, from the same run: mean KL divergence of it from the variant "
         "in nats per scored token, equal first guesses, and tokens that only one of the two "
-        "guesses right.",
+        "guesses right; {passage}.",
         bases=[short_name(base) for base in bases],
+        passage=passage or say("protocols and texts differ"),
     )
     return table_of("distance", caption, columns, frame[frame["kl"].notna()])
 
 
 def scored_on(study: Comparison) -> str | None:
     """Say on what perplexities were scored; None where not all of them were on the same."""
+    if (passage := _passage(study)) is None:
+        return None
+    return say("Perplexity and next-token accuracy; {passage}.", passage=passage)
+
+
+def _passage(study: Comparison) -> str | None:
+    """Say which text all rows of quality are of, and by which protocol; None where they differ."""
     assert study.quality is not None
     different = study.quality[[*PASSAGE, "dtype"]].drop_duplicates()
     if len(different) > 1:
         return None
     known = records(different)[0]
     return say(
-        "Perplexity and next-token accuracy by protocol {protocol} on {text} ({text_fingerprint}): "
-        "{scored:,} of {tokens:,} tokens scored in windows of {window:,}, stride {stride:,}, "
-        "{dtype}.",
+        "protocol {protocol} on {text} ({text_fingerprint}), {scored:,} of {tokens:,} tokens "
+        "scored in windows of {window:,}, stride {stride:,}, {dtype}",
         **known | {key: short_name(known[key]) for key in ("text", "text_fingerprint", "dtype")},
     )
 
@@ -501,7 +509,7 @@ def continuations(study: Comparison) -> Table | None:
         for prompt, rows in frame.groupby("prompt", sort=False)
     )
     caption = say("What each variant writes after a prompt, always the likeliest token.")
-    return Table("continuations", caption, tuple(columns), bodies)
+    return Table("continuations", caption, tuple(columns), bodies, "facts")
 
 
 def sensitivity(study: Comparison) -> Table | None:

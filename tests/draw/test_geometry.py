@@ -140,8 +140,15 @@ def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
         "CSR with int32 indices: smaller than dense from 50.3 %. CSR with int64 indices: smaller "
         "than dense from 67.1 %. This study: 30.0 %: CSR 1.41 × dense."
     )
-    assert heard["crossover"] == "Crossover sparsity: 8 × 4, 1: 62 %; 8 × 4, 128: never."
+    assert heard["crossover"] == (
+        "Crossover sparsity: 8 × 4, from memory, 1: 62 %; 8 × 4, from memory, 128: never."
+    )
     assert "global magnitude, demo, 30.0 %: 12.5; " in heard["quality"]
+    # Dense is not far from itself, which is no point.
+    assert heard["distance"] == (
+        "Distance from dense by sparsity: global magnitude, demo, 30.0 %: 0.125; M90, "
+        "90.0 %: 0.250."
+    )
     assert heard["sensitivity"].startswith("Nats per token by part: block 0: +0.090; block 1: +0.0")
     strip = charts.hero(study).to_dict()["description"]
     assert "One dot per layer at its share of zeros, around 30.0 % overall." in strip
@@ -666,7 +673,9 @@ def test_two_points_are_a_line_and_as_many_perplexities_as_differ_are_told(demo_
     spec = chart.to_dict()
     low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
     assert low < 10 < high
-    assert spec["title"]["subtitle"].startswith("global magnitude · some.txt: 99 tokens")
+    assert spec["title"]["subtitle"].startswith(
+        "global magnitude · some.txt (sliding, 0123456789abcdef): 99 tok"
+    )
     points = [unit["mark"] for unit, *_ in units(spec) if unit["mark"]["type"] == "point"]
     assert points[0]["filled"]
 

@@ -244,7 +244,7 @@ def test_every_total_is_set_beside_that_of_before(study):
 def test_what_is_scored_on_the_same_text_says_so_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
     said = tables.scored_on(put_in(study, quality=frame))
-    assert said.startswith("Perplexity and next-token accuracy by protocol sliding on some.txt (01")
+    assert said.startswith("Perplexity and next-token accuracy; protocol sliding on some.txt (01")
     for column, other in (
         ("text", "b"), ("window", 128), ("stride", 8), ("scored", 98), ("protocol", "ptb"),
         ("text_fingerprint", "b"), ("dtype", "float16"), ("tokens", 101),
@@ -449,7 +449,7 @@ def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
             assert found[f"{name}{tokens}TokensPromised"] == f"\\num{{{promised}}}"
     table = (tmp_path / "tables" / "quality.tex").read_text()
     assert table.partition("\\midrule")[2].count(" & ") == 3 * 3
-    assert "by protocol sliding on some.txt (0123456789abcdef): 99 of 100 tokens" in table
+    assert "protocol sliding on some.txt (0123456789abcdef), 99 of 100 tokens" in table
     assert "Masked50" in (tmp_path / "tables" / "distance.tex").read_text()
 
 

@@ -85,7 +85,7 @@ def test_quality(page):
         ["M90", "90.0 %", "1,234.00", "25.0 %"],
     ]
     assert (
-        "Perplexity and next-token accuracy by protocol sliding on some.txt (0123456789abcdef): "
+        "Perplexity and next-token accuracy; protocol sliding on some.txt (0123456789abcdef), "
         "99 of 100 tokens scored in windows of 64, stride 32, float32."
     ) in page.read_text(encoding="utf-8")
 
