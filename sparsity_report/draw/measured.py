@@ -13,6 +13,7 @@ from sparsity_report.draw import look, marks
 from sparsity_report.draw.look import TEXT_WIDTH
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.speed import crossover_chart, speed_chart
+from sparsity_report.findings.quality import PASSAGE
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import clip, distinct_names, method_name, short_name
@@ -21,6 +22,8 @@ from sparsity_report.words.sentences import message, say
 
 # Parts of a model that a chart can name.
 _PARTS = 40
+# Texts and protocols that a note names.
+_PASSAGES = 2
 # Perplexities this many times apart need a logarithmic axis.
 _FAR = 8
 
@@ -72,14 +75,7 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
     lines = _lines(drawn)
     if len(drawn) < 2:
         return None
-    first = records(frame)[0]
-    first |= {key: clip(first[key]) for key in ("text", "text_fingerprint")}
-    notes = [
-        say(
-            "{text} ({protocol}, {text_fingerprint}): {scored:,} tokens in windows of {window:,}",
-            **first,
-        )
-    ]
+    notes = _passages(frame)
     names = list(dict.fromkeys(row["line"] for row in lines))
     if len(names) == 1:
         notes.insert(0, names[0])
@@ -95,6 +91,20 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
         say(figure.said, rows="; ".join(said)),
     )
     return look.fitted(chart)
+
+
+def _passages(frame: pd.DataFrame) -> list[str]:
+    """Say what was scored; where that differs from row to row, each once, or how often it does."""
+    different = records(frame.drop_duplicates([*PASSAGE]))
+    if len(different) > _PASSAGES:
+        return [say("{number} texts, protocols or windows", number=len(different))]
+    return [
+        say(
+            "{text} ({protocol}, {text_fingerprint}): {scored:,} tokens in windows of {window:,}",
+            **row | {key: clip(row[key]) for key in ("text", "text_fingerprint")},
+        )
+        for row in different
+    ]
 
 
 def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:

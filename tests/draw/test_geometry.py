@@ -715,6 +715,13 @@ def test_lines_of_two_texts_are_told_apart(demo_study):
     chart = measured.quality_chart(put_in(demo_study, quality=pd.concat(frames, ignore_index=True)))
     domain = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert {f"global magnitude, demo, {name}" for name in "ab"} <= {*domain}
+    told = "{} (sliding, 0123456789abcdef): 99 tokens in windows of 64"
+    note = chart.to_dict()["title"]["subtitle"]
+    assert note == f"{told.format('a')} · {told.format('b')}"
+    frames.append(frames[0].assign(protocol="ptb", text="c"))
+    chart = measured.quality_chart(put_in(demo_study, quality=pd.concat(frames, ignore_index=True)))
+    assert chart.to_dict()["title"]["subtitle"] == "3 texts, protocols or windows"
+    assert "global magnitude, demo, c, ptb" in str(chart.to_dict())
 
 
 @pytest.mark.parametrize(
