@@ -6,6 +6,7 @@
 - ``speed``: how fast variants ran, as far as it may be told, for ``summary``.
 - ``audit``: what a careful reviewer would flag.
 - ``rounding``: whether rounding explains the zeros of packed weights, for ``summary``, ``audit``.
+- ``published``: what others measured of kernels for sparse weights, in their words.
 - ``difference``: what changed between two studies.
 
 Figures come from ``study.facts`` and the frames of a study; nothing is derived here that a table

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sparsity_report.draw.look import FILED
 from sparsity_report.findings.difference import TOTALS, Difference, name_of, written
+from sparsity_report.findings.published import PUBLISHED
 from sparsity_report.findings.quality import PASSAGE
 from sparsity_report.report.cells import (
     COUNT,
@@ -261,6 +262,37 @@ def storage(study: Comparison, variant: str) -> Table:
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
+def published() -> Table:
+    """Return what others published of kernels, in the sources' words."""
+    values = [
+        {
+            "kernel": each.kernel,
+            "kernel_note": layout_name(each.layout) if each.layout != each.kernel.lower() else "",
+            "zeros": each.zeros.replace(" %", "\u202f%") or None,
+            "crossover": each.crossover,
+            "speedup": f"{each.speedup}\u202f×".replace(".", spoken().decimal)
+            if each.speedup
+            else None,
+            "against": say(each.against),
+            "hardware": each.hardware or None,
+            "source": each.source,
+            "source_note": f"“{each.words}”",
+        }
+        for each in PUBLISHED
+    ]
+    columns = [
+        Column("kernel", say("Kernel"), WORDS, width=1.3),
+        Column("zeros", say("Zeros"), WORDS, width=0.8),
+        Column("crossover", say("Faster than dense from"), share(0), width=0.9),
+        Column("speedup", say("Times as fast"), WORDS, width=0.9),
+        Column("against", say("as"), WORDS, width=1.1),
+        Column("hardware", say("Hardware"), WORDS, width=1.1),
+        Column("source", head("source"), WORDS, width=3.6),
+    ]
+    caption = say("Published elsewhere, not measured here, in the words of each source.")
+    return table_of("published", caption, columns, values, "published")
+
+
 def curve(study: Comparison) -> Table:
     """Return the bytes of the prunable weights in each layout at every tenth of sparsity."""
     frame = study.facts.curve([step / 10 for step in range(11)])
@@ -437,7 +469,7 @@ def zero_shot(study: Comparison) -> Table | None:
         {"variant": variant, **{task: _pair(wide, variant, task) for task in (*SEVEN, "mean")}}
         for variant in dict.fromkeys(scores["variant"])
     ]
-    columns = _columns("variant")
+    columns = _columns("variant", (1.1,))
     columns += [Column(task, title, SCORE, width=1) for task, title in SEVEN.items()]
     columns.append(Column("mean", say("Mean"), SCORE, width=1))
     caption = say(

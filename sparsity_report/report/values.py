@@ -123,6 +123,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
             "totals": tables.totals(study),
             "groups": tables.groups(study),
             "storage": [tables.storage(study, variant) for variant in prunings],
+            "published": tables.published(),
             "extremes": [pair for v in prunings if (pair := tables.extremes(study, v))],
             "unusual": [table for v in prunings if (table := tables.unusual(study, v))],
         },
