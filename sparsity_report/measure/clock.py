@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from torch.utils.benchmark.utils.timer import timer
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.intervals import Floats, interval, resampled, spread
@@ -152,10 +153,10 @@ class Timing:
         return spread(self.samples[:, self.base], self.samples[:, self.control])
 
 
-def sampler(
-    call: Call, number: int, now: Callable[[], float] = time.perf_counter
-) -> Callable[[], float]:
+def sampler(call: Call, number: int, now: Callable[[], float] = timer) -> Callable[[], float]:
     """Return what takes one sample: seconds per call, of so many calls.
+
+    The clock is that of torch's benchmarks, which waits for an accelerator to be done.
 
     Where threads wait for a core that others have, a call may take a thousand times as long as it
     did: a sample ends early after ten times its due.
