@@ -69,8 +69,8 @@ def _withheld(variant: str, why: str, rows: pd.DataFrame, base: str) -> str:
         ),
         "crowded": message(
             "With {tokens:names} tokens at a time the speed of {variant} against {base} is not "
-            "told: other programs took up to {others:.1f} of {cores:,} cores while {threads:,} "
-            "threads were timed."
+            "told: other programs took up to {others:.1f} of {cores:,} cores meanwhile (threads "
+            "timed: {threads:,})."
         ),
         "few": message(
             "With {tokens:names} tokens at a time the speed of {variant} against {base} is not "

@@ -622,8 +622,8 @@ READERS = {
     f"{_NOT_TOLD} the same kernel twice differed by up to {{noise}} % and did not settle.": (
         never_settled
     ),
-    f"{_NOT_TOLD} other programs took up to {{others}} of {{cores}} cores while {{threads}} "
-    "threads were timed.": beside_others,
+    f"{_NOT_TOLD} other programs took up to {{others}} of {{cores}} cores meanwhile (threads "
+    "timed: {threads}).": beside_others,
     f"{_NOT_TOLD} it was timed {{runs}} times, and an interval takes {{enough}}.": too_few,
     f"{_NOT_TOLD} it was timed without a control.": without_control,
     "{base}, timed twice, differed from itself by up to {noise} %; what lies within that is no "
