@@ -10,6 +10,7 @@ import torch
 import transformers
 from helpers import Tiny, small_llama
 from torch import nn
+from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.words.sentences import say_note
@@ -164,6 +165,27 @@ def test_masks_are_those_of_the_reference(build, asked):
     assert round(zeros.sum()) == pruned  # nothing was zero before
     if pattern == (2, 4):
         assert set(patterns["n_m"]) <= {"2:4", "4:8"}
+
+
+OTHERS = ("GPT-OSS (transposed experts)", "Mamba")
+
+
+@pytest.mark.filterwarnings("ignore")  # advice of transformers on kernels that are not installed
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_ways_to_multiply(name):
+    torch.manual_seed(0)
+    model = built(next(case for case in CASES if case.name == name))
+    weights = sr.load(model, name="other")
+    words = model.get_input_embeddings().weight.shape[0]
+    calibration = sr.calibrate(weights, torch.randint(3, words, (512,)), window=8)
+    pruning = sr.wanda(weights, 0.5, calibration)
+    for p in weights.prunable:
+        keep = rows(p, pruning.mask(p.name))
+        for expert, weight in enumerate(rows(p, weights.tensor(p.name))):
+            norms = calibration.scales[p.name].norms.values[expert]
+            assert torch.equal(~keep[expert], reference(weight, norms)), p.name
+    real, _ = sr.analyze_layers(sr.masked(pruning).module(), "x")
+    assert real["nonzero"].tolist() == sr.masked(pruning).layers()["nonzero"].tolist()
 
 
 def owl_reference(weights, calibration, sparsity, m, lam):
