@@ -36,7 +36,7 @@ def combine(*studies: Comparison) -> Comparison:
     name are told apart by their models: ``Dense (opt-125m)``.
 
     Times of two runs are not comparable, and a part's sensitivity says nothing of another model:
-    ``latency`` and ``sensitivity`` are those of the first study that has any of a model, ``levels``
+    ``latency`` and ``sensitivity`` are those of the first study that measured them, ``levels``
     those of the first study; ``notes`` say what was left out.
 
     Parameters
@@ -89,7 +89,7 @@ def combine(*studies: Comparison) -> Comparison:
         patterns=_joined("patterns", frames["patterns"]),
         quality=_joined("quality", frames["quality"]),
         tasks=_joined("tasks", frames["tasks"]),
-        latency=_first_of_each_model(frames["latency"], variants),
+        latency=next(iter(frames["latency"]), None),
         sensitivity=next(iter(frames["sensitivity"]), None),
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -120,20 +120,6 @@ def _joined(part: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
                 f"protocol, {low:.6g} and {high:.6g}: leave one of the studies out, or measure anew"
             )
     return typed(part, _once(frame, keys))
-
-
-def _first_of_each_model(
-    frames: Sequence[pd.DataFrame], variants: pd.DataFrame
-) -> pd.DataFrame | None:
-    """Return the times of each model from the first frame that has any."""
-    models = variants.drop_duplicates("variant").set_index("variant")["fingerprint"]
-    parts: list[pd.DataFrame] = []
-    timed: set[str] = set()
-    for frame in frames:
-        of = frame["variant"].map(models)
-        parts.append(frame[~of.isin(timed)])
-        timed |= set(of)
-    return typed("latency", pd.concat(parts, ignore_index=True)) if parts else None
 
 
 def _distinct(studies: Sequence[Comparison]) -> list[Comparison]:
