@@ -159,14 +159,12 @@ def _identities(study: Comparison) -> dict[str, tuple[object, ...]]:
 
 
 def _renamed(study: Comparison, names: dict[str, str]) -> Comparison:
+    keys = ("variant", "against", "control")  # columns that name variants
     if all(name == new for name, new in names.items()):
         return study
-    parts = ("variants", "layers", "patterns", "latency", "quality", "tasks")
     frames = {
-        part: frame.assign(variant=frame["variant"].map(names))
-        for part in parts
+        part: frame.assign(**{key: frame[key].map(names) for key in keys if key in frame})
+        for part in ("variants", "layers", *OPTIONAL)
         if (frame := getattr(study, part)) is not None
     }
-    if (quality := frames.get("quality")) is not None:
-        frames["quality"] = quality.assign(against=quality["against"].map(names))
     return replace(study, **frames)

@@ -57,6 +57,9 @@ def test_names_that_stand_for_two_models(weights):
             model = before.variants["model"].iloc[0]
             after = study.totals.set_index("variant").loc[f"{row.variant} ({model})"]
             assert after["nonzero"] == row.nonzero
+    quality = sr.perplexity([sr.dense(weights), *pruned(weights, 0.5)], TEXT)
+    scored = sr.combine(studies[0].with_measured(quality=quality), studies[1])
+    assert scored.quality["against"].iloc[-1] == f"Dense ({weights.name})"
     again = sr.combine(study, *studies)
     assert set(again.variants["variant"]) >= set(study.variants["variant"])
 
@@ -105,4 +108,7 @@ def test_times_of_two_runs_are_not_mixed():
     ]
     study = sr.combine(*studies)
     assert_frame_equal(study.latency, studies[0].latency)
+    other = sr.compare(sr.dense(sr.load(Tiny(hidden=8), name="other")))
+    names = sr.combine(studies[0], other).latency[["variant", "control"]]
+    assert set(names.stack()) == {"Dense (tiny)", "Masked30"}
     assert "first study that measured them" in " ".join(study.notes)
