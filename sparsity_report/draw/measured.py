@@ -94,17 +94,24 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
 
 
 def _passages(frame: pd.DataFrame) -> list[str]:
-    """Say what was scored; where that differs from row to row, each once, or how often it does."""
-    different = records(frame.drop_duplicates([*PASSAGE]))
-    if len(different) > _PASSAGES:
-        return [say("{number} texts, protocols or windows", number=len(different))]
-    return [
-        say(
-            "{text} ({protocol}, {text_fingerprint}): {scored:,} tokens in windows of {window:,}",
-            **row | {key: clip(row[key]) for key in ("text", "text_fingerprint")},
+    """Say what was scored, each text and protocol once; or how many where they are many."""
+    texts = ["text", "protocol", "text_fingerprint"]
+    different = frame.drop_duplicates([*PASSAGE]).groupby(texts, sort=False)
+    if different.ngroups > _PASSAGES:
+        return [say("{number} texts or protocols", number=different.ngroups)]
+    said = []
+    for (text, protocol, fingerprint), rows in different:
+        sizes = [say("{scored:,} tokens in windows of {window:,}", **row) for row in records(rows)]
+        said.append(
+            say(
+                "{text} ({protocol}, {fingerprint}): {sizes:some}",
+                text=clip(text),
+                protocol=protocol,
+                fingerprint=clip(fingerprint),
+                sizes=sizes,
+            )
         )
-        for row in different
-    ]
+    return said
 
 
 def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:

@@ -718,9 +718,12 @@ def test_lines_of_two_texts_are_told_apart(demo_study):
     told = "{} (sliding, 0123456789abcdef): 99 tokens in windows of 64"
     note = chart.to_dict()["title"]["subtitle"]
     assert note == f"{told.format('a')} · {told.format('b')}"
+    both = put_in(demo_study, quality=pd.concat([frames[0], frames[0].assign(window=99)]))
+    note = measured.quality_chart(both).to_dict()["title"]["subtitle"]
+    assert note.endswith(f"{told.format('a')} and 99 tokens in windows of 99")
     frames.append(frames[0].assign(protocol="ptb", text="c"))
     chart = measured.quality_chart(put_in(demo_study, quality=pd.concat(frames, ignore_index=True)))
-    assert chart.to_dict()["title"]["subtitle"] == "3 texts, protocols or windows"
+    assert chart.to_dict()["title"]["subtitle"] == "3 texts or protocols"
     assert "global magnitude, demo, c, ptb" in str(chart.to_dict())
 
 
