@@ -434,8 +434,8 @@ def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
     lines = (tmp_path / "numbers.tex").read_text()
     found = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}\n", lines))
     for name, perplexity, kl, agreement, flips, realised, promised in (
-        ("Dense", "10.00", "0.00", "100.00", "0.00", "1.00", "1.00"),
-        ("MaskedFifty", "12.50", "0.125", "66.67", "11.11", "0.98", "1.00"),
+        ("Dense", "10.00", "0.00", "100.00", "0.00", None, "1.00"),
+        ("MaskedFifty", "12.50", "0.125", "66.67", "11.11", None, "1.00"),
         ("CSRFifty", "1234.00", "0.250", "33.33", "22.22", "0.40", "1.25"),
     ):
         assert found[f"{name}PerplexityProtocol"] == "sliding"
@@ -445,7 +445,9 @@ def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
         assert found[f"{name}Perplexity"] == f"\\num{{{perplexity}}}"
         assert found[f"{name}TopOne"] == "\\qty{25.0}{\\percent}"
         for tokens in ("One", "OneTwoEight"):
-            assert found[f"{name}{tokens}TokensRealised"] == f"\\num{{{realised}}}"
+            # What runs the kernels of Dense has no speed against it.
+            speed = found.get(f"{name}{tokens}TokensRealised")
+            assert speed == (realised and f"\\num{{{realised}}}")
             assert found[f"{name}{tokens}TokensPromised"] == f"\\num{{{promised}}}"
     table = (tmp_path / "tables" / "quality.tex").read_text()
     assert table.partition("\\midrule")[2].count(" & ") == 3 * 3
