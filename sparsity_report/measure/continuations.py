@@ -59,8 +59,8 @@ def continuations(
     Examples
     --------
     >>> import sparsity_report as sr
-    >>> sr.continuations(sr.dense(sr.load()), "import", tokens=2)["continuation"].tolist()
-    [' os']
+    >>> sr.continuations(sr.dense(sr.load()), "import", tokens=1)["continuation"].tolist()
+    ['lib']
     """
     chosen = [variants] if isinstance(variants, Variant) else list(variants)
     if not isinstance(prompt, str) or not prompt or writable(prompt) != prompt:
