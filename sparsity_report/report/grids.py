@@ -119,7 +119,7 @@ def _grid(
         Body(tuple(_rows(entries, of, models, values, kind, largest)), of) for of in kinds
     )
     caption = say(
-        "{metric} of {models:names} by method and share of the prunable weights set to zero; "
+        "{metric} of {models:names} by method and share of the prunable weights asked for; "
         "protocol {protocol}, {text} ({text_fingerprint}) in windows of {window:,}, stride "
         "{stride:,}; the best of each in bold.",
         metric=head(metric),
