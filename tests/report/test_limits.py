@@ -396,7 +396,8 @@ def test_long_names_of_modules_break_in_the_thesis(letters, breaks):
     study = study_of(sr.load(nn.ModuleDict({"layers": layers})), 0.5)
     assert {len(n) for n in study.layers["module_name"]} == {letters}
     for text_cm in (16.0, 12.5):
-        written = thesis._tables(study, 10, text_cm)["layers_most_masked50"]
+        stem = "layers_most_masked50"
+        written = thesis._latex(stem, thesis._tables(study, 10)[stem], text_cm)
         assert ("p{" in written) is breaks
         if breaks:
             # Beside it stand a count and a share, about 3 cm.
