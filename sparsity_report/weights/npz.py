@@ -51,7 +51,7 @@ def read_npz(path: Path) -> Iterator[Array]:
             raw = _opened(path, partial(_body, info=info))
             return [np.frombuffer(raw, dtype=dtype).reshape(shape, order=order)]  # type: ignore[call-overload]
 
-        yield Array(check_name(info.filename.removesuffix(".npy")), shape, values)
+        yield Array(info.filename.removesuffix(".npy"), shape, values)
 
 
 def _opened(path: Path, look: Callable[[zipfile.ZipFile], Any]) -> Any:
@@ -72,6 +72,7 @@ def _head(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> tuple[tuple[int, ...], str, np.dtype[Any], int]:
     """Return shape, order, type of an array, and where in its file the values begin."""
+    check_name(info.filename)
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
         reader = {

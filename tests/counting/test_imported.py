@@ -201,6 +201,13 @@ def test_archives_cut_or_flipped_anywhere_are_one_line(weights, masks, tmp_path)
     assert all("cut.npz" in each for each in said)
 
 
+def test_an_endless_name_is_one_line(weights, tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
+        archive.writestr(f"{'x' * 5000}.npy", npy(plain(), ONES))
+    with pytest.raises(sr.SparsityReportError, match="a name of 5,004 characters"):
+        sr.import_mask(tmp_path / "m.npz", weights)
+
+
 def test_an_array_far_larger_than_its_file_is_not_read(weights, tmp_path):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:

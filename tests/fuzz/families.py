@@ -7,6 +7,7 @@ from fuzz.checkpoint import CHECKPOINT
 from fuzz.family import Family
 from fuzz.gguf import GGUF
 from fuzz.kept import CACHE, SCORES
+from fuzz.masks import MASKS
 from fuzz.packed import PACKED
 from fuzz.results import RESULTS
 from fuzz.safetensors import SAFETENSORS
@@ -26,5 +27,6 @@ FAMILIES: dict[str, Family] = {
         SCORES,
         STUDY,
         RESULTS,
+        MASKS,
     )
 }
