@@ -130,7 +130,8 @@ def _check_sensitivity(study: Comparison, frame: pd.DataFrame) -> None:
     refuse("sensitivity", inside, "pruned: is more than weight_total")
     share = frame["pruned"] / frame["weight_total"]
     refuse("sensitivity", _close(frame["sparsity"], share), "sparsity: is not pruned ÷ weights")
-    increase = np.log(frame["perplexity"].clip(lower=1)) - np.log(frame["dense_perplexity"])
+    with np.errstate(divide="ignore", invalid="ignore"):  # of what is refused below
+        increase = np.log(frame["perplexity"].clip(lower=1)) - np.log(frame["dense_perplexity"])
     # A mean negative log likelihood is not negative.
     possible = (frame[["perplexity", "dense_perplexity"]].fillna(1) >= 1 - _ROUNDING).all(axis=1)
     same = possible & _close(frame["nll_increase"], increase, absolute=_ROUNDING)
