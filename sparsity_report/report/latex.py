@@ -16,6 +16,8 @@ from sparsity_report.words.names import breakable
 from sparsity_report.words.numbers import THIN, UNKNOWN
 
 _UNKNOWN = "\\textendash{}"
+# Letters from which a text breaks in a column of its own, and how wide that is, in centimetres.
+_LONG, _WORDS_CM, _TITLE_CM = 40, 9, 12
 _ESCAPED = {
     "\\": "\\textbackslash{}",
     # BibTeX counts braces that are escaped, too.
@@ -158,20 +160,14 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
     Parameters
     ----------
     table : Table
-        Its first column is text, the others numbers.
+        Its first column is text.
     label : str
         What ``\ref{tab:…}`` takes.
     first_cm : float, optional
         Width of the first column in centimetres, where its text has to break.
     """
-    numbers = [
-        [_cell(row.cells[place]) for row in table.rows] for place in range(1, len(table.columns))
-    ]
-    first = f">{{\\raggedright\\arraybackslash}}p{{{first_cm:g}cm}}" if first_cm else "l"
-    bold = any(cell.strong for row in table.rows for cell in row.cells)
-    # A bold number is set as text, whose series siunitx would reset.
-    look = "mode=text, reset-text-series=false, " if bold else ""
-    kinds = [f"S[{look}table-format={_number_format(cells)}]" for cells in numbers]
+    kinds = [_setting(table, place) for place in range(1, len(table.columns))]
+    first = _words(first_cm) if first_cm else "l"
     return "\n".join(
         [
             "\\begin{table}[htbp]",
@@ -190,13 +186,30 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
     )
 
 
+def _setting(table: Table, place: int) -> str:
+    """Return how LaTeX sets a column but the first: numbers at their points, long texts broken."""
+    cells = [row.cells[place] for row in table.rows]
+    if table.columns[place].kind.unit is None:
+        longest = max((len(cell.text) for cell in cells), default=0)
+        return _words(_WORDS_CM) if longest > _LONG else "l"
+    bold = any(cell.strong for row in table.rows for cell in row.cells)
+    # A bold number is set as text, whose series siunitx would reset.
+    look = "mode=text, reset-text-series=false, " if bold else ""
+    return f"S[{look}table-format={_number_format(map(_cell, cells))}]"
+
+
+def _words(width_cm: float) -> str:
+    return f">{{\\raggedright\\arraybackslash}}p{{{width_cm:g}cm}}"
+
+
 def _body_lines(table: Table) -> Iterator[str]:
     """Yield the lines of the bodies, each under a rule and its title."""
     for body in table.bodies:
         yield "\\midrule"
         if body.title:
             title = f"\\emph{{{tex(body.title)}}}"
-            yield f"\\multicolumn{{{len(table.columns)}}}{{l}}{{{title}}} \\\\"
+            setting = _words(_TITLE_CM) if len(body.title) > 2 * _LONG else "l"
+            yield f"\\multicolumn{{{len(table.columns)}}}{{{setting}}}{{{title}}} \\\\"
         for row in body.rows:
             first, *others = row.cells
             shown = [("\\bfseries " if cell.strong else "") + _cell(cell) for cell in others]
@@ -204,6 +217,8 @@ def _body_lines(table: Table) -> Iterator[str]:
 
 
 def _cell(cell: Cell) -> str:
+    if cell.kind.unit is None:
+        return tex(cell.text)
     if "±" in cell.text:
         value, error = map(siunitx, cell.text.split("±"))
         return f"{{\\num{{{value}}}{{\\scriptsize\\,$\\pm$\\,\\num{{{error}}}}}}}"
