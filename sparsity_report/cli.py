@@ -303,9 +303,11 @@ def run(
 
         names_file(choice.calibration)
     with _quiet_libraries():
-        study = _studied(_pruned(model, choice, grid, analysis), analysis)
+        study, refused = _studied(_pruned(model, choice, grid, analysis), analysis)
         _remark(study)
         _write(study, outputs)
+    if refused:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -566,8 +568,8 @@ def _cache(analysis: Analysis) -> Cache | None:
     return sr.Cache(analysis.cache, verify=analysis.cache_verify)
 
 
-def _studied(compared: Compared, analysis: Analysis) -> Comparison:
-    """Compare the variants and measure what was asked for."""
+def _studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
+    """Compare the variants and measure what was asked for; whether some of it was refused."""
     import sparsity_report as sr
 
     variants = compared.variants
@@ -582,32 +584,36 @@ def _studied(compared: Compared, analysis: Analysis) -> Comparison:
     if analysis.latency:
         with _bar("timing", unit="measurement") as progress:
             study = study.with_measured(latency=sr.measure_latency(variants, progress=progress))
+    refused = False
     for asked, measure in (
         (analysis.perplexity, _with_quality),
         (analysis.sensitivity is not None, _with_sensitivity),
         (analysis.prompt is not None, _with_continuations),
     ):
         if asked:
-            study = _unless_no_score(measure, study, compared, analysis)
-    return study
+            study, wrong = _unless_refused(measure, study, compared, analysis)
+            refused |= wrong
+    return study, refused
 
 
-def _unless_no_score(
+def _unless_refused(
     measure: Callable[[Comparison, Compared, Analysis], Comparison],
     study: Comparison,
     compared: Compared,
     analysis: Analysis,
-) -> Comparison:
-    """Measure what a model may not have; then all else is written, and says why it is not there."""
+) -> tuple[Comparison, bool]:
+    """Measure what may be refused; then all else is written, and says why it is not there."""
     from sparsity_report.measure.protocols import NoScoreError
 
     try:
-        return measure(study, compared, analysis)
-    except NoScoreError as error:
+        return measure(study, compared, analysis), False
+    except SparsityReportError as error:
+        # What a model does not have is nobody's mistake.
+        wrong = not isinstance(error, NoScoreError)
         if str(error) in study.notes:
-            return study
+            return study, wrong
         _complain(str(error))
-        return replace(study, notes=(*study.notes, str(error)))
+        return replace(study, notes=(*study.notes, str(error))), wrong
 
 
 def _with_quality(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:

@@ -56,6 +56,25 @@ def test_everything_else_is_written(model, tmp_path, request):
     assert why in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--text", "import os\n" * 9, "--protocol", "wikitext2-2048"), "has windows of 2,048"),
+        (("--sensitivity", "group", "--text", "a", "--protocol", "ptb"), "has windows of 2,048"),
+    ],
+)
+def test_what_cannot_be_scored_loses_nothing_else(words, why, tmp_path):
+    """Only the model's tokenizer and positions tell, when all is counted."""
+    run = command(
+        "run", "--perplexity", *words, "--no-png", "--no-patterns", "--out", tmp_path / "out"
+    )
+    assert run.returncode == 2
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("sparsity-report:")]
+    assert why in line
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= WRITTEN
+    assert any(why in note for note in sr.read_study(tmp_path / "out" / "study.json").notes)
+
+
 def test_what_is_asked_wrongly_is_refused_before_anything_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(sr, "load", lambda *_, **__: pytest.fail("opened"))
     for words in (
