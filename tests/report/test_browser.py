@@ -72,7 +72,7 @@ class Visit:
         self.context.close()
 
 
-@pytest.mark.parametrize(("name", "figures"), [("report", 6), ("hostile", 11)])
+@pytest.mark.parametrize(("name", "figures"), [("report", 6), ("hostile", 13)])
 def test_draws_every_chart_and_asks_for_nothing(chromium, request, name, figures):
     with Visit(chromium, request.getfixturevalue(name)) as visit:
         assert visit.page.locator("figure").count() == figures

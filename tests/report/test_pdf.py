@@ -28,6 +28,7 @@ from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.summary import conventions
 from sparsity_report.report.cells import COUNT, NAME, TIMES, Body, Column, table_of, to_typst
 from sparsity_report.report.pdf import _held, typeset
+from sparsity_report.report.tables import published
 from sparsity_report.report.templates import environment
 from sparsity_report.report.values import Measured, context
 
@@ -251,6 +252,15 @@ def numbers_of(path, thousands, decimal):
     """Every number in a PDF, however its language writes them, but those of pages and headings."""
     text = poppler("pdftotext", path, "-raw").replace(sr.__version__, "").replace("\u202f", "")
     text = re.sub(r"^\d+ / \d+$|^[1-9]\.\d (?=[A-Z])|( \.){3}.*", "", text, flags=re.M)
+    # What others published is in their words in every language.
+    with sr.speaking("fr" if decimal == "," else "en"):
+        cells = [cell for row in published().rows for cell in row.cells]
+    words = " ".join(f"{cell.text} {cell.note}" for cell in cells).replace("\u202f", "")
+    return _counted(text, thousands, decimal) - _counted(words, thousands, decimal)
+
+
+def _counted(text, thousands, decimal):
+    text = re.sub(r"doi:\s*10\.\d+/[\d.\s]*\d", "", text)  # breaks over lines
     text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
     found = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)
     return Counter(number.replace(decimal, ".") for number in found)
