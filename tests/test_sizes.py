@@ -479,7 +479,7 @@ def test_fifty_gigabytes_are_counted(tmp_path):
 
 
 @large
-@pytest.mark.parametrize("dtype", ["BF16", "U8", "F32"])
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
 def test_a_tensor_of_more_than_2_to_the_31_values(tmp_path, dtype):
     rows = 2**19 + 1
     total = rows * 4096
@@ -555,4 +555,4 @@ def test_a_worker_of_the_command_that_is_killed(tmp_path):
     assert re.fullmatch(
         r"sparsity-report: a worker failed at \S+\.weight \(BrokenProcess.*\n", said
     )
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
