@@ -54,7 +54,8 @@ def _archive(members: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", how) as archive:
         for name, content in members.items():
-            plain = name.encode(errors="replace").decode().partition("\0")[0]
+            # The format has no longer ones.
+            plain = name.encode(errors="replace").decode().partition("\0")[0][:10_000]
             archive.writestr(plain or "x", content)
     return made.getvalue()
 

@@ -559,6 +559,10 @@ WRONG = {
     "two scales of a tensor": (
         changed("nvfp4-modelopt", weight_scale_2=lambda t: t.repeat(64)), "not one number",
     ),
+    "groups that do not divide a row": (
+        told("pack-quantized-4-symmetric", config_groups={"g": {
+            "weights": {"num_bits": 4, "group_size": 33}}}), "are not groups of 33",
+    ),
     "an order that is no numbers": (
         changed("gptq-4-v1-shuffled", g_idx=lambda t: t > 1), "holds bool, not integers",
     ),

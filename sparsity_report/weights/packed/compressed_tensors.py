@@ -109,6 +109,9 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
     scale = parts.scales("weight_scale", shape, scheme.block())
     if scale.height != 1 and scale.part.total != 1:
         raise parts.wrong("weight_scale", f"its shape is {scale.part.shape} for {shape[0]:,} rows")
+    if scale.part.total > 1 and shape[1] % scale.width:  # the library packs no such
+        why = f"rows of {shape[1]:,} weights are not groups of {scale.width:,}"
+        raise parts.wrong("weight_scale", why)
     zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
     for part, leaf, told_so in (
         (zero, "weight_zero_point", [w.get("symmetric") is False for w in scheme.weights()]),
