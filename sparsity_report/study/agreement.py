@@ -60,6 +60,9 @@ def _check_layers(layers: pd.DataFrame) -> None:
     ):
         inside = (layers[part] <= layers[whole]).fillna(True)
         refuse("layers", inside, f"{part}: is more than {whole}")
+    # No type is wider than complex128, and its bits are read from its name.
+    wide = layers["dtype"].str.contains(r"\d{4}")
+    refuse("layers", ~wide.astype(bool), "dtype: is no type of numbers")
     told = layers["runs_as_csr"].notna() == layers["prunable"]
     refuse("layers", told, "runs_as_csr: is told of what is not prunable, or missing")
     refuse("layers", layers["uses"].notna() | ~layers["prunable"], "uses: is missing")

@@ -240,6 +240,7 @@ CONTRADICTIONS = [
         ),
         (lambda d: set_cell(d, "layers", 3, "total", float("nan")), "NaN is no number"),
         (lambda d: set_cell(d, "layers", 3, "total", 10**4000), "a number of 4,001 digits"),
+        (lambda d: set_cell(d, "layers", 3, "dtype", "float" + "9" * 5000), "no type of numbers"),
         (lambda d: set_cell(d, "layers", 3, "total", 2**70), "is damaged"),
         (lambda d: set_cell(d, "variants", 1, "model", "\ud800"), "text that is no Unicode"),
         (lambda d: d.update(notes=[functools.reduce(lambda x, _: [x], range(99), 1)]), "not text"),
