@@ -9,12 +9,13 @@ import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.study.layers import records
+from sparsity_report.study.recomputed import PASSAGE
 from sparsity_report.study.schema import OPTIONAL, typed
 from sparsity_report.study.study import Comparison
 
 # What tells the rows of a table apart, and which figure of theirs has one value.
 _KEYS = {
-    "quality": ["variant", "protocol", "text_fingerprint", "window", "stride", "dtype"],
+    "quality": ["variant", *PASSAGE],
     "patterns": ["variant", "module_name", "parameter", "expert"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
 }

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9
 # Beyond it the exponential is no number any more, and a perplexity is null.
 _LARGEST_NLL = 700
-_PASSAGE = ["protocol", "window", "stride", "dtype", "text_fingerprint"]
+#: What tells one way of scoring a text from another.
+PASSAGE = ["protocol", "window", "stride", "dtype", "text_fingerprint"]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -113,7 +114,7 @@ def _check_distance(frame: pd.DataFrame) -> None:
     refuse("quality", frame["kl"].isna() | told, "kl: is measured against nothing")
     # A guess that is no longer right, or right now, is another one.
     refuse("quality", flips + agreement <= 1 + _ROUNDING, "flips: is more than other guesses")
-    keys = ["variant", "model", *_PASSAGE]
+    keys = ["variant", "model", *PASSAGE]
     dense = frame.drop_duplicates(keys).set_index(keys)["top1"]
     rows = pd.MultiIndex.from_frame(frame[["against", *keys[1:]]])
     lost = (frame["top1"] - dense.reindex(rows).to_numpy()).abs().fillna(0)
@@ -136,7 +137,7 @@ def _check_sensitivity(study: Comparison, frame: pd.DataFrame) -> None:
     possible = (frame[["perplexity", "dense_perplexity"]].fillna(1) >= 1 - _ROUNDING).all(axis=1)
     same = possible & _close(frame["nll_increase"], increase, absolute=_ROUNDING)
     refuse("sensitivity", same, "nll_increase: is not the ratio of the perplexities")
-    dense = frame.assign(hits=frame["top1"] + frame["top1_drop"]).groupby(["by", *_PASSAGE])
+    dense = frame.assign(hits=frame["top1"] + frame["top1_drop"]).groupby(["by", *PASSAGE])
     for column in ("dense_perplexity", "hits"):
         low, high = dense[column].transform("min"), dense[column].transform("max")
         one = _close(low, high, absolute=_ROUNDING)
