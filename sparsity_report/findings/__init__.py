@@ -1,6 +1,7 @@
 """A study in sentences, said once and shown by page, PDF, thesis, explorer and command line.
 
 - ``summary``: what is worth knowing, most important first, and the conventions of the numbers.
+- ``verdict``: one sentence for one variant, which pages begin with.
 - ``measured``: what sensitivity and tasks come to, for ``summary``; ``quality``: perplexity and
   the distance from dense.
 - ``speed``: how fast variants ran, as far as it may be told, for ``summary``.

@@ -28,6 +28,7 @@ from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added, records
 from sparsity_report.study.methods import methods
 from sparsity_report.study.rounded import Rounded, rounded
+from sparsity_report.study.scored import Scored, scored
 from sparsity_report.study.speed import crossovers, reference, speeds
 from sparsity_report.study.storage import layout_ends
 
@@ -347,6 +348,16 @@ class Facts:
         """The variant that speeds are against."""
         assert self._study.latency is not None
         return reference(self._study.latency)
+
+    def whole_speeds(self, variant: str) -> pd.DataFrame:
+        """Return the rows of :attr:`speeds` of a variant's whole forward passes; maybe none."""
+        if (frame := self.speeds) is None:
+            return pd.DataFrame(columns=["tokens", "verdict", "realised_speedup"])
+        return frame[(frame["scope"] == "model") & (frame["variant"] == variant)]
+
+    def scored(self, variant: str) -> Scored | None:
+        """Return a variant's perplexity beside the baseline's, see :func:`.scored.scored`."""
+        return scored(self._study.quality, variant, self.baseline)
 
     @cached_property
     def levels(self) -> pd.DataFrame | None:

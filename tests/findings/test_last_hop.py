@@ -24,6 +24,7 @@ from scipy import stats
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.findings.verdict import verdict
 
 FINDINGS = Path(sr.__file__).parent / "findings"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -204,6 +205,10 @@ def kept_masked(study, _):
 def smallest(study, said):
     name = split(said["variants"])[0]
     names = study.variants["variant"][study.variants["pruned"].eq(row(study, name)["pruned"])]
+    return {"variants": listed(list(names)), **least_bytes(study, name)}
+
+
+def least_bytes(study, name):
     rows = study.storage.query("variant == @name and scope == 'prunable'")
     rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
     best = rows.sort_values("bytes", kind="stable").iloc[0]
@@ -215,7 +220,6 @@ def smallest(study, said):
     dense = (weights["weight_total"] * weights["dtype"].map(BYTES)).sum()
     return {
         "count": f"{len(rows)}",
-        "variants": listed(list(names)),
         "layout": shown[best["layout"]],
         "ratio": f"{best['bytes'] / dense:.2f}",
     }
@@ -545,6 +549,97 @@ def own_text(study, said):
     return {"variants": few(names), "text": said["text"]}
 
 
+# Which variant the verdict is of, and the one it stands beside, by the rule that it states.
+def judged(study):
+    sparse = study.variants.loc[study.variants["layout"] == "csr", "variant"]
+    pruned = [
+        r.variant
+        for r in study.variants.itertuples()
+        if pd.notna(r.pruned) or zero_share(study, r.variant) > 0.01
+    ]
+    return [*[v for v in sparse if v != dense_name(study)], *pruned, dense_name(study)][0]
+
+
+def zero_share(study, name):
+    rows = prunable(study, name)
+    return 1 - rows["weight_nonzero"].sum() / max(1, rows["weight_total"].sum())
+
+
+def costs(study, _):
+    name, base = judged(study), dense_name(study)
+    size, whole = (layers(study, n)["stored_bytes"].sum() for n in (name, base))
+    packed = (layers(study, base)["packing"] != "").any()
+    told = {"share": pct(zero_share(study, name)), "variant": name}
+    told["base"] = base + (" unpacked to float32" if packed else "")
+    return told if size == whole else told | {"ratio": f"{size / whole:.2f}"}
+
+
+def holds(study, _):
+    name = judged(study)
+    number, share = prunable(study, name)["weight_total"].sum(), zero_share(study, name)
+    told = {"number": si(number, ""), "variant": name}
+    return told | {"share": pct(share)} if share else told
+
+
+def timed(beyond_noise):
+    def of_whole(study, _):
+        name = judged(study)
+        rows, told = told_of(
+            study,
+            {"variant": name},
+            lambda row: timed_well(row) and holds_one(row) and beyond(row) == beyond_noise,
+        )
+        del told["variant"]
+        told["tokens"] += " token" if told["tokens"] == "1" else " tokens"
+        ratios = {"speeds": listed([f"{r:.2f}" for r in rows["realised_speedup"]])}
+        return told | (ratios if beyond_noise else {})
+
+    return of_whole
+
+
+def perplexity_of(study, said):
+    rows = study.quality.set_index("variant")["perplexity"]
+    after = {"after": f"{rows[judged(study)]:,.2f}"}
+    return after | ({"before": f"{rows[dense_name(study)]:,.2f}"} if "before" in said else {})
+
+
+def would_take(study, _):
+    name = judged(study)
+    least = least_bytes(study, name)
+    packed = (layers(study, name)["packing"] != "").any()
+    told = {key: least[key] for key in ("layout", "ratio")}
+    return told | ({"dtypes": "float32"} if packed else {})
+
+
+def nothing_smaller(study, _):
+    assert least_bytes(study, judged(study))["layout"] == "dense"
+    return {}
+
+
+VERDICTS = {
+    "With {share} % of its prunable weights zero, {variant} takes {ratio} times the bytes of "
+    "{base}": costs,
+    "With {share} % of its prunable weights zero, {variant} takes as many bytes as {base}": costs,
+    "{share} % of the {number} prunable weights of {variant} are zero": holds,
+    "None of the {number} prunable weights of {variant} is zero": holds,
+    "{variant} has no weights that pruning may choose from": (
+        lambda study, _: {"variant": judged(study)}
+    ),
+    "How many weights of {variant} are zero is not known": (
+        lambda study, _: {"variant": judged(study)}
+    ),
+    "it runs {speeds} times as fast as {base} with {tokens} at a time": timed(True),
+    "no difference in speed to {base} could be measured with {tokens} at a time": timed(False),
+    "perplexity {before} → {after}": perplexity_of,
+    "its perplexity is {after}": perplexity_of,
+    "no lossless layout of the prunable weights is smaller than dense": nothing_smaller,
+    "smallest lossless layout of the prunable weights: {layout}, {ratio} of their dense bytes": (
+        would_take
+    ),
+    "smallest lossless layout of the prunable weights: {layout}, {ratio} of their bytes unpacked "
+    "to {dtypes}": would_take,
+}
+
 # {name} is read back.
 _NOT_TOLD = "With {tokens} tokens at a time the speed of {variant} against {base} is not told:"
 _OVERTAKE = "Sparsity from which CSR layers overtake dense ones here, by tokens at a time,"
@@ -667,7 +762,8 @@ def pattern(text):
     return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", fixed))
 
 
-PATTERNS = {pattern(text): expected for text, expected in READERS.items()}
+PATTERNS = {pattern(text): expected for text, expected in (READERS | VERDICTS).items()}
+OF_VERDICTS = {pattern(text) for text in VERDICTS}
 
 
 def statements(sentence):
@@ -678,9 +774,11 @@ def statements(sentence):
 def read_back(study):
     """Compare all sentences of a study; return the patterns that were met."""
     met = set()
-    for sentence in [*sr.summarize(study), *study.audit]:
-        for statement in statements(sentence):
-            matches = [(p, m) for p in PATTERNS if (m := p.fullmatch(statement))]
+    sentences = [(False, s) for part in (sr.summarize(study), study.audit) for s in part]
+    for judging, sentence in [(True, verdict(study)), *sentences]:
+        for statement in sentence[:-1].split("; ") if judging else statements(sentence):
+            known = [p for p in PATTERNS if (p in OF_VERDICTS) == judging]
+            matches = [(p, m) for p in known if (m := p.fullmatch(statement))]
             assert len(matches) == 1, statement
             ((known, match),) = matches
             said = match.groupdict()
@@ -827,6 +925,16 @@ def partly_pruned():
     return model
 
 
+def scored_alone():
+    scores = measurements.quality(levels=((0.3, 12.5),), names=("CSR30",))
+    return measurements.put_in(study_of(sr.load()), quality=scores.assign(kl=None))
+
+
+def hardly_pruned():
+    """No layout is smaller than dense where one of a hundred weights is zero."""
+    return sr.compare(mostly(0.01, sr.load()))
+
+
 def mostly(sparsity, weights):
     return sr.masked(sr.global_magnitude(weights, sparsity))
 
@@ -861,6 +969,10 @@ STUDIES = {
         context=8,
     ),
     "dead": lambda: sr.compare(sr.dense(dead()), patterns=True),
+    "scored alone": scored_alone,
+    "hardly pruned": hardly_pruned,
+    "norms": lambda: sr.compare(sr.dense(nn.ModuleDict({"norm": nn.LayerNorm(4)}))),
+    "meta": lambda: sr.compare(sr.dense(Tiny().to("meta"))),
 }
 
 
@@ -881,12 +993,14 @@ def test_every_kind_of_sentence_was_read():
 
 def test_every_sentence_of_the_code_has_a_reader():
     templates = []
-    for name in ("summary", "measured", "speed", "audit", "rounding"):
+    for name in ("summary", "measured", "speed", "audit", "rounding", "verdict"):
         for node in ast.walk(ast.parse((FINDINGS / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}:
                 templates += [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []
     # Conventions hold no number of a study, and a note stands in the audit as it is.
-    sentences = {t for t in templates if t.endswith(".") and "{" in t and t != "{note}."}
+    sentences = {
+        t for t in templates if t.endswith(".") and "{" in t and t not in {"{note}.", "{clauses}."}
+    }
     assert len(sentences) > 20
     for template in sentences:
         plain = template.replace("{limit:percent0}", "95 %")

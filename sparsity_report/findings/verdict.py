@@ -1,0 +1,145 @@
+"""A study in one sentence: what one variant costs and saves, from what was counted and measured.
+
+The variant is ``study.facts.headline``: the first CSR one, else the first pruned one, else the
+baseline. What was not measured is not in the sentence, and a speed only as far as
+``study.facts.speeds`` lets it be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from sparsity_report.study.study import Comparison
+from sparsity_report.words.names import layout_name, short_name, tokens_name, unpacked_name
+from sparsity_report.words.numbers import figures
+from sparsity_report.words.sentences import message, say
+
+
+def verdict(study: Comparison) -> str:
+    """Return the one sentence about the variant that the first cards are of.
+
+    Parameters
+    ----------
+    study : Comparison
+
+    Returns
+    -------
+    str
+        Zeros, bytes, speed and perplexity of ``study.facts.headline`` beside the baseline, and the
+        smallest layout that would lose nothing, as far as each is known.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> verdict(sr.compare(sr.dense(sr.load()), sr.csr(pruning))).partition(";")[0]
+    'With 30.0 % of its prunable weights zero, CSR30 takes 1.33 times the bytes of Dense'
+    """
+    return say("{clauses}.", clauses=say("; ").join(_clauses(study)))
+
+
+def _clauses(study: Comparison) -> Iterator[str]:
+    facts = study.facts
+    variant, share = facts.headline, facts.total(facts.headline, "sparsity_prunable")
+    if not facts.total(variant, "prunable_total"):
+        yield say(
+            "{variant} has no weights that pruning may choose from", variant=short_name(variant)
+        )
+    elif share is None:
+        yield say(
+            "How many weights of {variant} are zero is not known", variant=short_name(variant)
+        )
+    else:
+        yield _opening(study, variant, share)
+    yield from _speed(study, variant)
+    yield from _quality(study, variant)
+    if share:
+        yield from _smallest(study, variant)
+
+
+def _opening(study: Comparison, variant: str, share: float) -> str:
+    """Say how many weights are zero, and what that does to the bytes of the whole model."""
+    facts, ratio = study.facts, study.facts.ratio(variant, "stored_bytes")
+    if variant == facts.baseline or ratio is None:
+        some = message(
+            "{share:percent} of the {number:scaled} prunable weights of {variant} are zero"
+        )
+        none = message("None of the {number:scaled} prunable weights of {variant} is zero")
+        number = facts.total(variant, "prunable_total")
+        said = some if share else none
+        return say(said, share=share, number=number, variant=short_name(variant))
+    takes = message(
+        "With {share:percent} of its prunable weights zero, {variant} takes {ratio:.2f} times the "
+        "bytes of {base}"
+    )
+    same = message(
+        "With {share:percent} of its prunable weights zero, {variant} takes as many bytes as {base}"
+    )
+    base = unpacked_name(short_name(facts.baseline), facts.unpacked_dtypes(facts.baseline))
+    said = same if ratio == 1 else takes
+    return say(said, share=share, variant=short_name(variant), ratio=ratio, base=base)
+
+
+def _speed(study: Comparison, variant: str) -> Iterator[str]:
+    """Say how fast whole forward passes were, where the clock vouches for it."""
+    rows = study.facts.whole_speeds(variant)
+    stated, noise = (rows[rows["verdict"] == verdict] for verdict in ("stated", "noise"))
+    if len(stated):
+        yield say(
+            "it runs {speeds:names} times as fast as {base} with {tokens} at a time",
+            speeds=[figures(ratio, ".2f") for ratio in stated["realised_speedup"]],
+            base=short_name(study.facts.speed_base),
+            tokens=_tokens(stated),
+        )
+    if len(noise):
+        yield say(
+            "no difference in speed to {base} could be measured with {tokens} at a time",
+            base=short_name(study.facts.speed_base),
+            tokens=_tokens(noise),
+        )
+
+
+def _tokens(rows: pd.DataFrame) -> str:
+    numbers = list(rows["tokens"])
+    if len(numbers) == 1:
+        return tokens_name(int(numbers[0]))
+    return say("{tokens:names} tokens", tokens=[figures(number, ",") for number in numbers])
+
+
+def _quality(study: Comparison, variant: str) -> Iterator[str]:
+    if (scored := study.facts.scored(variant)) is None:
+        return
+    both = message("perplexity {before} → {after}")
+    alone = message("its perplexity is {after}")
+    yield say(
+        alone if scored.before is None else both,
+        before=figures(scored.before, ",.2f"),
+        after=figures(scored.perplexity, ",.2f"),
+    )
+
+
+def _smallest(study: Comparison, variant: str) -> Iterator[str]:
+    """Say which layout that loses nothing would take the fewest bytes."""
+    facts = study.facts
+    if (layout := facts.smallest_layout(variant)) is None:
+        return
+    if layout == "dense":
+        yield say("no lossless layout of the prunable weights is smaller than dense")
+        return
+    plain = message(
+        "smallest lossless layout of the prunable weights: {layout}, {ratio:.2f} of their dense "
+        "bytes"
+    )
+    packed = message(
+        "smallest lossless layout of the prunable weights: {layout}, {ratio:.2f} of their bytes "
+        "unpacked to {dtypes:names}"
+    )
+    unpacked = facts.unpacked_dtypes(variant)
+    yield say(
+        packed if unpacked else plain,
+        layout=layout_name(layout),
+        ratio=facts.lossless(variant)["ratio"][layout],
+        dtypes=unpacked,
+    )
