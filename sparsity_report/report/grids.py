@@ -9,11 +9,11 @@ import pandas as pd
 
 from sparsity_report.report.cells import (
     NAME,
+    SCORE,
     SHARE,
     Body,
     Cell,
     Column,
-    Kind,
     Row,
     Table,
     kind_of,
@@ -24,12 +24,17 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.methods import PROTOCOL, best
 from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
+from sparsity_report.study.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.words.names import distinct_names, policy_name, short_name
 from sparsity_report.words.numbers import percent
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import message, say
 
 # Of which more is better; of the others less.
 _LARGEST = ("top1", "agreement")
+# A share in percent, whose sign stands in the caption.
+_PERCENT = SCORE._replace(write=lambda value: SCORE.write((value, None)))
+# Of rows, by their names, figures by column.
+_Scores = dict[str, dict[str, Any]]
 
 
 class _Entry(NamedTuple):
@@ -107,17 +112,18 @@ def _policy(policy: str) -> str:
 def _grid(
     entries: Sequence[_Entry], values: dict[str, Any], metric: str, scored: dict[str, Any], at: int
 ) -> Table:
-    kinds = list(dict.fromkeys(entry.kind for entry in entries))
     models = list(dict.fromkeys(entry.model for entry in entries))
     kind, largest = kind_of(metric), metric in _LARGEST
     heads = models if len(models) > 1 else [head(metric)]
-    columns = [Column("method", say("Method"), name(80), width=1.6)]
-    columns += [
+    columns = [
         Column(model, head, kind, width=1) for model, head in zip(models, heads, strict=True)
     ]
-    bodies = tuple(
-        Body(tuple(_rows(entries, of, models, values, kind, largest)), of) for of in kinds
-    )
+    bodies = []
+    for of, inside in _by(entries, "kind"):
+        scores: _Scores = {entry.label: {} for entry in inside}
+        for entry in inside:
+            scores[entry.label][entry.model] = values[entry.variant]
+        bodies.append(_body(of, columns, scores, models if of else (), largest=largest))
     caption = say(
         "{metric} of {models:names} by method and share of the prunable weights asked for; "
         "protocol {protocol}, {text} ({text_fingerprint}) in windows of {window:,}, stride "
@@ -127,32 +133,111 @@ def _grid(
         **{key: scored[key] for key in ("window", "stride")},
         **{key: short_name(scored[key]) for key in ("protocol", "text", "text_fingerprint")},
     )
-    return Table(f"{metric}_grid" + (f"_{at + 1}" if at else ""), caption, tuple(columns), bodies)
+    key = f"{metric}_grid" + (f"_{at + 1}" if at else "")
+    return Table(key, caption, (_method(), *columns), tuple(bodies))
 
 
-def _rows(
-    entries: Sequence[_Entry],
-    kind: str,
-    models: Sequence[str],
-    values: dict[str, Any],
-    look: Kind,
+def task_grid(study: Comparison) -> Table | None:
+    """Return zero-shot accuracies: methods by kind of sparsity down, each model by itself.
+
+    Parameters
+    ----------
+    study : Comparison
+        See :func:`sparsity_report.combine` for several models.
+
+    Returns
+    -------
+    Table or None
+        None where fewer than two prunings have scores of the seven tasks, or none has all.
+    """
+    if study.tasks is None or (frame := seven_tasks(study.tasks)) is None:
+        return None
+    known = frame.dropna(subset=["value"])
+    of: _Scores = {}
+    for row in records(known):
+        of.setdefault(row["variant"], {})[row["task"]] = row["value"]
+    entries = [entry for entry in _entries(study) if entry.variant in of]
+    if sum(entry.kind != "" for entry in entries) < 2:
+        return None
+    titles = {**SEVEN, "mean": say("Mean")}
+    columns = [Column(key, title, _PERCENT, width=1) for key, title in titles.items()]
+    several = len({entry.model for entry in entries}) > 1
+    comparable = one_version(study.tasks)
+    bodies = []
+    for model, inside in _by(entries, "model"):
+        for kind, rows in _by(inside, "kind"):
+            name = say("{model}, {kind}", model=model, kind=kind) if kind else model
+            scores = {entry.label: of[entry.variant] for entry in rows}
+            bold = comparable if kind else ()
+            bodies.append(_body(name if several else kind, columns, scores, bold, largest=True))
+    caption = _of_tasks(entries, known, comparable)
+    return Table("zero_shot_grid", caption, (_method(), *columns), tuple(bodies))
+
+
+def _of_tasks(entries: Sequence[_Entry], known: pd.DataFrame, comparable: Sequence[str]) -> str:
+    """Say what stands in a grid of tasks, and what bold means there: no test."""
+    errors = known[known["variant"].isin([entry.variant for entry in entries])]
+    means = errors["task"] == "mean"
+    highest = message(
+        "Bold is the highest of each and no test: standard errors, where they are known, reach "
+        "{error:percent2} of a task and {mean:percent2} of a mean."
+    )
+    untold = message("Bold is the highest of each and no test: no standard error is known.")
+    said = [
+        say(
+            "Zero-shot accuracy (acc) in percent of {models:names} by method and share of the "
+            "prunable weights asked for; the mean where all seven are known.",
+            models=list(dict.fromkeys(entry.model for entry in entries)),
+        ),
+        say(
+            highest if errors["stderr"].notna().any() else untold,
+            error=errors["stderr"][~means].max(),
+            mean=errors["stderr"][means].max(),
+        ),
+    ]
+    if apart := [title for task, title in SEVEN.items() if task not in comparable]:
+        said.append(
+            say(
+                "No best is told of {tasks:names}, nor of means: variants ran other versions.",
+                tasks=apart,
+            )
+        )
+    return " ".join(said)
+
+
+def _method() -> Column:
+    return Column("method", say("Method"), name(80), width=1.6)
+
+
+def _by(entries: Sequence[_Entry], part: str) -> Iterator[tuple[str, list[_Entry]]]:
+    """Yield entries that have a kind, or a model, in common."""
+    for value in dict.fromkeys(getattr(entry, part) for entry in entries):
+        yield value, [entry for entry in entries if getattr(entry, part) == value]
+
+
+def _body(
+    title: str,
+    columns: Sequence[Column],
+    scores: _Scores,
+    bold: Sequence[str],
+    *,
     largest: bool,
-) -> Iterator[Row]:
-    """Yield the rows of one kind of sparsity; the best of each model is strong."""
-    inside = [entry for entry in entries if entry.kind == kind]
-    strong: set[str] = set()
-    for model in models:
-        of = [entry.variant for entry in inside if entry.model == model]
-        marks = best([values[variant] for variant in of], largest=largest)
-        strong |= {variant for variant, mark in zip(of, marks, strict=True) if mark and kind}
-    labels = list(dict.fromkeys(entry.label for entry in inside))
-    for label in labels:
-        variants = {entry.model: entry.variant for entry in inside if entry.label == label}
-        cells = [
-            Cell(values.get(variants.get(model, "")), look, strong=variants.get(model) in strong)
-            for model in models
-        ]
-        yield Row((Cell(label, NAME), *cells))
+) -> Body:
+    """Return a row to each label; the best is strong in the columns named by `bold`."""
+    strong = set()
+    for key in bold:
+        marks = best([of.get(key) for of in scores.values()], largest=largest)
+        strong |= {(label, key) for label, mark in zip(scores, marks, strict=True) if mark}
+    rows = (
+        Row(
+            (
+                Cell(label, NAME),
+                *(Cell(of.get(c.key), c.kind, strong=(label, c.key) in strong) for c in columns),
+            )
+        )
+        for label, of in scores.items()
+    )
+    return Body(tuple(rows), title)
 
 
 def blocks(study: Comparison) -> Table | None:

@@ -18,6 +18,8 @@ from sparsity_report.words.numbers import THIN, UNKNOWN
 _UNKNOWN = "\\textendash{}"
 # Letters from which a text breaks in a column of its own, and how wide that is, in centimetres.
 _LONG, _WORDS_CM, _TITLE_CM = 40, 9, 12
+# Columns after the first from which they are set smaller and closer, or a page cannot hold them.
+_NARROW = 7
 _ESCAPED = {
     "\\": "\\textbackslash{}",
     # BibTeX counts braces that are escaped, too.
@@ -167,11 +169,13 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
         Width of the first column in centimetres, where its text has to break.
     """
     kinds = [_setting(table, place) for place in range(1, len(table.columns))]
+    narrow = len(kinds) >= _NARROW
     first = _words(first_cm) if first_cm else "l"
     return "\n".join(
         [
             "\\begin{table}[htbp]",
             "\\centering",
+            *(["\\small", "\\setlength{\\tabcolsep}{3pt}"] if narrow else []),
             f"\\caption{{{tex(table.caption)}}}",
             f"\\label{{tab:{label}}}",
             f"\\begin{{tabular}}{{{' '.join([first, *kinds])}}}",

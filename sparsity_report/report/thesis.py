@@ -71,6 +71,8 @@ _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
 _RATIO = figures(".2f")
 # Rows of scores that a page of a thesis holds.
 _SCORES = 40
+# Variants whose scores with ± stand side by side.
+_SCORED = 5
 # Letters of a module's name from which it has to break in its column.
 _LONG_NAME = 45
 
@@ -98,10 +100,11 @@ def write_thesis(
     ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi), without a
     title: that is in ``captions.tex``. ``tables/*.tex`` are for booktabs and siunitx, with caption
     and label, and the same as ``.md`` and ``.html``; where several prunings were scored,
-    ``perplexity_grid`` has methods by sparsity and model, the best in bold. ``numbers.tex`` names
-    every figure a text would quote, such as ``\MaskedThirtySparsityModel``. ``findings.tex`` says
-    what :func:`summarize` says, ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all
-    of it. All files are written, or none is.
+    ``perplexity_grid`` has methods by sparsity and model, ``zero_shot_grid`` by sparsity and task,
+    the best in bold. ``numbers.tex`` names every figure a text would quote, such as
+    ``\MaskedThirtySparsityModel``. ``findings.tex`` says what :func:`summarize` says,
+    ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all of it. All files are
+    written, or none is.
 
     Parameters
     ----------
@@ -234,10 +237,14 @@ def _tables(study: Comparison, top: int) -> dict[str, Table]:
     if continuations := tables.continuations(study):
         parts["continuations"] = continuations
     if seven := tables.zero_shot(study):
-        parts["zero_shot"] = seven.turned(title("task"))  # eight columns of ± are too wide
+        # Eight columns of ± are too wide, and so are those of many variants.
+        of_few = seven.turned(title("task")).parts(_SCORED, seven.caption)
+        parts |= {f"zero_shot_{n}" if n > 1 else "zero_shot": t for n, t in enumerate(of_few, 1)}
     if (scores := tables.tasks(study)) and len(scores.rows) <= _SCORES:
         parts["tasks"] = scores
     parts |= {grid.key: grid for grid in grids.method_grids(study)}
+    if tasks := grids.task_grid(study):
+        parts[tasks.key] = tasks
     for variant in prunings:
         for table in tables.extremes(study, variant, top) or ():
             parts[f"{table.key}_{stems[variant]}"] = table

@@ -62,6 +62,7 @@ _MEASURED = (
     tables.sensitivity,
     tables.continuations,
     tables.zero_shot,
+    grids.task_grid,
     tables.tasks,
     tables.task_sources,
 )

@@ -68,6 +68,17 @@ def seven_tasks(tasks: pd.DataFrame) -> pd.DataFrame | None:
     return pd.concat([rows[columns], pd.DataFrame(means, columns=columns)], ignore_index=True)
 
 
+def one_version(tasks: pd.DataFrame) -> tuple[str, ...]:
+    """Return which of the seven all variants ran in one version, with ``"mean"`` where all are.
+
+    Only these are compared: another version may ask other questions, or score them otherwise.
+    """
+    rows = tasks[_taken(tasks)]
+    versions = rows.groupby("task")["task_version"].nunique(dropna=False)
+    alike = tuple(task for task in SEVEN if versions.get(task, 1) <= 1)
+    return (*alike, "mean") if len(alike) == len(SEVEN) else alike
+
+
 def other_scores(tasks: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are not in the table of the seven."""
     return tasks if seven_tasks(tasks) is None else tasks[~_taken(tasks)]

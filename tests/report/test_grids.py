@@ -3,14 +3,16 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import small_llama
+from measurements import seven
 
 import sparsity_report as sr
 from sparsity_report.draw.policies import blocks_chart
 from sparsity_report.report.cells import NAME, SHARE, Column, table_of, to_html
-from sparsity_report.report.grids import blocks, method_grids
+from sparsity_report.report.grids import blocks, method_grids, task_grid
 from sparsity_report.report.latex import to_latex
 from sparsity_report.report.markdown import to_markdown
 
@@ -101,6 +103,92 @@ def test_protocols_are_not_mixed():
         frame = study.quality[study.quality["tokens"] == len(text)].set_index("variant")
         due = f"{frame['perplexity']['Masked30']:,.2f}"
         assert read(to_markdown(table))["30 %", "Global magnitude"][0].rstrip("!") == due
+
+
+@pytest.fixture(scope="module")
+def tried(study):
+    """Both models, with accuracies of seven tasks that no rule gives."""
+    draws = np.random.default_rng(0)
+    names = [name for name in study.variants["variant"] if not name.startswith("CSR")]
+    rows = pd.concat([seven(name, None, 0.0) for name in names], ignore_index=True)
+    rows["value"] = draws.integers(2000, 8000, len(rows)) / 10_000
+    rows["stderr"] = draws.integers(50, 300, len(rows)) / 10_000
+    return study.with_measured(tasks=rows)
+
+
+TASKS = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+PLACES = {
+    ("", "Dense"): "Dense",
+    (", 30 %", "Global magnitude"): "Masked30",
+    (", 30 %", "Layerwise magnitude"): "Masked30Layerwise",
+    (", 60 %", "Global magnitude"): "Masked60",
+    (", 60 %", "Layerwise magnitude"): "Masked60Layerwise",
+    (", 2:4", "Magnitude"): "Masked2:4",
+}
+
+
+def test_accuracies_by_method_and_task(tried):
+    table = task_grid(tried)
+    rows = read(to_markdown(table))
+    scores = tried.tasks.pivot(index="variant", columns="task", values="value")[[*TASKS]]
+    scores["mean"] = scores.mean(axis=1)
+    assert [(model + kind, label) for model in ("one", "two") for kind, label in PLACES] == [*rows]
+    for model in ("one", "two"):
+        for (kind, label), variant in PLACES.items():
+            rivals = [f"{v} ({model})" for (k, _), v in PLACES.items() if k == kind]
+            best = scores.loc[rivals].max() if len(rivals) > 1 else scores.loc[rivals].max() + 1
+            due = [
+                f"{100 * value:.2f}" + ("!" if value == best[task] else "")
+                for task, value in scores.loc[f"{variant} ({model})"].items()
+            ]
+            assert rows[model + kind, label] == due
+    errors = tried.tasks["stderr"].to_numpy().reshape(-1, 7)
+    means = np.sqrt((errors**2).sum(axis=1)) / 7
+    assert f"reach {100 * errors.max():.2f} % of a task and {100 * means.max():.2f} %" in (
+        table.caption.replace("\u202f", " ")
+    )
+
+
+def test_accuracies_in_every_format(tried):
+    table = task_grid(tried)
+    due = [cell for row in read(to_markdown(table)).values() for cell in row]
+    html = re.findall(r"<td>(<strong>)?([\d.]+)", to_html(table))
+    latex = re.findall(r"& (\\bfseries )?([\d.]+)", to_latex(table, "t"))
+    for found in (html, latex):
+        assert [number + ("!" if bold else "") for bold, number in found] == due
+    assert sum(cell.endswith("!") for cell in due) == 2 * 2 * 8
+
+
+def test_a_model_as_it_comes_is_never_the_best():
+    weights = sr.load(small_llama().eval(), name="one")
+    twice = [sr.dense(weights), sr.dense(weights, name="Again")]
+    study = sr.compare(*twice, *(sr.masked(sr.global_magnitude(weights, s)) for s in (0.3, 0.6)))
+    rows = pd.concat(
+        [seven(name, None, less / 64) for less, name in enumerate(study.variants["variant"])]
+    )
+    rows = read(to_markdown(task_grid(study.with_measured(tasks=rows))))
+    assert [key for key in rows if not key[0]] == [("", "Dense"), ("", "Again")]
+    assert not [cell for cells in rows.values() for cell in cells if "!" in cell]
+
+
+def test_only_one_version_of_a_task_has_a_best(tried):
+    other = tried.tasks.copy()
+    at = (other["task"] == "rte") & (other["variant"] == "Masked30 (one)")
+    other["task_version"] = np.where(at, "2.0", "1.0")
+    rows = read(to_markdown(table := task_grid(tried.with_measured(tasks=other))))
+    bold = {place for cells in rows.values() for place, cell in enumerate(cells) if "!" in cell}
+    assert bold == {0, 2, 3, 4, 5, 6}  # not RTE, nor the mean
+    assert "No best is told of RTE" in table.caption
+    unknown = tried.with_measured(tasks=tried.tasks.assign(stderr=float("nan")))
+    assert "no standard error is known" in task_grid(unknown).caption
+
+
+def test_no_grid_of_tasks_without_two_prunings(tried):
+    for kept in (["Dense (one)", "Masked30 (one)"], ["Masked30 (one)", "Masked60 (one)"]):
+        rows = tried.tasks[tried.tasks["variant"].isin(kept)]
+        assert (task_grid(tried.with_measured(tasks=rows)) is None) == ("Dense (one)" in kept)
+    six = tried.tasks[tried.tasks["task"] != "rte"]
+    assert task_grid(tried.with_measured(tasks=six)) is None
 
 
 def test_no_grid_of_one_pruning():
