@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sparsity_report.counting.counts import Progress
     from sparsity_report.counting.cuts import Pruning
     from sparsity_report.counting.entries import Cache
+    from sparsity_report.measure.clock import Clock
     from sparsity_report.measure.grid import Grid
     from sparsity_report.study.study import Comparison
     from sparsity_report.study.variants import Variant
@@ -146,6 +147,23 @@ class Analysis:
     latency: Annotated[
         bool, typer.Option("--latency", help="Time layers and whole forward passes here.")
     ] = False
+    cold: Annotated[
+        bool | None,
+        typer.Option(
+            "--cold/--warm", help="Time layers from memory alone, or from the cache; else both."
+        ),
+    ] = None
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds that --latency may take, about; else 60.", metavar="SECONDS"),
+    ] = None
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            help="Part of itself to which --latency times a ratio, if it can; else 0.02.",
+            metavar="SHARE",
+        ),
+    ] = None
     perplexity: Annotated[
         bool,
         typer.Option(
@@ -276,6 +294,7 @@ def run(
         raise SparsityReportError(
             f"--sensitivity must be block, group or layer, not {analysis.sensitivity!r}"
         )
+    _clock(analysis)
     scored = analysis.perplexity or analysis.sensitivity
     if analysis.stream and (analysis.latency or scored or analysis.prompt is not None):
         raise SparsityReportError(
@@ -468,6 +487,20 @@ def _tell(text: str, stream: TextIO | None = None) -> None:
     print(legible(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
+def _clock(analysis: Analysis) -> Clock | None:
+    """Return how things are timed; None where nothing is."""
+    names = ("cold", "budget", "precision")
+    told = {name: value for name in names if (value := getattr(analysis, name)) is not None}
+    if told and not analysis.latency:
+        option = "--cold and --warm need" if "cold" in told else f"--{next(iter(told))} needs"
+        raise SparsityReportError(f"{option} --latency: nothing else is timed")
+    if not analysis.latency:
+        return None
+    from sparsity_report.measure.clock import Clock
+
+    return Clock(**told)
+
+
 def _speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
     """Say everything this command says in one language."""
     import sparsity_report as sr
@@ -583,7 +616,8 @@ def _studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
         )
     if analysis.latency:
         with _bar("timing", unit="measurement") as progress:
-            study = study.with_measured(latency=sr.measure_latency(variants, progress=progress))
+            times = sr.measure_latency(variants, clock=_clock(analysis), progress=progress)
+        study = study.with_measured(latency=times)
     refused = False
     for asked, measure in (
         (analysis.perplexity, _with_quality),

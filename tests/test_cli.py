@@ -308,17 +308,17 @@ def test_the_installed_command():
     assert json.dumps(run.stderr) == '""'
 
 
-def test_measurements_go_into_everything(tmp_path, monkeypatch):
-    monkeypatch.setattr("sparsity_report.measure.clock.USUAL", sr.Clock(budget=1))
+def test_measurements_go_into_everything(tmp_path):
     text = tmp_path / "some.txt"
     text.write_text("def f(x):\n    return x + 1\n" * 12, encoding="utf-8")
     done = command(
         "run", "--out", tmp_path / "o", "--latency", "--perplexity", "--sensitivity", "group",
-        "--text", text,
+        "--text", text, "--budget", "1", "--warm", "--precision", "0.1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     study = sr.read_study(tmp_path / "o" / "study.json")
     assert set(study.latency["tokens"]) == {1, 16, 128}
+    assert set(study.latency["cache"].dropna()) == {"in cache"}
     assert len(study.quality) == 3 + 8  # 30 % is there already
     assert study.sensitivity["part"].tolist() == ["attention_linear", "mlp_linear"]
     for name in ("latency", "quality", "sensitivity", "storage"):
@@ -329,6 +329,40 @@ def test_measurements_go_into_everything(tmp_path, monkeypatch):
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert "some.txt" in page
     assert 'id="measured"' in page
+
+
+@pytest.mark.parametrize(
+    ("options", "clock"),
+    [
+        ([], {}),
+        (["--cold"], {"cold": True}),
+        (["--warm", "--budget", "9", "--precision", "0.5"],
+         {"cold": False, "budget": 9.0, "precision": 0.5}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_reach_the_clock(monkeypatch, tmp_path, options, clock):
+    given = []
+
+    def measure(_, *, clock, progress):  # noqa: ARG001
+        given.append(clock)
+        raise sr.SparsityReportError("enough")
+
+    monkeypatch.setattr(sr, "measure_latency", measure)
+    refused(command("run", "--latency", *options, "--out", tmp_path / "o"), "enough")
+    assert given == [sr.Clock(**clock)]
+
+
+def test_a_clock_that_times_nothing_or_cannot_run(tmp_path):
+    for options, said in (
+        (["--cold"], "--cold and --warm need --latency"),
+        (["--budget", "1"], "--budget needs --latency"),
+        (["--precision", "1"], "--precision needs --latency"),
+        (["--latency", "--budget", "0"], "budget must be a positive number, not 0.0"),
+        (["--latency", "--precision", "nan"], "precision must be a positive number, not nan"),
+    ):
+        refused(command("run", *options, "--out", tmp_path / "o"), said)
+    assert not (tmp_path / "o").exists()
 
 
 def test_bad_measurements_are_refused_before_counting(tmp_path):

@@ -44,10 +44,15 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     rows = _speeds(frame[(frame["scope"] == "model") & (frame["variant"] != base)])
     if not rows:
         return None
-    machine = f"{frame['machine'].iloc[0]}, {int(frame['threads'].iloc[0])}"
+    machine, threads = frame["machine"].iloc[0], int(frame["threads"].iloc[0])
     than = say("times as fast as {base}", base=short_name(base))
     drawn = say("bars: 99 % intervals; grey: the same kernels twice")
-    note = f"{than} · {drawn} · {say('whole forward pass; {machine} threads', machine=machine)}"
+    where = say(
+        "whole forward pass; {machine}, {threads:plural thread|threads}",
+        machine=machine,
+        threads=threads,
+    )
+    note = f"{than} · {drawn} · {where}"
     said = [f"{row['name']}: {row['label']}" for row in rows]
     chart = alt.LayerChart(layer=_speed_layers(rows, width), width=width, height=24 * len(rows))
     described = say("Realised speed-up: {rows}.", rows="; ".join(said))

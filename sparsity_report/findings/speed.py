@@ -36,9 +36,9 @@ def speed(study: Comparison) -> Iterator[str]:
 def _stated(variant: str, rows: pd.DataFrame, base: str) -> str:
     ratios = zip(rows["realised_speedup"], rows["realised_low"], rows["realised_high"], strict=True)
     return say(
-        "With {tokens:names} tokens at a time {variant} runs {speeds:names} times as fast "
-        "as {base} on this machine ({threads} threads, 99 % intervals in brackets); its FLOPs "
-        "promise {promised}.",
+        "With {tokens:plural token|tokens} at a time {variant} runs {speeds:names} times as fast "
+        "as {base} on this machine ({threads:plural thread|threads}, 99 % intervals in brackets); "
+        "its FLOPs promise {promised}.",
         tokens=_tokens(rows),
         variant=variant,
         speeds=[
@@ -54,27 +54,27 @@ def _stated(variant: str, rows: pd.DataFrame, base: str) -> str:
 def _withheld(variant: str, why: str, rows: pd.DataFrame, base: str) -> str:
     """Say why a speed is not said."""
     plain = message(
-        "With {tokens:names} tokens at a time the speed of {variant} against {base} is not told: "
-        "it was timed without a control."
+        "With {tokens:plural token|tokens} at a time the speed of {variant} against {base} is not "
+        "told: it was timed without a control."
     )
     reasons = {
         "noise": message(
-            "With {tokens:names} tokens at a time no difference between {variant} and {base} "
-            "could be measured: their ratio lies between {low:.2f} and {high:.2f}, and the same "
-            "kernel twice differed by up to {noise:percent0}."
+            "With {tokens:plural token|tokens} at a time no difference between {variant} and "
+            "{base} could be measured: their ratio lies between {low:.2f} and {high:.2f}, and the "
+            "same kernel twice differed by up to {noise:percent0}."
         ),
         "unsettled": message(
-            "With {tokens:names} tokens at a time the speed of {variant} against {base} is not "
-            "told: the same kernel twice differed by up to {noise:percent0} and did not settle."
+            "With {tokens:plural token|tokens} at a time the speed of {variant} against {base} is "
+            "not told: the same kernel twice differed by up to {noise:percent0} and did not settle."
         ),
         "crowded": message(
-            "With {tokens:names} tokens at a time the speed of {variant} against {base} is not "
-            "told: other programs took up to {others:.1f} of {cores:,} cores meanwhile (threads "
-            "timed: {threads:,})."
+            "With {tokens:plural token|tokens} at a time the speed of {variant} against {base} is "
+            "not told: other programs took up to {others:.1f} of {cores:,} cores meanwhile "
+            "(threads timed: {threads:,})."
         ),
         "few": message(
-            "With {tokens:names} tokens at a time the speed of {variant} against {base} is not "
-            "told: it was timed {runs:,} times, and an interval takes {enough:,}."
+            "With {tokens:plural token|tokens} at a time the speed of {variant} against {base} is "
+            "not told: it was timed {runs:,} times, and an interval takes {enough:,}."
         ),
     }
     return say(
@@ -146,5 +146,5 @@ def _overtakes(tokens: Any, rows: pd.DataFrame) -> str:
     return say("{span} ({of} of {shapes} shapes)", span=span, of=len(stated), shapes=len(rows))
 
 
-def _tokens(rows: pd.DataFrame) -> list[str]:
-    return [figures(n, ",") for n in rows["tokens"]]
+def _tokens(rows: pd.DataFrame) -> list[int]:
+    return [int(n) for n in rows["tokens"]]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import layout_name, short_name, tokens_name, unpacked_name
+from sparsity_report.words.names import layout_name, short_name, unpacked_name
 from sparsity_report.words.numbers import figures
 from sparsity_report.words.sentences import message, say
 
@@ -102,10 +102,7 @@ def _speed(study: Comparison, variant: str) -> Iterator[str]:
 
 
 def _tokens(rows: pd.DataFrame) -> str:
-    numbers = list(rows["tokens"])
-    if len(numbers) == 1:
-        return tokens_name(int(numbers[0]))
-    return say("{tokens:names} tokens", tokens=[figures(number, ",") for number in numbers])
+    return say("{tokens:plural token|tokens}", tokens=[int(number) for number in rows["tokens"]])
 
 
 def _quality(study: Comparison, variant: str) -> Iterator[str]:

@@ -63,8 +63,7 @@ _HEADS = {
     "before": message("Before"),
     "after": message("After"),
 }
-# Letters of a text that a model wrote.
-_LETTERS = 2000
+_LETTERS = 2000  # of a text that a model wrote
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
 # Label and denominator by part.
@@ -367,9 +366,10 @@ def latency(study: Comparison) -> Table | None:
     first = "variant name cache tokens seconds quartiles promised_speedup realised control_span"
     columns = _columns(f"{first} bound_share kernel", name=say("What"), cache=say("Weights"))
     caption = say(
-        "Measured time per call on {machine}, {threads:,} threads. Realised: how many times faster "
-        "with its 99 % interval, in brackets alone where it is within the noise or was not timed "
-        "well enough. Control: the ratio of the same kernels over five parts of the time.",
+        "Measured time per call on {machine}, {threads:plural thread|threads}. Realised: how many"
+        " times faster with its 99 % interval, in brackets alone where it is within the noise or "
+        "was not timed well enough. Control: the ratio of the same kernels over five parts of the"
+        " time.",
         machine=clip(frame["machine"].iloc[0], 200),
         threads=int(frame["threads"].iloc[0]),
     )

@@ -30,6 +30,8 @@ class Language:
         For HTML and PDF, such as ``"fr"``.
     decimal, thousands, space, conjunction : str
         Between units and tenths; between thousands; before a unit or %; before the last of a list.
+    singular_below_two : bool
+        Whether 0 and 1.5 are singular, as in French; else 1 alone is.
     units : mapping of str to str
         ``B`` and ``FLOPs`` where they are called something else.
     sentences, notes : mapping of str to str
@@ -41,6 +43,7 @@ class Language:
     thousands: str = ","
     space: str = " "
     conjunction: str = "and"
+    singular_below_two: bool = False
     units: Mapping[str, str] = field(default_factory=dict)
     sentences: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)

@@ -154,8 +154,7 @@ def tokens_name(tokens: int) -> str:
     >>> tokens_name(1), tokens_name(1024)
     ('1 token', '1,024 tokens')
     """
-    one, several = message("{tokens:,} token"), message("{tokens:,} tokens")
-    return say(one if tokens == 1 else several, tokens=tokens)
+    return say("{tokens:plural token|tokens}", tokens=tokens)
 
 
 def clip(text: object, limit: int = 60) -> str:

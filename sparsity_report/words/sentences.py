@@ -20,8 +20,9 @@ def say(template: str, /, **values: Any) -> str:
     template : str
         In English, the key of its translations, with placeholders such as ``{name}``. What
         follows a colon says how a value is written: ``percent`` (``percent0``, ``percent2``:
-        digits), ``level``, ``times``, ``duration``, ``scaled UNIT``, ``names``, ``some``, or a
-        Python format such as ``,`` or ``.2f``. An unknown number is a dash.
+        digits), ``level``, ``times``, ``duration``, ``scaled UNIT``, ``plural ONE|MANY`` (a number,
+        or several, and what they are of), ``names``, ``some``, or a Python format such as ``,`` or
+        ``.2f``. An unknown number is a dash.
     **values
         Numbers, text, or lists of text; of texts, what would not be seen is spelled out.
 
@@ -29,6 +30,8 @@ def say(template: str, /, **values: Any) -> str:
     --------
     >>> say("{names:names} hold {n:,} zeros, {share:percent}", names=["A", "B"], n=1000, share=0.5)
     'A and B hold 1,000 zeros, 50.0 %'
+    >>> [say("{n:plural thread|threads}", n=n) for n in (1, 2, [1], [1, 16])]
+    ['1 thread', '2 threads', '1 thread', '1 and 16 threads']
     """
     return _filled(template, spoken().sentences.get(template, template), values)
 
@@ -101,6 +104,8 @@ class _Sentence(string.Formatter):
             return numbers.percent(value, int(digits[1] or 1), space)
         if kind == "scaled":
             return numbers.scaled(value, unit, space)
+        if kind == "plural":
+            return _counted(value if isinstance(value, list) else [value], *unit.split("|"))
         if kind in _KINDS:
             return _KINDS[kind](value, space)
         if kind in _LISTS:
@@ -108,6 +113,14 @@ class _Sentence(string.Formatter):
         if value is None or isinstance(value, Real):
             return figures(value, spec)
         return _text(value)
+
+
+def _counted(counts: list[Any], one: str, many: str) -> str:
+    """Write numbers, and what they are of as the language does for so many."""
+    (last,) = counts[-1:]
+    below_two = spoken().singular_below_two and numbers.known(last) and abs(last) < 2
+    single = len(counts) == 1 and (last == 1 or below_two)
+    return f"{join([figures(count, ',') for count in counts])} {one if single else many}"
 
 
 def _text(value: Any) -> str:

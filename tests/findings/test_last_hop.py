@@ -305,12 +305,16 @@ def twice(rows):
     return f"{100 * far:.0f}"
 
 
+def counted(numbers, what):
+    return f"{listed([f'{n:,}' for n in numbers])} {what}{'' if numbers == [1] else 's'}"
+
+
 def told_of(study, said, holds):
     """Whole forward passes of a variant for which a rule, written out here, holds."""
     rows = study.latency[study.latency["variant"] == said["variant"]].query("scope == 'model'")
     rows = rows[[bool(holds(row)) for row in rows.to_dict("records")]]
     return rows, {
-        "tokens": listed([f"{n:,}" for n in rows["tokens"]]),
+        "tokens": counted([*rows["tokens"]], "token"),
         "variant": said["variant"],
         "base": dense_name(study),
     }
@@ -338,7 +342,7 @@ def runs(study, said):
     speeds = [[f"{row[column]:.2f}" for column in columns] for row in rows.to_dict("records")]
     return told | {
         "speeds": listed([f"{ratio} ({low} to {high})" for ratio, low, high in speeds]),
-        "threads": f"{rows['threads'].iloc[0]}",
+        "threads": counted([rows["threads"].iloc[0]], "thread"),
         "promised": f"{rows['promised_speedup'].iloc[0]:.2f}",
     }
 
@@ -590,7 +594,6 @@ def timed(beyond_noise):
             lambda row: timed_well(row) and holds_one(row) and beyond(row) == beyond_noise,
         )
         del told["variant"]
-        told["tokens"] += " token" if told["tokens"] == "1" else " tokens"
         ratios = {"speeds": listed([f"{r:.2f}" for r in rows["realised_speedup"]])}
         return told | (ratios if beyond_noise else {})
 
@@ -641,7 +644,7 @@ VERDICTS = {
 }
 
 # {name} is read back.
-_NOT_TOLD = "With {tokens} tokens at a time the speed of {variant} against {base} is not told:"
+_NOT_TOLD = "With {tokens} at a time the speed of {variant} against {base} is not told:"
 _OVERTAKE = "Sparsity from which CSR layers overtake dense ones here, by tokens at a time,"
 READERS = {
     "{variants} sets? {pruned} of {total} prunable weights to zero (asked {asked} %): {prunable} % "
@@ -709,9 +712,9 @@ READERS = {
     "parameters): {first}.": unclassified,
     "{count} modules match no grouping rule and stand under other ({share} % of the "
     "parameters), first {first}.": unclassified,
-    "With {tokens} tokens at a time {variant} runs {speeds} times as fast as {base} on this "
-    "machine ({threads} threads, 99 % intervals in brackets); its FLOPs promise {promised}.": runs,
-    "With {tokens} tokens at a time no difference between {variant} and {base} could be measured: "
+    "With {tokens} at a time {variant} runs {speeds} times as fast as {base} on this "
+    "machine ({threads}, 99 % intervals in brackets); its FLOPs promise {promised}.": runs,
+    "With {tokens} at a time no difference between {variant} and {base} could be measured: "
     "their ratio lies between {low} and {high}, and the same kernel twice differed by up to "
     "{noise} %.": no_difference,
     f"{_NOT_TOLD} the same kernel twice differed by up to {{noise}} % and did not settle.": (
