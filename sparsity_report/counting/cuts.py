@@ -27,6 +27,8 @@ _WORDS = {
 }
 # Weights masked at a time: bounds the memory beyond the one copy that is written to.
 _BLOCK = 2**22
+# Integers of as many bytes as a weight.
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
 def turned(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
@@ -38,6 +40,23 @@ def turned(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
     [[0, 3], [1, 4], [2, 5]]
     """
     return tensor.view(-1, *sizes).mT if tensor.shape[-2:] != sizes else tensor.mT
+
+
+def keep_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
+    """Set to zero in place what does not stay; of all else no bit changes.
+
+    Examples
+    --------
+    >>> values = torch.tensor([1.0, float("nan"), -2.0])
+    >>> keep_(values, torch.tensor([True, False, True]))
+    >>> values.tolist()
+    [1.0, 0.0, -2.0]
+    """
+    # A product of integers takes an eighth of the time of masked_fill, which float8 does not have.
+    if (bits := _BITS.get(tensor.itemsize)) is not None:
+        tensor.view(bits).mul_(stays)
+    else:
+        tensor.masked_fill_(~stays, 0)
 
 
 class Cut(ABC):
@@ -86,7 +105,7 @@ class Cut(ABC):
     def apply_(self, tensor: torch.Tensor) -> None:
         """Set what is pruned to zero in place, block by block."""
         for stays, part in zip(self._stay(self._views(tensor)), self._views(tensor), strict=True):
-            part.masked_fill_(~stays, 0)
+            keep_(part, stays)
 
 
 class Scale(Protocol):
@@ -128,10 +147,11 @@ class ThresholdCut(Cut):
         for part in parts:
             size = magnitude(part, self.threshold)
             stays = size >= self.threshold
-            if ties:
-                on_it = torch.nonzero(size == self.threshold)[:ties]
-                stays[tuple(on_it.T)] = False
-                ties -= len(on_it)
+            if ties and (on_it := int(torch.count_nonzero(tied := size == self.threshold))):
+                if on_it > ties:  # finding places is slow, and wanted in one block at most
+                    tied[tuple(torch.nonzero(tied)[ties:].T)] = False
+                stays &= ~tied
+                ties -= min(ties, on_it)
             removed += stays.numel() - int(torch.count_nonzero(stays))
             yield stays
         check_unchanged(removed, self.pruned)

@@ -29,7 +29,7 @@ from sparsity_report.weights.packed.packed import Packed, Undecoded
 from sparsity_report.weights.packed.recognise import check_weights, recognise
 from sparsity_report.weights.packed.scheme import read_scheme
 from sparsity_report.weights.parameters import ONCE, Module
-from sparsity_report.weights.places import locate, value, walk
+from sparsity_report.weights.places import walk
 from sparsity_report.weights.tensors import Entry, Origin, Slice, joined
 from sparsity_report.weights.tokenizer import open_tokenizer
 from sparsity_report.weights.weights import Weights, float8_notes
@@ -131,34 +131,53 @@ class CheckpointWeights(Weights):
         """Open the tokenizer beside the weights, or inside a GGUF file; no code there is run."""
         return open_tokenizer(self.directory, self.path if self.source == "gguf" else None)
 
-    def module(self, **options: Any) -> nn.Module:
+    def module(self) -> nn.Module:
         """Load a runnable model with transformers, in its own dtype, if no tensor is missing.
 
         Packed weights are put into it as the float32 values they stand for; a model with float8
         weights, which torch has no products of, is loaded in float32.
         """
-        import transformers
-
         self._require_files()
-        outline = self._require_class()
+        self._require_class()
         if any(isinstance(entry.values, Packed) for entry in self._entries.values()):
             return self.filled_module()
-        where: Path | None = self.directory
-        # The config that was read, as the one in the file may name code.
-        options["config"] = outline.config
-        # transformers would put an adapter that lies in the folder into the model; it looks for it
-        # in a folder of a name that there cannot be.
-        options["adapter_kwargs"] = {"subfolder": "\0"}
-        if self.source != "gguf" and not _is_default(self.path, self.source):
-            # transformers would look for files of other names, perhaps of other weights.
-            where = None
-            options["state_dict"] = {
-                key: joined(list(e.slices()), e.values.dtype, e.shape)
-                for key, e in self._entries.items()
-            }
+        dtype = torch.float32 if float8_notes(self.modules) else "auto"
+        if _is_default(self.path, self.source):
+            return self._load(self.directory, dtype=dtype)
+        # transformers would look for files of other names, perhaps of other weights.
+        values = {
+            key: joined(list(e.slices()), e.values.dtype, e.shape)
+            for key, e in self._entries.items()
+        }
+        return self._load(None, dtype=dtype, state_dict=values)
+
+    def filled_module(self) -> nn.Module:
+        """Return a runnable model in float32, filled with the values that are counted."""
+        outline = self._require_class()
+        values = {p.name: self.tensor(p.name).float() for p in self.stored}
+        for name, entries in self._buffers.items():
+            shape = outline.get_buffer(name).shape
+            if sum(entry.total for entry in entries) != shape.numel():
+                raise SparsityReportError(
+                    f"{self.name}: {name} has shape {entries[0].shape} on disk but "
+                    f"{tuple(shape)} in the model of config.json, so it cannot be run"
+                )
+            parts = [part for entry in entries for part in self.cut(entry)]
+            values[name] = joined(parts, entries[0].values.dtype, tuple(shape))
+        return self._load(None, dtype=torch.float32, state_dict=values)
+
+    def _load(self, folder: Path | None, **options: Any) -> nn.Module:
+        """Load a model from the files of a folder, or from given values, if none is missing."""
+        import transformers
+
+        outline = self._require_class()
         model, info = getattr(transformers, self.architecture).from_pretrained(
-            where,
-            dtype=torch.float32 if float8_notes(self.modules) else "auto",
+            folder,
+            # As the config in a file may name code.
+            config=outline.config,
+            # transformers would put an adapter that lies in the folder into the model; it looks
+            # for it in a folder of a name that there cannot be.
+            adapter_kwargs={"subfolder": "\0"},
             local_files_only=True,
             output_loading_info=True,
             **options,
@@ -169,25 +188,6 @@ class CheckpointWeights(Weights):
                 f"first {bad[0]}"
             )
         assert isinstance(model, nn.Module)
-        return model.eval()
-
-    def filled_module(self) -> nn.Module:
-        """Return a runnable model in float32, filled with the values that are counted."""
-        outline = self._require_class()
-        model = type(outline)(outline.config).float()
-        places = locate(walk(model))
-        with torch.no_grad():
-            for parameter in self.stored:
-                value(*places[parameter.name]).copy_(self.tensor(parameter.name))
-            for name, entries in self._buffers.items():
-                buffer = model.get_buffer(name)
-                if sum(entry.total for entry in entries) != buffer.numel():
-                    raise SparsityReportError(
-                        f"{self.name}: {name} has shape {entries[0].shape} on disk but "
-                        f"{tuple(buffer.shape)} in the model of config.json, so it cannot be run"
-                    )
-                parts = [part for entry in entries for part in self.cut(entry)]
-                buffer.copy_(joined(parts, entries[0].values.dtype, tuple(buffer.shape)))
         return model.eval()
 
     def _require_files(self) -> None:

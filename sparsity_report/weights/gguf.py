@@ -23,7 +23,7 @@ from sparsity_report.weights.describe import ReaderOptions, on_disk
 from sparsity_report.weights.gguf_config import read_config
 from sparsity_report.weights.gguf_facts import ARCHITECTURE
 from sparsity_report.weights.gguf_header import BlockSlice, Header
-from sparsity_report.weights.gguf_pieces import piece_names, read_model
+from sparsity_report.weights.gguf_pieces import read_model
 from sparsity_report.weights.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.tensors import Entry, Slice, held, joined
 
@@ -87,12 +87,11 @@ class GGUFWeights(CheckpointWeights):
         # Experts come as they are, one after the other.
         return self._processor is None or "_exps" in entry.key
 
-    def module(self, **options: Any) -> nn.Module:
+    def module(self) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
-        # Of a model in pieces transformers reads the first and leaves the rest at random.
-        if len(piece_names(self.path.name)) > 1:
-            return self.filled_module()
-        return super().module(gguf_file=self.path.name, **options)
+        self._require_files()
+        # transformers' reader takes ten times as long, and of a model in pieces reads the first.
+        return self.filled_module()
 
     def _in_memory(self, entry: Entry) -> torch.Tensor:
         values = joined(list(entry.slices()), entry.values.dtype, entry.shape)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import sparsity_report as sr
+from sparsity_report.counting.cuts import keep_
 from sparsity_report.counting.histogram import count
 
 
@@ -352,3 +353,17 @@ def test_ties_are_counted_on_from_block_to_block(monkeypatch, block):
     nn.init.ones_(layer.weight)
     keep = sr.global_magnitude(sr.load(layer), 0.7).mask("weight")
     assert keep.reshape(-1).tolist() == [False] * 28 + [True] * 12
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn, torch.complex64], ids=str)
+def test_pruned_are_zero_and_the_others_bit_by_bit_as_they_were(dtype, turned):
+    raw = np.random.default_rng(0).integers(0, 256, (6, 5, dtype.itemsize), dtype=np.uint8)
+    stays = torch.arange(30).reshape(6, 5) % 3 != 0
+    tensor = torch.from_numpy(raw.copy()).view(dtype).squeeze(-1)
+    if dtype == torch.float32:
+        tensor[0] = torch.tensor([float("nan"), float("-inf"), -0.0, float("nan"), 1.0])
+        raw = tensor.unsqueeze(-1).view(torch.uint8).numpy().copy()
+    keep_(tensor.mT if turned else tensor, stays.mT if turned else stays)
+    expected = np.where(stays.numpy()[..., None], raw, 0)
+    assert (tensor.unsqueeze(-1).view(torch.uint8).numpy() == expected).all()
