@@ -144,6 +144,9 @@ class Analysis:
     patterns: Annotated[
         bool, typer.Option(help="Where in each matrix the zeros stand (reads twice).")
     ] = True
+    zstd: Annotated[
+        bool, typer.Option("--zstd", help="What the weights take as a compressed file, too (slow).")
+    ] = False
     latency: Annotated[
         bool, typer.Option("--latency", help="Time layers and whole forward passes here.")
     ] = False
@@ -312,6 +315,10 @@ def run(
         raise SparsityReportError("--cache-verify needs --cache, the folder to verify")
     if analysis.protocol is not None and not scored:
         raise SparsityReportError("--protocol needs --perplexity or --sensitivity")
+    if analysis.zstd:
+        from sparsity_report.study.compressed import check_zstd
+
+        check_zstd()
     if analysis.text is not None or scored:
         from sparsity_report.measure.protocols import Passages
 
@@ -612,7 +619,8 @@ def _studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
             convention=analysis.convention,
             context=analysis.context,
             patterns=analysis.patterns,
-            progress=progress if analysis.patterns else None,
+            zstd=analysis.zstd,
+            progress=progress if analysis.patterns or analysis.zstd else None,
         )
     if analysis.latency:
         with _bar("timing", unit="measurement") as progress:

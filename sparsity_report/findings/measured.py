@@ -46,6 +46,27 @@ def smallest_layout(study: Comparison) -> Iterator[str]:
         )
 
 
+def smaller_file(study: Comparison) -> Iterator[str]:
+    """Say where a compressed file is smaller than every layout that one computes with."""
+    facts = study.facts
+    together: dict[tuple[Any, ...], list[str]] = {}
+    for variant in study.variants.loc[study.variants["pruned"].notna(), "variant"]:
+        if (share := facts.smaller_file(variant)) is not None:
+            key = (share, tuple(facts.unpacked_dtypes(variant)))
+            together.setdefault(key, []).append(variant)
+    plain = message(
+        "Compressed by zstd the prunable weights of {variants:names} take {ratio:.2f} times their "
+        "dense bytes, as a file only: nothing computes from it before it is unpacked."
+    )
+    packed = message(
+        "Compressed by zstd the prunable weights of {variants:names} take {ratio:.2f} times their "
+        "bytes unpacked to {dtypes:names}, as a file only: nothing computes from it before it is "
+        "unpacked."
+    )
+    for (share, unpacked), variants in together.items():
+        yield say(packed if unpacked else plain, variants=variants, ratio=share, dtypes=unpacked)
+
+
 def zero_shot(study: Comparison) -> Iterator[str]:
     """Say the mean accuracy over the seven tasks of papers, of variants that have all."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:

@@ -85,7 +85,8 @@ def summarize(study: Comparison) -> list[str]:
     said = [say_noted(EDITED)] if EDITED in study.notes else []
     said += [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
-    said += [*measured.smallest_layout(study), *speed(study)]
+    said += [*measured.smallest_layout(study), *measured.smaller_file(study)]
+    said += speed(study)
     said += [*quality.perplexities(study), *quality.distances(study)]
     said += [*measured.zero_shot(study), *measured.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]

@@ -32,6 +32,7 @@ from sparsity_report.report.cells import (
     share,
     table_of,
 )
+from sparsity_report.study.compressed import LEVEL
 from sparsity_report.study.layers import records
 from sparsity_report.study.results import KEYS
 from sparsity_report.study.schema import head
@@ -258,6 +259,14 @@ def storage(study: Comparison, variant: str) -> Table:
         "Bytes of {variant} in every layout, against the unpacked {dtypes:names} weights"
     )
     caption = say(packed if unpacked else plain, variant=short_name(variant), dtypes=unpacked)
+    if versions := study.facts.zstd_versions(variant):
+        caption = say(
+            "{caption}. The compressed file was measured with zstd {versions:names}, level "
+            "{level}, one frame per matrix; nothing computes from it",
+            caption=caption,
+            versions=versions,
+            level=LEVEL,
+        )
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 

@@ -28,6 +28,7 @@ from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added, records
 from sparsity_report.study.methods import methods
 from sparsity_report.study.rounded import Rounded, rounded
+from sparsity_report.study.schema import FILES
 from sparsity_report.study.scored import Scored, scored
 from sparsity_report.study.speed import crossovers, reference, speeds
 from sparsity_report.study.storage import layout_ends
@@ -487,9 +488,30 @@ class Facts:
         return list(rounded(self.layers(variant)))
 
     def lossless(self, variant: str) -> pd.DataFrame:
-        """Return the rows of :meth:`storage` that lose no weight and whose bytes are known."""
-        rows = self.storage(variant)
+        """Return the rows of :meth:`storage` that lose no weight and whose bytes are known.
+
+        Without compressed files, from which nothing computes.
+        """
+        rows = self.storage(variant).drop(index=list(FILES), errors="ignore")
         return rows[rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()]
+
+    def smaller_file(self, variant: str) -> float | None:
+        """Return bytes ÷ dense bytes of the prunable weights as a file compressed by zstd.
+
+        None where it was not measured, and where the smallest layout that one computes with is as
+        small.
+        """
+        rows, layout = self.storage(variant), self.smallest_layout(variant)
+        size = rows["bytes"].get("zstd")
+        if layout is None or pd.isna(size) or size >= rows["bytes"][layout]:
+            return None
+        return float(rows["ratio"]["zstd"])
+
+    def zstd_versions(self, variant: str) -> list[str]:
+        """Return the versions of zstd that a variant's matrices were compressed with."""
+        if (frame := self._study.patterns) is None:
+            return []
+        return sorted(frame.loc[frame["variant"] == variant, "zstd_version"].dropna().unique())
 
     def smallest_layout(self, variant: str) -> str | None:
         """Return the lossless layout that takes the fewest bytes for the prunable weights."""

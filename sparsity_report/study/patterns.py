@@ -17,6 +17,7 @@ from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.moments import Moments
 from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import zero_share
+from sparsity_report.study.compressed import Frames, check_zstd, zstd_version
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.parameters import Module, Parameter
@@ -31,13 +32,18 @@ _BLOCK, _LINES = 2**20, max(*BLOCKS, TILE)
 Mask = npt.NDArray[np.bool_]
 
 
-def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd.DataFrame:
+def weight_patterns(
+    variant: Variant, *, zstd: bool = False, progress: Progress | None = None
+) -> pd.DataFrame:
     """Look at every prunable matrix of a variant, one row each and one per expert.
 
     Parameters
     ----------
     variant : Variant
         From :func:`dense`, :func:`masked` or :func:`csr`; it is read, not materialised.
+    zstd : bool
+        Whether to compress each matrix as well, which takes several times as long. It needs
+        Python 3.14 or ``pip install 'sparsity-report[zstd]'``.
     progress : callable, optional
         Called with bytes done, bytes in all and the tensor's name.
 
@@ -53,7 +59,14 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
         pattern most comply with, and that share; ``fill_b``, the share of b × b blocks that hold
         a nonzero; ``gap_padding`` and ``tile_padding``, zeros that MACKO and a tensor-core bitmap
         store among the nonzeros (every sixteenth of a run of zeros; what fills the nonzeros of a
-        tile of 64 × 64 up to a multiple of 8).
+        tile of 64 × 64 up to a multiple of 8); ``zstd_bytes``, the size of a frame of the matrix
+        at level 3, row by row as the model holds it, in the dtype it is counted in, with the
+        library's ``zstd_version``, both null unless asked for.
+
+    Raises
+    ------
+    SparsityReportError
+        Values are not known, or there is no zstd to compress with.
 
     Examples
     --------
@@ -63,11 +76,15 @@ def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd
     >>> len(frame), len(frame.loc[0, "head_sparsity"])
     (24, 4)
     """
-    return variant_patterns([variant], progress)
+    return variant_patterns([variant], zstd=zstd, progress=progress)
 
 
-def variant_patterns(variants: Sequence[Variant], progress: Progress | None = None) -> pd.DataFrame:
+def variant_patterns(
+    variants: Sequence[Variant], *, zstd: bool = False, progress: Progress | None = None
+) -> pd.DataFrame:
     """Look at several variants at once, see :func:`weight_patterns`; every tensor is read once."""
+    if zstd:
+        check_zstd()
     models = dict.fromkeys(variant.weights for variant in variants)
     done, size = 0, sum(p.total * p.itemsize for weights in models for p in weights.prunable)
     looks: dict[tuple[Weights, int], list[dict[str, object]]] = defaultdict(list)
@@ -77,7 +94,7 @@ def variant_patterns(variants: Sequence[Variant], progress: Progress | None = No
         # Two: a core each on the smallest machine.
         instead = "leave them out (patterns=False, --no-patterns)"
         with within_memory(f"{weights.name}: patterns", instead), ThreadPoolExecutor(2) as pool:
-            looked = pool.map(lambda part: _look(weights, prunings, *part), parts)  # noqa: B023
+            looked = pool.map(lambda part: _look(weights, prunings, zstd, *part), parts)  # noqa: B023
             for (_, parameter), by_pruning in zip(parts, looked, strict=True):
                 for key, rows in by_pruning.items():
                     looks[weights, key] += rows
@@ -108,7 +125,11 @@ def expected_sparsity(threshold: float | None, std: float) -> float | None:
 
 
 def _look(
-    weights: Weights, prunings: Mapping[int, Pruning | None], module: Module, parameter: Parameter
+    weights: Weights,
+    prunings: Mapping[int, Pruning | None],
+    zstd: bool,
+    module: Module,
+    parameter: Parameter,
 ) -> dict[int, list[dict[str, object]]]:
     """Read a tensor once, block by block, and look at it under every pruning."""
     if not parameter.known:
@@ -123,6 +144,8 @@ def _look(
         step = rows  # groups along the inputs go across rows
     values = [Moments() for _ in range(parameter.experts)]
     zeros = {key: [Zeros(*parameter.matrix) for _ in values] for key in prunings}
+    size = rows * columns * parameter.itemsize
+    frames = {key: Frames(len(values), size) for key in prunings} if zstd else {}
     slices = weights.as_in_memory(parameter.name)
     for number, start, tensor in _blocks(slices, rows, columns, step):
         values[number].add(tensor)
@@ -132,6 +155,8 @@ def _look(
             if key in stays:
                 waiting[key].append(tensor)
                 mask = nonzero & next(stays[key])
+            if zstd:
+                frames[key].add(tensor, mask)
             turned = parameter.transposed
             found[number].add(
                 0 if turned else start, start if turned else 0, (mask.T if turned else mask).numpy()
@@ -141,6 +166,10 @@ def _look(
     return {
         key: [
             _facts(module, parameter, number, values[number], found, pruning)
+            | {
+                "zstd_bytes": frames[key].sizes[number] if zstd else None,
+                "zstd_version": zstd_version() if zstd else None,
+            }
             for number, found in enumerate(zeros[key])
         ]
         for key, pruning in prunings.items()

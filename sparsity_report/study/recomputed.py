@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sparsity_report.sparse.cost import value_bytes
+from sparsity_report.study.compressed import frame_bounds
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.results import check_results
 from sparsity_report.study.schema import BLOCKS, GAP, PROTOCOLS, SLIDING, TILE, refuse
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9
 # Beyond it the exponential is no number any more, and a perplexity is null.
 _LARGEST_NLL = 700
+# Bytes of a value of complex128.
+_WIDEST = 16
 #: What tells one way of scoring a text from another.
 PASSAGE = ["protocol", "window", "stride", "dtype", "text_fingerprint"]
 Flags = npt.NDArray[np.bool_]
@@ -192,6 +196,7 @@ def _check_patterns(study: Comparison, frame: pd.DataFrame) -> None:
     fits = pd.MultiIndex.from_frame(frame[keys]).map((within & whole).to_dict())
     refuse("patterns", fits, "sparsity: is not that of the layer")
     _check_padding(frame, size - zeros, zeros)
+    _check_compressed(study.layers, frame)
 
 
 def _check_padding(frame: pd.DataFrame, nonzeros: pd.Series, zeros: pd.Series) -> None:
@@ -202,6 +207,24 @@ def _check_padding(frame: pd.DataFrame, nonzeros: pd.Series, zeros: pd.Series) -
     refuse("patterns", filled.fillna(True), "tile_padding: does not fill up the nonzeros")
     few = (frame["gap_padding"] <= zeros // GAP).fillna(True)
     refuse("patterns", few, "gap_padding: is more than a sixteenth of the zeros")
+
+
+def _check_compressed(layers: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Refuse frames that no matrix of the size fits in, or that are larger than zstd makes them."""
+    told = frame["zstd_version"].notna()
+    refuse("patterns", told == frame["zstd_bytes"].notna(), "zstd_version: says of what is unknown")
+    version = frame["zstd_version"].fillna("0.0.0").astype(str)
+    refuse("patterns", version.str.fullmatch(r"\d{1,3}(\.\d{1,3}){2}"), "zstd_version: is none")
+    keys = ["variant", "module_name"]
+    dtypes = layers.set_index(keys)["dtype"].map(value_bytes)
+    narrow = dtypes.reindex(pd.MultiIndex.from_frame(frame[keys])).to_numpy(dtype=np.int64)
+    # Parameters of one module may be of different types, of which the layer names one.
+    several = frame.groupby(keys)["parameter"].transform("nunique").to_numpy() > 1
+    values = (frame["rows"] * frame["columns"]).to_numpy(dtype=np.int64)
+    least, _ = frame_bounds(values * np.where(several, 1, narrow))
+    _, most = frame_bounds(values * np.where(several, _WIDEST, narrow))
+    within = ((frame["zstd_bytes"] >= least) & (frame["zstd_bytes"] <= most)).fillna(True)
+    refuse("patterns", within, "zstd_bytes: is no size of a frame of the matrix")
 
 
 def _check_stride(table: str, frame: pd.DataFrame) -> None:

@@ -34,7 +34,10 @@ LAYOUTS = (
     "macko",
     "2:4",
     "marlin_2:4",
+    "zstd",
 )
+# Layouts that a file may have, and nothing computes from.
+FILES = ("zstd",)
 SCOPES = ("layer", "group", "prunable", "model")
 # Where the weights of a timed layer come from.
 CACHES = ("in cache", "out of cache")
@@ -50,7 +53,7 @@ PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
     "ptb": (2048, None),
 }
 FORMAT = "sparsity-report study"
-VERSION = 6
+VERSION = 7
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives; tasks are run by other programs.
 MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks")
@@ -219,6 +222,8 @@ _COLUMNS = {
         _share("fill_32", message("32 × 32 blocks filled")),
         _maybe("gap_padding", message("zeros that MACKO stores")),
         _maybe("tile_padding", message("zeros that a SpInfer bitmap stores")),
+        _maybe("zstd_bytes", message("bytes of a zstd frame")),
+        _text("zstd_version", message("version of zstd"), optional=True),
         _count("tokens", message("tokens"), low=1),
         _text("cache", message("weights come"), optional=True, among=CACHES),
         _text("kernel", message("kernel")),
@@ -342,7 +347,7 @@ TABLES: Mapping[str, Table] = {
         "variant module_name parameter expert block group rows columns sparsity "
         "expected_sparsity mean_abs std zero_rows zero_columns head_sparsity n_m n_m_share "
         + " ".join(f"fill_{size}" for size in BLOCKS)
-        + " gap_padding tile_padding",
+        + " gap_padding tile_padding zstd_bytes zstd_version",
         columns={"dtype": "int64", "optional": False},
     ),
     "storage": _table(

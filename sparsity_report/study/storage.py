@@ -45,6 +45,8 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
         ``csr_int32`` holds at most 2³¹ − 1 nonzeros and columns in a tensor; torch's COO has int64
         indices. MACKO and the tensor-core bitmap (``tca_bme``) fill up with zeros, whose number is
         known where patterns are. ``marlin_2:4`` is for rows of whole groups of 128, and rounds.
+        ``zstd`` is a file that was compressed, with no formula and no break-even; it is known where
+        patterns were looked for with ``zstd=True``, and nothing computes from it.
 
     Examples
     --------
@@ -181,6 +183,9 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     parts[-1]["lossless"] = looks["two_four"]
     add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=_in_whole_groups(layers))
     parts[-1]["lossless"] = parts[-1]["lossless"].where(parts[-1]["bytes"].isna(), False)
+    # Measured: there is no line that it lies on.
+    add("zstd", lambda k: k, used=looks["zstd"], slots=looks["zstd"] * pd.NA)
+    parts[-1].loc[parts[-1]["bytes"].isna(), "lossless"] = pd.NA
     return pd.concat(parts).sort_index(kind="stable")
 
 
@@ -193,7 +198,7 @@ def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:
 def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     """Return blocks and compliance with 2:4, layer by layer; null without a look at the values."""
     counts = [f"{kind}_{b}" for b in BLOCKS for kind in ("filled", "slots", "pointers")]
-    counts += ["matrices", "tiles", "tca_bme", "macko"]
+    counts += ["matrices", "tiles", "tca_bme", "macko", "zstd"]
     if patterns is None:
         patterns = typed("patterns", pd.DataFrame(columns=list(TABLES["patterns"].names)))
     frame = patterns[["variant", "module_name"]].copy()
@@ -206,6 +211,7 @@ def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     kept = nonzeros(patterns)
     frame["tca_bme"] = kept + patterns["tile_padding"].astype("Int64")
     frame["macko"] = -(-(kept + patterns["gap_padding"].astype("Int64")) // 8) * 8
+    frame["zstd"] = patterns["zstd_bytes"]
     whole = patterns["n_m_share"] == 1
     # What complies with 1:4 or 2:8 complies with 2:4.
     complies = whole & patterns["n_m"].isin(["1:4", "2:4", "2:8"])

@@ -15,6 +15,7 @@ import pandas as pd
 
 from sparsity_report.counting.counts import Progress, count_notes, count_weights
 from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.study.compressed import check_zstd, zstd_version
 from sparsity_report.study.facts import Facts
 from sparsity_report.study.layers import check_convention, group_frame, total_frame, with_shares
 from sparsity_report.study.levels import Levels
@@ -177,11 +178,14 @@ class Comparison:
         """
         if not variants:
             return self
+        looks = self.patterns
+        compressed = looks is not None and bool(looks["zstd_bytes"].notna().any())
         further = compare(
             *variants,
             convention=self.convention,
             context=self.context,
-            patterns=self.patterns is not None,
+            patterns=looks is not None,
+            zstd=compressed and zstd_version() is not None,
             progress=progress,
         )
         names = [*self.variants["variant"], *further.variants["variant"]]
@@ -283,6 +287,7 @@ def compare(
     convention: str = "standard",
     context: int | None = None,
     patterns: bool = False,
+    zstd: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Put variants side by side.
@@ -302,6 +307,9 @@ def compare(
     patterns : bool
         Whether to look also at where in each matrix the zeros stand, which reads the prunable
         weights once more; see :func:`sparsity_report.weight_patterns`.
+    zstd : bool
+        Whether to compress every matrix, too, for what a file of it would take, several times as
+        slow as patterns alone, which it includes.
     progress : callable, optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
@@ -320,6 +328,8 @@ def compare(
     """
     check_convention(convention)
     check_context(context)
+    if zstd:
+        check_zstd()
     if not variants:
         raise SparsityReportError("nothing to compare: give at least one variant")
     _check_distinct([variant.name for variant in variants])
@@ -336,7 +346,9 @@ def compare(
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,
-        patterns=variant_patterns(variants, progress) if patterns else None,
+        patterns=variant_patterns(variants, zstd=zstd, progress=progress)
+        if patterns or zstd
+        else None,
         notes=tuple(dict.fromkeys(map(writable, notes))),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,

@@ -19,13 +19,13 @@ _BEHIND = {
 
 
 def upgrade(data: dict[str, Any]) -> None:
-    """Change a study of version 1 to 5, as read from JSON, to what this one would have saved.
+    """Change a study of version 1 to 6, as read from JSON, to what this one would have saved.
 
     ``uses`` of a module follow from its FLOPs, the model and method of a perplexity from its
     variant; every prunable matrix was taken to run as CSR. What follows from nothing, such as how
     a file packed weights, is null.
     """
-    if data["version"] not in {1, 2, 3, 4, 5}:
+    if data["version"] not in {1, 2, 3, 4, 5, 6}:
         raise ValueError(f"version {data['version']!r} never was")
     if data["version"] == 1:
         _to_version_2(data)
@@ -33,7 +33,15 @@ def upgrade(data: dict[str, Any]) -> None:
         _to_version_3(data)
     if data["version"] < 4:
         _to_version_4(data)
-    _to_version_6(data)
+    if data["version"] < 6:
+        _to_version_6(data)
+    _to_version_7(data)
+
+
+def _to_version_7(data: dict[str, Any]) -> None:
+    if patterns := data["patterns"]:
+        for column in ("zstd_version", "zstd_bytes"):
+            _insert(patterns, column, "tile_padding")
 
 
 def _to_version_6(data: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ _LAYOUTS = {
     "tca_bme": message("SpInfer bitmap"),
     "macko": message("MACKO"),
     "marlin_2:4": message("4-bit 2:4 (Marlin)"),
+    "zstd": message("compressed file (zstd)"),
 }
 
 _STRUCTURES = {

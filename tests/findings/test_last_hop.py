@@ -210,7 +210,7 @@ def smallest(study, said):
 
 def least_bytes(study, name):
     rows = study.storage.query("variant == @name and scope == 'prunable'")
-    rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
+    rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna() & rows["layout"].ne("zstd")]
     best = rows.sort_values("bytes", kind="stable").iloc[0]
     shown = {
         "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
@@ -222,6 +222,17 @@ def least_bytes(study, name):
         "count": f"{len(rows)}",
         "layout": shown[best["layout"]],
         "ratio": f"{best['bytes'] / dense:.2f}",
+    }
+
+
+def as_file(study, said):
+    name = split(said["variants"])[0]
+    names = study.variants["variant"][study.variants["pruned"].eq(row(study, name)["pruned"])]
+    size = study.patterns.loc[study.patterns["variant"] == name, "zstd_bytes"].sum()
+    weights = prunable(study, name)
+    return {
+        "variants": listed(list(names)),
+        "ratio": f"{size / (weights['weight_total'] * weights['dtype'].map(BYTES)).sum():.2f}",
     }
 
 
@@ -645,6 +656,7 @@ VERDICTS = {
 
 # {name} is read back.
 _NOT_TOLD = "With {tokens} at a time the speed of {variant} against {base} is not told:"
+_FILE_ONLY = "as a file only: nothing computes from it before it is unpacked."
 _OVERTAKE = "Sparsity from which CSR layers overtake dense ones here, by tokens at a time,"
 READERS = {
     "{variants} sets? {pruned} of {total} prunable weights to zero (asked {asked} %): {prunable} % "
@@ -692,6 +704,12 @@ READERS = {
     "The smallest of {count} lossless layouts for the prunable weights of {variants} is {layout}, "
     "at {ratio} times their bytes unpacked to {dtypes}.": (
         lambda study, said: smallest(study, said) | {"dtypes": "float32"}
+    ),
+    "Compressed by zstd the prunable weights of {variants} take {ratio} times their dense bytes, "
+    f"{_FILE_ONLY}": as_file,
+    "Compressed by zstd the prunable weights of {variants} take {ratio} times their bytes "
+    f"unpacked to {{dtypes}}, {_FILE_ONLY}": (
+        lambda study, said: as_file(study, said) | {"dtypes": "float32"}
     ),
     "The zeros of {variants} are not spread evenly: one threshold, |w| ≤ {threshold}, takes {low} "
     "% of {least} and {high} % of {most}.": uneven,
@@ -846,7 +864,7 @@ def dead():
 def packed():
     with tempfile.TemporaryDirectory() as folder:
         llama, _ = packing.packed_llama(Path(folder), "gptq-4-v1")
-        return study_of(sr.load(llama, name="packed"), 0.5)
+        return study_of(sr.load(llama, name="packed"), 0.5, zstd=True)
 
 
 def rounded_before():
@@ -943,7 +961,7 @@ def mostly(sparsity, weights):
 
 
 STUDIES = {
-    "demo": lambda: study_of(sr.load(), patterns=True, context=128),
+    "demo": lambda: study_of(sr.load(), zstd=True, context=128),
     "levels": lambda: sr.compare(
         sr.dense(sr.load()), *(mostly(s, sr.load()) for s in (0.1, 0.5)), patterns=True
     ),
