@@ -99,7 +99,7 @@ def test_a_french_report_with_templates_of_ones_own(demo_run, tmp_path):
 
 
 def test_choosing_what_is_written(tmp_path):
-    run = command("run", "--sparsity", "0.5", "--out", tmp_path / "o", "--no-html", "--no-png")
+    run = command("run", "--sparsity", "50%", "--out", tmp_path / "o", "--no-html", "--no-png")
     assert run.returncode == 0, run.stderr
     written = sorted(path.name for path in (tmp_path / "o").iterdir())
     assert written == [".sparsity-report.sha256", "structural_layers", "study.json"]
@@ -196,6 +196,96 @@ def test_a_grid_of_policies_and_models_pruned_elsewhere(demo, tmp_path):
     assert "my wanda" in study.facts.prunings
 
 
+QUICK = ("--no-html", "--no-png", "--no-csv", "--no-patterns")
+
+
+def test_several_models_are_one_comparison(tmp_path):
+    paths = []
+    for number, name in enumerate(("a", "b")):
+        torch.manual_seed(number)
+        (tmp_path / name).mkdir()
+        paths.append(tmp_path / name / "tiny.safetensors")
+        save_file({k: v.contiguous() for k, v in Tiny(tied=False).state_dict().items()}, paths[-1])
+    options = ("--sparsity", "30%,0.5", *QUICK)
+    run = command("run", *paths, *options, "--out", tmp_path / "o")
+    assert run.returncode == 0, run.stderr
+    study = sr.read_study(tmp_path / "o" / "study.json")
+    assert study.variants["variant"].tolist() == [
+        f"{variant} ({path})" for path in paths for variant in ("Dense", "Masked30", "Masked50")
+    ]
+    for path in paths:
+        weights = sr.load(path)
+        for level in (0.3, 0.5):
+            due = sr.compare(sr.masked(sr.global_magnitude(weights, level))).totals.iloc[0]
+            row = study.totals.set_index("variant").loc[f"Masked{100 * level:.0f} ({path})"]
+            assert (row["pruned"], row["nonzero"]) == (due["pruned"], due["nonzero"])
+
+
+def test_what_is_of_one_model_is_refused_of_several(tmp_path):
+    out = ("--out", tmp_path / "o")
+    for option in (["--latency"], ["--sensitivity", "block"], ["--name", "x"], ["--base", "x"]):
+        refused(command("run", "a", "b", *option, *out), f"{option[0]}: for one model")
+    # Told before the first is counted.
+    refused(command("run", "./nowhere", *out), "no such file")
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_report_is_opened_when_it_is_written(demo_run, tmp_path, monkeypatch):
+    _, out = demo_run
+    opened = tmp_path / "opened"
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
+    (tmp_path / "browser").chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(tmp_path / "browser"))
+    line = ("render", out / "study.json", "--no-png", "--no-csv", "--open", "--out")
+    refused(command(*line, tmp_path / "p", "--no-html"), "--open opens the report: leave out")
+    assert process(*line, out / "study.json").returncode == 2
+    assert not opened.exists()
+    run = process(*line, tmp_path / "my report")
+    assert run.returncode == 0, run.stderr
+    page = tmp_path / "my report" / "report.html"
+    assert opened.read_text() == f"{page.as_uri()}\n"
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    run = command(*line, tmp_path / "again")
+    assert run.returncode == 0
+    assert "no browser could be started: open " in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("sparsity-report re", ["render"]),
+        ("sparsity-report run --spar", ["--sparsity"]),
+        ("sparsity-report diff --h", ["--html", "--help"]),
+    ],
+)
+def test_the_shell_completes(monkeypatch, typed, offered):
+    words = typed.split()
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setenv("_SPARSITY_REPORT_COMPLETE", "complete_bash")
+    script = Path(sys.executable).with_name("sparsity-report")
+    code = (
+        "import sys; from sparsity_report.cli import main; sys.argv = ['sparsity-report']; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.split() == offered, run.stderr
+    assert script.is_file()
+
+
+def test_completion_is_shown_and_installed(tmp_path):
+    code = (
+        "import sys; from sparsity_report.cli import main; sys.argv[0] = 'sparsity-report'; main()"
+    )
+    env = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    for option in ("--show-completion", "--install-completion"):
+        run = subprocess.run(
+            [sys.executable, "-c", code, option, "bash"], capture_output=True, text=True, env=env
+        )
+        assert run.returncode == 0, run.stderr
+    (script,) = tmp_path.rglob("sparsity-report.sh")
+    assert "complete -o default -F" in script.read_text(encoding="utf-8")
+
+
 def test_the_steps_of_perplexity_are_those_of_the_policy(tmp_path):
     run = command(
         "run", "--out", tmp_path / "o", "--no-html", "--no-png", "--no-patterns", "--policy",
@@ -234,7 +324,7 @@ def refused(run, *parts):
         assert part in run.stderr
 
 
-@pytest.mark.parametrize("value", ["-0.1", "1.5", "nan", "a lot", "inf", "30%"])
+@pytest.mark.parametrize("value", ["-0.1", "1.5", "nan", "a lot", "inf", "130%", "-1%", "%", "3%%"])
 def test_impossible_sparsity(tmp_path, value):
     run = command("run", f"--sparsity={value}", "--out", tmp_path / "o")
     refused(run, "from 0 to 1")
@@ -326,6 +416,13 @@ def test_measurements_go_into_everything(tmp_path):
     for name in ("speed", "crossover", "quality", "sensitivity"):
         drawn = (tmp_path / "o" / "figures" / f"{name}.png").is_file()
         assert drawn or name == "crossover"  # where none is certain there is nothing to draw
+    for said in (
+        " at a time ",
+        "Perplexity on some.txt ",
+        "nats for CSR30",
+        "Pruned alone at 30 %",
+    ):
+        assert sum(said in line for line in done.stdout.splitlines()) >= 1, said
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert "some.txt" in page
     assert 'id="measured"' in page

@@ -434,6 +434,7 @@ class Recorded(NamedTuple):
     """A study whose reports are in a folder already: to make them takes seconds."""
 
     folder: Path
+    continuations = None
 
     def save(self, path):
         return self.report(path)
@@ -462,11 +463,14 @@ def studies(tmp_path_factory):
         assert done.returncode == 0, done.stderr
     stand_ins = {
         "read_study": lambda path, strict=False: Recorded(path.parent),  # noqa: ARG005
-        "summarize": lambda _: [],
         "write_report": Recorded.report,
         **dict.fromkeys(("write_csv", "write_figures", "write_thesis"), Recorded.several),
     }
-    with mock.patch.multiple(sr, **stand_ins), mock.patch("sparsity_report.cli._import_altair"):
+    with (
+        mock.patch.multiple(sr, **stand_ins),
+        mock.patch("sparsity_report.cli.writing.import_altair"),
+        mock.patch("sparsity_report.findings.summary.headlines", return_value=[]),
+    ):
         yield [folder / "study.json" for folder in folders]
 
 

@@ -29,6 +29,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report import cli
+from sparsity_report.cli import terminal as terminal_of
 from sparsity_report.errors import legible, printable, writable
 from sparsity_report.report.notebook import _set_parameters
 from sparsity_report.report.templates import environment
@@ -312,7 +313,7 @@ def test_a_terminal_shows_names_and_obeys_none(study, saved, folder, kind):
 def test_a_bar_of_progress_shows_the_end_of_a_name():
     texts = [*TEXTS.values(), HALF]
     often = mock.patch.object(tqdm.auto.tqdm, "update", lambda bar, _: bar.refresh())
-    with terminal() as parts, often, cli._bar("counting") as show:
+    with terminal() as parts, often, terminal_of.bar("counting") as show:
         for text in texts:
             show(1, 2, text)
     said = b"".join(parts).decode()
@@ -326,7 +327,7 @@ def test_a_stream_that_lacks_a_sign_gets_it_spelled(saved, tmp_path):
         line = ["sparsity-report", "diff", str(saved), str(saved)]
         with mock.patch.object(sys, "argv", line), redirect_stdout(out), pytest.raises(SystemExit):
             cli.main()
-        cli._tell("a → b", out)
+        terminal_of.tell("a → b", out)
     assert (tmp_path / "out.txt").read_text().endswith("a \\u2192 b\n")
 
 

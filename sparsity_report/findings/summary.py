@@ -93,6 +93,21 @@ def summarize(study: Comparison) -> list[str]:
     return [*said, *_already_zero(study), *_unclassified(study)]
 
 
+def headlines(study: Comparison) -> list[str]:
+    """Return the first three sentences of a study, and all there is to say of what was measured."""
+    first = summarize(study)[:3]
+    parts = (
+        measured.smaller_file,
+        speed,
+        quality.perplexities,
+        quality.distances,
+        measured.zero_shot,
+        measured.costliest_part,
+    )
+    told = [sentence for part in parts for sentence in part(study)]
+    return [*first, *(sentence for sentence in told if sentence not in first)]
+
+
 def conventions(study: Comparison) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
     said = [*_COUNTING, _TIES[study.convention]]

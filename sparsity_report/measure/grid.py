@@ -22,6 +22,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration
 from sparsity_report.measure.wanda import wanda
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.numbers import read_share
 
 _POLICIES = ("magnitude", "layerwise", "wanda", "owl", "random")
 _PATTERN = re.compile(r"(wanda-)?([0-9]{1,5}):([0-9]{1,5})")
@@ -40,7 +41,7 @@ class Grid:
 
     Examples
     --------
-    >>> grid = Grid.of(["magnitude,wanda", "2:4"], ["0.3,0.5"])
+    >>> grid = Grid.of(["magnitude,wanda", "2:4"], ["30%,0.5"])
     >>> grid.policies, grid.levels, grid.calibrates, len(grid)
     (('magnitude', 'wanda', '2:4'), (0.3, 0.5), True, 5)
     """
@@ -106,8 +107,8 @@ def _split(texts: Iterable[str]) -> list[str]:
 
 def _level(text: str) -> float:
     try:
-        return check_sparsity(float(text))
+        return check_sparsity(read_share(text))
     except ValueError:
         raise SparsityReportError(
-            f"--sparsity must be a number from 0 to 1, not {text!r}; 30 % is 0.3"
+            f"--sparsity must be a number from 0 to 1, or 0% to 100%, not {text!r}"
         ) from None

@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.files.shipped import shipped
-from sparsity_report.words.language import template_folders
+from sparsity_report.words.language import speaking, template_folders
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient
@@ -33,6 +33,7 @@ def write_notebook(
     notebook: str | os.PathLike[str] = DEFAULT,
     sparsity: float = 0.3,
     hide_inputs: bool = False,
+    language: str = "en",
     template_dir: str | os.PathLike[str] | None = None,
     timeout: int | None = None,
 ) -> Path:
@@ -53,6 +54,9 @@ def write_notebook(
         Between 0 and 1.
     hide_inputs : bool
         Whether to leave the code out of an ``.html`` file.
+    language : str
+        Of the sentences, figures and tables that the notebook makes, see :func:`write_report`; its
+        own text stays as it is.
     template_dir : path-like, optional
         Where a folder ``notebook`` with an nbconvert template of your own is.
     timeout : int, optional
@@ -93,7 +97,8 @@ def write_notebook(
     if opened is not None and os.path.exists(local := os.path.expanduser(opened)):  # noqa: PTH110, PTH111 - never raise
         opened = str(Path(local).resolve())
     values = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
-    _set_parameters(node, values, source)
+    with speaking(language, template_dir):  # refused before a cell runs
+        _set_parameters(node, values, source, _speaking(language, template_dir))
     with together(target.parent):
         _execute(node, target.parent, timeout)
         if target.suffix.lower() == ".ipynb":
@@ -112,7 +117,20 @@ def _located(notebook: str | os.PathLike[str]) -> Path:
     )
 
 
-def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path) -> None:
+def _speaking(language: str, template_dir: str | os.PathLike[str] | None) -> str:
+    """Return what lets a notebook speak a language from its first cell to its last."""
+    if language == "en" and template_dir is None:
+        return ""
+    folder = None if template_dir is None else str(Path(template_dir).resolve())
+    return (
+        "\n\nimport sparsity_report\n\n"
+        f"SPEAKING = sparsity_report.speaking({language!r}, {folder!r})\nSPEAKING.__enter__()"
+    )
+
+
+def _set_parameters(
+    node: NotebookNode, values: dict[str, Any], source: Path, further: str = ""
+) -> None:
     """Put a cell of values after the one of defaults, as papermill does."""
     import nbformat
 
@@ -120,7 +138,7 @@ def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path) ->
     if not tagged:
         raise SparsityReportError(f"{source} has no cell tagged 'parameters' to set")
     code = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    cell = nbformat.v4.new_code_cell(code, metadata={"tags": ["injected-parameters"]})
+    cell = nbformat.v4.new_code_cell(code + further, metadata={"tags": ["injected-parameters"]})
     cell["id"] = "injected-parameters"
     node.cells.insert(tagged[0] + 1, cell)
 
@@ -165,6 +183,8 @@ def _as_html(
 ) -> str:
     from nbconvert import HTMLExporter
 
+    from sparsity_report.report.templates import blaming
+
     folders = [folder for folder in template_folders(template_dir) if folder.is_dir()]
     styles = ("report.css", "notebook/notebook.css")
     files = [next(f / name for f in folders if (f / name).is_file()) for name in styles]
@@ -180,7 +200,8 @@ def _as_html(
         "css": "\n".join([font_face_css(), *(p.read_text(encoding="utf-8") for p in files)]),
     }
     page: str
-    page, _ = exporter.from_notebook_node(node, {"sparsity_report": about})
+    with blaming("export the notebook"):
+        page, _ = exporter.from_notebook_node(node, {"sparsity_report": about})
     return page
 
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 from markupsafe import Markup, escape
 
 from sparsity_report.draw.fonts import font_face_css
-from sparsity_report.errors import SparsityReportError, legible
+from sparsity_report.errors import SparsityReportError, legible, printable
 from sparsity_report.report.cells import to_html
 from sparsity_report.words import numbers
 from sparsity_report.words.language import template_folders
 from sparsity_report.words.names import clip, group_name, method_name
 from sparsity_report.words.sentences import say
 
+# What Jinja2 raises, and what expressions in templates do.
+_FAULTS = (
+    TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
+    RecursionError,
+)  # fmt: skip
 # A number with its sign or unit, and a threshold.
 _QUANTITY = re.compile(r"\|w\|\s≤\s\S+\b|\d[\d.,\u202f]*\s(?:%|[kMGTP]?(?:B|o|FLOPs?)\b)")
 # Words in scripts that are written from the right, beside which numbers would change places.
@@ -30,10 +37,33 @@ def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: s
 
     All of the values are in ``page``, too, where a template asks which there are.
     """
-    try:
+    with blaming(doing):
         return templates.get_template(name).render(shown, page=shown)
-    except TemplateError as error:
-        raise SparsityReportError(f"cannot {doing}: {error!r}; check template_dir") from error
+
+
+@contextmanager
+def blaming(doing: str) -> Iterator[None]:
+    """Say of a template that is at fault what cannot be done, and its file and line."""
+    try:
+        yield
+    except SparsityReportError:
+        raise
+    except _FAULTS as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        file, line = getattr(error, "filename", None), getattr(error, "lineno", None)
+        if file is None:
+            # Jinja2 writes the lines of templates into what is traced.
+            lines = [(frame.filename, frame.lineno) for frame in frames]
+            file, line = next((at for at in lines[::-1] if _is_template(at[0])), (None, None))
+        if file is None and not isinstance(error, TemplateError):
+            raise  # no template's fault
+        where = f"{printable(str(file), 500)}, line {line}: " if file else ""
+        said = printable(f"{type(error).__name__}: {error}", 500)
+        raise SparsityReportError(f"cannot {doing}: {where}{said}; check template_dir") from error
+
+
+def _is_template(file: str) -> bool:
+    return file.endswith(".j2")
 
 
 def environment(template_dir: str | os.PathLike[str] | None = None) -> Environment:

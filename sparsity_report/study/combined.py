@@ -17,6 +17,7 @@ from sparsity_report.study.study import Comparison
 _KEYS = {
     "quality": ["variant", *PASSAGE],
     "patterns": ["variant", "module_name", "parameter", "expert"],
+    "continuations": ["variant", "prompt"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
 }
 _SCORES = {"quality": "nll", "tasks": "value"}
@@ -89,6 +90,7 @@ def combine(*studies: Comparison) -> Comparison:
         layers=_once(layers, ["variant", "module_name"]),
         patterns=_joined("patterns", frames["patterns"]),
         quality=_joined("quality", frames["quality"]),
+        continuations=_joined("continuations", frames["continuations"]),
         tasks=_joined("tasks", frames["tasks"]),
         latency=next(iter(frames["latency"]), None),
         sensitivity=next(iter(frames["sensitivity"]), None),

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.shipped import shipped
 
 
@@ -89,10 +90,42 @@ def speaking(
 
 def template_folders(template_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     """Return where templates and catalogues are looked for, the user's own first."""
-    if template_dir is not None and not Path(template_dir).is_dir():
-        raise SparsityReportError(f"template_dir {template_dir} is not a folder")
     folders = shipped("templates")
-    return folders if template_dir is None else [Path(template_dir), *folders]
+    if template_dir is None:
+        return folders
+    own = Path(template_dir)
+    if not own.is_dir():
+        near = _near(own.name, _names(own.parent))
+        raise SparsityReportError(f"template_dir {printable(str(own))} is not a folder{near}")
+    known = {path.relative_to(folder) for folder in folders for path in folder.rglob("*.*")}
+    if not any((own / path).is_file() for path in known) and not _catalogues(own):
+        near = "".join(_near(name, {*map(str, known), *_parts(known)}) for name in _names(own)[:3])
+        raise SparsityReportError(
+            f"template_dir {printable(str(own))} holds none of the templates there are, such as "
+            f"report.html.j2 or languages/fr.json{near}"
+        )
+    return [own, *folders]
+
+
+def _catalogues(folder: Path) -> list[Path]:
+    return list((folder / "languages").glob("*.json"))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
+
+
+def _parts(paths: Iterable[Path]) -> set[str]:
+    return {part for path in paths for part in path.parts}
+
+
+def _near(name: str, there: Iterable[str]) -> str:
+    """Name what a name was meant to be; nothing where nothing is near."""
+    near = [printable(other) for other in get_close_matches(name, sorted(there), n=3)]
+    return f"; near {printable(name)}: {', '.join(near)}" if near else ""
 
 
 def _catalogue(language: str, template_dir: str | os.PathLike[str] | None) -> Language:

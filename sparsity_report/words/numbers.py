@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from sparsity_report.words.language import spoken
@@ -159,6 +160,28 @@ def span(low: Any, high: Any, space: str = THIN) -> str:
 def shape(sizes: Iterable[int], space: str = THIN) -> str:
     """Write the shape of a tensor, as in 3072 × 768."""
     return f"{space}×{space}".join(str(size) for size in sizes)
+
+
+def read_share(text: str) -> float:
+    """Read a share of 1, also as a percentage.
+
+    Raises
+    ------
+    ValueError
+        It is no number.
+
+    Examples
+    --------
+    >>> read_share("0.3"), read_share("33.3 %"), read_share("30%") == 0.3
+    (0.3, 0.333, True)
+    """
+    number = text.strip()
+    if not number.endswith("%"):
+        return float(number)
+    try:
+        return float(Decimal(number[:-1].rstrip()).scaleb(-2))
+    except ArithmeticError as error:
+        raise ValueError(f"{text!r} is no number") from error
 
 
 def _joined(space: str, *parts: str) -> str:

@@ -109,15 +109,17 @@ class TestCommand:
     def test_ipynb_of_a_notebook_of_ones_own(self, tmp_path):
         mine = nbformat.v4.new_notebook()
         cell = nbformat.v4.new_code_cell("SPARSITY = 0", metadata={"tags": ["parameters"]})
-        mine.cells = [cell, nbformat.v4.new_code_cell("print(MODEL, SPARSITY, OUT)")]
+        told = "from sparsity_report.words.language import spoken\nprint(spoken().code)"
+        mine.cells = [cell, *map(nbformat.v4.new_code_cell, [told, "print(MODEL, SPARSITY, OUT)"])]
         nbformat.write(mine, tmp_path / "mine.ipynb")
         run = command(
-            "notebook", "org/model", "--to", "ipynb", "--out", tmp_path / "o", "--sparsity", "0.25",
-            "--notebook", tmp_path / "mine.ipynb",
+            "notebook", "org/model", "--to", "ipynb", "--out", tmp_path / "o", "--sparsity", "25%",
+            "--notebook", tmp_path / "mine.ipynb", "--language", "fr",
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
         made = nbformat.read(tmp_path / "o" / "mine.ipynb", as_version=4)
         assert made.cells[-1].outputs[0].text == "org/model 0.25 mine\n"
+        assert made.cells[-2].outputs[0].text == "fr\n"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -127,6 +129,8 @@ class TestCommand:
             (["--notebook", "none"], "no notebook none: give a path or one of"),
             (["--notebook", __file__], "is no notebook"),
             (["--sparsity", "x"], "from 0 to 1"),
+            (["--sparsity", "1.5"], "from 0 to 1"),
+            (["--language", "xx"], "no language 'xx'"),
         ],
     )
     def test_bad_input_is_one_line(self, tmp_path, arguments, message):

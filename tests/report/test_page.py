@@ -355,17 +355,34 @@ class TestTemplates:
         text = written(three(weights), tmp_path, template_dir=tmp_path)
         assert text == "<html>&lt;b&gt;&lt;i&gt;a&lt;/i&gt;</html>"
 
-    @pytest.mark.parametrize("template", ["{{ nothing }}", "{% if %}", "{{ totals | nope }}"])
+    @pytest.mark.parametrize(
+        "template",
+        ["{{ nothing }}", "{% if %}", "{{ totals | nope }}", "{{ 1 / 0 }}", "{{ totals + 1 }}",
+         "{% include 'no_such.html.j2' %}", "{{ totals[0]['x']['y'] }}"],
+    )  # fmt: skip
     def test_a_broken_template_is_one_line(self, study, tmp_path, template):
-        (tmp_path / "report.html.j2").write_text(template)
+        path = tmp_path / "sections" / "flops.html.j2"
+        path.parent.mkdir()
+        path.write_text(f"<p>\n\n{template}\n</p>")
         with pytest.raises(sr.SparsityReportError, match="cannot render the report") as error:
             sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path)
         assert "\n" not in str(error.value)
+        assert f"cannot render the report: {path}, line 3: " in str(error.value)
         assert not (tmp_path / "r.html").exists()
 
     def test_a_missing_template_dir_is_refused(self, study, tmp_path):
-        with pytest.raises(sr.SparsityReportError, match="is not a folder"):
-            sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path / "none")
+        (tmp_path / "mine").mkdir()
+        with pytest.raises(sr.SparsityReportError, match=r"is not a folder; near mime: mine$"):
+            sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path / "mime")
+
+    def test_a_folder_without_a_template_is_refused(self, study, tmp_path):
+        for name, near in (("section", "; near section: sections"), ("zzz", "")):
+            folder = tmp_path / name
+            (folder / name).mkdir(parents=True)
+            (folder / name / "flops.html.j2").write_text("")
+            with pytest.raises(sr.SparsityReportError, match=rf"languages/fr\.json{near}$"):
+                sr.write_report(study, tmp_path / "r.html", template_dir=folder)
+        assert not (tmp_path / "r.html").exists()
 
     def test_every_partial_is_used(self):
         main = (TEMPLATES / "report.html.j2").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sparsity_report.words import names, numbers
-from sparsity_report.words.language import speaking
+from sparsity_report.words.language import Language, speaking
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
@@ -73,6 +73,17 @@ def test_cells_have_the_signs_of_the_language():
         assert numbers.percent(0.3) == f"30,0{THIN}%"
         assert numbers.count(1234567) == f"1{THIN}234{THIN}567"
         assert numbers.figures(1234.5, ",.1f") == f"1{THIN}234,5"
+
+
+def test_one_of_a_kind_is_singular():
+    text = "{n:plural thread|threads}"
+    assert [say(text, n=n) for n in (0, 1, 2, 1000, None)] == [
+        "0 threads", "1 thread", "2 threads", "1,000 threads", "– threads",
+    ]  # fmt: skip
+    with speaking(Language("fr", singular_below_two=True, sentences={text: "{n:plural fil|fils}"})):
+        assert [say(text, n=n) for n in (0, 1.5, 2, [1], [0, 1])] == [
+            "0 fil", "1.5 fil", "2 fils", "1 fil", "0 and 1 fils",
+        ]  # fmt: skip
 
 
 def test_names_are_said():

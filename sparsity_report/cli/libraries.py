@@ -1,0 +1,46 @@
+"""Libraries that are imported late: quickly, and without their own advice."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Import libraries a fifth faster: no garbage is looked for among what is there to stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def import_altair() -> None:
+    """Import altair a second faster."""
+    # jsonschema, which altair imports, spends a second on this one's grammars; nothing uses them.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    with without_collecting():
+        import altair  # noqa: F401
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' own advice out of the way of our few lines."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # these are also drawn into pipes
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
