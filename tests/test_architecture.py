@@ -24,6 +24,8 @@ DOORS = {
     ("study.study", "study.file"): "Comparison.save writes what read_study makes a Comparison of",
     ("study.facts", "study.study"): "for types: Comparison.facts are the facts of a Comparison",
     ("study.agreement", "study.study"): "for types: what agrees or not is a Comparison",
+    ("study.study", "findings.verdict"): "a study's repr says its verdict",
+    ("words.shown", "report.in_a_cell"): "a value in a notebook is drawn by what draws reports",
     ("study.recomputed", "study.study"): "for types: what is computed again is of a Comparison",
 }
 # Signatures that callers outside know since the first version.

@@ -40,6 +40,7 @@ from sparsity_report.words.names import (
     layout_name,
     method_name,
 )
+from sparsity_report.words.numbers import shares_domain
 from sparsity_report.words.sentences import join, message, say
 
 # Dots a strip can show one by one.
@@ -222,7 +223,7 @@ def zeros_domain(study: Comparison) -> tuple[float, float]:
     """Return the ends of the colours that all maps of a study share on paper."""
     cells = [study.facts.cells(variant)["sparsity"] for variant in study.facts.prunings]
     shares = pd.concat(cells) if cells else pd.Series(dtype=float)
-    return (0.0, 1.0) if shares.empty else look.shares_domain(shares.min(), shares.max())
+    return (0.0, 1.0) if shares.empty else shares_domain(shares.min(), shares.max())
 
 
 def _bar(group: str, variant: str, value: Any, kind: str) -> dict[str, Any]:

@@ -213,22 +213,6 @@ def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
     return f"datum.value > {low + 0.6 * (high - low):g}"
 
 
-def shares_domain(low: float, high: float) -> tuple[float, float]:
-    """Return the ends of a scale of shares: rounded outwards to 5 points, 20 apart at least.
-
-    Less would make noise look like a finding.
-
-    Examples
-    --------
-    >>> shares_domain(0.29, 0.31), shares_domain(0.0, 0.52)
-    ((0.2, 0.4), (0.0, 0.55))
-    """
-    low, high = math.floor(low * 20) / 20, math.ceil(high * 20) / 20
-    while high - low < 0.199:
-        low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
-    return round(low, 2), round(high, 2)
-
-
 def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
     """Return ticks of a logarithmic axis at 1, 2 and 5; more where short, fewer where long."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

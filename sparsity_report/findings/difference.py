@@ -15,9 +15,10 @@ from sparsity_report.study.file import read_study
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES, title
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import group_name, layout_name, method_name
+from sparsity_report.words.names import group_name, layout_name, method_name, short_name
 from sparsity_report.words.numbers import UNKNOWN, figures, known, shape
 from sparsity_report.words.sentences import message, say
+from sparsity_report.words.shown import Shown
 
 # What a reader wants to know of a variant as a whole.
 TOTALS = (
@@ -55,7 +56,7 @@ _FACTS, _LAYER_FACTS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Difference:
+class Difference(Shown):
     """What changed from one study to another; true where anything did.
 
     Attributes
@@ -76,7 +77,13 @@ class Difference:
         return not self.changes.empty
 
     def __repr__(self) -> str:
-        return str(self)
+        models = [
+            short_name(study.variants["model"].iloc[0]) for study in (self.before, self.after)
+        ]
+        first = say("Difference from {before} to {after}", before=models[0], after=models[1])
+        said = self.sentences()
+        rest = [say("{count:,} more", count=len(said) - 1)] if len(said) > 1 else []
+        return "\n".join([first, said[0], *rest])
 
     def __str__(self) -> str:
         return "\n".join(self.sentences())

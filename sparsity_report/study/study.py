@@ -21,16 +21,18 @@ from sparsity_report.study.layers import check_convention, group_frame, total_fr
 from sparsity_report.study.levels import Levels
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.recomputed import RECOMPUTED
-from sparsity_report.study.schema import TABLES, check, plain_table, typed
+from sparsity_report.study.schema import MEASURED, TABLES, check, plain_table, typed
 from sparsity_report.study.storage import storage_frame
 from sparsity_report.study.sweep import level_table
 from sparsity_report.study.variants import Variant, csr_note, fingerprint
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.sentences import some
+from sparsity_report.words.names import short_name
+from sparsity_report.words.sentences import say, some
+from sparsity_report.words.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Shown):
     """What pruning does to a model, as data. Renderers take this and never touch a model.
 
     Names are here as they are in the file; whatever people read spells out what they would not see.
@@ -80,9 +82,21 @@ class Comparison:
     weights: Weights | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
+        from sparsity_report.findings.verdict import verdict
+
         models, names = (list(self.variants[key].unique()) for key in ("model", "variant"))
-        modules = self.layers["module_name"].nunique()
-        return f"<Comparison of {some(models)}: {some(names, 8)}; {modules:,} modules>"
+        first = say(
+            "Study of {models:some}: {variants}; {modules:,} modules",
+            models=[*map(short_name, models)],
+            variants=some([*map(short_name, names)], 8),
+            modules=self.layers["module_name"].nunique(),
+        )
+        measured = [name for name in MEASURED if getattr(self, name) is not None]
+        last = say(
+            "Frames: {frames:names}",
+            frames=["layers", "groups", "totals", "storage", *measured],
+        )
+        return "\n".join([first, verdict(self), last])
 
     @cached_property
     def groups(self) -> pd.DataFrame:

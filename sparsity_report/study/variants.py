@@ -24,10 +24,13 @@ from sparsity_report.weights.memory import ModuleWeights, copied
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.places import locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.names import layout_name, short_name
+from sparsity_report.words.sentences import say
+from sparsity_report.words.shown import Shown
 
 
 @dataclass(frozen=True)
-class Variant:
+class Variant(Shown):
     """A model under one pruning decision and one layout. Numbers are derived, not materialised.
 
     Attributes
@@ -44,6 +47,15 @@ class Variant:
     weights: Weights
     pruning: Pruning | None
     layout: str
+
+    def __repr__(self) -> str:
+        first = say(
+            "Variant {variant}: {layout}",
+            variant=short_name(self.name),
+            layout=layout_name(self.layout),
+        )
+        whole = repr(self.weights if self.pruning is None else self.pruning)
+        return "\n".join([first, *whole.split("\n")[:2]])
 
     def __post_init__(self) -> None:
         if writable(self.name) != self.name:

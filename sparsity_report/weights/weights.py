@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.weights.parameters import Module, Parameter
+from sparsity_report.words.names import short_name
+from sparsity_report.words.sentences import say
+from sparsity_report.words.shown import Shown
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +40,7 @@ def check_modules(name: str, modules: int) -> None:
 
 
 @dataclass(eq=False)
-class Weights(ABC):
+class Weights(Shown, ABC):
     """A model opened for counting. Nothing is loaded before it is asked for, nothing is modified.
 
     Attributes
@@ -64,6 +67,25 @@ class Weights(ABC):
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        first = say(
+            "Weights of {name}: {architecture}, from {source}",
+            name=short_name(self.name),
+            architecture=short_name(self.architecture or "–"),
+            source=self.source,
+        )
+        second = say(
+            "{total:,} parameters in {modules:,} modules",
+            total=sum(p.total for p in self.stored),
+            modules=len(self.modules),
+        )
+        third = say(
+            "{total:,} of them in {count:,} prunable matrices",
+            total=sum(p.total for p in self.prunable),
+            count=sum(p.experts for p in self.prunable),
+        )
+        return f"{first}\n{second}\n{third}"
 
     def __post_init__(self) -> None:
         self.name = writable(self.name)  # a folder may be called anything

@@ -186,3 +186,19 @@ def read_share(text: str) -> float:
 
 def _joined(space: str, *parts: str) -> str:
     return space.join(part for part in parts if part)
+
+
+def shares_domain(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of a scale of shares: rounded outwards to 5 points, 20 apart at least.
+
+    Less would make noise look like a finding.
+
+    Examples
+    --------
+    >>> shares_domain(0.29, 0.31), shares_domain(0.0, 0.52)
+    ((0.2, 0.4), (0.0, 0.55))
+    """
+    low, high = math.floor(low * 20) / 20, math.ceil(high * 20) / 20
+    while high - low < 0.199:
+        low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
+    return round(low, 2), round(high, 2)

@@ -10,6 +10,7 @@ import pytest
 
 import sparsity_report as sr
 from sparsity_report.draw import export, look, marks
+from sparsity_report.words.numbers import shares_domain
 
 CELLS = [
     {"block": "0", "projection": "q", "value": 0.31},
@@ -255,4 +256,4 @@ def test_hostile_words_stay_words():
     [(0.22, 0.44, (0.2, 0.45)), (0.5, 0.5, (0.4, 0.6)), (0.0, 0.02, (0.0, 0.2)), (1, 1, (0.8, 1))],
 )
 def test_no_scale_makes_noise_look_like_a_finding(low, high, ends):
-    assert look.shares_domain(low, high) == pytest.approx(ends)
+    assert shares_domain(low, high) == pytest.approx(ends)

@@ -1,0 +1,258 @@
+"""Values in notebook cells: short lines, small HTML without a script, numbers of the frames."""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import hostile
+import pandas as pd
+import pytest
+import torch
+from helpers import Tiny, study_of
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.findings.verdict import verdict
+from sparsity_report.report.in_a_cell import Shares, bundle
+from sparsity_report.report.in_a_cell import _figure as figure
+from sparsity_report.study.grid import Grid
+
+LIMIT = 60_000
+VOID = {"path"}
+
+
+class Page(HTMLParser):
+    """What HTML holds: elements, attributes, texts and rows of cells; it has to be closed well."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self.rows, self.open = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.open += [tag]
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"}:
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+        if {"td", "th"} & {*self.open}:
+            self.rows[-1][-1] += data
+
+
+def alone():
+    return sr.compare(sr.dense(sr.load(Tiny(), name="t")))
+
+
+def flat():
+    return study_of(sr.load(nn.ModuleDict({"fc1": nn.Linear(20, 30)}), name="flat"), 0.5)
+
+
+def nothing():
+    return sr.compare(sr.dense(sr.load(nn.LayerNorm(4), name="n")))
+
+
+def meta():
+    with torch.device("meta"):
+        return sr.compare(sr.dense(sr.load(Tiny(), name="meta")))
+
+
+def seventeen():
+    weights = sr.load(Tiny(), name="t")
+    levels = (sr.global_magnitude(weights, n / 20) for n in range(1, 17))
+    return sr.compare(sr.dense(weights), *map(sr.masked, levels))
+
+
+STUDIES = {
+    "demo": lambda: study_of(sr.load()),
+    "alone": alone,
+    "no blocks": flat,
+    "nothing": nothing,
+    "meta": meta,
+    "seventeen": seventeen,
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_shows_its_verdict_and_totals(name):
+    study = STUDIES[name]()
+    lines = repr(study).split("\n")
+    assert len(lines) == 3
+    assert lines[1] == verdict(study)
+    made = study._repr_mimebundle_()
+    assert set(made) == {"text/html", "text/latex", "text/plain"}
+    assert made["text/plain"] == repr(study)
+    page = Page(made["text/html"])
+    assert page.texts[0] == verdict(study)
+    assert len(made["text/html"]) < LIMIT
+    assert "script" not in page.tags
+    head, *rows = page.rows
+    assert head[0] == "Variant"
+    assert [row[0] for row in rows] == study.totals["variant"].tolist()
+    dense = study.totals["stored_bytes"].iloc[0]
+    for row, (_, due) in zip(rows, study.totals.iterrows(), strict=True):
+        shares = (due["sparsity_prunable"], due["sparsity_model"])
+        assert row[1:3] == ["–" if pd.isna(s) else f"{100 * s:.1f}\u202f%" for s in shares]
+        size = due["stored_bytes"]
+        ratio = "–" if pd.isna(size) else f"{size / dense:.2f}\u202f×"
+        assert row[3:] == [thin(size), ratio, thin(due["flops_per_token"])]
+    drawn = study.facts.cells(study.facts.headline)
+    assert ("svg" in page.tags) == (not drawn.empty)
+
+
+def thin(number):
+    return "–" if pd.isna(number) else f"{int(number):,}".replace(",", "\u202f")
+
+
+def test_the_map_has_a_stroke_for_every_cell(demo):
+    study = study_of(demo)
+    made = study._repr_mimebundle_()["text/html"]
+    strokes = dict(re.findall(r'<path stroke="(#\w+)" d="((?:M\d+ \d+h1)+)"', made.split("<g")[1]))
+    grid, cells = study.facts.grid("CSR30"), study.facts.cells("CSR30")
+    at = {
+        tuple(map(int, place)): colour
+        for colour, path in strokes.items()
+        for place in re.findall(r"M(\d+) (\d+)h1", path)
+    }
+    assert len(at) == len(cells)
+    colours = [
+        at[grid.blocks.index(row.block), grid.projections.index(row.projection)]
+        for row in cells.itertuples()
+    ]
+    # As the colours of viridis get brighter with each step, so do those of larger shares.
+    bright = pd.Series([sum(bytes.fromhex(colour[1:])[1:2]) for colour in colours])
+    assert bright.corr(cells["sparsity"], method="spearman") > 0.97
+    assert bright[cells["sparsity"].idxmax()] == bright.max()
+
+
+@pytest.mark.parametrize(("count", "experts"), [(32, 1), (126, 384)])
+def test_maps_of_large_models_stay_small(count, experts):
+    inner = [f"self_attn.{k}_proj" for k in "qkvo"]
+    inner += [f"experts.{n}.{k}_proj" for n in range(experts) for k in ("gate", "up", "down")]
+    names = [f"model.layers.{block}.{name}" for block in range(count) for name in inner]
+    numbers = [int(name.split(".")[2]) for name in names]
+    layers = pd.DataFrame({"module_name": names, "block": numbers, "group": "mlp_linear"})
+    grid = Grid(layers)
+    cells = [(*cell, (7 * place % 101) / 100) for place, cell in enumerate(grid.cells)]
+    drawn = figure(Shares("all", grid.blocks, grid.projections, cells), (0.0, 1.0))
+    assert drawn.count("h1") == len(cells) + 24  # those of the key
+    assert len(drawn) < LIMIT - 10_000  # what else there is, see below
+
+
+def test_the_largest_map_there_is_stays_small():
+    names, numbers = [f"projection {n}" for n in range(41)], [str(n) for n in range(120)]
+    shares = [((7 * n) % 101) / 100 for n in range(41 * 120)]
+    places = ((block, name) for name in names for block in numbers)
+    cells = [(*place, share) for place, share in zip(places, shares, strict=True)]
+    drawn = figure(Shares("all", numbers, names, cells), (0.0, 1.0))
+    assert drawn.count("h1") == len(cells) + 24  # those of the key
+    assert len(drawn) < LIMIT - 10_000
+
+
+def test_all_but_the_map_takes_little(demo):
+    levels = (sr.global_magnitude(demo, n / 40) for n in range(1, 31))
+    variants = [sr.masked(p, name=f"{n} {'long name ' * 9}") for n, p in enumerate(levels)]
+    made = bundle(sr.compare(sr.dense(demo), *variants))["text/html"]
+    page = Page(made)
+    assert len(made) - len(made.partition("<figure>")[2].partition("</figure>")[0]) < 10_000
+    assert len(page.rows) == 21
+    assert "11 more" in page.texts
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory):
+    """Every kind of value, named as whoever means harm would."""
+    study = hostile.study(tmp_path_factory.mktemp("hostile"))
+    pruning = sr.global_magnitude(study.weights, 0.5)
+    variant = sr.csr(pruning, name=hostile.TEXTS["image"])
+    return [study, study.weights, pruning, variant, sr.diff(study, sr.compare(variant))]
+
+
+def test_hostile_names_are_text(values):
+    for value in values:
+        made = value._repr_mimebundle_()
+        page = Page(made["text/html"])
+        assert not {"script", "img", "iframe", "a", "link", "object"} & {*page.tags}
+        assert page.tags.count("style") == 1
+        assert not [name for name, _ in page.attributes if name.startswith("on") or name == "href"]
+        assert "http" not in "".join(v or "" for _, v in page.attributes)
+        assert "url(" not in made["text/html"]
+        assert len(made["text/html"]) < LIMIT
+        for text in (repr(value), "".join(page.texts), made["text/latex"]):
+            assert hostile.UNSEEN.findall(text.replace("\n", "")) == []
+        for command in ("\\input", "\\write", "\\catcode", "\\def"):
+            assert command not in made["text/latex"]
+
+
+def test_every_value_has_three_lines(values):
+    for value in values:
+        assert len(repr(value).split("\n")) == 3
+        assert max(map(len, repr(value).split("\n"))) < 400
+
+
+def test_a_pruning_is_shown_by_its_counts(demo):
+    pruning = sr.global_magnitude(demo, 0.3)
+    first, second, third = repr(pruning).split("\n")
+    assert first == "Pruning of demo: global magnitude, asked 30 %"
+    assert second.startswith(f"{pruning.pruned:,} of 786,432 prunable weights")
+    assert third == f"threshold |w| ≤ {pruning.threshold:.4g}"
+    _, *rows = Page(bundle(pruning)["text/html"]).rows
+    layers = sr.compare(sr.masked(pruning)).layers.query("prunable").groupby("group", sort=False)
+    zeros = (layers["weight_total"].sum() - layers["weight_nonzero"].sum()).tolist()
+    assert [row[2] for row in rows] == list(map(thin, zeros))
+    _, *groups = Page(bundle(demo)["text/html"]).rows
+    counted = sr.compare(sr.dense(demo)).groups
+    assert {row[2] for row in groups} == set(map(thin, counted["total"]))
+
+
+def test_differences_are_told_and_more_are_counted(demo):
+    before = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.3), name="M"))
+    after = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.6), name="M"))
+    changed = sr.diff(before, after)
+    said = changed.sentences()
+    assert repr(changed).split("\n")[1:] == [said[0], f"{len(said) - 1} more"]
+    page = Page(bundle(changed)["text/html"])
+    assert page.texts[1 : 1 + len(said[:12])] == said[:12]
+    assert page.tags.count("svg") == 2
+    row = page.rows[-1]
+    assert row == [
+        "M", *(f"{100 * s.totals['sparsity_prunable'][1]:.1f}\u202f%" for s in (before, after)),
+        *[thin(before.totals["stored_bytes"][1])] * 2,
+    ]  # fmt: skip
+    assert len(repr(sr.diff(before, before)).split("\n")) == 2
+    assert str(changed) == "\n".join(said)
+
+
+def test_french_says_it_too(demo):
+    with sr.speaking("fr"):
+        study = study_of(demo)
+        assert repr(study).startswith("Étude de demo\u00a0: Dense")
+        assert "Poids mis à zéro" in bundle(sr.global_magnitude(demo, 0.3))["text/html"]
+
+
+def test_no_library_of_charts_is_loaded_for_it():
+    code = (
+        "import sys, sparsity_report as sr\nw = sr.load()\n"
+        "made = sr.compare(sr.csr(sr.global_magnitude(w, 0.3)))._repr_mimebundle_()\n"
+        "print(len(made), {'altair', 'vl_convert', 'ipywidgets'} & {*sys.modules})"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
+    )
+    assert run.stdout == "3 set()\n"
