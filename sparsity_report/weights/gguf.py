@@ -89,7 +89,7 @@ class GGUFWeights(CheckpointWeights):
 
     def module(self) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
-        self._require_files()
+        self.require_files()
         # transformers' reader takes ten times as long, and of a model in pieces reads the first.
         return self.filled_module()
 
