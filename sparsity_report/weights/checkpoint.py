@@ -153,6 +153,7 @@ class CheckpointWeights(Weights):
 
     def filled_module(self) -> nn.Module:
         """Return a runnable model in float32, filled with the values that are counted."""
+        self._require_files()
         outline = self._require_class()
         values = {p.name: self.tensor(p.name).float() for p in self.stored}
         for name, entries in self._buffers.items():
