@@ -15,13 +15,40 @@ function make(tag, attributes = {}, ...children) {
 
 /* On a phone the parts of a chart stand below each other, and cells too narrow have no digits. */
 const NARROW = 270;
-function arranged(spec) {
-  if (!spec.vconcat || innerWidth >= 640) return spec;
-  const parts = spec.vconcat.flatMap((part) => part.hconcat ?? [part]);
-  const fits = (layer) => layer.mark.type !== "text" || !layer.encoding.x?.scale?.domain
-    || 24 * layer.encoding.x.scale.domain.length < NARROW;
-  const vconcat = parts.map((part) => ({ ...part, width: NARROW, layer: part.layer.filter(fits) }));
-  return { ...spec, vconcat };
+function arranged(spec, room) {
+  if (spec.vconcat && innerWidth < 640) {
+    const parts = spec.vconcat.flatMap((part) => part.hconcat ?? [part]);
+    const vconcat = parts.map((part) => ({ ...part, width: NARROW, layer: part.layer.filter(fits(NARROW)) }));
+    return { ...spec, vconcat };
+  }
+  return !spec.layer || room >= spec.width ? spec : narrowed(spec, Math.round(room / 1.15));
+}
+
+/* Whether a layer of a map has room for its digits. */
+const fits = (width) => (layer) => layer.mark.type !== "text" || !layer.encoding?.x?.scale?.domain
+  || 24 * layer.encoding.x.scale.domain.length < width;
+
+/* A chart drawn for the width it has, so that letters keep their size. */
+function narrowed(spec, room) {
+  const { config, title } = spec;
+  const axis = { ...config.axis, labelOverlap: "greedy" };
+  const legend = { ...config.legend, columns: 1, labelLimit: room - 60 };
+  const cut = { ...config, axis, legend, title: { ...config.title, limit: room } };
+  const layer = spec.layer.filter(fits(room - 90)).map((part) => ({ ...part, encoding: loose(part.encoding) }));
+  const lines = title?.subtitle && { subtitle: [title.subtitle].flat().flatMap((line) => line.split(" · ")) };
+  return { ...spec, width: room, layer, config: cut, title: title && { ...title, ...lines } };
+}
+
+/* Encodings without numbers that were made for another width. */
+function loose(encoding = {}) {
+  const entries = Object.entries(encoding).map(([channel, value]) => {
+    const { legend, axis } = value ?? {};
+    const freer = { ...value };
+    if (legend) freer.legend = { ...legend, columns: 1 };
+    if (axis && channel === "x") freer.axis = { ...axis, labelOverlap: "greedy", tickCount: 4 };
+    return [channel, legend || axis ? freer : value];
+  });
+  return Object.fromEntries(entries);
 }
 
 /* Charts of Vega, drawn when they come near the window. */
@@ -30,13 +57,18 @@ function drawCharts() {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       near.unobserve(target);
-      const spec = arranged(JSON.parse(target.querySelector("script").textContent));
+      const spec = arranged(JSON.parse(target.querySelector("script").textContent), target.parentElement.clientWidth);
       // What is not there yet cannot be measured.
       const fonts = ["400", "700"].map((weight) => document.fonts.load(`${weight} 9px ${spec.config.font}`));
       const options = { mode: "vega-lite", renderer: "svg", ast: true, actions: false };
       Promise.all(fonts).then(() => vegaEmbed(target.querySelector(".live"), spec, options)).then(
         ({ view }) => {
           target.classList.add("is-live");
+          // A group of no marks is no picture that could have a name.
+          for (const mark of target.querySelectorAll(".live [role=graphics-symbol]:empty:not([aria-label])")) {
+            mark.removeAttribute("role");
+            mark.removeAttribute("aria-roledescription");
+          }
           target.dispatchEvent(new CustomEvent("drawn", { detail: view }));
         },
         console.error,
@@ -187,7 +219,24 @@ function slide(texts, tables) {
   show();
 }
 
+/* By day or by night, as the system says until the reader does. */
+function chooseScheme(button) {
+  const root = document.documentElement;
+  const night = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (root.dataset.scheme ?? (night.matches ? "dark" : "light")) === "dark";
+  const name = () => { button.textContent = dark() ? words.light : words.dark; };
+  button.addEventListener("click", () => {
+    root.dataset.scheme = dark() ? "light" : "dark";
+    name();
+  });
+  night.addEventListener("change", name);
+  name();
+}
+
 drawCharts();
+if (innerWidth < 800) for (const list of document.querySelectorAll("nav details")) list.open = false;
+const scheme = document.getElementById("scheme");
+if (scheme) chooseScheme(scheme);
 const tables = [...document.querySelectorAll("table.sortable")].map((table) => new Table(table));
 const texts = document.getElementById("level-texts");
 if (texts) slide(JSON.parse(texts.textContent), tables);

@@ -425,7 +425,7 @@ def test_measurements_go_into_everything(tmp_path):
         assert sum(said in line for line in done.stdout.splitlines()) >= 1, said
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert "some.txt" in page
-    assert 'id="measured"' in page
+    assert 'id="quality"' in page
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,12 @@ _MOST_LEVELS = 8
 
 
 def group_bars(
-    study: Comparison, metric: str, width: float = TEXT_WIDTH, variant: str | None = None
+    study: Comparison,
+    metric: str,
+    width: float = TEXT_WIDTH,
+    variant: str | None = None,
+    *,
+    once: bool = False,
 ) -> alt.LayerChart:
     """Return bars per group with the variants side by side; what is unknown shows as "–".
 
@@ -67,6 +72,8 @@ def group_bars(
         In points, everything included.
     variant : str, optional
         The only one that is shown.
+    once : bool
+        Variants that have the same bars in every group share them.
 
     Examples
     --------
@@ -78,12 +85,17 @@ def group_bars(
     meant, table, inks = FILED[metric], study.pivot(metric), look.palette(study)
     shown = dict(zip(inks, distinct_names(list(inks)), strict=True))
     variants = list(inks) if variant is None else [variant]
+    if once:
+        alike = _alike(table[variants])
+        variants = list(alike)
+        shown |= {name: clip(", ".join(shown[n] for n in alike[name])) for name in variants}
     rows = [
         _bar(group_name(str(group)), shown[name], table.loc[group, name], meant.kind)
         for group in table.index
         for name in variants
     ]
-    of = say("{variant} of ", variant=shown[variants[0]]) if len(variants) == 1 else ""
+    alone = len(variants) == 1 and not once
+    of = say("{variant} of ", variant=shown[variants[0]]) if alone else ""
     note = f"{of}{look.model_names(study)} · {say(meant.note)}"
     shape = _bars_shape(rows, say(meant.axis), meant.kind, width=width)
     shape = replace(shape, inks=tuple((shown[name], *inks[name]) for name in variants))
@@ -224,6 +236,15 @@ def zeros_domain(study: Comparison) -> tuple[float, float]:
     cells = [study.facts.cells(variant)["sparsity"] for variant in study.facts.prunings]
     shares = pd.concat(cells) if cells else pd.Series(dtype=float)
     return (0.0, 1.0) if shares.empty else shares_domain(shares.min(), shares.max())
+
+
+def _alike(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the columns that are equal in every row, under the first of them."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for name in table.columns:
+        values = tuple(None if pd.isna(value) else value for value in table[name])
+        alike.setdefault(values, []).append(str(name))
+    return {names[0]: names for names in alike.values()}
 
 
 def _bar(group: str, variant: str, value: Any, kind: str) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
 from sparsity_report.words import numbers
 from sparsity_report.words.names import (
+    BREAK,
+    breakable,
     cache_name,
     clip,
     group_name,
@@ -352,7 +354,7 @@ def to_html(table: Table) -> Markup:
     words = [place for place, column in enumerate(table.columns, 1) if column.kind.unit is None]
     styles = " ".join([*table.style.split(), *(f"left{place}" for place in words if place > 1)])
     lines = [f'<table class="{styles}">' if styles else "<table>"]
-    lines += [f"<caption>{escape(table.caption)}</caption>"] if table.caption else []
+    lines += [f"<caption><span>{escape(table.caption)}</span></caption>"] if table.caption else []
     lines += ["<thead>", *_head_rows(table), "</thead>"]
     for body in table.bodies:
         lines.append("<tbody>")
@@ -384,12 +386,18 @@ def _html_row(row: Row) -> str:
 
 
 def _html_cell(cell: Cell) -> str:
-    text, tag = str(escape(cell.text)), cell.kind.tag
+    tag = cell.kind.tag
+    text = broken(cell.text) if tag == "bdi" else str(escape(cell.text))
     if tag:
         text = f"<{tag}>{text}</{tag}>"
     if cell.strong:
         text = f"<strong>{text}</strong>"
     return f"{text}<small>{escape(cell.note)}</small>" if cell.note else text
+
+
+def broken(text: str) -> Markup:
+    """Escape a name or sentence for HTML; its long words may break at dots."""
+    return Markup("<wbr>").join(breakable(text).split(BREAK))
 
 
 def to_typst(table: Table) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, legible, printable
-from sparsity_report.report.cells import to_html
+from sparsity_report.report.cells import broken, to_html
 from sparsity_report.words import numbers
 from sparsity_report.words.language import template_folders
 from sparsity_report.words.names import clip, group_name, method_name
@@ -109,5 +109,5 @@ def _legible(value: Any) -> Any:
 
 def _unbroken(sentence: str) -> Markup:
     """Keep numbers with their signs and units, and names from turning the text around them."""
-    text = _FROM_THE_RIGHT.sub(r"<bdi>\g<0></bdi>", str(escape(legible(sentence))))
+    text = _FROM_THE_RIGHT.sub(r"<bdi>\g<0></bdi>", str(broken(legible(sentence))))
     return Markup(_QUANTITY.sub(r'<span class="unbroken">\g<0></span>', text))

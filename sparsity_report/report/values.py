@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -17,13 +18,14 @@ from sparsity_report.draw.slider import level_chart
 from sparsity_report.errors import printable
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.summary import conventions, summarize
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import grids, tables
 from sparsity_report.report.cells import Table, plain_rows, to_columns
-from sparsity_report.study.facts import Card
+from sparsity_report.study.cards import Card
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
-from sparsity_report.words.names import short_name
-from sparsity_report.words.numbers import count, percent, scaled, times
+from sparsity_report.words.names import layout_name, short_name, tokens_name
+from sparsity_report.words.numbers import THIN, count, figures, percent, scaled, times
 from sparsity_report.words.sentences import message, say, say_note
 
 # Rows of all variants' layers up to which the page holds them as a table; beyond, as data.
@@ -38,25 +40,28 @@ _CARDS = {
     "total": (message("Parameters"), message("of {variant}")),
     "prunable_total": (message("Prunable weights"), message("of {variant}")),
     "sparsity_prunable": (message("Zeros"), message("of the prunable weights, {variant}")),
-    "sparsity_model": (message("Zeros"), message("of all parameters, {variant}")),
-    "stored_bytes": (
-        message("Stored bytes"),
-        message("of the whole model, {variant} ÷ {against}"),
+    "stored_bytes": (message("Stored bytes"), message("of the whole model, {variant}")),
+    "perplexity": (message("Perplexity"), message("of {variant} on {text}")),
+    "smallest": (
+        message("Smallest lossless layout"),
+        message("{layout}: prunable weights of {variant} ÷ dense"),
     ),
-    "flops_per_token": (message("FLOPs per token"), message("{variant} ÷ {against}")),
+    "speed": (
+        message("Times as fast"),
+        message("{variant} ÷ {against}, {tokens} at a time ({low:.2f} to {high:.2f})"),
+    ),
+    "flops_per_token": (message("FLOPs per token"), message("{variant} ÷ {against}, on paper")),
 }
-
-
+_RATIO = message("of the whole model, {variant} ÷ {against}")
+_BEFORE = message("of {variant} on {text}, {against} {before}")
 # What they are of where the baseline is packed.
 _PACKED = {
     "total": message("of {variant}, {bits:.2f} bits each in the file"),
     "stored_bytes": message("of the whole model, {variant} ÷ {against} unpacked to {dtypes:names}"),
+    "smallest": message("{layout}: prunable weights of {variant} ÷ unpacked to {dtypes:names}"),
 }
 
-
-_MEASURED = (
-    tables.latency,
-    tables.crossover,
+_QUALITY = (
     tables.quality,
     tables.distance,
     tables.sensitivity,
@@ -66,6 +71,7 @@ _MEASURED = (
     tables.tasks,
     tables.task_sources,
 )
+_SPEED = (tables.latency, tables.crossover)
 
 
 class Layers(NamedTuple):
@@ -111,6 +117,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "levels": asked,
         "variants": plain_rows(study.variants),
         "palette": list(look.palette(study).values()),
+        "verdict": verdict(study),
         "findings": summarize(study),
         "cards": [_card(study, card) for card in study.facts.cards],
         "totals": plain_rows(study.totals),
@@ -129,10 +136,10 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
             "unusual": [table for v in prunings if (table := tables.unusual(study, v))],
         },
         "comparisons": [
-            _figure(charts.group_bars(study, metric), tables.comparison(study, metric))
+            _figure(charts.group_bars(study, metric, once=True), tables.comparison(study, metric))
             for metric in FILED
         ],
-        "maps": [f for v in prunings if (f := _map(study, v, None if paper else (0.0, 1.0)))],
+        "maps": _maps(study, None if paper else (0.0, 1.0)),
         "map_note": _map_note(study),
         "blocks": _blocks(study),
         "curve": None if curve is None else _figure(curve, tables.curve(study)),
@@ -141,7 +148,8 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "layers": _layers(study),
         "audit": study.audit,
         "notes": [printable(say_note(note)) for note in study.notes],
-        "measured": _measured(study) or None,
+        "quality": _measured(study, _QUALITY) or None,
+        "speeds": _measured(study, _SPEED),
         "unclassified": list(study.unclassified),
         "conventions": conventions(study),
         "convention": study.convention,
@@ -184,14 +192,42 @@ def _packed(study: Comparison) -> str | None:
 
 def _card(study: Comparison, card: Card) -> dict[str, str]:
     """Return a number people look for first: large, what it is of, and of which variant."""
+    facts = study.facts
     title, note = _CARDS[card.key]
-    if packed := card.key in _PACKED and study.facts.unpacked_dtypes(study.facts.baseline):
-        note = _PACKED[card.key]
-    write = times if card.against else percent if card.key.startswith("sparsity") else scaled
-    named = {"variant": short_name(card.variant), "against": short_name(card.against)}
-    bits = study.facts.bits_per_weight(card.variant) if packed else None
-    noted = say(note, **named, dtypes=packed, bits=bits)
-    return {"title": say(title), "number": write(card.value), "note": noted}
+    if card.key == "stored_bytes" and card.against:
+        note = _RATIO
+    before = card.more.get("before")
+    if before is not None:
+        note = _BEFORE
+    if packed := card.key in _PACKED and facts.unpacked_dtypes(facts.baseline):
+        note = _PACKED[card.key] if card.key != "stored_bytes" or card.against else note
+    said = dict(card.more)
+    if card.key == "smallest":
+        said["layout"] = layout_name(said["layout"])
+    if card.key == "speed":
+        said["tokens"] = tokens_name(int(said["tokens"]))
+    if card.key == "perplexity":
+        said |= {"text": short_name(said["text"]), "before": figures(before, ",.2f")}
+    named = {
+        "variant": short_name(card.variant),
+        "against": short_name(card.against or facts.baseline),
+        "dtypes": packed,
+        "bits": facts.bits_per_weight(card.variant) if packed else None,
+    }
+    return {"title": say(title), "number": _large(card), "note": say(note, **named, **said)}
+
+
+def _large(card: Card) -> str:
+    """Write the number of a card."""
+    if card.key == "speed" and card.value is None:
+        return say("no difference")
+    if card.key == "perplexity":
+        return figures(card.value, ",.2f").replace(spoken().thousands, THIN)
+    if card.against or card.key == "smallest":
+        return times(card.value)
+    if card.key.startswith("sparsity"):
+        return percent(card.value)
+    return scaled(card.value, "B" if card.key == "stored_bytes" else "")
 
 
 def _figure(chart: alt.TopLevelMixin, table: Table, key: str = "") -> Figure:
@@ -210,6 +246,12 @@ def _json(value: Any) -> Markup:
     for risky in "<>&\u2028\u2029":
         text = text.replace(risky, f"\\u{ord(risky):04x}")
     return Markup(text)
+
+
+def _maps(study: Comparison, domain: tuple[float, float] | None) -> list[Figure]:
+    """Return a map of each distinct pruning, that of the headline's zeros first."""
+    order = sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
+    return [figure for name in order if (figure := _map(study, name, domain))]
 
 
 def _map(study: Comparison, variant: str, domain: tuple[float, float] | None) -> Figure | None:
@@ -242,10 +284,12 @@ def _map_note(study: Comparison) -> str:
     return f"{why} {said}"
 
 
-def _measured(study: Comparison) -> list[Measured]:
+def _measured(
+    study: Comparison, those: Sequence[Callable[[Comparison], Table | None]]
+) -> list[Measured]:
     """Return charts and tables of what was measured, here or elsewhere, as far as known."""
     parts = []
-    for tabled in _MEASURED:
+    for tabled in those:
         if (table := tabled(study)) is not None:
             draw = CHARTS.get(table.key)
             chart = draw(study) if draw else None

@@ -24,6 +24,7 @@ from sparsity_report.counting.histogram import Integers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import dense_bytes, value_bytes
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
+from sparsity_report.study.cards import Card, cards
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added, records
 from sparsity_report.study.methods import methods
@@ -40,28 +41,6 @@ if TYPE_CHECKING:
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
 # A model that somebody else pruned: above this share of zeros they are no accident.
 _PRUNED_BY_OTHERS = 0.01
-
-
-class Card(NamedTuple):
-    """One large number.
-
-    Attributes
-    ----------
-    key : str
-        ``total``, ``prunable_total``, ``sparsity_prunable``, ``sparsity_model``, ``stored_bytes``
-        or ``flops_per_token``: a column of ``study.totals``.
-    value : float or None
-        The column's value; for bytes and FLOPs divided by the baseline's.
-    variant : str
-        Whose it is; all cards of zeros, bytes and FLOPs are of the same one.
-    against : str or None
-        The baseline, where the value is a ratio.
-    """
-
-    key: str
-    value: float | None
-    variant: str
-    against: str | None = None
 
 
 class Spread(NamedTuple):
@@ -129,15 +108,26 @@ class Facts:
         so do a policy whose shares of layers were found in two ways, and one that takes no more
         than what was zero before.
         """
+        return tuple(dict.fromkeys(self._first_alike.values()))
+
+    @property
+    def pruning(self) -> str | None:
+        """The first variant with the zeros of the headline; None where it is not pruned."""
+        return self._first_alike.get(self.headline)
+
+    @cached_property
+    def _first_alike(self) -> dict[str, str]:
+        """The first variant with the same zeros, by each variant that is pruned."""
         first: dict[tuple[object, ...], str] = {}
+        alike: dict[str, str] = {}
         for row in records(self._study.variants):
             variant, fingerprint = row["variant"], row["fingerprint"]
             left = self._left(variant)
             share = self.total(variant, "sparsity_prunable") or 0.0
             if pd.notna(row["pruned"]) or share > _PRUNED_BY_OTHERS:
                 policy = self._policy(row, left)
-                first.setdefault((fingerprint, policy, left), variant)
-        return tuple(first.values())
+                alike[variant] = first.setdefault((fingerprint, policy, left), variant)
+        return alike
 
     def _left(self, variant: str) -> tuple[int, ...]:
         """Nonzero weights of each layer, -1 where they are not known."""
@@ -167,20 +157,8 @@ class Facts:
 
     @cached_property
     def cards(self) -> tuple[Card, ...]:
-        """What people look for first: the size of the model, and one variant's zeros and cost."""
-        base, headline = self.baseline, self.headline
-        cards = [
-            Card(key, self.total(variant, key), variant)
-            for variant, keys in (
-                (base, ("total", "prunable_total")),
-                (headline, ("sparsity_prunable", "sparsity_model")),
-            )
-            for key in keys
-        ]
-        if headline != base:
-            for key in ("stored_bytes", "flops_per_token"):
-                cards.append(Card(key, self.ratio(headline, key), headline, base))
-        return tuple(cards)
+        """What people look for first, see :func:`.cards.cards`."""
+        return tuple(cards(self))
 
     def total(self, variant: str, column: str) -> float | None:
         """Return a figure of ``study.totals``; None where it is unknown."""

@@ -1,7 +1,9 @@
 """The report in a real browser: drawn, silent, offline, and whole without scripts."""
 
+import re
 import shutil
 import subprocess
+from importlib.resources import files
 
 import hostile as names
 import pytest
@@ -60,10 +62,7 @@ class Visit:
             # Charts are drawn when they come near.
             for figure in self.page.locator("figure").all():
                 figure.scroll_into_view_if_needed()
-            self.page.wait_for_function(
-                "document.querySelectorAll('figure').length"
-                " === document.querySelectorAll('figure.is-live').length"
-            )
+            self.page.wait_for_selector("figure:not(.is-live)", state="detached")
 
     def __enter__(self):
         return self
@@ -87,7 +86,7 @@ def test_draws_every_chart_and_asks_for_nothing(chromium, request, name, figures
 
 def test_live_charts_answer_the_mouse(chromium, report):
     with Visit(chromium, report) as visit:
-        visit.page.locator("#map .plate .live .mark-rect path").first.hover(
+        visit.page.locator("#summary .plate .live .mark-rect path").first.hover(
             position={"x": 20, "y": 14}
         )
         tooltip = visit.page.locator("#vg-tooltip-element.visible")
@@ -97,7 +96,7 @@ def test_live_charts_answer_the_mouse(chromium, report):
 
 def test_a_hostile_name_in_a_tooltip_is_text(chromium, hostile):
     with Visit(chromium, hostile) as visit:
-        visit.page.locator("#map .plate .live .mark-rect path").nth(1).hover(
+        visit.page.locator("#summary .plate .live .mark-rect path").nth(1).hover(
             position={"x": 20, "y": 14}
         )
         tooltip = visit.page.locator("#vg-tooltip-element.visible")
@@ -380,6 +379,73 @@ def test_a_french_report_writes_french_numbers(chromium, tmp_path):
                    .all_text_contents())  # fmt: skip
         assert not any("." in label for label in axis)
         assert visit.complaints == []
+
+
+def boxes_of_the_first_screen(visit):
+    """Lower edges of verdict, cards and map, in pixels from the top of the page."""
+    parts = [visit.page.locator(f"#summary {part}") for part in (".verdict", ".cards", "figure")]
+    boxes = [part.first.bounding_box() for part in parts]
+    assert all(box["height"] > 40 for box in boxes)
+    return [box["y"] + box["height"] for box in boxes]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "screens"), [(1440, 900, 1), (390, 844, 2)], ids=["desk", "phone"]
+)
+def test_verdict_cards_and_map_stand_on_the_first_screen(
+    chromium, demo_study, tmp_path, width, height, screens
+):
+    path = sr.write_report(demo_study, tmp_path / "r.html")
+    with Visit(chromium, path, wait=False, viewport={"width": width, "height": height}) as visit:
+        visit.page.wait_for_selector("#summary figure.is-live .live svg.marks")
+        edges = boxes_of_the_first_screen(visit)
+        assert edges == sorted(edges)
+        assert edges[-1] <= screens * height
+        assert visit.page.locator("#summary .cards > div").count() == 4
+        assert visit.page.locator("#summary .findings > p").count() <= 3
+
+
+def test_on_a_phone_charts_fit_and_their_letters_keep_their_size(chromium, report):
+    with Visit(chromium, report, viewport={"width": 390, "height": 844}) as visit:
+        for plate in visit.page.locator(".plate").all():
+            box = plate.locator(".live svg.marks").bounding_box()
+            assert 300 < box["width"] <= 358
+            assert plate.evaluate("plate => plate.scrollWidth <= plate.clientWidth")
+            size = plate.locator(".live .role-axis-label text").first.evaluate(
+                "text => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a"
+            )
+            assert size > 9.5
+        assert visit.complaints == []
+
+
+def test_the_reader_chooses_day_or_night(chromium, report):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    with Visit(chromium, report, wait=False, color_scheme="light") as visit:
+        by_day = visit.page.evaluate(paper)
+        switch = visit.page.get_by_role("button", name="Dark")
+        switch.click()
+        by_night = visit.page.evaluate(paper)
+        assert sum(map(int, re.findall(r"\d+", by_night))) < 150
+        visit.page.get_by_role("button", name="Light").click()
+        assert visit.page.evaluate(paper) == by_day != by_night
+        assert visit.complaints == []
+
+
+AXE = files("axe_playwright_python") / "axe.min.js"
+VIOLATIONS = """() => axe.run().then(({ violations }) => violations.map(({ id, nodes }) =>
+    [id, nodes.map(({ html }) => html.slice(0, 200))]))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 800, 1440])
+def test_axe_finds_nothing(chromium, report, width, scheme):
+    size = {"width": width, "height": 900}
+    with Visit(chromium, report, viewport=size, color_scheme=scheme) as visit:
+        visit.page.evaluate(
+            "document.querySelectorAll('details').forEach((d) => { d.open = true })"
+        )
+        visit.page.evaluate(AXE.read_text(encoding="utf-8"))
+        assert visit.page.evaluate(VIOLATIONS) == []
 
 
 @pytest.mark.parametrize("name", ["report", "hostile"])

@@ -16,6 +16,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.draw import look, paper
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import cells, latex, notebook, tables, thesis
 from sparsity_report.report import page as report
 from sparsity_report.report.templates import environment
@@ -189,9 +190,8 @@ def test_captions_and_notes_are_those_of_their_numbers(study, page):
     assert notes["Useful FLOPs per token"] == "two per nonzero weight"
     cards = {card["number"]: (card["title"], card["note"]) for card in page["cards"]}
     shown = study.totals.set_index("variant").loc["CSR50"]
-    for key, note in (("prunable", "of the prunable weights"), ("model", "of all parameters")):
-        number = f"{100 * shown[f'sparsity_{key}']:.1f}{THIN}%"
-        assert cards[number] == ("Zeros", f"{note}, CSR50")
+    number = f"{100 * shown['sparsity_prunable']:.1f}{THIN}%"
+    assert cards[number] == ("Zeros", "of the prunable weights, CSR50")
 
 
 def test_work_of_one_of_two_models_has_a_row():
@@ -294,10 +294,11 @@ def test_templates_get_what_is_documented(study, page):
         assert [row["group"] for row in rows] == [*of_variant["group"]]
     assert page["palette"] == [*look.palette(study).values()]
     assert page["findings"] == sr.summarize(study)
+    assert (page["verdict"], page["speeds"]) == (verdict(study), [])
     assert (page["version"], page["convention"]) == (sr.__version__, "standard")
     assert page["program"] == f"sparsity-report {sr.__version__}"
     assert page["fingerprint"] == study.fingerprint
-    assert (page["unclassified"], page["notes"], page["measured"]) == ([], [], None)
+    assert (page["unclassified"], page["notes"], page["quality"]) == ([], [], None)
     assert page["audit"] == study.audit
     assert [table.key for table in page["tables"]["extremes"][0]] == ["layers_most", "layers_least"]
     for key in ("models", "variants", "totals", "groups"):

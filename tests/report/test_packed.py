@@ -70,13 +70,16 @@ def test_sentences_name_the_bytes(studies):
     assert any(sentence.endswith("their bytes unpacked to float32.") for sentence in said)
 
 
-def test_tables_cards_and_charts_name_the_bytes(studies):
+def test_tables_cards_and_charts_name_the_bytes(studies, tmp_path):
     study = studies[0]
     shown = context(study)
     notes = {card["title"]: card["note"] for card in shown["cards"]}
-    assert (
-        notes["Parameters"] == f"of Dense, {8 * FILE / (WEIGHTS + PLAIN):.2f} bits each in the file"
+    assert notes["Smallest lossless layout"].endswith(
+        "prunable weights of CSR50 ÷ unpacked to float32"
     )
+    folder, _ = packing.packed_llama(tmp_path, "gptq-4-v1")
+    alone = context(sr.compare(sr.dense(sr.load(folder, name="llama"))))["cards"]
+    assert alone[0]["note"] == f"of Dense, {8 * FILE / (WEIGHTS + PLAIN):.2f} bits each in the file"
     assert notes["Stored bytes"] == "of the whole model, CSR50 ÷ Dense unpacked to float32"
     assert "not with the file" in shown["packed"]
     for table in (tables.groups(study), tables.layers(study, "Dense")):

@@ -13,6 +13,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import page as report
 from sparsity_report.report.values import context
 
@@ -22,7 +23,7 @@ TEMPLATES = Path(__file__).parents[2] / "templates"
 class Page(HTMLParser):
     """What of a page a test looks at."""
 
-    VOID = frozenset({"meta", "br", "link", "img", "input"})
+    VOID = frozenset({"meta", "br", "wbr", "link", "img", "input"})
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -111,28 +112,29 @@ def test_sections_stand_in_order_and_the_contents_lead_to_them(parsed):
     sections = [attrs.get("id") for attrs, _ in parsed.all("section")]
     assert sections == [
         "summary",
-        "model",
+        "map",
         "totals",
         "groups",
-        "map",
-        "parameters",
-        "flops",
         "storage",
+        "flops",
         "audit",
         "layers",
         "conventions",
+        "model",
     ]
     links = [a["href"] for a, _ in parsed.all("a") if a.get("class") != "anchor"]
     assert links == [f"#{key}" for key in sections]
     anchors = {a["href"] for a, _ in parsed.all("a", **{"class": "anchor"})}
     ids = {f"#{attrs['id']}" for _, attrs in parsed.elements if "id" in attrs}
-    assert {*links[1:], "#cite", "#explore"} == anchors <= ids
+    assert {*links[1:], "#cite", "#explore", "#elsewhere"} == anchors <= ids
 
 
 def test_findings_are_the_sentences_of_summarize(parsed, study):
     (_, findings), *_ = parsed.all("div", **{"class": "findings"})
     lines = [line.strip() for line in findings.splitlines() if line.strip()]
-    assert lines == sr.summarize(study)
+    said = sr.summarize(study)
+    assert lines == [*said[:3], f"{len(said) - 3} more", *said[3:]]
+    assert [text for _, text in parsed.all("p", **{"class": "verdict"})] == [verdict(study)]
 
 
 def test_numbers_stay_with_their_units(text):
@@ -224,7 +226,7 @@ def test_pictures_do_not_share_names(parsed):
 
 def test_data_of_the_heat_map(parsed, study):
     own = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
-    (_, section), *_ = parsed.all("section", id="map")
+    (_, section), *_ = parsed.all("section", id="summary")
     for row in own.to_dict("records"):
         assert f"{100 * (1 - row['weight_nonzero'] / row['weight_total']):.1f}\u202f%" in section
 
@@ -347,7 +349,7 @@ class TestTemplates:
         page = Page(written(study, tmp_path, template_dir=tmp_path / "mine"))
         assert page.all("style")[1][1].strip() == "body { color: teal }"
         assert "two-blocks & mine" in page.text
-        assert len(page.all("figure")) == 6
+        assert len(page.all("figure")) == 5
 
     def test_values_are_escaped_in_users_templates_too(self, tmp_path):
         (tmp_path / "report.html.j2").write_text("<html>{{ '<b>' }}{{ models }}</html>")

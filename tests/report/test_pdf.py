@@ -161,6 +161,9 @@ def test_hostile_names_are_text(tmp_path, language):
     path = sr.write_report(read, tmp_path / "hostile.pdf", language=language)
     text = text_of(path)
     assert "root:" not in text
+    # A text may go on on the next page, below the foot of one and the head of the other.
+    between = rf"sparsity-report{sr.__version__}\d+/\d+.*?(?:Sparsityreport|Rapportdeparcimonie)"
+    text = re.sub(between, "", text)
     keys = [key for key in hostile.TEXTS if key not in {"spaces", "long", "longest"}]
     for key in keys:
         shown = legible(hostile.TEXTS[key])
@@ -279,7 +282,7 @@ def test_french_holds_the_same_numbers(pdf, study, tmp_path):
     assert re.search(rb"/Lang\s*\(fr\)", french.read_bytes())
     outline = poppler("pdftohtml", french, "-xml", "-i", "-stdout").partition("<outline>")[2]
     titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
-    assert titles[:3] == ["1 Le modèle", "2 Trois parcimonies", "3 Groupes"]
+    assert titles[:3] == ["1 Où sont tombés les zéros", "2 Trois parcimonies", "3 Groupes"]
     assert within_margins(french) == []
 
 
@@ -296,8 +299,8 @@ def test_layouts_and_measurements(pdf, study, tmp_path):
     rows = [{"a": name, "b": 1234567, "c": 0.5} for name in TEXTS]
     table = table_of("hostile", "Bytes of CSR30 in every layout", columns, rows)
     shown = context(study)
-    assert "Measured" not in text_of(pdf)
-    shown["measured"] = [
+    assert "Whatitcostsinquality" not in text_of(pdf)
+    shown["quality"] = [
         Measured(f"Perplexity of {' '.join(TEXTS)}", shown["curve"], table),
         Measured("", None, table.called("Latency of everything")),
     ]
@@ -306,7 +309,7 @@ def test_layouts_and_measurements(pdf, study, tmp_path):
     path.write_bytes(typeset(environment(), shown))
     text = text_of(path)
     assert text.count("1234567") == 3 * len(TEXTS)
-    assert "8Measured" in text
+    assert "4Whatitcostsinquality" in text
     assert "BytesofCSR30ineverylayout" in text
     assert "Latencyofeverything" in text
     assert len(re.findall(r"Figure\d\.Perplexityof", text)) == 1

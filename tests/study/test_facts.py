@@ -1,5 +1,6 @@
 """Figures of a study against arithmetic on the weights themselves, and against each other."""
 
+import measurements
 import numpy as np
 import pytest
 import torch
@@ -215,8 +216,14 @@ def test_cards_are_all_of_one_variant(study):
     cards = {card.key: card for card in study.facts.cards}
     assert study.facts.headline == "CSR30"
     totals = study.totals.set_index("variant")
-    for key in ("sparsity_prunable", "sparsity_model"):
-        assert (cards[key].variant, cards[key].value) == ("CSR30", totals.loc["CSR30", key])
+    assert [*cards] == ["sparsity_prunable", "stored_bytes", "smallest", "flops_per_token"]
+    zeros = cards["sparsity_prunable"]
+    assert (zeros.variant, zeros.value) == ("CSR30", totals.loc["CSR30", "sparsity_prunable"])
+    rows = study.storage.query("variant == 'CSR30' and scope == 'prunable'").set_index("layout")
+    least = rows.loc[rows["lossless"].eq(True), "bytes"].astype(float).idxmin()
+    assert cards["smallest"].more == {"layout": least}
+    dense = rows["bytes"]["dense"]
+    assert cards["smallest"].value == pytest.approx(rows["bytes"][least] / dense)
     for key in ("stored_bytes", "flops_per_token"):
         assert (cards[key].variant, cards[key].against) == ("CSR30", "Dense")
         assert cards[key].value == totals.loc["CSR30", key] / totals.loc["Dense", key]
@@ -224,10 +231,33 @@ def test_cards_are_all_of_one_variant(study):
 
 def test_cards_of_a_study_of_three_policies_do_not_mix(demo):
     facts = policies(demo).facts
-    assert {
-        card.variant for card in facts.cards if card.key not in {"total", "prunable_total"}
-    } == {"CSR30"}
+    assert {card.variant for card in facts.cards} == {"CSR30"}
     assert facts.prunings == ("Masked30", "Two of four", "Layerwise")
+
+
+def test_cards_of_the_baseline_alone_are_its_sizes(demo):
+    facts = sr.compare(sr.dense(demo)).facts
+    assert [card.key for card in facts.cards] == [
+        "total", "prunable_total", "sparsity_prunable", "stored_bytes",
+    ]  # fmt: skip
+    assert not any(card.against for card in facts.cards)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"), [(0.3, 0.5, 0.4), (0.95, 1.01, None)], ids=["stated", "noise"]
+)
+def test_what_was_measured_has_its_cards(demo, low, high, told):
+    """Of 1 and 128 tokens at a time the speed with 1 is told, or that there is no difference."""
+    study = measurements.put_in(
+        study_of(demo),
+        latency=measurements.latency().assign(realised_low=low, realised_high=high),
+        quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
+    )
+    *_, quality, time = study.facts.cards
+    assert (quality.key, quality.value) == ("perplexity", 1234.0)
+    assert quality.more == {"text": "some.txt", "before": 10.0}
+    assert (time.key, time.value, time.against) == ("speed", told, "Dense")
+    assert time.more == {"tokens": 1, "low": low, "high": high}
 
 
 def test_shares_are_those_of_the_weights(demo):
