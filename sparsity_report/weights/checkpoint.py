@@ -137,7 +137,7 @@ class CheckpointWeights(Weights):
         Packed weights are put into it as the float32 values they stand for; a model with float8
         weights, which torch has no products of, is loaded in float32.
         """
-        self.require_files()
+        self._require_files()
         self._require_class()
         if any(isinstance(entry.values, Packed) for entry in self._entries.values()):
             return self.filled_module()
@@ -191,7 +191,7 @@ class CheckpointWeights(Weights):
         assert isinstance(model, nn.Module)
         return model.eval()
 
-    def require_files(self) -> None:
+    def _require_files(self) -> None:
         """Refuse to run a model that is read over the network, of which no copy is here."""
         entries = self._entries.values()
         if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):

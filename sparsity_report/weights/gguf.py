@@ -89,7 +89,6 @@ class GGUFWeights(CheckpointWeights):
 
     def module(self) -> nn.Module:
         """Load the dequantised model with transformers, in float32."""
-        self.require_files()
         # transformers' reader takes ten times as long, and of a model in pieces reads the first.
         return self.filled_module()
 
