@@ -1,9 +1,9 @@
 """A study on paper: one page, a PDF, parts of a thesis, a notebook.
 
 ``cells`` says what a table is and how HTML and Typst write it, ``latex`` and ``markdown`` how these
-do; ``tables`` declares every table of the product once, and ``grids`` those that put policies and
-models side by side. ``values`` gathers what templates show, ``page``, ``pdf``
-and ``thesis`` hand it to the files in ``templates/``, which ``templates`` finds and renders;
+do, and ``heads`` what stands over a column; ``tables`` declares every table of the product once,
+``speeds`` those of what was timed, and ``grids`` those that put policies and models side by side.
+``values`` gathers what templates show, ``page``, ``pdf`` and ``thesis`` hand it to the files in ``templates/``, which ``templates`` finds and renders;
 ``notebook`` executes notebooks, ``in_a_cell`` shows a value in one. The explorer writes its tables
 with ``cells``, too.
 

@@ -32,6 +32,7 @@ from sparsity_report.report.cells import (
     share,
     table_of,
 )
+from sparsity_report.report.heads import columns_of, head_of
 from sparsity_report.study.compressed import LEVEL
 from sparsity_report.study.layers import records
 from sparsity_report.study.results import KEYS
@@ -43,27 +44,6 @@ from sparsity_report.words.names import clip, distinct_names, layout_name, short
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
-# Heads of columns that the schema does not have, or has under a longer title.
-_HEADS = {
-    "stored_as": message("Stored as"),
-    "share": message("Zeros ÷ weights"),
-    "expected_sparsity": message("Expected"),
-    "n_m": message("N:M, complying"),
-    "ratio": message("÷ dense"),
-    "model_bytes": message("Bytes"),
-    "model_ratio": message("÷ dense"),
-    "threshold": message("Threshold |w| ≤"),
-    "quartiles": message("Quartiles"),
-    "windows": message("Window / stride"),
-    "realised": message("Realised"),
-    "control_span": message("Control"),
-    "bound_share": message("Of memory’s limit"),
-    "bits_per_weight": message("Bits per weight"),
-    "scores": message("Scores"),
-    "what": message("What"),
-    "before": message("Before"),
-    "after": message("After"),
-}
 _LETTERS = 2000  # of a text that a model wrote
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
@@ -91,7 +71,7 @@ _EXTREMES = {
 def models(study: Comparison) -> Table:
     """Return the models that were counted."""
     keys, prints = "model architecture source fingerprint", say("Fingerprint of the weights")
-    columns = _columns(keys, (1, 1, 1.4, 0), fingerprint=prints)
+    columns = columns_of(keys, (1, 1, 1.4, 0), fingerprint=prints)
     values = study.variants.drop_duplicates("fingerprint")
     return table_of("models", say("The weights that were counted"), columns, values, "facts")
 
@@ -99,7 +79,7 @@ def models(study: Comparison) -> Table:
 def variants(study: Comparison) -> Table:
     """Return how each variant came to be."""
     keys = "variant layout method asked_sparsity threshold fingerprint"
-    columns = _columns(keys, _FIRST, fingerprint=say("Weights"))
+    columns = columns_of(keys, _FIRST, fingerprint=say("Weights"))
     return table_of("variants", say("What was made of them"), columns, study.variants, "facts")
 
 
@@ -113,7 +93,7 @@ def totals(study: Comparison) -> Table:
     def row(key: str, label: str = "", note: str = "", style: str = "") -> Row:
         kind = share(2) if style == "lead" else kind_of(key)
         cells = (Cell(of_variant[key], kind) for of_variant in by_variant)
-        return Row((Cell(label or _head(key), WORDS, note), *cells), style, key=key)
+        return Row((Cell(label or head_of(key), WORDS, note), *cells), style, key=key)
 
     shares = []
     for part, (label, note) in _SPARSITIES.items():
@@ -157,7 +137,7 @@ def _work(study: Comparison) -> Iterator[tuple[str, str]]:
 
 def groups(study: Comparison, variant: str | None = None) -> Table:
     """Return the groups of one variant, or of each under its name."""
-    columns = _columns(
+    columns = columns_of(
         "group modules total nonzero sparsity flops_per_token useful_flops_per_token "
         f"{_sizes(study)} param_frac",
         _FIRST,
@@ -186,7 +166,7 @@ def layers(study: Comparison, variant: str) -> Table:
     """Return all modules of a variant."""
     frame, tied = study.facts.layers(variant), say("tied to")
     rounded = ("expected_rounding_sparsity", "near_zero_share")
-    columns = _columns(
+    columns = columns_of(
         "module_name group shape stored_as total nonzero sparsity "
         f"{' '.join(key for key in rounded if frame[key].notna().any())} flops_per_token "
         f"useful_flops_per_token {_sizes(study)}",
@@ -215,7 +195,7 @@ def layers(study: Comparison, variant: str) -> Table:
 
 def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, Table] | None:
     """Return the most and the least sparse prunable layers; None where nothing is prunable."""
-    columns = _columns("module_name weight_total share", _FIRST)
+    columns = columns_of("module_name weight_total share", _FIRST)
     frames = study.facts.extremes(variant, limit)
     most, least = (
         table_of(key, say(caption, variant=short_name(variant)), columns, frame)
@@ -229,7 +209,7 @@ def unusual(study: Comparison, variant: str) -> Table | None:
     frame = study.facts.unusual(variant)
     if frame is None:
         return None
-    columns = _columns(
+    columns = columns_of(
         "parameter sparsity expected_sparsity mean_abs std zero_rows zero_columns n_m fill_8",
         _FIRST,
         sparsity=say("Observed"),
@@ -249,7 +229,7 @@ def storage(study: Comparison, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
     weights, model = say("Prunable weights"), say("Whole model")
     over = ("", weights, weights, model, model, "", "")
-    columns = _columns("layout bytes ratio model_bytes model_ratio break_even lossless")
+    columns = columns_of("layout bytes ratio model_bytes model_ratio break_even lossless")
     columns = [c._replace(over=head) for c, head in zip(columns, over, strict=True)]
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
@@ -333,14 +313,14 @@ def zeros_map(study: Comparison, variant: str) -> Table:
     )
     one_each = cells["layers"].max() == 1
     caption = say(alone if one_each else merged, variant=short_name(variant))
-    columns = [*_columns("block"), *_side_by_side(grid.projections, SHARE)]
+    columns = [*columns_of("block"), *_side_by_side(grid.projections, SHARE)]
     return table_of("map", caption, columns, values)
 
 
 def comparison(study: Comparison, metric: str) -> Table:
     """Return one figure of all groups and variants."""
     look, pivot = FILED[metric], study.pivot(metric)
-    columns = [*_columns("group"), *_side_by_side(pivot.columns, kind_of(metric))]
+    columns = [*columns_of("group"), *_side_by_side(pivot.columns, kind_of(metric))]
     caption = say("{title}: {note}.", title=say(look.title), note=say(look.note))
     return table_of(look.file, caption, columns, pivot.reset_index())
 
@@ -367,50 +347,6 @@ def levels(study: Comparison) -> Table | None:
     return table_of("levels", caption, columns, frame)
 
 
-def latency(study: Comparison) -> Table | None:
-    """Return the times of layers and forward passes; None where none were measured."""
-    frame = study.facts.speeds
-    if frame is None:
-        return None
-    first = "variant name cache tokens seconds quartiles promised_speedup realised control_span"
-    columns = _columns(f"{first} bound_share kernel", name=say("What"), cache=say("Weights"))
-    caption = say(
-        "Measured time per call on {machine}, {threads:plural thread|threads}. Realised: how many"
-        " times faster with its 99 % interval, in brackets alone where it is within the noise or "
-        "was not timed well enough. Control: the ratio of the same kernels over five parts of the"
-        " time.",
-        machine=clip(frame["machine"].iloc[0], 200),
-        threads=int(frame["threads"].iloc[0]),
-    )
-    ends = [*zip(frame["seconds_low"], frame["seconds_high"], strict=True)]
-    told = frame["realised_speedup"].where(frame["verdict"] == "stated")
-    others = frame["variant"] != study.facts.speed_base
-    spans = (frame[column].where(others) for column in ("realised_low", "realised_high"))
-    ratios = zip(told, *spans, strict=True)
-    controls = zip(frame["control_low"], frame["control_high"], strict=True)
-    values = frame.assign(
-        quartiles=pd.Series(ends, index=frame.index, dtype=object),
-        realised=pd.Series([*ratios], index=frame.index, dtype=object),
-        control_span=pd.Series([*controls], index=frame.index, dtype=object),
-    )
-    return table_of("speed", caption, columns, values)
-
-
-def crossover(study: Comparison) -> Table | None:
-    """Return from which sparsity CSR layers are faster; None where it is known of no shape."""
-    rows = study.facts.crossovers
-    if rows is None or not rows["verdict"].isin(("stated", "never", "above")).any():
-        return None
-    heads = {"name": say("Shape"), "cache": say("Weights"), "crossover": say("Sparsity")}
-    keys = ["verdict", "crossover_low", "crossover_sparsity", "crossover_high"]
-    told = zip(*(rows[key] for key in keys), strict=True)
-    caption = say(
-        "Sparsity from which a CSR layer is faster than the dense one, and its 99 % interval."
-    )
-    values = rows.assign(crossover=pd.Series([*told], index=rows.index, dtype=object))
-    return table_of("crossover", caption, _columns("name tokens cache crossover", **heads), values)
-
-
 def quality(study: Comparison) -> Table | None:
     """Return perplexities and accuracies; None where none were measured.
 
@@ -422,7 +358,7 @@ def quality(study: Comparison) -> Table | None:
     said = scored_on(study)
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
     further = "" if said else " protocol text text_fingerprint scored windows dtype"
-    columns = _columns(f"variant sparsity perplexity top1{further}")
+    columns = columns_of(f"variant sparsity perplexity top1{further}")
     caption = said or say("Perplexity and next-token accuracy.")
     return table_of("quality", caption, columns, frame.assign(windows=windows))
 
@@ -436,7 +372,7 @@ def distance(study: Comparison) -> Table | None:
     several = "" if len(bases) == 1 else " against"
     passage = _passage(study)
     more = "" if passage else " protocol text text_fingerprint"
-    columns = _columns(f"variant sparsity{several} kl agreement flips{more}")
+    columns = columns_of(f"variant sparsity{several} kl agreement flips{more}")
     caption = say(
         "Distance from {bases:some}, from the same run: mean KL divergence of it from the variant "
         "in nats per scored token, equal first guesses, and tokens that only one of the two "
@@ -478,7 +414,7 @@ def zero_shot(study: Comparison) -> Table | None:
         {"variant": variant, **{task: _pair(wide, variant, task) for task in (*SEVEN, "mean")}}
         for variant in dict.fromkeys(scores["variant"])
     ]
-    columns = _columns("variant", (1.1,))
+    columns = columns_of("variant", (1.1,))
     columns += [Column(task, title, SCORE, width=1) for task, title in SEVEN.items()]
     columns.append(Column("mean", say("Mean"), SCORE, width=1))
     caption = say(
@@ -502,7 +438,7 @@ def tasks(study: Comparison, limit: int = 100) -> Table | None:
         if row["limited"]:
             values["task_note"] = say("only a part was run")
     heads = zip(places.values(), distinct_names(list(places)), strict=True)
-    columns = _columns("task")
+    columns = columns_of("task")
     columns += [Column(place, text, FIGURE, width=1) for place, text in heads]
     shown = [dict.fromkeys(places.values()) | values for values in list(rows.values())[:limit]]
     whole = message("Scores as the harness wrote them, ± standard error.")
@@ -520,7 +456,7 @@ def task_sources(study: Comparison) -> Table | None:
     if study.tasks is None or study.tasks[keys.split()[1:]].isna().all(axis=None):
         return None
     files = study.tasks.groupby(keys.split(), sort=False, dropna=False).size()
-    columns = _columns(f"{keys} scores", evaluated_model=say("Model in the file"))
+    columns = columns_of(f"{keys} scores", evaluated_model=say("Model in the file"))
     caption = say("Where the scores come from.")
     return table_of("task_sources", caption, columns, files.rename("scores").reset_index())
 
@@ -543,7 +479,7 @@ def continuations(study: Comparison) -> Table | None:
     frame = study.continuations
     if frame is None or frame.empty:
         return None
-    columns = _columns("variant continuation", _FIRST)
+    columns = columns_of("variant continuation", _FIRST)
     columns[1] = columns[1]._replace(kind=name(_LETTERS), width=3)
     bodies = tuple(
         Body(rows_of(columns, rows), clip(prompt, _LETTERS))
@@ -560,7 +496,7 @@ def sensitivity(study: Comparison) -> Table | None:
         return None
     keys = "part weight_total sparsity perplexity nll_increase top1_drop global_sparsity"
     caption = say("One part pruned at a time, all others as they are.")
-    return table_of("sensitivity", caption, _columns(keys), frame)
+    return table_of("sensitivity", caption, columns_of(keys), frame)
 
 
 def difference_totals(difference: Difference) -> Table:
@@ -572,7 +508,7 @@ def difference_totals(difference: Difference) -> Table:
             before, after = (_fact(what, totals[what].get(variant)) for totals in (old, new))
             row = {"variant": variant, "what": name_of(what), "before": before, "after": after}
             values.append({**row, "row_style": "changed" if before != after else ""})
-    columns = _columns("variant what before after")
+    columns = columns_of("variant what before after")
     return table_of("totals", say("Totals per variant, before and after"), columns, values)
 
 
@@ -587,7 +523,7 @@ def difference_modules(difference: Difference, limit: int) -> Table:
         }
         for row in records(changes.head(limit))
     ]
-    columns = _columns("variant module_name what before after")
+    columns = columns_of("variant module_name what before after")
     columns[1] = columns[1]._replace(kind=name(200))
     return table_of("modules", say("Modules that changed"), columns, values, "sortable")
 
@@ -598,16 +534,6 @@ def _fact(what: str, value: Any) -> str:
     return text if isinstance(value, str) else text.replace(spoken().thousands, "\u202f")
 
 
-def _columns(keys: str, widths: tuple[float, ...] = (1.6, 1), /, **heads: str) -> list[Column]:
-    """Return columns by their keys; the last of the widths is that of all others."""
-    names = keys.split()
-    sizes = [*widths, *widths[-1:] * len(names)]
-    return [
-        Column(key, heads.get(key) or _head(key), kind_of(key), width=width)
-        for key, width in zip(names, sizes, strict=False)
-    ]
-
-
 def _sizes(study: Comparison) -> str:
     """Return the columns of bytes that tables of a study have."""
     return "file_bytes stored_bytes" if study.facts.packings() else "stored_bytes"
@@ -616,10 +542,6 @@ def _sizes(study: Comparison) -> str:
 def _unpacked(study: Comparison) -> dict[str, str]:
     """Return the head of stored bytes where some are of packed weights."""
     return {"stored_bytes": say("Stored bytes, unpacked")} if study.facts.packings() else {}
-
-
-def _head(key: str) -> str:
-    return say(_HEADS[key]) if key in _HEADS else head(key)
 
 
 def _side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:

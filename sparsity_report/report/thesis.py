@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.findings.summary import conventions, summarize
-from sparsity_report.report import grids, tables
+from sparsity_report.report import grids, speeds, tables
 from sparsity_report.report.cells import (
     COUNT,
     SHARE,
@@ -245,6 +245,8 @@ def _tables(study: Comparison, top: int) -> dict[str, Table]:
     parts |= {grid.key: grid for grid in grids.method_grids(study)}
     if tasks := grids.task_grid(study):
         parts[tasks.key] = tasks
+    if speedups := speeds.speedups(study):
+        parts[speedups.key] = speedups
     for variant in prunings:
         for table in tables.extremes(study, variant, top) or ():
             parts[f"{table.key}_{stems[variant]}"] = table

@@ -19,7 +19,7 @@ from sparsity_report.errors import printable
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report import grids, tables
+from sparsity_report.report import grids, speeds, tables
 from sparsity_report.report.cells import Table, plain_rows, to_columns
 from sparsity_report.study.cards import Card
 from sparsity_report.study.study import Comparison
@@ -71,7 +71,7 @@ _QUALITY = (
     tables.tasks,
     tables.task_sources,
 )
-_SPEED = (tables.latency, tables.crossover)
+_SPEED = (speeds.latency, speeds.crossover, speeds.speedups)
 
 
 class Layers(NamedTuple):

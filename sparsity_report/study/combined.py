@@ -10,7 +10,7 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.study.layers import records
 from sparsity_report.study.recomputed import PASSAGE
-from sparsity_report.study.schema import OPTIONAL, typed
+from sparsity_report.study.schema import OPTIONAL, TABLES, typed
 from sparsity_report.study.study import Comparison
 
 # What tells the rows of a table apart, and which figure of theirs has one value.
@@ -24,8 +24,8 @@ _SCORES = {"quality": "nll", "tasks": "value"}
 # Processors add up in other orders: scores this close, relative, are one.
 _SAME = 1e-3
 _LEFT_OUT = (
-    "speed and sensitivity are those of the first study that measured them: times of two runs are "
-    "not compared"
+    "times and sensitivity are those of the first study that measured them: times of two runs are "
+    "not compared; speed-ups of all runs stand in one table, each against its own run's reference"
 )
 
 
@@ -39,7 +39,8 @@ def combine(*studies: Comparison) -> Comparison:
 
     Times of two runs are not comparable, and a part's sensitivity says nothing of another model:
     ``latency`` and ``sensitivity`` are those of the first study that measured them, ``levels``
-    those of the first study; ``notes`` say what was left out.
+    those of the first study; ``notes`` say what was left out. ``speedups`` has those of all runs,
+    where there are several, each with the reference, control and machine of its own.
 
     Parameters
     ----------
@@ -93,9 +94,26 @@ def combine(*studies: Comparison) -> Comparison:
         continuations=_joined("continuations", frames["continuations"]),
         tasks=_joined("tasks", frames["tasks"]),
         latency=next(iter(frames["latency"]), None),
+        speedups=_speedups(renamed),
         sensitivity=next(iter(frames["sensitivity"]), None),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _speedups(studies: Sequence[Comparison]) -> pd.DataFrame | None:
+    """Return what several measurements gave, numbered in order; None of one."""
+    runs: list[pd.DataFrame] = []
+    for study in studies:
+        if (frame := study.facts.speedups) is None:
+            continue
+        for _, rows in frame[[*TABLES["speedups"].names]].groupby("measurement"):
+            run = typed("speedups", rows.assign(measurement=1).reset_index(drop=True))
+            if not any(run.equals(known) for known in runs):  # a study that is there twice
+                runs.append(run)
+    if len(runs) < 2:
+        return None
+    numbered = [run.assign(measurement=number) for number, run in enumerate(runs, 1)]
+    return typed("speedups", pd.concat(numbered, ignore_index=True))
 
 
 def _present(studies: Sequence[Comparison], part: str) -> list[pd.DataFrame]:

@@ -328,6 +328,21 @@ class Facts:
         assert self._study.latency is not None
         return reference(self._study.latency)
 
+    @cached_property
+    def speedups(self) -> pd.DataFrame | None:
+        """Speeds of every measurement, each against its own reference; None where nothing was.
+
+        With ``measurement`` and ``against``, and as :attr:`speeds` what of them may be told.
+        """
+        if (frame := self._study.speedups) is None:
+            if self.speeds is None:
+                return None
+            return self.speeds.assign(measurement=1, against=self.speed_base)
+        variants = self._study.variants
+        layouts = dict(zip(variants["variant"], variants["layout"], strict=True))
+        runs = [speeds(rows, layouts) for _, rows in frame.groupby("measurement")]
+        return pd.concat(runs, ignore_index=True)
+
     def whole_speeds(self, variant: str) -> pd.DataFrame:
         """Return the rows of :attr:`speeds` of a variant's whole forward passes; maybe none."""
         if (frame := self.speeds) is None:

@@ -147,8 +147,8 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
 
     Per variant ``layers_<variant>.csv`` and ``groups_<variant>.csv``; all variants together as
     ``comparison.csv`` (per group), ``totals.csv`` and ``storage.csv``; ``pivot_<metric>.csv``; and
-    what was measured as ``latency.csv``, ``quality.csv``, ``sensitivity.csv``,
-    ``continuations.csv`` and ``tasks.csv``.
+    what was measured as ``latency.csv``, ``speedups.csv`` (of several runs), ``quality.csv``,
+    ``sensitivity.csv``, ``continuations.csv`` and ``tasks.csv``.
     Text that a spreadsheet would take for a formula gets a leading apostrophe, and what would not
     be seen is written out (``\r``, ``\u202e``), as a line that ends early would begin another cell.
     All files are written, or none is.

@@ -17,6 +17,7 @@ from sparsity_report.study.compressed import frame_bounds
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.results import check_results
 from sparsity_report.study.schema import BLOCKS, GAP, PROTOCOLS, SLIDING, TILE, refuse
+from sparsity_report.study.speed import reference
 
 if TYPE_CHECKING:
     from sparsity_report.study.study import Comparison
@@ -67,6 +68,21 @@ def _check_latency(study: Comparison, frame: pd.DataFrame) -> None:
         base = bases[column].where(frame["realised_speedup"] == 1)
         good = _among(product, base, groups)
         refuse("latency", good, f"{column}: is not the ratio to a row of speed-up 1")
+
+
+def _check_speedups(study: Comparison, frame: pd.DataFrame) -> None:
+    """Refuse speed-ups out of order, and measurements that have another reference."""
+    check_variants("speedups", study, frame)
+    middle, low, high = (frame[f"realised_{end}"] for end in ("speedup", "low", "high"))
+    within = ~(low > middle) & ~(middle > high)
+    refuse("speedups", within, "realised_speedup: is not between realised_low and realised_high")
+    turned = frame["control_low"] > frame["control_high"]
+    refuse("speedups", ~turned, "control_low: is more than control_high")
+    bases = {number: reference(rows) for number, rows in frame.groupby("measurement")}
+    right = frame["against"] == frame["measurement"].map(bases)
+    refuse("speedups", right, "against: is not the variant whose speed-ups are 1")
+    one = (frame["variant"] != frame["against"]) | (middle == 1)
+    refuse("speedups", one, "realised_speedup: is not 1 of what others are measured against")
 
 
 def _check_quality(study: Comparison, frame: pd.DataFrame) -> None:
@@ -299,6 +315,7 @@ def _whole(share: pd.Series, of: pd.Series) -> Flags:
 RECOMPUTED: Mapping[str, Callable[[Comparison, pd.DataFrame], None]] = {
     "patterns": _check_patterns,
     "latency": _check_latency,
+    "speedups": _check_speedups,
     "quality": _check_quality,
     "sensitivity": _check_sensitivity,
     "continuations": _check_continuations,

@@ -56,7 +56,7 @@ FORMAT = "sparsity-report study"
 VERSION = 7
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives; tasks are run by other programs.
-MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks")
+MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "tasks")
 # Tables of a saved study, and those that may be null there; levels are written in another form.
 ALWAYS = ("variants", "layers", "groups", "totals")
 OPTIONAL = ("patterns", *MEASURED)
@@ -230,6 +230,7 @@ _COLUMNS = {
         _number("seconds", message("median"), low=_PICOSECOND, optional=False),
         _number("seconds_low", message("lower quartile"), low=_PICOSECOND, optional=False),
         _number("seconds_high", message("upper quartile"), low=_PICOSECOND, optional=False),
+        _count("measurement", message("measurement"), low=1),
         _count("runs", message("runs"), low=1),
         _number("promised_speedup", message("promised")),
         _number("realised_speedup", message("realised"), optional=False),
@@ -363,6 +364,12 @@ TABLES: Mapping[str, Table] = {
         f"crossover_sparsity crossover_low crossover_high {_CONDITIONS}",
         modules=_NULLABLE,
         dtype=_MAYBE,
+        kernel=_MAYBE,
+    ),
+    "speedups": _table(
+        "measurement variant against scope name tokens cache kernel runs realised_speedup "
+        f"realised_low realised_high control control_low control_high {_CONDITIONS}",
+        against={"optional": False},
         kernel=_MAYBE,
     ),
     "crossover": _table(

@@ -58,6 +58,9 @@ class Comparison(Shown):
         What was measured by running variants, by :func:`sparsity_report.measure_latency`,
         :func:`sparsity_report.perplexity` and :func:`sparsity_report.sensitivity`; put in with
         :meth:`with_measured`.
+    speedups : pandas.DataFrame or None
+        How many times as fast as its own reference each variant was in each of several
+        measurements, see :func:`sparsity_report.combine`.
     continuations : pandas.DataFrame or None
         What variants write after a prompt, by :func:`sparsity_report.continuations`.
     tasks : pandas.DataFrame or None
@@ -75,6 +78,7 @@ class Comparison(Shown):
     notes: tuple[str, ...] = ()
     levels: pd.DataFrame | None = None
     latency: pd.DataFrame | None = None
+    speedups: pd.DataFrame | None = None
     quality: pd.DataFrame | None = None
     sensitivity: pd.DataFrame | None = None
     continuations: pd.DataFrame | None = None

@@ -42,6 +42,7 @@ def _to_version_7(data: dict[str, Any]) -> None:
     if patterns := data["patterns"]:
         for column in ("zstd_version", "zstd_bytes"):
             _insert(patterns, column, "tile_padding")
+    data["speedups"] = None
 
 
 def _to_version_6(data: dict[str, Any]) -> None:

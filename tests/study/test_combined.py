@@ -2,12 +2,15 @@
 
 import math
 
+import measurements
+import pandas as pd
 import pytest
 import torch
 from helpers import Tiny
 from pandas.testing import assert_frame_equal
 
 import sparsity_report as sr
+from sparsity_report.report.speeds import speedups
 
 TEXT = torch.arange(40) % 7
 
@@ -112,3 +115,43 @@ def test_times_of_two_runs_are_not_mixed():
     names = sr.combine(studies[0], other).latency[["variant", "control"]]
     assert set(names.stack()) == {"Dense (tiny)", "Masked30"}
     assert "first study that measured them" in " ".join(study.notes)
+
+
+def timed(weights, speed):
+    """Dense and CSR50, whose whole forward passes are as many times as fast, 5 % sure."""
+    variants = [sr.dense(weights), sr.csr(sr.global_magnitude(weights, 0.5))]
+    frame = measurements.latency(("Dense", "CSR50", "x"))
+    frame = frame[(frame["scope"] == "model") & (frame["tokens"] == 1) & (frame["variant"] != "x")]
+    ratio = pd.Series([1.0, speed], index=frame.index)
+    frame = frame.assign(
+        seconds=2 / ratio, seconds_low=1.9 / ratio, seconds_high=2.2 / ratio, control="Dense",
+        realised_speedup=ratio, realised_low=[1.0, 0.95 * speed], realised_high=[1.0, 1.05 * speed],
+        promised_speedup=float("nan"), others=0.0,
+    )  # fmt: skip
+    return sr.compare(*variants).with_measured(latency=frame)
+
+
+def test_speed_ups_of_several_runs_keep_their_own_references(weights, tmp_path):
+    torch.manual_seed(0)
+    studies = [timed(weights, 2.0), timed(sr.load(Tiny(), name="tiny"), 1.01)]
+    study = sr.combine(*studies)
+    told = study.facts.speedups
+    names = [f"{name} ({m})" for m in (weights.name, "tiny") for name in ("Dense", "CSR50")]
+    assert told["variant"].tolist() == names
+    assert told["against"].tolist() == [names[0], names[0], names[2], names[2]]
+    assert told["measurement"].tolist() == [1, 1, 2, 2]
+    assert told["realised_speedup"].tolist() == [1, 2, 1, 1.01]
+    assert told["verdict"].tolist() == ["same", "stated", "same", "noise"]
+    study.save(tmp_path / "s.json")
+    assert_frame_equal(sr.read_study(tmp_path / "s.json", strict=True).speedups, study.speedups)
+    # What is there twice was measured once, and one run alone has no table of several.
+    assert_frame_equal(sr.combine(study, *studies).speedups, study.speedups)
+    assert sr.combine(studies[0], sr.compare(sr.dense(weights))).speedups is None
+
+    table = speedups(study)
+    assert [body.title[:10] for body in table.bodies] == ["1: against", "2: against"]
+    cells = [[c.text for c in row.cells] for row in table.rows]
+    assert [row[0] for row in cells] == ["CSR50 (demo)", "CSR50 (tiny)"]
+    realised = [row[4].replace("\u202f", " ") for row in cells]
+    assert realised == ["2.00 (1.90–2.10 ×)", "(0.96–1.06 ×)"]
+    assert speedups(studies[0]) is None

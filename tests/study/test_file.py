@@ -92,6 +92,7 @@ def measured(data, part, /, **cells):
     """Put in a table of one good row, but for the cells given."""
     frame = {
         "latency": measurements.latency,
+        "speedups": measurements.speedups,
         "quality": lambda: measurements.quality().assign(layout="dense", top1=33 / 99),
         "sensitivity": lambda: measurements.sensitivity(1).assign(
             weight_total=156, pruned=78, perplexity=8.0 * math.exp(0.09)
@@ -134,6 +135,11 @@ CONTRADICTIONS = [
         ("latency", {"threads": 0}, "row 0, threads: is less than 1"),
         ("latency", {"scope": "model", "sparsity": 0.5}, "sparsity: is not that of the variant"),
         ("latency", {"promised_speedup": "1"}, "promised_speedup: is not a number"),
+        ("speedups", {"realised_high": 0.9}, "realised_speedup: is not between realised_low and"),
+        ("speedups", {"realised_speedup": 1.2, "realised_high": 1.3}, "speedup: is not 1 of what"),
+        ("speedups", {"control_low": 1.05}, "control_low: is more than control_high"),
+        ("speedups", {"against": "CSR50"}, "against: is not the variant whose speed-ups are 1"),
+        ("speedups", {"measurement": 0}, "row 0, measurement: is less than 1"),
         ("quality", {"perplexity": 10.00001}, "exp\\(nll\\)"),
         ("quality", {"perplexity": None}, "exp\\(nll\\)"),
         ("quality", {"top1": 0.25}, "top1: is no share of those scored"),

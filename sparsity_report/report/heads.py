@@ -1,0 +1,44 @@
+"""The columns of tables by their keys: heads, and how cells are written."""
+
+from __future__ import annotations
+
+from sparsity_report.report.cells import Column, kind_of
+from sparsity_report.study.schema import head
+from sparsity_report.words.sentences import message, say
+
+# Heads of columns that the schema does not have, or has under a longer title.
+_HEADS = {
+    "stored_as": message("Stored as"),
+    "share": message("Zeros ÷ weights"),
+    "expected_sparsity": message("Expected"),
+    "n_m": message("N:M, complying"),
+    "ratio": message("÷ dense"),
+    "model_bytes": message("Bytes"),
+    "model_ratio": message("÷ dense"),
+    "threshold": message("Threshold |w| ≤"),
+    "quartiles": message("Quartiles"),
+    "windows": message("Window / stride"),
+    "realised": message("Realised"),
+    "control_span": message("Control"),
+    "bound_share": message("Of memory’s limit"),
+    "bits_per_weight": message("Bits per weight"),
+    "scores": message("Scores"),
+    "what": message("What"),
+    "before": message("Before"),
+    "after": message("After"),
+}
+
+
+def columns_of(keys: str, widths: tuple[float, ...] = (1.6, 1), /, **heads: str) -> list[Column]:
+    """Return columns by their keys; the last of the widths is that of all others."""
+    names = keys.split()
+    sizes = [*widths, *widths[-1:] * len(names)]
+    return [
+        Column(key, heads.get(key) or head_of(key), kind_of(key), width=width)
+        for key, width in zip(names, sizes, strict=False)
+    ]
+
+
+def head_of(key: str) -> str:
+    """Return the head of a column, in the language that is spoken."""
+    return say(_HEADS[key]) if key in _HEADS else head(key)
