@@ -55,6 +55,7 @@ class _Tables(HTMLParser):
 def html_texts(html):
     """Every text of HTML that is read, spoken attributes included."""
     parser = _Texts()
+    html = html.replace("<wbr>", "")
     parser.feed(re.sub(r'<span class="unbroken">(.*?)</span>', r"\1", html))
     return parser.texts
 

@@ -68,7 +68,7 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.elements, self.inside = [("", {})], [""]
         self.texts, self.scripts = [], []
-        self.feed(path.read_bytes().decode())
+        self.feed(path.read_bytes().decode().replace("<wbr>", ""))  # names may break there
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))

@@ -484,7 +484,9 @@ def test_charts_are_readable_by_day_and_night(chromium, report, scheme):
             "#sparsity-figure .live .role-axis-label text",
             "#sparsity-figure .live .mark-text text",
         )
+        visit.page.locator("#sparsity-figure").scroll_into_view_if_needed()
+        visit.page.wait_for_selector(texts[0], state="attached")
         for selector in texts:
             assert contrast(visit.page, selector, "body") > 7
-        bar = '#sparsity-figure .live .mark-rect path[fill="#000000"]'
-        assert contrast(visit.page, bar, "body") > 7
+        bar = '#sparsity-figure .live .mark-rect path[fill="#0072B2"]'
+        assert contrast(visit.page, bar, "body") > 3

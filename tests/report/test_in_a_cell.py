@@ -36,7 +36,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
-        self.open += [tag]
+        if tag != "wbr":  # which nothing closes
+            self.open += [tag]
         if tag == "tr":
             self.rows.append([])
         elif tag in {"td", "th"}:

@@ -440,21 +440,21 @@ def test_cards_and_slider(written):
     totals = study.totals.set_index("variant")
     base, head = "Dense", next(v for v in totals.index if v.startswith("CSR"))
     own, dense = totals.loc[head], totals.loc[base]
+    stored = study.storage.query("variant == @head and scope == 'prunable'")
+    sizes = stored.set_index("layout")["bytes"]
+    smallest = study.facts.smallest_layout(head)
     assert [number for _, number, _ in shown] == [
-        w.scaled(dense["total"], ""), w.scaled(dense["prunable_total"], ""),
         w.percent(share(own["prunable_total"], own["prunable_nonzero"])),
-        w.percent(share(own["total"], own["nonzero"])),
         w.times(ratio(own["stored_bytes"], dense["stored_bytes"])),
+        w.times(ratio(sizes[smallest], sizes["dense"])),
         w.times(ratio(own["flops_per_token"], dense["flops_per_token"])),
     ]  # fmt: skip
     assert [title for title, _, _ in shown] == [
         w.say(title)
-        for title in (
-            "Parameters", "Prunable weights", "Zeros", "Zeros", "Stored bytes", "FLOPs per token",
-        )
-    ]  # fmt: skip
-    assert all(base in note for _, _, note in shown[:2] + shown[4:])
-    assert all(head in note for _, _, note in shown[2:])
+        for title in ("Zeros", "Stored bytes", "Smallest lossless layout", "FLOPs per token")
+    ]
+    assert all(base in note for _, _, note in (shown[1], shown[3]))
+    assert all(head in note for _, _, note in shown)
     texts = json_of(folder, '<script type="application/json" id="level-texts">')
     grid = levels_grid(study, w)[1:]
     for place, row in enumerate(grid):

@@ -102,14 +102,15 @@ def test_it_is_tagged_titled_and_undated(pdf):
     said = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
     alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in said]
     assert len(alts) == 5
-    assert bare(alts[1]).startswith("Heatmap,4blocksby6projections:from22.8%zerosinblock0")
+    maps = [alt for alt in map(bare, alts) if alt.startswith("Heatmap,4blocksby6projections:")]
+    assert maps[0].partition(":")[2].startswith("from22.8%zerosinblock0")
     assert re.search(r"^ +TH", poppler("pdfinfo", pdf, "-struct"), re.M)
 
 
 def test_bookmarks_lead_to_every_section(pdf):
     outline = poppler("pdftohtml", pdf, "-xml", "-i", "-stdout").partition("<outline>")[2]
     titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
-    assert titles[:2] == ["1 The model", "2 Three sparsities"]
+    assert titles[:2] == ["1 Where the zeros landed", "2 Three sparsities"]
     assert titles[-1] == "A Every layer"
     contents = poppler("pdftotext", pdf, "-l", "1")
     for title in titles:

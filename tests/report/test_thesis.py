@@ -219,7 +219,7 @@ def test_tables_are_those_of_the_study(kit, study):
     stored = study.storage.set_index(["variant", "scope", "layout"])["bytes"]
     for cells, layout in zip(
         rows_of(kit / "tables" / "storage_masked30.tex"),
-        LAYOUTS,
+        [layout for layout in LAYOUTS if layout != "zstd"],  # not asked for
         strict=True,
     ):
         prunable, dense, model = (
