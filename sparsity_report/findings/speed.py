@@ -33,18 +33,23 @@ def speed(study: Comparison) -> Iterator[str]:
     yield from _overtaking(study)
 
 
-def _stated(variant: str, rows: pd.DataFrame, base: str) -> str:
+def with_intervals(rows: pd.DataFrame) -> list[str]:
+    """Return the ratio of each row, and its 99 % interval in brackets."""
     ratios = zip(rows["realised_speedup"], rows["realised_low"], rows["realised_high"], strict=True)
+    return [
+        say("{ratio:.2f} ({low:.2f} to {high:.2f})", ratio=ratio, low=low, high=high)
+        for ratio, low, high in ratios
+    ]
+
+
+def _stated(variant: str, rows: pd.DataFrame, base: str) -> str:
     return say(
         "With {tokens:plural token|tokens} at a time {variant} runs {speeds:names} times as fast "
         "as {base} on this machine ({threads:plural thread|threads}, 99 % intervals in brackets); "
         "its FLOPs promise {promised}.",
         tokens=_tokens(rows),
         variant=variant,
-        speeds=[
-            say("{ratio:.2f} ({low:.2f} to {high:.2f})", ratio=ratio, low=low, high=high)
-            for ratio, low, high in ratios
-        ],
+        speeds=with_intervals(rows),
         base=base,
         threads=int(rows["threads"].iloc[0]),
         promised=figures(rows["promised_speedup"].iloc[0], ".2f"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from sparsity_report.findings.speed import with_intervals
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import layout_name, short_name, unpacked_name
 from sparsity_report.words.numbers import figures
@@ -89,7 +90,7 @@ def _speed(study: Comparison, variant: str) -> Iterator[str]:
     if len(stated):
         yield say(
             "it runs {speeds:names} times as fast as {base} with {tokens} at a time",
-            speeds=[figures(ratio, ".2f") for ratio in stated["realised_speedup"]],
+            speeds=with_intervals(stated),
             base=short_name(study.facts.speed_base),
             tokens=_tokens(stated),
         )

@@ -605,8 +605,9 @@ def timed(beyond_noise):
             lambda row: timed_well(row) and holds_one(row) and beyond(row) == beyond_noise,
         )
         del told["variant"]
-        ratios = {"speeds": listed([f"{r:.2f}" for r in rows["realised_speedup"]])}
-        return told | (ratios if beyond_noise else {})
+        ends = zip(*(rows[f"realised_{end}"] for end in ("speedup", "low", "high")), strict=True)
+        ratios = [f"{ratio:.2f} ({low:.2f} to {high:.2f})" for ratio, low, high in ends]
+        return told | ({"speeds": listed(ratios)} if beyond_noise else {})
 
     return of_whole
 
