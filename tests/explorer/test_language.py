@@ -41,6 +41,7 @@ class Reader:
         with sr.speaking("fr"):
             names |= set(sr.summarize(study))
         self.names = names | {"–", "", "fc9"}
+        self.read = {}  # as a text has many parts, and each is asked for often
 
     def knows(self, text):
         text = text.strip(" \u202f\u00a0")
@@ -48,6 +49,11 @@ class Reader:
         return self._knows(text) or self._knows(text[:1].lower() + text[1:])
 
     def _knows(self, text):
+        if text not in self.read:
+            self.read[text] = self._reads(text)
+        return self.read[text]
+
+    def _reads(self, text):
         if text in self.names or NUMBER.fullmatch(text):
             return True
         if " · " in text:
