@@ -1,3 +1,4 @@
+from .counting.bounds import bounded_magnitude as bounded_magnitude
 from .counting.cuts import Pruning as Pruning
 from .counting.entries import Cache as Cache
 from .counting.imported import import_mask as import_mask
@@ -33,6 +34,7 @@ from .report.page import write_report as write_report
 from .report.thesis import write_thesis as write_thesis
 from .sparse.linear import LinearCSR as LinearCSR
 from .sparse.swap import convert_linears_to_csr_ as convert_linears_to_csr_
+from .study.budget import level_within as level_within
 from .study.combined import combine as combine
 from .study.file import read_study as read_study
 from .study.file import write_csv as write_csv

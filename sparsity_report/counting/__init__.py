@@ -3,10 +3,10 @@
 `counts` makes the one pass over a model, with `workers` (threads or any executor) and `kept` (on
 disk, in `entries` that prove themselves), and remembers it beside the model, which stays as it was.
 `histogram` counts a tensor, with the `steps` of a packed one, `ranks` finds exact thresholds from
-histograms, `policies` decide what goes, by `allocation` how much of each layer, by `chance` or by
-magnitude, `scored` with norms of inputs or by masks that are `imported`, `cuts` are those decisions
-as values, with `fixed` arrays, and apply them, `inplace` prunes live layers, `moments` are
-deviations.
+histograms, `policies` decide what goes, by `allocation` how much of each layer, within `bounds` how
+much at most, by `chance` or by magnitude, `scored` with norms of inputs or by masks that are
+`imported`, `cuts` are those decisions as values, with `fixed` arrays, and apply them, `inplace`
+prunes live layers, `moments` are deviations.
 
 May import ``weights``, ``sparse``, ``files`` and ``errors``. Maintainers: results must be the same
 to the bit whatever the order of arrival, and ties go by position; NaN is refused where ranks

@@ -28,6 +28,7 @@ _WORDS = {
     "wanda_one_pass": "Wanda",
     "given": "Given",
     "owl": "OWL",
+    "bounded": "Bounded",
 }
 # Weights masked at a time: bounds the memory beyond the one copy that is written to.
 _BLOCK = 2**22

@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from sparsity_report.counting.histogram import (
 from sparsity_report.weights.tensors import Slice
 
 _GOLDEN = (5**0.5 - 1) / 2
+# Buckets that are looked at together: bounds the memory.
+_AT_A_TIME = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,112 @@ class Level:
     exact: bool
 
 
+class Reached(NamedTuple):
+    """A level at which something has come to a target.
+
+    Attributes
+    ----------
+    level : Level
+    before, through : numpy.ndarray of int64
+        Per tensor: magnitudes below the level's bucket, and those up to its end.
+    """
+
+    level: Level
+    before: Integers
+    through: Integers
+
+
+class Ranking:
+    """The magnitudes of several tensors in one order, bucket by bucket.
+
+    Parameters
+    ----------
+    counts : mapping of str to Magnitudes
+        In the order that breaks ties.
+    """
+
+    def __init__(self, counts: Mapping[str, Magnitudes]) -> None:
+        tensors = list(counts.values())
+        owner, value, many = _flat([(tensor.values, tensor.counts) for tensor in tensors])
+        number = bucket_of(value)
+        order = np.argsort(number.astype(np.uint16), kind="stable")
+        self._owner, self._value, self._many = owner[order], value[order], many[order]
+        self._number = number[order]
+        self._coarse = ~np.array([tensor.exact for tensor in tensors])
+        zeros = [tensor.total - tensor.nonzero for tensor in tensors]
+        self._zeros = np.array(zeros, dtype=np.int64)
+
+    def levels(self, targets: Iterable[int]) -> Iterator[Level]:
+        """Find the smallest magnitudes of all tensors, for ascending targets from 1 to all."""
+        reached = np.cumsum(self._many)
+        before = np.zeros_like(self._zeros)
+        done = 0
+        for target in sorted(targets):
+            bucket = int(self._number[np.searchsorted(reached, target)])
+            start, stop = (int(i) for i in np.searchsorted(self._number, [bucket, bucket + 1]))
+            before = before + self._sums(slice(done, start))
+            done = start
+            yield self._level(target, before, slice(start, stop))
+
+    def reaching(
+        self, taken: Callable[[Integers], Integers], targets: Sequence[int]
+    ) -> Iterator[Reached]:
+        """Find the first level at which what is taken comes to each target, in their order.
+
+        Parameters
+        ----------
+        taken : callable
+            From magnitudes below a level, of shape (levels, tensors), to how many of them are
+            taken, of shape (levels,): where one more magnitude lies below, none or one more is.
+        targets : sequence of int
+            Ascending, more than is taken of no magnitude, at most what is taken of all.
+        """
+        first = np.flatnonzero(np.diff(self._number, prepend=-1))
+        ends = np.append(first[1:], self._number.size)
+        before, left = np.zeros_like(self._zeros), list(targets)
+        for start in range(0, first.size, _AT_A_TIME):
+            inside = slice(int(first[start]), int(ends[start : start + _AT_A_TIME][-1]))
+            rows = before + np.cumsum(self._by_bucket(inside), axis=0)
+            sums = taken(rows)
+            while left and left[0] <= sums[-1]:
+                place = int(np.searchsorted(sums, target := left.pop(0)))
+                low = rows[place - 1] if place else before
+                bucket = slice(int(first[start + place]), int(ends[start + place]))
+                at = partial(self._level, before=low, inside=bucket)
+                level = first_reaching(taken, target, at, low, rows[place])
+                yield Reached(level, low, rows[place])
+            before = rows[-1]
+
+    def _by_bucket(self, inside: slice) -> Integers:
+        """Count magnitudes, shape (buckets that there are, tensors)."""
+        number, tensors = self._number[inside], self._zeros.size
+        rows = np.cumsum(np.diff(number, prepend=number[0]) > 0)
+        cells = rows * tensors + self._owner[inside]
+        counted = _sums(cells, self._many[inside], int(rows[-1] + 1) * tensors)
+        return counted.reshape(-1, tensors)
+
+    def _level(self, target: int, before: Integers, inside: slice) -> Level:
+        """Return the level of a rank in a bucket."""
+        owner, value, many = self._owner[inside], self._value[inside], self._many[inside]
+        bucket, zeros = int(self._number[inside.start]), self._zeros
+        if not self._coarse[owner].any():
+            return _exactly(target, bucket, before, owner, value, many)
+        # Zeros, which only the first bucket holds, are known and go first.
+        sure = zeros if bucket == 0 else np.zeros_like(zeros)
+        on = self._sums(inside) - sure
+        rank = target - int(before.sum()) - int(sure.sum())
+        if rank <= 0:
+            first = _first(zeros, target)
+            return Level(target, bucket, 0.0, before, first, np.zeros_like(zeros), exact=True)
+        ties = share_out(on, rank)
+        least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
+        slack = np.maximum(ties - least, most - ties)
+        return Level(target, bucket, float(value[0]), before, sure + ties, slack, exact=False)
+
+    def _sums(self, inside: slice) -> Integers:
+        return _sums(self._owner[inside], self._many[inside], self._zeros.size)
+
+
 def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator[Level]:
     """Find the smallest magnitudes of all tensors together, for ascending targets.
 
@@ -71,37 +181,35 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
     >>> level.threshold, level.below.tolist(), level.ties.tolist()
     (2.0, [1, 1], [2, 1])
     """
-    tensors = list(counts.values())
-    owner, value, many = _flat([(tensor.values, tensor.counts) for tensor in tensors])
-    number = bucket_of(value)
-    order = np.argsort(number.astype(np.uint16), kind="stable")
-    owner, value, many, number = owner[order], value[order], many[order], number[order]
-    coarse = ~np.array([tensor.exact for tensor in tensors])
-    zeros = np.array([tensor.total - tensor.nonzero for tensor in tensors], dtype=np.int64)
-    reached = np.cumsum(many)
-    before = np.zeros(len(tensors), dtype=np.int64)
-    done = 0
-    for target in sorted(targets):
-        bucket = int(number[np.searchsorted(reached, target)])
-        start, stop = (int(i) for i in np.searchsorted(number, [bucket, bucket + 1]))
-        before = before + _sums(owner[done:start], many[done:start], len(tensors))
-        done = start
-        inside = slice(start, stop)
-        if not coarse[owner[inside]].any():
-            yield _exactly(target, bucket, before, owner[inside], value[inside], many[inside])
-            continue
-        # Zeros, which only the first bucket holds, are known and go first.
-        sure = zeros if bucket == 0 else np.zeros_like(zeros)
-        on = _sums(owner[inside], many[inside], len(tensors)) - sure
-        rank = target - int(before.sum()) - int(sure.sum())
-        if rank <= 0:
-            first = _first(zeros, target)
-            yield Level(target, bucket, 0.0, before, first, np.zeros_like(zeros), exact=True)
-            continue
-        ties = share_out(on, rank)
-        least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
-        slack = np.maximum(ties - least, most - ties)
-        yield Level(target, bucket, float(value[start]), before, sure + ties, slack, exact=False)
+    return Ranking(counts).levels(targets)
+
+
+def first_reaching(
+    taken: Callable[[Integers], Integers],
+    target: int,
+    at: Callable[[int], Level],
+    before: Integers,
+    through: Integers,
+) -> Level:
+    """Return the first level of a bucket at which what is taken comes to a target.
+
+    Parameters
+    ----------
+    taken : callable
+        See :meth:`Ranking.reaching`.
+    target : int
+    at : callable
+        Returns the level of a rank in the bucket.
+    before, through : numpy.ndarray of int64
+        Per tensor: magnitudes below the bucket, and up to its end.
+    """
+    ranks = range(int(before.sum()) + 1, int(through.sum()))
+
+    def sums(rank: int) -> int:
+        level = at(rank)
+        return int(taken((level.below + level.ties)[None])[0])
+
+    return at(ranks.start + bisect_left(ranks, target, key=sums))
 
 
 def share_out(on: Integers, rank: int) -> Integers:

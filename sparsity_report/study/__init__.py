@@ -4,8 +4,9 @@
 room makes each frame: ``layers`` (and the sums of groups and totals), ``sweep`` (every layer at
 many levels), ``patterns`` (where the zeros stand; ``compressed``, what zstd makes of them),
 ``storage`` (bytes of every layout). ``levels`` reads a kept sweep without the model, ``grid`` sorts
-layers into a heat map, ``rounded`` sums what rounding explains, ``speed`` says which measured
-speeds are none but noise, ``scored`` sets a variant's perplexity beside the baseline's, ``cards``
+layers into a heat map, ``budget`` finds the level of a budget, ``rounded`` sums what rounding
+explains, ``speed`` says which measured speeds are none but noise,
+``scored`` sets a variant's perplexity beside the baseline's, ``cards``
 picks the four figures that a reader meets first, and ``facts`` are the figures that readers show.
 ``schema`` declares every table's columns once;
 ``file`` saves and reads, with ``digest`` for whether a file is as it was written, ``agreement`` for

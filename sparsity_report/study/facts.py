@@ -141,7 +141,7 @@ class Facts:
         if left in map(self._left, variants.loc[as_they_come, "variant"]):
             return ""
         rule, *parts = (method or "").partition(" in ")[0].split(", ")
-        told = [part for part in parts if part not in {"given", "owl"}]
+        told = [part for part in parts if part not in {"given", "owl", "bounded"}]
         if rule.endswith("_magnitude"):
             return "magnitude"
         basis = ("basis_fingerprint", "basis_windows", "basis_window")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.allocation import check_sparsity
+from sparsity_report.counting.bounds import Bounded, Bounds, bounded, levels_within
 from sparsity_report.counting.counts import Progress, count_weights
 from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
@@ -86,8 +87,14 @@ def sweep(
     return typed("sweep", pd.concat(frames, ignore_index=True))
 
 
-def level_table(weights: Weights) -> pd.DataFrame | None:
+def level_table(weights: Weights, bounds: Bounds | None = None) -> pd.DataFrame | None:
     """Return what is left of the prunable modules at each level, small enough to keep in a study.
+
+    Parameters
+    ----------
+    weights : Weights
+    bounds : mapping, optional
+        See :func:`bounded_magnitude`; levels that they leave no room for are missing.
 
     Returns
     -------
@@ -105,6 +112,8 @@ def level_table(weights: Weights) -> pd.DataFrame | None:
     counts = prunable_counts(weights)
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
     levels = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
+    if bounds:
+        return _bounded_table(bounded(weights, bounds, counts), counts, levels)
     kept = _kept(weights, counts, levels, exact=False, executor=None)
     return _table(weights, counts, levels, kept)
 
@@ -124,6 +133,22 @@ def _table(
     codes, modules = pd.factorize(np.array([owners[name] for name in counts], dtype=object))
     sums = (added(numbers.T, codes, len(modules)) for numbers in (kept.left, kept.slack))
     return level_rows(list(modules), sparsities, dict(zip(LEVEL_COUNTS, sums, strict=True)))
+
+
+def _bounded_table(
+    parts: Bounded, counts: Mapping[str, Magnitudes], sparsities: Sequence[float]
+) -> pd.DataFrame:
+    total, (least, most) = int(parts.totals.sum()), parts.reach
+    within = [level for level in sparsities if least <= round(level * total) <= most]
+    if not within:
+        parts.check(round(sparsities[0] * total))
+        raise SparsityReportError("bounds= leave room for none of the levels a study keeps")
+    targets = [round(level * total) for level in within]
+    gone, slack = map(np.array, zip(*levels_within(counts, parts, targets), strict=True))
+    # What was zero before is gone whatever the level.
+    left = parts.totals - np.maximum(gone, parts.zeros)
+    numbers = dict(zip(LEVEL_COUNTS, (left.T, slack.T), strict=True))
+    return level_rows(parts.modules, within, numbers)
 
 
 class _Kept(NamedTuple):

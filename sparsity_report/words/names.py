@@ -27,6 +27,7 @@ _METHODS = {
     "wanda_one_pass": message("Wanda in one pass"),
     "imported_masks": message("imported masks"),
     "given": message("given shares"),
+    "bounded": message("with bounds"),
     "owl": message("OWL shares"),
 }
 _LAYOUTS = {
