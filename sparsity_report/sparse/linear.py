@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import index_bytes
+from sparsity_report.sparse.product import CSRMatrix
 from sparsity_report.sparse.shares import zero_share
 
 # On the CPU torch has no product of a float16 or bfloat16 CSR matrix.
@@ -24,10 +24,10 @@ class LinearCSR(nn.Module):
 
     The three CSR arrays are plain buffers, so that ``deepcopy``, ``state_dict``, ``.to()`` and
     safetensors work as for any module; ``load_state_dict`` takes any number of nonzeros. Indices
-    are int32 where they fit. A single token goes through the matrix-vector kernel; several through
-    the matrix-matrix kernel on the transposed input, whose result is then laid out as that of
-    ``nn.Linear``. Both were the fastest of torch's and scipy's by measurement, see
-    ``tests/benchmarks``.
+    are int32 where they fit. Up to three tokens go through the matrix-vector kernel; more through
+    the matrix-matrix kernel on the transposed input, on the CPU in blocks of 32 filled up to fours,
+    whose result is then laid out as that of ``nn.Linear``. These were the fastest of torch's and
+    scipy's by measurement, see ``tests/benchmarks``.
 
     On the CPU torch has no float16 or bfloat16 CSR product: there the layer keeps, from its first
     forward on, a float32 copy of its values (4 bytes more per nonzero), computes in float32 and
@@ -174,23 +174,19 @@ class LinearCSR(nn.Module):
             bias = bias.to(dtype)
         if x.numel() == self.in_features > 0:
             one = x.view(-1) if x.is_contiguous() else x.reshape(-1)
-            out = matrix.mv(one) if bias is None else torch.addmv(bias, matrix, one)
+            rows = matrix.rows
+            out = rows.mv(one) if bias is None else torch.addmv(bias, rows, one)
         else:
             flat = x if x.ndim == 2 else x.reshape(-1, self.in_features)
-            if bias is None:
-                turned = torch.mm(matrix, flat.t())
-            else:
-                turned = torch.addmm(bias.unsqueeze(1), matrix, flat.t())
-            # As nn.Linear lays it out: models view it.
-            out = turned.t().clone(memory_format=torch.contiguous_format)
+            out = matrix.times(flat, bias)
         if given != dtype:
             out = out.to(given)
         if x.ndim == 2:
             return out if out.ndim == 2 else out.unsqueeze(0)
         return out.view(*x.shape[:-1], self.out_features)
 
-    def _matrix(self, rounded: torch.dtype) -> torch.Tensor:
-        """Return the CSR tensor that is multiplied by, kept because wrapping it costs 10 µs."""
+    def _matrix(self, rounded: torch.dtype) -> CSRMatrix:
+        """Return what is multiplied by; it is kept."""
         arrays, held = self._buffers, self._held
         values = cast(torch.Tensor, arrays["values"])
         if (
@@ -202,19 +198,11 @@ class LinearCSR(nn.Module):
             # A copy in another dtype does not see what is written into the values in place.
             and (held[4] is None or held[4] == values._version)
         ):
-            return cast(torch.Tensor, held[5])
+            return cast(CSRMatrix, held[5])
         computed = values.to(rounded).to(self._product_dtype(rounded))
         version = None if computed is values or values.is_inference() else values._version
-        # Said once per process, of every CSR tensor: nothing the user could act on.
-        with torch.inference_mode(False), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            matrix = torch.sparse_csr_tensor(
-                self.crow_indices,
-                self.col_indices,
-                computed,
-                self.dense_shape,
-                check_invariants=False,
-            )
+        arrays_now = (self.crow_indices, self.col_indices, computed)
+        matrix = CSRMatrix(arrays_now, self.dense_shape)
         self._held = (
             values, arrays["col_indices"], arrays["crow_indices"], rounded, version, matrix
         )  # fmt: skip

@@ -1,6 +1,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -43,6 +44,22 @@ def test_dtypes(dtype, tokens):
     exact = nn.functional.linear(x.double(), weight.double(), bias.double())
     assert result.dtype == dtype
     assert torch.allclose(result.double(), exact, rtol=torch.finfo(dtype).eps * 4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "density"), [(8, 0.9), (5000, 0.9), (5000, 0.02)],
+    ids=["filled up to fours", "in blocks", "in blocks as they are"],
+)  # fmt: skip
+@pytest.mark.parametrize("tokens", [2, 3, 4, 7, 31, 64, 66, 127])
+def test_any_number_of_tokens(tokens, inputs, density):
+    weight, bias = sparse_weight(90, inputs, density), torch.randn(90)
+    x = torch.randn(tokens, inputs, requires_grad=True)
+    result = sr.LinearCSR(weight, bias)(x)
+    expected = x.detach().double().numpy() @ weight.double().numpy().T + bias.double().numpy()
+    np.testing.assert_allclose(result.detach().numpy(), expected, atol=1e-3)
+    assert result.is_contiguous()
+    result.sum().backward()
+    assert torch.allclose(x.grad, weight.sum(0).expand(tokens, inputs), atol=1e-4)
 
 
 def test_any_stride():
