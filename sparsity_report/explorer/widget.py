@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import gzip
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,6 +40,7 @@ from sparsity_report.explorer.view import (
 )
 from sparsity_report.findings.summary import summarize
 from sparsity_report.report.templates import environment
+from sparsity_report.report.values import slider
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.weights.weights import Weights
@@ -50,6 +52,8 @@ _HERE = Path(__file__).parent
 _STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
 # Of the still picture: its width, and cells up to which it has their numbers.
 _STILL_WIDTH, _NUMBERED = 940, 100
+# Cells up to which a notebook holds all levels, too, for the page that it is exported to.
+_SLIDING = 400
 # Of the state all but the width are attributes of an explorer.
 _STATE: tuple[str, ...] = State._fields[:-1]
 # A change of others draws another map, without the brush.
@@ -233,7 +237,11 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         )  # fmt: skip
         picture = base64.b64encode(drawn).decode()
         style = Markup(_STYLE)
-        page = self._parts.still(self._shell.key, style, self._heading(), look.alt, picture)
+        moving = slider(self.study) if len(data["cells"]) <= _SLIDING else None
+        packed = moving and _packed(f"[{moving['spec']},{moving['texts']}]")
+        page = self._parts.still(
+            self._shell.key, style, self._heading(), look.alt, picture, moving, packed
+        )
         return {"text/html": str(page), "text/plain": "\n".join(summarize(self.study))}
 
     def _state(self) -> State:
@@ -396,6 +404,11 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             wrong = say("sparsity is from 0 to 0.99, not {value}", value=repr(value))
             raise SparsityReportError(wrong)
         return self._nearest(value)
+
+
+def _packed(text: str) -> str:
+    """Return text at a tenth of its length: notebooks are kept, and few are exported."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 class Shell(anywidget.AnyWidget):

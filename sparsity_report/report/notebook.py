@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import itertools
 import os
 import re
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.draw.fonts import font_face_css
+from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 DEFAULT = "structural_csr_analysis"
+# In what an explorer puts out, and the script that lets it move.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_SLIDER, _MOVING = 'class="sx-levels"', "notebook/slider.js"
 
 
 def write_notebook(
@@ -195,14 +201,31 @@ def _as_html(
     )
     exporter.register_filter("apart", _apart())
     title = next((c.source for c in node.cells if c.cell_type == "markdown"), "")
-    about = {
+    about: dict[str, str] = {
         "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
         "css": "\n".join([font_face_css(), *(p.read_text(encoding="utf-8") for p in files)]),
     }
+    if _without_widgets(node):
+        moving = next(f / _MOVING for f in folders if (f / _MOVING).is_file())
+        script = bundle() + moving.read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        about |= {"script": script, "script_digest": f"sha256-{digest}"}
     page: str
     with blaming("export the notebook"):
         page, _ = exporter.from_notebook_node(node, {"sparsity_report": about})
     return page
+
+
+def _without_widgets(node: NotebookNode) -> bool:
+    """Take out what would want its kernel, and say whether an explorer can move without it."""
+    moves = False
+    for cell in node.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(_WIDGET, None)
+            moves |= _SLIDER in str(output.get("data", {}).get("text/html", ""))
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("data", True)]
+    return moves
 
 
 def _apart() -> Callable[[str], str]:

@@ -144,7 +144,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "blocks": _blocks(study),
         "curve": None if curve is None else _figure(curve, tables.curve(study)),
         "packed": _packed(study),
-        "slider": _slider(study),
+        "slider": slider(study),
         "layers": _layers(study),
         "audit": study.audit,
         "notes": [printable(say_note(note)) for note in study.notes],
@@ -300,7 +300,7 @@ def _measured(
     return parts
 
 
-def _slider(study: Comparison) -> dict[str, Any] | None:
+def slider(study: Comparison) -> dict[str, Any] | None:
     """Return the chart of all levels, and what stands around it, one text a level."""
     chart, table, levels = level_chart(study), tables.levels(study), study.facts.levels
     if chart is None or table is None or levels is None:

@@ -4,7 +4,8 @@
 room makes each frame: ``layers`` (and the sums of groups and totals), ``sweep`` (every layer at
 many levels), ``patterns`` (where the zeros stand; ``compressed``, what zstd makes of them),
 ``storage`` (bytes of every layout). ``levels`` reads a kept sweep without the model, ``grid`` sorts
-layers into a heat map, ``budget`` finds the level of a budget, ``rounded`` sums what rounding
+layers into a heat map, ``budget`` finds the level of a budget,
+``metrics`` are figures of layers that are no counts, ``rounded`` sums what rounding
 explains, ``speed`` says which measured speeds are none but noise,
 ``scored`` sets a variant's perplexity beside the baseline's, ``cards``
 picks the four figures that a reader meets first, and ``facts`` are the figures that readers show.
