@@ -1,7 +1,6 @@
-"use strict";
 document.documentElement.classList.add("js");
-{
 const words = JSON.parse(document.getElementById("words").textContent);
+const escapes = JSON.parse(document.getElementById("escapes").textContent);
 const THIN = "\u202f";
 const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, THIN);
 
@@ -103,7 +102,8 @@ class Table {
       this.limit += Table.LIMIT;
       this.draw();
     });
-    element.closest(".scroll").before(make("div", { class: "find" }, this.search, this.said));
+    const copied = copies(element, () => this.shown.map((row) => this.element(row)));
+    element.closest(".scroll").before(make("div", { class: "find" }, this.search, this.said, copied));
     element.closest(".scroll").after(make("div", { class: "find" }, this.more));
     this.draw();
   }
@@ -118,10 +118,12 @@ class Table {
   fromData(known) {
     const data = { ...Table.first, ...known };
     Table.first = Object.keys(Table.first).length ? Table.first : data;
-    const { note, ...columns } = data;
+    const { note, plain, ...columns } = data;
+    const raw = Object.keys(columns).map((key) => plain[key] ?? []);
     return note.map((small, i) => {
       const cells = Object.values(columns).map((texts) => texts[i]);
-      return { cells, text: [small, ...cells.slice(0, 4)].join(" ").toLowerCase(), small, row: null };
+      const values = raw.map((texts) => texts[i]);
+      return { cells, values, text: [small, ...cells.slice(0, 4)].join(" ").toLowerCase(), small, row: null };
     });
   }
 
@@ -131,6 +133,9 @@ class Table {
     const head = make("th", { scope: "row" }, make("bdi", {}, row.cells[0]));
     if (row.small) head.append(make("small", {}, row.small));
     row.row = make("tr", {}, head, ...row.cells.slice(1).map((cell) => make("td", {}, cell)));
+    row.values.forEach((value, place) => {
+      if (value) row.row.cells[place].dataset.v = value;
+    });
     return row.row;
   }
 
@@ -142,8 +147,8 @@ class Table {
     return sides.some(Number.isNaN) ? cell : sides.reduce((product, side) => product * side, 1);
   }
 
-  sort(column) {
-    const down = this.heads[column].getAttribute("aria-sort") === "ascending";
+  sort(column, down = this.heads[column].getAttribute("aria-sort") === "ascending") {
+    this.sorted = `${down ? "-" : ""}${column + 1}`;
     this.heads.forEach((head) => head.removeAttribute("aria-sort"));
     this.heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
     const order = new Intl.Collator(document.documentElement.lang, { numeric: true });
@@ -231,14 +236,12 @@ function chooseScheme(button) {
   });
   night.addEventListener("change", name);
   name();
-}
-
-drawCharts();
-if (innerWidth < 800) for (const list of document.querySelectorAll("nav details")) list.open = false;
-const scheme = document.getElementById("scheme");
-if (scheme) chooseScheme(scheme);
-const tables = [...document.querySelectorAll("table.sortable")].map((table) => new Table(table));
-const texts = document.getElementById("level-texts");
-if (texts) slide(JSON.parse(texts.textContent), tables);
-for (const details of document.querySelectorAll("details.levels")) details.open = false;
+  return {
+    get: () => root.dataset.scheme,
+    set: (told) => {
+      if (told !== "light" && told !== "dark") return;
+      root.dataset.scheme = told;
+      name();
+    },
+  };
 }

@@ -26,6 +26,8 @@ DOORS = {
     ("study.agreement", "study.study"): "for types: what agrees or not is a Comparison",
     ("study.study", "findings.verdict"): "a study's repr says its verdict",
     ("words.shown", "report.in_a_cell"): "a value in a notebook is drawn by what draws reports",
+    ("counting.bars", "counting.counts"): "for types: a bar is Progress, and counting shows one",
+    ("counting.bars", "report.bars"): "what shows progress is above all that makes some",
     ("study.recomputed", "study.study"): "for types: what is computed again is of a Comparison",
 }
 # Signatures that callers outside know since the first version.

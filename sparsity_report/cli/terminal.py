@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from sparsity_report.cli.signals import PIPE, Stopped
-from sparsity_report.errors import SparsityReportError, legible, printable
+from sparsity_report.counting import bars
+from sparsity_report.errors import SparsityReportError, legible
 
 if TYPE_CHECKING:
     from sparsity_report.counting.counts import Progress
@@ -50,18 +50,6 @@ def speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
     ctx.with_resource(sr.speaking(language, template_dir))
 
 
-@contextmanager
-def bar(what: str, unit: str = "B") -> Iterator[Progress]:
-    """Show progress on a terminal; nothing in a pipe."""
-    from tqdm.auto import tqdm
-
-    with tqdm(
-        desc=what, unit=unit, unit_scale=unit == "B", unit_divisor=1000, disable=None, leave=False
-    ) as bar:
-
-        def show(done: int, total: int, name: str) -> None:
-            bar.total = total
-            bar.set_postfix_str(printable(legible(name[-40:])[-40:]), refresh=False)
-            bar.update(done - bar.n)
-
-        yield show
+def bar(what: str, unit: str = "B") -> AbstractContextManager[Progress]:
+    """Show progress on a terminal from the first moment; nothing in a pipe."""
+    return bars.bar(what, unit, after=0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparsity_report.counting.allocation import check_sparsity
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Cut, Pruning
 from sparsity_report.counting.entries import CacheFolder
@@ -87,6 +88,7 @@ class Bounded:
             )
 
 
+@with_bar("pruning")
 def bounded_magnitude(
     weights: Weights,
     sparsity: float,

@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
+from sparsity_report.counting.bars import bar
 from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
 from sparsity_report.counting.kept import KeptCounts
@@ -119,15 +120,15 @@ def count_weights(
         for name in list(so_far)
         for part in weights.slices(name)
     )
-    for name, part, tally in in_order(jobs, executor):
-        so_far[name] += tally
-        done += part.total * stored[name].itemsize
-        if so_far[name].total == stored[name].total:
-            counts[name] = so_far.pop(name)
-            if kept:
-                kept.put(name, counts[name])
-        if progress:
-            progress(done, size, name)
+    with bar("counting", given=progress) as told:
+        for name, part, tally in in_order(jobs, executor):
+            so_far[name] += tally
+            done += part.total * stored[name].itemsize
+            if so_far[name].total == stored[name].total:
+                counts[name] = so_far.pop(name)
+                if kept:
+                    kept.put(name, counts[name])
+            told(done, size, name)
     if kept:
         remark(weights, kept.notes())
     memory.complete = True

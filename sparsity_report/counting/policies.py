@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from sparsity_report.counting.allocation import Allocation, check_sparsity, quotas
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.chance import random_cut
 from sparsity_report.counting.counts import Progress, count_weights
 from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut, turned
@@ -25,6 +26,7 @@ from sparsity_report.weights.tensors import Slice, held, pieces
 from sparsity_report.weights.weights import Weights
 
 
+@with_bar("pruning")
 def global_magnitude(
     weights: Weights,
     sparsity: float,
@@ -84,6 +86,7 @@ def global_magnitude(
     return Pruning(weights, level, method, cuts)
 
 
+@with_bar("pruning")
 def layerwise_magnitude(
     weights: Weights,
     sparsity: float | None,
@@ -136,6 +139,7 @@ def layerwise_magnitude(
     return Pruning(weights, shares.sparsity, shares.method("layerwise_magnitude"), cuts)
 
 
+@with_bar("pruning")
 def random_unstructured(
     weights: Weights,
     sparsity: float | None,
@@ -192,6 +196,7 @@ def random_unstructured(
     return Pruning(weights, shares.sparsity, shares.method(f"random, seed {seed}"), cuts)
 
 
+@with_bar("pruning")
 def n_m(
     weights: Weights,
     n: int,

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Basis
 from sparsity_report.counting.fixed import Fixed
@@ -86,6 +87,7 @@ class Calibration:
         )
 
 
+@with_bar("calibrating", unit="window")
 def calibrate(
     weights: Weights,
     text: Text | None = None,

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError, without_panics, writable
 from sparsity_report.measure.protocols import NoScoreError, check_causal, limit_of
@@ -20,6 +21,7 @@ from sparsity_report.study.variants import Variant
 MOST = 4096
 
 
+@with_bar("writing", unit="token")
 def continuations(
     variants: Variant | Sequence[Variant],
     prompt: str,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
@@ -92,6 +93,7 @@ def bound(
     return {"weight_bytes": weight_bytes, "bound_seconds": least, "bound_share": share}
 
 
+@with_bar("timing", unit="measurement")
 def crossover(
     weights: Weights,
     tokens: Sequence[int] = (1, 16, 128),

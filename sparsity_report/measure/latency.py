@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
@@ -33,6 +34,7 @@ Models = Sequence[tuple[Variant, nn.Module]]
 _EDGES = ["crossover_sparsity", "crossover_low", "crossover_high"]
 
 
+@with_bar("timing", unit="measurement")
 def measure_latency(
     variants: Sequence[Variant],
     tokens: Sequence[int] = (1, 16, 128),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
 from sparsity_report.errors import check_options
 from sparsity_report.measure.protocols import Passages, ProtocolOptions
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _UNKNOWN = dict.fromkeys(("against", "kl", "agreement", "flips"))
 
 
+@with_bar("scoring", unit="token")
 def perplexity(
     variants: Variant | Sequence[Variant],
     text: Text | None = None,

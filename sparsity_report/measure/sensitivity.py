@@ -16,6 +16,7 @@ import transformers
 from torch import nn
 
 from sparsity_report.counting.allocation import check_sparsity
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress, count_weights, remark
 from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.entries import CacheFolder, Entries
@@ -40,6 +41,7 @@ _VERSION = "sparsity-report scores 3"
 _SCORE = struct.Struct("<dqq")
 
 
+@with_bar("pruning parts", unit="part")
 def sensitivity(
     weights: Weights,
     sparsity: float,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, quotas
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.policies import prunable_counts
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+@with_bar("pruning")
 def wanda(
     weights: Weights,
     sparsity: float | None,
@@ -125,6 +127,7 @@ def wanda(
     return Pruning(weights, shares.sparsity, method, cuts, calibration.basis)
 
 
+@with_bar("pruning")
 def owl(
     weights: Weights,
     sparsity: float,

@@ -5,8 +5,8 @@ do, and ``heads`` what stands over a column; ``tables`` declares every table of 
 ``speeds`` those of what was timed, and ``grids`` those that put policies and models side by side.
 ``values`` gathers what templates show, ``page``, ``pdf`` and ``thesis`` hand it to the files in
 ``templates/``, which ``templates`` finds and renders; ``notebook`` executes notebooks,
-``in_a_cell`` shows a value in one. ``copied`` is
-what of a study one pastes elsewhere. The explorer writes its tables with ``cells``, too.
+``in_a_cell`` shows a value in one, ``bars`` that something goes on. ``copied`` is what one
+pastes elsewhere of a study. The explorer writes its tables with ``cells``, too.
 
 Everything below may be imported. Figures come from ``study.facts`` and the study's frames; nothing
 is derived here. A cell is turned into text once, by its ``Kind``: a new figure is a column in

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -30,6 +31,11 @@ from sparsity_report.words.names import (
 )
 from sparsity_report.words.sentences import message, say
 
+# Letters of a name that a copy of it has.
+_LETTERS = 2000
+# Units that numbers without them need in their heads.
+_IN_HEADS = ("%", "s")
+
 
 class Kind(NamedTuple):
     """How the cells of a column are written.
@@ -44,11 +50,14 @@ class Kind(NamedTuple):
     tag : str
         The HTML element around a cell's text: ``bdi`` keeps a name from a model from turning the
         text around it.
+    places : int
+        By which the point of a value moves for its unit: 2 of shares in percent.
     """
 
     write: Callable[[Any], str]
     unit: str | None = None
     tag: str = ""
+    places: int = 0
 
 
 def name(limit: int) -> Kind:
@@ -58,7 +67,7 @@ def name(limit: int) -> Kind:
 
 def share(digits: int = 1) -> Kind:
     """Return how shares of 1 are written: as percentages."""
-    return Kind(partial(numbers.percent, digits=digits), "%")
+    return Kind(partial(numbers.percent, digits=digits), "%", places=2)
 
 
 def scaled(unit: str) -> Kind:
@@ -80,7 +89,9 @@ TIMES = Kind(numbers.times, "×")
 DURATION = Kind(numbers.duration, "s")
 # Of a value and its standard error: a share, and a figure as it was written elsewhere.
 SCORE = Kind(
-    lambda pair: numbers.with_error(*(pair or (None, None))).removesuffix(f"{numbers.THIN}%"), ""
+    lambda pair: numbers.with_error(*(pair or (None, None))).removesuffix(f"{numbers.THIN}%"),
+    "",
+    places=2,
 )
 FIGURE = Kind(lambda pair: numbers.plus_minus(*(pair or (None, None))), "")
 
@@ -194,6 +205,27 @@ class Cell(NamedTuple):
     def text(self) -> str:
         """The value as people read it."""
         return self.kind.write(self.value)
+
+    @property
+    def plain(self) -> str | None:
+        r"""The value with all its digits, or letters; None where the text has them.
+
+        Examples
+        --------
+        >>> Cell(0.30125, SHARE).plain, Cell(1234567, COUNT).plain, Cell(1234, scaled("B")).plain
+        ('30.125', None, '1234')
+        """
+        text, value = self.text, self.value
+        if isinstance(value, str):
+            whole = printable(value, _LETTERS)
+            return whole if text.endswith("…") and whole.startswith(text[:-1]) else None
+        parts = value if isinstance(value, tuple) else (value,)
+        known = [part for part in parts if numbers.known(part)]
+        if self.kind.unit is None or not known or not all(isinstance(p, Real) for p in known):
+            return None
+        joint = "–" if "–" in text else " ± "
+        digits = joint.join(numbers.plain(part, self.kind.places) for part in known)
+        return None if digits == text.replace(numbers.THIN, "") else digits
 
 
 class Row(NamedTuple):
@@ -342,8 +374,11 @@ def table_of(
     return Table(key, caption, tuple(columns), (Body(rows_of(columns, values)),), style)
 
 
-def to_html(table: Table) -> Markup:
+def to_html(table: Table, plain: bool = False) -> Markup:
     """Write a table as HTML; every text is escaped.
+
+    Where it is to be copied as `plain` digits, ``data-v`` has those that a cell's text lacks, and
+    ``data-u`` the unit of a column or row.
 
     Examples
     --------
@@ -355,34 +390,47 @@ def to_html(table: Table) -> Markup:
     styles = " ".join([*table.style.split(), *(f"left{place}" for place in words if place > 1)])
     lines = [f'<table class="{styles}">' if styles else "<table>"]
     lines += [f"<caption><span>{escape(table.caption)}</span></caption>"] if table.caption else []
-    lines += ["<thead>", *_head_rows(table), "</thead>"]
+    lines += ["<thead>", *_head_rows(table, plain), "</thead>"]
     for body in table.bodies:
         lines.append("<tbody>")
         if body.title:
             span = f'<th scope="rowgroup" colspan="{len(table.columns)}">'
             lines.append(f'<tr class="variant">{span}<bdi>{escape(body.title)}</bdi></th></tr>')
-        lines += map(_html_row, body.rows)
+        lines += (_html_row(row, table.columns, plain) for row in body.rows)
         lines.append("</tbody>")
     return Markup("\n".join([*lines, "</table>"]))
 
 
-def _head_rows(table: Table) -> list[str]:
+def _head_rows(table: Table, plain: bool) -> list[str]:
     def head(text: str, more: str = "") -> str:
         return (
             f'<th scope="col"{more}><bdi>{escape(text)}</bdi></th>' if text else f"<td{more}></td>"
         )
 
     over = "".join(head(text, f' colspan="{width}"') for text, width in table.spans)
-    heads = "".join(head(column.head) for column in table.columns)
+    heads = "".join(head(c.head, _unit(c.kind.unit if plain else "")) for c in table.columns)
     return [f"<tr>{row}</tr>" for row in (over, heads) if row]
 
 
-def _html_row(row: Row) -> str:
+def _html_row(row: Row, columns: Sequence[Column], plain: bool) -> str:
     more = {"class": row.style, **row.attributes} if row.style else row.attributes
     attributes = "".join(f' {key}="{escape(value)}"' for key, value in more.items())
     first, *others = row.cells
-    rest = "".join(f"<td>{_html_cell(cell)}</td>" for cell in others)
-    return f'<tr{attributes}><th scope="row">{_html_cell(first)}</th>{rest}</tr>'
+    # Where a row has a unit of its own, as in tables with variants as columns.
+    same = plain and len({cell.kind.unit for cell in others}) == 1
+    own = others[0].kind.unit if same and others[0].kind.unit != columns[-1].kind.unit else ""
+    lead = f'<th scope="row"{_unit(own)}{_digits(first, plain)}>{_html_cell(first)}</th>'
+    rest = "".join(f"<td{_digits(cell, plain)}>{_html_cell(cell)}</td>" for cell in others)
+    return f"<tr{attributes}>{lead}{rest}</tr>"
+
+
+def _unit(unit: str | None) -> str:
+    return f' data-u="{unit}"' if unit in _IN_HEADS else ""
+
+
+def _digits(cell: Cell, plain: bool) -> str:
+    digits = cell.plain if plain else None
+    return "" if digits is None else f' data-v="{escape(digits)}"'
 
 
 def _html_cell(cell: Cell) -> str:
@@ -422,11 +470,18 @@ def to_typst(table: Table) -> dict[str, Any]:
     }
 
 
-def to_columns(table: Table) -> dict[str, list[str]]:
-    """Return a table's texts by column, for pages that make their rows by script."""
+def to_columns(table: Table) -> dict[str, Any]:
+    """Return a table's texts by column, for pages that make their rows by script.
+
+    ``note`` are those of the first cells, and ``plain`` has, by column, digits that texts lack.
+    """
     rows = table.rows
-    texts = {
-        column.key: [row.cells[place].text for row in rows]
-        for place, column in enumerate(table.columns)
-    }
-    return texts | {"note": [row.cells[0].note for row in rows]}
+    texts: dict[str, Any] = {}
+    plain: dict[str, list[str | None]] = {}
+    for place, column in enumerate(table.columns):
+        cells = [row.cells[place] for row in rows]
+        texts[column.key] = [cell.text for cell in cells]
+        digits = [cell.plain for cell in cells]
+        if any(digits):
+            plain[column.key] = digits
+    return texts | {"note": [row.cells[0].note for row in rows], "plain": plain}

@@ -20,7 +20,7 @@ _UNKNOWN = "\\textendash{}"
 _LONG, _WORDS_CM, _TITLE_CM = 40, 9, 12
 # Columns after the first from which they are set smaller and closer, or a page cannot hold them.
 _NARROW = 7
-_ESCAPED = {
+ESCAPED = {
     "\\": "\\textbackslash{}",
     # BibTeX counts braces that are escaped, too.
     "{": "\\textbraceleft{}",
@@ -57,6 +57,8 @@ _ESCAPED = {
     "²": "\\texttwosuperior{}",
     "³": "\\textthreesuperior{}",
 }
+# What LaTeX has as it comes: ASCII and the accented letters of Europe.
+HELD = re.compile("(?![\u00adĦħĸĿŀŉŦŧſ])[ -~\u00a1-\u017f]")
 # fmt: off
 _ONES = (
     "Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven",
@@ -87,8 +89,8 @@ def tex(value: Any, longest: int = 80) -> Tex:
     if isinstance(value, Tex):
         return value
     text = re.sub(r"\S+", lambda word: printable(word[0], longest), str(value))
-    text = "".join(c if _held(c) else spelled(c) for c in text)
-    text = "".join(_ESCAPED.get(c, c) for c in breakable(text))
+    text = "".join(c if c in ESCAPED or HELD.match(c) else spelled(c) for c in text)
+    text = "".join(ESCAPED.get(c, c) for c in breakable(text))
     # Pairs of these would be joined to one sign.
     text = re.sub(r"([-,'!?])(?=[-,'`])", r"\1{}", text)
     # Where a row begins, the end of the one before takes these for its own.
@@ -251,13 +253,6 @@ def _number_format(cells: Iterable[str]) -> str:
     sign = max((sign for sign, _, _ in known), default="")
     before, after = (max((len(part[k]) for part in known), default=1) for k in (1, 2))
     return f"{sign}{before}.{after}"
-
-
-def _held(character: str) -> bool:
-    """Whether LaTeX has a character as it comes: ASCII and the accented letters of Europe."""
-    if character in _ESCAPED or " " <= character <= "~":
-        return True
-    return "\u00a1" <= character <= "\u017f" and character not in "\u00adĦħĸĿŀŉŦŧſ"
 
 
 def _in_words(word: str) -> str:

@@ -10,7 +10,7 @@ from sparsity_report.report.cells import Cell, Row, Table
 from sparsity_report.words.numbers import THIN
 
 # What Markdown, or HTML inside it, would take for its own.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@!])")
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@!])")
 
 
 def to_markdown(table: Table) -> str:
@@ -46,7 +46,7 @@ def markdown(text: str) -> str:
     >>> print(markdown("*a* <script>"))
     \*a\* \<script\>
     """
-    return _SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", legible(text).replace(THIN, " ")))
+    return SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", legible(text).replace(THIN, " ")))
 
 
 def _cells(row: Row) -> Iterator[str]:

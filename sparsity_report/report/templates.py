@@ -15,6 +15,9 @@ from markupsafe import Markup
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, legible, printable
 from sparsity_report.report.cells import broken, to_html
+from sparsity_report.report.latex import ESCAPED, HELD
+from sparsity_report.report.markdown import SPECIAL
+from sparsity_report.study.file import FORMULA
 from sparsity_report.words import numbers
 from sparsity_report.words.language import template_folders
 from sparsity_report.words.names import clip, group_name, method_name
@@ -99,8 +102,22 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         "unbroken": _unbroken,
         "table": to_html,
     }
-    templates.globals |= {"_": say, "font_faces": lambda: Markup(font_face_css())}
+    templates.globals |= {
+        "_": say,
+        "font_faces": lambda: Markup(font_face_css()),
+        "escapes": _escapes,
+    }
     return templates
+
+
+def _escapes() -> dict[str, Any]:
+    """Return what the page escapes by where it copies a table, as the package's writers do."""
+    return {
+        "formula": FORMULA.pattern,
+        "latex": ESCAPED,
+        "held": HELD.pattern,
+        "markdown": SPECIAL.pattern,
+    }
 
 
 def _legible(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import grids, speeds, tables
 from sparsity_report.report.cells import Table, plain_rows, to_columns
 from sparsity_report.study.cards import Card
+from sparsity_report.study.file import csv_text
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import layout_name, short_name, tokens_name
@@ -30,6 +33,8 @@ from sparsity_report.words.sentences import message, say, say_note
 
 # Rows of all variants' layers up to which the page holds them as a table; beyond, as data.
 _ROWS = 6_000
+# Letters that all rows may add to the page, compressed; beyond, they are in files only.
+_ENCLOSED = 2_000_000
 # The page gives the paper, so that one drawing serves by day and by night.
 _SEE_THROUGH = {"background": "transparent"}
 # Share of the slider's length that the name of a mark takes.
@@ -146,6 +151,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "packed": _packed(study),
         "slider": slider(study),
         "layers": _layers(study),
+        "rows": None if paper else _rows(study),
         "audit": study.audit,
         "notes": [printable(say_note(note)) for note in study.notes],
         "quality": _measured(study, _QUALITY) or None,
@@ -364,6 +370,13 @@ def _level_texts(study: Comparison, table: Table) -> dict[str, list[str]]:
         **{key: texts[key] for key in large},
         **costs,
     }
+
+
+def _rows(study: Comparison) -> str | None:
+    """Return the rows of all layers as CSV, compressed, in letters; None if they are too many."""
+    packed = gzip.compress(csv_text(study.layers).encode(), mtime=0)
+    letters = base64.b64encode(packed).decode()
+    return letters if len(letters) <= _ENCLOSED else None
 
 
 def _layers(study: Comparison) -> list[Layers]:

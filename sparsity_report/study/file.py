@@ -29,7 +29,7 @@ from sparsity_report.words.names import file_name
 
 # Where a formula may begin: with the cell, or behind what separates cells in half of Europe, in
 # quotes or not, and with the wide signs of East Asia.
-_FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
+FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
@@ -176,10 +176,7 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
     for metric in PIVOTS:
         files[f"pivot_{metric}.csv"] = study.pivot(metric).reset_index()
     with together(folder):
-        return [
-            write_file(folder / name, _inert(frame).to_csv(index=False, lineterminator="\n"))
-            for name, frame in files.items()
-        ]
+        return [write_file(folder / name, csv_text(frame)) for name, frame in files.items()]
 
 
 def variant_stems(study: Comparison) -> Mapping[str, str]:
@@ -194,11 +191,16 @@ def variant_stems(study: Comparison) -> Mapping[str, str]:
     return stems
 
 
+def csv_text(frame: pd.DataFrame) -> str:
+    """Write a frame as :func:`write_csv` does."""
+    return _inert(frame).to_csv(index=False, lineterminator="\n")
+
+
 def _inert(frame: pd.DataFrame) -> pd.DataFrame:
     def guard(cell: object) -> object:
         if not isinstance(cell, str):
             return cell
-        return _FORMULA.sub(r"\1'", legible(cell))
+        return FORMULA.sub(r"\1'", legible(cell))
 
     safe = frame.rename(columns=guard)
     for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:

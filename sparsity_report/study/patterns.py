@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.moments import Moments
@@ -79,6 +80,7 @@ def weight_patterns(
     return variant_patterns([variant], zstd=zstd, progress=progress)
 
 
+@with_bar("looking for patterns")
 def variant_patterns(
     variants: Sequence[Variant], *, zstd: bool = False, progress: Progress | None = None
 ) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from decimal import Decimal
+from numbers import Integral
 from typing import Any
 
 from sparsity_report.words.language import spoken
@@ -49,6 +50,18 @@ def count(whole: Any, space: str = THIN) -> str:
     '1 234 567'
     """
     return f"{int(whole):,}".replace(",", space) if known(whole) else UNKNOWN
+
+
+def plain(value: Any, places: int = 0) -> str:
+    """Write a number for programs: all its digits, the point moved by some places.
+
+    Examples
+    --------
+    >>> plain(0.30125, 2), plain(1234567), plain(1.5e-7)
+    ('30.125', '1234567', '0.00000015')
+    """
+    digits = Decimal(int(value) if isinstance(value, Integral) else repr(float(value)))
+    return format(digits.scaleb(places), "f")
 
 
 def percent(share: Any, digits: int = 1, space: str = THIN) -> str:

@@ -143,7 +143,7 @@ def test_notes_are_those_of_the_names():
     columns = [cells.Column("a", "a", cells.WORDS), cells.Column("b", "b", cells.COUNT)]
     rows = [{"a": "x", "a_note": "of x", "b": 1, "b_note": "of 1"}]
     assert cells.to_columns(cells.table_of("t", "", columns, rows)) == {
-        "a": ["x"], "b": ["1"], "note": ["of x"],
+        "a": ["x"], "b": ["1"], "note": ["of x"], "plain": {},
     }  # fmt: skip
 
 

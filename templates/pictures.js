@@ -1,0 +1,81 @@
+/* A chart as a file: drawn anew as it is declared, for white paper, whatever the window shows. */
+class Picture {
+  static SCALE = 2;
+
+  constructor(figure) {
+    this.figure = figure;
+    this.source = figure.querySelector("script");
+    if (!this.source) return;
+    figure.after(menu(words.save, { SVG: () => this.save("svg"), PNG: () => this.save("png") }));
+    figure.addEventListener("drawn", ({ detail }) => { this.shown = detail; });
+  }
+
+  async save(kind) {
+    const spec = { ...JSON.parse(this.source.textContent), background: "white" };
+    await document.fonts.ready;
+    const options = { mode: "vega-lite", renderer: "none", ast: true, actions: false };
+    const { view, finalize } = await vegaEmbed(make("div"), spec, options);
+    const level = document.getElementById("level")?.value;
+    const moved = spec.params?.some(({ name }) => name === "level");
+    if (moved) await view.signal("level", Number(level)).runAsync();
+    const name = fileName([document.querySelector("h1").textContent, this.title(spec), moved ? level : ""].join(" "));
+    const blob = kind === "svg" ? await this.svg(view) : await this.png(view);
+    finalize();
+    download(blob, `${name}.${kind}`);
+  }
+
+  title({ title, description }) {
+    return [title?.text ?? title ?? description].flat().join(" ");
+  }
+
+  /* With what is seen in words, for those who do not see it. */
+  async svg(view) {
+    const drawn = new DOMParser().parseFromString(await view.toSVG(), "image/svg+xml");
+    const title = drawn.createElementNS("http://www.w3.org/2000/svg", "title");
+    title.textContent = this.figure.getAttribute("aria-label");
+    drawn.documentElement.prepend(title);
+    return new Blob([new XMLSerializer().serializeToString(drawn)], { type: "image/svg+xml" });
+  }
+
+  async png(view) {
+    const canvas = await view.toCanvas(Picture.SCALE);
+    return new Promise((done) => canvas.toBlob(done, "image/png"));
+  }
+}
+
+/* A plain part of a file's name, as words.names.file_name makes it. */
+function fileName(text) {
+  const letters = text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
+  return letters.replace(/[^a-z0-9_]+/g, "-").slice(0, 100).replace(/^-+|-+$/g, "") || "unnamed";
+}
+
+/* A file that the page holds compressed, as letters. */
+async function unpack(name) {
+  const letters = atob(document.getElementById(name).textContent);
+  const packed = new Blob([Uint8Array.from(letters, (letter) => letter.charCodeAt(0))]);
+  const whole = packed.stream().pipeThrough(new DecompressionStream("gzip"));
+  download(await new Response(whole).blob(), name);
+}
+
+function download(blob, name) {
+  const url = URL.createObjectURL(blob);
+  make("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+/* A button that shows a few more, one of which is wanted now and then. */
+function menu(name, choices) {
+  const open = make("button", { type: "button", "aria-expanded": "false" }, name);
+  const more = make("span", { class: "choices" });
+  more.hidden = true;
+  for (const [choice, act] of Object.entries(choices)) {
+    const button = make("button", { type: "button" }, choice);
+    button.addEventListener("click", () => act(button));
+    more.append(button);
+  }
+  open.addEventListener("click", () => {
+    more.hidden = !more.hidden;
+    open.setAttribute("aria-expanded", String(!more.hidden));
+  });
+  return make("div", { class: "tools" }, open, more);
+}

@@ -1,0 +1,15 @@
+drawCharts();
+if (innerWidth < 800) for (const list of document.querySelectorAll("nav details")) list.open = false;
+const scheme = document.getElementById("scheme");
+const tables = [...document.querySelectorAll("table.sortable")].map((table) => new Table(table));
+const texts = document.getElementById("level-texts");
+if (texts) slide(JSON.parse(texts.textContent), tables);
+for (const details of document.querySelectorAll("details.levels")) details.open = false;
+new Address(tables, document.getElementById("level"), scheme && chooseScheme(scheme));
+for (const table of document.querySelectorAll(".scroll > table:not(.sortable)")) {
+  table.parentElement.after(copies(table));
+}
+for (const figure of document.querySelectorAll("figure")) new Picture(figure);
+for (const button of document.querySelectorAll("[data-file]")) {
+  button.addEventListener("click", () => unpack(button.dataset.file));
+}

@@ -1,0 +1,84 @@
+"""Something long shows a bar by itself: on a terminal, in a notebook, once, and never in a pipe."""
+
+import inspect
+import io
+from contextlib import contextmanager, redirect_stderr
+
+import nbformat
+from nbclient import NotebookClient
+
+import sparsity_report as sr
+from sparsity_report.counting.bars import bar, with_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@contextmanager
+def terminal():
+    """Pytest takes what is printed for itself until a test runs."""
+    with redirect_stderr(Terminal()) as shown:
+        yield shown
+
+
+def test_a_terminal_shows_one_bar():
+    with terminal() as shown, bar("counting", after=0) as told:
+        told(1, 2, "a\x1b[31mname")
+        with bar("pruning", after=0) as inner:
+            inner(1, 2, "x")
+    assert "counting" in shown.getvalue()
+    assert "pruning" not in shown.getvalue()
+    assert "\x1b[31m" not in shown.getvalue()
+
+
+def test_nothing_is_shown_in_a_pipe_nor_of_what_is_short(monkeypatch):
+    with redirect_stderr(io.StringIO()) as pipe, bar("counting", after=0) as told:
+        told(1, 2, "x")
+    with terminal() as shown:
+        with bar("counting") as told:
+            told(1, 2, "x")
+        monkeypatch.setenv("TQDM_DISABLE", "1")
+        with bar("counting", after=0) as told:
+            told(1, 2, "x")
+    assert pipe.getvalue() == shown.getvalue() == ""
+
+
+def test_who_shows_progress_in_a_way_of_his_own_is_told():
+    heard = []
+
+    @with_bar("counting")
+    def work(number, *, progress=None):
+        progress(number, 9, "x")
+
+    with terminal() as shown:
+        work(3, progress=lambda *told: heard.append(told))
+    assert heard == [(3, 9, "x")]
+    assert shown.getvalue() == ""
+
+
+def test_every_long_function_has_its_bar():
+    # What passes its progress on to one of these has none of its own.
+    passing = ["compare", "import_mask", "sweep", "weight_patterns"]
+    long = [
+        getattr(sr, name)
+        for name in sr.__all__
+        if callable(getattr(sr, name)) and not inspect.isclass(getattr(sr, name))
+    ]
+    taking = [f for f in long if "progress" in inspect.signature(f).parameters]
+    assert {"perplexity", "sensitivity", "global_magnitude"} <= {f.__name__ for f in taking}
+    assert [f.__name__ for f in taking if not hasattr(f, "__wrapped__")] == passing
+
+
+def test_a_notebook_shows_its_own_bar():
+    cell = nbformat.v4.new_code_cell(
+        "from sparsity_report.counting.bars import bar\n"
+        "with bar('counting', after=0) as told:\n"
+        "    told(5, 10, 'x')"
+    )
+    node = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(node, kernel_name="python3", store_widget_state=False).execute()
+    (shown,) = (output["data"] for output in cell.outputs if "data" in output)
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert "counting" in shown["text/plain"]

@@ -1,0 +1,251 @@
+"""What a reader takes away from the page: its address, its charts, its tables, its rows."""
+
+import csv
+import io
+import struct
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sparsity_report as sr
+from sparsity_report.files.shipped import shipped
+from sparsity_report.report import values
+from sparsity_report.report.latex import tex
+from sparsity_report.report.markdown import markdown
+from sparsity_report.study.file import FORMULA
+
+COPIES = next(f for folder in shipped("templates") if (f := folder / "copies.js").is_file())
+
+
+@pytest.fixture(scope="module")
+def report(demo_study, tmp_path_factory):
+    return sr.write_report(demo_study, tmp_path_factory.mktemp("kept") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def page(chromium, report):
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("dialog", lambda dialog: page.complaints.append(dialog.message))
+    page.goto(report.as_uri())
+    yield page
+    assert page.complaints == []
+    context.close()
+
+
+def opened_at(page, report, fragment):
+    """The page as one finds it who was sent its address."""
+    page.goto("about:blank")
+    page.goto(f"{report.as_uri()}#{fragment}")
+    return page
+
+
+def state(page):
+    return page.evaluate(
+        """() => ({
+            level: document.getElementById("level").value,
+            asked: document.querySelector("[data-show=asked]").textContent,
+            scheme: document.documentElement.dataset.scheme ?? null,
+            open: [...document.querySelectorAll("details.all")].map((d) => d.open),
+            searched: [...document.querySelectorAll("input[type=search]")].map((i) => i.value),
+            sorted: [...document.querySelectorAll("th[aria-sort]")].map((h) => h.cellIndex),
+            rows: [...document.querySelectorAll("table.sortable tbody")].map((b) => b.rows.length),
+        })"""
+    )
+
+
+def wait_for_address(page, *parts):
+    for part in parts:
+        page.wait_for_function("part => location.hash.includes(part)", arg=part)
+
+
+def test_the_address_brings_back_what_was_set(page, report):
+    opened_at(page, report, "layers")
+    fresh = state(page)
+    page.locator("#level").fill("45")
+    page.locator("details.all").nth(1).locator("summary").click()
+    table = page.locator("table.layers").nth(1)
+    table.locator("thead button").nth(6).click()
+    table.locator("thead button").nth(6).click()
+    page.locator("input[type=search]").nth(1).fill("fc1 & 2")
+    page.locator("#scheme").click()
+    wait_for_address(page, "#layers&level=45", "open2=yes", "sort2=-7", "search2=fc1", "scheme=")
+    left, address = state(page), page.evaluate("location.hash.slice(1)")
+    assert left != fresh
+    assert (left["asked"], left["sorted"], left["searched"][1]) == ("45\u202f%", [6], "fc1 & 2")
+    assert state(opened_at(page, report, address)) == left
+    page.locator("nav a").nth(2).click()  # a section, and all else stays
+    section = page.locator("nav a").nth(2).get_attribute("href")
+    wait_for_address(page, f"{section}&level=45", "search2=")
+    assert state(page) == left
+
+
+def test_an_address_that_makes_no_sense_changes_nothing(page, report):
+    fresh = state(opened_at(page, report, ""))
+    attack = quote("<img src=x onerror=alert(1)>")
+    for fragment in (
+        f"{attack}&level=-1&level=100&level=1e9&sort1=0&sort1=99&sort1=__proto__&open1={attack}",
+        f"scheme={attack}&__proto__=1&constructor=1&toString=1&%E0%A4%A&%00&{attack}={attack}",
+        f"level=45&x={'y' * 5000}",
+    ):
+        assert state(opened_at(page, report, fragment)) == fresh
+    found = state(opened_at(page, report, f"search1={attack}{'z' * 900}"))
+    assert found["rows"][0] == 0
+    assert found["searched"][0].startswith("<img src=x")
+    assert len(found["searched"][0]) == 200
+    assert page.locator("img").count() == 0
+
+
+def saved(page, place, kind):
+    """A chart as the page saves it: the file's name and what is in it."""
+    tools = page.locator(place).locator(".tools").first
+    button = tools.get_by_role("button", name=kind, exact=True)
+    if not button.is_visible():
+        tools.locator("> button").press("Enter")
+    with page.expect_download() as download:
+        button.press("Enter")
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def test_every_chart_saves_as_svg_and_png(page, report, demo_study):
+    opened_at(page, report, "level=45")
+    page.set_viewport_size({"width": 390, "height": 844})  # what is saved is as wide as ever
+    figures = page.locator("figure:has(> script)").count()
+    assert page.locator("figure + .tools").count() == figures > 4
+    name, drawn = saved(page, "#summary .plate", "SVG")
+    root = ET.fromstring(drawn)
+    assert name == "demo-where-30-global-magnitude-pruning-lands.svg"
+    texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"Transformer block", "fc1", "out_proj"} <= texts
+    assert float(root.get("width")) > 390
+    assert root[0].tag.endswith("title")
+    name, image = saved(page, "#summary .plate", "PNG")
+    assert name == "demo-where-30-global-magnitude-pruning-lands.png"
+    assert image[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", image[16:24]) == tuple(
+        2 * round(float(root.get(side))) for side in ("width", "height")
+    )
+    name, slider = saved(page, ".slider", "SVG")  # at the level that is shown
+    assert name.endswith("-45.svg")
+    ratio = demo_study.facts.levels["bytes_ratio"].iloc[45]
+    assert f"45.0 %: {ratio:.2f}" in " ".join("".join(ET.fromstring(slider).itertext()).split())
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
+def copied(page, tools, kind):
+    """What the page copies of a table, and how: by the old door, as a file has no other."""
+    page.evaluate(
+        """() => {
+            Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true });
+            document.execCommand = () => {
+                window.taken = document.querySelector(".tools textarea").value;
+                return true;
+            };
+        }"""
+    )
+    if tools.locator("> button").get_attribute("aria-expanded") == "false":
+        tools.locator("> button").evaluate("button => button.click()")
+    tools.locator(".choices button").filter(has_text=kind).evaluate("button => button.click()")
+    return page.evaluate("window.taken")
+
+
+def test_a_table_copies_with_plain_digits(page, report, demo_study):
+    opened_at(page, report, "")
+    layers = page.locator("details.all").nth(1).locator(".tools")
+    frame = pd.read_csv(io.StringIO(copied(page, layers, "CSV")))
+    own = demo_study.layers[demo_study.layers["variant"] == "Masked30"]
+    names = [name.split(" (tied to ")[0] for name in frame.iloc[:, 0]]
+    assert names == list(own["module_name"])
+    for column, head in (("total", "Parameters"), ("stored_bytes", "Stored bytes")):
+        assert list(frame[head]) == list(own[column])
+    shares = frame["Zeros ÷ parameters / %"].to_numpy()
+    assert np.allclose(
+        shares, 100 * own["sparsity"].to_numpy(float), rtol=1e-14, atol=0, equal_nan=True
+    )
+    page.locator("details.all").nth(1).locator("summary").click()
+    page.locator("input[type=search]").nth(1).fill("fc1")  # those found, in the order shown
+    assert copied(page, layers, "Markdown").count("fc1") == 4
+    assert len(copied(page, layers, "CSV").splitlines()) == 1 + 4
+    totals = page.locator("#totals .tools")
+    rows = list(csv.reader(io.StringIO(copied(page, totals, "CSV"))))
+    by_variant = demo_study.totals.set_index("variant")
+    assert rows[0] == ["", "Dense", "Masked30", "CSR30"]
+    (stored,) = (row for row in rows if row[0] == "Stored bytes")
+    assert [int(digits) for digits in stored[1:]] == list(by_variant["stored_bytes"])
+    assert rows[1][0].startswith("Sparsity of the prunable weights (")
+    assert rows[1][0].endswith(" / %")
+    assert float(rows[1][2]) == pytest.approx(100 * by_variant["sparsity_prunable"]["Masked30"])
+    latex = copied(page, totals, "LaTeX")
+    assert "\\toprule\n" in latex and "\\begin{tabular}{lrrr}" in latex  # noqa: PT018
+    assert f" & {stored[1]} & {stored[2]} & {stored[3]} \\\\" in latex
+    assert "\u202f" not in latex
+    assert "\\textendash{}" in latex  # of Dense nothing was asked
+    assert page.locator("#said").inner_text() == "Copied"
+
+
+def test_hostile_cells_are_copied_as_the_package_writes_them(page, report):
+    opened_at(page, report, "")
+    cells = [
+        '=1+1;"@x"', "a|b_c*[d](e)`f`~$g$", "\\input{x} & 50 % #1 ^ --- ,, ''",
+        "🦙 模型 é ß ≤", "w" * 90, "-3", "[1] *", "<b>&amp;</b>",
+    ]  # fmt: skip
+    written = page.evaluate(
+        """cells => {
+            const escapes = JSON.parse(document.getElementById("escapes").textContent);
+            SOURCE
+            const bare = { caption: "", heads: cells, lines: [], numeric: cells.map(() => false) };
+            return { csv: cells.map(inert), latex: cells.map(tex), markdown: toMarkdown(bare) };
+        }""".replace("SOURCE", COPIES.read_text(encoding="utf-8")),
+        cells,
+    )
+    assert written["csv"] == [FORMULA.sub(r"\1'", cell) for cell in cells]
+    assert written["latex"] == [tex(cell).replace("\\allowbreak{}", "") for cell in cells]
+    assert written["markdown"].splitlines()[0] == f"| {' | '.join(map(markdown, cells))} |"
+
+
+def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
+    opened_at(page, report, "")
+    tools = page.locator("#groups > .tools")
+    copied(page, tools, "CSV")
+    page.evaluate("document.execCommand = () => false")
+    tools.locator(".choices button").first.click()
+    area = tools.locator("textarea")
+    assert area.input_value() == page.evaluate("window.taken")
+    assert area.evaluate("area => area.selectionEnd - area.selectionStart") > 100
+    assert "by hand" in page.locator("#said").inner_text()
+
+
+def test_all_rows_are_in_the_page(page, report, demo_study, tmp_path):
+    opened_at(page, report, "")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="study.csv").press("Enter")
+    assert download.value.suggested_filename == "study.csv"
+    got = Path(download.value.path()).read_bytes()
+    written = sr.write_csv(demo_study, tmp_path)
+    layers = [path.read_bytes() for path in written if path.name.startswith("layers_")]
+    head = layers[0].splitlines(keepends=True)[0]
+    assert got == head + b"".join(rows.removeprefix(head) for rows in layers)
+
+
+def test_rows_that_would_make_the_page_too_large_are_left_out(demo_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(values, "_ENCLOSED", 1000)
+    text = sr.write_report(demo_study, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert 'id="study.csv"' not in text
+    assert "The rows of all modules would make this page too large" in text
+
+
+def test_what_is_for_the_screen_is_not_printed(page, report):
+    opened_at(page, report, "")
+    page.emulate_media(media="print")
+    shown = page.evaluate(
+        """() => [...document.querySelectorAll(".tools, .file, #said")].filter(
+            (part) => part.id !== "said" && part.checkVisibility()).length"""
+    )
+    page.emulate_media(media="screen")
+    assert shown == 0
