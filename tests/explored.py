@@ -77,12 +77,14 @@ def widgets(root):
 def widget_texts(root):
     """Texts of widgets: descriptions, options, tooltips, HTML."""
     for widget in widgets(root):
-        for trait in ("description", "placeholder", "tooltip"):
+        for trait in ("description", "placeholder", "tooltip", "name", "field", "hint"):
             # Zero-width is what ipywidgets put where there is no placeholder.
             text = (getattr(widget, trait, "") or "").strip("\u200b")
             if text:
                 yield text
         yield from (option[0] for option in getattr(widget, "options", ()))
+        yield from (text for _, text, _ in getattr(widget, "ticks", ()))
+        yield from getattr(widget, "texts", ())
         if type(widget).__name__ == "HTML":
             yield from html_texts(widget.value)
 

@@ -44,6 +44,10 @@ UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
 ROW, BAND, GAP, SLIM_GAP = 20, 11, 9, 6
 
 _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
+# Where on viridis, and on the way from blue to paper, a colour is as far from black as from white.
+_VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
+# Of digits on dark and on light colours; pure black and white stand for what follows the theme.
+ON_DARK, ON_LIGHT = "#fefefe", "#010101"
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 
 
@@ -203,14 +207,17 @@ def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Sc
 
 
 def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
-    """Return the expression that says whether a cell's colour is light, its digits dark then."""
+    """Return the expression that says whether a cell's colour is light, its digits dark then.
+
+    Digits are dark from the colour on that is as far from black as from white, 4.5:1.
+    """
     low, high = domain
     if kind == "ratio":
-        return f"abs(datum.value - 1) < 0.5 * (datum.value < 1 ? {1 - low:g} : {high - 1:g})"
+        return f"datum.value > {low + _BLUE_TURNS * (1 - low):g}"
     if log:
         low, high = math.log(low), math.log(high)
-        return f"log(datum.value) > {low + 0.6 * (high - low):g}"
-    return f"datum.value > {low + 0.6 * (high - low):g}"
+        return f"log(datum.value) > {low + _VIRIDIS_TURNS * (high - low):g}"
+    return f"datum.value > {low + _VIRIDIS_TURNS * (high - low):g}"
 
 
 def log_ticks(low: float, high: float, few: bool = False) -> list[float]:

@@ -63,6 +63,8 @@ class Rects(Shape):
     log : bool
     selectable : bool
         Rows have ``on``; those that are off are pale.
+    names : float
+        Width up to which names on the left are written whole.
     computed : tuple of (str, str)
         Fields that rows do not have, and expressions for them, one after the other.
     """
@@ -70,6 +72,7 @@ class Rects(Shape):
     domain: tuple[float, float] = (0.0, 1.0)
     log: bool = False
     selectable: bool = False
+    names: float = 140
     computed: tuple[tuple[str, str], ...] = ()
 
 
@@ -205,9 +208,11 @@ def share_axis(
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**shown))
 
 
-def names_axis(field: str, names: Sequence[str], *, grid: bool = False, **padding: Any) -> alt.Y:
+def names_axis(
+    field: str, names: Sequence[str], *, grid: bool = False, limit: float = 140, **padding: Any
+) -> alt.Y:
     """Return a vertical axis of names."""
-    axis = alt.Axis(grid=grid, labelLimit=140, labelPadding=7, **_BARE)
+    axis = alt.Axis(grid=grid, labelLimit=limit, labelPadding=7, **_BARE)
     scale = alt.Scale(domain=list(names), **padding)
     return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
 
@@ -241,7 +246,6 @@ def heat_map(
     legend = alt.Legend(
         title=shape.title,
         labelExpr=look.tick(shape.kind),
-        tickCount=4,
         **_gradient(shape),
     )
     scale = look.colours(shape.kind, shape.domain, shape.log)
@@ -251,20 +255,22 @@ def heat_map(
     unknown = base.transform_filter(_UNKNOWN).mark_rect(**look.UNKNOWN, **plain)
     layers = [_dimmed(known, shape).add_params(*params), _dimmed(unknown, shape)]
     if shape.numbers and _digits_fit(shape):
-        ink = alt.condition(
-            look.is_light(shape.kind, shape.domain, shape.log),
-            alt.value("#1a1a1a"),
-            alt.value("#fdfdfd"),
-        )
         number = base.transform_calculate(digits=look.digits(shape.kind)).transform_filter(_KNOWN)
         text = number.mark_text(fontSize=shape.sizes.small, tooltip=None)
         dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=shape.sizes.small, color=MUTED)
         layers += [
-            _dimmed(text.encode(text="digits:N", color=ink), shape),
-            _dimmed(dash.encode(text=alt.value("–")), shape),
+            text.encode(text="digits:N", color=_digits_ink(shape)),
+            dash.encode(text=alt.value("–")),
         ]
     height = shape.row * max(1, len(shape.projections))
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
+
+
+def outlined(data: Data, shape: HeatMap, colour: str) -> alt.Chart:
+    """Return an outline round cells of a heat map, rows with their ``block`` and ``projection``."""
+    ring = alt.Chart(data).mark_rect(filled=False, stroke=colour, strokeWidth=2.5, aria=False)
+    drawn: alt.Chart = ring.encode(x=_block_axis(shape), y=_projection_axis(shape))
+    return drawn
 
 
 def bars(data: Data, shape: Bars) -> alt.LayerChart:
@@ -280,7 +286,11 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     band = shape.band * len(names)
     drawn = _computed(data, shape).encode(
         y=names_axis(
-            "group", shape.groups, paddingInner=shape.gap / (band + shape.gap), paddingOuter=0.12
+            "group",
+            shape.groups,
+            limit=shape.names,
+            paddingInner=shape.gap / (band + shape.gap),
+            paddingOuter=0.12,
         ),
         yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
         tooltip=tooltips(shape.tips),
@@ -363,7 +373,7 @@ def histogram(
     data : altair data
         ``from, to, height, pruned, label, between``; heights at most 1.
     threshold : altair data
-        ``at, label``, one row or none.
+        ``at, label``, one row or none, and ``left`` if its label stands left of it.
     size : tuple of float
         Width and height.
     sizes : Sizes
@@ -389,15 +399,41 @@ def histogram(
         tooltip=tooltips((("between", say("magnitude")), ("label", say("holds")))),
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
-    text = mark.mark_text(
-        color=VERMILLION, align="left", baseline="top", dx=5, fontSize=sizes.label
-    )
+    beside = _beside("datum.left", dx=5, color=VERMILLION, fontSize=sizes.label)
+    text = mark.mark_text(baseline="top", **beside)
     rule = mark.mark_rule(color=VERMILLION, strokeWidth=1.4)
     layers = [rects, rule, text.encode(y=alt.value(0), text="label:N")]
     return alt.LayerChart(layer=layers, width=size[0], height=size[1])
 
 
-def note(data: alt.NamedData, panel: str, width: float, sizes: Sizes = PAPER) -> alt.Chart:
+def frame(
+    width: float, height: float, left: float, right: float, around: tuple[float, float]
+) -> alt.Chart:
+    """Return what is not seen but takes a place, so that parts stand where they are meant to.
+
+    Parameters
+    ----------
+    width, height : float
+        Of a part's plot.
+    left, right : float
+        Room beside it.
+    around : tuple of float
+        Room above and below it.
+    """
+    ends = {
+        "x": -left,
+        "x2": width + right,
+        "y": -around[0],
+        "y2": height + around[1],
+    }
+    unseen = alt.Chart(inline([{}])).mark_rect(filled=False, strokeOpacity=0, aria=False)
+    drawn: alt.Chart = unseen.encode(**{end: alt.value(place) for end, place in ends.items()})
+    return drawn
+
+
+def note(
+    data: alt.NamedData, panel: str, width: float, sizes: Sizes = PAPER, left: float = 0
+) -> alt.Chart:
     """Return the line under a panel's title, ``text`` of the row whose ``panel`` is meant.
 
     Parameters
@@ -408,12 +444,14 @@ def note(data: alt.NamedData, panel: str, width: float, sizes: Sizes = PAPER) ->
         A name of ours.
     width : float
     sizes : Sizes
+    left : float
+        How far left of the plot it begins.
     """
     row = alt.Chart(data).transform_filter(f"datum.panel === {look.quoted(panel)}")
     text = row.mark_text(
         align="left", baseline="bottom", fontSize=sizes.label, color=MUTED, limit=width
     )
-    drawn: alt.Chart = text.encode(x=alt.value(0), y=alt.value(-8), text="text:N")
+    drawn: alt.Chart = text.encode(x=alt.value(-left), y=alt.value(-8), text="text:N")
     return drawn
 
 
@@ -435,7 +473,7 @@ def _projection_axis(shape: HeatMap) -> alt.Y:
     thinned: dict[str, Any] = (
         {"labelExpr": f"{place} % {step} ? '' : datum.label"} if step > 1 else {}
     )
-    axis = alt.Axis(labelLimit=140, labelPadding=7, labelOverlap=False, **thinned, **_BARE)
+    axis = alt.Axis(labelLimit=shape.names, labelPadding=7, labelOverlap=False, **thinned, **_BARE)
     return alt.Y("projection:N", title=None, scale=_flush(names), axis=axis)
 
 
@@ -446,8 +484,12 @@ def _flush(domain: Sequence[str]) -> alt.Scale:
 def _gradient(shape: HeatMap) -> dict[str, Any]:
     if shape.below:
         length = min(shape.width, 240)
-        return {"orient": "bottom", "direction": "horizontal", "gradientLength": length}
-    return {"gradientLength": max(60, min(120, shape.row * len(shape.projections)))}
+        # So few that none is written over its neighbour.
+        ticks: dict[str, Any] = {"tickCount": 3, "labelOverlap": "greedy"}
+        if shape.kind == "share" and shape.domain == (0.0, 1.0):
+            ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
+        return {"orient": "bottom", "direction": "horizontal", "gradientLength": length, **ticks}
+    return {"tickCount": 4, "gradientLength": max(60, min(120, shape.row * len(shape.projections)))}
 
 
 def _digits_fit(shape: HeatMap) -> bool:
@@ -464,6 +506,15 @@ def _computed(data: Data, shape: Rects) -> alt.Chart:
 
 def _cursor(shape: Rects) -> dict[str, Any]:
     return {"cursor": "pointer"} if shape.selectable else {}
+
+
+def _digits_ink(shape: HeatMap) -> Any:
+    """Return the ink of digits: by the cell's colour, and of pale cells that of the page."""
+    light = look.is_light(shape.kind, shape.domain, shape.log)
+    inks = [{"test": light, "value": look.ON_LIGHT}]
+    if shape.selectable:
+        inks.insert(0, {"test": "!datum.on", "value": INK})
+    return alt.ColorValue(look.ON_DARK, condition=inks)
 
 
 def _dimmed(chart: alt.Chart, shape: Rects) -> alt.Chart:

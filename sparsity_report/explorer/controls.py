@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets as widgets
 import traitlets
 
 from sparsity_report.draw.look import METRICS
 from sparsity_report.explorer.picture import SHOWN
+from sparsity_report.explorer.reading import policy_label
 from sparsity_report.explorer.view import GROUPINGS, LIVE, SORTS, View
 from sparsity_report.study.schema import head
+from sparsity_report.words import numbers
 from sparsity_report.words.names import distinct_names, group_name
 from sparsity_report.words.sentences import say
 
 Choices = list[tuple[str, str]]
+# Levels up to which each has its text under the slider.
+_TICKS = 8
 
 
 def choices(view: View, name: str) -> Choices:
     """Return what a menu offers: text for people, and the value of the trait of that name."""
     if name == "variant":
-        levels = LIVE if view.levels is not None else ()
+        levels = LIVE if view.policies else ()
         texts = [*distinct_names(view.variants), *map(say, levels)]
         return list(zip(texts, [*view.variants, *levels], strict=True))
+    if name == "policy":
+        return [(policy_label(policy), policy) for policy in view.policies]
     if name == "metric":
         return [(say(METRICS[key].name), key) for key in SHOWN]
     if name == "modules":
         named = {"prunable": say("prunable"), "all": say("all")}
         return [(named.get(key) or group_name(key), key) for key in view.scopes()]
     return [(say(key), key) for key in (GROUPINGS if name == "grouping" else SORTS)]
+
+
+class Level(anywidget.AnyWidget):
+    """The slider: a range over the levels of a policy, its scale, and a field to type one in."""
+
+    _esm = (Path(__file__).parent / "level.js").read_text(encoding="utf-8")
+    value = traitlets.Float().tag(sync=True)
+    levels = traitlets.List([0.0]).tag(sync=True)
+    texts = traitlets.List(["–"]).tag(sync=True)
+    ticks: Any = traitlets.List().tag(sync=True)
+    name = traitlets.Unicode().tag(sync=True)
+    field = traitlets.Unicode().tag(sync=True)
+    live = traitlets.Bool().tag(sync=True)
+    disabled = traitlets.Bool().tag(sync=True)
 
 
 class Controls:
@@ -39,8 +61,10 @@ class Controls:
     ----------
     rows : list
         Widgets in the order they stand.
-    cards : ipywidgets.HTML
-        The large numbers of a level.
+    shown, cards : ipywidgets.HTML
+        What is shown, and its large numbers.
+    level : Level
+        The slider.
     """
 
     def __init__(
@@ -48,56 +72,52 @@ class Controls:
         explorer: traitlets.HasTraits,
         view: View,
         parts: Any,
-        add: Callable[[], None],
+        actions: Mapping[str, Callable[[], None]],
     ) -> None:
         self._parts = parts
-        self._said, self.cards = widgets.HTML(), widgets.HTML()
+        self._said, self.shown, self.cards = (widgets.HTML() for _ in range(3))
+        self.shown.add_class("sx-state")
         names = {
             "variant": say("Show"),
             "metric": say("Metric"),
             "modules": head("modules"),
             "grouping": say("Bars by"),
             "sort": say("Sort"),
+            "policy": say("Prune by"),
         }
         menus = {
             name: widgets.Dropdown(
                 options=choices(view, name), value=getattr(explorer, name), description=title
             )
             for name, title in names.items()
+            if choices(view, name)
         }
         self._variants = menus["variant"]
         logarithmic = widgets.Checkbox(description=say("logarithmic"), indent=False)
         search = widgets.Text(description=say("Search"), placeholder=say("part of a name"))
         nothing = _button(
-            say("Select nothing"),
-            say("Show all layers alike again"),
-            lambda: explorer.set_trait("selection", ()),
+            say("Select nothing"), say("Show all layers alike again"), actions["nothing"]
         )
-        top = [*menus.values(), search, logarithmic, nothing]
-        slider, level = self._level(view, add)
-        self.rows = [_box("sx-controls", *top), level, self.cards]
-        linked = menus | {"log_scale": logarithmic, "search": search, "sparsity": slider}
+        self._steps = [
+            _button(say("Undo"), say("Show what was shown before"), actions["undo"]),
+            _button(say("Redo"), say("Take the undoing back"), actions["redo"]),
+            _button(say("Reset"), say("Show what was shown first"), actions["reset"]),
+        ]
+        top = [menus[name] for name in names if name in menus and name != "policy"]
+        steps = _box("sx-steps", *self._steps)
+        self.level = Level(name=say("Prune at"), field=say("Level in percent"))
+        self.offer_levels(view, menus["policy"].value if "policy" in menus else "")
+        self._add = _button(
+            say("Add as variants"), say("Prune exactly at this level and keep it"), actions["add"]
+        )
+        self._add.disabled = not view.policies
+        track = [menus["policy"]] if "policy" in menus else []
+        level = _box("sx-level", *track, self.level, _box("sx-add", self._add, self._said))
+        controls = _box("sx-controls", *top, search, logarithmic, nothing)
+        self.rows = [controls, level, _box("sx-now", self.shown, steps), self.cards]
+        linked = menus | {"log_scale": logarithmic, "search": search, "sparsity": self.level}
         for name, control in linked.items():
             traitlets.link((explorer, name), (control, "value"))
-
-    def _level(self, view: View, add: Callable[[], None]) -> tuple[Any, Any]:
-        """Return the slider and the row it stands in."""
-        steps = view.levels.sparsities if view.levels else [0.0, 0.01]
-        slider = widgets.FloatSlider(
-            min=0,
-            max=steps[-1],
-            step=steps[1] - steps[0],
-            description=say("Prune at"),
-            readout_format=".0%",
-            disabled=view.levels is None,
-        )
-        button = _button(
-            say("Add as variants"), say("Prune exactly at this level and keep it"), add
-        )
-        button.disabled = view.levels is None
-        scale = widgets.HTML(str(self._parts.scale(view.break_even, steps[-1])))
-        track = _box("sx-track", slider, scale)
-        return slider, _box("sx-level", track, _box("sx-add", button, self._said))
 
     def offer(self, view: View, variant: str) -> None:
         """Give the menu of variants new choices without a change of the one shown."""
@@ -105,9 +125,30 @@ class Controls:
             self._variants.options = choices(view, "variant")
             self._variants.value = variant
 
+    def offer_levels(self, view: View, policy: str) -> None:
+        """Let the slider go over the levels of a policy."""
+        kept = view.policies.get(policy)
+        self.level.disabled = kept is None
+        if kept is None:
+            return
+        levels, even = kept.sparsities, view.break_even()
+        every = [share for share in (0, 0.25, 0.5, 0.75, 0.99) if share <= levels[-1]]
+        shares = levels if len(levels) <= _TICKS else every
+        ticks: list[tuple[float, str, bool]] = [(s, numbers.level(s), False) for s in shares]
+        if even is not None and even <= levels[-1]:
+            ticks.append((even, say("CSR pays from {share:percent}", share=even), True))
+        with self.level.hold_sync():
+            self.level.levels, self.level.ticks = levels, ticks
+            self.level.texts = [numbers.level(share) for share in levels]
+
     def tell(self, text: str) -> None:
         """Show a message beside the slider."""
         self._said.value = str(self._parts.said(text))
+
+    def allow(self, back: bool, forward: bool, reset: bool) -> None:
+        """Let steps be taken that there are."""
+        for button, possible in zip(self._steps, (back, forward, reset), strict=True):
+            button.disabled = not possible
 
 
 def _button(text: str, tooltip: str, pressed: Callable[[], None]) -> Any:
@@ -126,7 +167,7 @@ def _button(text: str, tooltip: str, pressed: Callable[[], None]) -> Any:
 
 
 def _box(style: str, *parts: Any) -> Any:
-    kind = widgets.VBox if style in {"sx-track", "sx-add"} else widgets.Box
+    kind = widgets.VBox if style == "sx-add" else widgets.Box
     box = kind(list(parts))
     box.add_class(style)
     return box

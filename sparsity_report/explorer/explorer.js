@@ -1,12 +1,30 @@
-// The chart of the explorer: one view at a time, data swapped by name, and what is brushed and
-// clicked goes to the kernel. `vegaEmbed` stands before this code.
+// The chart of the explorer: one view at a time, data swapped by name; what is brushed, clicked or
+// chosen by keys goes to the kernel. `vegaEmbed` stands before this code.
 const OPTIONS = { renderer: "svg", actions: false, ast: true };
+const more = (event) => event.shiftKey || event.metaKey || event.ctrlKey;
+
+// What a name beside a plot or in a legend stands for, as a message.
+function named(item) {
+  const role = item?.mark?.role ?? "";
+  const value = item?.datum?.value;
+  let panel = "";
+  let axis = null;
+  for (let group = item?.mark?.group; group; group = group.mark?.group) {
+    if (axis === null && group.orient) axis = group.orient;
+    panel ||= /^(cells|bars)/.exec(group.mark?.name ?? "")?.[1] ?? "";
+  }
+  if (role.startsWith("legend") && panel === "bars") return { variant: value };
+  if (role !== "axis-label" || typeof value !== "string") return null;
+  if (panel === "bars") return axis === "left" ? { bar: value } : null;
+  return panel === "cells" ? { [axis === "left" ? "projection" : "block"]: value } : null;
+}
 
 async function render({ model, el }) {
   let view = null;
   let turn = 0;
   let shown = {};
   let brushed = "{}";
+  let drawn = "";
 
   const told = () => JSON.stringify(view.signal("brush") ?? {});
   let rest;
@@ -19,12 +37,59 @@ async function render({ model, el }) {
     }, 40);
   };
 
+  // Each view of an explorer is drawn for its own width.
+  function spec() {
+    const width = Number(el.closest(".sparsity-explorer")?.dataset.width);
+    const fits = (one) => one.usermeta.width === width;
+    return model.get("further").find(fits) ?? model.get("spec");
+  }
+
+  // The map by keys: arrows go from cell to cell, and what is there is said.
+  const keys = document.createElement("div");
+  Object.assign(keys, { className: "sx-keys", tabIndex: 0 });
+  keys.setAttribute("role", "application");
+  keys.setAttribute("aria-label", model.get("hint"));
+  const said = document.createElement("span");
+  said.setAttribute("aria-live", "polite");
+  keys.append(said);
+  const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  let at = null;
+  const cells = () => shown.cells ?? [];
+  function point(cell) {
+    at = cell;
+    view?.data("pointed", cell ? [{ block: cell.block, projection: cell.projection }] : []).runAsync();
+    said.textContent = cell ? `${cell.tip}: ${cell.label}` : "";
+  }
+  function step([right, down]) {
+    const [blocks, projections] = model.get("axes");
+    let [x, y] = [blocks.indexOf(at.block), projections.indexOf(at.projection)];
+    for (;;) {
+      [x, y] = [x + right, y + down];
+      if (!(x in blocks) || !(y in projections)) return;
+      const next = cells().find((c) => c.block === blocks[x] && c.projection === projections[y]);
+      if (next) return point(next);
+    }
+  }
+  keys.addEventListener("focus", () => point(cells().find((c) => c.id === at?.id) ?? cells()[0] ?? null));
+  keys.addEventListener("blur", () => { view?.data("pointed", []).runAsync(); });
+  keys.addEventListener("keydown", (event) => {
+    if (at === null) return;
+    if (event.key in STEPS) step(STEPS[event.key]);
+    else if (["Enter", " "].includes(event.key)) model.send({ cell: at.id, more: more(event) });
+    else return;
+    event.preventDefault();
+  });
+
   async function draw() {
+    const chosen = spec();
+    const text = JSON.stringify(chosen);
+    if (text === drawn) return;
+    drawn = text;
     const mine = ++turn;
-    const spec = structuredClone(model.get("spec"));
     const data = model.get("data");
     const place = document.createElement("div");
-    const made = await vegaEmbed(place, { ...spec, datasets: structuredClone(data) }, OPTIONS);
+    const datasets = { ...structuredClone(data), pointed: [] };
+    const made = await vegaEmbed(place, { ...structuredClone(chosen), datasets }, OPTIONS);
     if (mine !== turn) return made.finalize();
     view?.finalize();
     view = made.view;
@@ -33,10 +98,15 @@ async function render({ model, el }) {
     view.addSignalListener("brush", brush);
     view.addEventListener("click", (event, item) => {
       const { kind, id } = item?.datum ?? {};
-      if (kind) model.send({ [kind]: id, more: event.shiftKey || event.metaKey || event.ctrlKey });
+      if (kind) model.send({ [kind]: id, more: more(event) });
     });
-    el.replaceChildren(place);
-    el.dataset.width = spec.usermeta.width;
+    // Names beside plots take no events of Vega's.
+    place.addEventListener("click", (event) => {
+      const meant = named(event.target.__data__);
+      if (meant) model.send({ ...meant, more: more(event) });
+    });
+    el.replaceChildren(keys, place);
+    el.dataset.width = chosen.usermeta.width;
     if (model.get("data") !== data) await swap();
   }
 
@@ -57,10 +127,12 @@ async function render({ model, el }) {
   }
 
   model.on("change:spec", draw);
+  model.on("change:further", draw);
   model.on("change:data", swap);
   await draw();
   return () => {
     model.off("change:spec", draw);
+    model.off("change:further", draw);
     model.off("change:data", swap);
     view?.finalize();
   };

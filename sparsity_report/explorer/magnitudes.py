@@ -13,7 +13,8 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.explorer.view import State, View
 from sparsity_report.study.patterns import expected_sparsity
-from sparsity_report.study.sweep import thresholds
+from sparsity_report.study.policy_levels import GLOBAL, LAYERWISE
+from sparsity_report.study.sweep import layer_threshold, thresholds
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import say
 
@@ -53,11 +54,21 @@ class LayerMagnitudes:
         if not state.live:
             cut = self._variants["threshold"][state.variant]
             return None if pd.isna(cut) else float(cut)
-        return self._thresholds.get(state.sparsity)
+        if state.policy == GLOBAL:
+            return self._thresholds.get(state.sparsity)
+        magnitudes = self.of(state)
+        # Of a pattern there is none, nor of a module of several tensors.
+        if state.policy != LAYERWISE or magnitudes is None or not self._alone(state):
+            return None
+        return layer_threshold(magnitudes, state.sparsity)
+
+    def _alone(self, state: State) -> bool:
+        row = self._view.row(state)
+        return row is not None and math.prod(row["shape"]) == row["weight_total"]
 
     @cached_property
     def _thresholds(self) -> dict[float, float | None]:
-        weights, levels = self._view.study.weights, self._view.levels
+        weights, levels = self._view.study.weights, self._view.policies.get(GLOBAL)
         if weights is None or levels is None:
             return {}
         at_levels = thresholds(weights, levels.sparsities)
@@ -123,7 +134,9 @@ def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Row
         }
         for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
     ]
-    return bars, [{"at": t, "label": say("threshold {value:.3g}", value=t)} for t in at]
+    said = [say("threshold {value:.3g}", value=t) for t in at]
+    marks = zip(at, said, strict=True)
+    return bars, [{"at": t, "label": text, "left": bool(t > 0.55 * edges[-1])} for t, text in marks]
 
 
 def spread(magnitudes: Magnitudes) -> float:

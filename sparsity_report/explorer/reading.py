@@ -11,7 +11,7 @@ import pandas as pd
 
 from sparsity_report.draw.look import palette
 from sparsity_report.explorer.magnitudes import LayerMagnitudes
-from sparsity_report.explorer.view import State, View, layer_values
+from sparsity_report.explorer.view import MASKED_AT_LEVEL, State, View, layer_values
 from sparsity_report.report.cells import (
     COUNT,
     DURATION,
@@ -31,11 +31,45 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
 from sparsity_report.words import numbers
-from sparsity_report.words.names import clip, group_name, layout_name
+from sparsity_report.words.names import (
+    clip,
+    group_name,
+    layout_name,
+    method_name,
+    short_name,
+)
 from sparsity_report.words.sentences import message, say
 
 LISTED = 200
 _LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
+_AS = {"masked": message("masked"), "csr": message("as CSR")}
+# Names of the large numbers: of the whole or of what is selected, of a variant or of a level.
+_CARDS = {
+    (False, True): (
+        message("Zeros of the prunable weights"),
+        message("Zeros of the whole model"),
+        message("Stored bytes as CSR"),
+        message("FLOPs as CSR"),
+    ),
+    (True, True): (
+        message("Zeros of the selected prunable weights"),
+        message("Zeros of the selected layers"),
+        message("Stored bytes of the selection as CSR"),
+        message("FLOPs of the selection as CSR"),
+    ),
+    (False, False): (
+        message("Zeros of the prunable weights"),
+        message("Zeros of the whole model"),
+        message("Stored bytes ÷ dense"),
+        message("FLOPs ÷ dense"),
+    ),
+    (True, False): (
+        message("Zeros of the selected prunable weights"),
+        message("Zeros of the selected layers"),
+        message("Stored bytes of the selection ÷ dense"),
+        message("FLOPs of the selection ÷ dense"),
+    ),
+}
 _VARIANT, _MODULE = name(24), name(70)
 
 
@@ -76,24 +110,61 @@ def totals(study: Comparison) -> Table:
     return _marked(table, ({"style": ink} for ink in inks))
 
 
-def cards(view: View, sparsity: float) -> tuple[list[Figure], str]:
-    """Return what a level means for the model in large numbers, and how sure they are."""
-    facts, row = view.study.facts, view.level_row(sparsity)
-    if row is None:
+class Shown(NamedTuple):
+    """What is shown: a level or a variant, and of how much."""
+
+    live: bool
+    kind: str
+    text: str
+    part: str
+
+
+def shown(state: State) -> Shown:
+    """Return what is shown, so that a level is never taken for a variant."""
+    part = say("whole model")
+    if state.selection:
+        part = say("{n:plural layer|layers} selected", n=len(state.selection))
+    if not state.live:
+        name = short_name(state.variant)
+        return Shown(False, say("variant"), say("{name}, in the study", name=name), part)
+    layout = "masked" if state.variant == MASKED_AT_LEVEL else "csr"
+    text = say(
+        "{level:level} by {policy}, {layout}: not in the study",
+        level=state.sparsity,
+        policy=_policy_at(state),
+        layout=say(_AS[layout]),
+    )
+    return Shown(True, say("level"), text, part)
+
+
+def policy_label(policy: str) -> str:
+    """Return the name of a way to prune to a level, for people."""
+    if policy.startswith("N:"):
+        return say("patterns N:{m}", m=policy[2:])
+    return method_name(policy)
+
+
+def _policy_at(state: State) -> str:
+    if not state.policy.startswith("N:"):
+        return policy_label(state.policy)
+    of = int(state.policy[2:])
+    return say("pattern {n}:{m}", n=str(of - round(state.sparsity * of)), m=str(of))
+
+
+def cards(view: View, state: State) -> tuple[list[Figure], str]:
+    """Return what is shown in large numbers, of the selection if any, and how sure they are."""
+    facts, row = view.study.facts, view.sums(state)
+    if not view.policies and state.live:
         return [], ""
-    even = view.break_even
-    pays = say("CSR never pays")
-    if even is not None:
-        pays = say("pays from {share:percent}", share=even)
 
     def zeros(name: str, share: str, part: str, total: str) -> Figure:
-        whole = facts.total(view.variants[0], total)
-        note = say("{part} of {whole}", part=numbers.scaled(row[part]), whole=numbers.scaled(whole))
+        whole = numbers.scaled(row[total])
+        note = say("{part} of {whole}", part=numbers.scaled(row[part]), whole=whole)
         return Figure(name, numbers.percent(row[share]), note)
 
     def cost(name: str, share: str, column: str, unit: str, more: str) -> Figure:
         part, whole = (numbers.scaled(row[key], unit) for key in (column, f"dense_{column}"))
-        if column == "stored_bytes" and facts.unpacked_dtypes(view.variants[0]):
+        if column == "stored_bytes" and facts.unpacked_dtypes(view.model(state.variant)):
             whole = say("{whole} unpacked", whole=whole)
         note = say("{part} against {whole}; {more}", part=part, whole=whole, more=more)
         return Figure(name, numbers.times(row[share]), note)
@@ -106,12 +177,18 @@ def cards(view: View, sparsity: float) -> tuple[list[Figure], str]:
             slack=numbers.count(row["uncertainty"]),
             share=row["uncertainty_share"],
         )
+    first, second, third, fourth = _CARDS[bool(state.selection), state.live]
     return [
-        zeros(say("Zeros of the prunable weights"), "sparsity_prunable", "zeros", "prunable_total"),
-        zeros(say("Zeros of the whole model"), "sparsity_model", "model_zeros", "total"),
-        cost(say("Stored bytes as CSR"), "bytes_ratio", "stored_bytes", "B", pays),
-        cost(say("FLOPs as CSR"), "flops_ratio", "flops_per_token", "", say("on paper")),
+        zeros(say(first), "sparsity_prunable", "zeros", "prunable_total"),
+        zeros(say(second), "sparsity_model", "model_zeros", "total"),
+        cost(say(third), "bytes_ratio", "stored_bytes", "B", _pays(view, state)),
+        cost(say(fourth), "flops_ratio", "flops_per_token", "", say("on paper")),
     ], sure
+
+
+def _pays(view: View, state: State) -> str:
+    even = view.break_even(state.selection)
+    return say("CSR never pays") if even is None else say("pays from {share:percent}", share=even)
 
 
 def layers(view: View, state: State) -> Reading:
@@ -136,7 +213,7 @@ def layers(view: View, state: State) -> Reading:
     shown = _with_shares(rows).assign(bytes_ratio=layer_values(rows, "bytes_ratio"))
     places = {module: place for place, module in enumerate(view.names)}
     marks = (
-        {"data-row": str(places[module]), "tabindex": "0"}
+        {"data-row": str(places[module]), "tabindex": "0" if module == state.detail else "-1"}
         | ({"class": "is-detail", "aria-current": "true"} if module == state.detail else {})
         for module in rows["module_name"]
     )

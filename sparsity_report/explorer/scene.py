@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from sparsity_report.draw import look as looks
 from sparsity_report.draw.look import METRICS
 from sparsity_report.explorer.magnitudes import LayerMagnitudes, Rows, histogram_rows
 from sparsity_report.explorer.picture import CURVES, EVEN, Data, Look
+from sparsity_report.explorer.plan import Room, plan
 from sparsity_report.explorer.view import (
     LARGEST_FIRST,
     LIVE,
@@ -22,7 +25,7 @@ from sparsity_report.explorer.view import (
     block_name,
 )
 from sparsity_report.study.grid import OUTSIDE
-from sparsity_report.words.names import clip, distinct_names
+from sparsity_report.words.names import clip, distinct_names, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
@@ -47,7 +50,7 @@ class Scene:
         """Return how the picture is built and what it shows."""
         grid = self.view.placement(state).grid
         cells, bars = self.view.cell_values(state), self._bars(state)
-        curve = self._curve(state.sparsity)
+        curve = self._curve(state)
         look = Look(
             width=state.width,
             metric=state.metric,
@@ -58,32 +61,75 @@ class Scene:
             bars=tuple(bars.names),
             variants=tuple(bars.inks),
             longest=bars.longest,
-            curve=1.08 * max((point["value"] for point in curve.get("curve", [])), default=0.0),
-            histogram=bool(self.magnitudes.counts),
+            curve=1.08 * self._top,
+            plan=plan(self._room, state.width),
             alt=self._alt(state, cells),
         )
         data: Data = {
             "cells": self._cells(state, cells, look),
             "bars": bars.rows,
             "notes": self._notes(state),
+            "looked": self._looked(state),
             **curve,
         }
-        if look.histogram:
+        if look.plan.histogram:
             rows: tuple[Rows, Rows] = ([], [])
             if magnitudes := self.magnitudes.of(state):
                 rows = histogram_rows(magnitudes, self.magnitudes.threshold(state))
             data["magnitudes"], data["threshold"] = rows
         return look, data
 
-    def members(self, state: State, kind: str, place: int) -> list[str]:
-        """Return the names behind a cell of the map or a group of bars."""
+    @cached_property
+    def _room(self) -> Room:
+        """What the picture needs at most, for every variant and all that can be in view."""
+        view, texts = self.view, _legend_names(self.view.variants)
+        variants = view.study.variants.drop_duplicates("fingerprint")["variant"]
+        placed = [view.placed(v, scope) for v in variants for scope in view.scopes()[:2]]
+        first = view.placed(view.variants[0], view.scopes()[0]).grid
+        bars = [names for place in placed for names, _ in place.bars.values()]
+        live = _legend_names([view.study.facts.baseline, *LIVE]) if view.policies else ()
+        projections = [place.grid.projections for place in placed]
+        return Room(
+            blocks=max(len(place.grid.blocks) for place in placed),
+            rows=len(first.projections),
+            most_rows=max(map(len, projections)),
+            letters=max((len(name) for names in projections for name in names), default=0),
+            groups=max(map(len, bars)),
+            group_letters=max((len(name) for names in bars for name in names), default=0),
+            legends=tuple(filter(None, (texts, live))),
+            curve=self._top > 0,
+            histogram=bool(self.magnitudes.counts),
+        )
+
+    def members(self, state: State, kind: str, at: Any) -> list[str]:
+        """Return the names behind a cell of the map, a group of bars, or a name on an axis.
+
+        Cells are meant by their place; bars by their place or name; ``block`` and ``projection``
+        by their name.
+        """
         placement = self.view.placement(state)
         if kind == "cell":
-            return placement.grid.members[place]
+            return placement.grid.members[at]
+        if kind in {"block", "projection"}:
+            labels = [
+                block_name(c.block) if kind == "block" else c.projection
+                for c in placement.grid.cells
+            ]
+            hit = np.array([label == at for label in labels], dtype=bool)
+            return list(placement.names[hit[placement.grid.codes]])
         bars, (names, codes) = self._bars(state).names, placement.bars[state.grouping]
-        if place >= len(bars) or bars[place] not in names:
-            return []
-        return list(placement.names[codes == names.index(bars[place])])
+        name = at if isinstance(at, str) else bars[at] if 0 <= at < len(bars) else None
+        return list(placement.names[codes == names.index(name)]) if name in names else []
+
+    def variant(self, state: State, text: str) -> str | None:
+        """Return the variant that a legend names so."""
+        compared = self._compared(state)
+        named = dict(zip(_legend_names(compared), compared, strict=True))
+        return named.get(text)
+
+    def _compared(self, state: State) -> list[str]:
+        """Return the variants that stand side by side."""
+        return [self.view.study.facts.baseline, *LIVE] if state.live else self.view.variants
 
     def _domain(self, state: State, cells: Floats) -> tuple[float, float]:
         """Return the ends of the colours; at a level those of nothing pruned, so that they stay."""
@@ -119,15 +165,26 @@ class Scene:
             )
         return rows
 
+    def _looked(self, state: State) -> Rows:
+        """Return the cell of the layer looked at, if it is in view."""
+        grid = self.view.placement(state).grid
+        cells = [
+            c for c, names in zip(grid.cells, grid.members, strict=True) if state.detail in names
+        ]
+        return [{"block": block_name(c.block), "projection": c.projection} for c in cells]
+
     def _bars(self, state: State) -> _Bars:
         """Return the bars of the variants that stand side by side."""
-        facts = self.view.study.facts
-        compared = [facts.baseline, *LIVE] if state.live else self.view.variants
+        compared = self._compared(state)
         values = {v: self.view.bar_values(state._replace(variant=v)) for v in compared}
         names = list(dict.fromkeys(name for bars in values.values() for name in bars))
-        names = _sorted(names, values[state.variant], state.sort)
-        spoken_names = [say(name) if name in LIVE else name for name in compared]
-        shown = dict(zip(compared, distinct_names(spoken_names), strict=True))
+        # What is selected changes what bars show, and not where they stand or how far they reach.
+        whole = values
+        if state.selection:
+            every = state._replace(selection=())
+            whole = {v: self.view.bar_values(every._replace(variant=v)) for v in compared}
+        names = _sorted(names, whole[state.variant], state.sort)
+        shown = dict(zip(compared, _legend_names(compared), strict=True))
         placement = self.view.placement(state)
         keys, codes = placement.bars[state.grouping]
         lit = {keys[code] for code in codes[np.isin(placement.names, list(state.selection))]}
@@ -138,13 +195,13 @@ class Scene:
                 "group": name,
                 "variant": shown[variant],
                 "value": value if math.isfinite(value) else None,
-                "label": looks.write(value, state.kind),
+                "label": looks.write(value, state.kind) if name in lit or not lit else "",
                 "on": name in lit or not state.selection,
             }
             for variant, bars in values.items()
             for name, value in bars.items()
         ]
-        longest = self._longest(state, values)
+        longest = self._longest(state, whole)
         inks = looks.palette(self.view.study)
         if state.live:
             inks = dict(zip(compared, looks.layout_inks().values(), strict=True))
@@ -156,32 +213,59 @@ class Scene:
         if state.live and share:
             return 1.0
         if state.live:
-            start = state._replace(sparsity=0.0)
+            start = state._replace(sparsity=0.0, selection=())
             values = {v: self.view.bar_values(start._replace(variant=v)) for v in values}
         longest = float(np.nanmax([0.0, *(v for bars in values.values() for v in bars.values())]))
         return max(longest, 0.1) if share else longest or 1.0
 
-    def _curve(self, sparsity: float) -> Data:
-        """Return bytes and FLOPs of the whole model as CSR ÷ dense, and where the level stands."""
-        levels, row = self.view.study.facts.levels, self.view.level_row(sparsity)
-        if row is None or levels is None:
+    def _curve(self, state: State) -> Data:
+        """Return bytes and FLOPs as CSR ÷ dense, and where what is shown stands."""
+        levels = self.view.curve(state)
+        if levels is None or not self._top:
             return {}
-        curve = [
+        curve: Rows = [
             {"sparsity": share, "value": value, "line": say(line)}
             for column, line in CURVES.items()
-            for share, value in levels[["sparsity_prunable", column]].dropna().to_numpy()
+            for share, value in levels[["sparsity_prunable", column]].dropna().to_numpy().tolist()
         ]
-        curve += [{"sparsity": end, "value": 1.0, "line": say(EVEN)} for end in (0.0, 1.0)]
-        top = 1.04 * max(point["value"] for point in curve)
-        level: Rows = []
-        if pd.notna(row["bytes_ratio"]):
-            here = {"sparsity": row["sparsity_prunable"], "value": row["bytes_ratio"], "top": top}
-            level = [here | {"label": say("{sparsity:percent}: {value:times}", **here)}]
+        if curve:
+            curve += [{"sparsity": end, "value": 1.0, "line": say(EVEN)} for end in (0.0, 1.0)]
         even: Rows = []
-        if (share := self.view.break_even) is not None:
+        if curve and (share := self.view.break_even(state.selection)) is not None:
             label = say("pays from {share:percent}", share=share)
             even = [{"sparsity": share, "value": 1.0, "label": label}]
-        return {"curve": curve, "even": even, "level": level}
+        return {"curve": curve, "even": even, "level": self._level(state)}
+
+    def _level(self, state: State) -> Rows:
+        """Return where a level stands, or how many zeros a variant has, which is no point."""
+        row = self.view.sums(state)
+        share, value = row["sparsity_prunable"], row["bytes_ratio"]
+        if pd.isna(share) or (state.live and pd.isna(value)):
+            return []
+        label = say("{sparsity:percent}: {value:times}", sparsity=share, value=value)
+        if not state.live:
+            name = clip(short_name(state.variant), 24)
+            label = say("{name}: {share:percent}", name=name, share=share)
+        place = {"sparsity": share, "value": value if state.live else None, "top": 1.04 * self._top}
+        return [place | {"label": label}]
+
+    @cached_property
+    def _top(self) -> float:
+        """How far the curve reaches, of any selection: a sum of layers is no worse than one."""
+        ratios = []
+        for levels in self.view.policies.values():
+            start = levels.frame(0)
+            for sparse, dense in (
+                ("csr_bytes", "dense_bytes"),
+                ("csr_flops_per_token", "flops_per_token"),
+            ):
+                inside = start[start["prunable"] & (start[dense] > 0)]
+                ratios += (inside[sparse] / inside[dense]).dropna().astype(float).tolist()
+        most = max(ratios, default=0.0)
+        whole = self.view.study.facts.levels
+        highest = 0.0 if whole is None else float(whole[list(CURVES)].max(skipna=True).max())
+        # One tiny layer is no reason to draw all others flat.
+        return max(1.0, min(most, 2 * highest)) if highest > 0 else 0.0
 
     def _notes(self, state: State) -> Rows:
         """Return the lines under the titles."""
@@ -192,18 +276,29 @@ class Scene:
         bars = say(metric.note)
         if state.live:
             bars = say("at {level:level}", level=state.sparsity) + f" · {bars}"
+        if state.selection:
+            bars = say("{count} selected", count=count(len(state.selection))) + f" · {bars}"
         layer = clip(state.detail, 48) if state.detail else say("none")
         texts = {
             "cells": cells,
             "bars": bars,
-            "curve": say(
-                message("stored bytes, unpacked, and FLOPs of the whole model")
-                if self.view.study.facts.unpacked_dtypes(self.view.variants[0])
-                else message("stored bytes and FLOPs of the whole model")
-            ),
+            "curve": self._curve_note(state),
             "histogram": say("{layer}, before pruning", layer=layer),
         }
         return [{"panel": panel, "text": text} for panel, text in texts.items()]
+
+    def _curve_note(self, state: State) -> str:
+        unpacked = self.view.study.facts.unpacked_dtypes(self.view.variants[0])
+        whole = (
+            message("stored bytes and FLOPs of the whole model"),
+            message("stored bytes, unpacked, and FLOPs of the whole model"),
+        )
+        part = (
+            message("stored bytes and FLOPs of {n:plural layer|layers} selected"),
+            message("stored bytes, unpacked, and FLOPs of {n:plural layer|layers} selected"),
+        )
+        said = (part if state.selection else whole)[bool(unpacked)]
+        return say(said, n=len(state.selection)) if state.selection else say(said)
 
     def _alt(self, state: State, cells: Floats) -> str:
         """Return the alternative text of the picture, which stays while a level moves."""
@@ -227,6 +322,10 @@ class Scene:
             span=span,
             grouping=say(state.grouping),
         )
+
+
+def _legend_names(variants: Sequence[str]) -> tuple[str, ...]:
+    return tuple(distinct_names([say(name) if name in LIVE else name for name in variants]))
 
 
 def _sorted(names: list[str], values: dict[str, float], sort: str) -> list[str]:

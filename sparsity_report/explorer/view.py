@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ class State(NamedTuple):
     """What the controls say."""
 
     variant: str
+    policy: str
     sparsity: float
     metric: str
     modules: str
@@ -87,7 +88,7 @@ class View:
 
     def __init__(self, study: Comparison) -> None:
         self.study = study
-        self.levels: Levels | None = study.by_level
+        self.policies: dict[str, Levels] = study.by_policy
         self.variants: list[str] = list(study.variants["variant"])
         self.names: list[str] = list(dict.fromkeys(study.layers["module_name"]))
         self._layers = {
@@ -100,9 +101,12 @@ class View:
             variant: {module: place for place, module in enumerate(rows["module_name"])}
             for variant, rows in self._layers.items()
         }
-        self._placed = lru_cache(maxsize=None)(self._place)
+        self.placed = lru_cache(maxsize=None)(self._place)
         # Both layouts, at the level shown and with nothing pruned.
         self._at_level = lru_cache(maxsize=4)(self._level)
+        # Of the whole model and of what is selected.
+        self._level_sums = lru_cache(maxsize=8)(study.facts.level_sums)
+        self._even_at = lru_cache(maxsize=8)(study.facts.even_at)
 
     def scopes(self) -> list[str]:
         """Return what the view can be narrowed to."""
@@ -113,10 +117,10 @@ class View:
     def shown(self, state: State) -> str:
         """Name what is shown for people."""
         if not state.live:
-            return short_name(state.variant)
+            return say("{name} (variant)", name=short_name(state.variant))
         if state.variant == MASKED_AT_LEVEL:
-            return say("Masked at {level:level}", level=state.sparsity)
-        return say("CSR at {level:level}", level=state.sparsity)
+            return say("Masked at {level:level} (level)", level=state.sparsity)
+        return say("CSR at {level:level} (level)", level=state.sparsity)
 
     def model(self, variant: str) -> str:
         """Return the variant whose rows stand for a shown one: at a level, the first."""
@@ -125,12 +129,11 @@ class View:
     def frame(self, state: State) -> pd.DataFrame:
         """Return every layer of what is shown, with ``dense_bytes``."""
         if state.live:
-            return self._at_level(state.variant, state.sparsity)
+            return self._at_level(state.variant, state.policy, state.sparsity)
         return self._layers[state.variant]
 
-    def _level(self, variant: str, sparsity: float) -> pd.DataFrame:
-        assert self.levels is not None
-        rows = self.levels.at(sparsity)
+    def _level(self, variant: str, policy: str, sparsity: float) -> pd.DataFrame:
+        rows = self.policies[policy].at(sparsity)
         if variant == MASKED_AT_LEVEL:
             return rows.assign(stored_bytes=rows["dense_bytes"])
         sparse = {"stored_bytes": rows["csr_bytes"], "flops_per_token": rows["csr_flops_per_token"]}
@@ -161,7 +164,7 @@ class View:
 
     def placement(self, state: State) -> Placement:
         """Return where the modules in view of what is shown stand."""
-        return self._placed(self.model(state.variant), state.modules)
+        return self.placed(self.model(state.variant), state.modules)
 
     def _place(self, model: str, modules: str) -> Placement:
         frame = self._layers[model]
@@ -187,10 +190,17 @@ class View:
         return self._summed(state, grid.codes, len(grid.cells), weights=True)
 
     def bar_values(self, state: State) -> dict[str, float]:
-        """Return the metric per bar, zeros among all parameters."""
-        names, codes = self.placement(state).bars[state.grouping]
-        values = self._summed(state, codes, len(names))
-        return dict(zip(names, values.tolist(), strict=True))
+        """Return the metric per bar of what is selected, zeros among all parameters."""
+        placement = self.placement(state)
+        names, codes = placement.bars[state.grouping]
+        if not state.selection:
+            values = self._summed(state, codes, len(names))
+            return dict(zip(names, values.tolist(), strict=True))
+        chosen = np.isin(placement.names, list(state.selection))
+        # What is not selected is of a bar that is not drawn.
+        values = self._summed(state, np.where(chosen, codes, len(names)), len(names) + 1)[:-1]
+        empty = np.bincount(codes[chosen], minlength=len(names)) == 0
+        return dict(zip(names, np.where(empty, np.nan, values).tolist(), strict=True))
 
     def _summed(
         self, state: State, codes: npt.NDArray[np.intp], size: int, *, weights: bool = False
@@ -201,11 +211,31 @@ class View:
         sums = [np.bincount(codes, part[inside], size).astype(float) for part in parts]
         return _values(state.metric, sums)
 
-    def level_row(self, sparsity: float) -> pd.Series | None:
-        """Return the model at a level, see :attr:`Facts.levels`; None where none are kept."""
-        if self.levels is None or self.study.facts.levels is None:
+    def levels(self, state: State) -> Levels | None:
+        """Return the levels of the policy; None where the study keeps none."""
+        return self.policies.get(state.policy)
+
+    def curve(self, state: State) -> pd.DataFrame | None:
+        """Return what is selected, or the whole model, at every level of the policy."""
+        if not self.policies:
             return None
-        return self.study.facts.levels.iloc[self.levels.sparsities.index(sparsity)]
+        return self._level_sums(state.policy, state.selection)
+
+    def sums(self, state: State) -> pd.Series[Any]:
+        """Return what is selected of what is shown, or all of it, under the names of a level."""
+        if not state.live:
+            return self.study.facts.sums(state.variant, state.selection)
+        levels, curve = self.levels(state), self.curve(state)
+        assert levels is not None
+        assert curve is not None
+        return curve.iloc[levels.sparsities.index(state.sparsity)]
+
+    def break_even(self, selection: tuple[str, ...] = ()) -> float | None:
+        """Return the sparsity from which CSR of what is selected, or of all, is smaller."""
+        facts = self.study.facts
+        if not self.policies:
+            return None
+        return self._even_at(selection) if selection else facts.break_even(facts.baseline)
 
     def layouts(self, state: State) -> pd.DataFrame:
         """Return ``bytes`` and ``ratio`` to dense by layout of the matrices looked at."""
@@ -221,12 +251,6 @@ class View:
     @cached_property
     def _ends(self) -> pd.DataFrame:
         return layer_ends(self._layers[self.variants[0]]).reset_index("name")
-
-    @cached_property
-    def break_even(self) -> float | None:
-        """The sparsity from which CSR is smaller than dense; None without levels."""
-        facts = self.study.facts
-        return None if self.levels is None else facts.break_even(facts.baseline)
 
     def row(self, state: State) -> pd.Series | None:
         """Return the layer looked at, of what is shown; None where that has none of the name."""

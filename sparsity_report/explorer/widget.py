@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import difflib
-import gzip
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,19 +15,19 @@ import anywidget
 import ipywidgets as widgets
 import pandas as pd
 import traitlets
-import vl_convert
 from IPython.display import display
 from markupsafe import Markup
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.policies import global_magnitude
 from sparsity_report.draw.look import model_names
-from sparsity_report.draw.vega import VEGALITE, bundle, check_room
+from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.explorer import reading
+from sparsity_report.explorer import reading, still
 from sparsity_report.explorer.controls import Controls, choices
+from sparsity_report.explorer.history import History
 from sparsity_report.explorer.picture import Pictures, filled
 from sparsity_report.explorer.scene import Scene
+from sparsity_report.explorer.still import Still
 from sparsity_report.explorer.view import (
     CSR_AT_LEVEL,
     LIVE,
@@ -40,7 +38,7 @@ from sparsity_report.explorer.view import (
 )
 from sparsity_report.findings.summary import summarize
 from sparsity_report.report.templates import environment
-from sparsity_report.report.values import slider
+from sparsity_report.study.policy_levels import pruned_at
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.weights.weights import Weights
@@ -50,14 +48,12 @@ from sparsity_report.words.sentences import say
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
-# Of the still picture: its width, and cells up to which it has their numbers.
-_STILL_WIDTH, _NUMBERED = 940, 100
-# Cells up to which a notebook holds all levels, too, for the page that it is exported to.
-_SLIDING = 400
+# Views of one explorer, besides the first, that are drawn for their own widths.
+_VIEWS = 3
 # Of the state all but the width are attributes of an explorer.
 _STATE: tuple[str, ...] = State._fields[:-1]
 # A change of others draws another map, without the brush.
-_KEEP_THE_BRUSH = {"sparsity", "sort", "log_scale", "selection", "detail"}
+_KEEP_THE_BRUSH = {"policy", "sparsity", "sort", "log_scale", "selection", "detail"}
 
 
 def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
@@ -126,7 +122,11 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     selection : tuple of str
         Names of the selected modules; empty: nothing is singled out.
     sparsity : float
-        The level the slider stands at. Moving it shows the level in place of a variant.
+        The level the slider stands at. Moving it shows the level in place of a variant; where a
+        variant is shown the slider stands at its zeros.
+    policy : str
+        How a level is pruned: ``"global_magnitude"``, and of ``"layerwise_magnitude"``,
+        ``"N:4"`` and ``"N:8"`` those that follow exactly from what was counted.
     variant : str
         The variant shown: a name of the study's, ``"Masked at level"`` or ``"CSR at level"``.
     metric : {"sparsity", "flops_per_token", "total", "nonzero", "stored_bytes", "bytes_ratio"}
@@ -148,6 +148,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     study = traitlets.Instance(Comparison)
     selection = traitlets.Tuple()
     sparsity = traitlets.Float()
+    policy = traitlets.Unicode()
     variant = traitlets.Unicode()
     metric = traitlets.Unicode("sparsity")
     modules = traitlets.Unicode("prunable")
@@ -163,29 +164,45 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._view = View(study)
         self._scene, self._pictures = Scene(self._view), Pictures()
         self._picture: Picture | None = None
-        self._width = _STILL_WIDTH
+        self._width = still.WIDTH
         self._brushed: tuple[str, ...] = ()
         self._quiet = False
         self._parts: Any = environment().get_template("explorer.html.j2").module
         self._shell = Shell(key=format(id(self), "x"))
+        self._beside = Still(self._still, self._shell.key)
         self._head, self._table, self._detail = (widgets.HTML() for _ in range(3))
         self._place, below = widgets.Box(), widgets.Box([self._table, self._detail])
         self._place.add_class("sx-chart")
         below.add_class("sx-below")
         with self._silently():
             super().__init__(study=study)
-            self.variant = (*study.facts.prunings, self._view.variants[0])[0]
+            self.policy = next(iter(self._view.policies), "")
+            self.sparsity = self._nearest(0.3)
+            self.variant = self._first_shown()
             self.modules = self._view.scopes()[0]
-            asked = study.variants["asked_sparsity"].dropna()
-            self.sparsity = self._nearest(float(asked.iloc[0]) if len(asked) else 0.3)
+            self._stand_at_variant()
             self.detail = self._view.sparsest(self._state())
-        self._controls = Controls(self, self._view, self._parts, self._add_clicked)
+        self._history = History(self._state())
+        actions = {
+            "add": self._add_clicked,
+            "nothing": lambda: self.set_trait("selection", ()),
+            "undo": self.undo,
+            "redo": self.redo,
+            "reset": self.reset,
+        }
+        self._controls = Controls(self, self._view, self._parts, actions)
         self.children = [self._shell, self._head, *self._controls.rows, self._place, below]
         self.add_class("sparsity-explorer")
-        self._shell.observe(self._measured, "width")
-        self._shell.on_msg(self._heard)
+        self._shell.observe(self._measured, ["width", "widths"])
+        for part in (self._shell, self._controls.level):
+            part.on_msg(self._heard)
         self._refresh()
         self.observe(self._changed, [*_STATE, "search", "study"])
+
+    def _first_shown(self) -> str:
+        """Return what is shown first: what was pruned, else a level, for a model has no zeros."""
+        first = (*self.study.facts.prunings, self._view.variants[0])[0]
+        return first if self.study.facts.prunings or not self._view.policies else MASKED_AT_LEVEL
 
     def layers(self) -> pd.DataFrame:
         """Return the selected layers of what is shown, in the order of the table.
@@ -206,16 +223,42 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
                     code="explore(study, weights=sr.load(…))",
                 )
             )
-        pruning = global_magnitude(weights, self.sparsity)
+        pruning = pruned_at(weights, self.policy, self.sparsity)
         pruned = (masked(pruning), csr(pruning))
         known = set(self._view.variants)
         self.study = self.study.with_variants(*(v for v in pruned if v.name not in known))
         self.variant = pruned[1].name
 
+    @_speaks
+    def undo(self) -> None:
+        """Show what was shown before the last change."""
+        self._show_again(self._history.back())
+
+    @_speaks
+    def redo(self) -> None:
+        """Take back the last :meth:`undo`."""
+        self._show_again(self._history.forward())
+
+    @_speaks
+    def reset(self) -> None:
+        """Show what was shown first."""
+        self._history.note(self._history.first._replace(width=self._width), "reset")
+        self._show_again(self._history.first)
+
+    def _show_again(self, state: State) -> None:
+        """Set every trait as it was; the study keeps the variants that were added."""
+        with self._silently():
+            self.search, self._brushed = "", ()
+            for name in sorted(_STATE, key="policy".__ne__):
+                self.set_trait(name, getattr(state, name))
+            self._controls.offer_levels(self._view, self.policy)
+            self.sparsity = state.sparsity
+        self._refresh()
+
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and beside it a picture for where no kernel answers."""
-        for part in (self._widget_view(), self._still()):
-            display(part, raw=True)  # type: ignore[no-untyped-call]
+        display(self._widget_view(), raw=True)  # type: ignore[no-untyped-call]
+        self._beside.display()
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Return the widget with its still picture, for those who ask for one bundle."""
@@ -227,20 +270,21 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     @_speaks
     def _still(self) -> dict[str, str]:
-        look, data = self._scene.look_and_data(self._state()._replace(width=_STILL_WIDTH))
+        look, data = self._scene.look_and_data(self._state()._replace(width=still.WIDTH))
         # Numbers are what a saved notebook would grow by most, and the colours say it.
-        look = look._replace(numbers=len(data["cells"]) <= _NUMBERED)
-        check_room()
-        drawn = vl_convert.vegalite_to_jpeg(
-            {**self._pictures.compiled(look), "datasets": data},
-            vl_version=VEGALITE, scale=1, quality=72, allowed_base_urls=[],
-        )  # fmt: skip
-        picture = base64.b64encode(drawn).decode()
+        look = look._replace(numbers=len(data["cells"]) <= still.NUMBERED)
+        drawn = still.picture({**self._pictures.compiled(look), "datasets": data})
         style = Markup(_STYLE)
-        moving = slider(self.study) if len(data["cells"]) <= _SLIDING else None
-        packed = moving and _packed(f"[{moving['spec']},{moving['texts']}]")
+        moving, packed = still.sliding(self.study, len(data["cells"]))
         page = self._parts.still(
-            self._shell.key, style, self._heading(), look.alt, picture, moving, packed
+            self._shell.key,
+            style,
+            self._heading(),
+            self._parts.state(reading.shown(self._state())),
+            look.alt,
+            drawn,
+            moving,
+            packed,
         )
         return {"text/html": str(page), "text/plain": "\n".join(summarize(self.study))}
 
@@ -264,9 +308,14 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
                 self._scene = Scene(self._view)
                 self._controls.offer(self._view, self.variant)
                 self._show_heading()
-            elif name == "sparsity" and self.variant not in LIVE:
-                layout = self.study.variants.set_index("variant")["layout"][self.variant]
-                self.variant = MASKED_AT_LEVEL if layout == "masked" else CSR_AT_LEVEL
+            elif name == "policy":
+                self._controls.offer_levels(self._view, self.policy)
+                self.sparsity = self._nearest(self.sparsity)
+                self._show_level()
+            elif name == "sparsity":
+                self._show_level()
+            elif name == "variant":
+                self._stand_at_variant()
             elif name == "search":
                 words = self.search.casefold()
                 names = self._view.names if words else ()
@@ -278,7 +327,24 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
                 self.detail = self.selection[0]
             if name not in _KEEP_THE_BRUSH or self._brushed != self.selection:
                 self._brushed = ()
+        if name != "study":
+            self._history.note(self._state(), name)
         self._refresh()
+
+    def _show_level(self) -> None:
+        """Show the level in place of a variant, in its layout."""
+        if self.variant not in LIVE and self._view.policies:
+            layout = self.study.variants.set_index("variant")["layout"][self.variant]
+            self.variant = MASKED_AT_LEVEL if layout == "masked" else CSR_AT_LEVEL
+
+    def _stand_at_variant(self) -> None:
+        """Let the slider stand where the variant shown does, if that is of the same model."""
+        if self.variant in LIVE:
+            return
+        prints = self.study.variants.set_index("variant")["fingerprint"]
+        share = self.study.facts.total(self.variant, "sparsity_prunable")
+        if share is not None and prints[self.variant] == prints.iloc[0]:
+            self.sparsity = self._nearest(share)
 
     @contextmanager
     def _silently(self) -> Iterator[None]:
@@ -298,22 +364,36 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         with self._picture.hold_sync():
             self._picture.brushed = bool(self._brushed)
             self._picture.data = data
+            self._picture.axes = [list(look.blocks), list(look.projections)]
             self._picture.spec = self._pictures.compiled(look)
-        self._controls.cards.value = str(
-            self._parts.cards(*reading.cards(self._view, self.sparsity))
-        )
+            self._picture.further = [
+                self._pictures.compiled(self._scene.look_and_data(state._replace(width=w))[0])
+                for w in self._further()
+            ]
+        self._beside.follow()
+        controls = self._controls
+        controls.level.live = state.live
+        controls.shown.value = str(self._parts.state(reading.shown(state)))
+        controls.cards.value = str(self._parts.cards(*reading.cards(self._view, state)))
+        first = self._history.first._replace(width=state.width)
+        controls.allow(*self._history.can_go, reset=state != first)
         self._table.value = str(self._parts.layers(reading.layers(self._view, state)))
         layer = reading.layer(self._view, self._scene.magnitudes, state)
         self._detail.value = str(self._parts.layer(layer)) if layer else ""
         lost = say("no module name holds “{text}”", text=short_name(self.search))
         self._controls.tell(lost if self.search and not self.selection else "")
 
+    def _further(self) -> list[int]:
+        """Return the widths of other views, of so many as a person looks at."""
+        return [max(320, w) for w in self._shell.widths if w != self._width][:_VIEWS]
+
     def _show_heading(self) -> None:
         if self._picture is not None:
             self._head.value = str(self._heading())
 
     def _nearest(self, sparsity: float) -> float:
-        levels = self._view.levels.sparsities if self._view.levels else [sparsity]
+        kept = self._view.policies.get(self.policy)
+        levels = kept.sparsities if kept else [sparsity]
         return min(levels, key=lambda level: abs(level - sparsity))
 
     # What the person does in the browser.
@@ -321,11 +401,15 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @_speaks
     def _measured(self, change: Any) -> None:
         """Draw for the width there is; only now, so that nothing is drawn where nobody looks."""
-        self._width = max(320, change["new"])
+        if change["name"] == "width":
+            self._width = max(320, change["new"])
+        elif self._picture is None:
+            return
         if self._picture is not None:
             self._refresh()
             return
         self._picture = Picture()
+        self._picture.hint = say("Map of layers: arrow keys move, Enter selects")
         self._picture.on_msg(self._heard)
         self._show_heading()
         self._refresh()
@@ -335,20 +419,27 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @_speaks
     def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
         state, more = self._state(), bool(content.get("more"))
-        if "brush" in content:
-            at = content["brush"]
+        ((kind, at), *_) = content.items()
+        if kind in {"undo", "redo", "reset"}:
+            getattr(self, kind)()
+        elif kind == "level":
+            # Asked for where it stands already, in place of a variant.
+            with self._silently():
+                self._show_level()
+            self._changed({"name": "level"})
+        elif kind == "brush":
             names = self._view.brushed(state, at.get("block", []), at.get("projection", []))
             self._brushed = self.selection = tuple(names)
-            return
-        if "row" in content:
-            names = [self._view.names[content["row"]]]
-            # A row of a selection is looked at; the selection stays.
-            if names[0] in self.selection and not more:
-                self.detail = names[0]
-                return
+        elif kind == "row" and not more:
+            # Looking at one layer keeps the rest.
+            self.detail = self._view.names[at]
+        elif kind == "variant":
+            self.variant = self._scene.variant(state, at) or self.variant
         else:
-            kind = "cell" if "cell" in content else "bar"
-            names = self._scene.members(state, kind, content[kind])
+            self._select(self._scene.members(state, kind, at), more)
+
+    def _select(self, names: list[str], more: bool) -> None:
+        """Select modules, beside those selected if wanted; what is selected is let go."""
         if more:
             inside = set(names) <= set(self.selection)
             kept = [n for n in self.selection if n not in names]
@@ -365,7 +456,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     # What may be set.
 
-    @traitlets.validate("variant", "metric", "modules", "grouping", "sort", "detail", "selection")
+    @traitlets.validate(
+        "variant", "policy", "metric", "modules", "grouping", "sort", "detail", "selection"
+    )
     @_speaks
     def _check_name(self, proposal: Any) -> Any:
         """Refuse what no menu offers, or a module the study does not have."""
@@ -373,7 +466,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if name in {"detail", "selection"}:
             known = self._view.names
         else:
-            known = [key for _, key in choices(self._view, name)]
+            known = [key for _, key in choices(self._view, name)] or [""]
         names, asked = set(known), value if name == "selection" else (value,)
         for one in asked if value is not None else ():
             if isinstance(one, str) and one in names:
@@ -400,15 +493,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @_speaks
     def _check_sparsity(self, proposal: Any) -> float:
         value = proposal["value"]
-        if self._view.levels and not 0 <= value < 1:
+        if self._view.policies and not 0 <= value < 1:
             wrong = say("sparsity is from 0 to 0.99, not {value}", value=repr(value))
             raise SparsityReportError(wrong)
         return self._nearest(value)
-
-
-def _packed(text: str) -> str:
-    """Return text at a tenth of its length: notebooks are kept, and few are exported."""
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 class Shell(anywidget.AnyWidget):
@@ -418,6 +506,8 @@ class Shell(anywidget.AnyWidget):
     _css = _STYLE
     key = traitlets.Unicode().tag(sync=True)
     width = traitlets.Int().tag(sync=True)
+    # Of further views of the same explorer, each of which draws for its own.
+    widths: Any = traitlets.List().tag(sync=True)
     live = traitlets.Bool().tag(sync=True)
 
 
@@ -431,6 +521,10 @@ class Picture(alt.JupyterChart):
     _esm = ""
     data = traitlets.Dict().tag(sync=True)
     brushed = traitlets.Bool().tag(sync=True)
+    further: Any = traitlets.List().tag(sync=True)
+    # Columns and rows of the map in their order, and how it is walked.
+    axes: Any = traitlets.List([[], []]).tag(sync=True)
+    hint = traitlets.Unicode().tag(sync=True)
 
     def __init__(self) -> None:
         script = (_HERE / "explorer.js").read_text(encoding="utf-8")

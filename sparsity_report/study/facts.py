@@ -12,7 +12,7 @@ Two figures whose denominators differ have two names:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +28,7 @@ from sparsity_report.study.cards import Card, cards
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import added, records
 from sparsity_report.study.methods import methods
+from sparsity_report.study.parts import even_at, variant_sums
 from sparsity_report.study.rounded import Rounded, rounded
 from sparsity_report.study.schema import FILES
 from sparsity_report.study.scored import Scored, scored
@@ -187,6 +188,19 @@ class Facts:
         """Return what each layer of a variant would take with nothing stored sparse, in bytes."""
         rows = self.layers(variant)
         return dense_bytes(rows["total"], rows["dtype"].map(value_bytes))  # type: ignore[arg-type,return-value]
+
+    def sums(self, variant: str, modules: Collection[str] = ()) -> pd.Series[Any]:
+        """Return some modules of a variant together, or all, under the names of :attr:`levels`."""
+        rows = self.layers(variant)
+        return variant_sums(rows, self.dense_bytes(variant), _among(rows, modules))
+
+    def level_sums(self, policy: str, modules: Collection[str]) -> pd.DataFrame:
+        """Return some of the first variant's modules at every level, as :attr:`levels` has all."""
+        return self._study.by_policy[policy].sums(_among(self._first, modules))
+
+    def even_at(self, modules: Collection[str]) -> float | None:
+        """Return the sparsity from which CSR of some of the first variant's modules pays."""
+        return even_at(self._first[_among(self._first, modules)])
 
     def prunable(self, variant: str) -> pd.DataFrame:
         """Return a variant's layers with prunable weights of known values, and their ``share``.
@@ -364,6 +378,7 @@ class Facts:
             ``sparsity_prunable``, ``model_zeros`` and ``sparsity_model``, ``stored_bytes`` and
             ``flops_per_token`` of the model with its prunable matrices in CSR, both also as
             ``bytes_ratio`` and ``flops_ratio`` to the model with all of them dense, and
+            ``prunable_total`` and ``total``, what zeros are counted among,
             ``uncertainty`` in weights of the least certain layer, ``uncertainty_share`` at most
             of a layer's weights. Null where unknown; None where the study keeps no levels.
         """
@@ -510,6 +525,12 @@ class Facts:
         """Return the lossless layout that takes the fewest bytes for the prunable weights."""
         rows = self.lossless(variant)
         return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
+
+
+def _among(rows: pd.DataFrame, modules: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Return which rows are of some modules; of none means of all."""
+    inside: npt.NDArray[np.bool_] = rows["module_name"].isin(list(modules)).to_numpy(dtype=bool)
+    return inside if modules else np.ones(len(rows), dtype=bool)
 
 
 def _level_parts(

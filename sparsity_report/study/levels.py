@@ -128,38 +128,55 @@ class Levels:
     @cached_property
     def totals(self) -> pd.DataFrame:
         """Sums over the prunable modules, one row per level."""
-        parts = self._counts(slice(None))
-        sums = {column: counts.sum(axis=0) for column, counts in parts.items()}
+        sums = {column: counts.sum(axis=0) for column, counts in self._everywhere.items()}
         return pd.DataFrame({"sparsity": self.sparsities, **sums})
 
     @cached_property
     def model(self) -> pd.DataFrame:
         """The whole model with its prunable matrices in CSR, see :attr:`Facts.levels`."""
-        beside = self._layers.drop(index=self.rows)
-        zeros = self.zeros.sum(axis=0)
-        other_zeros = (self._layers["total"] - self._layers["nonzero"]).sum(skipna=False)
+        return self.sums(np.ones(len(self._layers), dtype=bool))
+
+    def sums(self, inside: npt.NDArray[np.bool_]) -> pd.DataFrame:
+        """Return some modules together, as :attr:`model` has all of them.
+
+        Parameters
+        ----------
+        inside : numpy.ndarray of bool
+            Which of the layers.
+        """
+        part = inside[self.rows]
+        layers = self._layers[inside]
+        beside = layers.drop(index=self.rows[part])
+        zeros = self.zeros[part].sum(axis=0)
+        other_zeros = (layers["total"] - layers["nonzero"]).sum(skipna=False)
         frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
         weights, whole = (
             pd.Series(int(total.sum()), frame.index)
-            for total in (self._weights, self._layers["total"])
+            for total in (self._weights[part], layers["total"])
         )
-        frame["sparsity_prunable"] = zero_shares(weights, self.totals["weight_nonzero"])
-        model_zeros = _plus(zeros - int(self.zeros_before.sum()), other_zeros)
+        frame["prunable_total"], frame["total"] = weights, whole
+        frame["sparsity_prunable"] = zero_shares(weights, weights - zeros)
+        model_zeros = _plus(zeros - int(self.zeros_before[part].sum()), other_zeros)
         frame["model_zeros"] = model_zeros
         frame["sparsity_model"] = zero_shares(whole, whole - model_zeros)
         for column, sparse, name, dense in (
-            ("stored_bytes", "csr_bytes", "bytes_ratio", self._dense_bytes),
-            ("flops_per_token", "csr_flops_per_token", "flops_ratio", self._dense_flops),
+            ("stored_bytes", "csr_bytes", "bytes_ratio", self._dense_bytes[part]),
+            ("flops_per_token", "csr_flops_per_token", "flops_ratio", self._dense_flops[part]),
         ):
             other = beside[column].sum(skipna=False)
-            frame[column] = _plus(self.totals[sparse], other)
+            frame[column] = _plus(self._everywhere[sparse][part].sum(axis=0), other)
             frame[f"dense_{column}"] = _plus(np.full(len(frame), dense.sum()), other)
             pairs = zip(frame[column], frame[f"dense_{column}"], strict=True)
             frame[name] = [ratio(*pair) for pair in pairs]
-        frame["uncertainty"] = self._slack.max(axis=0)
-        slack_shares = self._slack / np.maximum(self._weights, 1)[:, None]
-        frame["uncertainty_share"] = slack_shares.max(axis=0)
+        slack = self._slack[part]
+        frame["uncertainty"] = slack.max(axis=0, initial=0)
+        shares = slack / np.maximum(self._weights[part], 1)[:, None]
+        frame["uncertainty_share"] = shares.max(axis=0, initial=0)
         return frame
+
+    @cached_property
+    def _everywhere(self) -> dict[str, Integers]:
+        return self._counts(slice(None))
 
     @cached_property
     def zeros(self) -> Integers:

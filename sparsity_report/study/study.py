@@ -20,6 +20,7 @@ from sparsity_report.study.facts import Facts
 from sparsity_report.study.layers import check_convention, group_frame, total_frame, with_shares
 from sparsity_report.study.levels import Levels
 from sparsity_report.study.patterns import variant_patterns
+from sparsity_report.study.policy_levels import GLOBAL, policy_levels
 from sparsity_report.study.recomputed import RECOMPUTED
 from sparsity_report.study.schema import MEASURED, TABLES, check, plain_table, typed
 from sparsity_report.study.storage import storage_frame
@@ -150,6 +151,19 @@ class Comparison(Shown):
         if self.levels is None:
             return None
         return Levels(self.facts.layers(self.variants["variant"].iloc[0]), self.levels)
+
+    @cached_property
+    def by_policy(self) -> dict[str, Levels]:
+        """The first variant's model at levels of every policy that its counts say exactly.
+
+        By name, see :func:`.policy_levels.policy_levels`; empty where :attr:`levels` is None.
+        """
+        if self.levels is None or self.by_level is None:
+            return {}
+        rows = self.facts.layers(self.variants["variant"].iloc[0])
+        tables = policy_levels(rows, self.levels, self.weights)
+        made = {policy: Levels(rows, table) for policy, table in tables.items() if policy != GLOBAL}
+        return {GLOBAL: self.by_level, **made}
 
     def at_level(self, sparsity: float) -> pd.DataFrame:
         """Return every layer of the first variant's model at one kept level; no model is touched.

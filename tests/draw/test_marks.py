@@ -60,7 +60,44 @@ def test_a_cell_says_its_value_or_that_it_is_unknown():
 def test_ink_is_dark_on_light_colours_only():
     svg = drawn(marks.heat_map(marks.inline(CELLS), SHAPE))
     inks = {text: ink for ink, text in re.findall(r'fill="(#\w+)">(\d\d)</text>', svg)}
-    assert inks == {"31": "#fdfdfd", "50": "#fdfdfd", "69": "#1a1a1a"}
+    assert inks == {"31": "#fefefe", "50": "#010101", "69": "#010101"}
+
+
+@pytest.mark.parametrize("kind", ["share", "ratio"])
+def test_digits_have_a_contrast_of_4_5(kind):
+    """WCAG's formula on the colours that are drawn, over the whole scale."""
+    high = {"share": 1.0, "ratio": 2.0}[kind]
+    cells = [
+        {"block": str(n), "projection": "p", "value": high * n / 200, "label": ""}
+        for n in range(201)
+    ]
+    shape = dataclasses.replace(
+        SHAPE, kind=kind, domain=(0.0, high), blocks=tuple(cell["block"] for cell in cells),
+        projections=("p",), width=9000, tips=(),
+    )  # fmt: skip
+    svg = drawn(marks.heat_map(marks.inline(cells), shape))
+    inks = re.findall(r'fill="(#(?:fefefe|010101))">', svg)
+    papers = [rect[4] for rect in rects(svg) if rect[4].startswith(("rgb", "#"))][-201:]
+    assert len(inks) == len(papers) == 201
+    worst = min(map(contrast, inks, papers))
+    assert worst >= 4.5
+
+
+def contrast(ink, paper):
+    def luminance(colour):
+        channels = (
+            [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+            if colour[0] == "#"
+            else map(int, re.findall(r"\d+", colour))
+        )
+        linear = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in (channel / 255 for channel in channels)
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted(map(luminance, (ink, paper)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
 
 
 def test_one_scale_of_colours_whatever_is_in_it():
@@ -113,10 +150,11 @@ def test_numbers_on_a_logarithmic_scale():
     assert {"10", "1.00k", "100k"} <= set(texts(svg))
 
 
-def test_what_is_off_is_pale():
+def test_what_is_off_is_pale_and_its_digits_are_in_the_ink_of_the_page():
     cells = [{**cell, "on": cell["block"] == "1"} for cell in CELLS]
     svg = drawn(marks.heat_map(marks.inline(cells), dataclasses.replace(SHAPE, selectable=True)))
-    assert re.findall(r'opacity="([\d.]+)"', svg).count(f"{look.PALE}") == 4
+    assert re.findall(r'opacity="([\d.]+)"', svg).count(f"{look.PALE}") == 2
+    assert re.findall(r'fill="(#\w+)">31</text>', svg) == [look.INK]
 
 
 def test_values_may_be_computed():

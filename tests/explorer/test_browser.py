@@ -151,10 +151,7 @@ def opened(browser, lab):
 @pytest.fixture
 def fresh(opened):
     """The explorer as it was first shown."""
-    opened.python(
-        "explorer.selection = (); explorer.search = ''; explorer.sparsity = 0.3\n"
-        "explorer.metric = 'sparsity'; explorer.variant = 'Masked30'"
-    )
+    opened.python("explorer.reset()")
     opened.settle()
     return opened
 
@@ -176,7 +173,8 @@ def test_shows_everything_and_asks_nobody(opened, demo_study):
 
 
 def test_the_slider_by_keyboard(fresh, demo_study):
-    fresh.page.locator(".sparsity-explorer .noUi-handle").focus()
+    slider = fresh.page.get_by_role("slider", name="Prune at")
+    slider.focus()
     active = fresh.active_cell()
     for _ in range(12):
         fresh.page.keyboard.press("ArrowRight")
@@ -190,16 +188,22 @@ def test_the_slider_by_keyboard(fresh, demo_study):
     ratio = at["csr_bytes"].sum() / at["dense_bytes"].sum()
     assert f"42.0 %: {ratio:.2f} ×" in fresh.drawn()
     assert fresh.state()["variant"] == "Masked at level"
+    assert slider.get_attribute("aria-valuetext") == "42\u202f%"
+    said = fresh.page.get_by_role("status").filter(has_text="42\u202f% by global magnitude")
+    assert "level" in said.inner_text()
     assert fresh.active_cell() == active, "the arrow keys moved through the notebook"
 
 
 def test_the_slider_by_mouse(fresh, demo_study):
-    handle = fresh.page.locator(".sparsity-explorer .noUi-handle").bounding_box()
-    track = fresh.page.locator(".sparsity-explorer .noUi-base").bounding_box()
-    fresh.page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
-    fresh.page.mouse.down()
+    track = fresh.page.locator(".sparsity-explorer .sx-range").bounding_box()
     middle = track["y"] + track["height"] / 2
-    fresh.page.mouse.move(track["x"] + track["width"] * 0.75 / 0.99, middle, steps=12)
+
+    def to(level):
+        return track["x"] + 8 + (track["width"] - 16) * level / 0.99, middle
+
+    fresh.page.mouse.move(*to(0.3))
+    fresh.page.mouse.down()
+    fresh.page.mouse.move(*to(0.75), steps=12)
     fresh.page.mouse.up()
     level = fresh.until(lambda s: s["sparsity"] >= 0.74)["sparsity"]
     fresh.page.wait_for_timeout(300)
@@ -208,6 +212,185 @@ def test_the_slider_by_mouse(fresh, demo_study):
         at["csr_bytes"].sum() / at["dense_bytes"].sum()
     )
     assert at["csr_bytes"].sum() < at["dense_bytes"].sum()
+
+
+PLACES = """() => {
+    const root = document.querySelector(".sparsity-explorer");
+    const top = root.getBoundingClientRect();
+    const found = {};
+    const see = (name, one) => {
+        const box = one.getBoundingClientRect();
+        found[name] = [box.left - top.left, box.top - top.top];
+    };
+    const parts = [".sx-level", ".sx-cards", ".sx-chart", ".sx-table", ".sx-detail"];
+    for (const part of parts) see(part, root.querySelector(part));
+    for (const role of ["legend", "title-text"])
+        root.querySelectorAll(`.role-${role}`).forEach((one, at) => see(`${role} ${at}`, one));
+    return found;
+}"""
+STATES = (
+    "explorer.sparsity = 0.99",
+    "explorer.variant = 'CSR at level'; explorer.metric = 'flops_per_token'",
+    "explorer.modules = 'all'; explorer.grouping = 'projection'; explorer.metric = 'bytes_ratio'",
+    "explorer.policy = 'N:4'; explorer.modules = 'norm'; explorer.grouping = 'block'",
+    f"explorer.modules = 'prunable'; explorer.selection = {NAMES[3:7]!r}",
+)
+
+
+def test_nothing_moves(fresh):
+    """Whatever level, metric, modules, policy or selection: all stands where it stood."""
+    before = fresh.page.evaluate(PLACES)
+    for code in STATES:
+        fresh.python(code)
+        fresh.settle()
+        after = fresh.page.evaluate(PLACES)
+        assert {*before} == {*after}
+        for part, place in before.items():
+            assert after[part] == pytest.approx(place, abs=1), (code, part)
+    fresh.python("explorer.reset()")
+
+
+def test_the_readout_takes_what_people_write(fresh):
+    field = fresh.page.locator(".sx-readout")
+    for text in ("45", "45%", "45 %", "0.45", "0,45"):
+        fresh.python("explorer.sparsity = 0.3")
+        fresh.until(lambda s: s["sparsity"] == 0.3)
+        field.fill(text)
+        field.press("Enter")
+        fresh.until(lambda s: s["sparsity"] == 0.45)
+        assert field.input_value() == "45\u202f%"
+    field.fill("much")
+    field.press("Enter")
+    assert field.get_attribute("aria-invalid") == "true"
+    assert fresh.state()["sparsity"] == 0.45
+
+
+def test_ticks_stand_under_the_thumb_to_the_pixel(fresh):
+    """The thumb's middle goes from 8 to the width less 8, and so do the ticks."""
+    where = """() => {
+        const range = document.querySelector(".sx-range").getBoundingClientRect();
+        const middle = (one) => {
+            const box = one.getBoundingClientRect();
+            return [one.textContent, box.left + box.width / 2 - range.left];
+        };
+        return [range.width, [...document.querySelectorAll(".sx-scale > *")].map(middle)];
+    }"""
+    width, ticks = fresh.page.evaluate(where)
+    texts = dict(ticks)
+    for percents in (0, 25, 50, 75, 99):
+        thumb = 8 + (width - 16) * percents / 99
+        assert texts[f"{percents}\u202f%"] == pytest.approx(thumb, abs=0.5)
+    assert any("pays from" in text for text in texts)
+
+
+def test_a_level_is_marked_and_a_variant_is(fresh):
+    shown = fresh.page.locator(".sparsity-explorer .sx-shown")
+    for code, kind, hollow in (
+        ("explorer.variant = 'CSR30'", "variant", True),
+        ("explorer.sparsity = 0.6", "level", False),
+    ):
+        fresh.python(code)
+        fresh.settle()
+        assert shown.locator("b").inner_text() == kind
+        slide = fresh.page.locator(".sx-slide").get_attribute("class")
+        assert ("is-level" not in slide) is hollow
+    # A variant's level asked for in the field shows the level.
+    fresh.python("explorer.variant = 'CSR30'")
+    fresh.until(lambda s: s["variant"] == "CSR30" and s["sparsity"] == 0.3)
+    fresh.page.locator(".sx-readout").fill("30")
+    fresh.page.locator(".sx-readout").press("Enter")
+    fresh.until(lambda s: s["variant"] == "CSR at level")
+
+
+def test_looking_at_one_layer_keeps_the_rest_and_the_table_its_scroll(fresh):
+    table = fresh.page.locator(".sx-tall")
+    table.evaluate("one => one.scrollTo(0, 90)")
+    fresh.page.locator(".sx-table tbody tr").nth(8).click()
+    fresh.until(lambda s: s["detail"] == fresh.state()["layers"][8])
+    assert fresh.state()["selection"] == []
+    assert fresh.page.locator(".sx-table tbody tr").count() == 24
+    fresh.python("explorer.sparsity = 0.5")
+    fresh.until(lambda s: s["sparsity"] == 0.5)
+    assert table.evaluate("one => one.scrollTop") == pytest.approx(90, abs=1)
+
+
+def test_names_beside_the_picture_and_legends_can_be_clicked(fresh):
+    picture = fresh.page.locator(".sparsity-explorer .vega-embed")
+    picture.locator(".role-axis-label text", has_text="fc2").first.click()
+    fc2 = [name for name in NAMES if name.endswith("fc2")]
+    fresh.until(lambda s: s["selection"] == fc2)
+    assert "4 layers selected" in fresh.drawn()
+    assert fresh.card("Zeros of the selected prunable weights")
+    picture.locator(".role-legend-label text", has_text="CSR30").click()
+    fresh.until(lambda s: s["variant"] == "CSR30")
+
+
+def test_cells_by_arrow_keys_and_steps_back(fresh):
+    page = fresh.page
+    page.locator(".sx-keys").focus()
+    for key in ("ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    target = "model.decoder.layers.1.self_attn.v_proj"
+    page.wait_for_function(
+        "name => document.querySelector('.sx-keys').textContent.startsWith(name)", arg=target
+    )
+    page.keyboard.press("Enter")
+    fresh.until(lambda s: s["selection"] == [target])
+    assert page.evaluate("document.activeElement.className") == "sx-keys"
+    page.keyboard.press("Control+z")
+    fresh.until(lambda s: s["selection"] == [])
+    page.keyboard.press("Control+Shift+z")
+    fresh.until(lambda s: s["selection"] == [target])
+    page.get_by_role("button", name="Undo", exact=True).click()
+    fresh.until(lambda s: s["selection"] == [])
+
+
+def test_one_stop_of_the_tab_key_per_control(fresh):
+    """All rows of the table are one, walked by arrows, as the cells of the map are."""
+    page = fresh.page
+    assert page.locator(".sx-table tr[tabindex='0']").count() == 1
+    row = page.locator(".sx-table tr[tabindex='0']")
+    row.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    fresh.until(lambda s: s["detail"] == s["layers"][1])
+    held = page.evaluate("document.activeElement.dataset.row !== undefined")
+    assert held, "the keys were lost when the table was written anew"
+    assert page.locator(".sx-table tr[tabindex='0']").count() == 1
+    stops = page.evaluate(
+        """() => [...document.querySelectorAll(".sx-chart [tabindex='0']")].length"""
+    )
+    assert stops == 1
+
+
+def test_forced_colours_leave_the_slider_and_the_map(fresh):
+    fresh.page.emulate_media(forced_colors="active")
+    adjusted = "one => getComputedStyle(one).forcedColorAdjust"
+    assert fresh.page.locator(".sparsity-explorer svg.marks").evaluate(adjusted) == "none"
+    fresh.page.emulate_media(forced_colors="none")
+
+
+def test_a_new_view_is_drawn_for_its_own_width(fresh):
+    page = fresh.page
+    page.evaluate("window.jupyterapp.commands.execute('notebook:create-output-view')")
+    page.locator(".sparsity-explorer").nth(1).locator("svg.marks").wait_for(timeout=30_000)
+    both = """() => {
+        const roots = [...document.querySelectorAll(".sparsity-explorer")];
+        return roots.map((root) => [root.dataset.width,
+            root.querySelector(".sx-chart [data-width]")?.dataset.width,
+            String(Math.floor(root.getBoundingClientRect().width))]);
+    }"""
+    page.wait_for_function(f"({both})().every(([a, b]) => a === b)", timeout=30_000)
+    first, second = page.evaluate(both)
+    assert first[1] != second[1]
+    assert abs(int(second[1]) - int(second[2])) < 20
+    page.evaluate("window.jupyterapp.shell.currentWidget.close()")
+    page.wait_for_function("document.querySelectorAll('.sparsity-explorer').length === 1")
+    page.evaluate(
+        "window.jupyterapp.shell.activateById(document.querySelector('.jp-NotebookPanel').id)"
+    )
+    fresh.settle()
 
 
 def test_brushing_the_map_selects_in_python(fresh):
@@ -261,7 +444,7 @@ def test_search_and_metric_by_keyboard(fresh):
     fresh.choose("Metric").focus()
     fresh.page.keyboard.press("ArrowDown")
     fresh.until(lambda s: s["metric"] == "total")
-    assert "Parameters per layer" in fresh.drawn()
+    fresh.page.locator(".vega-embed text", has_text="Parameters per layer").wait_for()
     fresh.choose("Metric").select_option("Bytes ÷ dense bytes")
     fresh.until(lambda s: s["metric"] == "bytes_ratio")
     assert fresh.active_cell() == active
@@ -275,7 +458,7 @@ def test_python_moves_the_view(fresh):
     )
     fresh.until(lambda s: s["selection"] == [NAMES[8]])
     page = fresh.page
-    assert page.locator(".sx-level .widget-readout").inner_text() == "65%"
+    assert page.locator(".sx-readout").input_value() == "65\u202f%"
     assert "FLOPs per token per layer" in fresh.drawn()
     assert page.locator(".sx-table tbody tr").count() == 1
     assert NAMES[8] in page.locator(".sx-detail h3").inner_text()
@@ -376,7 +559,12 @@ def test_readable_at_both_widths_and_in_both_themes(fresh, theme, width, tmp_pat
 
 
 def test_saved_it_is_small_and_opens_as_a_picture(browser, lab):
-    with Session(browser, lab, "saved.ipynb", STUDY, "sr.explore(study)") as session:
+    with Session(browser, lab, "saved.ipynb", STUDY, "e = sr.explore(study); e") as session:
+        # The last state is what is kept.
+        session.python("e.sparsity = 0.77")
+        session.page.locator(".sx-still .sx-shown", has_text="77").wait_for(
+            state="attached", timeout=30_000
+        )
         session.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
         session.page.wait_for_timeout(1500)
         session.page.evaluate(
@@ -391,6 +579,14 @@ def test_saved_it_is_small_and_opens_as_a_picture(browser, lab):
     page.locator(".sx-still img").wait_for(timeout=60_000)
     page.wait_for_timeout(3000)
     assert page.locator(".sx-still img").bounding_box()["height"] > 300
+    shown = page.locator(".sx-still .sx-shown").inner_text().replace("\u202f", " ")
+    assert "77 % by global magnitude" in shown
+    page.evaluate(
+        "window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+    )
+    page.wait_for_function(
+        "getComputedStyle(document.querySelector('.sx-still img')).filter.includes('invert')"
+    )
     assert page.locator(".sx-still").inner_text().count("CSR30 stores") == 1
     shown = page.locator(".jp-OutputArea").all_inner_texts()
     assert not any(re.search(r"error|not found|loading widget", text, re.I) for text in shown)
@@ -453,10 +649,12 @@ def test_runs_in_notebook_7_and_voila(browser, tmp_path, kind):
             run_all(page)
         page.locator(".sparsity-explorer svg.marks").wait_for(timeout=90_000)
         assert not page.locator(".sx-still").is_visible()
-        page.locator(".sparsity-explorer .noUi-handle").focus()
+        page.locator(".sparsity-explorer .sx-range").focus()
         for _ in range(5):
             page.keyboard.press("ArrowRight")
-        page.locator(".sx-level .widget-readout", has_text="35%").wait_for()
+        page.wait_for_function(
+            "document.querySelector('.sx-readout').value.startsWith('35')", timeout=30_000
+        )
         page.locator(".sx-cards", has_text="35.0").wait_for()
         page.screenshot(path=f"{tmp_path}/{kind}.png")
         if kind == "notebook":

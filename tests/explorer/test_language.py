@@ -95,6 +95,12 @@ def states(explorer):
     yield "a norm", everything(explorer)
     explorer.search = "fc9"
     yield "search", everything(explorer)
+    explorer.search = "fc1"
+    yield "selected", everything(explorer)
+    for policy in ("layerwise_magnitude", "N:4"):
+        explorer.policy = policy
+        yield policy, everything(explorer)
+    explorer.policy = "global_magnitude"
     explorer.sparsity = 0.45
     explorer.add()
     yield "add", everything(explorer)

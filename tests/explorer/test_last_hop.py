@@ -196,6 +196,7 @@ def test_cards_and_the_point_of_the_curve(explorer, sparsity):
 
 
 def test_where_csr_pays(explorer):
+    explorer.variant = "CSR at level"
     prunable = [row for row in rows_of(explorer, "Dense") if row["prunable"]]
     n = summed(prunable, "weight_total")
     pointers = sum(row["shape"][0] + 1 for row in prunable)
@@ -207,10 +208,9 @@ def test_where_csr_pays(explorer):
     text = f"pays from {100 * even:.1f}"
     assert mark["label"].startswith(text)
     assert text in explorer._controls.cards.value
-    scale = explorer._controls.rows[1].children[0].children[1].value
-    assert f"CSR {text}" in scale
-    at = float(re.search(r'<b style="left: ([\d.]+)%', scale)[1])
-    assert at == pytest.approx(100 * even / 0.99)
+    at, said, _ = explorer._controls.level.ticks[-1]
+    assert f"CSR {text}" in said
+    assert at == pytest.approx(even)
 
 
 @pytest.mark.parametrize("metric", SHOWN)

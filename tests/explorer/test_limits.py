@@ -18,9 +18,10 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export, look
-from sparsity_report.explorer import picture, widget
+from sparsity_report.explorer import picture, still, widget
 from sparsity_report.explorer.magnitudes import histogram_rows, spread
 from sparsity_report.explorer.picture import Look
+from sparsity_report.explorer.plan import Room, plan
 from sparsity_report.explorer.widget import Picture, Shell
 
 THIN = "\u202f"
@@ -73,6 +74,21 @@ def explorer(tiny):
     return live(tiny)
 
 
+def room_of(blocks=4, projections=6, bars=3, variants=3, **more):
+    room = Room(
+        blocks=blocks,
+        rows=projections,
+        most_rows=projections,
+        letters=2,
+        groups=bars,
+        group_letters=2,
+        legends=(tuple(f"v{n}" for n in range(variants)),),
+        curve=True,
+        histogram=True,
+    )
+    return room._replace(**more)
+
+
 def look_of(blocks=4, projections=6, bars=3, variants=3, width=900, **more):
     names = [f"v{n}" for n in range(variants)]
     return Look(
@@ -86,7 +102,7 @@ def look_of(blocks=4, projections=6, bars=3, variants=3, width=900, **more):
         variants=tuple((name, "#000000", "#000000") for name in names),
         longest=1.0,
         curve=2.0,
-        histogram=True,
+        plan=plan(room_of(blocks, projections, bars, variants), width),
         alt="",
     )._replace(**more)
 
@@ -95,24 +111,57 @@ def look_of(blocks=4, projections=6, bars=3, variants=3, width=900, **more):
 
 
 @pytest.mark.parametrize(
-    ("projections", "row"), [(0, 44), (1, 44), (9, 44), (24, 18), (29, 14), (200, 4)]
+    ("projections", "row"), [(1, 132), (3, 44), (9, 44), (24, 420 / 24), (200, 2.1)]
 )
-def test_the_map_is_about_420_high_with_rows_that_can_be_read(projections, row):
-    cells = picture._cells(look_of(projections=projections), 300)
-    assert cells.height == row * max(1, projections)
+def test_the_map_is_420_high_at_most_with_rows_that_can_be_read(projections, row):
+    cells = picture._cells(look_of(projections=projections))
+    assert cells.height == pytest.approx(row * projections)
 
 
 @pytest.mark.parametrize(
-    ("bars", "band", "gap", "labels"),
-    [(0, 12, 10, True), (10, 12, 10, True), (42, 10, 10, True), (46, 9, 9, True),
-     (47, 8, 8, False), (60, 7, 7, False), (210, 3, 3, False)],
-)  # fmt: skip
-def test_bars_are_thinner_where_they_are_many(bars, band, gap, labels):
-    drawn = picture._bars(look_of(bars=bars, variants=1), 300)
-    assert drawn.height == max(1, bars) * (band + gap)
+    ("bars", "variants", "labels"), [(1, 3, True), (3, 3, True), (9, 3, False), (32, 17, False)]
+)
+def test_bars_fill_their_frame_up_to_a_size(bars, variants, labels):
+    look = look_of(bars=bars, variants=variants)
+    drawn = picture._bars(look)
+    high = drawn.layer[0].encoding.y.scale.paddingInner
+    group = min(look.plan.bars.height / bars, 20 * variants + 16)
+    assert 0 < high * group <= 12
     kinds = [layer.mark.type for layer in drawn.layer]
     # One text is the note.
     assert kinds.count("text") == 1 + labels
+    assert drawn.height == look.plan.bars.height
+
+
+STATES = (
+    {"modules": "all", "grouping": "projection"},
+    {"sparsity": 0.99, "metric": "flops_per_token"},
+    {"modules": "norm", "grouping": "block", "log_scale": True},
+    {"variant": "CSR30", "metric": "bytes_ratio", "grouping": "group", "modules": "prunable"},
+)
+
+
+@pytest.mark.parametrize("width", [360, 700, 1168])
+def test_nothing_moves(demo_study, width):
+    """Titles, legends and axes stand where they stood, whatever level, metric or modules."""
+    explorer = live(demo_study, width)
+    fixed = {
+        "CSR against dense", "Magnitudes of one layer", "Transformer block",
+        "magnitude of a weight", "zeros of the prunable weights", "FLOPs in CSR", "Dense",
+    }  # fmt: skip
+
+    def places():
+        texts, _, wide, high = boxes(export.svg(explorer.chart.to_dict()))
+        at = [(one.text, one.left, one.top) for one in texts if one.text in fixed]
+        assert {text for text, _, _ in at} == fixed
+        return [("size", wide, high), *at]
+
+    before = places()
+    for state in STATES:
+        for name, value in state.items():
+            setattr(explorer, name, value)
+        for (text, left, top), (_, x, y) in zip(before, places(), strict=True):
+            assert (left, top) == pytest.approx((x, y), abs=0.5), (state, text)
 
 
 def test_cells_and_bars_can_be_pointed_at_and_have_their_scales_below(explorer):
@@ -169,9 +218,9 @@ def test_a_map_of_few_blocks_is_as_wide_as_two_cells_at_most(blocks):
 def test_long_names_leave_room_for_the_picture():
     for letters in (5, 200):
         names = tuple("x" * letters + str(n) for n in range(3))
-        spec = picture.picture(
-            look_of(projections=3, width=700)._replace(projections=names, bars=names)
-        )
+        room = room_of(projections=3, letters=letters, group_letters=letters)
+        asked = look_of(width=700, plan=plan(room, 700), projections=names, bars=names)
+        spec = picture.picture(asked)
         widths = [column.vconcat[0].width for column in spec.hconcat]
         assert min(widths) > 60
         assert sum(widths) < 700
@@ -263,7 +312,7 @@ def notes(explorer):
 def test_notes_say_the_level_the_layer_and_what_a_cell_holds(explorer):
     explorer.variant, explorer.sparsity = "Masked at level", 0.3
     said = notes(explorer)
-    assert said["cells"] == "Masked at 30 % · zeros ÷ weights of the matrix"
+    assert said["cells"] == "Masked at 30 % (level) · zeros ÷ weights of the matrix"
     assert said["bars"].startswith("at 30 % · zeros ÷ parameters")
     explorer.variant = "CSR50"
     assert notes(explorer)["bars"].startswith("zeros ÷ parameters")
@@ -381,20 +430,21 @@ def test_times_are_those_of_the_shape():
 
 def test_a_model_without_levels_has_no_slider():
     explorer = live(sr.compare(sr.dense(nn.ModuleDict({"norm": nn.LayerNorm(4)}))))
-    (slider,) = [one for one in widgets(explorer) if type(one).__name__ == "FloatSlider"]
+    slider = explorer._controls.level
     buttons = {b.description: b for b in widgets(explorer) if type(b).__name__ == "Button"}
     assert slider.disabled
     assert buttons["Add as variants"].disabled
-    assert explorer._controls.cards.value.strip() in {"", "<div></div>"} or not html_texts(
-        explorer._controls.cards.value
-    )
-    assert slider.min == 0 < slider.max
+    # There are no levels, but what is shown has numbers.
+    cards = html_texts(explorer._controls.cards.value)
+    assert cards[cards.index("Zeros of the whole model") + 1] == f"0.0{THIN}%"
+    assert cards[cards.index("Zeros of the prunable weights") + 1] == "–"
 
 
 def test_the_slider_goes_over_the_levels(explorer):
-    (slider,) = [one for one in widgets(explorer) if type(one).__name__ == "FloatSlider"]
-    assert (slider.min, slider.max, slider.disabled) == (0, 0.99, False)
-    assert slider.step == pytest.approx(0.01)
+    slider = explorer._controls.level
+    assert (slider.levels, slider.disabled) == ([n / 100 for n in range(100)], False)
+    assert slider.texts[45] == f"45{THIN}%"
+    assert [text for _, text, _ in slider.ticks][:5] == [f"{n}{THIN}%" for n in (0, 25, 50, 75, 99)]
     buttons = {b.description: b for b in widgets(explorer) if type(b).__name__ == "Button"}
     explorer.selection = ["layers.0.fc1"]
     buttons["Select nothing"].click()
@@ -469,16 +519,19 @@ def test_a_wrong_name_is_answered_by_the_closest(explorer):
     assert str(told.value) == f"detail is one of {explorer._view.names[0]}, …, not '?'"
 
 
-def test_a_row_is_selected_or_of_a_selection_looked_at(explorer):
+def test_a_row_is_looked_at_and_with_a_key_held_selected(explorer):
     names = explorer._view.names
+    before = explorer._table.value.count("<tr data-row")
     heard(explorer, row=2)
-    assert explorer.selection == (names[2],)
+    # Looking at one layer keeps the rest.
+    assert (explorer.selection, explorer.detail) == ((), names[2])
+    assert explorer._table.value.count("<tr data-row") == before
     heard(explorer, row=3, more=True)
-    assert explorer.selection == (names[2], names[3])
+    heard(explorer, row=2, more=True)
+    assert explorer.selection == (names[3], names[2])
+    heard(explorer, row=2)
+    assert explorer.selection == (names[3], names[2])
     assert explorer.detail == names[2]
-    heard(explorer, row=3)
-    assert explorer.selection == (names[2], names[3])
-    assert explorer.detail == names[3]
     heard(explorer, row=3, more=True)
     assert explorer.selection == (names[2],)
 
@@ -537,7 +590,10 @@ def test_the_bundle_names_the_view_as_ipywidgets_does(explorer, monkeypatch):
     known = plain._repr_mimebundle_()[mime] | {"model_id": explorer.model_id}
     assert explorer._repr_mimebundle_()[mime] == known
     shown = []
-    monkeypatch.setattr(widget, "display", lambda part, raw=False: shown.append((raw, {*part})))
+    for room in (widget, still):
+        monkeypatch.setattr(
+            room, "display", lambda part, raw=False, **_: shown.append((raw, {*part}))
+        )
     explorer._ipython_display_()
     assert shown == [(True, {mime}), (True, {"text/html", "text/plain"})]
 

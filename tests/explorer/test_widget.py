@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from explored import widgets
+from explored import html_texts, widgets
 from helpers import Tiny, study_of
 from measurements import latency, put_in
 from torch import nn
@@ -22,6 +22,7 @@ from sparsity_report.explorer.magnitudes import histogram_rows, spread
 from sparsity_report.explorer.picture import SHOWN
 from sparsity_report.explorer.view import GROUPINGS
 from sparsity_report.explorer.widget import Picture
+from sparsity_report.words.numbers import percent, times
 
 
 def shown(explorer, panel="cells"):
@@ -53,9 +54,170 @@ def test_it_opens_on_what_was_pruned(explorer, demo_study):
     assert explorer.detail == layers["module_name"][share.argmax()]
 
 
-def test_without_a_pruned_variant_it_opens_at_30_percent(demo):
+def test_of_the_dense_model_alone_a_level_is_shown_and_said_to_be_one(demo):
     explorer = live(sr.compare(sr.dense(demo)))
-    assert (explorer.variant, explorer.sparsity) == ("Dense", 0.3)
+    assert (explorer.variant, explorer.sparsity) == ("Masked at level", 0.3)
+    assert "is-level" in explorer._controls.shown.value
+    # As a variant, the model has no zeros, and the slider stands there.
+    explorer.variant = "Dense"
+    assert explorer.sparsity == 0
+    assert "is-variant" in explorer._controls.shown.value
+    assert card(explorer, "Zeros of the prunable weights") == "0.0\u202f%"
+
+
+def card(explorer, name):
+    """The large number of a card."""
+    texts = html_texts(explorer._controls.cards.value)
+    return texts[texts.index(name) + 1]
+
+
+POLICIES = {
+    "global_magnitude": sr.global_magnitude,
+    "layerwise_magnitude": sr.layerwise_magnitude,
+    "N:4": lambda weights, level: sr.n_m(weights, round(4 * (1 - level)), 4),
+    "N:8": lambda weights, level: sr.n_m(weights, round(8 * (1 - level)), 8),
+}
+
+
+@pytest.mark.parametrize("policy", [*POLICIES])
+def test_levels_of_every_policy_are_its_prunings(demo, demo_study, policy):
+    """The same zeros in every layer, bytes and FLOPs, of all layers and of a selection."""
+    explorer = live(demo_study)
+    explorer.policy = policy
+    explorer.sparsity = 0.5
+    pruning = POLICIES[policy](demo, 0.5)
+    study = sr.compare(sr.dense(demo), sr.csr(pruning, name="P"))
+    explorer.variant = "CSR at level"
+    exact = policy != "global_magnitude"
+    rows = study.layers[study.layers["variant"] == "P"].set_index("module_name")
+    for row in explorer.layers().to_dict("records"):
+        off = abs(row["weight_nonzero"] - rows.loc[row["module_name"], "weight_nonzero"])
+        assert off <= (0 if exact else row["uncertainty"])
+    for names in ((), tuple(name for name in rows.index if ".layers.2." in name)):
+        explorer.selection = names
+        inside = rows.loc[list(names)] if names else rows
+        dense = 4 * inside["total"].sum()
+        shown = explorer._view.sums(explorer._state())
+        left = inside["nonzero"].sum()
+        slack = 0 if exact else shown["uncertainty"] * len(inside)
+        assert shown["model_zeros"] == pytest.approx(inside["total"].sum() - left, abs=slack)
+        assert shown["bytes_ratio"] == pytest.approx(
+            inside["stored_bytes"].sum() / dense, abs=0 if exact and names else 1e-3
+        )
+    explorer.add()
+    have = explorer.study.layers.groupby("variant")["nonzero"].sum()
+    assert have[explorer.variant] == rows["nonzero"].sum()
+
+
+def test_a_pattern_is_offered_only_where_counts_say_what_it_takes():
+    """Not where weights were zero before, nor where rows are no whole groups."""
+    assert [*live(study_of(zeroed()))._view.policies] == ["global_magnitude", "layerwise_magnitude"]
+    odd = study_of(of_shapes(fc1=(6, 8), fc2=(8, 6)))
+    assert [*live(odd)._view.policies] == ["global_magnitude", "layerwise_magnitude"]
+    even = study_of(of_shapes(fc1=(4, 8), fc2=(8, 4)))
+    assert "N:4" in live(even)._view.policies
+    assert "N:8" not in live(even)._view.policies
+
+
+def test_a_selection_is_what_cards_bars_curve_and_captions_speak_of(explorer, demo_study):
+    names = ["model.decoder.layers.1.fc1", "model.decoder.layers.3.self_attn.q_proj"]
+    rows = demo_study.layers[demo_study.layers["module_name"].isin(names)]
+    explorer.selection = names
+    for variant in ("Masked30", "CSR30"):
+        explorer.variant = variant
+        inside = rows[rows["variant"] == variant]
+        share = 1 - inside["weight_nonzero"].sum() / inside["weight_total"].sum()
+        assert card(explorer, "Zeros of the selected prunable weights") == percent(share)
+        ratio = inside["stored_bytes"].sum() / (4 * inside["total"].sum())
+        assert card(explorer, "Stored bytes of the selection ÷ dense") == times(ratio)
+    bars = {
+        (bar["group"], bar["variant"]): bar["value"] for bar in shown(explorer, "bars") if bar["on"]
+    }
+    for group, name in (("MLP", names[0]), ("attention", names[1])):
+        for row in rows[rows["module_name"] == name].to_dict("records"):
+            zeros = 1 - row["nonzero"] / row["total"]
+            assert bars[group, row["variant"]] == pytest.approx(zeros)
+    explorer.sparsity = 0.6
+    at = demo_study.at_level(0.6).set_index("module_name").loc[names]
+    (level,) = shown(explorer, "level")
+    zeros = 1 - at["weight_nonzero"].sum() / at["weight_total"].sum()
+    bytes_ = at["csr_bytes"].sum() / at["dense_bytes"].sum()
+    assert (level["sparsity"], level["value"]) == pytest.approx((zeros, bytes_))
+    assert any(
+        (row["sparsity"], row["value"]) == pytest.approx((zeros, bytes_))
+        for row in shown(explorer, "curve")
+    )
+    notes = {row["panel"]: row["text"] for row in shown(explorer, "notes")}
+    assert notes["curve"] == "stored bytes and FLOPs of 2 layers selected"
+    assert notes["bars"].startswith("2 selected · ")
+    # Where CSR of these pays: n weights of 4 bytes against 8 a nonzero and 4 a row pointer.
+    n, pointers = at["weight_total"].sum(), at["row_pointers"].sum()
+    (even,) = shown(explorer, "even")
+    assert even["sparsity"] == pytest.approx(1 - (4 * n - 4 * pointers) / (8 * n))
+    explorer.selection = ["model.decoder.layers.1.final_layer_norm"]
+    assert card(explorer, "Zeros of the selected prunable weights") == "–"
+    assert shown(explorer, "curve") == []
+
+
+def test_the_cards_of_a_variant_are_its_totals(explorer, demo_study):
+    totals = demo_study.totals.set_index("variant")
+    for variant in demo_study.variants["variant"]:
+        explorer.variant = variant
+        found = explorer._view.sums(explorer._state())
+        for column in ("sparsity_prunable", "sparsity_model", "stored_bytes", "flops_per_token"):
+            assert found[column] == pytest.approx(totals[column][variant]), (variant, column)
+        assert card(explorer, "Zeros of the whole model") == percent(
+            totals["sparsity_model"][variant]
+        )
+
+
+def test_undo_redo_and_reset(explorer):
+    first = explorer._state()
+    explorer.metric = "total"
+    explorer.policy = "N:4"
+    explorer.sparsity = 0.75
+    last = explorer._state()
+    explorer.selection = ["model.decoder.layers.1.fc1"]
+    seen = [explorer._state()]
+    for _ in range(4):
+        explorer.undo()
+        seen.append(explorer._state())
+    assert seen[1] == last
+    assert seen[-1] == first
+    assert (explorer._controls.level.levels[1], explorer.sparsity) == (0.01, 0.3)
+    for state in reversed(seen[:-1]):
+        explorer.redo()
+        assert explorer._state() == state
+    explorer.reset()
+    assert explorer._state() == first
+    explorer.undo()
+    assert explorer._state() == seen[0]
+
+
+def test_names_beside_the_picture_select(explorer):
+    layers = explorer.layers()["module_name"].tolist()
+    for message, part in (
+        ({"block": "2"}, ".layers.2."), ({"projection": "fc2"}, "fc2"), ({"bar": "MLP"}, ".fc"),
+    ):  # fmt: skip
+        explorer.selection = ()
+        heard(explorer, **message)
+        assert explorer.selection == tuple(name for name in layers if part in name)
+    heard(explorer, variant="CSR30")
+    assert explorer.variant == "CSR30"
+    heard(explorer, block="99")
+    heard(explorer, variant="constructor")
+    assert (explorer.selection, explorer.variant) == ((), "CSR30")
+
+
+def test_every_view_is_drawn_for_its_own_width(explorer):
+    (picture,) = [one for one in widgets(explorer) if isinstance(one, Picture)]
+    explorer._shell.widths = [640, 900, 1200]
+    assert picture.spec["usermeta"]["width"] == 900
+    assert [spec["usermeta"]["width"] for spec in picture.further] == [640, 1200]
+    assert picture.axes == [
+        ["0", "1", "2", "3"],
+        ["k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"],
+    ]
 
 
 def test_cells_are_the_layers(explorer):
