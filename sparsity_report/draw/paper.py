@@ -17,6 +17,7 @@ from sparsity_report.draw import charts, export
 from sparsity_report.draw.look import DASHES, FILED, cycle
 from sparsity_report.draw.measured import CHARTS
 from sparsity_report.draw.policies import blocks_chart
+from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.study.file import variant_stems
@@ -44,6 +45,7 @@ class Plate(NamedTuple):
     draw: Callable[..., alt.LayerChart | None]
 
 
+@unchecked()
 def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
     """Write the study as PNG files at twice the size in print.
 

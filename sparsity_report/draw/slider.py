@@ -103,14 +103,20 @@ def level_chart(study: Comparison) -> LevelChart | None:
     if beside:
         parts.append(alt.HConcatChart(hconcat=beside, spacing=36, resolve=_APART))
     description = say("Zeros per layer and group, and bytes and FLOPs in CSR, at a chosen level.")
+    # All at once: every call of a method would copy all parts again.
     chart = alt.VConcatChart(
-        vconcat=parts, spacing=22, description=description, background="white", resolve=_APART
+        vconcat=parts,
+        spacing=22,
+        description=description,
+        background="white",
+        resolve=_APART,
+        params=[
+            alt.VariableParameter(name="level", value=start),
+            alt.VariableParameter(name="sparsities", value=table["sparsity_prunable"].tolist()),
+        ],
+        config=alt.Config(**look.config()),
     )
-    whole = chart.add_params(
-        alt.param(name="level", value=start),
-        alt.param(name="sparsities", value=table["sparsity_prunable"].tolist()),
-    )
-    spec: dict[str, Any] = whole.configure(**look.config()).to_dict(validate=False)
+    spec: dict[str, Any] = chart.to_dict(validate=False)
     del spec["$schema"]
     marked = [(short_name(name), share) for name, share in shown]
     share = even[0]["sparsity"] if even else None

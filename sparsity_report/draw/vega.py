@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+
+from altair.utils.schemapi import debug_mode
 
 from sparsity_report.errors import SparsityReportError
 
@@ -26,6 +30,16 @@ def bundle() -> str:
     ``docs/tools/bundle_vega.py``, because bundling takes seconds.
     """
     return BUNDLE.read_text(encoding="utf-8")
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Let altair build charts without holding every part against its schema.
+
+    That takes up to a third of the time; the tests check charts whole.
+    """
+    with debug_mode(False):
+        yield
 
 
 @lru_cache(maxsize=1)

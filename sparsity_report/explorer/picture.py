@@ -15,6 +15,7 @@ import altair as alt
 from sparsity_report.draw import marks
 from sparsity_report.draw.look import INK, METRICS, SCREEN, VERMILLION, config
 from sparsity_report.draw.slider import COST_LINES
+from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.plan import GAP, NOTE, Frame, Plan
 from sparsity_report.words.sentences import say
 
@@ -57,6 +58,7 @@ class Pictures:
         self.compiled = lru_cache(maxsize=32)(lambda look: self.chart(look).to_dict(validate=False))
 
 
+@unchecked()
 def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
     """Return the chart of a look, without data; its parts stand where its plan says."""
     # All at once: every call of a method would copy all parts again.

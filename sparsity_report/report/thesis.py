@@ -13,6 +13,7 @@ from jinja2 import Environment
 import sparsity_report
 from sparsity_report.draw.look import model_names
 from sparsity_report.draw.paper import draw, font_family, plates
+from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
@@ -187,6 +188,7 @@ def write_thesis(
         return [write_file(folder / path, content) for path, content in files.items()]
 
 
+@unchecked()
 def _figures(
     study: Comparison, widths: Mapping[str, float], family: str | None, greyscale: bool
 ) -> tuple[dict[Tex, tuple[Tex, Tex]], dict[str, str | bytes]]:
@@ -200,7 +202,7 @@ def _figures(
             chart = plate.draw(width=width * 72 / 2.54)
             if chart is None:
                 break
-            spec = chart.to_dict()
+            spec = chart.to_dict(validate=False)
             title = spec.pop("title")
             note = title["subtitle"].replace(" · ", say("; "))
             caption = say("{title}: {note}.", title=title["text"], note=note)

@@ -17,6 +17,7 @@ from sparsity_report.draw.look import FILED
 from sparsity_report.draw.measured import CHARTS
 from sparsity_report.draw.policies import blocks_chart
 from sparsity_report.draw.slider import level_chart
+from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import printable
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.summary import conventions, summarize
@@ -107,6 +108,7 @@ class Measured(NamedTuple):
     table: Table
 
 
+@unchecked()
 def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
     """Everything the templates may show, as plain values, in the language that is spoken.
 
@@ -238,7 +240,7 @@ def _large(card: Card) -> str:
 
 def _figure(chart: alt.TopLevelMixin, table: Table, key: str = "") -> Figure:
     key = key or table.key
-    spec = chart.to_dict()
+    spec = chart.to_dict(validate=False)
     spec |= _SEE_THROUGH
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
     picture = export.svg(spec, key)
