@@ -35,6 +35,8 @@ _MOST_TOKENS = 1024
 _REMEMBERED = 64
 _CHANGED = ("forward", "_forward_hooks", "_forward_pre_hooks")
 _observed: dict[Hashable, Behaviour] = {}
+# Of a configuration, what says where a model comes from and how it is stored, not what it does.
+_OF_THE_FILES = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 _POSITIONS = (
     "max_position_embeddings", "n_positions", "max_target_positions", "max_source_positions",
     "max_seq_len", "seq_length", "n_ctx", "max_sequence_length",
@@ -125,8 +127,8 @@ def observe(places: Sequence[Place]) -> Behaviour:
         twin.set_("attn", "eager")
         # Experts all at once, as there may be thousands.
         twin.set_("experts", "batched_mm")
-        is_text, sample = _readable(twin)
-        behaviour = _over_lengths(twin, sample) if is_text else _at_once(twin, sample)
+        is_text, sample, run = _readable(twin)
+        behaviour = _over_lengths(twin, sample, run) if is_text else _at_once(twin, sample)
     if structure:
         while len(_observed) >= _REMEMBERED:
             del _observed[next(iter(_observed))]
@@ -140,7 +142,7 @@ def _structure(places: Sequence[Place]) -> Hashable:
     if any(vars(module).get(name) for module in modules for name in _CHANGED):
         return None
     config: Any = getattr(modules[0], "config", None)
-    told = {**config.to_dict(), "_name_or_path": ""} if hasattr(config, "to_dict") else {}
+    told = _of_the_model(config.to_dict()) if hasattr(config, "to_dict") else {}
     numbered: dict[int, int] = {}
     return (
         json.dumps(told, sort_keys=True, default=str),
@@ -154,11 +156,22 @@ def _structure(places: Sequence[Place]) -> Hashable:
     )
 
 
+def _of_the_model(told: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _of_the_model(value) if isinstance(value, dict) else value
+        for key, value in told.items()
+        if key not in _OF_THE_FILES
+    }
+
+
 def _settings(module: nn.Module) -> tuple[tuple[str, object], ...]:
     """Return the plain values that a module has been given, which it may go by."""
     plain = (bool, int, float, str, type(None))
     told = ((k, v) for k, v in vars(module).items() if isinstance(v, plain) and k != "training")
     return tuple(sorted(told))
+
+
+_Run = tuple[Record, frozenset[int]]
 
 
 class _Twin:
@@ -200,7 +213,7 @@ class _Twin:
         if hasattr(self.model, setting := f"set_{what}_implementation"):
             getattr(self.model, setting)(implementation)
 
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Record, frozenset[int]]:
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> _Run:
         """Run the model; return what happened, and the matrices whose products it puts out."""
         known = inspect.signature(self.model.forward).parameters
         options = {n: v for n, v in (("use_cache", False), ("return_dict", True)) if n in known}
@@ -256,23 +269,23 @@ def _quiet() -> Iterator[None]:
         torch.is_autocast_enabled = asked
 
 
-def _readable(twin: _Twin) -> tuple[bool, Sample]:
-    """Return the first of what a model may be able to read that it reads."""
+def _readable(twin: _Twin) -> tuple[bool, Sample, _Run]:
+    """Return the first of what a model may be able to read that it reads, and what it then did."""
     failure: Exception = NotImplementedError("it reads nothing that can be made up")
     for number, (is_text, sample) in enumerate(samples(twin.model)):
         try:
-            twin.run(sample(twin.length(_LENGTHS[0])))
+            run = twin.run(sample(twin.length(_LENGTHS[0])))
         except Exception as error:  # it may fail anywhere on what it was not made for
             failure = failure if number else error
         else:
-            return is_text, sample
+            return is_text, sample, run
     raise failure
 
 
-def _over_lengths(twin: _Twin, sample: Sample) -> Behaviour:
-    """Run a model on texts of three lengths."""
-    for length in map(twin.length, _LENGTHS):
-        runs = [twin.run(sample(length))]
+def _over_lengths(twin: _Twin, sample: Sample, first: _Run) -> Behaviour:
+    """Run a model on texts of three lengths, of which the first is known."""
+    for number, length in enumerate(map(twin.length, _LENGTHS)):
+        runs = [twin.run(sample(length)) if number else first]
         if choices := {c for record, _ in runs for c in record.choices}:
             # Every expert is to get equally many tokens.
             length = math.lcm(*choices) * -(-length // math.lcm(*choices))
