@@ -59,21 +59,22 @@ def test_structural_csr_analysis(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_thesis_figures_from_a_model_and_from_a_study(demo_study, tmp_path):
+def test_thesis_figures_from_a_study(demo_study, tmp_path):
+    """From a model, ``TestCommand.test_html`` makes them."""
     study = demo_study.save(tmp_path / "study.json")
-    for model in (None, str(study)):
-        notebook = execute("thesis_figures.ipynb", tmp_path, MODEL=model, OUT="thesis")
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-        assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 1 + 3 + 1
-        again = sr.read_study(tmp_path / "thesis" / "study.json")
-        assert sr.summarize(again)[:3] == sr.summarize(demo_study)[:3]
-        assert (tmp_path / "thesis" / "figures" / "csr_bytes_text.pdf").is_file()
-        assert (tmp_path / "thesis" / "example.tex").is_file()
+    notebook = execute("thesis_figures.ipynb", tmp_path, MODEL=str(study), OUT="thesis")
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 1 + 3 + 1
+    again = sr.read_study(tmp_path / "thesis" / "study.json")
+    assert sr.summarize(again)[:3] == sr.summarize(demo_study)[:3]
+    assert (tmp_path / "thesis" / "figures" / "csr_bytes_text.pdf").is_file()
+    assert (tmp_path / "thesis" / "example.tex").is_file()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_policies(tmp_path):
-    notebook = execute("policies.ipynb", tmp_path, SPARSITY=0.5, OUT="paper")
+    text = "def double(x):\n    return 2 * x\n" * 20
+    notebook = execute("policies.ipynb", tmp_path, SPARSITY=0.5, TEXT=text, OUT="paper")
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 2
     (grid,) = (o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {}))
@@ -141,10 +142,8 @@ class TestCommand:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("real", [False, True], ids=["demo", "a path the user gives"])
-def test_explorer(tmp_path, request, real):
-    model = str(request.getfixturevalue("smollm2_path")) if real else None
-    notebook = execute("explorer.ipynb", tmp_path, MODEL=model)
+def test_explorer(tmp_path, smollm2_path):
+    notebook = execute("explorer.ipynb", tmp_path, MODEL=str(smollm2_path))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     views = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert len(views) == 1

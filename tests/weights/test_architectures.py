@@ -1,6 +1,5 @@
 """Every architecture counted by hand, by its file, by its module and by torch's FLOP counter."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -114,17 +113,12 @@ def test_vision_and_audio_add_up(kind, tmp_path):
     assert counted(sr.dense(tmp_path).layers()).equals(counted(layers))
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_small_modules():
-    """Under 10 s on an idle machine, as printed; the bound leaves room for a slower one."""
+def test_many_small_modules():
+    """How long more of them take, tests/test_sizes.py knows."""
     model = nn.Module()
     model.layers = nn.ModuleList(
-        nn.ModuleDict({"fc1": nn.Linear(2, 2, bias=False)}) for _ in range(100_000)
+        nn.ModuleDict({"fc1": nn.Linear(2, 2, bias=False)}) for _ in range(10_000)
     )
-    started = time.process_time()
     study = sr.compare(sr.masked(sr.global_magnitude(sr.load(model), 0.5)))
-    taken = time.process_time() - started
-    print(f"100,000 modules in {taken:.1f} s of one core")
-    assert taken < 20
-    assert len(study.layers) == 100_000
-    assert study.totals.loc[0, "prunable_nonzero"] == 200_000
+    assert len(study.layers) == 10_000
+    assert study.totals.loc[0, "prunable_nonzero"] == 20_000
