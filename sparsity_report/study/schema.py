@@ -136,6 +136,7 @@ _KINDS: Mapping[str, tuple[str, str, set[type]]] = {
     "shares": ("a list of shares", "array", {list}),
 }
 # What the items of a list are.
+_INFINITE = [np.inf, -np.inf]
 _ITEMS = {"shape": "int64", "shares": "float64"}
 # A time is not zero.
 _PICOSECOND = 1e-12
@@ -550,16 +551,18 @@ def _plain(cells: pd.Series[Any]) -> list[Any]:
 def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype == "text":
         # Null in a column of pandas' own text would be NaN.
-        known = cells.astype(object).where(cells.notna(), None) if column.optional else cells
+        known = cells.astype(object) if column.optional else cells
+        if column.optional and known.hasnans:
+            known = known.where(known.notna(), None)
         if not "".join(map(str, known)).isascii():
             known = known.map(lambda text: writable(text) if isinstance(text, str) else text)
         return known if column.optional else known.astype(str)
     if column.dtype in _ITEMS:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)
-    if column.dtype == "float64":
+    if column.dtype == "float64" and (infinite := cells.isin(_INFINITE)).any():
         # JSON has no infinity, and a figure that is infinite is not known.
-        cells = cells.mask(cells.isin([np.inf, -np.inf]))
+        cells = cells.mask(infinite)
     if cells.dtype.name == column.dtype:
         return cells
     try:
