@@ -20,7 +20,8 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.files.shipped import shipped
-from sparsity_report.words.language import speaking, template_folders
+from sparsity_report.words import numbers
+from sparsity_report.words.language import speaking, spoken, template_folders
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient
@@ -61,8 +62,9 @@ def write_notebook(
     hide_inputs : bool
         Whether to leave the code out of an ``.html`` file.
     language : str
-        Of the sentences, figures and tables that the notebook makes, see :func:`write_report`; its
-        own text stays as it is.
+        Of the sentences, figures and tables that the notebook makes, see :func:`write_report`, and
+        of its own text where a cell's metadata has it: ``{"said": {"fr": "…"}}``, in which
+        ``{sparsity}`` and ``{masked}`` stand for the level and for the variant's name.
     template_dir : path-like, optional
         Where a folder ``notebook`` with an nbconvert template of your own is.
     timeout : int, optional
@@ -105,11 +107,12 @@ def write_notebook(
     values = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
     with speaking(language, template_dir):  # refused before a cell runs
         _set_parameters(node, values, source, _speaking(language, template_dir))
-    with together(target.parent):
-        _execute(node, target.parent, timeout)
-        if target.suffix.lower() == ".ipynb":
-            return write_file(target, nbformat.writes(node) + "\n")
-        return write_file(target, _as_html(node, hide_inputs, template_dir))
+        _say_text(node, sparsity)
+        with together(target.parent):
+            _execute(node, target.parent, timeout)
+            if target.suffix.lower() == ".ipynb":
+                return write_file(target, nbformat.writes(node) + "\n")
+            return write_file(target, _as_html(node, hide_inputs, template_dir))
 
 
 def _located(notebook: str | os.PathLike[str]) -> Path:
@@ -149,6 +152,17 @@ def _set_parameters(
     node.cells.insert(tagged[0] + 1, cell)
 
 
+def _say_text(node: NotebookNode, sparsity: float) -> None:
+    """Put the words of the language that is spoken into cells that have them."""
+    level = numbers.level(sparsity, spoken().space)
+    names = {"{sparsity}": level, "{masked}": f"Masked{round(100 * sparsity, 10):g}"}
+    for cell in node.cells:
+        said = cell.metadata.pop("said", None) if cell.cell_type == "markdown" else None
+        text = said.get(spoken().code, said.get("en")) if isinstance(said, dict) else None
+        if isinstance(text, str):
+            cell.source = re.sub(r"\{\w+\}", lambda name: names.get(name[0], name[0]), text)
+
+
 def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -173,7 +187,9 @@ def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
 def _run(client: NotebookClient) -> None:
     """Execute in a thread, as nbclient takes signals for itself in the main one; end with it."""
     with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(lambda: asyncio.run(client.async_execute()))
+        # A bar that has ended is no output.
+        quiet = os.environ | {"TQDM_DISABLE": "1"}
+        running = thread.submit(lambda: asyncio.run(client.async_execute(env=quiet)))
         try:
             running.result()
         finally:
@@ -202,6 +218,7 @@ def _as_html(
     exporter.register_filter("apart", _apart())
     title = next((c.source for c in node.cells if c.cell_type == "markdown"), "")
     about: dict[str, str] = {
+        "language": spoken().code,
         "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
         "css": "\n".join([font_face_css(), *(p.read_text(encoding="utf-8") for p in files)]),
     }

@@ -111,7 +111,14 @@ class TestCommand:
         mine = nbformat.v4.new_notebook()
         cell = nbformat.v4.new_code_cell("SPARSITY = 0", metadata={"tags": ["parameters"]})
         told = "from sparsity_report.words.language import spoken\nprint(spoken().code)"
-        mine.cells = [cell, *map(nbformat.v4.new_code_cell, [told, "print(MODEL, SPARSITY, OUT)"])]
+        text = nbformat.v4.new_markdown_cell(
+            "About 30 %", metadata={"said": {"fr": "Environ `{sparsity}`, {masked}, {OUT}"}}
+        )
+        mine.cells = [
+            text,
+            cell,
+            *map(nbformat.v4.new_code_cell, [told, "print(MODEL, SPARSITY, OUT)"]),
+        ]
         nbformat.write(mine, tmp_path / "mine.ipynb")
         run = command(
             "notebook", "org/model", "--to", "ipynb", "--out", tmp_path / "o", "--sparsity", "25%",
@@ -120,6 +127,7 @@ class TestCommand:
         assert run.returncode == 0, run.stderr
         made = nbformat.read(tmp_path / "o" / "mine.ipynb", as_version=4)
         assert made.cells[-1].outputs[0].text == "org/model 0.25 mine\n"
+        assert made.cells[0].source == "Environ `25\u00a0%`, Masked25, {OUT}"
         assert made.cells[-2].outputs[0].text == "fr\n"
 
     @pytest.mark.parametrize(
@@ -204,6 +212,33 @@ def test_notebooks_are_saved_without_outputs():
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
             assert not cell.get("outputs"), path.name
+
+
+def test_every_text_has_its_french_with_the_same_code():
+    code = re.compile(r"`[^`]*`")
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                said = cell.metadata["said"]
+                english = said.get("en", cell.source)
+                assert set(code.findall(said["fr"])) == set(code.findall(english)), path.name
+                assert said["fr"].count("#") == cell.source.count("#"), path.name
+
+
+def test_texts_follow_the_sparsity_and_the_language(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook, "_execute", lambda *_: None)
+    for language, name, level in (
+        ("en", "structural.ipynb", "50 %"),
+        ("fr", "s.html", "50\u00a0%"),
+    ):
+        path = sr.write_notebook(None, tmp_path / name, sparsity=0.5, language=language)
+        text = path.read_text(encoding="utf-8")
+        assert "Masked50" in text
+        assert level in text
+        assert "Masked30" not in text
+        assert "{sparsity}" not in text
+    assert '<html lang="fr">' in text
+    assert "Analyse structurelle et CSR" in text
 
 
 def test_the_default_model_is_the_source_notebooks():

@@ -1,0 +1,65 @@
+"""``sparsity-report explore``: the explorer as a page, for this machine, until Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from sparsity_report.cli import explore
+from sparsity_report.errors import SparsityReportError
+
+
+def test_what_it_needs_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(explore, "find_spec", lambda name: None if name == "voila" else name)
+    with pytest.raises(SparsityReportError, match=r"pip install 'sparsity-report\[explore\]'"):
+        explore.explore(None, None, choice=explore.Choice())
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explore")
+    line = [sys.executable, "-m", "sparsity_report", "explore", "--sparsity", "30%,50%"]
+    process = subprocess.Popen(
+        line, cwd=folder, env=os.environ | {"TMPDIR": str(folder)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    yield process, folder
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_it_serves_this_machine_and_ends_with_nothing_left(running):
+    process, folder = running
+    told = process.stdout.readline()
+    found = re.fullmatch(
+        r"Explorer of demo: (http://127\.0\.0\.1:(\d+)/\?token=\S{20,}) \(Ctrl-C ends it\)\n", told
+    )
+    assert found, told or process.stderr.read()
+    address, port = found[1], int(found[2])
+    with urllib.request.urlopen(address.partition("?")[0], timeout=60) as answer:
+        assert "/login" in answer.geturl()  # who does not know the address sees nothing
+    (private,) = folder.glob("sparsity-report-*")
+    assert private.stat().st_mode & 0o077 == 0
+    with urllib.request.urlopen(address, timeout=120) as answer:
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        page = answer.read().decode()
+    outputs = re.findall(
+        r'<script type="application/vnd\.voila\.cell-output\+json">(.*?)</', page, re.S
+    )
+    shown = [json.loads(output) for output in outputs]
+    assert any("application/vnd.jupyter.widget-view+json" in o.get("data", {}) for o in shown)
+    assert not [o for o in shown if o["output_type"] == "error"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert process.stderr.read() == ""
+    assert not list(folder.glob("sparsity-report-*"))
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
