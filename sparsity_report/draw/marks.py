@@ -278,9 +278,11 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     base = 1.0 if shape.log else shape.base
     form: Any = "log" if shape.log else "linear"
     scale = alt.Scale(type=form, domain=list(shape.domain), clamp=shape.log)
-    axis = alt.Axis(
-        tickCount=max(3, round(shape.width / 75)), labelExpr=look.tick(shape.kind), grid=False
-    )
+    ticks: dict[str, Any] = {"tickCount": max(3, round(shape.width / 75))}
+    if shape.kind == "share" and shape.domain[1] > 1:
+        # Room for labels beyond the whole is no share.
+        ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
+    axis = alt.Axis(labelExpr=look.tick(shape.kind), grid=False, **ticks)
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
     names = [name for name, _, _ in shape.inks]
     band = shape.band * len(names)

@@ -123,7 +123,7 @@ def shown(state: State) -> Shown:
     """Return what is shown, so that a level is never taken for a variant."""
     part = say("whole model")
     if state.selection:
-        part = say("{n:plural layer|layers} selected", n=len(state.selection))
+        part = say("selected layers: {n}", n=numbers.count(len(state.selection)))
     if not state.live:
         name = short_name(state.variant)
         return Shown(False, say("variant"), say("{name}, in the study", name=name), part)

@@ -294,11 +294,11 @@ class Scene:
             message("stored bytes, unpacked, and FLOPs of the whole model"),
         )
         part = (
-            message("stored bytes and FLOPs of {n:plural layer|layers} selected"),
-            message("stored bytes, unpacked, and FLOPs of {n:plural layer|layers} selected"),
+            message("stored bytes and FLOPs of the selected layers ({n})"),
+            message("stored bytes, unpacked, and FLOPs of the selected layers ({n})"),
         )
         said = (part if state.selection else whole)[bool(unpacked)]
-        return say(said, n=len(state.selection)) if state.selection else say(said)
+        return say(said, n=count(len(state.selection))) if state.selection else say(said)
 
     def _alt(self, state: State, cells: Floats) -> str:
         """Return the alternative text of the picture, which stays while a level moves."""

@@ -319,7 +319,7 @@ def test_names_beside_the_picture_and_legends_can_be_clicked(fresh):
     picture.locator(".role-axis-label text", has_text="fc2").first.click()
     fc2 = [name for name in NAMES if name.endswith("fc2")]
     fresh.until(lambda s: s["selection"] == fc2)
-    assert "4 layers selected" in fresh.drawn()
+    assert "FLOPs of the selected layers (4)" in fresh.drawn()
     assert fresh.card("Zeros of the selected prunable weights")
     picture.locator(".role-legend-label text", has_text="CSR30").click()
     fresh.until(lambda s: s["variant"] == "CSR30")

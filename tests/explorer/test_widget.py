@@ -148,7 +148,7 @@ def test_a_selection_is_what_cards_bars_curve_and_captions_speak_of(explorer, de
         for row in shown(explorer, "curve")
     )
     notes = {row["panel"]: row["text"] for row in shown(explorer, "notes")}
-    assert notes["curve"] == "stored bytes and FLOPs of 2 layers selected"
+    assert notes["curve"] == "stored bytes and FLOPs of the selected layers (2)"
     assert notes["bars"].startswith("2 selected · ")
     # Where CSR of these pays: n weights of 4 bytes against 8 a nonzero and 4 a row pointer.
     n, pointers = at["weight_total"].sum(), at["row_pointers"].sum()
