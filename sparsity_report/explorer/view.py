@@ -106,7 +106,7 @@ class View:
         self._at_level = lru_cache(maxsize=4)(self._level)
         # Of the whole model and of what is selected.
         self._level_sums = lru_cache(maxsize=8)(study.facts.level_sums)
-        self._even_at = lru_cache(maxsize=8)(study.facts.even_at)
+        self._even_at = lru_cache(maxsize=8)(self._even)
 
     def scopes(self) -> list[str]:
         """Return what the view can be narrowed to."""
@@ -232,10 +232,11 @@ class View:
 
     def break_even(self, selection: tuple[str, ...] = ()) -> float | None:
         """Return the sparsity from which CSR of what is selected, or of all, is smaller."""
+        return self._even_at(selection) if self.policies else None
+
+    def _even(self, selection: tuple[str, ...]) -> float | None:
         facts = self.study.facts
-        if not self.policies:
-            return None
-        return self._even_at(selection) if selection else facts.break_even(facts.baseline)
+        return facts.even_at(selection) if selection else facts.break_even(facts.baseline)
 
     def layouts(self, state: State) -> pd.DataFrame:
         """Return ``bytes`` and ``ratio`` to dense by layout of the matrices looked at."""
