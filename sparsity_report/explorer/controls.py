@@ -92,7 +92,7 @@ class Controls:
             for name, title in names.items()
             if choices(view, name)
         }
-        self._variants = menus["variant"]
+        self._variants, self._policies = menus["variant"], menus.get("policy")
         logarithmic = widgets.Checkbox(description=say("logarithmic"), indent=False)
         search = widgets.Text(description=say("Search"), placeholder=say("part of a name"))
         nothing = _button(
@@ -124,6 +124,11 @@ class Controls:
         with self._variants.hold_trait_notifications():
             self._variants.options = choices(view, "variant")
             self._variants.value = variant
+        if self._policies is not None and view.policies:
+            chosen = self._policies.value
+            with self._policies.hold_trait_notifications():
+                self._policies.options = choices(view, "policy")
+                self._policies.value = chosen
 
     def offer_levels(self, view: View, policy: str) -> None:
         """Let the slider go over the levels of a policy."""

@@ -17,7 +17,7 @@ class History:
 
     Examples
     --------
-    >>> first = State("Dense", "", 0.0, "sparsity", "all", "group", "", False, (), None, 900)
+    >>> first = State("Dense", "", 0.0, "sparsity", "all", "group", "", False, (), None, {}, 900)
     >>> history = History(first)
     >>> history.note(first._replace(metric="total"), "metric")
     >>> history.back().metric, history.forward().metric

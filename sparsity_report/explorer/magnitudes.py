@@ -54,6 +54,8 @@ class LayerMagnitudes:
         if not state.live:
             cut = self._variants["threshold"][state.variant]
             return None if pd.isna(cut) else float(cut)
+        if state.bounds:  # each layer has one of its own
+            return None
         if state.policy == GLOBAL:
             return self._thresholds.get(state.sparsity)
         magnitudes = self.of(state)

@@ -145,6 +145,8 @@ def policy_label(policy: str) -> str:
 
 
 def _policy_at(state: State) -> str:
+    if state.bounds:
+        return method_name(f"{state.policy}, bounded")
     if not state.policy.startswith("N:"):
         return policy_label(state.policy)
     of = int(state.policy[2:])

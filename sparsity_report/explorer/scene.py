@@ -136,7 +136,7 @@ class Scene:
         if state.kind == "share":
             return 0.0, 1.0
         if state.live and state.kind == "number":
-            cells = self.view.cell_values(state._replace(sparsity=0.0))
+            cells = self.view.cell_values(state._replace(sparsity=self.view.start(state)))
         known = cells[np.isfinite(cells)]
         if state.kind == "ratio":
             return 0.0, float(known.max(initial=2.0))
@@ -213,7 +213,7 @@ class Scene:
         if state.live and share:
             return 1.0
         if state.live:
-            start = state._replace(sparsity=0.0, selection=())
+            start = state._replace(sparsity=self.view.start(state), selection=())
             values = {v: self.view.bar_values(start._replace(variant=v)) for v in values}
         longest = float(np.nanmax([0.0, *(v for bars in values.values() for v in bars.values())]))
         return max(longest, 0.1) if share else longest or 1.0

@@ -118,11 +118,29 @@ function render({ model, el }) {
   });
   watch.observe(el);
   window.addEventListener("keydown", guard, true);
+  // The kernel has the text; where the clipboard is closed it is offered to be copied by hand.
+  async function copy({ copy: text }) {
+    if (text === undefined || views[0] !== own) return;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const place = document.createElement("textarea");
+      place.className = "sx-copied";
+      place.readOnly = true;
+      place.value = text;
+      watched.querySelector(".sx-copied")?.remove();
+      watched.querySelector(".sx-tools").after(place);
+      place.focus();
+      place.select();
+    }
+  }
+  model.on("msg:custom", copy);
   model.on("change:live", live);
   return () => {
     watch.disconnect();
     renewed.disconnect();
     window.removeEventListener("keydown", guard, true);
+    model.off("msg:custom", copy);
     model.off("change:live", live);
     watched?.removeEventListener("keydown", key);
     watched?.removeEventListener("click", row);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -10,12 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sparsity_report.counting.bounds import Bounds
 from sparsity_report.draw.look import METRICS
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.grid import OUTSIDE, Grid, block_labels
 from sparsity_report.study.levels import Levels
+from sparsity_report.study.policy_levels import GLOBAL
 from sparsity_report.study.storage import layer_ends
 from sparsity_report.study.study import Comparison
+from sparsity_report.study.sweep import level_table
+from sparsity_report.weights.weights import Weights
 from sparsity_report.words.names import clip, group_name, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
@@ -46,6 +52,7 @@ class State(NamedTuple):
     log_scale: bool
     selection: tuple[str, ...]
     detail: str | None
+    bounds: Bounds
     width: int
 
     @property
@@ -86,9 +93,13 @@ class Placement(NamedTuple):
 class View:
     """A study prepared for looking: what depends on no control is computed once."""
 
-    def __init__(self, study: Comparison) -> None:
-        self.study = study
+    def __init__(self, study: Comparison, bounds: Bounds | None = None) -> None:
         self.policies: dict[str, Levels] = study.by_policy
+        if bounds:
+            study = replace(study, levels=bounded_levels(study.weights, tuple(bounds.items())))
+            # What other policies leave is not bound.
+            self.policies = {GLOBAL: study.by_policy[GLOBAL]}
+        self.study = study
         self.variants: list[str] = list(study.variants["variant"])
         self.names: list[str] = list(dict.fromkeys(study.layers["module_name"]))
         self._layers = {
@@ -211,6 +222,11 @@ class View:
         sums = [np.bincount(codes, part[inside], size).astype(float) for part in parts]
         return _values(state.metric, sums)
 
+    def start(self, state: State) -> float:
+        """Return the lowest level of the policy."""
+        levels = self.levels(state)
+        return levels.sparsities[0] if levels else 0.0
+
     def levels(self, state: State) -> Levels | None:
         """Return the levels of the policy; None where the study keeps none."""
         return self.policies.get(state.policy)
@@ -267,6 +283,30 @@ class View:
             for cell in place.grid.cells
         ]
         return list(place.names[np.array(hit, dtype=bool)[place.grid.codes]]) if hit else []
+
+
+@lru_cache(maxsize=16)
+def bounded_levels(
+    weights: Weights | None, bounds: tuple[tuple[str, float | tuple[float, float]], ...]
+) -> pd.DataFrame:
+    """Return the table of levels within bounds.
+
+    Raises
+    ------
+    SparsityReportError
+        There are no weights to rank, or a bound is none, or they leave no room for any level.
+    """
+    if weights is None:
+        raise SparsityReportError(
+            say(
+                "a study read from a file holds no weights to hold: {code}",
+                code="sr.explore(study, weights=sr.load(…))",
+            )
+        )
+    table = level_table(weights, dict(bounds))
+    if table is None:
+        raise SparsityReportError(say("nothing is prunable: no layer can be held"))
+    return table
 
 
 def block_name(block: str) -> str:

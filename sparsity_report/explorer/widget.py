@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,13 @@ from sparsity_report.draw.look import model_names
 from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer import reading, still
+from sparsity_report.explorer.asked import Asked, speaks
 from sparsity_report.explorer.controls import Controls, choices
 from sparsity_report.explorer.history import History
 from sparsity_report.explorer.picture import Pictures, filled
 from sparsity_report.explorer.scene import Scene
 from sparsity_report.explorer.still import Still
+from sparsity_report.explorer.tools import Tools
 from sparsity_report.explorer.view import (
     CSR_AT_LEVEL,
     LIVE,
@@ -38,11 +39,11 @@ from sparsity_report.explorer.view import (
 )
 from sparsity_report.findings.summary import summarize
 from sparsity_report.report.templates import environment
-from sparsity_report.study.policy_levels import pruned_at
+from sparsity_report.study.policy_levels import GLOBAL
 from sparsity_report.study.study import Comparison
-from sparsity_report.study.variants import csr, fingerprint, masked
+from sparsity_report.study.variants import fingerprint
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.language import speaking, spoken
+from sparsity_report.words.language import spoken
 from sparsity_report.words.names import short_name
 from sparsity_report.words.sentences import say
 
@@ -53,7 +54,7 @@ _VIEWS = 3
 # Of the state all but the width are attributes of an explorer.
 _STATE: tuple[str, ...] = State._fields[:-1]
 # A change of others draws another map, without the brush.
-_KEEP_THE_BRUSH = {"policy", "sparsity", "sort", "log_scale", "selection", "detail"}
+_KEEP_THE_BRUSH = {"policy", "bounds", "sparsity", "sort", "log_scale", "selection", "detail"}
 
 
 def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
@@ -101,18 +102,7 @@ def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
     return Explorer(study)
 
 
-def _speaks(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method of an explorer, whenever it is called, speak the explorer's language."""
-
-    @wraps(method)
-    def speak(self: Explorer, *args: Any, **options: Any) -> Any:
-        with speaking(self.language):
-            return method(self, *args, **options)
-
-    return speak
-
-
-class Explorer(widgets.VBox):  # type: ignore[misc]
+class Explorer(Asked):
     """A study in one linked view; every attribute here can be set and observed.
 
     Attributes
@@ -141,6 +131,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         Selects the modules with this in their names, whatever the case.
     detail : str or None
         The module looked at closely.
+    bounds : dict
+        What single layers or groups lose at most at a level of global pruning, the others making up
+        for it; see :func:`sparsity_report.bounded_magnitude`.
     chart : altair chart
         The picture as it stands, with its data, ready for ``.save``.
     """
@@ -191,7 +184,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             "reset": self.reset,
         }
         self._controls = Controls(self, self._view, self._parts, actions)
-        self.children = [self._shell, self._head, *self._controls.rows, self._place, below]
+        self._tools = Tools(self.actions)
+        above = [*self._controls.rows[:2], self._tools.row, *self._controls.rows[2:]]
+        self.children = [self._shell, self._head, *above, self._place, below]
         self.add_class("sparsity-explorer")
         self._shell.observe(self._measured, ["width", "widths"])
         for part in (self._shell, self._controls.level):
@@ -212,34 +207,17 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         """
         return self._view.layers(self._state())
 
-    @_speaks
-    def add(self) -> None:
-        """Prune at the level exactly and put the variants, masked and CSR, into the study."""
-        weights = self.study.weights
-        if weights is None:
-            raise SparsityReportError(
-                say(
-                    "a study read from a file holds no weights; {code} makes levels into variants",
-                    code="explore(study, weights=sr.load(…))",
-                )
-            )
-        pruning = pruned_at(weights, self.policy, self.sparsity)
-        pruned = (masked(pruning), csr(pruning))
-        known = set(self._view.variants)
-        self.study = self.study.with_variants(*(v for v in pruned if v.name not in known))
-        self.variant = pruned[1].name
-
-    @_speaks
+    @speaks
     def undo(self) -> None:
         """Show what was shown before the last change."""
         self._show_again(self._history.back())
 
-    @_speaks
+    @speaks
     def redo(self) -> None:
         """Take back the last :meth:`undo`."""
         self._show_again(self._history.forward())
 
-    @_speaks
+    @speaks
     def reset(self) -> None:
         """Show what was shown first."""
         self._history.note(self._history.first._replace(width=self._width), "reset")
@@ -249,6 +227,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         """Set every trait as it was; the study keeps the variants that were added."""
         with self._silently():
             self.search, self._brushed = "", ()
+            if state.bounds != self.bounds:
+                self.policy, self.bounds = GLOBAL, dict(state.bounds)
+                self._look_anew()
             for name in sorted(_STATE, key="policy".__ne__):
                 self.set_trait(name, getattr(state, name))
             self._controls.offer_levels(self._view, self.policy)
@@ -268,7 +249,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return {"application/vnd.jupyter.widget-view+json": view}
 
-    @_speaks
+    @speaks
     def _still(self) -> dict[str, str]:
         look, data = self._scene.look_and_data(self._state()._replace(width=still.WIDTH))
         # Numbers are what a saved notebook would grow by most, and the colours say it.
@@ -297,17 +278,21 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     # What has changed, and what follows from it.
 
-    @_speaks
+    @speaks
     def _changed(self, change: Any) -> None:
         if self._quiet:
             return
         name = change["name"]
         with self._silently():
             if name == "study":
-                self._view = View(self.study)
-                self._scene = Scene(self._view)
-                self._controls.offer(self._view, self.variant)
+                self._look_anew()
                 self._show_heading()
+            elif name == "bounds":
+                self.policy = GLOBAL
+                self._look_anew()
+                self._controls.offer_levels(self._view, self.policy)
+                self.sparsity = self._nearest(self.sparsity)
+                self._show_level()
             elif name == "policy":
                 self._controls.offer_levels(self._view, self.policy)
                 self.sparsity = self._nearest(self.sparsity)
@@ -330,6 +315,11 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if name != "study":
             self._history.note(self._state(), name)
         self._refresh()
+
+    def _look_anew(self) -> None:
+        self._view = View(self.study, self.bounds)
+        self._scene = Scene(self._view)
+        self._controls.offer(self._view, self.variant)
 
     def _show_level(self) -> None:
         """Show the level in place of a variant, in its layout."""
@@ -381,7 +371,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         layer = reading.layer(self._view, self._scene.magnitudes, state)
         self._detail.value = str(self._parts.layer(layer)) if layer else ""
         lost = say("no module name holds “{text}”", text=short_name(self.search))
-        self._controls.tell(lost if self.search and not self.selection else "")
+        if self.search and not self.selection:
+            self._controls.tell(lost)
+        elif not self.told():
+            self._controls.tell("")
 
     def _further(self) -> list[int]:
         """Return the widths of other views, of so many as a person looks at."""
@@ -398,7 +391,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     # What the person does in the browser.
 
-    @_speaks
+    @speaks
     def _measured(self, change: Any) -> None:
         """Draw for the width there is; only now, so that nothing is drawn where nobody looks."""
         if change["name"] == "width":
@@ -416,7 +409,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._place.children = [self._picture]
         self._shell.live = True
 
-    @_speaks
+    @speaks
     def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
         state, more = self._state(), bool(content.get("more"))
         ((kind, at), *_) = content.items()
@@ -459,7 +452,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @traitlets.validate(
         "variant", "policy", "metric", "modules", "grouping", "sort", "detail", "selection"
     )
-    @_speaks
+    @speaks
     def _check_name(self, proposal: Any) -> Any:
         """Refuse what no menu offers, or a module the study does not have."""
         name, value = proposal["trait"].name, proposal["value"]
@@ -478,7 +471,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         return tuple(dict.fromkeys(value)) if name == "selection" else value
 
     @traitlets.validate("study")
-    @_speaks
+    @speaks
     def _check_study(self, proposal: Any) -> Comparison:
         """Let variants be added; the menus and the slider are of the study there was."""
         study: Comparison = proposal["value"]
@@ -490,7 +483,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         return study
 
     @traitlets.validate("sparsity")
-    @_speaks
+    @speaks
     def _check_sparsity(self, proposal: Any) -> float:
         value = proposal["value"]
         if self._view.policies and not 0 <= value < 1:

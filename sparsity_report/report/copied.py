@@ -15,6 +15,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.shipped import DEMO
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_levels import GLOBAL
 from sparsity_report.study.study import Comparison
 from sparsity_report.weights.tensors import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
@@ -47,6 +48,8 @@ class Shown(NamedTuple):
         Every layer of it, with ``prunable``, ``weight_total`` and ``weight_nonzero``.
     view : mapping
         Attributes of an explorer that are not as it begins, in the order they are to be set.
+    policy : str
+        Of the level: ``"global_magnitude"``, ``"layerwise_magnitude"``, or ``"N:4"`` and the like.
     """
 
     study: Comparison
@@ -55,12 +58,16 @@ class Shown(NamedTuple):
     bounds: Bounds
     rows: pd.DataFrame
     view: Mapping[str, Any]
+    policy: str = GLOBAL
 
     @property
     def method(self) -> str | None:
         """How it was pruned; None where it was not."""
+        if self.variant is None and self.policy.startswith("N:"):
+            of = int(self.policy[2:])
+            return f"{of - round(self.sparsity * of)}:{of}"
         if self.variant is None:
-            return "global_magnitude, bounded" if self.bounds else "global_magnitude"
+            return f"{self.policy}, bounded" if self.bounds else self.policy
         method: str | None = self._described["method"]
         return method
 
@@ -132,7 +139,7 @@ def as_python(shown: Shown) -> str:
         if name != "variant" or value in known or shown.variant is None
     ]
     if shown.variant is None:
-        call = _call("global_magnitude", shown.sparsity)
+        call = _call(shown.method, shown.sparsity)
         if shown.bounds:
             call = f"sr.bounded_magnitude(weights, {shown.sparsity!r}, {dict(shown.bounds)!r})"
         lines += ["", "# The level, exactly", f"pruning = {call}"]

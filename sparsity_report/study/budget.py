@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_levels import GLOBAL
 from sparsity_report.study.scored import ALIKE
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
@@ -117,7 +118,7 @@ def read_budget(text: str) -> Budget:
     )
 
 
-def level_within(study: Comparison, budget: str, *, method: str = "global_magnitude") -> Within:
+def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Within:
     """Return the level of sparsity that a budget comes to, as far as it is known.
 
     Parameters
@@ -129,8 +130,9 @@ def level_within(study: Comparison, budget: str, *, method: str = "global_magnit
         prunable matrices in CSR; a model that is within it with all of them dense need not be
         pruned. A perplexity is never interpolated: the level is the highest measured one up to
         which all that were measured, on one text by one protocol, are within the budget.
-    method : str
-        How the variants that were scored have to be pruned to count.
+    policy : str
+        How levels are pruned: one of ``study.by_policy``. Only variants that were pruned so say
+        what perplexity a level has.
 
     Returns
     -------
@@ -150,18 +152,19 @@ def level_within(study: Comparison, budget: str, *, method: str = "global_magnit
     0.59
     """
     asked = read_budget(budget)
-    if study.by_level is None:
-        raise SparsityReportError(say("the study keeps no levels: no budget can be solved for"))
+    if policy not in study.by_policy:
+        raise SparsityReportError(
+            say("the study keeps no levels of this policy: no budget can be solved for")
+        )
     if asked.kind == "perplexity":
-        return _by_perplexity(study, asked, method)
-    return _by_cost(study, asked)
+        return _by_perplexity(study, asked, policy)
+    return _by_cost(study, asked, policy)
 
 
-def _by_cost(study: Comparison, asked: Budget) -> Within:
+def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
     quantity, share = _COLUMNS[asked.kind]
     column = share if asked.relative else quantity
-    frame = study.facts.levels
-    assert frame is not None
+    frame = study.facts.level_sums(policy, ())
     rows = frame[frame[column].notna()]
     if rows.empty:
         raise SparsityReportError(say("the study does not know what its levels take"))
@@ -185,10 +188,9 @@ def _by_cost(study: Comparison, asked: Budget) -> Within:
     return Within(float(first["sparsity"]), asked, float(first[column]))
 
 
-def _by_perplexity(study: Comparison, asked: Budget, method: str) -> Within:
-    levels = study.by_level
-    assert levels is not None
-    points = measured_levels(study, method)
+def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
+    levels = study.by_policy[policy]
+    points = measured_levels(study, policy)
     if len(points) < 2:
         raise SparsityReportError(
             say(
@@ -220,7 +222,7 @@ def _by_perplexity(study: Comparison, asked: Budget, method: str) -> Within:
     return Within(below[-1], asked, score, measured, beyond)
 
 
-def measured_levels(study: Comparison, method: str) -> list[tuple[float, float]]:
+def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]:
     """Return zeros ÷ prunable weights and perplexity of a policy's variants of the first model.
 
     Of several texts and protocols those of the most variants are taken, of equally many the first;
@@ -230,8 +232,10 @@ def measured_levels(study: Comparison, method: str) -> list[tuple[float, float]]
     if study.quality is None:
         return []
     variants = study.variants
+    pattern = policy.replace("N:", r"\d+:") if policy.startswith("N:") else re.escape(policy)
+    alike = variants["method"].fillna("").str.fullmatch(pattern)
     first = variants["fingerprint"] == variants["fingerprint"].iloc[0]
-    counted = variants[first & (variants["method"].isna() | (variants["method"] == method))]
+    counted = variants[first & (variants["method"].isna() | alike)]
     scores = study.quality[study.quality["variant"].isin(counted["variant"])]
     scores = scores[scores["perplexity"].notna()].astype(dict.fromkeys(ALIKE, object))
     best: dict[float, float] = {}

@@ -431,7 +431,7 @@ def test_clicking_cells_bars_and_rows(fresh):
 
 
 def test_search_and_metric_by_keyboard(fresh):
-    field = fresh.page.locator(".sx-controls input[type=text]")
+    field = fresh.page.locator(".sx-controls:not(.sx-tools) input[type=text]")
     field.click()
     active = fresh.active_cell()
     # In command mode these letters would delete and insert cells.
@@ -462,6 +462,31 @@ def test_python_moves_the_view(fresh):
     assert "FLOPs per token per layer" in fresh.drawn()
     assert page.locator(".sx-table tbody tr").count() == 1
     assert NAMES[8] in page.locator(".sx-detail h3").inner_text()
+
+
+def test_budget_bounds_and_copies_by_keyboard(fresh):
+    page = fresh.page
+    fresh.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    budget = page.locator(".sx-tools input[type=text]")
+    budget.fill("0.5 × FLOPs")
+    budget.press("Enter")
+    fresh.until(lambda state: state["sparsity"] == 0.59)
+    said = page.locator(".sx-add [role=status]")
+    assert "within 0.50" in said.inner_text()
+    hold, copy = (page.locator(".sx-tools button", has_text=text) for text in ("Hold", "Copy"))
+    hold.press("Enter")
+    page.locator(".sx-add [role=status]", has_text="1 layer or group is held").wait_for()
+    fresh.settle()
+    assert fresh.state()["sparsity"] == 0.59
+    shown = page.locator(".sx-state").inner_text()
+    assert "with bounds" in shown
+    copy.press("Enter")
+    page.locator(".sx-add [role=status]", has_text="copied: Python").wait_for()
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert text.startswith("import sparsity_report as sr")
+    assert "explorer.bounds = {" in text
+    budget.fill("")
+    budget.press("Enter")
 
 
 def test_a_level_becomes_an_exact_variant(fresh, demo):

@@ -102,7 +102,7 @@ def test_perplexity_that_was_not_measured_or_not_reached(study):
         sr.level_within(study, "perplexity 15")
     # Levels of another policy say nothing of this one.
     with pytest.raises(sr.SparsityReportError, match="measured at 1 level of this policy"):
-        sr.level_within(scored, "perplexity 15", method="layerwise_magnitude")
+        sr.level_within(scored, "perplexity 15", policy="layerwise_magnitude")
 
 
 def test_a_worse_score_below_ends_what_is_safe(study):
