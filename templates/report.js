@@ -169,10 +169,12 @@ class Table {
     this.draw();
   }
 
-  find(text) {
+  /* Leave the rows with a text, and go there unless there is more to see where the reader is. */
+  find(text, go = true) {
     this.search.value = text;
     this.filter();
     this.body.closest("details").open = true;
+    if (!go) return;
     this.search.focus({ preventScroll: true });
     this.search.scrollIntoView({ block: "center" });
   }
@@ -216,7 +218,8 @@ function slide(texts, tables) {
     view.addEventListener("pointermove", choose);
     view.addEventListener("pointerout", choose);
     view.addEventListener("click", (_, item) => {
-      if (item?.datum?.module) tables.at(-1).find(item.datum.module);
+      const stay = document.getElementById("histograms");
+      if (item?.datum?.module) tables.at(-1).find(item.datum.module, !stay);
     });
     input.addEventListener("input", move);
     move();

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,11 +49,14 @@ def test_run_on_the_demo(demo_run):
 
 
 def test_render_gives_the_same_report(demo_run, tmp_path):
+    """But for histograms, which only weights give."""
     _, out = demo_run
     run = command("render", out / "study.json", "--out", tmp_path / "again")
     assert run.returncode == 0, run.stderr
+    histogram = rb'<div class="histogram">.*?</script>\n</div>\n'
     for name in ("report.html", "structural_layers/comparison.csv"):
-        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+        first = re.sub(histogram, b"", (out / name).read_bytes(), flags=re.S)
+        assert (tmp_path / "again" / name).read_bytes() == first
 
 
 def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
@@ -165,7 +169,7 @@ def test_workers_cache_context_and_patterns(demo_run, tmp_path):
 def test_run_on_real_checkpoints(minilm_path, tmp_path):
     run = command("run", minilm_path, "--out", tmp_path / "m")
     assert run.returncode == 0, run.stderr
-    assert "of 10,764,288 prunable weights" in run.stdout
+    assert "of 10\u202f764\u202f288 prunable weights" in run.stdout
 
 
 def test_a_grid_of_policies_and_models_pruned_elsewhere(demo, tmp_path):

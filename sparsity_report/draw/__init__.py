@@ -2,8 +2,9 @@
 
 ``look`` says what all of them look like; ``marks`` draws the one heat map, bar chart, curve and
 histogram, for page, paper, slider and explorer alike. ``charts``, ``measured``, ``policies``,
-``speed`` and ``slider`` turn a study into charts made of those; ``paper`` and ``export`` write
-files; ``fonts`` and ``vega`` bring what a browser needs.
+``multiples`` (small maps beside each other), ``spread``, ``excess`` (zeros that a Gaussian would
+not have), ``inside`` (heads, experts), ``speed`` and ``slider`` turn a study into charts made of
+those; ``paper`` and ``export`` write files; ``fonts`` and ``vega`` bring what a browser needs.
 
 May import what lies under findings. Figures come from ``study.facts`` and the study's tables: a
 chart derives none. Names of models and modules are rows or domains of a chart, never fields or

@@ -438,12 +438,13 @@ def _break_evens(study: Comparison, width: float) -> Rows:
 
 def _levels(study: Comparison, top: float, width: float) -> Rows:
     """Return where each level's rule and label stand; they step down so that no rule cuts one."""
-    ratios: dict[float, float] = {}
+    ratios: dict[float, tuple[float, float]] = {}
     for variant, share in sorted(study.facts.marks(), key=lambda mark: mark[1]):
         ratio = study.facts.storage(variant)["ratio"].get("csr_int32")
         if share > 0 and pd.notna(ratio):
-            ratios.setdefault(round(share, 6), float(ratio))
-    shown = list(ratios.items())[:_MOST_LEVELS]
+            # Two that would have one label have one rule.
+            ratios.setdefault(round(share, 3), (share, float(ratio)))
+    shown = list(ratios.values())[:_MOST_LEVELS]
     said = message("{share:percent}: {ratio:.2f} ×")
     if len(shown) == 1 and width >= NARROW:
         said = message("{share:percent}: CSR {ratio:.2f} × dense")

@@ -48,6 +48,8 @@ _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
 _VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
 # Of digits on dark and on light colours; pure black and white stand for what follows the theme.
 ON_DARK, ON_LIGHT = "#fefefe", "#010101"
+# Where scales of two colours turn, by kind.
+_EVEN = {"ratio": 1, "points": 0}
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 
 
@@ -69,8 +71,8 @@ class Metric(NamedTuple):
     ----------
     name : str
         Of the figure.
-    kind : {"share", "number", "ratio"}
-        A share of 1, a quantity, or a ratio that is even at 1.
+    kind : {"share", "number", "ratio", "points"}
+        A share of 1, a quantity, a ratio that is even at 1, or a difference of shares.
     note, layer_note : str
         What is divided by what, or counted: of groups, and of the cells of a heat map.
     title, axis, file : str
@@ -132,12 +134,16 @@ def write(value: Any, kind: str) -> str:
     --------
     >>> write(0.3, "share"), write(1.329, "ratio"), write(786432, "number"), write(None, "share")
     ('30.0 %', '1.33 ×', '786k', '–')
+    >>> write(-0.05, "points")
+    '−5.0'
     """
     space = spoken().space
     if numbers.known(value) and math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if kind == "share":
         return numbers.percent(value, space=space)
+    if kind == "points":
+        return numbers.points(value)
     return numbers.times(value, space) if kind == "ratio" else numbers.scaled(value, space="")
 
 
@@ -146,6 +152,7 @@ def tick(kind: str) -> str:
     space = spoken().space
     return {
         "share": f"format(100 * datum.value, '~r') + '{space}%'",
+        "points": "format(100 * datum.value, '+~r')",
         "ratio": f"format(datum.value, '~r') + '{space}×'",
         "plain": "datum.label",
         "small": "format(datum.value, abs(datum.value) < 0.001 ? '~e' : '~r')",
@@ -156,6 +163,7 @@ def digits(kind: str) -> str:
     """Return the expression that writes a cell's value where there is little room."""
     return {
         "share": "format(100 * datum.value, '.0f')",
+        "points": "format(100 * datum.value, '+.0f')",
         "ratio": "format(datum.value, '.2f')",
     }.get(kind, "datum.value < 1000 ? format(datum.value, '.0f') : format(datum.value, '.3s')")
 
@@ -199,9 +207,12 @@ def sentence(template: str, **expressions: str) -> str:
 
 
 def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Scale:
-    """Return the scale of a heat map: viridis, or for ratios blue below 1 and vermillion above."""
-    if kind == "ratio":
-        return alt.Scale(domain=[domain[0], 1, domain[1]], range=_DIVERGING)
+    """Return the scale of a heat map: viridis, or blue below what is even and vermillion above.
+
+    Ratios are even at 1, differences of shares (``"points"``) at 0.
+    """
+    if kind in _EVEN:
+        return alt.Scale(domain=[domain[0], _EVEN[kind], domain[1]], range=_DIVERGING)
     form: Any = "log" if log else "linear"
     return alt.Scale(type=form, scheme="viridis", domain=list(domain), nice=False)
 
@@ -212,8 +223,8 @@ def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
     Digits are dark from the colour on that is as far from black as from white, 4.5:1.
     """
     low, high = domain
-    if kind == "ratio":
-        return f"datum.value > {low + _BLUE_TURNS * (1 - low):g}"
+    if kind in _EVEN:
+        return f"datum.value > {low + _BLUE_TURNS * (_EVEN[kind] - low):g}"
     if log:
         low, high = math.log(low), math.log(high)
         return f"log(datum.value) > {low + _VIRIDIS_TURNS * (high - low):g}"
@@ -256,9 +267,21 @@ def palette(study: Comparison) -> dict[str, tuple[str, str]]:
             colour = MORE_COLOURS[further % len(MORE_COLOURS)]
             further += 1
         used.add(colour)
-        for place, (_, variant) in enumerate(sorted(members)):
-            inks[variant] = _inks(_mixed(colour, 0.6 * (1 - (place + 1) / len(members))), layout)
+        ordered = shades(colour, len(members))
+        for shade, (_, variant) in zip(ordered, sorted(members), strict=True):
+            inks[variant] = _inks(shade, layout)
     return {variant: inks[variant] for variant in study.variants["variant"]}
+
+
+def shades(colour: str, number: int) -> list[str]:
+    """Return as many shades of a colour, from light to full, as an ordered scale needs.
+
+    Examples
+    --------
+    >>> shades("#000000", 2)
+    ['#4C4C4C', '#000000']
+    """
+    return [_mixed(colour, 0.6 * (1 - (place + 1) / number)) for place in range(number)]
 
 
 def layout_inks() -> dict[str, tuple[str, str]]:

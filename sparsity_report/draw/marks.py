@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
@@ -92,6 +93,10 @@ class HeatMap(Rects):
         Of the colours.
     numbers : bool
         Write numbers into the cells where they fit.
+    legend : bool
+        Whether it has one of its own; maps beside each other share :func:`colour_bar`.
+    x_title : str, optional
+        By default that of Transformer blocks.
     """
 
     blocks: tuple[str, ...]
@@ -99,6 +104,8 @@ class HeatMap(Rects):
     row: float
     title: str | None = None
     numbers: bool = True
+    legend: bool = True
+    x_title: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,10 +250,10 @@ def heat_map(
     base = _computed(data, shape).encode(
         x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips)
     )
-    legend = alt.Legend(
-        title=shape.title,
-        labelExpr=look.tick(shape.kind),
-        **_gradient(shape),
+    legend = (
+        alt.Legend(title=shape.title, labelExpr=look.tick(shape.kind), **_gradient(shape))
+        if shape.legend
+        else None
     )
     scale = look.colours(shape.kind, shape.domain, shape.log)
     plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5, **_cursor(shape)}
@@ -271,6 +278,18 @@ def outlined(data: Data, shape: HeatMap, colour: str) -> alt.Chart:
     ring = alt.Chart(data).mark_rect(filled=False, stroke=colour, strokeWidth=2.5, aria=False)
     drawn: alt.Chart = ring.encode(x=_block_axis(shape), y=_projection_axis(shape))
     return drawn
+
+
+def colour_bar(kind: str, domain: tuple[float, float], title: str, width: float) -> alt.LayerChart:
+    """Return the colours of maps that stand beside each other, with an axis below."""
+    low, high = domain
+    edges = [low + (high - low) * step / 60 for step in range(61)]
+    # One over the other, or the paper would be seen between them.
+    rows = [{"from": a, "to": min(high, 2 * b - a)} for a, b in pairwise(edges)]
+    x = share_axis("from", title, domain, kind, tickCount=5)
+    colour = alt.Color("from:Q", scale=look.colours(kind, domain), legend=None)
+    rects = alt.Chart(inline(rows)).mark_rect(strokeWidth=0).encode(x=x, x2="to:Q", color=colour)
+    return alt.LayerChart(layer=[rects], width=width, height=9)
 
 
 def bars(data: Data, shape: Bars) -> alt.LayerChart:
@@ -463,7 +482,8 @@ def _block_axis(shape: HeatMap) -> alt.X:
     room = max(2.2 * shape.sizes.label, 0.62 * shape.sizes.label * longest + 6)
     step = max(1, math.ceil(len(blocks) * room / shape.width))
     axis = alt.Axis(values=blocks[::step], labelAngle=0, labelOverlap=False, **_BARE)
-    return alt.X("block:N", title=say("Transformer block"), scale=_flush(blocks), axis=axis)
+    title = say("Transformer block") if shape.x_title is None else shape.x_title
+    return alt.X("block:N", title=title or None, scale=_flush(blocks), axis=axis)
 
 
 def _projection_axis(shape: HeatMap) -> alt.Y:

@@ -16,7 +16,7 @@ from sparsity_report.draw.speed import crossover_chart, speed_chart
 from sparsity_report.findings.quality import PASSAGE
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import clip, distinct_names, method_name, short_name
+from sparsity_report.words.names import clip, distinct_names, method_name, part_name, short_name
 from sparsity_report.words.numbers import UNKNOWN, figures
 from sparsity_report.words.sentences import message, say
 
@@ -219,7 +219,8 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
         return None
     costs = frame["nll_increase"].astype(float)
     shown = frame.loc[costs.nlargest(_PARTS).index].sort_index()
-    names = distinct_names([str(part) for part in shown["part"]], 60)
+    parts = zip(shown["by"], shown["part"], strict=True)
+    names = distinct_names([part_name(by, str(part)) for by, part in parts], 60)
     rows = [
         {"group": name, "variant": "", "value": cost, "label": figures(cost, "+.3f")}
         for name, cost in zip(names, costs[shown.index].tolist(), strict=True)

@@ -16,7 +16,8 @@ from sparsity_report.words.sentences import say
 def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the share of zeros of each block, one line per pruning of a model.
 
-    A policy has a colour, a sparsity its dashes. `width` is in points, everything included.
+    A policy has a hue, whose shades and dashes are its levels. `width` is in points,
+    everything included.
 
     Returns
     -------
@@ -71,14 +72,18 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
 
 
 def _lines(methods: pd.DataFrame, names: dict[str, str]) -> tuple[marks.Line, ...]:
-    """Return a line per variant: a hue per policy, dashes per sparsity."""
+    """Return a line per variant: a hue per policy, its levels from light to full, and dashes."""
     rows = methods.set_index("variant").loc[list(names)]
     policies = rows["policy"].where(rows["policy"].notna(), rows.index.to_series())
     kinds = rows["kind"].fillna(rows["sparsity"].round(2).astype(str))
     hues, dashes = (list(dict.fromkeys(of)) for of in (policies, kinds))
     colours = look.cycle(look.HUES, len(hues))
     strokes = look.cycle(look.DASHES, len(dashes))
-    return tuple(
-        marks.Line(names[v], colours[hues.index(policies[v])], strokes[dashes.index(kinds[v])])
-        for v in names
-    )
+    lines = []
+    for variant, name in names.items():
+        same = policies == policies[variant]
+        levels = list(dict.fromkeys(rows.loc[same, "sparsity"].round(3).sort_values()))
+        shades = look.shades(colours[hues.index(policies[variant])], len(levels))
+        colour = shades[levels.index(round(rows["sparsity"][variant], 3))]
+        lines.append(marks.Line(name, colour, strokes[dashes.index(kinds[variant])]))
+    return tuple(lines)

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.explorer.view import State, View
+from sparsity_report.study.magnitudes import module_magnitudes, spread
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.policy_levels import GLOBAL, LAYERWISE
 from sparsity_report.study.sweep import layer_threshold, thresholds
-from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import say
-
-Rows = list[dict[str, Any]]
-_BARS = 56
 
 
 class LayerMagnitudes:
@@ -35,12 +29,7 @@ class LayerMagnitudes:
         weights = self._view.study.weights
         if weights is None:
             return {}
-        counted, modules = count_weights(weights), {}
-        for module in weights.modules:
-            parts = [counted[p.name] for p in module.parameters if p.prunable and p.known]
-            if parts:
-                modules[module.name] = sum(parts[1:], parts[0])
-        return modules
+        return module_magnitudes(weights)
 
     def of(self, state: State) -> Magnitudes | None:
         """Return those of the layer looked at; None where they are not at hand."""
@@ -98,51 +87,3 @@ class LayerMagnitudes:
                 code="sr.explore(study, weights=sr.load(…))",
             )
         return say("No histogram: the values of these weights are not at hand.")
-
-
-def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Rows, Rows]:
-    """Return a layer's magnitudes as bars of equal area per weight, and where the threshold is.
-
-    Bars end where buckets of the count do, so that no count is guessed; the outermost thousandth
-    of the weights is left out, and what is infinite.
-    """
-    finite = np.isfinite(magnitudes.values)
-    values, counts = magnitudes.values[finite], magnitudes.counts[finite]
-    total = int(counts.sum())
-    if not total or values[-1] <= 0:
-        return [], []
-    at = [] if threshold is None or math.isinf(threshold) else [threshold]
-    top = max([float(values[np.searchsorted(np.cumsum(counts), 0.999 * total)]), *at])
-    grid = np.linspace(0, top * 1.02, _BARS + 1)
-    edges = np.unique(values[np.minimum(np.searchsorted(values, grid), values.size - 1)])
-    if threshold is not None:
-        above = int(np.searchsorted(values, threshold, side="right"))
-        edges = np.unique([*edges, values[min(above, values.size - 1)]])
-    edges = np.unique([0.0, *edges])
-    if edges.size < 2:
-        return [], []
-    before = np.concatenate([[0], np.cumsum(counts)])
-    inside = np.diff(before[np.searchsorted(values, edges)])
-    density = inside / np.diff(edges)
-    peak = float(density.max()) or 1.0
-    bars = [
-        {
-            "from": float(start),
-            "to": float(stop),
-            "height": float(height / peak),
-            "pruned": threshold is not None and bool(start <= threshold),
-            "label": say("{count} weights", count=count(held)),
-            "between": say("{low:.3g} to {high:.3g}", low=float(start), high=float(stop)),
-        }
-        for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
-    ]
-    said = [say("threshold {value:.3g}", value=t) for t in at]
-    marks = zip(at, said, strict=True)
-    return bars, [{"at": t, "label": text, "left": bool(t > 0.55 * edges[-1])} for t, text in marks]
-
-
-def spread(magnitudes: Magnitudes) -> float:
-    """Return the root mean square of a layer's weights, from the middle of each bucket."""
-    wide = 1.0 if magnitudes.exact else 1 + 2.0**-8
-    weights = int(magnitudes.counts.sum())
-    return math.sqrt(float((magnitudes.counts * (magnitudes.values * wide) ** 2).sum()) / weights)

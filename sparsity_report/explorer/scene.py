@@ -12,7 +12,7 @@ import pandas as pd
 
 from sparsity_report.draw import look as looks
 from sparsity_report.draw.look import METRICS
-from sparsity_report.explorer.magnitudes import LayerMagnitudes, Rows, histogram_rows
+from sparsity_report.explorer.magnitudes import LayerMagnitudes
 from sparsity_report.explorer.picture import CURVES, EVEN, Data, Look
 from sparsity_report.explorer.plan import Room, plan
 from sparsity_report.explorer.view import (
@@ -25,6 +25,7 @@ from sparsity_report.explorer.view import (
     block_name,
 )
 from sparsity_report.study.grid import OUTSIDE
+from sparsity_report.study.magnitudes import Rows, histogram_rows
 from sparsity_report.words.names import clip, distinct_names, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say

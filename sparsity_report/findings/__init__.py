@@ -3,6 +3,7 @@
 - ``summary``: what is worth knowing, most important first, and the conventions of the numbers.
 - ``verdict``: one sentence for one variant, which pages begin with.
 - ``budget``: what a budget of bytes, FLOPs or perplexity comes to.
+- ``compared``: which policy is best at what, for ``summary``.
 - ``measured``: what sensitivity and tasks come to, for ``summary``; ``quality``: perplexity and
   the distance from dense.
 - ``speed``: how fast variants ran, as far as it may be told, for ``summary``.

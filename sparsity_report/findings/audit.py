@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -28,95 +28,168 @@ _REASONS = {
 }
 
 
+class _Flag(NamedTuple):
+    """What is to be said of variants: of one, of several, and the values that are put in."""
+
+    one: str
+    many: str
+    values: dict[str, Any]
+
+
 def audit(study: Comparison) -> list[str]:
-    """Return the findings of an audit, the gravest first; empty where there is nothing to flag."""
+    """Return the findings of an audit, the gravest first; empty where there is nothing to flag.
+
+    What is true of several variants is said once.
+    """
     said = [say_noted(note) for note in study.notes if note.startswith(NOT_FINITE)]
+    flags: dict[str, tuple[_Flag, list[str]]] = {}
     for row in records(study.totals):
         name = row["variant"]
         layers = study.facts.prunable(name)
         said += zeros_hidden(study, name)
-        said += _some_blocks_only(name, layers)
-        said += _asked_and_achieved(row)
-        said += _very_sparse(name, layers)
-        said += _tied_head(name, study.facts.layers(name))
-    if study.patterns is not None:
-        said += _dead_heads(study.patterns)
+        found = (
+            *_some_blocks_only(layers),
+            *_asked_and_achieved(row),
+            *_very_sparse(layers),
+            *_tied_head(study.facts.layers(name)),
+            *_dead(study, name),
+        )
+        for flag in found:
+            flags.setdefault(repr(flag), (flag, []))[1].append(name)
+    for flag, names in flags.values():
+        template = flag.one if len(names) == 1 else flag.many
+        said.append(say(template, variant=names[0], variants=names, **flag.values))
     return [*said, *_own_text(study), *_foreign_scores(study), *_skipped(study)]
 
 
-def _some_blocks_only(name: str, layers: pd.DataFrame) -> Iterator[str]:
+def _some_blocks_only(layers: pd.DataFrame) -> Iterator[_Flag]:
     """Say so when a sparsity covers only some of the blocks."""
     sums = layers[layers["block"].notna()].groupby("block")[["weight_total", "weight_nonzero"]]
     weights = sums.sum()
     share = zero_shares(weights["weight_total"], weights["weight_nonzero"])
     touched, untouched = share > TOUCHED, share[share < UNTOUCHED]
     if touched.any() and not untouched.empty:
-        yield say(
-            "The zeros of {variant} stand in {touched:,} of {blocks:,} blocks only: those are "
-            "{share:percent} sparse, blocks {untouched:some} are not pruned.",
-            variant=name,
-            touched=int(touched.sum()),
-            blocks=len(share),
-            share=zero_share(*weights[touched].sum()),
-            untouched=[str(block) for block in untouched.index],
+        yield _Flag(
+            message(
+                "The zeros of {variant} stand in {touched:,} of {blocks:,} blocks only: those are "
+                "{share:percent} sparse, blocks {untouched:some} are not pruned."
+            ),
+            message(
+                "The zeros of {variants:names} stand in {touched:,} of {blocks:,} blocks only: "
+                "those are {share:percent} sparse, blocks {untouched:some} are not pruned."
+            ),
+            {
+                "touched": int(touched.sum()),
+                "blocks": len(share),
+                "share": zero_share(*weights[touched].sum()),
+                "untouched": [str(block) for block in untouched.index],
+            },
         )
 
 
-def _asked_and_achieved(row: dict[str, Any]) -> Iterator[str]:
+def _asked_and_achieved(row: dict[str, Any]) -> Iterator[_Flag]:
     if pd.isna(row["pruned"]) or pd.isna(row["prunable_nonzero"]):
         return
     if already := row["prunable_total"] - row["prunable_nonzero"] - row["pruned"]:
-        yield say(
-            "{variant} was asked for {asked_sparsity:level} but holds {sparsity_prunable:percent} "
-            "zeros: {already:,} more weights were zero already.",
-            **row,
-            already=already,
+        yield _Flag(
+            message(
+                "{variant} was asked for {asked_sparsity:level} but holds "
+                "{sparsity_prunable:percent} zeros: {already:,} more weights were zero already."
+            ),
+            message(
+                "{variants:names} were asked for {asked_sparsity:level} but hold "
+                "{sparsity_prunable:percent} zeros: {already:,} more weights were zero already."
+            ),
+            {
+                "asked_sparsity": row["asked_sparsity"],
+                "sparsity_prunable": row["sparsity_prunable"],
+                "already": already,
+            },
         )
 
 
-def _very_sparse(name: str, layers: pd.DataFrame) -> Iterator[str]:
+def _very_sparse(layers: pd.DataFrame) -> Iterator[_Flag]:
     if names := layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist():
-        yield say(
-            "{variant} leaves {count:,} of {layers:,} prunable layers more than "
-            "{limit:percent0} sparse: {names:some}.",
-            variant=name,
-            count=len(names),
-            layers=len(layers),
-            limit=VERY_SPARSE,
-            names=names,
+        yield _Flag(
+            message(
+                "{variant} leaves {count:,} of {layers:,} prunable layers more than "
+                "{limit:percent0} sparse: {names:some}."
+            ),
+            message(
+                "{variants:names} leave {count:,} of {layers:,} prunable layers more than "
+                "{limit:percent0} sparse: {names:some}."
+            ),
+            {"count": len(names), "layers": len(layers), "limit": VERY_SPARSE, "names": names},
         )
 
 
-def _tied_head(name: str, layers: pd.DataFrame) -> Iterator[str]:
+def _tied_head(layers: pd.DataFrame) -> Iterator[_Flag]:
     heads = layers[(layers["group"] == "lm_head") & layers["tied_to"].notna()]
     embeddings = layers[layers["group"] == "embedding"].set_index("module_name")["sparsity"]
     for head, owner in zip(heads["module_name"], heads["tied_to"], strict=True):
         share = float(embeddings.get(owner.rpartition(".")[0], 0.0))
         if share > TOUCHED:
-            yield say(
-                "{variant} prunes the output head {head} through the embedding it is tied to: "
-                "{share:percent} of {owner} is zero.",
-                variant=name,
-                head=head,
-                share=share,
-                owner=owner,
+            yield _Flag(
+                message(
+                    "{variant} prunes the output head {head} through the embedding it is tied to: "
+                    "{share:percent} of {owner} is zero."
+                ),
+                message(
+                    "{variants:names} prune the output head {head} through the embedding it is "
+                    "tied to: {share:percent} of {owner} is zero."
+                ),
+                {"head": head, "share": share, "owner": owner},
             )
 
 
-def _dead_heads(patterns: pd.DataFrame) -> Iterator[str]:
-    known = patterns[patterns["head_sparsity"].notna()]
-    for variant, rows in known.groupby("variant", sort=False):
-        modules = [
-            say("{module} ({count:,})", module=row["module_name"], count=count)
-            for row in records(rows)
-            if (count := row["head_sparsity"].count(1))
-        ]
-        if modules:
-            yield say(
-                "{variant} has attention heads without a nonzero weight: {modules:some}.",
-                variant=variant,
-                modules=modules,
-            )
+def _dead(study: Comparison, variant: str) -> Iterator[_Flag]:
+    """Say which layers, heads, outputs and inputs of a variant have no nonzero weight."""
+    if (found := study.facts.dead(variant)) is None:
+        return
+    if found.layers:
+        yield _Flag(
+            message("{variant} has layers without a nonzero weight: {modules:some}."),
+            message("{variants:names} have layers without a nonzero weight: {modules:some}."),
+            {"modules": found.layers},
+        )
+    if modules := _counted(found.heads):
+        yield _Flag(
+            message("{variant} has attention heads without a nonzero weight: {modules:some}."),
+            message(
+                "{variants:names} have attention heads without a nonzero weight: {modules:some}."
+            ),
+            {"modules": modules},
+        )
+    if modules := _counted(found.rows):
+        yield _Flag(
+            message(
+                "{variant} has matrices with rows of nothing but zeros, whose outputs are always "
+                "zero or the bias: {modules:some}."
+            ),
+            message(
+                "{variants:names} have matrices with rows of nothing but zeros, whose outputs are "
+                "always zero or the bias: {modules:some}."
+            ),
+            {"modules": modules},
+        )
+    if modules := _counted(found.columns):
+        yield _Flag(
+            message(
+                "{variant} has matrices with columns of nothing but zeros, which never read that "
+                "input: {modules:some}."
+            ),
+            message(
+                "{variants:names} have matrices with columns of nothing but zeros, which never "
+                "read that input: {modules:some}."
+            ),
+            {"modules": modules},
+        )
+
+
+def _counted(counts: pd.Series) -> list[str]:
+    """Name modules and how many of their parts are meant, the most first."""
+    ranked = counts.sort_values(ascending=False, kind="stable")
+    return [say("{module} ({count:,})", module=name, count=n) for name, n in ranked.items()]
 
 
 def _own_text(study: Comparison) -> Iterator[str]:

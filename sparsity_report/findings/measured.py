@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +13,13 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.zero_shot import SEVEN, seven_tasks
 from sparsity_report.words.language import spoken
-from sparsity_report.words.names import layout_name, structure_name
+from sparsity_report.words.names import layout_name, part_name, structure_name
 from sparsity_report.words.numbers import with_error
 from sparsity_report.words.sentences import message, say
+
+# Parts from which a rank correlation is looked at; and how many standard deviations, 1 ÷ √(n − 1)
+# each, the largest of five must lie from 0, which one in a hundred does by chance.
+_PARTS, _FAR = 10, 3.09
 
 
 def smallest_layout(study: Comparison) -> Iterator[str]:
@@ -23,22 +28,20 @@ def smallest_layout(study: Comparison) -> Iterator[str]:
     together: dict[tuple[Any, ...], list[str]] = {}
     for variant in study.variants.loc[study.variants["pruned"].notna(), "variant"]:
         if layout := facts.smallest_layout(variant):
-            layouts = facts.lossless(variant)
-            unpacked = tuple(facts.unpacked_dtypes(variant))
-            key = (layout, layouts["ratio"][layout], len(layouts), unpacked)
+            share = round(float(facts.lossless(variant)["ratio"][layout]), 2)
+            key = (layout, share, tuple(facts.unpacked_dtypes(variant)))
             together.setdefault(key, []).append(variant)
     plain = message(
-        "The smallest of {count} lossless layouts for the prunable weights of {variants:names} is "
-        "{layout}, at {ratio:.2f} times their dense bytes."
+        "The smallest lossless layout for the prunable weights of {variants:names} is {layout}, at "
+        "{ratio:.2f} times their dense bytes."
     )
     packed = message(
-        "The smallest of {count} lossless layouts for the prunable weights of {variants:names} is "
-        "{layout}, at {ratio:.2f} times their bytes unpacked to {dtypes:names}."
+        "The smallest lossless layout for the prunable weights of {variants:names} is {layout}, at "
+        "{ratio:.2f} times their bytes unpacked to {dtypes:names}."
     )
-    for (layout, ratio, count, unpacked), variants in together.items():
+    for (layout, ratio, unpacked), variants in together.items():
         yield say(
             packed if unpacked else plain,
-            count=count,
             dtypes=unpacked,
             variants=variants,
             layout=layout_name(layout),
@@ -98,13 +101,13 @@ def costliest_part(study: Comparison) -> Iterator[str]:
         "Pruned alone at {level:level}, {worst} costs most ({most:+.3f} nats per token) and "
         "{least} least ({little:+.3f}).",
         level=float(round(frame["sparsity"].iloc[0], 4)),
-        worst=worst["part"],
+        worst=part_name(worst["by"], worst["part"]),
         most=worst["nll_increase"],
-        least=least["part"],
+        least=part_name(least["by"], least["part"]),
         little=least["nll_increase"],
     )
     best = sensitivity_correlation(frame).iloc[0]
-    if pd.notna(best["rho"]):
+    if _telling(best["rho"], int(best["parts"])):
         yield say(
             "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = "
             "{rho:+.2f}).",
@@ -112,3 +115,8 @@ def costliest_part(study: Comparison) -> Iterator[str]:
             structure=structure_name(best["structure"]),
             rho=best["rho"],
         )
+
+
+def _telling(rho: float, parts: int) -> bool:
+    """Whether a rank correlation over so many parts is more than chance."""
+    return pd.notna(rho) and parts >= _PARTS and abs(rho) * math.sqrt(parts - 1) >= _FAR

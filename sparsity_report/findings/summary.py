@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings import measured, quality, rounding
+from sparsity_report.findings.compared import winners
 from sparsity_report.findings.speed import speed
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.digest import EDITED
@@ -69,7 +70,8 @@ _ZEROS = (
 def summarize(study: Comparison) -> list[str]:
     """Return what is worth knowing of a study, most important first.
 
-    Of a study that was edited after it was written the first sentence says so. The first three
+    Of a study that was edited after it was written the first sentence says so. Where several
+    policies prune to the same share of zeros the next say which is best at what. The first three
     others, where there is a pruned variant, say how much is zero of what,
     what that does to storage (of a packed model after what its file takes, and whether rounding
     explains its zeros), and what it does to the arithmetic.
@@ -83,7 +85,7 @@ def summarize(study: Comparison) -> list[str]:
     CSR30 stores 1.33 times the bytes of Dense (
     """
     said = [say_noted(EDITED)] if EDITED in study.notes else []
-    said += [*_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
+    said += [*winners(study), *_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
     said += [*measured.smallest_layout(study), *measured.smaller_file(study)]
     said += speed(study)
@@ -256,7 +258,8 @@ def _spread(study: Comparison) -> Iterator[str]:
     for names, first in _alike(pruned, ["fingerprint", "threshold"]):
         spread = study.facts.spread(names[0])
         prunable = study.facts.layers(names[0])["prunable"].sum()
-        if spread is not None and spread.layers >= prunable:
+        uneven = spread is not None and study.facts.uneven(names[0])
+        if spread is not None and uneven and spread.layers >= prunable:
             yield say(
                 "The zeros of {variants:names} are not spread evenly: one threshold, "
                 "|w| ≤ {threshold:.4g}, takes {low:percent} of {least} and {high:percent} of "

@@ -86,6 +86,8 @@ SHAPE = Kind(numbers.shape)
 COUNT = Kind(numbers.count, "")
 SHARE = share()
 TIMES = Kind(numbers.times, "×")
+# A difference of shares, in percentage points.
+POINTS = Kind(numbers.points, "")
 DURATION = Kind(numbers.duration, "s")
 # Of a value and its standard error: a share, and a figure as it was written elsewhere.
 SCORE = Kind(

@@ -151,7 +151,7 @@ def siunitx(text: str) -> str:
 
     Examples
     --------
-    >>> siunitx("< 0.1 %"), siunitx("1,234.50"), siunitx("1.33 ×")
+    >>> siunitx("< 0.1 %"), siunitx("1 234.50"), siunitx("1.33 ×")
     ('<0.1', '1234.50', '1.33')
     """
     bare = re.sub(r"[\s%×]", "", text).replace(spoken().thousands, "")

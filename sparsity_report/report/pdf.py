@@ -25,7 +25,7 @@ from sparsity_report.words.names import BREAK, breakable
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 # Marks in one text that Typst replaces; between 500 and 1,000 it gives up.
 _BREAKS = 250
-_QUANTITY = re.compile(r"(?<=\d) (?=%|[kMGTP]?(?:B|FLOPs)\b)")
+_QUANTITY = re.compile(r"(?<=\d)[ \u00a0](?=%|[kMGTP]?(?:B|FLOPs)\b)")
 
 
 def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
@@ -80,7 +80,7 @@ def _readable(value: Any) -> Any:
         return [_readable(part) for part in value]
     text = value if isinstance(value, Markup) else legible(str(value))
     held = _NOT_ASCII.sub(lambda match: match[0] if _held(match[0]) else spelled(match[0]), text)
-    return held if isinstance(value, Markup) else _broken(_QUANTITY.sub("\u00a0", held))
+    return held if isinstance(value, Markup) else _broken(_QUANTITY.sub("\u202f", held))
 
 
 def _broken(text: str) -> str:

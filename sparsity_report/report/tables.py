@@ -15,6 +15,7 @@ from sparsity_report.findings.quality import PASSAGE
 from sparsity_report.report.cells import (
     COUNT,
     FIGURE,
+    POINTS,
     SCORE,
     SHARE,
     TIMES,
@@ -33,6 +34,7 @@ from sparsity_report.report.cells import (
     table_of,
 )
 from sparsity_report.report.heads import columns_of, head_of
+from sparsity_report.study.compared import ALWAYS, USEFUL
 from sparsity_report.study.compressed import LEVEL
 from sparsity_report.study.layers import records
 from sparsity_report.study.results import KEYS
@@ -40,7 +42,7 @@ from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.zero_shot import SEVEN, other_scores, seven_tasks
 from sparsity_report.words.language import spoken
-from sparsity_report.words.names import clip, distinct_names, layout_name, short_name
+from sparsity_report.words.names import clip, distinct_names, layout_name, part_name, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
@@ -194,7 +196,10 @@ def layers(study: Comparison, variant: str) -> Table:
 
 
 def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, Table] | None:
-    """Return the most and the least sparse prunable layers; None where nothing is prunable."""
+    """Return the most and the least sparse prunable layers; None where no two of them differ."""
+    spread = study.facts.spread(variant)
+    if spread and SHARE.write(spread.low) == SHARE.write(spread.high):
+        return None
     columns = columns_of("module_name weight_total share", _FIRST)
     frames = study.facts.extremes(variant, limit)
     most, least = (
@@ -248,6 +253,17 @@ def storage(study: Comparison, variant: str) -> Table:
             level=LEVEL,
         )
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
+
+
+def useful(study: Comparison, variant: str) -> Table:
+    """Return of :func:`storage` dense, CSR, and the lossless layouts that save a tenth."""
+    table = storage(study, variant)
+    rows = study.facts.storage(variant)
+    saves = rows["lossless"].fillna(False).astype(bool) & (rows["ratio"] <= USEFUL).fillna(False)
+    kept = {"dense", ALWAYS, *rows.index[saves]}
+    shown = [row for row in table.rows if row.cells[0].value in kept]
+    plain = message("Bytes of {variant} as dense, as CSR, and in layouts that save a tenth or more")
+    return table.with_rows(shown, say(plain, variant=short_name(variant)))
 
 
 def published() -> Table:
@@ -315,6 +331,52 @@ def zeros_map(study: Comparison, variant: str) -> Table:
     caption = say(alone if one_each else merged, variant=short_name(variant))
     columns = [*columns_of("block"), *_side_by_side(grid.projections, SHARE)]
     return table_of("map", caption, columns, values)
+
+
+def excess_map(study: Comparison, variant: str) -> Table:
+    """Return zeros minus expected zeros of a variant's heat map, block by projection."""
+    grid, cells = study.facts.grid(variant), study.facts.excess(variant)
+    known = cells.set_index(["block", "projection"])["excess"].to_dict()
+    values = [
+        {"block": block, **{key: known.get((block, key)) for key in grid.projections}}
+        for block in grid.blocks
+    ]
+    caption = say(
+        "{variant}: zeros − zeros that a Gaussian of the matrix’s own spread would have at the "
+        "same threshold, in percentage points.",
+        variant=short_name(variant),
+    )
+    columns = [*columns_of("block"), *_side_by_side(grid.projections, POINTS)]
+    return table_of("excess", caption, columns, values)
+
+
+def spread(study: Comparison) -> Table:
+    """Return the least and the most sparse layer of each pruning."""
+    spreads = {name: study.facts.spread(name) for name in study.facts.prunings}
+    values = [{"variant": name, **of._asdict()} for name, of in spreads.items() if of]
+    low, high = say("Least sparse layer"), say("Most sparse layer")
+    columns = [
+        *columns_of("variant", _FIRST),
+        Column("low", say("zeros"), SHARE, low),
+        Column("least", say("layer"), name(80), low),
+        Column("high", say("zeros"), SHARE, high),
+        Column("most", say("layer"), name(80), high),
+    ]
+    caption = say("How unevenly the zeros lie over prunable layers: zeros ÷ weights of a layer.")
+    return table_of("spread", caption, columns, values)
+
+
+def inside(variant: str, key: str, projection: str, rows: pd.DataFrame) -> Table:
+    """Return zeros of heads or experts, block by number."""
+    wide = rows.pivot(index="block", columns="part", values="sparsity")
+    wide.columns = [str(number) for number in wide.columns]
+    heads = message("{variant}: share of zeros of each attention head of {projection}, by block.")
+    experts = message("{variant}: share of zeros of each expert, all its matrices, by block.")
+    caption = say(
+        heads if key == "heads" else experts, variant=short_name(variant), projection=projection
+    )
+    columns = [*columns_of("block"), *_side_by_side(wide.columns, SHARE)]
+    return table_of(key, caption, columns, wide.reset_index())
 
 
 def comparison(study: Comparison, metric: str) -> Table:
@@ -496,7 +558,9 @@ def sensitivity(study: Comparison) -> Table | None:
         return None
     keys = "part weight_total sparsity perplexity nll_increase top1_drop global_sparsity"
     caption = say("One part pruned at a time, all others as they are.")
-    return table_of("sensitivity", caption, columns_of(keys), frame)
+    parts = zip(frame["by"], frame["part"], strict=True)
+    named = frame.assign(part=[part_name(by, part) for by, part in parts])
+    return table_of("sensitivity", caption, columns_of(keys), named)
 
 
 def difference_totals(difference: Difference) -> Table:
@@ -505,7 +569,7 @@ def difference_totals(difference: Difference) -> Table:
     values = []
     for variant in dict.fromkeys([*old.index, *new.index]):
         for what in TOTALS:
-            before, after = (_fact(what, totals[what].get(variant)) for totals in (old, new))
+            before, after = (written(what, totals[what].get(variant)) for totals in (old, new))
             row = {"variant": variant, "what": name_of(what), "before": before, "after": after}
             values.append({**row, "row_style": "changed" if before != after else ""})
     columns = columns_of("variant what before after")
@@ -519,19 +583,13 @@ def difference_modules(difference: Difference, limit: int) -> Table:
         {
             **row,
             "what": name_of(row["what"]),
-            **{side: _fact(row["what"], row[side]) for side in ("before", "after")},
+            **{side: written(row["what"], row[side]) for side in ("before", "after")},
         }
         for row in records(changes.head(limit))
     ]
     columns = columns_of("variant module_name what before after")
     columns[1] = columns[1]._replace(kind=name(200))
     return table_of("modules", say("Modules that changed"), columns, values, "sortable")
-
-
-def _fact(what: str, value: Any) -> str:
-    """Write a fact as tables do, with thin spaces between thousands."""
-    text = written(what, value)
-    return text if isinstance(value, str) else text.replace(spoken().thousands, "\u202f")
 
 
 def _sizes(study: Comparison) -> str:

@@ -30,6 +30,7 @@ _FAULTS = (
 )  # fmt: skip
 # A number with its sign or unit, and a threshold.
 _QUANTITY = re.compile(r"\|w\|\s≤\s\S+\b|\d[\d.,\u202f]*\s(?:%|[kMGTP]?(?:B|o|FLOPs?)\b)")
+_BEFORE_UNIT = re.compile(r"(?<=\d)\s(?=\D+$)")
 # Words in scripts that are written from the right, beside which numbers would change places.
 _RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff"
 _FROM_THE_RIGHT = re.compile(rf"[{_RIGHT}]+(?:[\W_]*[{_RIGHT}]+)*")
@@ -125,6 +126,14 @@ def _legible(value: Any) -> Any:
 
 
 def _unbroken(sentence: str) -> Markup:
-    """Keep numbers with their signs and units, and names from turning the text around them."""
+    """Keep numbers with their signs and units, and names from turning the text around them.
+
+    Before a unit stands a thin space, as in tables.
+    """
     text = _FROM_THE_RIGHT.sub(r"<bdi>\g<0></bdi>", str(broken(legible(sentence))))
-    return Markup(_QUANTITY.sub(r'<span class="unbroken">\g<0></span>', text))
+    return Markup(_QUANTITY.sub(_held, text))
+
+
+def _held(quantity: re.Match[str]) -> str:
+    thin = _BEFORE_UNIT.sub(numbers.THIN, quantity[0])
+    return f'<span class="unbroken">{thin}</span>'

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import altair as alt
 from markupsafe import Markup
 
 import sparsity_report
-from sparsity_report.draw import charts, export, look
+from sparsity_report.draw import charts, look
 from sparsity_report.draw.look import FILED
 from sparsity_report.draw.measured import CHARTS
-from sparsity_report.draw.policies import blocks_chart
 from sparsity_report.draw.slider import level_chart
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import printable
@@ -24,20 +21,22 @@ from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import grids, speeds, tables
 from sparsity_report.report.cells import Table, plain_rows, to_columns
+from sparsity_report.report.compared import compared
+from sparsity_report.report.figures import SEE_THROUGH, Figure, as_json, figure_of
+from sparsity_report.report.histograms import histograms
+from sparsity_report.report.pictures import first_map, multiples, pictures
 from sparsity_report.study.cards import Card
 from sparsity_report.study.file import csv_text
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import layout_name, short_name, tokens_name
-from sparsity_report.words.numbers import THIN, count, figures, percent, scaled, times
+from sparsity_report.words.numbers import count, figures, percent, scaled, times
 from sparsity_report.words.sentences import message, say, say_note
 
 # Rows of all variants' layers up to which the page holds them as a table; beyond, as data.
 _ROWS = 6_000
 # Letters that all rows may add to the page, compressed; beyond, they are in files only.
 _ENCLOSED = 2_000_000
-# The page gives the paper, so that one drawing serves by day and by night.
-_SEE_THROUGH = {"background": "transparent"}
 # Share of the slider's length that the name of a mark takes.
 _APART = 0.12
 # What the slider compares with dense, and its units.
@@ -89,17 +88,6 @@ class Layers(NamedTuple):
     data: Markup | None
 
 
-class Figure(NamedTuple):
-    """A chart in the page: live where scripts run, a picture where they do not, and its data."""
-
-    key: str
-    caption: str
-    alt: str
-    picture: Markup
-    spec: Markup
-    table: Table
-
-
 class Measured(NamedTuple):
     """Something measured: a chart where there is one to draw, and its numbers."""
 
@@ -117,7 +105,9 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
     """
     shares = study.variants["asked_sparsity"].dropna().unique()
     asked = [say("{share:level}", share=share) for share in shares]
-    prunings, curve = study.facts.prunings, charts.csr_bytes_curve(study)
+    curve, domain = charts.csr_bytes_curve(study), None if paper else (0.0, 1.0)
+    # That of the headline first.
+    prunings = sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
     return {
         "language": spoken(),
         "models": look.model_names(study),
@@ -138,20 +128,25 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
             "totals": tables.totals(study),
             "groups": tables.groups(study),
             "storage": [tables.storage(study, variant) for variant in prunings],
+            "useful": tables.useful(study, prunings[0]) if prunings else None,
             "published": tables.published(),
             "extremes": [pair for v in prunings if (pair := tables.extremes(study, v))],
             "unusual": [table for v in prunings if (table := tables.unusual(study, v))],
         },
         "comparisons": [
-            _figure(charts.group_bars(study, metric, once=True), tables.comparison(study, metric))
+            figure_of(charts.group_bars(study, metric, once=True), tables.comparison(study, metric))
             for metric in FILED
         ],
-        "maps": _maps(study, None if paper else (0.0, 1.0)),
+        "compared": compared(study),
+        "maps": [figure] if (figure := first_map(study, domain)) else [],
         "map_note": _map_note(study),
-        "blocks": _blocks(study),
-        "curve": None if curve is None else _figure(curve, tables.curve(study)),
+        "multiples": multiples(study, domain),
+        "pictures": pictures(study),
+        "curve": None if curve is None else figure_of(curve, tables.curve(study)),
         "packed": _packed(study),
+        "pruned": [short_name(name) for name in prunings],
         "slider": slider(study),
+        "histograms": None if (known := histograms(study)) is None else as_json(known),
         "layers": _layers(study),
         "rows": None if paper else _rows(study),
         "audit": study.audit,
@@ -230,49 +225,12 @@ def _large(card: Card) -> str:
     if card.key == "speed" and card.value is None:
         return say("no difference")
     if card.key == "perplexity":
-        return figures(card.value, ",.2f").replace(spoken().thousands, THIN)
+        return figures(card.value, ",.2f")
     if card.against or card.key == "smallest":
         return times(card.value)
     if card.key.startswith("sparsity"):
         return percent(card.value)
     return scaled(card.value, "B" if card.key == "stored_bytes" else "")
-
-
-def _figure(chart: alt.TopLevelMixin, table: Table, key: str = "") -> Figure:
-    key = key or table.key
-    spec = chart.to_dict(validate=False)
-    spec |= _SEE_THROUGH
-    spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
-    picture = export.svg(spec, key)
-    del spec["$schema"]
-    return Figure(key, table.caption, spec["description"], Markup(picture), _json(spec), table)
-
-
-def _json(value: Any) -> Markup:
-    """Write JSON that no HTML parser can take for the end of its script."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    for risky in "<>&\u2028\u2029":
-        text = text.replace(risky, f"\\u{ord(risky):04x}")
-    return Markup(text)
-
-
-def _maps(study: Comparison, domain: tuple[float, float] | None) -> list[Figure]:
-    """Return a map of each distinct pruning, that of the headline's zeros first."""
-    order = sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
-    return [figure for name in order if (figure := _map(study, name, domain))]
-
-
-def _map(study: Comparison, variant: str, domain: tuple[float, float] | None) -> Figure | None:
-    chart = charts.sparsity_map(study, variant, domain=domain)
-    if chart is None:
-        return None
-    place = list(study.variants["variant"]).index(variant)
-    return _figure(chart, tables.zeros_map(study, variant), f"map{place}")
-
-
-def _blocks(study: Comparison) -> Figure | None:
-    chart, table = blocks_chart(study), grids.blocks(study)
-    return None if chart is None or table is None else _figure(chart, table)
 
 
 def _map_note(study: Comparison) -> str:
@@ -301,7 +259,7 @@ def _measured(
         if (table := tabled(study)) is not None:
             draw = CHARTS.get(table.key)
             chart = draw(study) if draw else None
-            figure = None if chart is None else _figure(chart, table)
+            figure = None if chart is None else figure_of(chart, table)
             parts.append(Measured(table.caption, figure, table))
             if table.key == "quality":
                 parts += [Measured(grid.caption, None, grid) for grid in grids.method_grids(study)]
@@ -323,7 +281,7 @@ def slider(study: Comparison) -> dict[str, Any] | None:
             marks.append({"name": variant, "at": at, "left": round(left, 2), "level": nearest})
     even = chart.break_even
     return {
-        "spec": _json(chart.spec | _SEE_THROUGH),
+        "spec": as_json(chart.spec | SEE_THROUGH),
         "alt": chart.spec["description"],
         "start": chart.start,
         "steps": len(table.rows),
@@ -335,7 +293,7 @@ def slider(study: Comparison) -> dict[str, Any] | None:
             "left": round(100 * min(even, last) / last, 2),
             "text": say("CSR is smaller than dense from {share:percent}", share=even),
         },
-        "texts": _json(_level_texts(study, table)),
+        "texts": as_json(_level_texts(study, table)),
         "table": table.with_rows(tenths),
         "slack": int(levels["uncertainty"].max()),
     }
@@ -394,5 +352,5 @@ def _layers(study: Comparison) -> list[Layers]:
         columns = to_columns(table)
         data = {key: texts for key, texts in columns.items() if texts != first.get(key)}
         first = first or columns
-        parts.append(Layers(variant, modules, table.with_rows([]), _json(data)))
+        parts.append(Layers(variant, modules, table.with_rows([]), as_json(data)))
     return parts

@@ -12,7 +12,7 @@ Two figures whose denominators differ have two names:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,14 +25,19 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import dense_bytes, value_bytes
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.study.cards import Card, cards
+from sparsity_report.study.compared import Comparables, comparables, passages
+from sparsity_report.study.dead import Dead, dead
 from sparsity_report.study.grid import Cell, Grid
-from sparsity_report.study.layers import added, records
+from sparsity_report.study.inside import Part, parts
+from sparsity_report.study.layers import added, records, summed
 from sparsity_report.study.methods import methods
+from sparsity_report.study.metrics import beyond
 from sparsity_report.study.parts import even_at, variant_sums
 from sparsity_report.study.rounded import Rounded, rounded
 from sparsity_report.study.schema import FILES
 from sparsity_report.study.scored import Scored, scored
 from sparsity_report.study.speed import crossovers, reference, speeds
+from sparsity_report.study.spread import Spread, spread_of, uneven
 from sparsity_report.study.storage import layout_ends
 
 if TYPE_CHECKING:
@@ -42,16 +47,6 @@ if TYPE_CHECKING:
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
 # A model that somebody else pruned: above this share of zeros they are no accident.
 _PRUNED_BY_OTHERS = 0.01
-
-
-class Spread(NamedTuple):
-    """How unevenly one variant's zeros lie over its prunable layers; shares of each layer."""
-
-    layers: int
-    low: float
-    high: float
-    least: str
-    most: str
 
 
 class LevelParts(NamedTuple):
@@ -219,14 +214,11 @@ class Facts:
 
     def spread(self, variant: str) -> Spread | None:
         """Return how unevenly a variant's zeros lie; None of fewer than two prunable layers."""
-        rows = self.prunable(variant)
-        if len(rows) < 2:
-            return None
-        shares, names = rows["share"].to_numpy(), rows["module_name"]
-        low, high = int(shares.argmin()), int(shares.argmax())
-        return Spread(
-            len(rows), float(shares[low]), float(shares[high]), names.iloc[low], names.iloc[high]
-        )
+        return spread_of(self.prunable(variant))
+
+    def uneven(self, variant: str) -> bool:
+        """Whether they do so by more than chance, see :func:`.spread.uneven`."""
+        return uneven(self.prunable(variant))
 
     def grid(self, variant: str) -> Grid:
         """Return where the prunable layers in numbered blocks stand in a heat map."""
@@ -254,6 +246,26 @@ class Facts:
         frame.insert(3, "sparsity", zero_shares(frame["total"], frame["nonzero"]))
         return pd.concat([pd.DataFrame(grid.cells, columns=list(Cell._fields)), frame], axis=1)
 
+    def excess(self, variant: str) -> pd.DataFrame:
+        """Return zeros minus what Gaussians would have, of the cells of a variant's heat map.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As of :meth:`cells`, with ``excess``: (zeros − Σ expected zeros) ÷ weights of the
+            matrices in a cell, each expected with its own spread at the variant's one threshold.
+            Empty where no expectation is known; a cell with a matrix without one is null.
+        """
+        frame, cells = self._study.patterns, self.cells(variant)
+        rows = None if frame is None else frame[frame["variant"] == variant]
+        if rows is None or rows["expected_sparsity"].isna().all() or cells.empty:
+            return cells.assign(excess=pd.Series(dtype=float)).iloc[:0]
+        figure = beyond(rows)
+        parts = pd.DataFrame({"more": figure.amounts, "weights": figure.sizes})
+        inside = parts.reindex(self._in_blocks(variant)["module_name"]).reset_index(drop=True)
+        sums = summed(inside.groupby(self.grid(variant).codes)).astype(float)
+        return cells.assign(excess=(sums["more"] / sums["weights"]).to_numpy())
+
     def blocks(self, variant: str) -> pd.DataFrame:
         """Return zeros of each numbered block's prunable weights.
 
@@ -272,6 +284,32 @@ class Facts:
         """The models as they come and each distinct pruning, see :func:`.methods.methods`."""
         shares = {variant: self.total(variant, "sparsity_prunable") for variant in self.prunings}
         return methods(self._study.variants, shares)
+
+    @cached_property
+    def compared(self) -> Comparables | None:
+        """The prunings of the first model pruned side by side, see :mod:`.compared`."""
+        return comparables(self)
+
+    def passages(self, names: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yield what variants were scored on alike, see :func:`.compared.passages`."""
+        return passages(self._study.quality, names)
+
+    def parts(self, variant: str) -> list[Part]:
+        """Return zeros of heads and experts of a variant, see :func:`.inside.parts`."""
+        if (frame := self._study.patterns) is None:
+            return []
+        inside = self._in_blocks(variant)
+        grid = self.grid(variant)
+        names = [grid.cells[code].projection for code in grid.codes]
+        projections = dict(zip(inside["module_name"], names, strict=True))
+        return list(parts(frame[frame["variant"] == variant], projections))
+
+    def dead(self, variant: str) -> Dead | None:
+        """Return what of a variant is zero throughout; None where matrices were not looked at."""
+        if (frame := self._study.patterns) is None:
+            return None
+        rows = frame[frame["variant"] == variant]
+        return None if rows.empty else dead(rows)
 
     @cached_property
     def rivals(self) -> tuple[str, ...]:

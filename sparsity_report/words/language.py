@@ -41,7 +41,7 @@ class Language:
 
     code: str = "en"
     decimal: str = "."
-    thousands: str = ","
+    thousands: str = "\u202f"
     space: str = " "
     conjunction: str = "and"
     singular_below_two: bool = False

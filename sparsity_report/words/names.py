@@ -62,6 +62,9 @@ _PART = re.compile(r"[^._/]{0,23}[._/]|.{24}")
 _CACHES = {"in cache": message("in cache"), "out of cache": message("from memory")}
 
 
+_OUTSIDE = message("outside blocks")
+
+
 def group_name(group: str) -> str:
     """Return a group's name for people.
 
@@ -71,6 +74,20 @@ def group_name(group: str) -> str:
     ('attention', 'my rule')
     """
     return say(GROUP_NAMES[group]) if group in GROUP_NAMES else group
+
+
+def part_name(by: str, part: str) -> str:
+    """Return for people the name of a part that was pruned alone: a group, a block or a layer.
+
+    Examples
+    --------
+    >>> part_name("group", "mlp_linear"), part_name("layer", "mlp_linear")
+    ('MLP', 'mlp_linear')
+    """
+    if by == "block":
+        number = part.removeprefix("block ")
+        return say("block {block}", block=number) if number.isdigit() else say(_OUTSIDE)
+    return group_name(part) if by == "group" else part
 
 
 def method_name(method: str) -> str:
@@ -149,12 +166,12 @@ def structure_name(column: str) -> str:
 
 
 def tokens_name(tokens: int) -> str:
-    """Write a number of tokens.
+    r"""Write a number of tokens.
 
     Examples
     --------
-    >>> tokens_name(1), tokens_name(1024)
-    ('1 token', '1,024 tokens')
+    >>> tokens_name(1), tokens_name(1024).replace("\u202f", " ")
+    ('1 token', '1 024 tokens')
     """
     return say("{tokens:plural token|tokens}", tokens=tokens)
 

@@ -1,6 +1,6 @@
 """Each kind of number is written in one way, a dash for what is unknown.
 
-In cells, cards and labels a thin no-break space stands before a unit and between thousands; in a
+Between thousands stands a thin no-break space, in cells, cards and labels before a unit, too; in a
 sentence :func:`sparsity_report.words.sentences.say` passes the space of the language.
 """
 
@@ -28,12 +28,12 @@ def known(value: Any) -> bool:
 
 
 def figures(value: Any, spec: str) -> str:
-    """Write a number by a Python format, with the signs of the language that is spoken.
+    r"""Write a number by a Python format, with the signs of the language that is spoken.
 
     Examples
     --------
-    >>> figures(1234.5, ",.1f"), figures(None, ".2f")
-    ('1,234.5', '–')
+    >>> figures(1234.5, ",.1f").replace("\u202f", " "), figures(None, ".2f")
+    ('1 234.5', '–')
     """
     if not known(value):
         return UNKNOWN
@@ -81,6 +81,17 @@ def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
     elif 100 - smallest / 2 < hundredths < 100:
         hundredths, sign = 100 - smallest, ">"
     return _joined(space, sign, figures(hundredths, f".{digits}f"), "%")
+
+
+def points(share: Any) -> str:
+    """Write a difference of shares in percentage points.
+
+    Examples
+    --------
+    >>> points(0.1234), points(-0.05), points(None)
+    ('+12.3', '−5.0', '–')
+    """
+    return figures(100 * share if known(share) else None, "+.1f").replace("-", "−")
 
 
 def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> str:

@@ -13,7 +13,7 @@ from sparsity_report.words.numbers import figures
 
 
 def say(template: str, /, **values: Any) -> str:
-    """Say a sentence in the language that is spoken, with its values put in.
+    r"""Say a sentence in the language that is spoken, with its values put in.
 
     Parameters
     ----------
@@ -28,8 +28,11 @@ def say(template: str, /, **values: Any) -> str:
 
     Examples
     --------
-    >>> say("{names:names} hold {n:,} zeros, {share:percent}", names=["A", "B"], n=1000, share=0.5)
-    'A and B hold 1,000 zeros, 50.0 %'
+    >>> said = say("{names:names} hold {n:,} zeros", names=["A", "B"], n=1000)
+    >>> said.replace("\u202f", " ")
+    'A and B hold 1 000 zeros'
+    >>> say("{share:percent}", share=0.5)
+    '50.0 %'
     >>> [say("{n:plural thread|threads}", n=n) for n in (1, 2, [1], [1, 16])]
     ['1 thread', '2 threads', '1 thread', '1 and 16 threads']
     """

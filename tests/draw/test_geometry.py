@@ -729,7 +729,7 @@ def test_lines_of_two_texts_are_told_apart(demo_study):
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(99.94, "99.9"), (99.5, "99.5"), (100.0, "100"), (9999.0, "9,999"), (10_000.0, "10.0k")],
+    [(99.94, "99.9"), (99.5, "99.5"), (100.0, "100"), (9999.0, "9\u202f999"), (10_000.0, "10.0k")],
 )
 def test_perplexities_have_the_digits_that_matter(demo_study, value, said):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}

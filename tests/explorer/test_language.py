@@ -17,6 +17,11 @@ NUMBER = re.compile(
 )
 
 
+def alike(text):
+    """A text with one no-break space: pages set the thin one before a unit, as in tables."""
+    return text.replace("\u00a0", "\u202f")
+
+
 class Reader:
     """Knows the catalogue and the names of a study, and tells what is neither."""
 
@@ -26,7 +31,7 @@ class Reader:
         for french in catalogue["sentences"].values():
             if re.fullmatch(r"\{[^}]*\}", french):
                 continue
-            parts = re.split(r"\{[^}]*\}", french)
+            parts = re.split(r"\{[^}]*\}", alike(french))
             self.templates.append(re.compile("(.+?)".join(map(re.escape, parts)), re.DOTALL))
         layers = study.layers
         names = {*layers["module_name"], *study.variants["variant"], *study.variants["model"]}
@@ -40,11 +45,11 @@ class Reader:
         names |= {" × ".join(map(str, shape)).replace(" ", "\u202f") for shape in layers["shape"]}
         with sr.speaking("fr"):
             names |= set(sr.summarize(study))
-        self.names = names | {"–", "", "fc9"}
+        self.names = {*map(alike, names), "–", "", "fc9"}
         self.read = {}  # as a text has many parts, and each is asked for often
 
     def knows(self, text):
-        text = text.strip(" \u202f\u00a0")
+        text = alike(text).strip(" \u202f")
         # Heads of tables begin with a capital.
         return self._knows(text) or self._knows(text[:1].lower() + text[1:])
 

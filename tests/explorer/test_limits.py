@@ -19,10 +19,10 @@ import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export, look
 from sparsity_report.explorer import picture, still, widget
-from sparsity_report.explorer.magnitudes import histogram_rows, spread
 from sparsity_report.explorer.picture import Look
 from sparsity_report.explorer.plan import Room, plan
 from sparsity_report.explorer.widget import Picture, Shell
+from sparsity_report.study.magnitudes import histogram_rows, spread
 
 THIN = "\u202f"
 

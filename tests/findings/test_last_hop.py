@@ -44,6 +44,14 @@ def pct(share, digits=1):
     return text
 
 
+def whole(number):
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def hundredths(number):
+    return f"{number:,.2f}".replace(",", "\u202f")
+
+
 def si(value, unit):
     mantissa, exponent = f"{value:.2e}".split("e")
     step, left = divmod(int(exponent), 3)
@@ -57,7 +65,7 @@ def listed(words):
 
 
 def few(names):
-    more = [f"{len(names) - 3:,} more"] if len(names) > 3 else []
+    more = [f"{whole(len(names) - 3)} more"] if len(names) > 3 else []
     return listed([*names[:3], *more])
 
 
@@ -97,8 +105,8 @@ def set_to_zero(study, said):
     same = study.variants[study.variants["asked_sparsity"] == asked]["variant"]
     return {
         "variants": listed(list(same)),
-        "pruned": f"{round(asked * total):,}",
-        "total": f"{total:,}",
+        "pruned": whole(round(asked * total)),
+        "total": whole(total),
         "asked": f"{100 * asked:g}",
         "prunable": pct(1 - inside["weight_nonzero"].sum() / total),
         "inner": zeros_of(rows[~rows["group"].isin(["embedding", "lm_head"])]),
@@ -161,7 +169,7 @@ def rounded(study, said):
     written = {key: pct(count / weights.sum()) for key, count in shares.items() if key in said}
     return {
         "variant": said["variant"],
-        "weights": f"{weights.sum():,}",
+        "weights": whole(weights.sum()),
         "packings": listed(sorted({*rows["packing"]})),
         **written,
     }
@@ -219,7 +227,6 @@ def least_bytes(study, name):
     weights = prunable(study, name)
     dense = (weights["weight_total"] * weights["dtype"].map(BYTES)).sum()
     return {
-        "count": f"{len(rows)}",
         "layout": shown[best["layout"]],
         "ratio": f"{best['bytes'] / dense:.2f}",
     }
@@ -269,7 +276,7 @@ def active(study, _):
 
 def attention(study, _):
     return {
-        "positions": f"{study.context:,}",
+        "positions": whole(study.context),
         "cost": si(float(study.variants["attention_flops_per_token"].iloc[0]), "FLOPs"),
     }
 
@@ -278,7 +285,7 @@ def attention_of_some(study, said):
     cost = row(study, split(said["variants"])[0])["attention_flops_per_token"]
     alike = study.variants["attention_flops_per_token"] == cost
     return {
-        "positions": f"{study.context:,}",
+        "positions": whole(study.context),
         "cost": si(float(cost), "FLOPs"),
         "variants": listed(list(study.variants["variant"][alike])),
     }
@@ -296,7 +303,7 @@ def variants_of_models(study):
 def as_it_comes(study, said):
     rows = layers(study, said["variant"])
     zeros = rows["total"].sum() - rows["nonzero"].sum()
-    return {"variant": said["variant"], "zeros": f"{zeros:,}", "share": zeros_of(rows)}
+    return {"variant": said["variant"], "zeros": whole(zeros), "share": zeros_of(rows)}
 
 
 def unclassified(study, _):
@@ -317,7 +324,7 @@ def twice(rows):
 
 
 def counted(numbers, what):
-    return f"{listed([f'{n:,}' for n in numbers])} {what}{'' if numbers == [1] else 's'}"
+    return f"{listed([whole(n) for n in numbers])} {what}{'' if numbers == [1] else 's'}"
 
 
 def told_of(study, said, holds):
@@ -403,10 +410,10 @@ def overtakes(cache):
         for tokens, part in rows[rows["cache"] == cache].groupby("tokens"):
             known = part[part["crossover_high"].notna()]
             never = (part["crossover_low"] >= 0.99).all()
-            text = f"{'never' if never else 'not certain'} with {tokens:,}"
+            text = f"{'never' if never else 'not certain'} with {whole(tokens)}"
             if len(known):
                 low, high = known["crossover_low"].min(), known["crossover_high"].max()
-                text = f"between {100 * low:.0f} % and {100 * high:.0f} % with {tokens:,}"
+                text = f"between {100 * low:.0f} % and {100 * high:.0f} % with {whole(tokens)}"
                 if len(known) < len(part):
                     text += f" ({len(known)} of {len(part)} shapes)"
             edges.append(text)
@@ -418,13 +425,13 @@ def overtakes(cache):
 def perplexities(study, _):
     rows = study.quality[study.quality["variant"].isin(study.variants["variant"])]
     scores = [
-        f"{r.perplexity:,.2f} for {r.variant} ({pct(r.top1)} % first guesses right)"
+        f"{hundredths(r.perplexity)} for {r.variant} ({pct(r.top1)} % first guesses right)"
         for r in rows.itertuples()
     ]
     one = rows.iloc[0]
     return {
         **{key: one[key] for key in ("text", "protocol", "text_fingerprint")},
-        **{key: f"{one[key]:,}" for key in ("scored", "tokens", "window")},
+        **{key: whole(one[key]) for key in ("scored", "tokens", "window")},
         "scores": listed(scores),
     }
 
@@ -477,7 +484,7 @@ def alone(study, _):
 
 def goes_with(study, said):
     frame = study.sensitivity
-    structure = {"the spread of the weights": frame["std"], "the position in the model": range(3)}
+    structure = {"the spread of the weights": frame["std"], "the position in the model": range(12)}
     rho = stats.spearmanr(frame["nll_increase"], structure[said["structure"]]).statistic
     return {"parts": f"{len(frame)}", "structure": said["structure"], "rho": f"{rho:+.2f}"}
 
@@ -504,7 +511,7 @@ def asked_and_achieved(study, said):
         "variant": said["variant"],
         "asked": f"{100 * asked:g}",
         "achieved": pct(zeros / total),
-        "already": f"{zeros - round(asked * total):,}",
+        "already": whole(zeros - round(asked * total)),
     }
 
 
@@ -535,6 +542,35 @@ def dead_heads(study, said):
         if r.head_sparsity is not None and (heads := list(r.head_sparsity).count(1.0))
     ]
     return {"variant": said["variant"], "modules": few(counts)}
+
+
+def dead_lines(axis):
+    def of_axis(study, said):
+        rows = study.patterns[study.patterns["variant"] == said["variant"]]
+        counts = {r.module_name: round(getattr(r, f"zero_{axis}") * getattr(r, axis))
+                  for r in rows.itertuples()}  # fmt: skip
+        most = sorted(filter(counts.get, counts), key=lambda name: -counts[name])
+        return {"variant": said["variant"], "modules": few([f"{n} ({counts[n]})" for n in most])}
+
+    return of_axis
+
+
+def dead_layers(study, said):
+    rows = prunable(study, said["variant"])
+    names = rows.loc[rows["weight_nonzero"] == 0, "module_name"]
+    return {"variant": said["variant"], "modules": few(list(names))}
+
+
+def of_several(reader):
+    """What is said of several variants is true of the first, and of all others that are named."""
+
+    def of_all(study, said):
+        told = [reader(study, {"variant": name}) for name in split(said["variants"])]
+        first = {key: value for key, value in told[0].items() if key != "variant"}
+        assert all(first | {"variant": one["variant"]} == one for one in told)
+        return first | {"variants": said["variants"]}
+
+    return of_all
 
 
 def left_out(study, said):
@@ -614,8 +650,8 @@ def timed(beyond_noise):
 
 def perplexity_of(study, said):
     rows = study.quality.set_index("variant")["perplexity"]
-    after = {"after": f"{rows[judged(study)]:,.2f}"}
-    return after | ({"before": f"{rows[dense_name(study)]:,.2f}"} if "before" in said else {})
+    after = {"after": hundredths(rows[judged(study)])}
+    return after | ({"before": hundredths(rows[dense_name(study)])} if "before" in said else {})
 
 
 def would_take(study, _):
@@ -654,6 +690,20 @@ VERDICTS = {
     "smallest lossless layout of the prunable weights: {layout}, {ratio} of their bytes unpacked "
     "to {dtypes}": would_take,
 }
+
+_PLURALS = {" was ": " were ", " holds ": " hold ", " leaves ": " leave ", " prunes ": " prune ",
+            " has ": " have "}  # fmt: skip
+
+
+def of_one_and_several(readers):
+    both = dict(readers)
+    for text, reader in readers.items():
+        several = text.replace("{variant}", "{variants}")
+        for one, many in _PLURALS.items():
+            several = several.replace(one, many)
+        both[several] = of_several(reader)
+    return both
+
 
 # {name} is read back.
 _NOT_TOLD = "With {tokens} at a time the speed of {variant} against {base} is not told:"
@@ -700,10 +750,10 @@ READERS = {
     "weights, as the model does not multiply by them as a linear layer does: {layer_names}.": (
         kept_masked
     ),
-    "The smallest of {count} lossless layouts for the prunable weights of {variants} is {layout}, "
-    "at {ratio} times their dense bytes.": smallest,
-    "The smallest of {count} lossless layouts for the prunable weights of {variants} is {layout}, "
-    "at {ratio} times their bytes unpacked to {dtypes}.": (
+    "The smallest lossless layout for the prunable weights of {variants} is {layout}, at {ratio} "
+    "times their dense bytes.": smallest,
+    "The smallest lossless layout for the prunable weights of {variants} is {layout}, at {ratio} "
+    "times their bytes unpacked to {dtypes}.": (
         lambda study, said: smallest(study, said) | {"dtypes": "float32"}
     ),
     "Compressed by zstd the prunable weights of {variants} take {ratio} times their dense bytes, "
@@ -765,16 +815,24 @@ READERS = {
     "Pruned alone at {level} %, {worst} costs most ({most} nats per token) and {least} least "
     "({little}).": alone,
     "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = {rho}).": goes_with,
-    "The zeros of {variant} stand in {touched} of {blocks} blocks only: those are {share} % "
-    "sparse, blocks {untouched} are not pruned.": some_blocks,
-    "{variant} was asked for {asked} % but holds {achieved} % zeros: {already} more weights were "
-    "zero already.": asked_and_achieved,
-    "{variant} leaves {count} of {layers} prunable layers more than 95 % sparse: {names}.": (
-        very_sparse
+    "The zeros of {variants} stand in {touched} of {blocks} blocks only: those are {share} % "
+    "sparse, blocks {untouched} are not pruned.": of_several(some_blocks),
+    **of_one_and_several(
+        {
+            "{variant} was asked for {asked} % but holds {achieved} % zeros: {already} more "
+            "weights were zero already.": asked_and_achieved,
+            "{variant} leaves {count} of {layers} prunable layers more than 95 % sparse: "
+            "{names}.": very_sparse,
+            "{variant} prunes the output head {head} through the embedding it is tied to: "
+            "{share} % of {owner} is zero.": tied_head,
+            "{variant} has attention heads without a nonzero weight: {modules}.": dead_heads,
+            "{variant} has layers without a nonzero weight: {modules}.": dead_layers,
+            "{variant} has matrices with rows of nothing but zeros, whose outputs are always zero "
+            "or the bias: {modules}.": dead_lines("rows"),
+            "{variant} has matrices with columns of nothing but zeros, which never read that "
+            "input: {modules}.": dead_lines("columns"),
+        }
     ),
-    "{variant} prunes the output head {head} through the embedding it is tied to: {share} % of "
-    "{owner} is zero.": tied_head,
-    "{variant} has attention heads without a nonzero weight: {modules}.": dead_heads,
     "{share} % of the parameters of {model} were not open to pruning: {parts}.": left_out,
 }
 
@@ -851,15 +909,24 @@ def mixture():
     return sr.load(transformers.MixtralForCausalLM(config), name="mixture")
 
 
-def dead():
+def dead(blocks=1):
     config = transformers.OPTConfig(
-        hidden_size=8, ffn_dim=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=16,
+        hidden_size=8, ffn_dim=8, num_attention_heads=2, num_hidden_layers=blocks, vocab_size=16,
         word_embed_proj_dim=8,
     )  # fmt: skip
     model = transformers.OPTForCausalLM(config)
     with torch.no_grad():
         model.model.decoder.layers[0].self_attn.k_proj.weight[4:] = 0
+        model.model.decoder.layers[0].fc1.weight[:] = 0
+        model.model.decoder.embed_tokens.weight[:, :3] = 0
     return model
+
+
+def dead_more_than_asked(blocks=2):
+    """What is pruned was zero before, so that all variants have the same zeros."""
+    weights = sr.load(dead(blocks), name="dead")
+    pruning = sr.global_magnitude(weights, 0.01)
+    return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning), patterns=True)
 
 
 def packed():
@@ -899,7 +966,7 @@ def measured():
         study,
         latency=pd.concat(parts, ignore_index=True),
         quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
-        sensitivity=measurements.sensitivity(3),
+        sensitivity=measurements.sensitivity(12),
     )
 
 
@@ -991,6 +1058,7 @@ STUDIES = {
         context=8,
     ),
     "dead": lambda: sr.compare(sr.dense(dead()), patterns=True),
+    "dead before": dead_more_than_asked,
     "scored alone": scored_alone,
     "hardly pruned": hardly_pruned,
     "norms": lambda: sr.compare(sr.dense(nn.ModuleDict({"norm": nn.LayerNorm(4)}))),
@@ -1031,7 +1099,7 @@ def test_every_sentence_of_the_code_has_a_reader():
 
 
 # What a difference calls a column, and how its cells are written.
-WHOLE, SHARE = "{:,}".format, "{:.2%}".format
+WHOLE, SHARE = whole, "{:.2%}".format
 COLUMNS = {
     "asked sparsity": ("asked_sparsity", lambda s: f"{100 * s:g} %"),
     "weights set to zero": ("pruned", WHOLE),
@@ -1086,7 +1154,7 @@ def check_difference(before, after):
             both = [name for name in one.index if name in other.index]
             changed = [n for n in both if known(one[column][n]) != known(other[column][n])]
             assert said == {
-                "variant": said["variant"], "what": said["what"], "count": f"{len(changed):,}",
+                "variant": said["variant"], "what": said["what"], "count": whole(len(changed)),
                 "module": changed[0], "before": write(one[column][changed[0]]),
                 "after": write(other[column][changed[0]]),
             }  # fmt: skip

@@ -232,6 +232,13 @@ def test_a_cell_of_the_map_leads_to_its_layer(chromium, report):
         cell.click(position=beside)
         rows = visit.page.locator("table.layers").last.locator("tbody tr")
         assert [row.inner_text().split("\t")[0] for row in rows.all()] == ["layers.1.fc2"]
+        shown = visit.page.locator(".histogram")
+        assert shown.locator("option:checked").inner_text() == "layers.1.fc2"
+        shown.locator(".live svg").wait_for()
+        before = shown.locator(".note").inner_text()
+        assert before.startswith("|w| ≤ 0.")
+        visit.page.locator("#level").fill("10")
+        assert shown.locator(".note").inner_text() < before
         assert visit.page.locator("input[type=search]").last.is_visible()
         assert visit.complaints == []
 

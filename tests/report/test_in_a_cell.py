@@ -211,7 +211,9 @@ def test_a_pruning_is_shown_by_its_counts(demo):
     pruning = sr.global_magnitude(demo, 0.3)
     first, second, third = repr(pruning).split("\n")
     assert first == "Pruning of demo: global magnitude, asked 30 %"
-    assert second.startswith(f"{pruning.pruned:,} of 786,432 prunable weights")
+    assert second.startswith(
+        f"{pruning.pruned:,} of 786,432 prunable weights".replace(",", "\u202f")
+    )
     assert third == f"threshold |w| ≤ {pruning.threshold:.4g}"
     _, *rows = Page(bundle(pruning)["text/html"]).rows
     layers = sr.compare(sr.masked(pruning)).layers.query("prunable").groupby("group", sort=False)

@@ -82,7 +82,7 @@ def test_quality(page):
         ["Variant", "Share of zeros", "Perplexity", "First guesses right"],
         ["Dense", "0.0 %", "10.00", "25.0 %"],
         ["Masked30", "30.0 %", "12.50", "25.0 %"],
-        ["M90", "90.0 %", "1,234.00", "25.0 %"],
+        ["M90", "90.0 %", "1 234.00", "25.0 %"],
     ]
     assert (
         "Perplexity and next-token accuracy; protocol sliding on some.txt (0123456789abcdef), "

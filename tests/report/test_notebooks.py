@@ -95,7 +95,7 @@ class TestCommand:
         assert run.returncode == 0, run.stderr
         assert "encryption" not in run.stderr
         page = (tmp_path / "thesis_figures.html").read_text(encoding="utf-8")
-        assert "set 5,382,144 of 10,764,288 prunable" in page
+        assert "set 5\u202f382\u202f144 of 10\u202f764\u202f288 prunable" in page
         assert "<script" not in page
         assert "default-src 'none'" in page
         assert not re.findall(r"(?:href|src)=\"(?!#|data:)|url\((?!#|data:)", page)

@@ -101,7 +101,9 @@ def test_it_is_tagged_titled_and_undated(pdf):
     assert b"pdfuaid:part" in pdf.read_bytes()
     said = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
     alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in said]
-    assert len(alts) == 5
+    # The map, how unevenly, surprises, zeros, FLOPs and parameters by group, the curve; heads of
+    # four projections and their colours.
+    assert len(alts) == 7 + 5
     maps = [alt for alt in map(bare, alts) if alt.startswith("Heatmap,4blocksby6projections:")]
     assert maps[0].partition(":")[2].startswith("from22.8%zerosinblock0")
     assert re.search(r"^ +TH", poppler("pdfinfo", pdf, "-struct"), re.M)
@@ -272,7 +274,7 @@ def _counted(text, thousands, decimal):
 
 def test_french_holds_the_same_numbers(pdf, study, tmp_path):
     french = sr.write_report(study, tmp_path / "fr.pdf", language="fr")
-    english = numbers_of(pdf, ",", ".")
+    english = numbers_of(pdf, "\u202f", ".")
     assert english == numbers_of(french, "\u202f", ",")
     assert english.total() > 1000
     text = text_of(french)

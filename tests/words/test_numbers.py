@@ -78,7 +78,7 @@ def test_cells_have_the_signs_of_the_language():
 def test_one_of_a_kind_is_singular():
     text = "{n:plural thread|threads}"
     assert [say(text, n=n) for n in (0, 1, 2, 1000, None)] == [
-        "0 threads", "1 thread", "2 threads", "1,000 threads", "– threads",
+        "0 threads", "1 thread", "2 threads", "1\u202f000 threads", "– threads",
     ]  # fmt: skip
     with speaking(Language("fr", singular_below_two=True, sentences={text: "{n:plural fil|fils}"})):
         assert [say(text, n=n) for n in (0, 1.5, 2, [1], [0, 1])] == [

@@ -1,0 +1,68 @@
+"""Small maps of several prunings beside each other, in one scale of colours."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from sparsity_report.draw import look, marks
+from sparsity_report.draw.charts import zeros_domain
+from sparsity_report.study.study import Comparison
+from sparsity_report.words.language import spoken
+from sparsity_report.words.names import clip
+from sparsity_report.words.numbers import percent
+from sparsity_report.words.sentences import say
+
+#: Of one map, everything included.
+WIDTH = 210
+_BAR_WIDTH = 260
+# Height of a projection's row; a map is no higher than so many of them.
+_ROW, _HEIGHT = 13, 200
+
+
+def small_map(
+    study: Comparison, variant: str, domain: tuple[float, float] | None = None
+) -> alt.LayerChart | None:
+    """Return a heat map of a variant's zeros without a legend, to stand among others.
+
+    Parameters
+    ----------
+    study : Comparison
+    variant : str
+    domain : tuple of float, optional
+        Ends of the colours; by default the same for every map of the study.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where the variant has no prunable weights in numbered blocks.
+    """
+    frame, grid = study.facts.cells(variant), study.facts.grid(variant)
+    if frame.empty:
+        return None
+    rows = frame.rename(columns={"sparsity": "value"})
+    rows["label"] = [look.write(share, "share") for share in rows["value"]]
+    shape = marks.HeatMap(
+        blocks=tuple(grid.blocks),
+        projections=tuple(grid.projections),
+        width=WIDTH,
+        row=min(_ROW, _HEIGHT / len(grid.projections)),
+        domain=domain or zeros_domain(study),
+        legend=False,
+        x_title="",
+        tips=(("block", say("block")), ("projection", say("projection")), ("label", say("zeros"))),
+    )
+    low, high = (float(frame["sparsity"].agg(end)) for end in ("min", "max"))
+    space = spoken().space
+    first, last = percent(low, space=space), percent(high, space=space)
+    note = first if first == last else say("{low} to {high}", low=first, high=last)
+    said = say("Heat map of {variant}: {note} zeros.", variant=clip(variant), note=note)
+    chart = look.titled(marks.heat_map(marks.inline(rows), shape), clip(variant, 24), note, said)
+    return look.fitted(chart)
+
+
+def colours(ends: tuple[float, float]) -> alt.LayerChart:
+    """Return the bar of colours that small maps share, from the least to the most zeros."""
+    chart = marks.colour_bar("share", ends, say("zeros ÷ weights of a cell"), _BAR_WIDTH)
+    low, high = (look.write(end, "share") for end in ends)
+    chart.description = say("Colours of the maps: from {low} to {high} zeros.", low=low, high=high)
+    return look.fitted(chart)

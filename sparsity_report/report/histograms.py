@@ -1,0 +1,96 @@
+"""Histograms of all layers for the page, which draws the one that is chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from sparsity_report.draw import look, marks
+from sparsity_report.draw.look import BLUE, PALE, VERMILLION
+from sparsity_report.errors import printable
+from sparsity_report.report.figures import SEE_THROUGH
+from sparsity_report.study.magnitudes import bars, module_magnitudes
+from sparsity_report.study.study import Comparison
+from sparsity_report.study.sweep import thresholds
+from sparsity_report.words.language import spoken
+from sparsity_report.words.sentences import say
+
+# Layers up to which the page holds a histogram of each: about 400 kB.
+_MOST = 500
+_WIDTH, _HEIGHT = 620, 150
+
+
+def histograms(study: Comparison) -> dict[str, Any] | None:
+    """Return magnitudes of every prunable layer, and thresholds of the slider's levels.
+
+    Returns
+    -------
+    dict or None
+        ``layers``, a list of ``name``, ``edges`` and ``counts``; ``thresholds``, one a level, null
+        where nothing is pruned; ``spec`` of the chart, whose data is ``bars`` and whose parameter
+        ``threshold``; ``said``, words for the page. None where the weights are not at hand, as of a
+        study that was read, and of more layers than a page can hold.
+    """
+    weights, levels = study.weights, study.facts.levels
+    if weights is None or levels is None:
+        return None
+    known = module_magnitudes(weights)
+    if not 0 < len(known) <= _MOST:
+        return None
+    layers = []
+    for name, magnitudes in known.items():
+        edges, counts = bars(magnitudes)
+        if edges.size > 1:
+            shown = {"name": printable(name, 2000), "counts": counts.tolist()}
+            layers.append(shown | {"edges": [float(f"{edge:.5g}") for edge in edges]})
+    if not layers:
+        return None
+    spec = _chart().to_dict(validate=False) | SEE_THROUGH
+    del spec["$schema"]
+    return {
+        "layers": layers,
+        "thresholds": thresholds(weights, levels["sparsity"].tolist()),
+        "spec": spec,
+        "said": {"none": say("nothing is pruned"), "decimal": spoken().decimal},
+    }
+
+
+def _chart() -> alt.LayerChart:
+    """Return bars that are pale up to a parameter, and a rule there."""
+    # Nothing may be pruned, or all, and no data has no extent: the page says where x ends.
+    scale = alt.Scale(nice=False, zero=True)
+    x = alt.X("from:Q", title=say("magnitude of a weight"), scale=scale)
+    y = alt.Y(
+        "height:Q",
+        title=say("density"),
+        axis=alt.Axis(values=[]),
+        scale=alt.Scale(domain=[0, 1.05]),
+    )
+    data = alt.NamedData("bars")
+    tips = marks.tooltips((("between", say("magnitude")), ("label", say("holds"))))
+    drawn = {"x2": "to:Q", "y": y, "y2": alt.datum(0), "tooltip": tips}
+    below = (
+        alt.Chart(data)
+        .transform_filter("datum.from < threshold")
+        .transform_calculate(to="min(datum.to, threshold)")
+        .mark_bar(strokeWidth=0, color=VERMILLION, fillOpacity=PALE)
+    )
+    above = (
+        alt.Chart(data)
+        .transform_filter("datum.to > threshold")
+        .transform_calculate(**{"from": "max(datum.from, threshold)"})
+        .mark_bar(strokeWidth=0, color=BLUE)
+    )
+    rule = (
+        alt.Chart(alt.InlineData(values=[{}]))
+        .transform_calculate(at="threshold")
+        .transform_filter("threshold > 0")
+        .mark_rule(color=VERMILLION, strokeWidth=1.4, clip=True)
+    )
+    layers = [part.encode(x=x, **drawn) for part in (above, below)]
+    layers.append(rule.encode(x=alt.X("at:Q", scale=scale)))
+    chart = alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
+    chart = chart.add_params(alt.param(name="threshold", value=0))
+    chart.description = say("Histogram of the magnitudes of one layer.")
+    return look.fitted(chart)

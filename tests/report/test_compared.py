@@ -1,0 +1,146 @@
+"""The page of several prunings: one table, the best marked, small maps, the rest folded away."""
+
+import json
+import re
+from dataclasses import replace
+
+import measurements
+import pandas as pd
+import pytest
+from helpers import study_of
+
+import sparsity_report as sr
+from sparsity_report.draw.excess import excess_map
+from sparsity_report.draw.inside import inside_charts
+from sparsity_report.draw.spread import spread_chart
+from sparsity_report.report.compared import compared
+from sparsity_report.report.histograms import histograms
+from sparsity_report.study.magnitudes import module_magnitudes
+
+NAMES = ("Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4")
+PERPLEXITIES = (9.0, 9.5, 14.0, 12.5, 1204.125)
+
+
+@pytest.fixture(scope="module")
+def study(demo):
+    policies = (
+        sr.global_magnitude(demo, 0.3), sr.global_magnitude(demo, 0.5),
+        sr.layerwise_magnitude(demo, 0.5), sr.n_m(demo, 2, 4),
+    )  # fmt: skip
+    study = sr.compare(sr.dense(demo), *map(sr.masked, policies), patterns=True)
+    levels = tuple(zip((0, 0.3, 0.5, 0.5, 0.5), PERPLEXITIES, strict=True))
+    quality = measurements.quality(levels, NAMES).assign(agreement=[1.0, 0.9, 0.8, 0.7, 0.6])
+    return measurements.put_in(study, quality=quality)
+
+
+@pytest.fixture(scope="module")
+def text(study, tmp_path_factory):
+    path = sr.write_report(study, tmp_path_factory.mktemp("page") / "r.html")
+    return path.read_text(encoding="utf-8")
+
+
+def cells(table, title):
+    (row,) = [row for row in table.rows if row.cells[0].text == title]
+    return dict(zip(NAMES, row.cells[1:], strict=True))
+
+
+def test_the_best_of_each_level_is_strong(study):
+    table = compared(study)
+    assert [column.key for column in table.columns[1:]] == list(NAMES)
+    assert [column.over for column in table.columns[2:]] == ["30\u202f%"] + ["50\u202f%"] * 3
+    perplexity = cells(table, "Perplexity")
+    assert {name for name, cell in perplexity.items() if cell.strong} == {"Masked50Layerwise"}
+    assert perplexity["Masked2:4"].text == "1\u202f204.12"
+    assert not any(cell.strong for cell in cells(table, "Smallest lossless layout").values())
+    kl = cells(table, "KL from Dense")
+    assert {name for name, cell in kl.items() if cell.strong} == {"Masked50"}
+    assert kl["Dense"].text == "–"
+
+
+def test_layers_are_told_from_least_to_most_sparse(study):
+    told = cells(compared(study), "Zeros per layer")
+    rows = study.layers[(study.layers["variant"] == "Masked50") & study.layers["prunable"]]
+    shares = 100 * (1 - rows["weight_nonzero"] / rows["weight_total"])
+    assert told["Masked50"].text == f"{shares.min():.1f}–{shares.max():.1f}\u202f%"
+    assert told["Masked2:4"].text == "50.0\u202f%"
+
+
+def test_one_small_map_a_pruning_in_one_scale(text):
+    figures = re.findall(
+        r'id="small-map\d-figure">.*?<script type="application/json">(.*?)</script>', text, re.S
+    )
+    specs = [json.loads(figure) for figure in figures]
+    assert len(specs) == 4
+    scales = [spec["layer"][0]["encoding"]["color"]["scale"] for spec in specs]
+    assert all(scale["domain"] == [0, 1] for scale in scales)
+    assert [spec["title"]["text"] for spec in specs] == list(NAMES[1:])
+
+
+def test_what_few_need_is_folded_away(text):
+    """In sight stand one table of storage, one of unusual matrices, and no table of kernels."""
+    open_parts = re.sub(r'<details class="folded">.*?</details>', "", text, flags=re.S)
+    assert text.count("in every layout</span></caption>") == 4
+    assert "in every layout</span></caption>" not in open_parts
+    assert open_parts.count("furthest from a Gaussian of their own spread</span></caption>") == 1
+    assert "in the words of each source" not in open_parts
+
+
+def drawn(chart):
+    """The rows of each layer of a chart."""
+    spec = chart.to_dict()
+    return [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"]]
+
+
+def test_dots_are_layers_and_bars_their_sum(study):
+    dots, bars = drawn(spread_chart(study))
+    assert len(dots) == 4 * 24
+    means = {row["line"]: row["share"] for row in bars}
+    totals = study.totals.set_index("variant")["sparsity_prunable"]
+    assert means == pytest.approx({name: totals[name] for name in NAMES[1:]})
+
+
+def test_no_strip_where_nothing_is_uneven(demo):
+    even = sr.compare(sr.dense(demo), sr.masked(sr.layerwise_magnitude(demo, 0.5)))
+    assert spread_chart(even) is None
+
+
+def test_one_pruning_is_spread_over_its_projections(demo_study):
+    dots, _ = drawn(spread_chart(demo_study))
+    assert len({row["line"] for row in dots}) == 6
+
+
+def test_the_map_of_surprises_is_even_at_zero(study):
+    spec = excess_map(study, "Masked50").to_dict()
+    scale = spec["layer"][0]["encoding"]["color"]["scale"]
+    assert scale["domain"][1] == 0
+    assert scale["domain"][0] == -scale["domain"][2]
+    assert excess_map(study, "Masked2:4") is None
+
+
+def test_heads_are_cells_and_too_many_are_said(study, monkeypatch):
+    parts = list(inside_charts(study, "Masked50"))
+    assert {part.projection for part in parts} == {"q_proj", "k_proj", "v_proj", "out_proj"}
+    assert all(len(part.rows) == 4 * 4 for part in parts)
+    monkeypatch.setattr("sparsity_report.draw.inside._MOST", 15)
+    assert all(part.chart is None for part in inside_charts(study, "Masked50"))
+
+
+def test_histograms_hold_every_weight_below_their_end(study, demo):
+    held = histograms(study)
+    known = module_magnitudes(demo)
+    assert {layer["name"] for layer in held["layers"]} == set(known)
+    for layer in held["layers"]:
+        values, counts = known[layer["name"]].values, known[layer["name"]].counts
+        assert sum(layer["counts"]) == counts[values < layer["edges"][-1] * (1 - 1e-4)].sum()
+        assert sum(layer["counts"]) >= 0.99 * counts.sum()
+    thresholds = pd.Series(held["thresholds"]).dropna()
+    assert thresholds.is_monotonic_increasing
+    assert histograms(sr.compare(sr.dense(demo)))["layers"]
+
+
+def test_a_study_without_weights_has_no_histograms(demo_study):
+    assert histograms(replace(demo_study, weights=None)) is None
+
+
+def test_one_pruning_has_no_comparison(demo):
+    assert compared(study_of(demo)) is None

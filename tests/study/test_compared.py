@@ -1,0 +1,114 @@
+"""Prunings side by side: what is best is told from counts by hand, and ties are none."""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+import sparsity_report as sr
+from sparsity_report.study.dead import dead
+from sparsity_report.study.inside import parts
+
+
+@pytest.fixture(scope="module")
+def study(demo):
+    policies = (
+        sr.global_magnitude(demo, 0.5), sr.layerwise_magnitude(demo, 0.5), sr.n_m(demo, 2, 4),
+        sr.global_magnitude(demo, 0.3),
+    )  # fmt: skip
+    return sr.compare(sr.dense(demo), *map(sr.masked, policies), patterns=True)
+
+
+def scored(perplexities):
+    frame = pd.DataFrame({"variant": list(perplexities), "perplexity": list(perplexities.values())})
+    return frame.assign(
+        kl=float("nan"), agreement=float("nan"), protocol="sliding", text="a text",
+        text_fingerprint="f", scored=9, tokens=10, window=8, stride=4, dtype="float32",
+    )  # fmt: skip
+
+
+def of(compared, key):
+    return next(figure for figure in compared.figures if figure.key == key)
+
+
+def test_levels_are_sets_that_compete(study):
+    compared = study.facts.compared
+    assert compared.variants == [
+        "Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4",
+    ]  # fmt: skip
+    assert compared.contests == [(0.5, ("Masked50", "Masked50Layerwise", "Masked2:4"))]
+
+
+def test_only_2_4_is_lossless_as_2_4(study):
+    layouts = {f.of: f for f in study.facts.compared.figures if f.key == "layout"}
+    held = {name for name, ratio in layouts["2:4"].values.items() if ratio is not None}
+    assert held == {"Masked2:4"}
+    assert "csr_int32" in layouts
+    assert "coo_int64" not in layouts
+    assert "bsr_32" not in layouts
+
+
+@pytest.mark.parametrize(
+    ("perplexities", "best"),
+    [
+        ((14.0, 13.0, 15.0), {"Masked50Layerwise"}),
+        ((13.001, 13.004, 15.0), {"Masked50", "Masked50Layerwise"}),
+        ((13.001, 13.004, 12.999), set()),
+    ],
+    ids=["one", "tie", "all alike"],
+)
+def test_what_is_shown_alike_is_a_tie(study, perplexities, best):
+    names = ("Masked50", "Masked50Layerwise", "Masked2:4")
+    quality = scored({"Dense": 9.0, **dict(zip(names, perplexities, strict=True))})
+    assert of(replace(study, quality=quality).facts.compared, "perplexity").best == best
+
+
+def test_one_pruning_is_no_comparison(demo):
+    pruning = sr.global_magnitude(demo, 0.3)
+    assert sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning)).facts.compared is None
+
+
+def test_dead_rows_and_columns_are_counted():
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4, bias=False), torch.nn.Linear(4, 4))
+    with torch.no_grad():
+        model[0].weight[1] = 0
+        model[0].weight[:, 2:5] = 0
+        model[1].weight[:] = 0
+    found = dead(sr.weight_patterns(sr.dense(sr.load(model))))
+    assert found.rows.to_dict() == {"0": 1, "1": 4}
+    assert found.columns.to_dict() == {"0": 3, "1": 4}
+    assert found.layers == ["1"]
+
+
+def test_excess_is_zeros_minus_the_error_function(study):
+    frame = study.facts.excess("Masked50")
+    rows = study.patterns[study.patterns["variant"] == "Masked50"]
+    threshold = study.variants.set_index("variant")["threshold"]["Masked50"]
+    first = rows[rows["module_name"].str.endswith("layers.2.fc1")].iloc[0]
+    expected = math.erf(threshold / (first["std"] * math.sqrt(2)))
+    cell = frame[(frame["block"] == "2") & (frame["projection"] == "fc1")].iloc[0]
+    assert cell["excess"] == pytest.approx(first["sparsity"] - expected, abs=1e-12)
+    assert study.facts.excess("Masked2:4").empty
+
+
+def test_heads_come_as_they_were_counted(study):
+    heads = {part.projection: part.rows for part in study.facts.parts("Masked50")}
+    assert set(heads) == {"q_proj", "k_proj", "v_proj", "out_proj"}
+    rows = study.patterns[study.patterns["variant"] == "Masked50"].set_index("module_name")
+    counted = rows["head_sparsity"]["model.decoder.layers.1.self_attn.q_proj"]
+    shown = heads["q_proj"][heads["q_proj"]["block"] == 1].sort_values("part")["sparsity"]
+    assert shown.tolist() == list(counted)
+
+
+def test_matrices_of_an_expert_are_added():
+    frame = pd.DataFrame(
+        {
+            "module_name": "m", "block": pd.array([0] * 4, dtype="Int64"),
+            "expert": pd.array([0, 1, 0, 1], dtype="Int64"), "head_sparsity": None,
+            "rows": [2, 2, 6, 6], "columns": 1, "sparsity": [0.5, 0.0, 1.0, 0.0],
+        }
+    )  # fmt: skip
+    (part,) = parts(frame, {})
+    assert part.rows.values.tolist() == [[0, 0, 7 / 8], [0, 1, 0]]
