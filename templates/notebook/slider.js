@@ -6,7 +6,7 @@ async function unpacked(text) {
 }
 
 async function slide(panel) {
-  const [spec, texts] = await unpacked(panel.querySelector("script").textContent);
+  const [spec, texts] = await unpacked(panel.dataset.levels);
   const input = panel.querySelector("input");
   const options = { renderer: "svg", actions: false, ast: true };
   const { view } = await vegaEmbed(panel.querySelector(".sx-live"), spec, options);
