@@ -62,7 +62,6 @@ def pytest_xdist_auto_num_workers():
 def pytest_collection_modifyitems(items):
     for item in items:
         file = item.path.relative_to(TESTS).as_posix()
-        item.add_marker(pytest.mark.xdist_group(file))
         if "driver" in item.fixturenames:
             item.add_marker("browser")
         if file in SLOW or REAL.intersection(item.fixturenames):

@@ -106,7 +106,7 @@ def chart_texts(chart):
             elif key != "datasets":
                 yield from walk(value)
 
-    spec = chart.to_dict()
+    spec = chart.to_dict(validate=False)
     yield from walk(spec)
     for rows in spec["datasets"].values():
         for row in rows:

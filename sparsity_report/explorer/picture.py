@@ -17,9 +17,12 @@ from sparsity_report.draw.look import INK, METRICS, SCREEN, VERMILLION, config
 from sparsity_report.draw.slider import COST_LINES
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.plan import GAP, NOTE, Frame, Plan
+from sparsity_report.words.language import Language, spoken
 from sparsity_report.words.sentences import say
 
 Data = dict[str, list[dict[str, Any]]]
+# Whose charts are kept.
+_LANGUAGES = 2
 
 # Columns of `Facts.levels` and the lines that show them; the third line is even.
 CURVES = {key: line.name for key, line in COST_LINES.items() if key != "dense"}
@@ -50,12 +53,26 @@ class Look(NamedTuple):
 
 
 class Pictures:
-    """Charts by their look, each made once, in the language spoken then."""
+    """Charts of one language by their look, each made once; get them from :func:`pictures`."""
 
-    def __init__(self) -> None:
+    def __init__(self, language: Language) -> None:
+        self.language = language
         self.chart = lru_cache(maxsize=32)(picture)
         # As the front end reads them.
         self.compiled = lru_cache(maxsize=32)(lambda look: self.chart(look).to_dict(validate=False))
+
+
+_kept: list[Pictures] = []
+
+
+def pictures() -> Pictures:
+    """Return the charts of the language spoken, the same for every explorer of a process."""
+    for kept in _kept:
+        if kept.language is spoken():
+            return kept
+    _kept[:0] = [Pictures(spoken())]
+    del _kept[_LANGUAGES:]
+    return _kept[0]
 
 
 @unchecked()

@@ -25,7 +25,7 @@ from sparsity_report.explorer import reading, still
 from sparsity_report.explorer.asked import Asked, speaks
 from sparsity_report.explorer.controls import Controls, choices
 from sparsity_report.explorer.history import History
-from sparsity_report.explorer.picture import Pictures, filled
+from sparsity_report.explorer.picture import filled, pictures
 from sparsity_report.explorer.scene import Scene
 from sparsity_report.explorer.still import Still
 from sparsity_report.explorer.tools import Tools
@@ -155,7 +155,7 @@ class Explorer(Asked):
     def __init__(self, study: Comparison) -> None:
         self.language = spoken()
         self._view = View(study)
-        self._scene, self._pictures = Scene(self._view), Pictures()
+        self._scene, self._pictures = Scene(self._view), pictures()
         self._picture: Picture | None = None
         self._width = still.WIDTH
         self._brushed: tuple[str, ...] = ()

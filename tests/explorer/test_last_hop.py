@@ -129,7 +129,7 @@ def shown_variants(explorer):
 
 
 def data(explorer, name):
-    return explorer.chart.to_dict()["datasets"][name]
+    return explorer.chart["datasets"][name]
 
 
 @pytest.fixture(autouse=True)

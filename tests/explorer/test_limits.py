@@ -43,7 +43,7 @@ def live(study, width=900, **options):
 
 
 def data(explorer, name="cells"):
-    return explorer.chart.to_dict()["datasets"][name]
+    return explorer.chart["datasets"][name]
 
 
 def part(explorer, name):
@@ -53,7 +53,9 @@ def part(explorer, name):
                 yield from parts_of(one)
         yield spec
 
-    (found,) = (one for one in parts_of(explorer.chart.to_dict()) if one.get("name") == name)
+    (found,) = (
+        one for one in parts_of(explorer.chart.to_dict(validate=False)) if one.get("name") == name
+    )
     return found
 
 
@@ -151,7 +153,7 @@ def test_nothing_moves(demo_study, width):
     }  # fmt: skip
 
     def places():
-        texts, _, wide, high = boxes(export.svg(explorer.chart.to_dict()))
+        texts, _, wide, high = boxes(export.svg(explorer.chart.to_dict(validate=False)))
         at = [(one.text, one.left, one.top) for one in texts if one.text in fixed]
         assert {text for text, _, _ in at} == fixed
         return [("size", wide, high), *at]
@@ -176,7 +178,7 @@ def test_cells_and_bars_can_be_pointed_at_and_have_their_scales_below(explorer):
             if "legend" in layer.get("encoding", {}).get(channel, {})
         ]
         assert legend == "bottom"
-    assert unread_fields(explorer.chart.to_dict()) == []
+    assert unread_fields(explorer.chart.to_dict(validate=False)) == []
 
 
 @pytest.mark.parametrize(("width", "columns"), [(619, 1), (620, 2)])
@@ -188,7 +190,7 @@ def test_a_narrow_page_has_one_column(width, columns):
 @pytest.mark.parametrize("names", [("a", "b", "c", "d"), ("q_proj", "fc1", "fc2")])
 @pytest.mark.parametrize(("blocks", "width"), [(3, 360), (3, 940), (25, 360), (25, 940)])
 def test_the_picture_ends_within_the_page_and_its_columns_level(names, blocks, width):
-    spec = live(study_of(blocks_of(blocks, *names)), width).chart.to_dict()
+    spec = live(study_of(blocks_of(blocks, *names)), width).chart.to_dict(validate=False)
     texts, _, wide, high = boxes(export.svg(spec))
     assert 0.8 * width < wide <= width + 1
     for text in texts:
@@ -227,7 +229,7 @@ def test_long_names_leave_room_for_the_picture():
 
 
 def test_numbers_stand_in_the_cells_where_they_fit(explorer):
-    texts, _, _, _ = boxes(export.svg(explorer.chart.to_dict()))
+    texts, _, _, _ = boxes(export.svg(explorer.chart.to_dict(validate=False)))
     shown = {text.text for text in texts}
     for cell in data(explorer):
         assert f"{100 * cell['value']:.0f}" in shown
@@ -240,7 +242,7 @@ def test_the_curve_ends_above_its_label(explorer):
     assert highest < level["top"] < top < 1.3 * highest
     assert [(r["sparsity"], r["value"]) for r in lines if r["line"] == "dense"] == [(0, 1), (1, 1)]
     explorer.sparsity = 0.9
-    texts, _, _, _ = boxes(export.svg(explorer.chart.to_dict()))
+    texts, _, _, _ = boxes(export.svg(explorer.chart.to_dict(validate=False)))
     (label,) = [text for text in texts if text.fill == look.VERMILLION and "×" in text.text]
     assert label.anchor == "end"
 
@@ -294,13 +296,16 @@ def test_a_level_keeps_the_scales_of_what_is_not_pruned(explorer):
 def test_the_alternative_text_says_what_is_in_view(explorer):
     explorer.variant, explorer.modules = "Masked50", "prunable"
     values = [cell["value"] for cell in data(explorer)]
-    said = explorer.chart.to_dict()["description"]
+    said = explorer.chart.to_dict(validate=False)["description"]
     assert "of Masked50: heat map of 2 blocks by 3 projections" in said
     assert f"from {100 * min(values):.1f} % to {100 * max(values):.1f} %" in said
     explorer.modules = "all"
-    assert "heat map of 2 blocks by 6 projections" in explorer.chart.to_dict()["description"]
+    assert (
+        "heat map of 2 blocks by 6 projections"
+        in explorer.chart.to_dict(validate=False)["description"]
+    )
     explorer.variant = "CSR at level"
-    said = explorer.chart.to_dict()["description"]
+    said = explorer.chart.to_dict(validate=False)["description"]
     assert "of a level: " in said
     assert "values that follow the level" in said
 
@@ -572,11 +577,11 @@ def test_it_is_drawn_when_its_width_is_known(tiny):
     assert explorer._head.value == ""
     explorer._shell.width = 100
     assert explorer._shell.live
-    assert explorer.chart.to_dict()["usermeta"] == {"width": 320}
+    assert explorer.chart.to_dict(validate=False)["usermeta"] == {"width": 320}
     assert explorer._head.value
     first = [one for one in widgets(explorer) if isinstance(one, Picture)]
     explorer._shell.width = 1000
-    assert explorer.chart.to_dict()["usermeta"] == {"width": 1000}
+    assert explorer.chart.to_dict(validate=False)["usermeta"] == {"width": 1000}
     assert [one for one in widgets(explorer) if isinstance(one, Picture)] == first
     assert {"key", "width", "live"} <= {*Shell().traits(sync=True)}
     assert {"data", "brushed", "spec"} <= {*first[0].traits(sync=True)}
@@ -599,13 +604,15 @@ def test_the_bundle_names_the_view_as_ipywidgets_does(explorer, monkeypatch):
 
 
 @pytest.mark.parametrize(("blocks", "numbers"), [(100, True), (101, False)])
-def test_the_still_picture_has_numbers_up_to_a_hundred_cells(blocks, numbers):
+def test_the_still_picture_has_numbers_up_to_a_hundred_cells(blocks, numbers, monkeypatch):
     import base64
     from io import BytesIO
 
     explorer = sr.explore(study_of(blocks_of(blocks, "a")))
     looks, compiled = [], explorer._pictures.compiled
-    explorer._pictures.compiled = lambda one: looks.append(one) or compiled(one)
+    monkeypatch.setattr(
+        explorer._pictures, "compiled", lambda one: looks.append(one) or compiled(one)
+    )
     html = explorer._still()["text/html"]
     assert [one.numbers for one in looks] == [numbers]
     assert f'<div class="sx-still sx-still-{explorer._shell.key} ' in html
