@@ -279,7 +279,7 @@ def shades(colour: str, number: int) -> list[str]:
     Examples
     --------
     >>> shades("#000000", 2)
-    ['#4C4C4C', '#000000']
+    ['#4D4D4D', '#000000']
     """
     return [_mixed(colour, 0.6 * (1 - (place + 1) / number)) for place in range(number)]
 

@@ -128,12 +128,12 @@ def comparables(facts: Figures) -> Comparables | None:
     >>> import sparsity_report as sr
     >>> weights = sr.load()
     >>> policies = sr.n_m(weights, 2, 4), sr.global_magnitude(weights, 0.5)
-    >>> facts = sr.compare(sr.dense(weights), *map(sr.masked, policies)).facts
-    >>> compared = comparables(facts)
+    >>> study = sr.compare(sr.dense(weights), *map(sr.masked, policies), patterns=True)
+    >>> compared = comparables(study.facts)
     >>> compared.variants
     ['Dense', 'Masked50', 'Masked2:4']
-    >>> next(sorted(f.best) for f in compared.figures if f.of == "2:4"), compared.contests[0][0]
-    ([], 0.5)
+    >>> next(f.values for f in compared.figures if f.of == "2:4")
+    {'Dense': None, 'Masked50': None, 'Masked2:4': 0.53125}
     """
     frame = facts.methods
     pruned = frame[frame["variant"].isin(facts.prunings)]

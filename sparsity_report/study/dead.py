@@ -40,7 +40,7 @@ def dead(patterns: pd.DataFrame) -> Dead:
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
     >>> found = dead(sr.weight_patterns(sr.masked(pruning)))
     >>> int(found.rows.sum()), int(found.heads.sum()), found.layers
-    (62, 0, [])
+    (45, 0, [])
     """
     names = patterns["module_name"]
 

@@ -172,7 +172,7 @@ def test_a_sentence_says_where_zeros_come_from(pruned, conclusion, tmp_path):
     (said,) = [s for s in sr.summarize(study) if "rounding" in s]
     zeros = 100 * float((means == 0).double().mean())
     assert said.startswith(
-        f"{zeros:.1f} % of the 524,288 prunable weights of Dense in gptq-4bit-g32 are zero"
+        f"{zeros:.1f} % of the 524\u202f288 prunable weights of Dense in gptq-4bit-g32 are zero"
     )
     expected = 100 * study.layers["expected_rounding_sparsity"].iloc[0]
     assert f"rounding explains {expected:.1f} %: {conclusion}." in said
@@ -205,7 +205,7 @@ def test_the_audit_tells_of_formats_without_a_zero(pruned, conclusion, tmp_path)
         for column in ("near_zero_share", "expected_rounding_sparsity")
     )
     assert said.startswith(
-        f"mlx-4bit-g32 need not hold zero exactly: {percent(zeros, space=' ')} of the 524,288 "
+        f"mlx-4bit-g32 need not hold zero exactly: {percent(zeros, space=' ')} of the 524\u202f288 "
         f"prunable weights of Dense are zero, {near:.1f} % within half a step of zero"
     )
     assert f"brings {expected:.1f} %: {conclusion}" in said

@@ -760,7 +760,7 @@ def test_that_parts_are_left_out_is_said(demo_study, parts, said):
 
 
 def test_names_of_parts_have_sixty_letters(demo_study):
-    frame = sensitivity(2).assign(part=["x" * 60, "y" * 61])
+    frame = sensitivity(2).assign(by="layer", part=["x" * 60, "y" * 61])
     chart = measured.sensitivity_chart(put_in(demo_study, sensitivity=frame))
     assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
         "x" * 60, "y" * 59 + "…",

@@ -96,7 +96,7 @@ def test_perplexity_is_not_guessed_between_measured_levels(study, most, level, b
 def test_perplexity_that_was_not_measured_or_not_reached(study):
     names = tuple(study.variants["variant"])
     scored = put_in(study, quality=quality(names=names))
-    with pytest.raises(sr.SparsityReportError, match=r"out of reach.* 10\.00 to 1,234\.00"):
+    with pytest.raises(sr.SparsityReportError, match=r"out of reach.* 10\.00 to 1 234\.00"):
         sr.level_within(scored, "perplexity 9")
     with pytest.raises(sr.SparsityReportError, match="measured at 0 levels"):
         sr.level_within(study, "perplexity 15")
