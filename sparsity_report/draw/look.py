@@ -152,7 +152,7 @@ def tick(kind: str) -> str:
     space = spoken().space
     return {
         "share": f"format(100 * datum.value, '~r') + '{space}%'",
-        "points": "format(100 * datum.value, '+~r')",
+        "points": "datum.value == 0 ? '0' : format(100 * datum.value, '+~r')",
         "ratio": f"format(datum.value, '~r') + '{space}×'",
         "plain": "datum.label",
         "small": "format(datum.value, abs(datum.value) < 0.001 ? '~e' : '~r')",
@@ -163,7 +163,7 @@ def digits(kind: str) -> str:
     """Return the expression that writes a cell's value where there is little room."""
     return {
         "share": "format(100 * datum.value, '.0f')",
-        "points": "format(100 * datum.value, '+.0f')",
+        "points": "abs(100 * datum.value) < 0.5 ? '0' : format(100 * datum.value, '+.0f')",
         "ratio": "format(datum.value, '.2f')",
     }.get(kind, "datum.value < 1000 ? format(datum.value, '.0f') : format(datum.value, '.3s')")
 
