@@ -88,6 +88,10 @@ class Writer:
     def percent0(self, value):
         return self.percent(value, 0)
 
+    def points(self, value):
+        shown = self.marked(rounded(100 * Fraction(value), 1))
+        return shown.replace("-", "−") if value < 0 else f"+{shown}"
+
     def times(self, value):
         return "–" if unknown(value) else f"{self.marked(rounded(Fraction(value), 2))}{THIN}×"
 
@@ -255,7 +259,11 @@ def layers_grid(study, w, variant):
     return grid
 
 
-def storage_grid(study, w, variant):
+def saves_a_tenth(row, dense):
+    return row["lossless"] is True and 10 * int(row["bytes"]) <= 9 * int(dense["bytes"])
+
+
+def storage_grid(study, w, variant, few=False):
     frame = study.storage[study.storage["variant"] == variant]
     by_scope = {
         scope: {row["layout"]: row for row in rows(frame[frame["scope"] == scope])}
@@ -272,6 +280,8 @@ def storage_grid(study, w, variant):
     ]  # fmt: skip
     for layout, row in weights.items():
         if layout == "zstd" and unknown(row["bytes"]):  # nobody asked for it
+            continue
+        if few and not (layout in {"dense", "csr_int32"} or saves_a_tenth(row, weights["dense"])):
             continue
         sizes = (row["bytes"], model[layout]["bytes"])
         grid.append(
@@ -290,6 +300,12 @@ def extremes_grids(study, w, variant):
     own = rows(study.layers[(study.layers["variant"] == variant) & study.layers["prunable"]])
     heads = [capital(w.say(head)) for head in ("module", "weights", "Zeros ÷ weights")]
     ranked = sorted(own, key=lambda row: -share(row["weight_total"], row["weight_nonzero"]))
+    first, last = (
+        w.percent(share(row["weight_total"], row["weight_nonzero"]))
+        for row in (ranked[0], ranked[-1])
+    )
+    if first == last:  # no layer is more sparse than another
+        return []
     return [
         [
             heads,
@@ -397,33 +413,144 @@ def comparison_grid(study, w, column, write):
     return grid
 
 
-def test_every_table_of_the_page(written):
-    study, w, folder = written
-    page = [grid for _, grid in tables_of(folder / "page.html")]
-    everything = [totals_grid(study, w)]
-    by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
-    everything.append(
-        [groups_heads(w), *(row for title, own in by_variant for row in (title, *own))]
+def layer_shares(study, variant):
+    """Share of zeros of every prunable layer of a variant, by name and in the order of layers."""
+    own = rows(study.layers[(study.layers["variant"] == variant) & study.layers["prunable"]])
+    return {row["module_name"]: share(row["weight_total"], row["weight_nonzero"]) for row in own}
+
+
+def side_by_side_grid(study, w):
+    """Prunings in one table, from the rows of modules, matrices and layouts."""
+    names = ["Dense", *prunings(study)]
+    asked = study.variants.set_index("variant")["asked_sparsity"]
+    grid = [["", "Dense", *(f"{w.percent0(asked[name])} {name}" for name in names[1:])]]
+
+    def row(label, cells):
+        grid.append([w.say(label), *cells])
+
+    shares, zeros = [layer_shares(study, name) for name in names], []
+    for name in names:
+        own = study.layers[(study.layers["variant"] == name) & study.layers["prunable"]]
+        zeros.append(share(own["weight_total"].sum(), own["weight_nonzero"].sum()))
+    row("Zeros", map(w.percent2, zeros))
+    ends = [(w.percent(min(of.values())), w.percent(max(of.values()))) for of in shares]
+    row(
+        "Zeros per layer",
+        (low if low == high else f"{low[: -len(f'{THIN}%')]}–{high}" for low, high in ends),
     )
-    everything += [layers_grid(study, w, v) for v in study.variants["variant"]]
+    lines = []
+    for name in names:
+        own = rows(study.patterns[study.patterns["variant"] == name])
+        lines.append(sum(round(matrix["zero_rows"] * matrix["rows"]) for matrix in own))
+    assert any(lines)
+    row("Outputs that are zero", map(w.count, lines))
+    ratios = []
+    for name in names:
+        frame = study.storage[study.storage["variant"] == name]
+        own = rows(frame[frame["scope"] == "prunable"])
+        dense = next(of["bytes"] for of in own if of["layout"] == "dense")
+        ratios.append(
+            {of["layout"]: ratio(of["bytes"], dense) for of in own if of["lossless"] is True}
+        )
+    row("Smallest lossless layout", (w.times(min(of.values())) for of in ratios))
+    for layout in dict.fromkeys(layout for of in ratios for layout in of):
+        own = [of.get(layout) for of in ratios]
+        useful = any(of is not None and of <= Fraction(9, 10) for of in own)
+        if layout == "csr_int32" or useful:
+            label = w.say("as {of}").format(of=w.say(LAYOUTS[layout]))
+            grid.append([label, *map(w.times, own)])
+    return grid
+
+
+def spread_grid(study, w):
+    ends = [
+        f"{w.say(end)} {w.say(of)}"
+        for end in ("Least sparse layer", "Most sparse layer")
+        for of in ("zeros", "layer")
+    ]
+    grid = [[capital(w.say("variant")), *ends]]
     for variant in prunings(study):
-        everything.append(storage_grid(study, w, variant))
-        everything += extremes_grids(study, w, variant)
-        everything.append(map_grid(study, w, variant))
-    everything.append(levels_grid(study, w))
-    everything.append(curve_grid(study, w))
+        shares = layer_shares(study, variant)
+        least, most = min(shares, key=shares.get), max(shares, key=shares.get)
+        grid.append([variant, w.percent(shares[least]), least, w.percent(shares[most]), most])
+    return grid
+
+
+def blocks_grid(study, w):
+    first = study.layers[study.layers["prunable"]]
+    grid = [[capital(w.say("block")), *prunings(study)]]
+    for block, own in first.groupby("block"):
+        sums = own.groupby("variant")[["weight_total", "weight_nonzero"]].sum()
+        grid.append([str(block), *(w.percent(share(*sums.loc[v])) for v in prunings(study))])
+    return grid
+
+
+def excess_grid(study, w, variant):
+    """Zeros that a Gaussian of the spread of each matrix would not have at the threshold."""
+    threshold = study.variants.set_index("variant")["threshold"][variant]
+    grid, cells = map_grid(study, w, variant), {}
+    for row in rows(study.patterns[study.patterns["variant"] == variant]):
+        gaussian = math.erf(threshold / (row["std"] * math.sqrt(2)))
+        name = row["module_name"].rsplit(".")[-1]
+        cells[str(row["block"]), name] = w.points(row["sparsity"] - gaussian)
+    heads, *body = grid
+    return [heads, *([row[0], *(cells[row[0], name] for name in heads[1:])] for row in body)]
+
+
+def heads_grid(study, w, variant, projection):
+    own = rows(study.patterns[study.patterns["variant"] == variant])
+    of = [row for row in own if row["module_name"].endswith(f".{projection}")]
+    numbers = map(str, range(len(of[0]["head_sparsity"])))
+    return [
+        [capital(w.say("block")), *numbers],
+        *([str(row["block"]), *map(w.percent, row["head_sparsity"])] for row in of),
+    ]
+
+
+def expected_tables(study, w):
+    """Pairs of what the caption has to say and a table of the page."""
+    pruned, several = prunings(study), len(prunings(study)) > 1
+    yield "", totals_grid(study, w)
+    by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
+    yield "", [groups_heads(w), *(row for title, own in by_variant for row in (title, *own))]
+    for variant in study.variants["variant"]:
+        yield variant, layers_grid(study, w, variant)
+    captions = ("Most sparse layers of {variant}", "Least sparse layers of {variant}")
+    for variant in pruned:
+        yield variant, storage_grid(study, w, variant)
+        for caption, grid in zip(captions, extremes_grids(study, w, variant), strict=False):
+            said = w.say(f"{caption}: zeros ÷ weights")
+            yield said.format(variant=variant), grid
+        yield variant, map_grid(study, w, variant)
+    yield pruned[0], storage_grid(study, w, pruned[0], few=True)
+    yield pruned[0], excess_grid(study, w, pruned[0])
+    for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        yield f" {projection}", heads_grid(study, w, pruned[0], projection)
+    yield "", spread_grid(study, w)
+    yield "", levels_grid(study, w)
+    yield "", curve_grid(study, w)
     for column, write in (
         ("sparsity", w.percent), ("param_frac", w.percent), ("flops_per_token", w.count),
     ):  # fmt: skip
-        everything.append(comparison_grid(study, w, column, write))
-    for grid in everything:
-        same_heads = [shown for shown in page if shown[0] == grid[0]]
-        assert grid in same_heads, (grid[0], same_heads[:1])
-    # What is left: models, variants, what others published, blocks of several prunings and, where
-    # a threshold expects anything, what stands out.
-    several = len(prunings(study)) > 1
+        yield "", comparison_grid(study, w, column, write)
+    if several:
+        # The map of the first stands large, and small beside the others.
+        yield pruned[0], map_grid(study, w, pruned[0])
+        yield "", side_by_side_grid(study, w)
+        yield "", blocks_grid(study, w)
+
+
+def test_every_table_of_the_page(written):
+    study, w, folder = written
+    left = tables_of(folder / "page.html")
+    for said, grid in expected_tables(study, w):
+        found = [pair for pair in left if pair[1] == grid and said in pair[0]]
+        assert found, (said, grid[0], [shown for _, shown in left if shown[0] == grid[0]][:1])
+        left.remove(found[0])
+    # What is left: models, variants, what others published, and where a threshold expects
+    # anything what stands out.
     expecting = study.patterns.dropna(subset=["expected_sparsity"])["variant"].unique()
-    assert len(page) == len(everything) + 3 + several + len(set(expecting) & set(prunings(study)))
+    assert len(left) == 3 + len(set(expecting) & set(prunings(study)))
 
 
 def json_of(folder, pattern):
@@ -553,8 +680,13 @@ def test_every_table_of_the_pdf(written):
     totals = totals_grid(study, w)
     groups = [[*groups_heads(w)], *groups_rows(study, w, "Dense")]
     parts = [[row[:1] + row[s : s + 4] for row in totals] for s in range(1, len(totals[0]), 4)]
+    side_by_side = []
+    if len(prunings(study)) > 1:
+        # The share that prunings have in common stands once, over the middle of their columns.
+        names = ["", "Dense", *prunings(study)]
+        side_by_side.append([names, *side_by_side_grid(study, w)[1:]])
     place = 0
-    for grid in [*parts, groups]:
+    for grid in [*side_by_side, *parts, groups]:
         place, (page, top, ends) = check_pdf(words, grid, place)
         found = heads_above(words, page, top, ends)
         for head, shown in zip(grid[0][1:], found[1:], strict=True):
@@ -562,7 +694,7 @@ def test_every_table_of_the_pdf(written):
     for variant in list(study.variants["variant"])[1:]:
         place, _ = check_pdf(words, [[], *groups_rows(study, w, variant)], place)
     place, (page, top, ends) = check_pdf(words, curve_grid(study, w), place)
-    for variant in prunings(study):
+    for variant in prunings(study)[:1]:  # the others are in the page
         grid = storage_grid(study, w, variant)
         place, (page, top, ends) = check_pdf(words, grid, place)
         found = heads_above(words, page, top, ends, 40)
@@ -627,7 +759,7 @@ def test_every_table_of_the_thesis_kit(written):
     for name in prunings(study):
         grid = storage_grid(study, w, name)
         expected[f"storage_{name.lower()}"] = latex_of(grid, [1, 2, 3, 5])
-        for end, grid in zip(("most", "least"), extremes_grids(study, w, name), strict=True):
+        for end, grid in zip(("most", "least"), extremes_grids(study, w, name), strict=False):
             expected[f"layers_{end}_{name.lower()}"] = latex_of(grid, [1, 2])
     assert {path.stem for path in folder.glob("*.tex")} == set(expected)
     for stem, grid in expected.items():
