@@ -35,7 +35,8 @@ if (held) {
       return { ...part, encoding: { ...encoding, x } };
     });
     const options = { mode: "vega-lite", renderer: "svg", ast: true, actions: false };
-    vegaEmbed(live, { ...spec, layer: parts, width, datasets: { bars: rows(layer) } }, options).then((made) => {
+    const datasets = { ...spec.datasets, bars: rows(layer) };
+    vegaEmbed(live, { ...spec, layer: parts, width, datasets }, options).then((made) => {
       view = made.view;
       cut();
     }, console.error);

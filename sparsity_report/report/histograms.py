@@ -82,11 +82,12 @@ def _chart() -> alt.LayerChart:
         .transform_calculate(**{"from": "max(datum.from, threshold)"})
         .mark_bar(strokeWidth=0, color=BLUE)
     )
+    # The note says where it is; where nothing is pruned, a group of no rules would want a name.
     rule = (
         alt.Chart(alt.InlineData(values=[{}]))
         .transform_calculate(at="threshold")
         .transform_filter("threshold > 0")
-        .mark_rule(color=VERMILLION, strokeWidth=1.4, clip=True)
+        .mark_rule(color=VERMILLION, strokeWidth=1.4, clip=True, aria=False)
     )
     layers = [part.encode(x=x, **drawn) for part in (above, below)]
     layers.append(rule.encode(x=alt.X("at:Q", scale=scale)))

@@ -394,6 +394,9 @@ def test_columns_of_numbers_have_room_for_the_widest():
 def test_long_names_of_modules_break_in_the_thesis(letters, breaks):
     name = "x" * (letters - len("layers.0.fc") - 1)
     layers = nn.ModuleList(nn.ModuleDict({f"fc{name}1": nn.Linear(3, 2)}) for _ in range(2))
+    # The first loses all, the second nothing; of equal layers none are the most sparse.
+    for layer, weight in zip(layers, (0.1, 1.0), strict=True):
+        nn.init.constant_(layer[f"fc{name}1"].weight, weight)
     study = study_of(sr.load(nn.ModuleDict({"layers": layers})), 0.5)
     assert {len(n) for n in study.layers["module_name"]} == {letters}
     for text_cm in (16.0, 12.5):
