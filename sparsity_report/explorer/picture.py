@@ -16,7 +16,7 @@ from sparsity_report.draw import marks
 from sparsity_report.draw.look import INK, METRICS, SCREEN, VERMILLION, config
 from sparsity_report.draw.slider import COST_LINES
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.explorer.plan import GAP, NOTE, Frame, Plan
+from sparsity_report.explorer.plan import GAP, NOTE, Frame, Plan, curve_columns, group_height
 from sparsity_report.words.language import Language, spoken
 from sparsity_report.words.sentences import say
 
@@ -96,6 +96,8 @@ def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
         below = [alt.VConcatChart(vconcat=[bars, *histogram], **inner), *curve]
         return alt.VConcatChart(vconcat=[cells, alt.HConcatChart(hconcat=below, **inner)], **whole)
     columns = ([cells, *histogram], [bars, *curve])
+    if look.plan.form == "under":
+        columns = ([cells, *curve], [bars])
     stacks = [alt.VConcatChart(vconcat=column, **inner) for column in columns]
     return alt.HConcatChart(hconcat=stacks, **whole)
 
@@ -156,7 +158,7 @@ def _cells(look: Look) -> alt.LayerChart:
 def _bars(look: Look) -> alt.LayerChart:
     metric, frame = METRICS[look.metric], look.plan.bars
     # Of one group with half of what is between groups: bars fill their frame, up to a size.
-    group = min(frame.height / max(1, len(look.bars)), 20.0 * len(look.variants) + 16)
+    group = min(frame.height / max(1, len(look.bars)), group_height(len(look.variants)))
     gap = min(12.0, 0.9 * group / (len(look.variants) + 1))
     band = (group - gap) / len(look.variants)
     shape = marks.Bars(
@@ -191,7 +193,7 @@ def _curve(look: Look) -> list[alt.LayerChart]:
         ticks=(0, 0.5, 1, 1.5, 2, 2.5, 3),
         flip=True,
         below=True,
-        columns=3 if frame.width > 330 else 2,
+        columns=curve_columns(frame.width),
         sizes=SCREEN,
     )
     lines, even, level = (alt.NamedData(name=name) for name in ("curve", "even", "level"))

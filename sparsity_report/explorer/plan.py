@@ -69,7 +69,10 @@ class Frame(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Frames of the parts, and their form: in a column, beside each other, or the map above."""
+    """Frames of the parts, and their form: in a column, beside each other, or the map above.
+
+    Where there is no histogram, the curve may stand ``"under"`` the map, beside the bars.
+    """
 
     form: str
     cells: Frame
@@ -104,6 +107,8 @@ def plan(room: Room, width: int) -> Plan:
     inside = max(220, min(half - map_left, _WIDEST * room.blocks))
     rest = width - map_left - inside - _END - GAP - bars_left - _RIGHT - 4
     made = _plan("beside", room, (map_left, inside), (bars_left, rest))
+    if made.curve and not made.histogram and made.cells.outside < made.bars.outside:
+        return _under(made, room)
     made = made._replace(curve=_stretched(made.curve, made.left - made.bars.outside - GAP))
     more = made.right - made.left
     histogram = made.histogram and made.histogram._replace(
@@ -121,7 +126,7 @@ def _plan(form: str, room: Room, cells: tuple[float, float], bars: tuple[float, 
     full = room.groups * (variants * _BAND + _BETWEEN)
     # As many bars as there may be are thin, but are there.
     height = max(110.0, min(full, 250), 1.5 * room.groups * (variants + 1))
-    curve = Frame(width, 190, left, _RIGHT, _BELOW_CURVE + _LEGEND_ROW * (1 if width > 330 else 2))
+    curve = Frame(width, 190, left, _RIGHT, _below_curve(width))
     return Plan(
         form,
         Frame(map_width, high, map_left, _END, _BELOW_CELLS),
@@ -131,15 +136,43 @@ def _plan(form: str, room: Room, cells: tuple[float, float], bars: tuple[float, 
     )
 
 
+def _under(made: Plan, room: Room) -> Plan:
+    """Return a plan whose curve stands under the map, with bars as high as both."""
+    cells, left = made.cells, max(_AXIS, made.cells.left)
+    width = cells.left + cells.width + cells.right - left - _RIGHT
+    rest = made.bars.outside - cells.outside - GAP
+    curve = _stretched(made.curve, rest, left=left, width=width)
+    most = room.groups * group_height(max(map(len, room.legends)))
+    whole = _height(cells, curve) - _TOP - made.bars.bottom
+    bars = made.bars._replace(height=max(made.bars.height, min(most, whole)))
+    return made._replace(form="under", bars=bars, curve=curve)
+
+
 def _stretched(curve: Frame | None, outside: float, **beside: float) -> Frame | None:
     """Return a curve that is as high as what stands beside it, if that is high enough."""
     if curve is None:
         return None
-    return curve._replace(height=max(170.0, outside - _TOP - curve.bottom), **beside)
+    placed = curve._replace(**beside)
+    bottom = _below_curve(placed.width)
+    return placed._replace(bottom=bottom, height=max(170.0, outside - _TOP - bottom))
+
+
+def _below_curve(width: float) -> float:
+    return _BELOW_CURVE + _LEGEND_ROW * -(-3 // curve_columns(width))
 
 
 def _height(first: Frame, second: Frame | None) -> float:
     return first.outside + (GAP + second.outside if second else 0)
+
+
+def group_height(variants: int) -> float:
+    """Return how high a group of bars is at most, with what is between groups."""
+    return 20.0 * variants + 16
+
+
+def curve_columns(width: float) -> int:
+    """Return in how many columns the three lines of a curve are named below it."""
+    return 3 if width > 330 else 2
 
 
 def legend_columns(names: tuple[str, ...], width: float) -> int:

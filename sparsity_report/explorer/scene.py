@@ -52,13 +52,15 @@ class Scene:
         grid = self.view.placement(state).grid
         cells, bars = self.view.cell_values(state), self._bars(state)
         curve = self._curve(state)
+        domain = self._domain(state, cells)
         look = Look(
             width=state.width,
             metric=state.metric,
-            log=state.log_scale and state.kind == "number",
+            # Where nothing is above zero, there is no such scale.
+            log=state.log_scale and state.kind == "number" and domain[0] > 0,
             blocks=tuple(map(block_name, grid.blocks)),
             projections=tuple(grid.projections),
-            domain=self._domain(state, cells),
+            domain=domain,
             bars=tuple(bars.names),
             variants=tuple(bars.inks),
             longest=bars.longest,
@@ -103,12 +105,14 @@ class Scene:
         )
 
     def members(self, state: State, kind: str, at: Any) -> list[str]:
-        """Return the names behind a cell of the map, a group of bars, or a name on an axis.
+        """Return the names behind a row, a cell of the map, a group of bars, or a name on an axis.
 
-        Cells are meant by their place; bars by their place or name; ``block`` and ``projection``
-        by their name.
+        Rows and cells are meant by their place; bars by their place or name; ``block`` and
+        ``projection`` by their name.
         """
         placement = self.view.placement(state)
+        if kind == "row":
+            return [self.view.names[at]]
         if kind == "cell":
             return placement.grid.members[at]
         if kind in {"block", "projection"}:

@@ -13,7 +13,10 @@ function render({ model, el }) {
     model.send({ row: Number(found.dataset.row), more: more(event) });
   }
 
-  // One stop of the tab key for all rows; arrows go from one to the next.
+  // One stop of the tab key for all rows, at first the row looked at; arrows go from one to the next.
+  function stop(rows, at) {
+    for (const one of rows) one.tabIndex = one === at ? 0 : -1;
+  }
   function walk(event) {
     const found = event.target.closest?.("[data-row]");
     const rows = found ? [...found.parentElement.querySelectorAll("[data-row]")] : [];
@@ -21,8 +24,7 @@ function render({ model, el }) {
     const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[event.key];
     if (at < 0 || !rows[to]) return;
     event.preventDefault();
-    found.tabIndex = -1;
-    rows[to].tabIndex = 0;
+    stop(rows, rows[to]);
     rows[to].focus();
   }
 
@@ -70,12 +72,12 @@ function render({ model, el }) {
     if (!table) return;
     // Nothing focused: what held the keys has been replaced.
     const again = held !== null && document.activeElement === document.body;
-    const row = again ? [...table.querySelectorAll("[data-row]")].find((r) => r.dataset.row === held) : null;
+    const rows = [...table.querySelectorAll("[data-row]")];
+    const row = again ? rows.find((r) => r.dataset.row === held) : null;
     if (row) {
-      row.tabIndex = 0;
+      stop(rows, row);
       row.focus({ preventScroll: true });
     }
-    const rows = [...table.querySelectorAll("[data-row]")];
     if (rows.length && !rows.some((r) => r.tabIndex === 0)) rows[0].tabIndex = 0;
     table.scrollTo({ top, left });
   });
