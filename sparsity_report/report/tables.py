@@ -351,9 +351,12 @@ def excess_map(study: Comparison, variant: str) -> Table:
 
 
 def spread(study: Comparison) -> Table:
-    """Return the least and the most sparse layer of each pruning."""
+    """Return the least and the most sparse layer of each pruning; none where all are as sparse."""
     spreads = {name: study.facts.spread(name) for name in study.facts.prunings}
     values = [{"variant": name, **of._asdict()} for name, of in spreads.items() if of]
+    for row in values:
+        if row["low"] == row["high"]:
+            row |= {"least": None, "most": None}
     low, high = say("Least sparse layer"), say("Most sparse layer")
     columns = [
         *columns_of("variant", _FIRST),

@@ -472,7 +472,9 @@ def spread_grid(study, w):
     for variant in prunings(study):
         shares = layer_shares(study, variant)
         least, most = min(shares, key=shares.get), max(shares, key=shares.get)
-        grid.append([variant, w.percent(shares[least]), least, w.percent(shares[most]), most])
+        named = (least, most) if shares[least] < shares[most] else ("–", "–")
+        ends = zip(map(w.percent, (shares[least], shares[most])), named, strict=True)
+        grid.append([variant, *(cell for end in ends for cell in end)])
     return grid
 
 
