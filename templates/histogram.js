@@ -6,7 +6,7 @@ if (held) {
   const panel = document.querySelector(".histogram");
   const [choice, live, told] = ["select", ".live", ".note"].map((one) => panel.querySelector(one));
   const input = document.getElementById("level");
-  const short = (number) => Number(number.toPrecision(3)).toString().replace(".", said.decimal);
+  const short = (number, digits = 3) => Number(number.toPrecision(digits)).toString().replace(".", said.decimal);
   const whole = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, "\u202f");
   let view = null;
 
@@ -23,7 +23,8 @@ if (held) {
   };
   const cut = () => {
     const threshold = thresholds[input.value];
-    told.textContent = threshold === null ? said.none : `|w| ≤ ${short(threshold)}`;
+    // At levels in between it is known to within a bucket of the count.
+    told.textContent = threshold === null ? said.none : `${said.threshold} ≈ ${short(threshold, 2)}`;
     view?.signal("threshold", threshold ?? 0).runAsync();
   };
   const draw = () => {

@@ -52,7 +52,11 @@ def histograms(study: Comparison) -> dict[str, Any] | None:
         "layers": layers,
         "thresholds": thresholds(weights, levels["sparsity"].tolist()),
         "spec": spec,
-        "said": {"none": say("nothing is pruned"), "decimal": spoken().decimal},
+        "said": {
+            "none": say("nothing is pruned"),
+            "threshold": say("Threshold"),
+            "decimal": spoken().decimal,
+        },
     }
 
 

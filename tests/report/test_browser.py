@@ -254,7 +254,7 @@ def test_a_cell_of_the_map_leads_to_its_layer(chromium, report):
         assert shown.locator("option:checked").inner_text() == "layers.1.fc2"
         shown.locator(".live svg").wait_for()
         before = shown.locator(".note").inner_text()
-        assert before.startswith("|w| ≤ 0.")
+        assert before.startswith("Threshold ≈ 0.")
         # Where the bars turn from pale to full stands a line, which moves with the slider.
         rule = shown.locator(".live .mark-rule.role-mark line")
         far = rule.bounding_box()["x"]
