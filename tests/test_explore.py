@@ -32,8 +32,8 @@ def running(tmp_path_factory):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     yield process, folder
-    process.kill()
-    process.wait()
+    process.terminate()  # it ends its server; killed it could not
+    process.wait(90)
     process.stdout.close()
     process.stderr.close()
 
