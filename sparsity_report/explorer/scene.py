@@ -78,7 +78,8 @@ class Scene:
         if look.plan.histogram:
             rows: tuple[Rows, Rows] = ([], [])
             if magnitudes := self.magnitudes.of(state):
-                rows = histogram_rows(magnitudes, self.magnitudes.threshold(state))
+                threshold = self.magnitudes.threshold(state)
+                rows = histogram_rows(magnitudes, threshold, to_a_bucket=state.live)
             data["magnitudes"], data["threshold"] = rows
         return look, data
 

@@ -12,7 +12,7 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Integers, Magnitudes
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.numbers import count
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import message, say
 
 Rows = list[dict[str, Any]]
 _BARS = 56
@@ -54,8 +54,13 @@ def bars(
     return edges, np.diff(before[np.searchsorted(values, edges)])
 
 
-def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Rows, Rows]:
-    """Return a layer's magnitudes as bars of equal area per weight, and where the threshold is."""
+def histogram_rows(
+    magnitudes: Magnitudes, threshold: float | None, *, to_a_bucket: bool = False
+) -> tuple[Rows, Rows]:
+    """Return a layer's magnitudes as bars of equal area per weight, and where the threshold is.
+
+    A threshold that is known to a bucket of the count only is said to be about so much.
+    """
     edges, inside = bars(magnitudes, threshold)
     if edges.size < 2:
         return [], []
@@ -73,7 +78,8 @@ def histogram_rows(magnitudes: Magnitudes, threshold: float | None) -> tuple[Row
         }
         for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
     ]
-    said = [say("threshold {value:.3g}", value=t) for t in at]
+    labels = (message("threshold {value:.3g}"), message("threshold ≈ {value:.2g}"))
+    said = [say(labels[to_a_bucket], value=t) for t in at]
     marks = zip(at, said, strict=True)
     return rows, [{"at": t, "label": text, "left": bool(t > 0.55 * edges[-1])} for t, text in marks]
 

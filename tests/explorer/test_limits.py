@@ -397,6 +397,16 @@ def test_a_threshold_is_shown_of_what_is_pruned_only(explorer):
     assert "Magnitudes are counted for prunable weights only." in explorer._detail.value
 
 
+def test_a_threshold_of_a_level_is_known_to_a_bucket_and_says_so(explorer):
+    explorer.detail, explorer.variant, explorer.sparsity = "layers.0.fc1", "CSR at level", 0.4
+    exact = sr.global_magnitude(explorer.study.weights, 0.4).threshold
+    (mark,) = data(explorer, "threshold")
+    said = re.search(r"≈ ([\d.]+)", explorer._detail.value)[1]
+    assert mark["label"] == f"threshold ≈ {said}"
+    assert float(said) == pytest.approx(exact, rel=0.06)
+    assert mark["at"] <= exact <= mark["at"] * (1 + 2**-7)
+
+
 def test_expected_is_what_a_gaussian_of_the_spread_would_have(explorer, tiny):
     """Of a variant and of a level, from the weights as they come."""
     explorer.detail = "layers.1.fc2"
