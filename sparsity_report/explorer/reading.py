@@ -259,8 +259,9 @@ def _layer_figures(magnitudes: LayerMagnitudes, state: State, row: pd.Series[Any
     if threshold is not None and row["prunable"]:
         why = say("magnitudes up to it are pruned")
         # At a level it is known to a bucket of the count, 0.8 % wide.
-        said = numbers.figures(threshold, ".2g" if state.live else ".4g")
-        figures.append(Figure(say("Threshold"), f"≈ {said}" if state.live else said, why))
+        about = say("≈ {value:.2g}", value=threshold)
+        said = about if state.live else numbers.figures(threshold, ".4g")
+        figures.append(Figure(say("Threshold"), said, why))
     return figures
 
 
