@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import traitlets
@@ -55,8 +55,9 @@ class Asked(widgets.VBox):  # type: ignore[misc]
     _controls: Controls
     _shell: Any
 
-    def _state(self) -> State:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _state(self) -> State: ...
 
     @speaks
     def add(self) -> None:

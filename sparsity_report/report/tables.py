@@ -36,6 +36,7 @@ from sparsity_report.report.cells import (
 from sparsity_report.report.heads import columns_of, head_of
 from sparsity_report.study.compared import ALWAYS, USEFUL
 from sparsity_report.study.compressed import LEVEL
+from sparsity_report.study.grid import Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.results import KEYS
 from sparsity_report.study.schema import head
@@ -46,6 +47,7 @@ from sparsity_report.words.names import clip, distinct_names, layout_name, part_
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
+_CELL = ["block", "projection"]  # of a heat map
 _LETTERS = 2000  # of a text that a model wrote
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
@@ -317,37 +319,37 @@ def curve(study: Comparison) -> Table:
 
 def zeros_map(study: Comparison, variant: str) -> Table:
     """Return the shares of zeros of a variant's heat map, block by projection."""
-    grid, cells = study.facts.grid(variant), study.facts.cells(variant)
-    known = cells.set_index(["block", "projection"])["sparsity"].to_dict()
-    values = [
-        {"block": block, **{key: known.get((block, key)) for key in grid.projections}}
-        for block in grid.blocks
-    ]
+    cells = study.facts.cells(variant)
     alone = message("{variant}: share of zeros per weight matrix, block by projection.")
     merged = message(
         "{variant}: share of zeros of all weight matrices in a cell, block by projection."
     )
     one_each = cells["layers"].max() == 1
     caption = say(alone if one_each else merged, variant=short_name(variant))
-    columns = [*columns_of("block"), *_side_by_side(grid.projections, SHARE)]
-    return table_of("map", caption, columns, values)
+    figures = cells.set_index(_CELL)["sparsity"]
+    return _by_cell("map", caption, study.facts.grid(variant), figures, SHARE)
 
 
 def excess_map(study: Comparison, variant: str) -> Table:
     """Return zeros minus expected zeros of a variant's heat map, block by projection."""
-    grid, cells = study.facts.grid(variant), study.facts.excess(variant)
-    known = cells.set_index(["block", "projection"])["excess"].to_dict()
-    values = [
-        {"block": block, **{key: known.get((block, key)) for key in grid.projections}}
-        for block in grid.blocks
-    ]
     caption = say(
         "{variant}: zeros − zeros that a Gaussian of the matrix’s own spread would have at the "
         "same threshold, in percentage points.",
         variant=short_name(variant),
     )
-    columns = [*columns_of("block"), *_side_by_side(grid.projections, POINTS)]
-    return table_of("excess", caption, columns, values)
+    figures = study.facts.excess(variant).set_index(_CELL)["excess"]
+    return _by_cell("excess", caption, study.facts.grid(variant), figures, POINTS)
+
+
+def _by_cell(key: str, caption: str, grid: Grid, figures: pd.Series, kind: Kind) -> Table:
+    """Return a table of a figure of each cell of a heat map, block by projection."""
+    known = figures.to_dict()
+    rows = [
+        {"block": block, **{name: known.get((block, name)) for name in grid.projections}}
+        for block in grid.blocks
+    ]
+    columns = [*columns_of("block"), *_side_by_side(grid.projections, kind)]
+    return table_of(key, caption, columns, rows)
 
 
 def spread(study: Comparison) -> Table:
