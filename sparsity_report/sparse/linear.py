@@ -149,6 +149,7 @@ class LinearCSR(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer to ``x`` of shape ``(…, in_features)``."""
+        # Written for little overhead: a small sparse product takes no longer than ten calls.
         kind = "cpu" if x.is_cpu else x.device.type
         if (
             kind != "meta"
@@ -157,33 +158,10 @@ class LinearCSR(nn.Module):
         ):
             dtype, bias = torch.get_autocast_dtype(kind), self.bias
             with torch.autocast(kind, enabled=False):
-                return self._product(x.to(dtype), dtype, None if bias is None else bias.to(dtype))
-        buffers, parameters = self._buffers, self._parameters
-        return self._product(x, cast(torch.Tensor, buffers["values"]).dtype, parameters["bias"])
-
-    def _product(
-        self, x: torch.Tensor, rounded: torch.dtype, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return ``x Wᵀ + b`` in the dtype of x, of the values rounded to another dtype."""
-        # Written for little overhead: a small sparse product takes no longer than ten calls.
-        matrix = self._matrix(rounded)
-        dtype, given = matrix.dtype, x.dtype
-        if given != dtype:
-            x = x.to(dtype)
-        if bias is not None and bias.dtype != dtype:
-            bias = bias.to(dtype)
-        if x.numel() == self.in_features > 0:
-            one = x.view(-1) if x.is_contiguous() else x.reshape(-1)
-            rows = matrix.rows
-            out = rows.mv(one) if bias is None else torch.addmv(bias, rows, one)
-        else:
-            flat = x if x.ndim == 2 else x.reshape(-1, self.in_features)
-            out = matrix.times(flat, bias)
-        if given != dtype:
-            out = out.to(given)
-        if x.ndim == 2:
-            return out if out.ndim == 2 else out.unsqueeze(0)
-        return out.view(*x.shape[:-1], self.out_features)
+                rounded = None if bias is None else bias.to(dtype)
+                return self._matrix(dtype).times(x.to(dtype), rounded)
+        values = cast(torch.Tensor, self._buffers["values"])
+        return self._matrix(values.dtype).times(x, self._parameters["bias"])
 
     def _matrix(self, rounded: torch.dtype) -> CSRMatrix:
         """Return what is multiplied by; it is kept."""

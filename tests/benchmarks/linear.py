@@ -44,8 +44,24 @@ def with_mkl(shape, x, arrays):
     return lambda: np.ascontiguousarray(dot_product_mkl(matrix, turned).T)
 
 
+class Module(torch.nn.Module):
+    """A call as a model makes it: of a module that holds the matrix."""
+
+    def __init__(self, call, matrix):
+        super().__init__()
+        self.call, self.matrix = call, matrix
+
+    def forward(self, x):
+        return self.call(self.matrix, x)
+
+
 def of_torch(call, shape, x, arrays):
     return partial(call, torch.sparse_csr_tensor(*arrays, shape, check_invariants=False), x)
+
+
+def of_a_module(shape, x, arrays):
+    matrix = torch.sparse_csr_tensor(*arrays, shape, check_invariants=False)
+    return partial(Module(WAYS["sparse.mm"], matrix), x)
 
 
 # Each with its result laid out in memory as that of a dense layer, which models view.
@@ -54,6 +70,7 @@ WAYS = {
     "matmul": lambda matrix, x: (matrix @ x.T).T.contiguous(),
     "sparse.mm": lambda matrix, x: torch.sparse.mm(matrix, x.T).T.contiguous(),
 }
+IN_A_MODULE = "sparse.mm in a module"
 
 
 def ways(weight, tokens):
@@ -78,6 +95,7 @@ def ways(weight, tokens):
     add("usual", partial(of_torch, WAYS["linear"]), wide)
     for name, call in WAYS.items():
         add(name, partial(of_torch, call), arrays)
+    add(IN_A_MODULE, of_a_module, arrays)
     if tokens == 1:
         add("mv", partial(of_torch, lambda matrix, x: matrix.mv(x[0])[None]), arrays)
     add("scipy", with_scipy, arrays)
@@ -86,7 +104,7 @@ def ways(weight, tokens):
     expected = weight @ x.T
     for call in found.values():
         # Random tokens are each call's own in ours and dense.
-        if call.kernel in {"usual", "mv", "scipy", "sparse_dot_mkl", *WAYS}:
+        if call.kernel in {"usual", "mv", "scipy", "sparse_dot_mkl", IN_A_MODULE, *WAYS}:
             assert np.allclose(np.asarray(call.run()), expected.T.numpy(), atol=2e-3), call.kernel
     return found
 
