@@ -18,7 +18,7 @@ def diff(
     *,
     telling: Telling,
 ) -> None:
-    """Say what changed between two studies; the exit code is 0 for nothing, 1 for something."""
+    """Say what changed and moved between two studies; exits with 0 for nothing, 1 for a change."""
     import sparsity_report as sr
 
     speak(ctx, telling.language, telling.template_dir)

@@ -10,7 +10,8 @@
 - ``audit``: what a careful reviewer would flag.
 - ``rounding``: whether rounding explains the zeros of packed weights, for ``summary``, ``audit``.
 - ``published``: what others measured of kernels for sparse weights, in their words.
-- ``difference``: what changed between two studies.
+- ``difference``: what changed between two studies; ``moved``: which variant became which, the
+  zeros of its layers, and what was measured alike.
 
 Figures come from ``study.facts`` and the frames of a study; nothing is derived here that a table
 or a chart shows, too. The study reaches up to ``audit`` and ``summary`` late, by named doors. A

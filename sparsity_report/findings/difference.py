@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.findings.moved import Match, matches, measured_alike, moved_layers, told
 from sparsity_report.study.digest import EDITED
 from sparsity_report.study.file import read_study
 from sparsity_report.study.layers import records
@@ -64,14 +65,29 @@ class Difference(Shown):
     changes : pandas.DataFrame
         ``variant, module_name, what, before, after``: one row per fact that changed, of the study
         (no variant), a variant (no module) or a module. ``what`` is the column, or ``variant`` or
-        ``module`` for those that only one study has. What was measured is not compared: it
+        ``module`` for those that only one study has. What was measured is not among them: it
         differs from run to run.
     before, after : Comparison
+    matches : tuple of Match
+        Which variant became which: by name, else by layout and policy, as Masked30 and Masked90,
+        where no other is left that it could be.
+    moved : pandas.DataFrame
+        ``variant_before, variant_after, module_name, group, weight_total, zeros_before,
+        zeros_after, sparsity_before, sparsity_after, moved``: a row per match and prunable layer
+        that both have in one shape; ``moved`` is the difference of the shares of zeros.
+    measured : pandas.DataFrame
+        ``variant_before, variant_after, what, of, before, before_low, before_high, after,
+        after_low, after_high, apart``: ``perplexity`` of one text scored in one way, and ``speed``
+        (times as fast as the reference of the same study, with 99 % intervals) on one machine,
+        where it may be told of both; ``apart`` where the intervals say that it differs.
     """
 
     changes: pd.DataFrame
     before: Comparison
     after: Comparison
+    matches: tuple[Match, ...]
+    moved: pd.DataFrame
+    measured: pd.DataFrame
 
     def __bool__(self) -> bool:
         return not self.changes.empty
@@ -89,27 +105,45 @@ class Difference(Shown):
         return "\n".join(self.sentences())
 
     def sentences(self) -> list[str]:
-        """Say what changed, one line each, the study first, then variant by variant."""
+        """Say what changed, one line each: the study, its variants, what moved, then modules."""
         said = []
         if EDITED in self.before.notes:
             said.append(say("The study before was edited by hand after it was written."))
         if EDITED in self.after.notes:
             said.append(say("The study after was edited by hand after it was written."))
+        moved = told(self.matches, self.moved, self.measured, self.speed_base)
         if not self:
             count = len(self.after.variants)
             none = say("No difference: {count:,} variants agree in every count.", count=count)
-            return [*said, none]
+            return [*said, none, *moved]
         whole = self.changes["module_name"].isna()
-        said += [_sentence(row) for row in records(self.changes[whole])]
+        became = {name for match in self.matches if match.renamed for name in match}
+        said += [
+            _sentence(row)
+            for row in records(self.changes[whole])
+            if row["what"] != "variant" or row["variant"] not in became
+        ]
+        for match in self.matches:
+            if match.renamed:
+                said += _sentences_of_match(match, self.before, self.after)
+        said += moved
         for variant, rows in self.changes[~whole].groupby("variant", sort=False):
             said += _sentences_of_modules(str(variant), rows)
         return said
+
+    @property
+    def speed_base(self) -> str:
+        """What speeds of the study after are against; empty where none was measured."""
+        return "" if self.after.latency is None else self.after.facts.speed_base
 
 
 def diff(
     before: Comparison | str | os.PathLike[str], after: Comparison | str | os.PathLike[str]
 ) -> Difference:
-    """Compare two studies, whatever the number of their variants; variants are matched by name.
+    """Compare two studies, whatever the number of their variants.
+
+    Variants are matched by name; those left over by layout and policy, so that Masked30 is compared
+    with Masked90, where only one of each is left.
 
     Parameters
     ----------
@@ -118,7 +152,8 @@ def diff(
     Returns
     -------
     Difference
-        False where both agree in every count; ``print`` it, or see ``changes``.
+        False where both agree in every count; ``print`` it, or see ``changes``, ``moved`` and
+        ``measured``.
 
     Examples
     --------
@@ -134,7 +169,9 @@ def diff(
     one, other = (s if isinstance(s, Comparison) else read_study(s) for s in (before, after))
     columns = ["variant", "module_name", "what", "before", "after"]
     changes = pd.DataFrame(_changes(one, other), columns=columns, dtype=object)
-    return Difference(changes, one, other)
+    matched = matches(one, other)
+    moved, measured = (of(one, other, matched) for of in (moved_layers, measured_alike))
+    return Difference(changes, one, other, matched, moved, measured)
 
 
 def name_of(what: str) -> str:
@@ -209,6 +246,25 @@ def _sentence(row: dict[str, Any]) -> str:
         before=before,
         after=after,
     )
+
+
+def _sentences_of_match(match: Match, one: Comparison, other: Comparison) -> Iterator[str]:
+    """Say what differs of two variants of two names, each as a whole."""
+    rows = [
+        {**records(_row(study.variants, name))[0], **records(_row(study.totals, name))[0]}
+        for study, name in zip((one, other), match, strict=True)
+    ]
+    facts = ("model", "method", "asked_sparsity", "sparsity_prunable", "stored_bytes")
+    values = {what: tuple(_plain(row[what]) for row in rows) for what in facts}
+    changed = {what: pair for what, pair in values.items() if pair[0] != pair[1]}
+    for what, (was, now) in changed.items():
+        yield _sentence({"variant": match.name, "what": what, "before": was, "after": now})
+    if not changed:
+        yield say("{before} is compared with {after}", before=match.before, after=match.after)
+
+
+def _row(frame: pd.DataFrame, variant: str) -> pd.DataFrame:
+    return frame[frame["variant"] == variant]
 
 
 def _sentences_of_modules(variant: str, changes: pd.DataFrame) -> Iterator[str]:

@@ -26,6 +26,12 @@ _HEADS = {
     "what": message("What"),
     "before": message("Before"),
     "after": message("After"),
+    "of": message("Of"),
+    "zeros_before": message("Zeros before"),
+    "zeros_after": message("Zeros after"),
+    "sparsity_before": message("Share before"),
+    "sparsity_after": message("Share after"),
+    "moved": message("Points"),
 }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.draw.look import FILED
-from sparsity_report.findings.difference import TOTALS, Difference, name_of, written
 from sparsity_report.findings.published import PUBLISHED
 from sparsity_report.findings.quality import PASSAGE
 from sparsity_report.report.cells import (
@@ -566,35 +565,6 @@ def sensitivity(study: Comparison) -> Table | None:
     parts = zip(frame["by"], frame["part"], strict=True)
     named = frame.assign(part=[part_name(by, part) for by, part in parts])
     return table_of("sensitivity", caption, columns_of(keys), named)
-
-
-def difference_totals(difference: Difference) -> Table:
-    """Return every total of two studies side by side."""
-    old, new = (s.totals.set_index("variant") for s in (difference.before, difference.after))
-    values = []
-    for variant in dict.fromkeys([*old.index, *new.index]):
-        for what in TOTALS:
-            before, after = (written(what, totals[what].get(variant)) for totals in (old, new))
-            row = {"variant": variant, "what": name_of(what), "before": before, "after": after}
-            values.append({**row, "row_style": "changed" if before != after else ""})
-    columns = columns_of("variant what before after")
-    return table_of("totals", say("Totals per variant, before and after"), columns, values)
-
-
-def difference_modules(difference: Difference, limit: int) -> Table:
-    """Return what changed in modules, so many rows at most."""
-    changes = difference.changes[difference.changes["module_name"].notna()]
-    values = [
-        {
-            **row,
-            "what": name_of(row["what"]),
-            **{side: written(row["what"], row[side]) for side in ("before", "after")},
-        }
-        for row in records(changes.head(limit))
-    ]
-    columns = columns_of("variant module_name what before after")
-    columns[1] = columns[1]._replace(kind=name(200))
-    return table_of("modules", say("Modules that changed"), columns, values, "sortable")
 
 
 def _sizes(study: Comparison) -> str:

@@ -19,7 +19,7 @@ from sparsity_report.errors import printable
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report import grids, speeds, tables
+from sparsity_report.report import differences, grids, speeds, tables
 from sparsity_report.report.cells import Table, plain_rows, to_columns
 from sparsity_report.report.compared import compared
 from sparsity_report.report.figures import SEE_THROUGH, Figure, as_json, figure_of
@@ -173,8 +173,10 @@ def difference_context(
         "before": before,
         "after": after,
         "sentences": difference.sentences(),
-        "totals": tables.difference_totals(difference) if difference else None,
-        "modules": tables.difference_modules(difference, _ROWS),
+        "totals": differences.totals(difference) if difference else None,
+        "moved": differences.moved(difference, _ROWS),
+        "measured": differences.measured(difference),
+        "modules": differences.modules(difference, _ROWS),
         "number": int(difference.changes["module_name"].notna().sum()),
         "program": f"sparsity-report {sparsity_report.__version__}",
     }

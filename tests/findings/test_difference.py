@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import measurements
 import pytest
 import torch
 from helpers import Tiny, command, study_of
@@ -76,10 +77,91 @@ def test_variants_and_modules_that_come_and_go(before):
     back = sr.diff(after, before)
     assert facts(back, module_name="layers.2.fc1")["module"] == ((12, 6), None)
     said = "\n".join(changed.sentences())
-    assert "Masked30 (masked) is gone" in said
-    assert "CSR50 (CSR) is new" in said
+    assert "gone" not in said
+    assert "CSR30 → CSR50, asked sparsity: 30 % → 50 %" in said
     assert "Dense, modules new: layers.2.self_attn.q_proj, layers.2.fc1, layers.2.fc2" in said
     assert "first layers.0.fc1: 10 × 6 → 12 × 6" in said
+
+
+def test_levels_are_matched_by_layout_and_policy_only_where_one_of_each_is_left():
+    weights = tiny()
+
+    def of(*prunings, make=sr.masked):
+        return sr.compare(*(make(p, name=f"{n}") for n, p in enumerate(prunings)))
+
+    low, high = (sr.global_magnitude(weights, s) for s in (0.3, 0.9))
+    layerwise = sr.layerwise_magnitude(weights, 0.5)
+    one = sr.compare(
+        sr.masked(low, name="a"), sr.masked(layerwise, name="b"), sr.csr(low, name="c")
+    )
+    other = sr.compare(
+        sr.csr(high, name="x"), sr.masked(sr.layerwise_magnitude(weights, 0.6), name="y"),
+        sr.masked(high, name="z"),
+    )  # fmt: skip
+    matched = {match.before: match.after for match in sr.diff(one, other).matches}
+    assert matched == {"a": "z", "b": "y", "c": "x"}
+    two = sr.compare(sr.masked(low, name="d"), sr.masked(high, name="e"))
+    assert sr.diff(one, two).matches == ()
+    said = sr.diff(one, two).sentences()
+    assert "a (masked) is gone" in said
+    assert "e (masked) is new" in said
+
+
+@pytest.mark.parametrize(
+    ("speed", "far", "machine", "told"),
+    [
+        (0.4, 1.04, "some machine", "no difference in speed is told: 0.40 (0.38 to 0.42) and 0.40"),
+        # As far apart as the same kernel, timed twice, was.
+        (0.46, 1.1, "some machine", "no difference in speed is told: 0.40 (0.38 to 0.42) and 0.46"),
+        (2.5, 1.04, "some machine", "at a time: 0.40 (0.38 to 0.42) → 2.50 (2.38 to 2.62)"),
+        # Noise, of which the study after tells no speed.
+        (2.5, 6.0, "some machine", ""),
+        (2.5, 1.04, "another machine", ""),
+    ],
+)
+def test_speeds_are_told_where_both_are_stated_and_their_intervals_are_apart(
+    speed, far, machine, told
+):
+    weights = tiny()
+    one = measurements.latency()
+    other = measurements.latency(variants=("Dense", "Masked90", "CSR90"))
+    ends = ["realised_speedup", "realised_low", "realised_high"]
+    other.loc[other["variant"] == "CSR90", ends] = (speed, speed * 0.95, speed * 1.05)
+    other = other.assign(control_high=far, machine=machine)
+    changed = sr.diff(
+        *(
+            measurements.put_in(study_of(weights, share), latency=frame)
+            for share, frame in ((0.3, one), (0.9, other))
+        )
+    )
+    said = [sentence for sentence in changed.sentences() if "times as fast" in sentence]
+    # With 1 and with 128 tokens; Dense is its own reference, Masked runs the same kernels.
+    assert len(said) == (2 if told else 0)
+    assert all(sentence.startswith("CSR30 → CSR90, ") and told in sentence for sentence in said)
+
+
+def test_perplexities_are_compared_of_one_text_scored_in_one_way():
+    weights = tiny()
+    levels = (((0.0, 10.0), (0.3, 12.5)), ((0.0, 10.0), (0.9, 1234.5)))
+    studies = [
+        measurements.put_in(
+            study_of(weights, own[1][0]),
+            quality=measurements.quality(own, ("Dense", f"Masked{own[1][0] * 100:.0f}")),
+        )
+        for own in levels
+    ]
+    changed = sr.diff(*studies)
+    said = [s for s in changed.sentences() if "perplexity" in s]
+    assert said == ["Masked30 → Masked90, perplexity on some.txt: 12.50 → 1\u202f234.50"]
+    for column, value in (("window", 128), ("dtype", "float16"), ("text_fingerprint", "b")):
+        scored = studies[1].quality.assign(**{column: value})
+        other = sr.diff(studies[0], measurements.put_in(studies[1], quality=scored))
+        assert other.measured.empty
+    # What was measured differs from run to run: alone it is no change.
+    again = studies[0].quality.assign(perplexity=[10.0, 12.6])
+    same = sr.diff(studies[0], measurements.put_in(studies[0], quality=again))
+    assert not same
+    assert same.sentences()[1:] == ["Masked30, perplexity on some.txt: 12.50 → 12.60"]
 
 
 def test_names_in_what_changed_are_those_for_people():

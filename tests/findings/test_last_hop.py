@@ -1119,13 +1119,26 @@ COLUMNS = {
     "row pointers": ("row_pointers", WHOLE),
     "columns": ("columns", WHOLE),
 }
-WHOLE_VARIANT = re.compile(r"(?P<variant>\w+), (?P<what>[^:]+): (?P<before>.+) → (?P<after>.+)")
+WHOLE_VARIANT = re.compile(
+    r"(?P<variant>\w+(?: → \w+)?), (?P<what>[^:]+): (?P<before>.+) → (?P<after>.+)"
+)
 OF_MODULES = re.compile(
     r"(?P<variant>\w+), (?P<what>.+) of (?P<count>[\d,]+) modules, first (?P<module>[^:]+): "
     r"(?P<before>.+) → (?P<after>.+)"
 )
 COME_OR_GONE = re.compile(r"(?P<variant>\w+) \((?P<layout>\w+)\) is (?P<how>gone|new)")
 MODULES = re.compile(r"(?P<variant>\w+), modules (?P<how>gone|new): (?P<names>.+)")
+_NAME, _MOVED = (
+    r"(?P<name>\w+(?: → \w+)?)",
+    r"(?P<before>.+) % → (?P<after>.+) % \((?P<by>.+) points\)",
+)
+MOVED = re.compile(
+    _NAME + r": the share of zeros rose in (?P<more>\d+) and fell in (?P<fewer>\d+) of "
+    rf"(?P<all>\d+) layers?, most in (?P<module>\S+): {_MOVED}"
+)
+LEAST = re.compile(rf"{_NAME}: where it moved, it did least in (?P<module>\S+): {_MOVED}")
+AS_MANY = re.compile(rf"{_NAME}: every layer has as many zeros as before")
+MATCHED = re.compile(r"(?P<one>\w+) is compared with (?P<other>\w+)")
 
 
 def figure(study, variant, column):
@@ -1142,10 +1155,40 @@ def known(cell):
     return None if not isinstance(cell, tuple) and pd.isna(cell) else cell
 
 
+def moves(before, after, name):
+    """Shares of zeros by layer, of layers that two variants have in one shape."""
+    one, other = (
+        prunable(study, variant).set_index("module_name")
+        for study, variant in zip((before, after), (name.split(" → ") * 2)[:2], strict=True)
+    )
+    both = [n for n in one.index if n in other.index and one["shape"][n] == other["shape"][n]]
+    return {n: (one["share"][n], other["share"][n]) for n in both}
+
+
+def check_moved(before, after, match):
+    said = match.groupdict()
+    shares = moves(before, after, said["name"])
+    by = {name: new - old for name, (old, new) in shares.items()}
+    if match.re is AS_MANY:
+        assert set(by.values()) == {0}
+        return
+    shifts = [abs(shift) for shift in by.values() if shift]
+    assert abs(by[said["module"]]) == (max if match.re is MOVED else min)(shifts)
+    old, new = shares[said["module"]]
+    points = f"{100 * by[said['module']]:+.1f}".replace("-", "−")
+    assert (said["before"], said["after"], said["by"]) == (pct(old), pct(new), points)
+    if match.re is MOVED:
+        counts = [sum(shift > 0 for shift in by.values()), sum(shift < 0 for shift in by.values())]
+        assert [int(said[key]) for key in ("more", "fewer", "all")] == [*counts, len(by)]
+
+
 def check_difference(before, after):
     kinds = set()
     for sentence in sr.diff(before, after).sentences():
-        if match := OF_MODULES.fullmatch(sentence):
+        readers = (MOVED, LEAST, AS_MANY)
+        if match := next((m for r in readers if (m := r.fullmatch(sentence))), None):
+            check_moved(before, after, match)
+        elif match := OF_MODULES.fullmatch(sentence):
             said = match.groupdict()
             column, write = COLUMNS[said["what"]]
             one, other = (
@@ -1166,10 +1209,14 @@ def check_difference(before, after):
             study = before if match["how"] == "gone" else after
             shown = {"csr": "CSR"}.get(row(study, match["variant"])["layout"], "masked")
             assert match["layout"] == shown
+        elif match := MATCHED.fullmatch(sentence):
+            assert match["one"] in set(before.variants["variant"]) - set(after.variants["variant"])
+            assert match["other"] in set(after.variants["variant"]) - {match["one"]}
         else:
             match = WHOLE_VARIANT.fullmatch(sentence)
             column, write = COLUMNS[match["what"]]
-            values = [write(figure(s, match["variant"], column)) for s in (before, after)]
+            sides = zip((before, after), (match["variant"].split(" → ") * 2)[:2], strict=True)
+            values = [write(figure(s, variant, column)) for s, variant in sides]
             expected = [value.replace("%", " %") if write is SHARE else value for value in values]
             assert [match["before"], match["after"]] == expected, sentence
             assert values[0] != values[1]
@@ -1185,6 +1232,15 @@ def test_every_number_of_a_difference_is_that_of_the_frames():
     ]
     kinds = check_difference(*named)
     kinds |= check_difference(study_of(one, 0.3), study_of(other, 0.5))
-    assert kinds == {WHOLE_VARIANT, OF_MODULES, COME_OR_GONE, MODULES}
+    # Two levels became one: which of them did is not known.
+    two = (sr.masked(sr.global_magnitude(one, s)) for s in (0.3, 0.6))
+    kinds |= check_difference(
+        sr.compare(*two), sr.compare(sr.masked(sr.global_magnitude(one, 0.5)))
+    )
+    kinds |= check_difference(
+        *(sr.compare(sr.masked(sr.layerwise_magnitude(one, 0.5), name=name)) for name in "AB")
+    )
+    shapes = {WHOLE_VARIANT, OF_MODULES, COME_OR_GONE, MODULES, MOVED, LEAST, AS_MANY, MATCHED}
+    assert kinds == shapes
     same = sr.diff(named[0], named[0]).sentences()
     assert same == ["No difference: 2 variants agree in every count."]

@@ -17,7 +17,7 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.draw import look, paper
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report import cells, latex, notebook, tables, thesis
+from sparsity_report.report import cells, differences, latex, notebook, tables, thesis
 from sparsity_report.report import page as report
 from sparsity_report.report.templates import environment
 from sparsity_report.report.values import context, difference_context
@@ -66,7 +66,7 @@ def test_names_of_modules_are_whole_where_all_are_listed():
     other = nn.ModuleDict({"x" * 300: nn.Linear(3, 3)})
     changed = sr.diff(sr.compare(sr.dense(model)), sr.compare(sr.dense(other)))
     for limit in (1, 2):
-        rows = tables.difference_modules(changed, limit).rows
+        rows = differences.modules(changed, limit).rows
         assert len(rows) == limit
         assert rows[0].cells[1].text == "x" * 199 + "…"
 
@@ -222,7 +222,7 @@ def test_what_rounding_brings_has_columns_of_its_own(tmp_path):
 def test_every_total_is_set_beside_that_of_before(study):
     weights = sr.load(Tiny(), name="tiny")
     after = sr.compare(*(sr.dense(weights, name=name) for name in study.variants["variant"]))
-    rows = tables.difference_totals(sr.diff(study, after)).rows
+    rows = differences.totals(sr.diff(study, after)).rows
     for variant in study.variants["variant"]:
         of_variant = [row for row in rows if row.cells[0].text == variant]
         names = [row.cells[1].text for row in of_variant]
@@ -267,7 +267,7 @@ def test_totals_that_changed_are_marked(study):
     layers = study.layers.copy()
     layers.loc[layers["variant"] == "CSR50", "stored_bytes"] += 1
     changed = sr.diff(study, dataclasses.replace(study, layers=layers))
-    marked = [row for row in tables.difference_totals(changed).rows if row.style == "changed"]
+    marked = [row for row in differences.totals(changed).rows if row.style == "changed"]
     assert [row.cells[0].text for row in marked] == ["CSR50"]
     before, after = (int(cell.text.replace(THIN, "")) for cell in marked[0].cells[2:])
     assert after - before == len(study.layers) // 3
