@@ -38,6 +38,9 @@ from .study.budget import level_within as level_within
 from .study.combined import combine as combine
 from .study.file import read_study as read_study
 from .study.file import write_csv as write_csv
+from .study.pair import Pair as Pair
+from .study.pair import compare_checkpoints as compare_checkpoints
+from .study.pair_file import read_pair as read_pair
 from .study.patterns import weight_patterns as weight_patterns
 from .study.results import read_lm_eval as read_lm_eval
 from .study.study import Comparison as Comparison

@@ -14,8 +14,8 @@ from pathlib import Path
 PACKAGE = "sparsity_report"
 # From the top down: a room imports from its own wing and those after it.
 WINGS = (
-    "__main__", "cli", "explorer", "report", "draw", "findings", "measure", "study", "counting",
-    "weights", "sparse", "words", "files", "foreign", "limits",
+    "__main__", "cli", "explorer", "report", "draw", "findings", "measure", "study", "pairing",
+    "counting", "weights", "sparse", "words", "files", "foreign", "limits",
     "errors",
 )  # fmt: skip
 SHOWING = {

@@ -22,6 +22,8 @@ DOORS = {
     ("study.study", "findings.audit"): "Comparison.audit says what a reader of the study asks for",
     ("study.file", "findings.summary"): "a saved study holds its sentences for other programs",
     ("study.study", "study.file"): "Comparison.save writes what read_study makes a Comparison of",
+    ("study.pair", "findings.pair"): "a pair says its sentences, and its repr the first of them",
+    ("study.pair", "study.pair_file"): "Pair.save writes what read_pair makes a Pair of",
     ("study.facts", "study.study"): "for types: Comparison.facts are the facts of a Comparison",
     ("study.agreement", "study.study"): "for types: what agrees or not is a Comparison",
     ("study.study", "findings.verdict"): "a study's repr says its verdict",

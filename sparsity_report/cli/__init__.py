@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``render``, ``diff``, ``explore``, ``notebook``, each in its room.
+"""The command line: ``run``, ``pair``, ``render``, ``diff``, ``explore``, ``notebook``, in rooms.
 
 The commands call the functions of the package: ``comparing`` opens and prunes models, ``measuring``
 measures, ``writing`` writes and opens the page, ``terminal`` says what has to be heard; only that
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsity_report import __version__
-from sparsity_report.cli import diff, explore, notebook, render, run
+from sparsity_report.cli import diff, explore, notebook, pair, render, run
 from sparsity_report.cli.signals import PIPE, Stopped, stoppable
 from sparsity_report.cli.spread import spread
 from sparsity_report.cli.terminal import complain, flush, tell
@@ -39,7 +39,7 @@ _UsageError: Any = typer.BadParameter.__base__
 # What to do where memory runs out.
 _LESS = "give it more, or leave out what takes most: --no-patterns, --no-png, --no-html, --workers"
 
-for command in (run.run, render.render, diff.diff, explore.explore, notebook.notebook):
+for command in (run.run, pair.pair, render.render, diff.diff, explore.explore, notebook.notebook):
     app.command()(spread(command))
 
 

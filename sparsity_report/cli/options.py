@@ -191,6 +191,25 @@ class Telling:
 
 
 @dataclass(frozen=True)
+class Pairing:
+    """How two checkpoints are opened and read, and what is written of them."""
+
+    json: Annotated[Path | None, typer.Option(help="Also keep it as this .json file.")] = None
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="AFTER is a LoRA adapter of BEFORE: merge the two.")
+    ] = False
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
+    ] = False
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that read files; 0: threads of this one.")
+    ] = 0
+    cache: Annotated[Path | None, typer.Option(help="Folder where what was found is kept.")] = None
+    language: Language = "en"
+    template_dir: Templates = None
+
+
+@dataclass(frozen=True)
 class Export:
     """Which notebook is executed, and what becomes of it."""
 

@@ -6,8 +6,8 @@ disk, in `entries` that prove themselves), and remembers it beside the model, wh
 histograms, `policies` decide what goes, by `allocation` how much of each layer, within `bounds` how
 much at most, by `chance` or by magnitude, `scored` with norms of inputs or by masks that are
 `imported`, `cuts` are those decisions as values, with `fixed` arrays, and apply them, `inplace`
-prunes live layers, `moments` are deviations, `bars` show what
-takes long.
+prunes live layers, `pruned` is the model that a pruning leaves, `moments` are deviations, `bars`
+show what takes long.
 
 May import ``weights``, ``sparse``, ``files`` and ``errors``. Maintainers: results must be the same
 to the bit whatever the order of arrival, and ties go by position; NaN is refused where ranks

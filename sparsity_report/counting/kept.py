@@ -52,7 +52,7 @@ class KeptCounts:
         tallies = {}
         for p in parameters:
             slices = list(weights.slices(p.name))
-            if (key := _key(slices, p.prunable)) is None:
+            if (key := key_of(slices, p.prunable)) is None:
                 continue
             self._keys[p.name] = key
             if not self._entries.verify:
@@ -74,8 +74,16 @@ class KeptCounts:
         return self._entries.notes()
 
 
-def _key(slices: Sequence[Slice], histogram: bool) -> str | None:
-    """Return the key of a tensor; None where it is in memory or as quickly counted again."""
+def key_of(slices: Sequence[Slice], histogram: bool) -> str | None:
+    """Return the key of a tensor; None where it is in memory or as quickly counted again.
+
+    Parameters
+    ----------
+    slices : sequence of Slice
+        All of it.
+    histogram : bool
+        Whether its magnitudes are counted, too, which takes long of a small one.
+    """
     sources = [part.sources() for part in slices]
     small = not histogram and sum(s.nbytes for stretches in sources for s in stretches) <= _SMALL
     if small or not all(sources):

@@ -19,6 +19,7 @@ import torch
 from sparsity_report.errors import SparsityReportError, ran_out
 from sparsity_report.weights.tensors import Slice
 
+S = TypeVar("S", bound=Slice)
 T = TypeVar("T")
 
 # Values that are not worth handing to another thread.
@@ -42,10 +43,10 @@ def work_through(
 
 
 def in_order(
-    jobs: Iterable[tuple[str, Slice, Callable[[Slice], T]]], executor: Executor | None = None
-) -> Iterator[tuple[str, Slice, T]]:
+    jobs: Iterable[tuple[str, S, Callable[[S], T]]], executor: Executor | None = None
+) -> Iterator[tuple[str, S, T]]:
     """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
-    waiting: deque[tuple[str, Slice, Future[T], Executor | None]] = deque()
+    waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
     # Threads side by side, each with torch's own threads, would mostly wait for one another.
     before = torch.get_num_threads()
     alone = partial(torch.set_num_threads, 1)
@@ -73,7 +74,7 @@ def in_order(
             torch.set_num_threads(before)
 
 
-def _elsewhere(work: Callable[[Slice], T], part: Slice, home: int) -> T:
+def _elsewhere(work: Callable[[S], T], part: S, home: int) -> T:
     if os.getpid() == home:
         return work(part)
     before = torch.get_num_threads()
@@ -85,8 +86,8 @@ def _elsewhere(work: Callable[[Slice], T], part: Slice, home: int) -> T:
 
 
 def _first(
-    waiting: deque[tuple[str, Slice, Future[T], Executor | None]],
-) -> tuple[str, Slice, T]:
+    waiting: deque[tuple[str, S, Future[T], Executor | None]],
+) -> tuple[str, S, T]:
     name, part, future, away = waiting.popleft()
     with _named(name, away):
         return name, part, future.result()

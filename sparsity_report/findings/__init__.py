@@ -12,6 +12,7 @@
 - ``published``: what others measured of kernels for sparse weights, in their words.
 - ``difference``: what changed between two studies; ``moved``: which variant became which, the
   zeros of its layers, and what was measured alike.
+- ``pair``: what was taken away between two checkpoints, and what became of the zeros.
 
 Figures come from ``study.facts`` and the frames of a study; nothing is derived here that a table
 or a chart shows, too. The study reaches up to ``audit`` and ``summary`` late, by named doors. A

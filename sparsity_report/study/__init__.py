@@ -16,9 +16,10 @@ columns once; ``file`` saves and reads, with ``digest`` for whether a file is as
 ``agreement`` for what must fit across tables, ``recomputed`` for what measurements must agree with,
 and ``upgrade`` for files of the versions before. ``results`` reads what evaluation harnesses wrote
 of a variant, ``zero_shot`` takes from it the table that papers print. ``combined`` makes one study
-of several, and ``methods`` sets their ways to prune side by side.
+of several, and ``methods`` sets their ways to prune side by side. ``pair`` is two checkpoints
+compared weight by weight, ``pair_frames`` makes its tables and ``pair_file`` keeps it.
 
-May import ``counting`` and what is below it. Maintainers: integers in, integers out; unknown is
+May import ``pairing`` and what is below it. Maintainers: integers in, integers out; unknown is
 null, never 0; a share, ratio or break-even is computed by ``sparse.shares`` only. A column is added
 in ``schema`` (with its title's translation), filled in its room, derived in ``upgrade`` for old
 files, and ``docs/study.schema.json`` written anew (a test says how).

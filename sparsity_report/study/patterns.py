@@ -17,7 +17,7 @@ from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.moments import Moments
 from sparsity_report.errors import SparsityReportError, within_memory
-from sparsity_report.sparse.shares import zero_share
+from sparsity_report.sparse.shares import COMPLYING, N_M, zero_share
 from sparsity_report.study.compressed import Frames, check_zstd, zstd_version
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
@@ -25,9 +25,6 @@ from sparsity_report.weights.parameters import Module, Parameter
 from sparsity_report.weights.tensors import Slice
 from sparsity_report.weights.weights import Weights
 
-# Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature.
-N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
-COMPLYING = 0.99
 # Weights looked at together, whole rows, so many at a time that no block of a layout is cut.
 _BLOCK, _LINES = 2**20, max(*BLOCKS, TILE)
 Mask = npt.NDArray[np.bool_]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import writable
+from sparsity_report.pairing.plan import ALIGNMENTS
 from sparsity_report.weights.groups import GROUPS
 from sparsity_report.words.sentences import message, say
 
@@ -57,6 +58,18 @@ VERSION = 7
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives; tasks are run by other programs.
 MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "tasks")
+# Of a pair of checkpoints: its sides, what may be gone of the base, and what is summed.
+SIDES = ("before", "after")
+KINDS = ("block", "layer", "expert", "head", "kv_head", "channel", "vocabulary", "width")
+FIGURES = (
+    "prunable_weights",
+    "parameters",
+    "active_parameters",
+    "flops_per_token",
+    "stored_bytes",
+    "kv_cache_bytes_per_token",
+)
+DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a saved study, and those that may be null there; levels are written in another form.
 ALWAYS = ("variants", "layers", "groups", "totals")
 OPTIONAL = ("patterns", *MEASURED)
@@ -296,6 +309,49 @@ _COLUMNS = {
         _text("harness_version", message("version of the harness"), optional=True),
         _text("results_file", message("file of the results"), optional=True),
         _text("results_fingerprint", message("fingerprint of the file"), optional=True),
+        _text("side", message("side"), among=SIDES),
+        _text("after_name", message("module after"), optional=True),
+        Column("shape_before", "shape", 0, title=message("shape before"), optional=True),
+        Column("shape_after", "shape", 0, title=message("shape after"), optional=True),
+        _text("alignment", message("recognised by"), among=ALIGNMENTS),
+        _share("certainty", message("certainty")),
+        _count("weight_before", message("weights before")),
+        _count("weight_after", message("weights after")),
+        _count("zeros_before", message("zeros before")),
+        _count("zeros_after", message("zeros after")),
+        _count("compared", message("weights in both")),
+        _count("kept", message("zeros kept")),
+        _count("revived", message("zeros revived")),
+        _count("new", message("zeros made")),
+        _count("changed", message("weights changed")),
+        _number("relative_change", message("relative change of the weights")),
+        _number("norm", message("norm before of what is nonzero in both")),
+        _share("kept_share", message("share of zeros kept")),
+        _count("surviving", message("weights nonzero in both")),
+        Column("correlation", "float64", -1, 1, message("correlation"), optional=True),
+        _share("iou", message("zeros in both ÷ zeros in either")),
+        Column("untouched", "bool", title=message("untouched")),
+        _text("n_m_before", message("N:M before"), optional=True),
+        _text("n_m_after", message("N:M after"), optional=True),
+        _maybe("kv_cache_before", message("bytes of key and value before")),
+        _maybe("kv_cache_after", message("bytes of key and value after")),
+        _text("kind", message("kind"), among=KINDS),
+        _text("module", message("module")),
+        _maybe("index", message("number in the base")),
+        _count("among", message("of how many"), low=1),
+        _count("weights", message("weights gone")),
+        _count("parameters", message("parameters gone")),
+        _text("figure", message("figure"), among=FIGURES),
+        _maybe("before", message("before")),
+        _maybe("after", message("after")),
+        Column("removed", "Int64", title=message("taken away"), optional=True),
+        Column("share", "float64", None, 1, message("share taken away"), optional=True),
+        _text("of", message("of"), among=DENOMINATORS),
+        _count("total_before", message("parameters before")),
+        _count("total_after", message("parameters after")),
+        _share("sparsity_before", message("zeros of the base")),
+        _share("sparsity_itself", message("zeros of what is left")),
+        _share("gone_of_base", message("zeros and weights gone, of the base")),
     )
 }  # fmt: skip
 _SUMMED = (
@@ -393,6 +449,29 @@ TABLES: Mapping[str, Table] = {
     "tasks": _table(
         "variant task metric filter value stderr higher_is_better n_shot samples limited "
         "task_version evaluated_model harness harness_version results_file results_fingerprint",
+    ),
+    # Of a pair of checkpoints, see study.pair.
+    "pair_models": _table("side model architecture source"),
+    "pair_layers": _table(
+        "module_name after_name block group prunable shape_before shape_after alignment certainty "
+        "weight_before weight_after zeros_before zeros_after compared kept revived new changed "
+        "relative_change norm correlation iou untouched n_m_before n_m_after kv_cache_before "
+        "kv_cache_after",
+    ),
+    "pair_removed": _table(
+        "kind module index among block certainty weights parameters bytes flops_per_token"
+    ),
+    "pair_groups": _table("group figure before after removed share"),
+    "pair_totals": _table("figure before after removed share"),
+    "pair_survival": _table(
+        "group modules untouched compared zeros_before zeros_after kept revived new kept_share iou "
+        "surviving changed relative_change",
+        group=_MAYBE,
+        untouched={"dtype": "int64", "low": 0},
+    ),
+    "pair_sparsities": _table(
+        "of total_before total_after zeros_before zeros_after sparsity_before sparsity_itself "
+        "gone_of_base",
     ),
 }
 

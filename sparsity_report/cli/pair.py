@@ -1,0 +1,41 @@
+"""``sparsity-report pair``: what was taken away between two checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparsity_report.cli.libraries import quiet_libraries
+from sparsity_report.cli.options import Pairing
+from sparsity_report.cli.processes import workers
+from sparsity_report.cli.terminal import bar, speak, tell
+
+_MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
+
+
+def pair(
+    ctx: typer.Context,
+    before: Annotated[str, typer.Argument(help=f"{_MODEL}: the base.")],
+    after: Annotated[str, typer.Argument(help=f"{_MODEL}: what became of it.")],
+    *,
+    pairing: Pairing,
+) -> None:
+    """Compare two checkpoints weight by weight: what was taken away, what became of the zeros."""
+    import sparsity_report as sr
+
+    speak(ctx, pairing.language, pairing.template_dir)
+    adapted = before if pairing.adapter else None
+    with quiet_libraries(), workers(pairing.workers) as executor:
+        models = [
+            sr.load(before, allow_pickle=pairing.allow_pickle),
+            sr.load(after, base=adapted, allow_pickle=pairing.allow_pickle),
+        ]
+        with bar("comparing") as progress:
+            found = sr.compare_checkpoints(
+                *models, executor=executor, cache=pairing.cache, progress=progress
+            )
+    for sentence in found.sentences():
+        tell(sentence)
+    if pairing.json is not None:
+        found.save(pairing.json)

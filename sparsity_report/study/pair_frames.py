@@ -1,0 +1,263 @@
+"""The tables of a pair of checkpoints, from what was read of both."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.pairing.plan import Link, Plan
+from sparsity_report.pairing.tally import Tally
+from sparsity_report.sparse.shares import ratio, zero_share
+from sparsity_report.study.layers import records, total_frame
+from sparsity_report.study.schema import DENOMINATORS, FIGURES, typed
+from sparsity_report.weights.groups import GROUPS
+from sparsity_report.weights.parameters import Module, Parameter
+from sparsity_report.weights.weights import Weights
+
+# Columns of layers that are summed for a figure.
+_SUMMED = {
+    "prunable_weights": "weight_total",
+    "parameters": "total",
+    "active_parameters": "active_total",
+    "flops_per_token": "flops_per_token",
+    "stored_bytes": "stored_bytes",
+}
+_KEYS_VALUES = re.compile(r"(^|\.)(k|v|key|value|k_proj|v_proj|attn_k|attn_v|wk|wv|k_lin|v_lin)$")
+
+
+def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
+    """Return one row per module of the base, then those that only the model after has."""
+    owners = {p.name: m for m in plan.after.modules for p in m.parameters}
+    links: dict[str, list[Link]] = defaultdict(list)
+    added: dict[str, list[Link]] = defaultdict(list)
+    for link in plan.links:
+        if link.before:
+            links[link.before.name].append(link)
+        elif link.after:
+            added[owners[link.after.name].name].append(link)
+    rows = []
+    for module in plan.before.modules:
+        of_module = [link for p in module.parameters for link in links[p.name]]
+        twins = dict.fromkeys(owners[k.after.name].name for k in of_module if k.after)
+        twin = owners[next(k.after.name for k in of_module if k.after)] if twins else None
+        rows.append(_row(module, twin, ", ".join(twins), of_module, tallies))
+    for module in plan.after.modules:
+        if module.name in added:
+            rows.append(_row(None, module, module.name, added[module.name], tallies))
+    return typed("pair_layers", pd.DataFrame(rows))
+
+
+def _row(
+    before: Module | None,
+    after: Module | None,
+    after_name: str,
+    links: list[Link],
+    tallies: Mapping[str, Tally],
+) -> dict[str, Any]:
+    told = before or after
+    assert told is not None
+    sides = [_weights(module) for module in (before, after)]
+    # A module's weight is told by the base, where it is there.
+    names = {p.name for p in (sides[0] if before else sides[1])}
+    whole = Tally()
+    for link in links:
+        if (link.before or link.after) and _told(link).name in names:
+            whole += tallies[link.name]
+    caches = [_cache(module) for module in (before, after)]
+    ways = {link.alignment for link in links}
+    n_m_before, n_m_after = whole.n_m
+    stands = whole.compared > 0
+    return {
+        "module_name": told.name,
+        "after_name": after_name or None,
+        "block": told.block,
+        "group": told.group,
+        "prunable": any(p.prunable for p in told.parameters),
+        "shape_before": sides[0][0].shape if sides[0] else None,
+        "shape_after": sides[1][0].shape if sides[1] else None,
+        "alignment": next((w for w in _BY_DOUBT if w in ways), "name"),
+        "certainty": min((link.certainty for link in links), default=1.0),
+        "weight_before": whole.total_before,
+        "weight_after": whole.total_after,
+        "zeros_before": whole.zeros_before,
+        "zeros_after": whole.zeros_after,
+        "compared": whole.compared,
+        "kept": whole.kept,
+        "revived": whole.revived,
+        "new": whole.new,
+        "changed": whole.changed,
+        "relative_change": whole.relative_change if stands else None,
+        "norm": whole.norm if stands else None,
+        "correlation": whole.correlation if stands else None,
+        "iou": whole.iou if stands else None,
+        "untouched": stands and all(_untouched(tallies[link.name]) for link in links),
+        "n_m_before": n_m_before,
+        "n_m_after": n_m_after,
+        "kv_cache_before": caches[0],
+        "kv_cache_after": caches[1],
+    }
+
+
+# Of several ways in which parts of a module were recognised the most doubtful is told.
+_BY_DOUBT = ("content", "fused", "turned", "renamed", "name", "added", "removed")
+
+
+def _told(link: Link) -> Parameter:
+    parameter = link.before or link.after
+    assert parameter is not None
+    return parameter
+
+
+def _untouched(tally: Tally) -> bool:
+    return tally.untouched and tally.compared == tally.total_before == tally.total_after
+
+
+def _weights(module: Module | None) -> list[Parameter]:
+    """Return what a study calls the weights of a module: its matrices, else its first parameter."""
+    if module is None:
+        return []
+    stored = [p for p in module.parameters if p.tied_to is None]
+    return [p for p in stored if p.matrix] or stored[:1]
+
+
+def _cache(module: Module | None) -> int | None:
+    """Return the bytes of keys and values that a module gives a token; None where not known."""
+    if module is None or module.group != "attention_linear":
+        return 0
+    if not _KEYS_VALUES.search(module.name):
+        return 0 if re.search(r"(^|\.)(q|o|query|q_proj|o_proj|out_proj)$", module.name) else None
+    return sum(p.matrix[0] * p.itemsize for p in module.parameters if p.matrix)
+
+
+def removed_frame(plan: Plan) -> pd.DataFrame:
+    """Return what of the base is gone."""
+    rows = list(_removed(plan.before, plan.links))
+    columns = ["kind", "module", "index", "among", "block", "certainty"]
+    columns += ["weights", "parameters", "bytes", "flops_per_token"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return typed("pair_removed", frame)
+
+
+def _removed(base: Weights, links: tuple[Link, ...]) -> Iterator[dict[str, Any]]:
+    gone = {link.before.name for link in links if link.before and link.after is None}
+    for module in base.modules:
+        parameters = [p for p in module.parameters if p.name in gone]
+        if not parameters:
+            continue
+        weights = {p.name for p in _weights(module)}
+        flops = [2 * p.total * p.uses for p in parameters if p.matrix]
+        yield {
+            "kind": "layer",
+            "module": module.name,
+            "index": None,
+            "among": 1,
+            "block": module.block,
+            "certainty": 1.0,
+            "weights": sum(p.total for p in parameters if p.name in weights),
+            "parameters": sum(p.total for p in parameters),
+            "bytes": sum(p.total * p.itemsize for p in parameters),
+            "flops_per_token": round(sum(flops)),
+        }
+
+
+def total_sums(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """Return each figure over the whole of both models."""
+    rows = [_figure(figure, *_sums(figure, before, after, layers)) for figure in FIGURES]
+    return typed("pair_totals", pd.DataFrame(rows))
+
+
+def group_sums(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """Return each figure per group of modules."""
+    rows = []
+    for group in GROUPS:
+        frames = [frame[frame["group"] == group] for frame in (before, after, layers)]
+        if all(frame.empty for frame in frames):
+            continue
+        for figure in FIGURES:
+            rows.append({"group": group, **_figure(figure, *_sums(figure, *frames))})
+    return typed("pair_groups", pd.DataFrame(rows))
+
+
+def _sums(
+    figure: str, before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame
+) -> tuple[int | None, int | None]:
+    if figure == "kv_cache_bytes_per_token":
+        sides = (layers["kv_cache_before"], layers["kv_cache_after"])
+        one, other = (None if s.isna().any() else int(s.sum()) for s in sides)
+        return one, other
+    sums = []
+    for frame in (before, after):
+        column = _SUMMED[figure]
+        rows = frame[frame["prunable"]] if figure == "prunable_weights" else frame
+        sums.append(None if rows[column].isna().any() else int(rows[column].sum()))
+    return sums[0], sums[1]
+
+
+def _figure(figure: str, before: int | None, after: int | None) -> dict[str, Any]:
+    removed = None if before is None or after is None else before - after
+    return {
+        "figure": figure,
+        "before": before,
+        "after": after,
+        "removed": removed,
+        "share": ratio(removed, before),
+    }
+
+
+def sparsity_frame(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Return shares of zeros of the base, of the model after, and against the base."""
+    sums = [records(total_frame(frame))[0] for frame in (before, after)]
+    rows = []
+    for of in DENOMINATORS:
+        prefix = "" if of == "model" else f"{of}_"
+        (total, nonzero), (left, nonzero_left) = (
+            (int(each[f"{prefix}total"]), int(each[f"{prefix}nonzero"])) for each in sums
+        )
+        rows.append(
+            {
+                "of": of,
+                "total_before": total,
+                "total_after": left,
+                "zeros_before": total - nonzero,
+                "zeros_after": left - nonzero_left,
+                "sparsity_before": zero_share(total, nonzero),
+                "sparsity_itself": zero_share(left, nonzero_left),
+                "gone_of_base": None if left > total else zero_share(total, nonzero_left),
+            }
+        )
+    return typed("pair_sparsities", pd.DataFrame(rows))
+
+
+def survival_frame(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return what became of the zeros of prunable weights that stand in both, and per group."""
+    rows = layers[layers["prunable"] & (layers["compared"] > 0)]
+    parts = [(None, rows), *((g, rows[rows["group"] == g]) for g in GROUPS)]
+    found = [_survival(group, part) for group, part in parts if group is None or len(part)]
+    return typed("pair_survival", pd.DataFrame(found))
+
+
+def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
+    counts = ("compared", "kept", "revived", "new", "changed")
+    sums = {name: int(rows[name].sum()) for name in counts}
+    zeros = sums["kept"] + sums["revived"]
+    squares = rows["norm"] ** 2
+    change = float((rows["relative_change"] ** 2 * squares).sum())
+    known = rows["relative_change"].notna() | (rows["norm"] == 0)
+    moved = ratio(change, float(squares.sum())) if known.all() else None
+    return {
+        "group": group,
+        "modules": len(rows),
+        "untouched": int(rows["untouched"].sum()),
+        **sums,
+        "zeros_before": zeros,
+        "zeros_after": sums["kept"] + sums["new"],
+        "kept_share": ratio(sums["kept"], zeros),
+        "iou": ratio(sums["kept"], zeros + sums["new"]),
+        "surviving": sums["compared"] - zeros - sums["new"],
+        "relative_change": None if moved is None else math.sqrt(moved),
+    }

@@ -1,0 +1,147 @@
+"""Two checkpoints compared: every count against NumPy, every file read back."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import command, small_llama
+from safetensors.torch import load_file, save_file
+
+import sparsity_report as sr
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """A small Llama, half of its weights zero, as a folder."""
+    folder = tmp_path_factory.mktemp("parent")
+    sr.global_magnitude(sr.load(small_llama()), 0.5).apply_(model := small_llama())
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def child(parent, tmp_path_factory):
+    """The same after a step that changed q and v of block 0 and one bit of the last norm."""
+    folder = tmp_path_factory.mktemp("child")
+    tensors = load_file(parent / "model.safetensors")
+    torch.manual_seed(1)
+    for name in ("q_proj", "v_proj"):
+        key = f"model.layers.0.self_attn.{name}.weight"
+        tensors[key] += (
+            0.01 * torch.randn(tensors[key].shape) * (torch.rand(tensors[key].shape) > 0.3)
+        )
+    tensors["model.norm.weight"][3] += 1
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text((parent / "config.json").read_text())
+    return folder
+
+
+def arrays(folder):
+    return {name: t.numpy() for name, t in load_file(folder / "model.safetensors").items()}
+
+
+def by_numpy(one, other):
+    """What became of weights, counted plainly."""
+    both = (one != 0) & (other != 0)
+    change = np.linalg.norm((other - one)[both]) / np.linalg.norm(one[both])
+    either = ((one == 0) | (other == 0)).sum()
+    kept = int(((one == 0) & (other == 0)).sum())
+    return {
+        "zeros_before": int((one == 0).sum()),
+        "zeros_after": int((other == 0).sum()),
+        "compared": one.size,
+        "kept": kept,
+        "revived": int(((one == 0) & (other != 0)).sum()),
+        "new": int(((one != 0) & (other == 0)).sum()),
+        "changed": int((both & (one != other)).sum()),
+        "iou": kept / either if either else None,
+        "relative_change": float(change),
+    }
+
+
+def test_layers_are_those_of_numpy(parent, child):
+    pair = sr.compare_checkpoints(parent, child)
+    one, other = arrays(parent), arrays(child)
+    rows = pair.layers.set_index("module_name")
+    assert len(rows) == len(one) + ("lm_head.weight" not in one)
+    for key, values in one.items():
+        row, due = rows.loc[key.removesuffix(".weight")], by_numpy(values, other[key])
+        for name, value in due.items():
+            if value is not None:
+                assert row[name] == pytest.approx(value, rel=1e-5), (key, name)
+        assert row["untouched"] == np.array_equal(values, other[key])
+    whole = pair.survival.iloc[0]
+    assert whole["revived"] == rows.loc[rows["prunable"], "revived"].sum() > 0
+    assert whole["untouched"] == whole["modules"] - 2
+    assert pair.removed.empty
+    text = " ".join(pair.sentences())
+    assert "Nothing was taken away" in text
+    assert f"{whole['revived']:,}".replace(",", "\u202f") in text
+
+
+def test_saved_and_read_back(parent, child, tmp_path):
+    pair = sr.compare_checkpoints(parent, child)
+    path = pair.save(tmp_path / "pair.json")
+    again = sr.read_pair(path, strict=True)
+    for part in ("models", "layers", "removed", "survival", "groups", "totals", "sparsities"):
+        assert getattr(again, part).equals(getattr(pair, part)), part
+    assert repr(again) == repr(pair)
+    assert len(repr(pair).splitlines()) == 3
+    data = json.loads(path.read_text())
+    row = next(r for r in data["layers"]["rows"] if r[data["layers"]["columns"].index("revived")])
+    row[data["layers"]["columns"].index("revived")] -= 1
+    path.write_text(json.dumps(data))
+    with pytest.raises(sr.SparsityReportError, match="does not follow"):
+        sr.read_pair(path)
+    data["format"] = "sparsity-report study"
+    path.write_text(json.dumps(data))
+    with pytest.raises(sr.SparsityReportError, match="is not a pair"):
+        sr.read_pair(path)
+
+
+def test_an_edited_note_is_told(parent, tmp_path):
+    path = sr.compare_checkpoints(parent, parent).save(tmp_path / "pair.json")
+    data = json.loads(path.read_text())
+    data["notes"].append("all is well")
+    path.write_text(json.dumps(data))
+    assert any("edited by hand" in note for note in sr.read_pair(path).notes)
+    with pytest.raises(sr.SparsityReportError, match="edited by hand"):
+        sr.read_pair(path, strict=True)
+
+
+def test_nothing_is_read_again_that_is_kept(parent, child, tmp_path, monkeypatch):
+    first = sr.compare_checkpoints(parent, child, cache=tmp_path)
+    monkeypatch.setattr(
+        "sparsity_report.pairing.paired.in_order", lambda jobs, _: iter([*jobs][:0])
+    )
+    again = sr.compare_checkpoints(parent, child, cache=tmp_path)
+    assert again.layers.equals(first.layers)
+    other = sr.compare_checkpoints(child, parent, cache=tmp_path)
+    assert not other.layers["compared"].any()
+
+
+def test_prunings_of_one_model(demo):
+    prunings = sr.global_magnitude(demo, 0.5), sr.n_m(demo, 2, 4)
+    pair = sr.compare_checkpoints(prunings[0], sr.masked(prunings[1]))
+    masks = [
+        np.concatenate([p.mask(each.name).numpy().ravel() for each in demo.prunable])
+        for p in prunings
+    ]
+    whole = pair.survival.iloc[0]
+    assert whole["kept"] == (~masks[0] & ~masks[1]).sum()
+    assert whole["iou"] == (~masks[0] & ~masks[1]).sum() / (~masks[0] | ~masks[1]).sum()
+    rows = pair.layers[pair.layers["prunable"]]
+    assert set(rows["n_m_after"]) == {"2:4"}
+    assert rows["n_m_before"].isna().all()
+    assert "2:4 was kept by 0 of the 24 layers" not in " ".join(pair.sentences())
+    back = sr.compare_checkpoints(prunings[1], prunings[0])
+    assert "2:4 was kept by 0 of the 24 layers that had it." in back.sentences()
+
+
+def test_command(parent, child, tmp_path):
+    out = command("pair", parent, child, "--json", tmp_path / "pair.json")
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.splitlines() == sr.read_pair(tmp_path / "pair.json").sentences()
+    french = command("pair", parent, child, "--language", "fr").stdout
+    assert french.startswith("Rien n’a été retiré")
