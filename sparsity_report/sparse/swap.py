@@ -124,7 +124,8 @@ def _as_csr(layer: nn.Module) -> LinearCSR:
     assert weight is not None
     transposed = type(layer).forward is not nn.Linear.forward
     csr = LinearCSR(weight.T if transposed else weight)
-    csr.transposed = transposed
+    if transposed:
+        csr.transposed = True
     csr.register_parameter("bias", bias)  # itself, as others may share it
     return csr
 

@@ -37,6 +37,8 @@ _CHANGED = ("forward", "_forward_hooks", "_forward_pre_hooks")
 _observed: dict[Hashable, Behaviour] = {}
 # Of a configuration, what says where a model comes from and how it is stored, not what it does.
 _OF_THE_FILES = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+# Of a module, how it was made and what it is used for.
+_HISTORY = {"training", "name_or_path", "_is_hf_initialized"}
 _POSITIONS = (
     "max_position_embeddings", "n_positions", "max_target_positions", "max_source_positions",
     "max_seq_len", "seq_length", "n_ctx", "max_sequence_length",
@@ -147,13 +149,21 @@ def _structure(places: Sequence[Place]) -> Hashable:
     return (
         json.dumps(told, sort_keys=True, default=str),
         *(
-            (place.path, type(place.module), place.times, leaf, tuple(tensor.shape), number)
+            (place.path, _type(place.module), place.times, leaf, tuple(shape), number)
             for place in places
             for leaf, tensor in place.tensors.items()
+            for csr in [as_csr(place.module, leaf)]
+            for shape in [csr.weight_shape if csr else tensor.shape]
             for number in [numbered.setdefault(id(tensor), len(numbered))]
         ),
-        *((place.path, type(place.module), _settings(place.module)) for place in places),
+        *((place.path, _type(place.module), _settings(place.module)) for place in places),
     )
+
+
+def _type(module: nn.Module) -> type[nn.Module]:
+    """Return what a module is, of a CSR layer what it stands for, whose twin is run."""
+    is_linear = isinstance(module, LinearCSR) and not module.transposed
+    return nn.Linear if is_linear else type(module)
 
 
 def _of_the_model(told: dict[str, Any]) -> dict[str, Any]:
@@ -167,8 +177,8 @@ def _of_the_model(told: dict[str, Any]) -> dict[str, Any]:
 def _settings(module: nn.Module) -> tuple[tuple[str, object], ...]:
     """Return the plain values that a module has been given, which it may go by."""
     plain = (bool, int, float, str, type(None))
-    told = ((k, v) for k, v in vars(module).items() if isinstance(v, plain) and k != "training")
-    return tuple(sorted(told))
+    told = vars(module).items()
+    return tuple(sorted((k, v) for k, v in told if isinstance(v, plain) and k not in _HISTORY))
 
 
 _Run = tuple[Record, frozenset[int]]
@@ -236,7 +246,7 @@ def _emptied(tensor: torch.Tensor) -> torch.Tensor:
 def _dense_again_(module: nn.Module, leaf: str, dense: nn.Parameter) -> nn.Module:
     """Return a module that holds a parameter dense instead of as CSR."""
     if isinstance(module, LinearCSR):
-        linear = nn.Linear(1, 1, bias=False, device="meta")
+        linear = nn.Linear(module.in_features, module.out_features, False, "meta")
         linear.weight = dense
         linear.register_parameter("bias", module.bias)
         if module.transposed:
