@@ -168,3 +168,9 @@ def chromium(driver):
     browser = driver.chromium.launch(executable_path=chromium_path(), args=QUIET)
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def small_cache(monkeypatch):
+    """A machine whose caches hold 32 MB: some are said to hold 500, and twice that is copied."""
+    monkeypatch.setattr("sparsity_report.measure.machine.cache_bytes", lambda: 2**25)

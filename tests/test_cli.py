@@ -402,6 +402,7 @@ def test_the_installed_command():
     assert json.dumps(run.stderr) == '""'
 
 
+@pytest.mark.usefixtures("small_cache")
 def test_measurements_go_into_everything(tmp_path):
     text = tmp_path / "some.txt"
     text.write_text("def f(x):\n    return x + 1\n" * 12, encoding="utf-8")

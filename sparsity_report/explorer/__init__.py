@@ -15,3 +15,5 @@ the slider is data, the line under a title included. Every way in from outside i
 speak the language the explorer was made in; keys of traits stay English. Figures come from
 ``study.facts`` and the frames. Cards and captions keep their height, that nothing slides.
 """
+
+import sparsity_report.draw  # noqa: F401, before altair, whose import it keeps short
