@@ -1,9 +1,10 @@
 """What tests of several wings share: small models, their studies, files to read."""
 
 import os
+import resource
 import signal
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +69,17 @@ def command(*arguments, cwd=None):
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def small_files(size):
+    """A disk that is full after so many bytes of a file: the system refuses to write more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def study_of(weights, sparsity=0.3, **options):

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -25,7 +24,7 @@ import nbformat
 import pytest
 import torch
 from faults import CLEANING, ERRORS, NEW, OLD, calls, fail, tree, write
-from helpers import Tiny, command, study_of
+from helpers import Tiny, command, small_files, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
@@ -315,12 +314,8 @@ def full_disk(folder, size):
             subprocess.run(["umount", folder], check=True)
         return
     # Only root may mount; what is too large for one file is refused as well.
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
-    try:
+    with small_files(size // 2):
         yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 3, 4, 6, 20])

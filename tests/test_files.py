@@ -1,10 +1,8 @@
 import errno
 import os
-import resource
-import subprocess
-import sys
 
 import pytest
+from helpers import small_files
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.folders import check_folder
@@ -51,18 +49,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     """A limit on file size stands for the full disk: writing stops in the middle."""
     path = tmp_path / "x"
     path.write_text("old")
-    code = (
-        "import resource, signal, sys\n"
-        "from sparsity_report.files.sets import write_file\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "write_file(sys.argv[1], 'x' * 100_000)\n"
-    )
-    assert resource.RLIMIT_FSIZE is not None
-    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
-    assert run.returncode == 1
-    assert os.strerror(errno.EFBIG) in run.stderr
-    assert "with space left" in run.stderr
+    with small_files(1000), pytest.raises(SparsityReportError, match="with space left") as refused:
+        write_file(path, "x" * 100_000)
+    assert os.strerror(errno.EFBIG) in str(refused.value)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
