@@ -72,7 +72,7 @@ def test_commands(tmp_path, smollm2_path):
 def test_continuous_integration_runs_the_same_commands():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert "pip install -q '.[test]'" in script
-    assert script[-1] == "pytest"
+    assert "pytest" in script
 
 
 def test_links_lead_somewhere():
