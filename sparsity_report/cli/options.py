@@ -198,9 +198,6 @@ class Pairing:
     adapter: Annotated[
         bool, typer.Option("--adapter", help="AFTER is a LoRA adapter of BEFORE: merge the two.")
     ] = False
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
-    ] = False
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that read files; 0: threads of this one.")
     ] = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,12 +25,8 @@ def pair(
     import sparsity_report as sr
 
     speak(ctx, pairing.language, pairing.template_dir)
-    adapted = before if pairing.adapter else None
     with quiet_libraries(), workers(pairing.workers) as executor:
-        models = [
-            sr.load(before, allow_pickle=pairing.allow_pickle),
-            sr.load(after, base=adapted, allow_pickle=pairing.allow_pickle),
-        ]
+        models: list[Any] = [before, sr.load(after, base=before) if pairing.adapter else after]
         with bar("comparing") as progress:
             found = sr.compare_checkpoints(
                 *models, executor=executor, cache=pairing.cache, progress=progress

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
-from sparsity_report.study.pair import Pair
+from sparsity_report.study.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.words.names import short_name
 from sparsity_report.words.numbers import known
 from sparsity_report.words.sentences import message, say
@@ -16,7 +17,6 @@ from sparsity_report.words.sentences import message, say
 # Of kinds, in the order of what is largest.
 _GONE = {
     "block": message("{gone:,} of {among:plural block|blocks}"),
-    "layer": message("{gone:plural layer|layers}"),
     "expert": message("{gone:names} of {among:plural expert|experts} in {where}"),
     "head": message("{gone:names} of {among:plural head|heads} in {where}"),
     "kv_head": message("{gone:names} of {among:plural key-value head|key-value heads} in {where}"),
@@ -45,20 +45,22 @@ def pair_sentences(pair: Pair) -> list[str]:
     Nothing was taken away: all 786 432 prunable weights of demo stand in demo, 2:4.
     """
     said = [*_taken(pair), *_zeros(pair), *_changed(pair), *_patterns(pair)]
-    return [*said, *_figures(pair), *_sparsities(pair)]
+    return [*said, *_figures(pair), *_sparsities(pair), *_doubts(pair)]
 
 
 def _taken(pair: Pair) -> Iterator[str]:
     before, after = map(short_name, pair.models["model"])
-    total = _figure(pair, "prunable_weights")
+    total = _figure(pair, "prunable_weights")["before"]
     zeros = records(pair.sparsities)[0]["sparsity_itself"]
-    if not total["removed"] and pair.removed.empty:
+    what = [*_things(pair)]
+    if not pair.taken:
         yield say(
             "Nothing was taken away: all {total:,} prunable weights of {before} stand in {after}.",
-            total=total["before"], before=before, after=after,
+            total=total, before=before, after=after,
         )  # fmt: skip
+        if what:
+            yield say("Gone besides them: {what:names}.", what=what)
         return
-    what = [*_things(pair)]
     dense = message(
         "{share:percent} of the {total:,} prunable weights of {before} are gone from {after}: "
         "{what:names}; what stayed is dense."
@@ -67,30 +69,29 @@ def _taken(pair: Pair) -> Iterator[str]:
         "{share:percent} of the {total:,} prunable weights of {before} are gone from {after}: "
         "{what:names}; of what stayed {zeros:percent} are zero."
     )
-    gone = int(pair.layers.loc[pair.layers["prunable"], "weight_before"].sum()) - int(
-        pair.layers.loc[pair.layers["prunable"], "compared"].sum()
-    )
     yield say(
         sparse if zeros else dense,
-        share=gone / total["before"] if total["before"] else None,
-        total=total["before"], before=before, after=after, what=what, zeros=zeros,
+        share=ratio(pair.taken, total),
+        total=total, before=before, after=after, what=what, zeros=zeros,
     )  # fmt: skip
     unsure = pair.removed["certainty"].min()
     if unsure < 1:
         yield say(
             "What stayed was recognised by its values, the least sure of it with a certainty of "
-            "{certainty:.3f}.",
+            "{certainty:percent}.",
             certainty=float(unsure),
         )
 
 
 def _things(pair: Pair) -> Iterator[str]:
     """Say what kinds of things are gone, how many of how many, and where."""
+    if layers := pair.removed.loc[pair.removed["kind"] == "layer", "module"].tolist():
+        yield say("{names:some}", names=layers)
     for kind, template in _GONE.items():
         rows = pair.removed[pair.removed["kind"] == kind]
         if rows.empty:
             continue
-        if kind in ("block", "layer", "vocabulary", "width"):
+        if kind in ("block", "vocabulary", "width"):
             yield say(template, gone=len(rows), among=int(rows["among"].iloc[0]))
             continue
         counts = rows.groupby("module", sort=False).size()
@@ -190,6 +191,29 @@ def _sparsities(pair: Pair) -> Iterator[str]:
             "{gone:percent} are zero or gone.",
             itself=row["sparsity_itself"],
             gone=row["gone_of_base"],
+        )
+
+
+def _doubts(pair: Pair) -> Iterator[str]:
+    """Say what has one name and nothing else in common, and which head is the embedding."""
+    rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
+    strange = rows.loc[rows["correlation"] < UNRELATED, "module_name"].tolist()
+    if strange:
+        yield say(
+            "Nothing in the values of {names:some} says that it is what it was in the base: the "
+            "two have a name in common, and may have another meaning.",
+            names=strange,
+        )
+    tied = [
+        bool(frame.loc[frame["group"] == "lm_head", "tied_to"].notna().any())
+        for frame in (pair.before, pair.after)
+    ]
+    before, after = map(short_name, pair.models["model"])
+    if tied[0] != tied[1]:
+        yield say(
+            "The output head is the embedding in {tied}, and has values of its own in {other}.",
+            tied=before if tied[0] else after,
+            other=after if tied[0] else before,
         )
 
 

@@ -1,7 +1,10 @@
 """Two checkpoints side by side: which weight of one is which of the other, and what became of it.
 
-`plan` says which parameter of one belongs to which of the other, `paired` reads both in step, each
-once, with `tally`, the arithmetic of two stretches of values, which are `kept` on disk.
+`roles` says what each parameter does in its block and what its rows and columns are; `look` reads
+rows and tells them apart, `match` finds which of the base's are left, `align` does so for blocks,
+experts, heads, channels, tokens and the width, and `plan` says which parameter of one belongs to
+which of the other. `paired` reads both, each once, with `tally`, the arithmetic of two stretches of
+values, which are `kept` on disk. `gone` is what went, thing by thing.
 
 May import ``counting`` and what is below it. Maintainers: every count is taken from values, none
 is expected from shares; the base, the model before, is the frame of reference, and what it lost

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from sparsity_report.counting.bars import bar
@@ -13,9 +14,13 @@ from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.kept import KeptTallies
-from sparsity_report.pairing.plan import Link, Plan
-from sparsity_report.pairing.tally import Tally, alone, tally
+from sparsity_report.pairing.look import read, whole_rows
+from sparsity_report.pairing.plan import Link, Piece, Plan
+from sparsity_report.pairing.tally import NO_GROUPS, Tally, alone, tally
 from sparsity_report.weights.tensors import FileSlice, Slice, pieces
+
+# Rows that are compared at a time where they are in memory.
+_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,99 @@ class Stretch(Slice):
         return sums
 
 
+@dataclass(frozen=True, eq=False)
+class Moved(Stretch):
+    """Values of two tensors of which one has only some rows and columns of the other.
+
+    Attributes
+    ----------
+    link : Link
+    """
+
+    link: Link
+
+    def tally(self) -> Tally:
+        """Read both once, the base as far ahead as its rows are out of order, and compare them."""
+        if self.link.pieces:
+            return self._in_pieces(*self.link.pieces)
+        assert self.link.before
+        assert self.link.after
+        widths = [
+            p.parameter.shape[-1] if p.columns else 1 for p in (self.link.before, self.link.after)
+        ]
+        ahead = whole_rows(pieces(self.before), widths[0])
+        total = self.total // widths[1]
+        rows = np.arange(total) if self.link.rows is None else self.link.rows
+        # No later row comes from before this one.
+        lowest = np.minimum.accumulate(rows[::-1])[::-1]
+        window, low, sums, done = torch.empty(0), 0, Tally(), 0
+        each = total // len(self.link.columns)
+        for some in whole_rows(pieces(self.after), widths[1]):
+            for chunk in _split(some, done, each):
+                last = int(rows[done : done + len(chunk)].max())
+                fresh: list[torch.Tensor] = []
+                high = low + len(window) + sum(map(len, fresh))
+                while high <= last:
+                    fresh.append(next(ahead))
+                    sums += self._base(fresh[-1])
+                    high += len(fresh[-1])
+                keep = min(int(lowest[done]), low + len(window)) - low
+                window = (
+                    torch.cat([window[keep:], *fresh])
+                    if fresh and len(window)
+                    else (torch.cat(fresh) if fresh else window[keep:])
+                )
+                low += keep
+                wanted = torch.from_numpy(rows[done : done + len(chunk)] - low)
+                columns = self.link.columns[done // each]
+                old = window[wanted]
+                old = old if columns is None else old[:, torch.from_numpy(columns)]
+                sums += self._both(old, chunk)
+                done += len(chunk)
+        for left in ahead:
+            sums += self._base(left)
+        return sums
+
+    def _base(self, rows: torch.Tensor) -> Tally:
+        grouped = self.grouped and rows.shape[1] % 8 == 0
+        return alone(rows.reshape(-1), before=True, grouped=grouped)
+
+    def _both(self, old: torch.Tensor, new: torch.Tensor) -> Tally:
+        """Compare rows; those of the base have been counted already."""
+        grouped = self.grouped and new.shape[1] % 8 == 0
+        found = tally(old.reshape(-1), new.reshape(-1), grouped)
+        return replace(
+            found, total_before=0, zeros_before=0, groups_before=NO_GROUPS, grouped_before=0
+        )
+
+    def _in_pieces(self, one: Piece, other: Piece) -> Tally:
+        """Compare matrices that lie in parts of larger ones, or the other way."""
+        assert self.link.before
+        assert self.link.after
+        old = read(self.before, self.link.before, one.expert)[one.first : one.last]
+        new = read(self.after, self.link.after, other.expert)[other.first : other.last]
+        sums, columns = Tally(), self.link.columns[0]
+        for start in range(0, len(old), _ROWS):
+            sums += self._base(old[start : start + _ROWS])
+        for start in range(0, len(new), _ROWS):
+            chunk = new[start : start + _ROWS]
+            wanted = np.arange(start, start + len(chunk))
+            wanted = wanted if self.link.rows is None else self.link.rows[wanted]
+            some = old[torch.from_numpy(wanted)]
+            some = some if columns is None else some[:, torch.from_numpy(columns)]
+            sums += self._both(some, chunk)
+        return sums
+
+
+def _split(rows: torch.Tensor, done: int, each: int) -> Iterator[torch.Tensor]:
+    """Cut rows where one expert ends and the next begins."""
+    start = 0
+    while start < len(rows):
+        stop = min(len(rows), start + each - (done + start) % each)
+        yield rows[start:stop]
+        start = stop
+
+
 def in_step(
     one: Iterator[torch.Tensor], other: Iterator[torch.Tensor]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -92,7 +190,11 @@ def compared(
     keys: dict[str, str] = {}
     kept = None if cache is None else KeptTallies(cache)
     for link in plan.links if kept else ():
-        if key := kept.key(_slices(plan, link), repr(_is_grouped(link))) if kept else None:
+        if (
+            key := kept.key(_slices(plan, link), link.how + repr(_is_grouped(link)))
+            if kept
+            else None
+        ):
             keys[link.name] = key
             if kept and (found := kept.get(key, link.name)):
                 tallies[link.name] = found
@@ -100,12 +202,12 @@ def compared(
     tallies |= {link.name: Tally() for link in waiting}
     size = sum(p.total * p.itemsize for link in waiting for p in link.parameters)
     done = 0
-    jobs = ((link.name, part, Stretch.tally) for link in waiting for part in _parts(plan, link))
+    jobs = ((link.name, part, _tallied) for link in waiting for part in _parts(plan, link))
     with bar("comparing", given=progress) as told:
         for name, part, found in in_order(jobs, executor):
             tallies[name] += found
             done += sum(s.total * s.dtype.itemsize for s in (*part.before, *part.after))
-            told(min(done, size), size, name)
+            told(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
     if kept:
         for link in waiting:
             if link.name in keys:
@@ -113,10 +215,14 @@ def compared(
     return tallies, tuple(kept.notes()) if kept else ()
 
 
+def _tallied(part: Stretch) -> Tally:
+    return part.tally()
+
+
 def _slices(plan: Plan, link: Link) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:
     """Return how each side's tensor is cut."""
     one, other = (
-        () if p is None else tuple(weights.as_in_memory(p.name))
+        () if p is None else tuple(weights.as_in_memory(p.parameter.name))
         for weights, p in ((plan.before, link.before), (plan.after, link.after))
     )
     return one, other
@@ -125,6 +231,9 @@ def _slices(plan: Plan, link: Link) -> tuple[tuple[Slice, ...], tuple[Slice, ...
 def _parts(plan: Plan, link: Link) -> Iterator[Stretch]:
     """Cut a link where both of its tensors are cut; where they are not alike it is one part."""
     grouped, sides = _is_grouped(link), _slices(plan, link)
+    if not link.in_step:
+        yield Moved(link.total, sides[1][0].dtype, *sides, grouped, link)
+        return
     if all(sides) and [s.total for s in sides[0]] != [s.total for s in sides[1]]:
         yield _stretch(*sides, grouped)
         return

@@ -12,7 +12,7 @@ from sparsity_report.sparse.shares import COMPLYING, N_M, ratio
 
 # No N:M of at least half zeros has so few, of whole groups or nearly.
 _FEW_ZEROS = 0.45
-_NONE = (0,) * len(N_M)
+NO_GROUPS = (0,) * len(N_M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Tally:
     product: float = 0.0
     square_before: float = 0.0
     square_after: float = 0.0
-    groups_before: tuple[int, ...] = _NONE
-    groups_after: tuple[int, ...] = _NONE
+    groups_before: tuple[int, ...] = NO_GROUPS
+    groups_after: tuple[int, ...] = NO_GROUPS
     grouped_before: int = 0
     grouped_after: int = 0
 
@@ -130,7 +130,7 @@ def tally(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> T
     same = before.dtype == after.dtype and torch.equal(before, after)
     there, still = one != 0, other != 0
     n, nonzero, left = one.numel(), _count(there), _count(still)
-    groups_before = _groups(there, n - nonzero) if grouped else _NONE
+    groups_before = _groups(there, n - nonzero) if grouped else NO_GROUPS
     if same:
         square = _square(one, one)
         return Tally(
@@ -155,7 +155,7 @@ def tally(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> T
         square_before=square_before,
         square_after=square_after,
         groups_before=groups_before,
-        groups_after=_groups(still, n - left) if grouped else _NONE,
+        groups_after=_groups(still, n - left) if grouped else NO_GROUPS,
         grouped_before=n * grouped,
         grouped_after=n * grouped,
     )  # fmt: skip
@@ -171,7 +171,7 @@ def alone(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally
     """
     there = _plain(values) != 0
     n, zeros = values.numel(), values.numel() - _count(there)
-    groups = _groups(there, zeros) if grouped else _NONE
+    groups = _groups(there, zeros) if grouped else NO_GROUPS
     if before:
         return Tally(
             total_before=n, zeros_before=zeros, groups_before=groups, grouped_before=n * grouped
@@ -202,7 +202,7 @@ def _changed(one: torch.Tensor, other: torch.Tensor, both: torch.Tensor) -> int:
 def _groups(there: torch.Tensor, zeros: int) -> tuple[int, ...]:
     """Count the groups that comply with each N:M."""
     if zeros < _FEW_ZEROS * there.numel():
-        return _NONE
+        return NO_GROUPS
     sums = {m: there.view(-1, m).sum(1, dtype=torch.uint8) for m in (4, 8)}
     return tuple(_count(sums[m] <= n) for n, m in N_M)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +19,10 @@ from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.pruned import PrunedWeights
-from sparsity_report.errors import writable
+from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.pairing.paired import compared
-from sparsity_report.pairing.plan import plan
+from sparsity_report.pairing.plan import Plan, plan
+from sparsity_report.pairing.tally import Tally
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.pair_frames import (
     group_sums,
@@ -35,6 +38,9 @@ from sparsity_report.weights.loading import load
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.names import short_name
 from sparsity_report.words.sentences import say
+
+# Correlation of weights below which two models have nothing in common, and of how many.
+UNRELATED, ENOUGH = 0.1, 1000
 
 Checkpoint = Weights | Variant | Pruning | str | os.PathLike[str] | nn.Module
 """What can be compared: a model, opened or not, as it is or pruned."""
@@ -83,6 +89,12 @@ class Pair:
         first = say("Pair: {before} → {after}", before=before, after=after)
         frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
         return "\n".join([first, self.sentences()[0], say("Frames: {frames:names}", frames=frames)])
+
+    @cached_property
+    def taken(self) -> int:
+        """Prunable weights of the base that stand in the model after no more."""
+        rows = self.layers[self.layers["prunable"]]
+        return int(rows["weight_before"].sum()) - int(rows["compared"].sum())
 
     @cached_property
     def totals(self) -> pd.DataFrame:
@@ -183,14 +195,8 @@ def compare_checkpoints(
     models = _opened(before), _opened(after)
     planned = plan(*models)
     tallies, kept = compared(planned, progress, executor=executor, cache=cache)
-    frames = []
-    for side, weights in zip(("before", "after"), models, strict=True):
-        counts = {}
-        for link in planned.links:
-            if (parameter := getattr(link, side)) is not None:
-                zeros = getattr(tallies[link.name], f"zeros_{side}")
-                counts[parameter.name] = Magnitudes(parameter.total, parameter.total - zeros)
-        frames.append(layer_frame(weights, counts, variant=side))
+    _check_related(planned, tallies)
+    frames = [_layers(planned, tallies, side) for side in ("before", "after")]
     described = [
         {
             "side": side,
@@ -211,6 +217,31 @@ def compare_checkpoints(
     )
 
 
+def _check_related(planned: Plan, tallies: Mapping[str, Tally]) -> None:
+    """Refuse two models whose weights have nothing to do with each other."""
+    whole = Tally()
+    for link in planned.links:
+        if link.before and link.before.parameter.prunable:
+            whole += tallies[link.name]
+    alike = whole.correlation
+    if alike is not None and whole.compared >= ENOUGH and alike < UNRELATED:
+        raise SparsityReportError(
+            f"{planned.before.name} and {planned.after.name} look unrelated: the "
+            f"{whole.compared:,} prunable weights that have one place in both correlate by "
+            f"{alike:.2f}, as those of two models trained apart; give the base of the second one"
+        )
+
+
+def _layers(planned: Plan, tallies: Mapping[str, Tally], side: str) -> pd.DataFrame:
+    """Return the layers of one side as a study has them, of what was counted of both."""
+    weights, zeros = getattr(planned, side), Counter[str]()
+    for link in planned.links:
+        if (part := getattr(link, side)) is not None:
+            zeros[part.parameter.name] += getattr(tallies[link.name], f"zeros_{side}")
+    counts = {p.name: Magnitudes(p.total, p.total - zeros[p.name]) for p in weights.stored}
+    return layer_frame(weights, counts, variant=side)
+
+
 def _opened(model: Any) -> Weights:
     """Open what is to be compared; a pruning becomes the model that it leaves."""
     if isinstance(model, Weights):
@@ -221,4 +252,15 @@ def _opened(model: Any) -> Weights:
         if model.pruning is None:
             return model.weights
         return PrunedWeights(model.pruning, f"{model.weights.name}, {model.name}")
-    return load(model)
+    try:
+        return load(model)
+    except SparsityReportError as error:
+        if isinstance(model, nn.Module):
+            raise
+        try:
+            weights = load(model, config=False)
+        except SparsityReportError:
+            raise error from None
+        # What is pruned in width often has a config that no class can be built of.
+        weights.notes += (f"opened by names and shapes alone: {error}",)
+        return weights

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from sparsity_report.pairing.plan import Link, Plan
+from sparsity_report.pairing.gone import gone
+from sparsity_report.pairing.plan import ALIGNMENTS, Link, Plan
+from sparsity_report.pairing.roles import cached
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import records, total_frame
-from sparsity_report.study.schema import DENOMINATORS, FIGURES, typed
+from sparsity_report.study.schema import DENOMINATORS, FIGURES, TABLES, typed
 from sparsity_report.weights.groups import GROUPS
 from sparsity_report.weights.parameters import Module, Parameter
-from sparsity_report.weights.weights import Weights
 
 # Columns of layers that are summed for a figure.
 _SUMMED = {
@@ -27,60 +28,76 @@ _SUMMED = {
     "flops_per_token": "flops_per_token",
     "stored_bytes": "stored_bytes",
 }
-_KEYS_VALUES = re.compile(r"(^|\.)(k|v|key|value|k_proj|v_proj|attn_k|attn_v|wk|wv|k_lin|v_lin)$")
 
 
 def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
     """Return one row per module of the base, then those that only the model after has."""
     owners = {p.name: m for m in plan.after.modules for p in m.parameters}
+    after = {m.name: m for m in plan.after.modules}
     links: dict[str, list[Link]] = defaultdict(list)
     added: dict[str, list[Link]] = defaultdict(list)
     for link in plan.links:
         if link.before:
-            links[link.before.name].append(link)
+            links[link.before.parameter.name].append(link)
         elif link.after:
-            added[owners[link.after.name].name].append(link)
+            added[link.after.module.name].append(link)
     rows = []
     for module in plan.before.modules:
         of_module = [link for p in module.parameters for link in links[p.name]]
-        twins = dict.fromkeys(owners[k.after.name].name for k in of_module if k.after)
-        twin = owners[next(k.after.name for k in of_module if k.after)] if twins else None
-        rows.append(_row(module, twin, ", ".join(twins), of_module, tallies))
-    for module in plan.after.modules:
-        if module.name in added:
-            rows.append(_row(None, module, module.name, added[module.name], tallies))
+        if not of_module:  # tied to another one
+            of_module = added.pop(module.name, [])
+        names = [owners[k.after.parameter.name].name for k in of_module if k.after]
+        if not of_module and module.name in after:
+            names = [module.name]
+        twins = [after[name] for name in dict.fromkeys(names)]
+        rows.append(_row(module, twins, of_module, tallies) | _caches(plan, of_module))
+    for name, of_module in added.items():
+        row = _row(None, [after[name]], of_module, tallies)
+        rows.append(row | _caches(plan, of_module))
     return typed("pair_layers", pd.DataFrame(rows))
 
 
+def _caches(plan: Plan, links: list[Link]) -> dict[str, int | None]:
+    """Return the bytes of keys and values that a module gives a token, before and after."""
+    called = plan.before.architecture or plan.after.architecture
+    # What reads a text as a whole keeps none.
+    kept = not called or bool(re.search("CausalLM|LMHead|ConditionalGeneration", called))
+    sums: dict[str, int | None] = {"kv_cache_before": 0, "kv_cache_after": 0}
+    for link in links:
+        for side, (column, known) in enumerate(sums.items()):
+            if (part := (link.before, link.after)[side]) is None:
+                continue
+            piece = link.pieces[side] if link.pieces else None
+            many = cached(part, piece.first, piece.last) if piece else cached(part)
+            many = many if kept or many == 0 else None
+            one = part.parameter.itemsize
+            sums[column] = None if many is None or known is None else known + many * one
+    return sums
+
+
 def _row(
-    before: Module | None,
-    after: Module | None,
-    after_name: str,
-    links: list[Link],
-    tallies: Mapping[str, Tally],
+    before: Module | None, after: list[Module], links: list[Link], tallies: Mapping[str, Tally]
 ) -> dict[str, Any]:
-    told = before or after
-    assert told is not None
-    sides = [_weights(module) for module in (before, after)]
-    # A module's weight is told by the base, where it is there.
-    names = {p.name for p in (sides[0] if before else sides[1])}
+    told = before or after[0]
+    # A module's weight is told by the base, where it has some.
+    sides = [_weights(before), _weights(after[0] if after else None)]
+    names = {p.name for p in (sides[0] or sides[1])}
     whole = Tally()
     for link in links:
-        if (link.before or link.after) and _told(link).name in names:
+        if _told(link).name in names:
             whole += tallies[link.name]
-    caches = [_cache(module) for module in (before, after)]
     ways = {link.alignment for link in links}
     n_m_before, n_m_after = whole.n_m
     stands = whole.compared > 0
     return {
         "module_name": told.name,
-        "after_name": after_name or None,
+        "after_name": ", ".join(module.name for module in after) or None,
         "block": told.block,
         "group": told.group,
         "prunable": any(p.prunable for p in told.parameters),
         "shape_before": sides[0][0].shape if sides[0] else None,
-        "shape_after": sides[1][0].shape if sides[1] else None,
-        "alignment": next((w for w in _BY_DOUBT if w in ways), "name"),
+        "shape_after": sides[1][0].shape if sides[1] and len(after) == 1 else None,
+        "alignment": next((way for way in ALIGNMENTS if way in ways), "name"),
         "certainty": min((link.certainty for link in links), default=1.0),
         "weight_before": whole.total_before,
         "weight_after": whole.total_after,
@@ -98,19 +115,13 @@ def _row(
         "untouched": stands and all(_untouched(tallies[link.name]) for link in links),
         "n_m_before": n_m_before,
         "n_m_after": n_m_after,
-        "kv_cache_before": caches[0],
-        "kv_cache_after": caches[1],
     }
 
 
-# Of several ways in which parts of a module were recognised the most doubtful is told.
-_BY_DOUBT = ("content", "fused", "turned", "renamed", "name", "added", "removed")
-
-
 def _told(link: Link) -> Parameter:
-    parameter = link.before or link.after
-    assert parameter is not None
-    return parameter
+    part = link.before or link.after
+    assert part is not None
+    return part.parameter
 
 
 def _untouched(tally: Tally) -> bool:
@@ -125,44 +136,20 @@ def _weights(module: Module | None) -> list[Parameter]:
     return [p for p in stored if p.matrix] or stored[:1]
 
 
-def _cache(module: Module | None) -> int | None:
-    """Return the bytes of keys and values that a module gives a token; None where not known."""
-    if module is None or module.group != "attention_linear":
-        return 0
-    if not _KEYS_VALUES.search(module.name):
-        return 0 if re.search(r"(^|\.)(q|o|query|q_proj|o_proj|out_proj)$", module.name) else None
-    return sum(p.matrix[0] * p.itemsize for p in module.parameters if p.matrix)
-
-
 def removed_frame(plan: Plan) -> pd.DataFrame:
     """Return what of the base is gone."""
-    rows = list(_removed(plan.before, plan.links))
-    columns = ["kind", "module", "index", "among", "block", "certainty"]
-    columns += ["weights", "parameters", "bytes", "flops_per_token"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return typed("pair_removed", frame)
-
-
-def _removed(base: Weights, links: tuple[Link, ...]) -> Iterator[dict[str, Any]]:
-    gone = {link.before.name for link in links if link.before and link.after is None}
-    for module in base.modules:
-        parameters = [p for p in module.parameters if p.name in gone]
-        if not parameters:
-            continue
-        weights = {p.name for p in _weights(module)}
-        flops = [2 * p.total * p.uses for p in parameters if p.matrix]
-        yield {
-            "kind": "layer",
-            "module": module.name,
-            "index": None,
-            "among": 1,
-            "block": module.block,
-            "certainty": 1.0,
-            "weights": sum(p.total for p in parameters if p.name in weights),
-            "parameters": sum(p.total for p in parameters),
-            "bytes": sum(p.total * p.itemsize for p in parameters),
-            "flops_per_token": round(sum(flops)),
+    rows = [
+        {
+            **vars(thing),
+            "certainty": loss.certainty,
+            "weights": loss.weights,
+            "parameters": loss.parameters,
+            "bytes": loss.bytes,
+            "flops_per_token": round(loss.flops),
         }
+        for thing, loss in gone(plan).items()
+    ]
+    return typed("pair_removed", pd.DataFrame(rows, columns=list(TABLES["pair_removed"].names)))
 
 
 def total_sums(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:

@@ -237,7 +237,10 @@ def open_checkpoint(
     def fitting(model: nn.Module) -> bool:
         return fits(model, recognise(entries, read_scheme(folder)).entries)
 
-    model, notes = read_config(folder, fitting, parameters_for(len(entries)))
+    model: nn.Module | None = None
+    notes: tuple[str, ...] = ("config.json is not used: groups follow from names and shapes alone",)
+    if options.config:
+        model, notes = read_config(folder, fitting, parameters_for(len(entries)))
     known = recognise(entries, read_scheme(folder))
     parts = memory_parts(model, known.entries)
     buffers = set() if model is None else {name for name, _ in model.named_buffers()}

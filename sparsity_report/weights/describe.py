@@ -58,12 +58,15 @@ class ReaderOptions:
         The user's own grouping, see :func:`sparsity_report.weights.groups.classify`.
     notes : tuple of str
         What is known of where the model came from.
+    config : bool
+        Whether ``config.json`` says which model it is; else names and shapes alone do.
     """
 
     name: str = ""
     blacklist: Collection[str] = ("lm_head",)
     groups: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
+    config: bool = True
 
     def __post_init__(self) -> None:
         check_rules(self.groups)

@@ -44,6 +44,7 @@ class LoadOptions(FileOptions, total=False):
 
     base: str | os.PathLike[str] | nn.Module | None
     merge: bool
+    config: bool
 
 
 def load(
@@ -96,6 +97,10 @@ def load(
     merge : bool
         False: the base as it is and the adapter's matrices beside it, as modules of their own; to
         be counted, not run.
+    config : bool
+        False: ``config.json`` is not asked which model it is; names and shapes of tensors alone
+        decide, as they do where transformers does not know it. For models whose layers differ in
+        shape, as after structural pruning, so that no class can be built of the config.
 
     Returns
     -------
@@ -129,6 +134,7 @@ def _load(
     files: LoadOptions,
 ) -> Weights:
     base, merge = files.pop("base", None), files.pop("merge", True)
+    options = replace(options, config=files.pop("config", True))
     if base is not None:
         return _open_adapted(model, base, options, values, merge, files)
     if model is None:

@@ -1,0 +1,270 @@
+"""What is gone of a base is found exactly, and found for sure enough with noise on what stayed."""
+
+import json
+
+import pytest
+import structural
+import torch
+from safetensors.torch import load_file
+from structural import Left, shuffled, written
+
+import sparsity_report as sr
+
+BLOCKS, HEADS, KV, EXPERTS = [0, 1, 3], [0, 1, 3, 4, 6, 7], [3, 1], [7, 0, 1, 3, 4, 6]
+CUTS = {
+    "llama": {
+        "block": Left(blocks=BLOCKS, config={"num_hidden_layers": 3}),
+        "channel": Left(channels=shuffled(96, 128), config={"intermediate_size": 96}),
+        "head": Left(heads=HEADS, config={"num_attention_heads": 6}),
+        "kv_head": Left(kv_heads=KV, config={"num_key_value_heads": 2}),
+        "vocabulary": Left(vocabulary=shuffled(70, 96), config={"vocab_size": 70}),
+        "width": Left(width=shuffled(48, 64), config={"hidden_size": 48}),
+        "all": Left(
+            blocks=BLOCKS, channels=shuffled(96, 128), heads=HEADS, kv_heads=KV,
+            vocabulary=[*range(80)], width=shuffled(48, 64),
+            config={
+                "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 6,
+                "num_key_value_heads": 2, "vocab_size": 80, "hidden_size": 48,
+            },
+        ),
+    },
+    "mixtral": {
+        "expert": Left(experts=EXPERTS, config={"num_local_experts": 6}),
+        "all": Left(
+            blocks=BLOCKS, channels=shuffled(24, 32), heads=HEADS, kv_heads=KV, experts=EXPERTS,
+            config={
+                "num_hidden_layers": 3, "intermediate_size": 24, "num_attention_heads": 6,
+                "num_key_value_heads": 2, "num_local_experts": 6,
+            },
+        ),
+    },
+    "opt": {
+        "all": Left(
+            blocks=BLOCKS, channels=shuffled(96, 128), heads=HEADS,
+            config={"num_hidden_layers": 3, "ffn_dim": 96, "num_attention_heads": 6},
+        )
+    },
+    "gpt2": {
+        "all": Left(
+            blocks=BLOCKS, channels=shuffled(96, 128), heads=HEADS,
+            config={"n_layer": 3, "n_inner": 96, "n_head": 6},
+        ),
+    },
+    "bert": {
+        "all": Left(
+            blocks=BLOCKS, channels=shuffled(96, 128), heads=HEADS,
+            config={
+                "num_hidden_layers": 3, "intermediate_size": 96, "num_attention_heads": 6
+            },
+        )
+    },
+}  # fmt: skip
+CASES = [
+    (kind, cut, noise)
+    for kind, cuts in CUTS.items()
+    for cut in cuts
+    for noise in ((0.0, 0.01) if cut == "all" else (0.0,))
+]
+OF = {
+    "block": 4,
+    "head": 8,
+    "kv_head": 4,
+    "channel": 128,
+    "expert": 8,
+    "vocabulary": 96,
+    "width": 64,
+}
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory):
+    made = {}
+
+    def base(kind):
+        if kind not in made:
+            made[kind] = structural.base_of(kind, tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return base
+
+
+@pytest.fixture(scope="session")
+def opened(bases):
+    return {kind: sr.load(bases(kind)) for kind in CUTS}
+
+
+def due(left, kind):
+    """Numbers that are gone, by kind, in each place of it."""
+    of = OF | ({"channel": 32} if kind == "mixtral" else {})
+    numbers = {
+        "block": left.blocks, "head": left.heads, "kv_head": left.kv_heads,
+        "channel": left.channels, "expert": left.experts, "vocabulary": left.vocabulary,
+        "width": left.width,
+    }  # fmt: skip
+    return {k: sorted(set(range(of[k])) - set(n)) for k, n in numbers.items() if n is not None}
+
+
+@pytest.mark.parametrize(("kind", "cut", "noise"), CASES, ids=lambda value: str(value))
+def test_found(bases, opened, tmp_path, kind, cut, noise):
+    left = CUTS[kind][cut]
+    left.noise = noise
+    after = structural.pruned(bases(kind), tmp_path / "after", left)
+    pair = sr.compare_checkpoints(opened[kind], after)
+    gone = due(left, kind)
+    assert set(pair.removed["kind"]) == set(gone)
+    for what, numbers in gone.items():
+        rows = pair.removed[pair.removed["kind"] == what]
+        for module, some in rows.groupby("module"):
+            if what != "block":
+                assert sorted(some["index"]) == numbers, (what, module)
+        if what == "block":
+            assert sorted(rows["index"]) == numbers
+        sure = rows["certainty"]
+        assert (sure == 1).all() if not noise else ((sure > 0.9) & (sure < 1)).all()
+    layers = pair.layers
+    assert (layers["weight_before"] - layers["compared"]).sum() == pair.removed["weights"].sum()
+    assert layers["weight_after"].sum() == layers["compared"].sum()
+    assert not layers["alignment"].isin(["added"]).any()
+    assert (
+        pair.before["total"].sum() - pair.after["total"].sum() == pair.removed["parameters"].sum()
+    )
+    if not noise:
+        assert layers["changed"].sum() == layers["revived"].sum() == layers["new"].sum() == 0
+    else:
+        there = layers[layers["compared"] > 1000]
+        assert (there["relative_change"] < 0.012).all()
+
+
+LLAMA_OF_OTHERS = {
+    "model.layers": "transformer.blocks", "self_attn.q_proj": "attention.wq",
+    "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
+    "self_attn.o_proj": "attention.wo", "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "feed_forward.w1",
+    "mlp.up_proj": "feed_forward.w3", "mlp.down_proj": "feed_forward.w2",
+}  # fmt: skip
+
+
+def renamed(tensors):
+    def name(key):
+        for ours, theirs in LLAMA_OF_OTHERS.items():
+            key = key.replace(ours, theirs)
+        return key
+
+    return {name(key): values for key, values in tensors.items()}
+
+
+def fused(tensors):
+    """Query, key and value in one, and gate and up."""
+    made = {}
+    for name, values in tensors.items():
+        for whole, first, others in (
+            ("qkv_proj", "q_proj", ("k_proj", "v_proj")),
+            ("gate_up_proj", "gate_proj", ("up_proj",)),
+        ):
+            if first in name:
+                parts = [values, *(tensors[name.replace(first, other)] for other in others)]
+                made[name.replace(first, whole)] = torch.cat(parts)
+                break
+            if any(other in name for other in others):
+                break
+        else:
+            made[name] = values
+    return made
+
+
+def turned(tensors):
+    words = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    return {k: v.T if k.endswith(words) else v for k, v in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "ways"),
+    [
+        ("llama", renamed, {"renamed", "name"}),
+        ("llama", fused, {"fused", "name"}),
+        ("gpt2", turned, {"turned", "name"}),
+    ],
+)
+@pytest.mark.parametrize("back", [False, True])
+def test_the_same_in_other_words(bases, tmp_path, kind, other, ways, back):
+    tensors = other(load_file(bases(kind) / "model.safetensors"))
+    models = [bases(kind), written(tmp_path / "other", tensors)]
+    pair = sr.compare_checkpoints(*models[:: -1 if back else 1])
+    assert set(pair.layers["alignment"]) == ways
+    assert pair.layers["untouched"].all()
+    assert pair.layers["weight_before"].equals(pair.layers["compared"])
+    assert pair.layers["weight_after"].equals(pair.layers["compared"])
+    assert pair.removed.empty
+    cache = pair.totals.set_index("figure").loc["kv_cache_bytes_per_token"]
+    assert cache["before"] == cache["after"] == 4 * 2 * 4 * (32 if kind == "llama" else 64)
+
+
+def test_a_model_whose_layers_differ_in_shape(bases, tmp_path):
+    """As LLM-Pruner and Puzzletron leave it: some channels of block 1, some heads of block 2."""
+    tensors = load_file(bases("llama") / "model.safetensors")
+    channels, heads = shuffled(40, 128), [0, 2, 3, 4, 5, 6]
+    rows = structural.rows_of_heads(heads)
+    for name, values in tensors.items():
+        if "layers.1.mlp" in name:
+            tensors[name] = values[:, channels] if "down" in name else values[channels]
+        elif "layers.2.self_attn.q_proj" in name:
+            tensors[name] = values[rows]
+        elif "layers.2.self_attn.o_proj" in name:
+            tensors[name] = values[:, rows]
+    config = json.loads((bases("llama") / "config.json").read_text())
+    pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "uneven", tensors, config))
+    assert any("opened by names and shapes" in note for note in pair.notes)
+    gone = pair.removed.groupby(["kind", "module"])["index"].agg(sorted)
+    assert gone["channel", "model.layers.1.mlp"] == sorted(set(range(128)) - set(channels))
+    assert gone["head", "model.layers.2.self_attn"] == [1, 7]
+    assert len(gone) == 2
+    rows = pair.layers.set_index("module_name")
+    assert rows.loc["model.layers.1.mlp.up_proj", "alignment"] == "content"
+    assert rows.loc["model.layers.0.mlp.up_proj", "alignment"] == "name"
+
+
+def test_what_is_no_pair_is_refused(bases, tmp_path):
+    torch.manual_seed(99)
+    structural.MODELS["llama"]().save_pretrained(tmp_path / "apart")
+    blocks = structural.pruned(tmp_path / "apart", tmp_path / "blocks", CUTS["llama"]["block"])
+    channels = structural.pruned(tmp_path / "apart", tmp_path / "ffn", CUTS["llama"]["channel"])
+    narrow = structural.pruned(bases("llama"), tmp_path / "narrow", CUTS["llama"]["width"])
+    for before, after, said in (
+        (bases("llama"), tmp_path / "apart", "look unrelated.* correlate by -?0.0"),
+        (bases("llama"), blocks, "look unrelated: of the 3 blocks"),
+        (bases("llama"), channels, "look unrelated: of the 96 channels"),
+        (bases("llama"), bases("gpt2"), "look unrelated: in model.layers.0"),
+        (bases("gpt2"), bases("bert"), "look unrelated"),
+        (narrow, bases("llama"), "give the larger model first"),
+    ):
+        with pytest.raises(sr.SparsityReportError, match=said):
+            sr.compare_checkpoints(before, after)
+    with pytest.raises(sr.SparsityReportError, match="are not known"):
+        sr.compare_checkpoints(bases("llama"), sr.load(bases("llama"), values=False))
+
+
+def test_two_layers_that_changed_places_are_told(bases, tmp_path):
+    tensors = load_file(bases("llama") / "model.safetensors")
+    one, other = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "up"))
+    tensors[one], tensors[other] = tensors[other], tensors[one]
+    config = json.loads((bases("llama") / "config.json").read_text())
+    pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "swapped", tensors, config))
+    (said,) = [s for s in pair.sentences() if s.startswith("Nothing in the values of")]
+    assert "model.layers.0.mlp.gate_proj and model.layers.0.mlp.up_proj" in said
+
+
+def test_a_head_that_is_the_embedding_now(bases, tmp_path):
+    tensors = load_file(bases("llama") / "model.safetensors")
+    head = tensors.pop("lm_head.weight").numel()
+    config = json.loads((bases("llama") / "config.json").read_text())
+    tied = written(tmp_path / "tied", tensors, config | {"tie_word_embeddings": True})
+    pair = sr.compare_checkpoints(bases("llama"), tied)
+    (row,) = pair.removed.to_dict("records")
+    assert (row["kind"], row["module"], row["parameters"]) == ("layer", "lm_head", head)
+    assert row["flops_per_token"] == 0
+    said = "The output head is the embedding in tied, and has values of its own in"
+    assert any(sentence.startswith(said) for sentence in pair.sentences())
+    assert "Gone besides them: lm_head." in pair.sentences()
+    back = sr.compare_checkpoints(tied, bases("llama"))
+    row = back.layers.set_index("module_name").loc["lm_head"]
+    assert (row["alignment"], row["weight_before"], row["weight_after"]) == ("added", 0, head)
