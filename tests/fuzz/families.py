@@ -9,6 +9,7 @@ from fuzz.gguf import GGUF
 from fuzz.kept import CACHE, SCORES
 from fuzz.masks import MASKS
 from fuzz.packed import PACKED
+from fuzz.pair import PAIR
 from fuzz.results import RESULTS
 from fuzz.safetensors import SAFETENSORS
 from fuzz.study import STUDY
@@ -26,6 +27,7 @@ FAMILIES: dict[str, Family] = {
         CACHE,
         SCORES,
         STUDY,
+        PAIR,
         RESULTS,
         MASKS,
     )

@@ -170,5 +170,5 @@ def _same(one: sr.Comparison, other: sr.Comparison) -> bool:
     return True
 
 
-_DAMAGE = (damage_text, damage_cell, damage_cell, damage_cell, damage_rows, damage_file)
-STUDY = Family("study", _bases, _DAMAGE, _judge, quick=30)
+DAMAGE = (damage_text, damage_cell, damage_cell, damage_cell, damage_rows, damage_file)
+STUDY = Family("study", _bases, DAMAGE, _judge, quick=30)
