@@ -142,6 +142,30 @@ class Bars(Rects):
         return max(1, len(self.groups)) * (self.band * len(self.inks) + self.gap)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cells(Shape):
+    """A strip: rows of cells of things that stand beside each other, those that are gone hollow.
+
+    Its rows have ``row``, ``place`` (a number from 0), ``gone`` and what `tips` names.
+
+    Attributes
+    ----------
+    rows : tuple of str
+        In their order.
+    number : int
+        Of cells of the longest row.
+    row : float
+        Height of one row.
+    title : str
+        Of the cells.
+    """
+
+    rows: tuple[str, ...]
+    number: int
+    row: float
+    title: str
+
+
 class Line(NamedTuple):
     """How one line of a curve is called and drawn."""
 
@@ -271,6 +295,24 @@ def heat_map(
         ]
     height = shape.row * max(1, len(shape.projections))
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
+
+
+def strip(data: Data, shape: Cells) -> alt.LayerChart:
+    """Return rows of cells, those that are gone hollow."""
+    room = 0.62 * shape.sizes.label * len(str(shape.number)) + 6
+    step = max(1, math.ceil(shape.number * room / shape.width))
+    axis = alt.Axis(
+        values=list(range(0, shape.number, step)), labelAngle=0, labelOverlap=False, **_BARE
+    )
+    scale = alt.Scale(domain=list(range(shape.number)), paddingInner=0.2, paddingOuter=0)
+    x = alt.X("place:O", title=shape.title, scale=scale, axis=axis)
+    y = names_axis("row", shape.rows, paddingInner=0.25, paddingOuter=0.1)
+    base = alt.Chart(data).encode(x=x, y=y, tooltip=tooltips(shape.tips))
+    stands = base.transform_filter("!datum.gone").mark_rect(fill=BLUE, stroke=BLUE, strokeWidth=1)
+    hollow = {"fill": BLUE, "fillOpacity": 0, "stroke": VERMILLION, "strokeWidth": 1.3}
+    gone = base.transform_filter("datum.gone").mark_rect(**hollow)
+    height = shape.row * max(1, len(shape.rows))
+    return alt.LayerChart(layer=[stands, gone], width=shape.width, height=height)
 
 
 def outlined(data: Data, shape: HeatMap, colour: str) -> alt.Chart:

@@ -162,6 +162,8 @@ _KINDS: Mapping[str, Kind] = {
     "shape": SHAPE,
     **dict.fromkeys(("share", "sparsity_before", "sparsity_after"), SHARE),
     "moved": POINTS,
+    "relative_change": SHARE,
+    "correlation": figures(".4f"),
     "source": name(200),
     "threshold": figures(".6g"),
     "top1_drop": share(2),

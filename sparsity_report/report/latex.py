@@ -155,7 +155,7 @@ def siunitx(text: str) -> str:
     ('<0.1', '1234.50', '1.33')
     """
     bare = re.sub(r"[\s%×]", "", text).replace(spoken().thousands, "")
-    return bare.replace(spoken().decimal, ".")
+    return bare.replace(spoken().decimal, ".").replace("−", "-")
 
 
 def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:

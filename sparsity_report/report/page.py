@@ -15,15 +15,17 @@ from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.sets import write_file
 from sparsity_report.findings.difference import Difference
+from sparsity_report.report.pair_values import pair_context
 from sparsity_report.report.pdf import typeset
 from sparsity_report.report.templates import environment, render
 from sparsity_report.report.values import context, difference_context
+from sparsity_report.study.pair import Pair
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import speaking
 
 
 def write_report(
-    study: Comparison,
+    study: Comparison | Pair,
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -33,7 +35,8 @@ def write_report(
 
     Parameters
     ----------
-    study : Comparison
+    study : Comparison or Pair
+        Or two checkpoints compared, see :func:`sparsity_report.compare_checkpoints`.
     path : path-like
         Ends in ``.html`` or ``.pdf``.
     template_dir : path-like, optional
@@ -66,11 +69,15 @@ def write_report(
     if kind not in {".html", ".pdf"}:
         raise SparsityReportError(f"cannot write {target}: reports are .html or .pdf files")
     with speaking(language, template_dir) if language else nullcontext():
-        shown, templates = context(study, paper=kind == ".pdf"), environment(template_dir)
-        if kind == ".pdf":
-            return write_file(target, typeset(templates, shown))
+        paper, templates = kind == ".pdf", environment(template_dir)
+        if isinstance(study, Pair):
+            name, shown = "pair", pair_context(study, paper)
+        else:
+            name, shown = "report", context(study, paper)
+        if paper:
+            return write_file(target, typeset(templates, shown, f"{name}.typ.j2"))
         shown["script"] = Markup(bundle())
-        return write_file(target, render(templates, "report.html.j2", shown, "render the report"))
+        return write_file(target, render(templates, f"{name}.html.j2", shown, "render the report"))
 
 
 def write_diff(

@@ -28,15 +28,18 @@ _BREAKS = 250
 _QUANTITY = re.compile(r"(?<=\d)[ \u00a0](?=%|[kMGTP]?(?:B|FLOPs)\b)")
 
 
-def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
+def typeset(
+    templates: Environment, shown: Mapping[str, Any], template: str = "report.typ.j2"
+) -> bytes:
     """Return the report as tagged PDF (PDF/UA-1).
 
     Parameters
     ----------
     templates : jinja2.Environment
-        Finds ``report.typ.j2``.
+        Finds the template.
     shown : mapping
         See :func:`sparsity_report.report.values.context`.
+    template : str
 
     Raises
     ------
@@ -50,7 +53,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
         return f"value({len(values) - 1})"
 
     placing = templates.overlay(finalize=place, autoescape=False)
-    source = render(placing, "report.typ.j2", shown, "typeset the report")
+    source = render(placing, template, shown, "typeset the report")
     with scratch() as empty:
         try:
             compiler = typst.Compiler(

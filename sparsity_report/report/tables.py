@@ -326,7 +326,7 @@ def zeros_map(study: Comparison, variant: str) -> Table:
     one_each = cells["layers"].max() == 1
     caption = say(alone if one_each else merged, variant=short_name(variant))
     figures = cells.set_index(_CELL)["sparsity"]
-    return _by_cell("map", caption, study.facts.grid(variant), figures, SHARE)
+    return by_cell("map", caption, study.facts.grid(variant), figures, SHARE)
 
 
 def excess_map(study: Comparison, variant: str) -> Table:
@@ -337,10 +337,10 @@ def excess_map(study: Comparison, variant: str) -> Table:
         variant=short_name(variant),
     )
     figures = study.facts.excess(variant).set_index(_CELL)["excess"]
-    return _by_cell("excess", caption, study.facts.grid(variant), figures, POINTS)
+    return by_cell("excess", caption, study.facts.grid(variant), figures, POINTS)
 
 
-def _by_cell(key: str, caption: str, grid: Grid, figures: pd.Series, kind: Kind) -> Table:
+def by_cell(key: str, caption: str, grid: Grid, figures: pd.Series, kind: Kind) -> Table:
     """Return a table of a figure of each cell of a heat map, block by projection."""
     known = figures.to_dict()
     rows = [

@@ -46,6 +46,26 @@ _LAYOUTS = {
     "zstd": message("compressed file (zstd)"),
 }
 
+_KINDS = {
+    "block": message("block"),
+    "layer": message("layer"),
+    "expert": message("expert"),
+    "head": message("head"),
+    "kv_head": message("key-value head"),
+    "channel": message("channel"),
+    "vocabulary": message("token of the vocabulary"),
+    "width": message("channel of the width"),
+}
+_ALIGNMENTS = {
+    "name": message("its name"),
+    "renamed": message("its name, renamed"),
+    "turned": message("its values, turned"),
+    "fused": message("its name, fused or split"),
+    "content": message("its values"),
+    "added": message("nothing, it is new"),
+    "removed": message("nothing, it is gone"),
+}
+
 _STRUCTURES = {
     "position": message("the position in the model"),
     "weight_total": message("the number of weights"),
@@ -88,6 +108,28 @@ def part_name(by: str, part: str) -> str:
         number = part.removeprefix("block ")
         return say("block {block}", block=number) if number.isdigit() else say(_OUTSIDE)
     return group_name(part) if by == "group" else part
+
+
+def kind_name(kind: str) -> str:
+    """Return for people what is gone of a model.
+
+    Examples
+    --------
+    >>> kind_name("kv_head"), kind_name("expert")
+    ('key-value head', 'expert')
+    """
+    return say(_KINDS[kind])
+
+
+def alignment_name(alignment: str) -> str:
+    """Return for people by what a module was recognised in another checkpoint.
+
+    Examples
+    --------
+    >>> alignment_name("name"), alignment_name("content")
+    ('its name', 'its values')
+    """
+    return say(_ALIGNMENTS[alignment]) if alignment in _ALIGNMENTS else alignment
 
 
 def method_name(method: str) -> str:

@@ -1,0 +1,210 @@
+"""Two checkpoints in pictures: where they differ, what was taken away, how their zeros overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import look, marks
+from sparsity_report.draw.look import TEXT_WIDTH
+from sparsity_report.draw.multiples import WIDTH
+from sparsity_report.study.layers import records
+from sparsity_report.study.pair import Pair
+from sparsity_report.study.pair_cells import Strip, difference_map, overlaps, strips
+from sparsity_report.words.names import clip, distinct_names, group_name, kind_name, short_name
+from sparsity_report.words.numbers import count
+from sparsity_report.words.sentences import message, say
+
+# Things that a strip shows one by one.
+_MOST = 5_000
+# Heights of a strip's row, and of all at most.
+_ROW, _TALLEST = 16, 420
+_GONE = {
+    "block": message("Blocks that are gone"),
+    "expert": message("Experts that are gone"),
+    "head": message("Attention heads that are gone"),
+    "kv_head": message("Key-value heads that are gone"),
+}
+
+
+class Drawn(NamedTuple):
+    """A strip and its chart; None of more things than can be shown one by one."""
+
+    strip: Strip
+    chart: alt.LayerChart | None
+
+
+def both(pair: Pair) -> str:
+    """Name the two models, the base first."""
+    before, after = map(short_name, pair.models["model"])
+    return f"{before} → {after}"
+
+
+def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return a heat map of how much more of the base is zero or gone, block by projection.
+
+    Vermillion cells lost weights, blue ones got weights back where zeros were. `width` is in
+    points, everything included.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None of a base without prunable weights in numbered blocks.
+    """
+    if (shown := difference_map(pair)) is None:
+        return None
+    frame, grid = shown.cells, shown.grid
+    far = max(0.01, float(frame["moved"].abs().max()))
+    rows = frame[["block", "projection"]].assign(
+        value=frame["moved"],
+        label=[look.write(value, "points") for value in frame["moved"]],
+        gone=[count(number) for number in frame["gone"]],
+        weights=[count(number) for number in frame["weight_before"]],
+    )
+    tips = (
+        ("block", say("block")),
+        ("projection", say("projection")),
+        ("label", say("points")),
+        ("gone", say("weights gone")),
+        ("weights", say("of")),
+    )
+    shape = marks.HeatMap(
+        blocks=tuple(grid.blocks),
+        projections=tuple(grid.projections),
+        width=width,
+        row=look.ROW,
+        domain=(-far, far),
+        title=say("points"),
+        kind="points",
+        tips=tips,
+    )
+    low, high = (frame.iloc[int(frame["moved"].agg(end))] for end in ("argmin", "argmax"))
+    said = say(
+        "Heat map of weights of the base that are zero or gone, after minus before, in percentage "
+        "points: from {low} in block {low_block}, {low_projection}, to {high} in block "
+        "{high_block}, {high_projection}.",
+        low=look.write(low["moved"], "points"),
+        low_block=low["block"],
+        low_projection=low["projection"],
+        high=look.write(high["moved"], "points"),
+        high_block=high["block"],
+        high_projection=high["projection"],
+    )
+    note = say("{models} · zero or gone, after − before, in points of the base", models=both(pair))
+    chart = marks.heat_map(marks.inline(rows), shape)
+    return look.fitted(look.titled(chart, say("More zeros, or gone"), note, said))
+
+
+def strip_charts(pair: Pair, width: float = TEXT_WIDTH) -> Iterator[Drawn]:
+    """Yield a strip per kind of thing that is gone: rows of cells, those that are gone hollow.
+
+    `width` is in points, everything included.
+    """
+    for strip in strips(pair):
+        cells = sum(row.among for row in strip.rows)
+        yield Drawn(strip, _strip(pair, strip, width) if cells <= _MOST else None)
+
+
+def strip_chart(pair: Pair, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the strip of one kind; None where none of it is gone, or too many are there."""
+    return next((d.chart for d in strip_charts(pair, width) if d.strip.kind == kind), None)
+
+
+def row_names(strip: Strip) -> list[str]:
+    """Return what rows of a strip are called: by their block, where that tells them apart."""
+    blocks = [row.block for row in strip.rows]
+    if None not in blocks and len(set(blocks)) == len(blocks):
+        return [say("block {block}", block=str(block)) for block in blocks]
+    return distinct_names([row.module or "–" for row in strip.rows], 40)
+
+
+def _strip(pair: Pair, strip: Strip, width: float) -> alt.LayerChart:
+    names = row_names(strip)
+    rows = [
+        {"row": name, "place": place, "gone": place in row.gone, "label": _state(place in row.gone)}
+        for name, row in zip(names, strip.rows, strict=True)
+        for place in range(row.among)
+    ]
+    shape = marks.Cells(
+        rows=tuple(names),
+        number=max(row.among for row in strip.rows),
+        width=width,
+        row=min(_ROW, _TALLEST / len(names)),
+        title=kind_name(strip.kind),
+        tips=(("row", say("where")), ("place", kind_name(strip.kind)), ("label", say("state"))),
+    )
+    gone, among = sum(len(row.gone) for row in strip.rows), sum(row.among for row in strip.rows)
+    said = say(
+        "{title}, {gone:,} of {among:,}: {rows}.",
+        title=say(_GONE[strip.kind]),
+        gone=gone,
+        among=among,
+        rows="; ".join(
+            say("{name}: {numbers:some}", name=name, numbers=[str(n) for n in row.gone])
+            for name, row in zip(names[:20], strip.rows, strict=False)
+        ),
+    )
+    note = say("{models} · hollow: gone, numbers as in the base", models=both(pair))
+    chart = marks.strip(marks.inline(rows), shape)
+    return look.fitted(look.titled(chart, say(_GONE[strip.kind]), note, said))
+
+
+def _state(gone: bool) -> str:
+    return say("gone") if gone else say("stands")
+
+
+def overlap_charts(pair: Pair) -> Iterator[tuple[Mapping[str, Any], alt.LayerChart]]:
+    """Yield rows of ``pair.survival`` as small matrices: zero or not before, and after."""
+    for row in overlaps(pair):
+        yield row, _overlap(row, WIDTH)
+
+
+def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the matrix of all prunable weights that stand in both; None without a zero."""
+    rows = overlaps(pair)
+    return _overlap(rows[0], width) if rows else None
+
+
+def _overlap(row: Mapping[str, Any], width: float) -> alt.LayerChart:
+    zero, other = say("zero"), say("nonzero")
+    before = {zero: say("zero before"), other: say("nonzero before")}
+    cells = [
+        (zero, zero, "kept"), (other, zero, "revived"), (zero, other, "new"),
+        (other, other, "surviving"),
+    ]  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "block": [after for after, _, _ in cells],
+            "projection": [before[was] for _, was, _ in cells],
+            "value": [row[key] / row["compared"] for _, _, key in cells],
+            "label": [count(row[key]) for _, _, key in cells],
+        }
+    )
+    shape = marks.HeatMap(
+        blocks=(zero, other),
+        projections=tuple(before.values()),
+        width=width,
+        row=2 * look.ROW,
+        domain=(0.0, 1.0),
+        legend=False,
+        x_title=say("after"),
+        tips=(("projection", say("before")), ("block", say("after")), ("label", say("weights"))),
+    )
+    name = say("all prunable weights") if row["group"] is None else group_name(row["group"])
+    said = say(
+        "Matrix of {name}, {compared:,} weights that stand in both: {kept:percent} zero in both, "
+        "{revived:percent} revived, {new:percent} new zeros, {surviving:percent} nonzero in both.",
+        name=name,
+        compared=row["compared"],
+        **{key: row[key] / row["compared"] for _, _, key in cells},
+    )
+    note = (
+        say("zeros in both ÷ zeros in either: {iou:percent}", iou=row["iou"])
+        if row["iou"] is not None and not pd.isna(row["iou"])
+        else ""
+    )
+    chart = marks.heat_map(marks.inline(records(frame)), shape)
+    return look.fitted(look.titled(chart, clip(name, 40), note, said))

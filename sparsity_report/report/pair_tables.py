@@ -1,0 +1,251 @@
+"""Tables of two checkpoints compared, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from sparsity_report.draw.pair import row_names
+from sparsity_report.report.cells import (
+    COUNT,
+    POINTS,
+    SHARE,
+    WORDS,
+    Body,
+    Column,
+    Kind,
+    Table,
+    name,
+    plain_rows,
+    rows_of,
+    table_of,
+)
+from sparsity_report.report.heads import columns_of, head_of
+from sparsity_report.report.tables import by_cell
+from sparsity_report.study.layers import records
+from sparsity_report.study.pair import Pair
+from sparsity_report.study.pair_cells import Strip, difference_map
+from sparsity_report.words.names import alignment_name, group_name, kind_name
+from sparsity_report.words.numbers import count
+from sparsity_report.words.sentences import message, say
+
+_FIGURES = {
+    "prunable_weights": message("Prunable weights"),
+    "parameters": message("Parameters"),
+    "active_parameters": message("Active parameters per token"),
+    "flops_per_token": message("FLOPs per token"),
+    "stored_bytes": message("Stored bytes"),
+    "kv_cache_bytes_per_token": message("KV-cache bytes per token"),
+}
+_PARTS = {
+    "prunable": message("Prunable weights"),
+    "non_embedding": message("Non-embedding parameters"),
+    "model": message("Whole model"),
+}
+_SIDES = {"before": message("Before"), "after": message("After")}
+# A share that may be less than zero, of what came.
+_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
+# Numbers of what is gone that a cell lists.
+_LISTED = 24
+
+
+def models(pair: Pair) -> Table:
+    """Return the two models that were compared."""
+    values = [{**row, "side": say(_SIDES[row["side"]])} for row in plain_rows(pair.models)]
+    columns = columns_of("side model architecture source", (0.7, 1, 1, 1.6))
+    return table_of("models", say("The checkpoints that were compared"), columns, values, "facts")
+
+
+def totals(pair: Pair) -> Table:
+    """Return what was taken away of the whole, by what it is counted in."""
+    caption = say("What was taken away, by what it is counted in; share of the base.")
+    values = [{**row, "figure": say(_FIGURES[row["figure"]])} for row in plain_rows(pair.totals)]
+    return table_of("totals", caption, _figure_columns("figure"), values)
+
+
+def groups(pair: Pair) -> Table:
+    """Return what was taken away of each group of modules, by what it is counted in."""
+    columns = _figure_columns("group")
+    bodies = [
+        Body(
+            rows_of(
+                columns, [{**row, "group": group_name(row["group"])} for row in plain_rows(of)]
+            ),
+            say(_FIGURES[str(figure)]),
+        )
+        for figure, of in pair.groups.groupby("figure", sort=False)
+        if of["before"].fillna(0).any() or of["after"].fillna(0).any()
+    ]
+    caption = say("What was taken away of each group of modules; share of the base’s group.")
+    return Table("groups", caption, tuple(columns), tuple(bodies), "groups")
+
+
+def _figure_columns(first: str) -> list[Column]:
+    columns = columns_of(f"{first} before after removed share", (1.6, 1))
+    kinds = (WORDS, COUNT, COUNT, COUNT, _TAKEN)
+    return [column._replace(kind=kind) for column, kind in zip(columns, kinds, strict=True)]
+
+
+def sparsities(pair: Pair) -> Table:
+    """Return the three sparsities: of the base, of what is left, and against the base."""
+    caption = say(
+        "Three sparsities of three things: of the base itself, of what is left by itself, and what "
+        "is zero or gone of the base."
+    )
+    values = [{**row, "of": say(_PARTS[row["of"]])} for row in plain_rows(pair.sparsities)]
+    columns = columns_of(
+        "of total_before total_after sparsity_before sparsity_itself gone_of_base",
+        (1.6, 1),
+        of=say("Of"),
+        sparsity_before=head_of("zeros_of_base"),
+    )
+    columns[0] = columns[0]._replace(kind=WORDS)
+    return table_of("sparsities", caption, columns, values)
+
+
+def survival(pair: Pair) -> Table:
+    """Return what became of the zeros of prunable weights that stand in both."""
+    caption = say(
+        "What became of the zeros of prunable weights that stand in both: kept, revived, and new."
+    )
+    everything = say("all prunable weights")
+    values = [
+        {**row, "group": everything if row["group"] is None else group_name(row["group"])}
+        for row in plain_rows(pair.survival)
+    ]
+    columns = columns_of(
+        "group compared zeros_before zeros_after kept revived new kept_share iou surviving changed "
+        "relative_change",
+        (1.4, 1),
+    )
+    columns[0] = columns[0]._replace(kind=WORDS)
+    return table_of("survival", caption, columns, values)
+
+
+def difference(pair: Pair) -> Table | None:
+    """Return the figures of the map of differences, block by projection."""
+    if (shown := difference_map(pair)) is None:
+        return None
+    caption = say(
+        "Weights of the base that are zero or gone, after − before, in percentage points of the "
+        "matrix, block by projection."
+    )
+    values = shown.cells.set_index(["block", "projection"])["moved"]
+    return by_cell("difference", caption, shown.grid, values, POINTS)
+
+
+def strip(shown: Strip) -> Table:
+    """Return which things of a kind are gone, row by row of their strip."""
+    values = [
+        {
+            "where": where,
+            "gone": len(row.gone),
+            "among": row.among,
+            "numbers": _listed(row.gone),
+            "certainty": row.certainty,
+        }
+        for where, row in zip(row_names(shown), shown.rows, strict=True)
+    ]
+    columns = [
+        Column("where", say("Where"), name(80), width=1.4),
+        Column("gone", say("Gone"), COUNT),
+        *columns_of("among", (0, 0)),
+        Column("numbers", say("Numbers in the base"), WORDS, width=3),
+        *columns_of("certainty", (0, 0)),
+    ]
+    caption = say("What is gone: {kind}, by its number in the base.", kind=kind_name(shown.kind))
+    return table_of(f"strip_{shown.kind}", caption, columns, values)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """List numbers, neighbours as a span."""
+    spans = [*_spans(numbers)]
+    more = len(spans) - _LISTED
+    return ", ".join([*spans[:_LISTED], *([say("{count:,} more", count=more)] if more > 0 else [])])
+
+
+def _spans(numbers: Sequence[int]) -> Iterator[str]:
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
+            first, last = numbers[start], numbers[at - 1]
+            yield count(first) if first == last else f"{count(first)}–{count(last)}"
+            start = at
+
+
+def removed(pair: Pair, limit: int) -> Table | None:
+    """Return what of the base is gone, what of one kind and place in one row, so many at most."""
+    frame = pair.removed
+    if frame.empty:
+        return None
+    rows = []
+    for (kind, module), part in frame.groupby(["kind", "module"], sort=False):
+        numbers = [int(number) for number in part["index"].dropna()]
+        rows.append(
+            {
+                "kind": kind_name(str(kind)),
+                "module": module,
+                "gone": len(part),
+                "among": int(part["among"].iloc[0]),
+                "numbers": _listed(sorted(numbers)) or None,
+                "certainty": float(part["certainty"].min()),
+                **{key: int(part[key].sum()) for key in ("weights", "parameters", "bytes")},
+                "flops_per_token": int(part["flops_per_token"].sum()),
+            }
+        )
+    columns = columns_of(
+        "kind module gone among numbers certainty weights parameters bytes flops_per_token",
+        (0.8, 1.6, 0, 0, 1.4, 0),
+        gone=say("Gone"),
+        numbers=say("Numbers in the base"),
+    )
+    kinds = {"kind": WORDS, "module": name(200), "numbers": WORDS}
+    columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
+    caption = say("What of the base is gone, each weight once, with the largest thing it was in.")
+    return table_of("removed", caption, columns, rows[:limit], "sortable")
+
+
+def layers(pair: Pair, limit: int) -> Table:
+    """Return every module of both, so many at most."""
+    frame = pair.layers.head(limit)
+    names = [
+        other if (pd.notna(other) and other != own) else ""
+        for own, other in zip(frame["module_name"], frame["after_name"], strict=True)
+    ]
+    untouched = say("untouched")
+    values = [
+        {
+            **row,
+            "module_name_note": untouched if row["untouched"] else other,
+            "group": group_name(row["group"]),
+            "alignment": alignment_name(row["alignment"]),
+        }
+        for row, other in zip(plain_rows(frame), names, strict=True)
+    ]
+    columns = columns_of(
+        "module_name group alignment certainty weight_before weight_after zeros_before zeros_after "
+        "kept revived new iou changed relative_change correlation",
+        (1.6, 0),
+    )
+    kinds = {"module_name": name(2000), "group": WORDS, "alignment": WORDS}
+    columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
+    whole = message("All {number:,} modules of both checkpoints; zeros and weights of matrices.")
+    part = message(
+        "The first {shown:,} of {number:,} modules of both checkpoints; zeros and weights of "
+        "matrices."
+    )
+    number = len(pair.layers)
+    caption = say(whole if len(frame) == number else part, shown=len(frame), number=number)
+    return table_of("layers", caption, columns, values, "layers sortable")
+
+
+def extremes(pair: Pair, limit: int = 10) -> Table | None:
+    """Return the prunable layers whose zeros agree least; None where no side has zeros."""
+    rows = pair.layers[pair.layers["prunable"] & pair.layers["iou"].notna()]
+    if rows.empty:
+        return None
+    least = rows.sort_values("iou", kind="stable").head(limit)
+    columns = columns_of("module_name weight_before kept revived new iou", (2, 1))
+    caption = say("Layers whose zeros agree least: zeros in both ÷ zeros in either.")
+    return table_of("least_agreeing", caption, columns, records(least))

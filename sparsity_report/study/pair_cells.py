@@ -1,0 +1,129 @@
+"""Where two checkpoints differ, as cells: of a map of blocks, of strips, of small matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pandas as pd
+
+from sparsity_report.study.grid import Cell, Grid
+from sparsity_report.study.layers import records
+from sparsity_report.study.pair import Pair
+
+# Kinds of things that stand in a row and can be drawn one by one, the largest first.
+ROWS = ("block", "expert", "head", "kv_head")
+
+
+class DifferenceMap(NamedTuple):
+    """How much more of the base is zero or gone, block by projection.
+
+    Attributes
+    ----------
+    grid : Grid
+    cells : pandas.DataFrame
+        ``block, projection, layers, weight_before, gone, zeros_before, zero_or_gone`` and
+        ``moved`` = (zero or gone after − zeros before) ÷ weights of the base.
+    """
+
+    grid: Grid
+    cells: pd.DataFrame
+
+
+class StripRow(NamedTuple):
+    """Things of one kind beside each other, and which of them are gone.
+
+    Attributes
+    ----------
+    module : str
+        Where they stand in the base.
+    block : int or None
+    among : int
+    gone : tuple of int
+        Their numbers in the base.
+    certainty : float
+        That it is these, of the least sure one.
+    """
+
+    module: str
+    block: int | None
+    among: int
+    gone: tuple[int, ...]
+    certainty: float
+
+
+class Strip(NamedTuple):
+    """All places where something of one kind is gone."""
+
+    kind: str
+    rows: tuple[StripRow, ...]
+
+
+def difference_map(pair: Pair) -> DifferenceMap | None:
+    """Return the prunable layers of the base in numbered blocks; None where there is none.
+
+    A weight that stands in both is zero or not; one that does not is gone. What only the model
+    after has is not a part of the base.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> shown = difference_map(sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4)))
+    >>> set(shown.cells["moved"])
+    {0.5}
+    """
+    layers = pair.layers
+    rows = layers[layers["prunable"] & layers["block"].notna() & (layers["weight_before"] > 0)]
+    if rows.empty:
+        return None
+    grid = Grid(rows)
+    gone = rows["weight_before"] - rows["compared"]
+    parts = rows[["weight_before", "zeros_before"]].assign(
+        gone=gone, zero_or_gone=gone + rows["kept"] + rows["new"]
+    )
+    sums = parts.groupby(grid.codes).sum()
+    moved = (sums["zero_or_gone"] - sums["zeros_before"]) / sums["weight_before"]
+    cells = sums.assign(layers=parts.groupby(grid.codes).size(), moved=moved)
+    places = pd.DataFrame(grid.cells, columns=list(Cell._fields))
+    return DifferenceMap(grid, pd.concat([places, cells], axis=1))
+
+
+def strips(pair: Pair) -> Iterator[Strip]:
+    """Yield rows of blocks, experts, heads and key-value heads, each where some are gone."""
+    for kind in ROWS:
+        frame = pair.removed
+        of_kind = frame[(frame["kind"] == kind) & frame["index"].notna()]
+        rows = [
+            StripRow(
+                str(module),
+                None if pd.isna(part["block"].iloc[0]) or kind == "block"
+                else int(part["block"].iloc[0]),
+                int(part["among"].iloc[0]),
+                tuple(sorted(int(number) for number in part["index"])),
+                float(part["certainty"].min()),
+            )
+            for module, part in of_kind.groupby("module", sort=False)
+        ]  # fmt: skip
+        if kind == "block" and rows:
+            rows = list(_stacks(rows))
+        if rows:
+            yield Strip(kind, tuple(rows))
+
+
+def _stacks(rows: list[StripRow]) -> Iterator[StripRow]:
+    """Put blocks that each have a module of their own back into the stack they stood in."""
+    stacks: dict[tuple[str, int], list[StripRow]] = {}
+    for row in rows:
+        alone = len(row.gone) == 1 and row.module.endswith(f".{row.gone[0]}")
+        stack = row.module.rpartition(".")[0] if alone else row.module
+        stacks.setdefault((stack, row.among), []).append(row)
+    for (stack, among), parts in stacks.items():
+        gone = tuple(sorted(number for part in parts for number in part.gone))
+        yield StripRow(stack, None, among, gone, min(part.certainty for part in parts))
+
+
+def overlaps(pair: Pair) -> list[dict[str, object]]:
+    """Return the rows of ``pair.survival`` with zeros on a side, all of them first."""
+    frame = pair.survival
+    return records(frame[(frame["zeros_before"] > 0) | (frame["zeros_after"] > 0)])
