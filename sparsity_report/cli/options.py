@@ -194,6 +194,13 @@ class Telling:
 class Pairing:
     """How two checkpoints are opened and read, and what is written of them."""
 
+    out: Annotated[
+        list[Path] | None,
+        typer.Option("--out", "-o", help="Write a report: .html, .pdf, or .json; may be repeated."),
+    ] = None
+    thesis: Annotated[
+        Path | None, typer.Option(help="Folder for figures, tables and numbers in LaTeX.")
+    ] = None
     json: Annotated[Path | None, typer.Option(help="Also keep it as this .json file.")] = None
     adapter: Annotated[
         bool, typer.Option("--adapter", help="AFTER is a LoRA adapter of BEFORE: merge the two.")

@@ -10,6 +10,7 @@ from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import Pairing
 from sparsity_report.cli.processes import workers
 from sparsity_report.cli.terminal import bar, speak, tell
+from sparsity_report.cli.writing import check_pair_outputs, write_pair_outputs
 
 _MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
 
@@ -25,6 +26,7 @@ def pair(
     import sparsity_report as sr
 
     speak(ctx, pairing.language, pairing.template_dir)
+    check_pair_outputs(pairing)
     with quiet_libraries(), workers(pairing.workers) as executor:
         models: list[Any] = [before, sr.load(after, base=before) if pairing.adapter else after]
         with bar("comparing") as progress:
@@ -33,5 +35,4 @@ def pair(
             )
     for sentence in found.sentences():
         tell(sentence)
-    if pairing.json is not None:
-        found.save(pairing.json)
+    write_pair_outputs(found, pairing)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import import_altair
-from sparsity_report.cli.options import Outputs
+from sparsity_report.cli.options import Outputs, Pairing
 from sparsity_report.cli.terminal import bar, complain, tell
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.folders import check_folder
@@ -18,7 +18,11 @@ from sparsity_report.words.names import clip
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
+    from sparsity_report.study.pair import Pair
     from sparsity_report.study.study import Comparison
+
+# What a pair of checkpoints is written as.
+_REPORTS, _DATA = (".html", ".pdf"), ".json"
 
 
 def check_writable(out: Path) -> None:
@@ -104,3 +108,32 @@ def remark(study: Comparison) -> None:
     for note in study.notes:
         if note.startswith(CACHE_NOTES):
             tell(f"sparsity-report: {printable(say_note(note))}", sys.stderr)
+
+
+def check_pair_outputs(pairing: Pairing) -> None:
+    """Refuse what cannot be written of a pair before both checkpoints are read."""
+    for path in pairing.out or []:
+        if path.suffix.lower() not in (*_REPORTS, _DATA):
+            raise SparsityReportError(f"--out {path}: a pair is written as .html, .pdf or .json")
+    if pairing.thesis is not None:
+        check_folder(pairing.thesis)
+    if pairing.thesis or any(path.suffix.lower() in _REPORTS for path in pairing.out or []):
+        import_altair()
+
+
+def write_pair_outputs(pair: Pair, pairing: Pairing) -> None:
+    """Write what is wanted of two checkpoints, and say where it is."""
+    import sparsity_report as sr
+
+    folder = pairing.template_dir
+    for path in pairing.out or []:
+        if path.suffix.lower() == _DATA:
+            pair.save(path)
+        else:
+            sr.write_report(pair, path, template_dir=folder)
+        tell(say("Written: {path}", path=str(path)))
+    if pairing.thesis is not None:
+        sr.write_thesis(pair, pairing.thesis, template_dir=folder)
+        tell(say("Written: {path}", path=f"{pairing.thesis}/*"))
+    if pairing.json is not None:
+        pair.save(pairing.json)

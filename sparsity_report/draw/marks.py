@@ -309,7 +309,12 @@ def strip(data: Data, shape: Cells) -> alt.LayerChart:
     y = names_axis("row", shape.rows, paddingInner=0.25, paddingOuter=0.1)
     base = alt.Chart(data).encode(x=x, y=y, tooltip=tooltips(shape.tips))
     stands = base.transform_filter("!datum.gone").mark_rect(fill=BLUE, stroke=BLUE, strokeWidth=1)
-    hollow = {"fill": BLUE, "fillOpacity": 0, "stroke": VERMILLION, "strokeWidth": 1.3}
+    hollow: dict[str, Any] = {
+        "fill": BLUE,
+        "fillOpacity": 0,
+        "stroke": VERMILLION,
+        "strokeWidth": 1.3,
+    }
     gone = base.transform_filter("datum.gone").mark_rect(**hollow)
     height = shape.row * max(1, len(shape.rows))
     return alt.LayerChart(layer=[stands, gone], width=shape.width, height=height)

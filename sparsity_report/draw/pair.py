@@ -14,20 +14,15 @@ from sparsity_report.draw.multiples import WIDTH
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import Pair
 from sparsity_report.study.pair_cells import Strip, difference_map, overlaps, strips
-from sparsity_report.words.names import clip, distinct_names, group_name, kind_name, short_name
+from sparsity_report.words.names import clip, group_name, kind_name, short_name
 from sparsity_report.words.numbers import count
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Things that a strip shows one by one.
 _MOST = 5_000
+_BAR_WIDTH = 260
 # Heights of a strip's row, and of all at most.
 _ROW, _TALLEST = 16, 420
-_GONE = {
-    "block": message("Blocks that are gone"),
-    "expert": message("Experts that are gone"),
-    "head": message("Attention heads that are gone"),
-    "kv_head": message("Key-value heads that are gone"),
-}
 
 
 class Drawn(NamedTuple):
@@ -113,16 +108,8 @@ def strip_chart(pair: Pair, kind: str, width: float = TEXT_WIDTH) -> alt.LayerCh
     return next((d.chart for d in strip_charts(pair, width) if d.strip.kind == kind), None)
 
 
-def row_names(strip: Strip) -> list[str]:
-    """Return what rows of a strip are called: by their block, where that tells them apart."""
-    blocks = [row.block for row in strip.rows]
-    if None not in blocks and len(set(blocks)) == len(blocks):
-        return [say("block {block}", block=str(block)) for block in blocks]
-    return distinct_names([row.module or "–" for row in strip.rows], 40)
-
-
 def _strip(pair: Pair, strip: Strip, width: float) -> alt.LayerChart:
-    names = row_names(strip)
+    names = strip.names
     rows = [
         {"row": name, "place": place, "gone": place in row.gone, "label": _state(place in row.gone)}
         for name, row in zip(names, strip.rows, strict=True)
@@ -134,12 +121,12 @@ def _strip(pair: Pair, strip: Strip, width: float) -> alt.LayerChart:
         width=width,
         row=min(_ROW, _TALLEST / len(names)),
         title=kind_name(strip.kind),
-        tips=(("row", say("where")), ("place", kind_name(strip.kind)), ("label", say("state"))),
+        tips=(("row", say("Where")), ("place", kind_name(strip.kind)), ("label", say("state"))),
     )
     gone, among = sum(len(row.gone) for row in strip.rows), sum(row.among for row in strip.rows)
     said = say(
         "{title}, {gone:,} of {among:,}: {rows}.",
-        title=say(_GONE[strip.kind]),
+        title=strip.title,
         gone=gone,
         among=among,
         rows="; ".join(
@@ -149,7 +136,7 @@ def _strip(pair: Pair, strip: Strip, width: float) -> alt.LayerChart:
     )
     note = say("{models} · hollow: gone, numbers as in the base", models=both(pair))
     chart = marks.strip(marks.inline(rows), shape)
-    return look.fitted(look.titled(chart, say(_GONE[strip.kind]), note, said))
+    return look.fitted(look.titled(chart, strip.title, note, said))
 
 
 def _state(gone: bool) -> str:
@@ -162,13 +149,22 @@ def overlap_charts(pair: Pair) -> Iterator[tuple[Mapping[str, Any], alt.LayerCha
         yield row, _overlap(row, WIDTH)
 
 
+def overlap_colours() -> alt.LayerChart:
+    """Return the bar of colours that the small matrices share."""
+    title = say("share of the weights that stand in both")
+    chart = marks.colour_bar("share", (0.0, 1.0), title, _BAR_WIDTH)
+    chart.description = say("Colours of the matrices: from none to all of the weights.")
+    return look.fitted(chart)
+
+
 def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the matrix of all prunable weights that stand in both; None without a zero."""
     rows = overlaps(pair)
-    return _overlap(rows[0], width) if rows else None
+    return _overlap(rows[0], width, say("Zeros before and after")) if rows else None
 
 
-def _overlap(row: Mapping[str, Any], width: float) -> alt.LayerChart:
+def _overlap(row: Mapping[str, Any], width: float, heading: str = "") -> alt.LayerChart:
+    """Return a matrix, called by the group that it is of if not told."""
     zero, other = say("zero"), say("nonzero")
     before = {zero: say("zero before"), other: say("nonzero before")}
     cells = [
@@ -207,4 +203,4 @@ def _overlap(row: Mapping[str, Any], width: float) -> alt.LayerChart:
         else ""
     )
     chart = marks.heat_map(marks.inline(records(frame)), shape)
-    return look.fitted(look.titled(chart, clip(name, 40), note, said))
+    return look.fitted(look.titled(chart, heading or clip(name, 40), note, said))

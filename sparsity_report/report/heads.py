@@ -1,9 +1,15 @@
-"""The columns of tables by their keys: heads, and how cells are written."""
+"""The columns of tables by their keys, or by names from a model: heads, how cells are written."""
 
 from __future__ import annotations
 
-from sparsity_report.report.cells import Column, kind_of
+from collections.abc import Iterable
+
+import pandas as pd
+
+from sparsity_report.report.cells import COUNT, Column, Kind, Table, kind_of, table_of
+from sparsity_report.study.grid import Grid
 from sparsity_report.study.schema import head
+from sparsity_report.words.names import distinct_names
 from sparsity_report.words.sentences import message, say
 
 # Heads of columns that the schema does not have, or has under a longer title.
@@ -27,7 +33,6 @@ _HEADS = {
     "before": message("Before"),
     "after": message("After"),
     "of": message("Of"),
-    "zeros_of_base": message("Zeros of the base"),
     "sparsity_before": message("Share before"),
     "sparsity_after": message("Share after"),
     "moved": message("Points"),
@@ -47,3 +52,21 @@ def columns_of(keys: str, widths: tuple[float, ...] = (1.6, 1), /, **heads: str)
 def head_of(key: str) -> str:
     """Return the head of a column, in the language that is spoken."""
     return say(_HEADS[key]) if key in _HEADS else head(key)
+
+
+def side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
+    """Return columns of the same kind under names from a model."""
+    keys = list(names)
+    shown = zip(keys, distinct_names(keys), strict=True)
+    return [Column(key, text, kind, width=1) for key, text in shown]
+
+
+def by_cell(key: str, caption: str, grid: Grid, figures: pd.Series, kind: Kind) -> Table:
+    """Return a table of a figure of each cell of a heat map, block by projection."""
+    known = figures.to_dict()
+    rows = [
+        {"block": block, **{name: known.get((block, name)) for name in grid.projections}}
+        for block in grid.blocks
+    ]
+    columns = [*columns_of("block"), *side_by_side(grid.projections, kind)]
+    return table_of(key, caption, columns, rows)

@@ -25,8 +25,11 @@ from sparsity_report.report.cells import (
     to_html,
 )
 from sparsity_report.report.latex import tex
+from sparsity_report.report.pair_tables import totals as pair_totals
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.grid import Grid
+from sparsity_report.study.pair import Pair
+from sparsity_report.study.pair_cells import difference_map
 from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.variants import Variant
@@ -103,7 +106,7 @@ def bundle(value: Any) -> dict[str, str]:
 
     Parameters
     ----------
-    value : Comparison, Weights, Pruning, Variant or Difference
+    value : Comparison, Pair, Weights, Pruning, Variant or Difference
 
     Examples
     --------
@@ -212,6 +215,26 @@ def _(difference: Difference) -> Seen:
     ]
     return Seen(lines, _maps([(study, study.facts.headline) for study in sides]),
                 _table(columns, pd.DataFrame(values)))  # fmt: skip
+
+
+@_seen.register
+def _(pair: Pair) -> Seen:
+    first, *others = pair.sentences()
+    lines = [first, repr(pair).split("\n")[0], *others[:_SENTENCES]]
+    maps = []
+    if (shown := difference_map(pair)) is not None:
+        titles = {
+            "zeros_before": say("Share of the base’s weights that are zero before"),
+            "zero_or_gone": say("Share of the base’s weights that are zero or gone after"),
+        }
+        cells, grid = shown.cells, shown.grid
+        for column, title in titles.items():
+            shares = zip(
+                cells["block"], cells["projection"], cells[column] / cells["weight_before"],
+                strict=True,
+            )  # fmt: skip
+            maps.append(Shares(title, grid.blocks, grid.projections, [*shares]))
+    return Seen(lines, maps, pair_totals(pair))
 
 
 def _maps(shown: Iterable[tuple[Comparison, str]]) -> list[Shares]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from sparsity_report.draw.pair import row_names
 from sparsity_report.report.cells import (
     COUNT,
     POINTS,
@@ -21,22 +20,20 @@ from sparsity_report.report.cells import (
     rows_of,
     table_of,
 )
-from sparsity_report.report.heads import columns_of, head_of
-from sparsity_report.report.tables import by_cell
+from sparsity_report.report.heads import by_cell, columns_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import Pair
 from sparsity_report.study.pair_cells import Strip, difference_map
-from sparsity_report.words.names import alignment_name, group_name, kind_name
+from sparsity_report.study.schema import head
+from sparsity_report.words.names import alignment_name, clip, group_name, kind_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
 
-_FIGURES = {
-    "prunable_weights": message("Prunable weights"),
-    "parameters": message("Parameters"),
-    "active_parameters": message("Active parameters per token"),
-    "flops_per_token": message("FLOPs per token"),
-    "stored_bytes": message("Stored bytes"),
-    "kv_cache_bytes_per_token": message("KV-cache bytes per token"),
+# Columns of a study that count what a figure of a pair does.
+_COLUMNS = {
+    "prunable_weights": "prunable_total",
+    "parameters": "total",
+    "active_parameters": "active_total",
 }
 _PARTS = {
     "prunable": message("Prunable weights"),
@@ -44,8 +41,9 @@ _PARTS = {
     "model": message("Whole model"),
 }
 _SIDES = {"before": message("Before"), "after": message("After")}
-# A share that may be less than zero, of what came.
-_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
+# What was taken away, less than zero of what came.
+_SHARE_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
+_TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
 # Numbers of what is gone that a cell lists.
 _LISTED = 24
 
@@ -60,7 +58,7 @@ def models(pair: Pair) -> Table:
 def totals(pair: Pair) -> Table:
     """Return what was taken away of the whole, by what it is counted in."""
     caption = say("What was taken away, by what it is counted in; share of the base.")
-    values = [{**row, "figure": say(_FIGURES[row["figure"]])} for row in plain_rows(pair.totals)]
+    values = [{**row, "figure": _figure_name(row["figure"])} for row in plain_rows(pair.totals)]
     return table_of("totals", caption, _figure_columns("figure"), values)
 
 
@@ -72,7 +70,7 @@ def groups(pair: Pair) -> Table:
             rows_of(
                 columns, [{**row, "group": group_name(row["group"])} for row in plain_rows(of)]
             ),
-            say(_FIGURES[str(figure)]),
+            _figure_name(str(figure)),
         )
         for figure, of in pair.groups.groupby("figure", sort=False)
         if of["before"].fillna(0).any() or of["after"].fillna(0).any()
@@ -81,9 +79,16 @@ def groups(pair: Pair) -> Table:
     return Table("groups", caption, tuple(columns), tuple(bodies), "groups")
 
 
+def _figure_name(figure: str) -> str:
+    if figure == "kv_cache_bytes_per_token":
+        return say("KV-cache bytes per token")
+    return head(_COLUMNS.get(figure, figure))
+
+
 def _figure_columns(first: str) -> list[Column]:
-    columns = columns_of(f"{first} before after removed share", (1.6, 1))
-    kinds = (WORDS, COUNT, COUNT, COUNT, _TAKEN)
+    share = say("Share of the base")
+    columns = columns_of(f"{first} before after removed share", (1.6, 1), share=share)
+    kinds = (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN)
     return [column._replace(kind=kind) for column, kind in zip(columns, kinds, strict=True)]
 
 
@@ -98,7 +103,7 @@ def sparsities(pair: Pair) -> Table:
         "of total_before total_after sparsity_before sparsity_itself gone_of_base",
         (1.6, 1),
         of=say("Of"),
-        sparsity_before=head_of("zeros_of_base"),
+        sparsity_before=head("sparsity_before"),
     )
     columns[0] = columns[0]._replace(kind=WORDS)
     return table_of("sparsities", caption, columns, values)
@@ -145,7 +150,7 @@ def strip(shown: Strip) -> Table:
             "numbers": _listed(row.gone),
             "certainty": row.certainty,
         }
-        for where, row in zip(row_names(shown), shown.rows, strict=True)
+        for where, row in zip(shown.names, shown.rows, strict=True)
     ]
     columns = [
         Column("where", say("Where"), name(80), width=1.4),
@@ -154,7 +159,7 @@ def strip(shown: Strip) -> Table:
         Column("numbers", say("Numbers in the base"), WORDS, width=3),
         *columns_of("certainty", (0, 0)),
     ]
-    caption = say("What is gone: {kind}, by its number in the base.", kind=kind_name(shown.kind))
+    caption = say("{title}, by their numbers in the base.", title=shown.title)
     return table_of(f"strip_{shown.kind}", caption, columns, values)
 
 
@@ -180,18 +185,18 @@ def removed(pair: Pair, limit: int) -> Table | None:
     if frame.empty:
         return None
     rows = []
-    for (kind, module), part in frame.groupby(["kind", "module"], sort=False):
-        numbers = [int(number) for number in part["index"].dropna()]
+    for (kind, module), of in frame.groupby(["kind", "module"], sort=False):
+        numbers = [int(number) for number in of["index"].dropna()]
         rows.append(
             {
                 "kind": kind_name(str(kind)),
                 "module": module,
-                "gone": len(part),
-                "among": int(part["among"].iloc[0]),
+                "gone": len(of),
+                "among": int(of["among"].iloc[0]),
                 "numbers": _listed(sorted(numbers)) or None,
-                "certainty": float(part["certainty"].min()),
-                **{key: int(part[key].sum()) for key in ("weights", "parameters", "bytes")},
-                "flops_per_token": int(part["flops_per_token"].sum()),
+                "certainty": float(of["certainty"].min()),
+                **{key: int(of[key].sum()) for key in ("weights", "parameters", "bytes")},
+                "flops_per_token": int(of["flops_per_token"].sum()),
             }
         )
     columns = columns_of(
@@ -202,15 +207,21 @@ def removed(pair: Pair, limit: int) -> Table | None:
     )
     kinds = {"kind": WORDS, "module": name(200), "numbers": WORDS}
     columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
-    caption = say("What of the base is gone, each weight once, with the largest thing it was in.")
-    return table_of("removed", caption, columns, rows[:limit], "sortable")
+    whole = message("What of the base is gone, each weight once, with the largest thing it was in.")
+    part = message(
+        "What of the base is gone, each weight once, with the largest thing it was in; the first "
+        "{shown:,} of {number:,} rows."
+    )
+    shown = rows[:limit]
+    caption = say(whole if shown == rows else part, shown=len(shown), number=len(rows))
+    return table_of("removed", caption, columns, shown, "sortable")
 
 
 def layers(pair: Pair, limit: int) -> Table:
     """Return every module of both, so many at most."""
     frame = pair.layers.head(limit)
     names = [
-        other if (pd.notna(other) and other != own) else ""
+        clip(other, 2000) if pd.notna(other) and other != own else ""
         for own, other in zip(frame["module_name"], frame["after_name"], strict=True)
     ]
     untouched = say("untouched")

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import sparsity_report
-from sparsity_report.draw.multiples import colours
-from sparsity_report.draw.pair import both, difference_chart, overlap_charts, strip_charts
+from sparsity_report.draw.pair import (
+    both,
+    difference_chart,
+    overlap_charts,
+    overlap_colours,
+    strip_charts,
+)
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import printable
 from sparsity_report.report import pair_tables
@@ -14,6 +19,7 @@ from sparsity_report.report.figures import Figure, figure_of
 from sparsity_report.report.pictures import Multiples
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import Pair
+from sparsity_report.study.schema import head
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import kind_name, short_name
 from sparsity_report.words.numbers import known, percent, scaled
@@ -88,7 +94,7 @@ def _overlap(pair: Pair) -> Multiples | None:
     ]
     if not figures:
         return None
-    return Multiples(figures, figure_of(colours((0.0, 1.0)), table, "overlap-colours"))
+    return Multiples(figures, figure_of(overlap_colours(), table, "overlap-colours"))
 
 
 def _cards(pair: Pair) -> list[dict[str, str]]:
@@ -100,13 +106,13 @@ def _cards(pair: Pair) -> list[dict[str, str]]:
     cards = []
     if known(weights["share"]):
         note = say("of the {before} prunable weights of the base", before=scaled(weights["before"]))
-        cards.append((say("Taken away"), percent(max(weights["share"], 0.0)), note))
+        cards.append((head("removed"), percent(max(weights["share"], 0.0)), note))
     if known(zeros["sparsity_itself"]):
         note = say("of the prunable weights of {after}", after=after)
-        cards.append((say("Zeros of what is left"), percent(zeros["sparsity_itself"]), note))
+        cards.append((head("sparsity_itself"), percent(zeros["sparsity_itself"]), note))
     if known(kept["kept_share"]):
         note = say("of the {zeros} zeros of the base", zeros=scaled(kept["zeros_before"]))
-        cards.append((say("Zeros kept"), percent(kept["kept_share"]), note))
+        cards.append((head("kept"), percent(kept["kept_share"]), note))
     if known(stored["after"]) and known(stored["before"]):
         note = say("stored, of {before} before", before=scaled(stored["before"], "B"))
         cards.append((say("What is left"), scaled(stored["after"], "B"), note))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,9 +82,19 @@ def _readable(value: Any) -> Any:
         return {key: _readable(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_readable(part) for part in value]
-    text = value if isinstance(value, Markup) else legible(str(value))
-    held = _NOT_ASCII.sub(lambda match: match[0] if _held(match[0]) else spelled(match[0]), text)
-    return held if isinstance(value, Markup) else _broken(_QUANTITY.sub("\u202f", held))
+    if isinstance(value, Markup):
+        # Pictures have one font, in which a mark has no place but on its own letter.
+        whole = unicodedata.normalize("NFC", value)
+        return _NOT_ASCII.sub(lambda match: _drawn(match[0]), whole)
+    text = _NOT_ASCII.sub(
+        lambda match: match[0] if _held(match[0]) else spelled(match[0]), legible(str(value))
+    )
+    return _broken(_QUANTITY.sub("\u202f", text))
+
+
+def _drawn(character: str) -> str:
+    held = _held(character) and not unicodedata.category(character).startswith("M")
+    return character if held else spelled(character)
 
 
 def _broken(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from sparsity_report.report.cells import (
     Body,
     Cell,
     Column,
-    Kind,
     Row,
     Table,
     kind_of,
@@ -32,10 +31,9 @@ from sparsity_report.report.cells import (
     share,
     table_of,
 )
-from sparsity_report.report.heads import columns_of, head_of
+from sparsity_report.report.heads import by_cell, columns_of, head_of, side_by_side
 from sparsity_report.study.compared import ALWAYS, USEFUL
 from sparsity_report.study.compressed import LEVEL
-from sparsity_report.study.grid import Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.results import KEYS
 from sparsity_report.study.schema import head
@@ -113,7 +111,7 @@ def totals(study: Comparison) -> Table:
     costs.append(row("stored_bytes", _unpacked(study).get("stored_bytes", "")))
     costs += [row(key, note=note) for key, note in _work(study)]
     names = [row["variant"] for row in by_variant]
-    columns = [Column("", "", WORDS, width=6.4 - min(4, len(names))), *_side_by_side(names)]
+    columns = [Column("", "", WORDS, width=6.4 - min(4, len(names))), *side_by_side(names)]
     style = "totals wide" if len(names) > 5 else "totals"
     bodies = (Body(tuple(shares)), Body(tuple(costs)))
     return Table("totals", say("Totals per variant"), tuple(columns), bodies, style)
@@ -340,17 +338,6 @@ def excess_map(study: Comparison, variant: str) -> Table:
     return by_cell("excess", caption, study.facts.grid(variant), figures, POINTS)
 
 
-def by_cell(key: str, caption: str, grid: Grid, figures: pd.Series, kind: Kind) -> Table:
-    """Return a table of a figure of each cell of a heat map, block by projection."""
-    known = figures.to_dict()
-    rows = [
-        {"block": block, **{name: known.get((block, name)) for name in grid.projections}}
-        for block in grid.blocks
-    ]
-    columns = [*columns_of("block"), *_side_by_side(grid.projections, kind)]
-    return table_of(key, caption, columns, rows)
-
-
 def spread(study: Comparison) -> Table:
     """Return the least and the most sparse layer of each pruning; none where all are as sparse."""
     spreads = {name: study.facts.spread(name) for name in study.facts.prunings}
@@ -379,14 +366,14 @@ def inside(variant: str, key: str, projection: str, rows: pd.DataFrame) -> Table
     caption = say(
         heads if key == "heads" else experts, variant=short_name(variant), projection=projection
     )
-    columns = [*columns_of("block"), *_side_by_side(wide.columns, SHARE)]
+    columns = [*columns_of("block"), *side_by_side(wide.columns, SHARE)]
     return table_of(key, caption, columns, wide.reset_index())
 
 
 def comparison(study: Comparison, metric: str) -> Table:
     """Return one figure of all groups and variants."""
     look, pivot = FILED[metric], study.pivot(metric)
-    columns = [*columns_of("group"), *_side_by_side(pivot.columns, kind_of(metric))]
+    columns = [*columns_of("group"), *side_by_side(pivot.columns, kind_of(metric))]
     caption = say("{title}: {note}.", title=say(look.title), note=say(look.note))
     return table_of(look.file, caption, columns, pivot.reset_index())
 
@@ -575,10 +562,3 @@ def _sizes(study: Comparison) -> str:
 def _unpacked(study: Comparison) -> dict[str, str]:
     """Return the head of stored bytes where some are of packed weights."""
     return {"stored_bytes": say("Stored bytes, unpacked")} if study.facts.packings() else {}
-
-
-def _side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
-    """Return columns of the same kind under names from a model."""
-    keys = list(names)
-    shown = zip(keys, distinct_names(keys), strict=True)
-    return [Column(key, text, kind, width=1) for key, text in shown]

@@ -19,16 +19,8 @@ from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import grids, speeds, tables
-from sparsity_report.report.cells import (
-    COUNT,
-    SHARE,
-    Table,
-    figures,
-    kind_of,
-    scaled,
-    share,
-    to_html,
-)
+from sparsity_report.report.cells import SHARE, Table, figures, kind_of, share, to_html
+from sparsity_report.report.kit import Drawing, Kit, camel, commands_of, number
 from sparsity_report.report.latex import (
     Tex,
     command_names,
@@ -38,15 +30,17 @@ from sparsity_report.report.latex import (
     variant_commands,
 )
 from sparsity_report.report.markdown import to_markdown
+from sparsity_report.report.pair_thesis import pair_kit
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.file import variant_stems
 from sparsity_report.study.layers import records
+from sparsity_report.study.pair import Pair
 from sparsity_report.study.schema import head as title
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.zero_shot import seven_tasks
 from sparsity_report.words.language import speaking, spoken
 from sparsity_report.words.names import GROUP_NAMES, short_name
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import message, say
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -63,10 +57,6 @@ _TOTALS = (
 )
 _GROUPS = ("modules", "total", "nonzero", "sparsity", "flops_per_token", "stored_bytes")
 _STORAGE = ("bytes", "ratio", "model_bytes", "break_even")
-_UNITS = {
-    **dict.fromkeys(("stored_bytes", "file_bytes"), "B"),
-    **dict.fromkeys(("flops_per_token", "useful_flops_per_token"), "FLOPs"),
-}
 # So that it is not taken for that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
 _RATIO = figures(".2f")
@@ -88,7 +78,7 @@ class Paper(TypedDict, total=False):
 
 
 def write_thesis(
-    study: Comparison,
+    study: Comparison | Pair,
     directory: str | os.PathLike[str],
     *,
     top: int = 10,
@@ -107,9 +97,12 @@ def write_thesis(
     ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all of it. All files are
     written, or none is.
 
+    Of two checkpoints the figures are where they differ, what is gone and how their zeros overlap,
+    and numbers are such as ``\PrunableWeightsRemoved``.
+
     Parameters
     ----------
-    study : Comparison
+    study : Comparison or Pair
     directory : path-like
         Made if missing.
     top : int
@@ -156,28 +149,22 @@ def write_thesis(
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     with speaking(language, template_dir) if language else nullcontext():
-        captions, files = _figures(study, widths, family, paper.get("greyscale", False))
-        written = _tables(study, top)
-        for stem, table in written.items():
+        kit = pair_kit(study, top) if isinstance(study, Pair) else _kit(study, top)
+        captions, files = _figures(kit, widths, family, paper.get("greyscale", False))
+        for stem, table in kit.tables.items():
             files |= {
                 f"tables/{stem}.tex": _latex(stem, table, widths["text"]),
                 f"tables/{stem}.md": to_markdown(table),
                 f"tables/{stem}.html": f"{to_html(table)}\n",
             }
         shown = {
-            "study": study,
             "language": spoken(),
-            "models": tex(model_names(study)),
-            "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
-            "numbers": _numbers(study),
+            "numbers": commands_of(kit.numbers),
             "captions": captions,
-            "tables": [Tex(stem) for stem in written],
-            "findings": summarize(study),
-            "conventions": conventions(study),
+            "tables": [Tex(stem) for stem in kit.tables],
             "version": sparsity_report.__version__,
             "year": _YEAR,
-            "packed": bool(study.facts.packings(study.facts.baseline)),
-            "base": Tex(variant_commands(study)[study.facts.baseline]),
+            **kit.shown,
             **{f"{place}_cm": width for place, width in widths.items()},
         }
         files |= {
@@ -188,27 +175,46 @@ def write_thesis(
         return [write_file(folder / path, content) for path, content in files.items()]
 
 
+def _kit(study: Comparison, top: int) -> Kit:
+    """Return what a thesis takes of a study."""
+    variants = variant_commands(study)
+    drawings = [
+        Drawing(p.file, p.name + (variants[p.variant] if p.variant else ""), p.draw)
+        for p in plates(study)
+    ]
+    shown = {
+        "study": study,
+        "models": tex(model_names(study)),
+        "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
+        "findings": summarize(study),
+        "conventions": conventions(study),
+        "packed": bool(study.facts.packings(study.facts.baseline)),
+        "base": Tex(variants[study.facts.baseline]),
+        "pair": False,
+    }
+    return Kit(drawings, _tables(study, top), _numbers(study), shown)
+
+
 @unchecked()
 def _figures(
-    study: Comparison, widths: Mapping[str, float], family: str | None, greyscale: bool
+    kit: Kit, widths: Mapping[str, float], family: str | None, greyscale: bool
 ) -> tuple[dict[Tex, tuple[Tex, Tex]], dict[str, str | bytes]]:
     """Return by file name the figures' commands and captions, and what is drawn."""
     captions: dict[Tex, tuple[Tex, Tex]] = {}
     files: dict[str, str | bytes] = {}
-    variants = variant_commands(study)
-    for plate in plates(study):
-        command = Tex(plate.name + (variants[plate.variant] if plate.variant else ""))
+    for drawing in kit.drawings:
         for place, width in widths.items():
-            chart = plate.draw(width=width * 72 / 2.54)
+            chart = drawing.draw(width=width * 72 / 2.54)
             if chart is None:
                 break
             spec = chart.to_dict(validate=False)
             title = spec.pop("title")
-            note = title["subtitle"].replace(" · ", say("; "))
-            caption = say("{title}: {note}.", title=title["text"], note=note)
-            captions[Tex(plate.file)] = (command, tex(caption))
+            note = title.get("subtitle", "").replace(" · ", say("; "))
+            said = message("{title}: {note}.") if note else message("{title}.")
+            caption = say(said, title=title["text"], note=note)
+            captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
             for kind, content in draw(spec, family, greyscale).items():
-                files[f"figures/{plate.file}_{place}.{kind}"] = content
+                files[f"figures/{drawing.file}_{place}.{kind}"] = content
     return captions, files
 
 
@@ -260,7 +266,7 @@ def _latex(stem: str, table: Table, text_cm: float) -> str:
     return to_latex(table, stem.replace("_", "-"), text_cm - 6 if long else None)
 
 
-def _numbers(study: Comparison) -> list[tuple[Tex, Tex]]:
+def _numbers(study: Comparison) -> list[tuple[str, Tex]]:
     """Return a command for every number a text would quote."""
     commands: list[tuple[str, Tex]] = []
     variants = variant_commands(study)
@@ -272,7 +278,7 @@ def _numbers(study: Comparison) -> list[tuple[Tex, Tex]]:
         commands.append((f"{stem}BitsPerWeight", quantity(bits, _RATIO)))
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(row["variant"], column)
-            commands.append((f"{stem}{_camel(column)}Ratio", quantity(ratio, _RATIO)))
+            commands.append((f"{stem}{camel(column)}Ratio", quantity(ratio, _RATIO)))
     groups = list(dict.fromkeys(study.groups["group"]))
     # In English whatever language is spoken: a text goes on to compile.
     english = command_names(GROUP_NAMES.get(group, group) for group in groups)
@@ -280,9 +286,7 @@ def _numbers(study: Comparison) -> list[tuple[Tex, Tex]]:
     for row in records(study.groups):
         stem = f"{variants[row['variant']]}{named[row['group']]}"
         commands += _of_row(stem, row, ("variant", "group"))
-    commands += _measured_numbers(study, variants)
-    names = command_names((command for command, _ in commands), longest=None)
-    return [(Tex(command), value) for command, (_, value) in zip(names, commands, strict=True)]
+    return [*commands, *_measured_numbers(study, variants)]
 
 
 def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> Iterator[tuple[str, Tex]]:
@@ -305,7 +309,7 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> Iterato
             yield f"{stem}RealisedHigh", quantity(row["realised_high"], _RATIO)
     scores = None if study.tasks is None else seven_tasks(study.tasks)
     for row in [] if scores is None else records(scores):
-        stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
+        stem = f"{variants[row['variant']]}ZeroShot{camel(row['task'])}"
         yield stem, quantity(row["value"], share(2))
         yield f"{stem}Error", quantity(row["stderr"], share(2))
 
@@ -314,15 +318,7 @@ def _of_row(stem: str, row: dict[str, Any], without: tuple[str, ...]) -> Iterato
     for column, value in row.items():
         if column in without:
             continue
-        command = stem + _camel(_RENAMED.get(column, column))
-        kind = kind_of(column)
-        yield command, quantity(value, kind)
-        if kind is COUNT:
-            yield f"{command}Short", quantity(value, scaled(_UNITS.get(column, "")))
-
-
-def _camel(column: str) -> str:
-    return "".join(word.capitalize() for word in column.split("_"))
+        yield from number(stem + camel(_RENAMED.get(column, column)), value, column)
 
 
 def latex_templates(templates: Environment) -> Environment:

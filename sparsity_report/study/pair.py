@@ -38,6 +38,7 @@ from sparsity_report.weights.loading import load
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.names import short_name
 from sparsity_report.words.sentences import say
+from sparsity_report.words.shown import Shown
 
 # Correlation of weights below which two models have nothing in common, and of how many.
 UNRELATED, ENOUGH = 0.1, 1000
@@ -47,7 +48,7 @@ Checkpoint = Weights | Variant | Pruning | str | os.PathLike[str] | nn.Module
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class Pair(Shown):
     """A base and what became of it, as data. Renderers take this and never touch a model.
 
     Attributes

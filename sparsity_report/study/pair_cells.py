@@ -10,9 +10,17 @@ import pandas as pd
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import Pair
+from sparsity_report.words.names import distinct_names
+from sparsity_report.words.sentences import message, say
 
+_TITLES = {
+    "block": message("Blocks that are gone"),
+    "expert": message("Experts that are gone"),
+    "head": message("Attention heads that are gone"),
+    "kv_head": message("Key-value heads that are gone"),
+}
 # Kinds of things that stand in a row and can be drawn one by one, the largest first.
-ROWS = ("block", "expert", "head", "kv_head")
+ROWS = tuple(_TITLES)
 
 
 class DifferenceMap(NamedTuple):
@@ -57,6 +65,19 @@ class Strip(NamedTuple):
 
     kind: str
     rows: tuple[StripRow, ...]
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+        return say(_TITLES[self.kind])
+
+    @property
+    def names(self) -> list[str]:
+        """What its rows are called: by their block, where that tells them apart."""
+        blocks = [row.block for row in self.rows]
+        if None not in blocks and len(set(blocks)) == len(blocks):
+            return [say("block {block}", block=str(block)) for block in blocks]
+        return distinct_names([row.module or "–" for row in self.rows], 40)
 
 
 def difference_map(pair: Pair) -> DifferenceMap | None:

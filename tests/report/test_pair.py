@@ -1,0 +1,350 @@
+"""Two checkpoints on a page, on paper, in a thesis and in a cell: every number read back.
+
+What is expected is computed here from the rows of modules and of what is gone.
+"""
+
+import json
+import re
+from dataclasses import replace
+
+import hostile
+import pandas as pd
+import pytest
+from helpers import command
+from papers import bare, latex_table, tables_of, text_of
+
+import sparsity_report as sr
+from sparsity_report.draw.pair import difference_chart, strip_chart
+from sparsity_report.files.shipped import DEMO
+from sparsity_report.report import pair_tables
+from sparsity_report.report.in_a_cell import bundle
+
+THIN = "\u202f"
+EXPERTS = {block: (1, 6) if block < 2 else (0, 2, 3, 4) for block in range(4)}
+
+
+def whole(number):
+    return f"{int(number):,}".replace(",", THIN)
+
+
+def percent(share):
+    return f"{100 * share:.1f}{THIN}%"
+
+
+def points(share):
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def removed_like(pair, rows):
+    frame = pd.DataFrame(rows, columns=list(pair.removed.columns))
+    return frame.astype(pair.removed.dtypes.to_dict())
+
+
+def gone(kind, module, index, among, block, certainty=1.0, weights=100):
+    return {
+        "kind": kind, "module": module, "index": index, "among": among, "block": block,
+        "certainty": certainty, "weights": weights, "parameters": weights + 1,
+        "bytes": 4 * weights, "flops_per_token": 2 * weights,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair(demo):
+    """Two policies of one model, of which experts, a block and a module were taken away, too."""
+    found = sr.compare_checkpoints(sr.global_magnitude(demo, 0.5), sr.n_m(demo, 2, 4))
+    layers = found.layers.copy()
+    lost = layers.index[layers["module_name"] == "model.decoder.layers.2.fc1"][0]
+    none = ["weight_after", "zeros_after", "compared", "kept", "revived", "new", "changed"]
+    layers.loc[lost, none] = 0
+    layers.loc[lost, ["iou", "relative_change", "norm", "correlation"]] = None
+    layers.loc[lost, ["after_name", "untouched"]] = [None, False]
+    rows = [
+        gone("expert", f"model.layers.{block}.experts", number, 8, block, 1 - block / 64)
+        for block, numbers in EXPERTS.items()
+        for number in numbers
+    ]
+    rows += [gone("block", f"model.layers.{n}", n, 6, n, weights=9000) for n in (1, 4)]
+    return replace(found, layers=layers, removed=removed_like(found, rows))
+
+
+@pytest.fixture(scope="module")
+def page(pair, tmp_path_factory):
+    return sr.write_report(pair, tmp_path_factory.mktemp("pair") / "pair.html")
+
+
+def grid_of(path, *heads):
+    """The one table whose heads begin so."""
+    (grid,) = [grid for _, grid in tables_of(path) if tuple(grid[0][: len(heads)]) == heads]
+    return grid
+
+
+def spec_of(path, key):
+    text = path.read_text(encoding="utf-8")
+    found = re.search(
+        rf'id="{key}-figure">.*?<script type="application/json">(.*?)</script>', text, re.S
+    )
+    return json.loads(found[1])
+
+
+def values_of(spec):
+    return spec["datasets"][spec["data"]["name"]]
+
+
+def moved(pair):
+    """How much more of each module of the base is zero or gone, by module."""
+    rows = pair.layers[pair.layers["prunable"]]
+    alive = rows["compared"] - rows["kept"] - rows["new"]
+    after = 1 - alive / rows["weight_before"]
+    shares = after - rows["zeros_before"] / rows["weight_before"]
+    return dict(zip(rows["module_name"], shares, strict=True))
+
+
+def test_the_map_is_what_is_zero_or_gone_minus_what_was_zero(pair, page):
+    expected = moved(pair)
+    assert expected["model.decoder.layers.2.fc1"] > 0.4  # all of it gone, half was zero
+    (caption, (heads, *rows)), *_ = [t for t in tables_of(page) if t[1][0][1:2] == ["k_proj"]]
+    assert caption.startswith("Weights of the base that are zero or gone, after − before")
+    shown = {}
+    for block, *cells in rows:
+        for projection, cell in zip(heads[1:], cells, strict=True):
+            inner = "self_attn." if "proj" in projection else ""
+            shown[f"model.decoder.layers.{block}.{inner}{projection}"] = cell
+    assert shown == {name: points(share) for name, share in expected.items()}
+    spec = spec_of(page, "difference")
+    drawn = {(row["block"], row["projection"]): row["value"] for row in values_of(spec)}
+    assert drawn["2", "fc1"] == pytest.approx(expected["model.decoder.layers.2.fc1"])
+    assert len(drawn) == len(expected)
+    scale = spec["layer"][0]["encoding"]["color"]["scale"]
+    far = max(map(abs, expected.values()))
+    assert scale["domain"] == pytest.approx([-far, 0, far])
+    assert spec["description"].startswith("Heat map of weights of the base that are zero or gone")
+
+
+def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
+    drawn = values_of(spec_of(page, "strip_expert"))
+    assert len(drawn) == 8 * len(EXPERTS)
+    hollow = {(row["row"], row["place"]) for row in drawn if row["gone"]}
+    assert hollow == {(f"block {b}", n) for b, numbers in EXPERTS.items() for n in numbers}
+    blocks = values_of(spec_of(page, "strip_block"))
+    assert {row["row"] for row in blocks} == {"model.layers"}
+    assert [row["place"] for row in blocks if row["gone"]] == [1, 4]
+    assert [row["place"] for row in blocks] == [*range(6)]
+    for layer, is_gone in zip(spec_of(page, "strip_block")["layer"], (False, True), strict=True):
+        assert (layer["mark"].get("fillOpacity") == 0) is is_gone
+    rows = [row for _, grid in tables_of(page) if grid[0][0] == "Where" for row in grid[1:]]
+    assert ["block 0", "2", "8", "1, 6", f"100.0{THIN}%"] in rows
+    assert ["block 2", "4", "8", "0, 2–4", percent(1 - 2 / 64)] in rows
+    assert ["model.layers", "2", "6", "1, 4", f"100.0{THIN}%"] in rows
+    assert strip_chart(pair, "head") is None
+
+
+def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
+    rows = [gone("head", f"layers.{n}", 1, 300, n) for n in range(20)]
+    many = replace(pair, removed=removed_like(pair, rows))
+    path = sr.write_report(many, tmp_path / "many.html")
+    text = path.read_text(encoding="utf-8")
+    assert f"{whole(6000)} are too many to be drawn one by one: head." in text
+    assert 'id="strip_head-figure"' not in text
+    assert len(grid_of(path, "Kind", "Module")) == 21
+
+
+def test_what_is_gone_stands_in_the_table_with_its_weights(pair, page):
+    _, *rows = grid_of(page, "Kind", "Module")
+    assert len(rows) == pair.removed.groupby(["kind", "module"]).ngroups
+    kinds = {"expert": "expert", "block": "block"}
+    for kind, module, count, among, numbers, certainty, *sums in rows:
+        of = pair.removed[(pair.removed["module"] == module)]
+        assert {kinds[k] for k in of["kind"]} == {kind}
+        assert (int(count), int(among)) == (len(of), of["among"].iloc[0])
+        spans = [span.split("–") for span in numbers.split(", ")]
+        listed = [n for span in spans for n in range(int(span[0]), int(span[-1]) + 1)]
+        assert listed == sorted(of["index"])
+        assert certainty == percent(of["certainty"].min())
+        columns = ("weights", "parameters", "bytes", "flops_per_token")
+        assert sums == [whole(of[column].sum()) for column in columns]
+
+
+def test_matrices_of_zeros_hold_all_weights_that_stand_in_both(pair, page):
+    rows = pair.layers[pair.layers["prunable"]]
+    parts = {"overlap0": rows}
+    parts |= {
+        f"overlap{place}": rows[rows["group"] == group]
+        for place, group in enumerate(("attention_linear", "mlp_linear"), 1)
+    }
+    for key, of in parts.items():
+        spec = spec_of(page, key)
+        drawn = {(row["projection"], row["block"]): row["value"] for row in values_of(spec)}
+        sums = of[["compared", "kept", "revived", "new"]].sum()
+        left = sums["compared"] - sums["kept"] - sums["revived"] - sums["new"]
+        expected = {
+            ("zero before", "zero"): sums["kept"], ("zero before", "nonzero"): sums["revived"],
+            ("nonzero before", "zero"): sums["new"], ("nonzero before", "nonzero"): left,
+        }  # fmt: skip
+        assert drawn == pytest.approx({k: v / sums["compared"] for k, v in expected.items()})
+        assert sum(drawn.values()) == pytest.approx(1)
+    _, first, *_ = grid_of(page, "Group", "Weights in both")
+    sums = rows[["compared", "zeros_before", "kept", "revived", "new"]].sum()
+    zeros = sums["kept"] + sums["revived"]
+    assert first[:9] == [
+        "all prunable weights", whole(sums["compared"]), whole(zeros),
+        whole(sums["kept"] + sums["new"]), whole(sums["kept"]), whole(sums["revived"]),
+        whole(sums["new"]), percent(sums["kept"] / zeros),
+        percent(sums["kept"] / (zeros + sums["new"])),
+    ]  # fmt: skip
+
+
+def test_totals_and_sparsities_are_sums_of_modules(pair, page):
+    sums = {side: getattr(pair, side) for side in ("before", "after")}
+    grid = grid_of(page, "Figure", "Before")
+    shown = {row[0]: row[1:] for row in grid[1:]}
+    for name, column in (
+        ("Parameters", "total"), ("Stored bytes", "stored_bytes"),
+        ("FLOPs per token", "flops_per_token"), ("Active parameters per token", "active_total"),
+    ):  # fmt: skip
+        before, after = (int(frame[column].sum()) for frame in sums.values())
+        taken = before - after
+        assert shown[name] == [*map(whole, (before, after, taken)), percent(taken / before)]
+    zeros = {row[0]: row[1:] for row in grid_of(page, "Of", "Parameters before")[1:]}
+    before, after = (frame[frame["prunable"]] for frame in sums.values())
+    itself = 1 - after["weight_nonzero"].sum() / after["weight_total"].sum()
+    of_base = 1 - after["weight_nonzero"].sum() / before["weight_total"].sum()
+    assert zeros["Prunable weights"][2:] == [
+        percent(1 - before["weight_nonzero"].sum() / before["weight_total"].sum()),
+        percent(itself),
+        percent(of_base),
+    ]
+
+
+def test_every_module_has_a_row(pair, page):
+    _, *rows = grid_of(page, "Module", "Group", "Recognised by")
+    assert len(rows) == len(pair.layers)
+    frame = pair.layers.set_index("module_name")
+    for name, _, recognised, _, *cells in rows:
+        row = frame.loc[name]
+        assert recognised == "its name"
+        columns = ("weight_before", "weight_after", "zeros_before", "zeros_after", "kept")
+        assert cells[:5] == [whole(row[column]) for column in columns]
+        assert cells[5:7] == [whole(row["revived"]), whole(row["new"])]
+        assert cells[7] == ("–" if pd.isna(row["iou"]) else percent(row["iou"]))
+
+
+def test_the_page_and_its_french_twin_say_the_sentences(pair, page, tmp_path):
+    text = bare(re.sub("<wbr>|</?bdi>|</?span[^>]*>", "", page.read_text(encoding="utf-8")))
+    for sentence in pair.sentences():
+        assert bare(sentence) in text
+    french = sr.write_report(pair, tmp_path / "pair.html", language="fr")
+    told = french.read_text(encoding="utf-8")
+    assert '<html lang="fr">' in told
+    for words in ("Where they differ", "What was taken away", "zero before", "hollow", "Taken"):
+        assert words not in told
+    assert "Experts retirés" in told
+    heads = [grid[0] for _, grid in tables_of(french)]
+    assert not {"Weights in both", "Zeros kept", "Where", "Gone"} & {h for g in heads for h in g}
+    english = [[c for row in g[1:] for c in row[1:]] for _, g in tables_of(page)]
+    french = [[c for row in g[1:] for c in row[1:]] for _, g in tables_of(french)]
+    digits = [[re.sub(r"\D", "", cell) for cell in cells] for cells in (*english,)]
+    assert digits == [[re.sub(r"\D", "", cell) for cell in cells] for cells in french]
+
+
+def test_paper_holds_the_same_numbers(pair, tmp_path):
+    text = text_of(sr.write_report(pair, tmp_path / "pair.pdf"))
+    assert bare(pair.sentences()[0]).replace(THIN, "") in text.replace(THIN, "")
+    for row in pair.survival.to_dict("records"):
+        assert bare(whole(row["revived"])).replace(THIN, "") in text.replace(THIN, "")
+    assert "Expertsthataregone" in text
+
+
+def test_a_thesis_has_figures_tables_and_numbers(pair, tmp_path):
+    written = {path.relative_to(tmp_path).as_posix() for path in sr.write_thesis(pair, tmp_path)}
+    for stem in ("difference", "gone_expert", "gone_block", "overlap"):
+        assert {f"figures/{stem}_{w}.pdf" for w in ("column", "text")} <= written
+    assert "figures/gone_head_text.pdf" not in written
+    numbers = dict(
+        re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", (tmp_path / "numbers.tex").read_text())
+    )
+    rows = pair.layers[pair.layers["prunable"]]
+    assert numbers["AllKept"] == f"\\num{{{rows['kept'].sum()}}}"
+    assert numbers["AllRevived"] == f"\\num{{{rows['revived'].sum()}}}"
+    kept = rows["kept"].sum() / (rows["kept"] + rows["revived"]).sum()
+    assert numbers["AllKeptShare"] == f"\\qty{{{100 * kept:.1f}}}{{\\percent}}"
+    assert numbers["ExpertsGone"] == f"\\num{{{sum(map(len, EXPERTS.values()))}}}"
+    assert (
+        numbers["PrunableWeightsBefore"]
+        == f"\\num{{{pair.before['weight_total'][pair.before['prunable']].sum()}}}"
+    )
+    assert "StudyFingerprint" not in numbers
+    captions = (tmp_path / "captions.tex").read_text()
+    for command_ in ("Difference", "GoneExperts", "GoneBlocks", "Overlap"):
+        assert f"\\newcommand{{\\Caption{command_}}}" in captions
+    _, first, *_ = latex_table(tmp_path / "tables" / "survival.tex")
+    assert first[1:5] == [str(rows[c].sum()) for c in ("compared", "kept", "revived", "new")]
+    assert "\\input{tables/removed}" in (tmp_path / "example.tex").read_text()
+
+
+def test_in_a_cell_it_is_a_picture_a_sentence_and_a_table(pair):
+    shown = bundle(pair)
+    assert shown["text/plain"] == repr(pair)
+    assert len(repr(pair).splitlines()) == 3
+    assert shown["text/html"].count("<svg") == 2
+    assert pair._repr_mimebundle_() == shown
+    weights = pair.totals.set_index("figure")["before"]["prunable_weights"]
+    assert whole(weights) in shown["text/html"]
+    assert "\\begin{tabular}" in shown["text/latex"]
+
+
+def test_weights_that_came_are_less_than_nothing_taken_away(pair):
+    turned = replace(pair, before=pair.after.head(3), after=pair.before)
+    table = pair_tables.totals(turned)
+    row = next(row for row in table.rows if row.cells[0].text == "Parameters")
+    before, after = (int(frame["total"].sum()) for frame in (turned.before, turned.after))
+    assert row.cells[3].text == f"−{whole(after - before)}"
+    assert row.cells[4].text.startswith("−")
+
+
+def test_without_numbered_blocks_and_zeros_there_is_no_chart(pair, tmp_path):
+    nowhere = pd.array([None] * len(pair.layers), dtype="Int64")
+    layers = pair.layers.assign(block=nowhere, compared=pair.layers["weight_before"])
+    flat = replace(pair, layers=layers, removed=pair.removed.head(0))
+    assert difference_chart(flat) is None
+    page = sr.write_report(flat, tmp_path / "flat.html").read_text(encoding="utf-8")
+    assert "Where they differ" not in page
+    assert 'id="removed"' not in page
+    assert sr.write_report(flat, tmp_path / "flat.pdf").stat().st_size > 10_000
+
+
+def test_hostile_names_are_text_everywhere(pair, tmp_path):
+    texts = list(hostile.TEXTS.values())
+    count = len(pair.layers)
+    names = [f"layers.{n % 3}.{text}" for n, text in enumerate((texts * 2)[:count])]
+    layers = pair.layers.assign(module_name=names, after_name=[n + "x" for n in names])
+    rows = [gone("head", text, 1, 4, None) for text in texts]
+    models = pair.models.assign(model=hostile.NAMES[:2], source=hostile.NAMES[1:3])
+    named = replace(pair, layers=layers, models=models, removed=removed_like(pair, rows))
+    harmless = sr.write_report(pair, tmp_path / "harmless.html").read_text(encoding="utf-8")
+    page = sr.write_report(named, tmp_path / "hostile.html").read_text(encoding="utf-8")
+    for markup in ("<img", "<svg onload", "</textarea", "<b>", "<script"):
+        assert page.count(markup) - harmless.count(markup) <= (1 if markup == "<script" else 0)
+    # Those of the script that draws.
+    assert hostile.UNSEEN.findall(page) == hostile.UNSEEN.findall(harmless)
+    assert sr.write_report(named, tmp_path / "hostile.pdf").stat().st_size > 10_000
+    sr.write_thesis(named, tmp_path / "thesis")
+    for path in (tmp_path / "thesis").rglob("*.tex"):
+        text = path.read_text(encoding="utf-8")
+        assert "\\write18" not in text
+        assert "\\input{/etc" not in text
+    shown = bundle(named)
+    assert "<img" not in shown["text/html"]
+    assert "<script" not in shown["text/html"]
+
+
+def test_command_writes_what_is_wanted(tmp_path):
+    wanted = [part for kind in ("html", "pdf", "json") for part in ("-o", tmp_path / f"p.{kind}")]
+    run = command("pair", DEMO, DEMO, *wanted, "--thesis", tmp_path / "thesis")
+    assert (run.returncode, run.stderr) == (0, "")
+    for kind in ("html", "pdf", "json"):
+        assert (tmp_path / f"p.{kind}").stat().st_size > 1000
+    assert (tmp_path / "thesis" / "numbers.tex").is_file()
+    assert sr.read_pair(tmp_path / "p.json").sentences() == run.stdout.splitlines()[:-4]
+    refused = command("pair", DEMO, DEMO, "-o", tmp_path / "p.txt")
+    assert refused.returncode == 2
+    assert "a pair is written as .html, .pdf or .json" in refused.stderr
