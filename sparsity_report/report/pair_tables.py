@@ -44,8 +44,8 @@ _SIDES = {"before": message("Before"), "after": message("After")}
 # What was taken away, less than zero of what came.
 _SHARE_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
-# Numbers of what is gone that a cell lists.
-_LISTED = 24
+# Spans of numbers of what is gone that a cell lists, among others and of a strip.
+_SOME, _LISTED = 4, 500
 
 
 def models(pair: Pair) -> Table:
@@ -147,7 +147,7 @@ def strip(shown: Strip) -> Table:
             "where": where,
             "gone": len(row.gone),
             "among": row.among,
-            "numbers": _listed(row.gone),
+            "numbers": _listed(row.gone, _LISTED),
             "certainty": row.certainty,
         }
         for where, row in zip(shown.names, shown.rows, strict=True)
@@ -163,19 +163,24 @@ def strip(shown: Strip) -> Table:
     return table_of(f"strip_{shown.kind}", caption, columns, values)
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    """List numbers, neighbours as a span."""
+def _listed(numbers: Sequence[int], limit: int) -> str:
+    """List numbers, neighbours as a span; of more spans than the limit, how many numbers follow."""
     spans = [*_spans(numbers)]
-    more = len(spans) - _LISTED
-    return ", ".join([*spans[:_LISTED], *([say("{count:,} more", count=more)] if more > 0 else [])])
+    shown = [
+        count(first) if first == last else f"{count(first)}–{count(last)}"
+        for first, last in spans[:limit]
+    ]
+    if more := sum(last - first + 1 for first, last in spans[limit:]):
+        shown.append(say("{count:,} more", count=more))
+    return ", ".join(shown)
 
 
-def _spans(numbers: Sequence[int]) -> Iterator[str]:
+def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of numbers that follow one another, in order."""
     start = 0
     for at in range(1, len(numbers) + 1):
         if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
-            first, last = numbers[start], numbers[at - 1]
-            yield count(first) if first == last else f"{count(first)}–{count(last)}"
+            yield numbers[start], numbers[at - 1]
             start = at
 
 
@@ -193,7 +198,7 @@ def removed(pair: Pair, limit: int) -> Table | None:
                 "module": module,
                 "gone": len(of),
                 "among": int(of["among"].iloc[0]),
-                "numbers": _listed(sorted(numbers)) or None,
+                "numbers": _listed(sorted(numbers), _SOME) or None,
                 "certainty": float(of["certainty"].min()),
                 **{key: int(of[key].sum()) for key in ("weights", "parameters", "bytes")},
                 "flops_per_token": int(of["flops_per_token"].sum()),

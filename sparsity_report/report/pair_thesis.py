@@ -18,7 +18,7 @@ from sparsity_report.words.names import GROUP_NAMES, short_name
 # Rows that a page of a thesis holds.
 _ROWS = 40
 _SURVIVAL = ("compared", "kept", "revived", "new", "kept_share", "iou", "changed")
-_REMOVED = ("module", "gone", "among", "numbers", "weights", "bytes")
+_REMOVED = ("module", "gone", "among", "numbers")
 # How commands call what is gone, in English whatever language is spoken.
 _GONE = {
     "block": "Blocks", "layer": "Layers", "expert": "Experts", "head": "Heads",

@@ -148,6 +148,14 @@ def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
     assert len(grid_of(path, "Kind", "Module")) == 21
 
 
+def test_of_many_numbers_it_is_said_how_many_follow(pair):
+    numbers = [n for n in range(60) if n % 3]  # 20 spans of two
+    rows = [gone("channel", "mlp", n, 60, 0) for n in numbers]
+    (row,) = pair_tables.removed(replace(pair, removed=removed_like(pair, rows)), 10).rows
+    assert row.cells[4].text == "1–2, 4–5, 7–8, 10–11, 32 more"
+    assert row.cells[2].text == "40"
+
+
 def test_what_is_gone_stands_in_the_table_with_its_weights(pair, page):
     _, *rows = grid_of(page, "Kind", "Module")
     assert len(rows) == pair.removed.groupby(["kind", "module"]).ngroups
