@@ -48,8 +48,10 @@ _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
 _VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
 # Of digits on dark and on light colours; pure black and white stand for what follows the theme.
 ON_DARK, ON_LIGHT = "#fefefe", "#010101"
+# Of any number, where its digits would be too many.
+_TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
 # Where scales of two colours turn, by kind.
-_EVEN = {"ratio": 1, "points": 0}
+_EVEN = {"ratio": 1, "points": 0, "nats": 0}
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 
 
@@ -71,8 +73,9 @@ class Metric(NamedTuple):
     ----------
     name : str
         Of the figure.
-    kind : {"share", "number", "ratio", "points"}
-        A share of 1, a quantity, a ratio that is even at 1, or a difference of shares.
+    kind : {"share", "number", "ratio", "points", "nats", "own"}
+        A share of 1, a quantity, a ratio that is even at 1, a difference of shares, one of nats per
+        token, or any number.
     note, layer_note : str
         What is divided by what, or counted: of groups, and of the cells of a heat map.
     title, axis, file : str
@@ -122,6 +125,20 @@ METRICS = {
     ),
     "stored_bytes": Metric(message("Stored bytes"), "number", *[message("from integers")] * 2),
     "bytes_ratio": Metric(message("Bytes ÷ dense bytes"), "ratio", *[message("even at 1")] * 2),
+    "difference": Metric(
+        message("Difference of zeros"),
+        "points",
+        *[message("difference of zeros ÷ weights, in percentage points")] * 2,
+    ),
+    "beyond": Metric(
+        message("Zeros beyond expectation"),
+        "points",
+        *[message("zeros − those of a Gaussian of the matrix’s own spread, in percentage points")]
+        * 2,
+    ),
+    "sensitivity": Metric(
+        message("Sensitivity"), "nats", *[message("more nats per token than dense")] * 2
+    ),
 }
 # Those that have a chart and a file of their own.
 FILED = {key: metric for key, metric in METRICS.items() if metric.file}
@@ -144,6 +161,11 @@ def write(value: Any, kind: str) -> str:
         return numbers.percent(value, space=space)
     if kind == "points":
         return numbers.points(value)
+    if kind == "nats":
+        return numbers.figures(value, "+.3f").replace("-", "−")
+    if kind == "own":
+        plain = not value or 1e-3 <= abs(value) < 1e6
+        return numbers.figures(value, ",.6g" if plain else ".3g").replace("-", "−")
     return numbers.times(value, space) if kind == "ratio" else numbers.scaled(value, space="")
 
 
@@ -153,9 +175,11 @@ def tick(kind: str) -> str:
     return {
         "share": f"format(100 * datum.value, '~r') + '{space}%'",
         "points": "datum.value == 0 ? '0' : format(100 * datum.value, '+~r')",
+        "nats": "datum.value == 0 ? '0' : format(datum.value, '+~r')",
         "ratio": f"format(datum.value, '~r') + '{space}×'",
         "plain": "datum.label",
         "small": "format(datum.value, abs(datum.value) < 0.001 ? '~e' : '~r')",
+        "own": f"format(datum.value, {_TINY} || {_HUGE} ? '~e' : '~r')",
     }.get(kind, "format(datum.value, '~s')")
 
 
@@ -164,7 +188,10 @@ def digits(kind: str) -> str:
     return {
         "share": "format(100 * datum.value, '.0f')",
         "points": "abs(100 * datum.value) < 0.5 ? '0' : format(100 * datum.value, '+.0f')",
+        "nats": "abs(datum.value) < 0.0005 ? '0' : format(datum.value, '+.3f')",
         "ratio": "format(datum.value, '.2f')",
+        "own": f"format(datum.value, {_TINY} || {_HUGE} ? '.1~e' : "
+        "abs(datum.value) < 100 ? '.3~r' : '.0f')",
     }.get(kind, "datum.value < 1000 ? format(datum.value, '.0f') : format(datum.value, '.3s')")
 
 
@@ -211,6 +238,8 @@ def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Sc
 
     Ratios are even at 1, differences of shares (``"points"``) at 0.
     """
+    if kind in _EVEN and domain[0] >= _EVEN[kind]:  # nothing is less
+        return alt.Scale(domain=list(domain), range=_DIVERGING[1:])
     if kind in _EVEN:
         return alt.Scale(domain=[domain[0], _EVEN[kind], domain[1]], range=_DIVERGING)
     form: Any = "log" if log else "linear"
@@ -223,12 +252,19 @@ def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
     Digits are dark from the colour on that is as far from black as from white, 4.5:1.
     """
     low, high = domain
+    if kind in _EVEN and low >= _EVEN[kind]:
+        return "true"
     if kind in _EVEN:
         return f"datum.value > {low + _BLUE_TURNS * (_EVEN[kind] - low):g}"
     if log:
         low, high = math.log(low), math.log(high)
         return f"log(datum.value) > {low + _VIRIDIS_TURNS * (high - low):g}"
     return f"datum.value > {low + _VIRIDIS_TURNS * (high - low):g}"
+
+
+def even_at(kind: str) -> float | None:
+    """Return the value of a kind that is neither more nor less; None where there is none."""
+    return _EVEN.get(kind)
 
 
 def log_ticks(low: float, high: float, few: bool = False) -> list[float]:

@@ -370,9 +370,9 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
         beside = _beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
         text = end.mark_text(**beside)
         layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape))
-    if shape.kind == "ratio":
+    if (even := look.even_at(shape.kind)) is not None:
         rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
-        layers.append(rule.encode(x=alt.datum(1)))
+        layers.append(rule.encode(x=alt.datum(even)))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
 
 
@@ -557,7 +557,13 @@ def _gradient(shape: HeatMap) -> dict[str, Any]:
         ticks: dict[str, Any] = {"tickCount": 3, "labelOverlap": "greedy"}
         if shape.kind == "share" and shape.domain == (0.0, 1.0):
             ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
-        return {"orient": "bottom", "direction": "horizontal", "gradientLength": length, **ticks}
+        return {
+            "orient": "bottom",
+            "direction": "horizontal",
+            "gradientLength": length,
+            "titleLimit": shape.width,
+            **ticks,
+        }
     return {"tickCount": 4, "gradientLength": max(60, min(120, shape.row * len(shape.projections)))}
 
 

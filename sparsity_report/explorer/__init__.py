@@ -2,12 +2,12 @@
 
 `widget` is the explorer, its state as traits and what the browser tells it; `controls` its menus,
 slider and buttons, `tools` a budget, bounds and what is copied, `asked` what comes of these;
-`history` what was shown before, `still` the picture that a saved notebook keeps. A state goes
-through `view` (which layers, where they stand, their values), then to `scene` (the picture's look
-and data) and `picture` (the look as one chart of draw's marks, each in its frame of `plan`), and to
-`reading` (cards and tables); `magnitudes` knows one layer's histogram. Three scripts run in the
-page: ``explorer.js`` draws and swaps data, ``shell.js`` measures and keeps keys inside,
-``level.js`` is the slider.
+`state` is what these say, `history` what was shown before, `still` the picture that a saved
+notebook keeps. A state goes through `view` (which layers, where they stand, their values), then to
+`scene` (the picture's look and data) and `picture` (the look as one chart of draw's marks, each in
+its frame of `plan`), and to `reading` (cards and tables); `magnitudes` knows one layer's histogram,
+`figures` what a map can show that is no count. Three scripts run in the page: ``explorer.js`` draws
+and swaps data, ``shell.js`` measures and keeps keys inside, ``level.js`` is the slider.
 
 May import ``report`` and all below it. Maintainers: there is one JupyterChart, for each stores
 its whole state; as long as a ``Look`` stays the chart is not drawn anew, so whatever moves with

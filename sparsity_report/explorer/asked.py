@@ -14,8 +14,9 @@ from sparsity_report.counting.bounds import bounded_magnitude
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer.controls import Controls
 from sparsity_report.explorer.history import History
+from sparsity_report.explorer.state import CSR_AT_LEVEL, MASKED_AT_LEVEL, State
 from sparsity_report.explorer.tools import FREE, Actions, bounds_with, held
-from sparsity_report.explorer.view import CSR_AT_LEVEL, MASKED_AT_LEVEL, State, View, bounded_levels
+from sparsity_report.explorer.view import View, bounded_levels
 from sparsity_report.findings.budget import budgeted
 from sparsity_report.report.copied import FORMS, Shown, copied
 from sparsity_report.study.budget import level_within, read_budget
@@ -166,3 +167,17 @@ class Asked(widgets.VBox):  # type: ignore[misc]
         if bounds:
             bounded_levels(self.study.weights, tuple(bounds.items()))
         return bounds
+
+    def _nearest(self, sparsity: float) -> float:
+        kept = self._view.policies.get(self.policy)
+        levels = kept.sparsities if kept else [sparsity]
+        return min(levels, key=lambda level: abs(level - sparsity))
+
+    @traitlets.validate("sparsity")
+    @speaks
+    def _check_sparsity(self, proposal: Any) -> float:
+        value = proposal["value"]
+        if self._view.policies and not 0 <= value < 1:
+            wrong = say("sparsity is from 0 to 0.99, not {value}", value=repr(value))
+            raise SparsityReportError(wrong)
+        return self._nearest(value)

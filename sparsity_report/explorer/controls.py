@@ -10,10 +10,9 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from sparsity_report.draw.look import METRICS
-from sparsity_report.explorer.picture import SHOWN
 from sparsity_report.explorer.reading import policy_label
-from sparsity_report.explorer.view import GROUPINGS, LIVE, SORTS, View
+from sparsity_report.explorer.state import GROUPINGS, LIVE, SORTS
+from sparsity_report.explorer.view import View
 from sparsity_report.study.schema import head
 from sparsity_report.words import numbers
 from sparsity_report.words.names import distinct_names, group_name
@@ -26,6 +25,8 @@ _TICKS = 8
 
 def choices(view: View, name: str) -> Choices:
     """Return what a menu offers: text for people, and the value of the trait of that name."""
+    if name == "against":
+        return list(zip(distinct_names(view.variants), view.variants, strict=True))
     if name == "variant":
         levels = LIVE if view.policies else ()
         texts = [*distinct_names(view.variants), *map(say, levels)]
@@ -33,7 +34,8 @@ def choices(view: View, name: str) -> Choices:
     if name == "policy":
         return [(policy_label(policy), policy) for policy in view.policies]
     if name == "metric":
-        return [(say(METRICS[key].name), key) for key in SHOWN]
+        keys = list(view.figures.metrics)
+        return list(zip(distinct_names(list(map(view.figures.name, keys))), keys, strict=True))
     if name == "modules":
         named = {"prunable": say("prunable"), "all": say("all")}
         return [(named.get(key) or group_name(key), key) for key in view.scopes()]
@@ -65,6 +67,8 @@ class Controls:
         What is shown, and its large numbers.
     level : Level
         The slider.
+    against : ipywidgets.Dropdown
+        What is compared with.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Controls:
             "grouping": say("Bars by"),
             "sort": say("Sort"),
             "policy": say("Prune by"),
+            "against": say("Compare with"),
         }
         menus = {
             name: widgets.Dropdown(
@@ -93,6 +98,7 @@ class Controls:
             if choices(view, name)
         }
         self._variants, self._policies = menus["variant"], menus.get("policy")
+        self.against = menus["against"]
         logarithmic = widgets.Checkbox(description=say("logarithmic"), indent=False)
         search = widgets.Text(description=say("Search"), placeholder=say("part of a name"))
         nothing = _button(
@@ -103,7 +109,7 @@ class Controls:
             _button(say("Redo"), say("Take the undoing back"), actions["redo"]),
             _button(say("Reset"), say("Show what was shown first"), actions["reset"]),
         ]
-        top = [menus[name] for name in names if name in menus and name != "policy"]
+        top = [menus[name] for name in names if name in menus and name not in {"policy", "against"}]
         steps = _box("sx-steps", *self._steps)
         self.level = Level(name=say("Prune at"), field=say("Level in percent"))
         self.offer_levels(view, menus["policy"].value if "policy" in menus else "")
@@ -120,10 +126,13 @@ class Controls:
             traitlets.link((explorer, name), (control, "value"))
 
     def offer(self, view: View, variant: str) -> None:
-        """Give the menu of variants new choices without a change of the one shown."""
-        with self._variants.hold_trait_notifications():
-            self._variants.options = choices(view, "variant")
-            self._variants.value = variant
+        """Give the menus of variants new choices without a change of those shown."""
+        shown = {"variant": (self._variants, variant), "against": (self.against, None)}
+        for name, (menu, value) in shown.items():
+            kept = menu.value if value is None else value
+            with menu.hold_trait_notifications():
+                menu.options = choices(view, name)
+                menu.value = kept
         if self._policies is not None and view.policies:
             chosen = self._policies.value
             with self._policies.hold_trait_notifications():

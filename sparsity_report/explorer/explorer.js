@@ -48,7 +48,8 @@ async function render({ model, el }) {
   const keys = document.createElement("div");
   Object.assign(keys, { className: "sx-keys", tabIndex: 0 });
   keys.setAttribute("role", "application");
-  keys.setAttribute("aria-label", model.get("hint"));
+  const hint = () => keys.setAttribute("aria-label", model.get("hint"));
+  hint();
   const said = document.createElement("span");
   said.setAttribute("aria-live", "polite");
   keys.append(said);
@@ -88,7 +89,7 @@ async function render({ model, el }) {
     const mine = ++turn;
     const data = model.get("data");
     const place = document.createElement("div");
-    const datasets = { ...structuredClone(data), pointed: [] };
+    const datasets = { ...chosen.datasets, ...structuredClone(data), pointed: [] };
     const made = await vegaEmbed(place, { ...structuredClone(chosen), datasets }, OPTIONS);
     if (mine !== turn) return made.finalize();
     view?.finalize();
@@ -129,11 +130,13 @@ async function render({ model, el }) {
   model.on("change:spec", draw);
   model.on("change:further", draw);
   model.on("change:data", swap);
+  model.on("change:hint", hint);
   await draw();
   return () => {
     model.off("change:spec", draw);
     model.off("change:further", draw);
     model.off("change:data", swap);
+    model.off("change:hint", hint);
     view?.finalize();
   };
 }

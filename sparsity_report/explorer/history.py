@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from sparsity_report.explorer.view import State
+from sparsity_report.explorer.state import State
 
 # Seconds within which changes of one control are one step, such as those of a slider that is drawn.
 _TOGETHER = 1.0
@@ -17,9 +17,9 @@ class History:
 
     Examples
     --------
-    >>> first = State("Dense", "", 0.0, "sparsity", "all", "group", "", False, (), None, {}, 900)
-    >>> history = History(first)
-    >>> history.note(first._replace(metric="total"), "metric")
+    >>> shown = ("Dense", "", 0.0, "sparsity", "all", "group", "", False, (), None, {}, "Dense")
+    >>> history = History(State(*shown, width=900))
+    >>> history.note(history.first._replace(metric="total"), "metric")
     >>> history.back().metric, history.forward().metric
     ('sparsity', 'total')
     """

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 
 import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.explorer.view import State, View
+from sparsity_report.explorer.state import State
+from sparsity_report.study.levels import Levels
 from sparsity_report.study.magnitudes import module_magnitudes, spread
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.policy_levels import GLOBAL, LAYERWISE
+from sparsity_report.study.study import Comparison
 from sparsity_report.study.sweep import layer_threshold, thresholds
 from sparsity_report.words.sentences import say
 
@@ -19,22 +22,28 @@ from sparsity_report.words.sentences import say
 class LayerMagnitudes:
     """What the weights of the first variant's model, where they are at hand, say of a layer."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._variants = view.study.variants.set_index("variant")
+    def __init__(self, study: Comparison, policies: Mapping[str, Levels]) -> None:
+        self._study, self._policies = study, policies
+        self._variants = study.variants.set_index("variant")
 
     @cached_property
     def counts(self) -> dict[str, Magnitudes]:
         """Magnitudes per prunable module before pruning; empty without the weights."""
-        weights = self._view.study.weights
+        weights = self._study.weights
         if weights is None:
             return {}
         return module_magnitudes(weights)
 
+    @cached_property
+    def spreads(self) -> dict[str, float]:
+        """Spread of the weights of each module that has one tensor of them."""
+        alone = (name for name in self.counts if self._alone(name))
+        return {name: spread(self.counts[name]) for name in alone if self.counts[name].total}
+
     def of(self, state: State) -> Magnitudes | None:
         """Return those of the layer looked at; None where they are not at hand."""
         prints = self._variants["fingerprint"]
-        if prints[self._view.model(state.variant)] != prints.iloc[0]:
+        if not state.live and prints[state.variant] != prints.iloc[0]:
             return None
         return self.counts.get(state.detail or "")
 
@@ -46,20 +55,26 @@ class LayerMagnitudes:
         if state.bounds:  # each layer has one of its own
             return None
         if state.policy == GLOBAL:
-            return self._thresholds.get(state.sparsity)
+            return self.thresholds.get(state.sparsity)
         magnitudes = self.of(state)
         # Of a pattern there is none, nor of a module of several tensors.
-        if state.policy != LAYERWISE or magnitudes is None or not self._alone(state):
+        if state.policy != LAYERWISE or magnitudes is None or not self._alone(state.detail or ""):
             return None
         return layer_threshold(magnitudes, state.sparsity)
 
-    def _alone(self, state: State) -> bool:
-        row = self._view.row(state)
-        return row is not None and math.prod(row["shape"]) == row["weight_total"]
+    def _alone(self, module: str) -> bool:
+        return module in self._one_tensor
 
     @cached_property
-    def _thresholds(self) -> dict[float, float | None]:
-        weights, levels = self._view.study.weights, self._view.policies.get(GLOBAL)
+    def _one_tensor(self) -> set[str]:
+        rows = self._study.facts.layers(str(self._study.variants["variant"].iloc[0]))
+        sizes = zip(rows["module_name"], rows["shape"], rows["weight_total"], strict=True)
+        return {name for name, shape, total in sizes if math.prod(shape) == total}
+
+    @cached_property
+    def thresholds(self) -> dict[float, float | None]:
+        """The largest magnitude pruned at each level of global pruning; None of none."""
+        weights, levels = self._study.weights, self._policies.get(GLOBAL)
         if weights is None or levels is None:
             return {}
         at_levels = thresholds(weights, levels.sparsities)
@@ -70,7 +85,7 @@ class LayerMagnitudes:
         magnitudes, threshold = self.of(state), self.threshold(state)
         if magnitudes is not None and threshold is not None and magnitudes.counts.sum():
             return expected_sparsity(threshold, spread(magnitudes))
-        frame = self._view.study.patterns
+        frame = self._study.patterns
         if frame is None or state.live:
             return None
         rows = frame[(frame["variant"] == state.variant) & (frame["module_name"] == state.detail)]
@@ -81,7 +96,7 @@ class LayerMagnitudes:
         """Say why there is no histogram."""
         if not prunable:
             return say("Magnitudes are counted for prunable weights only.")
-        if self._view.study.weights is None:
+        if self._study.weights is None:
             return say(
                 "For the histogram: {code}; a file has no weights.",
                 code="sr.explore(study, weights=sr.load(…))",

@@ -6,14 +6,13 @@ moving the slider or selecting only swaps data.
 
 from __future__ import annotations
 
-import copy
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import altair as alt
 
 from sparsity_report.draw import marks
-from sparsity_report.draw.look import INK, METRICS, SCREEN, VERMILLION, config
+from sparsity_report.draw.look import INK, SCREEN, VERMILLION, config
 from sparsity_report.draw.slider import COST_LINES
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.plan import GAP, NOTE, Frame, Plan, curve_columns, group_height
@@ -21,14 +20,22 @@ from sparsity_report.words.language import Language, spoken
 from sparsity_report.words.sentences import say
 
 Data = dict[str, list[dict[str, Any]]]
+# Vega-Lite.
+Spec = dict[str, Any]
 # Whose charts are kept.
 _LANGUAGES = 2
+# What marks stand on that have no rows, as altair calls it.
+_NOTHING: dict[str, Any] = {"empty": [{}]}
+_BRUSHED = "brushed"
+_BRUSH: dict[str, Any] = {
+    "name": "brush",
+    "select": {"type": "interval", "encodings": ["x", "y"], "clear": "dblclick"},
+    "views": [_BRUSHED],
+}
 
 # Columns of `Facts.levels` and the lines that show them; the third line is even.
 CURVES = {key: line.name for key, line in COST_LINES.items() if key != "dense"}
 EVEN = COST_LINES["dense"].name
-# Metrics of layers as well as of groups of them.
-SHOWN = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
 _APART: dict[str, Any] = dict.fromkeys(
     ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
 )
@@ -38,14 +45,15 @@ class Look(NamedTuple):
     """All of the picture that is not data: the same look, the same chart."""
 
     width: int
-    metric: str
+    name: str
+    kind: str
     log: bool
     blocks: tuple[str, ...]
     projections: tuple[str, ...]
     domain: tuple[float, float]
     bars: tuple[str, ...]
     variants: tuple[tuple[str, str, str], ...]
-    longest: float
+    reach: tuple[float, float]
     curve: float
     plan: Plan
     alt: str
@@ -53,13 +61,48 @@ class Look(NamedTuple):
 
 
 class Pictures:
-    """Charts of one language by their look, each made once; get them from :func:`pictures`."""
+    """Charts of one language by their look, each made once; get them from :func:`pictures`.
+
+    Parts are kept by themselves, as a change of one leaves the others as they are.
+    """
 
     def __init__(self, language: Language) -> None:
         self.language = language
-        self.chart = lru_cache(maxsize=32)(picture)
-        # As the front end reads them.
-        self.compiled = lru_cache(maxsize=32)(lambda look: self.chart(look).to_dict(validate=False))
+        self.compiled = lru_cache(maxsize=32)(self._compiled)
+        self._cells, self._bars, self._curve, self._histogram = (
+            lru_cache(maxsize=32)(part) for part in (_cells, _bars, _curve, _histogram)
+        )
+
+    def _compiled(self, look: Look) -> Spec:
+        """Return the picture of a look as the front end reads it, without data."""
+        plan = look.plan
+        cells = self._cells(_map_of(look), look.name, plan.cells)
+        bars = self._bars(_bars_of(look), look.name, plan.bars)
+        curve = [self._curve(look.curve, plan.curve)] if plan.curve else []
+        histogram = [self._histogram(plan.histogram)] if plan.histogram else []
+        inner: Spec = {"spacing": GAP, "resolve": {"scale": _APART}}
+        if plan.form == "column":
+            parts: Spec = {"vconcat": [cells, *histogram, bars, *curve]}
+        elif plan.form == "above":
+            below = [{"vconcat": [bars, *histogram], **inner}, *curve]
+            parts = {"vconcat": [cells, {"hconcat": below, **inner}]}
+        else:
+            columns = ([cells, *histogram], [bars, *curve])
+            if plan.form == "under":
+                columns = ([cells, *curve], [bars])
+            parts = {"hconcat": [{"vconcat": column, **inner} for column in columns]}
+        return {
+            "$schema": alt.SCHEMA_URL,
+            **parts,
+            **inner,
+            "description": look.alt,
+            # What the front end can tell the width of the page from that it was drawn for.
+            "usermeta": {"width": look.width},
+            "background": "white",
+            "config": _config(),
+            "params": [_BRUSH],
+            "datasets": _NOTHING,
+        }
 
 
 _kept: list[Pictures] = []
@@ -75,48 +118,39 @@ def pictures() -> Pictures:
     return _kept[0]
 
 
-@unchecked()
-def picture(look: Look) -> alt.HConcatChart | alt.VConcatChart:
-    """Return the chart of a look, without data; its parts stand where its plan says."""
-    # All at once: every call of a method would copy all parts again.
-    whole: dict[str, Any] = {
-        "resolve": alt.Resolve(scale=alt.ScaleResolveMap(**_APART)),
-        "description": look.alt,
-        # What the front end can tell the width of the page from that it was drawn for.
-        "usermeta": {"width": look.width},
-        "background": "white",
-        "config": alt.Config(**_config()),
-        "spacing": GAP,
-    }
-    inner: dict[str, Any] = {"spacing": GAP, "resolve": whole["resolve"]}
-    cells, bars, curve, histogram = _cells(look), _bars(look), _curve(look), _histogram(look)
-    if look.plan.form == "column":
-        return alt.VConcatChart(vconcat=[cells, *histogram, bars, *curve], **whole)
-    if look.plan.form == "above":
-        below = [alt.VConcatChart(vconcat=[bars, *histogram], **inner), *curve]
-        return alt.VConcatChart(vconcat=[cells, alt.HConcatChart(hconcat=below, **inner)], **whole)
-    columns = ([cells, *histogram], [bars, *curve])
-    if look.plan.form == "under":
-        columns = ([cells, *curve], [bars])
-    stacks = [alt.VConcatChart(vconcat=column, **inner) for column in columns]
-    return alt.HConcatChart(hconcat=stacks, **whole)
+class Drawn(alt.TopLevelMixin, alt.Root):
+    """A chart that is written as Vega-Lite already.
+
+    Altair copies all parts of a concatenation whenever it makes or writes one, which takes longer
+    than a slider may.
+    """
+
+    def to_dict(self, validate: bool = True, **_: Any) -> Spec:
+        """Return the chart as Vega-Lite reads it."""
+        spec = dict(vars(self)["_kwds"])
+        if validate:
+            self.validate(spec)
+        return spec
 
 
-def filled(chart: Any, data: Data) -> Any:
-    """Return a chart of :func:`picture` with its data in it."""
-    # Its own copy() copies every part of a concatenation: 90 ms, and the slider has 100.
-    whole = copy.copy(chart)
-    vars(whole)["_kwds"] = {**vars(chart)["_kwds"], "datasets": data}
-    return whole
+def filled(spec: Spec, data: Data) -> Drawn:
+    """Return a chart of :class:`Pictures` with its data in it."""
+    return Drawn(**with_data(spec, data))  # type: ignore[no-untyped-call]
 
 
-def _config() -> dict[str, Any]:
+def with_data(spec: Spec, data: Data) -> Spec:
+    """Return a spec with its data in it."""
+    return {**spec, "datasets": {**spec["datasets"], **data}}
+
+
+def _config() -> Spec:
     look = config(SCREEN)
     look["title"] |= {"frame": "group", "offset": 5}
     return look | {"padding": 2}
 
 
-def _panel(part: alt.LayerChart, name: str, title: str, frame: Frame) -> alt.LayerChart:
+@unchecked()
+def _panel(part: alt.LayerChart, name: str, title: str, frame: Frame) -> Spec:
     """Name a part and give it its place; the line under its title is data, as the level is."""
     width = frame.left + frame.width
     notes = alt.NamedData(name="notes")
@@ -127,67 +161,87 @@ def _panel(part: alt.LayerChart, name: str, title: str, frame: Frame) -> alt.Lay
     # Beside its axis, as what else stands on the page.
     part.title = alt.TitleParams(text=title, dx=-frame.left, limit=width)
     part.name, part.height = name, frame.height
-    return part
+    inside: Spec = {"top_level": False, "datasets": {}}
+    spec: Spec = part.to_dict(validate=False, context=inside)
+    return spec
 
 
-def _cells(look: Look) -> alt.LayerChart:
-    metric, frame = METRICS[look.metric], look.plan.cells
-    shape = marks.HeatMap(
+def _map_of(look: Look) -> marks.HeatMap:
+    frame = look.plan.cells
+    return marks.HeatMap(
         blocks=look.blocks,
         projections=look.projections,
         width=frame.width,
         row=frame.height / max(1, len(look.projections)),
-        kind=metric.kind,
+        kind=look.kind,
+        title=_unit(look),
         domain=look.domain,
         log=look.log,
-        tips=(("tip", say("module")), ("label", say(metric.name))),
+        tips=(("tip", say("module")), ("label", look.name)),
         below=True,
         selectable=True,
         names=frame.left - 10,
         numbers=look.numbers,
         sizes=SCREEN,
     )
-    brush = alt.selection_interval(name="brush", encodings=["x", "y"], clear="dblclick")
-    cells = marks.heat_map(alt.NamedData(name="cells"), shape, params=[brush])
+
+
+def _unit(look: Look) -> str:
+    """Return what stands over the colours."""
+    unit = {"points": say("percentage points"), "nats": say("nats per token")}.get(look.kind)
+    return f"{look.name}, {unit}" if unit else look.name
+
+
+@unchecked()
+def _cells(shape: marks.HeatMap, name: str, frame: Frame) -> Spec:
+    cells = marks.heat_map(alt.NamedData(name="cells"), shape)
+    # What is brushed are views by their names.
+    cells.layer[0].name = _BRUSHED
     # The layer looked at, and the cell that keys are at.
     looked, pointed = (alt.NamedData(name=name) for name in ("looked", "pointed"))
     cells.layer += [marks.outlined(looked, shape, INK), marks.outlined(pointed, shape, VERMILLION)]
-    return _panel(cells, "cells", say("{metric} per layer", metric=say(metric.name)), frame)
+    return _panel(cells, "cells", say("{metric} per layer", metric=name), frame)
 
 
-def _bars(look: Look) -> alt.LayerChart:
-    metric, frame = METRICS[look.metric], look.plan.bars
+def _bars_of(look: Look) -> marks.Bars:
+    frame = look.plan.bars
     # Of one group with half of what is between groups: bars fill their frame, up to a size.
     group = min(frame.height / max(1, len(look.bars)), group_height(len(look.variants)))
     gap = min(12.0, 0.9 * group / (len(look.variants) + 1))
     band = (group - gap) / len(look.variants)
-    shape = marks.Bars(
+    low, high = look.reach
+    # For labels at their ends.
+    room = 0.16 * (high - low)
+    return marks.Bars(
         groups=look.bars,
         inks=look.variants,
         width=frame.width,
-        domain=(1, look.longest * 4) if look.log else (0, look.longest * 1.16),
+        domain=(1, high * 4) if look.log else (low - room if low < 0 else 0, high + room),
         band=band,
         gap=gap,
-        kind=metric.kind,
+        kind=look.kind,
         log=look.log,
         labels=band >= 9,
-        tips=(("group", say("group")), ("variant", say("variant")), ("label", say(metric.name))),
+        tips=(("group", say("group")), ("variant", say("variant")), ("label", look.name)),
         below=True,
         selectable=True,
         names=frame.left - 10,
         sizes=SCREEN,
     )
-    return _panel(marks.bars(alt.NamedData(name="bars"), shape), "bars", say(metric.name), frame)
 
 
-def _curve(look: Look) -> list[alt.LayerChart]:
-    if (frame := look.plan.curve) is None:
-        return []
+@unchecked()
+def _bars(shape: marks.Bars, name: str, frame: Frame) -> Spec:
+    return _panel(marks.bars(alt.NamedData(name="bars"), shape), "bars", name, frame)
+
+
+@unchecked()
+def _curve(top: float, frame: Frame) -> Spec:
     shape = marks.Curve(
         lines=tuple(line._replace(name=say(line.name)) for line in COST_LINES.values()),
         width=frame.width,
         height=frame.height,
-        top=look.curve,
+        top=top,
         x_title=say("zeros of the prunable weights"),
         y_title=say("÷ dense"),
         ticks=(0, 0.5, 1, 1.5, 2, 2.5, 3),
@@ -198,12 +252,11 @@ def _curve(look: Look) -> list[alt.LayerChart]:
     )
     lines, even, level = (alt.NamedData(name=name) for name in ("curve", "even", "level"))
     part = marks.curve(lines, shape, evens=even, levels=level)
-    return [_panel(part, "curve", say("CSR against dense"), frame)]
+    return _panel(part, "curve", say("CSR against dense"), frame)
 
 
-def _histogram(look: Look) -> list[alt.LayerChart]:
-    if (frame := look.plan.histogram) is None:
-        return []
+@unchecked()
+def _histogram(frame: Frame) -> Spec:
     bars, threshold = alt.NamedData(name="magnitudes"), alt.NamedData(name="threshold")
     part = marks.histogram(bars, threshold, size=(frame.width, frame.height), sizes=SCREEN)
-    return [_panel(part, "histogram", say("Magnitudes of one layer"), frame)]
+    return _panel(part, "histogram", say("Magnitudes of one layer"), frame)

@@ -16,7 +16,7 @@ _NARROW = 620
 # Widths of a cell: that holds its number, and at most.
 _CELL, _WIDEST = 30, 110
 # Below a map: names of blocks, title, colours; below a histogram, bars and a curve: their axes.
-_BELOW_CELLS, _BELOW_HISTOGRAM, _BELOW_BARS, _BELOW_CURVE = 80, 44, 36, 54
+_BELOW_CELLS, _BELOW_HISTOGRAM, _BELOW_BARS, _BELOW_CURVE = 88, 44, 36, 54
 _LEGEND_ROW = 19
 _HISTOGRAM = 130
 # Left of a curve, for numbers and title of its axis; right of it for half a number.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sparsity_report.draw.look import palette
-from sparsity_report.explorer.magnitudes import LayerMagnitudes
-from sparsity_report.explorer.view import MASKED_AT_LEVEL, State, View, layer_values
+from sparsity_report.draw.look import palette, write
+from sparsity_report.explorer.state import MASKED_AT_LEVEL, State
+from sparsity_report.explorer.view import View, counted
 from sparsity_report.report.cells import (
     COUNT,
     DURATION,
@@ -212,7 +213,10 @@ def layers(view: View, state: State) -> Reading:
         *_counts(scaled("")),
         Column("bytes_ratio", say("÷ dense"), TIMES),
     )
-    shown = _with_shares(rows).assign(bytes_ratio=layer_values(rows, "bytes_ratio"))
+    shown = _with_shares(rows).assign(bytes_ratio=counted(rows, "bytes_ratio"))
+    if view.figures.is_figure(state.metric):
+        columns += (_figure(view, state),)
+        shown["figure"] = view.values(state, rows)
     places = {module: place for place, module in enumerate(view.names)}
     marks = (
         {"data-row": str(places[module]), "tabindex": "0" if module == state.detail else "-1"}
@@ -227,7 +231,13 @@ def layers(view: View, state: State) -> Reading:
     return Reading(say("Layers"), " · ".join(about), [], [table], note)
 
 
-def layer(view: View, magnitudes: LayerMagnitudes, state: State) -> Reading | None:
+def _figure(view: View, state: State) -> Column:
+    """Return the column of a metric that is no count."""
+    kind = view.figures.metrics[state.metric].kind
+    return Column("figure", view.figures.name(state.metric), Kind(partial(write, kind=kind)))
+
+
+def layer(view: View, state: State) -> Reading | None:
     """Return what is read of the layer looked at."""
     if (row := view.row(state)) is None:
         return None
@@ -236,13 +246,14 @@ def layer(view: View, magnitudes: LayerMagnitudes, state: State) -> Reading | No
     return Reading(
         clip(row["module_name"], 90),
         " · ".join(about),
-        _layer_figures(magnitudes, state, row),
+        _layer_figures(view, state, row),
         [table for table in tables if table.rows],
-        "" if magnitudes.of(state) else magnitudes.why_none(bool(row["prunable"])),
+        "" if view.magnitudes.of(state) else view.magnitudes.why_none(bool(row["prunable"])),
     )
 
 
-def _layer_figures(magnitudes: LayerMagnitudes, state: State, row: pd.Series[Any]) -> list[Figure]:
+def _layer_figures(view: View, state: State, row: pd.Series[Any]) -> list[Figure]:
+    magnitudes = view.magnitudes
     total, nonzero = row["weight_total"], row["weight_nonzero"]
     held = say(
         "{part} of {whole} weights",
@@ -250,6 +261,11 @@ def _layer_figures(magnitudes: LayerMagnitudes, state: State, row: pd.Series[Any
         whole=numbers.count(total),
     )
     figures = [Figure(say("Zeros"), numbers.percent(zero_share(total, nonzero)), held)]
+    if view.figures.is_figure(state.metric):
+        value = view.values(state, row.to_frame().T)[0]
+        kind = view.figures.metrics[state.metric].kind
+        name, note = view.figures.name(state.metric), view.figures.note(state.metric)
+        figures.append(Figure(name, write(None if math.isnan(value) else value, kind), note))
     if (expected := magnitudes.expected(state)) is not None:
         why = say("for a Gaussian of the layer's own spread")
         figures.append(Figure(say("Expected"), numbers.percent(expected), why))
@@ -316,7 +332,7 @@ def _counts(whole: Kind) -> tuple[Column, ...]:
 
 
 def _with_shares(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(share=layer_values(rows, "sparsity"))
+    return rows.assign(share=counted(rows, "sparsity"))
 
 
 def _marked(table: Table, marks: Iterable[Mapping[str, str]]) -> Table:

@@ -11,24 +11,19 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.draw import look as looks
-from sparsity_report.draw.look import METRICS
-from sparsity_report.explorer.magnitudes import LayerMagnitudes
+from sparsity_report.explorer.figures import DIFFERENCE
 from sparsity_report.explorer.picture import CURVES, EVEN, Data, Look
 from sparsity_report.explorer.plan import Room, plan
-from sparsity_report.explorer.view import (
-    LARGEST_FIRST,
-    LIVE,
-    MODEL_ORDER,
-    Floats,
-    State,
-    View,
-    block_name,
-)
+from sparsity_report.explorer.state import LARGEST_FIRST, LIVE, MODEL_ORDER, State
+from sparsity_report.explorer.view import Floats, View, block_name
 from sparsity_report.study.grid import OUTSIDE
 from sparsity_report.study.magnitudes import Rows, histogram_rows
 from sparsity_report.words.names import clip, distinct_names, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.sentences import message, say
+
+# Up to where values are noise, and colours and bars do not go as far as they can.
+_LEAST = {"points": 0.01, "nats": 0.001}
 
 
 class _Bars(NamedTuple):
@@ -36,7 +31,7 @@ class _Bars(NamedTuple):
 
     names: list[str]
     rows: Rows
-    longest: float
+    reach: tuple[float, float]
     inks: list[tuple[str, str, str]]
 
 
@@ -45,7 +40,11 @@ class Scene:
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.magnitudes = LayerMagnitudes(view)
+        self.figures, self.magnitudes = view.figures, view.magnitudes
+
+    def kind(self, state: State) -> str:
+        """Return what the metric is: a share, a number, a ratio, or one of other figures."""
+        return self.figures.metrics[state.metric].kind
 
     def look_and_data(self, state: State) -> tuple[Look, Data]:
         """Return how the picture is built and what it shows."""
@@ -55,15 +54,16 @@ class Scene:
         domain = self._domain(state, cells)
         look = Look(
             width=state.width,
-            metric=state.metric,
+            name=self.figures.name(state.metric),
+            kind=self.kind(state),
             # Where nothing is above zero, there is no such scale.
-            log=state.log_scale and state.kind == "number" and domain[0] > 0,
+            log=state.log_scale and self.kind(state) == "number" and domain[0] > 0,
             blocks=tuple(map(block_name, grid.blocks)),
             projections=tuple(grid.projections),
             domain=domain,
             bars=tuple(bars.names),
             variants=tuple(bars.inks),
-            longest=bars.longest,
+            reach=bars.reach,
             curve=1.08 * self._top,
             plan=plan(self._room, state.width),
             alt=self._alt(state, cells),
@@ -134,22 +134,47 @@ class Scene:
         return named.get(text)
 
     def _compared(self, state: State) -> list[str]:
-        """Return the variants that stand side by side."""
+        """Return the variants that stand side by side; of what is no count, the one shown."""
+        if self.figures.is_figure(state.metric):
+            return [state.variant]
         return [self.view.study.facts.baseline, *LIVE] if state.live else self.view.variants
 
     def _domain(self, state: State, cells: Floats) -> tuple[float, float]:
         """Return the ends of the colours; at a level those of nothing pruned, so that they stay."""
-        if state.kind == "share":
+        kind = self.kind(state)
+        if kind == "share":
             return 0.0, 1.0
-        if state.live and state.kind == "number":
+        if state.live and kind == "number":
             cells = self.view.cell_values(state._replace(sparsity=self.view.start(state)))
         known = cells[np.isfinite(cells)]
-        if state.kind == "ratio":
+        if kind in {"points", "nats"}:
+            # As far on either side of zero; less than a point apart is no colour.
+            grid = self.view.placement(state).grid
+            far = self._furthest(state, known, grid.codes, len(grid.cells))
+            far = max(far, _LEAST[kind])
+            # What costs alone has no other side.
+            return (0.0, far) if kind == "nats" and known.min(initial=0.0) >= 0 else (-far, far)
+        if kind == "own":
+            return _ends(known)
+        if kind == "ratio":
             return 0.0, float(known.max(initial=2.0))
         if state.log_scale and (known > 0).any():
             low = float(known[known > 0].min())
             return low, max(float(known.max()), low * 1.01)
         return 0.0, float(known.max(initial=0.0)) or 1.0
+
+    def _furthest(self, state: State, known: Floats, codes: Any, size: int) -> float:
+        """Return how far values are from zero; at a level those of all levels, so that it stays."""
+        if self.figures.moves(state):
+            return self.view.furthest(state, codes, size)
+        return float(np.abs(known).max(initial=0.0))
+
+    def said(self, value: float, state: State) -> str:
+        """Write a value of the metric for itself, with its unit."""
+        text = looks.write(value, self.kind(state))
+        if self.kind(state) == "points":
+            return say("{value} points", value=text)
+        return say("{value} nats per token", value=text) if self.kind(state) == "nats" else text
 
     def _cells(self, state: State, values: Floats, look: Look) -> Rows:
         placed = self.view.placement(state)
@@ -164,7 +189,7 @@ class Scene:
                     "block": block_name(cell.block),
                     "projection": cell.projection,
                     "value": value if known else None,
-                    "label": looks.write(value, state.kind) if math.isfinite(value) else unknown,
+                    "label": self.said(value, state) if math.isfinite(value) else unknown,
                     "tip": placed.tips[place],
                     "on": not chosen or not chosen.isdisjoint(grid.members[place]),
                 }
@@ -194,6 +219,7 @@ class Scene:
         placement = self.view.placement(state)
         keys, codes = placement.bars[state.grouping]
         lit = {keys[code] for code in codes[np.isin(placement.names, list(state.selection))]}
+        kind = self.kind(state)
         rows: Rows = [
             {
                 "kind": "bar",
@@ -201,21 +227,39 @@ class Scene:
                 "group": name,
                 "variant": shown[variant],
                 "value": value if math.isfinite(value) else None,
-                "label": looks.write(value, state.kind) if name in lit or not lit else "",
+                "label": looks.write(value, kind) if name in lit or not lit else "",
                 "on": name in lit or not state.selection,
             }
             for variant, bars in values.items()
             for name, value in bars.items()
         ]
-        longest = self._longest(state, whole)
+        reach = self._reach(state, whole)
         inks = looks.palette(self.view.study)
         if state.live:
-            inks = dict(zip(compared, looks.layout_inks().values(), strict=True))
-        return _Bars(names, rows, longest, [(shown[v], *inks[v]) for v in compared])
+            side = [self.view.study.facts.baseline, *LIVE]
+            inks = dict(zip(side, looks.layout_inks().values(), strict=True))
+        return _Bars(names, rows, reach, [(shown[v], *inks[v]) for v in compared])
+
+    def _reach(self, state: State, values: dict[str, dict[str, float]]) -> tuple[float, float]:
+        """Return how far bars reach; at a level, how far they reach at any."""
+        if not self.figures.is_figure(state.metric):
+            return 0.0, self._longest(state, values)
+        known = np.array([v for bars in values.values() for v in bars.values()], dtype=float)
+        known = known[np.isfinite(known)]
+        if self.kind(state) == "own":
+            return _ends(np.append(known, 0.0))
+        names, codes = self.view.placement(state).bars[state.grouping]
+        far = self._furthest(state, known, codes, len(names))
+        far = max(far, _LEAST[self.kind(state)])
+        return (
+            (0.0, far)
+            if known.min(initial=0.0) >= 0 and not self.figures.moves(state)
+            else (-far, far)
+        )
 
     def _longest(self, state: State, values: dict[str, dict[str, float]]) -> float:
-        """Return how far bars reach; at a level, how far they reach at any."""
-        share = state.kind == "share"
+        """Return how far bars of counts reach."""
+        share = self.kind(state) == "share"
         if state.live and share:
             return 1.0
         if state.live:
@@ -275,12 +319,18 @@ class Scene:
 
     def _notes(self, state: State) -> Rows:
         """Return the lines under the titles."""
-        metric, grid = METRICS[state.metric], self.view.placement(state).grid
-        cells = f"{self.view.shown(state)} · {say(metric.layer_note)}"
+        metric, grid = self.figures.metrics[state.metric], self.view.placement(state).grid
+        shown = self.view.shown(state)
+        if state.metric == DIFFERENCE:
+            other = short_name(state.against)
+            shown = say("{shown} minus {other}", shown=shown, other=other)
+        cells = self.figures.note(state.metric)
+        if self.figures.of_variants(state.metric):
+            cells = f"{shown} · {cells}"
         if (most := max(map(len, grid.members), default=0)) > 1:
             cells += " · " + say("a cell holds up to {layers} layers", layers=count(most))
         bars = say(metric.note)
-        if state.live:
+        if state.live and (self.figures.moves(state) or not self.figures.is_figure(state.metric)):
             bars = say("at {level:level}", level=state.sparsity) + f" · {bars}"
         if state.selection:
             bars = say("{count} selected", count=count(len(state.selection))) + f" · {bars}"
@@ -312,22 +362,28 @@ class Scene:
         known = cells[np.isfinite(cells)]
         shown = say("a level") if state.live else self.view.shown(state)
         span = say("unknown values")
-        if state.live:
+        if state.live and (self.figures.moves(state) or not self.figures.is_figure(state.metric)):
             span = say("values that follow the level")
         elif known.size:
-            low, high = (looks.write(float(end), state.kind) for end in (known.min(), known.max()))
+            low, high = (self.said(float(end), state) for end in (known.min(), known.max()))
             span = say("from {low} to {high}", low=low, high=high)
         return say(
             "{metric} of {shown}: heat map of {blocks} blocks by {projections} projections, "
             "{span}; bars per {grouping}; bytes and FLOPs of CSR against dense at every level; "
             "histogram of one layer's magnitudes.",
-            metric=say(METRICS[state.metric].name),
+            metric=self.figures.name(state.metric),
             shown=shown,
             blocks=count(len(set(grid.blocks) - {OUTSIDE})),
             projections=count(len(grid.projections)),
             span=span,
             grouping=say(state.grouping),
         )
+
+
+def _ends(values: Floats) -> tuple[float, float]:
+    """Return the least and the largest of some values; of none, or of all alike, with a span."""
+    low, high = (float(end(values)) if values.size else 0.0 for end in (np.min, np.max))
+    return (low, high) if low < high else (low - abs(low), high + (abs(high) or 1.0))
 
 
 def _legend_names(variants: Sequence[str]) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ class Tools:
     row : ipywidgets.Box
     """
 
-    def __init__(self, actions: Actions) -> None:
+    def __init__(self, actions: Actions, against: Any) -> None:
         self._tell = actions.tell
         budget = widgets.Text(
             description=say("Budget"),
@@ -59,7 +59,7 @@ class Tools:
             *(holds, self._button(say("Hold"), which, actions.hold, holds)),
             *(copies, self._button(say("Copy"), where, actions.copy, copies)),
         )
-        self.row = widgets.Box([budget, *pairs])
+        self.row = widgets.Box([against, budget, *pairs])
         self.row.add_class("sx-controls")
         self.row.add_class("sx-tools")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -12,11 +13,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
-from sparsity_report.draw.look import METRICS
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.explorer.figures import Figures
+from sparsity_report.explorer.magnitudes import LayerMagnitudes
+from sparsity_report.explorer.state import LIVE, MASKED_AT_LEVEL, MODEL_ORDER, SMALLEST_FIRST, State
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.grid import OUTSIDE, Grid, block_labels
 from sparsity_report.study.levels import Levels
+from sparsity_report.study.metrics import LayerFigure
 from sparsity_report.study.policy_levels import GLOBAL
 from sparsity_report.study.storage import layer_ends
 from sparsity_report.study.study import Comparison
@@ -24,46 +28,12 @@ from sparsity_report.study.sweep import level_table
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.names import clip, group_name, short_name
 from sparsity_report.words.numbers import count
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 Floats = npt.NDArray[np.float64]
 
-LIVE = (MASKED_AT_LEVEL, CSR_AT_LEVEL) = (message("Masked at level"), message("CSR at level"))
-SORTS = (MODEL_ORDER, LARGEST_FIRST, SMALLEST_FIRST) = (
-    message("model order"),
-    message("largest first"),
-    message("smallest first"),
-)
-GROUPINGS = (message("group"), message("projection"), message("block"))
 # Bars up to which each stands for one Transformer block.
 _BLOCK_BARS = 32
-
-
-class State(NamedTuple):
-    """What the controls say."""
-
-    variant: str
-    policy: str
-    sparsity: float
-    metric: str
-    modules: str
-    grouping: str
-    sort: str
-    log_scale: bool
-    selection: tuple[str, ...]
-    detail: str | None
-    bounds: Bounds
-    width: int
-
-    @property
-    def live(self) -> bool:
-        """Whether a level is shown, not a variant."""
-        return self.variant in LIVE
-
-    @property
-    def kind(self) -> str:
-        """What the metric is: a share, a number or a ratio."""
-        return METRICS[self.metric].kind
 
 
 class Placement(NamedTuple):
@@ -93,13 +63,20 @@ class Placement(NamedTuple):
 class View:
     """A study prepared for looking: what depends on no control is computed once."""
 
-    def __init__(self, study: Comparison, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        study: Comparison,
+        bounds: Bounds | None = None,
+        columns: pd.DataFrame | None = None,
+    ) -> None:
         self.policies: dict[str, Levels] = study.by_policy
         if bounds:
             study = replace(study, levels=bounded_levels(study.weights, tuple(bounds.items())))
             # What other policies leave is not bound.
             self.policies = {GLOBAL: study.by_policy[GLOBAL]}
         self.study = study
+        self.magnitudes = LayerMagnitudes(study, self.policies)
+        self.figures = Figures(study, self.policies, self.magnitudes, columns)
         self.variants: list[str] = list(study.variants["variant"])
         self.names: list[str] = list(dict.fromkeys(study.layers["module_name"]))
         self._layers = {
@@ -159,7 +136,7 @@ class View:
         rows = frame[keep].reset_index(drop=True)
         if state.sort == MODEL_ORDER:
             return rows
-        by = pd.Series(layer_values(rows, state.metric))
+        by = pd.Series(self.values(state, rows))
         order = by.sort_values(
             ascending=state.sort == SMALLEST_FIRST, kind="stable", na_position="last"
         )
@@ -170,7 +147,7 @@ class View:
         rows = self.layers(state)
         if rows.empty:
             return None
-        shares = layer_values(rows, "sparsity")
+        shares = counted(rows, "sparsity")
         return str(rows["module_name"].iloc[int(np.nan_to_num(shares, nan=-1).argmax())])
 
     def placement(self, state: State) -> Placement:
@@ -204,6 +181,8 @@ class View:
         """Return the metric per bar of what is selected, zeros among all parameters."""
         placement = self.placement(state)
         names, codes = placement.bars[state.grouping]
+        if self.figures.of_whole_parts(state.metric):
+            return dict(zip(names, self._alike(state, codes, len(names)), strict=True))
         if not state.selection:
             values = self._summed(state, codes, len(names))
             return dict(zip(names, values.tolist(), strict=True))
@@ -213,14 +192,47 @@ class View:
         empty = np.bincount(codes[chosen], minlength=len(names)) == 0
         return dict(zip(names, np.where(empty, np.nan, values).tolist(), strict=True))
 
+    def values(self, state: State, rows: pd.DataFrame) -> Floats:
+        """Return the metric of layers of what is shown; NaN where it is unknown."""
+        if not self.figures.is_figure(state.metric):
+            return counted(rows, state.metric)
+        figure = self.figures.of(state, self.frame(state))
+        return _means(*_aligned(figure, rows["module_name"]))
+
     def _summed(
         self, state: State, codes: npt.NDArray[np.intp], size: int, *, weights: bool = False
     ) -> Floats:
         """Return the metric of layers that share a code; what is unknown of one is of all."""
-        inside = self.placement(state).inside
-        parts = _parts(self.frame(state), state.metric, weights=weights)
+        inside, frame = self.placement(state).inside, self.frame(state)
+        figure = self.figures.is_figure(state.metric)
+        if figure:
+            parts = _aligned(self.figures.of(state, frame), frame["module_name"])
+        else:
+            parts = _parts(frame, state.metric, weights=weights)
         sums = [np.bincount(codes, part[inside], size).astype(float) for part in parts]
-        return _values(state.metric, sums)
+        return _means(*sums) if figure else _values(state.metric, sums)
+
+    def _alike(self, state: State, codes: npt.NDArray[np.intp], size: int) -> list[float]:
+        """Return the metric of layers that share a code where they are of one part."""
+        frame, inside = self.frame(state), self.placement(state).inside
+        values = self.values(state, frame)[inside]
+        of = [set(values[(codes == code) & ~np.isnan(values)].tolist()) for code in range(size)]
+        return [found.pop() if len(found) == 1 else math.nan for found in of]
+
+    def furthest(self, state: State, codes: npt.NDArray[np.intp], size: int) -> float:
+        """Return how far from 0 a figure of layers that share a code is at any level."""
+        found = self.figures.levels(state)
+        if found is None:
+            return 0.0
+        names = self.frame(state)["module_name"][self.placement(state).inside]
+        places = found.names.get_indexer(pd.Index(names))
+        part = places >= 0
+        sums = np.zeros((size, found.amounts.shape[1]))
+        np.add.at(sums, codes[part], found.amounts[places[part]])
+        sizes = np.bincount(codes[part], found.sizes[places[part]], size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            away = np.abs(sums / sizes[:, None])
+        return float(np.max(away, initial=0.0, where=np.isfinite(away)))
 
     def start(self, state: State) -> float:
         """Return the lowest level of the policy."""
@@ -314,8 +326,8 @@ def block_name(block: str) -> str:
     return say("outside") if block == OUTSIDE else block
 
 
-def layer_values(rows: pd.DataFrame, metric: str) -> Floats:
-    """Return a metric of layers, zeros among the weights; NaN where it is unknown."""
+def counted(rows: pd.DataFrame, metric: str) -> Floats:
+    """Return a metric of counts of layers, zeros among the weights; NaN where it is unknown."""
     return _values(metric, _parts(rows, metric, weights=True))
 
 
@@ -336,6 +348,22 @@ def _values(metric: str, parts: list[Floats]) -> Floats:
     elif metric == "bytes_ratio":
         values = np.array([ratio(*pair) for pair in zip(*parts, strict=True)], dtype=float)
     return values
+
+
+def _aligned(figure: LayerFigure, names: pd.Series[str]) -> list[Floats]:
+    """Return amounts and sizes of modules; what the figure does not speak of adds nothing."""
+    places = pd.Index(figure.amounts.index).get_indexer(pd.Index(names))
+    return [
+        np.where(places >= 0, part.to_numpy(dtype=float)[places], 0.0)
+        if len(part)
+        else 0.0 * places
+        for part in figure
+    ]
+
+
+def _means(amounts: Floats, sizes: Floats) -> Floats:
+    means: Floats = np.divide(amounts, sizes, out=np.full(len(sizes), np.nan), where=sizes != 0)
+    return means
 
 
 def _in_scope(frame: pd.DataFrame, modules: str) -> pd.Series[bool]:

@@ -25,18 +25,12 @@ from sparsity_report.explorer import reading, still
 from sparsity_report.explorer.asked import Asked, speaks
 from sparsity_report.explorer.controls import Controls, choices
 from sparsity_report.explorer.history import History
-from sparsity_report.explorer.picture import filled, pictures
+from sparsity_report.explorer.picture import filled, pictures, with_data
 from sparsity_report.explorer.scene import Scene
+from sparsity_report.explorer.state import CSR_AT_LEVEL, LIVE, MASKED_AT_LEVEL, MODEL_ORDER, State
 from sparsity_report.explorer.still import Still
 from sparsity_report.explorer.tools import Tools
-from sparsity_report.explorer.view import (
-    CSR_AT_LEVEL,
-    LIVE,
-    MASKED_AT_LEVEL,
-    MODEL_ORDER,
-    State,
-    View,
-)
+from sparsity_report.explorer.view import View
 from sparsity_report.findings.summary import summarize
 from sparsity_report.report.templates import environment
 from sparsity_report.study.policy_levels import GLOBAL
@@ -57,7 +51,12 @@ _STATE: tuple[str, ...] = State._fields[:-1]
 _KEEP_THE_BRUSH = {"policy", "bounds", "sparsity", "sort", "log_scale", "selection", "detail"}
 
 
-def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
+def explore(
+    study: Comparison,
+    weights: Weights | None = None,
+    *,
+    columns: pd.DataFrame | None = None,
+) -> Explorer:
     """Return the explorer of a study, to be shown by a notebook cell.
 
     It speaks the language that is spoken when it is made, see :func:`sparsity_report.speaking`.
@@ -68,6 +67,9 @@ def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
     weights : Weights, optional
         The first variant's, for a study that was read from a file: with them histograms are drawn
         and a level becomes a variant.
+    columns : pandas.DataFrame, optional
+        Figures of your own: ``module_name``, once each, and columns of numbers, each a metric of
+        the map by its name.
 
     Returns
     -------
@@ -76,7 +78,8 @@ def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
     Raises
     ------
     SparsityReportError
-        The study is empty, or `weights` are not those it was made of.
+        The study is empty, `weights` are not those it was made of, or `columns` holds what is no
+        number.
 
     Examples
     --------
@@ -99,7 +102,7 @@ def explore(study: Comparison, weights: Weights | None = None) -> Explorer:
                 f"{first}; give the weights the study was made of"
             )
         study = replace(study, weights=weights)
-    return Explorer(study)
+    return Explorer(study, columns)
 
 
 class Explorer(Asked):
@@ -119,7 +122,12 @@ class Explorer(Asked):
         ``"N:4"`` and ``"N:8"`` those that follow exactly from what was counted.
     variant : str
         The variant shown: a name of the study's, ``"Masked at level"`` or ``"CSR at level"``.
-    metric : {"sparsity", "flops_per_token", "total", "nonzero", "stored_bytes", "bytes_ratio"}
+    metric : str
+        ``"sparsity"``, ``"flops_per_token"``, ``"total"``, ``"nonzero"``, ``"stored_bytes"``,
+        ``"bytes_ratio"``; ``"difference"`` of the zeros from those of `against`; ``"beyond"`` what
+        a bell curve expects and ``"sensitivity"``, where these are known; a column of your own.
+    against : str
+        The variant of the study that what is shown is compared with.
     modules : str
         ``"prunable"``, ``"all"`` or a group.
     grouping : {"group", "projection", "block"}
@@ -144,6 +152,7 @@ class Explorer(Asked):
     policy = traitlets.Unicode()
     variant = traitlets.Unicode()
     metric = traitlets.Unicode("sparsity")
+    against = traitlets.Unicode()
     modules = traitlets.Unicode("prunable")
     grouping = traitlets.Unicode("group")
     sort = traitlets.Unicode(MODEL_ORDER)
@@ -152,9 +161,11 @@ class Explorer(Asked):
     detail = traitlets.Unicode(None, allow_none=True)
     chart = traitlets.Any(read_only=True)
 
-    def __init__(self, study: Comparison) -> None:
+    def __init__(self, study: Comparison, columns: pd.DataFrame | None = None) -> None:
         self.language = spoken()
-        self._view = View(study)
+        # What its owner changes later is not what was looked at.
+        self._columns = columns.copy() if isinstance(columns, pd.DataFrame) else columns
+        self._view = View(study, None, self._columns)
         self._scene, self._pictures = Scene(self._view), pictures()
         self._picture: Picture | None = None
         self._width = still.WIDTH
@@ -172,6 +183,7 @@ class Explorer(Asked):
             self.policy = next(iter(self._view.policies), "")
             self.sparsity = self._nearest(0.3)
             self.variant = self._first_shown()
+            self.against = study.facts.baseline
             self.modules = self._view.scopes()[0]
             self._stand_at_variant()
             self.detail = self._view.sparsest(self._state())
@@ -184,7 +196,7 @@ class Explorer(Asked):
             "reset": self.reset,
         }
         self._controls = Controls(self, self._view, self._parts, actions)
-        self._tools = Tools(self.actions)
+        self._tools = Tools(self.actions, self._controls.against)
         above = [*self._controls.rows[:2], self._tools.row, *self._controls.rows[2:]]
         self.children = [self._shell, self._head, *above, self._place, below]
         self.add_class("sparsity-explorer")
@@ -254,7 +266,7 @@ class Explorer(Asked):
         look, data = self._scene.look_and_data(self._state()._replace(width=still.WIDTH))
         # Numbers are what a saved notebook would grow by most, and the colours say it.
         look = look._replace(numbers=len(data["cells"]) <= still.NUMBERED)
-        drawn = still.picture({**self._pictures.compiled(look), "datasets": data})
+        drawn = still.picture(with_data(self._pictures.compiled(look), data))
         style = Markup(_STYLE)
         moving, packed = still.sliding(self.study, len(data["cells"]))
         page = self._parts.still(
@@ -317,7 +329,7 @@ class Explorer(Asked):
         self._refresh()
 
     def _look_anew(self) -> None:
-        self._view = View(self.study, self.bounds)
+        self._view = View(self.study, self.bounds, self._columns)
         self._scene = Scene(self._view)
         self._controls.offer(self._view, self.variant)
 
@@ -348,14 +360,18 @@ class Explorer(Asked):
         """Bring the view up to what the attributes say."""
         state = self._state()
         look, data = self._scene.look_and_data(state)
-        self.set_trait("chart", filled(self._pictures.chart(look), data))
+        spec = self._pictures.compiled(look)
+        self.set_trait("chart", filled(spec, data))
         if self._picture is None:
             return
         with self._picture.hold_sync():
             self._picture.brushed = bool(self._brushed)
             self._picture.data = data
+            self._picture.hint = say(
+                "Map of {metric} per layer: arrow keys move, Enter selects", metric=look.name
+            )
             self._picture.axes = [list(look.blocks), list(look.projections)]
-            self._picture.spec = self._pictures.compiled(look)
+            self._picture.spec = spec
             self._picture.further = [
                 self._pictures.compiled(self._scene.look_and_data(state._replace(width=w))[0])
                 for w in self._further()
@@ -368,7 +384,7 @@ class Explorer(Asked):
         first = self._history.first._replace(width=state.width)
         controls.allow(*self._history.can_go, reset=state != first)
         self._table.value = str(self._parts.layers(reading.layers(self._view, state)))
-        layer = reading.layer(self._view, self._scene.magnitudes, state)
+        layer = reading.layer(self._view, state)
         self._detail.value = str(self._parts.layer(layer)) if layer else ""
         lost = say("no module name holds “{text}”", text=short_name(self.search))
         if self.search and not self.selection:
@@ -384,11 +400,6 @@ class Explorer(Asked):
         if self._picture is not None:
             self._head.value = str(self._heading())
 
-    def _nearest(self, sparsity: float) -> float:
-        kept = self._view.policies.get(self.policy)
-        levels = kept.sparsities if kept else [sparsity]
-        return min(levels, key=lambda level: abs(level - sparsity))
-
     # What the person does in the browser.
 
     @speaks
@@ -402,7 +413,6 @@ class Explorer(Asked):
             self._refresh()
             return
         self._picture = Picture()
-        self._picture.hint = say("Map of layers: arrow keys move, Enter selects")
         self._picture.on_msg(self._heard)
         self._show_heading()
         self._refresh()
@@ -450,7 +460,15 @@ class Explorer(Asked):
     # What may be set.
 
     @traitlets.validate(
-        "variant", "policy", "metric", "modules", "grouping", "sort", "detail", "selection"
+        "variant",
+        "against",
+        "policy",
+        "metric",
+        "modules",
+        "grouping",
+        "sort",
+        "detail",
+        "selection",
     )
     @speaks
     def _check_name(self, proposal: Any) -> Any:
@@ -481,15 +499,6 @@ class Explorer(Asked):
                 say("study: variants may be added; make another explorer for another study")
             )
         return study
-
-    @traitlets.validate("sparsity")
-    @speaks
-    def _check_sparsity(self, proposal: Any) -> float:
-        value = proposal["value"]
-        if self._view.policies and not 0 <= value < 1:
-            wrong = say("sparsity is from 0 to 0.99, not {value}", value=repr(value))
-            raise SparsityReportError(wrong)
-        return self._nearest(value)
 
 
 class Shell(anywidget.AnyWidget):

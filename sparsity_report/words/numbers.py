@@ -88,9 +88,11 @@ def points(share: Any) -> str:
 
     Examples
     --------
-    >>> points(0.1234), points(-0.05), points(None)
-    ('+12.3', '−5.0', '–')
+    >>> points(0.1234), points(-0.05), points(-0.0001), points(None)
+    ('+12.3', '−5.0', '0.0', '–')
     """
+    if known(share) and abs(share) < 0.0005:
+        return figures(0.0, ".1f")
     return figures(100 * share if known(share) else None, "+.1f").replace("-", "−")
 
 

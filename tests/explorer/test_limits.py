@@ -47,16 +47,22 @@ def data(explorer, name="cells"):
 
 
 def part(explorer, name):
+    return named(explorer.chart.to_dict(validate=False), name)
+
+
+def named(spec, name):
     def parts_of(spec):
         for key in ("hconcat", "vconcat"):
             for one in spec.get(key, ()):
                 yield from parts_of(one)
         yield spec
 
-    (found,) = (
-        one for one in parts_of(explorer.chart.to_dict(validate=False)) if one.get("name") == name
-    )
+    (found,) = (one for one in parts_of(spec) if one.get("name") == name)
     return found
+
+
+def drawn(look):
+    return picture.pictures().compiled(look)
 
 
 def heard(explorer, **content):
@@ -95,14 +101,15 @@ def look_of(blocks=4, projections=6, bars=3, variants=3, width=900, **more):
     names = [f"v{n}" for n in range(variants)]
     return Look(
         width=width,
-        metric="sparsity",
+        name="Zeros",
+        kind="share",
         log=False,
         blocks=tuple(map(str, range(blocks))),
         projections=tuple(f"p{n}" for n in range(projections)),
         domain=(0.0, 1.0),
         bars=tuple(f"b{n}" for n in range(bars)),
         variants=tuple((name, "#000000", "#000000") for name in names),
-        longest=1.0,
+        reach=(0.0, 1.0),
         curve=2.0,
         plan=plan(room_of(blocks, projections, bars, variants), width),
         alt="",
@@ -116,8 +123,8 @@ def look_of(blocks=4, projections=6, bars=3, variants=3, width=900, **more):
     ("projections", "row"), [(1, 132), (3, 44), (9, 44), (24, 420 / 24), (200, 2.1)]
 )
 def test_the_map_is_420_high_at_most_with_rows_that_can_be_read(projections, row):
-    cells = picture._cells(look_of(projections=projections))
-    assert cells.height == pytest.approx(row * projections)
+    cells = named(drawn(look_of(projections=projections)), "cells")
+    assert cells["height"] == pytest.approx(row * projections)
 
 
 @pytest.mark.parametrize(
@@ -125,14 +132,14 @@ def test_the_map_is_420_high_at_most_with_rows_that_can_be_read(projections, row
 )
 def test_bars_fill_their_frame_up_to_a_size(bars, variants, labels):
     look = look_of(bars=bars, variants=variants)
-    drawn = picture._bars(look)
-    high = drawn.layer[0].encoding.y["scale"]["paddingInner"]
+    part = named(drawn(look), "bars")
+    high = part["layer"][0]["encoding"]["y"]["scale"]["paddingInner"]
     group = min(look.plan.bars.height / bars, 20 * variants + 16)
     assert 0 < high * group <= 12
-    kinds = [layer.mark.type for layer in drawn.layer]
+    kinds = [layer["mark"]["type"] for layer in part["layer"]]
     # One text is the note.
     assert kinds.count("text") == 1 + labels
-    assert drawn.height == look.plan.bars.height
+    assert part["height"] == look.plan.bars.height
 
 
 STATES = (
@@ -187,8 +194,7 @@ def test_cells_and_bars_can_be_pointed_at_and_have_their_scales_below(explorer):
 
 @pytest.mark.parametrize(("width", "columns"), [(619, 1), (620, 2)])
 def test_a_narrow_page_has_one_column(width, columns):
-    spec = picture.picture(look_of(width=width))
-    assert len(getattr(spec, "hconcat", [None])) == columns
+    assert len(drawn(look_of(width=width)).get("hconcat", [None])) == columns
 
 
 @pytest.mark.parametrize("names", [("a", "b", "c", "d"), ("q_proj", "fc1", "fc2")])
@@ -220,7 +226,7 @@ def test_without_a_histogram_the_curve_ends_near_the_map(tiny):
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_a_map_of_few_blocks_is_as_wide_as_two_cells_at_most(blocks):
-    spec = picture.picture(look_of(blocks=blocks, width=1400)).to_dict()
+    spec = drawn(look_of(blocks=blocks, width=1400))
     cells = spec["hconcat"][0]["vconcat"][0]
     assert cells["width"] == 110 * max(2, blocks)
 
@@ -230,8 +236,8 @@ def test_long_names_leave_room_for_the_picture():
         names = tuple("x" * letters + str(n) for n in range(3))
         room = room_of(projections=3, letters=letters, group_letters=letters)
         asked = look_of(width=700)._replace(plan=plan(room, 700), projections=names, bars=names)
-        spec = picture.picture(asked)
-        widths = [column.vconcat[0].width for column in spec.hconcat]
+        columns = drawn(asked)["hconcat"]
+        widths = [column["vconcat"][0]["width"] for column in columns]
         assert min(widths) > 60
         assert sum(widths) < 700
 
@@ -702,7 +708,7 @@ def test_all_of_a_modules_matrices_are_in_its_histogram():
         num_attention_heads=1, num_key_value_heads=1, num_experts_per_tok=1,
     )  # fmt: skip
     study = study_of(sr.load(MixtralForCausalLM(config), name="m"))
-    counts = live(study)._scene.magnitudes.counts
+    counts = live(study)._view.magnitudes.counts
     layers = study.layers[(study.layers["variant"] == "Dense") & study.layers["prunable"]]
     assert {name: int(held.counts.sum()) for name, held in counts.items()} == dict(
         zip(layers["module_name"], layers["weight_total"], strict=True)

@@ -18,8 +18,8 @@ import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
 from sparsity_report.explorer.controls import choices
-from sparsity_report.explorer.picture import SHOWN
-from sparsity_report.explorer.view import GROUPINGS
+from sparsity_report.explorer.figures import COUNTED as SHOWN
+from sparsity_report.explorer.state import GROUPINGS
 from sparsity_report.explorer.widget import Picture
 from sparsity_report.study.magnitudes import histogram_rows, spread
 from sparsity_report.words.numbers import percent, times

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import sparsity_report as sr
@@ -30,6 +31,27 @@ def weights_of(demo, name):
     )
 
 
+def test_a_difference_is_that_of_the_zeros_of_the_weights(demo, study):
+    rows = {name: study.facts.layers(name) for name in study.variants["variant"]}
+    figure = metrics.difference(rows["Masked2:4"], rows["Masked30"])
+    names = [m.name for m in demo.modules if any(p.prunable for p in m.parameters)][:5]
+    models = [sr.masked(p).module() for p in (sr.n_m(demo, 2, 4), sr.global_magnitude(demo, 0.3))]
+    zeros = [
+        sum(int((dict(model.named_modules())[n].weight == 0).sum()) for n in names)
+        for model in models
+    ]
+    size = sum(weights_of(demo, name).size for name in names)
+    assert of(figure, names) == pytest.approx((zeros[0] - zeros[1]) / size, abs=1e-12)
+    assert metrics.difference(rows["Dense"], rows["Dense"]).amounts.eq(0).all()
+
+
+def test_layers_of_other_sizes_have_no_difference(study):
+    rows = study.facts.layers("Dense")
+    other = rows.assign(weight_total=rows["weight_total"] + 1)
+    assert metrics.difference(rows, other).amounts.isna().all()
+    assert metrics.difference(rows, rows.iloc[:0]).amounts.isna().all()
+
+
 def test_beyond_a_bell_curve(demo, study):
     pruning = sr.global_magnitude(demo, 0.3)
     patterns = study.patterns[study.patterns["variant"] == "Masked30"]
@@ -42,3 +64,87 @@ def test_beyond_a_bell_curve(demo, study):
     # Without one threshold there is no expectation.
     two_four = study.patterns[study.patterns["variant"] == "Masked2:4"]
     assert metrics.beyond(two_four).amounts.isna().all()
+
+
+def test_beyond_at_a_threshold_and_at_every_level(demo, study):
+    """Of a pruning by its threshold, and of levels by theirs, the same."""
+    rows, levels = study.facts.layers("Masked30"), study.by_level
+    cut = sr.global_magnitude(demo, 0.3).threshold
+    names = list(rows.loc[rows["prunable"], "module_name"])[:4]
+    spreads = {name: float(np.sqrt((weights_of(demo, name) ** 2).mean())) for name in names}
+    figure = metrics.beyond_at(rows, cut, spreads)
+    cuts = [None, *[cut] * (len(levels.sparsities) - 1)]
+    at = metrics.beyond_levels(levels, study.facts.layers("Dense"), cuts, spreads)
+    level = at.at(levels.sparsities.index(0.3))
+    for name in names:
+        values = weights_of(demo, name)
+        expected = math.erf(cut / (spreads[name] * math.sqrt(2)))
+        assert of(figure, [name]) == pytest.approx((np.abs(values) <= cut).mean() - expected)
+        assert of(level, [name]) == pytest.approx(of(figure, [name]), abs=1e-3)
+    assert figure.amounts.drop(names).isna().all()
+    assert at.at(0).amounts.isna().all()
+
+
+def test_differences_of_every_level_are_those_of_each(study):
+    levels, rows = study.by_level, study.facts.layers("Masked2:4")
+    every = metrics.differences(levels, study.facts.layers("Dense"), rows)
+    for level in (0.0, 0.42, 0.99):
+        one = metrics.difference(study.at_level(level), rows)
+        found = every.at(levels.sparsities.index(level))
+        assert found.amounts[one.amounts.index].tolist() == one.amounts.tolist()
+        assert found.sizes[one.sizes.index].tolist() == one.sizes.tolist()
+    other = metrics.differences(levels, study.facts.layers("Dense"), rows.iloc[:0])
+    assert np.isnan(other.amounts).all()
+
+
+def sensitivity(by, parts):
+    rows = [{"by": by, "part": part, "nll_increase": more} for part, more in parts]
+    return pd.DataFrame(rows)
+
+
+def test_sensitivity_is_that_of_the_part_a_layer_is_in(study):
+    layers = study.facts.layers("Dense")
+    cut = pd.concat(
+        [
+            sensitivity("group", [("attention_linear", 9.0), ("mlp_linear", 9.0)]),
+            sensitivity("block", [("block 0", 0.5), ("block 2", 0.25)]),
+        ]
+    )
+    figure = metrics.measured_sensitivity(cut, layers)
+    blocks = layers[layers["prunable"]].set_index("module_name")["block"]
+    assert figure.amounts[blocks.index[blocks == 0]].eq(0.5).all()
+    assert figure.amounts[blocks.index[blocks == 2]].eq(0.25).all()
+    assert figure.amounts[blocks.index[blocks == 1]].isna().all()
+    first = blocks.index[blocks == 0][0]
+    alone = metrics.measured_sensitivity(sensitivity("layer", [(first, -0.1)]), layers)
+    assert alone.amounts.dropna().to_dict() == {first: -0.1}
+
+
+def test_figures_of_ones_own_are_means(study):
+    names = list(study.layers["module_name"].unique()[:3])
+    mine = pd.DataFrame({"module_name": names, "rank": [1, 2, 6], "norm": [0.5, None, math.inf]})
+    figures = metrics.own_figures(mine, study.layers)
+    assert of(figures["rank"], names) == 3
+    assert figures["norm"].amounts.notna().tolist() == [True, False, False]
+
+
+WRONG = (
+    ([1], "takes a frame with module_name"),
+    (pd.DataFrame({"rank": [1]}), "takes a frame with module_name"),
+    (pd.DataFrame({"module_name": ["x", "x"], "rank": [1, 2]}), "names a module twice: 'x'"),
+    (pd.DataFrame({"module_name": ["x"], "rank": [1]}), "the study does not have: 'x'"),
+    (pd.DataFrame({"module_name": ["lm_head"][:0]}), "takes 1 to 50 columns"),
+)
+
+
+@pytest.mark.parametrize(("columns", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_columns_that_are_none_are_refused(study, columns, message):
+    with pytest.raises(sr.SparsityReportError, match=message):
+        metrics.own_figures(columns, study.layers)
+
+
+def test_words_are_no_figures(study):
+    name = study.layers["module_name"].iloc[0]
+    words = pd.DataFrame({"module_name": [name], "kind": ["wide"]})
+    with pytest.raises(sr.SparsityReportError, match="'kind' holds what is no number"):
+        metrics.own_figures(words, study.layers)

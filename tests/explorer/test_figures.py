@@ -1,0 +1,213 @@
+"""What the map shows that is no count: differences, zeros beyond a bell curve, one's own."""
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from explored import html_tables, html_texts, widgets
+from helpers import study_of
+from hostile import TEXTS
+from measurements import put_in
+
+import sparsity_report as sr
+from sparsity_report.draw import export
+from sparsity_report.explorer.widget import Picture
+from sparsity_report.study.schema import TABLES
+
+NAMES = [
+    f"model.decoder.layers.{block}.{name}"
+    for block in range(4)
+    for name in (*(f"self_attn.{x}_proj" for x in ("k", "v", "q", "out")), "fc1", "fc2")
+]
+MINE = pd.DataFrame({"module_name": NAMES, "rank": range(24), "norm": [None, *range(23)]})
+
+
+@pytest.fixture(scope="module")
+def study(demo):
+    prunings = [sr.global_magnitude(demo, 0.3), sr.n_m(demo, 2, 4)]
+    made = sr.compare(sr.dense(demo), *map(sr.masked, prunings), patterns=True)
+    blocks = [{"by": "block", "part": f"block {n}", "nll_increase": x} for n, x in BLOCKS.items()]
+    return put_in(made, sensitivity=measured(blocks))
+
+
+BLOCKS = {0: 0.5, 1: 0.25, 3: -0.125}
+
+
+def measured(rows):
+    """A table of sensitivity with what is asked for, the rest as one may find it."""
+    whole = {
+        "modules": 6, "weight_total": 196608, "pruned": 98304, "sparsity": 0.5,
+        "perplexity": 10.0, "dense_perplexity": 10.0, "top1": 0.5, "top1_drop": 0.0,
+        "threshold": 0.1, "std": 0.1, "global_sparsity": 0.5, "protocol": "sliding",
+        "window": 8, "stride": 8, "dtype": "float32", "text": "t", "text_fingerprint": "f",
+    }  # fmt: skip
+    return pd.DataFrame([whole | row for row in rows])[[*TABLES["sensitivity"].names]]
+
+
+@pytest.fixture
+def explorer(study):
+    made = sr.explore(study, columns=MINE)
+    made._shell.width = 900
+    return made
+
+
+def cells(explorer):
+    return {row["tip"]: row["value"] for row in explorer.chart["datasets"]["cells"]}
+
+
+def bars(explorer):
+    return {row["group"]: row["value"] for row in explorer.chart["datasets"]["bars"]}
+
+
+def zeros_of(pruning, names):
+    modules = dict(sr.masked(pruning).module().named_modules())
+    return {name: (modules[name].weight == 0).numpy() for name in names}
+
+
+def test_a_difference_of_two_variants_and_of_a_level(explorer, demo):
+    gone = {
+        "Masked30": zeros_of(sr.global_magnitude(demo, 0.3), NAMES),
+        "Masked2:4": zeros_of(sr.n_m(demo, 2, 4), NAMES),
+        "Masked at level": zeros_of(sr.global_magnitude(demo, 0.7), NAMES),
+    }
+    explorer.metric, explorer.against, explorer.sparsity = "difference", "Masked2:4", 0.7
+    for explorer.variant in ("Masked30", "Masked2:4", "Masked at level"):
+        if explorer.variant == "Masked at level":
+            explorer.sparsity = 0.7
+        shown, other = gone[explorer.variant], gone["Masked2:4"]
+        shares = {name: shown[name].mean() - other[name].mean() for name in NAMES}
+        assert cells(explorer) == pytest.approx(shares, abs=1e-3)
+        mlp = [name for name in NAMES if ".fc" in name]
+        sizes = {n: z.size for n, z in gone["Masked30"].items()}
+        mean = sum(shares[n] * sizes[n] for n in mlp) / sum(sizes[n] for n in mlp)
+        assert bars(explorer)["MLP"] == pytest.approx(mean, abs=1e-3)
+    (cell, *_) = explorer.chart["datasets"]["cells"]
+    assert cell["label"].endswith(" points")
+    note = explorer.chart["datasets"]["notes"][0]["text"]
+    assert note.startswith("Masked at 70 % (level) minus Masked2:4 · difference of zeros")
+
+
+def scale(explorer):
+    spec = explorer.chart.to_dict(validate=False)
+    return next(
+        part["layer"][0]["encoding"]["color"]
+        for column in spec["hconcat"]
+        for part in column["vconcat"]
+        if part["name"] == "cells"
+    )
+
+
+@pytest.mark.parametrize("metric", ["difference", "beyond"])
+def test_colours_are_even_at_zero_and_stay_while_the_level_moves(explorer, metric):
+    explorer.metric, explorer.variant = metric, "Masked at level"
+    ends, seen = set(), []
+    for explorer.sparsity in (0.01, 0.25, 0.6, 0.99):
+        low, middle, high = scale(explorer)["scale"]["domain"]
+        ends.add((low, middle, high))
+        seen += [value for value in cells(explorer).values() if value is not None]
+    ((low, middle, high),) = ends
+    assert (low, middle) == (-high, 0)
+    assert max(map(abs, seen)) <= high
+    assert scale(explorer)["legend"]["title"].endswith(", percentage points")
+
+
+def test_zeros_beyond_a_bell_curve(explorer, demo, study):
+    explorer.metric, explorer.variant = "beyond", "Masked30"
+    weights = {name: demo.tensor(f"{name}.weight").double().numpy().ravel() for name in NAMES}
+    for cut, label in ((sr.global_magnitude(demo, 0.3).threshold, "Masked30"), (None, "level")):
+        if label == "level":
+            explorer.sparsity = 0.6
+            cut = sr.global_magnitude(demo, 0.6).threshold
+        for name, value in cells(explorer).items():
+            spread = math.sqrt((weights[name] ** 2).mean())
+            zeros = (np.abs(weights[name]) <= cut).mean()
+            expected = math.erf(cut / spread / math.sqrt(2))
+            assert value == pytest.approx(zeros - expected, abs=0.006), (label, name)
+    # By no one threshold, there is nothing to expect.
+    explorer.variant = "Masked2:4"
+    assert set(cells(explorer).values()) == {None}
+    explorer.policy = "layerwise_magnitude"
+    assert set(cells(explorer).values()) == {None}
+    figures = study.facts.excess("Masked30")
+    explorer.variant = "Masked30"
+    assert [*cells(explorer).values()] == pytest.approx(figures["excess"].tolist())
+
+
+def test_sensitivity_is_of_the_part_that_was_pruned(explorer):
+    explorer.metric = "sensitivity"
+    found = cells(explorer)
+    for name, value in found.items():
+        assert value == BLOCKS.get(int(name.split(".")[3])), name
+    # Of a group no block's cost is the cost.
+    assert set(bars(explorer).values()) == {None}
+    explorer.grouping = "block"
+    assert bars(explorer) == {"0": 0.5, "1": 0.25, "2": None, "3": -0.125}
+    before = explorer.chart["datasets"]["cells"]
+    explorer.sparsity = 0.9
+    assert explorer.chart["datasets"]["cells"] == before
+    explorer.detail = NAMES[0]
+    figures = {row[0]: row[1:] for row in html_tables(explorer._detail.value)[0]}
+    assert figures["Sensitivity"][0] == "+0.500"
+    assert "50 % of its block pruned alone" in figures["Sensitivity"][1]
+
+
+def test_figures_of_ones_own(explorer):
+    explorer.metric = "rank"
+    assert cells(explorer) == dict(zip(NAMES, range(24), strict=True))
+    mlp = [k for k, name in enumerate(NAMES) if ".fc" in name]
+    assert bars(explorer)["MLP"] == sum(mlp) / len(mlp)
+    explorer.sort = "largest first"
+    assert explorer.layers()["module_name"].tolist() == NAMES[::-1]
+    assert html_tables(explorer._table.value)[0][1][-1] == "23"
+    explorer.metric = "norm"
+    assert cells(explorer)[NAMES[0]] is None
+    assert bars(explorer)["attention"] is None
+
+
+def test_the_state_is_kept_undone_and_copied(explorer):
+    explorer.metric, explorer.against = "difference", "Masked30"
+    shown = explorer._state()
+    explorer.reset()
+    assert (explorer.metric, explorer.against) == ("sparsity", "Dense")
+    explorer.undo()
+    assert explorer._state() == shown
+    assert "explorer.against = 'Masked30'" in explorer.copied("python")
+    assert "Difference of zeros" in "".join(html_texts(explorer._still()["text/html"])) + str(
+        explorer._still()["text/html"]
+    )
+    (picture,) = [one for one in widgets(explorer) if isinstance(one, Picture)]
+    assert picture.hint == "Map of Difference of zeros per layer: arrow keys move, Enter selects"
+    with pytest.raises(sr.SparsityReportError, match="against is one of Dense, Masked30"):
+        explorer.against = "CSR at level"
+
+
+def test_columns_have_any_name(demo):
+    """It is shown, and no program."""
+    texts = list(dict.fromkeys(TEXTS.values()))[:50]
+    mine = pd.DataFrame({"module_name": NAMES} | dict.fromkeys(texts, range(24)))
+    made = sr.explore(sr.compare(sr.dense(demo)), columns=mine)
+    made._shell.width = 900
+    for text in texts:
+        made.metric = text
+        assert cells(made)[NAMES[3]] == 3
+        for html in (made._table.value, made._detail.value):
+            assert not re.search("<(script|img|svg|style)", html)
+    export.svg(made.chart.to_dict())
+
+
+def test_columns_are_copied_and_refused(demo_study):
+    mine = MINE.copy()
+    made = sr.explore(demo_study, columns=mine)
+    mine["rank"] = 0
+    made._shell.width = 900
+    made.metric = "rank"
+    assert cells(made)[NAMES[5]] == 5
+    with pytest.raises(sr.SparsityReportError, match="'total' is a metric already"):
+        sr.explore(demo_study, columns=MINE.rename(columns={"rank": "total"}))
+    with pytest.raises(sr.SparsityReportError, match="takes a frame with module_name"):
+        sr.explore(demo_study, columns=[1])
+    alone = sr.explore(study_of(sr.load()))
+    with pytest.raises(sr.SparsityReportError, match="metric is one of sparsity, total"):
+        alone.metric = "sensitivity"
