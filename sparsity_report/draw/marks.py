@@ -382,8 +382,13 @@ def curve(
     *,
     evens: Data | None = None,
     levels: Data | None = None,
+    pulls: Data | None = None,
 ) -> alt.LayerChart:
-    """Return lines, with break-evens as circles and levels as labelled rules."""
+    """Return lines, with break-evens as circles and levels as labelled rules.
+
+    Over all of it lie unseen bands of `pulls`, rows with ``from`` and ``to`` on x, for the pointer,
+    and what `shape` says that their tooltips show.
+    """
     whole = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
     x = share_axis(shape.x, shape.x_title, shape.x_domain, shape.x_kind, **whole)
     scale = shape.scale or alt.Scale(domain=[0, shape.top])
@@ -425,6 +430,12 @@ def curve(
         layers.insert(0, rule.encode(y=top, y2=alt.datum(0)))
         point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
         layers += [point.encode(y=y), text.encode(y=top, text="label:N")]
+    if pulls is not None:
+        unseen: dict[str, Any] = {"opacity": 0, "cursor": "ew-resize", "aria": False}
+        ends = {"y": alt.value(0), "y2": alt.value(shape.height)}
+        band = alt.Chart(pulls).mark_rect(**unseen)
+        ends["tooltip"] = tooltips(shape.tips)
+        layers.append(band.encode(x=alt.X("from:Q"), x2="to:Q", **ends))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
 
 
@@ -433,6 +444,8 @@ def histogram(
     threshold: Data,
     size: tuple[float, float],
     sizes: Sizes = PAPER,
+    *,
+    outline: Data | None = None,
 ) -> alt.LayerChart:
     """Return magnitudes as bars, those up to the threshold pale.
 
@@ -441,10 +454,13 @@ def histogram(
     data : altair data
         ``from, to, height, pruned, label, between``; heights at most 1.
     threshold : altair data
-        ``at, label``, one row or none, and ``left`` if its label stands left of it.
+        ``at, label``, and ``left`` if its label stands left of it; one row or none, and one of
+        another pruning with ``other``.
     size : tuple of float
         Width and height.
     sizes : Sizes
+    outline : altair data, optional
+        Another layer's steps: ``from, height``.
     """
     flat = alt.Y(
         "height:Q",
@@ -467,10 +483,15 @@ def histogram(
         tooltip=tooltips((("between", say("magnitude")), ("label", say("holds")))),
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
-    beside = _beside("datum.left", dx=5, color=VERMILLION, fontSize=sizes.label)
-    text = mark.mark_text(baseline="top", **beside)
-    rule = mark.mark_rule(color=VERMILLION, strokeWidth=1.4)
+    lower = alt.expr(f"datum.other ? {1.3 * sizes.label:g} : 0")
+    beside = _beside("datum.left", dx=5, dy=lower, fontSize=sizes.label)
+    ink = alt.ColorValue(VERMILLION, condition={"test": "datum.other", "value": INK})
+    text = mark.mark_text(baseline="top", **beside).encode(color=ink)
+    rule = mark.mark_rule(strokeWidth=1.4).encode(color=ink)
     layers = [rects, rule, text.encode(y=alt.value(0), text="label:N")]
+    if outline is not None:
+        steps = alt.Chart(outline).mark_line(interpolate="step-after", color=INK, strokeWidth=1.4)
+        layers.insert(1, steps.encode(x=alt.X("from:Q"), y=flat))
     return alt.LayerChart(layer=layers, width=size[0], height=size[1])
 
 

@@ -107,7 +107,12 @@ class Asked(widgets.VBox):  # type: ignore[misc]
 
     @speaks
     def copied(self, form: str) -> str:
-        """Return what is shown as ``"python"``, ``"json"``, ``"recipe"`` or ``"thesis"``."""
+        """Return what is shown as Python, JSON, a recipe, a command or a figure's file.
+
+        Parameters
+        ----------
+        form : {"python", "json", "recipe", "thesis", "figure"}
+        """
         state, first = self._state(), self._history.first
         first_set = ["bounds", "policy", "sparsity", "variant"] if state.live else []
         names = [*first_set, *State._fields[:-1]]

@@ -99,8 +99,21 @@ async function render({ model, el }) {
     view.addSignalListener("brush", brush);
     view.addEventListener("click", (event, item) => {
       const { kind, id } = item?.datum ?? {};
-      if (kind) model.send({ [kind]: id, more: more(event) });
+      if (kind && kind !== "pull") model.send({ [kind]: id, more: more(event) });
     });
+    // The curve is pulled to a level, which is sent as fast as the kernel takes it.
+    let pulled = null;
+    const pull = (event, item) => {
+      if (item?.datum?.kind !== "pull" || item.datum.id === pulled) return;
+      pulled = item.datum.id;
+      model.set("pulled", [pulled, (model.get("pulled")[1] ?? 0) + 1]);
+      model.save_changes();
+    };
+    view.addEventListener("pointerdown", (event, item) => {
+      pulled = null;
+      if (event.button === 0) pull(event, item);
+    });
+    view.addEventListener("pointermove", (event, item) => { if (event.buttons & 1 && pulled !== null) pull(event, item); });
     // Names beside plots take no events of Vega's.
     place.addEventListener("click", (event) => {
       const meant = named(event.target.__data__);

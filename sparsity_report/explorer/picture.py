@@ -248,15 +248,19 @@ def _curve(top: float, frame: Frame) -> Spec:
         flip=True,
         below=True,
         columns=curve_columns(frame.width),
+        # A mark without any takes no events of the pointer.
+        tips=(("tip", say("level")),),
         sizes=SCREEN,
     )
-    lines, even, level = (alt.NamedData(name=name) for name in ("curve", "even", "level"))
-    part = marks.curve(lines, shape, evens=even, levels=level)
+    named = (alt.NamedData(name=name) for name in ("curve", "even", "level", "pulls"))
+    lines, even, level, pulls = named
+    part = marks.curve(lines, shape, evens=even, levels=level, pulls=pulls)
     return _panel(part, "curve", say("CSR against dense"), frame)
 
 
 @unchecked()
 def _histogram(frame: Frame) -> Spec:
     bars, threshold = alt.NamedData(name="magnitudes"), alt.NamedData(name="threshold")
-    part = marks.histogram(bars, threshold, size=(frame.width, frame.height), sizes=SCREEN)
+    size, outline = (frame.width, frame.height), alt.NamedData(name="outline")
+    part = marks.histogram(bars, threshold, size=size, sizes=SCREEN, outline=outline)
     return _panel(part, "histogram", say("Magnitudes of one layer"), frame)

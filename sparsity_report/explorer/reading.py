@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from sparsity_report.report.cells import (
     table_of,
 )
 from sparsity_report.sparse.shares import zero_share
+from sparsity_report.study.inside import Inner
 from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
 from sparsity_report.words import numbers
@@ -72,6 +73,14 @@ _CARDS = {
     ),
 }
 _VARIANT, _MODULE = name(24), name(70)
+# Parts of a matrix up to which each is a cell, and up to which each has its number.
+_PARTS, _NUMBERED = 1024, 64
+
+# How a head or an expert is called, and all of them together.
+_INSIDE = (
+    (message("head {n}: {share}"), message("heads: {n}, zeros from {low} to {high}")),
+    (message("expert {n}: {share}"), message("experts: {n}, zeros from {low} to {high}")),
+)
 
 
 class Figure(NamedTuple):
@@ -82,6 +91,14 @@ class Figure(NamedTuple):
     note: str
 
 
+class Cells(NamedTuple):
+    """Parts of a matrix as a row of cells: what they are, and each with its share of zeros."""
+
+    title: str
+    small: bool
+    parts: list[tuple[str, str, float]]
+
+
 class Reading(NamedTuple):
     """A heading, what stands below it, and a closing note."""
 
@@ -90,6 +107,7 @@ class Reading(NamedTuple):
     figures: list[Figure]
     tables: list[Table]
     note: str
+    cells: tuple[Cells, ...] = ()
 
 
 def totals(study: Comparison) -> Table:
@@ -249,7 +267,33 @@ def layer(view: View, state: State) -> Reading | None:
         _layer_figures(view, state, row),
         [table for table in tables if table.rows],
         "" if view.magnitudes.of(state) else view.magnitudes.why_none(bool(row["prunable"])),
+        tuple(_cells(view, state)),
     )
+
+
+def _inner(view: View, state: State) -> Inner | None:
+    """Return what was counted inside the layer looked at: of variants, not of levels."""
+    if state.live or state.detail is None:
+        return None
+    return view.study.facts.inner(state.variant, state.detail)
+
+
+def _cells(view: View, state: State) -> Iterator[Cells]:
+    """Yield heads and experts of the layer looked at, where they were counted."""
+    found = _inner(view, state)
+    if found is None:
+        return
+    for (one, title), shares in zip(_INSIDE, (found.heads, found.experts), strict=True):
+        if not shares:
+            continue
+        low, high = numbers.percent(min(shares)), numbers.percent(max(shares))
+        head = say(title, n=numbers.count(len(shares)), low=low, high=high)
+        shown = shares if len(shares) <= _PARTS else ()
+        named = [
+            (say(one, n=str(n), share=numbers.percent(x)), numbers.figures(100 * x, ".0f"), x)
+            for n, x in enumerate(shown)
+        ]
+        yield Cells(head, len(shares) > _NUMBERED, named)
 
 
 def _layer_figures(view: View, state: State, row: pd.Series[Any]) -> list[Figure]:
@@ -269,6 +313,13 @@ def _layer_figures(view: View, state: State, row: pd.Series[Any]) -> list[Figure
     if (expected := magnitudes.expected(state)) is not None:
         why = say("for a Gaussian of the layer's own spread")
         figures.append(Figure(say("Expected"), numbers.percent(expected), why))
+    if (inner := _inner(view, state)) is not None:
+        for name, gone, whole in (
+            (say("Rows of zeros"), inner.zero_rows, inner.rows),
+            (say("Columns of zeros"), inner.zero_columns, inner.columns),
+        ):
+            of = say("of {whole}", whole=numbers.count(whole))
+            figures.append(Figure(name, numbers.count(gone), of))
     useful = say("{count} on nonzeros", count=numbers.scaled(row["useful_flops_per_token"]))
     figures.append(Figure(head("flops_per_token"), numbers.scaled(row["flops_per_token"]), useful))
     threshold = magnitudes.threshold(state)

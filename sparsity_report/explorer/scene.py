@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +18,18 @@ from sparsity_report.explorer.plan import Room, plan
 from sparsity_report.explorer.state import LARGEST_FIRST, LIVE, MODEL_ORDER, State
 from sparsity_report.explorer.view import Floats, View, block_name
 from sparsity_report.study.grid import OUTSIDE
-from sparsity_report.study.magnitudes import Rows, histogram_rows
+from sparsity_report.study.magnitudes import Rows, histogram_rows, outline_rows
 from sparsity_report.words.names import clip, distinct_names, short_name
 from sparsity_report.words.numbers import count
+from sparsity_report.words.numbers import level as written
 from sparsity_report.words.sentences import message, say
 
 # Up to where values are noise, and colours and bars do not go as far as they can.
 _LEAST = {"points": 0.01, "nats": 0.001}
+
+
+# By variant, and by bar.
+_Values = dict[str, dict[str, float]]
 
 
 class _Bars(NamedTuple):
@@ -76,12 +82,38 @@ class Scene:
             **curve,
         }
         if look.plan.histogram:
-            rows: tuple[Rows, Rows] = ([], [])
-            if magnitudes := self.magnitudes.of(state):
-                threshold = self.magnitudes.threshold(state)
-                rows = histogram_rows(magnitudes, threshold, to_a_bucket=state.live)
-            data["magnitudes"], data["threshold"] = rows
+            data |= self._histogram(state)
         return look, data
+
+    def _histogram(self, state: State) -> Data:
+        """Return the layer looked at, and over it another pruning's threshold or another layer."""
+        magnitudes, outline = self.magnitudes.of(state), []
+        if magnitudes is None:
+            return {"magnitudes": [], "threshold": [], "outline": []}
+        threshold = self.magnitudes.threshold(state)
+        bars, marks = histogram_rows(magnitudes, threshold, to_a_bucket=state.live)
+        if bars and (other := self._other_threshold(state)) is not None:
+            label = say("{name}: {value:.3g}", name=short_name(state.against), value=other)
+            left = other > 0.55 * bars[-1]["to"]
+            marks.append({"at": other, "label": label, "left": left, "other": True})
+        if (module := self._other_layer(state)) is not None:
+            beside = self.magnitudes.of(state._replace(detail=module))
+            if beside is not None:
+                shrunk, outline = outline_rows(magnitudes, threshold, beside)
+                bars = [bar | {"height": shrunk * bar["height"]} for bar in bars]
+        return {"magnitudes": bars, "threshold": marks, "outline": outline}
+
+    def _other_threshold(self, state: State) -> float | None:
+        """Return the threshold of what is compared with, of the same model, if it has one."""
+        if state.against == state.variant:
+            return None
+        other = state._replace(variant=state.against)
+        return None if self.magnitudes.of(other) is None else self.magnitudes.threshold(other)
+
+    def _other_layer(self, state: State) -> str | None:
+        """Return the one layer that is selected beside the one looked at."""
+        others = [name for name in state.selection if name != state.detail]
+        return others[0] if len(others) == 1 else None
 
     @cached_property
     def _room(self) -> Room:
@@ -209,7 +241,8 @@ class Scene:
         compared = self._compared(state)
         values = {v: self.view.bar_values(state._replace(variant=v)) for v in compared}
         names = list(dict.fromkeys(name for bars in values.values() for name in bars))
-        # What is selected changes what bars show, and not where they stand or how far they reach.
+        # What is selected changes what bars show and not where they stand; they reach further only
+        # where they must.
         whole = values
         if state.selection:
             every = state._replace(selection=())
@@ -233,22 +266,26 @@ class Scene:
             for variant, bars in values.items()
             for name, value in bars.items()
         ]
-        reach = self._reach(state, whole)
+        reach = self._reach(state, [whole, values])
         inks = looks.palette(self.view.study)
         if state.live:
             side = [self.view.study.facts.baseline, *LIVE]
             inks = dict(zip(side, looks.layout_inks().values(), strict=True))
         return _Bars(names, rows, reach, [(shown[v], *inks[v]) for v in compared])
 
-    def _reach(self, state: State, values: dict[str, dict[str, float]]) -> tuple[float, float]:
-        """Return how far bars reach; at a level, how far they reach at any."""
+    def _reach(self, state: State, values: list[_Values]) -> tuple[float, float]:
+        """Return how far bars reach, of all layers and of those selected; at a level, at any."""
         if not self.figures.is_figure(state.metric):
-            return 0.0, self._longest(state, values)
-        known = np.array([v for bars in values.values() for v in bars.values()], dtype=float)
+            return 0.0, max(self._longest(state, of) for of in values)
+        every = [v for of in values for bars in of.values() for v in bars.values()]
+        known = np.array(every, dtype=float)
         known = known[np.isfinite(known)]
         if self.kind(state) == "own":
             return _ends(np.append(known, 0.0))
-        names, codes = self.view.placement(state).bars[state.grouping]
+        placement = self.view.placement(state)
+        names, codes = placement.bars[state.grouping]
+        if state.selection:  # any layers: no sum of them is further than one
+            names, codes = list(placement.names), np.arange(len(placement.names))
         far = self._furthest(state, known, codes, len(names))
         far = max(far, _LEAST[self.kind(state)])
         return (
@@ -257,7 +294,7 @@ class Scene:
             else (-far, far)
         )
 
-    def _longest(self, state: State, values: dict[str, dict[str, float]]) -> float:
+    def _longest(self, state: State, values: _Values) -> float:
         """Return how far bars of counts reach."""
         share = self.kind(state) == "share"
         if state.live and share:
@@ -284,7 +321,8 @@ class Scene:
         if curve and (share := self.view.break_even(state.selection)) is not None:
             label = say("pays from {share:percent}", share=share)
             even = [{"sparsity": share, "value": 1.0, "label": label}]
-        return {"curve": curve, "even": even, "level": self._level(state)}
+        pulls = _bands(levels) if curve else []
+        return {"curve": curve, "even": even, "level": self._level(state), "pulls": pulls}
 
     def _level(self, state: State) -> Rows:
         """Return where a level stands, or how many zeros a variant has, which is no point."""
@@ -341,6 +379,9 @@ class Scene:
             "curve": self._curve_note(state),
             "histogram": say("{layer}, before pruning", layer=layer),
         }
+        if (other := self._other_layer(state)) is not None and other in self.magnitudes.counts:
+            two = say("{layer}; the line: {other}", layer=layer, other=clip(other, 48))
+            texts["histogram"] = two
         return [{"panel": panel, "text": text} for panel, text in texts.items()]
 
     def _curve_note(self, state: State) -> str:
@@ -378,6 +419,17 @@ class Scene:
             span=span,
             grouping=say(state.grouping),
         )
+
+
+def _bands(levels: pd.DataFrame) -> Rows:
+    """Return what part of x is nearest to each level, from 0 to 1; of levels alike the first."""
+    known = levels[["sparsity", "sparsity_prunable"]].dropna().drop_duplicates("sparsity_prunable")
+    shares = known["sparsity_prunable"].astype(float).tolist()
+    middles = [0.0, *((a + b) / 2 for a, b in pairwise(shares)), 1.0]
+    return [
+        {"kind": "pull", "id": level, "from": low, "to": high, "tip": written(level)}
+        for level, (low, high) in zip(known["sparsity"].tolist(), pairwise(middles), strict=True)
+    ]
 
 
 def _ends(values: Floats) -> tuple[float, float]:

@@ -414,6 +414,7 @@ class Explorer(Asked):
             return
         self._picture = Picture()
         self._picture.on_msg(self._heard)
+        self._picture.observe(self._pulled, "pulled")
         self._show_heading()
         self._refresh()
         self._place.children = [self._picture]
@@ -440,6 +441,14 @@ class Explorer(Asked):
             self.variant = self._scene.variant(state, at) or self.variant
         else:
             self._select(self._scene.members(state, kind, at), more)
+
+    @speaks
+    def _pulled(self, change: Any) -> None:
+        """Show the level that the curve was pulled to, in place of a variant that stands there."""
+        level = self._nearest(float(change["new"][0]))
+        if level == self.sparsity:
+            self._heard(None, {"level": level}, None)
+        self.sparsity = level
 
     def _select(self, names: list[str], more: bool) -> None:
         """Select modules, beside those selected if wanted; what is selected is let go."""
@@ -527,6 +536,8 @@ class Picture(alt.JupyterChart):
     # Columns and rows of the map in their order, and how it is walked.
     axes: Any = traitlets.List([[], []]).tag(sync=True)
     hint = traitlets.Unicode().tag(sync=True)
+    # The level that the curve was pulled to, and how often it was.
+    pulled: Any = traitlets.List().tag(sync=True)
 
     def __init__(self) -> None:
         script = (_HERE / "explorer.js").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
+from sparsity_report.draw.look import METRICS
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.shipped import DEMO
 from sparsity_report.sparse.shares import zero_shares
@@ -19,9 +20,12 @@ from sparsity_report.study.policy_levels import GLOBAL
 from sparsity_report.study.study import Comparison
 from sparsity_report.weights.tensors import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.names import file_name
 from sparsity_report.words.sentences import message, say
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Attributes of an explorer that are variants of its study.
+_VARIANTS = {"variant", "against"}
 _PATTERN = re.compile(r"\d+:\d+")
 #: What a copy may be: its key, and what people read.
 FORMS = {
@@ -29,6 +33,7 @@ FORMS = {
     "json": message("JSON"),
     "recipe": message("llm-compressor recipe"),
     "thesis": message("thesis command"),
+    "figure": message("figure (PDF)"),
 }
 
 
@@ -100,9 +105,14 @@ def copied(form: str, shown: Shown) -> str:
     SparsityReportError
         It cannot be said in this form.
     """
-    return {"python": as_python, "json": as_json, "recipe": as_recipe, "thesis": as_thesis}[form](
-        shown
-    )
+    writers = {
+        "python": as_python,
+        "json": as_json,
+        "recipe": as_recipe,
+        "thesis": as_thesis,
+        "figure": as_figure,
+    }
+    return writers[form](shown)
 
 
 def as_python(shown: Shown) -> str:
@@ -133,17 +143,25 @@ def as_python(shown: Shown) -> str:
         raise SparsityReportError(say("no variant of the study can be repeated from what it holds"))
     lines += ["study = sr.compare(", *(f"    {variant}," for variant in variants), ")"]
     lines += ["explorer = sr.explore(study)"]
-    lines += [
-        f"explorer.{name} = {value!r}"
-        for name, value in shown.view.items()
-        if name != "variant" or value in known or shown.variant is None
-    ]
+    for name, value in shown.view.items():
+        if name == "metric" and value not in METRICS:
+            lines.append(f"# {value!r} is a figure of your own: sr.explore(study, columns=…)")
+        elif name not in _VARIANTS or value in known or (name, shown.variant) == ("variant", None):
+            lines.append(f"explorer.{name} = {value!r}")
     if shown.variant is None:
         call = _call(shown.method, shown.sparsity)
         if shown.bounds:
             call = f"sr.bounded_magnitude(weights, {shown.sparsity!r}, {dict(shown.bounds)!r})"
         lines += ["", "# The level, exactly", f"pruning = {call}"]
     return "\n".join([*lines, "explorer", ""])
+
+
+def as_figure(shown: Shown) -> str:
+    """Return statements that write the picture as it stands, all its parts, to a file."""
+    metric = str(shown.view.get("metric", "sparsity"))
+    name = file_name(metric if metric in METRICS else "own_figure")
+    *lines, _, _ = as_python(shown).split("\n")
+    return "\n".join([*lines, f'explorer.chart.save("{name}.pdf")  # or .svg, .png', ""])
 
 
 def as_json(shown: Shown) -> str:

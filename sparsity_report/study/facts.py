@@ -28,7 +28,7 @@ from sparsity_report.study.cards import Card, cards
 from sparsity_report.study.compared import Comparables, comparables, passages
 from sparsity_report.study.dead import Dead, dead
 from sparsity_report.study.grid import Cell, Grid
-from sparsity_report.study.inside import Part, parts
+from sparsity_report.study.inside import Inner, Part, inner, parts
 from sparsity_report.study.layers import added, records, summed
 from sparsity_report.study.methods import methods
 from sparsity_report.study.metrics import beyond
@@ -303,6 +303,13 @@ class Facts:
         names = [grid.cells[code].projection for code in grid.codes]
         projections = dict(zip(inside["module_name"], names, strict=True))
         return list(parts(frame[frame["variant"] == variant], projections))
+
+    def inner(self, variant: str, module: str) -> Inner | None:
+        """Return what a module's matrices hold; None where they were not looked at."""
+        if (frame := self._study.patterns) is None:
+            return None
+        rows = frame[(frame["variant"] == variant) & (frame["module_name"] == module)]
+        return None if rows.empty else inner(rows)
 
     def dead(self, variant: str) -> Dead | None:
         """Return what of a variant is zero throughout; None where matrices were not looked at."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from sparsity_report.study.dead import dead
 from sparsity_report.study.layers import records
 
 
@@ -25,6 +26,44 @@ class Part(NamedTuple):
     key: str
     projection: str
     rows: pd.DataFrame
+
+
+class Inner(NamedTuple):
+    """What one module's matrices hold, where that was counted.
+
+    Attributes
+    ----------
+    heads, experts : tuple of float
+        Zeros ÷ weights of each, in their order; empty where there is no more than one.
+    rows, zero_rows, columns, zero_columns : int
+        Of all its matrices, and those that are zero throughout.
+    """
+
+    heads: tuple[float, ...]
+    experts: tuple[float, ...]
+    rows: int
+    zero_rows: int
+    columns: int
+    zero_columns: int
+
+
+def inner(patterns: pd.DataFrame) -> Inner:
+    """Return what the rows of one module of a variant say, one at least."""
+    shares = patterns["head_sparsity"].iloc[0]
+    heads = tuple(shares) if len(patterns) == 1 and shares is not None else ()
+    known = patterns[patterns["expert"].notna()]
+    weights = (known["rows"] * known["columns"]).astype(float)
+    by = known["expert"].astype("int64")
+    zeros = (weights * known["sparsity"]).groupby(by).sum() / weights.groupby(by).sum()
+    found, name = dead(patterns), str(patterns["module_name"].iloc[0])
+    return Inner(
+        heads if len(heads) > 1 else (),
+        tuple(zeros) if len(zeros) > 1 else (),
+        int(patterns["rows"].sum()),
+        int(found.rows.get(name, 0)),
+        int(patterns["columns"].sum()),
+        int(found.columns.get(name, 0)),
+    )
 
 
 def parts(patterns: pd.DataFrame, projections: Mapping[str, str]) -> Iterator[Part]:

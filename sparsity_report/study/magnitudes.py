@@ -84,6 +84,29 @@ def histogram_rows(
     return rows, [{"at": t, "label": text, "left": bool(t > 0.55 * edges[-1])} for t, text in marks]
 
 
+def outline_rows(
+    magnitudes: Magnitudes, threshold: float | None, other: Magnitudes
+) -> tuple[float, Rows]:
+    """Return another layer's magnitudes as steps over those of a layer, areas alike.
+
+    Returns
+    -------
+    shrunk : float
+        What the heights of :func:`histogram_rows` are to be multiplied by, so that the higher of
+        both ends at 1.
+    rows : list of dict
+        ``from`` and ``height`` of each step, the last of them 0.
+    """
+    parts = bars(magnitudes, threshold), bars(other)
+    if any(edges.size < 2 for edges, _ in parts):
+        return 1.0, []
+    one, two = (inside / inside.sum() / np.diff(edges) for edges, inside in parts)
+    peak = max(one.max(), two.max())
+    edges = parts[1][0]
+    steps = zip(edges, [*two / peak, 0.0], strict=True)
+    return float(one.max() / peak), [{"from": float(at), "height": float(h)} for at, h in steps]
+
+
 def spread(magnitudes: Magnitudes) -> float:
     """Return the root mean square of a layer's weights, from the middle of each bucket."""
     wide = 1.0 if magnitudes.exact else 1 + 2.0**-8

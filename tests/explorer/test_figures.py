@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from measurements import put_in
 import sparsity_report as sr
 from sparsity_report.draw import export
 from sparsity_report.explorer.widget import Picture
+from sparsity_report.study.inside import inner
 from sparsity_report.study.schema import TABLES
 
 NAMES = [
@@ -211,3 +213,98 @@ def test_columns_are_copied_and_refused(demo_study):
     alone = sr.explore(study_of(sr.load()))
     with pytest.raises(sr.SparsityReportError, match="metric is one of sparsity, total"):
         alone.metric = "sensitivity"
+
+
+# Over and inside the layer looked at.
+
+
+def test_another_pruning_s_threshold_and_another_layer_lie_over_a_histogram(demo_study, demo):
+    other = sr.global_magnitude(demo, 0.5)
+    made = sr.explore(demo_study.with_variants(sr.masked(other)))
+    made._shell.width = 900
+    made.variant = "Masked30"
+    data = made.chart["datasets"]
+    assert len(data["threshold"]) == 1
+    before = data["magnitudes"]
+    made.against = "Masked50"
+    mine, its = made.chart["datasets"]["threshold"]
+    assert mine["at"] == pytest.approx(sr.global_magnitude(demo, 0.3).threshold)
+    assert (its["at"], its["other"]) == (pytest.approx(other.threshold), True)
+    assert its["label"] == f"Masked50: {other.threshold:.3g}"
+    assert made.chart["datasets"]["outline"] == []
+    made.selection = ["model.decoder.layers.1.fc1", "model.decoder.layers.0.self_attn.out_proj"]
+    made.detail = made.selection[1]
+    data = made.chart["datasets"]
+    steps = data["outline"]
+    # Of equal areas, as shares of their weights are; but for the outermost thousandth.
+    areas = [
+        sum(bar["height"] * (bar["to"] - bar["from"]) for bar in data["magnitudes"]),
+        sum(a["height"] * (b["from"] - a["from"]) for a, b in pairwise(steps)),
+    ]
+    assert areas[0] == pytest.approx(areas[1], rel=0.003)
+    assert max(row["height"] for row in [*steps, *data["magnitudes"]]) == pytest.approx(1)
+    weights = demo.tensor("model.decoder.layers.1.fc1.weight").abs().flatten().double().numpy()
+    inside, _ = np.histogram(weights, [row["from"] for row in steps])
+    heights = inside / np.diff([row["from"] for row in steps])
+    found = np.array([row["height"] for row in steps[:-1]])
+    assert found / found.max() == pytest.approx(heights / heights.max(), abs=0.02)
+    note = next(row["text"] for row in data["notes"] if row["panel"] == "histogram")
+    assert note.endswith("self_attn.out_proj; the line: model.decoder.layers.1.fc1")
+    made.selection = ()
+    assert [bar["height"] for bar in made.chart["datasets"]["magnitudes"]] == [
+        bar["height"] for bar in before
+    ]
+
+
+def test_heads_and_dead_rows_of_the_layer_looked_at(explorer, demo):
+    explorer.variant, explorer.detail = "Masked30", NAMES[3]
+    gone = zeros_of(sr.global_magnitude(demo, 0.3), NAMES)[NAMES[3]]
+    heads = gone.reshape(128, 4, 32).mean(axis=(0, 2))
+    found = re.findall(r'style="--at: ([^"]+)"', explorer._detail.value)
+    assert [float(share) for share in found] == pytest.approx(heads.tolist())
+    figures = {row[0]: row[1:] for row in html_tables(explorer._detail.value)[0]}
+    for name, axis in (("Rows of zeros", 1), ("Columns of zeros", 0)):
+        assert figures[name] == [str(int(gone.all(axis=axis).sum())), "of 128"]
+    # Of a level they were not counted.
+    explorer.sparsity = 0.6
+    assert "Rows of zeros" not in explorer._detail.value
+    assert "sx-parts" not in explorer._detail.value
+
+
+def test_experts_of_a_layer():
+    rows = [(0, 0.5), (1, 0.25), (0, 0.0), (1, 1.0)]
+    frame = pd.DataFrame(
+        [
+            {"module_name": "m", "expert": expert, "rows": 4, "columns": size, "sparsity": share,
+             "zero_rows": 0.5, "zero_columns": 0.0, "head_sparsity": None}
+            for (expert, share), size in zip(rows, (2, 2, 6, 6), strict=True)
+        ]
+    )  # fmt: skip
+    found = inner(frame)
+    assert found.experts == pytest.approx((0.5 * 2 / 8, (0.25 * 2 + 6) / 8))
+    assert (found.rows, found.zero_rows, found.columns, found.heads) == (16, 8, 16, ())
+
+
+def test_the_curve_is_pulled_to_the_nearest_level(explorer):
+    """Bands cover all of x, each around the zeros of its level; a variant gives way to a level."""
+    (picture,) = [one for one in widgets(explorer) if isinstance(one, Picture)]
+    bands = explorer.chart["datasets"]["pulls"]
+    assert [bands[0]["from"], bands[-1]["to"]] == [0, 1]
+    assert all(a["to"] == b["from"] for a, b in pairwise(bands))
+    shares = explorer.study.facts.levels.set_index("sparsity")["sparsity_prunable"]
+    for band in bands:
+        assert band["from"] <= shares[band["id"]] <= band["to"]
+    picture.pulled = [0.62, 1]
+    assert (explorer.sparsity, explorer.variant) == (0.62, "Masked at level")
+    explorer.variant = "Masked30"
+    picture.pulled = [0.3, 2]
+    assert (explorer.sparsity, explorer.variant) == (0.3, "Masked at level")
+
+
+def test_a_figure_is_copied(explorer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    explorer.metric, explorer.against = "difference", "Masked30"
+    exec(compile(explorer.copied("figure"), "copied", "exec"), {})
+    assert (tmp_path / "difference.pdf").read_bytes().startswith(b"%PDF")
+    explorer.metric = "rank"
+    assert "# 'rank' is a figure of your own" in explorer.copied("python")
