@@ -126,12 +126,12 @@ METRICS = {
     "stored_bytes": Metric(message("Stored bytes"), "number", *[message("from integers")] * 2),
     "bytes_ratio": Metric(message("Bytes ÷ dense bytes"), "ratio", *[message("even at 1")] * 2),
     "difference": Metric(
-        message("Difference of zeros"),
+        message("Difference"),
         "points",
         *[message("difference of zeros ÷ weights, in percentage points")] * 2,
     ),
     "beyond": Metric(
-        message("Zeros beyond expectation"),
+        message("Excess zeros"),
         "points",
         *[message("zeros − those of a Gaussian of the matrix’s own spread, in percentage points")]
         * 2,

@@ -486,9 +486,12 @@ def histogram(
     lower = alt.expr(f"datum.other ? {1.3 * sizes.label:g} : 0")
     beside = _beside("datum.left", dx=5, dy=lower, fontSize=sizes.label)
     ink = alt.ColorValue(VERMILLION, condition={"test": "datum.other", "value": INK})
-    text = mark.mark_text(baseline="top", **beside).encode(color=ink)
     rule = mark.mark_rule(strokeWidth=1.4).encode(color=ink)
-    layers = [rects, rule, text.encode(y=alt.value(0), text="label:N")]
+    # White around the letters, for where another rule passes.
+    halo = mark.mark_text(baseline="top", stroke="#ffffff", strokeWidth=3, **beside)
+    text = mark.mark_text(baseline="top", **beside).encode(color=ink)
+    named = {"y": alt.value(0), "text": alt.Text("label:N")}
+    layers = [rects, rule, halo.encode(**named), text.encode(**named)]
     if outline is not None:
         steps = alt.Chart(outline).mark_line(interpolate="step-after", color=INK, strokeWidth=1.4)
         layers.insert(1, steps.encode(x=alt.X("from:Q"), y=flat))

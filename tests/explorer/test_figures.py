@@ -176,11 +176,11 @@ def test_the_state_is_kept_undone_and_copied(explorer):
     explorer.undo()
     assert explorer._state() == shown
     assert "explorer.against = 'Masked30'" in explorer.copied("python")
-    assert "Difference of zeros" in "".join(html_texts(explorer._still()["text/html"])) + str(
+    assert "Difference" in "".join(html_texts(explorer._still()["text/html"])) + str(
         explorer._still()["text/html"]
     )
     (picture,) = [one for one in widgets(explorer) if isinstance(one, Picture)]
-    assert picture.hint == "Map of Difference of zeros per layer: arrow keys move, Enter selects"
+    assert picture.hint == "Map of Difference per layer: arrow keys move, Enter selects"
     with pytest.raises(sr.SparsityReportError, match="against is one of Dense, Masked30"):
         explorer.against = "CSR at level"
 
