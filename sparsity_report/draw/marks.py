@@ -432,7 +432,7 @@ def curve(
         layers += [point.encode(y=y), text.encode(y=top, text="label:N")]
     if pulls is not None:
         unseen: dict[str, Any] = {"opacity": 0, "cursor": "ew-resize", "aria": False}
-        ends = {"y": alt.value(0), "y2": alt.value(shape.height)}
+        ends: dict[str, Any] = {"y": alt.value(0), "y2": alt.value(shape.height)}
         band = alt.Chart(pulls).mark_rect(**unseen)
         ends["tooltip"] = tooltips(shape.tips)
         layers.append(band.encode(x=alt.X("from:Q"), x2="to:Q", **ends))

@@ -87,7 +87,8 @@ class Scene:
 
     def _histogram(self, state: State) -> Data:
         """Return the layer looked at, and over it another pruning's threshold or another layer."""
-        magnitudes, outline = self.magnitudes.of(state), []
+        outline: Rows = []
+        magnitudes = self.magnitudes.of(state)
         if magnitudes is None:
             return {"magnitudes": [], "threshold": [], "outline": []}
         threshold = self.magnitudes.threshold(state)
@@ -379,8 +380,9 @@ class Scene:
             "curve": self._curve_note(state),
             "histogram": say("{layer}, before pruning", layer=layer),
         }
-        if (other := self._other_layer(state)) is not None and other in self.magnitudes.counts:
-            two = say("{layer}; the line: {other}", layer=layer, other=clip(other, 48))
+        beside = self._other_layer(state)
+        if beside is not None and beside in self.magnitudes.counts:
+            two = say("{layer}; the line: {other}", layer=layer, other=clip(beside, 48))
             texts["histogram"] = two
         return [{"panel": panel, "text": text} for panel, text in texts.items()]
 
