@@ -75,7 +75,7 @@ def difference(rows: pd.DataFrame, before: pd.DataFrame) -> LayerFigure:
     >>> import sparsity_report as sr
     >>> study = sr.compare(sr.dense(sr.load()))
     >>> more = difference(study.at_level(0.5), study.at_level(0.3))
-    >>> round(more.amounts.sum() / more.sizes.sum(), 2)
+    >>> round(float(more.amounts.sum() / more.sizes.sum()), 2)
     0.2
     """
     zeros, total = _zeros(rows)
