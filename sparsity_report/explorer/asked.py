@@ -173,7 +173,8 @@ class Asked(widgets.VBox):  # type: ignore[misc]
             bounded_levels(self.study.weights, tuple(bounds.items()))
         return bounds
 
-    def _nearest(self, sparsity: float) -> float:
+    def nearest(self, sparsity: float) -> float:
+        """Return the level of the policy that is nearest."""
         kept = self._view.policies.get(self.policy)
         levels = kept.sparsities if kept else [sparsity]
         return min(levels, key=lambda level: abs(level - sparsity))
@@ -185,4 +186,4 @@ class Asked(widgets.VBox):  # type: ignore[misc]
         if self._view.policies and not 0 <= value < 1:
             wrong = say("sparsity is from 0 to 0.99, not {value}", value=repr(value))
             raise SparsityReportError(wrong)
-        return self._nearest(value)
+        return self.nearest(value)

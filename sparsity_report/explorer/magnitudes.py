@@ -11,11 +11,18 @@ import pandas as pd
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.explorer.state import State
 from sparsity_report.study.levels import Levels
-from sparsity_report.study.magnitudes import module_magnitudes, spread
+from sparsity_report.study.magnitudes import (
+    Rows,
+    histogram_rows,
+    module_magnitudes,
+    outline_rows,
+    spread,
+)
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.policy_levels import GLOBAL, LAYERWISE
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.sweep import layer_threshold, thresholds
+from sparsity_report.words.names import short_name
 from sparsity_report.words.sentences import say
 
 
@@ -91,6 +98,37 @@ class LayerMagnitudes:
         rows = frame[(frame["variant"] == state.variant) & (frame["module_name"] == state.detail)]
         mean = rows["expected_sparsity"].mean()
         return None if pd.isna(mean) else float(mean)
+
+    def rows(self, state: State) -> dict[str, Rows]:
+        """Return the layer looked at, and over it another pruning's threshold or another layer."""
+        outline: Rows = []
+        magnitudes = self.of(state)
+        if magnitudes is None:
+            return {"magnitudes": [], "threshold": [], "outline": []}
+        threshold = self.threshold(state)
+        bars, marks = histogram_rows(magnitudes, threshold, to_a_bucket=state.live)
+        if bars and (other := self._other_threshold(state)) is not None:
+            label = say("{name}: {value:.3g}", name=short_name(state.against), value=other)
+            left = other > 0.55 * bars[-1]["to"]
+            marks.append({"at": other, "label": label, "left": left, "other": True})
+        if (module := self.other_layer(state)) is not None:
+            beside = self.of(state._replace(detail=module))
+            if beside is not None:
+                shrunk, outline = outline_rows(magnitudes, threshold, beside)
+                bars = [bar | {"height": shrunk * bar["height"]} for bar in bars]
+        return {"magnitudes": bars, "threshold": marks, "outline": outline}
+
+    def _other_threshold(self, state: State) -> float | None:
+        """Return the threshold of what is compared with, of the same model, if it has one."""
+        if state.against == state.variant:
+            return None
+        other = state._replace(variant=state.against)
+        return None if self.of(other) is None else self.threshold(other)
+
+    def other_layer(self, state: State) -> str | None:
+        """Return the one layer that is selected beside the one looked at."""
+        others = [name for name in state.selection if name != state.detail]
+        return others[0] if len(others) == 1 and others[0] in self.counts else None
 
     def why_none(self, prunable: bool) -> str:
         """Say why there is no histogram."""

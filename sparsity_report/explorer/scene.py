@@ -18,7 +18,7 @@ from sparsity_report.explorer.plan import Room, plan
 from sparsity_report.explorer.state import LARGEST_FIRST, LIVE, MODEL_ORDER, State
 from sparsity_report.explorer.view import Floats, View, block_name
 from sparsity_report.study.grid import OUTSIDE
-from sparsity_report.study.magnitudes import Rows, histogram_rows, outline_rows
+from sparsity_report.study.magnitudes import Rows
 from sparsity_report.words.names import clip, distinct_names, short_name
 from sparsity_report.words.numbers import count
 from sparsity_report.words.numbers import level as written
@@ -82,39 +82,8 @@ class Scene:
             **curve,
         }
         if look.plan.histogram:
-            data |= self._histogram(state)
+            data |= self.magnitudes.rows(state)
         return look, data
-
-    def _histogram(self, state: State) -> Data:
-        """Return the layer looked at, and over it another pruning's threshold or another layer."""
-        outline: Rows = []
-        magnitudes = self.magnitudes.of(state)
-        if magnitudes is None:
-            return {"magnitudes": [], "threshold": [], "outline": []}
-        threshold = self.magnitudes.threshold(state)
-        bars, marks = histogram_rows(magnitudes, threshold, to_a_bucket=state.live)
-        if bars and (other := self._other_threshold(state)) is not None:
-            label = say("{name}: {value:.3g}", name=short_name(state.against), value=other)
-            left = other > 0.55 * bars[-1]["to"]
-            marks.append({"at": other, "label": label, "left": left, "other": True})
-        if (module := self._other_layer(state)) is not None:
-            beside = self.magnitudes.of(state._replace(detail=module))
-            if beside is not None:
-                shrunk, outline = outline_rows(magnitudes, threshold, beside)
-                bars = [bar | {"height": shrunk * bar["height"]} for bar in bars]
-        return {"magnitudes": bars, "threshold": marks, "outline": outline}
-
-    def _other_threshold(self, state: State) -> float | None:
-        """Return the threshold of what is compared with, of the same model, if it has one."""
-        if state.against == state.variant:
-            return None
-        other = state._replace(variant=state.against)
-        return None if self.magnitudes.of(other) is None else self.magnitudes.threshold(other)
-
-    def _other_layer(self, state: State) -> str | None:
-        """Return the one layer that is selected beside the one looked at."""
-        others = [name for name in state.selection if name != state.detail]
-        return others[0] if len(others) == 1 else None
 
     @cached_property
     def _room(self) -> Room:
@@ -380,8 +349,8 @@ class Scene:
             "curve": self._curve_note(state),
             "histogram": say("{layer}, before pruning", layer=layer),
         }
-        beside = self._other_layer(state)
-        if beside is not None and beside in self.magnitudes.counts:
+        beside = self.magnitudes.other_layer(state)
+        if beside is not None:
             two = say("{layer}; the line: {other}", layer=layer, other=clip(beside, 48))
             texts["histogram"] = two
         return [{"panel": panel, "text": text} for panel, text in texts.items()]

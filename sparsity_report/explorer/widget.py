@@ -47,6 +47,9 @@ _STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
 _VIEWS = 3
 # Of the state all but the width are attributes of an explorer.
 _STATE: tuple[str, ...] = State._fields[:-1]
+# Of these the value is a name, or names, that there are.
+_CHOSEN = ("variant", "against", "policy", "metric", "modules", "grouping", "sort")
+_NAMED = (*_CHOSEN, "detail", "selection")
 # A change of others draws another map, without the brush.
 _KEEP_THE_BRUSH = {"policy", "bounds", "sparsity", "sort", "log_scale", "selection", "detail"}
 
@@ -181,7 +184,7 @@ class Explorer(Asked):
         with self._silently():
             super().__init__(study=study)
             self.policy = next(iter(self._view.policies), "")
-            self.sparsity = self._nearest(0.3)
+            self.sparsity = self.nearest(0.3)
             self.variant = self._first_shown()
             self.against = study.facts.baseline
             self.modules = self._view.scopes()[0]
@@ -303,11 +306,11 @@ class Explorer(Asked):
                 self.policy = GLOBAL
                 self._look_anew()
                 self._controls.offer_levels(self._view, self.policy)
-                self.sparsity = self._nearest(self.sparsity)
+                self.sparsity = self.nearest(self.sparsity)
                 self._show_level()
             elif name == "policy":
                 self._controls.offer_levels(self._view, self.policy)
-                self.sparsity = self._nearest(self.sparsity)
+                self.sparsity = self.nearest(self.sparsity)
                 self._show_level()
             elif name == "sparsity":
                 self._show_level()
@@ -346,7 +349,7 @@ class Explorer(Asked):
         prints = self.study.variants.set_index("variant")["fingerprint"]
         share = self.study.facts.total(self.variant, "sparsity_prunable")
         if share is not None and prints[self.variant] == prints.iloc[0]:
-            self.sparsity = self._nearest(share)
+            self.sparsity = self.nearest(share)
 
     @contextmanager
     def _silently(self) -> Iterator[None]:
@@ -445,7 +448,7 @@ class Explorer(Asked):
     @speaks
     def _pulled(self, change: Any) -> None:
         """Show the level that the curve was pulled to, in place of a variant that stands there."""
-        level = self._nearest(float(change["new"][0]))
+        level = self.nearest(float(change["new"][0]))
         if level == self.sparsity:
             self._heard(None, {"level": level}, None)
         self.sparsity = level
@@ -468,17 +471,7 @@ class Explorer(Asked):
 
     # What may be set.
 
-    @traitlets.validate(
-        "variant",
-        "against",
-        "policy",
-        "metric",
-        "modules",
-        "grouping",
-        "sort",
-        "detail",
-        "selection",
-    )
+    @traitlets.validate(*_NAMED)
     @speaks
     def _check_name(self, proposal: Any) -> Any:
         """Refuse what no menu offers, or a module the study does not have."""
