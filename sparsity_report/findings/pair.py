@@ -161,7 +161,7 @@ def _patterns(pair: Pair) -> Iterator[str]:
     for pattern, part in rows.groupby("n_m_before", sort=False):
         kept = int((part["n_m_after"] == pattern).sum())
         yield say(
-            "{pattern} was kept by {kept:,} of the {modules:plural layer|layers} that had it.",
+            "{pattern} was kept by {kept:,} of {modules:plural layer|layers} that had it.",
             pattern=pattern,
             kept=kept,
             modules=len(part),

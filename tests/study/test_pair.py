@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import packing
 import pytest
 import torch
 from helpers import command, small_llama
@@ -134,9 +135,9 @@ def test_prunings_of_one_model(demo):
     rows = pair.layers[pair.layers["prunable"]]
     assert set(rows["n_m_after"]) == {"2:4"}
     assert rows["n_m_before"].isna().all()
-    assert "2:4 was kept by 0 of the 24 layers" not in " ".join(pair.sentences())
+    assert "2:4 was kept by 0 of 24 layers" not in " ".join(pair.sentences())
     back = sr.compare_checkpoints(prunings[1], prunings[0])
-    assert "2:4 was kept by 0 of the 24 layers that had it." in back.sentences()
+    assert "2:4 was kept by 0 of 24 layers that had it." in back.sentences()
 
 
 def test_command(parent, child, tmp_path):
@@ -145,3 +146,51 @@ def test_command(parent, child, tmp_path):
     assert out.stdout.splitlines() == sr.read_pair(tmp_path / "pair.json").sentences()
     french = command("pair", parent, child, "--language", "fr").stdout
     assert french.startswith("Rien n’a été retiré")
+
+
+def test_what_merging_an_adapter_revives(parent, tmp_path):
+    """Counted in the files by NumPy, and the same without a merged file."""
+    tensors, scaled = load_file(parent / "model.safetensors"), {}
+    merged = dict(tensors)
+    torch.manual_seed(3)
+    for block in range(2):
+        for name in ("q_proj", "v_proj"):
+            key = f"model.layers.{block}.self_attn.{name}"
+            outputs, inputs = tensors[f"{key}.weight"].shape
+            # Some outputs and inputs are left alone, so that some zeros stay.
+            a = torch.randint(-2, 3, (8, inputs)) * (torch.rand(inputs) > 0.5) / 64
+            b = torch.randint(-2, 3, (outputs, 8)) / 64
+            scaled[f"base_model.model.{key}.lora_A.weight"] = a
+            scaled[f"base_model.model.{key}.lora_B.weight"] = b
+            merged[f"{key}.weight"] = tensors[f"{key}.weight"] + 2 * (b @ a)
+    for folder in ("adapter", "merged"):
+        (tmp_path / folder).mkdir()
+    save_file(scaled, tmp_path / "adapter" / "adapter_model.safetensors")
+    told = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(told))
+    save_file(merged, tmp_path / "merged" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "merged" / "config.json").write_text((parent / "config.json").read_text())
+    pair = sr.compare_checkpoints(parent, tmp_path / "merged")
+    one, other = arrays(parent), arrays(tmp_path / "merged")
+    revived = sum(((one[key] == 0) & (other[key] != 0)).sum() for key in one)
+    assert pair.layers["revived"].sum() == pair.survival.iloc[0]["revived"] == revived > 100
+    assert pair.survival.iloc[0]["kept"] > 100
+    beside = sr.compare_checkpoints(parent, sr.load(tmp_path / "adapter", base=parent))
+    assert beside.layers[pair.layers.columns].equals(pair.layers)
+    out = command("pair", parent, tmp_path / "adapter", "--adapter")
+    assert out.stdout.splitlines()[1:] == beside.sentences()[1:]
+
+
+@pytest.mark.parametrize("way", ["nf4", "mlx-3", "gptq"])
+def test_zeros_that_rounding_makes_and_destroys(tmp_path, way):
+    way = next(name for name in packing.WAYS if name.startswith(way))
+    weight = packing.gaussian(0.5)
+    after, means = packing.packed_matrix(tmp_path / "packed", way, weight)
+    (tmp_path / "plain").mkdir()
+    save_file({"layers.0.q_proj.weight": weight}, tmp_path / "plain" / "model.safetensors")
+    pair = sr.compare_checkpoints(tmp_path / "plain", after)
+    (row,) = pair.layers.to_dict("records")
+    due = by_numpy(weight.numpy(), means.float().numpy().reshape(weight.shape))
+    assert {name: row[name] for name in ("kept", "revived", "new", "zeros_after")} == {
+        name: due[name] for name in ("kept", "revived", "new", "zeros_after")
+    }
