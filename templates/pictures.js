@@ -5,7 +5,8 @@ class Picture {
   constructor(figure) {
     this.figure = figure;
     this.source = figure.querySelector("script");
-    if (!this.source) return;
+    // Colours that maps share are no picture of their own.
+    if (!this.source || figure.closest(".colours")) return;
     figure.after(menu(words.save, { SVG: () => this.save("svg"), PNG: () => this.save("png") }));
     figure.addEventListener("drawn", ({ detail }) => { this.shown = detail; });
   }

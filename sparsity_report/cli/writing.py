@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from sparsity_report.cli.terminal import bar, complain, tell
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.folders import check_folder
 from sparsity_report.files.sets import together
-from sparsity_report.words.names import clip
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -70,27 +69,11 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
                 progress(number, len(wanted), label)
         if files.removed:
             said += f"; removed {len(files.removed)} files of another run"
-    for sentence in [*headlines(study), *_continued(study)]:
+    for sentence in headlines(study):
         tell(sentence)
     tell(said)
     if outputs.shown:
         _show(out / ("report.html" if outputs.html else "report.pdf"))
-
-
-def _continued(study: Comparison) -> Iterator[str]:
-    """Say what each variant wrote after each prompt, each on one line."""
-    frame = study.continuations
-    for prompt, variant, text in (
-        []
-        if frame is None
-        else zip(frame["prompt"], frame["variant"], frame["continuation"], strict=True)
-    ):
-        yield say(
-            "After “{prompt}” {variant} writes “{continuation}”.",
-            prompt=clip(" ".join(prompt.split()), 200),
-            variant=variant,
-            continuation=clip(" ".join(text.split()), 200),
-        )
 
 
 def _show(page: Path) -> None:

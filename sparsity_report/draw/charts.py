@@ -98,7 +98,11 @@ def group_bars(
     of = say("{variant} of ", variant=shown[variants[0]]) if alone else ""
     note = f"{of}{look.model_names(study)} · {say(meant.note)}"
     shape = _bars_shape(rows, say(meant.axis), meant.kind, width=width)
-    shape = replace(shape, inks=tuple((shown[name], *inks[name]) for name in variants))
+    shape = replace(
+        shape,
+        inks=tuple((shown[name], *inks[name]) for name in variants),
+        named=max(140, int(width / 2)),
+    )
     return _bars(rows, shape, say(meant.title), note)
 
 

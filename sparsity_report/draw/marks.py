@@ -126,6 +126,8 @@ class Bars(Rects):
         Where bars start.
     labels : bool
         Write ``label`` at the end of each bar.
+    named : int
+        Room for a variant's name in the legend.
     """
 
     groups: tuple[str, ...]
@@ -135,6 +137,7 @@ class Bars(Rects):
     axis: str | None = None
     base: float = 0.0
     labels: bool = True
+    named: int = 140
 
     @property
     def height(self) -> float:
@@ -628,8 +631,8 @@ def _dimmed(chart: alt.Chart, shape: Rects) -> alt.Chart:
 def _inks(shape: Bars) -> dict[str, Any]:
     """Return outline and filling by variant, one legend for both."""
     names, strokes, fills = (list(part) for part in zip(*shape.inks, strict=True))
-    columns = int(0.8 * shape.width) // (34 + min(140, 5 * max(map(len, names))))
-    legend = _legend(shape, names, max(1, columns), symbolType="square", labelLimit=140)
+    columns = int(0.8 * shape.width) // (34 + min(shape.named, 5 * max(map(len, names))))
+    legend = _legend(shape, names, max(1, columns), symbolType="square", labelLimit=shape.named)
     return {
         channel: encoding("variant:N", scale=alt.Scale(domain=names, range=inks), legend=legend)
         for channel, encoding, inks in (("fill", alt.Fill, fills), ("stroke", alt.Stroke, strokes))

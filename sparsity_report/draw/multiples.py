@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import altair as alt
+import pandas as pd
 
 from sparsity_report.draw import look, marks
 from sparsity_report.draw.charts import zeros_domain
@@ -51,13 +52,27 @@ def small_map(
         x_title="",
         tips=(("block", say("block")), ("projection", say("projection")), ("label", say("zeros"))),
     )
-    low, high = (float(frame["sparsity"].agg(end)) for end in ("min", "max"))
-    space = spoken().space
-    first, last = percent(low, space=space), percent(high, space=space)
+    first, last = _ends(frame)
     note = first if first == last else say("{low} to {high}", low=first, high=last)
     said = say("Heat map of {variant}: {note} zeros.", variant=clip(variant), note=note)
     chart = look.titled(marks.heat_map(marks.inline(rows), shape), clip(variant, 24), note, said)
     return look.fitted(chart)
+
+
+def even(study: Comparison, variant: str) -> str | None:
+    """Return the share of zeros that is told of every cell of a variant's map, if it is one."""
+    frame = study.facts.cells(variant)
+    if frame.empty:
+        return None
+    first, last = _ends(frame)
+    return first if first == last else None
+
+
+def _ends(cells: pd.DataFrame) -> tuple[str, str]:
+    """Write the least and the most zeros of a map's cells."""
+    space = spoken().space
+    low, high = (float(cells["sparsity"].agg(end)) for end in ("min", "max"))
+    return percent(low, space=space), percent(high, space=space)
 
 
 def colours(ends: tuple[float, float]) -> alt.LayerChart:

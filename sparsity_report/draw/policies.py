@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import altair as alt
 import pandas as pd
 
@@ -16,8 +18,8 @@ from sparsity_report.words.sentences import say
 def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the share of zeros of each block, one line per pruning of a model.
 
-    A policy has a hue, whose shades and dashes are its levels. `width` is in points,
-    everything included.
+    A policy has a hue, whose shades and dashes are its levels; prunings that are shown alike in
+    every block share a line. `width` is in points, everything included.
 
     Returns
     -------
@@ -27,9 +29,9 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     facts = study.facts
     if not (rivals := facts.rivals):
         return None
-    names = dict(zip(rivals, distinct_names(rivals), strict=True))
-    frames = [facts.blocks(v).assign(line=name, variant=v) for v, name in names.items()]
-    frame = pd.concat(frames)
+    blocks = {v: facts.blocks(v) for v in rivals}
+    names = _named(blocks)
+    frame = pd.concat([blocks[v].assign(line=name, variant=v) for v, name in names.items()])
     low, high = (float(getattr(frame["sparsity"], end)()) for end in ("min", "max"))
     room = max(high - low, 0.02) / 8
     rows = [
@@ -69,6 +71,18 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
         say("Zeros per block: {rows}.", rows="; ".join(said)),
     )
     return look.fitted(chart)
+
+
+def _named(blocks: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Return what the line of each pruning is called, of those shown alike the first's only."""
+    shown = dict(zip(blocks, distinct_names(list(blocks)), strict=True))
+    alike: dict[tuple[tuple[int, str], ...], list[str]] = {}
+    for variant, rows in blocks.items():
+        labels = (look.write(share, "share") for share in rows["sparsity"])
+        alike.setdefault(tuple(zip(rows["block"], labels, strict=True)), []).append(variant)
+    joined = [", ".join(shown[name] for name in names) for names in alike.values()]
+    firsts = (names[0] for names in alike.values())
+    return dict(zip(firsts, distinct_names(joined, 60), strict=True))
 
 
 def _lines(methods: pd.DataFrame, names: dict[str, str]) -> tuple[marks.Line, ...]:

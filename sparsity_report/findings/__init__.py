@@ -4,10 +4,11 @@
 - ``verdict``: one sentence for one variant, which pages begin with.
 - ``budget``: what a budget of bytes, FLOPs or perplexity comes to.
 - ``compared``: which policy is best at what, for ``summary``.
-- ``measured``: what sensitivity and tasks come to, for ``summary``; ``quality``: perplexity and
-  the distance from dense.
+- ``measured``: what sensitivity and tasks come to, for ``summary``; ``quality``: perplexity,
+  the distance from dense, and continuations.
 - ``speed``: how fast variants ran, as far as it may be told, for ``summary``.
 - ``audit``: what a careful reviewer would flag.
+- ``dead``: what is zero throughout, for ``audit``.
 - ``rounding``: whether rounding explains the zeros of packed weights, for ``summary``, ``audit``.
 - ``published``: what others measured of kernels for sparse weights, in their words.
 - ``difference``: what changed between two studies; ``moved``: which variant became which, the

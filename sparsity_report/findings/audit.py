@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.counting.counts import NOT_FINITE
+from sparsity_report.findings.dead import without_weights
 from sparsity_report.findings.rounding import zeros_hidden
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.layers import records
@@ -52,13 +53,13 @@ def audit(study: Comparison) -> list[str]:
             *_asked_and_achieved(row),
             *_very_sparse(layers),
             *_tied_head(study.facts.layers(name)),
-            *_dead(study, name),
         )
         for flag in found:
             flags.setdefault(repr(flag), (flag, []))[1].append(name)
     for flag, names in flags.values():
         template = flag.one if len(names) == 1 else flag.many
         said.append(say(template, variant=names[0], variants=names, **flag.values))
+    said += without_weights(study)
     return [*said, *_own_text(study), *_foreign_scores(study), *_skipped(study)]
 
 
@@ -140,56 +141,6 @@ def _tied_head(layers: pd.DataFrame) -> Iterator[_Flag]:
                 ),
                 {"head": head, "share": share, "owner": owner},
             )
-
-
-def _dead(study: Comparison, variant: str) -> Iterator[_Flag]:
-    """Say which layers, heads, outputs and inputs of a variant have no nonzero weight."""
-    if (found := study.facts.dead(variant)) is None:
-        return
-    if found.layers:
-        yield _Flag(
-            message("{variant} has layers without a nonzero weight: {modules:some}."),
-            message("{variants:names} have layers without a nonzero weight: {modules:some}."),
-            {"modules": found.layers},
-        )
-    if modules := _counted(found.heads):
-        yield _Flag(
-            message("{variant} has attention heads without a nonzero weight: {modules:some}."),
-            message(
-                "{variants:names} have attention heads without a nonzero weight: {modules:some}."
-            ),
-            {"modules": modules},
-        )
-    if modules := _counted(found.rows):
-        yield _Flag(
-            message(
-                "{variant} has matrices with rows of nothing but zeros, whose outputs are always "
-                "zero or the bias: {modules:some}."
-            ),
-            message(
-                "{variants:names} have matrices with rows of nothing but zeros, whose outputs are "
-                "always zero or the bias: {modules:some}."
-            ),
-            {"modules": modules},
-        )
-    if modules := _counted(found.columns):
-        yield _Flag(
-            message(
-                "{variant} has matrices with columns of nothing but zeros, which never read that "
-                "input: {modules:some}."
-            ),
-            message(
-                "{variants:names} have matrices with columns of nothing but zeros, which never "
-                "read that input: {modules:some}."
-            ),
-            {"modules": modules},
-        )
-
-
-def _counted(counts: pd.Series) -> list[str]:
-    """Name modules and how many of their parts are meant, the most first."""
-    ranked = counts.sort_values(ascending=False, kind="stable")
-    return [say("{module} ({count:,})", module=name, count=n) for name, n in ranked.items()]
 
 
 def _own_text(study: Comparison) -> Iterator[str]:

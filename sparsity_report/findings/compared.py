@@ -1,7 +1,8 @@
 """Which policy is best at what, of prunings to the same share of zeros, in a sentence each.
 
-Best is what ``study.facts.compared`` marks: figures that are shown alike are a tie, and a speed is
-best only where its interval lies above all others. What was not measured is said.
+Best is what ``study.facts.compared`` marks: figures that are shown alike, or not told apart, are a
+tie, and a speed is best only where its interval lies above all others. What was not measured is
+said.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ _SCORES = {
         ",.2f",
         message("lowest perplexity on {text}: {best:names}, {value}, against {others}"),
         message("perplexity on {text} is {value} for all"),
+        message("none is told to have a lower perplexity on {text} than the others: {value}"),
     ),
     "kl": (
         "#.3g",
         message("nearest to {base} (KL, nats per token): {best:names}, {value}, against {others}"),
         message("KL from {base} is {value} nats per token for all"),
+        message(
+            "none is told to be nearer to {base} than the others (KL, nats per token): {value}"
+        ),
     ),
 }
 
@@ -94,15 +99,16 @@ def _measured(compared: Comparables, names: Sequence[str]) -> Iterator[str]:
 
 
 def _score(base: str, figure: Compared, names: Sequence[str]) -> str:
-    spec, wins, ties = _SCORES[figure.key]
+    spec, wins, ties, untold = _SCORES[figure.key]
     best = [name for name in names if name in figure.best]
     rest = [figure.values[name] for name in names if name not in best]
+    alike = len({figures(figure.values[name], spec) for name in names}) == 1
     return say(
-        wins if best else ties,
+        wins if best else ties if alike else untold,
         text=short_name(figure.of),
         base=short_name(base),
         best=[*map(short_name, best)],
-        value=figures(figure.values[(best or list(names))[0]], spec),
+        value=_span([figure.values[name] for name in best or names], spec),
         others=_span(rest, spec),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,12 +14,16 @@ from sparsity_report.study.study import Comparison
 from sparsity_report.study.zero_shot import SEVEN, seven_tasks
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import layout_name, part_name, structure_name
-from sparsity_report.words.numbers import with_error
+from sparsity_report.words.numbers import figures, with_error
 from sparsity_report.words.sentences import message, say
 
 # Parts from which a rank correlation is looked at; and how many standard deviations, 1 ÷ √(n − 1)
 # each, the largest of five must lie from 0, which one in a hundred does by chance.
 _PARTS, _FAR = 10, 3.09
+
+
+# Distinct answers up to which each has a sentence of its own.
+_SEVERAL = 2
 
 
 def smallest_layout(study: Comparison) -> Iterator[str]:
@@ -39,6 +43,9 @@ def smallest_layout(study: Comparison) -> Iterator[str]:
         "The smallest lossless layout for the prunable weights of {variants:names} is {layout}, at "
         "{ratio:.2f} times their bytes unpacked to {dtypes:names}."
     )
+    if len(together) > _SEVERAL:
+        yield _smallest_of_several(together)
+        return
     for (layout, ratio, unpacked), variants in together.items():
         yield say(
             packed if unpacked else plain,
@@ -47,6 +54,32 @@ def smallest_layout(study: Comparison) -> Iterator[str]:
             layout=layout_name(layout),
             ratio=ratio,
         )
+
+
+def _smallest_of_several(together: Mapping[tuple[Any, ...], list[str]]) -> str:
+    """Say at once which layout is the smallest for each of many variants."""
+    by_layout: dict[tuple[Any, ...], tuple[list[str], list[float]]] = {}
+    for (layout, ratio, unpacked), variants in together.items():
+        names, ratios = by_layout.setdefault((layout, unpacked), ([], []))
+        names += variants
+        ratios.append(ratio)
+    plain = message("{layout} for {variants:names}, {ratio} of their dense bytes")
+    packed = message(
+        "{layout} for {variants:names}, {ratio} of their bytes unpacked to {dtypes:names}"
+    )
+    told = []
+    for (layout, unpacked), (names, ratios) in by_layout.items():
+        low, high = (figures(end(ratios), ".2f") for end in (min, max))
+        told.append(
+            say(
+                packed if unpacked else plain,
+                layout=layout_name(layout),
+                variants=names,
+                ratio=low if low == high else say("{low} to {high}", low=low, high=high),
+                dtypes=unpacked,
+            )
+        )
+    return say("The smallest lossless layout for the prunable weights: {told:names}.", told=told)
 
 
 def smaller_file(study: Comparison) -> Iterator[str]:

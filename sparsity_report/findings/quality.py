@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 from sparsity_report.study.layers import records
 from sparsity_report.study.study import Comparison
+from sparsity_report.words.names import clip
 from sparsity_report.words.numbers import figures
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import message, say
 
+# Of a prompt, and of what is written after it.
+_LETTERS = 200
 # What of a row says what was scored, and how.
 PASSAGE = ("protocol", "text", "text_fingerprint", "scored", "tokens", "window", "stride")
 
@@ -58,3 +61,22 @@ def distances(study: Comparison) -> Iterator[str]:
             text=text,
             told=told,
         )
+
+
+def continued(study: Comparison) -> Iterator[str]:
+    """Say what variants wrote after each prompt, once for all that wrote the same."""
+    if (frame := study.continuations) is None:
+        return
+    one = message("After “{prompt}” {variants:names} writes “{continuation}”.")
+    many = message("After “{prompt}” {variants:names} write “{continuation}”.")
+    for (prompt, text), rows in frame.groupby(["prompt", "continuation"], sort=False):
+        yield say(
+            one if len(rows) == 1 else many,
+            prompt=_on_one_line(str(prompt)),
+            variants=rows["variant"].tolist(),
+            continuation=_on_one_line(str(text)),
+        )
+
+
+def _on_one_line(text: str) -> str:
+    return clip(" ".join(text.split()), _LETTERS)

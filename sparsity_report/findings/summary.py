@@ -13,6 +13,7 @@ from sparsity_report.findings.speed import speed
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.digest import EDITED
 from sparsity_report.study.layers import records
+from sparsity_report.study.spread import Spread
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import dtype_names, unpacked_name
 from sparsity_report.words.sentences import message, say, say_noted
@@ -67,6 +68,10 @@ _ZEROS = (
 )
 
 
+# Distinct numbers of zeros up to which each has a sentence of its own.
+_SEVERAL = 2
+
+
 def summarize(study: Comparison) -> list[str]:
     """Return what is worth knowing of a study, most important first.
 
@@ -89,7 +94,7 @@ def summarize(study: Comparison) -> list[str]:
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
     said += [*measured.smallest_layout(study), *measured.smaller_file(study)]
     said += speed(study)
-    said += [*quality.perplexities(study), *quality.distances(study)]
+    said += [*quality.perplexities(study), *quality.distances(study), *quality.continued(study)]
     said += [*measured.zero_shot(study), *measured.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
     return [*said, *_already_zero(study), *_unclassified(study)]
@@ -103,6 +108,7 @@ def headlines(study: Comparison) -> list[str]:
         speed,
         quality.perplexities,
         quality.distances,
+        quality.continued,
         measured.zero_shot,
         measured.costliest_part,
     )
@@ -146,8 +152,31 @@ def _zeros(study: Comparison) -> Iterator[str]:
         "{sparsity_model:percent} of the whole model."
     )
     known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
-    for names, first in _alike(study.totals[known], _ZEROS):
+    found = list(_alike(study.totals[known], _ZEROS))
+    if len(found) > _SEVERAL and study.totals.loc[known, "prunable_total"].nunique() == 1:
+        yield _zeros_of_several(found)
+        return
+    for names, first in found:
         yield say(one if len(names) == 1 else many, variants=names, **first)
+
+
+def _zeros_of_several(found: Sequence[tuple[list[str], dict[str, Any]]]) -> str:
+    """Say at once how many weights of one model each of many prunings set to zero."""
+    told = [
+        say(
+            "{sparsity_prunable:percent} in {variants:names} ({sparsity_model:percent} of the "
+            "whole model)",
+            variants=names,
+            **row,
+        )
+        for names, row in sorted(found, key=lambda each: each[1]["sparsity_prunable"])
+    ]
+    _, first = found[0]
+    return say(
+        "Zeros among the {number:,} prunable weights: {told:names}.",
+        number=first["prunable_total"],
+        told=told,
+    )
 
 
 def _packed(study: Comparison) -> Iterator[str]:
@@ -255,19 +284,33 @@ def _kept_masked(study: Comparison) -> Iterator[str]:
 
 def _spread(study: Comparison) -> Iterator[str]:
     pruned = study.variants[study.variants["threshold"].notna()]
+    found: list[tuple[list[str], float, Spread]] = []
     for names, first in _alike(pruned, ["fingerprint", "threshold"]):
         spread = study.facts.spread(names[0])
         prunable = study.facts.layers(names[0])["prunable"].sum()
         uneven = spread is not None and study.facts.uneven(names[0])
         if spread is not None and uneven and spread.layers >= prunable:
-            yield say(
-                "The zeros of {variants:names} are not spread evenly: one threshold, "
-                "|w| ≤ {threshold:.4g}, takes {low:percent} of {least} and {high:percent} of "
-                "{most}.",
-                variants=names,
-                threshold=first["threshold"],
-                **spread._asdict(),
-            )
+            found.append((names, first["threshold"], spread))
+    of_each = message(
+        "The zeros of {variants:names} are not spread evenly: one threshold, |w| ≤ "
+        "{threshold:.4g}, takes {low:percent} of {least} and {high:percent} of {most}."
+    )
+    of_all = message(
+        "The zeros of {variants:names} are not spread evenly, most unevenly those of {first}: "
+        "one threshold, |w| ≤ {threshold:.4g}, takes {low:percent} of {least} and {high:percent} "
+        "of {most}."
+    )
+    everyone = [name for names, *_ in found for name in names]
+    if several := len(found) > _SEVERAL:
+        found = [max(found, key=lambda each: each[2].high - each[2].low)]
+    for names, threshold, spread in found:
+        yield say(
+            of_all if several else of_each,
+            variants=everyone if several else names,
+            first=names[0],
+            threshold=threshold,
+            **spread._asdict(),
+        )
 
 
 def _unusual(study: Comparison) -> Iterator[str]:

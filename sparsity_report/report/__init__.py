@@ -8,9 +8,9 @@ two checkpoints. ``figures`` makes charts part of a page, ``pictures`` gathers t
 are, ``histograms`` those of layers; ``values`` and ``pair_values`` gather what templates show,
 ``page``, ``pdf`` and ``thesis`` hand it to the files in ``templates/``, which ``templates`` finds
 and renders; ``kit`` is what a kit for a thesis is made of, ``pair_thesis`` that of two checkpoints;
-``notebook`` executes notebooks, ``in_a_cell`` shows a value in one, ``bars`` that something goes
-on. ``copied`` is what one pastes elsewhere of a study. The explorer writes its tables with
-``cells``, too.
+``notebook`` executes notebooks, ``exporter`` lets nbconvert write them as pages, ``in_a_cell``
+shows a value in one, ``bars`` that something goes on. ``copied`` is what one pastes elsewhere of a
+study. The explorer writes its tables with ``cells``, too.
 
 Everything below may be imported. Figures come from ``study.facts`` and the study's frames; nothing
 is derived here. A cell is turned into text once, by its ``Kind``: a new figure is a column in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sparsity_report.report.cells import (
@@ -32,6 +33,8 @@ def _ends(ends: tuple[float, float] | None) -> str:
     return low if low == high else f"{low.removesuffix(f'{THIN}%')}–{high}"
 
 
+# Columns of figures, and letters of their heads, that a table in LaTeX has room for.
+_COLUMNS, _LETTERS = 4, 45
 # Row head, note and how its cells are written, by figure.
 _ROWS: dict[str, tuple[str, str, Kind]] = {
     "sparsity_prunable": (message("Zeros"), message("÷ prunable weights"), share(2)),
@@ -69,13 +72,18 @@ def compared(study: Comparison) -> Table | None:
     ]
     rows = tuple(_row(study, figure, names) for figure in found.figures)
     alone = message(
-        "Prunings side by side. Strong is the best of each row, none where all are shown alike."
+        "Prunings side by side. Strong is the best of each row, none where all are alike."
     )
     several = message(
         "Prunings side by side. Strong is the best of each row among those of one share of zeros, "
-        "none where all are shown alike."
+        "none where all are alike."
     )
     caption = say(several if found.contests else alone)
+    if any(figure.guesses for figure in found.figures):
+        told = say(
+            "Of scores it is what the number of first guesses tells apart from the others (99 %)."
+        )
+        caption = f"{caption} {told}"
     return Table("compared", caption, tuple(columns), (Body(rows),), "compared")
 
 
@@ -101,3 +109,22 @@ def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
             below = layout_name(layout)
         cells.append(Cell(value, kind, below, name in figure.best))
     return Row(tuple(cells), "part" if figure.key == "layout" else "")
+
+
+def side_by_side(study: Comparison) -> list[Table]:
+    """Return what :func:`compared` does for LaTeX: rows name their unit, and columns have room."""
+    table = compared(study)
+    if table is None:
+        return []
+    bodies = tuple(Body(tuple(map(_with_unit, body.rows)), body.title) for body in table.bodies)
+    longest = max(len(column.head) for column in table.columns)
+    columns = max(1, min(_COLUMNS, _LETTERS // longest))
+    return replace(table, bodies=bodies).parts(columns, table.caption)
+
+
+def _with_unit(row: Row) -> Row:
+    first, *others = row.cells
+    words = [first.note] if first.note else []
+    words += ["%"] if others[-1].kind.unit == "%" else []
+    text = f"{first.text} ({', '.join(words)})" if words else first.text
+    return row._replace(cells=(Cell(text, first.kind), *others))

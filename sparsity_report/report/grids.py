@@ -127,7 +127,7 @@ def _grid(
     caption = say(
         "{metric} of {models:names} by method and share of the prunable weights asked for; "
         "protocol {protocol}, {text} ({text_fingerprint}) in windows of {window:,}, stride "
-        "{stride:,}; the best of each in bold.",
+        "{stride:,}; the best of each in bold, which is no test.",
         metric=head(metric),
         models=models,
         **{key: scored[key] for key in ("window", "stride")},

@@ -60,6 +60,23 @@ def histograms(study: Comparison) -> dict[str, Any] | None:
     }
 
 
+def without_histograms(study: Comparison) -> str:
+    """Say why a page has no histograms of layers; nothing where it has them."""
+    if study.weights is None:
+        return say(
+            "Histograms of layers need the weights: a page made of a saved study has none; "
+            "sr.explore(study, weights=…) draws them."
+        )
+    if (number := len(module_magnitudes(study.weights))) > _MOST:
+        return say(
+            "A page holds the histograms of {most:,} layers at most, and the model has "
+            "{number:,}: sr.explore draws any of them.",
+            most=_MOST,
+            number=number,
+        )
+    return ""
+
+
 def _chart() -> alt.LayerChart:
     """Return bars that are pale up to a parameter, and a rule there."""
     # Nothing may be pruned, or all, and no data has no extent: the page says where x ends.

@@ -228,6 +228,8 @@ def _cell(cell: Cell) -> str:
     if "±" in cell.text:
         value, error = map(siunitx, cell.text.split("±"))
         return f"{{\\num{{{value}}}{{\\scriptsize\\,$\\pm$\\,\\num{{{error}}}}}}}"
+    if re.search(r"\d\s*[–(]", cell.text):  # from here to there, or with an interval
+        return f"{{{tex(cell.text.rstrip('%×').rstrip())}}}"
     return f"{{{_UNKNOWN}}}" if cell.text == UNKNOWN else siunitx(cell.text)
 
 

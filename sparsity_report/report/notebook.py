@@ -112,7 +112,7 @@ def write_notebook(
             _execute(node, target.parent, timeout)
             if target.suffix.lower() == ".ipynb":
                 return write_file(target, nbformat.writes(node) + "\n")
-            return write_file(target, _as_html(node, hide_inputs, template_dir))
+            return write_file(target, as_html(node, hide_inputs, template_dir))
 
 
 def _located(notebook: str | os.PathLike[str]) -> Path:
@@ -200,9 +200,12 @@ def _run(client: NotebookClient) -> None:
                 wait([running], timeout=0.1)
 
 
-def _as_html(
-    node: NotebookNode, hide_inputs: bool, template_dir: str | os.PathLike[str] | None
+def as_html(
+    node: NotebookNode,
+    hide_inputs: bool = False,
+    template_dir: str | os.PathLike[str] | None = None,
 ) -> str:
+    """Return a notebook with its outputs as one page that fetches nothing."""
     from nbconvert import HTMLExporter
 
     from sparsity_report.report.templates import blaming

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sparsity_report.draw import charts
 from sparsity_report.draw.excess import excess_map
 from sparsity_report.draw.inside import inside_charts
-from sparsity_report.draw.multiples import colours, small_map
+from sparsity_report.draw.multiples import colours, even, small_map
 from sparsity_report.draw.policies import blocks_chart
 from sparsity_report.draw.spread import spread_chart
 from sparsity_report.report import grids, tables
@@ -19,10 +19,21 @@ from sparsity_report.words.sentences import message, say
 
 
 class Multiples(NamedTuple):
-    """Maps of several prunings, and the colours that they share."""
+    """Maps of several prunings, and the colours that they share.
+
+    Attributes
+    ----------
+    figures : list of Figure
+        Of prunings whose cells are not all alike.
+    colours : Figure or None
+        None where there is no map.
+    even : str
+        Which prunings have the same share of zeros in every cell, so that a map says nothing.
+    """
 
     figures: list[Figure]
-    colours: Figure
+    colours: Figure | None
+    even: str = ""
 
 
 class Pictures(NamedTuple):
@@ -58,8 +69,7 @@ def first_map(study: Comparison, domain: tuple[float, float] | None) -> Figure |
     domain : tuple of float or None
         Ends of the colours; None from the least to the most that maps show.
     """
-    order = sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
-    for variant in order:
+    for variant in _headline_first(study):
         if (chart := charts.sparsity_map(study, variant, domain=domain)) is not None:
             return figure_of(chart, tables.zeros_map(study, variant), _key(study, variant))
     return None
@@ -67,15 +77,30 @@ def first_map(study: Comparison, domain: tuple[float, float] | None) -> Figure |
 
 def multiples(study: Comparison, domain: tuple[float, float] | None) -> Multiples | None:
     """Return a small map of each of several prunings; None of fewer than two, see `first_map`."""
-    figures = [
-        figure_of(chart, tables.zeros_map(study, variant), f"small-{_key(study, variant)}")
-        for variant in study.facts.prunings
-        if (chart := small_map(study, variant, domain)) is not None
-    ]
-    if len(figures) < 2:
+    mapped = [v for v in study.facts.side_by_side if not study.facts.cells(v).empty]
+    if len(mapped) < 2:
         return None
-    bar = colours(domain or charts.zeros_domain(study))
-    return Multiples(figures, figure_of(bar, figures[0].table, "map-colours"))
+    figures: list[Figure] = []
+    alike: dict[str, list[str]] = {}
+    for variant in mapped:
+        if (share := even(study, variant)) is not None:
+            alike.setdefault(share, []).append(variant)
+        elif (chart := small_map(study, variant, domain)) is not None:
+            key = f"small-{_key(study, variant)}"
+            figures.append(figure_of(chart, tables.zeros_map(study, variant), key))
+    large = next(variant for variant in _headline_first(study) if variant in mapped)
+    if len(figures) == 1 and even(study, large) is None:
+        figures = []  # it stands large already
+    bar = colours(domain or charts.zeros_domain(study)) if figures else None
+    said = [
+        say("{variants:names}: {share} zeros in every cell.", variants=names, share=share)
+        for share, names in alike.items()
+    ]
+    return Multiples(
+        figures,
+        None if bar is None else figure_of(bar, figures[0].table, "map-colours"),
+        " ".join(said),
+    )
 
 
 def pictures(study: Comparison) -> Pictures:
@@ -105,8 +130,7 @@ def pictures(study: Comparison) -> Pictures:
 
 def _excess(study: Comparison) -> Figure | None:
     """Return the map of zeros minus expected ones of the first pruning that has one."""
-    facts = study.facts
-    for variant in sorted(facts.prunings, key=lambda name: name != facts.pruning):
+    for variant in _headline_first(study):
         if (chart := excess_map(study, variant)) is not None:
             return figure_of(chart, tables.excess_map(study, variant))
     return None
@@ -130,6 +154,11 @@ def _inside(study: Comparison) -> Iterator[Figure | str]:
 def _headline(study: Comparison) -> str | None:
     """Name the pruning whose insides are shown."""
     return study.facts.pruning or (*study.facts.prunings, None)[0]
+
+
+def _headline_first(study: Comparison) -> list[str]:
+    """Return the prunings, first the one that first sentences speak of."""
+    return sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
 
 
 def _key(study: Comparison, variant: str) -> str:

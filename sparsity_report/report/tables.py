@@ -194,6 +194,21 @@ def layers(study: Comparison, variant: str) -> Table:
     return table_of("layers", caption, columns, frame, "layers sortable")
 
 
+def modules_compared(study: Comparison) -> Table | None:
+    """Return the zeros of every module of prunings side by side; None of fewer than two."""
+    if (compared := study.facts.compared) is None:
+        return None
+    frame = study.layers[study.layers["variant"].isin(compared.variants)]
+    wide = frame.pivot(index="module_name", columns="variant", values="sparsity")
+    order = study.facts.layers(compared.baseline)["module_name"]
+    wide = wide.loc[order, compared.variants].reset_index()
+    (module,) = columns_of("module_name")
+    columns = [module._replace(kind=name(2000), width=3)]
+    columns += side_by_side(compared.variants, SHARE)
+    caption = say("Zeros of every module ÷ its parameters, by variant")
+    return table_of("modules_compared", caption, columns, wide, "layers")
+
+
 def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, Table] | None:
     """Return the most and the least sparse prunable layers; None where no two of them differ."""
     spread = study.facts.spread(variant)
@@ -340,7 +355,7 @@ def excess_map(study: Comparison, variant: str) -> Table:
 
 def spread(study: Comparison) -> Table:
     """Return the least and the most sparse layer of each pruning; none where all are as sparse."""
-    spreads = {name: study.facts.spread(name) for name in study.facts.prunings}
+    spreads = {name: study.facts.spread(name) for name in study.facts.side_by_side}
     values = [{"variant": name, **of._asdict()} for name, of in spreads.items() if of]
     for row in values:
         if row["low"] == row["high"]:

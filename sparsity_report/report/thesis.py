@@ -20,6 +20,7 @@ from sparsity_report.files.sets import together, write_file
 from sparsity_report.findings.summary import conventions, summarize
 from sparsity_report.report import grids, speeds, tables
 from sparsity_report.report.cells import SHARE, Table, figures, kind_of, share, to_html
+from sparsity_report.report.compared import side_by_side
 from sparsity_report.report.kit import Drawing, Kit, camel, commands_of, number
 from sparsity_report.report.latex import (
     Tex,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "sparsity-report.bib", "example.tex")
+# What columns of figures side by side take beside the words of their rows.
+_COMPARED_CM = 11
 # Of this version.
 _YEAR = 2026
 _TOTALS = (
@@ -90,12 +93,12 @@ def write_thesis(
 
     ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi), without a
     title: that is in ``captions.tex``. ``tables/*.tex`` are for booktabs and siunitx, with caption
-    and label, and the same as ``.md`` and ``.html``; where several prunings were scored,
-    ``perplexity_grid`` has methods by sparsity and model, ``zero_shot_grid`` by sparsity and task,
-    the best in bold. ``numbers.tex`` names every figure a text would quote, such as
-    ``\MaskedThirtySparsityModel``. ``findings.tex`` says what :func:`summarize` says,
-    ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all of it. All files are
-    written, or none is.
+    and label, and the same as ``.md`` and ``.html``; ``compared`` has several prunings side by
+    side; where they were scored, ``perplexity_grid`` has methods by sparsity and model,
+    ``zero_shot_grid`` by sparsity and task, the best in bold. ``numbers.tex`` names every figure a
+    text would quote, such as ``\MaskedThirtySparsityModel``. ``findings.tex`` says what
+    :func:`summarize` says, ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all of
+    it. All files are written, or none is.
 
     Of two checkpoints the figures are where they differ, what is gone and how their zeros overlap,
     and numbers are such as ``\PrunableWeightsRemoved``.
@@ -234,6 +237,8 @@ def _tables(study: Comparison, top: int) -> dict[str, Table]:
         "totals": tables.totals(study).turned(head).only(*_TOTALS).called(of_totals),
         "sparsity": tables.comparison(study, "sparsity").turned(head).called(of_sparsity),
     }
+    for place, part in enumerate(side_by_side(study), 1):
+        parts["compared" if place == 1 else f"compared_{place}"] = part
     for variant, stem in stems.items():
         parts[f"groups_{stem}"] = tables.groups(study, variant).only(*_GROUPS)
     for variant in prunings:
@@ -263,7 +268,10 @@ def _tables(study: Comparison, top: int) -> dict[str, Table]:
 
 def _latex(stem: str, table: Table, text_cm: float) -> str:
     long = any(len(row.cells[0].text) > _LONG_NAME for row in table.rows)
-    return to_latex(table, stem.replace("_", "-"), text_cm - 6 if long else None)
+    first_cm = text_cm - 6 if long else None
+    if table.key == "compared":
+        first_cm = text_cm - _COMPARED_CM
+    return to_latex(table, stem.replace("_", "-"), first_cm)
 
 
 def _numbers(study: Comparison) -> list[tuple[str, Tex]]:

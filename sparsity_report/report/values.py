@@ -23,10 +23,11 @@ from sparsity_report.report import differences, grids, speeds, tables
 from sparsity_report.report.cells import Table, plain_rows, to_columns
 from sparsity_report.report.compared import compared
 from sparsity_report.report.figures import SEE_THROUGH, Figure, as_json, figure_of
-from sparsity_report.report.histograms import histograms
+from sparsity_report.report.histograms import histograms, without_histograms
 from sparsity_report.report.pictures import first_map, multiples, pictures
 from sparsity_report.study.cards import Card
 from sparsity_report.study.file import csv_text
+from sparsity_report.study.scored import ALIKE
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import layout_name, short_name, tokens_name
@@ -113,6 +114,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "models": look.model_names(study),
         "levels": asked,
         "variants": plain_rows(study.variants),
+        "chips": _chips(study),
         "palette": list(look.palette(study).values()),
         "verdict": verdict(study),
         "findings": summarize(study),
@@ -147,7 +149,9 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "pruned": [short_name(name) for name in prunings],
         "slider": slider(study),
         "histograms": None if (known := histograms(study)) is None else as_json(known),
+        "without_histograms": "" if known is not None else without_histograms(study),
         "layers": _layers(study),
+        "modules_compared": tables.modules_compared(study) if paper else None,
         "rows": None if paper else _rows(study),
         "audit": study.audit,
         "notes": [printable(say_note(note)) for note in study.notes],
@@ -160,6 +164,15 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "version": sparsity_report.__version__,
         "fingerprint": study.fingerprint,
     }
+
+
+def _chips(study: Comparison) -> list[tuple[str, str, str]]:
+    """Return each variant with its outline and filling, those compared as their table has them."""
+    inks, compared = look.palette(study), study.facts.compared
+    ordered = [] if compared is None else list(compared.variants)
+    places = iter(ordered)
+    names = (next(places) if name in ordered else name for name in inks)
+    return [(name, *inks[name]) for name in names]
 
 
 def difference_context(
@@ -263,9 +276,19 @@ def _measured(
             chart = draw(study) if draw else None
             figure = None if chart is None else figure_of(chart, table)
             parts.append(Measured(table.caption, figure, table))
-            if table.key == "quality":
+            if table.key == "quality" and not _all_compared(study):
                 parts += [Measured(grid.caption, None, grid) for grid in grids.method_grids(study)]
     return parts
+
+
+def _all_compared(study: Comparison) -> bool:
+    """Whether the perplexities of all that was scored stand side by side already."""
+    if study.quality is None or (found := study.facts.compared) is None:
+        return False
+    known = [name for f in found.figures if f.key == "perplexity" for name in f.values]
+    passages = study.quality[ALIKE].drop_duplicates()
+    variants = study.quality["variant"].isin(study.variants["variant"])
+    return len(passages) == 1 and set(study.quality["variant"][variants]) <= set(known)
 
 
 def slider(study: Comparison) -> dict[str, Any] | None:

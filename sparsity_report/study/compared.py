@@ -1,11 +1,13 @@
 """Several prunings of a model side by side: their figures, and which of them is best at what.
 
 A figure is compared as it is shown: what is equal to its last digit is equal, and a speed is best
-only where its interval lies above all others.
+only where its interval lies above all others. Of scores a study keeps means, which have no
+interval; whether two are told apart is known from the number of first guesses.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +21,9 @@ from sparsity_report.study.spread import Spread
 #: Of layouts of the prunable weights the one that is always told; of the others those of so few
 #: bytes ÷ dense bytes.
 ALWAYS, USEFUL = "csr_int32", 0.9
+# Standard deviations that a count of guesses has to differ by: less happens by chance in one of a
+# hundred.
+_FAR = 2.576
 # Digits that are shown, by figure; more of these is better, of the others less.
 _SHOWN = {"ratio": ".2f", "perplexity": ".2f", "kl": ".3g", "agreement": ".4f"}
 _LARGEST = ("agreement", "realised")
@@ -38,13 +43,20 @@ class Compared(NamedTuple):
     values : mapping
         By variant; None where unknown, and of layouts that would lose weights.
     best : frozenset of str
-        The best among each set of prunings; of a set whose members are equal, none.
+        The best among each set of prunings, with those that are not told apart from it; of a set
+        whose members are equal, or none of them told apart, none.
+    guesses : mapping
+        Of scores: by variant, how many first guesses were those of the baseline, or were right
+        where that is not known; of ``scored`` tokens.
+    scored : int
     """
 
     key: str
     of: str
     values: Mapping[str, Any]
     best: frozenset[str] = frozenset()
+    guesses: Mapping[str, int] = {}
+    scored: int = 0
 
 
 class Comparables(NamedTuple):
@@ -192,14 +204,23 @@ def _layouts(facts: Figures, names: Sequence[str]) -> Iterator[Compared]:
 def _quality(facts: Figures, names: Sequence[str]) -> Iterator[Compared]:
     """Yield what was scored on the first text, by one protocol, of at least two of the prunings."""
     for text, rows in facts.passages(names[1:]):
+        scores = rows.drop_duplicates("variant").set_index("variant")
+        scored = int(scores["scored"].iloc[0])
+        guesses = _guesses(scores.loc[scores.index.isin(names[1:])], scored)
         for key in ("perplexity", "kl", "agreement"):
-            values = rows.drop_duplicates("variant").set_index("variant")[key].dropna()
+            values = scores[key].dropna()
             known: dict[str, Any] = {name: values.get(name) for name in names}
             if key != "perplexity":
                 known[names[0]] = None  # of the baseline against itself
             if sum(known[name] is not None for name in names[1:]) > 1:
-                yield Compared(key, text, known)
+                yield Compared(key, text, known, guesses=guesses, scored=scored)
         return
+
+
+def _guesses(scores: pd.DataFrame, scored: int) -> dict[str, int]:
+    """Return how many first guesses are those of dense, or right if one is not compared with it."""
+    shares = scores["top1" if scores["agreement"].isna().any() else "agreement"]
+    return {str(name): round(scored * share) for name, share in shares.items()}
 
 
 def _speeds(facts: Figures, names: Sequence[str]) -> Iterator[Compared]:
@@ -230,8 +251,24 @@ def _best(figure: Compared, fields: Sequence[Sequence[str]]) -> frozenset[str]:
         shown = {name: float(format(value, _SHOWN[kind])) for name, value in known.items()}
         if len(set(shown.values())) > 1:
             first = (max if kind in _LARGEST else min)(shown.values())
-            best |= {name for name, value in shown.items() if value == first}
+            leading = {name for name, value in shown.items() if value == first}
+            if figure.guesses:
+                ahead = max(leading, key=lambda name: figure.guesses[name])
+                leading |= {name for name in shown if not _told_apart(figure, ahead, name)}
+            best |= leading if len(leading) < len(shown) else set()
     return frozenset(best)
+
+
+def _told_apart(figure: Compared, better: str, other: str) -> bool:
+    """Whether so many more first guesses of the better one are no chance.
+
+    Sign test of the tokens at which one of the two guesses as dense and the other does not
+    (McNemar, 1947). How many these are a study does not keep: it is taken for the most that there
+    can be, so that what is told apart would be by the tokens themselves.
+    """
+    more, fewer = figure.guesses[better], figure.guesses[other]
+    most = min(more + fewer, 2 * figure.scored - more - fewer)
+    return more - fewer > _FAR * math.sqrt(most)
 
 
 def _fastest(values: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -106,6 +106,12 @@ class Facts:
         """
         return tuple(dict.fromkeys(self._first_alike.values()))
 
+    @cached_property
+    def side_by_side(self) -> tuple[str, ...]:
+        """The distinct prunings, from the fewest to the most zeros where they are compared."""
+        order = [] if self.compared is None else self.compared.variants[1:]
+        return (*order, *(name for name in self.prunings if name not in order))
+
     @property
     def pruning(self) -> str | None:
         """The first variant with the zeros of the headline; None where it is not pruned."""

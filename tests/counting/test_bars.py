@@ -71,14 +71,20 @@ def test_every_long_function_has_its_bar():
     assert [f.__name__ for f in taking if not hasattr(f, "__wrapped__")] == passing
 
 
-def test_a_notebook_shows_its_own_bar():
+def test_a_notebook_shows_its_own_bar_and_keeps_nothing_of_it():
     cell = nbformat.v4.new_code_cell(
+        "import time\n"
         "from sparsity_report.counting.bars import bar\n"
-        "with bar('counting', after=0) as told:\n"
-        "    told(5, 10, 'x')"
+        "for done in (10, 5):\n"
+        "    with bar('counting', after=1e-9) as told:\n"
+        "        time.sleep(0.2)\n"
+        "        told(done, 10, 'x')\n"
+        "        assert done == 10\n",
+        metadata={"tags": ["raises-exception"]},
     )
     node = nbformat.v4.new_notebook(cells=[cell])
     NotebookClient(node, kernel_name="python3", store_widget_state=False).execute()
-    (shown,) = (output["data"] for output in cell.outputs if "data" in output)
-    assert "application/vnd.jupyter.widget-view+json" in shown
-    assert "counting" in shown["text/plain"]
+    ended, broken = (output["data"] for output in cell.outputs if "data" in output)
+    assert ended == {}
+    assert "application/vnd.jupyter.widget-view+json" in broken
+    assert "counting" in broken["text/plain"]

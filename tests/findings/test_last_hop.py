@@ -114,6 +114,20 @@ def set_to_zero(study, said):
     }
 
 
+def zeros_of_several(study, _):
+    pruned = study.totals[study.totals["pruned"].notna()].sort_values("pruned")
+    told = []
+    for row in pruned.itertuples():
+        inside, model = (prunable(study, row.variant), layers(study, row.variant))
+        share = 1 - inside["weight_nonzero"].sum() / inside["weight_total"].sum()
+        of_all = 1 - model["nonzero"].sum() / model["total"].sum()
+        told.append(f"{pct(share)} % in {row.variant} ({pct(of_all)} % of the whole model)")
+    return {
+        "number": whole(prunable(study, row.variant)["weight_total"].sum()),
+        "told": listed(told),
+    }
+
+
 def stores(study, said):
     size, base = (
         layers(study, name)["stored_bytes"].sum() for name in (said["variant"], dense_name(study))
@@ -216,6 +230,19 @@ def smallest(study, said):
     return {"variants": listed(list(names)), **least_bytes(study, name)}
 
 
+def smallest_of_each(study, _):
+    by_layout = {}
+    for name in study.variants.loc[study.variants["pruned"].notna(), "variant"]:
+        found = least_bytes(study, name)
+        by_layout.setdefault(found["layout"], []).append((name, found["ratio"]))
+    told = []
+    for layout, found in by_layout.items():
+        names, ratios = zip(*found, strict=True)
+        span = " to ".join(dict.fromkeys((min(ratios), max(ratios))))
+        told.append(f"{layout} for {listed(list(names))}, {span} of their dense bytes")
+    return {"told": listed(told)}
+
+
 def least_bytes(study, name):
     rows = study.storage.query("variant == @name and scope == 'prunable'")
     rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna() & rows["layout"].ne("zstd")]
@@ -254,6 +281,14 @@ def uneven(study, said):
         "high": pct(most["share"]),
         "most": most["module_name"],
     }
+
+
+def least_even(study, _):
+    pruned = study.variants.loc[study.variants["threshold"].notna(), "variant"]
+    shares = {name: prunable(study, name)["share"] for name in pruned}
+    first = max(shares, key=lambda name: shares[name].max() - shares[name].min())
+    told = uneven(study, {"variants": first})
+    return told | {"variants": listed(list(pruned)), "first": first}
 
 
 def unusual(study, _):
@@ -471,6 +506,15 @@ def distances(study, _):
     return {"text": first["text"], "against": first["against"], "told": listed(told)}
 
 
+def continued(study, said):
+    frame = study.continuations
+    rows = frame[frame["variant"].isin(split(said["variants"]))]
+    (written,) = {" ".join(text.split()) for text in rows["continuation"]}
+    alike = frame[frame["continuation"].map(lambda text: " ".join(text.split())) == written]
+    (prompt,) = set(rows["prompt"])
+    return {"prompt": prompt, "variants": listed(list(alike["variant"])), "continuation": written}
+
+
 def alone(study, _):
     rows = study.sensitivity.sort_values("nll_increase", kind="stable")
     return {
@@ -559,6 +603,28 @@ def dead_layers(study, said):
     rows = prunable(study, said["variant"])
     names = rows.loc[rows["weight_nonzero"] == 0, "module_name"]
     return {"variant": said["variant"], "modules": few(list(names))}
+
+
+def dead_of_each(kind):
+    """Of several variants that differ: how many, and in how many matrices."""
+
+    def of_kind(study, _):
+        told = []
+        for name in dict.fromkeys(study.patterns["variant"]):
+            rows = study.patterns[study.patterns["variant"] == name]
+            if kind == "heads":
+                many = rows["head_sparsity"].map(lambda of: list(of or ()).count(1.0))
+            elif kind == "layers":
+                many = (rows["sparsity"] == 1).astype(int)
+            else:
+                many = (rows[f"zero_{kind}"] * rows[kind]).round().astype(int)
+            matrices = (many > 0).sum()
+            inside = f" in {matrices} {'matrix' if matrices == 1 else 'matrices'}"
+            if matrices:
+                told.append(f"{whole(many.sum())}{'' if kind == 'layers' else inside} of {name}")
+        return {"told": listed(told)}
+
+    return of_kind
 
 
 def of_several(reader):
@@ -713,6 +779,7 @@ READERS = {
     "{variants} sets? {pruned} of {total} prunable weights to zero (asked {asked} %): {prunable} % "
     "of the prunable weights, {inner} % of the non-embedding parameters, {whole} % of the whole "
     "model.": set_to_zero,
+    "Zeros among the {number} prunable weights: {told}.": zeros_of_several,
     "{variant} stores {ratio} times the bytes of {base} ({bytes} against {reference}); CSR pays "
     "off with {dtypes} values and int32 indices from {level} % sparsity.": stores,
     "{variant} stores {ratio} times the bytes of {base} ({bytes} against {reference}); CSR never "
@@ -756,6 +823,7 @@ READERS = {
     "times their bytes unpacked to {dtypes}.": (
         lambda study, said: smallest(study, said) | {"dtypes": "float32"}
     ),
+    "The smallest lossless layout for the prunable weights: {told}.": smallest_of_each,
     "Compressed by zstd the prunable weights of {variants} take {ratio} times their dense bytes, "
     f"{_FILE_ONLY}": as_file,
     "Compressed by zstd the prunable weights of {variants} take {ratio} times their bytes "
@@ -764,6 +832,8 @@ READERS = {
     ),
     "The zeros of {variants} are not spread evenly: one threshold, |w| ≤ {threshold}, takes {low} "
     "% of {least} and {high} % of {most}.": uneven,
+    "The zeros of {variants} are not spread evenly, most unevenly those of {first}: one "
+    "threshold, |w| ≤ {threshold}, takes {low} % of {least} and {high} % of {most}.": least_even,
     "The most unusual matrix of {variant} is {parameter}: {share} % zeros where a Gaussian of its "
     "spread would have {expected} %.": unusual,
     "One token sees {active} of the {total} parameters stored, {share} %; the others are experts "
@@ -799,6 +869,8 @@ READERS = {
     "within that is no speed.": of_control,
     f"{_OVERTAKE} while the matrix stays in the cache: {{edges}}.": overtakes("in cache"),
     f"{_OVERTAKE} with weights from memory: {{edges}}.": overtakes("out of cache"),
+    "After “{prompt}” {variants} writes “{continuation}”.": continued,
+    "After “{prompt}” {variants} write “{continuation}”.": continued,
     "On {text} the mean KL divergence of {against} from the variant is {told}.": distances,
     "Perplexity on {text} (protocol {protocol}; text {text_fingerprint}; {scored} of {tokens} "
     "tokens scored, windows of {window}) is {scores}.": (perplexities),
@@ -833,6 +905,12 @@ READERS = {
             "input: {modules}.": dead_lines("columns"),
         }
     ),
+    "Rows of nothing but zeros, whose outputs are always zero or the bias: {told}.": (
+        dead_of_each("rows")
+    ),
+    "Columns of nothing but zeros, which never read that input: {told}.": dead_of_each("columns"),
+    "Attention heads without a nonzero weight: {told}.": dead_of_each("heads"),
+    "Layers without a nonzero weight: {told}.": dead_of_each("layers"),
     "{share} % of the parameters of {model} were not open to pruning: {parts}.": left_out,
 }
 
@@ -909,7 +987,7 @@ def mixture():
     return sr.load(transformers.MixtralForCausalLM(config), name="mixture")
 
 
-def dead(blocks=1):
+def dead(blocks=1, *, further=False):
     config = transformers.OPTConfig(
         hidden_size=8, ffn_dim=8, num_attention_heads=2, num_hidden_layers=blocks, vocab_size=16,
         word_embed_proj_dim=8,
@@ -918,6 +996,8 @@ def dead(blocks=1):
     with torch.no_grad():
         model.model.decoder.layers[0].self_attn.k_proj.weight[4:] = 0
         model.model.decoder.layers[0].fc1.weight[:] = 0
+        if further:
+            model.model.decoder.layers[0].self_attn.q_proj.weight[:] = 0
         model.model.decoder.embed_tokens.weight[:, :3] = 0
     return model
 
@@ -967,6 +1047,7 @@ def measured():
         latency=pd.concat(parts, ignore_index=True),
         quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
         sensitivity=measurements.sensitivity(12),
+        continuations=measurements.continuations().assign(continuation=[" os\n", " os\n", " sys"]),
     )
 
 
@@ -1031,7 +1112,7 @@ def mostly(sparsity, weights):
 STUDIES = {
     "demo": lambda: study_of(sr.load(), zstd=True, context=128),
     "levels": lambda: sr.compare(
-        sr.dense(sr.load()), *(mostly(s, sr.load()) for s in (0.1, 0.5)), patterns=True
+        sr.dense(sr.load()), *(mostly(s, sr.load()) for s in (0.7, 0.1, 0.5)), patterns=True
     ),
     "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
     "measured": measured,
@@ -1058,6 +1139,9 @@ STUDIES = {
         context=8,
     ),
     "dead": lambda: sr.compare(sr.dense(dead()), patterns=True),
+    "dead, more and less": lambda: sr.compare(
+        *(sr.dense(dead(further=name == "B"), name=name) for name in "AB"), patterns=True
+    ),
     "dead before": dead_more_than_asked,
     "scored alone": scored_alone,
     "hardly pruned": hardly_pruned,
@@ -1083,7 +1167,7 @@ def test_every_kind_of_sentence_was_read():
 
 def test_every_sentence_of_the_code_has_a_reader():
     templates = []
-    for name in ("summary", "measured", "speed", "audit", "rounding", "verdict"):
+    for name in ("summary", "measured", "quality", "speed", "audit", "dead", "rounding", "verdict"):
         for node in ast.walk(ast.parse((FINDINGS / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}:
                 templates += [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []

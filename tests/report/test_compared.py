@@ -12,9 +12,13 @@ from helpers import study_of
 import sparsity_report as sr
 from sparsity_report.draw.excess import excess_map
 from sparsity_report.draw.inside import inside_charts
+from sparsity_report.draw.look import palette
+from sparsity_report.draw.policies import blocks_chart
 from sparsity_report.draw.spread import spread_chart
-from sparsity_report.report.compared import compared
-from sparsity_report.report.histograms import histograms
+from sparsity_report.report.compared import compared, side_by_side
+from sparsity_report.report.histograms import histograms, without_histograms
+from sparsity_report.report.latex import to_latex
+from sparsity_report.report.values import context
 from sparsity_report.study.magnitudes import module_magnitudes
 
 NAMES = ("Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4")
@@ -29,7 +33,11 @@ def study(demo):
     )  # fmt: skip
     study = sr.compare(sr.dense(demo), *map(sr.masked, policies), patterns=True)
     levels = tuple(zip((0, 0.3, 0.5, 0.5, 0.5), PERPLEXITIES, strict=True))
-    quality = measurements.quality(levels, NAMES).assign(agreement=[1.0, 0.9, 0.8, 0.7, 0.6])
+    quality = measurements.quality(levels, NAMES).assign(
+        kl=[0.0, 0.125, 0.375, 0.25, 0.5],
+        flips=0.0,
+        agreement=[each / 99 for each in (99, 90, 40, 80, 11)],
+    )
     return measurements.put_in(study, quality=quality)
 
 
@@ -53,7 +61,7 @@ def test_the_best_of_each_level_is_strong(study):
     assert perplexity["Masked2:4"].text == "1\u202f204.12"
     assert not any(cell.strong for cell in cells(table, "Smallest lossless layout").values())
     kl = cells(table, "KL from Dense")
-    assert {name for name, cell in kl.items() if cell.strong} == {"Masked50"}
+    assert {name for name, cell in kl.items() if cell.strong} == {"Masked50Layerwise"}
     assert kl["Dense"].text == "–"
 
 
@@ -65,15 +73,51 @@ def test_layers_are_told_from_least_to_most_sparse(study):
     assert told["Masked2:4"].text == "50.0\u202f%"
 
 
+def test_a_thesis_has_them_side_by_side_with_units_and_without_numbers_that_are_none(study):
+    # The longest of five names leaves room for two.
+    parts = side_by_side(study)
+    assert [column.key for part in parts for column in part.columns[1:]] == list(NAMES)
+    assert [len(part.columns) for part in parts] == [3, 3, 2]
+    lines = [line for part in parts for line in to_latex(part, "compared").splitlines()]
+    zeros = [line for line in lines if line.startswith("Zeros (")]
+    said = "Zeros (\\textdiv{} prunable weights, \\%)"
+    assert zeros == [f"{said} & {of} \\\\" for of in ("0.00 & 30.00", "50.00 & 50.00", "50.00")]
+    perplexity = [line for line in lines if line.startswith("Perplexity (")]
+    assert perplexity[1].endswith("14.00 & \\bfseries 12.50 \\\\")
+    spread = next(line for line in lines if line.startswith("Zeros per layer"))
+    assert spread.endswith("0.0 & {22.8\\textendash{}42.1} \\\\")
+
+
 def test_one_small_map_a_pruning_in_one_scale(text):
     figures = re.findall(
         r'id="small-map\d-figure">.*?<script type="application/json">(.*?)</script>', text, re.S
     )
     specs = [json.loads(figure) for figure in figures]
-    assert len(specs) == 4
+    assert len(specs) == 2
     scales = [spec["layer"][0]["encoding"]["color"]["scale"] for spec in specs]
     assert all(scale["domain"] == [0, 1] for scale in scales)
-    assert [spec["title"]["text"] for spec in specs] == list(NAMES[1:])
+    assert [spec["title"]["text"] for spec in specs] == list(NAMES[1:3])
+    assert re.search(r"<p>Masked50Layerwise and Masked2:4: .*50\.0\W%.* zeros in every cell", text)
+
+
+def test_lines_on_each_other_are_one(study):
+    spec = blocks_chart(study).to_dict()
+    lines = spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert lines == ["Masked30", "Masked50", "Masked50Layerwise, Masked2:4"]
+
+
+def test_all_that_names_variants_has_them_from_the_fewest_zeros(demo):
+    names = [f"Masked{level}" for level in (70, 30, 50)]
+    prunings = (sr.global_magnitude(demo, level) for level in (0.7, 0.3, 0.5))
+    mixed = sr.compare(sr.dense(demo), *map(sr.masked, prunings))
+    page = context(mixed)
+    assert [name for name, *_ in page["chips"]] == ["Dense", *sorted(names)]
+    inks = palette(mixed)
+    assert all((outline, filling) == inks[name] for name, outline, filling in page["chips"])
+    assert [figure.table.caption.split(":")[0] for figure in page["multiples"].figures] == sorted(
+        names
+    )
+    assert [row.cells[0].text for row in page["pictures"].spread.table.rows] == sorted(names)
 
 
 def test_what_few_need_is_folded_away(text):
@@ -139,7 +183,16 @@ def test_histograms_hold_every_weight_below_their_end(study, demo):
 
 
 def test_a_study_without_weights_has_no_histograms(demo_study):
-    assert histograms(replace(demo_study, weights=None)) is None
+    read = replace(demo_study, weights=None)
+    assert histograms(read) is None
+    assert without_histograms(read).startswith("Histograms of layers need the weights")
+    assert without_histograms(demo_study) == ""
+
+
+def test_too_many_layers_for_histograms_are_said(demo_study, monkeypatch):
+    monkeypatch.setattr("sparsity_report.report.histograms._MOST", 23)
+    assert histograms(demo_study) is None
+    assert "23 layers at most, and the model has 24:" in without_histograms(demo_study)
 
 
 def test_one_pruning_has_no_comparison(demo):

@@ -397,6 +397,11 @@ def map_grid(study, w, variant):
     return [heads, *([str(block), *(known[block, name] for name in names)] for block in blocks)]
 
 
+def is_uneven(grid):
+    """Whether a map shows more than one number."""
+    return len({cell for line in grid[1:] for cell in line[1:]}) > 1
+
+
 def comparison_grid(study, w, column, write):
     table = {}
     for row in rows(study.groups):
@@ -523,7 +528,8 @@ def expected_tables(study, w):
         for caption, grid in zip(captions, extremes_grids(study, w, variant), strict=False):
             said = w.say(f"{caption}: zeros ÷ weights")
             yield said.format(variant=variant), grid
-        yield variant, map_grid(study, w, variant)
+        if is_uneven(map_grid(study, w, variant)):
+            yield variant, map_grid(study, w, variant)
     yield pruned[0], storage_grid(study, w, pruned[0], few=True)
     yield pruned[0], excess_grid(study, w, pruned[0])
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
@@ -536,8 +542,8 @@ def expected_tables(study, w):
     ):  # fmt: skip
         yield "", comparison_grid(study, w, column, write)
     if several:
-        # The map of the first stands large, and small beside the others.
-        yield pruned[0], map_grid(study, w, pruned[0])
+        # The map of the first stands large; the others are alike throughout, which is said.
+        assert sum(is_uneven(map_grid(study, w, variant)) for variant in pruned) == 1
         yield "", side_by_side_grid(study, w)
         yield "", blocks_grid(study, w)
 
@@ -704,14 +710,37 @@ def test_every_table_of_the_pdf(written):
             last = grid[0][column].removeprefix(w.say("Prunable weights")).strip()
             last = last.removeprefix(w.say("Whole model")).strip()
             assert found[column].endswith(bare(last)), (last, found)
-    for variant in study.variants["variant"]:
+    several = len(prunings(study)) > 1
+    # Of prunings side by side every module stands once, and once more with the zeros of each.
+    for variant in study.variants["variant"][: 1 if several else None]:
         grid = layers_grid(study, w, variant)
-        whole = [row for row in grid if len(row[0]) < 24]
-        assert len(whole) > 1
-        place, (page, top, ends) = check_pdf(words, whole, place)
+        place, (page, top, ends) = check_pdf(words, [grid[0], *short_names(grid)], place)
         found = heads_above(words, page, top, ends, height=600)
         for head, shown in zip(grid[0][4:], found[4:], strict=True):
             assert bare(head) in shown, (head, shown)
+    if several:
+        grid = modules_grid(study, w)
+        place, (page, top, ends) = check_pdf(words, [grid[0], *short_names(grid)], place)
+        found = heads_above(words, page, top, ends, height=600)
+        for head, shown in zip(grid[0][1:], found[1:], strict=True):
+            assert bare(head) in shown, (head, shown)
+
+
+def short_names(grid):
+    """Rows whose name stands on one line."""
+    whole = [row for row in grid[1:] if len(row[0]) < 24]
+    assert whole
+    return whole
+
+
+def modules_grid(study, w):
+    names = ["Dense", *prunings(study)]
+    grid = [[capital(w.say("module")), *names]]
+    for module, own in study.layers.groupby("module_name", sort=False):
+        sums = own.set_index("variant")
+        shares = (share(sums["total"][name], sums["nonzero"][name]) for name in names)
+        grid.append([module, *map(w.percent, shares)])
+    return grid
 
 
 def siunitx(text):
@@ -742,6 +771,15 @@ def compact(grid):
     return [[re.sub(r"\s", "", cell) for cell in row] for row in grid]
 
 
+# What the rows of prunings side by side are of, and their unit.
+UNITS = {
+    "Zeros": "Zeros (÷ prunable weights, %)",
+    "Zeros per layer": "Zeros per layer (least to most sparse, %)",
+    "Outputs that are zero": "Outputs that are zero (whole rows of matrices)",
+    "Smallest lossless layout": "Smallest lossless layout (÷ dense bytes)",
+}
+
+
 def test_every_table_of_the_thesis_kit(written):
     study, w, folder = written
     folder = folder / "thesis" / "tables"
@@ -763,6 +801,10 @@ def test_every_table_of_the_thesis_kit(written):
         expected[f"storage_{name.lower()}"] = latex_of(grid, [1, 2, 3, 5])
         for end, grid in zip(("most", "least"), extremes_grids(study, w, name), strict=False):
             expected[f"layers_{end}_{name.lower()}"] = latex_of(grid, [1, 2])
+    if len(prunings(study)) > 1:
+        heads, *body = side_by_side_grid(study, w)
+        rest = [[UNITS.get(row[0], row[0]), *map(siunitx, row[1:])] for row in body]
+        expected["compared"] = [heads, *rest]
     assert {path.stem for path in folder.glob("*.tex")} == set(expected)
     for stem, grid in expected.items():
         assert compact(latex_table(folder / f"{stem}.tex")) == compact(grid), stem

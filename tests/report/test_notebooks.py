@@ -18,6 +18,7 @@ import sparsity_report as sr
 from sparsity_report.draw.vega import bundle
 from sparsity_report.files.shipped import DEMO
 from sparsity_report.report import notebook
+from sparsity_report.report.exporter import PageExporter
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -185,7 +186,11 @@ def test_an_exported_explorer_moves_without_a_kernel(chromium, tmp_path):
     mine.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
     mine.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(mine, tmp_path / "mine.ipynb")
-    written = sr.write_notebook(None, tmp_path / "o.html", notebook=tmp_path / "mine.ipynb")
+    saved = sr.write_notebook(None, tmp_path / "o.ipynb", notebook=tmp_path / "mine.ipynb")
+    # As jupyter nbconvert --to sparsity-report does.
+    text, about = PageExporter().from_filename(str(saved))
+    written = tmp_path / f"o{about['output_extension']}"
+    written.write_text(text, encoding="utf-8")
     page = chromium.new_page()
     wrong = []
     page.on("console", lambda message: wrong.append(message.text))

@@ -21,11 +21,13 @@ def study(demo):
     return sr.compare(sr.dense(demo), *map(sr.masked, policies), patterns=True)
 
 
-def scored(perplexities):
+def scored(perplexities, right=(90, 60, 30, 5)):
+    """Perplexities on a text of 100 tokens, and how many first guesses were right."""
     frame = pd.DataFrame({"variant": list(perplexities), "perplexity": list(perplexities.values())})
     return frame.assign(
-        kl=float("nan"), agreement=float("nan"), protocol="sliding", text="a text",
-        text_fingerprint="f", scored=9, tokens=10, window=8, stride=4, dtype="float32",
+        kl=float("nan"), agreement=float("nan"), top1=[hits / 100 for hits in right],
+        protocol="sliding", text="a text", text_fingerprint="f", scored=100, tokens=101, window=8,
+        stride=4, dtype="float32",
     )  # fmt: skip
 
 
@@ -51,17 +53,25 @@ def test_only_2_4_is_lossless_as_2_4(study):
 
 
 @pytest.mark.parametrize(
-    ("perplexities", "best"),
+    ("perplexities", "right", "best"),
     [
-        ((14.0, 13.0, 15.0), {"Masked50Layerwise"}),
-        ((13.001, 13.004, 15.0), {"Masked50", "Masked50Layerwise"}),
-        ((13.001, 13.004, 12.999), set()),
+        ((14.0, 13.0, 15.0), (30, 60, 5), {"Masked50Layerwise"}),
+        ((13.001, 13.004, 15.0), (60, 60, 5), {"Masked50", "Masked50Layerwise"}),
+        ((13.001, 13.004, 12.999), (60, 60, 5), set()),
+        # Of 100 tokens 51 + 52 are at most 97 at which but one of two is right; two more of them is
+        # chance, and so are 25, as 2.576 · √97 is 25.4.
+        ((13.2, 13.1, 15.0), (51, 52, 5), {"Masked50", "Masked50Layerwise"}),
+        ((13.2, 13.1, 15.0), (39, 64, 5), {"Masked50", "Masked50Layerwise"}),
+        ((13.2, 13.1, 15.0), (38, 65, 5), {"Masked50Layerwise"}),
+        ((13.2, 13.1, 15.0), (51, 52, 50), set()),
+        ((13.2, 13.1, 15.0), (65, 38, 5), {"Masked50", "Masked50Layerwise"}),
     ],
-    ids=["one", "tie", "all alike"],
+    ids=["one", "tie", "all alike", "chance", "still chance", "far", "all by chance", "contrary"],
 )
-def test_what_is_shown_alike_is_a_tie(study, perplexities, best):
+def test_what_is_shown_alike_or_not_told_apart_is_a_tie(study, perplexities, right, best):
     names = ("Masked50", "Masked50Layerwise", "Masked2:4")
-    quality = scored({"Dense": 9.0, **dict(zip(names, perplexities, strict=True))})
+    known = {"Dense": 9.0, **dict(zip(names, perplexities, strict=True))}
+    quality = scored(known, (90, *right))
     assert of(replace(study, quality=quality).facts.compared, "perplexity").best == best
 
 
