@@ -81,8 +81,8 @@ def explore(
     Raises
     ------
     SparsityReportError
-        The study is empty, `weights` are not those it was made of, or `columns` holds what is no
-        number.
+        It is no study, or an empty one, `weights` are not those it was made of, or `columns` holds
+        what is no number.
 
     Examples
     --------
@@ -94,6 +94,11 @@ def explore(
     >>> len(explorer.layers())
     4
     """
+    if not isinstance(study, Comparison):
+        raise SparsityReportError(
+            f"explore: a {type(study).__name__} is no study; two checkpoints show themselves in a "
+            "cell, and write_report() writes them as a page"
+        )
     if study.layers.empty:
         raise SparsityReportError("explore: the study has no layers; compare() a model first")
     if weights is not None:
