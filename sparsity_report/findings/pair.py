@@ -42,7 +42,7 @@ def pair_sentences(pair: Pair) -> list[str]:
     >>> weights = sr.load()
     >>> pair = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
     >>> print(pair.sentences()[0].replace("\u202f", " "))
-    Nothing was taken away: all 786 432 prunable weights of demo stand in demo, 2:4.
+    393 216 of the 786 432 prunable weights of demo, 50.0 %, became zero in demo, 2:4; none is gone.
     """
     said = [*_taken(pair), *_zeros(pair), *_changed(pair), *_patterns(pair)]
     return [*said, *_figures(pair), *_sparsities(pair), *_doubts(pair)]
@@ -54,10 +54,7 @@ def _taken(pair: Pair) -> Iterator[str]:
     zeros = records(pair.sparsities)[0]["sparsity_itself"]
     what = [*_things(pair)]
     if not pair.taken:
-        yield say(
-            "Nothing was taken away: all {total:,} prunable weights of {before} stand in {after}.",
-            total=total, before=before, after=after,
-        )  # fmt: skip
+        yield _none_taken(pair, total, before, after)
         if what:
             yield say("Gone besides them: {what:names}.", what=what)
         return
@@ -81,6 +78,21 @@ def _taken(pair: Pair) -> Iterator[str]:
             "{certainty:percent}.",
             certainty=float(unsure),
         )
+
+
+def _none_taken(pair: Pair, total: int, before: str, after: str) -> str:
+    whole = records(pair.survival)[0]
+    if whole["zeros_before"] or not whole["new"]:
+        return say(
+            "Nothing was taken away: all {total:,} prunable weights of {before} stand in {after}.",
+            total=total, before=before, after=after,
+        )  # fmt: skip
+    return say(
+        "{new:,} of the {total:,} prunable weights of {before}, {share:percent}, became zero in "
+        "{after}; none is gone.",
+        new=whole["new"], share=ratio(whole["new"], total),
+        total=total, before=before, after=after,
+    )  # fmt: skip
 
 
 def _things(pair: Pair) -> Iterator[str]:
