@@ -211,8 +211,7 @@ class Scene:
         compared = self._compared(state)
         values = {v: self.view.bar_values(state._replace(variant=v)) for v in compared}
         names = list(dict.fromkeys(name for bars in values.values() for name in bars))
-        # What is selected changes what bars show and not where they stand; they reach further only
-        # where they must.
+        # What is selected changes what bars show, and not where they stand or how far they reach.
         whole = values
         if state.selection:
             every = state._replace(selection=())
@@ -236,33 +235,27 @@ class Scene:
             for variant, bars in values.items()
             for name, value in bars.items()
         ]
-        reach = self._reach(state, [whole, values])
+        reach = self._reach(state, whole)
         inks = looks.palette(self.view.study)
         if state.live:
             side = [self.view.study.facts.baseline, *LIVE]
             inks = dict(zip(side, looks.layout_inks().values(), strict=True))
         return _Bars(names, rows, reach, [(shown[v], *inks[v]) for v in compared])
 
-    def _reach(self, state: State, values: list[_Values]) -> tuple[float, float]:
-        """Return how far bars reach, of all layers and of those selected; at a level, at any."""
+    def _reach(self, state: State, values: _Values) -> tuple[float, float]:
+        """Return how far bars reach, whatever is selected; at a level, how far at any."""
         if not self.figures.is_figure(state.metric):
-            return 0.0, max(self._longest(state, of) for of in values)
-        every = [v for of in values for bars in of.values() for v in bars.values()]
-        known = np.array(every, dtype=float)
-        known = known[np.isfinite(known)]
+            return 0.0, self._longest(state, values)
+        # Of any layers no mean is further than one of them.
+        inside = self.view.placement(state).inside
+        layers = self.view.values(state, self.view.frame(state))[inside]
+        known = layers[np.isfinite(layers)]
         if self.kind(state) == "own":
             return _ends(np.append(known, 0.0))
-        placement = self.view.placement(state)
-        names, codes = placement.bars[state.grouping]
-        if state.selection:  # any layers: no sum of them is further than one
-            names, codes = list(placement.names), np.arange(len(placement.names))
-        far = self._furthest(state, known, codes, len(names))
+        far = self._furthest(state, known, np.arange(len(layers)), len(layers))
         far = max(far, _LEAST[self.kind(state)])
-        return (
-            (0.0, far)
-            if known.min(initial=0.0) >= 0 and not self.figures.moves(state)
-            else (-far, far)
-        )
+        less = self.figures.moves(state) or known.min(initial=0.0) < 0
+        return -far if less else 0.0, far
 
     def _longest(self, state: State, values: _Values) -> float:
         """Return how far bars of counts reach."""
