@@ -52,11 +52,12 @@ class Stretch(Slice):
         """Read both and compare them."""
         sums = Tally()
         if not (self.before and self.after):
-            for piece in pieces(self.before or self.after):
+            for piece in _by_groups(pieces(self.before or self.after)):
                 grouped = self.grouped and piece.numel() % 8 == 0
                 sums += alone(piece, before=bool(self.before), grouped=grouped)
             return sums
-        for one, other in in_step(pieces(self.before), pieces(self.after)):
+        sides = (_by_groups(pieces(side)) for side in (self.before, self.after))
+        for one, other in in_step(*sides):
             sums += tally(one, other, self.grouped and one.numel() % 8 == 0)
         return sums
 
@@ -152,6 +153,19 @@ def _split(rows: torch.Tensor, done: int, each: int) -> Iterator[torch.Tensor]:
         stop = min(len(rows), start + each - (done + start) % each)
         yield rows[start:stop]
         start = stop
+
+
+def _by_groups(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Cut values where groups of eight end, wherever they were cut; the last may be fewer."""
+    rest = torch.empty(0)
+    for part in parts:
+        values = torch.cat([rest, part]) if rest.numel() else part
+        whole = values.numel() - values.numel() % 8
+        if whole:
+            yield values[:whole]
+        rest = values[whole:]
+    if rest.numel():
+        yield rest
 
 
 def in_step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,22 +27,36 @@ _EXACT = {
     torch.float16, torch.bfloat16, torch.float32, torch.int8, torch.uint8, torch.int16, torch.bool,
     torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
 }  # fmt: skip
-# For groups of M: words of so many bytes, and a one in each of them.
-_TOGETHER = {4: (torch.int32, 0x01010101), 8: (torch.int64, 0x0101010101010101)}
 # No N:M of at least half zeros has so few, of whole groups or nearly.
 _FEW_ZEROS = 0.45
 NO_GROUPS = (0,) * len(N_M)
+# Of eight weights, a bit each, how many groups comply with each N:M.
+_PATTERNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+_COMPLYING = np.array([(_PATTERNS.reshape(256, -1, m).sum(2) <= n).sum(1) for n, m in N_M])
 Bits = npt.NDArray[np.signedinteger[Any]]
 Flags = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+# Bits, the values that they are, and the number of the side.
+Chunk = tuple[Bits, torch.Tensor, int]
+Packed = tuple[list[Bytes], list[Bytes]]
+# The same memory twice, as torch and as NumPy have what is faster in one or in the other.
+Values = tuple[torch.Tensor, npt.NDArray[np.floating[Any]]]
 
 
 class _Room(threading.local):
     """Memory of a thread, used again and again: to be given it takes longer than to count."""
 
     def __init__(self) -> None:
-        self.bits = np.empty(_AT_ONCE, dtype=np.int64)
         self.flags = np.empty((3, _AT_ONCE), dtype=bool)
-        self.floats = torch.empty(2, _AT_ONCE)
+        self.values = {
+            dtype: [(row, row.numpy()) for row in torch.empty(3, _AT_ONCE, dtype=dtype)]
+            for dtype in (torch.float32, torch.float64)
+        }
+
+    def of(self, number: int, dtype: torch.dtype, size: int) -> Values:
+        """Return room for so many values, as both libraries see it."""
+        values, same = self.values[dtype][number]
+        return (values, same) if size == _AT_ONCE else (values[:size], same[:size])
 
 
 _ROOM = _Room()
@@ -159,14 +174,13 @@ def tally(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> T
     (1, 1, 1, 1, 0.25, 0.3333333333333333)
     """
     total = before.numel()
-    rows = []
-    for start in range(0, total, _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        rows.append(_compared(*_of_one_dtype(before[some], after[some]), grouped))
+    rows, packed = [], (list[Bytes](), list[Bytes]())
+    for one, other in zip(*_chunks(before, after), strict=True):
+        rows.append(_compared(one, other, packed if grouped else None))
     if not rows:
         return Tally()
     nonzero, left, surviving, changed, *sums = map(sum, zip(*rows, strict=True))
-    square, change, product, square_before, square_after, *groups = sums
+    square, change, product, square_before, square_after = sums
     return Tally(
         total, total, total - nonzero, total - left, total,
         kept=total - nonzero - left + surviving,
@@ -178,47 +192,64 @@ def tally(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> T
         product=product,
         square_before=square_before,
         square_after=square_after,
-        groups_before=tuple(groups[: len(N_M)]),
-        groups_after=tuple(groups[len(N_M) :]),
+        groups_before=_complying(packed[0]),
+        groups_after=_complying(packed[1]),
         grouped_before=total * grouped,
         grouped_after=total * grouped,
     )  # fmt: skip
 
 
-def _compared(before: torch.Tensor, after: torch.Tensor, grouped: bool) -> tuple[Any, ...]:
+def _chunks(*sides: torch.Tensor) -> Iterator[Iterator[Chunk]]:
+    """Cut each side into what can be told apart by its bits, as many at a time as are compared."""
+    dtype, dtypes = sides[0].dtype, {side.dtype for side in sides}
+    if len(dtypes) > 1 or dtype not in _WHOLE:
+        dtype = torch.float32 if dtypes <= _EXACT else torch.float64
+    for number, side in enumerate(sides):
+        yield _cut(side, dtype, number)
+
+
+def _cut(side: torch.Tensor, dtype: torch.dtype, number: int) -> Iterator[Chunk]:
+    for some in side.split(_AT_ONCE):
+        values = some.to(dtype).contiguous()
+        bits: Bits = values.view(_WHOLE[dtype]).numpy()
+        yield bits, values, number
+
+
+def _compared(before: Chunk, after: Chunk, packed: Packed | None) -> tuple[Any, ...]:
     """Compare so few values that they stay near to the processor.
 
-    Returns nonzeros of each and of both, changes, five sums as of :class:`Tally`, and groups.
+    Returns nonzeros of each and of both, changes, and five sums as of :class:`Tally`; `packed`
+    gets what is to be looked at for N:M.
     """
-    one, other, n = _bits(before), _bits(after), before.numel()
-    there, still, both = (flags[:n] for flags in _ROOM.flags)
-    nonzero = _nonzero(one, there)
-    if np.array_equal(one, other):
-        groups = _groups(there, n - nonzero) if grouped else NO_GROUPS
-        values = _floats(before, 0)
-        square = _product(values, values)
-        return (nonzero, nonzero, nonzero, 0, square, 0.0, square, square, square, *groups, *groups)
-    left = _nonzero(other, still)
-    groups = NO_GROUPS + NO_GROUPS
-    if grouped:
-        groups = _groups(there, n - nonzero) + _groups(still, n - left)
-    surviving = _count(np.logical_and(there, still, out=both))
-    differing = np.not_equal(one, other, out=there)
+    there, still, differing = (flags[: before[0].size] for flags in _ROOM.flags)
+    same = not _count(np.not_equal(before[0], after[0], out=differing))
+    one = _floats(before)
+    nonzero, before_it = _nonzero(one, there), _product(one, one)
+    for side in (packed or ())[: 1 + same]:
+        _pack(side, there, nonzero)
+    if same:
+        return (nonzero, nonzero, nonzero, 0, before_it, 0.0, before_it, before_it, before_it)
+    other = _floats(after)
+    left, after_it = _nonzero(other, still), _product(other, other)
+    if packed:
+        _pack(packed[1], still, left)
+    both = np.logical_and(there, still, out=still)
+    surviving = _count(both)
     changed = _count(np.logical_and(differing, both, out=differing))
-    values, new = _floats(before, 0), _floats(after, 1)
-    squares = _product(values, values), _product(new, new)
     if not changed:  # what is nonzero in both is equal, and products of all else are zero
-        square = product = _product(values, new)
-        return (nonzero, left, surviving, 0, square, 0.0, product, *squares, *groups)
-    square = squares[0]
-    if surviving < nonzero or surviving < left:
-        mask = np.negative(both.view(np.int8), out=both.view(np.int8))
-        values, new = (_floats(_masked(part, mask), k) for k, part in enumerate((before, after)))
-        square = _product(values, values)
-    product = _product(values, new)
-    new -= values
-    change = _product(new, new)
-    return (nonzero, left, surviving, changed, square, change, product, *squares, *groups)
+        product = after_it if surviving == left else _product(one, other)
+        sums = (product, 0.0, product, before_it, after_it)
+    else:
+        square = before_it
+        if surviving < max(nonzero, left):
+            mask = _mask(both, one)
+            one = _masked(one, mask, 0) if surviving < nonzero else one
+            other = _masked(other, mask, 1) if surviving < left else other
+            square = _product(one, one) if surviving < nonzero else square
+        moved = _ROOM.of(2, one[0].dtype, both.size)
+        torch.sub(other[0], one[0], out=moved[0])
+        sums = (square, _product(moved, moved), _product(one, other), before_it, after_it)
+    return (nonzero, left, surviving, changed, *sums)
 
 
 def alone(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally:
@@ -229,10 +260,15 @@ def alone(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally
     >>> alone(torch.tensor([0.0, 2.0]), before=True).zeros_before
     1
     """
-    n = values.numel()
-    there = np.empty(n, dtype=bool)
-    zeros = n - _nonzero(_bits(_of_one_dtype(values, values)[0]), there)
-    groups = _groups(there, zeros) if grouped else NO_GROUPS
+    n, left, packed = values.numel(), 0, list[Bytes]()
+    (chunks,) = _chunks(values)
+    for chunk in chunks:
+        there = _ROOM.flags[0, : chunk[0].size]
+        nonzero = _nonzero(_floats(chunk), there)
+        left += nonzero
+        if grouped:
+            _pack(packed, there, nonzero)
+    zeros, groups = n - left, _complying(packed)
     if before:
         return Tally(
             total_before=n, zeros_before=zeros, groups_before=groups, grouped_before=n * grouped
@@ -240,65 +276,63 @@ def alone(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally
     return Tally(total_after=n, zeros_after=zeros, groups_after=groups, grouped_after=n * grouped)
 
 
-def _of_one_dtype(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return values that can be told apart by their bits: halves, singles or doubles alike."""
-    dtype = before.dtype
-    if dtype != after.dtype or dtype not in _WHOLE:
-        exact = {dtype, after.dtype} <= _EXACT
-        dtype = torch.float32 if exact else torch.float64
-    return before.to(dtype).contiguous(), after.to(dtype).contiguous()
-
-
-def _bits(values: torch.Tensor) -> Bits:
-    """Return values as integers of as many bits, which NumPy compares several times as fast."""
-    bits: Bits = values.view(_WHOLE[values.dtype]).numpy()
-    return bits
-
-
-def _nonzero(bits: Bits, flags: Flags) -> int:
+def _nonzero(values: Values, flags: Flags) -> int:
     """Tell and count what is not zero, neither +0 nor −0."""
-    room = _ROOM.bits.view(bits.dtype)
-    room = room[: bits.size] if bits.size <= room.size else np.empty_like(bits)
-    np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=room)
-    return _count(np.not_equal(room, 0, out=flags))
+    return _count(np.not_equal(values[1], 0, out=flags))
 
 
-def _masked(values: torch.Tensor, mask: npt.NDArray[np.int8]) -> torch.Tensor:
+def _mask(flags: Flags, values: Values) -> Bits:
+    """Return integers as wide as values, of nothing but bits where there is a flag; it is lost."""
+    mask = _bits(_ROOM.of(2, values[0].dtype, flags.size))
+    mask[:] = np.negative(flags.view(np.int8), out=flags.view(np.int8))
+    return mask
+
+
+def _masked(values: Values, mask: Bits, number: int) -> Values:
     """Return values with zeros where a mask has no bits."""
-    bits = _bits(values)
-    room = _ROOM.bits.view(bits.dtype)[: bits.size]
-    room[:] = mask
-    room &= bits
-    return torch.from_numpy(room).view(values.dtype)
+    room = _ROOM.of(number, values[0].dtype, mask.size)
+    np.bitwise_and(_bits(values), mask, out=_bits(room))
+    return room
 
 
-def _floats(values: torch.Tensor, number: int) -> torch.Tensor:
-    """Return values as singles, where there is room for them; doubles stay doubles."""
-    if values.dtype == torch.float64:
-        return values.clone()
-    return _ROOM.floats[number, : values.numel()].copy_(values)
+def _bits(values: Values) -> Bits:
+    return values[1].view(f"i{values[1].itemsize}")
+
+
+def _floats(chunk: Chunk) -> Values:
+    """Return halves as singles, where there is room for them; singles and doubles are that."""
+    bits, values, number = chunk
+    if bits.itemsize > 2:
+        return values, bits.view(f"f{bits.itemsize}")
+    room = _ROOM.of(number, torch.float32, bits.size)
+    room[0].copy_(values)
+    return room
 
 
 def _count(flags: Flags) -> int:
     return int(np.count_nonzero(flags))
 
 
-def _product(one: torch.Tensor, other: torch.Tensor) -> float:
+def _product(one: Values, other: Values) -> float:
     """Return the sum of products, in float64 where float32 overflows."""
-    found = float(torch.dot(one, other))
-    return found if math.isfinite(found) else float(torch.dot(one.double(), other.double()))
+    found = float(torch.dot(one[0], other[0]))
+    if math.isfinite(found):
+        return found
+    return float(torch.dot(one[0].double(), other[0].double()))
 
 
-def _groups(there: Flags, zeros: int) -> tuple[int, ...]:
+def _pack(packed: list[Bytes], there: Flags, nonzero: int) -> None:
+    """Keep a bit of each weight, where there are zeros enough for an N:M."""
+    if there.size - nonzero >= _FEW_ZEROS * there.size:
+        packed.append(np.packbits(there))
+
+
+def _complying(packed: list[Bytes]) -> tuple[int, ...]:
     """Count the groups that comply with each N:M."""
-    if zeros < _FEW_ZEROS * there.size:
+    if not packed:
         return NO_GROUPS
-    sums = {}
-    for m, (kind, ones) in _TOGETHER.items():
-        # Eight bits a weight: the topmost of a product with ones is the sum of all.
-        words = torch.from_numpy(there).view(kind)
-        sums[m] = (words * ones).numpy()
-    return tuple(_count(sums[m] < (n + 1) << 8 * (m - 1)) for n, m in N_M)
+    patterns = torch.bincount(torch.from_numpy(np.concatenate(packed)), minlength=256).numpy()
+    return tuple((_COMPLYING @ patterns).tolist())
 
 
 def _complied(groups: tuple[int, ...], grouped: int, total: int) -> str | None:

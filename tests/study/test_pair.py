@@ -1,6 +1,8 @@
 """Two checkpoints compared: every count against NumPy, every file read back."""
 
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import packing
@@ -10,6 +12,8 @@ from helpers import command, small_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
+from sparsity_report.pairing.paired import Stretch
+from sparsity_report.weights.tensors import HeldSlice
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +199,83 @@ def test_zeros_that_rounding_makes_and_destroys(tmp_path, way):
     assert {name: row[name] for name in ("kept", "revived", "new", "zeros_after")} == {
         name: due[name] for name in ("kept", "revived", "new", "zeros_after")
     }
+
+
+def cut(values, sizes):
+    return tuple(HeldSlice(part.numel(), part.dtype, part) for part in values.split(sizes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_groups_are_those_of_the_matrix_wherever_it_is_cut(dtype):
+    """2:4 seen from the second weight on would be another pattern."""
+    before = torch.tensor([1.0, 2, 0, 0] * 8 + [0, 0, 0, 0] * 2, dtype=dtype)
+    after = torch.tensor([0.0, 0, 3, 4] * 4 + [1, 0, 0, 2] * 4 + [0, 0, 0, 0] * 2, dtype=dtype)
+    whole = Stretch(40, dtype, cut(before, [40]), cut(after, [40]), True).tally()
+    # By 1:4, 2:8, 2:4 and 4:8.
+    assert (whole.groups_before, whole.groups_after) == ((2, 1, 10, 5), (2, 1, 10, 5))
+    for sizes in ([3, 8, 29], [1, 39], [16, 9, 8, 7]):
+        cuts = (cut(before, sizes), cut(after, [16, 24]))
+        assert Stretch(40, dtype, *cuts, True).tally() == whole
+        alone = Stretch(40, dtype, cut(before, sizes), (), True).tally()
+        assert (alone.groups_before, alone.grouped_before) == (whole.groups_before, 40)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("after", [torch.float32, torch.bfloat16])
+def test_sums_are_those_of_doubles(dtype, after):
+    """More than are compared at a time, each kind of change among them, and values of no number."""
+    torch.manual_seed(5)
+    one = torch.randn(2**16 + 2**15).to(dtype)
+    other = one.to(after, copy=True)
+    one[torch.rand(one.shape) < 0.5] = 0
+    one[3], other[7], other[8] = float("nan"), float("inf"), -0.0
+    other[torch.rand(one.shape) < 0.2] = 0
+    other[: 2**14] *= 1.25
+    one[4], other[4] = float("inf"), float("inf")
+    for stretch in (slice(None), slice(2**14, 2**15), slice(2**15, None)):
+        sides = one[stretch], other[stretch]
+        found = Stretch(0, dtype, *(cut(side, [side.numel()]) for side in sides), False).tally()
+        a, b = (side.double().numpy() for side in sides)
+        due = by_numpy(a, b)
+        assert {k: getattr(found, k) for k in due if k not in ("iou", "relative_change")} == {
+            k: v for k, v in due.items() if k not in ("iou", "relative_change")
+        }
+        if stretch.start:  # no NaN and no infinity
+            assert found.relative_change == pytest.approx(due["relative_change"], rel=1e-6)
+            cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            assert found.correlation == pytest.approx(cosine, rel=1e-6)
+
+
+class Watched(ProcessPoolExecutor):
+    """Counts what it is given to do."""
+
+    given = 0
+
+    def submit(self, *job):
+        self.given += 1
+        return super().submit(*job)
+
+
+def test_workers_find_the_same(parent, child):
+    alone = sr.compare_checkpoints(parent, child)
+    with Watched(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        pair = sr.compare_checkpoints(parent, child, executor=pool)
+    assert pair.layers.equals(alone.layers)
+    assert pair.survival.equals(alone.survival)
+    assert pool.given >= len(load_file(parent / "model.safetensors"))
+
+
+def test_masks_of_wanda_and_of_magnitude(demo):
+    calibration = sr.calibrate(demo, torch.arange(64), window=32)
+    prunings = sr.layerwise_magnitude(demo, 0.5), sr.wanda(demo, 0.5, calibration)
+    pair = sr.compare_checkpoints(*prunings)
+    rows = pair.layers[pair.layers["prunable"]].set_index("module_name")
+    both = either = 0
+    for each in demo.prunable:
+        one, other = (~p.mask(each.name).numpy().reshape(-1) for p in prunings)
+        assert (
+            rows.loc[each.name.removesuffix(".weight"), "iou"]
+            == (one & other).sum() / (one | other).sum()
+        )
+        both, either = both + (one & other).sum(), either + (one | other).sum()
+    assert pair.survival.iloc[0]["iou"] == both / either < 1

@@ -5,7 +5,7 @@ import json
 import pytest
 import structural
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from structural import Left, shuffled, written
 
 import sparsity_report as sr
@@ -268,3 +268,45 @@ def test_a_head_that_is_the_embedding_now(bases, tmp_path):
     back = sr.compare_checkpoints(tied, bases("llama"))
     row = back.layers.set_index("module_name").loc["lm_head"]
     assert (row["alignment"], row["weight_before"], row["weight_after"]) == ("added", 0, head)
+
+
+def test_other_vocabularies(bases, tmp_path):
+    """Tokens that were added are refused, as nothing of the base says what they were."""
+    tensors = load_file(bases("llama") / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = torch.cat([tensors[name], torch.randn(4, 64)])
+    config = json.loads((bases("llama") / "config.json").read_text()) | {"vocab_size": 100}
+    longer = written(tmp_path / "longer", tensors, config)
+    with pytest.raises(sr.SparsityReportError, match="has 100 tokens in longer and 96 in") as told:
+        sr.compare_checkpoints(bases("llama"), longer)
+    assert "\n" not in str(told.value)
+    gone = sr.compare_checkpoints(longer, bases("llama")).removed
+    assert {*zip(gone["kind"], gone["index"], strict=True)} == {
+        ("vocabulary", number) for number in range(96, 100)
+    }
+
+
+def test_channels_in_another_order(bases, tmp_path):
+    tensors, order = load_file(bases("llama") / "model.safetensors"), shuffled(128, 128)
+    for name in ("gate", "up", "down"):
+        key = f"model.layers.1.mlp.{name}_proj.weight"
+        tensors[key] = tensors[key][:, order] if name == "down" else tensors[key][order]
+    config = json.loads((bases("llama") / "config.json").read_text())
+    pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "turned", tensors, config))
+    (said,) = [s for s in pair.sentences() if s.startswith("Nothing in the values of")]
+    assert all(f"model.layers.1.mlp.{name}_proj" in said for name in ("gate", "up", "down"))
+    assert not any(f"model.layers.{block}." in said for block in (0, 2, 3))
+    assert pair.layers.loc[~pair.layers["module_name"].str.contains("1.mlp"), "untouched"].all()
+
+
+def test_an_adapter_of_another_base(bases, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    matrices = {f"{key}A.weight": torch.randn(2, 48), f"{key}B.weight": torch.randn(64, 2)}
+    save_file(matrices, adapter / "adapter_model.safetensors")
+    told = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(told))
+    said = r"q_proj.weight. of shape \(64, 48\), but in .* its .*: it is an adapter of another"
+    with pytest.raises(sr.SparsityReportError, match=said):
+        sr.compare_checkpoints(bases("llama"), sr.load(adapter, base=bases("llama")))
