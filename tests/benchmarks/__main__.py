@@ -222,14 +222,14 @@ def study(small, folder):
     }
 
 
-def make_bfloat16(folder, gigabytes):
+def make_bfloat16(folder, gigabytes, became=lambda rows: rows):
     """Write a sharded checkpoint of Llama's names; every tensor the same Gaussian numbers."""
     import torch
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
     folder.mkdir()
-    rows = (torch.randn(4096, 8192) * 0.02).to(torch.bfloat16)  # 64 MiB
+    rows = became((torch.randn(4096, 8192) * 0.02).to(torch.bfloat16))  # 64 MiB
     tensors = round(gigabytes * 1e9 / (2 * rows.numel()))
     index = {}
     for first in range(0, tensors, 16):
@@ -366,6 +366,47 @@ def streaming(small, folder):
     }  # fmt: skip
 
 
+def two(folder):
+    """Processor seconds of counting one checkpoint, and of comparing it with what became of it."""
+    import sparsity_report as sr
+    from sparsity_report.counting.counts import count_weights
+
+    sr.compare(sr.dense(sr.load()))
+    bare = memory_mb()
+    found = {"one": [], "equal": [], "pruned": [], "changed": []}
+    for _ in range(REPEAT):  # A B A B, as other work on the machine comes and goes
+        for name, seconds in found.items():
+            start = time.process_time()
+            if name == "one":
+                count_weights(sr.load(folder / "equal"))
+            else:
+                sr.compare_checkpoints(folder / "equal", folder / name)
+            seconds.append(time.process_time() - start)
+    return {name: min(seconds) for name, seconds in found.items()} | {"grown_mb": peak_mb() - bare}
+
+
+def pairs(small, folder):
+    """Two checkpoints compared, against one of them counted."""
+    became = {
+        "equal": lambda rows: rows,
+        "pruned": lambda rows: rows * (rows.abs() > 0.0135),
+        "changed": lambda rows: rows * (rows.abs() > 0.0135) * 1.01,
+    }
+    for name, change in became.items():
+        make_bfloat16(folder / name, 0.2 if small else 2, change)
+    found = part("two", folder)
+    return {
+        **found,
+        "ratios": [
+            *(
+                (f"{name} pair, times one", found[name] / found["one"], "<=", 2.3)
+                for name in became
+            ),
+            ("pair, MB over the bare interpreter", found["grown_mb"], "<=", 400),
+        ],
+    }
+
+
 def pools(folder):
     """Seconds of a count by pools of one and of two processes, each warmed up."""
     import multiprocessing
@@ -480,6 +521,7 @@ PARTS = (
     "perplexity",
     "study",
     "streaming",
+    "pairs",
     "packed",
     "workers",
     "explorer",
@@ -505,7 +547,7 @@ def main():
         "load_before": os.getloadavg()[0],
     }
     for name in options.only:
-        if name in {"study", "streaming", "packed", "workers", "explorer"}:
+        if name in {"study", "streaming", "pairs", "packed", "workers", "explorer"}:
             with tempfile.TemporaryDirectory(dir=options.dir) as folder:
                 results[name] = globals()[name](options.small, Path(folder))
         else:
