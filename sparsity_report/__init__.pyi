@@ -12,6 +12,7 @@ from .counting.policies import random_unstructured as random_unstructured
 from .draw.charts import bar_plot as bar_plot
 from .draw.paper import write_figures as write_figures
 from .errors import SparsityReportError as SparsityReportError
+from .explorer.pair import PairExplorer as PairExplorer
 from .explorer.widget import Explorer as Explorer
 from .explorer.widget import explore as explore
 from .findings.difference import Difference as Difference

@@ -9,9 +9,8 @@ import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import look, marks
-from sparsity_report.draw.look import TEXT_WIDTH
+from sparsity_report.draw.look import PAPER, TEXT_WIDTH, Sizes
 from sparsity_report.draw.multiples import WIDTH
-from sparsity_report.study.layers import records
 from sparsity_report.study.pair import Pair
 from sparsity_report.study.pair_cells import Strip, difference_map, overlaps, strips
 from sparsity_report.words.names import clip, group_name, kind_name, short_name
@@ -23,6 +22,8 @@ _MOST = 5_000
 _BAR_WIDTH = 260
 # Heights of a strip's row, and of all at most.
 _ROW, _TALLEST = 16, 420
+# Cells of a matrix: what they count, and whether it was nonzero before and after.
+_OVERLAP = (("kept", 0, 0), ("revived", 0, 1), ("new", 1, 0), ("surviving", 1, 1))
 
 
 class Drawn(NamedTuple):
@@ -99,8 +100,10 @@ def strip_charts(pair: Pair, width: float = TEXT_WIDTH) -> Iterator[Drawn]:
     `width` is in points, everything included.
     """
     for strip in strips(pair):
-        cells = sum(row.among for row in strip.rows)
-        yield Drawn(strip, _strip(pair, strip, width) if cells <= _MOST else None)
+        if (chart := strip_mark(strip, width)) is not None:
+            note = say("{models} · hollow: gone, numbers as in the base", models=both(pair))
+            chart = look.fitted(look.titled(chart, strip.title, note, strip_words(strip)))
+        yield Drawn(strip, chart)
 
 
 def strip_chart(pair: Pair, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -108,7 +111,13 @@ def strip_chart(pair: Pair, kind: str, width: float = TEXT_WIDTH) -> alt.LayerCh
     return next((d.chart for d in strip_charts(pair, width) if d.strip.kind == kind), None)
 
 
-def _strip(pair: Pair, strip: Strip, width: float) -> alt.LayerChart:
+def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerChart | None:
+    """Return rows of cells of what is gone and what stands; None of too many cells.
+
+    `width` is that of the cells alone.
+    """
+    if sum(row.among for row in strip.rows) > _MOST:
+        return None
     names = strip.names
     rows = [
         {"row": name, "place": place, "gone": place in row.gone, "label": _state(place in row.gone)}
@@ -122,9 +131,16 @@ def _strip(pair: Pair, strip: Strip, width: float) -> alt.LayerChart:
         row=min(_ROW, _TALLEST / len(names)),
         title=kind_name(strip.kind),
         tips=(("row", say("Where")), ("place", kind_name(strip.kind)), ("label", say("state"))),
+        sizes=sizes,
     )
+    return marks.strip(marks.inline(rows), shape)
+
+
+def strip_words(strip: Strip) -> str:
+    """Say what a strip shows."""
+    names = strip.names
     gone, among = sum(len(row.gone) for row in strip.rows), sum(row.among for row in strip.rows)
-    said = say(
+    return say(
         "{title}, {gone:,} of {among:,}: {rows}.",
         title=strip.title,
         gone=gone,
@@ -134,9 +150,6 @@ def _strip(pair: Pair, strip: Strip, width: float) -> alt.LayerChart:
             for name, row in zip(names[:20], strip.rows, strict=False)
         ),
     )
-    note = say("{models} · hollow: gone, numbers as in the base", models=both(pair))
-    chart = marks.strip(marks.inline(rows), shape)
-    return look.fitted(look.titled(chart, strip.title, note, said))
 
 
 def _state(gone: bool) -> str:
@@ -163,44 +176,50 @@ def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | Non
     return _overlap(rows[0], width, say("Zeros before and after")) if rows else None
 
 
-def _overlap(row: Mapping[str, Any], width: float, heading: str = "") -> alt.LayerChart:
-    """Return a matrix, called by the group that it is of if not told."""
-    zero, other = say("zero"), say("nonzero")
-    before = {zero: say("zero before"), other: say("nonzero before")}
-    cells = [
-        (zero, zero, "kept"), (other, zero, "revived"), (zero, other, "new"),
-        (other, other, "surviving"),
-    ]  # fmt: skip
-    frame = pd.DataFrame(
+def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:
+    """Return the four cells of a matrix of zeros before and after, of what stands in both."""
+    after, before = (say("zero"), say("nonzero")), (say("zero before"), say("nonzero before"))
+    return [
         {
-            "block": [after for after, _, _ in cells],
-            "projection": [before[was] for _, was, _ in cells],
-            "value": [row[key] / row["compared"] for _, _, key in cells],
-            "label": [count(row[key]) for _, _, key in cells],
+            "block": after[now],
+            "projection": before[was],
+            "value": row[key] / row["compared"],
+            "label": count(row[key]),
         }
-    )
+        for key, was, now in _OVERLAP
+    ]
+
+
+def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.LayerChart:
+    """Return a matrix of :func:`overlap_rows`."""
     shape = marks.HeatMap(
-        blocks=(zero, other),
-        projections=tuple(before.values()),
+        blocks=(say("zero"), say("nonzero")),
+        projections=(say("zero before"), say("nonzero before")),
         width=width,
         row=2 * look.ROW,
         domain=(0.0, 1.0),
         legend=False,
         x_title=say("after"),
         tips=(("projection", say("before")), ("block", say("after")), ("label", say("weights"))),
+        sizes=sizes,
     )
+    return marks.heat_map(data, shape)
+
+
+def _overlap(row: Mapping[str, Any], width: float, heading: str = "") -> alt.LayerChart:
+    """Return a matrix, called by the group that it is of if not told."""
     name = say("all prunable weights") if row["group"] is None else group_name(row["group"])
     said = say(
         "Matrix of {name}, {compared:,} weights that stand in both: {kept:percent} zero in both, "
         "{revived:percent} revived, {new:percent} new zeros, {surviving:percent} nonzero in both.",
         name=name,
         compared=row["compared"],
-        **{key: row[key] / row["compared"] for _, _, key in cells},
+        **{key: row[key] / row["compared"] for key, _, _ in _OVERLAP},
     )
     note = (
         say("zeros in both ÷ zeros in either: {iou:percent}", iou=row["iou"])
         if row["iou"] is not None and not pd.isna(row["iou"])
         else ""
     )
-    chart = marks.heat_map(marks.inline(records(frame)), shape)
+    chart = overlap_mark(marks.inline(overlap_rows(row)), width)
     return look.fitted(look.titled(chart, heading or clip(name, 40), note, said))

@@ -96,7 +96,7 @@ async function render({ model, el }) {
     view = made.view;
     shown = data;
     brushed = "{}";
-    view.addSignalListener("brush", brush);
+    if (chosen.params?.length) view.addSignalListener("brush", brush);
     view.addEventListener("click", (event, item) => {
       const { kind, id } = item?.datum ?? {};
       if (kind && kind !== "pull") model.send({ [kind]: id, more: more(event) });

@@ -6,11 +6,8 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import altair as alt
-import anywidget
 import ipywidgets as widgets
 import pandas as pd
 import traitlets
@@ -19,12 +16,13 @@ from markupsafe import Markup
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.draw.look import model_names
-from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer import reading, still
 from sparsity_report.explorer.asked import Asked, speaks
 from sparsity_report.explorer.controls import Controls, choices
 from sparsity_report.explorer.history import History
+from sparsity_report.explorer.page import STYLE, Picture, Shell, widget_view
+from sparsity_report.explorer.pair import PairExplorer
 from sparsity_report.explorer.picture import filled, pictures, with_data
 from sparsity_report.explorer.scene import Scene
 from sparsity_report.explorer.state import CSR_AT_LEVEL, LIVE, MASKED_AT_LEVEL, MODEL_ORDER, State
@@ -33,6 +31,7 @@ from sparsity_report.explorer.tools import Tools
 from sparsity_report.explorer.view import View
 from sparsity_report.findings.summary import summarize
 from sparsity_report.report.templates import environment
+from sparsity_report.study.pair import Pair
 from sparsity_report.study.policy_levels import GLOBAL
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.variants import fingerprint
@@ -41,8 +40,6 @@ from sparsity_report.words.language import spoken
 from sparsity_report.words.names import short_name
 from sparsity_report.words.sentences import say
 
-_HERE = Path(__file__).parent
-_STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
 # Views of one explorer, besides the first, that are drawn for their own widths.
 _VIEWS = 3
 # Of the state all but the width are attributes of an explorer.
@@ -54,19 +51,32 @@ _NAMED = (*_CHOSEN, "detail", "selection")
 _KEEP_THE_BRUSH = {"policy", "bounds", "sparsity", "sort", "log_scale", "selection", "detail"}
 
 
+@overload
 def explore(
     study: Comparison,
     weights: Weights | None = None,
     *,
     columns: pd.DataFrame | None = None,
-) -> Explorer:
-    """Return the explorer of a study, to be shown by a notebook cell.
+) -> Explorer: ...
+
+
+@overload
+def explore(study: Pair) -> PairExplorer: ...
+
+
+def explore(
+    study: Comparison | Pair,
+    weights: Weights | None = None,
+    *,
+    columns: pd.DataFrame | None = None,
+) -> Explorer | PairExplorer:
+    """Return the explorer of a study, or of two checkpoints, to be shown by a notebook cell.
 
     It speaks the language that is spoken when it is made, see :func:`sparsity_report.speaking`.
 
     Parameters
     ----------
-    study : Comparison
+    study : Comparison or Pair
     weights : Weights, optional
         The first variant's, for a study that was read from a file: with them histograms are drawn
         and a level becomes a variant.
@@ -76,13 +86,13 @@ def explore(
 
     Returns
     -------
-    Explorer
+    Explorer or PairExplorer
 
     Raises
     ------
     SparsityReportError
-        It is no study, or an empty one, `weights` are not those it was made of, or `columns` holds
-        what is no number.
+        It is no study and no pair, or an empty one, `weights` are not those it was made of, or
+        `columns` holds what is no number.
 
     Examples
     --------
@@ -93,11 +103,18 @@ def explore(
     >>> explorer.selection = [n for n in explorer.layers()["module_name"] if "fc1" in n]
     >>> len(explorer.layers())
     4
+    >>> pair = sr.compare_checkpoints(sr.load(), pruning)
+    >>> sr.explore(pair).metric
+    'moved'
     """
+    if isinstance(study, Pair):
+        if weights is not None or columns is not None:
+            raise SparsityReportError("explore: a pair takes no weights= and no columns=")
+        return PairExplorer(study)
     if not isinstance(study, Comparison):
         raise SparsityReportError(
-            f"explore: a {type(study).__name__} is no study; two checkpoints show themselves in a "
-            "cell, and write_report() writes them as a page"
+            f"explore: a {type(study).__name__} is no study and no pair; compare() or "
+            "compare_checkpoints() makes one"
         )
     if study.layers.empty:
         raise SparsityReportError("explore: the study has no layers; compare() a model first")
@@ -258,16 +275,12 @@ class Explorer(Asked):
 
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and beside it a picture for where no kernel answers."""
-        display(self._widget_view(), raw=True)  # type: ignore[no-untyped-call]
+        display(widget_view(self), raw=True)  # type: ignore[no-untyped-call]
         self._beside.display()
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Return the widget with its still picture, for those who ask for one bundle."""
-        return {**self._widget_view(), **self._still()}
-
-    def _widget_view(self) -> dict[str, Any]:
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view}
+        return {**widget_view(self), **self._still()}
 
     @speaks
     def _still(self) -> dict[str, str]:
@@ -275,7 +288,7 @@ class Explorer(Asked):
         # Numbers are what a saved notebook would grow by most, and the colours say it.
         look = look._replace(numbers=len(data["cells"]) <= still.NUMBERED)
         drawn = still.picture(with_data(self._pictures.compiled(look), data))
-        style = Markup(_STYLE)
+        style = Markup(STYLE)
         moving, packed = still.sliding(self.study, len(data["cells"]))
         page = self._parts.still(
             self._shell.key,
@@ -506,38 +519,3 @@ class Explorer(Asked):
                 say("study: variants may be added; make another explorer for another study")
             )
         return study
-
-
-class Shell(anywidget.AnyWidget):
-    """The place of an explorer in the page: its width, its keys, its style."""
-
-    _esm = (_HERE / "shell.js").read_text(encoding="utf-8")
-    _css = _STYLE
-    key = traitlets.Unicode().tag(sync=True)
-    width = traitlets.Int().tag(sync=True)
-    # Of further views of the same explorer, each of which draws for its own.
-    widths: Any = traitlets.List().tag(sync=True)
-    live = traitlets.Bool().tag(sync=True)
-
-
-class Picture(alt.JupyterChart):
-    """A JupyterChart that works offline, swaps data by name, and draws anew only for a new chart.
-
-    The front end of its base keeps every view it has drawn listening, so that an explorer would
-    slow down with every change of the metric.
-    """
-
-    _esm = ""
-    data = traitlets.Dict().tag(sync=True)
-    brushed = traitlets.Bool().tag(sync=True)
-    further: Any = traitlets.List().tag(sync=True)
-    # Columns and rows of the map in their order, and how it is walked.
-    axes: Any = traitlets.List([[], []]).tag(sync=True)
-    hint = traitlets.Unicode().tag(sync=True)
-    # The level that the curve was pulled to, and how often it was.
-    pulled: Any = traitlets.List().tag(sync=True)
-
-    def __init__(self) -> None:
-        script = (_HERE / "explorer.js").read_text(encoding="utf-8")
-        self._esm = bundle() + script
-        super().__init__(None)  # type: ignore[arg-type]

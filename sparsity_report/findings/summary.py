@@ -13,6 +13,7 @@ from sparsity_report.findings.speed import speed
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.digest import EDITED
 from sparsity_report.study.layers import records
+from sparsity_report.study.pair import Pair
 from sparsity_report.study.spread import Spread
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import dtype_names, unpacked_name
@@ -72,14 +73,15 @@ _ZEROS = (
 _SEVERAL = 2
 
 
-def summarize(study: Comparison) -> list[str]:
+def summarize(study: Comparison | Pair) -> list[str]:
     """Return what is worth knowing of a study, most important first.
 
     Of a study that was edited after it was written the first sentence says so. Where several
     policies prune to the same share of zeros the next say which is best at what. The first three
     others, where there is a pruned variant, say how much is zero of what,
     what that does to storage (of a packed model after what its file takes, and whether rounding
-    explains its zeros), and what it does to the arithmetic.
+    explains its zeros), and what it does to the arithmetic. A pair of checkpoints says its own
+    sentences, see :meth:`Pair.sentences`.
 
     Examples
     --------
@@ -89,6 +91,8 @@ def summarize(study: Comparison) -> list[str]:
     >>> print(sr.summarize(study)[1][:44])
     CSR30 stores 1.33 times the bytes of Dense (
     """
+    if isinstance(study, Pair):
+        return study.sentences()
     said = [say_noted(EDITED)] if EDITED in study.notes else []
     said += [*winners(study), *_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]

@@ -9,18 +9,22 @@ import pandas as pd
 from sparsity_report.report.cells import (
     COUNT,
     POINTS,
+    SHAPE,
     SHARE,
     WORDS,
     Body,
+    Cell,
     Column,
     Kind,
+    Row,
     Table,
+    kind_of,
     name,
     plain_rows,
     rows_of,
     table_of,
 )
-from sparsity_report.report.heads import by_cell, columns_of
+from sparsity_report.report.heads import by_cell, columns_of, head_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import Pair
 from sparsity_report.study.pair_cells import Strip, difference_map
@@ -44,6 +48,12 @@ _SIDES = {"before": message("Before"), "after": message("After")}
 # What was taken away, less than zero of what came.
 _SHARE_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
+# What is told of one module.
+_OF_A_LAYER = (
+    "after_name alignment certainty shape_before shape_after weight_before weight_after "
+    "zeros_before zeros_after compared kept revived new iou changed relative_change correlation "
+    "n_m_before n_m_after"
+)
 # Spans of numbers of what is gone that a cell lists, among others and of a strip.
 _SOME, _LISTED = 4, 500
 
@@ -254,6 +264,28 @@ def layers(pair: Pair, limit: int) -> Table:
     number = len(pair.layers)
     caption = say(whole if len(frame) == number else part, shown=len(frame), number=number)
     return table_of("layers", caption, columns, values, "layers sortable")
+
+
+def layer(pair: Pair, module: str) -> Table:
+    """Return what was counted of one module, figure by figure."""
+    (row,) = plain_rows(pair.layers[pair.layers["module_name"] == module].head(1))
+    known = {"alignment": alignment_name(row["alignment"])}
+    kinds = {"after_name": name(200), "shape_before": SHAPE, "shape_after": SHAPE}
+    kinds |= dict.fromkeys(("alignment", "n_m_before", "n_m_after"), WORDS)
+    rows = tuple(
+        Row(
+            (Cell(head_of(key), WORDS), Cell(known.get(key, row[key]), kinds.get(key, kind))),
+            key=key,
+        )
+        for key, kind in ((key, kind_of(key)) for key in _OF_A_LAYER.split())
+        if row[key] is not None
+    )
+    columns = (
+        Column("figure", say("Figure"), WORDS, width=1.6),
+        Column("value", say("Value"), WORDS),
+    )
+    caption = say("What was counted of this module; zeros and weights of matrices.")
+    return Table("layer", caption, columns, (Body(rows),), "facts")
 
 
 def extremes(pair: Pair, limit: int = 10) -> Table | None:

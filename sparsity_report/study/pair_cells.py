@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import Pair
+from sparsity_report.study.pair_frames import survival_of
 from sparsity_report.words.names import distinct_names
 from sparsity_report.words.sentences import message, say
 
@@ -80,8 +82,26 @@ class Strip(NamedTuple):
         return distinct_names([row.module or "–" for row in self.rows], 40)
 
 
-def difference_map(pair: Pair) -> DifferenceMap | None:
+class FigureMap(NamedTuple):
+    """What became of the layers of the base, block by projection.
+
+    Attributes
+    ----------
+    grid : Grid
+    cells : pandas.DataFrame
+        As of :class:`DifferenceMap`, and for the weights that stand in both ``kept_share``,
+        ``iou`` and ``relative_change`` as of ``pair.survival``, ``revived_share`` and ``new_share``
+        = revived and new ÷ the weights that stand in both; null where nothing is known.
+    """
+
+    grid: Grid
+    cells: pd.DataFrame
+
+
+def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None:
     """Return the prunable layers of the base in numbered blocks; None where there is none.
+
+    With a group, of its layers alone.
 
     A weight that stands in both is zero or not; one that does not is gone. What only the model
     after has is not a part of the base.
@@ -94,8 +114,7 @@ def difference_map(pair: Pair) -> DifferenceMap | None:
     >>> set(shown.cells["moved"])
     {0.5}
     """
-    layers = pair.layers
-    rows = layers[layers["prunable"] & layers["block"].notna() & (layers["weight_before"] > 0)]
+    rows = _in_blocks(pair, group)
     if rows.empty:
         return None
     grid = Grid(rows)
@@ -108,6 +127,32 @@ def difference_map(pair: Pair) -> DifferenceMap | None:
     cells = sums.assign(layers=parts.groupby(grid.codes).size(), moved=moved)
     places = pd.DataFrame(grid.cells, columns=list(Cell._fields))
     return DifferenceMap(grid, pd.concat([places, cells], axis=1))
+
+
+def figure_map(pair: Pair, group: str | None = None) -> FigureMap | None:
+    """Return what :func:`difference_map` has, and what became of zeros and weights in each cell."""
+    if (shown := difference_map(pair, group)) is None:
+        return None
+    rows = _in_blocks(pair, group)
+    figures = []
+    for _, part in rows.groupby(shown.grid.codes):
+        of_cell = survival_of(None, part[part["compared"] > 0])
+        figures.append(
+            {
+                **{name: of_cell[name] for name in ("kept_share", "iou", "relative_change")},
+                "revived_share": ratio(of_cell["revived"], of_cell["compared"]),
+                "new_share": ratio(of_cell["new"], of_cell["compared"]),
+            }
+        )
+    cells = pd.concat([shown.cells, pd.DataFrame(figures, dtype=float)], axis=1)
+    return FigureMap(shown.grid, cells)
+
+
+def _in_blocks(pair: Pair, group: str | None) -> pd.DataFrame:
+    """Return the prunable layers of the base in numbered blocks, of a group or of all."""
+    layers = pair.layers
+    rows = layers[layers["prunable"] & layers["block"].notna() & (layers["weight_before"] > 0)]
+    return rows if group is None else rows[rows["group"] == group]
 
 
 def strips(pair: Pair) -> Iterator[Strip]:

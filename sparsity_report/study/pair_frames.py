@@ -224,11 +224,12 @@ def survival_frame(layers: pd.DataFrame) -> pd.DataFrame:
     """Return what became of the zeros of prunable weights that stand in both, and per group."""
     rows = layers[layers["prunable"] & (layers["compared"] > 0)]
     parts = [(None, rows), *((g, rows[rows["group"] == g]) for g in GROUPS)]
-    found = [_survival(group, part) for group, part in parts if group is None or len(part)]
+    found = [survival_of(group, part) for group, part in parts if group is None or len(part)]
     return typed("pair_survival", pd.DataFrame(found))
 
 
-def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
+def survival_of(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what became of the zeros of layers that stand in both, as a row called `group`."""
     counts = ("compared", "kept", "revived", "new", "changed")
     sums = {name: int(rows[name].sum()) for name in counts}
     zeros = sums["kept"] + sums["revived"]
