@@ -61,7 +61,9 @@ def test_nan_is_a_nonzero_named_in_the_audit(dtype, tmp_path):
     assert (read.notes, read.audit, read.levels) == (study.notes, study.audit, None)
     assert not sr.diff(study, read)
     with sr.speaking("fr"):
-        assert study.audit[0].startswith("Valeurs non finies : les poids élagables de tiny")
+        assert study.audit[0].startswith(
+            "Valeurs non finies\N{NO-BREAK SPACE}: les poids élagables de tiny"
+        )
 
 
 @EVERY_DTYPE

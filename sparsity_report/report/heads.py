@@ -54,18 +54,24 @@ def head_of(key: str) -> str:
     return say(_HEADS[key]) if key in _HEADS else head(key)
 
 
+def key_of_name(name: str) -> str:
+    """Return the key of a column under a name from a model, which no column of ours has."""
+    return f"{name} ="
+
+
 def side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
-    """Return columns of the same kind under names from a model."""
-    keys = list(names)
-    shown = zip(keys, distinct_names(keys), strict=True)
-    return [Column(key, text, kind, width=1) for key, text in shown]
+    """Return columns of the same kind under names from a model, see :func:`key_of_name`."""
+    listed = list(names)
+    shown = zip(listed, distinct_names(listed), strict=True)
+    return [Column(key_of_name(name), text, kind, width=1) for name, text in shown]
 
 
 def by_cell(key: str, caption: str, grid: Grid, figures: pd.Series, kind: Kind) -> Table:
     """Return a table of a figure of each cell of a heat map, block by projection."""
     known = figures.to_dict()
     rows = [
-        {"block": block, **{name: known.get((block, name)) for name in grid.projections}}
+        {"block": block}
+        | {key_of_name(name): known.get((block, name)) for name in grid.projections}
         for block in grid.blocks
     ]
     columns = [*columns_of("block"), *side_by_side(grid.projections, kind)]

@@ -31,7 +31,13 @@ from sparsity_report.report.cells import (
     share,
     table_of,
 )
-from sparsity_report.report.heads import by_cell, columns_of, head_of, side_by_side
+from sparsity_report.report.heads import (
+    by_cell,
+    columns_of,
+    head_of,
+    key_of_name,
+    side_by_side,
+)
 from sparsity_report.study.compared import ALWAYS, USEFUL
 from sparsity_report.study.compressed import LEVEL
 from sparsity_report.study.layers import records
@@ -201,7 +207,7 @@ def modules_compared(study: Comparison) -> Table | None:
     frame = study.layers[study.layers["variant"].isin(compared.variants)]
     wide = frame.pivot(index="module_name", columns="variant", values="sparsity")
     order = study.facts.layers(compared.baseline)["module_name"]
-    wide = wide.loc[order, compared.variants].reset_index()
+    wide = wide.loc[order, compared.variants].rename(columns=key_of_name).reset_index()
     (module,) = columns_of("module_name")
     columns = [module._replace(kind=name(2000), width=3)]
     columns += side_by_side(compared.variants, SHARE)
@@ -382,7 +388,7 @@ def inside(variant: str, key: str, projection: str, rows: pd.DataFrame) -> Table
         heads if key == "heads" else experts, variant=short_name(variant), projection=projection
     )
     columns = [*columns_of("block"), *side_by_side(wide.columns, SHARE)]
-    return table_of(key, caption, columns, wide.reset_index())
+    return table_of(key, caption, columns, wide.rename(columns=key_of_name).reset_index())
 
 
 def comparison(study: Comparison, metric: str) -> Table:
@@ -390,7 +396,7 @@ def comparison(study: Comparison, metric: str) -> Table:
     look, pivot = FILED[metric], study.pivot(metric)
     columns = [*columns_of("group"), *side_by_side(pivot.columns, kind_of(metric))]
     caption = say("{title}: {note}.", title=say(look.title), note=say(look.note))
-    return table_of(look.file, caption, columns, pivot.reset_index())
+    return table_of(look.file, caption, columns, pivot.rename(columns=key_of_name).reset_index())
 
 
 def levels(study: Comparison) -> Table | None:

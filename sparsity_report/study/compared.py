@@ -153,7 +153,8 @@ def comparables(facts: Figures) -> Comparables | None:
         return None
     first = next(name for name in facts.prunings if name in set(pruned["variant"]))
     model = frame.set_index("variant")["fingerprint"][first]
-    rivals = pruned[pruned["fingerprint"] == model]
+    # What comes with zeros, as a packed file may, is what prunings of it are compared with.
+    rivals = pruned[(pruned["fingerprint"] == model) & (pruned["variant"] != facts.baseline)]
     if len(rivals) < 2:
         return None
     sets: dict[float, list[str]] = {}

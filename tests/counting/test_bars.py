@@ -60,7 +60,7 @@ def test_who_shows_progress_in_a_way_of_his_own_is_told():
 
 def test_every_long_function_has_its_bar():
     # What passes its progress on to one of these has none of its own.
-    passing = ["compare", "import_mask", "sweep", "weight_patterns"]
+    passing = ["compare", "compare_checkpoints", "import_mask", "sweep", "weight_patterns"]
     long = [
         getattr(sr, name)
         for name in sr.__all__

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
-import saved
+import torch
 from helpers import Tiny
 
 import sparsity_report as sr
@@ -18,11 +18,11 @@ from sparsity_report.study.pair_file import EDITED
 
 def _bases(folder: Path) -> list[Base]:
     folder.mkdir(parents=True)
-    before = sr.load(saved.filled(Tiny()), name="tiny")
-    pruned, smaller = (
-        sr.csr(sr.global_magnitude(sr.load(saved.filled(Tiny(**sizes))), 0.5)).module()
-        for sizes in ({}, {"blocks": 1})
-    )
+    torch.manual_seed(0)
+    base, smaller = Tiny(), Tiny(blocks=1)
+    before = sr.load(base, name="tiny")
+    pruned = sr.csr(sr.global_magnitude(before, 0.5)).module()
+    smaller.load_state_dict(base.state_dict(), strict=False)
     bases = []
     for name, after in (("pruned", pruned), ("smaller", smaller)):
         pair = sr.compare_checkpoints(before, sr.load(after, name=name))

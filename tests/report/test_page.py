@@ -396,12 +396,15 @@ class TestTemplates:
         assert not (tmp_path / "r.html").exists()
 
     def test_every_partial_is_used(self):
-        main = (TEMPLATES / "report.html.j2").read_text(encoding="utf-8")
+        pages = ("report", "pair")
+        listed = {
+            page: (TEMPLATES / f"{page}.html.j2").read_text(encoding="utf-8") for page in pages
+        }
         others = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.rglob("*.html.j2"))
         for partial in (TEMPLATES / "sections").iterdir():
-            assert (
-                f'"{partial.name.split(".")[0]}"' in main or f'"sections/{partial.name}"' in others
-            )
+            key = partial.name.split(".")[0].removeprefix("pair_")
+            main = listed["pair" if partial.name.startswith("pair_") else "report"]
+            assert f'"{key}"' in main or f'"sections/{partial.name}"' in others
 
 
 @pytest.mark.parametrize(
