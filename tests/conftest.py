@@ -1,7 +1,8 @@
 """Real models from two wheels, small ones counted by hand, one browser; and how the tests are run.
 
-Two processes share the work in continuous integration. A file stays in one of them, because its
-tests share what is slow to make; the slowest files start first.
+In continuous integration one process more than there are cores shares the work, for browsers and
+kernels are waited for. A file stays in one of them, because its tests share what is slow to make;
+the slowest files start first.
 """
 
 import os
@@ -68,7 +69,7 @@ REAL = {"minilm", "minilm_path", "smollm2", "smollm2_path"}
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    return min(2, os.cpu_count() or 1) if IN_CI else 0
+    return min(3, 1 + (os.cpu_count() or 1)) if IN_CI else 0
 
 
 @pytest.hookimpl(tryfirst=True)
