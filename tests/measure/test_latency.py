@@ -33,7 +33,10 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def played(monkeypatch):
-    """Let every call take as many seconds as its place among those timed, counted from 2."""
+    """Let every call take as many seconds as its place among those timed, counted from 2.
+
+    Nothing else has a core meanwhile.
+    """
     seen = []
 
     def timed(calls, counts, base, control, allowed, stream):
@@ -53,6 +56,7 @@ def played(monkeypatch):
         )
 
     monkeypatch.setattr(crossover, "timed", timed)
+    monkeypatch.setattr(crossover.Watch, "conditions", lambda _: Conditions(0.0, None, None))
     return seen
 
 
