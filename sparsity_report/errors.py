@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # How torch, the system and its loader say that there is no memory left, for a thread neither.
 _NO_MEMORY = re.compile(
@@ -179,3 +180,27 @@ def without_panics() -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise RuntimeError(str(error)) from error
+
+
+@contextmanager
+def opening(source: Path, what: str) -> Iterator[None]:
+    """Say in one line what is wrong with a file that this package has saved.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+    what : str
+        What it holds, such as ``"study"``.
+    """
+    try:
+        yield
+    except SparsityReportError:
+        raise
+    except OSError as error:
+        raise SparsityReportError(f"cannot read {source}: {error.strerror or error}") from error
+    except (
+        ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError, IndexError
+    ) as error:  # fmt: skip
+        raise SparsityReportError(
+            f"{source} is damaged: {error!r}; save the {what} again"
+        ) from error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
+import pandas as pd
 
 from sparsity_report.draw import look, marks
 from sparsity_report.draw.look import TEXT_WIDTH
+from sparsity_report.study.grid import Grid
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import clip, short_name
 from sparsity_report.words.sentences import say
@@ -26,7 +30,6 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
     known = frame["excess"].dropna()
     if known.empty:
         return None
-    far = max(0.01, float(known.abs().max()))
     rows = frame[["block", "projection"]].assign(
         value=frame["excess"].astype(object).where(frame["excess"].notna(), None),
         label=[look.write(value, "points") for value in frame["excess"]],
@@ -38,26 +41,11 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
         ("label", say("more than expected")),
         ("zeros", say("zeros")),
     )
-    shape = marks.HeatMap(
-        blocks=tuple(grid.blocks),
-        projections=tuple(grid.projections),
-        width=width,
-        row=look.ROW,
-        domain=(-far, far),
-        title=say("points"),
-        kind="points",
-        tips=tips,
-    )
-    low, high = (frame.iloc[int(frame["excess"].agg(end))] for end in ("argmin", "argmax"))
+    shape = in_points(grid, known, width, tips)
     said = say(
         "Heat map of zeros minus those of Gaussians, in percentage points: from {low} in block "
         "{low_block}, {low_projection}, to {high} in block {high_block}, {high_projection}.",
-        low=look.write(low["excess"], "points"),
-        low_block=low["block"],
-        low_projection=low["projection"],
-        high=look.write(high["excess"], "points"),
-        high_block=high["block"],
-        high_projection=high["projection"],
+        **ends(frame, "excess"),
     )
     note = say(
         "{model} · {variant} · zeros − those of a Gaussian of the matrix’s own spread, in "
@@ -67,3 +55,30 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
     )
     chart = marks.heat_map(marks.inline(rows), shape)
     return look.fitted(look.titled(chart, say("More zeros than expected"), note, said))
+
+
+def in_points(
+    grid: Grid, points: pd.Series[Any], width: float, tips: tuple[tuple[str, str], ...]
+) -> marks.HeatMap:
+    """Return the look of a map of points, its colours as far from zero on either side."""
+    far = max(0.01, float(points.abs().max()))
+    return marks.HeatMap(
+        blocks=tuple(grid.blocks),
+        projections=tuple(grid.projections),
+        width=width,
+        row=look.ROW,
+        domain=(-far, far),
+        title=say("points"),
+        kind="points",
+        tips=tips,
+    )
+
+
+def ends(frame: pd.DataFrame, column: str) -> dict[str, Any]:
+    """Return what a sentence says of the cells of the least and of the most points."""
+    said: dict[str, Any] = {}
+    for name, end in (("low", "argmin"), ("high", "argmax")):
+        row = frame.iloc[int(frame[column].agg(end))]
+        said |= {name: look.write(row[column], "points")}
+        said |= {f"{name}_{part}": row[part] for part in ("block", "projection")}
+    return said

@@ -9,6 +9,7 @@ import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import look, marks
+from sparsity_report.draw.excess import ends, in_points
 from sparsity_report.draw.look import PAPER, TEXT_WIDTH, Sizes
 from sparsity_report.draw.multiples import WIDTH
 from sparsity_report.study.pair import Pair
@@ -53,7 +54,6 @@ def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | 
     if (shown := difference_map(pair)) is None:
         return None
     frame, grid = shown.cells, shown.grid
-    far = max(0.01, float(frame["moved"].abs().max()))
     rows = frame[["block", "projection"]].assign(
         value=frame["moved"],
         label=[look.write(value, "points") for value in frame["moved"]],
@@ -67,27 +67,12 @@ def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | 
         ("gone", say("weights gone")),
         ("weights", say("of")),
     )
-    shape = marks.HeatMap(
-        blocks=tuple(grid.blocks),
-        projections=tuple(grid.projections),
-        width=width,
-        row=look.ROW,
-        domain=(-far, far),
-        title=say("points"),
-        kind="points",
-        tips=tips,
-    )
-    low, high = (frame.iloc[int(frame["moved"].agg(end))] for end in ("argmin", "argmax"))
+    shape = in_points(grid, frame["moved"], width, tips)
     said = say(
         "Heat map of weights of the base that are zero or gone, after minus before, in percentage "
         "points: from {low} in block {low_block}, {low_projection}, to {high} in block "
         "{high_block}, {high_projection}.",
-        low=look.write(low["moved"], "points"),
-        low_block=low["block"],
-        low_projection=low["projection"],
-        high=look.write(high["moved"], "points"),
-        high_block=high["block"],
-        high_projection=high["projection"],
+        **ends(frame, "moved"),
     )
     note = say("{models} · zero or gone, after − before, in points of the base", models=both(pair))
     chart = marks.heat_map(marks.inline(rows), shape)

@@ -14,7 +14,7 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report import limits
-from sparsity_report.errors import SparsityReportError, legible
+from sparsity_report.errors import SparsityReportError, legible, opening
 from sparsity_report.files.sets import together, write_file
 from sparsity_report.foreign import read_json, whole
 from sparsity_report.study import schema
@@ -81,7 +81,7 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Compari
         The file is damaged, from a newer version, or disagrees with itself.
     """
     source = Path(path)
-    try:
+    with opening(source, "study"):
         data = _parsed(source)
         if note := doubt(data):
             if strict:
@@ -92,16 +92,6 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Compari
         study = _study_of(data)
         check_agreement(study)
         _check_derived(study, data)
-    except SparsityReportError:
-        raise
-    except OSError as error:
-        raise SparsityReportError(f"cannot read {source}: {error.strerror or error}") from error
-    except (
-        ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError, IndexError
-    ) as error:  # fmt: skip
-        raise SparsityReportError(
-            f"{source} is damaged: {error!r}; save the study again"
-        ) from error
     return study
 
 

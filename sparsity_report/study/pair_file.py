@@ -9,7 +9,7 @@ from typing import Any
 
 import sparsity_report
 from sparsity_report import limits
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, opening
 from sparsity_report.files.sets import write_file
 from sparsity_report.foreign import read_json, whole
 from sparsity_report.study import schema
@@ -66,7 +66,7 @@ def read_pair(path: str | os.PathLike[str], *, strict: bool = False) -> Pair:
         The file is damaged, from a newer version, or disagrees with itself.
     """
     source = Path(path)
-    try:
+    with opening(source, "pair"):
         data = _parsed(source)
         if data["digest"] != digest_of(data):
             if strict:
@@ -78,14 +78,6 @@ def read_pair(path: str | os.PathLike[str], *, strict: bool = False) -> Pair:
             notes=tuple(data["notes"]),
         )
         _check(pair, data)
-    except SparsityReportError:
-        raise
-    except OSError as error:
-        raise SparsityReportError(f"cannot read {source}: {error.strerror or error}") from error
-    except (
-        ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError, IndexError
-    ) as error:  # fmt: skip
-        raise SparsityReportError(f"{source} is damaged: {error!r}; save the pair again") from error
     return pair
 
 
