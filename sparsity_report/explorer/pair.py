@@ -7,14 +7,13 @@ from typing import Any
 
 import ipywidgets as widgets
 import traitlets
-from IPython.display import display
 from markupsafe import Markup
 
 from sparsity_report.draw.pair import both
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer import still
 from sparsity_report.explorer.asked import speaks
-from sparsity_report.explorer.page import STYLE, Picture, Shell, widget_view
+from sparsity_report.explorer.page import STYLE, InCell, Picture, Shell
 from sparsity_report.explorer.pair_scene import ALL, METRICS, PairScene, PairState
 from sparsity_report.explorer.picture import filled, with_data
 from sparsity_report.explorer.reading import Reading, Shown
@@ -29,7 +28,7 @@ from sparsity_report.words.sentences import say
 _STATE = ("metric", "group", "module")
 
 
-class PairExplorer(widgets.VBox):  # type: ignore[misc]
+class PairExplorer(InCell):
     """Two checkpoints in one linked view; every attribute here can be set and observed.
 
     Attributes
@@ -207,15 +206,6 @@ class PairExplorer(widgets.VBox):  # type: ignore[misc]
         raise SparsityReportError(say("{trait} is one of {known}, not {value}", **words))
 
     # What a cell keeps.
-
-    def _ipython_display_(self, **_: Any) -> None:
-        """Show the widget, and beside it a picture for where no kernel answers."""
-        display(widget_view(self), raw=True)  # type: ignore[no-untyped-call]
-        self._beside.display()
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """Return the widget with its still picture, for those who ask for one bundle."""
-        return {**widget_view(self), **self._still()}
 
     @speaks
     def _still(self) -> dict[str, str]:

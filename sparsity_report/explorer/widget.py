@@ -11,7 +11,6 @@ from typing import Any, overload
 import ipywidgets as widgets
 import pandas as pd
 import traitlets
-from IPython.display import display
 from markupsafe import Markup
 
 from sparsity_report.counting.counts import count_weights
@@ -21,7 +20,7 @@ from sparsity_report.explorer import reading, still
 from sparsity_report.explorer.asked import Asked, speaks
 from sparsity_report.explorer.controls import Controls, choices
 from sparsity_report.explorer.history import History
-from sparsity_report.explorer.page import STYLE, Picture, Shell, widget_view
+from sparsity_report.explorer.page import STYLE, Picture, Shell
 from sparsity_report.explorer.pair import PairExplorer
 from sparsity_report.explorer.picture import filled, pictures, with_data
 from sparsity_report.explorer.scene import Scene
@@ -272,15 +271,6 @@ class Explorer(Asked):
             self._controls.offer_levels(self._view, self.policy)
             self.sparsity = state.sparsity
         self._refresh()
-
-    def _ipython_display_(self, **_: Any) -> None:
-        """Show the widget, and beside it a picture for where no kernel answers."""
-        display(widget_view(self), raw=True)  # type: ignore[no-untyped-call]
-        self._beside.display()
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """Return the widget with its still picture, for those who ask for one bundle."""
-        return {**widget_view(self), **self._still()}
 
     @speaks
     def _still(self) -> dict[str, str]:
