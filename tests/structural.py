@@ -90,6 +90,18 @@ def base_of(kind, folder):
     return folder
 
 
+def bases_of(factory):
+    """Return a function that gives a base of a kind, made once."""
+    made = {}
+
+    def base(kind):
+        if kind not in made:
+            made[kind] = base_of(kind, factory.mktemp(kind))
+        return made[kind]
+
+    return base
+
+
 def pruned(base, folder, left):
     """Write what is left of a model in a folder."""
     tensors = load_file(base / "model.safetensors")

@@ -47,6 +47,10 @@ class PrunedWeights(Weights):
         else:
             yield from self._pruning.weights.as_in_memory(name)
 
+    def gives_some(self, name: str) -> bool:
+        """Whether nothing of a parameter is pruned, and the base gives some of its values."""
+        return name not in self._pruning.cuts and self._pruning.weights.gives_some(name)
+
     def tokenizer(self) -> Any:
         """Open the tokenizer of the base."""
         return self._pruning.weights.tokenizer()

@@ -44,7 +44,7 @@ def pair_sentences(pair: Pair) -> list[str]:
     >>> print(pair.sentences()[0].replace("\u202f", " "))
     393 216 of the 786 432 prunable weights of demo, 50.0 %, became zero in demo, 2:4; none is gone.
     """
-    said = [*_taken(pair), *_zeros(pair), *_changed(pair), *_patterns(pair)]
+    said = [*_taken(pair), *_orders(pair), *_zeros(pair), *_changed(pair), *_patterns(pair)]
     return [*said, *_figures(pair), *_sparsities(pair), *_doubts(pair)]
 
 
@@ -119,6 +119,18 @@ def _things(pair: Pair) -> Iterator[str]:
             gone=shown,
             among=sorted({int(n) for n in among})[-1],
             where=say(every) if blocks == left > 0 else say(some, blocks=blocks),
+        )
+
+
+def _orders(pair: Pair) -> Iterator[str]:
+    """Say what is all there in another order."""
+    rows = pair.layers[pair.layers["prunable"] & (pair.layers["alignment"] == "reordered")]
+    if len(rows):
+        yield say(
+            "{layers:plural layer holds|layers hold} the weights of the base in another order, "
+            "each compared with the one that it was: {names:some}.",
+            layers=len(rows),
+            names=rows["module_name"].tolist(),
         )
 
 

@@ -2,9 +2,10 @@
 
 `roles` says what each parameter does in its block and what its rows and columns are; `look` reads
 rows and tells them apart, `match` finds which of the base's are left, `align` does so for blocks,
-experts, heads, channels, tokens and the width, and `plan` says which parameter of one belongs to
-which of the other. `paired` reads both, each once, with `tally`, the arithmetic of two stretches of
-values, which are `kept` on disk. `gone` is what went, thing by thing.
+experts, heads and channels and `embedded` for tokens and the width, all of it an `alignment`; what
+stands in another order `orders` says. `plan` says which parameter of one belongs to which of the
+other. `paired` reads both, each once, with `tally`, the arithmetic of two stretches of values,
+which are `kept` on disk. `gone` is what went, thing by thing.
 
 May import ``counting`` and what is below it. Maintainers: every count is taken from values, none
 is expected from shares; the base, the model before, is the frame of reference, and what it lost

@@ -1,85 +1,46 @@
 """What of a base is left in another model: blocks, experts, heads, channels, tokens, width.
 
-What is as many in both is taken to be the same, in its place. Where the numbers differ, values
-tell: rows with equal values first, then those that are most alike. Every width is known before what
-stands in it is compared, and a block before its experts.
+What is as many in both is the same, in its place, unless a glimpse says that it is not. Where it
+does, or the numbers differ, values tell: rows with equal values first, then those that are most
+alike. Every width is known before what stands in it is compared, and a block before its experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.look import Index, digests, matrix, projections, rows_of, units
-from sparsity_report.pairing.match import Match, alike, equal, likest, same
+from sparsity_report.pairing.alignment import (
+    Alignment,
+    Place,
+    apart,
+    away,
+    check,
+    fewer,
+    matched,
+    named,
+    rows,
+)
+from sparsity_report.pairing.embedded import width_and_vocabulary
+from sparsity_report.pairing.look import Seen, digests, seen
+from sparsity_report.pairing.match import Match, equal, likest, one_of, reordered, same
 from sparsity_report.pairing.roles import Anatomy, Part
 
-Place = tuple[str, int | None, int | None]
-# Less sure than this, nothing is recognised at all.
-_RECOGNISED = 0.1
-# Tokens whose values tell one channel of the width from another, and rows that tell blocks apart.
-_TOKENS, _SAMPLE = 2048, 64
+# Rows that tell blocks, or experts, apart, and how many of a few are elsewhere before all are read.
+_SAMPLE, _HALF = 64, 0.5
 # Matrices whose rows tell blocks and experts apart, those that are small first.
 _TELLING = ("k", "qkv", "q", "v", "gate", "up", "gate_up", "router")
-# Of each axis the matrices whose rows it has.
+# Of each axis the matrices whose rows it has, and the share of a few that may be elsewhere.
 _WITNESSES = {
     "head": ("q", "qkv"),
     "kv_head": ("k", "qkv"),
     "channel": ("gate", "up", "gate_up"),
 }
-_PLURAL = {
-    "head": "heads", "kv_head": "key-value heads", "channel": "channels", "expert": "experts",
-    "vocabulary": "tokens", "width": "channels of the width", "block": "blocks",
-}  # fmt: skip
-
-
-@dataclass
-class Alignment:
-    """Which units of the base those of the model after are.
-
-    Attributes
-    ----------
-    before, after : Anatomy
-    stacks : dict of str to str
-        The base's name of what holds blocks, by the name after.
-    blocks : dict of str to Match
-        By the base's stack; numbers are places among the blocks there.
-    units : dict
-        Matches by axis and place in the base, those only that are not the same.
-    """
-
-    before: Anatomy
-    after: Anatomy
-    stacks: dict[str, str] = field(default_factory=dict)
-    blocks: dict[str, Match] = field(default_factory=dict)
-    units: dict[tuple[str, Place], Match] = field(default_factory=dict)
-
-    def match(self, axis: str, place: Place, number: int) -> Match:
-        """Return where units of an axis in a place come from."""
-        if axis in {"width", "vocabulary"}:
-            place = ("", None, None)
-        elif axis == "expert":
-            place = (*place[:2], None)
-        return self.units.get((axis, place)) or same(number)
-
-    def base_place(self, part: Part) -> Place | None:
-        """Return where in the base a part of the model after stood."""
-        if part.block is None:
-            return ("", None, None)
-        stack = self.stacks.get(part.stack)
-        if stack is None:
-            return None
-        number = self.after.blocks(part.stack).index(part.block)
-        block = self.before.blocks(stack)[int(self.blocks[stack].index[number])]
-        expert = part.expert
-        if expert is not None and (found := self.units.get(("expert", (stack, block, None)))):
-            expert = int(found.index[self.after.experts(part.stack, part.block).index(expert)])
-            expert = self.before.experts(stack, block)[expert]
-        return stack, block, expert
+_MANY = 0.1
+# Rows of an axis that are looked at, and of one expert of many.
+_GLIMPSES, _OF_AN_EXPERT = 16, 4
 
 
 def align(before: Anatomy, after: Anatomy) -> Alignment:
@@ -91,7 +52,7 @@ def align(before: Anatomy, after: Anatomy) -> Alignment:
         There is more than there was, or what there is is not the base's.
     """
     found = Alignment(before, after)
-    _vocabulary_and_width(found)
+    width_and_vocabulary(found)
     _stacks(found)
     for stack_after, stack in found.stacks.items():
         found.blocks[stack] = _blocks(found, stack_after, stack)
@@ -103,68 +64,6 @@ def align(before: Anatomy, after: Anatomy) -> Alignment:
     return found
 
 
-def _named(found: Alignment) -> str:
-    return f"{found.before.weights.name} and {found.after.weights.name}"
-
-
-def check(found: Alignment, match: Match, axis: str, where: str) -> Match:
-    """Refuse what was not recognised."""
-    if match.index.size and (sure := float(np.mean(match.certainty))) < _RECOGNISED:
-        raise SparsityReportError(
-            f"{_named(found)} look unrelated: of the {match.index.size:,} {_PLURAL[axis]} of "
-            f"{where} hardly one is recognised among those of the base (certainty {sure:.2f}); "
-            "give the base that the second one was made from"
-        )
-    return match
-
-
-def _fewer(found: Alignment, axis: str, where: str, was: int, now: int) -> None:
-    if now > was:
-        raise SparsityReportError(
-            f"{where} has {now:,} {_PLURAL[axis]} in {found.after.weights.name} and {was:,} in "
-            f"{found.before.weights.name}: give the larger model first, as the base"
-        )
-
-
-def _vocabulary_and_width(found: Alignment) -> None:
-    tables = [side.at("", None).get(("embed", "weight")) for side in (found.before, found.after)]
-    one, other = tables
-    if one is None or other is None or not (one.columns and other.columns):
-        return
-    (was, width), (now, narrower) = one.parameter.shape, other.parameter.shape
-    key, where = ("", None, None), one.module.name
-    if width != narrower:
-        _fewer(found, "width", where, width, narrower)
-        # Tokens are in one order, also where some were cut off at the end.
-        most = min(was, now, _TOKENS)
-        sides = (
-            (found.before, one), (found.after, other)
-        )  # fmt: skip
-        seen = [[matrix(a.weights, p, most=most).float().T.contiguous()] for a, p in sides]
-        match = equal(*map(digests, seen)) or alike(*map(projections, seen))
-        found.units["width", key] = check(found, match, "width", where)
-    if was != now:
-        _fewer(found, "vocabulary", where, was, now)
-        columns = _columns(found)
-        told: list[list[bytes]] = []
-        for side, part, some in ((found.before, one, columns), (found.after, other, None)):
-            rows = rows_of(side.weights, part)
-            told.append([d for chunk in rows for d in digests([units(chunk, 1, some)])])
-        match = equal(*told) or alike(
-            *(
-                np.concatenate([projections([units(c, 1, some)]) for c in rows_of(s.weights, p)])
-                for s, p, some in ((found.before, one, columns), (found.after, other, None))
-            )
-        )
-        found.units["vocabulary", key] = check(found, match, "vocabulary", where)
-
-
-def _columns(found: Alignment) -> Index | None:
-    """Return the channels of the base's width that are left; None where all are."""
-    match = found.units.get(("width", ("", None, None)))
-    return match.index if match else None
-
-
 def _stacks(found: Alignment) -> None:
     """Pair what holds blocks by name, else in order where there are as many."""
     one, other = found.before.stacks, found.after.stacks
@@ -174,68 +73,83 @@ def _stacks(found: Alignment) -> None:
         found.stacks = dict(zip(other, one, strict=True))
     else:
         raise SparsityReportError(
-            f"{_named(found)} look unrelated: blocks are in {', '.join(one) or 'nothing'} of one "
+            f"{named(found)} look unrelated: blocks are in {', '.join(one) or 'nothing'} of one "
             f"and in {', '.join(other) or 'nothing'} of the other"
         )
 
 
-def _rows(found: Alignment, base: bool, part: Part, expert: int | None = None) -> torch.Tensor:
-    """Read the rows of a matrix, in the width that both have."""
-    side = found.before if base else found.after
-    wide = [segment.axis for segment in part.columns] == ["width"]
-    return units(matrix(side.weights, part, expert), 1, _columns(found) if base and wide else None)
+def _same_rows(base: Sequence[Mapping[str, Seen]], stayed: Sequence[tuple[str, Seen]]) -> Match:
+    """Match sets of rows: by how many of one are in the other, else by how alike they are.
 
-
-def _same_rows(base: list[torch.Tensor], stayed: list[torch.Tensor]) -> Match:
-    """Match sets of rows: by how many of one are in the other, else by how alike they are."""
-    known = [set(digests([rows])) for rows in base]
-    of = [digests([rows]) for rows in stayed]
-    shares = np.array([[sum(d in k for d in ds) / len(ds) for k in known] for ds in of])
-    if bool((shares.max(axis=1) == 1).all()):
-        tops = (shares == 1).sum(axis=1)
-        if bool((tops == 1).all()) and len(set(shares.argmax(axis=1).tolist())) == len(of):
-            gone = sorted(set(range(len(base))) - set(shares.argmax(axis=1).tolist()))
-            index = shares.argmax(axis=1).astype(np.int64)
-            return Match(index, np.ones(len(of)), dict.fromkeys(gone, 1.0))
-    drawn = [projections([rows]) for rows in base]
-    some = [projections([r[:: max(len(r) // _SAMPLE, 1)][:_SAMPLE]]) for r in stayed]
-    table = np.array(
-        [[float((rows @ each.T).max(axis=1).mean()) for each in drawn] for rows in some],
-        dtype=np.float32,
-    )
-    return likest(lambda start, stop: table[start:stop], len(some), len(drawn))
+    Parameters
+    ----------
+    base : sequence of (mapping of str to Seen)
+        Of each block or expert, the rows of matrices by their roles.
+    stayed : sequence of (str, Seen)
+        Of each the rows of one matrix, and its role.
+    """
+    known = [{role: set(told.digests) for role, told in each.items()} for each in base]
+    candidates = [
+        {n for n, each in enumerate(known) if each.get(role, set()).issuperset(told.digests)}
+        for role, told in stayed
+    ]
+    if (found := one_of(candidates, len(base))) is not None:
+        return found
+    table = np.zeros((len(stayed), len(base)), dtype=np.float32)
+    for number, (role, told) in enumerate(stayed):
+        some = told.drawn[:: max(len(told.drawn) // _SAMPLE, 1)][:_SAMPLE]
+        for place, each in enumerate(base):
+            if role in each:
+                table[number, place] = (some @ each[role].drawn.T).max(axis=1).mean()
+    if len(stayed) == len(base):
+        return reordered(lambda start, stop: table[start:stop], len(base)) or same(len(base))
+    return likest(lambda start, stop: table[start:stop], len(stayed), len(base))
 
 
 def _blocks(found: Alignment, stack_after: str, stack: str) -> Match:
     one, other = found.before.blocks(stack), found.after.blocks(stack_after)
+    fewer(found, "block", stack, len(one), len(other))
+    base = [_told(found.before.at(stack, number)) for number in one]
+    stayed = [_told(found.after.at(stack_after, number)) for number in other]
     if len(one) == len(other):
-        return same(len(one))
-    _fewer(found, "block", stack, len(one), len(other))
-    sides = ((found.before, stack, one), (found.after, stack_after, other))
-    shared = [
-        role
-        for role in _TELLING
-        if all((role, "weight") in side.at(s, b) for side, s, numbers in sides for b in numbers)
-    ]
-    if not shared:
+        shared = [
+            next(((b[role], a[role]) for role in _TELLING if role in b and role in a), None)
+            for b, a in zip(base, stayed, strict=True)
+        ]
+        if not any(pair and _block_away(found, *pair) for pair in shared):
+            return same(len(one))
+    if not all(stayed):
         raise SparsityReportError(
-            f"{_named(found)}: of {len(one):,} blocks {len(other):,} are left, and no matrix that "
+            f"{named(found)}: of {len(one):,} blocks {len(other):,} are left, and no matrix that "
             "all of them have tells which"
         )
-    key = (shared[0], "weight")
-    base, stayed = (
-        [
-            _rows(
-                found,
-                side is found.before,
-                side.at(s, b)[key],
-                0 if side.at(s, b)[key].stacked else None,
-            )
-            for b in numbers
-        ]
-        for side, s, numbers in sides
-    )
-    return check(found, _same_rows(base, stayed), "block", stack)
+    roles = [next(iter(each)) for each in stayed]
+    known = [
+        {role: _seen(found, True, each[role]) for role in dict.fromkeys(roles) if role in each}
+        for each in base
+    ]
+    left = [
+        (role, _seen(found, False, each[role])) for role, each in zip(roles, stayed, strict=True)
+    ]
+    return check(found, _same_rows(known, left), "block", stack)
+
+
+def _told(parts: Mapping[tuple[str, str], Part]) -> dict[str, Part]:
+    """Return the matrices of a block that tell it from others, the first one best."""
+    return {role: parts[role, "weight"] for role in _TELLING if (role, "weight") in parts}
+
+
+def _block_away(found: Alignment, one: Part, other: Part) -> bool:
+    if [s.size for s in one.rows] != [s.size for s in other.rows]:
+        return True
+    experts = (0, 0) if one.stacked else (None, None)
+    return away(found, (one, other), experts) > _HALF
+
+
+def _seen(found: Alignment, base: bool, part: Part, expert: int | None = None) -> Seen:
+    if part.stacked:
+        expert = expert or 0
+    return seen([rows(found, base, part, expert)])
 
 
 def _experts(found: Alignment, after: tuple[str, int], base: tuple[str, int]) -> None:
@@ -243,20 +157,21 @@ def _experts(found: Alignment, after: tuple[str, int], base: tuple[str, int]) ->
     told = [list(_expert_parts(side, stack, block)) for side, stack, block in sides]
     one, other = map(len, told)
     where = f"{base[0]}.{base[1]}"
-    if one == other or not (one and other):
+    if not (one and other):
         return
-    _fewer(found, "expert", where, one, other)
-    match = None
+    fewer(found, "expert", where, one, other)
     routers = [side.at(stack, block).get(("router", "weight")) for side, stack, block in sides]
+    match = None
     if (old := routers[0]) and (new := routers[1]):
-        match = equal(digests([_rows(found, True, old)]), digests([_rows(found, False, new)]))
-    if match is None or match.certainty.min() < 1:
-        rows = [
-            [_rows(found, base, *p) for p in ps]
-            for base, ps in zip((True, False), told, strict=True)
-        ]
-        match = _same_rows(*rows)
-    found.units["expert", (*base, None)] = check(found, match, "expert", where)
+        tables = rows(found, True, old), rows(found, False, new)
+        if one == other and not apart(*tables):
+            return
+        match = equal(*map(digests, ([table] for table in tables)))
+    if match is None or match.certainty.min(initial=1) < 1:
+        known = [{"": _seen(found, True, *each)} for each in told[0]]
+        match = _same_rows(known, [("", _seen(found, False, *each)) for each in told[1]])
+    if not match.is_identity:
+        found.units["expert", (*base, None)] = check(found, match, "expert", where)
 
 
 def _expert_parts(side: Anatomy, stack: str, block: int) -> Iterator[tuple[Part, int | None]]:
@@ -307,23 +222,37 @@ def _units(
         if None in cuts:
             continue
         (first, was, lines), (start, now, many) = (c for c in cuts if c)
-        if was == now:
-            return
-        _fewer(found, axis, one.module.name, was, now)
+        fewer(found, axis, one.module.name, was, now)
         if lines != many:
             raise SparsityReportError(
-                f"{_named(found)}: a head of {one.module.name} has {lines:,} rows in one and "
+                f"{named(found)}: a head of {one.module.name} has {lines:,} rows in one and "
                 f"{many:,} in the other"
             )
-        expert = place[2] if number is not None else None
+        experts = (place[2] if number is not None else None, number)
+        if was == now and _there(found, (one, other), experts, (first, start, was, lines)):
+            return
         tables = [
-            _rows(found, True, one, expert)[first : first + was * lines],
-            _rows(found, False, other, number)[start : start + now * lines],
+            rows(found, True, one, experts[0])[first : first + was * lines],
+            rows(found, False, other, number)[start : start + now * lines],
         ]
-        seen = [[table.reshape(-1, lines * table.shape[1])] for table in tables]
-        match = equal(*map(digests, seen)) or alike(*map(projections, seen))
-        found.units[axis, place] = check(found, match, axis, one.module.name)
+        match = matched(*([table.reshape(-1, lines * table.shape[1])] for table in tables))
+        if not match.is_identity:
+            found.units[axis, place] = check(found, match, axis, one.module.name)
         return
+
+
+def _there(
+    found: Alignment,
+    parts: tuple[Part, Part],
+    experts: tuple[int | None, int | None],
+    cut: tuple[int, int, int, int],
+) -> bool:
+    """Whether a few rows of an axis, of each head one, are what they were."""
+    first, start, number, lines = cut
+    few = parts[0].expert is not None or bool(parts[0].stacked)
+    some = _OF_AN_EXPERT if few else max(number, _GLIMPSES) if lines > 1 else _GLIMPSES
+    share = away(found, parts, experts, (first, start, number * lines), some)
+    return share <= (0 if few or lines > 1 else _MANY)
 
 
 def _cut(part: Part, axis: str) -> tuple[int, int, int] | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from sparsity_report.pairing.align import Alignment, Place
+from sparsity_report.pairing.alignment import Alignment, Place
 from sparsity_report.pairing.plan import Plan
 from sparsity_report.pairing.roles import Part, Segment
 

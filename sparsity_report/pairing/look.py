@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from sparsity_report.pairing.roles import Part
-from sparsity_report.weights.tensors import Slice, pieces
+from sparsity_report.weights.tensors import FileSlice, HeldSlice, LocalFile, Slice, pieces
 from sparsity_report.weights.weights import Weights
 
 Floats = npt.NDArray[np.float32]
@@ -19,6 +20,8 @@ Index = npt.NDArray[np.int64]
 # Projections of a row: unrelated rows seem alike by 1/√128 = 0.09, give or take.
 PROJECTIONS = 128
 _ROWS = 256
+# Inputs of a few outputs that are looked at where a matrix lies the other way.
+_INPUTS = 64
 
 
 def matrix(
@@ -38,22 +41,48 @@ def read(
     shape = part.parameter.shape[-2:] if part.columns else (*part.parameter.shape[-1:], 1)
     first = (expert or 0) * shape[0] * shape[1]
     shape = (min(shape[0], most or shape[0]), shape[1])
-    size = shape[0] * shape[1]
-    values = torch.empty(size, dtype=slices[0].dtype)
-    place = 0
-    for cut in slices:
-        start, place = place, place + cut.total
-        if place <= first or start >= first + size:
-            continue
-        for piece in cut.pieces():
-            low, high = max(first - start, 0), min(first + size - start, piece.numel())
-            if low < high:
-                values[start + low - first : start + high - first] = piece[low:high]
-            start += piece.numel()
-            if start >= first + size:
-                break
-    turned = values.reshape(shape)
+    turned = _span(slices, first, first + shape[0] * shape[1]).reshape(shape)
     return turned.T if part.parameter.transposed and part.columns else turned
+
+
+def _span(slices: Sequence[Slice], first: int, last: int) -> torch.Tensor:
+    """Read the values of a parameter from one place to before another."""
+    values = torch.empty(last - first, dtype=slices[0].dtype)
+    start = done = 0
+    for cut in slices:
+        low, high = max(first - start, 0), min(last - start, cut.total)
+        for piece in cut.within(low, high) if low < high else ():
+            values[done : done + piece.numel()] = piece
+            done += piece.numel()
+        start += cut.total
+    return values
+
+
+def glimpse(
+    weights: Weights, part: Part, expert: int | None, rows: Index, inputs: Index
+) -> torch.Tensor | None:
+    """Read a few rows of a matrix, of one that lies the other way in some columns of all only.
+
+    None where that would take as long as reading it as a whole.
+    """
+    name, (lines, width) = part.parameter.name, part.parameter.shape[-2:]
+    if not weights.gives_some(name):
+        return None
+    slices = tuple(weights.as_in_memory(name))
+    if not all(
+        isinstance(cut, HeldSlice)
+        or (isinstance(cut, FileSlice) and isinstance(cut.file, LocalFile))
+        for cut in slices
+    ):
+        return None
+    turned = part.parameter.transposed
+    first = (expert or 0) * lines
+    wanted = inputs[:_INPUTS] if turned else rows
+    starts = [(first + line) * width for line in wanted.tolist()]
+    table = torch.stack([_span(slices, start, start + width) for start in starts])
+    if turned:
+        return table.T[torch.from_numpy(rows)].float()
+    return table[:, torch.from_numpy(inputs)].float()
 
 
 def units(table: torch.Tensor, lines: int, columns: Index | None = None) -> torch.Tensor:
@@ -101,6 +130,26 @@ def whole_rows(parts: Iterable[torch.Tensor], width: int) -> Iterator[torch.Tens
         if whole:
             yield joined[:whole].view(-1, width)
         left = joined[whole:] if whole < joined.numel() else None
+
+
+class Seen(NamedTuple):
+    """What is known of the rows of a matrix that is not in memory any more.
+
+    Attributes
+    ----------
+    digests : list of bytes
+    drawn : numpy.ndarray of float32
+        Their projections.
+    """
+
+    digests: list[bytes]
+    drawn: Floats
+
+
+def seen(tables: Iterable[torch.Tensor]) -> Seen:
+    """Return what tells the units of tables, one table after the other, from others."""
+    told = [(digests([table]), projections([table])) for table in tables]
+    return Seen([d for ds, _ in told for d in ds], np.concatenate([drawn for _, drawn in told]))
 
 
 def projections(tables: Sequence[torch.Tensor]) -> Floats:

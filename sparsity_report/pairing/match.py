@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,13 @@ import numpy.typing as npt
 
 from sparsity_report.pairing.look import Floats, Index
 
-# Likenesses that are looked at at a time.
-_AT_ONCE = 2**21
+Likeness = Callable[[int, int], Floats]
+"""How much some of what stayed, from one to before another, are like all of the base."""
+
+# Likenesses that are looked at at a time, and the digits of them that are no noise.
+_AT_ONCE, _DIGITS = 2**21, 5
+# A unit stands somewhere else where it is so much like another one, and more than like its own.
+_LIKE, _MORE = 0.6, 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,19 +31,32 @@ class Match:
         The number in the base of each.
     certainty : numpy.ndarray of float64
         That it is this one: 1 where the values are equal, and no other has them, else
-        (likeness − likeness of the next best) ÷ (1 − the latter).
+        (likeness − likeness of the next best) ÷ (1 − the latter), and 1 ÷ n where n are alike.
     gone : mapping of int to float
-        Of the units that are not there any more, the certainty that none that stayed is it.
+        Of the units that are not there any more, the certainty that none that stayed is it: of n
+        that are alike, of which k are gone, k ÷ n.
+    likeness : float
+        Of what stayed to what it was taken for, the mean cosine; 1 of equal values.
     """
 
     index: Index
     certainty: npt.NDArray[np.float64]
     gone: dict[int, float]
+    likeness: float = 1.0
 
     @property
     def is_identity(self) -> bool:
         """Whether all are there, in their places."""
-        return not self.gone and bool((self.index == np.arange(self.index.size)).all())
+        return not self.gone and not self.moved.size
+
+    @property
+    def moved(self) -> Index:
+        """Return the units, by their numbers after, that stand where another one stood."""
+        places = np.arange(self.index.size)
+        if not self.gone:
+            return np.flatnonzero(self.index != places)
+        # Among those that are left.
+        return np.flatnonzero(np.argsort(np.argsort(self.index)) != places)
 
 
 def same(number: int) -> Match:
@@ -48,30 +67,69 @@ def same(number: int) -> Match:
 def equal(base: Sequence[bytes], stayed: Sequence[bytes]) -> Match | None:
     """Match units by digests; None where some of what stayed has no equal in the base.
 
+    Of equal ones, each is in its own place where all are there, else they are in order.
+
     Examples
     --------
     >>> found = equal([b"a", b"b", b"c"], [b"c", b"a"])
     >>> found.index.tolist(), found.gone
     ([2, 0], {1: 1.0})
-    >>> equal([b"a", b"a"], [b"a"]).certainty.tolist()
-    [0.0]
+    >>> found = equal([b"a", b"a", b"b"], [b"a", b"b"])
+    >>> found.index.tolist(), found.certainty.tolist(), found.gone
+    ([0, 2], [0.5, 1.0], {1: 0.5})
     """
     places: dict[bytes, list[int]] = defaultdict(list)
     for number, digest in enumerate(base):
         places[digest].append(number)
     copies = {digest: len(numbers) for digest, numbers in places.items()}
-    index, certainty = [], []
-    for digest in stayed:
-        if not places.get(digest):
+    index = np.full(len(stayed), -1)
+    if len(base) == len(stayed):
+        for number, digest in enumerate(stayed):
+            if base[number] == digest:
+                index[number] = number
+                places[digest].remove(number)
+    last = -1
+    for number, digest in enumerate(stayed):
+        if index[number] >= 0:
+            continue
+        if not (numbers := places.get(digest)):
             return None
-        index.append(places[digest].pop(0))
-        certainty.append(1.0)
-    left = {digest for digest, numbers in places.items() if numbers}
+        later = bisect.bisect(numbers, last)
+        index[number] = last = numbers.pop(later if later < len(numbers) else 0)
     # Of units that are equal nobody can tell which one is gone.
-    unsure = {digest for digest in stayed if copies[digest] > 1 and digest in left}
-    certainty = [0.0 if digest in unsure else 1.0 for digest in stayed]
-    gone = {n: 0.0 if d in unsure else 1.0 for d, numbers in places.items() for n in numbers}
-    return Match(np.array(index, dtype=np.int64), np.array(certainty), dict(sorted(gone.items())))
+    left = {digest: len(numbers) for digest, numbers in places.items() if numbers}
+    certainty = [1 / copies[digest] if digest in left else 1.0 for digest in stayed]
+    gone = {n: left[d] / copies[d] for d, numbers in places.items() for n in numbers}
+    return Match(index, np.array(certainty), dict(sorted(gone.items())))
+
+
+def one_of(candidates: Sequence[set[int]], base: int) -> Match | None:
+    """Match units each of which can be any of some; None where one is left without.
+
+    Examples
+    --------
+    >>> found = one_of([{0, 1}, {2}], 3)
+    >>> found.index.tolist(), found.certainty.tolist(), found.gone
+    ([0, 2], [0.5, 1.0], {1: 0.5})
+    """
+    index, free = np.full(len(candidates), -1), set(range(base))
+    for number in sorted(range(len(candidates)), key=lambda n: len(candidates[n])):
+        if not (some := sorted(candidates[number] & free)):
+            return None
+        last = max(index[:number], default=-1)
+        if len(candidates) < base or number not in some:
+            number_in_base = next((n for n in some if n > last), some[0])
+        else:
+            number_in_base = number
+        index[number] = number_in_base
+        free.remove(number_in_base)
+    certainty = [1 / len(some) if some & free else 1.0 for some in candidates]
+    gone = {}
+    for number in sorted(free):
+        claims = [some for some in candidates if number in some]
+        rivals = len(set().union(*claims))
+        gone[number] = (rivals - len(claims)) / rivals if claims else 1.0
+    return Match(index, np.array(certainty), gone)
 
 
 def alike(base: Floats, stayed: Floats) -> Match:
@@ -81,48 +139,105 @@ def alike(base: Floats, stayed: Floats) -> Match:
     --------
     >>> base = np.eye(3, dtype=np.float32)
     >>> found = alike(base, base[[2, 0]])
-    >>> found.index.tolist(), found.certainty.round(6).tolist(), [*found.gone]
+    >>> found.index.tolist(), found.certainty.round(4).tolist(), [*found.gone]
     ([2, 0], [1.0, 1.0], [1])
     """
-    return likest(lambda start, stop: stayed[start:stop] @ base.T, len(stayed), len(base))
+    return likest(cosines(base, stayed), len(stayed), len(base))
 
 
-def likest(likeness: Callable[[int, int], Floats], stayed: int, base: int) -> Match:
-    """Match by likeness, given for some of what stayed with all of the base at a time."""
+def cosines(base: Floats, stayed: Floats) -> Likeness:
+    """Return the likeness of units by their projections."""
+    return lambda start, stop: stayed[start:stop] @ base.T
+
+
+def _chunks(
+    likeness: Likeness, stayed: int, base: int
+) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
     step = max(_AT_ONCE // max(base, 1), 1)
-    chunks = [(start, min(start + step, stayed)) for start in range(0, stayed, step)]
-    index = np.concatenate([likeness(*chunk).argmax(axis=1) for chunk in chunks]).astype(np.int64)
+    for start in range(0, stayed, step):
+        some = slice(start, min(start + step, stayed))
+        yield some, likeness(some.start, some.stop).astype(np.float64).round(_DIGITS)
+
+
+def likest(likeness: Likeness, stayed: int, base: int) -> Match:
+    """Match by likeness, given for some of what stayed with all of the base at a time."""
+    best = [like.argmax(axis=1) for _, like in _chunks(likeness, stayed, base)]
+    index: Index = np.concatenate(best).astype(np.int64)
     if len(set(index.tolist())) < stayed:
-        index = _apart(likeness, chunks, index)
-    certainty = np.ones(stayed)
+        index = _apart(np.concatenate([like for _, like in _chunks(likeness, stayed, base)]), index)
+    certainty, sums = np.ones(stayed), 0.0
     absent = np.setdiff1d(np.arange(base), index)
     surest = np.ones(absent.size)
-    for start, stop in chunks:
-        # Nothing is sure to more digits than float32 has.
-        like = np.clip(likeness(start, stop).astype(np.float64), -1, 1 - 1e-7)
-        rows = np.arange(stop - start)
-        best = like[rows, index[start:stop]].copy()
-        like[rows, index[start:stop]] = -1
-        margins = np.clip((best[:, None] - like) / (1 - like), 0, 1)
-        certainty[start:stop] = margins.min(
-            axis=1, where=_others(margins, index[start:stop]), initial=1
-        )
+    for some, like in _chunks(likeness, stayed, base):
+        margins, ties = _margins(like, index[some])
+        sums += float(like[np.arange(len(like)), index[some]].sum())
+        certainty[some] = margins.min(axis=1)
         if absent.size:
-            surest = np.minimum(surest, margins[:, absent].min(axis=0))
-    return Match(index, certainty, dict(zip(absent.tolist(), surest.tolist(), strict=True)))
+            share = ties[:, absent].sum(axis=1) / ties.sum(axis=1)
+            told = np.where(ties[:, absent], share[:, None], margins[:, absent])
+            surest = np.minimum(surest, told.min(axis=0))
+    gone = dict(zip(absent.tolist(), surest.tolist(), strict=True))
+    return Match(index, certainty, gone, sums / max(stayed, 1))
 
 
-def _others(margins: npt.NDArray[np.float64], index: Index) -> npt.NDArray[np.bool_]:
-    flags = np.ones(margins.shape, dtype=bool)
-    flags[np.arange(index.size), index] = False
-    return flags
+def reordered(likeness: Likeness, number: int) -> Match | None:
+    """Match units that are all there, in another order; None unless their values clearly say so.
+
+    What is moved stands for something else: copies of what stays in its place are no other order.
+
+    Examples
+    --------
+    >>> base = np.eye(3, dtype=np.float32)
+    >>> reordered(cosines(base, base[[2, 1, 0]]), 3).index.tolist()
+    [2, 1, 0]
+    >>> reordered(cosines(base, base[[2, 1, 2]]), 3) is None
+    True
+    """
+    found = []
+    for some, like in _chunks(likeness, number, number):
+        rows = np.arange(len(like))
+        best = like.argmax(axis=1)
+        found.append(np.stack([best, like[rows, best], like[rows, rows + some.start]], axis=1))
+    table = np.concatenate(found)
+    index, most, own = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
+    home = (own >= _LIKE) | (most - own < _MORE) & (most >= _LIKE)
+    moves = (most >= _LIKE) & (most - own >= _MORE)
+    home &= ~moves
+    targets, counts = np.unique(index[moves], return_counts=True)
+    taken = np.zeros(number, dtype=bool)
+    taken[np.flatnonzero(home)] = True
+    moves &= ~np.isin(index, targets[counts > 1]) & ~taken[index]
+    lost = np.flatnonzero(~home & ~moves)
+    if moves.sum() <= lost.size:
+        return None
+    taken[index[moves]] = True
+    index = np.where(moves, index, np.arange(number))
+    stays = lost[~taken[lost]]
+    taken[stays] = True
+    others, places = np.setdiff1d(lost, stays), np.flatnonzero(~taken)
+    index[others] = places
+    certainty, sums = np.ones(number), 0.0
+    for some, like in _chunks(likeness, number, number):
+        certainty[some] = _margins(like, index[some])[0].min(axis=1)
+        sums += float(like[np.arange(len(like)), index[some]].sum())
+    return Match(index, certainty, {}, sums / number)
 
 
-def _apart(
-    likeness: Callable[[int, int], Floats], chunks: Sequence[tuple[int, int]], index: Index
-) -> Index:
+def _margins(
+    like: npt.NDArray[np.float64], index: Index
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Return how sure it is that each is none of the others, and which are as much like it."""
+    rows = np.arange(index.size)
+    best = like[rows, index][:, None]
+    ties = like >= best
+    margins = np.clip((best - like) / (1 - like + 10.0**-_DIGITS), 0, 1)
+    margins = np.where(ties, 1 / ties.sum(axis=1, keepdims=True), margins)
+    margins[rows, index] = 1
+    return margins, ties
+
+
+def _apart(whole: npt.NDArray[np.float64], index: Index) -> Index:
     """Give each a unit of its own, the likest pairs first."""
-    whole = np.concatenate([likeness(*chunk) for chunk in chunks])
     free_rows, free = np.ones(len(whole), dtype=bool), np.ones(whole.shape[1], dtype=bool)
     index = index.copy()
     for flat in np.argsort(-whole, axis=None, kind="stable"):

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.align import Alignment, Place, align
+from sparsity_report.pairing.align import align
+from sparsity_report.pairing.alignment import Alignment, Place
 from sparsity_report.pairing.look import Index, digests, projections
 from sparsity_report.pairing.match import Match, alike, equal
 from sparsity_report.pairing.roles import Part, Segment, anatomy
@@ -20,7 +21,7 @@ from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
 # How a parameter was recognised, the most doubtful way first.
-ALIGNMENTS = ("content", "fused", "turned", "renamed", "name", "added", "removed")
+ALIGNMENTS = ("content", "reordered", "fused", "turned", "renamed", "name", "added", "removed")
 # Values of what is recognised by them alone, and how much alike they must be.
 _SMALL, _ALIKE = 2**20, 0.5
 # Matrices of which several may be one, in the order of its rows.
@@ -207,9 +208,14 @@ def _link(found: Alignment, before: Part, after: Part) -> Link:
     certainty = min(certainty, _sure_of_place(found, before, after))
     turned = before.parameter.transposed != after.parameter.transposed and bool(before.columns)
     renamed = before.parameter.name != after.parameter.name
+    around = [*_around(found, before, after)]
     moved = any(row is not None or column is not None for row, column, _ in ways)
-    moved |= bool(experts and not experts.is_identity) or not _in_place(found, before)
-    way = "content" if moved else "turned" if turned else "renamed" if renamed else "name"
+    moved |= bool(experts and not experts.is_identity) or any(
+        m.gone or m.index[number] != number for m, number in around
+    )
+    cut = before.parameter.total != after.parameter.total or any(m.gone for m, _ in around)
+    values = "content" if cut else "reordered"
+    way = values if moved else "turned" if turned else "renamed" if renamed else "name"
     if turned:
         whole = [Piece(None, 0, sum(s.size for s in p.rows)) for p in (before, after)]
         rows, columns, _ = ways[0]
@@ -235,27 +241,21 @@ def _link(found: Alignment, before: Part, after: Part) -> Link:
     )
 
 
-def _in_place(found: Alignment, before: Part) -> bool:
-    """Whether the block of a parameter, and its expert, are known by number alone."""
-    if before.block is None:
-        return True
-    if not (match := found.blocks.get(before.stack)) or not match.is_identity:
-        return False
+def _around(found: Alignment, before: Part, after: Part) -> Iterator[tuple[Match, int]]:
+    """Yield the match of blocks, and of experts, that a parameter is in, and which one it is."""
+    if before.block is None or after.block is None:
+        return
+    number = found.after.blocks(after.stack).index(after.block)
+    yield found.blocks[before.stack], number
     experts = found.units.get(("expert", (before.stack, before.block, None)))
-    return before.expert is None or experts is None or experts.is_identity
+    if experts is not None and after.expert is not None:
+        yield experts, found.after.experts(after.stack, after.block).index(after.expert)
 
 
 def _sure_of_place(found: Alignment, before: Part, after: Part) -> float:
     """Return how sure it is that the block, and the expert, are the right ones."""
-    if before.block is None or after.block is None:
-        return 1.0
-    number = found.after.blocks(after.stack).index(after.block)
-    sure = float(found.blocks[before.stack].certainty[number])
-    experts = found.units.get(("expert", (before.stack, before.block, None)))
-    if experts is not None and after.expert is not None:
-        number = found.after.experts(after.stack, after.block).index(after.expert)
-        sure = min(sure, float(experts.certainty[number]))
-    return sure
+    around = _around(found, before, after)
+    return min((float(match.certainty[number]) for match, number in around), default=1.0)
 
 
 def _ways(

@@ -170,9 +170,14 @@ def anatomy(weights: Weights, head: int | None = None, model: Anatomy | None = N
         for part in found
     )
     places: dict[tuple[str, int | None, int | None], dict[tuple[str, str], Part]] = {}
+    named = []
     for part in parts:
-        places.setdefault((part.stack, part.block, part.expert), {})[part.key] = part
-    return Anatomy(weights, parts, width, head, places)
+        place = places.setdefault((part.stack, part.block, part.expert), {})
+        # Of two biases of one output head, say, the second is called by its name.
+        role = part.parameter.name if part.key in place else part.role
+        named.append(replace(part, role=role))
+        place[named[-1].key] = named[-1]
+    return Anatomy(weights, tuple(named), width, head, places)
 
 
 def _lying(parts: list[Part], model: Anatomy) -> list[Part]:

@@ -20,6 +20,7 @@ from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.pruned import PrunedWeights
 from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.pairing.orders import order_notes
 from sparsity_report.pairing.paired import compared
 from sparsity_report.pairing.plan import Plan, plan
 from sparsity_report.pairing.tally import Tally
@@ -207,7 +208,8 @@ def compare_checkpoints(
         }
         for side, weights in zip(("before", "after"), models, strict=True)
     ]
-    notes = [*(note for weights in models for note in weights.notes), *kept]
+    notes = [*(note for weights in models for note in weights.notes)]
+    notes += [*order_notes(planned.alignment), *kept]
     return Pair(
         models=typed("pair_models", pd.DataFrame(described)),
         layers=pair_layers(planned, tallies),

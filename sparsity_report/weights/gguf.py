@@ -82,6 +82,11 @@ class GGUFWeights(CheckpointWeights):
         else:
             yield from self.cut(entry)
 
+    def gives_some(self, name: str) -> bool:
+        """Whether the values are in memory as they are in the file."""
+        entry, *others = self.entries(name)
+        return not others and self._stays(entry)
+
     def _stays(self, entry: Entry) -> bool:
         """Whether transformers leaves a tensor as it is in the file."""
         # Experts come as they are, one after the other.

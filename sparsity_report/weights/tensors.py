@@ -49,6 +49,15 @@ class Slice(ABC):
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values in order, in one-dimensional tensors on the CPU."""
 
+    def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
+        """Yield the values from `first` to before `last`; what stands before them may be read."""
+        start = 0
+        for piece in self.pieces():
+            if start >= last:
+                return
+            yield piece[max(first - start, 0) : last - start]
+            start += piece.numel()
+
     @property
     def rounding(self) -> Rounding | None:
         """What a packed format rounded to zero; None where that is not known."""
@@ -80,6 +89,10 @@ class HeldSlice(Slice):
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values, without a copy where they lie side by side on the CPU."""
         yield self.values.cpu().contiguous()
+
+    def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
+        """Yield some of the values."""
+        yield self.values[first:last].cpu().contiguous()
 
 
 class Reader(Protocol):
@@ -245,6 +258,11 @@ class FileSlice(Slice):
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values as they are read."""
         return map(self.decode, self.raw())
+
+    def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
+        """Yield some of the values, of packed ones whole blocks, and read no others."""
+        offset = self.offset + self.bytes_of(first)
+        yield from replace(self, offset=offset, total=last - first).pieces()
 
     def raw(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield the bytes of each piece as they are read."""

@@ -117,6 +117,10 @@ class Weights(Shown, ABC):
         """Yield the values of one parameter in the order that they have in :meth:`tensor`."""
         yield from self.slices(name)
 
+    def gives_some(self, name: str) -> bool:  # noqa: ARG002
+        """Whether some values of a parameter are had without computing all of them."""
+        return True
+
     @abstractmethod
     def module(self) -> nn.Module:
         """Return a runnable copy of the model that may be modified freely."""

@@ -62,6 +62,7 @@ _ALIGNMENTS = {
     "turned": message("its values, turned"),
     "fused": message("its name, fused or split"),
     "content": message("its values"),
+    "reordered": message("its values, in another order"),
     "added": message("nothing, it is new"),
     "removed": message("nothing, it is gone"),
 }

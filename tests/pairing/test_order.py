@@ -1,0 +1,196 @@
+"""What is all there in another order is aligned by its values, and nothing else is."""
+
+import json
+import re
+
+import pytest
+import structural
+import torch
+from safetensors.torch import load_file
+from structural import Left, shuffled, written
+
+import sparsity_report as sr
+
+BLOCKS, HEADS, KV, EXPERTS = [2, 0, 3, 1], shuffled(8, 8), [3, 1, 0, 2], shuffled(8, 8)
+ORDERS = {
+    ("llama", "blocks"): Left(blocks=BLOCKS),
+    ("llama", "heads"): Left(heads=HEADS),
+    ("llama", "key-value heads"): Left(kv_heads=KV),
+    ("llama", "channels"): Left(channels=shuffled(128, 128)),
+    ("llama", "tokens"): Left(vocabulary=shuffled(96, 96)),
+    ("llama", "channels of the width"): Left(width=shuffled(64, 64)),
+    ("mixtral", "experts"): Left(experts=EXPERTS),
+    ("mixtral", "channels"): Left(channels=shuffled(32, 32)),
+    ("gpt2", "heads"): Left(heads=HEADS),
+    ("bert", "channels"): Left(channels=shuffled(128, 128)),
+    ("llama", ""): Left(
+        blocks=BLOCKS, heads=HEADS, kv_heads=KV, channels=shuffled(128, 128),
+        width=shuffled(64, 64),
+    ),
+    ("mixtral", ""): Left(
+        blocks=BLOCKS, heads=HEADS, experts=EXPERTS, channels=shuffled(32, 32),
+        vocabulary=shuffled(96, 96),
+    ),
+    ("gpt2", ""): Left(blocks=BLOCKS, channels=shuffled(128, 128), heads=HEADS),
+}  # fmt: skip
+KINDS = {
+    "blocks": "blocks", "heads": "heads", "kv_heads": "key-value heads", "channels": "channels",
+    "experts": "experts", "vocabulary": "tokens", "width": "channels of the width",
+}  # fmt: skip
+
+
+def moved(pair):
+    """What notes say is in another order, and how many units of how many."""
+    pattern = r"(.*) stand in another order than in the base: (\d+) of (\d+), each compared .*"
+    found = [re.fullmatch(pattern, note) for note in pair.notes]
+    return {match[1]: (int(match[2]), int(match[3])) for match in found if match}
+
+
+def due(kind, left):
+    """How many units are in another place, of how many: each of four blocks has its own."""
+    told = {}
+    for name, called in KINDS.items():
+        if (order := getattr(left, name)) is None:
+            continue
+        places = 1 if name in {"blocks", "vocabulary", "width"} else 4
+        if kind == "mixtral" and name == "channels":
+            places *= 8
+        elsewhere = sum(number != place for place, number in enumerate(order))
+        told[called] = (places * elsewhere, places * len(order))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "noise"),
+    [(*which, noise) for which in ORDERS for noise in ((0.0,) if which[1] else (0.0, 0.01))],
+    ids=str,
+)
+def test_another_order(bases, tmp_path, kind, what, noise):
+    left = ORDERS[kind, what]
+    left.noise = noise
+    pair = sr.compare_checkpoints(
+        bases(kind), structural.pruned(bases(kind), tmp_path / "after", left)
+    )
+    layers = pair.layers
+    assert pair.removed.empty
+    assert moved(pair) == due(kind, left)
+    hold = layers["prunable"] & (layers["alignment"] == "reordered")
+    said = f"{hold.sum()} layers hold the weights of the base in another order, each compared "
+    assert any(sentence.startswith(said) for sentence in pair.sentences()) == hold.any()
+    assert layers["compared"].equals(layers["weight_before"])
+    assert layers["compared"].equals(layers["weight_after"])
+    assert set(layers["alignment"]) <= {"name", "reordered"}
+    assert "reordered" in set(layers["alignment"])
+    if noise:
+        there = layers[layers["compared"] > 1000]
+        assert (there["relative_change"] < 0.012).all()
+        assert ((layers["certainty"] > 0.9) & (layers["certainty"] <= 1)).all()
+    else:
+        assert layers["untouched"].all()
+        assert (layers["certainty"] == 1).all()
+
+
+def changed(base, folder, change):
+    """Write a base with other values for some of its tensors."""
+    tensors = load_file(base / "model.safetensors")
+    change(tensors)
+    return written(folder, tensors, json.loads((base / "config.json").read_text()))
+
+
+FFN = [f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")]
+
+
+def dead(tensors):
+    for name in FFN:
+        tensors[name][:] = 0
+
+
+def of_one_value(tensors):
+    for name in FFN:
+        tensors[name][:] = 0.01
+
+
+def anew(tensors):
+    torch.manual_seed(5)
+    for name in FFN:
+        tensors[name] = 0.02 * torch.randn_like(tensors[name])
+
+
+def copied(tensors):
+    """Channel 3 is what channel 5 is still: none is in the place of another."""
+    for name in FFN:
+        rows = tensors[name].T if "down" in name else tensors[name]
+        rows[3] = rows[5]
+
+
+def half_dead(tensors):
+    for name in FFN:
+        (tensors[name].T if "down" in name else tensors[name])[::2] = 0
+
+
+def swapped(tensors):
+    """Two of one value change places with each other, after `alike`."""
+    one, other = tensors[FFN[0]][3].clone(), tensors[FFN[0]][5].clone()
+    tensors[FFN[0]][3], tensors[FFN[0]][5] = other, one
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (dead, dead), (dead, anew), (anew, dead), (of_one_value, of_one_value), (copied, copied),
+        (None, anew), (None, copied), (None, dead), (None, half_dead), (half_dead, None),
+        (None, of_one_value), (copied, swapped),
+    ],
+    ids=lambda change: getattr(change, "__name__", "-"),
+)  # fmt: skip
+def test_no_other_order_without_values_that_say_so(bases, tmp_path, before, after):
+    one, other = bases("llama"), bases("llama")
+    if before is not None:
+        one = other = changed(one, tmp_path / "before", before)
+    if after is not None:
+        other = changed(other if after is swapped else bases("llama"), tmp_path / "after", after)
+    pair = sr.compare_checkpoints(one, other)
+    assert not moved(pair)
+    assert pair.removed.empty
+    assert set(pair.layers["alignment"]) == {"name"}
+    assert (pair.layers["certainty"] == 1).all()
+
+
+def test_experts_all_alike_are_in_their_places(bases, tmp_path):
+    def alike(tensors):
+        for name in tensors:
+            if ".experts." in name or "block_sparse_moe.gate" in name:
+                same = re.sub(r"experts\.\d", "experts.0", name)
+                tensors[name] = tensors[same].clone() if ".experts." in name else tensors[name] * 0
+
+    one = changed(bases("mixtral"), tmp_path / "one", alike)
+    pair = sr.compare_checkpoints(
+        one, structural.pruned(one, tmp_path / "other", Left(experts=EXPERTS))
+    )
+    assert not moved(pair)
+    assert pair.layers["untouched"].all()
+    left = Left(experts=EXPERTS[:6], config={"num_local_experts": 6})
+    cut = sr.compare_checkpoints(one, structural.pruned(one, tmp_path / "cut", left))
+    assert not moved(cut)
+    assert (cut.removed["certainty"] == 0.25).all()  # two of eight, whichever they are
+    assert cut.layers["changed"].sum() == 0
+
+
+@pytest.mark.parametrize("value", [None, 0.0], ids=["copied", "zero"])
+@pytest.mark.parametrize(("copies", "left"), [((1, 2), 3), ((0, 1, 2, 3), 2)], ids=str)
+def test_one_of_several_blocks_alike_is_gone(bases, tmp_path, value, copies, left):
+    def alike(tensors):
+        for name in tensors:
+            number = re.search(r"layers\.(\d)", name)
+            if number and int(number[1]) in copies:
+                source = name.replace(number[0], f"layers.{copies[0]}")
+                tensors[name] = tensors[source] * (1 if value is None else value)
+
+    one = changed(bases("llama"), tmp_path / "one", alike)
+    kept = Left(blocks=[*range(left - 1), 3], config={"num_hidden_layers": left})
+    pair = sr.compare_checkpoints(one, structural.pruned(one, tmp_path / "other", kept))
+    assert set(pair.removed["kind"]) == {"block"}
+    assert (pair.removed["certainty"] == 0.5).all()
+    assert pair.layers["changed"].sum() == pair.layers["revived"].sum() == 0
+    assert not moved(pair)
+    assert any("a certainty of 50.0" in sentence for sentence in pair.sentences())
