@@ -43,14 +43,19 @@ def work_through(
 
 
 def in_order(
-    jobs: Iterable[tuple[str, S, Callable[[S], T]]], executor: Executor | None = None
+    jobs: Iterable[tuple[str, S, Callable[[S], T]]],
+    executor: Executor | None = None,
+    threads: int = _THREADS,
 ) -> Iterator[tuple[str, S, T]]:
-    """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
+    """Do the work of each job by threads or by an executor; yield results in the jobs' order.
+
+    Work of many short steps goes faster by one thread: more of them wait for one another each time.
+    """
     waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
     # Threads side by side, each with torch's own threads, would mostly wait for one another.
     before = torch.get_num_threads()
     alone = partial(torch.set_num_threads, 1)
-    with ThreadPoolExecutor(_THREADS, initializer=alone) as threads:
+    with ThreadPoolExecutor(threads, initializer=alone) as pool:
         try:
             for name, part, work in jobs:
                 away = executor if part.sources() else None
@@ -62,7 +67,7 @@ def in_order(
                         future = Future[T]()
                         future.set_result(work(part))
                     else:
-                        future = threads.submit(work, part)
+                        future = pool.submit(work, part)
                     waiting.append((name, part, future, away))
                 while len(waiting) > (_AHEAD_OF_THREADS if away is None else _AHEAD_OF_OTHERS):
                     yield _first(waiting)

@@ -218,7 +218,7 @@ def compared(
     done = 0
     jobs = ((link.name, part, _tallied) for link in waiting for part in _parts(plan, link))
     with bar("comparing", given=progress) as told:
-        for name, part, found in in_order(jobs, executor):
+        for name, part, found in in_order(jobs, executor, threads=1):
             tallies[name] += found
             done += sum(s.total * s.dtype.itemsize for s in (*part.before, *part.after))
             told(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])

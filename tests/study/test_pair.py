@@ -118,7 +118,7 @@ def test_an_edited_note_is_told(parent, tmp_path):
 def test_nothing_is_read_again_that_is_kept(parent, child, tmp_path, monkeypatch):
     first = sr.compare_checkpoints(parent, child, cache=tmp_path)
     monkeypatch.setattr(
-        "sparsity_report.pairing.paired.in_order", lambda jobs, _: iter([*jobs][:0])
+        "sparsity_report.pairing.paired.in_order", lambda jobs, *_, **__: iter([*jobs][:0])
     )
     again = sr.compare_checkpoints(parent, child, cache=tmp_path)
     assert again.layers.equals(first.layers)
