@@ -71,7 +71,7 @@ def _taken(pair: Pair) -> Iterator[str]:
         share=ratio(pair.taken, total),
         total=total, before=before, after=after, what=what, zeros=zeros,
     )  # fmt: skip
-    unsure = pair.removed["certainty"].min()
+    unsure = pair.removed.loc[pair.removed["certainty"] > 0, "certainty"].min()
     if unsure < 1:
         yield say(
             "What stayed was recognised by its values, the least sure of it with a certainty of "
@@ -81,6 +81,11 @@ def _taken(pair: Pair) -> Iterator[str]:
 
 
 def _none_taken(pair: Pair, total: int, before: str, after: str) -> str:
+    if (pair.layers["alignment"] == "rotated").any():
+        return say(
+            "{after} has as many prunable weights as {before}, {total:,}.",
+            total=total, before=before, after=after,
+        )  # fmt: skip
     whole = records(pair.survival)[0]
     if whole["zeros_before"] or not whole["new"]:
         return say(
@@ -123,7 +128,15 @@ def _things(pair: Pair) -> Iterator[str]:
 
 
 def _orders(pair: Pair) -> Iterator[str]:
-    """Say what is all there in another order."""
+    """Say what is all there in another order, or in other axes."""
+    if (pair.layers["alignment"] == "rotated").any():
+        before, after = map(short_name, pair.models["model"])
+        yield say(
+            "Hardly a channel of the width of {after} is one of {before}, and yet its tokens are "
+            "as much alike as they were: the width looks rotated, as SliceGPT, QuaRot and "
+            "SpinQuant do. Nothing tells which weight is which, so none in that width is compared.",
+            before=before, after=after,
+        )  # fmt: skip
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["alignment"] == "reordered")]
     if len(rows):
         yield say(

@@ -16,9 +16,9 @@ from sparsity_report.pairing.alignment import (
     Alignment,
     Place,
     apart,
+    as_many,
     away,
     check,
-    fewer,
     matched,
     named,
     rows,
@@ -108,7 +108,8 @@ def _same_rows(base: Sequence[Mapping[str, Seen]], stayed: Sequence[tuple[str, S
 
 def _blocks(found: Alignment, stack_after: str, stack: str) -> Match:
     one, other = found.before.blocks(stack), found.after.blocks(stack_after)
-    fewer(found, "block", stack, len(one), len(other))
+    if as_many(found, "block", stack, len(one), len(other)):
+        return same(len(one))
     base = [_told(found.before.at(stack, number)) for number in one]
     stayed = [_told(found.after.at(stack_after, number)) for number in other]
     if len(one) == len(other):
@@ -159,7 +160,8 @@ def _experts(found: Alignment, after: tuple[str, int], base: tuple[str, int]) ->
     where = f"{base[0]}.{base[1]}"
     if not (one and other):
         return
-    fewer(found, "expert", where, one, other)
+    if as_many(found, "expert", where, one, other):
+        return
     routers = [side.at(stack, block).get(("router", "weight")) for side, stack, block in sides]
     match = None
     if (old := routers[0]) and (new := routers[1]):
@@ -222,7 +224,8 @@ def _units(
         if None in cuts:
             continue
         (first, was, lines), (start, now, many) = (c for c in cuts if c)
-        fewer(found, axis, one.module.name, was, now)
+        if as_many(found, axis, one.module.name, was, now):
+            return
         if lines != many:
             raise SparsityReportError(
                 f"{named(found)}: a head of {one.module.name} has {lines:,} rows in one and "

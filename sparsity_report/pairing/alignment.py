@@ -46,6 +46,8 @@ class Alignment:
         By the base's stack; numbers are places among the blocks there.
     units : dict
         Matches by axis and place in the base, those only that are not the same.
+    rotated : bool
+        Whether channels of the width are mixtures of the base's, none of them any one of those.
     """
 
     before: Anatomy
@@ -53,6 +55,7 @@ class Alignment:
     stacks: dict[str, str] = field(default_factory=dict)
     blocks: dict[str, Match] = field(default_factory=dict)
     units: dict[tuple[str, Place], Match] = field(default_factory=dict)
+    rotated: bool = False
 
     @property
     def columns(self) -> Index | None:
@@ -108,6 +111,17 @@ def fewer(found: Alignment, axis: str, where: str, was: int, now: int) -> None:
             f"{where} has {now:,} {PLURAL[axis]} in {found.after.weights.name} and {was:,} in "
             f"{found.before.weights.name}: give the larger model first, as the base"
         )
+
+
+def as_many(found: Alignment, axis: str, where: str, was: int, now: int) -> bool:
+    """Whether units are the same without a look: as many, in a width that values cannot tell."""
+    fewer(found, axis, where, was, now)
+    if found.rotated and was != now:
+        raise SparsityReportError(
+            f"{named(found)}: the width looks rotated, so that nothing tells which of the {was:,} "
+            f"{PLURAL[axis]} of {where} are the {now:,} that are left"
+        )
+    return found.rotated
 
 
 def rows(found: Alignment, base: bool, part: Part, expert: int | None = None) -> torch.Tensor:

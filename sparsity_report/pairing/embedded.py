@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from sparsity_report.pairing.alignment import WHOLE, Alignment, apart, away, check, fewer, matched
+from sparsity_report.pairing.alignment import (
+    WHOLE,
+    Alignment,
+    apart,
+    as_many,
+    away,
+    check,
+    fewer,
+    matched,
+)
 from sparsity_report.pairing.look import glimpse, matrix, rows_of, units
+from sparsity_report.pairing.match import untold
 from sparsity_report.pairing.roles import Part
 
 # Tokens whose values tell one channel of the width from another, and of those that are looked at.
 _TOKENS, _SOME = 2048, 64
 # Share of a few channels, or tokens, that are in other places before all are read.
 _MANY = 0.1
+# Share of channels that are nowhere, or certainty of those that are left, of what may be a
+# rotation; tokens whose angles tell, and how much those that were and are have in common.
+_ALL, _HALF = 0.9, 0.5
+_RELATED, _KEPT = 256, 0.8
 
 
 def width_and_vocabulary(found: Alignment) -> None:
@@ -26,12 +41,13 @@ def width_and_vocabulary(found: Alignment) -> None:
 
 
 def _width(found: Alignment, one: Part, other: Part) -> None:
+    """Match channels; where hardly one is any of the base's, find out whether they are mixtures."""
     (was, width), (now, narrower) = one.parameter.shape, other.parameter.shape
     if width < narrower:
         fewer(found, "width", one.module.name, width, narrower)
     # Tokens are in one order, also where some were cut off at the end.
     most = min(was, now)
-    if width == narrower and _columns_there(found, one, other, most):
+    if width == narrower and (away := _columns_away(found, one, other, most)) < _MANY:
         return
     sides = ((found.before, one), (found.after, other))
     tables = [
@@ -39,24 +55,44 @@ def _width(found: Alignment, one: Part, other: Part) -> None:
         for side, part in sides
     ]
     match = matched(*tables)
-    if not match.is_identity:
+    lost = (
+        away >= _ALL and match.is_identity if width == narrower else match.certainty.mean() < _HALF
+    )
+    if lost and _related(*(table[:, :_RELATED] for (table,) in tables)):
+        found.rotated = True
+        found.units["width", WHOLE] = untold(width, narrower)
+    elif not match.is_identity:
         found.units["width", WHOLE] = check(found, match, "width", one.module.name)
 
 
-def _columns_there(found: Alignment, one: Part, other: Part, most: int) -> bool:
-    """Whether a few tokens have, channel by channel, what they had."""
+def _columns_away(found: Alignment, one: Part, other: Part, most: int) -> float:
+    """Return the share of channels that are not what they were, as a few tokens tell."""
     tokens = np.unique(np.linspace(0, most - 1, _SOME).round().astype(np.int64))
     inputs = np.arange(one.parameter.shape[1])
     sides = ((found.before.weights, one), (found.after.weights, other))
     tables = [glimpse(weights, part, None, tokens, inputs) for weights, part in sides]
     if tables[0] is None or tables[1] is None:
-        return True
-    return apart(tables[0].T, tables[1].T) < _MANY
+        return 0.0
+    return apart(tables[0].T, tables[1].T)
+
+
+def _related(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether tokens, the columns, are as much like each other as they were.
+
+    A rotation changes none of their angles; cutting what matters least off changes them little.
+    """
+    pairs = torch.triu_indices(one.shape[1], one.shape[1], 1)
+    angles = []
+    for table in (one, other):
+        long = torch.nn.functional.normalize(table, dim=0)
+        angles.append((long.T @ long)[pairs[0], pairs[1]])
+    return bool(torch.corrcoef(torch.stack(angles))[0, 1] >= _KEPT)
 
 
 def _vocabulary(found: Alignment, one: Part, other: Part) -> None:
     was, now = one.parameter.shape[0], other.parameter.shape[0]
-    fewer(found, "vocabulary", one.module.name, was, now)
+    if as_many(found, "vocabulary", one.module.name, was, now):
+        return
     if was == now and away(found, (one, other)) < _MANY:
         return
     base, stayed = rows_of(found.before.weights, one), rows_of(found.after.weights, other)

@@ -64,6 +64,17 @@ def same(number: int) -> Match:
     return Match(np.arange(number), np.ones(number), {})
 
 
+def untold(base: int, stayed: int) -> Match:
+    """Return a match of so many units of which nothing says which of the base's they are.
+
+    Examples
+    --------
+    >>> untold(3, 2).certainty.tolist(), untold(3, 2).gone
+    ([0.0, 0.0], {2: 0.0})
+    """
+    return Match(np.arange(stayed), np.zeros(stayed), dict.fromkeys(range(stayed, base), 0.0), 0.0)
+
+
 def equal(base: Sequence[bytes], stayed: Sequence[bytes]) -> Match | None:
     """Match units by digests; None where some of what stayed has no equal in the base.
 

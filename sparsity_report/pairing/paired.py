@@ -245,6 +245,10 @@ def _slices(plan: Plan, link: Link) -> tuple[tuple[Slice, ...], tuple[Slice, ...
 def _parts(plan: Plan, link: Link) -> Iterator[Stretch]:
     """Cut a link where both of its tensors are cut; where they are not alike it is one part."""
     grouped, sides = _is_grouped(link), _slices(plan, link)
+    if link.apart:
+        yield from (_stretch((cut,), (), grouped) for cut in sides[0])
+        yield from (_stretch((), (cut,), grouped) for cut in sides[1])
+        return
     if not link.in_step:
         yield Moved(link.total, sides[1][0].dtype, *sides, grouped, link)
         return

@@ -13,7 +13,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.align import align
-from sparsity_report.pairing.alignment import Alignment, Place
+from sparsity_report.pairing.alignment import Alignment, Place, named
 from sparsity_report.pairing.look import Index, digests, projections
 from sparsity_report.pairing.match import Match, alike, equal
 from sparsity_report.pairing.roles import Part, Segment, anatomy
@@ -21,7 +21,17 @@ from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
 # How a parameter was recognised, the most doubtful way first.
-ALIGNMENTS = ("content", "reordered", "fused", "turned", "renamed", "name", "added", "removed")
+ALIGNMENTS = (
+    "rotated",
+    "content",
+    "reordered",
+    "fused",
+    "turned",
+    "renamed",
+    "name",
+    "added",
+    "removed",
+)
 # Values of what is recognised by them alone, and how much alike they must be.
 _SMALL, _ALIKE = 2**20, 0.5
 # Matrices of which several may be one, in the order of its rows.
@@ -73,6 +83,11 @@ class Link:
     pieces: tuple[Piece, Piece] | None = None
 
     @property
+    def apart(self) -> bool:
+        """Whether nothing says which value of one is which of the other."""
+        return self.alignment == "rotated"
+
+    @property
     def name(self) -> str:
         """Of the link, unique in a plan."""
         names = [part.parameter.name if part else "" for part in (self.before, self.after)]
@@ -104,7 +119,7 @@ class Link:
     @property
     def how(self) -> str:
         """What tells this way to compare the two from any other."""
-        digest = hashlib.sha256(repr(self.pieces).encode())
+        digest = hashlib.sha256(repr((self.pieces, self.apart)).encode())
         for index in (self.rows, *self.columns):
             digest.update(b"-" if index is None else index.tobytes())
         return digest.hexdigest()
@@ -198,6 +213,8 @@ def _fits(before: Part, after: Part) -> bool:
 
 def _link(found: Alignment, before: Part, after: Part) -> Link:
     """Pair two parameters that have the same axes."""
+    if found.rotated and any(s.axis == "width" for s in (*before.rows, *before.columns)):
+        return Link(before, after, "rotated")
     place = (before.stack if before.block is not None else "", before.block, before.expert)
     experts = found.match("expert", place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
@@ -356,6 +373,11 @@ def _piece_link(
     found: Alignment, base: tuple[Part, Piece], left: tuple[Part, Piece], place: Place
 ) -> Link:
     (before, old), (after, new) = base, left
+    if found.rotated:
+        raise SparsityReportError(
+            f"{named(found)}: the width looks rotated, and {after.parameter.name} has other rows "
+            "than the base's, fused or split: nothing tells which"
+        )
     segments = [tuple(_segments(part, piece)) for part, piece in (base, left)]
     rows, sure = _lines(found, segments[0], segments[1], place)
     columns, certain = _lines(found, before.columns, after.columns, place)

@@ -26,6 +26,7 @@ from sparsity_report.pairing.plan import Plan, plan
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.pair_frames import (
+    gone_weights,
     group_sums,
     pair_layers,
     removed_frame,
@@ -59,7 +60,8 @@ class Pair(Shown):
     layers : pandas.DataFrame
         One row per module of the base, and of those that only the model after has. ``module_name``
         and ``block`` are the base's, ``after_name`` is the module it became, null where it is gone;
-        ``alignment`` says how that is known and ``certainty`` how surely. ``weight_*`` and
+        ``alignment`` says how that is known and ``certainty`` how surely; of what is ``rotated``
+        the module is known and no weight of it, so that nothing is compared. ``weight_*`` and
         ``zeros_*`` are of all weights of each side, ``compared`` of those that stand in both; of
         them ``kept`` are zero in both, ``revived`` before only, ``new`` after only, and ``changed``
         are nonzero in both with another value. ``relative_change`` is the norm of the change ÷ the
@@ -70,9 +72,9 @@ class Pair(Shown):
         keys and values, null where that is not known.
     removed : pandas.DataFrame
         One row per thing of the base that is gone: ``kind``, ``module`` and ``index`` (of ``among``
-        such things there) as the base has them, ``certainty`` that it is this one, and what went
-        with it: ``weights``, ``parameters``, ``bytes`` and ``flops_per_token``. A weight is told
-        once, with the largest thing that it was part of.
+        such things there; null where nothing tells which) as the base has them, ``certainty`` that
+        it is this one, and what went with it: ``weights``, ``parameters``, ``bytes`` and
+        ``flops_per_token``. A weight is told once, with the largest thing that it was part of.
     before, after : pandas.DataFrame
         The table ``layers`` of a study of each model.
     notes : tuple of str
@@ -96,7 +98,7 @@ class Pair(Shown):
     def taken(self) -> int:
         """Prunable weights of the base that stand in the model after no more."""
         rows = self.layers[self.layers["prunable"]]
-        return int(rows["weight_before"].sum()) - int(rows["compared"].sum())
+        return int(gone_weights(rows).sum())
 
     @cached_property
     def totals(self) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.grid import Cell, Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import Pair
-from sparsity_report.study.pair_frames import survival_of
+from sparsity_report.study.pair_frames import gone_weights, survival_of, zeros_left
 from sparsity_report.words.names import distinct_names
 from sparsity_report.words.sentences import message, say
 
@@ -118,9 +118,9 @@ def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None
     if rows.empty:
         return None
     grid = Grid(rows)
-    gone = rows["weight_before"] - rows["compared"]
+    gone = gone_weights(rows)
     parts = rows[["weight_before", "zeros_before"]].assign(
-        gone=gone, zero_or_gone=gone + rows["kept"] + rows["new"]
+        gone=gone, zero_or_gone=gone + zeros_left(rows)
     )
     sums = parts.groupby(grid.codes).sum()
     moved = (sums["zero_or_gone"] - sums["zeros_before"]) / sums["weight_before"]

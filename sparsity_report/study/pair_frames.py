@@ -141,6 +141,8 @@ def removed_frame(plan: Plan) -> pd.DataFrame:
     rows = [
         {
             **vars(thing),
+            # Of what is gone and nothing tells which, only how many there are is known.
+            "index": thing.index if loss.certainty else None,
             "certainty": loss.certainty,
             "weights": loss.weights,
             "parameters": loss.parameters,
@@ -218,6 +220,21 @@ def sparsity_frame(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return typed("pair_sparsities", pd.DataFrame(rows))
+
+
+def gone_weights(layers: pd.DataFrame) -> pd.Series[int]:
+    """Return of each layer how many weights of the base are not there any more.
+
+    Where nothing tells which weight is which, they are as many as there are fewer.
+    """
+    left = layers["compared"].where(layers["alignment"] != "rotated", layers["weight_after"])
+    return layers["weight_before"] - left
+
+
+def zeros_left(layers: pd.DataFrame) -> pd.Series[int]:
+    """Return of each layer how many of its weights that are there still are zero."""
+    known = layers["kept"] + layers["new"]
+    return known.where(layers["alignment"] != "rotated", layers["zeros_after"])
 
 
 def survival_frame(layers: pd.DataFrame) -> pd.DataFrame:

@@ -61,6 +61,7 @@ _ALIGNMENTS = {
     "renamed": message("its name, renamed"),
     "turned": message("its values, turned"),
     "fused": message("its name, fused or split"),
+    "rotated": message("its name, its values rotated"),
     "content": message("its values"),
     "reordered": message("its values, in another order"),
     "added": message("nothing, it is new"),

@@ -1,0 +1,93 @@
+"""A width that is rotated, with some of it cut off or none, is told as such and not compared."""
+
+import json
+
+import pytest
+import structural
+import torch
+from safetensors.torch import load_file
+from structural import WIDTH, Left, shuffled, written
+
+import sparsity_report as sr
+
+WIDE = ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+NARROW = ("o_proj", "down_proj")
+
+
+def orthogonal(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64))[0]
+
+
+def rotated(base, folder, left, per_block=True):
+    """Rotate the width as SliceGPT does, by another matrix in each block, and cut its end off."""
+    made = {}
+    for name, values in load_file(base / "model.safetensors").items():
+        words = name.split(".")
+        block = int(words[2]) + 1 if "layers" in words and per_block else 0
+        turn = orthogonal(block)[:, :left]
+        if any(word in name for word in WIDE):
+            made[name] = (values.double() @ turn).float()
+        elif any(word in name for word in NARROW):
+            made[name] = (turn.T @ values.double()).float()
+        else:
+            made[name] = torch.ones(left)  # norms are in the matrices that follow
+    if per_block:
+        for block in range(4):
+            turn = orthogonal(block)[:, :left].T @ orthogonal(block + 1)[:, :left]
+            made[f"model.layers.{block}.attn_shortcut_Q"] = turn.float()
+    config = json.loads((base / "config.json").read_text()) | {"hidden_size": left}
+    return written(folder, made, None if per_block else config)
+
+
+@pytest.mark.parametrize(("left", "per_block"), [(48, True), (48, False), (64, False)], ids=str)
+def test_rotated(bases, tmp_path, left, per_block):
+    base = bases("llama")
+    pair = sr.compare_checkpoints(base, rotated(base, tmp_path / "after", left, per_block))
+    layers, share = pair.layers, (WIDTH - left) / WIDTH
+    wide = layers[layers["weight_before"] > 0]
+    assert (wide["alignment"] == "rotated").all()
+    assert (layers["compared"] == 0).all()
+    assert layers["iou"].isna().all()
+    assert layers["relative_change"].isna().all()
+    assert not layers["untouched"].any()
+    assert pair.survival["kept_share"].isna().all()
+    # Every matrix and every norm has one side in the width.
+    added = layers.loc[layers["alignment"] == "added", "weight_after"].sum()
+    assert added == (4 * left * left if per_block else 0)
+    totals = pair.totals.set_index("figure")
+    assert totals.loc["prunable_weights", "share"] == share
+    assert pair.taken == totals.loc["prunable_weights", "removed"]
+    assert totals.loc["parameters", "removed"] + added == share * wide["weight_before"].sum()
+    for column, figure in (("parameters", "parameters"), ("bytes", "stored_bytes")):
+        size = 4 if column == "bytes" else 1
+        assert pair.removed[column].sum() == totals.loc[figure, "removed"] + size * added
+    if not per_block:
+        assert pair.removed["flops_per_token"].sum() == totals.loc["flops_per_token", "removed"]
+    assert len(pair.removed) == WIDTH - left
+    assert pair.removed["index"].isna().all()
+    assert (pair.removed["certainty"] == 0).all()
+    sentences = pair.sentences()
+    assert any("the width looks rotated" in sentence for sentence in sentences)
+    assert not any("recognised by its values" in sentence for sentence in sentences)
+    pair.save(tmp_path / "pair.json")
+    assert sr.read_pair(tmp_path / "pair.json").sentences() == sentences
+    first = "25.0 % of the" if left < WIDTH else "after has as many prunable weights as"
+    assert sentences[0].replace("\u202f", " ").startswith(first)
+
+
+def test_a_rotation_and_fewer_heads_are_not_told_apart(bases, tmp_path):
+    """Nothing says which heads are left where all that they read is mixed."""
+    fewer = Left(heads=[0, 1, 3, 4, 6, 7], config={"num_attention_heads": 6})
+    less = structural.pruned(bases("llama"), tmp_path / "fewer", fewer)
+    with pytest.raises(sr.SparsityReportError, match="looks rotated, so that nothing tells which"):
+        sr.compare_checkpoints(bases("llama"), rotated(less, tmp_path / "after", 48, False))
+
+
+def test_what_is_cut_or_shuffled_and_changed_is_not_rotated(bases, tmp_path):
+    for order, number in ((shuffled(48, 64), 48), (shuffled(64, 64), 64)):
+        left = Left(width=order, noise=0.3, config={"hidden_size": number})
+        after = structural.pruned(bases("llama"), tmp_path / str(number), left)
+        pair = sr.compare_checkpoints(bases("llama"), after)
+        assert pair.removed["index"].tolist() == sorted(set(range(64)) - set(order))
+        assert not (pair.layers["alignment"] == "rotated").any()
