@@ -1,18 +1,32 @@
-/* A chart as a file: drawn anew as it is declared, for white paper, whatever the window shows. */
+/* A chart as a file: drawn anew as it is declared, for white paper, whatever the window shows.
+   Small charts beside each other are one picture, with the colours that they share. */
 class Picture {
   static SCALE = 2;
+  static COLUMNS = 3;
 
-  constructor(figure) {
-    this.figure = figure;
-    this.source = figure.querySelector("script");
-    // Colours that maps share are no picture of their own.
-    if (!this.source || figure.closest(".colours")) return;
-    figure.after(menu(words.save, { SVG: () => this.save("svg"), PNG: () => this.save("png") }));
-    figure.addEventListener("drawn", ({ detail }) => { this.shown = detail; });
+  /* The pictures of the page: every chart, but those that are part of another picture. */
+  static all() {
+    for (const row of document.querySelectorAll(".multiples")) new Picture(row);
+    for (const figure of document.querySelectorAll("figure")) {
+      if (figure.querySelector("script") && !figure.closest(".multiples, .colours")) new Picture(figure);
+    }
+  }
+
+  constructor(place) {
+    this.place = place;
+    place.after(menu(words.save, { SVG: () => this.save("svg"), PNG: () => this.save("png") }));
+  }
+
+  /* What is drawn. */
+  spec() {
+    const spec = (of) => ({ ...JSON.parse(of.querySelector("script").textContent), background: "white" });
+    if (this.place.localName === "figure") return spec(this.place);
+    const rows = [this.place.previousElementSibling, this.place].filter((part) => part.matches(".colours, .multiples"));
+    return together(rows.flatMap((part) => [...part.querySelectorAll("figure")].map(spec)));
   }
 
   async save(kind) {
-    const spec = { ...JSON.parse(this.source.textContent), background: "white" };
+    const spec = this.spec();
     await document.fonts.ready;
     const options = { mode: "vega-lite", renderer: "none", ast: true, actions: false };
     const { view, finalize } = await vegaEmbed(make("div"), spec, options);
@@ -20,20 +34,21 @@ class Picture {
     const moved = spec.params?.some(({ name }) => name === "level");
     if (moved) await view.signal("level", Number(level)).runAsync();
     const name = fileName([document.querySelector("h1").textContent, this.title(spec), moved ? level : ""].join(" "));
-    const blob = kind === "svg" ? await this.svg(view) : await this.png(view);
+    const blob = kind === "svg" ? await this.svg(view, spec.description) : await this.png(view);
     finalize();
     download(blob, `${name}.${kind}`);
   }
 
   title({ title, description }) {
-    return [title?.text ?? title ?? description].flat().join(" ");
+    const over = this.place.localName === "figure" ? description : this.place.closest("section").querySelector("h2").firstChild.textContent;
+    return [title?.text ?? title ?? over].flat().join(" ");
   }
 
   /* With what is seen in words, for those who do not see it. */
-  async svg(view) {
+  async svg(view, description) {
     const drawn = new DOMParser().parseFromString(await view.toSVG(), "image/svg+xml");
     const title = drawn.createElementNS("http://www.w3.org/2000/svg", "title");
-    title.textContent = this.figure.getAttribute("aria-label");
+    title.textContent = description;
     drawn.documentElement.prepend(title);
     return new Blob([new XMLSerializer().serializeToString(drawn)], { type: "image/svg+xml" });
   }
@@ -42,6 +57,20 @@ class Picture {
     const canvas = await view.toCanvas(Picture.SCALE);
     return new Promise((done) => canvas.toBlob(done, "image/png"));
   }
+}
+
+/* Charts side by side in one; each keeps its data and its colours. */
+function together(specs) {
+  const [colours, ...maps] = specs.map(({ config, background, autosize, datasets, data, ...part }) =>
+    ({ ...part, data: { values: datasets[data.name] } }));
+  return {
+    config: specs[0].config,
+    background: "white",
+    padding: 8,
+    description: specs.map(({ description }) => description).join(" "),
+    vconcat: [colours, { concat: maps, columns: Picture.COLUMNS }],
+    resolve: { scale: { color: "independent" } },
+  };
 }
 
 /* A plain part of a file's name, as words.names.file_name makes it. */

@@ -13,11 +13,11 @@ function make(tag, attributes = {}, ...children) {
 }
 
 /* On a phone the parts of a chart stand below each other, and cells too narrow have no digits. */
-const NARROW = 270;
+const NARROW = 210;
 function arranged(spec, room) {
   if (spec.vconcat && innerWidth < 640) {
     const parts = spec.vconcat.flatMap((part) => part.hconcat ?? [part]);
-    const vconcat = parts.map((part) => ({ ...part, width: NARROW, layer: part.layer.filter(fits(NARROW)) }));
+    const vconcat = parts.map((part) => ({ ...part, width: NARROW, layer: fitting(part.layer, NARROW) }));
     return { ...spec, vconcat };
   }
   return !spec.layer || room >= spec.width ? spec : narrowed(spec, Math.round(room / 1.15));
@@ -27,13 +27,17 @@ function arranged(spec, room) {
 const fits = (width) => (layer) => layer.mark.type !== "text" || !layer.encoding?.x?.scale?.domain
   || 24 * layer.encoding.x.scale.domain.length < width;
 
+/* The layers that there is room for, with axes that may leave labels out. */
+const fitting = (layers, width) =>
+  layers.filter(fits(width)).map((part) => ({ ...part, encoding: loose(part.encoding) }));
+
 /* A chart drawn for the width it has, so that letters keep their size. */
 function narrowed(spec, room) {
   const { config, title } = spec;
   const axis = { ...config.axis, labelOverlap: "greedy" };
   const legend = { ...config.legend, columns: 1, labelLimit: room - 60 };
   const cut = { ...config, axis, legend, title: { ...config.title, limit: room } };
-  const layer = spec.layer.filter(fits(room - 90)).map((part) => ({ ...part, encoding: loose(part.encoding) }));
+  const layer = fitting(spec.layer, room - 90);
   const lines = title?.subtitle && { subtitle: [title.subtitle].flat().flatMap((line) => line.split(" · ")) };
   return { ...spec, width: room, layer, config: cut, title: title && { ...title, ...lines } };
 }

@@ -1,4 +1,5 @@
 drawCharts();
+for (const details of document.querySelectorAll("details.roomy")) details.open = innerWidth >= 640;
 if (innerWidth < 800) for (const list of document.querySelectorAll("nav details")) list.open = false;
 const scheme = document.getElementById("scheme");
 const tables = [...document.querySelectorAll("table.sortable")].map((table) => new Table(table));
@@ -9,7 +10,7 @@ new Address(tables, document.getElementById("level"), scheme && chooseScheme(sch
 for (const table of document.querySelectorAll(".scroll > table:not(.sortable)")) {
   table.parentElement.after(copies(table));
 }
-for (const figure of document.querySelectorAll("figure")) new Picture(figure);
+Picture.all();
 for (const button of document.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => unpack(button.dataset.file));
 }

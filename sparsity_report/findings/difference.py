@@ -117,12 +117,9 @@ class Difference(Shown):
             none = say("No difference: {count:,} variants agree in every count.", count=count)
             return [*said, none, *moved]
         whole = self.changes["module_name"].isna()
-        became = {name for match in self.matches if match.renamed for name in match}
-        said += [
-            _sentence(row)
-            for row in records(self.changes[whole])
-            if row["what"] != "variant" or row["variant"] not in became
-        ]
+        came = self.changes["what"] == "variant"
+        said += _sentences_of_variants(self.changes[whole & came], self.matches)
+        said += [_sentence(row) for row in records(self.changes[whole & ~came])]
         for match in self.matches:
             if match.renamed:
                 said += _sentences_of_match(match, self.before, self.after)
@@ -233,12 +230,25 @@ def _plain(value: Any) -> Any:
     return None if not isinstance(value, tuple) and pd.isna(value) else value
 
 
+def _sentences_of_variants(changes: pd.DataFrame, found: Iterable[Match]) -> Iterator[str]:
+    """Say which variants only one of the studies has, those of a kind at once."""
+    became = {name for match in found if match.renamed for name in match}
+    rows = [row for row in records(changes) if row["variant"] not in became]
+    for side, one, many in (
+        ("before", message("{variant} ({layout}) is gone"), message("Gone: {names:names}")),
+        ("after", message("{variant} ({layout}) is new"), message("New: {names:names}")),
+    ):
+        layouts = {row["variant"]: written("variant", row[side]) for row in rows if row[side]}
+        if len(layouts) > 1:
+            each = message("{variant} ({layout})")
+            names = [say(each, variant=name, layout=layout) for name, layout in layouts.items()]
+            yield say(many, names=names)
+        for variant, layout in layouts.items() if len(layouts) == 1 else ():
+            yield say(one, variant=variant, layout=layout)
+
+
 def _sentence(row: dict[str, Any]) -> str:
     before, after = (written(row["what"], row[side]) for side in ("before", "after"))
-    if row["what"] == "variant":
-        if row["after"] is None:
-            return say("{variant} ({layout}) is gone", variant=row["variant"], layout=before)
-        return say("{variant} ({layout}) is new", variant=row["variant"], layout=after)
     return say(
         "{of}, {what}: {before} → {after}",
         of=say("study") if row["variant"] is None else row["variant"],

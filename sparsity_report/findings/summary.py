@@ -17,6 +17,7 @@ from sparsity_report.study.pair import Pair
 from sparsity_report.study.spread import Spread
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.names import dtype_names, unpacked_name
+from sparsity_report.words.numbers import percent
 from sparsity_report.words.sentences import message, say, say_noted
 
 _COUNTING = (
@@ -166,6 +167,12 @@ def _zeros(study: Comparison) -> Iterator[str]:
 
 def _zeros_of_several(found: Sequence[tuple[list[str], dict[str, Any]]]) -> str:
     """Say at once how many weights of one model each of many prunings set to zero."""
+    shares = ("sparsity_prunable", "sparsity_model")
+    alike: dict[tuple[str, ...], tuple[list[str], dict[str, Any]]] = {}
+    for names, row in sorted(found, key=lambda each: round(each[1]["sparsity_prunable"], 3)):
+        # Whose counts differ by less than is shown are named together.
+        named, _ = alike.setdefault(tuple(percent(row[share]) for share in shares), ([], row))
+        named += names
     told = [
         say(
             "{sparsity_prunable:percent} in {variants:names} ({sparsity_model:percent} of the "
@@ -173,7 +180,7 @@ def _zeros_of_several(found: Sequence[tuple[list[str], dict[str, Any]]]) -> str:
             variants=names,
             **row,
         )
-        for names, row in sorted(found, key=lambda each: each[1]["sparsity_prunable"])
+        for names, row in alike.values()
     ]
     _, first = found[0]
     return say(

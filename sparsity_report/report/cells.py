@@ -6,6 +6,7 @@ of them can show different digits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,8 @@ from sparsity_report.words.sentences import message, say
 
 # Letters of a name that a copy of it has.
 _LETTERS = 2000
+# Between the parts of a name such as Masked30Layerwise.
+_JOINT = re.compile("(?<=[0-9a-z])(?=[A-Z][a-z])")
 # Units that numbers without them need in their heads.
 _IN_HEADS = ("%", "s")
 
@@ -409,7 +412,9 @@ def to_html(table: Table, plain: bool = False) -> Markup:
 def _head_rows(table: Table, plain: bool) -> list[str]:
     def head(text: str, more: str = "") -> str:
         return (
-            f'<th scope="col"{more}><bdi>{escape(text)}</bdi></th>' if text else f"<td{more}></td>"
+            f'<th scope="col"{more}><bdi>{_jointed(text)}</bdi></th>'
+            if text
+            else f"<td{more}></td>"
         )
 
     over = "".join(head(text, f' colspan="{width}"') for text, width in table.spans)
@@ -440,12 +445,17 @@ def _digits(cell: Cell, plain: bool) -> str:
 
 def _html_cell(cell: Cell) -> str:
     tag = cell.kind.tag
-    text = broken(cell.text) if tag == "bdi" else str(escape(cell.text))
+    text = _jointed(cell.text) if tag == "bdi" else str(escape(cell.text))
     if tag:
         text = f"<{tag}>{text}</{tag}>"
     if cell.strong:
         text = f"<strong>{text}</strong>"
     return f"{text}<small>{escape(cell.note)}</small>" if cell.note else text
+
+
+def _jointed(text: str) -> Markup:
+    """Escape a name for a narrow column, where it may break between its parts, too."""
+    return broken(_JOINT.sub(BREAK, text))
 
 
 def broken(text: str) -> Markup:

@@ -7,10 +7,10 @@ import pandas as pd
 from sparsity_report.findings.difference import TOTALS, Difference, name_of, written
 from sparsity_report.findings.moved import Match, distinct
 from sparsity_report.findings.moved import written as measured_sides
-from sparsity_report.report.cells import Table, name, table_of
+from sparsity_report.report.cells import Body, Table, name, rows_of, table_of
 from sparsity_report.report.heads import columns_of
 from sparsity_report.study.layers import records
-from sparsity_report.words.names import tokens_name
+from sparsity_report.words.names import clip, tokens_name
 from sparsity_report.words.sentences import message, say
 
 _MEASURED = {
@@ -19,22 +19,21 @@ _MEASURED = {
 }
 
 
-def totals(difference: Difference) -> Table:
-    """Return every total of two studies side by side."""
+def totals(difference: Difference) -> Table | None:
+    """Return every total of the variants that two studies have, side by side; None of none."""
     old, new = (s.totals.set_index("variant") for s in (difference.before, difference.after))
-    matched = {match.before: match for match in difference.matches}
-    taken = {match.after for match in difference.matches}
-    rows = [matched.get(variant, Match(variant, variant)) for variant in old.index]
-    rows += [Match(variant, variant) for variant in new.index if variant not in taken]
-    values = []
-    for match in rows:
+    columns = columns_of("what before after")
+    bodies = []
+    for match in difference.matches:
+        values = []
         for what in TOTALS:
             sides = zip((old, new), match, strict=True)
             before, after = (written(what, frame[what].get(name)) for frame, name in sides)
-            row = {"variant": match.name, "what": name_of(what), "before": before, "after": after}
+            row = {"what": name_of(what), "before": before, "after": after}
             values.append({**row, "row_style": "changed" if before != after else ""})
-    columns = columns_of("variant what before after")
-    return table_of("totals", say("Totals per variant, before and after"), columns, values)
+        bodies.append(Body(rows_of(columns, values), clip(match.name, 80)))
+    caption = say("Totals per variant, before and after")
+    return Table("totals", caption, tuple(columns), tuple(bodies)) if bodies else None
 
 
 def modules(difference: Difference, limit: int) -> Table:

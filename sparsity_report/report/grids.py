@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -20,6 +20,7 @@ from sparsity_report.report.cells import (
     name,
     table_of,
 )
+from sparsity_report.study.compared import best_scores
 from sparsity_report.study.layers import records
 from sparsity_report.study.methods import PROTOCOL, best
 from sparsity_report.study.schema import head
@@ -29,8 +30,6 @@ from sparsity_report.words.names import distinct_names, policy_name, short_name
 from sparsity_report.words.numbers import percent
 from sparsity_report.words.sentences import message, say
 
-# Of which more is better; of the others less.
-_LARGEST = ("top1", "agreement")
 # A share in percent, whose sign stands in the caption.
 _PERCENT = SCORE._replace(write=lambda value: SCORE.write((value, None)))
 # Of rows, by their names, figures by column.
@@ -46,15 +45,13 @@ class _Entry(NamedTuple):
     variant: str
 
 
-def method_grids(study: Comparison, metric: str = "perplexity") -> list[Table]:
-    """Return one table per protocol: methods by kind of sparsity down, models across.
+def method_grids(study: Comparison) -> list[Table]:
+    """Return perplexities, a table per protocol: methods by kind of sparsity, models across.
 
     Parameters
     ----------
     study : Comparison
         See :func:`sparsity_report.combine` for several models.
-    metric : str
-        A column of ``study.quality``.
 
     Returns
     -------
@@ -67,20 +64,10 @@ def method_grids(study: Comparison, metric: str = "perplexity") -> list[Table]:
     entries = list(_entries(study))
     tables: list[Table] = []
     for _, scored in frame.groupby(list(PROTOCOL), sort=False):
-        values = scored.drop_duplicates("variant").set_index("variant")[metric]
-        values = values.astype(object).where(values.notna(), None)
-        known = [entry for entry in entries if entry.variant in values.index]
+        scores = scored.drop_duplicates("variant")
+        known = [entry for entry in entries if entry.variant in set(scores["variant"])]
         if sum(entry.kind != "" for entry in known) >= 2:
-            said = records(scored)[0]
-            tables.append(
-                _grid(
-                    known,
-                    {str(key): value for key, value in values.items()},
-                    metric,
-                    said,
-                    len(tables),
-                )
-            )
+            tables.append(_grid(known, scores, len(tables)))
     return tables
 
 
@@ -109,32 +96,42 @@ def _policy(policy: str) -> str:
     return said[:1].upper() + said[1:]
 
 
-def _grid(
-    entries: Sequence[_Entry], values: dict[str, Any], metric: str, scored: dict[str, Any], at: int
-) -> Table:
+def _grid(entries: Sequence[_Entry], scored: pd.DataFrame, at: int) -> Table:
+    metric = "perplexity"
+    values = scored.set_index("variant")[metric]
+    values = values.astype(object).where(values.notna(), None)
     models = list(dict.fromkeys(entry.model for entry in entries))
-    kind, largest = kind_of(metric), metric in _LARGEST
     heads = models if len(models) > 1 else [head(metric)]
     columns = [
-        Column(model, head, kind, width=1) for model, head in zip(models, heads, strict=True)
+        Column(model, head, kind_of(metric), width=1)
+        for model, head in zip(models, heads, strict=True)
     ]
     bodies = []
     for of, inside in _by(entries, "kind"):
         scores: _Scores = {entry.label: {} for entry in inside}
+        strong: set[tuple[str, str]] = set()
         for entry in inside:
             scores[entry.label][entry.model] = values[entry.variant]
-        bodies.append(_body(of, columns, scores, models if of else (), largest=largest))
+        for model, rivals in _by(inside if of else (), "model"):
+            best_of = best_scores(scored[scored["variant"].isin(_variants(rivals))], metric)
+            strong |= {(entry.label, model) for entry in rivals if entry.variant in best_of}
+        bodies.append(_body(of, columns, scores, strong))
+    said = records(scored)[0]
     caption = say(
         "{metric} of {models:names} by method and share of the prunable weights asked for; "
         "protocol {protocol}, {text} ({text_fingerprint}) in windows of {window:,}, stride "
-        "{stride:,}; the best of each in bold, which is no test.",
+        "{stride:,}; the best of each in bold, where first guesses tell it from others (99 %).",
         metric=head(metric),
         models=models,
-        **{key: scored[key] for key in ("window", "stride")},
-        **{key: short_name(scored[key]) for key in ("protocol", "text", "text_fingerprint")},
+        **{key: said[key] for key in ("window", "stride")},
+        **{key: short_name(said[key]) for key in ("protocol", "text", "text_fingerprint")},
     )
     key = f"{metric}_grid" + (f"_{at + 1}" if at else "")
     return Table(key, caption, (_method(), *columns), tuple(bodies))
+
+
+def _variants(entries: Sequence[_Entry]) -> list[str]:
+    return [entry.variant for entry in entries]
 
 
 def task_grid(study: Comparison) -> Table | None:
@@ -169,7 +166,8 @@ def task_grid(study: Comparison) -> Table | None:
             name = say("{model}, {kind}", model=model, kind=kind) if kind else model
             scores = {entry.label: of[entry.variant] for entry in rows}
             bold = comparable if kind else ()
-            bodies.append(_body(name if several else kind, columns, scores, bold, largest=True))
+            strong = _highest(scores, bold)
+            bodies.append(_body(name if several else kind, columns, scores, strong))
     caption = _of_tasks(entries, known, comparable)
     return Table("zero_shot_grid", caption, (_method(), *columns), tuple(bodies))
 
@@ -215,19 +213,19 @@ def _by(entries: Sequence[_Entry], part: str) -> Iterator[tuple[str, list[_Entry
         yield value, [entry for entry in entries if getattr(entry, part) == value]
 
 
-def _body(
-    title: str,
-    columns: Sequence[Column],
-    scores: _Scores,
-    bold: Sequence[str],
-    *,
-    largest: bool,
-) -> Body:
-    """Return a row to each label; the best is strong in the columns named by `bold`."""
+def _highest(scores: _Scores, keys: Sequence[str]) -> set[tuple[str, str]]:
+    """Return where the highest of a column stands, by row and column."""
     strong = set()
-    for key in bold:
-        marks = best([of.get(key) for of in scores.values()], largest=largest)
+    for key in keys:
+        marks = best([of.get(key) for of in scores.values()], largest=True)
         strong |= {(label, key) for label, mark in zip(scores, marks, strict=True) if mark}
+    return strong
+
+
+def _body(
+    title: str, columns: Sequence[Column], scores: _Scores, strong: Collection[tuple[str, str]]
+) -> Body:
+    """Return a row to each label; what stands where `strong` says is strong."""
     rows = (
         Row(
             (

@@ -78,7 +78,12 @@ def groups(pair: Pair) -> Table:
     bodies = [
         Body(
             rows_of(
-                columns, [{**row, "group": group_name(row["group"])} for row in plain_rows(of)]
+                columns,
+                [
+                    {**row, "group": group_name(row["group"])}
+                    for row in plain_rows(of)
+                    if (row["before"], row["after"]) != (0, 0)
+                ],
             ),
             _figure_name(str(figure)),
         )
@@ -249,8 +254,11 @@ def layers(pair: Pair, limit: int) -> Table:
         }
         for row, other in zip(plain_rows(frame), names, strict=True)
     ]
+    # Where every module was found by its name, how it was recognised says nothing.
+    plain = (pair.layers["alignment"] == "name").all()
+    recognised = "" if plain else "alignment certainty "
     columns = columns_of(
-        "module_name group alignment certainty weight_before weight_after zeros_before zeros_after "
+        f"module_name group {recognised}weight_before weight_after zeros_before zeros_after "
         "kept revived new iou changed relative_change correlation",
         (1.6, 0),
     )

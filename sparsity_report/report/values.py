@@ -303,7 +303,8 @@ def slider(study: Comparison) -> dict[str, Any] | None:
         if all(abs(at - mark["at"]) >= _APART for mark in marks):
             nearest = min(range(len(chart.levels)), key=lambda n: abs(chart.levels[n] - at))
             left = 100 * min(at, last) / last
-            marks.append({"name": variant, "at": at, "left": round(left, 2), "level": nearest})
+            mark = {"name": variant, "at": at, "left": round(left, 2), "level": nearest}
+            marks.append({**mark, "asked": percent(at, 0)})
     even = chart.break_even
     return {
         "spec": as_json(chart.spec | SEE_THROUGH),

@@ -260,6 +260,29 @@ def _best(figure: Compared, fields: Sequence[Sequence[str]]) -> frozenset[str]:
     return frozenset(best)
 
 
+def best_scores(scores: pd.DataFrame, metric: str) -> frozenset[str]:
+    """Return the best of several scores and those that are not told apart from it, if any are.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Rows of :func:`sparsity_report.perplexity`, one a pruning of one model.
+    metric : str
+        ``"perplexity"``, ``"kl"`` or ``"agreement"``.
+
+    Returns
+    -------
+    frozenset of str
+        Variants; empty where first guesses tell none from the others.
+    """
+    if len(scores) < 2 or scores["scored"].nunique() != 1:
+        return frozenset()
+    of, scored = scores.set_index("variant"), int(scores["scored"].iloc[0])
+    values = {str(n): None if pd.isna(v) else float(v) for n, v in of[metric].items()}
+    figure = Compared(metric, "", values, guesses=_guesses(of, scored), scored=scored)
+    return _best(figure, [list(values)])
+
+
 def _told_apart(figure: Compared, better: str, other: str) -> bool:
     """Whether so many more first guesses of the better one are no chance.
 

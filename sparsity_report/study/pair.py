@@ -252,7 +252,7 @@ def _opened(model: Any) -> Weights:
     if isinstance(model, Weights):
         return model
     if isinstance(model, Pruning):
-        return PrunedWeights(model, f"{model.weights.name}, {model.label}")
+        return PrunedWeights(model, f"{model.weights.name}, Masked{model.label}")
     if isinstance(model, Variant):
         if model.pruning is None:
             return model.weights

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from explored import chart_texts, html_tables, html_texts, widget_texts, widgets
 from ipywidgets import Dropdown
+from pairs import LOST, gone, two_policies
 
 import sparsity_report as sr
 from sparsity_report.explorer.page import Picture
@@ -19,25 +20,12 @@ THIN = "\u202f"
 @pytest.fixture(scope="module")
 def pair(demo):
     """Two policies of one model; a module and a few experts are gone, another module is untold."""
-    found = sr.compare_checkpoints(sr.global_magnitude(demo, 0.5), sr.n_m(demo, 2, 4))
-    layers = found.layers.copy()
-    lost = layers.index[layers["module_name"] == "model.decoder.layers.2.fc1"][0]
-    none = ["weight_after", "zeros_after", "compared", "kept", "revived", "new", "changed"]
-    layers.loc[lost, none] = 0
-    layers.loc[lost, ["iou", "relative_change", "norm", "correlation"]] = None
-    layers.loc[lost, ["after_name", "untouched"]] = [None, False]
-    moved = layers.index[layers["module_name"] == "model.decoder.layers.1.fc2"][0]
+    rows = [gone("expert", "model.experts", index, 4, 0, weights=9) for index in (1, 2)]
+    pair = two_policies(demo, rows)
+    layers = pair.layers.copy()
+    moved = layers["module_name"] == "model.decoder.layers.1.fc2"
     layers.loc[moved, "relative_change"] = 0.125
-    rows = [
-        {
-            "kind": "expert", "module": "model.experts", "index": index, "among": 4, "block": 0,
-            "certainty": 1.0, "weights": 9, "parameters": 9, "bytes": 36, "flops_per_token": 18,
-        }
-        for index in (1, 2)
-    ]  # fmt: skip
-    removed = pd.DataFrame(rows, columns=list(found.removed.columns))
-    removed = removed.astype(found.removed.dtypes.to_dict())
-    return replace(found, layers=layers, removed=removed)
+    return replace(pair, layers=layers)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +108,7 @@ def test_a_layer_has_its_own_counts_and_matrix(explorer, pair):
     }
     assert math.isclose(sum(parts.values()), 1)
     assert data(explorer, "looked") == [{"block": "3", "projection": "fc2"}]
-    explorer.module = "model.decoder.layers.2.fc1"
+    explorer.module = LOST
     assert data(explorer, "overlap") == []
     assert "No weight of it stands in both." in html_texts(explorer._detail.value)
 

@@ -1211,6 +1211,7 @@ OF_MODULES = re.compile(
     r"(?P<before>.+) → (?P<after>.+)"
 )
 COME_OR_GONE = re.compile(r"(?P<variant>\w+) \((?P<layout>\w+)\) is (?P<how>gone|new)")
+SEVERAL = re.compile(r"(?P<how>Gone|New): (?P<names>.+)")
 MODULES = re.compile(r"(?P<variant>\w+), modules (?P<how>gone|new): (?P<names>.+)")
 _NAME, _MOVED = (
     r"(?P<name>\w+(?: → \w+)?)",
@@ -1293,6 +1294,13 @@ def check_difference(before, after):
             study = before if match["how"] == "gone" else after
             shown = {"csr": "CSR"}.get(row(study, match["variant"])["layout"], "masked")
             assert match["layout"] == shown
+        elif match := SEVERAL.fullmatch(sentence):
+            study, other = (before, after) if match["how"] == "Gone" else (after, before)
+            only = [n for n in study.variants["variant"] if n not in set(other.variants["variant"])]
+            layouts = {"csr": "CSR"}
+            shown = [row(study, name)["layout"] for name in only]
+            told = (f"{n} ({layouts.get(of, of)})" for n, of in zip(only, shown, strict=True))
+            assert match["names"] == listed(list(told))
         elif match := MATCHED.fullmatch(sentence):
             assert match["one"] in set(before.variants["variant"]) - set(after.variants["variant"])
             assert match["other"] in set(after.variants["variant"]) - {match["one"]}
@@ -1324,7 +1332,17 @@ def test_every_number_of_a_difference_is_that_of_the_frames():
     kinds |= check_difference(
         *(sr.compare(sr.masked(sr.layerwise_magnitude(one, 0.5), name=name)) for name in "AB")
     )
-    shapes = {WHOLE_VARIANT, OF_MODULES, COME_OR_GONE, MODULES, MOVED, LEAST, AS_MANY, MATCHED}
+    shapes = {
+        WHOLE_VARIANT,
+        OF_MODULES,
+        COME_OR_GONE,
+        SEVERAL,
+        MODULES,
+        MOVED,
+        LEAST,
+        AS_MANY,
+        MATCHED,
+    }
     assert kinds == shapes
     same = sr.diff(named[0], named[0]).sentences()
     assert same == ["No difference: 2 variants agree in every count."]

@@ -49,6 +49,17 @@ def test_one_share_apart_is_another_sentence():
         assert f"{100 * share:.1f} % of the non-embedding parameters" in sentence
 
 
+def test_shares_that_are_written_alike_are_said_once(demo):
+    levels = {"A": 0.3, "B": 0.50005, "C": 0.30004}
+    study = sr.compare(
+        *(sr.masked(sr.global_magnitude(demo, s), name=n) for n, s in levels.items())
+    )
+    assert study.totals["pruned"].nunique() == 3
+    said = next(sentence for sentence in sr.summarize(study) if sentence.startswith("Zeros among"))
+    assert "30.0 % in A and C (" in said
+    assert said.count("% in ") == 2
+
+
 def test_break_even_of_half_precision():
     model = Tiny(dtype=torch.bfloat16)
     storage = sr.summarize(study_of(sr.load(model)))[1]

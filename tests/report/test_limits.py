@@ -222,13 +222,13 @@ def test_what_rounding_brings_has_columns_of_its_own(tmp_path):
 def test_every_total_is_set_beside_that_of_before(study):
     weights = sr.load(Tiny(), name="tiny")
     after = sr.compare(*(sr.dense(weights, name=name) for name in study.variants["variant"]))
-    rows = differences.totals(sr.diff(study, after)).rows
+    bodies = {body.title: body.rows for body in differences.totals(sr.diff(study, after)).bodies}
     for variant in study.variants["variant"]:
-        of_variant = [row for row in rows if row.cells[0].text == variant]
-        names = [row.cells[1].text for row in of_variant]
+        of_variant = bodies[variant]
+        names = [row.cells[0].text for row in of_variant]
         assert len({*names}) == len(names) == 9
         shown = [
-            tuple(cell.text.replace(THIN, "").replace(" ", "") for cell in row.cells[2:])
+            tuple(cell.text.replace(THIN, "").replace(" ", "") for cell in row.cells[1:])
             for row in of_variant
         ]
         totals = [one.totals.set_index("variant").loc[variant] for one in (study, after)]
@@ -267,9 +267,12 @@ def test_totals_that_changed_are_marked(study):
     layers = study.layers.copy()
     layers.loc[layers["variant"] == "CSR50", "stored_bytes"] += 1
     changed = sr.diff(study, dataclasses.replace(study, layers=layers))
-    marked = [row for row in differences.totals(changed).rows if row.style == "changed"]
-    assert [row.cells[0].text for row in marked] == ["CSR50"]
-    before, after = (int(cell.text.replace(THIN, "")) for cell in marked[0].cells[2:])
+    of = {
+        body.title: [row for row in body.rows if row.style == "changed"]
+        for body in differences.totals(changed).bodies
+    }
+    assert [name for name, marked in of.items() if marked] == ["CSR50"]
+    before, after = (int(cell.text.replace(THIN, "")) for cell in of["CSR50"][0].cells[1:])
     assert after - before == len(study.layers) // 3
 
 

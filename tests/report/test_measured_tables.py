@@ -236,7 +236,9 @@ def test_what_changed(tmp_path):
         model["fc1"].weight[:, :4] = 0
     after = sr.compare(sr.dense(sr.load(model), name="W"))
     path = sr.write_diff(sr.diff(before, after), tmp_path / "diff.html")
-    rows = {row[1]: row[2:] for row in table(path, ["Variant", "What"])[1:]}
+    _, title, *lines = table(path, ["What", "Before"])
+    assert title == ["W"]
+    rows = {row[0]: row[1:] for row in lines}
     assert rows["parameters"] == ["88", "88"]
     # Of the 88 eight are the norm's zero biases.
     assert rows["nonzero"] == ["80", "48"]

@@ -11,6 +11,7 @@ import hostile
 import pandas as pd
 import pytest
 from helpers import command
+from pairs import LOST, gone, removed_like, two_policies
 from papers import bare, latex_table, tables_of, text_of
 
 import sparsity_report as sr
@@ -35,36 +36,16 @@ def points(share):
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
-def removed_like(pair, rows):
-    frame = pd.DataFrame(rows, columns=list(pair.removed.columns))
-    return frame.astype(pair.removed.dtypes.to_dict())
-
-
-def gone(kind, module, index, among, block, certainty=1.0, weights=100):
-    return {
-        "kind": kind, "module": module, "index": index, "among": among, "block": block,
-        "certainty": certainty, "weights": weights, "parameters": weights + 1,
-        "bytes": 4 * weights, "flops_per_token": 2 * weights,
-    }  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def pair(demo):
     """Two policies of one model, of which experts, a block and a module were taken away, too."""
-    found = sr.compare_checkpoints(sr.global_magnitude(demo, 0.5), sr.n_m(demo, 2, 4))
-    layers = found.layers.copy()
-    lost = layers.index[layers["module_name"] == "model.decoder.layers.2.fc1"][0]
-    none = ["weight_after", "zeros_after", "compared", "kept", "revived", "new", "changed"]
-    layers.loc[lost, none] = 0
-    layers.loc[lost, ["iou", "relative_change", "norm", "correlation"]] = None
-    layers.loc[lost, ["after_name", "untouched"]] = [None, False]
     rows = [
         gone("expert", f"model.layers.{block}.experts", number, 8, block, 1 - block / 64)
         for block, numbers in EXPERTS.items()
         for number in numbers
     ]
     rows += [gone("block", f"model.layers.{n}", n, 6, n, weights=9000) for n in (1, 4)]
-    return replace(found, layers=layers, removed=removed_like(found, rows))
+    return two_policies(demo, rows)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +82,7 @@ def moved(pair):
 
 def test_the_map_is_what_is_zero_or_gone_minus_what_was_zero(pair, page):
     expected = moved(pair)
-    assert expected["model.decoder.layers.2.fc1"] > 0.4  # all of it gone, half was zero
+    assert expected[LOST] > 0.4  # all of it gone, half was zero
     (caption, (heads, *rows)), *_ = [t for t in tables_of(page) if t[1][0][1:2] == ["k_proj"]]
     assert caption.startswith("Weights of the base that are zero or gone, after − before")
     shown = {}
@@ -112,7 +93,7 @@ def test_the_map_is_what_is_zero_or_gone_minus_what_was_zero(pair, page):
     assert shown == {name: points(share) for name, share in expected.items()}
     spec = spec_of(page, "difference")
     drawn = {(row["block"], row["projection"]): row["value"] for row in values_of(spec)}
-    assert drawn["2", "fc1"] == pytest.approx(expected["model.decoder.layers.2.fc1"])
+    assert drawn["2", "fc1"] == pytest.approx(expected[LOST])
     assert len(drawn) == len(expected)
     scale = spec["layer"][0]["encoding"]["color"]["scale"]
     far = max(map(abs, expected.values()))
@@ -229,7 +210,7 @@ def test_every_module_has_a_row(pair, page):
     frame = pair.layers.set_index("module_name")
     for name, _, recognised, _, *cells in rows:
         row = frame.loc[name]
-        assert recognised == "its name"
+        assert recognised == ("nothing, it is gone" if name == LOST else "its name")
         columns = ("weight_before", "weight_after", "zeros_before", "zeros_after", "kept")
         assert cells[:5] == [whole(row[column]) for column in columns]
         assert cells[5:7] == [whole(row["revived"]), whole(row["new"])]
