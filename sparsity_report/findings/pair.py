@@ -17,6 +17,8 @@ from sparsity_report.words.sentences import message, say
 # Of kinds, in the order of what is largest.
 _GONE = {
     "block": message("{gone:,} of {among:plural block|blocks}"),
+    "attention": message("the attention of {gone:plural block|blocks}"),
+    "mlp": message("the MLP of {gone:plural block|blocks}"),
     "expert": message("{gone:names} of {among:plural expert|experts} in {where}"),
     "head": message("{gone:names} of {among:plural head|heads} in {where}"),
     "kv_head": message("{gone:names} of {among:plural key-value head|key-value heads} in {where}"),
@@ -45,7 +47,7 @@ def pair_sentences(pair: Pair) -> list[str]:
     393 216 of the 786 432 prunable weights of demo, 50.0 %, became zero
     """
     said = [*_taken(pair), *_orders(pair), *_zeros(pair), *_changed(pair), *_patterns(pair)]
-    return [*said, *_figures(pair), *_sparsities(pair), *_doubts(pair)]
+    return [*said, *_added(pair), *_figures(pair), *_sparsities(pair), *_doubts(pair)]
 
 
 def _taken(pair: Pair) -> Iterator[str]:
@@ -102,11 +104,12 @@ def _none_taken(pair: Pair, total: int, before: str, after: str) -> str:
 
 def _things(pair: Pair) -> Iterator[str]:
     """Say what kinds of things are gone, how many of how many, and where."""
-    if layers := pair.removed.loc[pair.removed["kind"] == "layer", "module"].tolist():
-        yield say("{names:some}", names=layers)
     for kind, template in _GONE.items():
         rows = pair.removed[pair.removed["kind"] == kind]
         if rows.empty:
+            continue
+        if kind in ("attention", "mlp"):
+            yield say(template, gone=len(rows))
             continue
         if kind in ("block", "vocabulary", "width"):
             yield say(template, gone=len(rows), among=int(rows["among"].iloc[0]))
@@ -125,6 +128,8 @@ def _things(pair: Pair) -> Iterator[str]:
             among=sorted({int(n) for n in among})[-1],
             where=say(every) if blocks == left > 0 else say(some, blocks=blocks),
         )
+    if layers := pair.removed.loc[pair.removed["kind"] == "layer", "module"].tolist():
+        yield say("{names:some}", names=layers)
 
 
 def _orders(pair: Pair) -> Iterator[str]:
@@ -229,6 +234,17 @@ def _sparsities(pair: Pair) -> Iterator[str]:
             itself=row["sparsity_itself"],
             gone=row["gone_of_base"],
         )
+
+
+def _added(pair: Pair) -> Iterator[str]:
+    """Say what only the model after has."""
+    rows = pair.layers[pair.layers["alignment"] == "added"]
+    if len(rows):
+        before, after = map(short_name, pair.models["model"])
+        yield say(
+            "{after} has what {before} has not: {names:some}.",
+            before=before, after=after, names=rows["module_name"].tolist(),
+        )  # fmt: skip
 
 
 def _doubts(pair: Pair) -> Iterator[str]:

@@ -32,7 +32,10 @@ from sparsity_report.pairing.roles import Anatomy, Part
 _SAMPLE, _HALF = 64, 0.5
 # Matrices whose rows tell blocks and experts apart, those that are small first.
 _TELLING = ("k", "qkv", "q", "v", "gate", "up", "gate_up", "router")
-# Of each axis the matrices whose rows it has, and the share of a few that may be elsewhere.
+# What is matched in a block; experts that all tokens see, and what looks at another text, have
+# channels and heads of their own.
+_AXES = ("head", "kv_head", "channel", "channel, shared", "head, cross", "kv_head, cross")
+# Of each kind the matrices whose rows it has, and the share of a few that may be elsewhere.
 _WITNESSES = {
     "head": ("q", "qkv"),
     "kv_head": ("k", "qkv"),
@@ -191,7 +194,7 @@ def _expert_parts(side: Anatomy, stack: str, block: int) -> Iterator[tuple[Part,
 
 def _inside(found: Alignment, after: tuple[str, int], base: tuple[str, int]) -> None:
     """Match heads and channels of a block, and of each of its experts."""
-    for axis in ("head", "kv_head", "channel"):
+    for axis in _AXES:
         _units(found, axis, (*base, None), (found.before.at(*base), found.after.at(*after)), None)
     for number, expert in enumerate(found.after.experts(*after)):
         match = found.match("expert", (*base, None), number + 1)
@@ -216,8 +219,9 @@ def _units(
     number: int | None,
 ) -> None:
     """Match units of one axis in one place by the rows of the first matrix that has it."""
-    for role in _WITNESSES[axis]:
-        one, other = (side.get((role, "weight")) for side in parts)
+    kind, comma, more = axis.partition(",")
+    for role in _WITNESSES[kind]:
+        one, other = (side.get((f"{role}{comma}{more}", "weight")) for side in parts)
         if one is None or other is None or bool(one.stacked) != (number is not None):
             continue
         cuts = [_cut(part, axis) for part in (one, other)]

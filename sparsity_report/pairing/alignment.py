@@ -27,7 +27,7 @@ WHOLE: Place = ("", None, None)
 _RECOGNISED, _LIKE = 0.1, 0.5
 # How much alike a row is that is in its place; rows of fewer values are alike by chance.
 _THERE, _TELLING = 0.5, 32
-PLURAL = {
+_PLURAL = {
     "head": "heads", "kv_head": "key-value heads", "channel": "channels", "expert": "experts",
     "vocabulary": "tokens", "width": "channels of the width", "block": "blocks",
 }  # fmt: skip
@@ -87,6 +87,17 @@ class Alignment:
         return stack, block, expert
 
 
+def plural(axis: str) -> str:
+    """Return what several units of an axis are called.
+
+    Examples
+    --------
+    >>> plural("kv_head"), plural("channel, shared")
+    ('key-value heads', 'channels')
+    """
+    return _PLURAL[axis.partition(",")[0]]
+
+
 def named(found: Alignment) -> str:
     """Return what both models are called."""
     return f"{found.before.weights.name} and {found.after.weights.name}"
@@ -97,7 +108,7 @@ def check(found: Alignment, match: Match, axis: str, where: str) -> Match:
     sure = float(np.mean(match.certainty)) if match.index.size else 1.0
     if sure < _RECOGNISED and match.likeness < _LIKE:
         raise SparsityReportError(
-            f"{named(found)} look unrelated: of the {match.index.size:,} {PLURAL[axis]} of "
+            f"{named(found)} look unrelated: of the {match.index.size:,} {plural(axis)} of "
             f"{where} hardly one is recognised among those of the base (certainty {sure:.2f}); "
             "give the base that the second one was made from"
         )
@@ -108,7 +119,7 @@ def fewer(found: Alignment, axis: str, where: str, was: int, now: int) -> None:
     """Refuse more than there were."""
     if now > was:
         raise SparsityReportError(
-            f"{where} has {now:,} {PLURAL[axis]} in {found.after.weights.name} and {was:,} in "
+            f"{where} has {now:,} {plural(axis)} in {found.after.weights.name} and {was:,} in "
             f"{found.before.weights.name}: give the larger model first, as the base"
         )
 
@@ -119,7 +130,7 @@ def as_many(found: Alignment, axis: str, where: str, was: int, now: int) -> bool
     if found.rotated and was != now:
         raise SparsityReportError(
             f"{named(found)}: the width looks rotated, so that nothing tells which of the {was:,} "
-            f"{PLURAL[axis]} of {where} are the {now:,} that are left"
+            f"{plural(axis)} of {where} are the {now:,} that are left"
         )
     return found.rotated
 

@@ -7,16 +7,20 @@ before a head or a channel, and these before channels of the width.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import takewhile
 
 from sparsity_report.pairing.alignment import Alignment, Place
 from sparsity_report.pairing.plan import Plan
 from sparsity_report.pairing.roles import Part, Segment
 
+Block = tuple[str, int]
 # Kinds of things inside of a block, those that are told first.
 _ORDER = ("expert", "head", "kv_head", "channel", "vocabulary", "width")
+# What a block can lose as a whole, by the groups of its modules.
+_SUBMODULES = {"attention_linear": "attention", "mlp_linear": "mlp", "router": "mlp"}
 _MODULES = {"vocabulary": "embed", "width": "embed"}
 
 
@@ -57,6 +61,7 @@ def gone(plan: Plan) -> dict[Thing, Loss]:
     losses: dict[Thing, Loss] = defaultdict(Loss)
     tied = {"head"} if any(p.matrix and p.tied_to for p in plan.after.parameters) else set()
     there = {link.before.parameter.name for link in plan.links if link.before and link.after}
+    emptied = _emptied(found, there)
     for part in found.before.parts:
         weight = part.parameter.name in _weights(part)
         if part.parameter.name in there:
@@ -66,15 +71,44 @@ def gone(plan: Plan) -> dict[Thing, Loss]:
                 # A token is sent to as many experts as before.
                 loss.add(part, count, weight, thing.kind != "expert" or not _mixed(part))
             continue
-        thing, certainty = _whole(found, part)
+        thing, certainty = _whole(found, part) or (_layer(part, there, emptied), 1.0)
         loss = losses[thing]
         loss.certainty = min(loss.certainty, certainty)
         # A head that is the embedding now is multiplied by as before.
         multiplied = thing.kind != "expert" and part.role not in tied
         loss.add(part, part.parameter.total, weight, multiplied)
     _tied_head(plan, losses)
-    order = {"block": 0, "layer": 1, **{kind: n + 2 for n, kind in enumerate(_ORDER)}}
-    return dict(sorted(losses.items(), key=lambda item: order[item[0].kind]))
+    order = ("block", "attention", "mlp", "layer", *_ORDER)
+    return dict(sorted(losses.items(), key=lambda item: order.index(item[0].kind)))
+
+
+def _emptied(found: Alignment, there: Set[str]) -> Mapping[Block, Mapping[str, Thing]]:
+    """Find the blocks that have no attention, or no feed-forward layer, any more."""
+    parts: dict[Block, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
+    for part in found.before.parts:
+        if part.block is not None and (kind := _SUBMODULES.get(part.module.group)):
+            parts[part.stack, part.block][kind].append(part)
+    things: dict[Block, dict[str, Thing]] = defaultdict(dict)
+    for place, kinds in parts.items():
+        for kind, some in kinds.items():
+            if not any(part.parameter.name in there for part in some):
+                names = [part.parameter.name.split(".")[:-1] for part in some]
+                shared = takewhile(lambda words: len(set(words)) == 1, zip(*names, strict=False))
+                name = ".".join(words[0] for words in shared)
+                things[place][kind] = Thing(kind, name, None, 1, place[1])
+    return things
+
+
+def _layer(part: Part, there: Set[str], emptied: Mapping[Block, Mapping[str, Thing]]) -> Thing:
+    """Return the smallest thing that a parameter was the whole of, with all that is gone too."""
+    if any(p.name in there for p in part.module.parameters):
+        return Thing("layer", part.parameter.name, None, 1, part.block)
+    things = emptied.get((part.stack, part.block or 0), {}) if part.block is not None else {}
+    if thing := things.get(_SUBMODULES.get(part.module.group, "")):
+        return thing
+    if part.module.group == "norm" and len(things) == 1:
+        return next(iter(things.values()))  # its own norm
+    return Thing("layer", part.module.name, None, 1, part.block)
 
 
 def _mixed(part: Part) -> bool:
@@ -87,8 +121,8 @@ def _weights(part: Part) -> list[str]:
     return [p.name for p in [p for p in stored if p.matrix] or stored[:1]]
 
 
-def _whole(found: Alignment, part: Part) -> tuple[Thing, float]:
-    """Return what a parameter that is gone as a whole was part of."""
+def _whole(found: Alignment, part: Part) -> tuple[Thing, float] | None:
+    """Return the block or expert, all of it gone, that a parameter was part of."""
     if part.block is not None and part.stack in found.stacks.values():
         numbers = found.before.blocks(part.stack)
         match = found.blocks[part.stack]
@@ -105,7 +139,7 @@ def _whole(found: Alignment, part: Part) -> tuple[Thing, float]:
                     name = _experts_name(part)
                 thing = Thing("expert", name, part.expert, len(known), part.block)
                 return thing, experts.gone[place]
-    return Thing("layer", part.module.name, None, 1, part.block), 1.0
+    return None
 
 
 def _experts_name(part: Part) -> str:
@@ -138,9 +172,9 @@ def _of_matrix(
     for kind in _ORDER:
         for number, side in enumerate(sides):
             for segment in side:
-                if segment.axis != kind:
+                if segment.axis.partition(",")[0] != kind:
                     continue
-                match = found.match(kind, place, segment.units)
+                match = found.match(segment.axis, place, segment.units)
                 for index, sure in match.gone.items():
                     count = segment.lines * left[1 - number]
                     yield _thing(found, part, place, segment, index), sure, count
@@ -148,7 +182,7 @@ def _of_matrix(
 
 
 def _thing(found: Alignment, part: Part, place: Place, segment: Segment, index: int) -> Thing:
-    kind = segment.axis
+    kind = segment.axis.partition(",")[0]
     if kind in _MODULES:
         table = found.before.at("", None)["embed", "weight"]
         return Thing(kind, table.module.name, index, segment.units, None)
@@ -162,8 +196,9 @@ def _home(found: Alignment, part: Part, place: Place) -> str:
         stacks = [p for p in found.before.parts if (p.stack, p.block) == place[:2] and _mixed(p)]
         return _experts_name(stacks[0]) if stacks else part.module.name.rpartition(".")[0]
     attention = part.module.group == "attention_linear"
+    _, comma, more = part.role.partition(",")
     for role in ("q", "qkv") if attention else ("gate", "up", "gate_up"):
-        if (told := beside.get((role, "weight"))) is not None:
+        if (told := beside.get((f"{role}{comma}{more}", "weight"))) is not None:
             if told.stacked:
                 return f"{_experts_name(told)}.{place[2]}"
             return told.module.name.rpartition(".")[0]

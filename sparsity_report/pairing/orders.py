@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from sparsity_report.pairing.alignment import PLURAL, Alignment
+from sparsity_report.pairing.alignment import Alignment, plural
 
 # Less sure than this, a unit is not said to be one that stood somewhere else.
 _SURE = 0.5
@@ -18,10 +18,10 @@ def order_notes(found: Alignment) -> Iterator[str]:
     matches += [(axis, match) for (axis, _), match in found.units.items()]
     for axis, match in matches:
         if count := int((match.certainty[match.moved] > _SURE).sum()):
-            moved[axis] += count
-            among[axis] += match.index.size
-    for axis, count in moved.items():
+            moved[plural(axis)] += count
+            among[plural(axis)] += match.index.size
+    for units, count in moved.items():
         yield (
-            f"{PLURAL[axis]} stand in another order than in the base: {count} of {among[axis]}, "
+            f"{units} stand in another order than in the base: {count} of {among[units]}, "
             "each compared with the one that it was"
         )

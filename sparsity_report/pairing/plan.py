@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -199,16 +199,15 @@ def plan(before: Weights, after: Weights) -> Plan:
 
 
 def _fits(before: Part, after: Part) -> bool:
-    """Whether two parameters have rows and columns of the same kinds, as many experts or fewer."""
-    kinds = [
-        ([s.axis for s in p.rows], [s.axis for s in p.columns], bool(p.stacked))
-        for p in (before, after)
-    ]
-    rigid = (
-        [s.size for p in (before,) for s in (*p.rows, *p.columns) if not s.axis],
-        [s.size for p in (after,) for s in (*p.rows, *p.columns) if not s.axis],
-    )
-    return kinds[0] == kinds[1] and rigid[0] == rigid[1]
+    """Whether two parameters have rows and columns of the same kinds, and experts or none."""
+    sides = (before.rows, after.rows), (before.columns, after.columns)
+    return bool(before.stacked) == bool(after.stacked) and all(_alike(*each) for each in sides)
+
+
+def _alike(before: Sequence[Segment], after: Sequence[Segment]) -> bool:
+    """Whether rows, or columns, are of the same kinds; as many, where they are of none."""
+    kinds = [[s.axis or s.size for s in side] for side in (before, after)]
+    return kinds[0] == kinds[1]
 
 
 def _link(found: Alignment, before: Part, after: Part) -> Link:
@@ -357,7 +356,8 @@ def _in_pieces(
             expert = (
                 place[2] if piece.expert is None or experts is None else int(experts[piece.expert])
             )
-            if (twin := pieces.get((*place[:2], expert, *key))) is None:
+            twin = pieces.get((*place[:2], expert, *key))
+            if twin is None or not _piece_fits(twin, (part, piece)):
                 break
             links.append(_piece_link(found, twin, (part, piece), (*place[:2], expert)))
         else:
@@ -367,6 +367,11 @@ def _in_pieces(
         yield Link(None, part, "added")
     for name in taken:
         waiting.pop(name)
+
+
+def _piece_fits(base: tuple[Part, Piece], left: tuple[Part, Piece]) -> bool:
+    rows = [tuple(_segments(*each)) for each in (base, left)]
+    return _alike(*rows) and _alike(base[0].columns, left[0].columns)
 
 
 def _piece_link(

@@ -9,6 +9,7 @@ which matrix is which; where they do not, a size that is the model's width is th
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -50,7 +51,15 @@ _AXES = {
 
 
 class Segment(NamedTuple):
-    """A run of rows or columns: so many units of so many lines of one axis."""
+    """A run of rows or columns: so many units of so many lines of one axis.
+
+    Attributes
+    ----------
+    axis : str
+        A kind, and behind a comma what sets it apart from others of that kind in the same block,
+        such as ``"channel, shared"``.
+    units, lines : int
+    """
 
     axis: str
     units: int
@@ -158,15 +167,16 @@ def anatomy(weights: Weights, head: int | None = None, model: Anatomy | None = N
     width = max(tables, key=math.prod)[1] if tables else None
     told = {p.parameter.head_dim for p in found if p.role in {"q", "qkv"}} - {None}
     head = told.pop() if len(told) == 1 else head
-    sizes: dict[tuple[str, int | None], dict[str, int]] = {}
+    sizes: dict[tuple[str, int | None, str], dict[str, int]] = defaultdict(dict)
     for part in found:
-        if part.leaf == "weight" and part.role in {"q", "k", "o"}:
+        role, _, more = part.role.partition(",")
+        if part.leaf == "weight" and role in {"q", "k", "o"}:
             rows, columns = _sizes(part)
-            sizes.setdefault((part.stack, part.block), {})[part.role] = (
-                columns if part.role == "o" else rows
-            )
+            sizes[part.stack, part.block, more][role] = columns if role == "o" else rows
     parts = tuple(
-        _with_lines(part, width, head or 1, sizes.get((part.stack, part.block), {}))
+        _with_lines(
+            part, width, head or 1, sizes[part.stack, part.block, part.role.partition(",")[2]]
+        )
         for part in found
     )
     places: dict[tuple[str, int | None, int | None], dict[tuple[str, str], Part]] = {}
@@ -263,9 +273,14 @@ def _stacked(part: Part) -> int:
 def _with_lines(part: Part, width: int | None, head: int, sizes: Mapping[str, int]) -> Part:
     """Say what the rows and columns of a parameter are."""
     rows, columns = _sizes(part)
-    base = part.role.partition(",")[0]
+    base, comma, more = part.role.partition(",")
     lines = [
-        tuple(_segments(part, base, side, size, (width, head, sizes)))
+        tuple(
+            segment
+            if segment.axis in {"", "width"}
+            else segment._replace(axis=f"{segment.axis}{comma}{more}")
+            for segment in _segments(part, base, side, size, (width, head, sizes))
+        )
         for side, size in enumerate((rows, columns))
     ]
     return Part(
@@ -295,8 +310,6 @@ def _segments(
     axis = {"qkv": ("", "width"), "gate_up": ("", "width")}.get(role, _AXES.get(role, ("", "")))[
         side
     ]
-    if "," in part.role and axis != "width":
-        axis = ""  # of what stands beside the experts, or looks at another text
     if axis == "kv_head" and sizes.get("k") == sizes.get("q"):
         axis = "head"
     if axis in {"head", "kv_head"}:
@@ -327,7 +340,9 @@ def cached(part: Part, first: int = 0, last: int | None = None) -> int | None:
     role, _, more = part.role.partition(",")
     if part.module.group != "attention_linear" or part.leaf != "weight" or more:
         return 0
-    if role in {"q", "o"} or not part.parameter.matrix:
+    # One matrix in place of attention, as Puzzletron has it, keeps none.
+    alone = part.module.name.endswith(".linear_attn")
+    if role in {"q", "o"} or not part.parameter.matrix or alone:
         return 0
     if role == "qkv" and len(part.rows) == 1 and part.rows[0].axis:
         return part.rows[0].size // 3 * 2

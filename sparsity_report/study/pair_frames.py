@@ -34,6 +34,7 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
     """Return one row per module of the base, then those that only the model after has."""
     owners = {p.name: m for m in plan.after.modules for p in m.parameters}
     after = {m.name: m for m in plan.after.modules}
+    before = {m.name for m in plan.before.modules}
     links: dict[str, list[Link]] = defaultdict(list)
     added: dict[str, list[Link]] = defaultdict(list)
     for link in plan.links:
@@ -41,19 +42,22 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
             links[link.before.parameter.name].append(link)
         elif link.after:
             added[link.after.module.name].append(link)
-    rows = []
+    rows, named = [], set[str]()
     for module in plan.before.modules:
         of_module = [link for p in module.parameters for link in links[p.name]]
-        if not of_module:  # tied to another one
-            of_module = added.pop(module.name, [])
         names = [owners[k.after.parameter.name].name for k in of_module if k.after]
-        if not of_module and module.name in after:
+        if not of_module and module.name in after:  # tied to another one
             names = [module.name]
         twins = [after[name] for name in dict.fromkeys(names)]
+        # What came to it: a bias, or the values of a head that was the embedding.
+        of_module += [link for twin in twins for link in added.pop(twin.name, [])]
+        named.update(names)
         rows.append(_row(module, twins, of_module, tallies) | _caches(plan, of_module))
-    for name, of_module in added.items():
-        row = _row(None, [after[name]], of_module, tallies)
-        rows.append(row | _caches(plan, of_module))
+    for module in plan.after.modules:
+        of_module = added.pop(module.name, [])
+        if of_module or module.name not in named | before:
+            row = _row(None, [module], of_module, tallies) | _caches(plan, of_module)
+            rows.append(row | {"alignment": "added"})
     return typed("pair_layers", pd.DataFrame(rows))
 
 

@@ -48,6 +48,8 @@ _LAYOUTS = {
 
 _KINDS = {
     "block": message("block"),
+    "attention": message("attention"),
+    "mlp": message("MLP"),
     "layer": message("layer"),
     "expert": message("expert"),
     "head": message("head"),

@@ -226,7 +226,7 @@ def test_what_is_no_pair_is_refused(bases, tmp_path):
         (bases("llama"), tmp_path / "apart", "look unrelated.* correlate by -?0.0"),
         (bases("llama"), blocks, "look unrelated: of the 3 blocks"),
         (bases("llama"), channels, "look unrelated: of the 96 channels"),
-        (bases("llama"), bases("gpt2"), "look unrelated: in model.layers.0"),
+        (bases("llama"), bases("gpt2"), "look unrelated.* correlate by"),
         (bases("gpt2"), bases("bert"), "look unrelated"),
         (narrow, bases("llama"), "give the larger model first"),
     ):

@@ -1,0 +1,250 @@
+"""What a block lost or got is called what it is: attention, MLP, a bias, a shared expert."""
+
+import json
+
+import structural
+import torch
+import transformers
+from safetensors.torch import load_file
+from structural import Left, rows_of_heads, shuffled, written
+
+import sparsity_report as sr
+
+ATTENTION, FFN = ("self_attn", "input_layernorm"), ("mlp", "post_attention_layernorm")
+# Of each block attention and FFN: all of it, none, one matrix instead, or so many units of it.
+PUZZLE = [
+    {"attention": [0, 1, 2, 3], "ffn": None},
+    {"attention": "linear", "ffn": shuffled(64, 128)},
+    {"attention": None, "ffn": [*range(128)]},
+    {"attention": [3, 1], "ffn": "linear"},
+]
+
+
+def puzzle(base, folder, blocks):
+    """Write a model as Puzzletron does (nemotron-nas), its own Python beside it."""
+    made = {}
+    for name, values in load_file(base / "model.safetensors").items():
+        words = name.split(".")
+        if "layers" not in words:
+            made[name] = values
+            continue
+        block = blocks[int(words[2])]
+        attention, ffn = block["attention"], block["ffn"]
+        if any(word in words for word in ATTENTION):
+            if attention is None or (attention == "linear" and "self_attn" in words):
+                continue
+            if words[4] in {"k_proj", "v_proj"}:
+                values = values[rows_of_heads(attention)]
+        elif any(word in words for word in FFN):
+            if ffn is None or (ffn == "linear" and "mlp" in words):
+                continue
+            if "mlp" in words:
+                values = values[:, ffn] if "down_proj" in words else values[ffn]
+        made[name] = values
+    for number, block in enumerate(blocks):
+        for key, name in (("attention", "self_attn.linear_attn"), ("ffn", "mlp.linear_mlp")):
+            if block[key] == "linear":
+                made[f"model.layers.{number}.{name}.weight"] = torch.randn(64, 64)
+    config = json.loads((base / "config.json").read_text())
+    del config["num_key_value_heads"], config["intermediate_size"]
+
+    def told(part, **more):
+        return {"no_op": part is None, "replace_with_linear": part == "linear", **more}
+
+    config |= {
+        "model_type": "nemotron-nas",
+        "architectures": ["DeciLMForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_decilm.DeciLMConfig",
+            "AutoModelForCausalLM": "modeling_decilm.DeciLMForCausalLM",
+        },
+        "block_configs": [
+            {
+                "attention": told(
+                    b["attention"],
+                    n_heads_in_group=8 // len(b["attention"])
+                    if isinstance(b["attention"], list)
+                    else None,
+                ),
+                "ffn": told(
+                    b["ffn"], ffn_mult=len(b["ffn"]) / 96 if isinstance(b["ffn"], list) else None
+                ),
+            }
+            for b in blocks
+        ],
+    }
+    written(folder, made, config)
+    for module in ("configuration_decilm", "modeling_decilm"):
+        (folder / f"{module}.py").write_text("raise SystemExit('a checkpoint was executed')\n")
+    return folder
+
+
+def gone(pair):
+    """What is gone by kind and module: numbers, else how many parameters."""
+    rows = pair.removed.groupby(["kind", "module"])
+    return {
+        key: sorted(some["index"]) if some["index"].notna().all() else some["parameters"].sum()
+        for key, some in rows
+    }
+
+
+def test_a_puzzle(bases, tmp_path):
+    after = puzzle(bases("llama"), tmp_path / "puzzle", PUZZLE)
+    pair = sr.compare_checkpoints(bases("llama"), after)
+    assert any("does not know model type" in note for note in pair.notes)
+    attention, ffn = 2 * 64 * 64 + 2 * 32 * 64, 3 * 64 * 128
+    assert gone(pair) == {
+        ("attention", "model.layers.1.self_attn"): attention,
+        ("attention", "model.layers.2.self_attn"): attention + 64,  # and its norm
+        ("mlp", "model.layers.0.mlp"): ffn + 64,
+        ("mlp", "model.layers.3.mlp"): ffn,
+        ("channel", "model.layers.1.mlp"): sorted(set(range(128)) - set(PUZZLE[1]["ffn"])),
+        ("kv_head", "model.layers.3.self_attn"): [0, 2],
+    }
+    assert (pair.removed["certainty"] == 1).all()
+    layers = pair.layers.set_index("module_name")
+    assert layers["changed"].sum() == 0
+    added = layers[layers["alignment"] == "added"]
+    linear = ["model.layers.1.self_attn.linear_attn", "model.layers.3.mlp.linear_mlp"]
+    assert sorted(added.index) == linear
+    assert (added["weight_after"] == 64 * 64).all()
+    cache = pair.totals.set_index("figure").loc["kv_cache_bytes_per_token"]
+    assert cache["before"] == 4 * 2 * 32 * 4
+    assert cache["after"] == (4 + 0 + 0 + 2) * 2 * 8 * 4
+    said = pair.sentences()
+    assert "the attention of 2 blocks, the MLP of 2 blocks, " in said[0]
+    assert f"puzzle has what llama0 has not: {linear[0]} and {linear[1]}." in said
+
+
+def test_blocks_of_a_puzzle_are_told_by_what_they_have(bases, tmp_path):
+    """One block is gone, and no matrix stands in all that are left."""
+    base, blocks = bases("llama"), [PUZZLE[0], PUZZLE[2], PUZZLE[3]]
+    cut = structural.pruned(base, tmp_path / "cut", Left(blocks=[0, 1, 3]))
+    pair = sr.compare_checkpoints(base, puzzle(cut, tmp_path / "puzzle", blocks))
+    found = gone(pair)
+    assert found.pop(("block", "model.layers.2")) == [2]
+    assert set(found) == {
+        ("mlp", "model.layers.0.mlp"),
+        ("attention", "model.layers.1.self_attn"),
+        ("mlp", "model.layers.3.mlp"),
+        ("kv_head", "model.layers.3.self_attn"),
+    }
+    assert (pair.removed["certainty"] == 1).all()
+
+
+def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
+    """As DeciLM-7B has them, with a number for each layer."""
+    tensors, heads = (
+        load_file(bases("llama") / "model.safetensors"),
+        [[0, 1, 2, 3], [2, 0], [3], [1, 2]],
+    )
+    for name, values in tensors.items():
+        if "k_proj" in name or "v_proj" in name:
+            tensors[name] = values[rows_of_heads(heads[int(name.split(".")[2])])]
+    config = json.loads((bases("llama") / "config.json").read_text())
+    config |= {
+        "model_type": "deci",
+        "architectures": ["DeciLMForCausalLM"],
+        "num_key_value_heads_per_layer": [len(some) for some in heads],
+    }
+    del config["num_key_value_heads"]
+    pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "deci", tensors, config))
+    assert gone(pair) == {
+        ("kv_head", f"model.layers.{block}.self_attn"): sorted(set(range(4)) - set(some))
+        for block, some in enumerate(heads)
+        if len(some) < 4
+    }
+    assert pair.layers["changed"].sum() == 0
+    assert moved_heads(pair) == 2
+
+
+def moved_heads(pair):
+    (note,) = (note for note in pair.notes if note.startswith("key-value heads stand"))
+    return int(note.partition(": ")[2].split()[0])
+
+
+def test_a_shared_expert_has_channels_of_its_own(tmp_path):
+    config = transformers.Qwen2MoeConfig(
+        hidden_size=64, moe_intermediate_size=32, shared_expert_intermediate_size=48,
+        num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=4, num_experts=4,
+        vocab_size=96,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "base")
+    tensors, left = load_file(tmp_path / "base/model.safetensors"), shuffled(40, 48)
+    for name, values in tensors.items():
+        if ".shared_expert." in name:
+            tensors[name] = values[:, left] if "down_proj" in name else values[left]
+    told = json.loads((tmp_path / "base/config.json").read_text())
+    told |= {"shared_expert_intermediate_size": 40}
+    pair = sr.compare_checkpoints(tmp_path / "base", written(tmp_path / "after", tensors, told))
+    channels = sorted(set(range(48)) - set(left))
+    assert gone(pair) == {
+        ("channel", f"model.layers.{block}.mlp.shared_expert"): channels for block in (0, 1)
+    }
+    assert pair.removed["weights"].tolist() == [3 * 64] * 16
+    assert pair.layers["changed"].sum() == 0
+
+
+def test_heads_that_look_at_another_text_are_heads_of_their_own(tmp_path):
+    config = transformers.BartConfig(
+        d_model=64, encoder_layers=1, decoder_layers=2, encoder_attention_heads=8,
+        decoder_attention_heads=8, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=96,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.BartForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "base")
+    tensors, rows = load_file(tmp_path / "base/model.safetensors"), rows_of_heads([0, 2, 3, 6, 7])
+    for name, values in tensors.items():
+        if "encoder_attn." in name:
+            if "out_proj" not in name:
+                tensors[name] = values[rows]
+            elif name.endswith("weight"):
+                tensors[name] = values[:, rows]
+    told = json.loads((tmp_path / "base/config.json").read_text())
+    pair = sr.compare_checkpoints(tmp_path / "base", written(tmp_path / "after", tensors, told))
+    assert gone(pair) == {
+        ("head", f"model.decoder.layers.{block}.encoder_attn"): [1, 4, 5] for block in (0, 1)
+    }
+    assert pair.layers["changed"].sum() == 0
+
+
+def test_what_came_and_what_went_is_listed(bases, tmp_path):
+    tensors = load_file(bases("llama") / "model.safetensors") | {"score.weight": torch.randn(3, 64)}
+    before = written(tmp_path / "before", tensors)
+    q = "model.layers.1.self_attn.q_proj"
+    more = {f"{q}.bias": torch.randn(64), "value_head.weight": torch.randn(1, 64)}
+    after = written(tmp_path / "after", tensors | more | {"score.weight": torch.randn(2, 64)})
+    for pair, came, went in (
+        (sr.compare_checkpoints(before, after), ["score", "value_head"], ["score"]),
+        (sr.compare_checkpoints(after, before), ["score"], [f"{q}.bias", "score", "value_head"]),
+    ):
+        layers = pair.layers
+        added = layers[layers["alignment"] == "added"]
+        assert added["module_name"].tolist() == came
+        assert (added["weight_after"] > 0).all()
+        assert pair.removed["module"].tolist() == went
+        (row,) = layers[layers["module_name"] == q].to_dict("records")
+        assert (row["alignment"], row["compared"], row["untouched"]) == ("name", 64 * 64, False)
+        sizes = [frame["total"].sum() for frame in (pair.before, pair.after)]
+        new = {"score": 128, "value_head": 64} if len(came) == 2 else {"score": 192}
+        bias = 64 if len(came) == 2 else 0
+        assert sizes[1] - sizes[0] == sum(new.values()) + bias - pair.removed["parameters"].sum()
+
+
+def test_a_head_that_only_the_model_after_has_is_listed_though_it_is_tied(bases, tmp_path):
+    tensors = load_file(bases("llama") / "model.safetensors")
+    del tensors["lm_head.weight"]
+    config = json.loads((bases("llama") / "config.json").read_text())
+    body = {key.removeprefix("model."): values for key, values in tensors.items()}
+    headless = written(tmp_path / "body", body, config | {"architectures": ["LlamaModel"]})
+    tied = written(tmp_path / "tied", tensors, config | {"tie_word_embeddings": True})
+    pair = sr.compare_checkpoints(headless, tied)
+    rows = pair.layers.set_index("module_name")
+    assert rows.loc["lm_head", "alignment"] == "added"
+    assert rows.loc["lm_head", "weight_after"] == 0
+    assert rows["untouched"].sum() == len(rows) - 1
