@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import torch
 
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import (
     WHOLE,
     Alignment,
@@ -14,10 +17,11 @@ from sparsity_report.pairing.alignment import (
     check,
     fewer,
     matched,
+    named,
 )
 from sparsity_report.pairing.look import glimpse, matrix, rows_of, units
-from sparsity_report.pairing.match import untold
-from sparsity_report.pairing.roles import Part
+from sparsity_report.pairing.match import Match, one_of, untold
+from sparsity_report.pairing.roles import Anatomy, Part
 
 # Tokens whose values tell one channel of the width from another, and of those that are looked at.
 _TOKENS, _SOME = 2048, 64
@@ -61,7 +65,10 @@ def _width(found: Alignment, one: Part, other: Part) -> None:
     if lost and _related(*(table[:, :_RELATED] for (table,) in tables)):
         found.rotated = True
         found.units["width", WHOLE] = untold(width, narrower)
-    elif not match.is_identity:
+        return
+    if was != now and width != narrower and match.certainty.mean() < _HALF:
+        match = _as_vectors_tell(found)  # the tokens that are left are not the first ones
+    if not match.is_identity:
         found.units["width", WHOLE] = check(found, match, "width", one.module.name)
 
 
@@ -74,6 +81,45 @@ def _columns_away(found: Alignment, one: Part, other: Part, most: int) -> float:
     if tables[0] is None or tables[1] is None:
         return 0.0
     return apart(tables[0].T, tables[1].T)
+
+
+def _as_vectors_tell(found: Alignment) -> Match:
+    """Match channels by equal values in norms and biases, of blocks in any that hold them."""
+    sides = [_vectors(side) for side in (found.before, found.after)]
+    alike = defaultdict(set)
+    for channel, (outside, _) in enumerate(sides[0]):
+        alike[outside].add(channel)
+    candidates = [
+        {n for n in alike[outside] if sides[0][n][1] >= inside} for outside, inside in sides[1]
+    ]
+    match = one_of(candidates, len(sides[0]))
+    if match is None or match.certainty.mean() < _HALF:
+        raise SparsityReportError(
+            f"{named(found)}: both the width and the vocabulary were cut, and neither the first "
+            "tokens nor the norms tell which channels are left; cut one after the other, and "
+            "compare each with what was there before, or the two are unrelated"
+        )
+    return match
+
+
+def _vectors(side: Anatomy) -> list[tuple[bytes, set[tuple[str, str, float]]]]:
+    """Return of each channel its values in vectors outside of blocks, and the set of those inside.
+
+    A value inside is known by the role of its vector, as nothing says which blocks are left.
+    """
+    outside, inside = [], list[tuple[tuple[str, str], list[float]]]()
+    for part in side.parts:
+        if [s.axis for s in part.rows] == ["width"] and not part.columns and part.expert is None:
+            values = matrix(side.weights, part).flatten()
+            if part.block is None:
+                outside.append(values.float().numpy())
+            else:
+                inside.append((part.key, values.tolist()))
+    width = side.width or 0
+    table = np.stack(outside, axis=1) if outside else np.empty((width, 0), dtype=np.float32)
+    return [
+        (table[n].tobytes(), {(*key, values[n]) for key, values in inside}) for n in range(width)
+    ]
 
 
 def _related(one: torch.Tensor, other: torch.Tensor) -> bool:
