@@ -7,12 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.pairing.orders import OTHER_ORDER
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import ENOUGH, UNRELATED, Pair
+from sparsity_report.weights.adapter import OTHER_BASE
 from sparsity_report.words.names import short_name
 from sparsity_report.words.numbers import known
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import message, say, say_noted
 
 # Of kinds, in the order of what is largest.
 _GONE = {
@@ -142,14 +144,9 @@ def _orders(pair: Pair) -> Iterator[str]:
             "SpinQuant do. Nothing tells which weight is which, so none in that width is compared.",
             before=before, after=after,
         )  # fmt: skip
-    rows = pair.layers[pair.layers["prunable"] & (pair.layers["alignment"] == "reordered")]
-    if len(rows):
-        yield say(
-            "{layers:plural layer holds|layers hold} the weights of the base in another order, "
-            "each compared with the one that it was: {names:some}.",
-            layers=len(rows),
-            names=rows["module_name"].tolist(),
-        )
+    for note in pair.notes:
+        if OTHER_ORDER in note:
+            yield say_noted(note)
 
 
 def _zeros(pair: Pair) -> Iterator[str]:
@@ -248,7 +245,8 @@ def _added(pair: Pair) -> Iterator[str]:
 
 
 def _doubts(pair: Pair) -> Iterator[str]:
-    """Say what has one name and nothing else in common, and which head is the embedding."""
+    """Say what may be another model, or layer, of that name, and which head is the embedding."""
+    yield from (say_noted(note) for note in pair.notes if note.startswith(OTHER_BASE))
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
     strange = rows.loc[rows["correlation"] < UNRELATED, "module_name"].tolist()
     if strange:

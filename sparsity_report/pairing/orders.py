@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from sparsity_report.pairing.alignment import Alignment, plural
 
+OTHER_ORDER = "stand in another order than in the base"
+"""Words that each such note has."""
 # Less sure than this, a unit is not said to be one that stood somewhere else.
 _SURE = 0.5
 
@@ -22,6 +24,6 @@ def order_notes(found: Alignment) -> Iterator[str]:
             among[plural(axis)] += match.index.size
     for units, count in moved.items():
         yield (
-            f"{units} stand in another order than in the base: {count} of {among[units]}, "
+            f"{units} {OTHER_ORDER}: {count} of {among[units]}, "
             "each compared with the one that it was"
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.adapter import CONFIG, base_note
 from sparsity_report.weights.checkpoint import CheckpointWeights
 from sparsity_report.weights.describe import ReaderOptions, on_disk
 from sparsity_report.weights.groups import ruled
@@ -161,13 +162,17 @@ class AdaptedWeights(Weights):
                 for module, pair in adapter.pairs.items()
                 for leaf, entry in pair.beside.items()
             }
+        folder = base.directory if isinstance(base, CheckpointWeights) else None
+        nameless = base.name == base.architecture  # a module that was made here
+        config = adapter.file.parent / CONFIG
+        doubts = () if nameless else base_note(config, base.name, folder)
         super().__init__(
             name=options.name,
             source=base.source,
             architecture=base.architecture,
             modules=modules,
             attention_widths=base.attention_widths,
-            notes=(*base.notes, *options.notes, _note(base, adapter, merge)),
+            notes=(*base.notes, *options.notes, _note(base, adapter, merge), *doubts),
         )
         self._base, self._changes, self._merged = base, changes, merge
 

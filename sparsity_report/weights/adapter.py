@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sparsity_report import limits
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.foreign import read_json
 
 CONFIG = "adapter_config.json"
+# How a note begins about an adapter whose base may be another one.
+OTHER_BASE = "the adapter names"
 
 # Leaves of LoRA and its kin, prefix and prompt tuning; `lora_unet_…` is how kohya writes names.
 LEAF = re.compile(
@@ -49,8 +51,45 @@ def _refusal(path: Path, folder: Path) -> SparsityReportError:
 
 def base_name(config: Path) -> str:
     """Return the base model that an adapter's configuration names, if it can be read."""
+    return _said(config, "base_model_name_or_path")
+
+
+def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[str]:
+    """Yield a note where the base that an adapter names is called otherwise everywhere.
+
+    Parameters
+    ----------
+    adapter : pathlib.Path
+        Its configuration.
+    base : str
+        What the base is called here.
+    folder : pathlib.Path or None
+        Where it lies.
+    """
+    named, called = base_name(adapter), [base]
+    if folder is not None:
+        called += [str(folder.resolve()), _said(folder / "config.json", "_name_or_path")]
+        called += [
+            part.removeprefix("models--").replace("--", "/")
+            for part in folder.absolute().parts
+            if part.startswith("models--")
+        ]
+    # Of one model in several places only the last word of its name is the same.
+    if named and _last(named) not in map(_last, called):
+        yield (
+            f"{OTHER_BASE} {printable(named, 200)} as its base, and it was put on "
+            f"{printable(base, 200)}: their shapes agree, which other models of that size have too"
+        )
+
+
+def _last(name: str) -> str:
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
+
+
+def _said(config: Path, key: str) -> str:
+    """Return a text of a configuration; empty if there is none, or it cannot be read."""
     try:
-        base = read_json(config, most=limits.CONFIG_BYTES)["base_model_name_or_path"]
+        value = read_json(config, most=limits.CONFIG_BYTES)[key]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return base if isinstance(base, str) else ""
+    return value if isinstance(value, str) else ""

@@ -2,10 +2,11 @@
 
 import json
 
+import pytest
 import structural
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
 
 import sparsity_report as sr
@@ -248,3 +249,38 @@ def test_a_head_that_only_the_model_after_has_is_listed_though_it_is_tied(bases,
     assert rows.loc["lm_head", "alignment"] == "added"
     assert rows.loc["lm_head", "weight_after"] == 0
     assert rows["untouched"].sum() == len(rows) - 1
+
+
+def lora(folder, base):
+    """Write an adapter of rank 2 on one matrix that says whose it is."""
+    folder.mkdir()
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    matrices = {f"{key}A.weight": torch.randn(2, 64), f"{key}B.weight": torch.randn(64, 2)}
+    save_file(matrices, folder / "adapter_model.safetensors")
+    told = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    told["base_model_name_or_path"] = base
+    (folder / "adapter_config.json").write_text(json.dumps(told))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("named", "agrees"),
+    [
+        ("org/Tiny-Llama", True), ("/elsewhere/tiny-llama/", True), ("org/first", True),
+        ("C:\\models\\tiny-llama", True), ("", True), (None, True),
+        ("org/other", False), ("tiny", False), ("</script>\n\x1b[31m", False),
+    ],
+)  # fmt: skip
+def test_an_adapter_that_names_another_base(bases, tmp_path, named, agrees):
+    """Shapes cannot tell two models of one size apart; a name is a hint, and no more."""
+    config = json.loads((bases("llama") / "config.json").read_text())
+    tensors = load_file(bases("llama") / "model.safetensors")
+    base = written(tmp_path / "tiny-llama", tensors, config | {"_name_or_path": "org/first"})
+    merged = sr.load(lora(tmp_path / "adapter", named), base=base)
+    pair = sr.compare_checkpoints(base, merged)
+    said = [note for note in pair.notes if note.startswith("the adapter names ")]
+    assert len(said) == (not agrees)
+    sentences = [text for text in pair.sentences() if text.startswith("The adapter names ")]
+    assert len(sentences) == len(said)
+    assert all("and it was put on tiny-llama: their shapes agree" in note for note in said)
+    assert not any("\n" in note or "\x1b" in note for note in said)
