@@ -24,6 +24,8 @@ def pair(
 ) -> None:
     """Compare two checkpoints weight by weight: what was taken away, what became of the zeros."""
     import sparsity_report as sr
+    from sparsity_report.report import pair_tables
+    from sparsity_report.report.plain_text import to_text
 
     speak(ctx, pairing.language, pairing.template_dir)
     check_pair_outputs(pairing)
@@ -35,4 +37,8 @@ def pair(
             )
     for sentence in found.sentences():
         tell(sentence)
+    for table in pair_tables.small(found):
+        tell("")
+        for line in to_text(table).splitlines():
+            tell(line)
     write_pair_outputs(found, pairing)

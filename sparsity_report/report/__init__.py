@@ -1,7 +1,8 @@
 """A study on paper: one page, a PDF, parts of a thesis, a notebook.
 
 ``cells`` says what a table is and how HTML and Typst write it, ``latex`` and ``markdown`` how these
-do, and ``heads`` what stands over a column; ``tables`` declares every table of the product once,
+do, ``plain_text`` how a terminal does, and ``heads`` what stands over a column; ``tables`` declares
+every table of the product once,
 ``speeds`` those of what was timed, ``grids`` those that put policies and models side by side,
 ``compared`` the one of all prunings, ``differences`` those of two studies, ``pair_tables`` those of
 two checkpoints. ``figures`` makes charts part of a page, ``pictures`` gathers those of where zeros

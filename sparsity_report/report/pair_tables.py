@@ -237,6 +237,16 @@ def removed(pair: Pair, limit: int) -> Table | None:
     return table_of("removed", caption, columns, shown, "sortable")
 
 
+def small(pair: Pair, limit: int = 20) -> list[Table]:
+    """Return what one wants to see at once: what was taken away, and what became of the zeros."""
+    gone = removed(pair, limit)
+    parts = [] if gone is None else [gone.only("module", "gone", "among", "numbers", "weights")]
+    kept = survival(pair)
+    if pair.survival[["kept", "revived", "new"]].fillna(0).to_numpy().any():
+        parts.append(kept.only("compared", "kept", "revived", "new", "kept_share", "iou"))
+    return parts
+
+
 def layers(pair: Pair, limit: int) -> Table:
     """Return every module of both, so many at most."""
     frame = pair.layers.head(limit)

@@ -18,7 +18,9 @@ import sparsity_report as sr
 from sparsity_report.draw.pair import difference_chart, strip_chart
 from sparsity_report.files.shipped import DEMO
 from sparsity_report.report import pair_tables
+from sparsity_report.report.cells import COUNT, NAME, Column, table_of
 from sparsity_report.report.in_a_cell import bundle
+from sparsity_report.report.plain_text import to_text
 
 THIN = "\u202f"
 EXPERTS = {block: (1, 6) if block < 2 else (0, 2, 3, 4) for block in range(4)}
@@ -279,6 +281,24 @@ def test_in_a_cell_it_is_a_picture_a_sentence_and_a_table(pair):
     weights = pair.totals.set_index("figure")["before"]["prunable_weights"]
     assert whole(weights) in shown["text/html"]
     assert "\\begin{tabular}" in shown["text/latex"]
+
+
+def test_as_text_columns_stand_below_their_heads(pair):
+    gone_, kept = pair_tables.small(pair, limit=3)
+    assert [column.key for column in gone_.columns][:3] == ["kind", "module", "gone"]
+    assert gone_.caption.endswith(f"the first 3 of {pair.removed['module'].nunique()} rows.")
+    caption, *lines = to_text(kept).splitlines()
+    assert caption == kept.caption
+    for row in kept.rows:
+        (line,) = [line for line in lines if line.startswith(row.cells[0].text)]
+        assert [*re.split(r"\s{2,}", line)] == [cell.text for cell in row.cells]
+    head = next(line for line in lines if line.endswith("either"))
+    assert {len(line) for line in lines[-3:]} == {len(head)}  # numbers end where their head does
+    assert lines.index(head) <= 3
+    columns = [Column("n", "模型", NAME), Column("w", "W", COUNT)]
+    wide = table_of("t", "", columns, [{"n": n, "w": 1} for n in ("模型", "e\u0301", "abcd")])
+    # Letters as wide as two, and one that is drawn over another.
+    assert to_text(wide).splitlines() == ["模型  W", "模型  1", "e\u0301     1", "abcd  1"]
 
 
 def test_weights_that_came_are_less_than_nothing_taken_away(pair):

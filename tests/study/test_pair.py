@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -148,7 +149,13 @@ def test_prunings_of_one_model(demo):
 def test_command(parent, child, tmp_path):
     out = command("pair", parent, child, "--json", tmp_path / "pair.json")
     assert out.returncode == 0, out.stderr
-    assert out.stdout.splitlines() == sr.read_pair(tmp_path / "pair.json").sentences()
+    pair = sr.read_pair(tmp_path / "pair.json")
+    said, _, table = out.stdout.partition("\n\n")
+    assert said.splitlines() == pair.sentences()
+    rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[-len(pair.survival) :]]
+    for row, (_, due) in zip(rows, pair.survival.iterrows(), strict=True):
+        shown = [int(cell.replace("\u202f", "")) for cell in row[1:5]]
+        assert shown == [due[key] for key in ("compared", "kept", "revived", "new")]
     french = command("pair", parent, child, "--language", "fr").stdout
     assert french.startswith("Rien n’a été retiré")
 
@@ -183,7 +190,7 @@ def test_what_merging_an_adapter_revives(parent, tmp_path):
     beside = sr.compare_checkpoints(parent, sr.load(tmp_path / "adapter", base=parent))
     assert beside.layers[pair.layers.columns].equals(pair.layers)
     out = command("pair", parent, tmp_path / "adapter", "--adapter")
-    assert out.stdout.splitlines()[1:] == beside.sentences()[1:]
+    assert out.stdout.partition("\n\n")[0].splitlines()[1:] == beside.sentences()[1:]
 
 
 @pytest.mark.parametrize("way", ["nf4", "mlx-3", "gptq"])
