@@ -1,7 +1,8 @@
-"""How tests start Chromium."""
+"""How tests start Chromium, visit a page, and look at it."""
 
 import os
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 from helpers import need
@@ -62,3 +63,62 @@ def check_no_label_is_cut(driver, path, folder):
     page.evaluate(WITHOUT)
     assert page.evaluate(CUT) != [], "without the page's own font nothing is cut either"
     browser.close()
+
+
+class Visit:
+    """A page, what it asked the network for, and what it complained about."""
+
+    def __init__(self, browser, path, wait=True, **options):
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.requests, self.complaints = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.page.on(
+            "console",
+            lambda line: line.type in {"error", "warning"} and self.complaints.append(line.text),
+        )
+        self.url = path.as_uri()
+        self.page.goto(self.url)
+        if wait:
+            # Charts are drawn when they come near.
+            for figure in self.page.locator("figure").all():
+                figure.scroll_into_view_if_needed()
+            self.page.wait_for_selector("figure:not(.is-live)", state="detached")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+
+VIOLATIONS = """() => axe.run().then(({ violations }) => violations.map(({ id, nodes }) =>
+    [id, nodes.map(({ html }) => html.slice(0, 200))]))"""
+
+
+def violations(page):
+    """What axe-core finds in a page, all that is folded away unfolded."""
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    if not page.evaluate("'axe' in window"):
+        axe = files("axe_playwright_python") / "axe.min.js"
+        page.evaluate(axe.read_text(encoding="utf-8"))
+    return page.evaluate(VIOLATIONS)
+
+
+def copied(page, tools, kind):
+    """What the page copies of a table, and how: by the old door, as a file has no other."""
+    page.evaluate(
+        """() => {
+            Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true });
+            document.execCommand = () => {
+                window.taken = document.querySelector(".tools textarea").value;
+                return true;
+            };
+        }"""
+    )
+    if tools.locator("> button").get_attribute("aria-expanded") == "false":
+        tools.locator("> button").evaluate("button => button.click()")
+    tools.locator(".choices button").filter(has_text=kind).evaluate("button => button.click()")
+    return page.evaluate("window.taken")

@@ -3,11 +3,11 @@
 import re
 import shutil
 import subprocess
-from importlib.resources import files
 
 import hostile as names
 import pytest
 import torch
+from browser import Visit, violations
 from helpers import need
 from torch import nn
 
@@ -40,35 +40,6 @@ def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     study = sr.read_study(names.edited(names.study(folder), folder / "study.json"))
     return sr.write_report(study, folder / "report.html")
-
-
-class Visit:
-    """A page, what it asked the network for, and what it complained about."""
-
-    def __init__(self, browser, path, wait=True, **options):
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.requests, self.complaints = [], []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.on(
-            "console",
-            lambda line: line.type in {"error", "warning"} and self.complaints.append(line.text),
-        )
-        self.url = path.as_uri()
-        self.page.goto(self.url)
-        if wait:
-            # Charts are drawn when they come near.
-            for figure in self.page.locator("figure").all():
-                figure.scroll_into_view_if_needed()
-            self.page.wait_for_selector("figure:not(.is-live)", state="detached")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.context.close()
 
 
 # Of one pruning, Masked and CSR; the slider is the one without a picture for paper.
@@ -466,22 +437,13 @@ def test_the_reader_chooses_day_or_night(chromium, report):
         assert visit.complaints == []
 
 
-AXE = files("axe_playwright_python") / "axe.min.js"
-VIOLATIONS = """() => axe.run().then(({ violations }) => violations.map(({ id, nodes }) =>
-    [id, nodes.map(({ html }) => html.slice(0, 200))]))"""
-
-
 @pytest.mark.parametrize(
     ("width", "scheme"), [(390, "light"), (390, "dark"), (800, "dark"), (1440, "light")]
 )
 def test_axe_finds_nothing(chromium, report, width, scheme):
     size = {"width": width, "height": 900}
     with Visit(chromium, report, viewport=size, color_scheme=scheme) as visit:
-        visit.page.evaluate(
-            "document.querySelectorAll('details').forEach((d) => { d.open = true })"
-        )
-        visit.page.evaluate(AXE.read_text(encoding="utf-8"))
-        assert visit.page.evaluate(VIOLATIONS) == []
+        assert violations(visit.page) == []
 
 
 @pytest.mark.parametrize("name", ["report", "hostile"])

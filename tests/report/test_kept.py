@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pytest
+from browser import copied
 
 import sparsity_report as sr
 from sparsity_report.files.shipped import shipped
@@ -136,23 +137,6 @@ def test_every_chart_saves_as_svg_and_png(page, report, demo_study):
     ratio = demo_study.facts.levels["bytes_ratio"].iloc[45]
     assert f"45.0 %: {ratio:.2f}" in " ".join("".join(ET.fromstring(slider).itertext()).split())
     page.set_viewport_size({"width": 1440, "height": 900})
-
-
-def copied(page, tools, kind):
-    """What the page copies of a table, and how: by the old door, as a file has no other."""
-    page.evaluate(
-        """() => {
-            Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true });
-            document.execCommand = () => {
-                window.taken = document.querySelector(".tools textarea").value;
-                return true;
-            };
-        }"""
-    )
-    if tools.locator("> button").get_attribute("aria-expanded") == "false":
-        tools.locator("> button").evaluate("button => button.click()")
-    tools.locator(".choices button").filter(has_text=kind).evaluate("button => button.click()")
-    return page.evaluate("window.taken")
 
 
 def test_a_table_copies_with_plain_digits(page, report, demo_study):

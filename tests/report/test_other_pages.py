@@ -1,0 +1,119 @@
+"""The pages of two checkpoints and of two studies in a browser: whole on every screen, and kept."""
+
+import csv
+import io
+
+import pytest
+from browser import Visit, copied, violations
+from pairs import gone, two_policies
+
+import sparsity_report as sr
+
+# Each width, by day or by night; charts and texts of both are looked at somewhere.
+SCREENS = ((390, "light"), (800, "dark"), (1440, "light"), (390, "dark"))
+SIDEWAYS = """() => [...document.querySelectorAll("body *")].filter((part) => {
+    const hidden = ["auto", "scroll"].includes(getComputedStyle(part).overflowX);
+    return hidden && part.checkVisibility() && part.scrollWidth > part.clientWidth + 1;
+}).filter((part) => !part.matches(".scroll, .multiples, pre")).map((part) => part.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def pair(demo):
+    rows = [gone("expert", f"model.layers.{b}.experts", n, 8, b) for b in (0, 1) for n in (2, 5)]
+    return two_policies(demo, rows)
+
+
+@pytest.fixture(scope="module")
+def difference(demo):
+    studies = [
+        sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, share)))
+        for share in (0.3, 0.9)
+    ]
+    return sr.diff(*studies)
+
+
+@pytest.fixture(scope="module", params=["pair", "difference"])
+def visit(chromium, request, tmp_path_factory):
+    """One page in one window, whose size and colours change."""
+    path = tmp_path_factory.mktemp("other") / "page.html"
+    write = sr.write_report if request.param == "pair" else sr.write_diff
+    path = write(request.getfixturevalue(request.param), path)
+    with Visit(chromium, path, viewport={"width": 390, "height": 844}) as visit:
+        yield visit
+        assert visit.complaints == []
+        assert visit.requests[0] == visit.url
+        assert set(visit.requests) == {visit.url}
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_on_every_screen_all_is_in_sight(visit, width, scheme):
+    visit.page.set_viewport_size({"width": width, "height": 900})
+    visit.page.emulate_media(color_scheme=scheme)
+    assert violations(visit.page) == []
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert visit.page.evaluate(SIDEWAYS) == []
+
+
+def test_what_names_a_row_stays_in_sight(visit):
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    for details in visit.page.locator("details:has(table.sortable)").all():
+        details.evaluate("details => { details.open = true }")
+    scroll = visit.page.locator(".scroll:has(table.sortable)").last
+    name, figure = (scroll.locator(f"tbody tr > :nth-child({n})").first for n in (1, 3))
+    before = figure.bounding_box()["x"]
+    scroll.evaluate("scroll => { scroll.scrollLeft = 100 }")
+    assert figure.bounding_box()["x"] == pytest.approx(before - 100, abs=1)
+    assert name.bounding_box()["x"] == pytest.approx(scroll.bounding_box()["x"], abs=1)
+    scroll.evaluate("scroll => { scroll.scrollLeft = 0 }")
+
+
+def test_the_address_keeps_what_is_set(visit):
+    page = visit.page
+    for details in page.locator("details:has(table.sortable)").all():
+        details.evaluate("details => { details.open = true }")
+    table = page.locator("table.sortable").last
+    table.locator("thead button").nth(1).click()
+    page.locator("input[type=search]").last.fill("fc2")
+    page.locator("#scheme").click()
+    page.wait_for_function("() => /search\\d=fc2/.test(location.hash)")
+    rows, scheme = table.locator("tbody tr").count(), page.evaluate(
+        "document.documentElement.dataset.scheme"
+    )  # fmt: skip
+    assert 0 < rows <= 2 * 4
+    page.goto(f"{visit.url}{page.evaluate('location.hash')}")
+    page.reload()
+    assert table.locator("tbody tr").count() == rows
+    assert table.locator("th[aria-sort]").evaluate("head => head.cellIndex") == 1
+    assert page.evaluate("document.documentElement.dataset.scheme") == scheme
+    visit.requests[:] = [visit.url]
+    page.goto("about:blank")
+    page.goto(visit.url)
+    visit.requests[:] = [visit.url]
+
+
+def test_every_table_is_copied(visit):
+    page = visit.page
+    tables = page.locator("table").all()
+    menus = page.locator(".tools:not(figure + .tools, .multiples + .tools)").all()
+    assert len(menus) == len(tables) >= 2
+    for table, menu in zip(tables, menus, strict=True):
+        rows = table.locator("tbody tr").count()
+        heads = table.locator("thead tr:last-child > *").count()
+        texts = [copied(page, menu, kind) for kind in ("CSV", "Markdown", "LaTeX")]
+        lines = [*csv.reader(io.StringIO(texts[0]))]
+        assert len({len(line) for line in lines}) == 1
+        assert len(lines) <= 1 + rows
+        assert texts[1].count("\n|") >= rows
+        assert texts[2].count(" \\\\\n") == 1 + rows
+        assert len(lines[0]) in (heads, heads + 1)
+        assert "\u202f" not in "".join(texts)
+
+
+def test_a_copy_has_the_pairs_integers(chromium, pair, tmp_path):
+    with Visit(chromium, sr.write_report(pair, tmp_path / "p.html"), wait=False) as visit:
+        tools = visit.page.locator("#survival > .scroll + .tools").first
+        rows = [*csv.reader(io.StringIO(copied(visit.page, tools, "CSV")))]
+    heads = ("Weights in both", "Zeros kept", "Zeros revived", "Zeros made")
+    columns = [rows[0].index(head) for head in heads]
+    sums = pair.survival[["compared", "kept", "revived", "new"]].to_numpy().tolist()
+    assert [[int(row[at]) for at in columns] for row in rows[1:]] == sums
