@@ -13,7 +13,7 @@ from sparsity_report.counting.bounds import bounded_magnitude
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer.controls import Controls
 from sparsity_report.explorer.history import History
-from sparsity_report.explorer.page import InCell
+from sparsity_report.explorer.live import Live
 from sparsity_report.explorer.state import CSR_AT_LEVEL, MASKED_AT_LEVEL, State
 from sparsity_report.explorer.tools import FREE, Actions, bounds_with, held
 from sparsity_report.explorer.view import View, bounded_levels
@@ -38,7 +38,7 @@ def speaks(method: Callable[..., Any]) -> Callable[..., Any]:
     return speak
 
 
-class Asked(InCell):
+class Asked(Live):
     """An explorer as far as it prunes, solves budgets, holds layers and is copied."""
 
     study: Comparison

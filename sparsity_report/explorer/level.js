@@ -38,7 +38,7 @@ function render({ model, el }) {
     range.setAttribute("aria-valuetext", text);
     field.setAttribute("aria-label", model.get("field"));
     name.textContent = model.get("name");
-    if (document.activeElement !== field) field.value = text;
+    if (field.getRootNode().activeElement !== field) field.value = text;
     field.removeAttribute("aria-invalid");
     range.disabled = field.disabled = model.get("disabled");
     el.classList.toggle("is-level", model.get("live"));

@@ -1,44 +1,18 @@
-"""An explorer in the page: how a cell shows it, its place there, and its chart."""
+"""The widgets of an explorer that have scripts in the page: its place there, and its chart."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import anywidget
-import ipywidgets as widgets
 import traitlets
-from IPython.display import display
 
 from sparsity_report.draw.vega import bundle
-from sparsity_report.explorer.still import Still
 
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
-
-
-class InCell(widgets.VBox):  # type: ignore[misc]
-    """What a cell shows of an explorer: the widget, and a picture for where no kernel answers."""
-
-    _beside: Still
-
-    if TYPE_CHECKING:
-
-        def _still(self) -> dict[str, str]: ...
-
-    def _ipython_display_(self, **_: Any) -> None:
-        """Show the widget, and beside it the picture, which follows it."""
-        display(self._live(), raw=True)  # type: ignore[no-untyped-call]
-        self._beside.display()
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """Return the widget with its picture, for those who ask for one bundle."""
-        return {**self._live(), **self._still()}
-
-    def _live(self) -> dict[str, Any]:
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view}
 
 
 class Shell(anywidget.AnyWidget):

@@ -13,7 +13,8 @@ from sparsity_report.draw.pair import both
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer import still
 from sparsity_report.explorer.asked import speaks
-from sparsity_report.explorer.page import STYLE, InCell, Picture, Shell
+from sparsity_report.explorer.live import Live, announce, early_picture
+from sparsity_report.explorer.page import STYLE, Picture, Shell
 from sparsity_report.explorer.pair_scene import ALL, METRICS, PairScene, PairState
 from sparsity_report.explorer.picture import filled, with_data
 from sparsity_report.explorer.reading import Reading, Shown
@@ -28,7 +29,7 @@ from sparsity_report.words.sentences import say
 _STATE = ("metric", "group", "module")
 
 
-class PairExplorer(InCell):
+class PairExplorer(Live):
     """Two checkpoints in one linked view; every attribute here can be set and observed.
 
     Attributes
@@ -48,9 +49,9 @@ class PairExplorer(InCell):
     """
 
     pair = traitlets.Instance(Pair, read_only=True)
-    metric = traitlets.Unicode("moved")
-    group = traitlets.Unicode(ALL)
-    module = traitlets.Unicode()
+    metric = traitlets.Unicode("moved").tag(sync=True)
+    group = traitlets.Unicode(ALL).tag(sync=True)
+    module = traitlets.Unicode().tag(sync=True)
     chart = traitlets.Any(read_only=True)
 
     def __init__(self, pair: Pair) -> None:
@@ -60,7 +61,7 @@ class PairExplorer(InCell):
         self._width, self._quiet = still.WIDTH, True
         self._parts: Any = environment().get_template("explorer.html.j2").module
         self._shell = Shell(key=format(id(self), "x"))
-        self._beside = Still(self._still, self._shell.key)
+        self._beside, self._made = Still(self._still, self._shell.key), early_picture()
         self._head, self._shown, self._detail = (widgets.HTML() for _ in range(3))
         self._shown.add_class("sx-state")
         super().__init__()
@@ -73,7 +74,7 @@ class PairExplorer(InCell):
         parts = {"controls": controls, "now": now, "chart": self._place, "below": below}
         for style, box in parts.items():
             box.add_class(f"sx-{style}")
-        self._detail.layout.max_width = "560px"
+        self._detail.add_class("sx-alone")
         # Names of modules are longer than what other menus offer.
         self._menus["module"].add_class("sx-names")
         self.children = [self._shell, self._head, *parts.values()]
@@ -127,6 +128,7 @@ class PairExplorer(InCell):
         finally:
             self._quiet = False
         self._refresh()
+        announce(self)
 
     def _state(self) -> PairState:
         return PairState(self.metric, self.group, self.module, self._width)
@@ -180,7 +182,7 @@ class PairExplorer(InCell):
         if self._picture is not None:
             self._refresh()
             return
-        self._picture = Picture()
+        self._picture = self._made or Picture()
         self._picture.on_msg(self._heard)
         self._head.value = str(self._heading())
         self._refresh()

@@ -1,8 +1,11 @@
 // What surrounds the explorer: how wide its views are, keys that stay inside, rows that can be
 // clicked and walked, and what stays as it was when the kernel writes a table anew.
-const views = [];
+// Views of each explorer, of which one page may have several.
+const shown = new Map();
 
 function render({ model, el }) {
+  const views = shown.get(model.get("key")) ?? [];
+  shown.set(model.get("key"), views);
   const root = () => el.closest(".sparsity-explorer");
   const more = (event) => event.shiftKey || event.metaKey || event.ctrlKey;
 

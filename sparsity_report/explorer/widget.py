@@ -20,6 +20,7 @@ from sparsity_report.explorer import reading, still
 from sparsity_report.explorer.asked import Asked, speaks
 from sparsity_report.explorer.controls import Controls, choices
 from sparsity_report.explorer.history import History
+from sparsity_report.explorer.live import announce, early_picture
 from sparsity_report.explorer.page import STYLE, Picture, Shell
 from sparsity_report.explorer.pair import PairExplorer
 from sparsity_report.explorer.picture import filled, pictures, with_data
@@ -172,17 +173,17 @@ class Explorer(Asked):
 
     study = traitlets.Instance(Comparison)
     selection = traitlets.Tuple()
-    sparsity = traitlets.Float()
-    policy = traitlets.Unicode()
-    variant = traitlets.Unicode()
-    metric = traitlets.Unicode("sparsity")
-    against = traitlets.Unicode()
-    modules = traitlets.Unicode("prunable")
-    grouping = traitlets.Unicode("group")
-    sort = traitlets.Unicode(MODEL_ORDER)
-    log_scale = traitlets.Bool()
-    search = traitlets.Unicode()
-    detail = traitlets.Unicode(None, allow_none=True)
+    sparsity = traitlets.Float().tag(sync=True)
+    policy = traitlets.Unicode().tag(sync=True)
+    variant = traitlets.Unicode().tag(sync=True)
+    metric = traitlets.Unicode("sparsity").tag(sync=True)
+    against = traitlets.Unicode().tag(sync=True)
+    modules = traitlets.Unicode("prunable").tag(sync=True)
+    grouping = traitlets.Unicode("group").tag(sync=True)
+    sort = traitlets.Unicode(MODEL_ORDER).tag(sync=True)
+    log_scale = traitlets.Bool().tag(sync=True)
+    search = traitlets.Unicode().tag(sync=True)
+    detail = traitlets.Unicode(None, allow_none=True).tag(sync=True)
     chart = traitlets.Any(read_only=True)
 
     def __init__(self, study: Comparison, columns: pd.DataFrame | None = None) -> None:
@@ -197,7 +198,7 @@ class Explorer(Asked):
         self._quiet = False
         self._parts: Any = environment().get_template("explorer.html.j2").module
         self._shell = Shell(key=format(id(self), "x"))
-        self._beside = Still(self._still, self._shell.key)
+        self._beside, self._made = Still(self._still, self._shell.key), early_picture()
         self._head, self._table, self._detail = (widgets.HTML() for _ in range(3))
         self._place, below = widgets.Box(), widgets.Box([self._table, self._detail])
         self._place.add_class("sx-chart")
@@ -271,6 +272,7 @@ class Explorer(Asked):
             self._controls.offer_levels(self._view, self.policy)
             self.sparsity = state.sparsity
         self._refresh()
+        announce(self)
 
     @speaks
     def _still(self) -> dict[str, str]:
@@ -338,6 +340,7 @@ class Explorer(Asked):
         if name != "study":
             self._history.note(self._state(), name)
         self._refresh()
+        announce(self)
 
     def _look_anew(self) -> None:
         self._view = View(self.study, self.bounds, self._columns)
@@ -423,7 +426,7 @@ class Explorer(Asked):
         if self._picture is not None:
             self._refresh()
             return
-        self._picture = Picture()
+        self._picture = self._made or Picture()
         self._picture.on_msg(self._heard)
         self._picture.observe(self._pulled, "pulled")
         self._show_heading()

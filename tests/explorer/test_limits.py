@@ -18,7 +18,8 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export, look
-from sparsity_report.explorer import page, picture, still
+from sparsity_report.explorer import live as alive
+from sparsity_report.explorer import picture, still
 from sparsity_report.explorer.page import Picture, Shell
 from sparsity_report.explorer.picture import Look
 from sparsity_report.explorer.plan import Room, plan
@@ -622,7 +623,7 @@ def test_the_bundle_names_the_view_as_ipywidgets_does(explorer, monkeypatch):
     known = plain._repr_mimebundle_()[mime] | {"model_id": explorer.model_id}
     assert explorer._repr_mimebundle_()[mime] == known
     shown = []
-    for room in (page, still):
+    for room in (alive, still):
         monkeypatch.setattr(
             room, "display", lambda part, raw=False, **_: shown.append((raw, {*part}))
         )
@@ -644,7 +645,7 @@ def test_the_still_picture_has_numbers_up_to_a_hundred_cells(blocks, numbers, mo
     assert [one.numbers for one in looks] == [numbers]
     assert f'<div class="sx-still sx-still-{explorer._shell.key} ' in html
     # Its style is there as it was written, or it would stand beside the live one.
-    assert (Path(page.__file__).parent / "explorer.css").read_text(encoding="utf-8") in html
+    assert (Path(alive.__file__).parent / "explorer.css").read_text(encoding="utf-8") in html
     drawn = BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", html)[1])).getvalue()
     at = next(k for k in range(len(drawn)) if drawn[k : k + 2] in (b"\xff\xc0", b"\xff\xc2"))
     assert 0.8 * 940 < int.from_bytes(drawn[at + 7 : at + 9], "big") <= 941

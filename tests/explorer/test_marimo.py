@@ -1,0 +1,306 @@
+"""The explorers in a real marimo, which knows anywidgets and no ipywidgets."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pytest
+from explored import widgets
+from helpers import need, study_of
+from hostile import TEXTS, UNSEEN
+
+import sparsity_report as sr
+from sparsity_report.errors import printable
+
+ROOT = Path(__file__).parent.parent.parent
+THIN = "\u202f"
+SCRIPT = (Path(sr.__file__).parent / "explorer" / "live.js").read_text(encoding="utf-8")
+HOSTILE = [
+    TEXTS[key].replace(".", "·") for key in ("script", "image", "attribute", "jinja", "math")
+]
+NOTEBOOK = f"""
+import marimo
+app = marimo.App(width="full")
+
+@app.cell
+def _():
+    import ipywidgets
+    import marimo as mo
+    import sparsity_report as sr
+    weights = sr.load()
+    pruning = sr.global_magnitude(weights, 0.3)
+    study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+    return ipywidgets, mo, pruning, sr, study, weights
+
+@app.cell
+def _(mo, sr, study):
+    view = mo.ui.anywidget(sr.explore(study))
+    view
+    return view,
+
+@app.cell
+def _(mo, view):
+    mo.md(f"read {{view.value['sparsity']:.2f}} {{view.metric}} {{len(view.layers())}}")
+
+@app.cell
+def _(pruning, sr, weights):
+    sr.explore(sr.compare_checkpoints(weights, pruning))
+
+@app.cell
+def _(mo, sr):
+    import torch
+    names = {HOSTILE!r}
+    blocks = [torch.nn.ModuleDict({{n: torch.nn.Linear(6, 8) for n in names}}) for _ in range(3)]
+    own = torch.nn.ModuleDict({{"layers": torch.nn.ModuleList(blocks)}})
+    model = sr.load(own, name="".join(names))
+    hostile = sr.explore(sr.compare(sr.dense(model, name=names[0])))
+    mo.Html(f'<div style="width: 620px">{{mo.as_html(hostile)}}</div>')
+
+@app.cell
+def _(ipywidgets, sr, study):
+    odd = sr.explore(study)
+    odd.children = [ipywidgets.IntSlider(), *odd.children[1:2]]
+    odd
+"""
+
+
+class Marimo:
+    """A marimo of its own on a free port: loopback, nothing shared with the user."""
+
+    def __init__(self, folder):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.home = f"http://127.0.0.1:{port}"
+        own = {
+            f"XDG_{part}_HOME": str(folder / part) for part in ("CONFIG", "CACHE", "DATA", "STATE")
+        }
+        self.environment = {**os.environ, **own, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        (folder / "CONFIG" / "marimo").mkdir(parents=True)
+        (folder / "CONFIG" / "marimo" / "marimo.toml").write_text(
+            '[runtime]\nauto_instantiate = true\n[display]\ntheme = "system"\n'
+        )
+        notebook = folder / "notebook.py"
+        notebook.write_text(NOTEBOOK)
+        self.command = [sys.executable, "-m", "marimo", "-y", "edit", "--headless", "--no-token"]
+        self.command += ["--skip-update-check", "--no-sandbox", "--host=127.0.0.1"]
+        self.command += [f"--port={port}", str(notebook)]
+        self.log = folder / "log.txt"
+
+    def __enter__(self):
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.log.parent, env=self.environment, stdout=log, stderr=log
+            )
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.home}/health", timeout=10):
+                    return self
+            except OSError:
+                time.sleep(0.1)
+        self.__exit__()
+        raise AssertionError(f"marimo did not start: {self.log.read_text()[-2000:]}")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Opened:
+    """The notebook in a browser, with what it asked for and complained of."""
+
+    def __init__(self, browser, home):
+        self.context = browser.new_context(viewport={"width": 1440, "height": 1200})
+        self.page = self.context.new_page()
+        self.requests, self.complaints = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(home)
+        explorers = self.page.locator(".sparsity-explorer")
+        self.study, self.pair, self.hostile, self.odd = (explorers.nth(n) for n in range(4))
+        for drawn in (self.study, self.pair, self.hostile):
+            drawn.locator("svg.marks").wait_for(timeout=90_000)
+
+    def until(self, said):
+        """Wait until the notebook says so."""
+        end = time.monotonic() + 20
+        while not said():
+            assert time.monotonic() < end, self.study.inner_text()
+            self.page.wait_for_timeout(50)
+
+    def read(self):
+        """What a cell has read from the explorer's value."""
+        return self.page.locator(".markdown", has_text=re.compile("^read ")).last.inner_text()
+
+    def cards(self):
+        return self.study.locator(".sx-number").all_inner_texts()
+
+    def brightness(self, scheme):
+        """How bright, of 255, letters of the explorer and what they stand on are in a theme."""
+        self.page.emulate_media(color_scheme=scheme)
+        self.page.wait_for_timeout(300)
+        return self.study.locator(".sx-readout").evaluate(
+            """one => ["color", "backgroundColor"].map((trait) => {
+                const pen = new OffscreenCanvas(1, 1).getContext("2d");
+                pen.fillStyle = getComputedStyle(one)[trait];
+                pen.fillRect(0, 0, 1, 1);
+                const [red, green, blue] = pen.getImageData(0, 0, 1, 1).data;
+                return (red + green + blue) / 3;
+            })"""
+        )
+
+    def focused(self):
+        return self.page.evaluate(
+            """() => {
+                let at = document.activeElement;
+                while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+                return at.textContent || at.className;
+            }"""
+        )
+
+
+@pytest.fixture(scope="module")
+def opened(chromium, tmp_path_factory):
+    need(find_spec("marimo") is not None, "marimo")
+    with Marimo(tmp_path_factory.mktemp("marimo")) as server:
+        made = Opened(chromium, server.home)
+        yield made
+        made.context.close()
+
+
+def counted(weights, level):
+    """Zeros of each matrix in percent, the smallest magnitudes of all being pruned."""
+    sizes = {p.name: np.abs(np.asarray(weights.tensor(p.name))) for p in weights.prunable}
+    everything = np.concatenate([size.ravel() for size in sizes.values()])
+    k = round(level * everything.size)
+    bound = np.partition(everything, k - 1)[k - 1]
+    gone = {name: int((size <= bound).sum()) for name, size in sizes.items()}
+    assert sum(gone.values()) == k
+    return [100 * gone[name] / size.size for name, size in sizes.items()]
+
+
+def numbers(explorer):
+    """Numbers on the cells of a map, in the order of the model."""
+    texts = explorer.locator(".mark-text.role-mark text").all_text_contents()
+    return [int(text) for text in texts if re.fullmatch(r"[+−]?\d+", text)][:24]
+
+
+def test_the_slider_moves_picture_cards_and_table(opened, demo):
+    opened.study.locator(".sx-range").focus()
+    for _ in range(8):
+        opened.page.keyboard.press("ArrowRight")
+    opened.until(lambda: opened.cards()[0] == f"38.0{THIN}%")
+    # What a cell reads of it is read again.
+    opened.until(lambda: opened.read() == "read 0.38 sparsity 24")
+    assert opened.focused() == "sx-range"
+    assert opened.study.locator(".sx-readout").input_value() == f"38{THIN}%"
+    assert opened.study.locator(".sx-shown b").inner_text() == "level"
+    shares = counted(demo, 0.38)
+    assert numbers(opened.study) == pytest.approx(shares, abs=0.6)
+    zeros = opened.study.locator(".sx-table tbody td:nth-child(4)").all_inner_texts()
+    assert [float(text.split(THIN)[0]) for text in zeros] == pytest.approx(shares, abs=0.1)
+
+
+def test_menus_cells_and_search_say_what_they_say_elsewhere(opened):
+    study, keyboard = opened.study, opened.page.keyboard
+    assert study.get_by_label("Metric", exact=True).evaluate("menu => menu.tagName") == "SELECT"
+    study.get_by_label("Metric", exact=True).focus()
+    keyboard.press("ArrowDown")
+    opened.until(lambda: opened.read() == "read 0.38 total 24")
+    study.get_by_label("Metric", exact=True).select_option("Zeros")
+    opened.until(lambda: opened.read() == "read 0.38 sparsity 24")
+    study.locator("svg.marks", has_text="Zeros per layer").wait_for()
+    cell = study.locator(".mark-rect.role-mark path[aria-roledescription]").nth(9)
+    cell.scroll_into_view_if_needed()
+    box = cell.bounding_box()
+    opened.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    opened.until(lambda: opened.read() == "read 0.38 sparsity 1")
+    assert (
+        study.locator(".sx-detail h3").inner_text() == "model.decoder.layers.1.self_attn.out_proj"
+    )
+    study.get_by_label("Search", exact=True).click()
+    keyboard.type("fc1", delay=30)
+    opened.until(lambda: opened.read() == "read 0.38 sparsity 4")
+    # A plain key of the notebook's is a letter here, and the caret stays where it was.
+    keyboard.press("ArrowLeft")
+    keyboard.type("x")
+    opened.until(lambda: "fcx1" in study.locator(".sx-add").inner_text())
+    assert study.get_by_label("Search", exact=True).input_value() == "fcx1"
+    study.get_by_role("button", name="Reset").press("Enter")
+    opened.until(lambda: opened.read() == "read 0.30 sparsity 24")
+    assert opened.focused() == "Reset"
+    assert study.get_by_label("Search", exact=True).input_value() == ""
+
+
+def test_the_pair_is_alive(opened, demo):
+    assert numbers(opened.pair) == pytest.approx(counted(demo, 0.3), abs=0.6)
+    module = opened.pair.locator(".sx-below h3").inner_text()
+    opened.pair.get_by_label("Layer", exact=True).focus()
+    opened.page.keyboard.press("ArrowDown")
+    opened.until(lambda: opened.pair.locator(".sx-below h3").inner_text() != module)
+    opened.pair.get_by_label("Metric", exact=True).select_option("Agreement of zeros")
+    opened.until(lambda: set(numbers(opened.pair)) == {0})
+
+
+def test_names_of_a_checkpoint_are_text_and_nobody_is_asked(opened):
+    said = opened.hostile.inner_text()
+    for text in HOSTILE:
+        assert printable(text, 30)[:29] in said, ascii(text)
+    assert UNSEEN.findall(said.replace("\t", "")) == []
+    assert opened.hostile.locator("img, script").count() == 0
+    for label in ("Show", "Modules", "Bars by"):
+        menu = opened.hostile.get_by_label(label, exact=True)
+        for option in menu.locator("option").all_inner_texts():
+            menu.select_option(option)
+    opened.page.wait_for_timeout(300)
+    assert opened.page.evaluate("window.hacked") is None
+    own = (opened.page.url.rpartition("/")[0], "data:", "blob:")
+    assert [url for url in opened.requests if not url.startswith(own)] == []
+    assert opened.complaints == ["The explorer has no element for IntSliderModel."]
+    assert opened.odd.inner_text() == opened.complaints[0]
+
+
+def test_each_explorer_has_its_own_width_and_the_theme_of_the_page(opened):
+    for explorer, wide in ((opened.study, 1000), (opened.hostile, 600)):
+        width = int(explorer.get_attribute("data-width"))
+        assert wide < width < wide + 300
+        assert int(explorer.locator("[data-width]").get_attribute("data-width")) == width
+        assert explorer.evaluate("one => one.scrollWidth - one.clientWidth") <= 2
+    light, dark = (opened.brightness(scheme) for scheme in ("light", "dark"))
+    assert light[0] < 60 < 200 < light[1]
+    assert dark[1] < 60 < 200 < dark[0]
+
+
+def unknown(explorer):
+    """Kinds of an explorer's widgets that have no element in marimo, and layouts it ignores."""
+    table = re.search(r"const ELEMENTS = {(.*?)};", SCRIPT, re.DOTALL)[1]
+    elements = set(re.findall(r"(\w+): \w+,", table))
+    parts = list(widgets(explorer))
+    laid = [p.layout.get_state() for p in parts]
+    said = {
+        key for one in laid for key, value in one.items() if key[0] != "_" and value is not None
+    }
+    return {part._model_name for part in parts} - elements | said
+
+
+def test_every_kind_of_control_has_an_element(demo):
+    pruning = sr.global_magnitude(demo, 0.3)
+    alive = [sr.explore(study_of(demo)), sr.explore(sr.compare_checkpoints(demo, pruning))]
+    for explorer in alive:
+        explorer._shell.width = 900
+        assert unknown(explorer) == set()
+    alive[0].children = [*alive[0].children, ipywidgets.IntSlider(layout={"width": "9em"})]
+    assert unknown(alive[0]) == {"IntSliderModel", "width"}
