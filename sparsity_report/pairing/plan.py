@@ -13,10 +13,10 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.align import align
-from sparsity_report.pairing.alignment import Alignment, Place, named
+from sparsity_report.pairing.alignment import Alignment, Place, named, plural
 from sparsity_report.pairing.look import Index, digests, projections
 from sparsity_report.pairing.match import Match, alike, equal
-from sparsity_report.pairing.roles import Part, Segment, anatomy
+from sparsity_report.pairing.roles import Part, Segment, anatomy, grouped
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
@@ -177,7 +177,8 @@ def plan(before: Weights, after: Weights) -> Plan:
     other = anatomy(after, one.head, None if after.architecture else one)
     if one.head is None and other.head is not None:
         one = anatomy(before, other.head)
-    found = align(one, other)
+    found = align(*grouped(one, other))
+    one, other = found.before, found.after
     links, waiting = [], {part.parameter.name: part for part in one.parts}
     names = {part.parameter.name: part for part in one.parts}
     alone: list[tuple[Part, Place]] = []
@@ -292,9 +293,9 @@ def _lines(
         match: Match = found.match(new.axis, place, new.units)
         if match.index.size != new.units or new.units + len(match.gone) != old.units:
             raise SparsityReportError(
-                f"{found.before.weights.name} and {found.after.weights.name} look unrelated: in "
-                f"{'.'.join(map(str, place[:2])).strip('.')} something has {old.size:,} lines in "
-                f"one and {new.size:,} in the other, and nothing tells which are left"
+                f"{named(found)} look unrelated: {'.'.join(map(str, place[:2])).strip('.')} has "
+                f"{old.units:,} {plural(new.axis)} in one and {new.units:,} in the other, and no "
+                "matrix that both have tells which are left"
             )
         lines = match.index[:, None] * old.lines + np.arange(old.lines)
         told.append(start + lines.ravel())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -179,6 +179,12 @@ def anatomy(weights: Weights, head: int | None = None, model: Anatomy | None = N
         )
         for part in found
     )
+    return _anatomy(weights, parts, width, head)
+
+
+def _anatomy(
+    weights: Weights, parts: Iterable[Part], width: int | None, head: int | None
+) -> Anatomy:
     places: dict[tuple[str, int | None, int | None], dict[tuple[str, str], Part]] = {}
     named = []
     for part in parts:
@@ -188,6 +194,28 @@ def anatomy(weights: Weights, head: int | None = None, model: Anatomy | None = N
         named.append(replace(part, role=role))
         place[named[-1].key] = named[-1]
     return Anatomy(weights, tuple(named), width, head, places)
+
+
+def grouped(*models: Anatomy) -> tuple[Anatomy, ...]:
+    """Let heads of keys be no heads of queries in all models if that is so in one of them.
+
+    A model with as many of one as of the other may be what is left of one that had more queries.
+    """
+    axes = {segment.axis for model in models for part in model.parts for segment in part.rows}
+    if not any(axis.startswith("kv_head") for axis in axes):
+        return models
+    return tuple(
+        _anatomy(m.weights, [replace(p, rows=_keys_apart(p)) for p in m.parts], m.width, m.head)
+        for m in models
+    )
+
+
+def _keys_apart(part: Part) -> tuple[Segment, ...]:
+    role, rows = part.role.partition(",")[0], part.rows
+    first = {"k": 0, "v": 0, "qkv": 1}.get(role, len(rows))
+    return rows[:first] + tuple(
+        s._replace(axis=f"kv_{s.axis}") if s.axis.startswith("head") else s for s in rows[first:]
+    )
 
 
 def _lying(parts: list[Part], model: Anatomy) -> list[Part]:

@@ -114,7 +114,7 @@ def test_a_puzzle(bases, tmp_path):
     assert cache["after"] == (4 + 0 + 0 + 2) * 2 * 8 * 4
     said = pair.sentences()
     assert "the attention of 2 blocks, the MLP of 2 blocks, " in said[0]
-    assert f"puzzle has what llama0 has not: {linear[0]} and {linear[1]}." in said
+    assert f"puzzle has what {bases('llama').name} has not: {linear[0]} and {linear[1]}." in said
 
 
 def test_blocks_of_a_puzzle_are_told_by_what_they_have(bases, tmp_path):
