@@ -19,6 +19,7 @@ from sparsity_report.pairing.alignment import (
     as_many,
     away,
     check,
+    held,
     matched,
     named,
     rows,
@@ -238,11 +239,11 @@ def _units(
         experts = (place[2] if number is not None else None, number)
         if was == now and _there(found, (one, other), experts, (first, start, was, lines)):
             return
-        tables = [
+        tables = (
             rows(found, True, one, experts[0])[first : first + was * lines],
             rows(found, False, other, number)[start : start + now * lines],
-        ]
-        match = matched(*([table.reshape(-1, lines * table.shape[1])] for table in tables))
+        )
+        match = matched(*(held(t.reshape(-1, lines * t.shape[1])) for t in tables))
         if not match.is_identity:
             found.units[axis, place] = check(found, match, axis, one.module.name)
         return

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.look import Index, glimpse, matrix, seen, units
+from sparsity_report.pairing.look import Index, digests, glimpse, matrix, projections, units
 from sparsity_report.pairing.match import (
     Match,
     alike,
@@ -21,6 +21,8 @@ from sparsity_report.pairing.match import (
 from sparsity_report.pairing.roles import Anatomy, Part
 
 Place = tuple[str, int | None, int | None]
+Tables = Callable[[], Iterable[torch.Tensor]]
+"""Rows of which each is a unit, some at a time, as often as they are asked for."""
 WHOLE: Place = ("", None, None)
 """Outside of blocks."""
 # Less sure than this, and less alike, nothing is recognised at all.
@@ -142,18 +144,26 @@ def rows(found: Alignment, base: bool, part: Part, expert: int | None = None) ->
     return units(matrix(side.weights, part, expert), 1, found.columns if base and wide else None)
 
 
-def matched(base: Iterable[torch.Tensor], stayed: Iterable[torch.Tensor]) -> Match:
+def held(table: torch.Tensor) -> Tables:
+    """Return a table in memory as it is asked for."""
+    return lambda: (table,)
+
+
+def matched(base: Tables, stayed: Tables) -> Match:
     """Match units, rows of tables: equal ones first, else those that are most alike.
 
     As many as there were are the same ones, unless their values clearly say something else.
     """
-    one, other = seen(base), seen(stayed)
-    if (found := equal(one.digests, other.digests)) is not None:
+    told = [[d for table in tables() for d in digests([table])] for tables in (base, stayed)]
+    if (found := equal(*told)) is not None:
         return found
-    likeness, number = cosines(one.drawn, other.drawn), len(one.digests)
-    if number != len(other.digests):
-        return alike(one.drawn, other.drawn)
-    return reordered(likeness, number) or same(number)
+    # Few need the projections, which take longer than to read once more.
+    one, other = (
+        np.concatenate([projections([table]) for table in tables()]) for tables in (base, stayed)
+    )
+    if len(one) != len(other):
+        return alike(one, other)
+    return reordered(cosines(one, other), len(one)) or same(len(one))
 
 
 def away(

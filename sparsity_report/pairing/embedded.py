@@ -16,6 +16,7 @@ from sparsity_report.pairing.alignment import (
     away,
     check,
     fewer,
+    held,
     matched,
     named,
 )
@@ -55,19 +56,19 @@ def _width(found: Alignment, one: Part, other: Part) -> None:
         return
     sides = ((found.before, one), (found.after, other))
     tables = [
-        [matrix(side.weights, part, most=min(most, _TOKENS)).float().T.contiguous()]
+        matrix(side.weights, part, most=min(most, _TOKENS)).float().T.contiguous()
         for side, part in sides
     ]
-    match = matched(*tables)
+    match = matched(*map(held, tables))
     lost = (
         away >= _ALL and match.is_identity if width == narrower else match.certainty.mean() < _HALF
     )
-    if lost and _related(*(table[:, :_RELATED] for (table,) in tables)):
+    if lost and _related(*(table[:, :_RELATED] for table in tables)):
         found.rotated = True
         found.units["width", WHOLE] = untold(width, narrower)
         return
-    if was != now and width != narrower and match.certainty.mean() < _HALF:
-        match = _as_vectors_tell(found)  # the tokens that are left are not the first ones
+    if lost:  # unless the first tokens are others
+        match = _as_vectors_tell(found, other=was != now and width != narrower) or match
     if not match.is_identity:
         found.units["width", WHOLE] = check(found, match, "width", one.module.name)
 
@@ -83,8 +84,11 @@ def _columns_away(found: Alignment, one: Part, other: Part, most: int) -> float:
     return apart(tables[0].T, tables[1].T)
 
 
-def _as_vectors_tell(found: Alignment) -> Match:
-    """Match channels by equal values in norms and biases, of blocks in any that hold them."""
+def _as_vectors_tell(found: Alignment, other: bool) -> Match | None:
+    """Match channels by equal values in norms and biases, of blocks in any that hold them.
+
+    None where they do not tell, which is refused of `other` tokens.
+    """
     sides = [_vectors(side) for side in (found.before, found.after)]
     alike = defaultdict(set)
     for channel, (outside, _) in enumerate(sides[0]):
@@ -93,13 +97,15 @@ def _as_vectors_tell(found: Alignment) -> Match:
         {n for n in alike[outside] if sides[0][n][1] >= inside} for outside, inside in sides[1]
     ]
     match = one_of(candidates, len(sides[0]))
-    if match is None or match.certainty.mean() < _HALF:
+    if match is not None and match.certainty.mean() >= _HALF:
+        return match
+    if other:
         raise SparsityReportError(
             f"{named(found)}: both the width and the vocabulary were cut, and neither the first "
             "tokens nor the norms tell which channels are left; cut one after the other, and "
             "compare each with what was there before, or the two are unrelated"
         )
-    return match
+    return None
 
 
 def _vectors(side: Anatomy) -> list[tuple[bytes, set[tuple[str, str, float]]]]:
@@ -141,8 +147,9 @@ def _vocabulary(found: Alignment, one: Part, other: Part) -> None:
         return
     if was == now and away(found, (one, other)) < _MANY:
         return
-    base, stayed = rows_of(found.before.weights, one), rows_of(found.after.weights, other)
-    columns = found.columns
-    match = matched((units(rows, 1, columns) for rows in base), (units(rows, 1) for rows in stayed))
+    match = matched(
+        lambda: (units(rows, 1, found.columns) for rows in rows_of(found.before.weights, one)),
+        lambda: (units(rows, 1) for rows in rows_of(found.after.weights, other)),
+    )
     if not match.is_identity:
         found.units["vocabulary", WHOLE] = check(found, match, "vocabulary", one.module.name)

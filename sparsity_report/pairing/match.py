@@ -19,6 +19,8 @@ Likeness = Callable[[int, int], Floats]
 _AT_ONCE, _DIGITS = 2**21, 5
 # A unit stands somewhere else where it is so much like another one, and more than like its own.
 _LIKE, _MORE = 0.6, 0.3
+# Units of very many that are looked at before all are.
+_SOME = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +119,8 @@ def equal(base: Sequence[bytes], stayed: Sequence[bytes]) -> Match | None:
 def one_of(candidates: Sequence[set[int]], base: int) -> Match | None:
     """Match units each of which can be any of some; None where one is left without.
 
+    Where all are there, one that can be in its own place is there for sure.
+
     Examples
     --------
     >>> found = one_of([{0, 1}, {2}], 3)
@@ -134,7 +138,11 @@ def one_of(candidates: Sequence[set[int]], base: int) -> Match | None:
             number_in_base = number
         index[number] = number_in_base
         free.remove(number_in_base)
-    certainty = [1 / len(some) if some & free else 1.0 for some in candidates]
+    whole = len(candidates) == base
+    certainty = [
+        1.0 if whole and index[number] == number else 1 / len(some)
+        for number, some in enumerate(candidates)
+    ]
     gone = {}
     for number in sorted(free):
         claims = [some for some in candidates if number in some]
@@ -204,6 +212,8 @@ def reordered(likeness: Likeness, number: int) -> Match | None:
     >>> reordered(cosines(base, base[[2, 1, 2]]), 3) is None
     True
     """
+    if not _any_away(likeness, number):
+        return None
     found = []
     for some, like in _chunks(likeness, number, number):
         rows = np.arange(len(like))
@@ -232,6 +242,15 @@ def reordered(likeness: Likeness, number: int) -> Match | None:
         certainty[some] = _margins(like, index[some])[0].min(axis=1)
         sums += float(like[np.arange(len(like)), index[some]].sum())
     return Match(index, certainty, {}, sums / number)
+
+
+def _any_away(likeness: Likeness, number: int) -> bool:
+    """Whether one of many units, evenly spread, is like another one and not like its own."""
+    for place in range(0, number, max(number // _SOME, 1)):
+        like = likeness(place, place + 1)[0]
+        if like.max() >= max(_LIKE, like[place] + _MORE):
+            return True
+    return False
 
 
 def _margins(

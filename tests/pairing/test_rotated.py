@@ -91,3 +91,23 @@ def test_what_is_cut_or_shuffled_and_changed_is_not_rotated(bases, tmp_path):
         pair = sr.compare_checkpoints(bases("llama"), after)
         assert pair.removed["index"].tolist() == sorted(set(range(64)) - set(order))
         assert not (pair.layers["alignment"] == "rotated").any()
+
+
+@pytest.mark.parametrize("left", [48, 64])
+def test_norms_that_are_all_one_tell_nothing(bases, tmp_path, left):
+    """Two models of one vocabulary, trained apart, whose norms are as they began."""
+
+    def plain(tensors):
+        return {name: torch.ones_like(v) if v.ndim == 1 else v for name, v in tensors.items()}
+
+    config = json.loads((bases("llama") / "config.json").read_text())
+    tensors = plain(load_file(bases("llama") / "model.safetensors"))
+    one = written(tmp_path / "one", tensors, config)
+    generator = torch.Generator().manual_seed(1)
+    cut = {
+        name: 0.02 * torch.randn([left if n == 64 else n for n in v.shape], generator=generator)
+        for name, v in tensors.items()
+    }
+    other = written(tmp_path / "other", plain(cut))
+    with pytest.raises(sr.SparsityReportError, match="look unrelated"):
+        sr.compare_checkpoints(one, other)
