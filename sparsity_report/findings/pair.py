@@ -248,7 +248,9 @@ def _doubts(pair: Pair) -> Iterator[str]:
     """Say what may be another model, or layer, of that name, and which head is the embedding."""
     yield from (say_noted(note) for note in pair.notes if note.startswith(OTHER_BASE))
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
-    strange = rows.loc[rows["correlation"] < UNRELATED, "module_name"].tolist()
+    surviving = rows["compared"] - rows["kept"] - rows["revived"] - rows["new"]
+    other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)
+    strange = rows.loc[other, "module_name"].tolist()
     if strange:
         yield say(
             "Nothing in the values of {names:some} says that it is what it was in the base: the "

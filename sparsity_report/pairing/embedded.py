@@ -29,9 +29,10 @@ _TOKENS, _SOME = 2048, 64
 # Share of a few channels, or tokens, that are in other places before all are read.
 _MANY = 0.1
 # Share of channels that are nowhere, or certainty of those that are left, of what may be a
-# rotation; tokens whose angles tell, and how much those that were and are have in common.
+# rotation; tokens, none of the first and seldom ones, whose angles tell, and how much those that
+# were and are have in common.
 _ALL, _HALF = 0.9, 0.5
-_RELATED, _KEPT = 256, 0.8
+_RELATED, _KEPT = 256, 0.9
 
 
 def width_and_vocabulary(found: Alignment) -> None:
@@ -63,7 +64,7 @@ def _width(found: Alignment, one: Part, other: Part) -> None:
     lost = (
         away >= _ALL and match.is_identity if width == narrower else match.certainty.mean() < _HALF
     )
-    if lost and _related(*(table[:, :_RELATED] for table in tables)):
+    if lost and _related(*(table[:, -_RELATED:] for table in tables)):
         found.rotated = True
         found.units["width", WHOLE] = untold(width, narrower)
         return

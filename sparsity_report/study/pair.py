@@ -229,7 +229,14 @@ def _check_related(planned: Plan, tallies: Mapping[str, Tally]) -> None:
         if link.before and link.before.parameter.prunable:
             whole += tallies[link.name]
     alike = whole.correlation
-    if alike is not None and whole.compared >= ENOUGH and alike < UNRELATED:
+    # Of what is nearly all zero little is alike, and yet what is left is what it was.
+    surviving = whole.compared - whole.kept - whole.revived - whole.new
+    if (
+        alike is not None
+        and whole.compared >= ENOUGH
+        and alike < UNRELATED
+        and whole.changed > surviving / 2
+    ):
         raise SparsityReportError(
             f"{planned.before.name} and {planned.after.name} look unrelated: the "
             f"{whole.compared:,} prunable weights that have one place in both correlate by "

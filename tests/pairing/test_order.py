@@ -194,3 +194,18 @@ def test_one_of_several_blocks_alike_is_gone(bases, tmp_path, value, copies, lef
     assert pair.layers["changed"].sum() == pair.layers["revived"].sum() == 0
     assert not moved(pair)
     assert any("a certainty of 50.0" in sentence for sentence in pair.sentences())
+
+
+def test_what_is_nearly_all_zero_is_no_other_model(bases, tmp_path):
+    """One weight in a hundred, at random, is what it was: little correlates, and it is the base."""
+    generator = torch.Generator().manual_seed(2)
+
+    def sparse(tensors):
+        for values in tensors.values():
+            if values.ndim == 2:
+                values.mul_(torch.rand(values.shape, generator=generator) < 0.003)
+
+    pair = sr.compare_checkpoints(bases("llama"), changed(bases("llama"), tmp_path / "a", sparse))
+    assert set(pair.layers["alignment"]) == {"name"}
+    assert pair.layers["changed"].sum() == 0
+    assert not any("Nothing in the values" in sentence for sentence in pair.sentences())

@@ -40,7 +40,7 @@ def rotated(base, folder, left, per_block=True):
     return written(folder, made, None if per_block else config)
 
 
-@pytest.mark.parametrize(("left", "per_block"), [(48, True), (48, False), (64, False)], ids=str)
+@pytest.mark.parametrize(("left", "per_block"), [(56, True), (56, False), (64, False)], ids=str)
 def test_rotated(bases, tmp_path, left, per_block):
     base = bases("llama")
     pair = sr.compare_checkpoints(base, rotated(base, tmp_path / "after", left, per_block))
@@ -72,7 +72,7 @@ def test_rotated(bases, tmp_path, left, per_block):
     assert not any("recognised by its values" in sentence for sentence in sentences)
     pair.save(tmp_path / "pair.json")
     assert sr.read_pair(tmp_path / "pair.json").sentences() == sentences
-    first = "25.0 % of the" if left < WIDTH else "after has as many prunable weights as"
+    first = "12.5 % of the" if left < WIDTH else "after has as many prunable weights as"
     assert sentences[0].replace("\u202f", " ").startswith(first)
 
 
@@ -81,7 +81,7 @@ def test_a_rotation_and_fewer_heads_are_not_told_apart(bases, tmp_path):
     fewer = Left(heads=[0, 1, 3, 4, 6, 7], config={"num_attention_heads": 6})
     less = structural.pruned(bases("llama"), tmp_path / "fewer", fewer)
     with pytest.raises(sr.SparsityReportError, match="looks rotated, so that nothing tells which"):
-        sr.compare_checkpoints(bases("llama"), rotated(less, tmp_path / "after", 48, False))
+        sr.compare_checkpoints(bases("llama"), rotated(less, tmp_path / "after", 56, False))
 
 
 def test_what_is_cut_or_shuffled_and_changed_is_not_rotated(bases, tmp_path):
