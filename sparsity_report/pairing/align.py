@@ -8,18 +8,20 @@ alike. Every width is known before what stands in it is compared, and a block be
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
+import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import (
     Alignment,
     Place,
+    Tables,
     apart,
     as_many,
     away,
     check,
-    held,
     matched,
     named,
     rows,
@@ -42,6 +44,8 @@ _WITNESSES = {
     "kv_head": ("k", "qkv"),
     "channel": ("gate", "up", "gate_up"),
 }
+# What has the same units.
+_BESIDE = {"gate": "up"}
 _MANY = 0.1
 # Rows of an axis that are looked at, and of one expert of many.
 _GLIMPSES, _OF_AN_EXPERT = 16, 4
@@ -225,10 +229,10 @@ def _units(
         one, other = (side.get((f"{role}{comma}{more}", "weight")) for side in parts)
         if one is None or other is None or bool(one.stacked) != (number is not None):
             continue
-        cuts = [_cut(part, axis) for part in (one, other)]
-        if None in cuts:
+        cuts = [cut for part in (one, other) if (cut := _cut(part, axis))]
+        if len(cuts) < len(parts):
             continue
-        (first, was, lines), (start, now, many) = (c for c in cuts if c)
+        (first, was, lines), (start, now, many) = cuts
         if as_many(found, axis, one.module.name, was, now):
             return
         if lines != many:
@@ -239,14 +243,30 @@ def _units(
         experts = (place[2] if number is not None else None, number)
         if was == now and _there(found, (one, other), experts, (first, start, was, lines)):
             return
-        tables = (
-            rows(found, True, one, experts[0])[first : first + was * lines],
-            rows(found, False, other, number)[start : start + now * lines],
-        )
-        match = matched(*(held(t.reshape(-1, lines * t.shape[1])) for t in tables))
+        tables = [_read(found, (one, other), experts, cuts)]
+        beside = [side.get((f"{_BESIDE.get(role)}{comma}{more}", "weight")) for side in parts]
+        if beside[0] and beside[1] and [_cut(part, axis) for part in beside if part] == cuts:
+            tables.append(_read(found, (beside[0], beside[1]), experts, cuts))
+        match = matched(*tables[0], *tables[1:])
         if not match.is_identity:
             found.units[axis, place] = check(found, match, axis, one.module.name)
         return
+
+
+def _read(
+    found: Alignment,
+    parts: tuple[Part, Part],
+    experts: tuple[int | None, int | None],
+    cuts: Sequence[tuple[int, int, int]],
+) -> tuple[Tables, Tables]:
+    """Return the units of an axis in a matrix of each model, read when they are asked for."""
+
+    def table(side: int) -> Iterator[torch.Tensor]:
+        first, number, lines = cuts[side]
+        some = rows(found, not side, parts[side], experts[side])[first : first + number * lines]
+        yield some.reshape(number, -1)
+
+    return partial(table, 0), partial(table, 1)
 
 
 def _there(

@@ -149,17 +149,20 @@ def held(table: torch.Tensor) -> Tables:
     return lambda: (table,)
 
 
-def matched(base: Tables, stayed: Tables) -> Match:
+def matched(base: Tables, stayed: Tables, *beside: tuple[Tables, Tables]) -> Match:
     """Match units, rows of tables: equal ones first, else those that are most alike.
 
-    As many as there were are the same ones, unless their values clearly say something else.
+    As many as there were are the same ones, unless their values clearly say something else. What
+    else the units have, `beside`, is asked for where values are not equal: rows of one matrix can
+    be much like each other.
     """
     told = [[d for table in tables() for d in digests([table])] for tables in (base, stayed)]
     if (found := equal(*told)) is not None:
         return found
     # Few need the projections, which take longer than to read once more.
     one, other = (
-        np.concatenate([projections([table]) for table in tables()]) for tables in (base, stayed)
+        np.concatenate([projections(some) for some in zip(*(t() for t in side), strict=True)])
+        for side in zip((base, stayed), *beside, strict=True)
     )
     if len(one) != len(other):
         return alike(one, other)

@@ -60,7 +60,7 @@ def _width(found: Alignment, one: Part, other: Part) -> None:
         matrix(side.weights, part, most=min(most, _TOKENS)).float().T.contiguous()
         for side, part in sides
     ]
-    match = matched(*map(held, tables))
+    match = matched(held(tables[0]), held(tables[1]))
     lost = (
         away >= _ALL and match.is_identity if width == narrower else match.certainty.mean() < _HALF
     )

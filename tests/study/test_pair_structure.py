@@ -133,6 +133,23 @@ def test_found(bases, opened, tmp_path, kind, cut, noise):
         assert (there["relative_change"] < 0.012).all()
 
 
+def test_channels_whose_gates_are_much_alike(bases, tmp_path):
+    """As in trained models: what lets one pass is much like another one, what passes is not."""
+    tensors = load_file(bases("llama") / "model.safetensors")
+    torch.manual_seed(5)
+    for name, values in tensors.items():
+        if "gate_proj" in name:
+            values[64:] = values[:64] * (1 + 0.001 * torch.randn(64, 64))
+    config = json.loads((bases("llama") / "config.json").read_text())
+    base = written(tmp_path / "base", tensors, config)
+    left = Left(channels=shuffled(96, 128), noise=0.01, config={"intermediate_size": 96})
+    pair = sr.compare_checkpoints(base, structural.pruned(base, tmp_path / "after", left))
+    for _, some in pair.removed.groupby("module"):
+        assert sorted(some["index"]) == due(left, "llama")["channel"]
+    assert (pair.removed["certainty"] > 0.5).all()
+    assert (pair.layers["relative_change"].dropna() < 0.012).all()
+
+
 LLAMA_OF_OTHERS = {
     "model.layers": "transformer.blocks", "self_attn.q_proj": "attention.wq",
     "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
