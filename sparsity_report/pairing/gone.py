@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import takewhile
 
 from sparsity_report.pairing.alignment import Alignment, Place
-from sparsity_report.pairing.plan import Plan
+from sparsity_report.pairing.links import Plan
 from sparsity_report.pairing.roles import Part, Segment
 
 Block = tuple[str, int]

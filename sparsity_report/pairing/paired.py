@@ -14,8 +14,8 @@ from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.kept import KeptTallies
+from sparsity_report.pairing.links import Link, Piece, Plan
 from sparsity_report.pairing.look import read, whole_rows
-from sparsity_report.pairing.plan import Link, Piece, Plan
 from sparsity_report.pairing.tally import NO_GROUPS, Tally, alone, tally
 from sparsity_report.weights.tensors import FileSlice, Slice, pieces
 

@@ -2,161 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.align import align
-from sparsity_report.pairing.alignment import Alignment, Place, named, plural
+from sparsity_report.pairing.alignment import Alignment, Place
+from sparsity_report.pairing.lines import around, lines_of, of_one_kind, sure_of_place
+from sparsity_report.pairing.links import Link, Piece, Plan
 from sparsity_report.pairing.look import Index, digests, projections
-from sparsity_report.pairing.match import Match, alike, equal
-from sparsity_report.pairing.roles import Part, Segment, anatomy, grouped
-from sparsity_report.weights.parameters import Parameter
+from sparsity_report.pairing.match import alike, equal
+from sparsity_report.pairing.pieces import in_pieces
+from sparsity_report.pairing.roles import Part, anatomy, grouped
 from sparsity_report.weights.weights import Weights
 
-# How a parameter was recognised, the most doubtful way first.
-ALIGNMENTS = (
-    "rotated",
-    "content",
-    "reordered",
-    "fused",
-    "turned",
-    "renamed",
-    "name",
-    "added",
-    "removed",
-)
 # Values of what is recognised by them alone, and how much alike they must be.
 _SMALL, _ALIKE = 2**20, 0.5
-# Matrices of which several may be one, in the order of its rows.
-_FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
-
-
-class Piece(NamedTuple):
-    """A matrix inside of a parameter: of one expert, and of the rows of one segment.
-
-    Attributes
-    ----------
-    expert : int or None
-        In a tensor of several.
-    first, last : int
-        Rows, as outputs.
-    """
-
-    expert: int | None
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, eq=False)
-class Link:
-    """A parameter of the base and the one that became of it; without one side, what is gone or new.
-
-    Attributes
-    ----------
-    before, after : Part or None
-    alignment : str
-        One of :data:`ALIGNMENTS`.
-    certainty : float
-        1 where names or equal values leave no doubt.
-    rows : numpy.ndarray of int64 or None
-        For each row after, as it lies in memory, experts one after the other, the row in the base;
-        None where all are there, in their places.
-    columns : tuple of (numpy.ndarray of int64 or None)
-        The same of columns, for each expert.
-    pieces : tuple of Piece or None
-        Of each side what is compared, where it is a part of the parameter or lies the other way.
-    """
-
-    before: Part | None
-    after: Part | None
-    alignment: str = "name"
-    certainty: float = 1.0
-    rows: Index | None = None
-    columns: tuple[Index | None, ...] = (None,)
-    pieces: tuple[Piece, Piece] | None = None
-
-    @property
-    def apart(self) -> bool:
-        """Whether nothing says which value of one is which of the other."""
-        return self.alignment == "rotated"
-
-    @property
-    def name(self) -> str:
-        """Of the link, unique in a plan."""
-        names = [part.parameter.name if part else "" for part in (self.before, self.after)]
-        return "\n".join([*names, repr(self.pieces or "")])
-
-    @property
-    def shown(self) -> str:
-        """The parameter that it is about."""
-        part = self.before or self.after
-        assert part is not None
-        return part.parameter.name
-
-    @property
-    def parameters(self) -> Iterator[Parameter]:
-        """The one or two that there are."""
-        return (p.parameter for p in (self.before, self.after) if p is not None)
-
-    @property
-    def total(self) -> int:
-        """Weights after that are compared."""
-        assert self.after is not None
-        if self.pieces is None:
-            return self.after.parameter.total
-        piece = self.pieces[1]
-        return (piece.last - piece.first) * sum(
-            s.size for s in self.after.columns or (Segment("", 1),)
-        )
-
-    @property
-    def how(self) -> str:
-        """What tells this way to compare the two from any other."""
-        digest = hashlib.sha256(repr((self.pieces, self.apart)).encode())
-        for index in (self.rows, *self.columns):
-            digest.update(b"-" if index is None else index.tobytes())
-        return digest.hexdigest()
-
-    @property
-    def in_step(self) -> bool:
-        """Whether both are read place by place."""
-        return (
-            self.rows is None
-            and self.pieces is None
-            and not any(each is not None for each in self.columns)
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """How two models are read side by side.
-
-    Attributes
-    ----------
-    alignment : Alignment
-    links : tuple of Link
-        Every stored parameter of both stands in one, or in pieces in several.
-    """
-
-    alignment: Alignment
-    links: tuple[Link, ...]
-
-    @property
-    def before(self) -> Weights:
-        """The base."""
-        return self.alignment.before.weights
-
-    @property
-    def after(self) -> Weights:
-        """What became of it."""
-        return self.alignment.after.weights
 
 
 def plan(before: Weights, after: Weights) -> Plan:
@@ -193,7 +57,7 @@ def plan(before: Weights, after: Weights) -> Plan:
             links.append(_link(found, twin, part))
             waiting.pop(twin.parameter.name, None)
     links += _by_values(found, alone, waiting)
-    links += _in_pieces(found, alone, waiting)
+    links += in_pieces(found, alone, waiting)
     links += [Link(part, None, "removed") for part in waiting.values()]
     _check_related(found, links)
     return Plan(found, tuple(links))
@@ -202,13 +66,7 @@ def plan(before: Weights, after: Weights) -> Plan:
 def _fits(before: Part, after: Part) -> bool:
     """Whether two parameters have rows and columns of the same kinds, and experts or none."""
     sides = (before.rows, after.rows), (before.columns, after.columns)
-    return bool(before.stacked) == bool(after.stacked) and all(_alike(*each) for each in sides)
-
-
-def _alike(before: Sequence[Segment], after: Sequence[Segment]) -> bool:
-    """Whether rows, or columns, are of the same kinds; as many, where they are of none."""
-    kinds = [[s.axis or s.size for s in side] for side in (before, after)]
-    return kinds[0] == kinds[1]
+    return bool(before.stacked) == bool(after.stacked) and all(of_one_kind(*each) for each in sides)
 
 
 def _link(found: Alignment, before: Part, after: Part) -> Link:
@@ -222,15 +80,15 @@ def _link(found: Alignment, before: Part, after: Part) -> Link:
     certainty = min(sure for _, _, sure in ways)
     if experts:
         certainty = min(certainty, float(experts.certainty.min(initial=1)))
-    certainty = min(certainty, _sure_of_place(found, before, after))
+    certainty = min(certainty, sure_of_place(found, before, after))
     turned = before.parameter.transposed != after.parameter.transposed and bool(before.columns)
     renamed = before.parameter.name != after.parameter.name
-    around = [*_around(found, before, after)]
+    beside = [*around(found, before, after)]
     moved = any(row is not None or column is not None for row, column, _ in ways)
     moved |= bool(experts and not experts.is_identity) or any(
-        m.gone or m.index[number] != number for m, number in around
+        m.gone or m.index[number] != number for m, number in beside
     )
-    cut = before.parameter.total != after.parameter.total or any(m.gone for m, _ in around)
+    cut = before.parameter.total != after.parameter.total or any(m.gone for m, _ in beside)
     values = "content" if cut else "reordered"
     way = values if moved else "turned" if turned else "renamed" if renamed else "name"
     if turned:
@@ -239,12 +97,7 @@ def _link(found: Alignment, before: Part, after: Part) -> Link:
         return Link(before, after, way, certainty, rows, (columns,), (whole[0], whole[1]))
     if after.parameter.transposed and after.columns:
         ways = [(columns, rows, sure) for rows, columns, sure in ways]
-    sides = before.columns if before.parameter.transposed and before.columns else before.rows
-    lines = sum(segment.size for segment in sides)
-    many = sum(
-        s.size
-        for s in (after.columns if after.parameter.transposed and after.columns else after.rows)
-    )
+    lines, many = map(_in_memory, (before, after))
     rows = np.concatenate(
         [
             (number * lines if experts else 0) + (np.arange(many) if row is None else row)
@@ -258,51 +111,19 @@ def _link(found: Alignment, before: Part, after: Part) -> Link:
     )
 
 
-def _around(found: Alignment, before: Part, after: Part) -> Iterator[tuple[Match, int]]:
-    """Yield the match of blocks, and of experts, that a parameter is in, and which one it is."""
-    if before.block is None or after.block is None:
-        return
-    number = found.after.blocks(after.stack).index(after.block)
-    yield found.blocks[before.stack], number
-    experts = found.units.get(("expert", (before.stack, before.block, None)))
-    if experts is not None and after.expert is not None:
-        yield experts, found.after.experts(after.stack, after.block).index(after.expert)
-
-
-def _sure_of_place(found: Alignment, before: Part, after: Part) -> float:
-    """Return how sure it is that the block, and the expert, are the right ones."""
-    around = _around(found, before, after)
-    return min((float(match.certainty[number]) for match, number in around), default=1.0)
+def _in_memory(part: Part) -> int:
+    """Return the rows of a matrix as it lies in memory."""
+    turned = part.parameter.transposed and part.columns
+    return sum(segment.size for segment in (part.columns if turned else part.rows))
 
 
 def _ways(
     found: Alignment, before: Part, after: Part, place: Place
 ) -> tuple[Index | None, Index | None, float]:
     """Return where rows and columns come from, outputs and inputs, and how sure it is."""
-    rows, sure = _lines(found, before.rows, after.rows, place)
-    columns, certain = _lines(found, before.columns, after.columns, place)
+    rows, sure = lines_of(found, before.rows, after.rows, place)
+    columns, certain = lines_of(found, before.columns, after.columns, place)
     return rows, columns, min(sure, certain)
-
-
-def _lines(
-    found: Alignment, before: tuple[Segment, ...], after: tuple[Segment, ...], place: Place
-) -> tuple[Index | None, float]:
-    """Return the line of the base that each line after comes from; None of the same ones."""
-    start, told, sure, moved = 0, [], 1.0, False
-    for old, new in zip(before, after, strict=True):
-        match: Match = found.match(new.axis, place, new.units)
-        if match.index.size != new.units or new.units + len(match.gone) != old.units:
-            raise SparsityReportError(
-                f"{named(found)} look unrelated: {'.'.join(map(str, place[:2])).strip('.')} has "
-                f"{old.units:,} {plural(new.axis)} in one and {new.units:,} in the other, and no "
-                "matrix that both have tells which are left"
-            )
-        lines = match.index[:, None] * old.lines + np.arange(old.lines)
-        told.append(start + lines.ravel())
-        moved |= not match.is_identity or old.units != new.units
-        sure = min(sure, float(match.certainty.min(initial=1)))
-        start += old.size
-    return (np.concatenate(told) if moved else None), sure
 
 
 def _by_values(
@@ -334,82 +155,9 @@ def _by_values(
             if float(drawn[1][number] @ drawn[0][int(match.index[number])]) < _ALIKE:
                 continue
             certainty = float(match.certainty[number])
-            yield Link(twin, part, "renamed", min(certainty, _sure_of_place(found, twin, part)))
+            yield Link(twin, part, "renamed", min(certainty, sure_of_place(found, twin, part)))
             waiting.pop(twin.parameter.name)
             alone.remove((part, place))
-
-
-def _in_pieces(
-    found: Alignment, alone: list[tuple[Part, Place]], waiting: dict[str, Part]
-) -> Iterator[Link]:
-    """Pair what is fused in one model and split in the other; the rest is new."""
-    pieces = {}
-    for part in waiting.values():
-        stack = part.stack if part.block is not None else ""
-        for key, piece in _pieces(part):
-            expert = part.expert if piece.expert is None else piece.expert
-            pieces[(stack, part.block, expert, *key)] = part, piece
-    taken = set()
-    for part, place in alone:
-        links = []
-        experts = found.match("expert", place, part.stacked).index if part.stacked else None
-        for key, piece in _pieces(part):
-            expert = (
-                place[2] if piece.expert is None or experts is None else int(experts[piece.expert])
-            )
-            twin = pieces.get((*place[:2], expert, *key))
-            if twin is None or not _piece_fits(twin, (part, piece)):
-                break
-            links.append(_piece_link(found, twin, (part, piece), (*place[:2], expert)))
-        else:
-            taken |= {link.before.parameter.name for link in links if link.before}
-            yield from links
-            continue
-        yield Link(None, part, "added")
-    for name in taken:
-        waiting.pop(name)
-
-
-def _piece_fits(base: tuple[Part, Piece], left: tuple[Part, Piece]) -> bool:
-    rows = [tuple(_segments(*each)) for each in (base, left)]
-    return _alike(*rows) and _alike(base[0].columns, left[0].columns)
-
-
-def _piece_link(
-    found: Alignment, base: tuple[Part, Piece], left: tuple[Part, Piece], place: Place
-) -> Link:
-    (before, old), (after, new) = base, left
-    if found.rotated:
-        raise SparsityReportError(
-            f"{named(found)}: the width looks rotated, and {after.parameter.name} has other rows "
-            "than the base's, fused or split: nothing tells which"
-        )
-    segments = [tuple(_segments(part, piece)) for part, piece in (base, left)]
-    rows, sure = _lines(found, segments[0], segments[1], place)
-    columns, certain = _lines(found, before.columns, after.columns, place)
-    certainty = min(sure, certain, _sure_of_place(found, before, after))
-    return Link(before, after, "fused", certainty, rows, (columns,), (old, new))
-
-
-def _pieces(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
-    """Cut a parameter into the matrices that it would be if nothing were fused."""
-    role, _, more = part.role.partition(",")
-    tail = f",{more}" if more else ""
-    fused = _FUSED.get(role, ()) if len(part.rows) > 1 else ()
-    for expert in range(part.stacked) if part.stacked else (None,):
-        start = 0
-        for name, segment in zip(fused or (role,), part.rows, strict=False):
-            size = segment.size if fused else sum(s.size for s in part.rows)
-            yield (f"{name}{tail}", part.leaf), Piece(expert, start, start + size)
-            start += size
-
-
-def _segments(part: Part, piece: Piece) -> Iterator[Segment]:
-    start = 0
-    for segment in part.rows:
-        if piece.first <= start < piece.last:
-            yield segment
-        start += segment.size
 
 
 def _check_related(found: Alignment, links: list[Link]) -> None:

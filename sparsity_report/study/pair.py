@@ -20,9 +20,10 @@ from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.pruned import PrunedWeights
 from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.pairing.links import Plan
 from sparsity_report.pairing.orders import order_notes
 from sparsity_report.pairing.paired import compared
-from sparsity_report.pairing.plan import Plan, plan
+from sparsity_report.pairing.plan import plan
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.pair_frames import (

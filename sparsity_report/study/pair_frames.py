@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.pairing.gone import gone
-from sparsity_report.pairing.plan import ALIGNMENTS, Link, Plan
+from sparsity_report.pairing.links import ALIGNMENTS, Link, Plan
 from sparsity_report.pairing.roles import cached
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.sparse.shares import ratio, zero_share

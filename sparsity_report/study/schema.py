@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import writable
-from sparsity_report.pairing.plan import ALIGNMENTS
+from sparsity_report.pairing.links import ALIGNMENTS
 from sparsity_report.weights.groups import GROUPS
 from sparsity_report.words.sentences import message, say
 

@@ -284,3 +284,23 @@ def test_an_adapter_that_names_another_base(bases, tmp_path, named, agrees):
     assert len(sentences) == len(said)
     assert all("and it was put on tiny-llama: their shapes agree" in note for note in said)
     assert not any("\n" in note or "\x1b" in note for note in said)
+
+
+def test_a_fused_matrix_of_which_some_is_left_is_not_half_told(bases, tmp_path):
+    """Whatever is compared, every weight of both stands in one row, and what is gone is told."""
+    tensors = load_file(bases("llama") / "model.safetensors")
+    fused = dict(tensors)
+    qkv = [f"model.layers.1.self_attn.{name}_proj.weight" for name in "qkv"]
+    fused["model.layers.1.self_attn.qkv_proj.weight"] = torch.cat([fused.pop(n) for n in qkv])
+    del tensors[qkv[2]]
+    base, after = written(tmp_path / "base", fused), written(tmp_path / "after", tensors)
+    pair = sr.compare_checkpoints(base, after)
+    for side, values in (("before", fused), ("after", tensors)):
+        total = sum(each.numel() for each in values.values())
+        assert pair.layers[f"weight_{side}"].sum() == total
+        assert getattr(pair, side)["total"].sum() == total
+    assert (
+        pair.removed["weights"].sum()
+        == (pair.layers["weight_before"] - pair.layers["compared"]).sum()
+    )
+    assert gone(pair) == {("layer", "model.layers.1.self_attn.qkv_proj"): (64 + 32 + 32) * 64}
