@@ -109,6 +109,7 @@ class Table {
     const copied = copies(element, () => this.shown.map((row) => this.element(row)));
     element.closest(".scroll").before(make("div", { class: "find" }, this.search, this.said, copied));
     element.closest(".scroll").after(make("div", { class: "find" }, this.more));
+    element.closest("details")?.addEventListener("toggle", () => this.spread());
     this.draw();
   }
 
@@ -183,12 +184,47 @@ class Table {
     this.search.scrollIntoView({ block: "center" });
   }
 
+  /* In the head of a column of shares how they spread: all rows pale, those found in full. */
+  spread() {
+    if (this.body.closest("details")?.open === false) return;
+    for (const head of this.heads.filter(({ dataset }) => dataset.u === "%")) {
+      const keys = (rows) => rows.map((row) => Table.key(row.cells[head.cellIndex]));
+      const [all, found] = [this.rows, this.shown].map((rows) => keys(rows).filter(Number.isFinite));
+      head.querySelector("svg")?.remove();
+      const [low, high] = [Math.min(...all), Math.max(...all)];
+      if (low < high) head.firstChild.append(bars(low, high, all, found));
+    }
+  }
+
   draw() {
+    this.spread();
     const rows = this.shown.slice(0, this.limit);
     this.body.replaceChildren(...rows.map((row) => this.element(row)));
     this.said.textContent = `${count(this.shown.length)} ${words.of} ${count(this.rows.length)} ${words.rows}`;
     this.more.parentElement.hidden = rows.length === this.shown.length;
   }
+}
+
+/* A small histogram of figures, those of some of them before those of all. */
+function bars(low, high, ...parts) {
+  const MANY = 14;
+  const svg = (tag, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+  const counted = parts.map((figures) => {
+    const bins = Array(MANY).fill(0);
+    for (const figure of figures) bins[Math.min(MANY - 1, Math.floor(((figure - low) / (high - low)) * MANY))] += 1;
+    return bins;
+  });
+  const most = Math.max(...counted[0]);
+  const drawn = svg("svg", { class: "spread", viewBox: `0 0 ${MANY * 4} 16`, "aria-hidden": "true" });
+  counted.forEach((bins, part) => bins.forEach((many, place) => {
+    const height = many && 1 + (15 * many) / most;
+    drawn.append(svg("rect", { x: 4 * place, y: 16 - height, width: 3, height, class: part ? "found" : "all" }));
+  }));
+  return drawn;
 }
 
 /* The slider moves its chart; the large numbers beside it come as texts, one a level. */

@@ -11,6 +11,11 @@ for (const table of document.querySelectorAll(".scroll > table:not(.sortable)"))
   table.parentElement.after(copies(table));
 }
 Picture.all();
+// All digits of a figure, and all letters of a name, where a mouse rests on it.
+document.addEventListener("pointerover", ({ target }) => {
+  const cell = target.closest?.("td[data-v], th[data-v]");
+  if (cell && !cell.title) cell.title = cell.dataset.v;
+});
 for (const button of document.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => unpack(button.dataset.file));
 }

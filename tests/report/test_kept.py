@@ -233,3 +233,31 @@ def test_what_is_for_the_screen_is_not_printed(page, report):
     )
     page.emulate_media(media="screen")
     assert shown == 0
+
+
+def test_what_is_found_stands_out_in_the_spread_of_all_shares(page, report, demo_study):
+    opened_at(page, report, "")
+    part = page.locator("details.all").nth(1)
+    assert part.locator("svg.spread").count() == 0  # nothing is drawn that is folded away
+    part.locator("summary").click()
+    bars = part.locator("thead svg.spread")
+    assert bars.count() == 1  # of shares alone: one large count leaves no room to others
+
+    def heights(kind):
+        rects = bars.locator(f"rect.{kind}").all()
+        return [float(rect.get_attribute("height")) for rect in rects]
+
+    rows = demo_study.layers[demo_study.layers["variant"] == "Masked30"]
+    shown = np.round(100 * rows["sparsity"].dropna().to_numpy(float), 1)
+    counts, _ = np.histogram(shown, 14, (shown.min(), shown.max()))
+    assert [height > 0 for height in heights("all")] == [count > 0 for count in counts]
+    assert heights("found") == heights("all")
+    part.locator("input[type=search]").fill("fc1")
+    found = np.round(
+        100 * rows.loc[rows["module_name"].str.contains("fc1"), "sparsity"].astype(float), 1
+    )
+    counts, _ = np.histogram(found, 14, (shown.min(), shown.max()))
+    assert [height > 0 for height in heights("found")] == [count > 0 for count in counts]
+    cell = part.locator("td[data-v]").first
+    cell.hover()
+    assert cell.get_attribute("title") == cell.get_attribute("data-v")
