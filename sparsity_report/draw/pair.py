@@ -20,7 +20,8 @@ from sparsity_report.words.sentences import say
 
 # Things that a strip shows one by one.
 _MOST = 5_000
-_BAR_WIDTH = 260
+# Widths of the bar of colours, and of a matrix of four cells at most.
+_BAR_WIDTH, _MATRIX = 260, 250
 # Heights of a strip's row, and of all at most.
 _ROW, _TALLEST = 16, 420
 # Cells of a matrix: what they count, and whether it was nonzero before and after.
@@ -141,10 +142,12 @@ def _state(gone: bool) -> str:
     return say("gone") if gone else say("stands")
 
 
-def overlap_charts(pair: Pair) -> Iterator[tuple[Mapping[str, Any], alt.LayerChart]]:
+def overlap_charts(
+    pair: Pair, width: float = WIDTH
+) -> Iterator[tuple[Mapping[str, Any], alt.LayerChart]]:
     """Yield rows of ``pair.survival`` as small matrices: zero or not before, and after."""
     for row in overlaps(pair):
-        yield row, _overlap(row, WIDTH)
+        yield row, _overlap(row, width)
 
 
 def overlap_colours() -> alt.LayerChart:
@@ -156,9 +159,13 @@ def overlap_colours() -> alt.LayerChart:
 
 
 def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the matrix of all prunable weights that stand in both; None without a zero."""
+    """Return the matrix of all prunable weights that stand in both; None without a zero.
+
+    Four cells need no more than a column, however wide the text is.
+    """
     rows = overlaps(pair)
-    return _overlap(rows[0], width, say("Zeros before and after")) if rows else None
+    heading = say("Zeros before and after")
+    return _overlap(rows[0], min(width, _MATRIX), heading) if rows else None
 
 
 def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:

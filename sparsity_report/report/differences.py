@@ -33,7 +33,7 @@ def totals(difference: Difference) -> Table | None:
             values.append({**row, "row_style": "changed" if before != after else ""})
         bodies.append(Body(rows_of(columns, values), clip(match.name, 80)))
     caption = say("Totals per variant, before and after")
-    return Table("totals", caption, tuple(columns), tuple(bodies)) if bodies else None
+    return Table("totals", caption, tuple(columns), tuple(bodies), "groups") if bodies else None
 
 
 def modules(difference: Difference, limit: int) -> Table:

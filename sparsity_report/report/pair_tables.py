@@ -312,6 +312,6 @@ def extremes(pair: Pair, limit: int = 10) -> Table | None:
     if rows.empty:
         return None
     least = rows.sort_values("iou", kind="stable").head(limit)
-    columns = columns_of("module_name weight_before kept revived new iou", (2, 1))
+    columns = columns_of("module_name weight_before kept revived new iou", (3.4, 1))
     caption = say("Layers whose zeros agree least: zeros in both ÷ zeros in either.")
     return table_of("least_agreeing", caption, columns, records(least))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import sparsity_report
+from sparsity_report.draw.multiples import WIDTH
 from sparsity_report.draw.pair import (
     both,
     difference_chart,
@@ -27,6 +28,8 @@ from sparsity_report.words.sentences import message, say, say_note
 
 # Rows of what is gone, and of modules, that a page and a paper hold.
 _ROWS, _ON_PAPER = 6_000, 200
+# Width of a small matrix where three share a line of paper.
+_SMALLER = 170
 _MANY = message("{number:,} are too many to be drawn one by one: {kind}.")
 
 
@@ -52,7 +55,7 @@ def pair_context(pair: Pair, paper: bool = False) -> dict[str, Any]:
         "removed": removed,
         "strips": strips,
         "untold": untold,
-        "overlap": _overlap(pair),
+        "overlap": _overlap(pair, _SMALLER if paper else WIDTH),
         "least": pair_tables.extremes(pair),
         "survival": pair_tables.survival(pair),
         "tables": {
@@ -85,12 +88,12 @@ def _strips(pair: Pair) -> tuple[list[Figure], list[str]]:
     return figures, untold
 
 
-def _overlap(pair: Pair) -> Multiples | None:
+def _overlap(pair: Pair, width: float) -> Multiples | None:
     """Return the small matrices of zeros before and after, and their colours."""
     table = pair_tables.survival(pair)
     figures = [
         figure_of(chart, table, f"overlap{place}")
-        for place, (_, chart) in enumerate(overlap_charts(pair))
+        for place, (_, chart) in enumerate(overlap_charts(pair, width))
     ]
     if not figures:
         return None
