@@ -19,6 +19,8 @@ from sparsity_report.pairing.roles import Part, Segment
 Block = tuple[str, int]
 # Kinds of things inside of a block, those that are told first.
 _ORDER = ("expert", "head", "kv_head", "channel", "vocabulary", "width")
+KINDS = ("block", "attention", "mlp", "layer", *_ORDER)
+"""Whatever can be gone, in the order in which it is told."""
 # What a block can lose as a whole, by the groups of its modules.
 _SUBMODULES = {"attention_linear": "attention", "mlp_linear": "mlp", "router": "mlp"}
 _MODULES = {"vocabulary": "embed", "width": "embed"}
@@ -78,8 +80,7 @@ def gone(plan: Plan) -> dict[Thing, Loss]:
         multiplied = thing.kind != "expert" and part.role not in tied
         loss.add(part, part.parameter.total, weight, multiplied)
     _tied_head(plan, losses)
-    order = ("block", "attention", "mlp", "layer", *_ORDER)
-    return dict(sorted(losses.items(), key=lambda item: order.index(item[0].kind)))
+    return dict(sorted(losses.items(), key=lambda item: KINDS.index(item[0].kind)))
 
 
 def _emptied(found: Alignment, there: Set[str]) -> Mapping[Block, Mapping[str, Thing]]:

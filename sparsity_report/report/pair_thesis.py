@@ -21,8 +21,9 @@ _SURVIVAL = ("compared", "kept", "revived", "new", "kept_share", "iou", "changed
 _REMOVED = ("module", "gone", "among", "numbers")
 # How commands call what is gone, in English whatever language is spoken.
 _GONE = {
-    "block": "Blocks", "layer": "Layers", "expert": "Experts", "head": "Heads",
-    "kv_head": "KeyValueHeads", "channel": "Channels", "vocabulary": "Tokens", "width": "Width",
+    "block": "Blocks", "attention": "Attentions", "mlp": "Mlps", "layer": "Layers",
+    "expert": "Experts", "head": "Heads", "kv_head": "KeyValueHeads", "channel": "Channels",
+    "vocabulary": "Tokens", "width": "Width",
 }  # fmt: skip
 
 

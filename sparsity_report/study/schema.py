@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import writable
+from sparsity_report.pairing.gone import KINDS
 from sparsity_report.pairing.links import ALIGNMENTS
 from sparsity_report.weights.groups import GROUPS
 from sparsity_report.words.sentences import message, say
@@ -58,9 +59,8 @@ VERSION = 7
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives; tasks are run by other programs.
 MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "tasks")
-# Of a pair of checkpoints: its sides, what may be gone of the base, and what is summed.
+# Of a pair of checkpoints: its sides, and what is summed.
 SIDES = ("before", "after")
-KINDS = ("block", "layer", "expert", "head", "kv_head", "channel", "vocabulary", "width")
 FIGURES = (
     "prunable_weights",
     "parameters",

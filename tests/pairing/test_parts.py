@@ -1,7 +1,9 @@
 """What a block lost or got is called what it is: attention, MLP, a bias, a shared expert."""
 
 import json
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 import structural
 import torch
@@ -10,6 +12,11 @@ from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
 
 import sparsity_report as sr
+from sparsity_report.pairing.gone import KINDS
+from sparsity_report.report.pair_tables import removed
+from sparsity_report.report.pair_thesis import pair_kit
+from sparsity_report.study.schema import typed
+from sparsity_report.words.names import kind_name
 
 ATTENTION, FFN = ("self_attn", "input_layernorm"), ("mlp", "post_attention_layernorm")
 # Of each block attention and FFN: all of it, none, one matrix instead, or so many units of it.
@@ -112,9 +119,23 @@ def test_a_puzzle(bases, tmp_path):
     cache = pair.totals.set_index("figure").loc["kv_cache_bytes_per_token"]
     assert cache["before"] == 4 * 2 * 32 * 4
     assert cache["after"] == (4 + 0 + 0 + 2) * 2 * 8 * 4
+    again = sr.read_pair(pair.save(tmp_path / "pair.json"))
+    assert again.sentences() == pair.sentences()
+    assert gone(again) == gone(pair)
     said = pair.sentences()
     assert "the attention of 2 blocks, the MLP of 2 blocks, " in said[0]
     assert f"puzzle has what {bases('llama').name} has not: {linear[0]} and {linear[1]}." in said
+
+
+def test_whatever_can_be_gone_has_a_name_everywhere(bases):
+    pair = sr.compare_checkpoints(bases("llama"), bases("llama"))
+    row = {"module": "m", "index": None, "among": 2, "block": None, "certainty": 1.0}
+    row |= dict.fromkeys(("weights", "parameters", "bytes", "flops_per_token"), 1)
+    rows = [row | {"kind": kind} for kind in KINDS]
+    all_gone = replace(pair, removed=typed("pair_removed", pd.DataFrame(rows)))
+    table = removed(all_gone, 20)
+    assert [line.cells[0].value for line in table.bodies[0].rows] == [kind_name(k) for k in KINDS]
+    assert pair_kit(all_gone, 5)
 
 
 def test_blocks_of_a_puzzle_are_told_by_what_they_have(bases, tmp_path):
