@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -24,8 +24,8 @@ from sparsity_report.words.sentences import message, say
 _PARTS = 40
 # Texts and protocols that a note names.
 _PASSAGES = 2
-# Perplexities this many times apart need a logarithmic axis.
-_FAR = 8
+#: Perplexities this many times apart need a logarithmic axis.
+FAR = 8
 
 
 def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -72,7 +72,7 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
         frame = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
     rows = _scored(study, frame, figure)
     drawn = [row for row in rows if row["value"] is not None and row["sparsity"] is not None]
-    lines = _lines(drawn)
+    lines = _labelled(policy_lines(drawn, ("value", "label", "variant", "top1")))
     if len(drawn) < 2:
         return None
     notes = _passages(frame)
@@ -142,8 +142,16 @@ def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:
     return rows
 
 
-def _lines(rows: Rows) -> Rows:
-    """Return the rows of each line in order; what nobody pruned begins every line of its model."""
+def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
+    """Return the rows of each line in order; what nobody pruned begins every line of its model.
+
+    Parameters
+    ----------
+    rows : list of dict
+        With ``source``, ``model``, ``text``, ``protocol``, ``method`` and ``sparsity``.
+    shown : sequence of str
+        Keys that are kept, beside ``line`` and ``sparsity``.
+    """
     shared = ("model", "text", "protocol")
     models, texts, protocols = ({row[key] for row in rows} for key in shared)
     policies: dict[Any, dict[str | None, None]] = {}
@@ -161,17 +169,22 @@ def _lines(rows: Rows) -> Rows:
             line[0]["protocol"] if len(protocols) > 1 else "",
         ]
         name = ", ".join(filter(None, parts))
-        shown = ("sparsity", "value", "label", "variant", "top1")
         lines += [
-            {"line": name, "shown": "", **{key: row[key] for key in shown}}
+            {"line": name, **{key: row[key] for key in ("sparsity", *shown)}}
             for row in sorted(line, key=lambda row: row["sparsity"])
         ]
-    if len({row["line"] for row in lines}) == 1:
+    return lines
+
+
+def _labelled(lines: Rows) -> Rows:
+    """Return rows with what is written beside them, where there is one line."""
+    rows = [{**row, "shown": ""} for row in lines]
+    if len({row["line"] for row in rows}) == 1:
         # Layouts of one pruning score alike but for rounding: each place is labelled once.
-        once = {(round(row["sparsity"], 4), row["label"]): row for row in lines}
+        once = {(round(row["sparsity"], 4), row["label"]): row for row in rows}
         for row in once.values():
             row["shown"] = row["label"]
-    return lines
+    return rows
 
 
 def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) -> marks.Curve:
@@ -179,7 +192,7 @@ def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) 
     room = high - low or 1
     scale = alt.Scale(domain=[low - room / 8, high + room / 8])
     ticks: list[float] = []
-    if low > 0 and high / low > _FAR:
+    if low > 0 and high / low > FAR:
         ends = (low / 1.3, high * 1.3)
         scale, ticks = alt.Scale(type="log", domain=[*ends]), look.log_ticks(*ends)
     right = max(0.1, *(row["sparsity"] for row in rows))
@@ -260,7 +273,8 @@ CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
 }
 
 
-def _perplexity(value: Any) -> str:
+def perplexity_text(value: Any) -> str:
+    """Write a perplexity beside its mark."""
     if pd.isna(value):
         return UNKNOWN
     if value < 10_000:
@@ -273,7 +287,7 @@ _PERPLEXITY = _Figure(
     message("Perplexity against sparsity"),
     message("perplexity"),
     message("Perplexity by sparsity: {rows}."),
-    _perplexity,
+    perplexity_text,
     "number",
 )
 _KL = _Figure(

@@ -6,12 +6,12 @@ slider and buttons, `tools` a budget, bounds and what is copied, `asked` what co
 notebook keeps. A state goes through `view` (which layers, where they stand, their values), then to
 `scene` (the picture's look and data) and `picture` (the look as one chart of draw's marks, each in
 its frame of `plan`), and to `reading` (cards and tables); `magnitudes` knows one layer's histogram,
-`figures` what a map can show that is no count. `pair` is the view of two checkpoints, `pair_scene`
-its picture. `live` is what both are to a cell: a box of ipywidgets, in marimo an anywidget. `page`
-has the widgets that come with scripts. Four scripts run in the page: ``explorer.js`` draws and
-swaps data, ``shell.js`` measures and keeps keys inside, ``level.js`` is the slider, ``live.js``
-draws in marimo what ipywidgets draw elsewhere, bound to the same models: a new kind of control is
-one more element there, and a test names it.
+`figures` what a map can show that is no count, `curves` the rows of the curve. `pair` is the view
+of two checkpoints, `pair_scene` its picture. `live` is what both are to a cell: a box of
+ipywidgets, in marimo an anywidget. `page` has the widgets that come with scripts. Four scripts run
+in the page: ``explorer.js`` draws and swaps data, ``shell.js`` measures and keeps keys inside,
+``level.js`` is the slider, ``live.js`` draws in marimo what ipywidgets draw elsewhere, bound to the
+same models: a new kind of control is one more element there, and a test names it.
 
 May import ``report`` and all below it. Maintainers: there is one JupyterChart, for each stores
 its whole state; as long as a ``Look`` stays the chart is not drawn anew, so whatever moves with

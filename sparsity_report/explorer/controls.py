@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import traitlets
 
 from sparsity_report.explorer.reading import policy_label
-from sparsity_report.explorer.state import GROUPINGS, LIVE, SORTS
+from sparsity_report.explorer.state import CURVES, GROUPINGS, LIVE, SORTS
 from sparsity_report.explorer.view import View
 from sparsity_report.study.schema import head
 from sparsity_report.words import numbers
@@ -36,6 +36,8 @@ def choices(view: View, name: str) -> Choices:
     if name == "metric":
         keys = list(view.figures.metrics)
         return list(zip(distinct_names(list(map(view.figures.name, keys))), keys, strict=True))
+    if name == "curve":
+        return [(say(CURVES[key]), key) for key in view.curves]
     if name == "modules":
         named = {"prunable": say("prunable"), "all": say("all")}
         return [(named.get(key) or group_name(key), key) for key in view.scopes()]
@@ -87,6 +89,7 @@ class Controls:
             "modules": head("modules"),
             "grouping": say("Bars by"),
             "sort": say("Sort"),
+            "curve": say("Curve"),
             "policy": say("Prune by"),
             "against": say("Compare with"),
         }
@@ -95,7 +98,7 @@ class Controls:
                 options=choices(view, name), value=getattr(explorer, name), description=title
             )
             for name, title in names.items()
-            if choices(view, name)
+            if len(choices(view, name)) > (name == "curve")
         }
         self._variants, self._policies = menus["variant"], menus.get("policy")
         self.against = menus["against"]

@@ -81,6 +81,51 @@ async function render({ model, el }) {
     event.preventDefault();
   });
 
+  // The curve by keys: from stop to stop, which are levels and measured variants in order of bytes.
+  const track = document.createElement("div");
+  Object.assign(track, { className: "sx-track", hidden: true });
+  track.setAttribute("role", "slider");
+  let [pulled, stops] = [null, []];
+  const middle = (stop) => stop.from + stop.to;
+  function stand() {
+    const [level] = shown.level ?? [];
+    track.hidden = !shown.points;
+    track.tabIndex = track.hidden ? -1 : 0;
+    if (track.hidden) return;
+    stops = [...(shown.pulls ?? [])].sort((a, b) => middle(a) - middle(b));
+    const at = stops.findIndex((stop) => stop.id === level?.at);
+    track.dataset.at = at < 0 ? stops.findLastIndex((stop) => middle(stop) < 2 * (level?.bytes ?? 0)) : at;
+    track.setAttribute("aria-label", model.get("along"));
+    track.setAttribute("aria-valuemin", 0);
+    track.setAttribute("aria-valuemax", Math.max(0, stops.length - 1));
+    track.setAttribute("aria-valuenow", Math.max(0, track.dataset.at));
+    track.setAttribute("aria-valuetext", level?.tip ?? "");
+  }
+  function pull(id) {
+    if (id === pulled) return;
+    pulled = id;
+    model.set("pulled", [id, (model.get("pulled")[1] ?? 0) + 1]);
+    model.save_changes();
+  }
+  track.addEventListener("keydown", (event) => {
+    const at = Number(track.dataset.at);
+    const measured = (stop) => typeof stop.id === "string";
+    const to = {
+      ArrowLeft: () => at - 1,
+      ArrowDown: () => at - 1,
+      ArrowRight: () => at + 1,
+      ArrowUp: () => at + 1,
+      Home: () => 0,
+      End: () => stops.length - 1,
+      PageDown: () => stops.findLastIndex((stop, place) => place < at && measured(stop)),
+      PageUp: () => stops.findIndex((stop, place) => place > at && measured(stop)),
+    }[event.key]?.();
+    if (to === undefined) return;
+    event.preventDefault();
+    pulled = null;
+    if (stops[to]) pull(stops[to].id);
+  });
+
   async function draw() {
     const chosen = spec();
     const text = JSON.stringify(chosen);
@@ -101,25 +146,22 @@ async function render({ model, el }) {
       const { kind, id } = item?.datum ?? {};
       if (kind && kind !== "pull") model.send({ [kind]: id, more: more(event) });
     });
-    // The curve is pulled to a level, which is sent as fast as the kernel takes it.
-    let pulled = null;
-    const pull = (event, item) => {
-      if (item?.datum?.kind !== "pull" || item.datum.id === pulled) return;
-      pulled = item.datum.id;
-      model.set("pulled", [pulled, (model.get("pulled")[1] ?? 0) + 1]);
-      model.save_changes();
-    };
+    // The curve is pulled to where the pointer is, which is sent as fast as the kernel takes it.
+    const drag = (item) => { if (item?.datum?.kind === "pull") pull(item.datum.id); };
     view.addEventListener("pointerdown", (event, item) => {
       pulled = null;
-      if (event.button === 0) pull(event, item);
+      if (event.button === 0) drag(item);
     });
-    view.addEventListener("pointermove", (event, item) => { if (event.buttons & 1 && pulled !== null) pull(event, item); });
+    view.addEventListener("pointermove", (event, item) => { if (event.buttons & 1 && pulled !== null) drag(item); });
     // Names beside plots take no events of Vega's.
     place.addEventListener("click", (event) => {
       const meant = named(event.target.__data__);
       if (meant) model.send({ ...meant, more: more(event) });
     });
-    el.replaceChildren(keys, place);
+    // What is walked by keys stays, or it would lose them.
+    if (keys.parentNode === el) el.lastElementChild.replaceWith(place);
+    else el.replaceChildren(keys, track, place);
+    stand();
     el.dataset.width = chosen.usermeta.width;
     if (model.get("data") !== data) await swap();
   }
@@ -128,11 +170,14 @@ async function render({ model, el }) {
     if (view === null) return;
     const data = model.get("data");
     for (const [name, rows] of Object.entries(data)) {
+      // What another curve shows comes with its picture.
+      if (!(name in shown)) continue;
       if (JSON.stringify(rows) !== JSON.stringify(shown[name])) {
         view.data(name, structuredClone(rows));
       }
     }
     shown = data;
+    stand();
     if (!model.get("brushed") && brushed !== "{}") {
       brushed = "{}";
       view.data("brush_store", []);

@@ -17,8 +17,8 @@ class History:
 
     Examples
     --------
-    >>> shown = ("Dense", "", 0.0, "sparsity", "all", "group", "", False, (), None, {}, "Dense")
-    >>> history = History(State(*shown, width=900))
+    >>> chosen = ("Dense", "", 0.0, "sparsity", "all", "group", "", False, (), None, {})
+    >>> history = History(State(*chosen, against="Dense", curve="bytes", width=900))
     >>> history.note(history.first._replace(metric="total"), "metric")
     >>> history.back().metric, history.forward().metric
     ('sparsity', 'total')

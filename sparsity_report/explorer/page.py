@@ -41,7 +41,9 @@ class Picture(alt.JupyterChart):
     # Columns and rows of the map in their order, and how it is walked.
     axes: Any = traitlets.List([[], []]).tag(sync=True)
     hint = traitlets.Unicode().tag(sync=True)
-    # The level that the curve was pulled to, and how often it was.
+    # What the curve is called for those who go along it by keys.
+    along = traitlets.Unicode().tag(sync=True)
+    # The level, or as text the mark, that the curve was pulled to, and how often it was.
     pulled: Any = traitlets.List().tag(sync=True)
 
     def __init__(self) -> None:

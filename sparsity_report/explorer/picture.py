@@ -14,8 +14,9 @@ import altair as alt
 from sparsity_report.draw import marks
 from sparsity_report.draw.look import INK, SCREEN, VERMILLION, config
 from sparsity_report.draw.slider import COST_LINES
+from sparsity_report.draw.tradeoff import TradeoffShape, tradeoff_curve
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.explorer.plan import GAP, NOTE, Frame, Plan, curve_columns, group_height
+from sparsity_report.explorer.plan import GAP, NOTE, THICK, Frame, Plan, curve_columns
 from sparsity_report.words.language import Language, spoken
 from sparsity_report.words.sentences import say
 
@@ -37,7 +38,7 @@ _BRUSH: dict[str, Any] = {
 CURVES = {key: line.name for key, line in COST_LINES.items() if key != "dense"}
 EVEN = COST_LINES["dense"].name
 _APART: dict[str, Any] = dict.fromkeys(
-    ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
+    ("x", "y", "color", "fill", "stroke", "strokeDash", "shape"), "independent"
 )
 
 
@@ -57,6 +58,7 @@ class Look(NamedTuple):
     curve: float
     plan: Plan
     alt: str
+    quality: TradeoffShape | None = None
     numbers: bool = True
 
 
@@ -69,8 +71,8 @@ class Pictures:
     def __init__(self, language: Language) -> None:
         self.language = language
         self.compiled = lru_cache(maxsize=32)(self._compiled)
-        self._cells, self._bars, self._curve, self._histogram = (
-            lru_cache(maxsize=32)(part) for part in (_cells, _bars, _curve, _histogram)
+        self._cells, self._bars, self._curve, self._quality, self._histogram = (
+            lru_cache(maxsize=32)(part) for part in (_cells, _bars, _curve, _quality, _histogram)
         )
 
     def _compiled(self, look: Look) -> Spec:
@@ -78,7 +80,11 @@ class Pictures:
         plan = look.plan
         cells = self._cells(_map_of(look), look.name, plan.cells)
         bars = self._bars(_bars_of(look), look.name, plan.bars)
-        curve = [self._curve(look.curve, plan.curve)] if plan.curve else []
+        curve: list[Spec] = []
+        if plan.curve and look.quality:
+            curve = [self._quality(look.quality, plan.curve)]
+        elif plan.curve:
+            curve = [self._curve(look.curve, plan.curve)]
         histogram = [self._histogram(plan.histogram)] if plan.histogram else []
         inner: Spec = {"spacing": GAP, "resolve": {"scale": _APART}}
         if plan.form == "column":
@@ -205,10 +211,10 @@ def _cells(shape: marks.HeatMap, name: str, frame: Frame) -> Spec:
 
 def _bars_of(look: Look) -> marks.Bars:
     frame = look.plan.bars
-    # Of one group with half of what is between groups: bars fill their frame, up to a size.
-    group = min(frame.height / max(1, len(look.bars)), group_height(len(look.variants)))
-    gap = min(12.0, 0.9 * group / (len(look.variants) + 1))
-    band = (group - gap) / len(look.variants)
+    # Groups share their frame, with bars up to a thickness and no less than a tenth between.
+    group, count = frame.height / max(1, len(look.bars)), len(look.variants)
+    band = min(THICK, (group - min(12.0, 0.9 * group / (count + 1))) / count)
+    gap = group - band * count
     low, high = look.reach
     # For labels at their ends.
     room = 0.16 * (high - low)
@@ -256,6 +262,15 @@ def _curve(top: float, frame: Frame) -> Spec:
     lines, even, level, pulls = named
     part = marks.curve(lines, shape, evens=even, levels=level, pulls=pulls)
     return _panel(part, "curve", say("CSR against dense"), frame)
+
+
+@unchecked()
+def _quality(shape: TradeoffShape, frame: Frame) -> Spec:
+    data = {name: alt.NamedData(name=name) for name in ("curve", "points", "level", "pulls")}
+    size = (frame.width, frame.height)
+    columns = min(curve_columns(frame.width), len(shape.lines))
+    part = tradeoff_curve(data, shape, size, columns, SCREEN)
+    return _panel(part, "curve", say("Quality against bytes"), frame)
 
 
 @unchecked()

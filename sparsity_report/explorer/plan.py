@@ -23,6 +23,8 @@ _HISTOGRAM = 130
 _AXIS, _RIGHT = 54, 22
 # Right of a map or a histogram.
 _END = 18
+#: Thickness of a bar at most.
+THICK = 18.0
 # Height of a bar of those that are shown together, and between groups of them.
 _BAND, _BETWEEN = 11, 9
 
@@ -40,6 +42,8 @@ class Room(NamedTuple):
         What legends of the bars name.
     curve, histogram : bool
         Whether there are such parts.
+    lines : int
+        That legends of the curve name at most.
     """
 
     blocks: int
@@ -51,6 +55,7 @@ class Room(NamedTuple):
     legends: tuple[tuple[str, ...], ...]
     curve: bool
     histogram: bool
+    lines: int = 3
 
 
 class Frame(NamedTuple):
@@ -103,13 +108,13 @@ def plan(room: Room, width: int) -> Plan:
         made = _plan("above", room, (both, width - both - _END - 4), (both, half - both - _RIGHT))
         high = _height(made.bars, made.histogram)
         curve = width - half - GAP - _AXIS - _RIGHT - 4
-        return made._replace(curve=_stretched(made.curve, high, left=_AXIS, width=curve))
+        return made._replace(curve=_stretched(made.curve, room, high, left=_AXIS, width=curve))
     inside = max(220, min(half - map_left, _WIDEST * room.blocks))
     rest = width - map_left - inside - _END - GAP - bars_left - _RIGHT - 4
     made = _plan("beside", room, (map_left, inside), (bars_left, rest))
     if made.curve and not made.histogram and made.cells.outside < made.bars.outside:
         return _under(made, room)
-    made = made._replace(curve=_stretched(made.curve, made.left - made.bars.outside - GAP))
+    made = made._replace(curve=_stretched(made.curve, room, made.left - made.bars.outside - GAP))
     more = made.right - made.left
     histogram = made.histogram and made.histogram._replace(
         left=map_left, width=inside, height=_HISTOGRAM + max(0, more)
@@ -126,7 +131,7 @@ def _plan(form: str, room: Room, cells: tuple[float, float], bars: tuple[float, 
     full = room.groups * (variants * _BAND + _BETWEEN)
     # As many bars as there may be are thin, but are there.
     height = max(110.0, min(full, 250), 1.5 * room.groups * (variants + 1))
-    curve = Frame(width, 190, left, _RIGHT, _below_curve(width))
+    curve = Frame(width, 190, left, _RIGHT, _below_curve(width, room.lines))
     return Plan(
         form,
         Frame(map_width, high, map_left, _END, _BELOW_CELLS),
@@ -141,37 +146,37 @@ def _under(made: Plan, room: Room) -> Plan:
     cells, left = made.cells, max(_AXIS, made.cells.left)
     width = cells.left + cells.width + cells.right - left - _RIGHT
     rest = made.bars.outside - cells.outside - GAP
-    curve = _stretched(made.curve, rest, left=left, width=width)
-    most = room.groups * group_height(max(map(len, room.legends)))
+    curve = _stretched(made.curve, room, rest, left=left, width=width)
+    most = room.groups * _group_height(max(map(len, room.legends)))
     whole = _height(cells, curve) - _TOP - made.bars.bottom
     bars = made.bars._replace(height=max(made.bars.height, min(most, whole)))
     return made._replace(form="under", bars=bars, curve=curve)
 
 
-def _stretched(curve: Frame | None, outside: float, **beside: float) -> Frame | None:
+def _stretched(curve: Frame | None, room: Room, outside: float, **beside: float) -> Frame | None:
     """Return a curve that is as high as what stands beside it, if that is high enough."""
     if curve is None:
         return None
     placed = curve._replace(**beside)
-    bottom = _below_curve(placed.width)
+    bottom = _below_curve(placed.width, room.lines)
     return placed._replace(bottom=bottom, height=max(170.0, outside - _TOP - bottom))
 
 
-def _below_curve(width: float) -> float:
-    return _BELOW_CURVE + _LEGEND_ROW * -(-3 // curve_columns(width))
+def _below_curve(width: float, lines: int) -> float:
+    return _BELOW_CURVE + _LEGEND_ROW * -(-lines // curve_columns(width))
 
 
 def _height(first: Frame, second: Frame | None) -> float:
     return first.outside + (GAP + second.outside if second else 0)
 
 
-def group_height(variants: int) -> float:
+def _group_height(variants: int) -> float:
     """Return how high a group of bars is at most, with what is between groups."""
     return 20.0 * variants + 16
 
 
 def curve_columns(width: float) -> int:
-    """Return in how many columns the three lines of a curve are named below it."""
+    """Return in how many columns the lines of a curve are named below it."""
     return 3 if width > 330 else 2
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from sparsity_report.draw import look as looks
+from sparsity_report.draw.tradeoff import NAMED
+from sparsity_report.explorer.curves import CostCurve, QualityCurve
 from sparsity_report.explorer.figures import DIFFERENCE
-from sparsity_report.explorer.picture import CURVES, EVEN, Data, Look
+from sparsity_report.explorer.picture import Data, Look
 from sparsity_report.explorer.plan import Room, plan
-from sparsity_report.explorer.state import LARGEST_FIRST, LIVE, MODEL_ORDER, State
+from sparsity_report.explorer.state import LARGEST_FIRST, LIVE, MODEL_ORDER, QUALITY, State
 from sparsity_report.explorer.view import Floats, View, block_name
 from sparsity_report.study.grid import OUTSIDE
 from sparsity_report.study.magnitudes import Rows
 from sparsity_report.words.names import clip, distinct_names, short_name
 from sparsity_report.words.numbers import count
-from sparsity_report.words.numbers import level as written
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Up to where values are noise, and colours and bars do not go as far as they can.
 _LEAST = {"points": 0.01, "nats": 0.001}
@@ -47,6 +46,7 @@ class Scene:
     def __init__(self, view: View) -> None:
         self.view = view
         self.figures, self.magnitudes = view.figures, view.magnitudes
+        self.costs, self.quality = CostCurve(view), QualityCurve(view)
 
     def kind(self, state: State) -> str:
         """Return what the metric is: a share, a number, a ratio, or one of other figures."""
@@ -56,7 +56,6 @@ class Scene:
         """Return how the picture is built and what it shows."""
         grid = self.view.placement(state).grid
         cells, bars = self.view.cell_values(state), self._bars(state)
-        curve = self._curve(state)
         domain = self._domain(state, cells)
         look = Look(
             width=state.width,
@@ -70,7 +69,8 @@ class Scene:
             bars=tuple(bars.names),
             variants=tuple(bars.inks),
             reach=bars.reach,
-            curve=1.08 * self._top,
+            curve=1.08 * self.costs.top,
+            quality=self.quality.shape if state.curve == QUALITY else None,
             plan=plan(self._room, state.width),
             alt=self._alt(state, cells),
         )
@@ -79,7 +79,7 @@ class Scene:
             "bars": bars.rows,
             "notes": self._notes(state),
             "looked": self._looked(state),
-            **curve,
+            **self.curve(state).rows(state),
         }
         if look.plan.histogram:
             data |= self.magnitudes.rows(state)
@@ -103,9 +103,14 @@ class Scene:
             groups=max(map(len, bars)),
             group_letters=max((len(name) for names in bars for name in names), default=0),
             legends=tuple(filter(None, (texts, live))),
-            curve=self._top > 0,
+            curve=self.costs.top > 0 or self.quality.shape is not None,
+            lines=max(3 if self.costs.top > 0 else 0, min(NAMED, self.quality.legend())),
             histogram=bool(self.magnitudes.counts),
         )
+
+    def curve(self, state: State) -> CostCurve | QualityCurve:
+        """Return the curve that is shown."""
+        return self.quality if state.curve == QUALITY else self.costs
 
     def members(self, state: State, kind: str, at: Any) -> list[str]:
         """Return the names behind a row, a cell of the map, a group of bars, or a name on an axis.
@@ -259,64 +264,20 @@ class Scene:
 
     def _longest(self, state: State, values: _Values) -> float:
         """Return how far bars of counts reach."""
-        share = self.kind(state) == "share"
-        if state.live and share:
+        kind = self.kind(state)
+        if state.live and kind == "share":
             return 1.0
+        start = state._replace(selection=())
         if state.live:
-            start = state._replace(sparsity=self.view.start(state), selection=())
+            start = start._replace(sparsity=self.view.start(state))
             values = {v: self.view.bar_values(start._replace(variant=v)) for v in values}
-        longest = float(np.nanmax([0.0, *(v for bars in values.values() for v in bars.values())]))
-        return max(longest, 0.1) if share else longest or 1.0
-
-    def _curve(self, state: State) -> Data:
-        """Return bytes and FLOPs as CSR ÷ dense, and where what is shown stands."""
-        levels = self.view.curve(state)
-        if levels is None or not self._top:
-            return {}
-        curve: Rows = [
-            {"sparsity": share, "value": value, "line": say(line)}
-            for column, line in CURVES.items()
-            for share, value in levels[["sparsity_prunable", column]].dropna().to_numpy().tolist()
-        ]
-        if curve:
-            curve += [{"sparsity": end, "value": 1.0, "line": say(EVEN)} for end in (0.0, 1.0)]
-        even: Rows = []
-        if curve and (share := self.view.break_even(state.selection)) is not None:
-            label = say("pays from {share:percent}", share=share)
-            even = [{"sparsity": share, "value": 1.0, "label": label}]
-        pulls = _bands(levels) if curve else []
-        return {"curve": curve, "even": even, "level": self._level(state), "pulls": pulls}
-
-    def _level(self, state: State) -> Rows:
-        """Return where a level stands, or how many zeros a variant has, which is no point."""
-        row = self.view.sums(state)
-        share, value = row["sparsity_prunable"], row["bytes_ratio"]
-        if pd.isna(share) or (state.live and pd.isna(value)):
-            return []
-        label = say("{sparsity:percent}: {value:times}", sparsity=share, value=value)
-        if not state.live:
-            name = clip(short_name(state.variant), 24)
-            label = say("{name}: {share:percent}", name=name, share=share)
-        place = {"sparsity": share, "value": value if state.live else None, "top": 1.04 * self._top}
-        return [place | {"label": label}]
-
-    @cached_property
-    def _top(self) -> float:
-        """How far the curve reaches, of any selection: a sum of layers is no worse than one."""
-        ratios = []
-        for levels in self.view.policies.values():
-            start = levels.frame(0)
-            for sparse, dense in (
-                ("csr_bytes", "dense_bytes"),
-                ("csr_flops_per_token", "flops_per_token"),
-            ):
-                inside = start[start["prunable"] & (start[dense] > 0)]
-                ratios += (inside[sparse] / inside[dense]).dropna().astype(float).tolist()
-        most = max(ratios, default=0.0)
-        whole = self.view.study.facts.levels
-        highest = 0.0 if whole is None else float(whole[list(CURVES)].max(skipna=True).max())
-        # One tiny layer is no reason to draw all others flat.
-        return max(1.0, min(most, 2 * highest)) if highest > 0 else 0.0
+        far = [v for bars in values.values() for v in bars.values()]
+        if kind != "number":
+            # Of any layers no share and no ratio is more than the most of one of them.
+            layers = [self.view.layer_values(start._replace(variant=v)) for v in values]
+            far = [float(np.nanmax(one, initial=0.0)) for one in layers]
+        longest = float(np.nanmax([0.0, *far]))
+        return max(longest, 0.1) if kind == "share" else longest or 1.0
 
     def _notes(self, state: State) -> Rows:
         """Return the lines under the titles."""
@@ -339,7 +300,7 @@ class Scene:
         texts = {
             "cells": cells,
             "bars": bars,
-            "curve": self._curve_note(state),
+            "curve": self.curve(state).note(state),
             "histogram": say("{layer}, before pruning", layer=layer),
         }
         beside = self.magnitudes.other_layer(state)
@@ -347,19 +308,6 @@ class Scene:
             two = say("{layer}; the line: {other}", layer=layer, other=clip(beside, 48))
             texts["histogram"] = two
         return [{"panel": panel, "text": text} for panel, text in texts.items()]
-
-    def _curve_note(self, state: State) -> str:
-        unpacked = self.view.study.facts.unpacked_dtypes(self.view.variants[0])
-        whole = (
-            message("stored bytes and FLOPs of the whole model"),
-            message("stored bytes, unpacked, and FLOPs of the whole model"),
-        )
-        part = (
-            message("stored bytes and FLOPs of the selected layers ({n})"),
-            message("stored bytes, unpacked, and FLOPs of the selected layers ({n})"),
-        )
-        said = (part if state.selection else whole)[bool(unpacked)]
-        return say(said, n=count(len(state.selection))) if state.selection else say(said)
 
     def _alt(self, state: State, cells: Floats) -> str:
         """Return the alternative text of the picture, which stays while a level moves."""
@@ -374,7 +322,7 @@ class Scene:
             span = say("from {low} to {high}", low=low, high=high)
         return say(
             "{metric} of {shown}: heat map of {blocks} blocks by {projections} projections, "
-            "{span}; bars per {grouping}; bytes and FLOPs of CSR against dense at every level; "
+            "{span}; bars per {grouping}; {curve}; "
             "histogram of one layer's magnitudes.",
             metric=self.figures.name(state.metric),
             shown=shown,
@@ -382,18 +330,8 @@ class Scene:
             projections=count(len(grid.projections)),
             span=span,
             grouping=say(state.grouping),
+            curve=self.curve(state).alt(),
         )
-
-
-def _bands(levels: pd.DataFrame) -> Rows:
-    """Return what part of x is nearest to each level, from 0 to 1; of levels alike the first."""
-    known = levels[["sparsity", "sparsity_prunable"]].dropna().drop_duplicates("sparsity_prunable")
-    shares = known["sparsity_prunable"].astype(float).tolist()
-    middles = [0.0, *((a + b) / 2 for a, b in pairwise(shares)), 1.0]
-    return [
-        {"kind": "pull", "id": level, "from": low, "to": high, "tip": written(level)}
-        for level, (low, high) in zip(known["sparsity"].tolist(), pairwise(middles), strict=True)
-    ]
 
 
 def _ends(values: Floats) -> tuple[float, float]:

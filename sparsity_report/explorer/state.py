@@ -13,6 +13,8 @@ SORTS = (MODEL_ORDER, LARGEST_FIRST, SMALLEST_FIRST) = (
     message("largest first"),
     message("smallest first"),
 )
+QUALITY, COSTS = "quality", "bytes"
+CURVES = {QUALITY: message("quality"), COSTS: message("bytes")}
 GROUPINGS = (message("group"), message("projection"), message("block"))
 
 
@@ -31,6 +33,7 @@ class State(NamedTuple):
     detail: str | None
     bounds: Bounds
     against: str
+    curve: str
     width: int
 
     @property

@@ -16,7 +16,15 @@ from sparsity_report.counting.bounds import Bounds
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer.figures import Figures
 from sparsity_report.explorer.magnitudes import LayerMagnitudes
-from sparsity_report.explorer.state import LIVE, MASKED_AT_LEVEL, MODEL_ORDER, SMALLEST_FIRST, State
+from sparsity_report.explorer.state import (
+    COSTS,
+    LIVE,
+    MASKED_AT_LEVEL,
+    MODEL_ORDER,
+    QUALITY,
+    SMALLEST_FIRST,
+    State,
+)
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.grid import OUTSIDE, Grid, block_labels
 from sparsity_report.study.levels import Levels
@@ -74,7 +82,7 @@ class View:
             study = replace(study, levels=bounded_levels(study.weights, tuple(bounds.items())))
             # What other policies leave is not bound.
             self.policies = {GLOBAL: study.by_policy[GLOBAL]}
-        self.study = study
+        self.study, self.bounded = study, bool(bounds)
         self.magnitudes = LayerMagnitudes(study, self.policies)
         self.figures = Figures(study, self.policies, self.magnitudes, columns)
         self.variants: list[str] = list(study.variants["variant"])
@@ -101,6 +109,12 @@ class View:
         layers = self.study.layers
         prunable = ["prunable"] if layers["prunable"].any() else []
         return [*prunable, "all", *dict.fromkeys(layers["group"])]
+
+    @property
+    def curves(self) -> list[str]:
+        """What curves there are, the main one first."""
+        measured = [QUALITY] if self.study.facts.tradeoff is not None else []
+        return [*measured, *([COSTS] if self.policies else [])]
 
     def shown(self, state: State) -> str:
         """Name what is shown for people."""
@@ -198,6 +212,11 @@ class View:
             return counted(rows, state.metric)
         figure = self.figures.of(state, self.frame(state))
         return _means(*_aligned(figure, rows["module_name"]))
+
+    def layer_values(self, state: State) -> Floats:
+        """Return a metric of counts of each layer in view, as bars have it of several."""
+        rows = self.frame(state)[self.placement(state).inside]
+        return _values(state.metric, _parts(rows, state.metric))
 
     def _summed(
         self, state: State, codes: npt.NDArray[np.intp], size: int, *, weights: bool = False

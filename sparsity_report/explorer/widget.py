@@ -45,7 +45,7 @@ _VIEWS = 3
 # Of the state all but the width are attributes of an explorer.
 _STATE: tuple[str, ...] = State._fields[:-1]
 # Of these the value is a name, or names, that there are.
-_CHOSEN = ("variant", "against", "policy", "metric", "modules", "grouping", "sort")
+_CHOSEN = ("variant", "against", "policy", "metric", "modules", "grouping", "sort", "curve")
 _NAMED = (*_CHOSEN, "detail", "selection")
 # A change of others draws another map, without the brush.
 _KEEP_THE_BRUSH = {"policy", "bounds", "sparsity", "sort", "log_scale", "selection", "detail"}
@@ -160,6 +160,8 @@ class Explorer(Asked):
     sort : {"model order", "largest first", "smallest first"}
     log_scale : bool
         Whether counts, FLOPs and bytes are drawn on a logarithmic scale.
+    curve : {"quality", "bytes"}
+        Quality against bytes, where variants were scored, or bytes over sparsity.
     search : str
         Selects the modules with this in their names, whatever the case.
     detail : str or None
@@ -182,6 +184,7 @@ class Explorer(Asked):
     grouping = traitlets.Unicode("group").tag(sync=True)
     sort = traitlets.Unicode(MODEL_ORDER).tag(sync=True)
     log_scale = traitlets.Bool().tag(sync=True)
+    curve = traitlets.Unicode().tag(sync=True)
     search = traitlets.Unicode().tag(sync=True)
     detail = traitlets.Unicode(None, allow_none=True).tag(sync=True)
     chart = traitlets.Any(read_only=True)
@@ -210,6 +213,7 @@ class Explorer(Asked):
             self.variant = self._first_shown()
             self.against = study.facts.baseline
             self.modules = self._view.scopes()[0]
+            self.curve = next(iter(self._view.curves), "")
             self._stand_at_variant()
             self.detail = self._view.sparsest(self._state())
         self._history = History(self._state())
@@ -384,6 +388,7 @@ class Explorer(Asked):
             self._picture.hint = say(
                 "Map of {metric} per layer: arrow keys move, Enter selects", metric=look.name
             )
+            self._picture.along = say("Quality against bytes: arrow keys pull along the curve")
             self._picture.axes = [list(look.blocks), list(look.projections)]
             self._picture.spec = spec
             self._picture.further = [
@@ -458,8 +463,12 @@ class Explorer(Asked):
 
     @speaks
     def _pulled(self, change: Any) -> None:
-        """Show the level that the curve was pulled to, in place of a variant that stands there."""
-        level = self.nearest(float(change["new"][0]))
+        """Show what the curve was pulled to: a measured variant, or a level in place of one."""
+        at = change["new"][0]
+        if isinstance(at, str):
+            self.variant = self._scene.quality.variant(at) or self.variant
+            return
+        level = self.nearest(float(at))
         if level == self.sparsity:
             self._heard(None, {"level": level}, None)
         self.sparsity = level

@@ -8,17 +8,17 @@ many levels), ``patterns`` (where the zeros stand; ``compressed``, what zstd mak
 sums them, ``grid`` sorts layers into a heat map, ``budget`` finds the level of a budget,
 ``metrics`` are figures of layers that are no counts, ``rounded`` sums what rounding explains,
 ``speed`` says which measured speeds are none but noise, ``scored`` sets a variant's perplexity
-beside the baseline's, ``cards`` picks the four figures that a reader meets first, ``compared`` sets
-prunings side by side and says which is best at what, ``spread`` says how unevenly zeros lie,
-``dead`` what is zero throughout, ``inside`` the zeros of heads and experts, ``magnitudes`` are the
-histograms of layers, and ``facts`` the figures that readers show. ``schema`` declares every table's
-columns once; ``file`` saves and reads, with ``digest`` for whether a file is as it was written,
-``agreement`` for what must fit across tables, ``recomputed`` for what measurements must agree with,
-and ``upgrade`` for files of the versions before. ``results`` reads what evaluation harnesses wrote
-of a variant, ``zero_shot`` takes from it the table that papers print. ``combined`` makes one study
-of several, and ``methods`` sets their ways to prune side by side. ``pair`` is two checkpoints
-compared weight by weight, ``pair_frames`` makes its tables, ``pair_cells`` what is drawn of them,
-and ``pair_file`` keeps it.
+beside the baseline's, ``tradeoff`` quality against bytes, ``cards`` picks the four figures that a
+reader meets first, ``compared`` sets prunings side by side and says which is best at what,
+``spread`` says how unevenly zeros lie, ``dead`` what is zero throughout, ``inside`` the zeros of
+heads and experts, ``magnitudes`` are the histograms of layers, and ``facts`` the figures that
+readers show. ``schema`` declares every table's columns once; ``file`` saves and reads, with
+``digest`` for whether a file is as it was written, ``agreement`` for what must fit across tables,
+``recomputed`` for what measurements must agree with, and ``upgrade`` for files of the versions
+before. ``results`` reads what evaluation harnesses wrote of a variant, ``zero_shot`` takes from it
+the table that papers print. ``combined`` makes one study of several, and ``methods`` sets their
+ways to prune side by side. ``pair`` is two checkpoints compared weight by weight, ``pair_frames``
+makes its tables, ``pair_cells`` what is drawn of them, and ``pair_file`` keeps it.
 
 May import ``pairing`` and what is below it. Maintainers: integers in, integers out; unknown is
 null, never 0; a share, ratio or break-even is computed by ``sparse.shares`` only. A column is added

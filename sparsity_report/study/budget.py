@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import records
-from sparsity_report.study.policy_levels import GLOBAL
+from sparsity_report.study.policy_levels import GLOBAL, is_of, same_level
 from sparsity_report.study.scored import ALIKE
 from sparsity_report.study.study import Comparison
 from sparsity_report.words.language import spoken
@@ -25,8 +25,6 @@ _COLUMNS = {
     "bytes": ("stored_bytes", "bytes_ratio"),
     "flops": ("flops_per_token", "flops_ratio"),
 }
-# Two shares of zeros are one level when they differ by less than rounding to whole weights does.
-_SAME = 1e-4
 
 
 class Budget(NamedTuple):
@@ -215,7 +213,8 @@ def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
             )
         )
     measured, score = points[last - 1]
-    below = [level for level in levels.sparsities if level <= measured + _SAME]
+    kept = levels.sparsities
+    below = [level for level in kept if level <= measured or same_level(level, measured)]
     if not below:
         raise SparsityReportError(say("no kept level is as low as what was measured"))
     beyond = points[last] if over else None
@@ -232,10 +231,10 @@ def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]
     if study.quality is None:
         return []
     variants = study.variants
-    pattern = policy.replace("N:", r"\d+:") if policy.startswith("N:") else re.escape(policy)
-    alike = variants["method"].fillna("").str.fullmatch(pattern)
+    methods = variants["method"].astype(object).where(variants["method"].notna(), None)
+    alike = methods.map(lambda method: is_of(method, policy))
     first = variants["fingerprint"] == variants["fingerprint"].iloc[0]
-    counted = variants[first & (variants["method"].isna() | alike)]
+    counted = variants[first & alike.astype(bool)]
     scores = study.quality[study.quality["variant"].isin(counted["variant"])]
     scores = scores[scores["perplexity"].notna()].astype(dict.fromkeys(ALIKE, object))
     best: dict[float, float] = {}
@@ -245,7 +244,7 @@ def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]
             share = study.facts.total(row["variant"], "sparsity_prunable")
             if share is None:
                 continue
-            level = next((known for known in points if abs(known - share) < _SAME), share)
+            level = next((known for known in points if same_level(known, share)), share)
             points[level] = max(points.get(level, 0.0), float(row["perplexity"]))
         best = points if len(points) > len(best) else best
     return sorted(best.items())

@@ -39,6 +39,7 @@ from sparsity_report.study.scored import Scored, scored
 from sparsity_report.study.speed import crossovers, reference, speeds
 from sparsity_report.study.spread import Spread, spread_of, uneven
 from sparsity_report.study.storage import layout_ends
+from sparsity_report.study.tradeoff import Place, Tradeoff, level_bytes, places, tradeoff
 
 if TYPE_CHECKING:
     from sparsity_report.study.study import Comparison
@@ -84,9 +85,8 @@ class Facts:
     def __init__(self, study: Comparison) -> None:
         self._study = study
         self._totals = study.totals.set_index("variant")
-        self._layers = {
-            str(name): rows for name, rows in study.layers.groupby("variant", sort=False)
-        }
+        by_variant = study.layers.groupby("variant", sort=False)
+        self._layers = {str(name): rows for name, rows in by_variant}
 
     @cached_property
     def baseline(self) -> str:
@@ -381,10 +381,7 @@ class Facts:
 
     @cached_property
     def crossovers(self) -> pd.DataFrame | None:
-        """From which sparsity CSR layers are faster; None where nothing was timed.
-
-        See :func:`sparsity_report.study.speed.crossovers`.
-        """
+        """From which sparsity CSR layers are faster, if timed; see :func:`.speed.crossovers`."""
         return None if self.speeds is None else crossovers(self.speeds)
 
     @property
@@ -395,10 +392,7 @@ class Facts:
 
     @cached_property
     def speedups(self) -> pd.DataFrame | None:
-        """Speeds of every measurement, each against its own reference; None where nothing was.
-
-        With ``measurement`` and ``against``, and as :attr:`speeds` what of them may be told.
-        """
+        """:attr:`speeds` of every ``measurement``, each ``against`` its own reference."""
         if (frame := self._study.speedups) is None:
             if self.speeds is None:
                 return None
@@ -417,6 +411,20 @@ class Facts:
     def scored(self, variant: str) -> Scored | None:
         """Return a variant's perplexity beside the baseline's, see :func:`.scored.scored`."""
         return scored(self._study.quality, variant, self.baseline)
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where variants stand whose zeros and bytes are known, see :class:`.tradeoff.Place`."""
+        return places(self, self._study.variants)
+
+    @cached_property
+    def tradeoff(self) -> Tradeoff | None:
+        """Quality against bytes of what was scored alike, see :func:`.tradeoff.tradeoff`."""
+        return tradeoff(self._study.quality, self._study.tasks, self.places)
+
+    def level_bytes(self, policy: str) -> pd.DataFrame:
+        """Return the bytes of the prunable weights at every level, see :mod:`.tradeoff`."""
+        return level_bytes(self._study.by_policy[policy], self._first)
 
     @cached_property
     def levels(self) -> pd.DataFrame | None:

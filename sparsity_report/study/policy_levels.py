@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from sparsity_report.weights.weights import Weights
 GLOBAL, LAYERWISE = "global_magnitude", "layerwise_magnitude"
 # Sizes of the groups that N:M patterns keep the largest of.
 _GROUPS = (4, 8)
+_SAME = 1e-4
 
 
 def policy_levels(
@@ -66,6 +68,25 @@ def policy_levels(
             left = totals[:, None] // group * kept
             tables[f"N:{group}"] = _table(names, [float(1 - k / group) for k in kept], left)
     return tables
+
+
+def is_of(method: str | None, policy: str) -> bool:
+    """Whether a variant that was pruned by a method stands at a level of a policy.
+
+    The model as it comes, of no method, does at that of the zeros it has.
+
+    Examples
+    --------
+    >>> is_of("2:4", "N:4"), is_of("2:8", "N:4"), is_of(None, "N:4")
+    (True, False, True)
+    """
+    pattern = policy.replace("N:", r"\d+:") if policy.startswith("N:") else re.escape(policy)
+    return method is None or re.fullmatch(pattern, method) is not None
+
+
+def same_level(share: float, other: float) -> bool:
+    """Whether two shares of zeros are one level: apart by less than rounding to whole weights."""
+    return abs(share - other) < _SAME
 
 
 def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:

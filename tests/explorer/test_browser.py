@@ -3,7 +3,9 @@
 import json
 import re
 import time
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from helpers import need
@@ -518,6 +520,129 @@ def test_budget_bounds_and_copies_by_keyboard(fresh):
     assert "explorer.bounds = {" in text
     budget.fill("")
     budget.press("Enter")
+
+
+SCORED = """
+import sys
+sys.path.append({tests!r})
+from measurements import put_in, quality
+more = sr.masked(sr.global_magnitude(weights, 0.7))
+scores = quality(((0.0, 10.0), (0.3, 12.5), (0.7, 40.0)), ("Dense", "Masked30", "Masked70"))
+explorer.reset()
+scored = sr.explore(put_in(study.with_variants(more), quality=scores))
+def told(_=None):
+    shown = json.dumps([scored.variant, scored.sparsity])
+    pathlib.Path("scored.json").write_text(shown)
+scored.observe(told, ["sparsity", "variant"])
+told()
+display(scored)
+"""
+
+
+class Curve:
+    """The quality curve of a second explorer in the same notebook."""
+
+    def __init__(self, session):
+        self.session, self.page = session, session.page
+        self.root = self.page.locator(".sparsity-explorer").last
+        self.marks = self.root.locator("path[aria-roledescription=point]:not([fill=none])")
+        self.slider = self.root.get_by_role("slider", name="Quality against bytes")
+
+    def mark(self, name):
+        for path in self.marks.all():
+            if f"variant: {name}" in (path.get_attribute("aria-label") or ""):
+                box = path.bounding_box()
+                return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        raise AssertionError(f"no mark of {name}")
+
+    def until(self, wanted):
+        end, shown = time.monotonic() + 20, None
+        while time.monotonic() < end:
+            path = self.session.server.work / "scored.json"
+            with suppress(OSError, ValueError):
+                shown = json.loads(path.read_text())
+                if wanted(*shown):
+                    self.session.settle()
+                    return shown
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"the kernel never got there: {shown}")
+
+
+def run_last(session, code):
+    """Run code in the last cell of the notebook."""
+    session.page.evaluate(
+        """code => {
+            const { content } = window.jupyterapp.shell.currentWidget;
+            content.model.sharedModel.getCell(2).setSource(code);
+            content.activeCellIndex = 2;
+            return window.jupyterapp.commands.execute('notebook:run-cell');
+        }""",
+        code,
+    )
+
+
+@pytest.fixture(scope="class")
+def curve(opened):
+    run_last(opened, SCORED.format(tests=str(Path(__file__).parents[1])))
+    made = Curve(opened)
+    opened.page.locator(".sparsity-explorer svg.marks").nth(1).wait_for(timeout=60_000)
+    made.marks.first.scroll_into_view_if_needed()
+    yield made
+    run_last(opened, "scored.close()")
+    opened.page.locator(".sparsity-explorer").nth(1).wait_for(state="detached")
+
+
+class TestQualityCurve:
+    def test_it_is_pulled_by_mouse(self, curve):
+        """It lands on levels by their bytes, and on a measured variant when near to it."""
+        mouse = curve.page.mouse
+        (left, high), (right, low) = curve.mark("Masked70"), curve.mark("Dense")
+        assert left < right
+        assert high < low  # a larger perplexity stands higher
+        mouse.move(right, low)
+        mouse.down()
+        assert curve.until(lambda variant, _: variant == "Dense")
+        mouse.move(left + 0.4 * (right - left), low, steps=6)
+        _, level = curve.until(lambda variant, level: variant.endswith("at level") and level > 0.3)
+        assert level == pytest.approx(0.7 - 0.4 * 0.7, abs=0.03)
+        texts = curve.root.locator(".vega-embed").inner_text()
+        assert "not measured" in texts
+        mouse.move(left + 2, low - 20, steps=3)
+        curve.until(lambda variant, level: (variant, level) == ("Masked70", 0.7))
+        mouse.up()
+        assert "perplexity: 40.0" in curve.root.locator(".vega-embed").inner_text()
+        # Without a button nothing is pulled.
+        mouse.move(right, low, steps=3)
+        curve.page.wait_for_timeout(300)
+        curve.until(lambda variant, _: variant == "Masked70")
+
+    def test_it_is_walked_by_keys_and_switched(self, curve):
+        page = curve.page
+        mouse_at = curve.mark("Masked30")
+        page.mouse.click(*mouse_at)
+        curve.until(lambda variant, _: variant == "Masked30")
+        curve.slider.focus()
+        assert "perplexity: 12.5" in curve.slider.get_attribute("aria-valuetext")
+        page.keyboard.press("PageDown")
+        curve.until(lambda variant, _: variant == "Masked70")
+        # The picture was drawn anew in between, and kept the keys.
+        page.keyboard.press("ArrowRight")
+        curve.until(lambda variant, level: variant.endswith("at level") and 0.68 <= level <= 0.7)
+        page.keyboard.press("End")
+        curve.until(lambda variant, level: variant.endswith("at level") and level == 0)
+        boxes = curve.root.locator(".role-title-text, .sx-cards, .sx-below")
+        before = [box.bounding_box() for box in boxes.all()]
+        menu = curve.root.locator(".sx-controls .widget-dropdown", has_text="Curve").locator(
+            "select"
+        )
+        menu.select_option("bytes")
+        curve.root.locator(".vega-embed", has_text="CSR against dense").wait_for()
+        curve.session.settle()
+        assert [(b["x"], b["y"]) for b in before] == [
+            (box["x"], box["y"]) for box in (one.bounding_box() for one in boxes.all())
+        ]
+        assert not curve.slider.is_visible()
+        assert curve.session.complaints == []
 
 
 def test_a_level_becomes_an_exact_variant(fresh, demo):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from explored import chart_texts, html_texts, widget_texts
-from measurements import latency, put_in
+from measurements import latency, put_in, quality
 
 import sparsity_report as sr
 from sparsity_report.explorer.figures import COUNTED as SHOWN
@@ -39,6 +39,7 @@ class Reader:
             *layers["dtype"],
             "float32",
             "explorer.layers()",
+            "some.txt (sliding)",
             "sr.explore(study, weights=sr.load(…))",
         }
         names |= {part for name in layers["module_name"] for part in name.split(".")}
@@ -61,13 +62,15 @@ class Reader:
     def _reads(self, text):
         if text in self.names or NUMBER.fullmatch(text):
             return True
-        if " · " in text:
-            return all(map(self.knows, text.split(" · ")))
+        for between in (" · ", "\n"):
+            if between in text:
+                return all(map(self.knows, text.split(between)))
         for template in self.templates:
             match = template.fullmatch(text)
             if match and all(map(self.knows, match.groups())):
                 return True
-        return False
+        listed = re.split(", | et ", text)
+        return len(listed) > 1 and all(map(self.knows, listed))
 
     def foreign(self, texts):
         return sorted({text for text in texts if not self.knows(text)})
@@ -87,6 +90,9 @@ def states(explorer):
     for variant in ("Dense", "CSR30", "Masked at level", "CSR at level"):
         explorer.variant = variant
         yield variant, everything(explorer)
+    for curve in ("bytes", "quality"):
+        explorer.curve = curve
+        yield curve, everything(explorer)
     explorer.sparsity = 0.99
     for grouping in ("projection", "block"):
         explorer.grouping = grouping
@@ -115,7 +121,7 @@ def states(explorer):
 def measured(demo_study):
     frame = latency()
     frame["name"] = frame["name"].replace("8 × 4", "512 × 128")
-    return put_in(demo_study, latency=frame)
+    return put_in(demo_study, latency=frame, quality=quality(names=("Dense", "Masked30", "CSR30")))
 
 
 def test_every_text_is_french(measured):

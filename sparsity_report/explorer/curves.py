@@ -1,0 +1,252 @@
+"""The curve of an explorer: bytes and FLOPs over sparsity, or quality against bytes, as rows."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.draw.tradeoff import (
+    measure_name,
+    place_text,
+    score_text,
+    tradeoff_rows,
+    tradeoff_shape,
+)
+from sparsity_report.explorer.picture import CURVES, EVEN, Data
+from sparsity_report.explorer.state import State
+from sparsity_report.explorer.view import View
+from sparsity_report.study.magnitudes import Rows
+from sparsity_report.study.policy_levels import is_of, same_level
+from sparsity_report.study.tradeoff import Point
+from sparsity_report.words.names import clip, layout_name, short_name
+from sparsity_report.words.numbers import count
+from sparsity_report.words.numbers import level as written
+from sparsity_report.words.sentences import message, say
+
+# How near to a mark pulling lands on it, as a part of the width.
+_NEAR = 0.015
+# Marks that are said.
+_SAID = 8
+
+
+class CostCurve:
+    """Bytes and FLOPs of CSR against dense at every level of a policy."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+
+    @cached_property
+    def top(self) -> float:
+        """How far it reaches, of any selection: a sum of layers is no worse than one."""
+        ratios = []
+        for levels in self.view.policies.values():
+            start = levels.frame(0)
+            for sparse, dense in (
+                ("csr_bytes", "dense_bytes"),
+                ("csr_flops_per_token", "flops_per_token"),
+            ):
+                inside = start[start["prunable"] & (start[dense] > 0)]
+                ratios += (inside[sparse] / inside[dense]).dropna().astype(float).tolist()
+        most = max(ratios, default=0.0)
+        whole = self.view.study.facts.levels
+        highest = 0.0 if whole is None else float(whole[list(CURVES)].max(skipna=True).max())
+        # One tiny layer is no reason to draw all others flat.
+        return max(1.0, min(most, 2 * highest)) if highest > 0 else 0.0
+
+    def rows(self, state: State) -> Data:
+        """Return bytes and FLOPs as CSR ÷ dense, and where what is shown stands."""
+        levels = self.view.curve(state)
+        if levels is None or not self.top:
+            return {}
+        curve: Rows = [
+            {"sparsity": share, "value": value, "line": say(line)}
+            for column, line in CURVES.items()
+            for share, value in levels[["sparsity_prunable", column]].dropna().to_numpy().tolist()
+        ]
+        if curve:
+            curve += [{"sparsity": end, "value": 1.0, "line": say(EVEN)} for end in (0.0, 1.0)]
+        even: Rows = []
+        if curve and (share := self.view.break_even(state.selection)) is not None:
+            label = say("pays from {share:percent}", share=share)
+            even = [{"sparsity": share, "value": 1.0, "label": label}]
+        pulls = _bands(levels, "sparsity_prunable", 1.0) if curve else []
+        return {"curve": curve, "even": even, "level": self._level(state), "pulls": pulls}
+
+    def _level(self, state: State) -> Rows:
+        """Return where a level stands, or how many zeros a variant has, which is no point."""
+        row = self.view.sums(state)
+        share, value = row["sparsity_prunable"], row["bytes_ratio"]
+        if pd.isna(share) or (state.live and pd.isna(value)):
+            return []
+        label = say("{sparsity:percent}: {value:times}", sparsity=share, value=value)
+        if not state.live:
+            name = clip(short_name(state.variant), 24)
+            label = say("{name}: {share:percent}", name=name, share=share)
+        place = {"sparsity": share, "value": value if state.live else None, "top": 1.04 * self.top}
+        return [place | {"label": label}]
+
+    def note(self, state: State) -> str:
+        """Return the line under the title."""
+        unpacked = self.view.study.facts.unpacked_dtypes(self.view.variants[0])
+        whole = (
+            message("stored bytes and FLOPs of the whole model"),
+            message("stored bytes, unpacked, and FLOPs of the whole model"),
+        )
+        part = (
+            message("stored bytes and FLOPs of the selected layers ({n})"),
+            message("stored bytes, unpacked, and FLOPs of the selected layers ({n})"),
+        )
+        said = (part if state.selection else whole)[bool(unpacked)]
+        return say(said, n=count(len(state.selection))) if state.selection else say(said)
+
+    def alt(self) -> str:
+        """Say what it is."""
+        return say("bytes and FLOPs of CSR against dense at every level")
+
+
+class QualityCurve:
+    """Quality against bytes of what was measured, which levels only have bytes of.
+
+    It is of the whole model, whatever is selected.
+    """
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.found = view.study.facts.tradeoff
+        self.shape = tradeoff_shape(view.study)
+        self._lines, self._points = tradeoff_rows(view.study)
+        self._levels = lru_cache(maxsize=None)(self._at_levels)
+        self._stops = lru_cache(maxsize=8)(self._pulls)
+
+    def rows(self, state: State) -> Data:
+        """Return the lines, the marks, and where what is shown stands."""
+        if self.found is None:
+            return {}
+        (place, *_) = level = self._level(state) or [{}]
+        points = [{**row, "on": row["id"] == place.get("on")} for row in self._points]
+        rows = {"curve": self._lines, "points": points, "level": level if place else []}
+        return rows | {"pulls": self._stops(state.policy)}
+
+    def variant(self, at: str) -> str | None:
+        """Return the variant that a mark stands for; of several the first."""
+        points = self._known
+        return points[int(at)].variants[0] if at.isdigit() and int(at) < len(points) else None
+
+    @property
+    def _known(self) -> tuple[Point, ...]:
+        return () if self.found is None else self.found.points
+
+    def _level(self, state: State) -> Rows:
+        if self.shape is None or self.found is None:
+            return []
+        size, on, name, at = self._standing(state)
+        if size is None:
+            return []
+        where, score = say("{name}: {size}", name=name, size=place_text(size)), say("not measured")
+        if on is not None:
+            text = score_text(self.found, self._known[on])
+            score = say("{name}: {size}", name=measure_name(self.found), size=text)
+        tip = self._tip(state.policy, state.sparsity) if state.live else f"{where} · {score}"
+        mark = None if on is None else str(on)
+        row = {"bytes": size, "on": mark, "at": at, "open": on is None, "tip": tip}
+        left = size > 0.5 * self.shape.most
+        return [row | {"left": left, "label": f"{where}\n{score}"}]
+
+    def _standing(self, state: State) -> tuple[int | None, int | None, str, str | float]:
+        """Return bytes, the measured point there, and what is shown: its name and its stop."""
+        if not state.live:
+            on = next((k for k, p in enumerate(self._known) if state.variant in p.variants), None)
+            place = self.view.study.facts.places.get(state.variant)
+            name = clip(short_name(state.variant), 24)
+            return place and place.bytes, on, name, "" if on is None else str(on)
+        row, on = self._at(state.policy, state.sparsity)
+        return int(row["bytes"]), on, written(state.sparsity), state.sparsity
+
+    def _of_policy(self, policy: str) -> list[int]:
+        """Return the points that stand at levels of a policy."""
+        source = self.view.study.variants["fingerprint"].iloc[0]
+        places = [point.place for point in self._known]
+        return [k for k, p in enumerate(places) if p.source == source and is_of(p.method, policy)]
+
+    def _at_levels(self, policy: str) -> pd.DataFrame:
+        """Return the bytes and the share of zeros of every level of a policy."""
+        facts = self.view.study.facts
+        shares = facts.level_sums(policy, ())["sparsity_prunable"]
+        return facts.level_bytes(policy).assign(sparsity_prunable=shares)
+
+    def _pulls(self, policy: str) -> Rows:
+        """Return bands of x: each level's, and over them those of the measured variants."""
+        if self.shape is None or policy not in self.view.policies:
+            return []
+        levels, most = self._levels(policy), self.shape.most
+        rows = _bands(levels.iloc[::-1], "bytes", most, last=True)
+        for row in rows:
+            row["tip"] = self._tip(policy, row["id"])
+        for k in self._of_policy(policy):
+            size, away = self._known[k].place.bytes, _NEAR * most
+            row = self._points[k]
+            tip = say("{name}: {size}", name=row["variant"], size=row["label"])
+            ends = {"from": size - away, "to": min(size + away, most)}
+            rows.append({"kind": "pull", "id": str(k), **ends, "tip": tip})
+        return rows
+
+    def _tip(self, policy: str, level: float) -> str:
+        row, on = self._at(policy, level)
+        text = place_text(int(row["bytes"]))
+        words = {"level": level, "size": text, "layout": layout_name(str(row["layout"]))}
+        if on is None:
+            return say("{level:level}: {size} ({layout}), not measured at this level", **words)
+        name = self._points[on]["variant"]
+        return say("{level:level}: {size} ({layout}), measured as {name}", name=name, **words)
+
+    def _at(self, policy: str, level: float) -> tuple[pd.Series[Any], int | None]:
+        """Return what is known of a level, and the point that was measured there."""
+        levels = self._levels(policy)
+        row = levels[levels["sparsity"] == level].iloc[0]
+        # Within bounds no variant was pruned.
+        known = [] if self.view.bounded else self._of_policy(policy)
+        places = {k: self._known[k].place.sparsity for k in known}
+        share = row["sparsity_prunable"]
+        return row, next((k for k, known in places.items() if same_level(known, share)), None)
+
+    def note(self, state: State) -> str:
+        """Return the line under the title."""
+        del state
+        if self.found is None:
+            return ""
+        note = say("{of}, whole model; only marks are measured", of=clip(self.found.of, 40))
+        if self.found.left_out:
+            names = [short_name(name) for name in self.found.left_out]
+            note += " · " + say("not drawn: {names:some}", names=names)
+        return note
+
+    def alt(self) -> str:
+        """Say what was measured where."""
+        if self.found is None:
+            return ""
+        rows = [say("{label} at {size} ({variant})", **row) for row in self._points[:_SAID]]
+        return say(
+            "{measure} against bytes: {rows:names}", measure=measure_name(self.found), rows=rows
+        )
+
+    def legend(self) -> int:
+        """Return how many lines are named."""
+        return 0 if self.shape is None or len(self.shape.lines) < 2 else len(self.shape.lines)
+
+
+def _bands(levels: pd.DataFrame, column: str, end: float, *, last: bool = False) -> Rows:
+    """Return what part of x is nearest to each level, from 0 to its end.
+
+    Of levels that stand at one place the first is meant, or the last.
+    """
+    known = levels[["sparsity", column]].dropna()
+    known = known.drop_duplicates(column, keep="last" if last else "first")
+    places = known[column].astype(float).tolist()
+    middles = [0.0, *((a + b) / 2 for a, b in pairwise(places)), end]
+    return [
+        {"kind": "pull", "id": level, "from": low, "to": high, "tip": written(level)}
+        for level, (low, high) in zip(known["sparsity"].tolist(), pairwise(middles), strict=True)
+    ]
