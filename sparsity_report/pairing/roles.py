@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from sparsity_report.weights.parameters import Module, Parameter
@@ -137,16 +138,32 @@ class Anatomy:
 
     def blocks(self, stack: str) -> list[int]:
         """Return the numbers of the blocks of a stack."""
-        return sorted({p.block for p in self.parts if p.stack == stack and p.block is not None})
+        return self._blocks.get(stack, [])
 
     def experts(self, stack: str, block: int) -> list[int]:
         """Return the numbers of the experts of a block that are tensors of their own."""
-        return sorted({e for s, b, e in self.places if (s, b) == (stack, block) and e is not None})
+        return self._experts.get((stack, block), [])
 
     @property
     def stacks(self) -> list[str]:
         """Names of what holds blocks."""
-        return list(dict.fromkeys(p.stack for p in self.parts if p.block is not None))
+        return list(self._blocks)
+
+    @cached_property
+    def _blocks(self) -> dict[str, list[int]]:
+        found: dict[str, set[int]] = defaultdict(set)
+        for stack, block, _ in self.places:
+            if block is not None:
+                found[stack].add(block)
+        return {stack: sorted(numbers) for stack, numbers in found.items()}
+
+    @cached_property
+    def _experts(self) -> dict[tuple[str, int | None], list[int]]:
+        found: dict[tuple[str, int | None], set[int]] = defaultdict(set)
+        for stack, block, expert in self.places:
+            if expert is not None:
+                found[stack, block].add(expert)
+        return {place: sorted(numbers) for place, numbers in found.items()}
 
 
 def anatomy(weights: Weights, head: int | None = None, model: Anatomy | None = None) -> Anatomy:

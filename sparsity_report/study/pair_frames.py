@@ -34,7 +34,6 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
     """Return one row per module of the base, then those that only the model after has."""
     owners = {p.name: m for m in plan.after.modules for p in m.parameters}
     after = {m.name: m for m in plan.after.modules}
-    before = {m.name for m in plan.before.modules}
     links: dict[str, list[Link]] = defaultdict(list)
     added: dict[str, list[Link]] = defaultdict(list)
     for link in plan.links:
@@ -42,7 +41,7 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
             links[link.before.parameter.name].append(link)
         elif link.after:
             added[link.after.module.name].append(link)
-    rows, named = [], set[str]()
+    rows, named = [], {m.name for m in plan.before.modules}
     for module in plan.before.modules:
         of_module = [link for p in module.parameters for link in links[p.name]]
         names = [owners[k.after.parameter.name].name for k in of_module if k.after]
@@ -55,7 +54,7 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
         rows.append(_row(module, twins, of_module, tallies) | _caches(plan, of_module))
     for module in plan.after.modules:
         of_module = added.pop(module.name, [])
-        if of_module or module.name not in named | before:
+        if of_module or module.name not in named:
             row = _row(None, [module], of_module, tallies) | _caches(plan, of_module)
             rows.append(row | {"alignment": "added"})
     return typed("pair_layers", pd.DataFrame(rows))
