@@ -159,3 +159,45 @@ def written(folder, tensors, config=None):
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+LLAMA_OF_OTHERS = {
+    "model.layers": "transformer.blocks", "self_attn.q_proj": "attention.wq",
+    "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
+    "self_attn.o_proj": "attention.wo", "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "feed_forward.w1",
+    "mlp.up_proj": "feed_forward.w3", "mlp.down_proj": "feed_forward.w2",
+}  # fmt: skip
+
+
+def renamed(tensors):
+    def name(key):
+        for ours, theirs in LLAMA_OF_OTHERS.items():
+            key = key.replace(ours, theirs)
+        return key
+
+    return {name(key): values for key, values in tensors.items()}
+
+
+def fused(tensors):
+    """Query, key and value in one, and gate and up."""
+    made = {}
+    for name, values in tensors.items():
+        for whole, first, others in (
+            ("qkv_proj", "q_proj", ("k_proj", "v_proj")),
+            ("gate_up_proj", "gate_proj", ("up_proj",)),
+        ):
+            if first in name:
+                parts = [values, *(tensors[name.replace(first, other)] for other in others)]
+                made[name.replace(first, whole)] = torch.cat(parts)
+                break
+            if any(other in name for other in others):
+                break
+        else:
+            made[name] = values
+    return made
+
+
+def turned(tensors):
+    words = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    return {k: v.T if k.endswith(words) else v for k, v in tensors.items()}

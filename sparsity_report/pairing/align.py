@@ -27,14 +27,16 @@ from sparsity_report.pairing.alignment import (
     rows,
 )
 from sparsity_report.pairing.embedded import width_and_vocabulary
+from sparsity_report.pairing.links import Piece
 from sparsity_report.pairing.look import Seen, digests, seen
 from sparsity_report.pairing.match import Match, equal, likest, one_of, reordered, same
+from sparsity_report.pairing.pieces import pieces_of
 from sparsity_report.pairing.roles import Anatomy, Part
 
 # Rows that tell blocks, or experts, apart, and how many of a few are elsewhere before all are read.
 _SAMPLE, _HALF = 64, 0.5
-# Matrices whose rows tell blocks and experts apart, those that are small first.
-_TELLING = ("k", "qkv", "q", "v", "gate", "up", "gate_up", "router")
+# Matrices whose rows tell blocks and experts apart: small ones first, those that can be cut last.
+_TELLING = ("k", "qkv", "q", "v", "gate", "up", "gate_up", "router", "o", "down")
 # What is matched in a block; experts that all tokens see, and what looks at another text, have
 # channels and heads of their own.
 _AXES = ("head", "kv_head", "channel", "channel, shared", "head, cross", "kv_head, cross")
@@ -121,43 +123,57 @@ def _blocks(found: Alignment, stack_after: str, stack: str) -> Match:
     base = [_told(found.before.at(stack, number)) for number in one]
     stayed = [_told(found.after.at(stack_after, number)) for number in other]
     if len(one) == len(other):
-        shared = [
+        both = [
             next(((b[role], a[role]) for role in _TELLING if role in b and role in a), None)
             for b, a in zip(base, stayed, strict=True)
         ]
-        if not any(pair and _block_away(found, *pair) for pair in shared):
+        if not any(pair and _block_away(found, *pair) for pair in both):
             return same(len(one))
-    if not all(stayed):
+    shared = set[str]().union(*base)
+    roles = [next((role for role in each if role in shared), "") for each in stayed]
+    if not all(roles):
+        if len(one) == len(other):
+            return same(len(one))
         raise SparsityReportError(
             f"{named(found)}: of {len(one):,} blocks {len(other):,} are left, and no matrix that "
             "all of them have tells which"
         )
-    roles = [next(iter(each)) for each in stayed]
     known = [
-        {role: _seen(found, True, each[role]) for role in dict.fromkeys(roles) if role in each}
+        {role: _rows_of(found, True, *each[role]) for role in dict.fromkeys(roles) if role in each}
         for each in base
     ]
     left = [
-        (role, _seen(found, False, each[role])) for role, each in zip(roles, stayed, strict=True)
+        (role, _rows_of(found, False, *each[role]))
+        for role, each in zip(roles, stayed, strict=True)
     ]
     return check(found, _same_rows(known, left), "block", stack)
 
 
-def _told(parts: Mapping[tuple[str, str], Part]) -> dict[str, Part]:
+def _told(parts: Mapping[tuple[str, str], Part]) -> dict[str, tuple[Part, Piece]]:
     """Return the matrices of a block that tell it from others, the first one best."""
-    return {role: parts[role, "weight"] for role in _TELLING if (role, "weight") in parts}
+    told = {
+        role: (part, piece)
+        for part in parts.values()
+        for (role, leaf), piece in pieces_of(part)
+        if leaf == "weight" and part.columns and not piece.expert
+    }
+    return {role: told[role] for role in _TELLING if role in told}
 
 
-def _block_away(found: Alignment, one: Part, other: Part) -> bool:
-    if [s.size for s in one.rows] != [s.size for s in other.rows]:
+def _block_away(found: Alignment, one: tuple[Part, Piece], other: tuple[Part, Piece]) -> bool:
+    (before, old), (after, new) = one, other
+    many = old.last - old.first
+    if many != new.last - new.first:
         return True
-    experts = (0, 0) if one.stacked else (None, None)
-    return away(found, (one, other), experts) > _HALF
+    lines = (old.first, new.first, many)
+    return away(found, (before, after), (old.expert, new.expert), lines) > _HALF
 
 
-def _seen(found: Alignment, base: bool, part: Part, expert: int | None = None) -> Seen:
-    if part.stacked:
-        expert = expert or 0
+def _rows_of(found: Alignment, base: bool, part: Part, piece: Piece) -> Seen:
+    return seen([rows(found, base, part, piece.expert)[piece.first : piece.last]])
+
+
+def _seen(found: Alignment, base: bool, part: Part, expert: int | None) -> Seen:
     return seen([rows(found, base, part, expert)])
 
 
@@ -225,8 +241,11 @@ def _units(
 ) -> None:
     """Match units of one axis in one place by the rows of the first matrix that has it."""
     kind, comma, more = axis.partition(",")
-    for role in _WITNESSES[kind]:
-        one, other = (side.get((f"{role}{comma}{more}", "weight")) for side in parts)
+    for role, of_after in _witnesses(kind):
+        one, other = (
+            side.get((f"{each}{comma}{more}", "weight"))
+            for each, side in zip((role, of_after), parts, strict=True)
+        )
         if one is None or other is None or bool(one.stacked) != (number is not None):
             continue
         cuts = [cut for part in (one, other) if (cut := _cut(part, axis))]
@@ -244,13 +263,23 @@ def _units(
         if was == now and _there(found, (one, other), experts, (first, start, was, lines)):
             return
         tables = [_read(found, (one, other), experts, cuts)]
-        beside = [side.get((f"{_BESIDE.get(role)}{comma}{more}", "weight")) for side in parts]
+        beside = [side.get((f"{_BESIDE.get(of_after)}{comma}{more}", "weight")) for side in parts]
         if beside[0] and beside[1] and [_cut(part, axis) for part in beside if part] == cuts:
             tables.append(_read(found, (beside[0], beside[1]), experts, cuts))
         match = matched(*tables[0], *tables[1:])
         if not match.is_identity:
             found.units[axis, place] = check(found, match, axis, one.module.name)
         return
+
+
+def _witnesses(kind: str) -> Iterator[tuple[str, str]]:
+    """Yield roles of matrices before and after that have rows of a kind, in one order."""
+    roles = _WITNESSES[kind]
+    yield from zip(roles, roles, strict=True)
+    # Of those that are fused in one model the first ones are what the other has alone.
+    for alone, fused in (("q", "qkv"), ("k", "qkv"), ("gate", "gate_up")):
+        if alone in roles:
+            yield from ((alone, fused), (fused, alone))
 
 
 def _read(

@@ -24,7 +24,7 @@ def in_pieces(
     pieces, claims = dict[Key, InPart](), Counter[str]()
     for part in waiting.values():
         stack = part.stack if part.block is not None else ""
-        for key, piece in _pieces(part):
+        for key, piece in pieces_of(part):
             expert = part.expert if piece.expert is None else piece.expert
             pieces[(stack, part.block, expert, *key)] = part, piece
             claims[part.parameter.name] += not _is_gone(found, part, piece)
@@ -53,7 +53,7 @@ def _twins(
     """Yield the pieces of a parameter with those of the base, if all of them were there."""
     told = []
     experts = found.match("expert", place, part.stacked).index if part.stacked else None
-    for key, piece in _pieces(part):
+    for key, piece in pieces_of(part):
         expert = place[2]
         if piece.expert is not None and experts is not None:
             expert = int(experts[piece.expert])
@@ -83,7 +83,7 @@ def _link(found: Alignment, base: InPart, left: InPart, place: Place) -> Link:
     return Link(before, after, "fused", certainty, rows, (columns,), (old, new))
 
 
-def _pieces(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
+def pieces_of(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
     """Cut a parameter into the matrices that it would be if nothing were fused."""
     role, _, more = part.role.partition(",")
     tail = f",{more}" if more else ""

@@ -7,7 +7,7 @@ import pytest
 import structural
 import torch
 from safetensors.torch import load_file
-from structural import Left, shuffled, written
+from structural import Left, fused, renamed, shuffled, turned, written
 
 import sparsity_report as sr
 
@@ -209,3 +209,36 @@ def test_what_is_nearly_all_zero_is_no_other_model(bases, tmp_path):
     assert set(pair.layers["alignment"]) == {"name"}
     assert pair.layers["changed"].sum() == 0
     assert not any("Nothing in the values" in sentence for sentence in pair.sentences())
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "other"), [("llama", renamed), ("llama", fused), ("gpt2", turned)], ids=str
+)
+def test_another_order_in_other_words(bases, tmp_path, kind, other, back):
+    """Blocks, heads and channels, under other names, fused or split, or lying the other way."""
+    left = Left(blocks=BLOCKS, heads=HEADS, channels=shuffled(128, 128))
+    if kind == "llama":
+        left.kv_heads = KV
+    after = structural.pruned(bases(kind), tmp_path / "after", left)
+    models = [bases(kind), after]
+    tensors = other(load_file(models[back] / "model.safetensors"))
+    models[back] = written(tmp_path / "other", tensors)
+    pair = sr.compare_checkpoints(*models)
+    assert pair.removed.empty
+    assert pair.layers["untouched"].all()
+    assert pair.layers["weight_before"].equals(pair.layers["compared"])
+    assert moved(pair) == due(kind, left)
+
+
+def test_cut_and_fused(bases, tmp_path):
+    left = Left(blocks=[0, 1, 3], heads=HEADS[:6], kv_heads=[3, 1], channels=shuffled(96, 128))
+    after = structural.pruned(bases("llama"), tmp_path / "after", left)
+    tensors = fused(load_file(after / "model.safetensors"))
+    pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "fused", tensors))
+    due = {"block": [2], "head": sorted(HEADS[6:]), "kv_head": [0, 2]}
+    due["channel"] = sorted(set(range(128)) - set(left.channels))
+    for (kind, _), rows in pair.removed.groupby(["kind", "module"]):
+        assert sorted(rows["index"]) == due[kind]
+    assert set(pair.removed["kind"]) == set(due)
+    assert pair.layers["changed"].sum() == 0
