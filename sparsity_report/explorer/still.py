@@ -12,6 +12,7 @@ from typing import Any
 import vl_convert
 from IPython.display import display, update_display
 
+from sparsity_report.draw.opaque import opaque
 from sparsity_report.draw.vega import VEGALITE, check_room
 from sparsity_report.report.values import slider
 from sparsity_report.study.study import Comparison
@@ -26,12 +27,12 @@ _REST = 1.5
 
 
 def picture(spec: Mapping[str, Any]) -> str:
-    """Return a chart as a JPEG in base64."""
+    """Return a chart as a PNG in base64."""
     check_room()
-    drawn = vl_convert.vegalite_to_jpeg(
-        dict(spec), vl_version=VEGALITE, scale=1, quality=72, allowed_base_urls=[]
+    drawn = vl_convert.vegalite_to_png(
+        dict(spec), vl_version=VEGALITE, scale=1, allowed_base_urls=[]
     )
-    return base64.b64encode(drawn).decode()
+    return base64.b64encode(opaque(drawn)).decode()
 
 
 def sliding(study: Comparison, cells: int) -> tuple[Any, str | None]:

@@ -752,7 +752,7 @@ def test_saved_it_is_small_and_opens_as_a_picture(browser, lab):
             "window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => null)"
         )
     saved = session.path.read_text(encoding="utf-8")
-    assert "data:image/jpeg;base64," in saved
+    assert "data:image/png;base64," in saved
     assert session.path.stat().st_size < 200_000
     again = browser.new_context(viewport={"width": 1200, "height": 1000})
     page = again.new_page()

@@ -160,7 +160,7 @@ def test_what_is_kept_in_a_notebook_is_what_was_shown(explorer):
     texts = html_texts(kept["text/html"])
     assert {"Agreement of zeros", "model.decoder.layers.0.fc1"} <= set(texts)
     assert explorer.chart["description"] in texts
-    assert "data:image/jpeg;base64," in kept["text/html"]
+    assert "data:image/png;base64," in kept["text/html"]
 
 
 def test_without_blocks_there_is_no_map_but_every_layer(pair):

@@ -469,7 +469,7 @@ def test_odd_studies_can_be_explored(kind):
         explorer.selection = [name]
         assert explorer.detail == name
     bundle = explorer._repr_mimebundle_()
-    assert "data:image/jpeg" in bundle["text/html"]
+    assert "data:image/png" in bundle["text/html"]
 
 
 def test_unknown_values_are_shown_as_unknown():

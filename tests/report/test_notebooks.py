@@ -161,7 +161,7 @@ def test_explorer(tmp_path, smollm2_path):
     views = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert len(views) == 1
     still = [o["data"]["text/html"] for o in outputs if "sx-still" in str(o.get("data", {}))]
-    assert "data:image/jpeg;base64," in still[0]
+    assert "data:image/png;base64," in still[0]
     study = sr.read_study(tmp_path / "study.json")
     told = json.dumps(outputs, ensure_ascii=False)
     assert all(sentence in told for sentence in sr.summarize(study)[:2])
