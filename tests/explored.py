@@ -77,7 +77,7 @@ def widgets(root):
 def widget_texts(root):
     """Texts of widgets: descriptions, options, tooltips, HTML."""
     for widget in widgets(root):
-        for trait in ("description", "placeholder", "tooltip", "name", "field", "hint"):
+        for trait in ("description", "placeholder", "tooltip", "name", "field", "hint", "lost"):
             # Zero-width is what ipywidgets put where there is no placeholder.
             text = (getattr(widget, trait, "") or "").strip("\u200b")
             if text:

@@ -22,6 +22,7 @@ function named(item) {
 async function render({ model, el }) {
   let view = null;
   let turn = 0;
+  let settled = 0;
   let shown = {};
   let brushed = "{}";
   let drawn = "";
@@ -129,7 +130,7 @@ async function render({ model, el }) {
   async function draw() {
     const chosen = spec();
     const text = JSON.stringify(chosen);
-    if (text === drawn) return;
+    if (text === drawn) return swap();
     drawn = text;
     const mine = ++turn;
     const data = model.get("data");
@@ -139,6 +140,7 @@ async function render({ model, el }) {
     if (mine !== turn) return made.finalize();
     view?.finalize();
     view = made.view;
+    settled = mine;
     shown = data;
     brushed = "{}";
     if (chosen.params?.length) view.addSignalListener("brush", brush);
@@ -167,7 +169,8 @@ async function render({ model, el }) {
   }
 
   async function swap() {
-    if (view === null) return;
+    // What is being drawn takes the newest data once it stands.
+    if (view === null || settled !== turn) return;
     const data = model.get("data");
     for (const [name, rows] of Object.entries(data)) {
       // What another curve shows comes with its picture.
@@ -185,15 +188,22 @@ async function render({ model, el }) {
     await view.runAsync();
   }
 
-  model.on("change:spec", draw);
-  model.on("change:further", draw);
-  model.on("change:data", swap);
+  // Some hosts tell of each trait before they have set the next: old data in a new frame is wrong.
+  let due = false;
+  function changed() {
+    if (due) return;
+    due = true;
+    queueMicrotask(() => {
+      due = false;
+      draw();
+    });
+  }
+  const traits = ["spec", "further", "data"];
+  for (const trait of traits) model.on(`change:${trait}`, changed);
   model.on("change:hint", hint);
   await draw();
   return () => {
-    model.off("change:spec", draw);
-    model.off("change:further", draw);
-    model.off("change:data", swap);
+    for (const trait of traits) model.off(`change:${trait}`, changed);
     model.off("change:hint", hint);
     view?.finalize();
   };

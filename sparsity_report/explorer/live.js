@@ -57,11 +57,8 @@ function text(widget) {
   field.type = "text";
   follow(widget, ["value", "placeholder"], () => {
     field.placeholder = model.get("placeholder");
-    if (field.value === model.get("value")) return;
-    // The caret stays where one types.
-    const { selectionStart, selectionEnd } = field;
-    field.value = model.get("value");
-    if (focused(field)) field.setSelectionRange(selectionStart, selectionEnd);
+    // Where it says so already the caret stays where one types.
+    if (field.value !== model.get("value")) field.value = model.get("value");
   });
   field.addEventListener("input", () => {
     if (model.get("continuous_update")) tell(model, "value", field.value);
@@ -188,8 +185,11 @@ async function draw(ref, child, host, outer) {
 
 function render({ model, el, host, signal }) {
   if (host === undefined) throw new Error("The explorer wants a marimo that draws anywidgets inside others.");
+  const lost = made("p", "sx-lost", model.get("lost"));
+  lost.hidden = true;
+  const late = setTimeout(() => { lost.hidden = false; }, 6000);
   const spot = made("div", "");
-  el.append(spot);
+  el.append(lost, spot);
   const widget = { model, host, signal };
   stand(widget, spot);
   widget.attached();
@@ -202,6 +202,7 @@ function render({ model, el, host, signal }) {
   };
   model.on("msg:custom", changed);
   return () => {
+    clearTimeout(late);
     clearTimeout(rest);
     model.off("msg:custom", changed);
   };

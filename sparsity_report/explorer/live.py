@@ -12,6 +12,7 @@ from IPython.display import display
 
 from sparsity_report.explorer.page import Picture
 from sparsity_report.explorer.still import Still
+from sparsity_report.words.sentences import say
 
 _HERE = Path(__file__).parent
 
@@ -46,16 +47,26 @@ class Live(widgets.VBox):  # type: ignore[misc]
     ----------
     seen : int
         How many changes the browser has told back; with that marimo's value has changed.
+    lost : str
+        What marimo shows where no kernel answers, as in a page that it has exported.
     """
 
     _esm = traitlets.Unicode((_HERE / "live.js").read_text(encoding="utf-8")).tag(sync=True)
     _css = traitlets.Unicode((_HERE / "live.css").read_text(encoding="utf-8")).tag(sync=True)
     seen = traitlets.Int().tag(sync=True)
+    lost = traitlets.Unicode().tag(sync=True)
     _beside: Still
 
     if TYPE_CHECKING:
 
         def _still(self) -> dict[str, str]: ...
+
+    @traitlets.default("lost")
+    def _lost(self) -> str:
+        return say(
+            "No kernel answers here: run the notebook for the explorer. A study or a pair by "
+            "itself in a cell is a picture anywhere."
+        )
 
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and beside it the picture, which follows it."""

@@ -51,23 +51,24 @@ def _(mo, view):
     mo.md(f"read {{view.value['sparsity']:.2f}} {{view.metric}} {{len(view.layers())}}")
 
 @app.cell
-def _(pruning, sr, weights):
-    sr.explore(sr.compare_checkpoints(weights, pruning))
+def _(mo, pruning, sr, weights):
+    pair = sr.explore(sr.compare_checkpoints(weights, pruning))
+    mo.Html(f'<div style="width: 620px">{{mo.as_html(pair)}}</div>')
 
 @app.cell
-def _(mo, sr):
+def _(sr):
     import torch
     names = {HOSTILE!r}
     blocks = [torch.nn.ModuleDict({{n: torch.nn.Linear(6, 8) for n in names}}) for _ in range(3)]
     own = torch.nn.ModuleDict({{"layers": torch.nn.ModuleList(blocks)}})
     model = sr.load(own, name="".join(names))
     hostile = sr.explore(sr.compare(sr.dense(model, name=names[0])))
-    mo.Html(f'<div style="width: 620px">{{mo.as_html(hostile)}}</div>')
+    hostile
 
 @app.cell
 def _(ipywidgets, sr, study):
     odd = sr.explore(study)
-    odd.children = [ipywidgets.IntSlider(), *odd.children[1:2]]
+    odd.children = [ipywidgets.IntSlider(), *odd.children[1:3]]
     odd
 """
 
@@ -220,9 +221,12 @@ def test_menus_cells_and_search_say_what_they_say_elsewhere(opened):
     study.get_by_label("Metric", exact=True).focus()
     keyboard.press("ArrowDown")
     opened.until(lambda: opened.read() == "read 0.38 total 24")
+    study.locator("svg.marks", has_text="Parameters per layer").wait_for()
     study.get_by_label("Metric", exact=True).select_option("Zeros")
     opened.until(lambda: opened.read() == "read 0.38 sparsity 24")
     study.locator("svg.marks", has_text="Zeros per layer").wait_for()
+    # Nothing of it was drawn from the counts that were shown before.
+    assert int(study.locator("svg.marks").get_attribute("width")) < 1200
     cell = study.locator(".mark-rect.role-mark path[aria-roledescription]").nth(9)
     cell.scroll_into_view_if_needed()
     box = cell.bounding_box()
@@ -270,11 +274,23 @@ def test_names_of_a_checkpoint_are_text_and_nobody_is_asked(opened):
     own = (opened.page.url.rpartition("/")[0], "data:", "blob:")
     assert [url for url in opened.requests if not url.startswith(own)] == []
     assert opened.complaints == ["The explorer has no element for IntSliderModel."]
-    assert opened.odd.inner_text() == opened.complaints[0]
+    assert opened.odd.locator("> div").first.inner_text() == opened.complaints[0]
+
+
+def test_where_no_kernel_answers_it_says_so(opened):
+    # No kernel hears of the last one: it has lost what tells of its width.
+    said = opened.page.locator(".sx-lost")
+    said.last.wait_for()
+    assert said.last.inner_text().startswith("No kernel answers here")
+    assert [one.is_visible() for one in said.all()] == [False, False, False, True]
+    assert (
+        opened.odd.locator(".widget-box").first.evaluate("one => getComputedStyle(one).visibility")
+        == "hidden"
+    )
 
 
 def test_each_explorer_has_its_own_width_and_the_theme_of_the_page(opened):
-    for explorer, wide in ((opened.study, 1000), (opened.hostile, 600)):
+    for explorer, wide in ((opened.study, 1000), (opened.pair, 600)):
         width = int(explorer.get_attribute("data-width"))
         assert wide < width < wide + 300
         assert int(explorer.locator("[data-width]").get_attribute("data-width")) == width
