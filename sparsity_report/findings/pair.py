@@ -154,7 +154,7 @@ def _zeros(pair: Pair) -> Iterator[str]:
     if whole["zeros_before"]:
         yield say(
             "Of the {zeros:,} zeros that {before} has among them, {share:percent} are zero still; "
-            "{revived:,} were revived, and {new:,} came new.",
+            "revived: {revived:,}, new: {new:,}.",
             before=short_name(pair.models["model"].iloc[0]),
             zeros=whole["zeros_before"],
             share=whole["kept_share"],
