@@ -24,7 +24,7 @@ from sparsity_report.study.schema import head
 from sparsity_report.words.language import spoken
 from sparsity_report.words.names import kind_name, short_name
 from sparsity_report.words.numbers import known, percent, scaled
-from sparsity_report.words.sentences import message, say, say_note
+from sparsity_report.words.sentences import message, say, say_note, say_noted
 
 # Rows of what is gone, and of modules, that a page and a paper hold.
 _ROWS, _ON_PAPER = 6_000, 200
@@ -65,7 +65,9 @@ def pair_context(pair: Pair, paper: bool = False) -> dict[str, Any]:
             "models": pair_tables.models(pair),
         },
         "layers": pair_tables.layers(pair, limit),
-        "notes": [printable(say_note(note)) for note in pair.notes],
+        "notes": [
+            printable(say_note(note)) for note in pair.notes if say_noted(note) not in others
+        ],
         "program": f"sparsity-report {sparsity_report.__version__}",
         "version": sparsity_report.__version__,
     }
@@ -107,9 +109,9 @@ def _cards(pair: Pair) -> list[dict[str, str]]:
     zeros, kept = records(pair.sparsities)[0], records(pair.survival)[0]
     after = short_name(pair.models["model"].iloc[1])
     cards = []
-    if known(weights["share"]):
+    if weights["before"]:
         note = say("of the {before} prunable weights of the base", before=scaled(weights["before"]))
-        cards.append((head("removed"), percent(max(weights["share"], 0.0)), note))
+        cards.append((head("removed"), percent(pair.taken / weights["before"]), note))
     if known(zeros["sparsity_itself"]):
         note = say("of the prunable weights of {after}", after=after)
         cards.append((head("sparsity_itself"), percent(zeros["sparsity_itself"]), note))

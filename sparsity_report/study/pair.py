@@ -123,9 +123,10 @@ class Pair(Shown):
         ``of`` the ``prunable`` weights, the ``non_embedding`` parameters and the whole ``model``:
         ``sparsity_before`` is of the base itself, ``sparsity_itself`` of the model after itself,
         and ``gone_of_base`` counts what is zero or gone against the base: 1 − nonzero after ÷ all
-        before; null where the model after is the larger one.
+        before, of what stands in both; null where the model after is the larger one, or has what
+        the base has not and nobody can tell the two apart.
         """
-        return sparsity_frame(self.before, self.after)
+        return sparsity_frame(self.before, self.after, self.layers)
 
     @cached_property
     def survival(self) -> pd.DataFrame:

@@ -52,11 +52,15 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
         of_module += [link for twin in twins for link in added.pop(twin.name, [])]
         named.update(names)
         rows.append(_row(module, twins, of_module, tallies) | _caches(plan, of_module))
+    holders = {m.name.rpartition(".")[0] for m in plan.after.modules}
     for module in plan.after.modules:
         of_module = added.pop(module.name, [])
         if of_module or module.name not in named:
             row = _row(None, [module], of_module, tallies) | _caches(plan, of_module)
-            rows.append(row | {"alignment": "added"})
+            row["alignment"] = "added"
+            if module.name in holders and len(of_module) == 1:
+                row["module_name"] = _told(of_module[0]).name  # what a block itself has
+            rows.append(row)
     return typed("pair_layers", pd.DataFrame(rows))
 
 
@@ -201,16 +205,25 @@ def _figure(figure: str, before: int | None, after: int | None) -> dict[str, Any
     }
 
 
-def sparsity_frame(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Return shares of zeros of the base, of the model after, and against the base."""
+def sparsity_frame(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+    """Return shares of zeros of the base, of the model after, and against the base.
+
+    What only the model after has is nothing of the base: of the prunable weights those that stand
+    in both are known, of what has biases too it is not known where something came.
+    """
+    rows = layers[layers["prunable"]]
+    there = int((rows["weight_before"] - gone_weights(rows) - zeros_left(rows)).sum())
+    came = _came(before, after, layers)
     sums = [records(total_frame(frame))[0] for frame in (before, after)]
-    rows = []
+    frames = []
     for of in DENOMINATORS:
         prefix = "" if of == "model" else f"{of}_"
         (total, nonzero), (left, nonzero_left) = (
             (int(each[f"{prefix}total"]), int(each[f"{prefix}nonzero"])) for each in sums
         )
-        rows.append(
+        prunable = of == "prunable"
+        unknown, stands = came and not prunable, there if prunable else nonzero_left
+        frames.append(
             {
                 "of": of,
                 "total_before": total,
@@ -219,10 +232,17 @@ def sparsity_frame(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
                 "zeros_after": left - nonzero_left,
                 "sparsity_before": zero_share(total, nonzero),
                 "sparsity_itself": zero_share(left, nonzero_left),
-                "gone_of_base": None if left > total else zero_share(total, nonzero_left),
+                "gone_of_base": None if left > total or unknown else zero_share(total, stands),
             }
         )
-    return typed("pair_sparsities", pd.DataFrame(rows))
+    return typed("pair_sparsities", pd.DataFrame(frames))
+
+
+def _came(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> bool:
+    """Whether the model after has weights, or biases, that are none of the base's."""
+    new = (layers["weight_after"] > layers["compared"]) & (layers["alignment"] != "rotated")
+    beside = [int((frame["total"] - frame["weight_total"]).sum()) for frame in (before, after)]
+    return bool(new.any()) or beside[1] > beside[0]
 
 
 def gone_weights(layers: pd.DataFrame) -> pd.Series[int]:

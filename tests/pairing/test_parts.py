@@ -119,6 +119,13 @@ def test_a_puzzle(bases, tmp_path):
     cache = pair.totals.set_index("figure").loc["kv_cache_bytes_per_token"]
     assert cache["before"] == 4 * 2 * 32 * 4
     assert cache["after"] == (4 + 0 + 0 + 2) * 2 * 8 * 4
+    # What came in place of what is gone is no part of the base that is left.
+    linears = pair.layers[pair.layers["prunable"]]
+    lost = linears["weight_before"].sum() - linears["compared"].sum()
+    of = pair.sparsities.set_index("of")
+    assert pair.taken == lost
+    assert of.loc["prunable", "gone_of_base"] == lost / linears["weight_before"].sum()
+    assert of["gone_of_base"].isna().tolist() == [False, True, True]
     again = sr.read_pair(pair.save(tmp_path / "pair.json"))
     assert again.sentences() == pair.sentences()
     assert gone(again) == gone(pair)

@@ -68,6 +68,11 @@ def test_rotated(bases, tmp_path, left, per_block):
     assert pair.removed["index"].isna().all()
     assert (pair.removed["certainty"] == 0).all()
     sentences = pair.sentences()
+    of = pair.sparsities.set_index("of")["gone_of_base"]
+    assert of["prunable"] == (share if share else 0)
+    assert of.isna().any() == per_block
+    if per_block:
+        assert "model.layers.0.attn_shortcut_Q" in set(layers["module_name"])
     assert any("the width looks rotated" in sentence for sentence in sentences)
     assert not any("recognised by its values" in sentence for sentence in sentences)
     pair.save(tmp_path / "pair.json")
