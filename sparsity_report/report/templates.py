@@ -29,7 +29,9 @@ _FAULTS = (
     RecursionError,
 )  # fmt: skip
 # A number with its sign or unit, and a threshold.
-_QUANTITY = re.compile(r"\|w\|\s≤\s\S+\b|\d[\d.,\u202f]*\s(?:%|[kMGTP]?(?:B|o|FLOPs?)\b)")
+_QUANTITY = re.compile(
+    r"\|w\|\s≤\s\S+\b|(?:&lt;\s)?\d[\d.,\u202f]*\s(?:%|[kMGTP]?(?:B|o|FLOPs?)\b)"
+)
 _BEFORE_UNIT = re.compile(r"(?<=\d)\s(?=\D+$)")
 # Words in scripts that are written from the right, beside which numbers would change places.
 _RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff"

@@ -413,6 +413,7 @@ def test_verdict_cards_and_map_stand_on_the_first_screen(
 
 def test_on_a_phone_charts_fit_and_their_letters_keep_their_size(chromium, report):
     with Visit(chromium, report, viewport={"width": 390, "height": 844}) as visit:
+        assert visit.page.locator("details.roomy[open]").count() == 0
         for plate in visit.page.locator(".plate").all():
             box = plate.locator(".live svg.marks").bounding_box()
             assert 300 < box["width"] <= 358

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from browser import Visit, copied, violations
@@ -109,10 +111,19 @@ def test_every_table_is_copied(visit):
         assert "\u202f" not in "".join(texts)
 
 
-def test_a_copy_has_the_pairs_integers(chromium, pair, tmp_path):
+def test_copies_have_the_pairs_integers_and_small_charts_are_one_picture(chromium, pair, tmp_path):
     with Visit(chromium, sr.write_report(pair, tmp_path / "p.html"), wait=False) as visit:
+        saving = visit.page.locator(".multiples + .tools")
+        saving.locator("> button").press("Enter")
+        with visit.page.expect_download() as download:
+            saving.get_by_role("button", name="SVG", exact=True).press("Enter")
+        drawn = ET.fromstring(Path(download.value.path()).read_bytes())
         tools = visit.page.locator("#survival > .scroll + .tools").first
         rows = [*csv.reader(io.StringIO(copied(visit.page, tools, "CSV")))]
+    texts = ["".join(text.itertext()) for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert [texts.count(name) for name in ("all prunable weights", "attention", "MLP")] == [1] * 3
+    assert "share of the weights that stand in both" in texts
+    assert download.value.suggested_filename.endswith("what-became-of-the-zeros.svg")
     heads = ("Weights in both", "Zeros kept", "Zeros revived", "Zeros made")
     columns = [rows[0].index(head) for head in heads]
     sums = pair.survival[["compared", "kept", "revived", "new"]].to_numpy().tolist()
