@@ -150,13 +150,13 @@ class Opened:
         return self.study.locator(".sx-number").all_inner_texts()
 
     def brightness(self, scheme):
-        """How bright, of 255, letters of the explorer and what they stand on are in a theme."""
+        """How bright, of 255, letters, what they stand on and what is marked are in a theme."""
         self.page.emulate_media(color_scheme=scheme)
         self.page.wait_for_timeout(300)
         return self.study.locator(".sx-readout").evaluate(
-            """one => ["color", "backgroundColor"].map((trait) => {
+            """one => ["color", "background-color", "--sx-accent"].map((trait) => {
                 const pen = new OffscreenCanvas(1, 1).getContext("2d");
-                pen.fillStyle = getComputedStyle(one)[trait];
+                pen.fillStyle = getComputedStyle(one).getPropertyValue(trait);
                 pen.fillRect(0, 0, 1, 1);
                 const [red, green, blue] = pen.getImageData(0, 0, 1, 1).data;
                 return (red + green + blue) / 3;
@@ -298,6 +298,7 @@ def test_each_explorer_has_its_own_width_and_the_theme_of_the_page(opened):
     light, dark = (opened.brightness(scheme) for scheme in ("light", "dark"))
     assert light[0] < 60 < 200 < light[1]
     assert dark[1] < 60 < 200 < dark[0]
+    assert light[2] < 100 < dark[2]
 
 
 def unknown(explorer):
