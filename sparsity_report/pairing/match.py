@@ -180,10 +180,12 @@ def _chunks(
 
 def likest(likeness: Likeness, stayed: int, base: int) -> Match:
     """Match by likeness, given for some of what stayed with all of the base at a time."""
-    best = [like.argmax(axis=1) for _, like in _chunks(likeness, stayed, base)]
-    index: Index = np.concatenate(best).astype(np.int64)
-    if len(set(index.tolist())) < stayed:
-        index = _apart(np.concatenate([like for _, like in _chunks(likeness, stayed, base)]), index)
+    found = [
+        np.stack([like.argmax(axis=1), like.max(axis=1)])
+        for _, like in _chunks(likeness, stayed, base)
+    ]
+    best, most = np.concatenate(found, axis=1)
+    index = _apart(likeness, best.astype(np.int64), most, base)
     certainty, sums = np.ones(stayed), 0.0
     absent = np.setdiff1d(np.arange(base), index)
     surest = np.ones(absent.size)
@@ -266,14 +268,30 @@ def _margins(
     return margins, ties
 
 
-def _apart(whole: npt.NDArray[np.float64], index: Index) -> Index:
-    """Give each a unit of its own, the likest pairs first."""
-    free_rows, free = np.ones(len(whole), dtype=bool), np.ones(whole.shape[1], dtype=bool)
+def _apart(likeness: Likeness, index: Index, most: npt.NDArray[np.float64], base: int) -> Index:
+    """Give each a unit of its own, the likest pairs first.
+
+    Whoever is less like a unit than somebody else takes the best of those that it is likest to.
+    """
+    owner, held = np.full(base, -1), np.full(base, -np.inf)
+    # The last one comes first off the stack: of those that are as much alike, the first of all.
+    waiting = np.lexsort((-np.arange(index.size), most)).tolist()
+    claimed = index.copy()
+    first = np.ones(index.size, dtype=bool)
+    while waiting:
+        number = waiting.pop()
+        if first[number] and most[number] > held[claimed[number]]:
+            place, like = claimed[number], most[number]
+        else:
+            row = likeness(number, number + 1)[0].astype(np.float64).round(_DIGITS)
+            row[row <= held] = -np.inf
+            place = int(row.argmax())
+            like = row[place]
+        first[number] = False
+        if owner[place] >= 0:
+            waiting.append(int(owner[place]))
+        owner[place], held[place] = number, like
+    taken = np.flatnonzero(owner >= 0)
     index = index.copy()
-    for flat in np.argsort(-whole, axis=None, kind="stable"):
-        row, column = divmod(int(flat), whole.shape[1])
-        if free_rows[row] and free[column]:
-            index[row], free_rows[row], free[column] = column, False, False
-            if not free_rows.any():
-                break
+    index[owner[taken]] = taken
     return index
