@@ -119,11 +119,15 @@ def check(found: Alignment, match: Match, axis: str, where: str) -> Match:
 
 def fewer(found: Alignment, axis: str, where: str, was: int, now: int) -> None:
     """Refuse more than there were."""
-    if now > was:
-        raise SparsityReportError(
-            f"{where} has {now:,} {plural(axis)} in {found.after.weights.name} and {was:,} in "
-            f"{found.before.weights.name}: give the larger model first, as the base"
-        )
+    if now <= was:
+        return
+    sides = (found.before.weights, found.after.weights)
+    kinds = [weights.architecture for weights in sides]
+    other = f"; a {kinds[0]} and a {kinds[1]} may be unrelated" if kinds[0] != kinds[1] else ""
+    raise SparsityReportError(
+        f"{where} has {now:,} {plural(axis)} in {sides[1].name} and {was:,} in {sides[0].name}: "
+        f"give the larger model first, as the base{other}"
+    )
 
 
 def as_many(found: Alignment, axis: str, where: str, was: int, now: int) -> bool:
