@@ -11,6 +11,7 @@ from sparsity_report.pairing.orders import OTHER_ORDER
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
 from sparsity_report.study.pair import ENOUGH, UNRELATED, Pair
+from sparsity_report.study.pair_frames import head_is_embedding
 from sparsity_report.weights.adapter import OTHER_BASE
 from sparsity_report.words.names import short_name
 from sparsity_report.words.numbers import known
@@ -257,16 +258,20 @@ def _doubts(pair: Pair) -> Iterator[str]:
             "two have a name in common, and may have another meaning.",
             names=strange,
         )
-    tied = [
-        bool(frame.loc[frame["group"] == "lm_head", "tied_to"].notna().any())
-        for frame in (pair.before, pair.after)
-    ]
-    before, after = map(short_name, pair.models["model"])
-    if tied[0] != tied[1]:
+    names = [short_name(model) for model in pair.models["model"]]
+    heads = dict(zip(map(head_is_embedding, (pair.before, pair.after)), names, strict=True))
+    if set(heads) == {True, False}:
         yield say(
             "The output head is the embedding in {tied}, and has values of its own in {other}.",
-            tied=before if tied[0] else after,
-            other=after if tied[0] else before,
+            tied=heads[True],
+            other=heads[False],
+        )
+    elif set(heads) == {True, None}:
+        yield say(
+            "The output head is the embedding in {tied}; whether {other} has one its file does not "
+            "say, so that the FLOPs of the two are not compared.",
+            tied=heads[True],
+            other=heads[None],
         )
 
 

@@ -191,7 +191,17 @@ def _sums(
         column = _SUMMED[figure]
         rows = frame[frame["prunable"]] if figure == "prunable_weights" else frame
         sums.append(None if rows[column].isna().any() else int(rows[column].sum()))
+    heads = [head_is_embedding(frame) for frame in (before, after)]
+    if figure == "flops_per_token" and True in heads and None in heads:
+        # A file without a head is also what a head that is the embedding leaves: who knows.
+        sums = [None if tied is None else known for tied, known in zip(heads, sums, strict=True)]
     return sums[0], sums[1]
+
+
+def head_is_embedding(layers: pd.DataFrame) -> bool | None:
+    """Return whether the output head has no values of its own; None where no head is known."""
+    tied = layers.loc[layers["group"] == "lm_head", "tied_to"].notna()
+    return bool(tied.any()) if len(tied) else None
 
 
 def _figure(figure: str, before: int | None, after: int | None) -> dict[str, Any]:

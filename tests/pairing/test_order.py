@@ -213,7 +213,9 @@ def test_what_is_nearly_all_zero_is_no_other_model(bases, tmp_path):
 
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "other"), [("llama", renamed), ("llama", fused), ("gpt2", turned)], ids=str
+    ("kind", "other"),
+    [("llama", renamed), ("llama", fused), ("gpt2", turned)],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_another_order_in_other_words(bases, tmp_path, kind, other, back):
     """Blocks, heads and channels, under other names, fused or split, or lying the other way."""

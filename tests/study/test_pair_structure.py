@@ -241,6 +241,14 @@ def test_a_head_that_is_the_embedding_now(bases, tmp_path):
     back = sr.compare_checkpoints(tied, bases("llama"))
     row = back.layers.set_index("module_name").loc["lm_head"]
     assert (row["alignment"], row["weight_before"], row["weight_after"]) == ("added", 0, head)
+    # The same file says nothing of a head where no config does.
+    alone = sr.compare_checkpoints(tied, written(tmp_path / "alone", tensors))
+    for frame in (alone.totals, alone.groups[alone.groups["group"] == "lm_head"]):
+        flops = frame.set_index("figure").loc["flops_per_token"]
+        assert flops["before"] >= 2 * head
+        assert flops[["after", "removed", "share"]].isna().all()
+    assert any("the FLOPs of the two are not compared" in said for said in alone.sentences())
+    assert alone.groups.set_index(["group", "figure"]).loc["mlp_linear", "removed"].notna().all()
 
 
 def test_other_vocabularies(bases, tmp_path):
