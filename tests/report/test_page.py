@@ -144,6 +144,9 @@ def test_numbers_stay_with_their_units(text):
     kept = re.findall(r'<span class="unbroken">(.*?)</span>', text)
     threshold = report.environment().from_string("{{ 'takes |w| ≤ 0.02, so' | unbroken }}").render()
     assert threshold == 'takes <span class="unbroken">|w| ≤ 0.02</span>, so'
+    for sign in "<>":
+        share = report.environment().from_string("{{ said | unbroken }}").render(said=f"{sign} 9 %")
+        assert re.fullmatch(r'<span class="unbroken">&[lg]t; 9\s%</span>', share)
     for unit in ("%", "[kM]?B", "[kM]?FLOPs"):
         assert any(re.fullmatch(rf"[\d.]+\s{unit}", quantity) for quantity in kept)
 
