@@ -182,6 +182,17 @@ def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:
     ]
 
 
+def overlap_words(row: Mapping[str, Any], name: str) -> str:
+    """Say what a matrix of :func:`overlap_rows` shows, of what is called so."""
+    return say(
+        "Matrix of {name}, {compared:,} weights that stand in both: {kept:percent} zero in both, "
+        "{revived:percent} revived, {new:percent} new zeros, {surviving:percent} nonzero in both.",
+        name=name,
+        compared=row["compared"],
+        **{key: row[key] / row["compared"] for key, _, _ in _OVERLAP},
+    )
+
+
 def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.LayerChart:
     """Return a matrix of :func:`overlap_rows`."""
     shape = marks.HeatMap(
@@ -201,13 +212,7 @@ def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.La
 def _overlap(row: Mapping[str, Any], width: float, heading: str = "") -> alt.LayerChart:
     """Return a matrix, called by the group that it is of if not told."""
     name = say("all prunable weights") if row["group"] is None else group_name(row["group"])
-    said = say(
-        "Matrix of {name}, {compared:,} weights that stand in both: {kept:percent} zero in both, "
-        "{revived:percent} revived, {new:percent} new zeros, {surviving:percent} nonzero in both.",
-        name=name,
-        compared=row["compared"],
-        **{key: row[key] / row["compared"] for key, _, _ in _OVERLAP},
-    )
+    said = overlap_words(row, name)
     note = (
         say("zeros in both ÷ zeros in either: {iou:percent}", iou=row["iou"])
         if row["iou"] is not None and not pd.isna(row["iou"])

@@ -127,6 +127,11 @@ async function render({ model, el }) {
     if (stops[to]) pull(stops[to].id);
   });
 
+  function describe() {
+    const text = model.get("described");
+    if (text) el.querySelector("[role=graphics-document]")?.setAttribute("aria-label", text);
+  }
+
   async function draw() {
     const chosen = spec();
     const text = JSON.stringify(chosen);
@@ -164,6 +169,7 @@ async function render({ model, el }) {
     if (keys.parentNode === el) el.lastElementChild.replaceWith(place);
     else el.replaceChildren(keys, track, place);
     stand();
+    describe();
     el.dataset.width = chosen.usermeta.width;
     if (model.get("data") !== data) await swap();
   }
@@ -201,10 +207,12 @@ async function render({ model, el }) {
   const traits = ["spec", "further", "data"];
   for (const trait of traits) model.on(`change:${trait}`, changed);
   model.on("change:hint", hint);
+  model.on("change:described", describe);
   await draw();
   return () => {
     for (const trait of traits) model.off(`change:${trait}`, changed);
     model.off("change:hint", hint);
+    model.off("change:described", describe);
     view?.finalize();
   };
 }

@@ -41,6 +41,8 @@ class Picture(alt.JupyterChart):
     # Columns and rows of the map in their order, and how it is walked.
     axes: Any = traitlets.List([[], []]).tag(sync=True)
     hint = traitlets.Unicode().tag(sync=True)
+    # The alternative text, where it changes and the chart does not.
+    described = traitlets.Unicode().tag(sync=True)
     # What the curve is called for those who go along it by keys.
     along = traitlets.Unicode().tag(sync=True)
     # The level, or as text the mark, that the curve was pulled to, and how often it was.

@@ -137,13 +137,15 @@ class PairExplorer(Live):
         """Bring the view up to what the attributes say."""
         state = self._state()
         spec, data = self._scene.spec(state), self._scene.data(state)
-        self.set_trait("chart", filled(spec, data))
+        described = self._scene.described(state)
+        self.set_trait("chart", filled({**spec, "description": described}, data))
         self._shown.value = str(self._parts.state(self._reading()))
         self._detail.value = self._layer()
         if self._picture is None:
             return
         with self._picture.hold_sync():
             self._picture.data = data
+            self._picture.described = described
             self._picture.hint = say(
                 "Map of {metric} per layer: arrow keys move, Enter selects",
                 metric=say(METRICS[self.metric].name),
@@ -219,7 +221,7 @@ class PairExplorer(Live):
             Markup(STYLE),
             self._heading(),
             self._parts.state(self._reading()),
-            spec["description"],
+            self._scene.described(state),
             drawn,
             None,
             None,

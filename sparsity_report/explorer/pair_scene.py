@@ -10,7 +10,13 @@ import pandas as pd
 
 from sparsity_report.draw import look, marks
 from sparsity_report.draw.look import INK, SCREEN, VERMILLION, Metric
-from sparsity_report.draw.pair import overlap_mark, overlap_rows, strip_mark, strip_words
+from sparsity_report.draw.pair import (
+    overlap_mark,
+    overlap_rows,
+    overlap_words,
+    strip_mark,
+    strip_words,
+)
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.picture import Data, Spec
 from sparsity_report.study.layers import records
@@ -163,6 +169,13 @@ class PairScene:
     def spec(self, state: PairState) -> Spec:
         """Return the chart without its data."""
         return self._specs(state._replace(module=""))
+
+    def described(self, state: PairState) -> str:
+        """Return the alternative text: of the layer looked at, too, with which no chart changes."""
+        zeros, said = self.zeros(state.module), self.said(state.metric, state.group)
+        if not zeros["compared"]:
+            return said
+        return f"{overlap_words(zeros, clip(state.module, 80))} {said}"
 
     def _named(self, group: str) -> float:
         """Return the room that names need on the left."""

@@ -500,10 +500,13 @@ def explorer(small, folder):
     from tests.benchmarks.slider import measure
 
     found = measure(folder, small)
+    many = measure(folder / "many", small, many=True)
     return {
         **found,
+        "many": many,
         "ratios": [
             ("explorer, ms from slider to picture, median", found["median_ms"], "<=", 100),
+            ("… of 10,000 layers", many["median_ms"], "<=", 150),
             ("explorer, s to first display", found["first_s"], "<=", 2),
             ("explorer, s until it is live", found["live_s"], "<=", 2),
         ],

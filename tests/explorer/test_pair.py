@@ -107,9 +107,13 @@ def test_a_layer_has_its_own_counts_and_matrix(explorer, pair):
         ("nonzero before", "nonzero"): rest / row["compared"],
     }
     assert math.isclose(sum(parts.values()), 1)
+    said = explorer.chart["description"].replace(THIN, " ")
+    assert said.startswith(f"Matrix of {name}, ")
+    assert f"{100 * row['kept'] / row['compared']:.1f} % zero in both" in said
     assert data(explorer, "looked") == [{"block": "3", "projection": "fc2"}]
     explorer.module = LOST
     assert data(explorer, "overlap") == []
+    assert "Matrix of" not in explorer.chart["description"]
     assert "No weight of it stands in both." in html_texts(explorer._detail.value)
 
 
