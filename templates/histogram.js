@@ -2,7 +2,7 @@
 {
 const held = document.getElementById("histograms");
 if (held) {
-  const { layers, thresholds, spec, said } = JSON.parse(held.textContent);
+  const { layers, thresholds, told: texts, spec, said } = JSON.parse(held.textContent);
   const panel = document.querySelector(".histogram");
   const [choice, live, told] = ["select", ".live", ".note"].map((one) => panel.querySelector(one));
   const input = document.getElementById("level");
@@ -24,7 +24,7 @@ if (held) {
   const cut = () => {
     const threshold = thresholds[input.value];
     // At levels in between it is known to within a bucket of the count.
-    told.textContent = threshold === null ? said.none : `${said.threshold} ≈ ${short(threshold, 2)}`;
+    told.textContent = texts[input.value];
     view?.signal("threshold", threshold ?? 0).runAsync();
   };
   const draw = () => {

@@ -30,6 +30,7 @@ from sparsity_report.report.cells import (
 )
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.inside import Inner
+from sparsity_report.study.magnitudes import about
 from sparsity_report.study.schema import head
 from sparsity_report.study.study import Comparison
 from sparsity_report.words import numbers
@@ -326,8 +327,7 @@ def _layer_figures(view: View, state: State, row: pd.Series[Any]) -> list[Figure
     if threshold is not None and row["prunable"]:
         why = say("magnitudes up to it are pruned")
         # At a level it is known to a bucket of the count, 0.8 % wide.
-        about = say("≈ {value:.2g}", value=threshold)
-        said = about if state.live else numbers.figures(threshold, ".4g")
+        said = about(threshold) if state.live else numbers.figures(threshold, ".4g")
         figures.append(Figure(say("Threshold"), said, why))
     return figures
 

@@ -10,7 +10,7 @@ from sparsity_report.draw import look, marks
 from sparsity_report.draw.look import BLUE, PALE, VERMILLION
 from sparsity_report.errors import printable
 from sparsity_report.report.figures import SEE_THROUGH
-from sparsity_report.study.magnitudes import bars, module_magnitudes
+from sparsity_report.study.magnitudes import about, bars, module_magnitudes
 from sparsity_report.study.study import Comparison
 from sparsity_report.study.sweep import thresholds
 from sparsity_report.words.language import spoken
@@ -28,9 +28,10 @@ def histograms(study: Comparison) -> dict[str, Any] | None:
     -------
     dict or None
         ``layers``, a list of ``name``, ``edges`` and ``counts``; ``thresholds``, one a level, null
-        where nothing is pruned; ``spec`` of the chart, whose data is ``bars`` and whose parameter
-        ``threshold``; ``said``, words for the page. None where the weights are not at hand, as of a
-        study that was read, and of more layers than a page can hold.
+        where nothing is pruned; ``told``, what is said of each; ``spec`` of the chart, whose data
+        is ``bars`` and whose parameter ``threshold``; ``said``, words for the page. None where the
+        weights are not at hand, as of a study that was read, and of more layers than a page can
+        hold.
     """
     weights, levels = study.weights, study.facts.levels
     if weights is None or levels is None:
@@ -48,13 +49,13 @@ def histograms(study: Comparison) -> dict[str, Any] | None:
         return None
     spec = _chart().to_dict(validate=False) | SEE_THROUGH
     del spec["$schema"]
+    word, at = say("Threshold"), thresholds(weights, levels["sparsity"].tolist())
     return {
         "layers": layers,
-        "thresholds": thresholds(weights, levels["sparsity"].tolist()),
+        "thresholds": at,
+        "told": [say("nothing is pruned") if t is None else f"{word} {about(t)}" for t in at],
         "spec": spec,
         "said": {
-            "none": say("nothing is pruned"),
-            "threshold": say("Threshold"),
             "decimal": spoken().decimal,
         },
     }

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.histogram import Integers, Magnitudes
+from sparsity_report.counting.histogram import Integers, Magnitudes, bucket_of, smallest_of
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.numbers import count
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.numbers import count, figures
+from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
 _BARS = 56
@@ -78,10 +78,27 @@ def histogram_rows(
         }
         for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
     ]
-    labels = (message("threshold {value:.3g}"), message("threshold ≈ {value:.2g}"))
-    said = [say(labels[to_a_bucket], value=t) for t in at]
+    said = [
+        say("threshold {about}", about=about(t))
+        if to_a_bucket
+        else say("threshold {value:.3g}", value=t)
+        for t in at
+    ]
     marks = zip(at, said, strict=True)
     return rows, [{"at": t, "label": text, "left": bool(t > 0.55 * edges[-1])} for t, text in marks]
+
+
+def about(threshold: float) -> str:
+    """Write a magnitude that is known to a bucket of the count, by what is sure of two digits.
+
+    Examples
+    --------
+    >>> about(0.06645), about(0.0673)
+    ('0.066–0.067', '≈ 0.067')
+    """
+    end = smallest_of(bucket_of(np.array([threshold])) + 1)[0]
+    low, high = (figures(value, ".2g") for value in (threshold, end))
+    return f"≈ {low}" if low == high else f"{low}–{high}"
 
 
 def outline_rows(
