@@ -170,8 +170,9 @@ def tradeoff(
     --------
     >>> place = Place("f", "m", None, 0.0, "dense", 400)
     >>> places = {"Dense": place, "CSR50": place._replace(sparsity=0.5, bytes=300)}
-    >>> tasks = pd.DataFrame({"variant": places, "task": "t", "metric": "acc", "value": [1, 0.5]})
-    >>> tasks = tasks.assign(stderr=0.25, higher_is_better=True)
+    >>> tasks = pd.DataFrame({"variant": [*places], "task": "t", "value": [1, 0.5]})
+    >>> tasks = tasks.assign(metric="acc", stderr=0.25, higher_is_better=True, filter="none")
+    >>> tasks = tasks.assign(n_shot=0, samples=4, limited=False, task_version="1")
     >>> found = tradeoff(None, tasks, places)
     >>> found.measure, [(point.place.bytes, point.value) for point in found.points]
     ('t', [(400, 1.0), (300, 0.5)])
