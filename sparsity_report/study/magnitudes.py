@@ -98,7 +98,7 @@ def about(threshold: float) -> str:
     """
     end = smallest_of(bucket_of(np.array([threshold])) + 1)[0]
     low, high = (figures(value, ".2g") for value in (threshold, end))
-    return f"≈ {low}" if low == high else f"{low}–{high}"
+    return say("≈ {number}", number=low) if low == high else f"{low}–{high}"
 
 
 def outline_rows(

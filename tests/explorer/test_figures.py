@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from explored import html_tables, html_texts, widgets
 from helpers import study_of
 from hostile import TEXTS
@@ -135,6 +136,16 @@ def test_zeros_beyond_a_bell_curve(explorer, demo, study):
     figures = study.facts.excess("Masked30")
     explorer.variant = "Masked30"
     assert [*cells(explorer).values()] == pytest.approx(figures["excess"].tolist())
+
+
+def test_zeros_beyond_a_bell_curve_where_nobody_looked_for_patterns(demo, study):
+    pruning = sr.global_magnitude(demo, 0.3)
+    made = sr.explore(sr.compare(sr.dense(demo), sr.masked(pruning)))
+    made._shell.width = 900
+    made.metric, made.variant = "beyond", "Masked30"
+    excess = study.facts.excess("Masked30")["excess"]
+    assert [*cells(made)] == NAMES
+    assert [*cells(made).values()] == pytest.approx(excess.tolist(), abs=0.006)
 
 
 def test_sensitivity_is_of_the_part_that_was_pruned(explorer):
@@ -269,6 +280,19 @@ def test_heads_and_dead_rows_of_the_layer_looked_at(explorer, demo):
     explorer.sparsity = 0.6
     assert "Rows of zeros" not in explorer._detail.value
     assert "sx-parts" not in explorer._detail.value
+
+
+def test_rows_are_no_columns():
+    linear = torch.nn.Linear(7, 5)
+    with torch.no_grad():
+        linear.weight[1], linear.weight[:, [0, 4, 6]] = 0, 0
+    weights = sr.load(torch.nn.ModuleDict({"fc": linear}))
+    made = sr.explore(sr.compare(sr.dense(weights), patterns=True))
+    made._shell.width = 900
+    made.detail = "fc"
+    figures = {row[0]: row[1:] for row in html_tables(made._detail.value)[0]}
+    assert figures["Rows of zeros"] == ["1", "of 5"]
+    assert figures["Columns of zeros"] == ["3", "of 7"]
 
 
 def test_experts_of_a_layer():

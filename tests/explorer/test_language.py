@@ -13,7 +13,8 @@ from sparsity_report.explorer.figures import COUNTED as SHOWN
 
 FRENCH = Path(__file__).parents[2] / "templates" / "languages" / "fr.json"
 NUMBER = re.compile(
-    r"[<>]?[\s\u202f]*\d[\d\u202f]*(,\d+)?(e-\d+)?[\s\u202f\u00a0]*(%|×|[kMG]?o?|µs|ms|s)"
+    r"[<>]?[\s\u202f]*\d[\d\u202f]*(,\d+)?(e-\d+)?(–\d+(,\d+)?(e-\d+)?)?[\s\u202f\u00a0]*"
+    r"(%|×|[kMG]?o?|µs|ms|s)"
 )
 
 
