@@ -505,7 +505,7 @@ def explorer(small, folder):
         **found,
         "many": many,
         "ratios": [
-            ("explorer, ms from slider to picture, median", found["median_ms"], "<=", 100),
+            ("explorer, ms from slider to picture, median", found["median_ms"], "<=", 80),
             ("… of 10,000 layers", many["median_ms"], "<=", 150),
             ("explorer, s to first display", found["first_s"], "<=", 2),
             ("explorer, s until it is live", found["live_s"], "<=", 2),
