@@ -37,6 +37,11 @@ FORMS = {
 }
 
 
+# What statements do not measure anew, and what shows nothing without it.
+_MEASURED = ("quality", "tasks", "latency", "sensitivity")
+_OF_MEASURED = {("metric", "sensitivity"), ("curve", "quality")}
+
+
 class Shown(NamedTuple):
     """What of a study is looked at.
 
@@ -142,9 +147,16 @@ def as_python(shown: Shown) -> str:
     if not variants:
         raise SparsityReportError(say("no variant of the study can be repeated from what it holds"))
     lines += ["study = sr.compare(", *(f"    {variant}," for variant in variants), ")"]
+    if measured := [name for name in _MEASURED if getattr(shown.study, name) is not None]:
+        lines += [
+            f"# Not measured anew: {', '.join(measured)}. study.save('study.json') keeps what was",
+            "# measured, and study = sr.read_study('study.json') has it.",
+        ]
     lines += ["explorer = sr.explore(study)"]
     for name, value in shown.view.items():
-        if name == "metric" and value not in METRICS:
+        if (name, value) in _OF_MEASURED:
+            lines.append(f"# explorer.{name} = {value!r}  # needs what was measured")
+        elif name == "metric" and value not in METRICS:
             lines.append(f"# {value!r} is a figure of your own: sr.explore(study, columns=…)")
         elif name not in _VARIANTS or value in known or (name, shown.variant) == ("variant", None):
             lines.append(f"explorer.{name} = {value!r}")

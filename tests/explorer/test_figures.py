@@ -332,3 +332,10 @@ def test_a_figure_is_copied(explorer, tmp_path, monkeypatch):
     assert (tmp_path / "difference.pdf").read_bytes().startswith(b"%PDF")
     explorer.metric = "rank"
     assert "# 'rank' is a figure of your own" in explorer.copied("python")
+    # What was measured is not made anew, which is said; the statements run without it.
+    explorer.metric = "sensitivity"
+    text = explorer.copied("figure")
+    assert "# Not measured anew: sensitivity." in text
+    assert "\nexplorer.metric" not in text
+    exec(compile(text, "copied", "exec"), {})
+    assert (tmp_path / "sensitivity.pdf").read_bytes().startswith(b"%PDF")
