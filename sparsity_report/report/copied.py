@@ -39,7 +39,7 @@ FORMS = {
 
 # What statements do not measure anew, and what shows nothing without it.
 _MEASURED = ("quality", "tasks", "latency", "sensitivity")
-_OF_MEASURED = {("metric", "sensitivity"), ("curve", "quality")}
+_OF_MEASURED = {"metric": "sensitivity", "curve": "quality"}
 
 
 class Shown(NamedTuple):
@@ -154,7 +154,7 @@ def as_python(shown: Shown) -> str:
         ]
     lines += ["explorer = sr.explore(study)"]
     for name, value in shown.view.items():
-        if (name, value) in _OF_MEASURED:
+        if name in _OF_MEASURED and value == _OF_MEASURED[name]:
             lines.append(f"# explorer.{name} = {value!r}  # needs what was measured")
         elif name == "metric" and value not in METRICS:
             lines.append(f"# {value!r} is a figure of your own: sr.explore(study, columns=…)")
