@@ -2,27 +2,21 @@
 
 import os
 import secrets
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import nbformat
+from serving import Serving, free_port
 
 ROOT = Path(__file__).parent.parent
 MODULES = {"lab": "jupyterlab", "notebook": "notebook", "voila": "voila"}
 
 
-class Server:
+class Server(Serving):
     """A server on a free port; leaving the block ends it and its kernels."""
 
     def __init__(self, folder, kind="lab", notebook=None):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.kind, self.token = kind, secrets.token_hex(16)
         self.home = f"http://127.0.0.1:{self.port}"
         self.work = folder / "work"
@@ -50,29 +44,6 @@ class Server:
         quiet = folder / "SETTINGS" / "@jupyterlab" / "apputils-extension"
         quiet.mkdir(parents=True)
         (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-
-    def __enter__(self):
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                self.command, cwd=self.work, env=self.environment, stdout=log, stderr=log
-            )
-        end = time.monotonic() + 90
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(self.alive, timeout=60):
-                    return self
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.2)
-        self.__exit__()
-        raise AssertionError(f"{self.kind} did not start: {self.log.read_text()[-2000:]}")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
     def url(self, name):
         # A workspace of its own, so that no other notebook is open beside it.

@@ -2,11 +2,8 @@
 
 import os
 import re
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 from explored import widgets
 from helpers import need, study_of
 from hostile import TEXTS, UNSEEN
+from serving import Serving, free_port
 
 import sparsity_report as sr
 from sparsity_report.errors import printable
@@ -73,14 +71,14 @@ def _(ipywidgets, sr, study):
 """
 
 
-class Marimo:
+class Marimo(Serving):
     """A marimo of its own on a free port: loopback, nothing shared with the user."""
 
     def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
+        self.kind, self.work = "marimo", folder
         self.home = f"http://127.0.0.1:{port}"
+        self.alive = f"{self.home}/health"
         own = {
             f"XDG_{part}_HOME": str(folder / part) for part in ("CONFIG", "CACHE", "DATA", "STATE")
         }
@@ -97,29 +95,6 @@ class Marimo:
         self.command += ["--skip-update-check", "--no-sandbox", "--host=127.0.0.1"]
         self.command += [f"--port={port}", str(notebook)]
         self.log = folder / "log.txt"
-
-    def __enter__(self):
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                self.command, cwd=self.log.parent, env=self.environment, stdout=log, stderr=log
-            )
-        end = time.monotonic() + 60
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.home}/health", timeout=10):
-                    return self
-            except OSError:
-                time.sleep(0.1)
-        self.__exit__()
-        raise AssertionError(f"marimo did not start: {self.log.read_text()[-2000:]}")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 class Opened:
