@@ -34,7 +34,17 @@ DOORS = {
 }
 # Signatures that callers outside know since the first version.
 KEPT = {"draw.charts.bar_plot: 7 parameters", "report.notebook.write_notebook: 8 parameters"}
-HEAVY = {"altair", "ipywidgets", "jinja2", "pandas", "torch", "transformers", "typst", "vl_convert"}
+HEAVY = {
+    "altair",
+    "ipywidgets",
+    "jinja2",
+    "numba",
+    "pandas",
+    "torch",
+    "transformers",
+    "typst",
+    "vl_convert",
+}
 
 
 def test_every_room_stands_in_a_wing():

@@ -45,17 +45,13 @@ def work_through(
 def in_order(
     jobs: Iterable[tuple[str, S, Callable[[S], T]]],
     executor: Executor | None = None,
-    threads: int = _THREADS,
 ) -> Iterator[tuple[str, S, T]]:
-    """Do the work of each job by threads or by an executor; yield results in the jobs' order.
-
-    Work of many short steps goes faster by one thread: more of them wait for one another each time.
-    """
+    """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
     waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
     # Threads side by side, each with torch's own threads, would mostly wait for one another.
     before = torch.get_num_threads()
     alone = partial(torch.set_num_threads, 1)
-    with ThreadPoolExecutor(threads, initializer=alone) as pool:
+    with ThreadPoolExecutor(_THREADS, initializer=alone) as pool:
         try:
             for name, part, work in jobs:
                 away = executor if part.sources() else None

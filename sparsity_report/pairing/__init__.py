@@ -5,8 +5,9 @@ rows and tells them apart, `match` finds which of the base's are left, `align` d
 experts, heads and channels and `embedded` for tokens and the width, all of it an `alignment`; what
 stands in another order `orders` says. `plan` says which parameter of one belongs to which of the
 other, as `links`; `lines` which of its rows and columns are left, `pieces` what is fused in one and
-split in the other. `paired` reads both, each once, with `tally`, the arithmetic of two stretches
-of values, which are `kept` on disk. `gone` is what went, thing by thing.
+split in the other. `paired` reads both, each once, compares them in compiled `loops`, and has of
+every stretch a `tally`, the counts and sums that all else follows from; these are `kept` on disk.
+`gone` is what went, thing by thing.
 
 May import ``counting`` and what is below it. Maintainers: every count is taken from values, none
 is expected from shares; the base, the model before, is the frame of reference, and what it lost

@@ -14,7 +14,7 @@ from sparsity_report.pairing.tally import Tally
 from sparsity_report.sparse.shares import N_M
 from sparsity_report.weights.tensors import Slice
 
-_VERSION = "sparsity-report pairs 1"
+_VERSION = "sparsity-report pairs 2"
 # Nine counts, five sums, groups of each side, and how many were looked at.
 _FORM = struct.Struct(f"<9q5d{2 * len(N_M)}q2q")
 

@@ -16,7 +16,8 @@ from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.kept import KeptTallies
 from sparsity_report.pairing.links import Link, Piece, Plan
 from sparsity_report.pairing.look import read, whole_rows
-from sparsity_report.pairing.tally import NO_GROUPS, Tally, alone, tally
+from sparsity_report.pairing.loops import alone, tally
+from sparsity_report.pairing.tally import NO_GROUPS, Tally
 from sparsity_report.weights.tensors import FileSlice, Slice, pieces
 
 # Rows that are compared at a time where they are in memory.
@@ -218,7 +219,7 @@ def compared(
     done = 0
     jobs = ((link.name, part, _tallied) for link in waiting for part in _parts(plan, link))
     with bar("comparing", given=progress) as told:
-        for name, part, found in in_order(jobs, executor, threads=1):
+        for name, part, found in in_order(jobs, executor):
             tallies[name] += found
             done += sum(s.total * s.dtype.itemsize for s in (*part.before, *part.after))
             told(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])

@@ -249,9 +249,9 @@ def test_sums_are_those_of_doubles(dtype, after):
             k: v for k, v in due.items() if k not in ("iou", "relative_change")
         }
         if stretch.start:  # no NaN and no infinity
-            assert found.relative_change == pytest.approx(due["relative_change"], rel=1e-6)
+            assert found.relative_change == pytest.approx(due["relative_change"], rel=1e-12)
             cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-            assert found.correlation == pytest.approx(cosine, rel=1e-6)
+            assert found.correlation == pytest.approx(cosine, rel=1e-12)
 
 
 class Watched(ProcessPoolExecutor):
