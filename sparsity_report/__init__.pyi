@@ -36,11 +36,11 @@ from .report.thesis import write_thesis as write_thesis
 from .sparse.linear import LinearCSR as LinearCSR
 from .sparse.swap import convert_linears_to_csr_ as convert_linears_to_csr_
 from .study.budget import level_within as level_within
+from .study.checkpoints import compare_checkpoints as compare_checkpoints
 from .study.combined import combine as combine
 from .study.file import read_study as read_study
 from .study.file import write_csv as write_csv
 from .study.pair import Pair as Pair
-from .study.pair import compare_checkpoints as compare_checkpoints
 from .study.pair_file import read_pair as read_pair
 from .study.patterns import weight_patterns as weight_patterns
 from .study.results import read_lm_eval as read_lm_eval

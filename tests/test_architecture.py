@@ -258,6 +258,16 @@ def test_help_is_light(arguments):
     assert not HEAVY & said
 
 
+def test_who_shows_two_models_does_not_wait_for_what_compares_them():
+    said = loaded(
+        "import sys, sparsity_report as sr\n"
+        "sr.write_report, sr.write_thesis, sr.explore, sr.summarize, sr.read_pair\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    assert {"sparsity_report.study.pair", "torch"} <= said
+    assert not {"numba", "sparsity_report.study.checkpoints"} & said
+
+
 def test_public_names_are_those_of_the_stub():
     assert set(sparsity_report.__all__) == {*PUBLIC, "__version__"}
     assert set(sparsity_report.__all__) <= set(dir(sparsity_report))

@@ -17,8 +17,9 @@ readers show. ``schema`` declares every table's columns once; ``file`` saves and
 ``recomputed`` for what measurements must agree with, and ``upgrade`` for files of the versions
 before. ``results`` reads what evaluation harnesses wrote of a variant, ``zero_shot`` takes from it
 the table that papers print. ``combined`` makes one study of several, and ``methods`` sets their
-ways to prune side by side. ``pair`` is two checkpoints compared weight by weight, ``pair_frames``
-makes its tables, ``pair_cells`` what is drawn of them, and ``pair_file`` keeps it.
+ways to prune side by side. ``pair`` is two checkpoints compared weight by weight, which
+``checkpoints`` does; ``pair_frames`` makes its tables, ``pair_cells`` what is drawn of them, and
+``pair_file`` keeps it.
 
 May import ``pairing`` and what is below it. Maintainers: integers in, integers out; unknown is
 null, never 0; a share, ratio or break-even is computed by ``sparse.shares`` only. A column is added
