@@ -94,17 +94,23 @@ class Visit:
         self.context.close()
 
 
-VIOLATIONS = """() => axe.run().then(({ violations }) => violations.map(({ id, nodes }) =>
+# Landmarks are those of a whole page.
+VIOLATIONS = """(within) => axe.run(within ? { fromShadowDom: within } : document, {
+    rules: { region: { enabled: !within } },
+}).then(({ violations }) => violations.map(({ id, nodes }) =>
     [id, nodes.map(({ html }) => html.slice(0, 200))]))"""
 
 
-def violations(page):
-    """What axe-core finds in a page, all that is folded away unfolded."""
+def violations(page, within=None):
+    """What axe-core finds in a page, or `within` hosts of shadows and an element of the last one.
+
+    All that is folded away is unfolded.
+    """
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
     if not page.evaluate("'axe' in window"):
         axe = files("axe_playwright_python") / "axe.min.js"
         page.evaluate(axe.read_text(encoding="utf-8"))
-    return page.evaluate(VIOLATIONS)
+    return page.evaluate(VIOLATIONS, within)
 
 
 def copied(page, tools, kind):

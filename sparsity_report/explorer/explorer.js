@@ -143,6 +143,11 @@ async function render({ model, el }) {
     const datasets = { ...chosen.datasets, ...structuredClone(data), pointed: [] };
     const made = await vegaEmbed(place, { ...structuredClone(chosen), datasets }, OPTIONS);
     if (mine !== turn) return made.finalize();
+    // Marks have names; what holds them, at times none, is no picture that could have one.
+    for (const one of place.querySelectorAll("[aria-roledescription$='mark container']:not([aria-label])")) {
+      one.removeAttribute("role");
+      one.removeAttribute("aria-roledescription");
+    }
     view?.finalize();
     view = made.view;
     settled = mine;

@@ -10,6 +10,7 @@ from pathlib import Path
 import ipywidgets
 import numpy as np
 import pytest
+from browser import violations
 from explored import widgets
 from helpers import need, study_of
 from hostile import TEXTS, UNSEEN
@@ -252,6 +253,13 @@ def test_names_of_a_checkpoint_are_text_and_nobody_is_asked(opened):
     assert [url for url in opened.requests if not url.startswith(own)] == []
     assert opened.complaints == ["The explorer has no element for IntSliderModel."]
     assert opened.odd.locator("> div").first.inner_text() == opened.complaints[0]
+
+
+@pytest.mark.parametrize("width", [390, 800, 1440])
+def test_axe_finds_nothing(opened, width):
+    opened.page.set_viewport_size({"width": width, "height": 1200})
+    opened.until(lambda: int(opened.study.get_attribute("data-width")) <= width)
+    assert violations(opened.page, ["marimo-anywidget", ".sparsity-explorer"]) == []
 
 
 def test_where_no_kernel_answers_it_says_so(opened):
