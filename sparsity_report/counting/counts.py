@@ -13,7 +13,7 @@ from sparsity_report.counting.bars import bar
 from sparsity_report.counting.entries import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
 from sparsity_report.counting.kept import KeptCounts
-from sparsity_report.counting.workers import SMALL, in_order
+from sparsity_report.counting.workers import SMALL, in_order, own_settings
 from sparsity_report.weights.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
@@ -110,7 +110,8 @@ def count_weights(
         waiting = (p for name, p in stored.items() if name not in counts)
         counts |= kept.look_up(weights, waiting)
     for few in _small_ones(weights, [p for name, p in stored.items() if name not in counts]):
-        tallies = count_many([weights.tensor(p.name) for p in few])
+        with own_settings():
+            tallies = count_many([weights.tensor(p.name) for p in few])
         counts |= zip([p.name for p in few], tallies, strict=True)
     so_far = {name: Magnitudes(0, 0) for name in stored if name not in counts}
     size = sum(p.total * p.itemsize for p in stored.values())

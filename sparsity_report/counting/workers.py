@@ -1,12 +1,13 @@
 """Work on slices by threads or by the workers of any executor, results in order.
 
-What costs time in NumPy and torch lets other threads run. Results come in the order of the jobs
-whatever the order of arrival, so that sums of them are the same to the bit.
+What costs time in NumPy, torch and compiled loops lets other threads run. Results come in the order
+of the jobs whatever the order of arrival, so that sums of them are the same to the bit.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 # Values that are not worth handing to another thread.
 SMALL = 2**12
+# Threads side by side, each with torch's own threads, would mostly wait for one another.
+_one_thread = partial(torch.set_num_threads, 1)
 _THREADS = min(4, os.cpu_count() or 1)
 # Tasks handed out before their results are needed: bounds what waits, feeds every worker.
 _AHEAD_OF_THREADS, _AHEAD_OF_OTHERS = 8 * _THREADS, 1024
@@ -48,10 +51,7 @@ def in_order(
 ) -> Iterator[tuple[str, S, T]]:
     """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
     waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
-    # Threads side by side, each with torch's own threads, would mostly wait for one another.
-    before = torch.get_num_threads()
-    alone = partial(torch.set_num_threads, 1)
-    with ThreadPoolExecutor(_THREADS, initializer=alone) as pool:
+    with own_settings(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
         try:
             for name, part, work in jobs:
                 away = executor if part.sources() else None
@@ -72,18 +72,27 @@ def in_order(
         finally:
             for _, _, future, _ in waiting:
                 future.cancel()
-            torch.set_num_threads(before)
 
 
 def _elsewhere(work: Callable[[S], T], part: S, home: int) -> T:
     if os.getpid() == home:
         return work(part)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with own_settings():
+        _one_thread()
         return work(part)
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Count what is too small for a normal number as it is; then set all of torch as it was."""
+    threads, flushing = torch.get_num_threads(), not sys.float_info.min / 2
+    # Threads that are started from here on begin like this.
+    torch.set_flush_denormal(False)
+    try:
+        yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushing)
 
 
 def _first(

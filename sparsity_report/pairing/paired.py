@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.kept import KeptTallies
 from sparsity_report.pairing.links import Link, Piece, Plan
 from sparsity_report.pairing.look import read, whole_rows
-from sparsity_report.pairing.loops import alone, tally
+from sparsity_report.pairing.loops import alone, make_ready, tally
 from sparsity_report.pairing.tally import NO_GROUPS, Tally
 from sparsity_report.weights.tensors import FileSlice, Slice, pieces
 
@@ -49,6 +49,10 @@ class Stretch(Slice):
         stretches = [part.sources() for part in (*self.before, *self.after)]
         return [each for some in stretches for each in some] if all(stretches) else ()
 
+    def make_ready(self) -> None:
+        """Compile what :meth:`tally` needs."""
+        make_ready(*(side[0].dtype for side in (self.before, self.after) if side))
+
     def tally(self) -> Tally:
         """Read both and compare them."""
         sums = Tally()
@@ -73,6 +77,11 @@ class Moved(Stretch):
     """
 
     link: Link
+
+    def make_ready(self) -> None:
+        """Compile what :meth:`tally` needs; of the base more is counted than is compared."""
+        super().make_ready()
+        make_ready(self.before[0].dtype)
 
     def tally(self) -> Tally:
         """Read both once, the base as far ahead as its rows are out of order, and compare them."""
@@ -217,9 +226,15 @@ def compared(
     tallies |= {link.name: Tally() for link in waiting}
     size = sum(p.total * p.itemsize for link in waiting for p in link.parameters)
     done = 0
-    jobs = ((link.name, part, _tallied) for link in waiting for part in _parts(plan, link))
+
+    def jobs() -> Iterator[tuple[str, Stretch, Callable[[Stretch], Tally]]]:
+        for link in waiting:
+            for part in _parts(plan, link):
+                part.make_ready()
+                yield link.name, part, _tallied
+
     with bar("comparing", given=progress) as told:
-        for name, part, found in in_order(jobs, executor):
+        for name, part, found in in_order(jobs(), executor):
             tallies[name] += found
             done += sum(s.total * s.dtype.itemsize for s in (*part.before, *part.after))
             told(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])

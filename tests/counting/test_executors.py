@@ -2,11 +2,14 @@
 
 import multiprocessing
 import random
+import sys
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
+import torch
 from dying import die, die_once
 from helpers import need, same_counts
 
@@ -189,6 +192,29 @@ def test_models_in_memory_are_counted_here(tiny):
 
     expected = sr.global_magnitude(sr.load(tiny), 0.3).cuts
     assert sr.global_magnitude(sr.load(tiny), 0.3, executor=Refuses()).cuts == expected
+
+
+@pytest.mark.parametrize("size", [64, 2**14])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_too_small_for_a_normal_number_is_no_zero(size, dtype):
+    """Whatever a model is run with: such numbers are zeros in arithmetic then, not in the file."""
+    unit = 2.0**-20 if dtype == torch.float16 else 2.0**-130
+    values = torch.from_numpy(np.arange(size) % 3 * unit)
+    small = torch.nn.ModuleDict({"fc1": torch.nn.Linear(size, 1, bias=False, dtype=dtype)})
+    with torch.no_grad():
+        small["fc1"].weight[:] = values
+    zeros = -(-size // 3)
+    bits = small["fc1"].weight.view(torch.int32 if dtype == torch.float32 else torch.int16)
+    assert int((bits == 0).sum()) == zeros
+    assert torch.set_flush_denormal(True)
+    try:
+        (total,) = sr.compare(sr.dense(small)).layers["weight_nonzero"]
+        (row,) = sr.compare_checkpoints(small, small).layers.to_dict("records")
+        assert not sys.float_info.min / 2
+    finally:
+        torch.set_flush_denormal(False)
+    assert total == size - zeros
+    assert (row["zeros_before"], row["kept"], row["changed"]) == (zeros, zeros, 0)
 
 
 def test_threads_end_with_the_counting(tiny):

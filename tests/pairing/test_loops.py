@@ -82,6 +82,7 @@ def test_infinity_and_nan_stay_what_they_are():
             assert found.relative_change is None
             assert found.zeros_before == found.zeros_after == 0
         assert tally(after, after).untouched
+    assert tally(torch.tensor([float("inf"), 1]), torch.tensor([float("inf"), 1])).change == 0
 
 
 def test_groups_count_where_few_others_are_zero():
@@ -90,13 +91,76 @@ def test_groups_count_where_few_others_are_zero():
     values[:, ::2] = 0
     values[:10] = 1
     values[10, 2::4] = 0
-    flat = values.reshape(-1)
-    for found in (tally(flat, flat, True), alone(flat, before=True, grouped=True)):
-        four = (flat.reshape(-1, 4) != 0).sum(1)
-        eight = (flat.reshape(-1, 8) != 0).sum(1)
-        due = [(four <= 1), (eight <= 2), (four <= 2), (eight <= 4)]
-        assert found.groups_before == tuple(int(some.sum()) for some in due)
-        assert found.n_m[0] == "2:4"
+    other = torch.ones(1024, 512)
+    other[::3, 1:8] = 0
+    sides = values.reshape(-1), other.reshape(-1)
+    due = []
+    for flat in sides:
+        four, eight = ((flat.reshape(-1, many) != 0).sum(1) for many in (4, 8))
+        due.append(
+            tuple(int(some.sum()) for some in (four <= 1, eight <= 2, four <= 2, eight <= 4))
+        )
+    assert due[0] != due[1]
+    found = tally(*sides, True)
+    assert [found.groups_before, found.groups_after] == due
+    assert found.n_m == ("2:4", None)
+    assert tally(*(side.to(torch.int8) for side in sides), True) == found
+    assert found.grouped_before == found.grouped_after == values.numel()
+    for flat, told in zip(sides, due, strict=True):
+        before, after = (alone(flat, before=which, grouped=True) for which in (True, False))
+        assert before.groups_before == after.groups_after == told
+        assert before.grouped_before == after.grouped_after == flat.numel()
+        assert before.zeros_before == after.zeros_after == int((flat == 0).sum())
+    assert tally(*sides).grouped_before == tally(*sides).grouped_after == 0
+    assert alone(sides[0], before=False).grouped_after == 0
+
+
+def test_rows_that_do_not_belong_together_are_refused():
+    for one, other in ((torch.ones(16), torch.ones(8)), (torch.ones(2, 8), torch.ones(2, 8))):
+        for sides in ((one, other), (other, one)):
+            with pytest.raises(ValueError, match="no two rows of one length"):
+                tally(*sides)
+
+
+def test_views_are_read_as_what_they_are():
+    values = torch.arange(-8.0, 8, requires_grad=True)
+    one = torch.complex(values, values).detach()
+    for some in (values, values[::2], one.conj().imag):
+        found = tally(some, some.detach().clone())
+        assert found.untouched
+        assert found.zeros_before == 1
+    # Of a single number the view lies side by side, and its sign is a note that it carries.
+    assert one[:1].conj().imag.is_neg()
+    assert tally(one[:1].conj().imag, -values[:1]).untouched
+
+
+FORKED = """
+import multiprocessing, os, sys
+from concurrent.futures import ProcessPoolExecutor
+import torch
+from safetensors.torch import save_file
+import sparsity_report as sr
+
+torch.manual_seed(0)
+wide, narrow = ("self_attn.q_proj", "mlp.up_proj", "mlp.down_proj"), "post_norm"
+tensors = {f"layers.{b}.{n}.weight": torch.randn(1024, 1024) for b in range(4) for n in wide}
+tensors |= {f"layers.{b}.{narrow}.weight": torch.ones(256) for b in range(4)}
+os.makedirs(sys.argv[1])
+save_file(tensors, sys.argv[1] + "/model.safetensors")
+weights = sr.load(sys.argv[1], config=False)
+pruned = sr.global_magnitude(weights, 0.5)
+with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+    print(sr.compare_checkpoints(weights, pruned, executor=pool).layers["new"].sum())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked there")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_process_that_is_forked_waits_for_no_compiler(tmp_path):
+    """What is pruned goes to threads, norms to the process, at the same time."""
+    line = [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path / "model")]
+    run = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert run.stdout == f"{4 * 3 * 2**20 // 2}\n", run.stderr
 
 
 def test_without_compilation_it_says_why():
