@@ -230,7 +230,9 @@ def compared(
     def jobs() -> Iterator[tuple[str, Stretch, Callable[[Stretch], Tally]]]:
         for link in waiting:
             for part in _parts(plan, link):
-                part.make_ready()
+                # What goes to other processes is compiled there.
+                if executor is None or not part.sources():
+                    part.make_ready()
                 yield link.name, part, _tallied
 
     with bar("comparing", given=progress) as told:
