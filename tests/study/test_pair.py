@@ -193,6 +193,36 @@ def test_what_merging_an_adapter_revives(parent, tmp_path):
     assert out.stdout.partition("\n\n")[0].splitlines()[1:] == beside.sentences()[1:]
 
 
+def test_what_a_merge_revives_in_smollm2(smollm2, tmp_path):
+    """Half of it pruned, rank 8 merged into q and v, both written as bfloat16 and read by NumPy."""
+    pruning = sr.global_magnitude(smollm2, 0.5)
+    before = {
+        p.name: smollm2.tensor(p.name).bfloat16() * pruning.mask(p.name) for p in smollm2.prunable
+    }
+    torch.manual_seed(8)
+    after = dict(before)
+    for name in (name for name in before if "q_proj" in name or "v_proj" in name):
+        outputs, inputs = before[name].shape
+        merged = before[name] + 1e-3 * torch.randn(outputs, 8) @ torch.randn(8, inputs)
+        after[name] = merged.bfloat16()
+    for folder, tensors in (("before", before), ("after", after)):
+        (tmp_path / folder).mkdir()
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+    pair = sr.compare_checkpoints(tmp_path / "before", tmp_path / "after")
+    # A bfloat16 is zero where its bits are, but for the sign.
+    one, other = (
+        np.concatenate([t.view(torch.int16).numpy().ravel() & 0x7FFF for t in tensors.values()])
+        for tensors in (before, after)
+    )
+    assert one.size == 106_168_320
+    (whole,) = pair.survival.loc[pair.survival["group"].isna()].to_dict("records")
+    assert whole["revived"] == ((one == 0) & (other != 0)).sum() > 10**6
+    assert whole["kept"] == ((one == 0) & (other == 0)).sum() > 10**6
+    assert whole["new"] == ((one != 0) & (other == 0)).sum()
+    assert whole["untouched"] == 150
+    assert pair.layers["revived"].sum() == whole["revived"]
+
+
 @pytest.mark.parametrize("way", ["nf4", "mlx-3", "gptq"])
 def test_zeros_that_rounding_makes_and_destroys(tmp_path, way):
     way = next(name for name in packing.WAYS if name.startswith(way))
