@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparsity_report.files.sets import together, write_entry, write_file
+from sparsity_report.files.atomic import together, write_entry, write_file
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EINTR)
 CALLS = (

@@ -23,7 +23,7 @@ from transformers.core_model_loading import Transpose, WeightConverter
 import sparsity_report as sr
 from sparsity_report import cli
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.files.stopping import STOPPING
+from sparsity_report.files.stop_signals import STOPPING
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -15,7 +15,7 @@ PACKAGE = "sparsity_report"
 # From the top down: a room imports from its own wing and those after it.
 WINGS = (
     "__main__", "cli", "explorer", "report", "draw", "findings", "measure", "study", "pairing",
-    "counting", "weights", "sparse", "words", "files", "foreign", "limits",
+    "counting", "weights", "sparse", "words", "files", "untrusted",
     "errors",
 )  # fmt: skip
 SHOWING = {

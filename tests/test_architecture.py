@@ -19,18 +19,48 @@ MODULES = house.read(ROOT)
 BELOW = house.WINGS[house.WINGS.index("study") :]
 # Imports that no arrow allows, each late and with its reason.
 DOORS = {
-    ("study.study", "findings.audit"): "Comparison.audit says what a reader of the study asks for",
-    ("study.file", "findings.summary"): "a saved study holds its sentences for other programs",
-    ("study.study", "study.file"): "Comparison.save writes what read_study makes a Comparison of",
-    ("study.pair", "findings.pair"): "a pair says its sentences, and its repr the first of them",
-    ("study.pair", "study.pair_file"): "Pair.save writes what read_pair makes a Pair of",
-    ("study.facts", "study.study"): "for types: Comparison.facts are the facts of a Comparison",
-    ("study.agreement", "study.study"): "for types: what agrees or not is a Comparison",
-    ("study.study", "findings.verdict"): "a study's repr says its verdict",
-    ("words.shown", "report.in_a_cell"): "a value in a notebook is drawn by what draws reports",
-    ("counting.bars", "counting.counts"): "for types: a bar is Progress, and counting shows one",
-    ("counting.bars", "report.bars"): "what shows progress is above all that makes some",
-    ("study.recomputed", "study.study"): "for types: what is computed again is of a Comparison",
+    (
+        "study.comparison",
+        "findings.audit",
+    ): "Comparison.audit says what a reader of the study asks for",
+    (
+        "study.files.study_file",
+        "findings.summary",
+    ): "a saved study holds its sentences for other programs",
+    (
+        "study.comparison",
+        "study.files.study_file",
+    ): "Comparison.save writes what read_study makes a Comparison of",
+    (
+        "study.pairs.pair",
+        "findings.pair_findings",
+    ): "a pair says its sentences, and its repr the first of them",
+    (
+        "study.pairs.pair",
+        "study.files.pair_file",
+    ): "Pair.save writes what read_pair makes a Pair of",
+    (
+        "study.derived.facts",
+        "study.comparison",
+    ): "for types: Comparison.facts are the facts of a Comparison",
+    ("study.files.agreement", "study.comparison"): "for types: what agrees or not is a Comparison",
+    ("study.comparison", "findings.verdict"): "a study's repr says its verdict",
+    (
+        "words.notebook_display",
+        "report.notebook_cell",
+    ): "a value in a notebook is drawn by what draws reports",
+    (
+        "counting.progress",
+        "counting.counts",
+    ): "for types: a bar is Progress, and counting shows one",
+    (
+        "counting.progress",
+        "report.progress_bars",
+    ): "what shows progress is above all that makes some",
+    (
+        "study.files.recomputed",
+        "study.comparison",
+    ): "for types: what is computed again is of a Comparison",
 }
 # Signatures that callers outside know since the first version.
 KEPT = {"draw.charts.bar_plot: 7 parameters", "report.notebook.write_notebook: 8 parameters"}
@@ -79,8 +109,8 @@ def test_formulas_and_words_need_no_library():
     light = {
         module.name: {each.target.partition(".")[0] for each in house.imports(module, PUBLIC)}
         for module in MODULES
-        if module.wing in {"words", "files", "foreign", "limits", "errors"}
-        or module.name in {"sparse.cost", "weights.groups"}
+        if module.wing in {"words", "files", "untrusted", "errors"}
+        or module.name in {"sparse.cost", "weights.anatomy.groups"}
     }
     assert len(light) > 8
     for name, targets in light.items():
@@ -110,7 +140,7 @@ def rules(*modules):
     return said
 
 
-PAGE, STUDY = ("report.page", ""), ("study.study", "")
+PAGE, STUDY = ("report.page", ""), ("study.comparison", "")
 UP = ["study.study imports report.page"]
 LATE = "def f():\n    "
 ARROWS = [
@@ -137,18 +167,18 @@ ARROWS = [
 
 @pytest.mark.parametrize("text", ARROWS)
 def test_each_way_to_import_is_seen(text):
-    assert rules(PAGE, ("report", ""), ("study.study", text)) == UP
+    assert rules(PAGE, ("report", ""), ("study.comparison", text)) == UP
     down = text.replace("report.page", "errors").replace(
         "..report import page", "..errors import x"
     )
     down = down.replace("write_report", "SparsityReportError").replace(
         "sparsity_report.report import page", "sparsity_report.errors import page"
     )
-    assert rules(PAGE, ("errors", ""), ("study.study", down)) == []
+    assert rules(PAGE, ("errors", ""), ("study.comparison", down)) == []
 
 
 WRONG = [
-    ("no private name", "from sparsity_report.words.names import _clip", "_clip"),
+    ("no private name", "from sparsity_report.words.display_names import _clip", "_clip"),
     ("no private module", "from sparsity_report.words._names import clip", "_names"),
     ("no reaching in", "from sparsity_report.words import names\nnames._clip()", "_clip"),
     ("no reaching into a value", "def f(weights):\n    return weights._entries", "_entries"),
@@ -168,7 +198,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("rule", "text", "said"), WRONG, ids=[rule for rule, *_ in WRONG])
 def test_each_rule_can_fail(rule, text, said):
-    (complaint,) = rules(("study.study", text), ("words.names", ""), ("words", ""))
+    (complaint,) = rules(("study.comparison", text), ("words.display_names", ""), ("words", ""))
     assert said in complaint, rule
 
 
@@ -183,7 +213,7 @@ ALLOWED = [
 
 @pytest.mark.parametrize("text", ALLOWED)
 def test_what_is_allowed_passes(text):
-    assert rules(("study.study", text)) == []
+    assert rules(("study.comparison", text)) == []
 
 
 def test_cycles_and_doors():
@@ -193,9 +223,9 @@ def test_cycles_and_doors():
     wing = ("study", "")
     assert rules(up, down, wing) == ["study.layers", "study.totals"]
     assert rules(up, wing, ("study.totals", "")) == []
-    late = ("study.study", f"{LATE}from sparsity_report.findings.audit import audit")
-    early = ("study.study", "from sparsity_report.findings.audit import audit")
-    findings = ("findings.audit", "from sparsity_report.study.study import Comparison")
+    late = ("study.comparison", f"{LATE}from sparsity_report.findings.audit import audit")
+    early = ("study.comparison", "from sparsity_report.findings.audit import audit")
+    findings = ("findings.audit", "from sparsity_report.study.comparison import Comparison")
     assert rules(late, findings) == []
     assert rules(early, findings) == ["study.study opens the door to findings.audit at once"]
 
@@ -264,8 +294,8 @@ def test_who_shows_two_models_does_not_wait_for_what_compares_them():
         "sr.write_report, sr.write_thesis, sr.explore, sr.summarize, sr.read_pair\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    assert {"sparsity_report.study.pair", "torch"} <= said
-    assert not {"numba", "sparsity_report.study.checkpoints"} & said
+    assert {"sparsity_report.study.pairs.pair", "torch"} <= said
+    assert not {"numba", "sparsity_report.study.pairs.checkpoints"} & said
 
 
 def test_public_names_are_those_of_the_stub():

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sparsity_report as sr
-from sparsity_report.files.shipped import DEMO
+from sparsity_report.files.package_data import DEMO
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,16 @@ import urllib.request
 
 import pytest
 
-from sparsity_report.cli import explore
+from sparsity_report.cli import explore_command
 from sparsity_report.errors import SparsityReportError
 
 
 def test_what_it_needs_is_told_in_one_line(monkeypatch):
-    monkeypatch.setattr(explore, "find_spec", lambda name: None if name == "voila" else name)
+    monkeypatch.setattr(
+        explore_command, "find_spec", lambda name: None if name == "voila" else name
+    )
     with pytest.raises(SparsityReportError, match=r"pip install 'sparsity-report\[explore\]'"):
-        explore.explore(None, None, choice=explore.Choice())
+        explore_command.explore(None, None, choice=explore_command.Choice())
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,10 @@ from safetensors.torch import save_file
 
 import sparsity_report as sr
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.disk import file_digest
+from sparsity_report.files.atomic import together, write_file
+from sparsity_report.files.durable_writes import file_digest
 from sparsity_report.files.folders import check_folder, scratch
 from sparsity_report.files.manifest import MANIFEST
-from sparsity_report.files.sets import together, write_file
 
 ALL = int(os.environ.get("SPARSITY_REPORT_FAULTS", "0"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
@@ -463,7 +463,7 @@ def studies(tmp_path_factory):
     }
     with (
         mock.patch.multiple(sr, **stand_ins),
-        mock.patch("sparsity_report.cli.writing.import_altair"),
+        mock.patch("sparsity_report.cli.outputs.import_altair"),
         mock.patch("sparsity_report.findings.summary.headlines", return_value=[]),
     ):
         yield [folder / "study.json" for folder in folders]

@@ -12,7 +12,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
-from sparsity_report.explorer.state import LIVE
+from sparsity_report.explorer.control_state import LIVE
 
 NAN = (
     "not finite: the prunable weights of tiny hold NaN (3, in layers.0.fc1.weight, "

@@ -28,15 +28,15 @@ from helpers import command, same_counts, small_llama, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
-from sparsity_report import limits
 from sparsity_report.counting import counts
 from sparsity_report.counting.counts import counted
 from sparsity_report.counting.histogram import Magnitudes, count
 from sparsity_report.counting.ranks import select
 from sparsity_report.draw import vega
 from sparsity_report.study import patterns
-from sparsity_report.study.storage import storage_frame
-from sparsity_report.weights import checkpoint
+from sparsity_report.study.storage_layouts import storage_frame
+from sparsity_report.untrusted import limits
+from sparsity_report.weights.sources import checkpoint
 
 MB, GB = 2**20, 2**30
 SIZES = {"F64": 8, "F32": 4, "BF16": 2, "U8": 1}

@@ -1,9 +1,9 @@
-"""The command line: ``run``, ``pair``, ``render``, ``diff``, ``explore``, ``notebook``, in rooms.
+"""The command line: ``run_command``, ``pair_command``, ``render_command``, ``diff_command``, ``explore_command``, ``notebook_command``, in rooms.
 
-The commands call the functions of the package: ``comparing`` opens and prunes models, ``measuring``
-measures, ``writing`` writes and opens the page, ``terminal`` says what has to be heard; only that
-room prints. ``options`` are values whose fields are options, and ``spread`` shows them to typer.
-``signals`` end a run whole, ``processes`` count beside it, ``libraries`` are imported late: nothing
+The commands call the functions of the package: ``compared_models`` opens and prunes models, ``measurements``
+measures, ``outputs`` writes and opens the page, ``terminal`` says what has to be heard; only that
+room prints. ``options`` are values whose fields are options, and ``dataclass_options`` shows them to typer.
+``signals`` end a run whole, ``worker_processes`` count beside it, ``libraries`` are imported late: nothing
 heavy before a command runs, so that ``--help`` and the shell's completion are quick.
 """
 
@@ -17,9 +17,16 @@ from typing import Annotated, Any
 import typer
 
 from sparsity_report import __version__
-from sparsity_report.cli import diff, explore, notebook, pair, render, run
+from sparsity_report.cli import (
+    diff_command,
+    explore_command,
+    notebook_command,
+    pair_command,
+    render_command,
+    run_command,
+)
+from sparsity_report.cli.dataclass_options import spread
 from sparsity_report.cli.signals import PIPE, Stopped, stoppable
-from sparsity_report.cli.spread import spread
 from sparsity_report.cli.terminal import complain, flush, tell
 from sparsity_report.errors import SparsityReportError, within_memory
 
@@ -39,7 +46,14 @@ _UsageError: Any = typer.BadParameter.__base__
 # What to do where memory runs out.
 _LESS = "give it more, or leave out what takes most: --no-patterns, --no-png, --no-html, --workers"
 
-for command in (run.run, pair.pair, render.render, diff.diff, explore.explore, notebook.notebook):
+for command in (
+    run_command.run,
+    pair_command.pair,
+    render_command.render,
+    diff_command.diff,
+    explore_command.explore,
+    notebook_command.notebook,
+):
     app.command()(spread(command))
 
 

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sparsity_report.draw.deferred import defer_grammar
+from sparsity_report.draw.light_altair import defer_grammar
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sparsity_report.files.stopping import STOPPING
+from sparsity_report.files.stop_signals import STOPPING
 
 # The signal of a pipe that nobody reads; Windows has none, and no such pipes.
 PIPE = 13

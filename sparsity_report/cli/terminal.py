@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 from sparsity_report.cli.signals import PIPE, Stopped
-from sparsity_report.counting import bars
+from sparsity_report.counting import progress
 from sparsity_report.errors import SparsityReportError, legible
 
 if TYPE_CHECKING:
@@ -52,4 +52,4 @@ def speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
 
 def bar(what: str, unit: str = "B") -> AbstractContextManager[Progress]:
     """Show progress on a terminal from the first moment; nothing in a pipe."""
-    return bars.bar(what, unit, after=0)
+    return progress.bar(what, unit, after=0)

@@ -1,12 +1,12 @@
 """Count once, derive everything: histograms of magnitudes, and the prunings that follow from them.
 
-`counts` makes the one pass over a model, with `workers` (threads or any executor) and `kept` (on
-disk, in `entries` that prove themselves), and remembers it beside the model, which stays as it was.
-`histogram` counts a tensor, with the `steps` of a packed one, `ranks` finds exact thresholds from
+`counts` makes the one pass over a model, with `workers` (threads or any executor) and `count_cache` (on
+disk, in `disk_cache` that prove themselves), and remembers it beside the model, which stays as it was.
+`histogram` counts a tensor, with the `quantization_steps` of a packed one, `ranks` finds exact thresholds from
 histograms, `policies` decide what goes, by `allocation` how much of each layer, within `bounds` how
-much at most, by `chance` or by magnitude, `scored` with norms of inputs or by masks that are
-`imported`, `cuts` are those decisions as values, with `fixed` arrays, and apply them, `inplace`
-prunes live layers, `pruned` is the model that a pruning leaves, `moments` are deviations, `bars`
+much at most, by `random_pruning` or by magnitude, `activation_scores` with norms of inputs or by masks that are
+`imported_masks`, `pruning` are those decisions as values, with `frozen_arrays` arrays, and apply them, `in_place`
+prunes live layers, `pruned_model` is the model that a pruning leaves, `moments` are deviations, `progress`
 show what takes long.
 
 May import ``weights``, ``sparse``, ``files`` and ``errors``. Maintainers: results must be the same

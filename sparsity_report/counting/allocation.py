@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.parameters import Module, Parameter
+from sparsity_report.weights.anatomy.parameters import Module, Parameter
 from sparsity_report.weights.weights import Weights
 
 Allocation = pd.DataFrame | Mapping[str, float] | Callable[[Module], float] | str | None
@@ -67,7 +67,8 @@ def quotas(weights: Weights, sparsity: float | None, allocation: Allocation) -> 
     allocation : DataFrame, mapping, callable or None
         None: of the n weights of every parameter ``round(sparsity·n)`` go (half to even). A share
         for each module that holds prunable parameters, by name or from a rule that takes a
-        :class:`~sparsity_report.weights.parameters.Module`: ``round(Σ share·n)`` go in all, of
+        :class:`~sparsity_report.weights.anatomy.parameters.Module`: ``round(Σ share·n)`` go in all,
+        of
         every parameter ``share·n`` rounded down, and one more of those with the largest
         remainders, of equal ones the first.
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.cuts import Cut, Pruning
-from sparsity_report.counting.entries import CacheFolder
+from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Integers, Magnitudes
 from sparsity_report.counting.policies import prunable_counts, threshold_cuts
+from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.pruning import Cut, Pruning
 from sparsity_report.counting.ranks import (
     Level,
     Ranking,
@@ -25,9 +25,9 @@ from sparsity_report.counting.ranks import (
 )
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.weights.tensors import Slice
+from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words import numbers
+from sparsity_report.words import number_format
 
 Bounds = Mapping[str, float | tuple[float, float]]
 """By module or group: the largest share of a layer that goes, or the smallest and the largest."""
@@ -80,7 +80,8 @@ class Bounded:
         if not low <= target <= high:
             total = int(self.totals.sum())
             asked, first, last = (
-                numbers.percent(ratio(number, total), 2, " ") for number in (target, low, high)
+                number_format.percent(ratio(number, total), 2, " ")
+                for number in (target, low, high)
             )
             raise SparsityReportError(
                 f"bounds= leave room for {first} to {last} of the prunable weights, not {asked}; "

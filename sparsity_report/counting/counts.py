@@ -9,12 +9,12 @@ from functools import partial
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
-from sparsity_report.counting.bars import bar
-from sparsity_report.counting.entries import CacheFolder
+from sparsity_report.counting.count_cache import KeptCounts
+from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
-from sparsity_report.counting.kept import KeptCounts
+from sparsity_report.counting.progress import bar
 from sparsity_report.counting.workers import SMALL, in_order, own_settings
-from sparsity_report.weights.parameters import Parameter
+from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
 # How notes begin that speak of values which no trained model should have.
@@ -91,7 +91,7 @@ def count_weights(
         files under the same path. Models in memory are counted by threads of this process.
     cache : path-like or Cache, optional
         Folder where the counts of large tensors in files are kept and looked up by the length and
-        time of a file and samples of its content, see :mod:`sparsity_report.counting.kept`;
+        time of a file and samples of its content, see :mod:`sparsity_report.counting.count_cache`;
         ``Cache(folder, verify=True)`` reads and counts all, and says what differs.
 
     Raises

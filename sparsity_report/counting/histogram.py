@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.counting.steps import Steps, Watched, both
+from sparsity_report.counting.quantization_steps import Steps, Watched, both
 from sparsity_report.counting.workers import SMALL, work_through
-from sparsity_report.weights.tensors import Slice, held
+from sparsity_report.weights.tensor_slices import Slice, held
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

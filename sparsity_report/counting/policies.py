@@ -9,20 +9,20 @@ from functools import partial
 
 import torch
 
+from sparsity_report.counting.activation_scores import check_pattern
 from sparsity_report.counting.allocation import Allocation, check_sparsity, quotas
-from sparsity_report.counting.bars import with_bar
-from sparsity_report.counting.chance import random_cut
 from sparsity_report.counting.counts import Progress, count_weights
-from sparsity_report.counting.cuts import Cut, GroupCut, Pruning, ThresholdCut, turned
-from sparsity_report.counting.entries import CacheFolder
+from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.pruning import Cut, GroupCut, Pruning, ThresholdCut, turned
+from sparsity_report.counting.random_pruning import random_cut
 from sparsity_report.counting.ranks import look_into, select, settle
-from sparsity_report.counting.scored import check_pattern
 from sparsity_report.counting.workers import work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.weights.parameters import Parameter
-from sparsity_report.weights.tensors import Slice, held, pieces
+from sparsity_report.weights.anatomy.parameters import Parameter
+from sparsity_report.weights.tensor_slices import Slice, held, pieces
 from sparsity_report.weights.weights import Weights
 
 

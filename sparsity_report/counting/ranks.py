@@ -19,7 +19,7 @@ from sparsity_report.counting.histogram import (
     refine_slices,
     smallest_of,
 )
-from sparsity_report.weights.tensors import Slice
+from sparsity_report.weights.tensor_slices import Slice
 
 _GOLDEN = (5**0.5 - 1) / 2
 # Buckets that are looked at together: bounds the memory.

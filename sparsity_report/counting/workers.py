@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 
 from sparsity_report.errors import SparsityReportError, ran_out
-from sparsity_report.weights.tensors import Slice
+from sparsity_report.weights.tensor_slices import Slice
 
 S = TypeVar("S", bound=Slice)
 T = TypeVar("T")

@@ -14,9 +14,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from sparsity_report.draw import look, marks
+from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
-from sparsity_report.draw.look import (
+from sparsity_report.draw.marks import Rows
+from sparsity_report.draw.theme import (
     BLACK,
     BLUE,
     DASHED,
@@ -28,11 +29,10 @@ from sparsity_report.draw.look import (
     TEXT_WIDTH,
     VERMILLION,
 )
-from sparsity_report.draw.marks import Rows
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.sets import write_file
-from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import (
+from sparsity_report.files.atomic import write_file
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.words.display_names import (
     clip,
     distinct_names,
     dtype_names,
@@ -40,7 +40,7 @@ from sparsity_report.words.names import (
     layout_name,
     method_name,
 )
-from sparsity_report.words.numbers import shares_domain
+from sparsity_report.words.number_format import shares_domain
 from sparsity_report.words.sentences import join, message, say
 
 # Dots a strip can show one by one.
@@ -82,7 +82,7 @@ def group_bars(
     >>> group_bars(study, "sparsity").to_dict()["width"]
     454
     """
-    meant, table, inks = FILED[metric], study.pivot(metric), look.palette(study)
+    meant, table, inks = FILED[metric], study.pivot(metric), theme.palette(study)
     shown = dict(zip(inks, distinct_names(list(inks)), strict=True))
     variants = list(inks) if variant is None else [variant]
     if once:
@@ -96,7 +96,7 @@ def group_bars(
     ]
     alone = len(variants) == 1 and not once
     of = say("{variant} of ", variant=shown[variants[0]]) if alone else ""
-    note = f"{of}{look.model_names(study)} · {say(meant.note)}"
+    note = f"{of}{theme.model_names(study)} · {say(meant.note)}"
     shape = _bars_shape(rows, say(meant.axis), meant.kind, width=width)
     shape = replace(
         shape,
@@ -129,7 +129,7 @@ def sparsity_map(
         None where the variant has no prunable weights in numbered blocks.
     """
     chart = _map(study, variant, width, domain)
-    return None if chart is None else look.fitted(chart)
+    return None if chart is None else theme.fitted(chart)
 
 
 def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -148,7 +148,7 @@ def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     # The label of a level near the right end stands outside the plot.
     shares = [mark["sparsity"] for mark in _levels(study, 1, width)]
     outside = len(shares) > 1 and max(shares) > 0.8
-    return look.fitted(chart, right=(50 if width >= NARROW else 20) if outside else 0)
+    return theme.fitted(chart, right=(50 if width >= NARROW else 20) if outside else 0)
 
 
 def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
@@ -156,18 +156,18 @@ def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
     prunings = study.facts.prunings
     if not prunings:
         return group_bars(study, "param_frac")
-    top = _map(study, prunings[0], look.HERO_MAP)
+    top = _map(study, prunings[0], theme.HERO_MAP)
     if top is None:
         return group_bars(study, "sparsity")
-    height = max(look.HERO_HEIGHT, 12 * len(study.facts.grid(prunings[0]).projections))
-    strip = _strip(study, prunings[0], look.HERO_STRIP, height)
-    curve = _curve(study, look.HERO_CURVE, height)
+    height = max(theme.HERO_HEIGHT, 12 * len(study.facts.grid(prunings[0]).projections))
+    strip = _strip(study, prunings[0], theme.HERO_STRIP, height)
+    curve = _curve(study, theme.HERO_CURVE, height)
     assert curve is not None
     apart: Any = {"color": "independent", "strokeDash": "independent"}
     below = alt.hconcat(strip, curve, spacing=44).resolve_scale(**apart)
     chart = alt.vconcat(top, below, spacing=26).resolve_scale(**apart)
     said = " ".join(part.description for part in (top, strip, curve))
-    whole = chart.properties(description=said, background="white").configure(**look.config())
+    whole = chart.properties(description=said, background="white").configure(**theme.config())
     assert isinstance(whole, alt.VConcatChart)
     return whole
 
@@ -257,7 +257,7 @@ def _bar(group: str, variant: str, value: Any, kind: str) -> dict[str, Any]:
         "group": group,
         "variant": variant,
         "value": float(value) if known else None,
-        "label": look.write(value, kind),
+        "label": theme.write(value, kind),
     }
 
 
@@ -285,7 +285,7 @@ def _bars(rows: Rows, shape: marks.Bars, heading: str, note: str = "") -> alt.La
     said = [" ".join(filter(None, (r["group"], r["variant"], r["label"]))) for r in rows]
     description = say("Bar chart, {axis}: {rows}.", axis=shape.axis, rows="; ".join(said))
     chart = marks.bars(marks.inline(rows), shape)
-    return look.fitted(look.titled(chart, heading, note, description))
+    return theme.fitted(theme.titled(chart, heading, note, description))
 
 
 def _map(
@@ -295,7 +295,7 @@ def _map(
     if frame.empty:
         return None
     rows = frame.rename(columns={"sparsity": "value"})
-    rows["label"] = [look.write(share, "share") for share in rows["value"]]
+    rows["label"] = [theme.write(share, "share") for share in rows["value"]]
     tips = [("block", say("block")), ("projection", say("projection")), ("label", say("zeros"))]
     if (layers := int(frame["layers"].max())) > 1:
         pairs = zip(frame["low"], frame["high"], strict=True)
@@ -305,13 +305,13 @@ def _map(
         blocks=tuple(grid.blocks),
         projections=tuple(grid.projections),
         width=width,
-        row=look.ROW,
+        row=theme.ROW,
         domain=domain or zeros_domain(study),
         title=say("zeros"),
         tips=tuple(tips),
     )
     chart = marks.heat_map(marks.inline(rows), shape)
-    return look.titled(chart, *_map_title(study, variant, layers), _map_said(frame, shape))
+    return theme.titled(chart, *_map_title(study, variant, layers), _map_said(frame, shape))
 
 
 def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
@@ -375,7 +375,7 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     rule = alt.Chart(marks.inline([{"share": mean}])).mark_rule(color=VERMILLION, strokeDash=[4, 3])
     text = alt.Chart(marks.inline(far[shown])).mark_text(align="right", dx=4, dy=-8, fontSize=8.5)
     layered = [rule.encode(x=x), dots.encode(x=x, y=y), text.encode(x=x, y=y, text="label:N")]
-    return look.titled(
+    return theme.titled(
         alt.LayerChart(layer=layered, width=width, height=height),
         say("How unevenly"),
         say("one dot per layer; dashed: {mean:percent} overall", mean=mean),
@@ -417,7 +417,7 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
     ]
     said += [say("This study: {level}.", level=mark["label"]) for mark in levels]
     note = say("prunable weights, {dtype}; circles: break-even", dtype=dtype)
-    return look.titled(chart, say("Bytes against sparsity"), note, " ".join(said))
+    return theme.titled(chart, say("Bytes against sparsity"), note, " ".join(said))
 
 
 def _line_name(layout: str) -> str:
@@ -431,7 +431,7 @@ def _break_evens(study: Comparison, width: float) -> Rows:
         {
             "sparsity": share,
             "value": 1.0,
-            "label": look.write(share, "share"),
+            "label": theme.write(share, "share"),
             "under": layout == "csr_int32" and width < 300,
             "line": _line_name(layout),
         }

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeAlias
 import altair as alt
 import pandas as pd
 
-from sparsity_report.draw import look
-from sparsity_report.draw.look import BLACK, BLUE, INK, MUTED, PALE, PAPER, VERMILLION, Sizes
+from sparsity_report.draw import theme
+from sparsity_report.draw.theme import BLACK, BLUE, INK, MUTED, PALE, PAPER, VERMILLION, Sizes
 from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
@@ -38,7 +38,7 @@ class Shape:
     width : float
         Of the whole.
     kind : str
-        How numbers on axes and in legends are written, see :func:`sparsity_report.draw.look.tick`.
+        How numbers on axes and in legends are written, see :func:`sparsity_report.draw.theme.tick`.
     tips : tuple of (str, str)
         Fields of a row that its tooltip shows, and their titles.
     below : bool
@@ -132,8 +132,8 @@ class Bars(Rects):
 
     groups: tuple[str, ...]
     inks: tuple[tuple[str, str, str], ...] = (("", BLUE, BLUE),)
-    band: float = look.BAND
-    gap: float = look.GAP
+    band: float = theme.BAND
+    gap: float = theme.GAP
     axis: str | None = None
     base: float = 0.0
     labels: bool = True
@@ -238,7 +238,7 @@ def share_axis(
     """Return a horizontal axis of numbers."""
     scale = alt.Scale(domain=list(domain))
     count = {} if "values" in axis else {"tickCount": 6}
-    shown = {**count, "labelExpr": look.tick(kind), "grid": False, **axis}
+    shown = {**count, "labelExpr": theme.tick(kind), "grid": False, **axis}
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**shown))
 
 
@@ -278,18 +278,18 @@ def heat_map(
         x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips)
     )
     legend = (
-        alt.Legend(title=shape.title, labelExpr=look.tick(shape.kind), **_gradient(shape))
+        alt.Legend(title=shape.title, labelExpr=theme.tick(shape.kind), **_gradient(shape))
         if shape.legend
         else None
     )
-    scale = look.colours(shape.kind, shape.domain, shape.log)
+    scale = theme.colours(shape.kind, shape.domain, shape.log)
     plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5, **_cursor(shape)}
     known = base.transform_filter(_KNOWN).mark_rect(**plain)
     known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend), **(outline or {}))
-    unknown = base.transform_filter(_UNKNOWN).mark_rect(**look.UNKNOWN, **plain)
+    unknown = base.transform_filter(_UNKNOWN).mark_rect(**theme.UNKNOWN, **plain)
     layers = [_dimmed(known, shape).add_params(*params), _dimmed(unknown, shape)]
     if shape.numbers and _digits_fit(shape):
-        number = base.transform_calculate(digits=look.digits(shape.kind)).transform_filter(_KNOWN)
+        number = base.transform_calculate(digits=theme.digits(shape.kind)).transform_filter(_KNOWN)
         text = number.mark_text(fontSize=shape.sizes.small, tooltip=None)
         dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=shape.sizes.small, color=MUTED)
         layers += [
@@ -337,7 +337,7 @@ def colour_bar(kind: str, domain: tuple[float, float], title: str, width: float)
     # One over the other, or the paper would be seen between them.
     rows = [{"from": a, "to": min(high, 2 * b - a)} for a, b in pairwise(edges)]
     x = share_axis("from", title, domain, kind, tickCount=5)
-    colour = alt.Color("from:Q", scale=look.colours(kind, domain), legend=None)
+    colour = alt.Color("from:Q", scale=theme.colours(kind, domain), legend=None)
     rects = alt.Chart(inline(rows)).mark_rect(strokeWidth=0).encode(x=x, x2="to:Q", color=colour)
     return alt.LayerChart(layer=[rects], width=width, height=9)
 
@@ -351,7 +351,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     if shape.kind == "share" and shape.domain[1] > 1:
         # Room for labels beyond the whole is no share.
         ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
-    axis = alt.Axis(labelExpr=look.tick(shape.kind), grid=False, **ticks)
+    axis = alt.Axis(labelExpr=theme.tick(shape.kind), grid=False, **ticks)
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
     names = [name for name, _, _ in shape.inks]
     band = shape.band * len(names)
@@ -373,7 +373,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
         beside = _beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
         text = end.mark_text(**beside)
         layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape))
-    if (even := look.even_at(shape.kind)) is not None:
+    if (even := theme.even_at(shape.kind)) is not None:
         rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
         layers.append(rule.encode(x=alt.datum(even)))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
@@ -400,7 +400,7 @@ def curve(
         "value:Q",
         title=shape.y_title,
         scale=scale,
-        axis=alt.Axis(labelExpr=look.tick(shape.kind), **axis),
+        axis=alt.Axis(labelExpr=theme.tick(shape.kind), **axis),
     )
     base = alt.Chart(data).encode(x=x, y=y)
     strokes, small = _strokes(shape), shape.sizes.small
@@ -542,7 +542,7 @@ def note(
     left : float
         How far left of the plot it begins.
     """
-    row = alt.Chart(data).transform_filter(f"datum.panel === {look.quoted(panel)}")
+    row = alt.Chart(data).transform_filter(f"datum.panel === {theme.quoted(panel)}")
     text = row.mark_text(
         align="left", baseline="bottom", fontSize=sizes.label, color=MUTED, limit=width
     )
@@ -612,11 +612,11 @@ def _cursor(shape: Rects) -> dict[str, Any]:
 
 def _digits_ink(shape: HeatMap) -> Any:
     """Return the ink of digits: by the cell's colour, and of pale cells that of the page."""
-    light = look.is_light(shape.kind, shape.domain, shape.log)
-    inks = [{"test": light, "value": look.ON_LIGHT}]
+    light = theme.is_light(shape.kind, shape.domain, shape.log)
+    inks = [{"test": light, "value": theme.ON_LIGHT}]
     if shape.selectable:
         inks.insert(0, {"test": "!datum.on", "value": INK})
-    return alt.ColorValue(look.ON_DARK, condition=inks)
+    return alt.ColorValue(theme.ON_DARK, condition=inks)
 
 
 def _dimmed(chart: alt.Chart, shape: Rects) -> alt.Chart:

@@ -10,12 +10,12 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from sparsity_report.explorer.reading import policy_label
-from sparsity_report.explorer.state import CURVES, GROUPINGS, LIVE, SORTS
+from sparsity_report.explorer.control_state import CURVES, GROUPINGS, LIVE, SORTS
+from sparsity_report.explorer.details import policy_label
 from sparsity_report.explorer.view import View
 from sparsity_report.study.schema import head
-from sparsity_report.words import numbers
-from sparsity_report.words.names import distinct_names, group_name
+from sparsity_report.words import number_format
+from sparsity_report.words.display_names import distinct_names, group_name
 from sparsity_report.words.sentences import say
 
 Choices = list[tuple[str, str]]
@@ -151,12 +151,12 @@ class Controls:
         levels, even = kept.sparsities, view.break_even()
         every = [share for share in (0, 0.25, 0.5, 0.75, 0.99) if share <= levels[-1]]
         shares = levels if len(levels) <= _TICKS else every
-        ticks: list[tuple[float, str, bool]] = [(s, numbers.level(s), False) for s in shares]
+        ticks: list[tuple[float, str, bool]] = [(s, number_format.level(s), False) for s in shares]
         if even is not None and even <= levels[-1]:
             ticks.append((even, say("CSR pays from {share:percent}", share=even), True))
         with self.level.hold_sync():
             self.level.levels, self.level.ticks = levels, ticks
-            self.level.texts = [numbers.level(share) for share in levels]
+            self.level.texts = [number_format.level(share) for share in levels]
 
     def tell(self, text: str) -> None:
         """Show a message beside the slider."""

@@ -8,22 +8,22 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.draw.tradeoff import (
+from sparsity_report.draw.tradeoff_chart import (
     measure_name,
     place_text,
     score_text,
     tradeoff_rows,
     tradeoff_shape,
 )
+from sparsity_report.explorer.control_state import State
 from sparsity_report.explorer.picture import CURVES, EVEN, Data
-from sparsity_report.explorer.state import State
 from sparsity_report.explorer.view import View
-from sparsity_report.study.magnitudes import Rows
-from sparsity_report.study.policy_levels import is_of, same_level
-from sparsity_report.study.tradeoff import Point
-from sparsity_report.words.names import clip, layout_name, short_name
-from sparsity_report.words.numbers import count
-from sparsity_report.words.numbers import level as written
+from sparsity_report.study.derived.histograms import Rows
+from sparsity_report.study.levels.policy_levels import is_of, same_level
+from sparsity_report.study.levels.tradeoff import Point
+from sparsity_report.words.display_names import clip, layout_name, short_name
+from sparsity_report.words.number_format import count
+from sparsity_report.words.number_format import level as written
 from sparsity_report.words.sentences import message, say
 
 # How near to a mark pulling lands on it, as a part of the width.

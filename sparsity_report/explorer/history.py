@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from sparsity_report.explorer.state import State
+from sparsity_report.explorer.control_state import State
 
 # Seconds within which changes of one control are one step, such as those of a slider that is drawn.
 _TOGETHER = 1.0

@@ -8,22 +8,22 @@ from typing import Any, NamedTuple
 import altair as alt
 import pandas as pd
 
-from sparsity_report.draw import look, marks
-from sparsity_report.draw.look import INK, SCREEN, VERMILLION, Metric
-from sparsity_report.draw.pair import (
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.pair_charts import (
     overlap_mark,
     overlap_rows,
     overlap_words,
     strip_mark,
     strip_words,
 )
+from sparsity_report.draw.theme import INK, SCREEN, VERMILLION, Metric
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.picture import Data, Spec
 from sparsity_report.study.layers import records
-from sparsity_report.study.pair import Pair
-from sparsity_report.study.pair_cells import FigureMap, figure_map, strips
-from sparsity_report.study.pair_frames import survival_of
-from sparsity_report.words.names import clip
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.pairs.pair_cells import FigureMap, figure_map, strips
+from sparsity_report.study.pairs.pair_frames import survival_of
+from sparsity_report.words.display_names import clip
 from sparsity_report.words.sentences import message, say
 
 ALL = "all"
@@ -151,7 +151,7 @@ class PairScene:
                 "block": block,
                 "projection": projection,
                 "value": None if pd.isna(value) else float(value),
-                "label": look.write(None if pd.isna(value) else value, kind),
+                "label": theme.write(None if pd.isna(value) else value, kind),
                 "tip": _tip(shown.grid.members[place]),
                 "on": True,
             }
@@ -212,7 +212,7 @@ class PairScene:
             "usermeta": {"width": state.width},
             "background": "white",
             # Room for names is the same left of all, that they stand below each other.
-            "config": look.config(SCREEN) | {"padding": 2, "axisLeft": {"minExtent": named}},
+            "config": theme.config(SCREEN) | {"padding": 2, "axisLeft": {"minExtent": named}},
             "datasets": datasets,
         }
 
@@ -266,10 +266,10 @@ def _map_words(name: str, cells: pd.DataFrame, metric: str) -> str:
         "Heat map of {metric}, block by projection: from {low} in block {low_block}, "
         "{low_projection}, to {high} in block {high_block}, {high_projection}.",
         metric=name,
-        low=look.write(low[metric], kind),
+        low=theme.write(low[metric], kind),
         low_block=low["block"],
         low_projection=low["projection"],
-        high=look.write(high[metric], kind),
+        high=theme.write(high[metric], kind),
         high_block=high["block"],
         high_projection=high["projection"],
     )

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from sparsity_report.draw import marks
-from sparsity_report.draw.look import INK, SCREEN, VERMILLION, config
-from sparsity_report.draw.slider import COST_LINES
-from sparsity_report.draw.tradeoff import TradeoffShape, tradeoff_curve
+from sparsity_report.draw.level_slider import COST_LINES
+from sparsity_report.draw.theme import INK, SCREEN, VERMILLION, config
+from sparsity_report.draw.tradeoff_chart import TradeoffShape, tradeoff_curve
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.explorer.plan import GAP, NOTE, THICK, Frame, Plan, curve_columns
-from sparsity_report.words.language import Language, spoken
+from sparsity_report.explorer.picture_layout import GAP, NOTE, THICK, Frame, Plan, curve_columns
+from sparsity_report.words.languages import Language, spoken
 from sparsity_report.words.sentences import say
 
 Data = dict[str, list[dict[str, Any]]]

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparsity_report.draw import look as looks
-from sparsity_report.draw.tradeoff import NAMED
+from sparsity_report.draw import theme as looks
+from sparsity_report.draw.tradeoff_chart import NAMED
+from sparsity_report.explorer.control_state import LARGEST_FIRST, LIVE, MODEL_ORDER, QUALITY, State
 from sparsity_report.explorer.curves import CostCurve, QualityCurve
-from sparsity_report.explorer.figures import DIFFERENCE
+from sparsity_report.explorer.map_metrics import DIFFERENCE
 from sparsity_report.explorer.picture import Data, Look
-from sparsity_report.explorer.plan import Room, plan
-from sparsity_report.explorer.state import LARGEST_FIRST, LIVE, MODEL_ORDER, QUALITY, State
+from sparsity_report.explorer.picture_layout import Room, plan
 from sparsity_report.explorer.view import Floats, View, block_name
-from sparsity_report.study.grid import OUTSIDE
-from sparsity_report.study.magnitudes import Rows
-from sparsity_report.words.names import clip, distinct_names, short_name
-from sparsity_report.words.numbers import count
+from sparsity_report.study.derived.heatmap_grid import OUTSIDE
+from sparsity_report.study.derived.histograms import Rows
+from sparsity_report.words.display_names import clip, distinct_names, short_name
+from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
 # Up to where values are noise, and colours and bars do not go as far as they can.

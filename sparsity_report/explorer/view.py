@@ -14,9 +14,7 @@ import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.explorer.figures import Figures
-from sparsity_report.explorer.magnitudes import LayerMagnitudes
-from sparsity_report.explorer.state import (
+from sparsity_report.explorer.control_state import (
     COSTS,
     LIVE,
     MASKED_AT_LEVEL,
@@ -25,17 +23,19 @@ from sparsity_report.explorer.state import (
     SMALLEST_FIRST,
     State,
 )
+from sparsity_report.explorer.layer_histogram import LayerMagnitudes
+from sparsity_report.explorer.map_metrics import Figures
 from sparsity_report.sparse.shares import ratio, zero_shares
-from sparsity_report.study.grid import OUTSIDE, Grid, block_labels
-from sparsity_report.study.levels import Levels
-from sparsity_report.study.metrics import LayerFigure
-from sparsity_report.study.policy_levels import GLOBAL
-from sparsity_report.study.storage import layer_ends
-from sparsity_report.study.study import Comparison
-from sparsity_report.study.sweep import level_table
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.heatmap_grid import OUTSIDE, Grid, block_labels
+from sparsity_report.study.derived.layer_metrics import LayerFigure
+from sparsity_report.study.levels.levels import Levels
+from sparsity_report.study.levels.policy_levels import GLOBAL
+from sparsity_report.study.levels.sweep import level_table
+from sparsity_report.study.storage_layouts import layer_ends
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.names import clip, group_name, short_name
-from sparsity_report.words.numbers import count
+from sparsity_report.words.display_names import clip, group_name, short_name
+from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
 Floats = npt.NDArray[np.float64]

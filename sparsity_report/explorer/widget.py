@@ -14,30 +14,36 @@ import traitlets
 from markupsafe import Markup
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.draw.look import model_names
+from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.explorer import reading, still
-from sparsity_report.explorer.asked import Asked, speaks
+from sparsity_report.explorer import details, still_picture
+from sparsity_report.explorer.actions import Asked, speaks
+from sparsity_report.explorer.anywidget_host import announce, early_picture
+from sparsity_report.explorer.budget_tools import Tools
+from sparsity_report.explorer.control_state import (
+    CSR_AT_LEVEL,
+    LIVE,
+    MASKED_AT_LEVEL,
+    MODEL_ORDER,
+    State,
+)
 from sparsity_report.explorer.controls import Controls, choices
 from sparsity_report.explorer.history import History
-from sparsity_report.explorer.live import announce, early_picture
-from sparsity_report.explorer.page import STYLE, Picture, Shell
-from sparsity_report.explorer.pair import PairExplorer
+from sparsity_report.explorer.page_widgets import STYLE, Picture, Shell
+from sparsity_report.explorer.pair_explorer import PairExplorer
 from sparsity_report.explorer.picture import filled, pictures, with_data
 from sparsity_report.explorer.scene import Scene
-from sparsity_report.explorer.state import CSR_AT_LEVEL, LIVE, MASKED_AT_LEVEL, MODEL_ORDER, State
-from sparsity_report.explorer.still import Still
-from sparsity_report.explorer.tools import Tools
+from sparsity_report.explorer.still_picture import Still
 from sparsity_report.explorer.view import View
 from sparsity_report.findings.summary import summarize
 from sparsity_report.report.templates import environment
-from sparsity_report.study.pair import Pair
-from sparsity_report.study.policy_levels import GLOBAL
-from sparsity_report.study.study import Comparison
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.levels.policy_levels import GLOBAL
+from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import fingerprint
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.language import spoken
-from sparsity_report.words.names import short_name
+from sparsity_report.words.display_names import short_name
+from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 # Views of one explorer, besides the first, that are drawn for their own widths.
@@ -196,7 +202,7 @@ class Explorer(Asked):
         self._view = View(study, None, self._columns)
         self._scene, self._pictures = Scene(self._view), pictures()
         self._picture: Picture | None = None
-        self._width = still.WIDTH
+        self._width = still_picture.WIDTH
         self._brushed: tuple[str, ...] = ()
         self._quiet = False
         self._parts: Any = environment().get_template("explorer.html.j2").module
@@ -280,17 +286,17 @@ class Explorer(Asked):
 
     @speaks
     def _still(self) -> dict[str, str]:
-        look, data = self._scene.look_and_data(self._state()._replace(width=still.WIDTH))
+        look, data = self._scene.look_and_data(self._state()._replace(width=still_picture.WIDTH))
         # Numbers are what a saved notebook would grow by most, and the colours say it.
-        look = look._replace(numbers=len(data["cells"]) <= still.NUMBERED)
-        drawn = still.picture(with_data(self._pictures.compiled(look), data))
+        look = look._replace(numbers=len(data["cells"]) <= still_picture.NUMBERED)
+        drawn = still_picture.picture(with_data(self._pictures.compiled(look), data))
         style = Markup(STYLE)
-        moving, packed = still.sliding(self.study, len(data["cells"]))
+        moving, packed = still_picture.sliding(self.study, len(data["cells"]))
         page = self._parts.still(
             self._shell.key,
             style,
             self._heading(),
-            self._parts.state(reading.shown(self._state())),
+            self._parts.state(details.shown(self._state())),
             look.alt,
             drawn,
             moving,
@@ -302,7 +308,7 @@ class Explorer(Asked):
         return State._make([*(getattr(self, name) for name in _STATE), self._width])
 
     def _heading(self) -> Any:
-        findings, totals = summarize(self.study), reading.totals(self.study)
+        findings, totals = summarize(self.study), details.totals(self.study)
         return self._parts.head(model_names(self.study), findings, totals)
 
     # What has changed, and what follows from it.
@@ -398,12 +404,12 @@ class Explorer(Asked):
         self._beside.follow()
         controls = self._controls
         controls.level.live = state.live
-        controls.shown.value = str(self._parts.state(reading.shown(state)))
-        controls.cards.value = str(self._parts.cards(*reading.cards(self._view, state)))
+        controls.shown.value = str(self._parts.state(details.shown(state)))
+        controls.cards.value = str(self._parts.cards(*details.cards(self._view, state)))
         first = self._history.first._replace(width=state.width)
         controls.allow(*self._history.can_go, reset=state != first)
-        self._table.value = str(self._parts.layers(reading.layers(self._view, state)))
-        layer = reading.layer(self._view, state)
+        self._table.value = str(self._parts.layers(details.layers(self._view, state)))
+        layer = details.layer(self._view, state)
         self._detail.value = str(self._parts.layer(layer)) if layer else ""
         lost = say("no module name holds “{text}”", text=short_name(self.search))
         if self.search and not self.selection:

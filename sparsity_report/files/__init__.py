@@ -2,10 +2,10 @@
 
 Rooms, each importing only those before it:
 
-- `shipped`: where templates, notebooks and the demo model lie; `stopping`: signals that wait.
-- `locks`: whether a run still lives; `disk`: calls of the system on one file, in one line each.
+- `package_data`: where templates, notebooks and the demo model lie; `stop_signals`: signals that wait.
+- `locks`: whether a run still lives; `durable_writes`: calls of the system on one file, in one line each.
 - `manifest`: the list of the files of one run; `journal`: what a run that was killed has left.
-- `sets`: ``together``, ``write_file``, ``write_entry``; `folders`: scratch, and a look before work.
+- `atomic`: ``together``, ``write_file``, ``write_entry``; `folders`: scratch, and a look before work.
 
 May import ``errors``. Maintainers: every call that changes a file goes through ``os`` here, so that
 ``tests/faults.py`` can let each of them fail; keep journals readable by the version before.

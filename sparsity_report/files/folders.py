@@ -8,7 +8,7 @@ from pathlib import Path
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.journal import recover
 from sparsity_report.files.locks import locked
-from sparsity_report.files.stopping import undisturbed
+from sparsity_report.files.stop_signals import undisturbed
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sparsity_report.files.disk import create, file_digest, fill, mode_of
+from sparsity_report.files.durable_writes import create, file_digest, fill, mode_of
 from sparsity_report.files.locks import close, hold, is_dead
 from sparsity_report.files.manifest import inside
 

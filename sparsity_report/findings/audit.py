@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.counting.counts import NOT_FINITE
-from sparsity_report.findings.dead import without_weights
-from sparsity_report.findings.rounding import zeros_hidden
+from sparsity_report.findings.rounding_findings import zeros_hidden
+from sparsity_report.findings.zero_findings import without_weights
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.layers import records
-from sparsity_report.study.study import Comparison
-from sparsity_report.study.zero_shot import doubts
-from sparsity_report.words.names import clip, group_name
+from sparsity_report.words.display_names import clip, group_name
 from sparsity_report.words.sentences import message, say, say_noted
 
 VERY_SPARSE = 0.95

@@ -10,16 +10,22 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings.moved import Match, matches, measured_alike, moved_layers, told
-from sparsity_report.study.digest import EDITED
-from sparsity_report.study.file import read_study
+from sparsity_report.findings.layer_changes import (
+    Match,
+    matches,
+    measured_alike,
+    moved_layers,
+    told,
+)
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.files.digest import EDITED
+from sparsity_report.study.files.study_file import read_study
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES, title
-from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import group_name, layout_name, method_name, short_name
-from sparsity_report.words.numbers import UNKNOWN, figures, known, shape
+from sparsity_report.words.display_names import group_name, layout_name, method_name, short_name
+from sparsity_report.words.notebook_display import Shown
+from sparsity_report.words.number_format import UNKNOWN, figures, known, shape
 from sparsity_report.words.sentences import message, say
-from sparsity_report.words.shown import Shown
 
 # What a reader wants to know of a variant as a whole.
 TOTALS = (

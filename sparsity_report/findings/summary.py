@@ -7,17 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings import measured, quality, rounding
-from sparsity_report.findings.compared import winners
-from sparsity_report.findings.speed import speed
+from sparsity_report.findings import quality_findings, rounding_findings, task_findings
+from sparsity_report.findings.policy_findings import winners
+from sparsity_report.findings.speed_findings import speed
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.digest import EDITED
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.layer_spread import Spread
+from sparsity_report.study.files.digest import EDITED
 from sparsity_report.study.layers import records
-from sparsity_report.study.pair import Pair
-from sparsity_report.study.spread import Spread
-from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import dtype_names, unpacked_name
-from sparsity_report.words.numbers import percent
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.words.display_names import dtype_names, unpacked_name
+from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import message, say, say_noted
 
 _COUNTING = (
@@ -95,12 +95,21 @@ def summarize(study: Comparison | Pair) -> list[str]:
     if isinstance(study, Pair):
         return study.sentences()
     said = [say_noted(EDITED)] if EDITED in study.notes else []
-    said += [*winners(study), *_zeros(study), *_packed(study), *rounding.zeros_explained(study)]
+    said += [
+        *winners(study),
+        *_zeros(study),
+        *_packed(study),
+        *rounding_findings.zeros_explained(study),
+    ]
     said += [*_storage(study), *_arithmetic(study), *_kept_masked(study)]
-    said += [*measured.smallest_layout(study), *measured.smaller_file(study)]
+    said += [*task_findings.smallest_layout(study), *task_findings.smaller_file(study)]
     said += speed(study)
-    said += [*quality.perplexities(study), *quality.distances(study), *quality.continued(study)]
-    said += [*measured.zero_shot(study), *measured.costliest_part(study)]
+    said += [
+        *quality_findings.perplexities(study),
+        *quality_findings.distances(study),
+        *quality_findings.continued(study),
+    ]
+    said += [*task_findings.zero_shot(study), *task_findings.costliest_part(study)]
     said += [*_spread(study), *_unusual(study), *_active(study), *_attention(study)]
     return [*said, *_already_zero(study), *_unclassified(study)]
 
@@ -109,13 +118,13 @@ def headlines(study: Comparison) -> list[str]:
     """Return the first three sentences of a study, and all there is to say of what was measured."""
     first = summarize(study)[:3]
     parts = (
-        measured.smaller_file,
+        task_findings.smaller_file,
         speed,
-        quality.perplexities,
-        quality.distances,
-        quality.continued,
-        measured.zero_shot,
-        measured.costliest_part,
+        quality_findings.perplexities,
+        quality_findings.distances,
+        quality_findings.continued,
+        task_findings.zero_shot,
+        task_findings.costliest_part,
     )
     told = [sentence for part in parts for sentence in part(study)]
     return [*first, *(sentence for sentence in told if sentence not in first)]

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from sparsity_report.findings.speed import with_intervals
-from sparsity_report.study.study import Comparison
-from sparsity_report.words.names import layout_name, short_name, unpacked_name
-from sparsity_report.words.numbers import figures
+from sparsity_report.findings.speed_findings import with_intervals
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.words.display_names import layout_name, short_name, unpacked_name
+from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import message, say
 
 

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsity_report.counting.bars import with_bar
+from sparsity_report.counting.activation_scores import InputNorms
 from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.cuts import Basis
-from sparsity_report.counting.fixed import Fixed
-from sparsity_report.counting.scored import InputNorms
+from sparsity_report.counting.frozen_arrays import Fixed
+from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.pruning import Basis
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
-from sparsity_report.files.shipped import DEMO
+from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import Text, fingerprint, read_text
-from sparsity_report.weights.parameters import Parameter
-from sparsity_report.weights.places import locate, value, walk
+from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
+from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import numpy as np
 from torch.utils.benchmark.utils.timer import timer
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.intervals import Floats, interval, resampled, spread
+from sparsity_report.measure.ratio_intervals import Floats, interval, resampled, spread
+from sparsity_report.study.derived.speedups import ENOUGH
 from sparsity_report.study.schema import CACHES
-from sparsity_report.study.speed import ENOUGH
 
 Call = Callable[[], object]
 

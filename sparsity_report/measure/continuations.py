@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.progress import with_bar
 from sparsity_report.errors import SparsityReportError, without_panics, writable
+from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import NoScoreError, check_causal, limit_of
-from sparsity_report.measure.stage import Stage
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant
 

@@ -11,19 +11,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.progress import with_bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
-from sparsity_report.measure.calls import csr_call, dense_call, prepared, shapes_of
 from sparsity_report.measure.clock import Allowance, Call, Clock, Timing, timed
-from sparsity_report.measure.intervals import crossing, crossing_interval, resampled
 from sparsity_report.measure.machine import Machine, Watch, stream, this_machine
-from sparsity_report.sparse.linear import LinearCSR
+from sparsity_report.measure.ratio_intervals import crossing, crossing_interval, resampled
+from sparsity_report.measure.timed_calls import csr_call, dense_call, prepared, shapes_of
+from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.sparse.shares import ratio
+from sparsity_report.study.derived.speedups import (
+    ENOUGH,
+    HIGHEST,
+    TOLERANCE,
+    crowded,
+    noise,
+    settled,
+)
 from sparsity_report.study.schema import TABLES, typed
-from sparsity_report.study.speed import ENOUGH, HIGHEST, TOLERANCE, crowded, noise, settled
-from sparsity_report.weights.parameters import Parameter
+from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
 _LEVELS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, HIGHEST)

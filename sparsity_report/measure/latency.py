@@ -9,11 +9,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.progress import with_bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
-from sparsity_report.measure.calls import (
+from sparsity_report.measure.clock import Clock
+from sparsity_report.measure.crossover import Bench, bound, checked, curves
+from sparsity_report.measure.timed_calls import (
     Timed,
     inputs_of,
     layer_call,
@@ -22,13 +24,11 @@ from sparsity_report.measure.calls import (
     typical,
     whole_call,
 )
-from sparsity_report.measure.clock import Clock
-from sparsity_report.measure.crossover import Bench, bound, checked, curves
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.study.variants import Variant, materialized
-from sparsity_report.weights.parameters import Parameter
-from sparsity_report.weights.tensors import dtype_name
+from sparsity_report.weights.anatomy.parameters import Parameter
+from sparsity_report.weights.tensor_slices import dtype_name
 
 Models = Sequence[tuple[Variant, nn.Module]]
 _EDGES = ["crossover_sparsity", "crossover_low", "crossover_high"]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.progress import with_bar
 from sparsity_report.errors import check_options
+from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import Passages, ProtocolOptions
 from sparsity_report.measure.scoring import score_variants
-from sparsity_report.measure.stage import Stage
 from sparsity_report.measure.texts import Text
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import typed

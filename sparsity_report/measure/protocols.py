@@ -10,7 +10,7 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError, without_panics, writable
 from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_corpus, read_text
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
-from sparsity_report.weights.tensors import dtype_name
+from sparsity_report.weights.tensor_slices import dtype_name
 from sparsity_report.weights.weights import Weights
 
 # Windows of long models are cut to this; the one Hugging Face's guide uses for GPT-2.

@@ -16,21 +16,21 @@ import transformers
 from torch import nn
 
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress, count_weights, remark
-from sparsity_report.counting.cuts import Pruning
-from sparsity_report.counting.entries import CacheFolder, Entries
+from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.moments import moments
 from sparsity_report.counting.policies import global_magnitude
+from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, check_options
+from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import Passage, Passages, ScoringOptions
 from sparsity_report.measure.scoring import Score, score_text, tokens_scored
-from sparsity_report.measure.stage import Stage
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.schema import PARTS, typed
-from sparsity_report.weights.parameters import Module
-from sparsity_report.weights.places import is_strided, locate, value, walk
+from sparsity_report.weights.anatomy.parameter_places import is_strided, locate, value, walk
+from sparsity_report.weights.anatomy.parameters import Module
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import IO, Any, cast
 import torch
 
 from sparsity_report.errors import SparsityReportError, printable, writable
-from sparsity_report.files.shipped import DEMO
-from sparsity_report.foreign import open_file, parse_json
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.untrusted.gates import open_file, parse_json
 
 Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
 

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, quotas
-from sparsity_report.counting.bars import with_bar
-from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.cuts import Pruning
-from sparsity_report.counting.policies import prunable_counts
-from sparsity_report.counting.scored import (
+from sparsity_report.counting.activation_scores import (
     InputNorms,
     check_pattern,
     group_cuts,
@@ -22,12 +17,17 @@ from sparsity_report.counting.scored import (
     score_blocks,
     worked,
 )
+from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, quotas
+from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.policies import prunable_counts
+from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrate
 from sparsity_report.measure.texts import Text
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.weights.parameters import Module
-from sparsity_report.weights.tensors import Slice
+from sparsity_report.weights.anatomy.parameters import Module
+from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:

@@ -26,12 +26,12 @@ from sparsity_report.pairing.alignment import (
     named,
     rows,
 )
-from sparsity_report.pairing.embedded import width_and_vocabulary
-from sparsity_report.pairing.links import Piece
-from sparsity_report.pairing.look import Seen, digests, seen
-from sparsity_report.pairing.match import Match, equal, likest, one_of, reordered, same
-from sparsity_report.pairing.pieces import pieces_of
+from sparsity_report.pairing.embeddings import width_and_vocabulary
+from sparsity_report.pairing.fingerprints import Seen, digests, seen
+from sparsity_report.pairing.fused import pieces_of
+from sparsity_report.pairing.matches import Piece
 from sparsity_report.pairing.roles import Anatomy, Part
+from sparsity_report.pairing.unit_matching import Match, equal, likest, one_of, reordered, same
 
 # Rows that tell blocks, or experts, apart, and how many of a few are elsewhere before all are read.
 _SAMPLE, _HALF = 64, 0.5

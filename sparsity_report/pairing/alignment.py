@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.look import Index, digests, glimpse, matrix, projections, units
-from sparsity_report.pairing.match import (
+from sparsity_report.pairing.fingerprints import Index, digests, glimpse, matrix, projections, units
+from sparsity_report.pairing.roles import Anatomy, Part
+from sparsity_report.pairing.unit_matching import (
     Match,
     alike,
     cosines,
@@ -18,7 +19,6 @@ from sparsity_report.pairing.match import (
     reordered,
     same,
 )
-from sparsity_report.pairing.roles import Anatomy, Part
 
 Place = tuple[str, int | None, int | None]
 Tables = Callable[[], Iterable[torch.Tensor]]

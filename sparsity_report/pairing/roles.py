@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from sparsity_report.weights.parameters import Module, Parameter
+from sparsity_report.weights.anatomy.parameters import Module, Parameter
 from sparsity_report.weights.weights import Weights
 
 _WORDS = {

@@ -6,14 +6,14 @@ from typing import Any
 
 import altair as alt
 
-from sparsity_report.draw import look, marks
-from sparsity_report.draw.look import BLUE, PALE, VERMILLION
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.theme import BLUE, PALE, VERMILLION
 from sparsity_report.errors import printable
-from sparsity_report.report.figures import SEE_THROUGH
-from sparsity_report.study.magnitudes import about, bars, module_magnitudes
-from sparsity_report.study.study import Comparison
-from sparsity_report.study.sweep import thresholds
-from sparsity_report.words.language import spoken
+from sparsity_report.report.page_figures import SEE_THROUGH
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.histograms import about, bars, module_magnitudes
+from sparsity_report.study.levels.sweep import thresholds
+from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 # Layers up to which the page holds a histogram of each: about 400 kB.
@@ -116,4 +116,4 @@ def _chart() -> alt.LayerChart:
     chart = alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
     chart = chart.add_params(alt.param(name="threshold", value=0))
     chart.description = say("Histogram of the magnitudes of one layer.")
-    return look.fitted(chart)
+    return theme.fitted(chart)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.files.atomic import together, write_file
 from sparsity_report.files.folders import check_folder
-from sparsity_report.files.sets import together, write_file
-from sparsity_report.files.shipped import shipped
-from sparsity_report.words import numbers
-from sparsity_report.words.language import speaking, spoken, template_folders
+from sparsity_report.files.package_data import shipped
+from sparsity_report.words import number_format
+from sparsity_report.words.languages import speaking, spoken, template_folders
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient
@@ -154,7 +154,7 @@ def _set_parameters(
 
 def _say_text(node: NotebookNode, sparsity: float) -> None:
     """Put the words of the language that is spoken into cells that have them."""
-    level = numbers.level(sparsity, spoken().space)
+    level = number_format.level(sparsity, spoken().space)
     names = {"{sparsity}": level, "{masked}": f"Masked{round(100 * sparsity, 10):g}"}
     for cell in node.cells:
         said = cell.metadata.pop("said", None) if cell.cell_type == "markdown" else None

@@ -13,15 +13,15 @@ from markupsafe import Markup
 
 from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.sets import write_file
+from sparsity_report.files.atomic import write_file
 from sparsity_report.findings.difference import Difference
 from sparsity_report.report.pair_values import pair_context
 from sparsity_report.report.pdf import typeset
+from sparsity_report.report.report_values import context, difference_context
 from sparsity_report.report.templates import environment, render
-from sparsity_report.report.values import context, difference_context
-from sparsity_report.study.pair import Pair
-from sparsity_report.study.study import Comparison
-from sparsity_report.words.language import speaking
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.words.languages import speaking
 
 
 def write_report(

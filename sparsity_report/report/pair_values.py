@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import sparsity_report
-from sparsity_report.draw.multiples import WIDTH
-from sparsity_report.draw.pair import (
+from sparsity_report.draw.pair_charts import (
     both,
     difference_chart,
     overlap_charts,
     overlap_colours,
     strip_charts,
 )
+from sparsity_report.draw.small_multiples import WIDTH
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import printable
-from sparsity_report.report import pair_tables
-from sparsity_report.report.figures import Figure, figure_of
-from sparsity_report.report.pictures import Multiples
+from sparsity_report.report.page_figures import Figure, figure_of
+from sparsity_report.report.sparsity_figures import Multiples
+from sparsity_report.report.tables import pair_tables
 from sparsity_report.study.layers import records
-from sparsity_report.study.pair import Pair
+from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import head
-from sparsity_report.words.language import spoken
-from sparsity_report.words.names import kind_name, short_name
-from sparsity_report.words.numbers import known, percent, scaled
+from sparsity_report.words.display_names import kind_name, short_name
+from sparsity_report.words.languages import spoken
+from sparsity_report.words.number_format import known, percent, scaled
 from sparsity_report.words.sentences import message, say, say_note, say_noted
 
 # Rows of what is gone, and of modules, that a page and a paper hold.

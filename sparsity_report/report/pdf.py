@@ -19,9 +19,9 @@ from markupsafe import Markup
 
 from sparsity_report.errors import SparsityReportError, legible, spelled
 from sparsity_report.files.folders import scratch
-from sparsity_report.report.cells import Table, to_typst
+from sparsity_report.report.tables.table_model import Table, to_typst
 from sparsity_report.report.templates import render
-from sparsity_report.words.names import BREAK, breakable
+from sparsity_report.words.display_names import BREAK, breakable
 
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 # Marks in one text that Typst replaces; between 500 and 1,000 it gives up.
@@ -39,7 +39,7 @@ def typeset(
     templates : jinja2.Environment
         Finds the template.
     shown : mapping
-        See :func:`sparsity_report.report.values.context`.
+        See :func:`sparsity_report.report.report_values.context`.
     template : str
 
     Raises

@@ -14,13 +14,13 @@ from markupsafe import Markup
 
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, legible, printable
-from sparsity_report.report.cells import broken, to_html
-from sparsity_report.report.latex import ESCAPED, HELD
-from sparsity_report.report.markdown import SPECIAL
-from sparsity_report.study.file import FORMULA
-from sparsity_report.words import numbers
-from sparsity_report.words.language import template_folders
-from sparsity_report.words.names import clip, group_name, method_name
+from sparsity_report.report.tables.latex import ESCAPED, HELD
+from sparsity_report.report.tables.markdown import SPECIAL
+from sparsity_report.report.tables.table_model import broken, to_html
+from sparsity_report.study.files.study_file import FORMULA
+from sparsity_report.words import number_format
+from sparsity_report.words.display_names import clip, group_name, method_name
+from sparsity_report.words.languages import template_folders
 from sparsity_report.words.sentences import say
 
 # What Jinja2 raises, and what expressions in templates do.
@@ -92,13 +92,13 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         lstrip_blocks=True,
     )
     templates.filters |= {
-        "count": numbers.count,
-        "percent": numbers.percent,
-        "scaled": numbers.scaled,
-        "times": numbers.times,
-        "shape": numbers.shape,
-        "figures": numbers.figures,
-        "level": numbers.level,
+        "count": number_format.count,
+        "percent": number_format.percent,
+        "scaled": number_format.scaled,
+        "times": number_format.times,
+        "shape": number_format.shape,
+        "figures": number_format.figures,
+        "level": number_format.level,
         "group": group_name,
         "method": method_name,
         "clip": lambda text, limit=80: clip(text, limit),
@@ -137,5 +137,5 @@ def _unbroken(sentence: str) -> Markup:
 
 
 def _held(quantity: re.Match[str]) -> str:
-    thin = _BEFORE_UNIT.sub(numbers.THIN, quantity[0])
+    thin = _BEFORE_UNIT.sub(number_format.THIN, quantity[0])
     return f'<span class="unbroken">{thin}</span>'

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.linear import LinearCSR
+from sparsity_report.sparse.linear_csr import LinearCSR
 
 _MATMUL = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 

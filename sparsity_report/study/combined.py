@@ -8,10 +8,10 @@ from dataclasses import replace
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.files.recomputed import PASSAGE
 from sparsity_report.study.layers import records
-from sparsity_report.study.recomputed import PASSAGE
 from sparsity_report.study.schema import OPTIONAL, TABLES, typed
-from sparsity_report.study.study import Comparison
 
 # What tells the rows of a table apart, and which figure of theirs has one value.
 _KEYS = {

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.counting.cuts import Cut, Pruning
 from sparsity_report.counting.histogram import Floats, Integers, Magnitudes
+from sparsity_report.counting.pruning import Cut, Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.schema import CONVENTIONS, SUMMED, typed
-from sparsity_report.weights.groups import GROUPS
-from sparsity_report.weights.parameters import Parameter
+from sparsity_report.weights.anatomy.groups import GROUPS
+from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
 # Scaling-law papers leave both vocabulary matrices out: Kaplan et al. 2020, section 2.1.

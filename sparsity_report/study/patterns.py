@@ -12,17 +12,17 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from sparsity_report.counting.bars import with_bar
 from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.moments import Moments
+from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import COMPLYING, N_M, zero_share
-from sparsity_report.study.compressed import Frames, check_zstd, zstd_version
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
-from sparsity_report.weights.parameters import Module, Parameter
-from sparsity_report.weights.tensors import Slice
+from sparsity_report.study.zstd_sizes import Frames, check_zstd, zstd_version
+from sparsity_report.weights.anatomy.parameters import Module, Parameter
+from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
 
 # Weights looked at together, whole rows, so many at a time that no block of a layout is cut.

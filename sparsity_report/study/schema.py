@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import writable
-from sparsity_report.pairing.gone import KINDS
-from sparsity_report.pairing.links import ALIGNMENTS
-from sparsity_report.weights.groups import GROUPS
+from sparsity_report.pairing.matches import ALIGNMENTS
+from sparsity_report.pairing.removed import KINDS
+from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.words.sentences import message, say
 
 BLOCKS = (4, 8, 16, 32)

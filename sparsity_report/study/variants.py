@@ -12,21 +12,21 @@ import pandas as pd
 from torch import nn
 
 from sparsity_report.counting.counts import Progress, count_weights
-from sparsity_report.counting.cuts import Pruning
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
 from sparsity_report.sparse.experts import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.sparse.swap import convert_linears_to_csr_
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
+from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
+from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.loading import load
-from sparsity_report.weights.memory import ModuleWeights, copied
-from sparsity_report.weights.parameters import Parameter
-from sparsity_report.weights.places import locate, put_, value, walk
+from sparsity_report.weights.sources.memory import ModuleWeights, copied
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.names import layout_name, short_name
+from sparsity_report.words.display_names import layout_name, short_name
+from sparsity_report.words.notebook_display import Shown
 from sparsity_report.words.sentences import say
-from sparsity_report.words.shown import Shown
 
 
 @dataclass(frozen=True)

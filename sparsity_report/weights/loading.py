@@ -15,9 +15,9 @@ from sparsity_report.errors import (
     printable,
     within_memory,
 )
-from sparsity_report.files.shipped import DEMO
-from sparsity_report.weights.describe import ReaderOptions
-from sparsity_report.weights.hub import Remote, fetch, find, is_hub_id
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.weights.anatomy.describe import ReaderOptions
+from sparsity_report.weights.sources.hub import Remote, fetch, find, is_hub_id
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _load(
         weights = _open_module(model, options)
     if values or weights.source == "config":
         return weights
-    from sparsity_report.weights.structure import without_values
+    from sparsity_report.weights.sources.structure import without_values
 
     return without_values(weights)
 
@@ -154,7 +154,7 @@ def _load(
 def _open_module(model: object, options: ReaderOptions) -> Weights:
     from torch import nn
 
-    from sparsity_report.weights.memory import ModuleWeights
+    from sparsity_report.weights.sources.memory import ModuleWeights
 
     if not isinstance(model, nn.Module):
         raise SparsityReportError(
@@ -171,9 +171,9 @@ def _open_adapted(
     merge: bool,
     files: FileOptions,
 ) -> Weights:
-    from sparsity_report.weights.adapted import AdaptedWeights
-    from sparsity_report.weights.lora import TENSORS, read_adapter
-    from sparsity_report.weights.structure import without_values
+    from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
+    from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
+    from sparsity_report.weights.sources.structure import without_values
 
     if not isinstance(adapter, str | os.PathLike):
         raise SparsityReportError(
@@ -223,16 +223,16 @@ def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOpti
             return _open_remote(remote, options)
     options = replace(options, name=name or _called(path))
     if not values and (path / "config.json").is_file() and not _has_headers(path):
-        from sparsity_report.weights.structure import from_config
+        from sparsity_report.weights.sources.structure import from_config
 
         return from_config(path, options)
     return _open_files(path, options, allow_pickle)
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
-    from sparsity_report.weights.checkpoint import open_checkpoint
-    from sparsity_report.weights.gguf_remote import open_remote
-    from sparsity_report.weights.safetensors import Shards
+    from sparsity_report.weights.gguf.gguf_remote import open_remote
+    from sparsity_report.weights.sources.checkpoint import open_checkpoint
+    from sparsity_report.weights.sources.safetensors import Shards
 
     if remote.files[0].name.endswith(".gguf"):
         return open_remote(remote.files, remote.folder, options)
@@ -244,7 +244,7 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
 
 def _called(path: Path) -> str:
     """Return the name of a folder, or of a file as it would be called if it were not split."""
-    from sparsity_report.weights.gguf_pieces import whole_name
+    from sparsity_report.weights.gguf.gguf_shards import whole_name
 
     # In the Hub's cache a file is a link to a blob that is called by its hash.
     return path.resolve().name if path.is_dir() else whole_name(path.name)
@@ -255,12 +255,12 @@ def _has_headers(directory: Path) -> bool:
 
 
 def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
-    from sparsity_report.weights.adapter import check_folder
-    from sparsity_report.weights.checkpoint import open_checkpoint
-    from sparsity_report.weights.gguf import GGUFWeights
-    from sparsity_report.weights.gguf_pieces import model_names
-    from sparsity_report.weights.pickle import check_allowed, pickle_files, read_pickle
-    from sparsity_report.weights.safetensors import find_shards, read_header
+    from sparsity_report.weights.adapters.adapter_files import check_folder
+    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
+    from sparsity_report.weights.gguf.gguf_shards import model_names
+    from sparsity_report.weights.sources.checkpoint import open_checkpoint
+    from sparsity_report.weights.sources.pickles import check_allowed, pickle_files, read_pickle
+    from sparsity_report.weights.sources.safetensors import find_shards, read_header
 
     if path.is_dir():
         names = [file.name for file in path.iterdir()]

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparsity_report import limits
 from sparsity_report.errors import SparsityReportError, writable
-from sparsity_report.weights.parameters import Module, Parameter
-from sparsity_report.words.names import short_name
+from sparsity_report.untrusted import limits
+from sparsity_report.weights.anatomy.parameters import Module, Parameter
+from sparsity_report.words.display_names import short_name
+from sparsity_report.words.notebook_display import Shown
 from sparsity_report.words.sentences import say
-from sparsity_report.words.shown import Shown
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sparsity_report.weights.tensors import Slice
+    from sparsity_report.weights.tensor_slices import Slice
 
 
 def float8_notes(modules: Iterable[Module]) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class Weights(Shown, ABC):
 
     def slices(self, name: str) -> Iterator[Slice]:
         """Yield the values of one parameter in order, as slices that can be read one by one."""
-        from sparsity_report.weights.tensors import held
+        from sparsity_report.weights.tensor_slices import held
 
         yield from held(self.tensor(name))
 

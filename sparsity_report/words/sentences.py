@@ -7,9 +7,9 @@ from numbers import Real
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.words import numbers
-from sparsity_report.words.language import spoken
-from sparsity_report.words.numbers import figures
+from sparsity_report.words import number_format
+from sparsity_report.words.languages import spoken
+from sparsity_report.words.number_format import figures
 
 
 def say(template: str, /, **values: Any) -> str:
@@ -104,9 +104,9 @@ class _Sentence(string.Formatter):
         kind, _, unit = spec.partition(" ")
         space = spoken().space
         if digits := re.fullmatch(r"percent(\d?)", kind):
-            return numbers.percent(value, int(digits[1] or 1), space)
+            return number_format.percent(value, int(digits[1] or 1), space)
         if kind == "scaled":
-            return numbers.scaled(value, unit, space)
+            return number_format.scaled(value, unit, space)
         if kind == "plural":
             return _counted(value if isinstance(value, list) else [value], *unit.split("|"))
         if kind in _KINDS:
@@ -121,7 +121,7 @@ class _Sentence(string.Formatter):
 def _counted(counts: list[Any], one: str, many: str) -> str:
     """Write numbers, and what they are of as the language does for so many."""
     (last,) = counts[-1:]
-    below_two = spoken().singular_below_two and numbers.known(last) and abs(last) < 2
+    below_two = spoken().singular_below_two and number_format.known(last) and abs(last) < 2
     single = len(counts) == 1 and (last == 1 or below_two)
     return f"{join([figures(count, ',') for count in counts])} {one if single else many}"
 
@@ -133,6 +133,10 @@ def _text(value: Any) -> str:
 
 # A word that nobody reads to its end.
 _ENDLESS = re.compile(r"(\S{200})\S+")
-_KINDS = {"level": numbers.level, "times": numbers.times, "duration": numbers.duration}
+_KINDS = {
+    "level": number_format.level,
+    "times": number_format.times,
+    "duration": number_format.duration,
+}
 _LISTS: dict[str, Callable[[Any], str]] = {"names": join, "some": some}
 _SENTENCE = _Sentence()

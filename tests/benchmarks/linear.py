@@ -17,8 +17,8 @@ from scipy import sparse
 from torch.nn.functional import linear
 
 import sparsity_report as sr
-from sparsity_report.measure import calls, crossover
-from sparsity_report.study import speed
+from sparsity_report.measure import crossover, timed_calls
+from sparsity_report.study.derived import speedups
 
 SHAPES = ((3072, 768), (768, 3072), (768, 768), (4096, 11008))
 LEVELS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -82,8 +82,8 @@ def ways(weight, tokens):
     )
     arrays = [layer.crow_indices, layer.col_indices, layer.values]
     wide = [arrays[0].long(), arrays[1].long(), arrays[2]]
-    ours = calls.csr_call(layer, tokens)
-    found = {"ours": ours, "dense": calls.dense_call(weight, tokens)}
+    ours = timed_calls.csr_call(layer, tokens)
+    found = {"ours": ours, "dense": timed_calls.dense_call(weight, tokens)}
 
     def add(name, make, parts):
         again = lambda: make(shape, x, [part.clone() for part in parts])  # noqa: E731
@@ -111,7 +111,7 @@ def ways(weight, tokens):
 
 def case(found, cache, bench):
     """Time one case; what each takes, its ratio to ours with its interval, and the verdict."""
-    ready = calls.prepared([*found.values()], cache == "out of cache", bench.machine)
+    ready = timed_calls.prepared([*found.values()], cache == "out of cache", bench.machine)
     if ready is None:
         return None
     timing = bench.time(ready, cache, 0, None)
@@ -120,14 +120,16 @@ def case(found, cache, bench):
     crowded = told["others"] is not None and (
         told["others"] > told["cores"] - 0.9 * told["threads"]
     )
-    band = 1 + max(float(speed.noise(low, high)), speed.TOLERANCE)
+    band = 1 + max(float(speedups.noise(low, high)), speedups.TOLERANCE)
     rows = {}
     for (name, call), time in zip(found.items(), timing.times, strict=False):
         # How many times faster than it ours is.
         ratio = 1 / time.realised_speedup
         ends = 1 / time.realised_high, 1 / time.realised_low
         beyond = ends[0] > band or ends[1] < 1 / band
-        sure = speed.settled(low, high) and not crowded and time.runs >= speed.ENOUGH and beyond
+        sure = (
+            speedups.settled(low, high) and not crowded and time.runs >= speedups.ENOUGH and beyond
+        )
         limit = call.weight_bytes / told["bandwidth"] / time.seconds
         rows[name] = {
             "seconds": time.seconds, "ours_faster": ratio, "low": ends[0], "high": ends[1],

@@ -8,7 +8,7 @@ import nbformat
 from nbclient import NotebookClient
 
 import sparsity_report as sr
-from sparsity_report.counting.bars import bar, with_bar
+from sparsity_report.counting.progress import bar, with_bar
 
 
 class Terminal(io.StringIO):
@@ -74,7 +74,7 @@ def test_every_long_function_has_its_bar():
 def test_a_notebook_shows_its_own_bar_and_keeps_nothing_of_it():
     cell = nbformat.v4.new_code_cell(
         "import time\n"
-        "from sparsity_report.counting.bars import bar\n"
+        "from sparsity_report.counting.progress import bar\n"
         "for done in (10, 5):\n"
         "    with bar('counting', after=1e-9) as told:\n"
         "        time.sleep(0.2)\n"

@@ -16,13 +16,13 @@ from helpers import need, same_counts
 import sparsity_report as sr
 from sparsity_report.counting import counts
 from sparsity_report.counting.counts import counted
-from sparsity_report.weights import tensors
+from sparsity_report.weights import tensor_slices
 
 
 @pytest.fixture
 def cut(folder, monkeypatch):
     """A checkpoint in many slices, anew at each call."""
-    monkeypatch.setattr(tensors, "_SLICE", 256)
+    monkeypatch.setattr(tensor_slices, "_SLICE", 256)
     return lambda: sr.load(folder)
 
 
@@ -57,7 +57,7 @@ def test_processes_count_the_same(cut, processes):
 
 def test_processes_do_the_counting(cut, processes, monkeypatch):
     weights = cut()
-    monkeypatch.setattr(tensors.FileSlice, "pieces", None)  # in this process only
+    monkeypatch.setattr(tensor_slices.FileSlice, "pieces", None)  # in this process only
     sr.global_magnitude(weights, 0.3, executor=processes)
     totals = {p.name: p.total for p in weights.stored}
     assert {name: seen.total for name, seen in counted(weights).items()} == totals

@@ -12,7 +12,7 @@ import sparsity_report as sr
 from sparsity_report.counting import counts
 from sparsity_report.counting.counts import counted
 from sparsity_report.counting.histogram import bucket_of, count, count_slice, refine_slices
-from sparsity_report.weights.tensors import held
+from sparsity_report.weights.tensor_slices import held
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2]

@@ -10,9 +10,9 @@ from helpers import same_counts, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
-from sparsity_report.counting import entries
+from sparsity_report.counting import disk_cache
 from sparsity_report.counting.counts import count_notes, count_weights
-from sparsity_report.counting.entries import Entries
+from sparsity_report.counting.disk_cache import Entries
 from sparsity_report.words.sentences import say_note
 
 KEY, OTHER = "0" * 64, "1" * 64
@@ -71,11 +71,11 @@ def test_every_note_has_its_french(tmp_path, kind, monkeypatch):
         kept.compare(KEY, "a", b"y")
     (tmp_path / f"{KEY}.{kind}").write_bytes(b"")
     assert kept.get(KEY, "b", bytes) is None
-    monkeypatch.setattr(entries, "write_entry", full)
+    monkeypatch.setattr(disk_cache, "write_entry", full)
     kept.put(KEY, b"z")
     notes = set(kept.notes())
     assert len(notes) == (3 if kind == "counts" else 2)
-    assert all(note.startswith(entries.CACHE_NOTES) for note in notes)
+    assert all(note.startswith(disk_cache.CACHE_NOTES) for note in notes)
     with sr.speaking("fr"):
         assert not notes & {say_note(note) for note in notes}
 
@@ -155,8 +155,8 @@ def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch
     def refuse(path):
         raise sr.SparsityReportError(f"cannot write to {path}")
 
-    monkeypatch.setattr(entries, "check_folder", refuse)
-    monkeypatch.setattr(entries, "write_entry", None)
+    monkeypatch.setattr(disk_cache, "check_folder", refuse)
+    monkeypatch.setattr(disk_cache, "write_entry", None)
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
     assert count_notes(weights) == (f"counts could not be kept: cannot write to {tmp_path}/kept",)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.cuts import Pruning
-from sparsity_report.counting.fixed import Fixed
-from sparsity_report.counting.scored import InputNorms, group_cuts, row_cuts
+from sparsity_report.counting.activation_scores import InputNorms, group_cuts, row_cuts
+from sparsity_report.counting.frozen_arrays import Fixed
+from sparsity_report.counting.pruning import Pruning
 
 
 def lowest(weight, norms, counts):

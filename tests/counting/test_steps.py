@@ -13,12 +13,12 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes, count_slices
-from sparsity_report.counting.steps import Steps, both
-from sparsity_report.weights.gguf_header import BlockSlice
-from sparsity_report.weights.gguf_steps import ROUNDINGS, block_steps
-from sparsity_report.weights.rounding import Rounding, nearest_to_zero
-from sparsity_report.weights.tensors import LocalFile
-from sparsity_report.words.numbers import percent
+from sparsity_report.counting.quantization_steps import Steps, both
+from sparsity_report.weights.anatomy.rounding_levels import Rounding, nearest_to_zero
+from sparsity_report.weights.gguf.gguf_header import BlockSlice
+from sparsity_report.weights.gguf.gguf_steps import ROUNDINGS, block_steps
+from sparsity_report.weights.tensor_slices import LocalFile
+from sparsity_report.words.number_format import percent
 
 # Where the low bit of codes stands in a block, and the byte that sets it of every weight.
 LOW_BITS = {

@@ -16,11 +16,11 @@ from helpers import same_counts, small_llama, study_of, write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
+from sparsity_report.counting import count_cache as cache_module
 from sparsity_report.counting import counts
-from sparsity_report.counting import kept as cache_module
 from sparsity_report.counting.counts import counted
 from sparsity_report.counting.histogram import count
-from sparsity_report.weights import tensors
+from sparsity_report.weights import tensor_slices as tensors
 
 
 @pytest.fixture
@@ -376,7 +376,7 @@ def test_structure_without_values(folder, tmp_path):
 
 
 def test_structure_of_a_hub_id_from_its_config_alone(folder, monkeypatch, tmp_path):
-    from sparsity_report.weights import hub
+    from sparsity_report.weights.sources import hub
 
     asked = []
 

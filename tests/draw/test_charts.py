@@ -15,9 +15,10 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, look
+from sparsity_report.draw import charts, export
+from sparsity_report.draw import theme as look
 from sparsity_report.errors import printable
-from sparsity_report.words.names import group_name
+from sparsity_report.words.display_names import group_name
 
 KEYS = "script jinja image constructor override longest"
 HOSTILE = [TEXTS[key] for key in (*KEYS.split(), "vega signal", "windows path")]

@@ -11,8 +11,9 @@ from drawings import boxes, rows_of, tooltips, units, unread_fields, width_of
 from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, look, marks, measured, slider
-from sparsity_report.words.names import group_name
+from sparsity_report.draw import charts, export, level_slider, marks, measured_charts
+from sparsity_report.draw import theme as look
+from sparsity_report.words.display_names import group_name
 
 COLUMN = 8.5 * 72 / 2.54
 TEXT = 16 * 72 / 2.54
@@ -43,7 +44,7 @@ CHARTS = {
     **{f"bars of {metric}": charts.group_bars for metric in look.FILED},
     "map": charts.sparsity_map,
     "curve": charts.csr_bytes_curve,
-    **measured.CHARTS,
+    **measured_charts.CHARTS,
 }
 
 
@@ -73,7 +74,7 @@ def test_every_field_that_is_read_is_in_the_data(study, name):
 
 
 def test_the_fields_of_hero_and_slider_are_in_their_data(study):
-    for spec in (charts.hero(study).to_dict(), slider.level_chart(study).spec):
+    for spec in (charts.hero(study).to_dict(), level_slider.level_chart(study).spec):
         assert len([*units(spec)]) > 5
         assert unread_fields(spec) == []
 
@@ -101,10 +102,10 @@ def test_pointers_read_what_was_measured(study):
     bars, points, places, parts = (
         tooltips(draw(study).to_dict())
         for draw in (
-            measured.speed_chart,
-            measured.quality_chart,
-            measured.crossover_chart,
-            measured.sensitivity_chart,
+            measured_charts.speed_chart,
+            measured_charts.quality_chart,
+            measured_charts.crossover_chart,
+            measured_charts.sensitivity_chart,
         )
     )
     for mark in ("promised by FLOPs", "realised"):
@@ -273,7 +274,7 @@ def test_a_level_that_prunes_nothing_is_not_marked(demo):
 def test_each_layout_has_one_look_everywhere(study):
     """Dense is a solid blue line, CSR black; of two lines of a colour one is dashed."""
     looks = {}
-    for spec in (charts.csr_bytes_curve(study).to_dict(), slider.level_chart(study).spec):
+    for spec in (charts.csr_bytes_curve(study).to_dict(), level_slider.level_chart(study).spec):
         for unit, *_ in units(spec):
             if "strokeDash" in unit.get("encoding", {}):
                 colours, dashes = (unit["encoding"][c]["scale"] for c in ("color", "strokeDash"))
@@ -474,7 +475,7 @@ def test_bars_start_at_zero_and_end_with_the_axis():
 def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
     for draw, lines in (
         (charts.group_bars(study, "sparsity"), False),
-        (measured.speed_chart(study), True),
+        (measured_charts.speed_chart(study), True),
     ):
         found = {
             unit["encoding"]["y"]["axis"]["grid"]
@@ -568,7 +569,7 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
     near = put_in(study, latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
     low, high = speed_domain(near)
     assert (low, high) == (0.8, 1.25)
-    spec = measured.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     low, high = speed_domain(study)
     rows = [row for _, data, _ in units(spec) for row in rows_of(spec, data) if "low" in row]
     numbers = [row[key] for row in rows for key in ("low", "high", "promised", "control_high")]
@@ -578,14 +579,14 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
 
 def speed_domain(study):
     """The ends of the axis of speeds, which all layers of the chart share."""
-    spec = measured.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     axes = [unit["encoding"]["x"] for unit, *_ in units(spec)]
     (domain,) = {tuple(axis["scale"]["domain"]) for axis in axes if "scale" in axis}
     return domain
 
 
 def test_what_the_same_kernels_reached_lies_behind_the_speeds(study):
-    spec = measured.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     band, *others = units(spec)
     unit, data, _ = band
     assert (unit["encoding"]["x"]["field"], unit["encoding"]["x2"]["field"]) == (
@@ -602,7 +603,7 @@ def test_what_the_same_kernels_reached_lies_behind_the_speeds(study):
 
 
 def test_promised_and_realised_are_told_apart(study):
-    spec = measured.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     for unit, data, _ in units(spec):
         field = unit["encoding"]["x"].get("field")
         if unit["mark"]["type"] == "point":
@@ -622,7 +623,7 @@ def test_promised_and_realised_are_told_apart(study):
 def test_what_promises_nothing_has_no_diamond(study):
     frame = latency()
     frame.loc[frame["variant"] == "CSR30", "promised_speedup"] = None
-    spec = measured.speed_chart(put_in(study, latency=frame)).to_dict()
+    spec = measured_charts.speed_chart(put_in(study, latency=frame)).to_dict()
     promised = [
         rows_of(spec, data)
         for unit, data, _ in units(spec)
@@ -635,7 +636,7 @@ def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
     narrow, wide = (
         next(
             unit["encoding"]["x"]["axis"]["values"]
-            for unit, *_ in units(measured.speed_chart(study, width).to_dict())
+            for unit, *_ in units(measured_charts.speed_chart(study, width).to_dict())
             if "axis" in unit["encoding"]["x"]
         )
         for width in (look.NARROW - 1, look.NARROW)
@@ -646,7 +647,7 @@ def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
 
 def test_the_axis_of_crossovers_ends_with_never(study):
     for width in (COLUMN, TEXT):
-        chart = measured.crossover_chart(study, width)
+        chart = measured_charts.crossover_chart(study, width)
         encoding = chart.to_dict()["layer"][0]["encoding"]["x"]
         *ticks, never = encoding["axis"]["values"]
         expected = [0, 4, 8] if width == COLUMN else [0, 2, 4, 6, 8, 10]
@@ -661,7 +662,7 @@ def test_the_axis_of_crossovers_ends_with_never(study):
 def test_each_shape_of_a_crossover_has_its_lines(study):
     more = latency().assign(name="4 × 8")
     both = put_in(study, latency=pd.concat([latency(), more], ignore_index=True))
-    one, two = (measured.crossover_chart(s).to_dict() for s in (study, both))
+    one, two = (measured_charts.crossover_chart(s).to_dict() for s in (study, both))
     assert two["height"] == 2 * one["height"]
     assert one["layer"][0]["mark"]["filled"]
 
@@ -669,7 +670,7 @@ def test_each_shape_of_a_crossover_has_its_lines(study):
 def test_two_points_are_a_line_and_as_many_perplexities_as_differ_are_told(demo_study):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 10.0)}
     frame = quality([*scores.values()], [*scores])
-    chart = measured.quality_chart(put_in(demo_study, quality=frame))
+    chart = measured_charts.quality_chart(put_in(demo_study, quality=frame))
     spec = chart.to_dict()
     low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
     assert low < 10 < high
@@ -684,7 +685,7 @@ def test_two_points_are_a_line_and_as_many_perplexities_as_differ_are_told(demo_
 def test_perplexities_more_than_eight_times_apart_have_a_logarithmic_axis(demo_study, most, form):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, most)}
     frame = quality([*scores.values()], [*scores])
-    spec = measured.quality_chart(put_in(demo_study, quality=frame)).to_dict()
+    spec = measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()
     scale = spec["layer"][0]["encoding"]["y"]["scale"]
     assert scale.get("type") == form
     low, high = scale["domain"]
@@ -696,7 +697,7 @@ def test_perplexities_more_than_eight_times_apart_have_a_logarithmic_axis(demo_s
 def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
     study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
     frame = quality([(0.0, 10.0), (0.0, 10.5)], ["Dense", "Again"])
-    low, high = x_domain(measured.quality_chart(put_in(study, quality=frame)).to_dict())
+    low, high = x_domain(measured_charts.quality_chart(put_in(study, quality=frame)).to_dict())
     assert -0.02 < low < 0
     assert 0.1 < high < 0.12
 
@@ -705,24 +706,28 @@ def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
 def test_a_place_is_labelled_once(demo_study, apart, labels):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 12.5), "CSR30": (0.3 + apart, 12.5)}
     frame = quality([*scores.values()], [*scores])
-    spec = measured.quality_chart(put_in(demo_study, quality=frame)).to_dict()
+    spec = measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()
     rows = rows_of(spec, spec["layer"][0].get("data", spec.get("data")))
     assert len([row for row in rows if row["shown"]]) == labels
 
 
 def test_lines_of_two_texts_are_told_apart(demo_study):
     frames = [quality(names=("Dense", "Masked30", "M90")).assign(text=name) for name in "ab"]
-    chart = measured.quality_chart(put_in(demo_study, quality=pd.concat(frames, ignore_index=True)))
+    chart = measured_charts.quality_chart(
+        put_in(demo_study, quality=pd.concat(frames, ignore_index=True))
+    )
     domain = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert {f"global magnitude, demo, {name}" for name in "ab"} <= {*domain}
     told = "{} (sliding, 0123456789abcdef): 99 tokens in windows of 64"
     note = chart.to_dict()["title"]["subtitle"]
     assert note == f"{told.format('a')} · {told.format('b')}"
     both = put_in(demo_study, quality=pd.concat([frames[0], frames[0].assign(window=99)]))
-    note = measured.quality_chart(both).to_dict()["title"]["subtitle"]
+    note = measured_charts.quality_chart(both).to_dict()["title"]["subtitle"]
     assert note.endswith(f"{told.format('a')} and 99 tokens in windows of 99")
     frames.append(frames[0].assign(protocol="ptb", text="c"))
-    chart = measured.quality_chart(put_in(demo_study, quality=pd.concat(frames, ignore_index=True)))
+    chart = measured_charts.quality_chart(
+        put_in(demo_study, quality=pd.concat(frames, ignore_index=True))
+    )
     assert chart.to_dict()["title"]["subtitle"] == "3 texts or protocols"
     assert "global magnitude, demo, c, ptb" in str(chart.to_dict())
 
@@ -734,14 +739,16 @@ def test_lines_of_two_texts_are_told_apart(demo_study):
 def test_perplexities_have_the_digits_that_matter(demo_study, value, said):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}
     frame = quality([*scores.values()], [*scores])
-    read = tooltips(measured.quality_chart(put_in(demo_study, quality=frame)).to_dict())
+    read = tooltips(measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
     assert read[-1]["perplexity"] == said
 
 
 def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
     def domain(costs):
         frame = sensitivity(len(costs)).assign(nll_increase=costs)
-        return x_domain(measured.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict())
+        return x_domain(
+            measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict()
+        )
 
     low, high = domain([0.2, 0.1])
     assert low == 0
@@ -754,14 +761,14 @@ def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
 @pytest.mark.parametrize(("parts", "said"), [(40, False), (41, True)])
 def test_that_parts_are_left_out_is_said(demo_study, parts, said):
     study = put_in(demo_study, sensitivity=sensitivity(parts))
-    note = measured.sensitivity_chart(study).to_dict()["title"]["subtitle"]
+    note = measured_charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
     assert note.startswith("50 % of the part; some.txt")
     assert ("parts" in note) is said
 
 
 def test_names_of_parts_have_sixty_letters(demo_study):
     frame = sensitivity(2).assign(by="layer", part=["x" * 60, "y" * 61])
-    chart = measured.sensitivity_chart(put_in(demo_study, sensitivity=frame))
+    chart = measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame))
     assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
         "x" * 60, "y" * 59 + "…",
     ]  # fmt: skip
@@ -772,25 +779,25 @@ def test_names_of_parts_have_sixty_letters(demo_study):
 
 def test_the_slider_starts_where_the_first_pruning_stands(demo):
     at = [sr.masked(sr.global_magnitude(demo, level)) for level in (0.6, 0.3)]
-    assert slider.level_chart(sr.compare(sr.dense(demo), *at)).start == 60
-    assert slider.level_chart(sr.compare(sr.dense(demo))).start == 50
+    assert level_slider.level_chart(sr.compare(sr.dense(demo), *at)).start == 60
+    assert level_slider.level_chart(sr.compare(sr.dense(demo))).start == 50
 
 
 def test_lines_of_the_slider_end_below_the_label_and_it_below_the_top(study):
-    rows = slider.cost_rows(study)
+    rows = level_slider.cost_rows(study)
     values = [row["value"] for row in rows]
     tops = {row["top"] for row in rows if "top" in row}
     (label,) = tops
-    axis = slider.cost_shape(rows, 300, 170).top
+    axis = level_slider.cost_shape(rows, 300, 170).top
     assert max(values) < label < axis < 1.4 * max(values)
     dense = [(row["sparsity"], row["value"]) for row in rows if row["line"] == "dense"]
     assert dense == [(0, 1), (1, 1)]
-    (even,) = slider.break_even_rows(study)
+    (even,) = level_slider.break_even_rows(study)
     assert even["value"] == 1
 
 
 def test_labels_of_the_slider_stay_in_the_picture(study):
-    chart = slider.level_chart(study)
+    chart = level_slider.level_chart(study)
     for level, anchor in ((30, "start"), (99, "end")):
         params = [p | {"value": level} if p["name"] == "level" else p for p in chart.spec["params"]]
         texts, _, wide, _ = boxes(export.svg({**chart.spec, "params": params}))
@@ -808,5 +815,5 @@ def test_labels_of_the_slider_stay_in_the_picture(study):
 @pytest.mark.parametrize(("projections", "high"), [(3, 3 * 18), (25, 400), (40, 400)])
 def test_the_map_of_the_slider_is_no_higher_than_a_page_shows(projections, high):
     grid = type("Grid", (), {"blocks": ["0"], "projections": [f"p{n}" for n in range(projections)]})
-    pointed = slider.alt.selection_point(name="pointed", fields=["cell"])
-    assert slider._map(grid, pointed).height == pytest.approx(high)
+    pointed = level_slider.alt.selection_point(name="pointed", fields=["cell"])
+    assert level_slider._map(grid, pointed).height == pytest.approx(high)

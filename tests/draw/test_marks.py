@@ -9,8 +9,8 @@ import altair as alt
 import pytest
 
 import sparsity_report as sr
-from sparsity_report.draw import export, look, marks
-from sparsity_report.words.numbers import shares_domain
+from sparsity_report.draw import export, marks, theme
+from sparsity_report.words.number_format import shares_domain
 
 CELLS = [
     {"block": "0", "projection": "q", "value": 0.31},
@@ -24,7 +24,7 @@ SHAPE = marks.HeatMap(
 
 
 def drawn(chart):
-    chart.config = alt.Config(**look.config())
+    chart.config = alt.Config(**theme.config())
     return export.svg(chart.to_dict())
 
 
@@ -153,8 +153,8 @@ def test_numbers_on_a_logarithmic_scale():
 def test_what_is_off_is_pale_and_its_digits_are_in_the_ink_of_the_page():
     cells = [{**cell, "on": cell["block"] == "1"} for cell in CELLS]
     svg = drawn(marks.heat_map(marks.inline(cells), dataclasses.replace(SHAPE, selectable=True)))
-    assert re.findall(r'opacity="([\d.]+)"', svg).count(f"{look.PALE}") == 2
-    assert re.findall(r'fill="(#\w+)">31</text>', svg) == [look.INK]
+    assert re.findall(r'opacity="([\d.]+)"', svg).count(f"{theme.PALE}") == 2
+    assert re.findall(r'fill="(#\w+)">31</text>', svg) == [theme.INK]
 
 
 def test_values_may_be_computed():
@@ -259,9 +259,9 @@ def test_what_is_pruned_is_pale_and_ends_at_the_threshold():
     ],
 )
 def test_values_are_written_in_the_language_that_is_spoken(value, kind, english, french):
-    assert look.write(value, kind) == english
+    assert theme.write(value, kind) == english
     with sr.speaking("fr"):
-        assert look.write(value, kind) == french
+        assert theme.write(value, kind) == french
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])
@@ -272,10 +272,10 @@ def test_vega_writes_shares_as_we_do(language):
         shape = marks.Bars(
             groups=tuple(map(str, range(len(shares)))),
             width=100,
-            computed=(("label", look.percent_of("datum.value")),),
+            computed=(("label", theme.percent_of("datum.value")),),
         )
         shown = set(texts(drawn(marks.bars(marks.inline(rows), shape))))
-        assert {look.write(share, "share") for share in shares} <= shown
+        assert {theme.write(share, "share") for share in shares} <= shown
 
 
 def test_ticks_of_a_language():
@@ -286,7 +286,7 @@ def test_ticks_of_a_language():
 
 
 def test_hostile_words_stay_words():
-    assert look.quoted("l'œuvre\\n\n'+alert(1)+'") == "'l\\'œuvre n \\'+alert(1)+\\''"
+    assert theme.quoted("l'œuvre\\n\n'+alert(1)+'") == "'l\\'œuvre n \\'+alert(1)+\\''"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
 from sparsity_report.draw import export
-from sparsity_report.draw import measured as drawn
+from sparsity_report.draw import measured_charts as drawn
 
 HOSTILE = [TEXTS[key] for key in ("script", "windows path", "longest")]
 

@@ -5,7 +5,7 @@ import base64
 import altair as alt
 import vl_convert
 
-from sparsity_report.draw.opaque import opaque
+from sparsity_report.draw.png_size import opaque
 from sparsity_report.draw.vega import VEGALITE
 
 PIXELS = """async (letters) => {

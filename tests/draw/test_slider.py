@@ -12,8 +12,8 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.draw import export
-from sparsity_report.draw.slider import cost_rows, level_chart
-from sparsity_report.words.names import group_name
+from sparsity_report.draw.level_slider import cost_rows, level_chart
+from sparsity_report.words.display_names import group_name
 
 
 def bfloat():

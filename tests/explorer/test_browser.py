@@ -14,7 +14,7 @@ from jupyter import Server, run_all
 
 import sparsity_report as sr
 from sparsity_report.errors import printable
-from sparsity_report.words.numbers import percent, times
+from sparsity_report.words.number_format import percent, times
 
 STUDY = """
 import sparsity_report as sr

@@ -9,7 +9,7 @@ from explored import chart_texts, html_texts, widget_texts
 from measurements import latency, put_in, quality
 
 import sparsity_report as sr
-from sparsity_report.explorer.figures import COUNTED as SHOWN
+from sparsity_report.explorer.map_metrics import COUNTED as SHOWN
 
 FRENCH = Path(__file__).parents[2] / "templates" / "languages" / "fr.json"
 NUMBER = re.compile(

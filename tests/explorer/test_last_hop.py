@@ -13,7 +13,7 @@ from explored import html_tables, html_texts
 from helpers import Tiny
 
 import sparsity_report as sr
-from sparsity_report.explorer.figures import COUNTED as SHOWN
+from sparsity_report.explorer.map_metrics import COUNTED as SHOWN
 
 THIN = "\u202f"
 GROUPS = {

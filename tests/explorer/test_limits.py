@@ -18,13 +18,14 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
-from sparsity_report.draw import export, look
-from sparsity_report.explorer import live as alive
-from sparsity_report.explorer import picture, still
-from sparsity_report.explorer.page import Picture, Shell
+from sparsity_report.draw import export
+from sparsity_report.draw import theme as look
+from sparsity_report.explorer import anywidget_host as alive
+from sparsity_report.explorer import picture, still_picture
+from sparsity_report.explorer.page_widgets import Picture, Shell
 from sparsity_report.explorer.picture import Look
-from sparsity_report.explorer.plan import Room, plan
-from sparsity_report.study.magnitudes import histogram_rows, spread
+from sparsity_report.explorer.picture_layout import Room, plan
+from sparsity_report.study.derived.histograms import histogram_rows, spread
 
 THIN = "\u202f"
 
@@ -631,7 +632,7 @@ def test_the_bundle_names_the_view_as_ipywidgets_does(explorer, monkeypatch):
     known = plain._repr_mimebundle_()[mime] | {"model_id": explorer.model_id}
     assert explorer._repr_mimebundle_()[mime] == known
     shown = []
-    for room in (alive, still):
+    for room in (alive, still_picture):
         monkeypatch.setattr(
             room, "display", lambda part, raw=False, **_: shown.append((raw, {*part}))
         )

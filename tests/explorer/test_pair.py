@@ -12,7 +12,7 @@ from ipywidgets import Dropdown
 from pairs import LOST, gone, two_policies
 
 import sparsity_report as sr
-from sparsity_report.explorer.page import Picture
+from sparsity_report.explorer.page_widgets import Picture
 
 THIN = "\u202f"
 

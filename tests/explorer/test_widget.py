@@ -17,12 +17,12 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
+from sparsity_report.explorer.control_state import GROUPINGS
 from sparsity_report.explorer.controls import choices
-from sparsity_report.explorer.figures import COUNTED as SHOWN
-from sparsity_report.explorer.state import GROUPINGS
+from sparsity_report.explorer.map_metrics import COUNTED as SHOWN
 from sparsity_report.explorer.widget import Picture
-from sparsity_report.study.magnitudes import histogram_rows, spread
-from sparsity_report.words.numbers import percent, times
+from sparsity_report.study.derived.histograms import histogram_rows, spread
+from sparsity_report.words.number_format import percent, times
 
 
 def shown(explorer, panel="cells"):

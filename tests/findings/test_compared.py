@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparsity_report as sr
-from sparsity_report.findings.compared import winners
+from sparsity_report.findings.policy_findings import winners
 
 
 @pytest.fixture(scope="module")

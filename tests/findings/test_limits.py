@@ -13,10 +13,10 @@ from measurements import latency, put_in, quality, sensitivity
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.findings import rounding
+from sparsity_report.findings import rounding_findings
 from sparsity_report.findings.summary import conventions
-from sparsity_report.study.rounded import Rounded
-from sparsity_report.study.speed import reference
+from sparsity_report.study.derived.rounded_zeros import Rounded
+from sparsity_report.study.derived.speedups import reference
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_note_that_numbers_are_none_opens_the_audit_as_a_sentence():
 def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, verdict):
     """And half as much again is clearly more; of few zeros nothing can be told."""
     part = Rounded(True, ["nf4"], 1000, near, near, expected)
-    assert rounding._verdict(part) == verdict
+    assert rounding_findings._verdict(part) == verdict
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,10 @@ def test_what_is_concluded_follows_from_the_numbers(near, shown, hinted):
     parts = [Rounded(exact, ["w4"], 10_000, 0.05 + near / 2, near, 0.1) for exact in (True, False)]
     facts = SimpleNamespace(rounded=lambda _: parts)
     study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
-    (explained,), (hidden,) = rounding.zeros_explained(study), rounding.zeros_hidden(study, "D")
+    (explained,), (hidden,) = (
+        rounding_findings.zeros_explained(study),
+        rounding_findings.zeros_hidden(study, "D"),
+    )
     assert shown in explained
     assert hinted in hidden
     for said in (explained, hidden):
@@ -144,7 +147,7 @@ def test_few_zeros_are_no_question(share, told):
     part = Rounded(True, ["nf4"], 10_000, share, share, share)
     facts = SimpleNamespace(rounded=lambda _: [part])
     study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
-    assert len([*rounding.zeros_explained(study)]) == told
+    assert len([*rounding_findings.zeros_explained(study)]) == told
 
 
 # What was measured.

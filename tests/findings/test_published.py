@@ -6,7 +6,7 @@ import pytest
 from papers import tables_of
 
 import sparsity_report as sr
-from sparsity_report.findings.published import PUBLISHED
+from sparsity_report.findings.published_kernels import PUBLISHED
 from sparsity_report.study.schema import LAYOUTS
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
-from sparsity_report.words.numbers import percent, scaled
+from sparsity_report.words.number_format import percent, scaled
 
 
 def test_the_three_sentences(tiny):

@@ -13,7 +13,7 @@ from helpers import Tiny
 import sparsity_report as sr
 from fuzz.family import Base, Family
 from fuzz.study import DAMAGE, NAME
-from sparsity_report.study.pair_file import EDITED
+from sparsity_report.study.files.pair_file import EDITED
 
 
 def _bases(folder: Path) -> list[Base]:

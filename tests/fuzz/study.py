@@ -19,7 +19,7 @@ from helpers import Tiny, study_of
 import sparsity_report as sr
 from fuzz.family import Base, Family, Files
 from fuzz.mutators import damage_bytes, damage_json, dumped, marked, number, parsed
-from sparsity_report.study.digest import EDITED, UNTOLD, digest_of
+from sparsity_report.study.files.digest import EDITED, UNTOLD, digest_of
 from sparsity_report.study.schema import MEASURED
 
 NAME = "study.json"

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fuzz.family import Base, Family, Files
 from fuzz.mutators import damage_bytes, damage_json, dumped, parsed
-from sparsity_report.weights.tokenizer import open_tokenizer
+from sparsity_report.weights.sources.tokenizer import open_tokenizer
 
 _WORDS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "a", "b", "##c", "Ġthe", "ab")
 _CLASSES = (

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import sparsity_report as sr
-from sparsity_report.measure import cache, clock, intervals, machine
-from sparsity_report.study import speed
+from sparsity_report.measure import clock, cold_cache, machine, ratio_intervals
+from sparsity_report.study.derived import speedups
 
 RUNS = 1000
 
@@ -64,7 +64,7 @@ def verdicts(rows):
     facts = {"scope": "layer", "tokens": 1, "cache": "in cache", "kernel": "CSR × vector",
              "cores": 4, "threads": 1, "others": None, "load": None}  # fmt: skip
     frame = pd.DataFrame(rows).assign(**facts)
-    return speed.speeds(frame, {}).groupby("variant")["verdict"].agg(list).to_dict()
+    return speedups.speeds(frame, {}).groupby("variant")["verdict"].agg(list).to_dict()
 
 
 def test_noise_is_never_told_as_speed_and_twice_as_fast_is_found():
@@ -169,7 +169,7 @@ def test_medians_are_those_of_numpy():
     """Rounds are drawn in blocks of neighbours, and the same for all calls."""
     for rounds in (5, 8, 27):
         samples = np.random.default_rng(rounds).random((rounds, 2))
-        drawn = intervals.resampled(np.column_stack([samples, samples[:, 0] * 3]), 50)
+        drawn = ratio_intervals.resampled(np.column_stack([samples, samples[:, 0] * 3]), 50)
         assert drawn.shape == (50, 3)
         assert drawn[:, 2] == pytest.approx(3 * drawn[:, 0])
         block = round(rounds ** (1 / 3))
@@ -180,16 +180,16 @@ def test_medians_are_those_of_numpy():
 
 
 def test_an_interval_holds_99_of_a_hundred():
-    assert intervals.interval(np.arange(1001) / 1000, 0.5) == pytest.approx((0.005, 0.995))
-    assert intervals.interval(np.ones(9), 2.0) == (1.0, 2.0)
+    assert ratio_intervals.interval(np.arange(1001) / 1000, 0.5) == pytest.approx((0.005, 0.995))
+    assert ratio_intervals.interval(np.ones(9), 2.0) == (1.0, 2.0)
 
 
 def test_a_spread_is_of_five_parts():
     control = np.repeat([1.0, 2.0, 4.0, 1.0, 0.5], 4)
-    assert intervals.spread(np.ones(20), control) == (0.25, 2.0)
+    assert ratio_intervals.spread(np.ones(20), control) == (0.25, 2.0)
     # One sample that is far off does not move a part.
     control[1] = 100
-    assert intervals.spread(np.ones(20), control) == (0.25, 2.0)
+    assert ratio_intervals.spread(np.ones(20), control) == (0.25, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -198,24 +198,24 @@ def test_a_spread_is_of_five_parts():
      ([0.25, 4.0, 4.0], 0.25), ([2.0, 0.5, 2.0], 0.7)],
 )  # fmt: skip
 def test_crossover_is_where_csr_stays_faster(speedups, edge):
-    assert intervals.crossing([0.0, 0.5, 0.9], speedups) == (
+    assert ratio_intervals.crossing([0.0, 0.5, 0.9], speedups) == (
         None if edge is None else pytest.approx(edge)
     )
 
 
 def test_a_crossover_is_as_uncertain_as_speeds_are():
     levels, speedups = [0.0, 0.5, 0.9], np.tile([0.25, 0.5, 2.0], (200, 1))
-    assert intervals.crossing_interval(levels, speedups, 0.0) == (0.7, 0.7)
+    assert ratio_intervals.crossing_interval(levels, speedups, 0.0) == (0.7, 0.7)
     # ln(0.5 · 1.2) of ln(0.5 · 1.2) to ln(2 · 1.2), and of 0.5 ÷ 1.2 to 2 ÷ 1.2
-    low, high = intervals.crossing_interval(levels, speedups, 0.2)
+    low, high = ratio_intervals.crossing_interval(levels, speedups, 0.2)
     assert low == pytest.approx(0.5 + 0.4 * math.log(1 / 0.6) / math.log(4))
     assert high == pytest.approx(0.5 + 0.4 * math.log(1.2 / 0.5) / math.log(4))
     # What is not faster beyond the noise at the highest sparsity may never be.
-    assert intervals.crossing_interval(levels, speedups, 1.01)[1] is None
-    assert intervals.crossing_interval(levels, speedups / 3, 0.2) == (0.9, None)
+    assert ratio_intervals.crossing_interval(levels, speedups, 1.01)[1] is None
+    assert ratio_intervals.crossing_interval(levels, speedups / 3, 0.2) == (0.9, None)
     # One resample of twenty that never crosses is one of the hundred that count.
     speedups[:10, 2] = 0.9
-    assert intervals.crossing_interval(levels, speedups, 0.0) == (0.7, None)
+    assert ratio_intervals.crossing_interval(levels, speedups, 0.0) == (0.7, None)
 
 
 def test_copies_are_read_again_after_more_than_the_cache_holds():
@@ -226,7 +226,7 @@ def test_copies_are_read_again_after_more_than_the_cache_holds():
         ([7, 7, 7, 7], [100, 90, 80, 1], 600),
         ([5000, 40], [1, 30], 4_000),
     ):
-        copies = cache.copies_needed(sizes, numbers, streamed)
+        copies = cold_cache.copies_needed(sizes, numbers, streamed)
         read, last, places = 0, {}, [0] * len(sizes)
         for _ in range(400):
             for call, (size, number) in enumerate(zip(sizes, numbers, strict=True)):
@@ -240,7 +240,7 @@ def test_copies_are_read_again_after_more_than_the_cache_holds():
 
 
 def test_a_call_goes_through_its_copies():
-    call = cache.cycling([lambda: "a", lambda: "b", lambda: "c"])
+    call = cold_cache.cycling([lambda: "a", lambda: "b", lambda: "c"])
     assert "".join(call() for _ in range(7)) == "abcabca"
 
 

@@ -8,8 +8,8 @@ from helpers import command
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.report import tables
-from sparsity_report.report.cells import to_html
+from sparsity_report.report.tables import study_tables
+from sparsity_report.report.tables.table_model import to_html
 
 PROMPT = "def add(a, b):\n    return"
 
@@ -80,7 +80,7 @@ def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
     told = [line for line in run.stdout.splitlines() if line.startswith("After “import” ")]
     assert len(told) == study.continuations["continuation"].nunique()
     assert f"Dense writes “{' '.join(expected.split())}”." in told[0]
-    table = tables.continuations(study)
+    table = study_tables.continuations(study)
     assert [body.title for body in table.bodies] == ["import"]
     assert [row.cells[0].text for row in table.rows] == ["Dense", "Masked30", "CSR30"]
     assert str(to_html(table)) in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")

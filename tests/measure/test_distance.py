@@ -8,7 +8,7 @@ import torch
 from helpers import small_llama
 
 import sparsity_report as sr
-from sparsity_report.files.shipped import DEMO
+from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import scoring
 
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:700]

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.counting.entries import Entries
-from sparsity_report.files.shipped import DEMO
+from sparsity_report.counting.disk_cache import Entries
+from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import scoring, sensitivity, texts
 from sparsity_report.study.schema import TABLES
 

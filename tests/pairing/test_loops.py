@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsity_report.pairing.loops import alone, tally
+from sparsity_report.pairing.compiled_loops import alone, tally
 
 
 def patterns(dtype):
@@ -164,7 +164,10 @@ def test_a_process_that_is_forked_waits_for_no_compiler(tmp_path):
 
 
 def test_without_compilation_it_says_why():
-    code = "import torch; from sparsity_report.pairing.loops import tally\ntally(*torch.ones(2, 8))"
+    code = (
+        "import torch; from sparsity_report.pairing.compiled_loops import tally\n"
+        "tally(*torch.ones(2, 8))"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sparsity_report.pairing.match import likest
+from sparsity_report.pairing.unit_matching import likest
 
 
 def greedily(likeness):

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
 
 import sparsity_report as sr
-from sparsity_report.pairing.gone import KINDS
-from sparsity_report.report.pair_tables import removed
-from sparsity_report.report.pair_thesis import pair_kit
+from sparsity_report.pairing.removed import KINDS
+from sparsity_report.report.tables.pair_tables import removed
+from sparsity_report.report.thesis.pair_thesis import pair_kit
 from sparsity_report.study.schema import typed
-from sparsity_report.words.names import kind_name
+from sparsity_report.words.display_names import kind_name
 
 ATTENTION, FFN = ("self_attn", "input_layernorm"), ("mlp", "post_attention_layernorm")
 # Of each block attention and FFN: all of it, none, one matrix instead, or so many units of it.

@@ -10,16 +10,16 @@ import pytest
 from helpers import study_of
 
 import sparsity_report as sr
-from sparsity_report.draw.excess import excess_map
-from sparsity_report.draw.inside import inside_charts
-from sparsity_report.draw.look import palette
-from sparsity_report.draw.policies import blocks_chart
-from sparsity_report.draw.spread import spread_chart
-from sparsity_report.report.compared import compared, side_by_side
+from sparsity_report.draw.gaussian_excess import excess_map
+from sparsity_report.draw.heads_experts_map import inside_charts
+from sparsity_report.draw.layer_strips import spread_chart
+from sparsity_report.draw.policy_overlay import blocks_chart
+from sparsity_report.draw.theme import palette
 from sparsity_report.report.histograms import histograms, without_histograms
-from sparsity_report.report.latex import to_latex
-from sparsity_report.report.values import context
-from sparsity_report.study.magnitudes import module_magnitudes
+from sparsity_report.report.report_values import context
+from sparsity_report.report.tables.latex import to_latex
+from sparsity_report.report.tables.policy_table import compared, side_by_side
+from sparsity_report.study.derived.histograms import module_magnitudes
 
 NAMES = ("Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4")
 PERPLEXITIES = (9.0, 9.5, 14.0, 12.5, 1204.125)
@@ -165,7 +165,7 @@ def test_heads_are_cells_and_too_many_are_said(study, monkeypatch):
     parts = list(inside_charts(study, "Masked50"))
     assert {part.projection for part in parts} == {"q_proj", "k_proj", "v_proj", "out_proj"}
     assert all(len(part.rows) == 4 * 4 for part in parts)
-    monkeypatch.setattr("sparsity_report.draw.inside._MOST", 15)
+    monkeypatch.setattr("sparsity_report.draw.heads_experts_map._MOST", 15)
     assert all(part.chart is None for part in inside_charts(study, "Masked50"))
 
 

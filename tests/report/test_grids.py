@@ -10,11 +10,11 @@ from helpers import small_llama
 from measurements import seven
 
 import sparsity_report as sr
-from sparsity_report.draw.policies import blocks_chart
-from sparsity_report.report.cells import NAME, SHARE, Column, table_of, to_html
-from sparsity_report.report.grids import blocks, method_grids, task_grid
-from sparsity_report.report.latex import to_latex
-from sparsity_report.report.markdown import to_markdown
+from sparsity_report.draw.policy_overlay import blocks_chart
+from sparsity_report.report.tables.latex import to_latex
+from sparsity_report.report.tables.markdown import to_markdown
+from sparsity_report.report.tables.method_tables import blocks, method_grids, task_grid
+from sparsity_report.report.tables.table_model import NAME, SHARE, Column, table_of, to_html
 
 TEXT = torch.arange(60) * 7 % 31
 EVIL = "<script>alert(1)</script> | `x` \\input{/etc/passwd}\n**a**"

@@ -15,9 +15,9 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.in_a_cell import Shares, bundle
-from sparsity_report.report.in_a_cell import _figure as figure
-from sparsity_report.study.grid import Grid
+from sparsity_report.report.notebook_cell import Shares, bundle
+from sparsity_report.report.notebook_cell import _figure as figure
+from sparsity_report.study.derived.heatmap_grid import Grid
 
 LIMIT = 60_000
 VOID = {"path"}

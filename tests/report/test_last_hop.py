@@ -17,8 +17,8 @@ from helpers import study_of
 from papers import bare, latex_table, tables_of, words_of
 
 import sparsity_report as sr
-from sparsity_report.report.values import context
-from sparsity_report.words.language import spoken
+from sparsity_report.report.report_values import context
+from sparsity_report.words.languages import spoken
 
 THIN = "\u202f"
 GROUPS = {
@@ -892,14 +892,14 @@ def test_csv_files_hold_the_frames(studies, tmp_path):
 def test_many_layers_are_more_than_so_many(studies, monkeypatch):
     study = studies["one"]
     for rows, as_data in ((len(study.layers), False), (len(study.layers) - 1, True)):
-        monkeypatch.setattr("sparsity_report.report.values._ROWS", rows)
+        monkeypatch.setattr("sparsity_report.report.report_values._ROWS", rows)
         parts = context(study)["layers"]
         assert {part.data is not None for part in parts} == {as_data}
 
 
 def test_data_of_many_layers(studies, tmp_path, monkeypatch):
     study, w = studies["one"], Writer("en")
-    monkeypatch.setattr("sparsity_report.report.values._ROWS", 10)
+    monkeypatch.setattr("sparsity_report.report.report_values._ROWS", 10)
     path = sr.write_report(study, tmp_path / "page.html")
     scripts = re.findall(
         r'<script type="application/json" class="rows">(.*?)</script>',

@@ -15,12 +15,17 @@ from papers import eight_variants
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.draw import look, paper
+from sparsity_report.draw import paper_figures as paper
+from sparsity_report.draw import theme
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report import cells, differences, latex, notebook, tables, thesis
+from sparsity_report.report import notebook
 from sparsity_report.report import page as report
+from sparsity_report.report.report_values import context, difference_context
+from sparsity_report.report.tables import difference_tables as differences
+from sparsity_report.report.tables import latex, table_model
+from sparsity_report.report.tables import study_tables as tables
 from sparsity_report.report.templates import environment
-from sparsity_report.report.values import context, difference_context
+from sparsity_report.report.thesis import thesis
 
 THIN = "\u202f"
 
@@ -38,10 +43,11 @@ def page(study):
 
 def table(heads, rows=1, bodies=1, over=None):
     columns = [
-        cells.Column(h, h, cells.COUNT, o) for h, o in zip(heads, over or heads, strict=True)
+        table_model.Column(h, h, table_model.COUNT, o)
+        for h, o in zip(heads, over or heads, strict=True)
     ]
-    row = cells.Row(tuple(cells.Cell(1, cells.COUNT) for _ in heads))
-    return cells.Table("t", "c", tuple(columns), (cells.Body((row,) * rows),) * bodies)
+    row = table_model.Row(tuple(table_model.Cell(1, table_model.COUNT) for _ in heads))
+    return table_model.Table("t", "c", tuple(columns), (table_model.Body((row,) * rows),) * bodies)
 
 
 # Cells and tables.
@@ -53,7 +59,7 @@ def table(heads, rows=1, bodies=1, over=None):
      ("source", 200)],
 )  # fmt: skip
 def test_names_are_cut_where_they_are_too_long(key, limit):
-    kind = cells.kind_of(key)
+    kind = table_model.kind_of(key)
     assert kind.write("x" * limit) == "x" * limit
     assert kind.write("x" * (limit + 1)) == "x" * (limit - 1) + "…"
     assert (kind.write(None), kind.tag) == ("–", "bdi")
@@ -82,12 +88,12 @@ def test_names_of_modules_are_whole_where_all_are_listed():
     ],
 )  # fmt: skip
 def test_cells_are_written_by_their_column(key, value, text):
-    assert cells.kind_of(key).write(value) == text
+    assert table_model.kind_of(key).write(value) == text
 
 
 def test_a_share_has_a_digit_unless_told():
-    assert cells.share().write(0.1234) == f"12.3{THIN}%"
-    assert cells.share(0).write(0.1234) == f"12{THIN}%"
+    assert table_model.share().write(0.1234) == f"12.3{THIN}%"
+    assert table_model.share(0).write(0.1234) == f"12{THIN}%"
 
 
 @pytest.mark.parametrize(
@@ -129,20 +135,25 @@ def test_wide_tables_are_parted_with_the_names_in_each(columns, most, parts):
 )
 def test_only_long_tables_break_over_pages(rows, bodies, long):
     """More than 12 rows of one body, or 30 of several."""
-    assert cells.to_typst(table("ab", rows, bodies))["long"] is long
+    assert table_model.to_typst(table("ab", rows, bodies))["long"] is long
 
 
 def test_words_stand_left_and_the_names_of_rows_do_anyhow():
-    columns = [cells.Column("a", "a", cells.WORDS), cells.Column("b", "b", cells.COUNT),
-               cells.Column("c", "c", cells.WORDS)]  # fmt: skip
-    html = cells.to_html(cells.table_of("t", "", columns, [{"a": "x", "b": 1, "c": "y"}], "s"))
+    kinds = {"a": table_model.WORDS, "b": table_model.COUNT, "c": table_model.WORDS}
+    columns = [table_model.Column(name, name, kind) for name, kind in kinds.items()]
+    html = table_model.to_html(
+        table_model.table_of("t", "", columns, [{"a": "x", "b": 1, "c": "y"}], "s")
+    )
     assert '<table class="s left3">' in html
 
 
 def test_notes_are_those_of_the_names():
-    columns = [cells.Column("a", "a", cells.WORDS), cells.Column("b", "b", cells.COUNT)]
+    columns = [
+        table_model.Column("a", "a", table_model.WORDS),
+        table_model.Column("b", "b", table_model.COUNT),
+    ]
     rows = [{"a": "x", "a_note": "of x", "b": 1, "b_note": "of 1"}]
-    assert cells.to_columns(cells.table_of("t", "", columns, rows)) == {
+    assert table_model.to_columns(table_model.table_of("t", "", columns, rows)) == {
         "a": ["x"], "b": ["1"], "note": ["of x"], "plain": {},
     }  # fmt: skip
 
@@ -155,7 +166,7 @@ def test_first_columns_take_what_the_numbers_leave(study):
     *names, last = (column.width for column in tables.models(study).columns)
     assert min(names) > 0
     assert last == 0
-    assert cells.Column("k", "h", cells.COUNT).width == 0
+    assert table_model.Column("k", "h", table_model.COUNT).width == 0
 
 
 @pytest.mark.parametrize(("variants", "style"), [(5, "totals"), (6, "totals wide")])
@@ -295,7 +306,7 @@ def test_templates_get_what_is_documented(study, page):
     for name, rows in page["groups"]:
         of_variant = study.groups[study.groups["variant"] == name]
         assert [row["group"] for row in rows] == [*of_variant["group"]]
-    assert page["palette"] == [*look.palette(study).values()]
+    assert page["palette"] == [*theme.palette(study).values()]
     assert page["findings"] == sr.summarize(study)
     assert (page["verdict"], page["speeds"]) == (verdict(study), [])
     assert (page["version"], page["convention"]) == (sr.__version__, "standard")
@@ -384,9 +395,12 @@ def test_heads_break_after_eleven_letters():
 
 
 def test_columns_of_numbers_have_room_for_the_widest():
-    wide = [cells.Column("n", "n", cells.WORDS), cells.Column("v", "v", cells.SHARE)]
+    wide = [
+        table_model.Column("n", "n", table_model.WORDS),
+        table_model.Column("v", "v", table_model.SHARE),
+    ]
     rows = [{"n": "a", "v": v} for v in (0.00001, 0.1, 1.0, None)]
-    shown = latex.to_latex(cells.table_of("t", "", wide, rows), "l")
+    shown = latex.to_latex(table_model.table_of("t", "", wide, rows), "l")
     assert "\\begin{tabular}{l S[table-format=<3.1]}" in shown
     assert [line.split(" & ")[1] for line in shown.splitlines() if " & " in line][1:] == [
         "<0.1 \\\\", "10.0 \\\\", "100.0 \\\\", "{\\textendash{}} \\\\",
@@ -584,6 +598,6 @@ def test_pictures_of_a_notebook_do_not_share_names():
 
 
 def test_frames_are_rows_with_nothing_where_nothing_is_known():
-    assert cells.plain_rows(pd.DataFrame({"a": [1.0, None], "b": ["x", None]})) == [
+    assert table_model.plain_rows(pd.DataFrame({"a": [1.0, None], "b": ["x", None]})) == [
         {"a": 1.0, "b": "x"}, {"a": None, "b": None},
     ]  # fmt: skip

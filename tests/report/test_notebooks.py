@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 import sparsity_report as sr
 from sparsity_report.draw.vega import bundle
-from sparsity_report.files.shipped import DEMO
+from sparsity_report.files.package_data import DEMO
 from sparsity_report.report import notebook
 from sparsity_report.report.exporter import PageExporter
 
@@ -115,7 +115,7 @@ class TestCommand:
     def test_ipynb_of_a_notebook_of_ones_own(self, tmp_path):
         mine = nbformat.v4.new_notebook()
         cell = nbformat.v4.new_code_cell("SPARSITY = 0", metadata={"tags": ["parameters"]})
-        told = "from sparsity_report.words.language import spoken\nprint(spoken().code)"
+        told = "from sparsity_report.words.languages import spoken\nprint(spoken().code)"
         text = nbformat.v4.new_markdown_cell(
             "About 30 %", metadata={"said": {"fr": "Environ `{sparsity}`, {masked}, {OUT}"}}
         )

@@ -11,9 +11,9 @@ from papers import text_of
 
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
-from sparsity_report.explorer import reading
-from sparsity_report.report import tables
-from sparsity_report.report.values import context
+from sparsity_report.explorer import details as reading
+from sparsity_report.report.report_values import context
+from sparsity_report.report.tables import study_tables
 
 # Two blocks of q, o 64 × 64, k, v 32 × 64, gate, up, down 96 × 64: codes of 4 bits, to each 32 a
 # scale of 16 and a zero point of 4; a group number of 32 bits to each input; the others float32.
@@ -82,15 +82,18 @@ def test_tables_cards_and_charts_name_the_bytes(studies, tmp_path):
     assert alone[0]["note"] == f"of Dense, {8 * FILE / (WEIGHTS + PLAIN):.2f} bits each in the file"
     assert notes["Stored bytes"] == "of the whole model, CSR50 ÷ Dense unpacked to float32"
     assert "not with the file" in shown["packed"]
-    for table in (tables.groups(study), tables.layers(study, "Dense")):
+    for table in (study_tables.groups(study), study_tables.layers(study, "Dense")):
         heads = [column.head for column in table.columns]
         assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
-    stored_as = tables.layers(study, "CSR50").rows[1].cells[3].text
+    stored_as = study_tables.layers(study, "CSR50").rows[1].cells[3].text
     assert stored_as == "gptq-4bit-g32 → csr float32"
-    for caption in (tables.storage(study, "Masked50").caption, tables.curve(study).caption):
+    for caption in (
+        study_tables.storage(study, "Masked50").caption,
+        study_tables.curve(study).caption,
+    ):
         assert "unpacked" in caption
     assert "unpacked float32" in json.dumps(csr_bytes_curve(study).to_dict()["title"])
-    assert tables.levels(study).columns[-1].over == "Stored bytes, unpacked"
+    assert study_tables.levels(study).columns[-1].over == "Stored bytes, unpacked"
     assert "unpacked, whole model" in shown["slider"]["texts"]
     heads = [column.head for column in reading.totals(study).columns]
     assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}

@@ -15,7 +15,7 @@ import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import page as report
-from sparsity_report.report.values import context
+from sparsity_report.report.report_values import context
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 

@@ -15,12 +15,12 @@ from pairs import LOST, gone, removed_like, two_policies
 from papers import bare, latex_table, tables_of, text_of
 
 import sparsity_report as sr
-from sparsity_report.draw.pair import difference_chart, strip_chart
-from sparsity_report.files.shipped import DEMO
-from sparsity_report.report import pair_tables
-from sparsity_report.report.cells import COUNT, NAME, Column, table_of
-from sparsity_report.report.in_a_cell import bundle
-from sparsity_report.report.plain_text import to_text
+from sparsity_report.draw.pair_charts import difference_chart, strip_chart
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.report.notebook_cell import bundle
+from sparsity_report.report.tables import pair_tables
+from sparsity_report.report.tables.plain_text import to_text
+from sparsity_report.report.tables.table_model import COUNT, NAME, Column, table_of
 
 THIN = "\u202f"
 EXPERTS = {block: (1, 6) if block < 2 else (0, 2, 3, 4) for block in range(4)}

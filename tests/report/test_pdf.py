@@ -27,11 +27,19 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.summary import conventions
-from sparsity_report.report.cells import COUNT, NAME, TIMES, Body, Column, table_of, to_typst
 from sparsity_report.report.pdf import _held, typeset
-from sparsity_report.report.tables import published
+from sparsity_report.report.report_values import Measured, context
+from sparsity_report.report.tables.study_tables import published
+from sparsity_report.report.tables.table_model import (
+    COUNT,
+    NAME,
+    TIMES,
+    Body,
+    Column,
+    table_of,
+    to_typst,
+)
 from sparsity_report.report.templates import environment
-from sparsity_report.report.values import Measured, context
 
 MM = 72 / 25.4
 ROOT = Path(__file__).parents[2]
@@ -239,7 +247,7 @@ def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
 
 
 def test_more_modules_than_the_context_holds_as_rows(tmp_path, monkeypatch, study):
-    monkeypatch.setattr("sparsity_report.report.values._ROWS", 10)
+    monkeypatch.setattr("sparsity_report.report.report_values._ROWS", 10)
     text = text_of(sr.write_report(study, tmp_path / "many.pdf"))
     assert "onlythereportasHTMLandtheCSVfilesholdthemall" in text
     assert "modulesofDense" not in text

@@ -8,8 +8,8 @@ import pytest
 from helpers import study_of
 
 import sparsity_report as sr
+from sparsity_report.report.report_values import context
 from sparsity_report.report.templates import environment
-from sparsity_report.report.values import context
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")

@@ -25,9 +25,9 @@ from papers import (
 
 import sparsity_report as sr
 from sparsity_report.errors import legible
-from sparsity_report.report.latex import command_names, tex
+from sparsity_report.report.tables.latex import command_names, tex
 from sparsity_report.study.schema import LAYOUTS
-from sparsity_report.words.names import group_name
+from sparsity_report.words.display_names import group_name
 
 POINTS = 72 / 2.54
 

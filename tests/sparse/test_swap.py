@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import sparsity_report as sr
-from sparsity_report.sparse.swap import keeps_forward, runs_as_csr
+from sparsity_report.sparse.csr_swap import keeps_forward, runs_as_csr
 
 SIZE = {
     "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,

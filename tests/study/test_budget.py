@@ -4,8 +4,8 @@ import pytest
 from measurements import put_in, quality
 
 import sparsity_report as sr
-from sparsity_report.findings.budget import budgeted
-from sparsity_report.study.budget import read_budget
+from sparsity_report.findings.budget_findings import budgeted
+from sparsity_report.study.levels.budget import read_budget
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from helpers import Tiny
 from pandas.testing import assert_frame_equal
 
 import sparsity_report as sr
-from sparsity_report.report.speeds import speedups
+from sparsity_report.report.tables.speed_tables import speedups
 
 TEXT = torch.arange(40) % 7
 

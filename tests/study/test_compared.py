@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import sparsity_report as sr
-from sparsity_report.study.dead import dead
-from sparsity_report.study.inside import parts
+from sparsity_report.study.derived.heads_experts import parts
+from sparsity_report.study.derived.zero_rows import dead
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from helpers import small_llama, study_of, zstd
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.study.compressed import Frames, frame_bounds
-from sparsity_report.study.facts import CURVE_LAYOUTS
+from sparsity_report.study.derived.facts import CURVE_LAYOUTS
+from sparsity_report.study.zstd_sizes import Frames, frame_bounds
 
 
 def frame_of(data):

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.study.digest import EDITED, UNTOLD, digest_of
-from sparsity_report.study.file import variant_stems, write_csv
+from sparsity_report.study.files.digest import EDITED, UNTOLD, digest_of
+from sparsity_report.study.files.study_file import variant_stems, write_csv
+from sparsity_report.study.files.upgrade import upgrade, uses_of
 from sparsity_report.study.schema import MEASURED, json_schema, json_schema_text, typed
-from sparsity_report.study.upgrade import upgrade, uses_of
 from sparsity_report.words.sentences import say_note
 
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import sparsity_report as sr
-from sparsity_report.study import metrics
+from sparsity_report.study.derived import layer_metrics
 
 
 def of(figure, names):
@@ -33,7 +33,7 @@ def weights_of(demo, name):
 
 def test_a_difference_is_that_of_the_zeros_of_the_weights(demo, study):
     rows = {name: study.facts.layers(name) for name in study.variants["variant"]}
-    figure = metrics.difference(rows["Masked2:4"], rows["Masked30"])
+    figure = layer_metrics.difference(rows["Masked2:4"], rows["Masked30"])
     names = [m.name for m in demo.modules if any(p.prunable for p in m.parameters)][:5]
     models = [sr.masked(p).module() for p in (sr.n_m(demo, 2, 4), sr.global_magnitude(demo, 0.3))]
     zeros = [
@@ -42,20 +42,20 @@ def test_a_difference_is_that_of_the_zeros_of_the_weights(demo, study):
     ]
     size = sum(weights_of(demo, name).size for name in names)
     assert of(figure, names) == pytest.approx((zeros[0] - zeros[1]) / size, abs=1e-12)
-    assert metrics.difference(rows["Dense"], rows["Dense"]).amounts.eq(0).all()
+    assert layer_metrics.difference(rows["Dense"], rows["Dense"]).amounts.eq(0).all()
 
 
 def test_layers_of_other_sizes_have_no_difference(study):
     rows = study.facts.layers("Dense")
     other = rows.assign(weight_total=rows["weight_total"] + 1)
-    assert metrics.difference(rows, other).amounts.isna().all()
-    assert metrics.difference(rows, rows.iloc[:0]).amounts.isna().all()
+    assert layer_metrics.difference(rows, other).amounts.isna().all()
+    assert layer_metrics.difference(rows, rows.iloc[:0]).amounts.isna().all()
 
 
 def test_beyond_a_bell_curve(demo, study):
     pruning = sr.global_magnitude(demo, 0.3)
     patterns = study.patterns[study.patterns["variant"] == "Masked30"]
-    figure = metrics.beyond(patterns)
+    figure = layer_metrics.beyond(patterns)
     for name in list(figure.amounts.index[:4]):
         values = weights_of(demo, name)
         expected = math.erf(pruning.threshold / (values.std() * math.sqrt(2)))
@@ -63,7 +63,7 @@ def test_beyond_a_bell_curve(demo, study):
         assert of(figure, [name]) == pytest.approx(zeros - expected, abs=1e-4)
     # Without one threshold there is no expectation.
     two_four = study.patterns[study.patterns["variant"] == "Masked2:4"]
-    assert metrics.beyond(two_four).amounts.isna().all()
+    assert layer_metrics.beyond(two_four).amounts.isna().all()
 
 
 def test_beyond_at_a_threshold_and_at_every_level(demo, study):
@@ -72,9 +72,9 @@ def test_beyond_at_a_threshold_and_at_every_level(demo, study):
     cut = sr.global_magnitude(demo, 0.3).threshold
     names = list(rows.loc[rows["prunable"], "module_name"])[:4]
     spreads = {name: float(np.sqrt((weights_of(demo, name) ** 2).mean())) for name in names}
-    figure = metrics.beyond_at(rows, cut, spreads)
+    figure = layer_metrics.beyond_at(rows, cut, spreads)
     cuts = [None, *[cut] * (len(levels.sparsities) - 1)]
-    at = metrics.beyond_levels(levels, study.facts.layers("Dense"), cuts, spreads)
+    at = layer_metrics.beyond_levels(levels, study.facts.layers("Dense"), cuts, spreads)
     level = at.at(levels.sparsities.index(0.3))
     for name in names:
         values = weights_of(demo, name)
@@ -87,13 +87,13 @@ def test_beyond_at_a_threshold_and_at_every_level(demo, study):
 
 def test_differences_of_every_level_are_those_of_each(study):
     levels, rows = study.by_level, study.facts.layers("Masked2:4")
-    every = metrics.differences(levels, study.facts.layers("Dense"), rows)
+    every = layer_metrics.differences(levels, study.facts.layers("Dense"), rows)
     for level in (0.0, 0.42, 0.99):
-        one = metrics.difference(study.at_level(level), rows)
+        one = layer_metrics.difference(study.at_level(level), rows)
         found = every.at(levels.sparsities.index(level))
         assert found.amounts[one.amounts.index].tolist() == one.amounts.tolist()
         assert found.sizes[one.sizes.index].tolist() == one.sizes.tolist()
-    other = metrics.differences(levels, study.facts.layers("Dense"), rows.iloc[:0])
+    other = layer_metrics.differences(levels, study.facts.layers("Dense"), rows.iloc[:0])
     assert np.isnan(other.amounts).all()
 
 
@@ -110,20 +110,20 @@ def test_sensitivity_is_that_of_the_part_a_layer_is_in(study):
             sensitivity("block", [("block 0", 0.5), ("block 2", 0.25)]),
         ]
     )
-    figure = metrics.measured_sensitivity(cut, layers)
+    figure = layer_metrics.measured_sensitivity(cut, layers)
     blocks = layers[layers["prunable"]].set_index("module_name")["block"]
     assert figure.amounts[blocks.index[blocks == 0]].eq(0.5).all()
     assert figure.amounts[blocks.index[blocks == 2]].eq(0.25).all()
     assert figure.amounts[blocks.index[blocks == 1]].isna().all()
     first = blocks.index[blocks == 0][0]
-    alone = metrics.measured_sensitivity(sensitivity("layer", [(first, -0.1)]), layers)
+    alone = layer_metrics.measured_sensitivity(sensitivity("layer", [(first, -0.1)]), layers)
     assert alone.amounts.dropna().to_dict() == {first: -0.1}
 
 
 def test_figures_of_ones_own_are_means(study):
     names = list(study.layers["module_name"].unique()[:3])
     mine = pd.DataFrame({"module_name": names, "rank": [1, 2, 6], "norm": [0.5, None, math.inf]})
-    figures = metrics.own_figures(mine, study.layers)
+    figures = layer_metrics.own_figures(mine, study.layers)
     assert of(figures["rank"], names) == 3
     assert figures["norm"].amounts.notna().tolist() == [True, False, False]
 
@@ -140,11 +140,11 @@ WRONG = (
 @pytest.mark.parametrize(("columns", "message"), WRONG, ids=[message for _, message in WRONG])
 def test_columns_that_are_none_are_refused(study, columns, message):
     with pytest.raises(sr.SparsityReportError, match=message):
-        metrics.own_figures(columns, study.layers)
+        layer_metrics.own_figures(columns, study.layers)
 
 
 def test_words_are_no_figures(study):
     name = study.layers["module_name"].iloc[0]
     words = pd.DataFrame({"module_name": [name], "kind": ["wide"]})
     with pytest.raises(sr.SparsityReportError, match="'kind' holds what is no number"):
-        metrics.own_figures(words, study.layers)
+        layer_metrics.own_figures(words, study.layers)

@@ -13,8 +13,8 @@ from helpers import command, small_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.pairing.paired import Stretch
-from sparsity_report.weights.tensors import HeldSlice
+from sparsity_report.pairing.paired_reading import Stretch
+from sparsity_report.weights.tensor_slices import HeldSlice
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_an_edited_note_is_told(parent, tmp_path):
 def test_nothing_is_read_again_that_is_kept(parent, child, tmp_path, monkeypatch):
     first = sr.compare_checkpoints(parent, child, cache=tmp_path)
     monkeypatch.setattr(
-        "sparsity_report.pairing.paired.in_order", lambda jobs, *_, **__: iter([*jobs][:0])
+        "sparsity_report.pairing.paired_reading.in_order", lambda jobs, *_, **__: iter([*jobs][:0])
     )
     again = sr.compare_checkpoints(parent, child, cache=tmp_path)
     assert again.layers.equals(first.layers)

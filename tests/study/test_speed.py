@@ -4,7 +4,7 @@ import measurements
 import pandas as pd
 import pytest
 
-from sparsity_report.study import speed
+from sparsity_report.study.derived import speedups
 
 LAYOUTS = {"Dense": "dense", "Masked30": "masked", "CSR30": "csr"}
 
@@ -15,7 +15,7 @@ def verdict(variant="CSR30", **cells):
     at = frame["variant"] == "CSR30"
     for column, value in cells.items():
         frame.loc[at, column] = value
-    told = speed.speeds(frame, LAYOUTS)
+    told = speedups.speeds(frame, LAYOUTS)
     return told.set_index("variant")["verdict"][variant]
 
 
@@ -67,28 +67,28 @@ def test_masked_is_never_faster_nor_slower_than_dense(low):
     at = frame["variant"] == "Masked30"
     for column, value in cells.items():
         frame.loc[at, column] = value
-    told = speed.speeds(frame, LAYOUTS)
+    told = speedups.speeds(frame, LAYOUTS)
     assert set(told.loc[at, "verdict"]) == {"same"}
     assert set(told.loc[frame["variant"] == "Dense", "verdict"]) == {"same"}
     # Against a base that runs other kernels it is a speed.
-    other = speed.speeds(frame, {**LAYOUTS, "Dense": "csr"})
+    other = speedups.speeds(frame, {**LAYOUTS, "Dense": "csr"})
     assert set(other.loc[at, "verdict"]) == {"stated"}
 
 
 def test_how_far_the_same_kernel_was_from_itself():
-    assert speed.noise(0.5, 1.25) == 1.0
-    assert speed.noise(0.9, 1.4) == pytest.approx(0.4)
-    assert speed.noise(1.0, 1.0) == 0.0
-    assert pd.isna(speed.noise(pd.Series([float("nan")]), pd.Series([1.2]))).all()
+    assert speedups.noise(0.5, 1.25) == 1.0
+    assert speedups.noise(0.9, 1.4) == pytest.approx(0.4)
+    assert speedups.noise(1.0, 1.0) == 0.0
+    assert pd.isna(speedups.noise(pd.Series([float("nan")]), pd.Series([1.2]))).all()
 
 
 def test_crossovers_are_told_apart():
     frame = measurements.latency()
-    told = speed.crossovers(frame)
+    told = speedups.crossovers(frame)
     assert told[["tokens", "cache", "verdict"]].to_numpy().tolist() == [
         [1, "out of cache", "stated"], [128, "out of cache", "never"],
     ]  # fmt: skip
     for low, expected in ((0.98, "above"), (None, "unknown")):
         one = frame.assign(crossover_low=low, crossover_sparsity=None, crossover_high=None)
         one = one.astype({"crossover_low": "Float64", "crossover_high": "Float64"})
-        assert set(speed.crossovers(one)["verdict"]) == {expected}
+        assert set(speedups.crossovers(one)["verdict"]) == {expected}

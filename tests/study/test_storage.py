@@ -12,7 +12,7 @@ from zoo.cases import CASES, built
 import sparsity_report as sr
 from sparsity_report.study.patterns import Zeros
 from sparsity_report.study.schema import LAYOUTS, SCOPES, TABLES
-from sparsity_report.study.storage import storage_frame
+from sparsity_report.study.storage_layouts import storage_frame
 
 NAMED = {case.name: case for case in CASES}
 MODELS = ["OPT", "GPT-2", "BERT", "Mixtral (fused experts)", "GPT-OSS (transposed experts)"]

@@ -100,7 +100,7 @@ def test_interpolated_levels_stay_within_their_bound(demo):
 def test_sixteen_bits_are_exact_at_once(dtype, monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(Tiny(width=24, hidden=40, dtype=dtype))
-    monkeypatch.setattr("sparsity_report.study.sweep.look_into", None)
+    monkeypatch.setattr("sparsity_report.study.levels.sweep.look_into", None)
     agrees(weights, [0.1, 0.5, 0.77])
 
 
@@ -108,7 +108,7 @@ def test_many_levels_read_again_in_groups(monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(Tiny(width=24, hidden=40))
     expected = sr.sweep(weights, exact=True)
-    monkeypatch.setattr("sparsity_report.study.sweep._LOOK", 50)
+    monkeypatch.setattr("sparsity_report.study.levels.sweep._LOOK", 50)
     assert sr.sweep(weights, exact=True).equals(expected)
 
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.weights.adapted import AdaptedSlice
-from sparsity_report.weights.checkpoint import CheckpointWeights
-from sparsity_report.weights.tensors import joined
+from sparsity_report.weights.adapters.merged_adapter import AdaptedSlice
+from sparsity_report.weights.sources.checkpoint import CheckpointWeights
+from sparsity_report.weights.tensor_slices import joined
 
 peft = pytest.importorskip("peft")
 pytestmark = [
@@ -209,9 +209,9 @@ def test_slices_are_cut_anywhere_read_anywhere_and_told_apart(tmp_path, monkeypa
     write(tmp_path, "Conv1D", dyadic=False)
     weights, name = opened(tmp_path), "transformer.h.0.attn.c_attn.weight"
     whole = weights.tensor(name)
-    monkeypatch.setattr("sparsity_report.weights.tensors._SLICE", 5 * 72)
+    monkeypatch.setattr("sparsity_report.weights.tensor_slices._SLICE", 5 * 72)
     for buffer in (1, 7, 72, 100):  # a row holds 72
-        monkeypatch.setattr("sparsity_report.weights.adapted._BUFFER", buffer)
+        monkeypatch.setattr("sparsity_report.weights.adapters.merged_adapter._BUFFER", buffer)
         slices = pickle.loads(pickle.dumps(list(weights.slices(name))))
         assert len(slices) == 5
         assert torch.equal(joined(slices, torch.float32, whole.shape), whole)
@@ -237,7 +237,9 @@ def test_only_rows_of_a_slice_are_multiplied(tmp_path, monkeypatch):
         return torch.mm(self, other)
 
     write(tmp_path, "plain")
-    monkeypatch.setattr("sparsity_report.weights.adapted._BUFFER", 64)  # two rows of 32
+    monkeypatch.setattr(
+        "sparsity_report.weights.adapters.merged_adapter._BUFFER", 64
+    )  # two rows of 32
     weights = opened(tmp_path)
     (part,) = weights.slices("model.layers.0.self_attn.q_proj.weight")
     assert isinstance(part, AdaptedSlice)

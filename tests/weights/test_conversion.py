@@ -13,7 +13,7 @@ from transformers.core_model_loading import Chunk, Concatenate, Transpose, Weigh
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.study.variants import fingerprint
-from sparsity_report.weights.tensors import FileSlice
+from sparsity_report.weights.tensor_slices import FileSlice
 
 SIZE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64,

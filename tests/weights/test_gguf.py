@@ -212,7 +212,7 @@ def test_quantised_files_count_what_their_blocks_stand_for(tmp_path):
 
 
 def test_the_reader_and_ours_agree_on_a_real_header(smollm2_path):
-    from sparsity_report.weights.gguf_header import read_header
+    from sparsity_report.weights.gguf.gguf_header import read_header
 
     reader = gguf.GGUFReader(smollm2_path)
     theirs = {

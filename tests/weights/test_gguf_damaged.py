@@ -7,7 +7,7 @@ from fuzz.gguf import GGUF, joined, parted
 from transformers import AutoConfig
 
 import sparsity_report as sr
-from sparsity_report import limits
+from sparsity_report.untrusted import limits
 
 LIST, TEXT, INT32, UINT32, FLOAT32, BOOL, UINT64 = 9, 8, 5, 4, 6, 7, 10
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.weights.groups import GROUPS, classify
+from sparsity_report.weights.anatomy.groups import GROUPS, classify
 
 
 @pytest.mark.parametrize(

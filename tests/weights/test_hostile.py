@@ -15,9 +15,9 @@ from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import sparsity_report as sr
-from sparsity_report import limits
-from sparsity_report.weights import watching
-from sparsity_report.weights.announced import building, check_config
+from sparsity_report.untrusted import limits
+from sparsity_report.weights.anatomy import tracer
+from sparsity_report.weights.anatomy.config_limits import building, check_config
 
 # Some in the normal run, each of them on request.
 STEP = 1 if os.environ.get("EVERY_CONFIG") else 20
@@ -159,7 +159,7 @@ def test_building_stops_where_a_model_gets_more_than_it_may():
 
 
 def test_a_layer_that_is_gone_through_too_often_is_not_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "_PER_PARAMETER", 50)  # less than a second
+    monkeypatch.setattr(tracer, "_PER_PARAMETER", 50)  # less than a second
     config = transformers.AlbertConfig(
         vocab_size=32, embedding_size=8, hidden_size=16, intermediate_size=16,
         num_attention_heads=2, max_position_embeddings=16, num_hidden_layers=2,
@@ -169,8 +169,8 @@ def test_a_layer_that_is_gone_through_too_often_is_not_run(tmp_path, monkeypatch
     assert not any("could not be run" in note for note in before.notes)
     weights = sr.load(says(tmp_path, num_hidden_layers=4000))
     assert any("far more operations than models" in note for note in weights.notes)
-    monkeypatch.setattr(watching, "_MOST", 3)
-    budget = watching.Budget(10**6)
+    monkeypatch.setattr(tracer, "_MOST", 3)
+    budget = tracer.Budget(10**6)
     for _ in range(3):
         budget.take()
     with pytest.raises(ValueError, match="far more operations"):

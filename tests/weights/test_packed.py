@@ -21,8 +21,8 @@ from helpers import turned_on_loading, write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.weights.packed import reading
-from sparsity_report.weights.tensors import read_at as tensors_read_at
+from sparsity_report.weights.packed import part_slices
+from sparsity_report.weights.tensor_slices import read_at as tensors_read_at
 
 OWNER = "layers.0.mlp.up_proj"
 LIBRARY = library()
@@ -799,7 +799,7 @@ def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
     """Codes, scales, zero points, not each of some hundred rows for each piece of the weight."""
     tensors, means, config = packing.WAYS[way](matrix(1024, 2048))
     weights, reads = sr.load(write(tmp_path / "m", tensors, config)), []
-    monkeypatch.setattr(reading, "read_at", lambda *a: reads.append(a) or tensors_read_at(*a))
+    monkeypatch.setattr(part_slices, "read_at", lambda *a: reads.append(a) or tensors_read_at(*a))
     (whole,) = weights.slices(f"{OWNER}.weight")
     pieces = [*whole.pieces()]
     assert (len(pieces), len(reads)) == (2, 4)

@@ -18,11 +18,12 @@ from hubs import LATER, MAIN, Hub
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report import limits
-from sparsity_report.counting import kept as cache_module
+from sparsity_report.counting import count_cache as cache_module
 from sparsity_report.counting.counts import count_weights, counted
-from sparsity_report.weights import remote, safetensors, tensors
-from sparsity_report.weights.tensors import read_at
+from sparsity_report.untrusted import limits
+from sparsity_report.weights import tensor_slices
+from sparsity_report.weights.sources import http_ranges, safetensors
+from sparsity_report.weights.tensor_slices import read_at
 
 NAME, FILE, INDEX = "someone/small", "model.safetensors", "model.safetensors.index.json"
 BIG = 300_000
@@ -30,7 +31,7 @@ BIG = 300_000
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    remote._block.cache_clear()
+    http_ranges._block.cache_clear()
     with Hub(monkeypatch, tmp_path / "cache") as served:
         yield served
 
@@ -54,11 +55,11 @@ def folder(hub, tmp_path):
 @pytest.fixture
 def piecewise(monkeypatch):
     """Tensors of a few kilobytes are read over connections of their own, in several slices."""
-    monkeypatch.setattr(remote, "_SMALL", 0)
-    monkeypatch.setattr(remote, "_BLOCK", 1)
+    monkeypatch.setattr(http_ranges, "_SMALL", 0)
+    monkeypatch.setattr(http_ranges, "_BLOCK", 1)
     monkeypatch.setattr(safetensors, "_FIRST", 8)
-    monkeypatch.setattr(tensors, "_SLICE", 2**10)
-    monkeypatch.setattr(tensors, "_BUFFER", 2**8)
+    monkeypatch.setattr(tensor_slices, "_SLICE", 2**10)
+    monkeypatch.setattr(tensor_slices, "_BUFFER", 2**8)
 
 
 def big(folder, seed=0):
@@ -71,14 +72,14 @@ def big(folder, seed=0):
 
 def trickle(monkeypatch):
     """Not more than 64 bytes come at a time."""
-    real = remote._Reader._connect
+    real = http_ranges._Reader._connect
 
     def connect(reader, end):
         real(reader, end)
         chunks = reader._chunks
         reader._chunks = (c[i : i + 64] for c in chunks for i in range(0, len(c), 64))
 
-    monkeypatch.setattr(remote._Reader, "_connect", connect)
+    monkeypatch.setattr(http_ranges._Reader, "_connect", connect)
 
 
 def stream(**options):
@@ -125,11 +126,11 @@ def test_packed_weights_are_decoded_as_they_come(hub, folder, monkeypatch, way, 
     save_file(named, folder / FILE)
     (folder / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
     if not small:
-        monkeypatch.setattr(remote, "_BLOCK", 1)
+        monkeypatch.setattr(http_ranges, "_BLOCK", 1)
         trickle(monkeypatch)
-        monkeypatch.setattr(remote, "_SMALL", 64)
-        monkeypatch.setattr("sparsity_report.weights.packed.packed._SLICE", 2**11)
-        monkeypatch.setattr("sparsity_report.weights.packed.packed._BUFFER", 2**10)
+        monkeypatch.setattr(http_ranges, "_SMALL", 64)
+        monkeypatch.setattr("sparsity_report.weights.packed.packed_tensor._SLICE", 2**11)
+        monkeypatch.setattr("sparsity_report.weights.packed.packed_tensor._BUFFER", 2**10)
     weights, copy = stream(), sr.load(folder, name=NAME)
     hub.asked.clear()
     tensor = weights.tensor("layers.0.mlp.up_proj.weight")
@@ -379,7 +380,7 @@ def test_what_a_server_may_not_answer(hub, folder, waits, fault, said):
 def test_more_than_was_asked_for_is_not_believed(hub, folder, waits, monkeypatch):
     file = big(folder)
     (part,) = stream().slices("layers.0.fc1.weight")
-    monkeypatch.setattr(remote, "_SMALL", 0)
+    monkeypatch.setattr(http_ranges, "_SMALL", 0)
 
     def generous(request, content, first, last):
         body = content[first : last + 1] + b"\xff" * 1000
@@ -518,7 +519,7 @@ def test_a_lost_connection_is_told_of_and_counting_goes_on(
 
 def test_progress_is_told_slice_by_slice(folder, monkeypatch):
     big(folder)
-    monkeypatch.setattr(tensors, "_SLICE", 2 * BIG // 3)
+    monkeypatch.setattr(tensor_slices, "_SLICE", 2 * BIG // 3)
     calls = []
     count_weights(stream(), lambda *call: calls.append(call))
     assert calls == [
@@ -532,14 +533,14 @@ def test_memory_does_not_grow_with_the_tensor(hub, folder):
     weights = stream()
     hub.held[folder / FILE] = (folder / FILE).read_bytes()
     received = []
-    real = remote._Reader._receive
+    real = http_ranges._Reader._receive
 
     def receive(reader, wanted):
         chunk = real(reader, wanted)
         received.append(len(chunk))
         return chunk
 
-    remote._Reader._receive = receive
+    http_ranges._Reader._receive = receive
     gc.collect()
     tracemalloc.start()
     try:
@@ -547,7 +548,7 @@ def test_memory_does_not_grow_with_the_tensor(hub, folder):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-        remote._Reader._receive = real
+        http_ranges._Reader._receive = real
     assert sum(received) == 2**25
     assert max(received) <= 2**20
     assert peak < 12 * 2**20
@@ -558,7 +559,7 @@ def test_other_processes_read_for_themselves(hub, folder, monkeypatch):
     big(folder)
     weights = stream()
     here = len(hub.asked)
-    monkeypatch.setattr(tensors.FileSlice, "pieces", None)  # in this process only
+    monkeypatch.setattr(tensor_slices.FileSlice, "pieces", None)  # in this process only
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         count_weights(weights, executor=pool)
     monkeypatch.undo()

@@ -8,8 +8,8 @@ import transformers as tf
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.weights.places import walk
-from sparsity_report.weights.running import observe
+from sparsity_report.weights.anatomy.meta_run import observe
+from sparsity_report.weights.anatomy.parameter_places import walk
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # advice on kernels that are not installed
 SIZE = {

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 import sparsity_report as sr
-from sparsity_report.weights.safetensors import read_header
+from sparsity_report.weights.sources.safetensors import read_header
 
 ODD = st.sampled_from(
     [-1, 0, 1, 2, 7, 8, 2**31, 2**63, 2**64, 0.0, 1.5, True, None, "x", "8", [], {}, "F4", "BF16"]

@@ -11,8 +11,8 @@ from jinja2 import nodes
 
 import sparsity_report as sr
 from sparsity_report.report.templates import environment
-from sparsity_report.report.thesis import latex_templates
-from sparsity_report.words.language import speaking, spoken
+from sparsity_report.report.thesis.thesis import latex_templates
+from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say, say_note
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_translations_have_the_same_placeholders(path):
         assert placeholders(english) == placeholders(other), english
 
 
-@pytest.mark.parametrize("module", ["summary", "measured", "audit", "difference"])
+@pytest.mark.parametrize("module", ["summary", "task_findings", "audit", "difference"])
 def test_sentences_are_never_glued_from_pieces(module):
     """An f-string cannot be translated: values go into `say`."""
     path = ROOT / "sparsity_report" / "findings" / f"{module}.py"

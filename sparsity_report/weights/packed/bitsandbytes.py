@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsity_report import limits
-from sparsity_report.foreign import parse_json
-from sparsity_report.foreign import whole as whole_number
-from sparsity_report.weights.packed.blocks import Blocks, NestedBlocks
-from sparsity_report.weights.packed.packed import Packed
-from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import integers, seen_as, whole
+from sparsity_report.untrusted import limits
+from sparsity_report.untrusted.gates import parse_json
+from sparsity_report.untrusted.gates import whole as whole_number
+from sparsity_report.weights.packed.block_scales import Blocks, NestedBlocks
+from sparsity_report.weights.packed.packed_tensor import Packed
+from sparsity_report.weights.packed.part_slices import integers, seen_as, whole
+from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
-from sparsity_report.weights.packed.scheme import Scheme
+from sparsity_report.weights.packed.tensor_groups import Parts
 
 # Bytes of what is told of a weight; it has some hundreds.
 _LARGEST_STATE = 2**16

@@ -10,12 +10,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsity_report.weights.packed.bits import Bytes, Floats, looked_up, plain
-from sparsity_report.weights.packed.blocks import ALIGNED
-from sparsity_report.weights.packed.packed import Packed
-from sparsity_report.weights.packed.reading import columns, finite, held_columns, integers, numbers
-from sparsity_report.weights.rounding import Rounding
-from sparsity_report.weights.tensors import Entry
+from sparsity_report.weights.anatomy.rounding_levels import Rounding
+from sparsity_report.weights.packed.block_scales import ALIGNED
+from sparsity_report.weights.packed.packed_integers import Bytes, Floats, looked_up, plain
+from sparsity_report.weights.packed.packed_tensor import Packed
+from sparsity_report.weights.packed.part_slices import (
+    columns,
+    finite,
+    held_columns,
+    integers,
+    numbers,
+)
+from sparsity_report.weights.tensor_slices import Entry
 
 # Of the eight outputs in a word of AWQ, the place of each.
 _INTERLEAVED = [0, 4, 1, 5, 2, 6, 3, 7]

@@ -6,14 +6,14 @@ import math
 
 import torch
 
-from sparsity_report.weights.packed.bits import E2M1, E2M3, MX_GROUP, NV_GROUP, plain
-from sparsity_report.weights.packed.blocks import Blocks
-from sparsity_report.weights.packed.packed import Packed, Undecoded, grouped
-from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import FLOATS, FP4, FP8, integers, whole
+from sparsity_report.weights.packed.block_scales import Blocks
+from sparsity_report.weights.packed.packed_integers import E2M1, E2M3, MX_GROUP, NV_GROUP, plain
+from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
+from sparsity_report.weights.packed.part_slices import FLOATS, FP4, FP8, integers, whole
+from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
-from sparsity_report.weights.packed.scheme import Scheme
-from sparsity_report.weights.packed.sparse import Bitmasked
+from sparsity_report.weights.packed.sparse_bitmask import Bitmasked
+from sparsity_report.weights.packed.tensor_groups import Parts
 
 # Of Marlin 2:4: side of a tile, and weights that share a scale where those of a row do not.
 _TILE, _MARLIN_GROUP = 16, 128

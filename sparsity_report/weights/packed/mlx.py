@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from sparsity_report.weights.packed.bits import E2M1, MX_GROUP, NV_GROUP, plain
-from sparsity_report.weights.packed.blocks import Blocks
-from sparsity_report.weights.packed.packed import Packed
-from sparsity_report.weights.packed.parts import Parts
-from sparsity_report.weights.packed.reading import FLOATS, as_dtype, seen_as
+from sparsity_report.weights.packed.block_scales import Blocks
+from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP, plain
+from sparsity_report.weights.packed.packed_tensor import Packed
+from sparsity_report.weights.packed.part_slices import FLOATS, as_dtype, seen_as
+from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
-from sparsity_report.weights.packed.scheme import Scheme
+from sparsity_report.weights.packed.tensor_groups import Parts
 
 
 def mlx(parts: Parts, scheme: Scheme) -> Packed:

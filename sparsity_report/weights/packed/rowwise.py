@@ -8,12 +8,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from sparsity_report.weights.packed.bits import Floats, looked_up
-from sparsity_report.weights.packed.blocks import ALIGNED, Blocks, combined
-from sparsity_report.weights.packed.packed import Packed
-from sparsity_report.weights.packed.reading import numbers, rows
-from sparsity_report.weights.rounding import Rounding, nearest_to_zero
-from sparsity_report.weights.tensors import Entry
+from sparsity_report.weights.anatomy.rounding_levels import Rounding, nearest_to_zero
+from sparsity_report.weights.packed.block_scales import ALIGNED, Blocks, combined
+from sparsity_report.weights.packed.packed_integers import Floats, looked_up
+from sparsity_report.weights.packed.packed_tensor import Packed
+from sparsity_report.weights.packed.part_slices import numbers, rows
+from sparsity_report.weights.tensor_slices import Entry
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,126 @@
+"""What a run compares: a model, its prunings, and models pruned elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsity_report.cli.libraries import without_collecting
+from sparsity_report.cli.options import Analysis, Choice
+from sparsity_report.cli.terminal import bar
+from sparsity_report.cli.worker_processes import workers
+
+if TYPE_CHECKING:
+    from sparsity_report.cli.policy_grid import Grid
+    from sparsity_report.counting.disk_cache import Cache
+    from sparsity_report.counting.pruning import Pruning
+    from sparsity_report.study.variants import Variant
+    from sparsity_report.weights.weights import Weights
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a run compares.
+
+    Attributes
+    ----------
+    variants : tuple of Variant
+    prunings : tuple of Pruning
+    steps : callable
+        Gives the prunings at every tenth of sparsity, where there is one policy with levels.
+    """
+
+    variants: tuple[Variant, ...]
+    prunings: tuple[Pruning, ...]
+    steps: Callable[[], Iterable[Pruning]]
+
+
+def opened(models: Sequence[str], analysis: Analysis) -> list[Weights]:
+    """Open models, the demo's if there is none, before any of them is counted."""
+    import sparsity_report as sr
+
+    names = [_called(model) for model in models]
+    # Models of one name are told apart by how they were given.
+    own = {model: model for model, name in zip(models, names, strict=True) if names.count(name) > 1}
+    given: list[str | None] = [*models] or [None]
+    with without_collecting():
+        return [
+            sr.load(
+                model,
+                name=analysis.name or own.get(model or ""),
+                blacklist=analysis.blacklist,
+                revision=analysis.revision,
+                subfolder=analysis.subfolder,
+                file=analysis.file,
+                allow_pickle=analysis.allow_pickle,
+                base=analysis.base,
+                stream=analysis.stream,
+            )
+            for model in given
+        ]
+
+
+def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> Compared:
+    """Prune a model by each policy at each level."""
+    import sparsity_report as sr
+    from sparsity_report.counting.counts import count_weights
+
+    calibration = None
+    if grid.calibrates:
+        with bar("calibrating", unit="window") as progress:
+            calibration = sr.calibrate(weights, choice.calibration, progress=progress)
+    cache = cache_of(analysis)
+    with workers(analysis.workers) as executor:
+        with bar("counting") as progress:
+            count_weights(weights, progress, executor=executor, cache=cache)
+        with bar("pruning") as progress:
+            prunings = tuple(
+                grid.prunings(
+                    weights, calibration, progress=progress, executor=executor, cache=cache
+                )
+            )
+    variants = [sr.dense(weights), *map(sr.masked, prunings)]
+    if len(prunings) == 1:
+        variants.append(sr.csr(prunings[0]))
+
+    def steps() -> Iterable[Pruning]:
+        tenths = replace(grid, levels=tuple(step / 10 for step in range(1, 10)))
+        return tenths.prunings(weights, calibration) if len(tenths) == 9 else ()
+
+    return Compared(tuple(variants), prunings, steps)
+
+
+def others(also: Sequence[str], analysis: Analysis) -> list[Variant]:
+    """Open models that others have pruned, each under a name that no other has."""
+    import sparsity_report as sr
+
+    names = [_called(each) for each in also]
+    return [
+        sr.dense(
+            sr.load(each, blacklist=analysis.blacklist, allow_pickle=analysis.allow_pickle),
+            name=name if names.count(name) == 1 else each,
+        )
+        for each, name in zip(also, names, strict=True)
+    ]
+
+
+def _called(model: str) -> str:
+    """Name a model by its folder, its file, or the last part of its Hub id."""
+    path = Path(model)
+    if not path.exists():
+        return path.name
+    path = path.resolve()
+    if path.name.startswith("model."):
+        return path.parent.name
+    return path.stem if path.is_file() else path.name
+
+
+def cache_of(analysis: Analysis) -> Cache | None:
+    """Return where counts are kept; None where they are not."""
+    import sparsity_report as sr
+
+    if analysis.cache is None:
+        return None
+    return sr.Cache(analysis.cache, verify=analysis.cache_verify)

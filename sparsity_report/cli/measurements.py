@@ -1,0 +1,120 @@
+"""Measuring what was asked for; what is refused leaves the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sparsity_report.cli.compared_models import Compared, cache_of
+from sparsity_report.cli.options import Analysis
+from sparsity_report.cli.terminal import bar, complain
+from sparsity_report.errors import SparsityReportError
+
+if TYPE_CHECKING:
+    from sparsity_report.measure.clock import Clock
+    from sparsity_report.study.comparison import Comparison
+
+
+def clock_of(analysis: Analysis) -> Clock | None:
+    """Return how things are timed; None where nothing is."""
+    names = ("cold", "budget", "precision")
+    told = {name: value for name in names if (value := getattr(analysis, name)) is not None}
+    if told and not analysis.latency:
+        option = "--cold and --warm need" if "cold" in told else f"--{next(iter(told))} needs"
+        raise SparsityReportError(f"{option} --latency: nothing else is timed")
+    if not analysis.latency:
+        return None
+    from sparsity_report.measure.clock import Clock
+
+    return Clock(**told)
+
+
+def studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
+    """Compare the variants and measure what was asked for; whether some of it was refused."""
+    import sparsity_report as sr
+
+    variants = compared.variants
+    with bar("looking for patterns") as progress:
+        study = sr.compare(
+            *variants,
+            convention=analysis.convention,
+            context=analysis.context,
+            patterns=analysis.patterns,
+            zstd=analysis.zstd,
+            progress=progress if analysis.patterns or analysis.zstd else None,
+        )
+    if analysis.latency:
+        with bar("timing", unit="measurement") as progress:
+            times = sr.measure_latency(variants, clock=clock_of(analysis), progress=progress)
+        study = study.with_measured(latency=times)
+    refused = False
+    for asked, measure in (
+        (analysis.perplexity, _with_quality),
+        (analysis.sensitivity is not None, _with_sensitivity),
+        (analysis.prompt is not None, _with_continuations),
+    ):
+        if asked:
+            study, wrong = _unless_refused(measure, study, compared, analysis)
+            refused |= wrong
+    return study, refused
+
+
+def _unless_refused(
+    measure: Callable[[Comparison, Compared, Analysis], Comparison],
+    study: Comparison,
+    compared: Compared,
+    analysis: Analysis,
+) -> tuple[Comparison, bool]:
+    """Measure what may be refused; then all else is written, and says why it is not there."""
+    from sparsity_report.measure.protocols import NoScoreError
+
+    try:
+        return measure(study, compared, analysis), False
+    except SparsityReportError as error:
+        # What a model does not have is nobody's mistake.
+        wrong = not isinstance(error, NoScoreError)
+        if str(error) in study.notes:
+            return study, wrong
+        complain(str(error))
+        return replace(study, notes=(*study.notes, str(error))), wrong
+
+
+def _with_quality(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
+    """Score a text with the variants, and at every tenth of sparsity."""
+    import sparsity_report as sr
+
+    steps = map(sr.masked, compared.steps())
+    known = {variant.name for variant in compared.variants}
+    scored = [*compared.variants, *(step for step in steps if step.name not in known)]
+    with bar("scoring", unit="token") as progress:
+        quality = sr.perplexity(
+            scored, analysis.text, protocol=analysis.protocol, progress=progress
+        )
+    return study.with_measured(quality=quality)
+
+
+def _with_sensitivity(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
+    """Score a text with one part pruned at a time."""
+    import sparsity_report as sr
+
+    with bar("pruning parts", unit="part") as progress:
+        frame = sr.sensitivity(
+            compared.prunings[0].weights,
+            compared.prunings[0].sparsity,
+            analysis.sensitivity or "block",
+            text=analysis.text,
+            protocol=analysis.protocol,
+            cache=cache_of(analysis),
+            progress=progress,
+        )
+    return study.with_measured(sensitivity=frame)
+
+
+def _with_continuations(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
+    """Let the variants continue a prompt."""
+    import sparsity_report as sr
+
+    with bar("writing", unit="token") as progress:
+        frame = sr.continuations(compared.variants, analysis.prompt or "", progress=progress)
+    return study.with_measured(continuations=frame)

@@ -1,0 +1,114 @@
+"""Policies by name, each at several levels: what a command asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from sparsity_report.counting.allocation import check_sparsity
+from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.disk_cache import CacheFolder
+from sparsity_report.counting.policies import (
+    global_magnitude,
+    layerwise_magnitude,
+    n_m,
+    random_unstructured,
+)
+from sparsity_report.counting.pruning import Pruning
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.measure.calibration import Calibration
+from sparsity_report.measure.wanda import wanda
+from sparsity_report.weights.weights import Weights
+from sparsity_report.words.number_format import read_share
+
+_POLICIES = ("magnitude", "layerwise", "wanda", "owl", "random")
+_PATTERN = re.compile(r"(wanda-)?([0-9]{1,5}):([0-9]{1,5})")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every policy at every level, patterns once.
+
+    Attributes
+    ----------
+    policies : tuple of str
+        ``magnitude``, ``layerwise``, ``wanda``, ``owl`` (Wanda with its shares), ``random``, a
+        pattern such as ``2:4``, or ``wanda-2:4``.
+    levels : tuple of float
+
+    Examples
+    --------
+    >>> grid = Grid.of(["magnitude,wanda", "2:4"], ["30%,0.5"])
+    >>> grid.policies, grid.levels, grid.calibrates, len(grid)
+    (('magnitude', 'wanda', '2:4'), (0.3, 0.5), True, 5)
+    """
+
+    policies: tuple[str, ...]
+    levels: tuple[float, ...]
+
+    @classmethod
+    def of(cls, policies: Iterable[str], sparsities: Iterable[str]) -> Grid:
+        """Read names and levels, each text several of them with commas between."""
+        names = [name.lower() for name in _split(policies)]
+        for name in names:
+            if name not in _POLICIES and not _PATTERN.fullmatch(name):
+                raise SparsityReportError(
+                    f"a policy is one of {', '.join(_POLICIES)}, a pattern such as 2:4, or "
+                    f"wanda-2:4, not {name!r}"
+                )
+        levels = [_level(text) for text in _split(sparsities)]
+        return cls(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(levels)))
+
+    def __len__(self) -> int:
+        patterns = sum(map(bool, map(_PATTERN.fullmatch, self.policies)))
+        return patterns + (len(self.policies) - patterns) * len(self.levels)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a policy runs the model on a text."""
+        return any(name == "owl" or name.startswith("wanda") for name in self.policies)
+
+    def prunings(
+        self,
+        weights: Weights,
+        calibration: Calibration | None = None,
+        *,
+        progress: Progress | None = None,
+        executor: Executor | None = None,
+        cache: CacheFolder | None = None,
+    ) -> Iterator[Pruning]:
+        """Yield what each policy takes at each level; see :func:`global_magnitude`."""
+        counting: dict[str, Any] = {"progress": progress, "executor": executor, "cache": cache}
+        for name in self.policies:
+            pattern = _PATTERN.fullmatch(name)
+            if pattern and not pattern[1]:
+                yield n_m(weights, int(pattern[2]), int(pattern[3]), **counting)
+            elif pattern:
+                keep = int(pattern[2]), int(pattern[3])
+                yield wanda(weights, None, calibration, n_m=keep, progress=progress)
+            for level in () if pattern else self.levels:
+                if name == "magnitude":
+                    yield global_magnitude(weights, level, **counting)
+                elif name == "layerwise":
+                    yield layerwise_magnitude(weights, level, **counting)
+                elif name == "random":
+                    yield random_unstructured(weights, level, progress=progress)
+                else:
+                    shares = "owl" if name == "owl" else None
+                    yield wanda(weights, level, calibration, allocation=shares, progress=progress)
+
+
+def _split(texts: Iterable[str]) -> list[str]:
+    return [part.strip() for text in texts for part in text.split(",")]
+
+
+def _level(text: str) -> float:
+    try:
+        return check_sparsity(read_share(text))
+    except ValueError:
+        raise SparsityReportError(
+            f"--sparsity must be a number from 0 to 1, or 0% to 100%, not {text!r}"
+        ) from None

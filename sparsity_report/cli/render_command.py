@@ -1,0 +1,29 @@
+"""``sparsity-report render``: write a saved study again, without the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsity_report.cli.options import OutputsAgain, Strict
+from sparsity_report.cli.outputs import check_outputs, write
+from sparsity_report.cli.terminal import speak
+from sparsity_report.files.durable_writes import file_digest
+
+
+def render(
+    ctx: typer.Context,
+    study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
+    strict: Strict = False,
+    *,
+    outputs: OutputsAgain,
+) -> None:
+    """Write the report, tables and figures of a saved study again, without the model."""
+    import sparsity_report as sr
+
+    speak(ctx, outputs.language, outputs.template_dir)
+    check_outputs(outputs)  # first: it may put an older study back
+    loaded = sr.read_study(study, strict=strict)
+    write(loaded, outputs, file_digest(study.resolve()) or None)

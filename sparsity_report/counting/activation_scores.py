@@ -1,0 +1,294 @@
+"""Weights ranked by magnitude times the norm of what they are multiplied with, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.frozen_arrays import Fixed
+from sparsity_report.counting.histogram import Floats, Integers
+from sparsity_report.counting.pruning import (
+    CountedCut,
+    Cut,
+    GroupCut,
+    group_ranks,
+    nonzeros,
+    turned,
+)
+from sparsity_report.counting.workers import in_order
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.anatomy.parameters import Parameter
+from sparsity_report.weights.tensor_slices import Slice, held
+from sparsity_report.weights.weights import Weights
+
+T = TypeVar("T")
+
+# Scores held at a time.
+_BLOCK = 2**21
+
+
+@dataclass(frozen=True, slots=True)
+class InputNorms:
+    """What the magnitude of each weight of a tensor is multiplied by before it is ranked.
+
+    Attributes
+    ----------
+    norms : Fixed
+        float64 of shape (matrices, inputs): of the tokens that each matrix is multiplied with.
+    outputs : int
+        Rows of a matrix.
+    """
+
+    norms: Fixed
+    outputs: int
+
+    @property
+    def inputs(self) -> int:
+        """Columns of a matrix."""
+        return int(self.norms.values.shape[1])
+
+    def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
+        """Return |w|·‖x‖ of whole rows in float64, exact products rounded once.
+
+        An infinite weight has an infinite score whatever it is multiplied with.
+
+        Parameters
+        ----------
+        part : torch.Tensor
+            Rows of the tensor, inputs last.
+        first : int
+            Number of the first row among those of all matrices.
+        """
+        rows = part.reshape(-1, self.inputs).to(torch.float64).abs()
+        norms = torch.from_numpy(self.norms.values.copy()).to(rows.device)
+        if len(norms) > 1:
+            numbers = torch.arange(first, first + len(rows), device=rows.device)
+            norms = norms[numbers // self.outputs]
+        scores = rows * norms
+        return torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class RowCut(CountedCut):
+    """In each row all scores below a threshold of its own, and some exactly on it.
+
+    The scores are computed anew wherever the cut is applied, so that it holds no more than a few
+    numbers for each row and column.
+
+    Attributes
+    ----------
+    scale : InputNorms
+    thresholds : Fixed
+        float64, one for each row of all matrices.
+    ties : Fixed
+        int64: how many scores exactly on the threshold go too, the first by position.
+    taken : int
+        Number of elements pruned.
+    nonzero : int
+        How many of those kept are not zero.
+    input_first : tuple of int or None
+        Inputs and outputs of the matrices where they come in this order, as in ``Conv1D``.
+    """
+
+    scale: InputNorms
+    thresholds: Fixed
+    ties: Fixed
+    taken: int
+    nonzero: int
+    input_first: tuple[int, int] | None = None
+
+    @property
+    def pruned(self) -> int:
+        """Number of elements pruned, those that were zero already counted in."""
+        return self.taken
+
+    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        first = 0
+        for part in parts:
+            scores = self.scale.scores(part, first)
+            rows = slice(first, first + len(scores))
+            limits = (torch.from_numpy(f.values[rows].copy()) for f in (self.thresholds, self.ties))
+            stays = _above(scores, *(each.to(scores.device) for each in limits))
+            first += len(scores)
+            yield part, stays.reshape(part.shape)
+
+
+def row_cuts(
+    weights: Weights,
+    scales: Mapping[str, InputNorms],
+    counts: Mapping[str, int],
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Cut]:
+    """Find what goes of each row where a parameter loses so many of its lowest scores in all.
+
+    Of a parameter with r rows every row loses ``count // r``, and the first ``count % r`` of them,
+    in the order of memory, one more.
+    """
+    told = {
+        name: partial(_row_part, scale=scale, quota=divmod(counts[name], _rows(scale)))
+        for name, scale in scales.items()
+    }
+    found: dict[str, Cut] = {}
+    for p, parts in worked(weights, told, progress, executor):
+        thresholds, ties, kept = zip(*parts, strict=True)
+        found[p.name] = RowCut(
+            scales[p.name],
+            Fixed(np.concatenate(thresholds)),
+            Fixed(np.concatenate(ties)),
+            counts[p.name],
+            sum(kept),
+            p.inputs_outputs,
+        )
+    return found
+
+
+def group_cuts(
+    weights: Weights,
+    scales: Mapping[str, InputNorms],
+    pattern: tuple[int, int],
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Cut]:
+    """Keep the n largest scores of every m consecutive weights of a row."""
+    n, m = pattern
+    told = {
+        name: partial(_group_part, scale=scale, pattern=pattern) for name, scale in scales.items()
+    }
+    return {
+        p.name: GroupCut(n, m, p.total, sum(kept), p.inputs_outputs, scales[p.name])
+        for p, kept in worked(weights, told, progress, executor)
+    }
+
+
+def worked(
+    weights: Weights,
+    works: Mapping[str, Callable[..., T]],
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+) -> Iterator[tuple[Parameter, list[T]]]:
+    """Do work on each prunable parameter that there is some for, slice by slice of whole rows.
+
+    Parameters
+    ----------
+    weights : Weights
+    works : mapping of str to callable
+        By parameter name; called with a slice, inputs last, and ``first=``, its first row.
+    progress, executor : optional
+        See :func:`sparsity_report.counting.counts.count_weights`.
+
+    Yields
+    ------
+    Parameter
+    list
+        The results of its slices in order.
+    """
+    chosen = {p.name: p for p in weights.prunable if p.name in works}
+    size, done = sum(p.total * p.itemsize for p in chosen.values()), 0
+    jobs = (
+        (p.name, part, partial(works[p.name], first=first))
+        for p in chosen.values()
+        for first, part in _row_slices(weights, p)
+    )
+    results: dict[str, list[T]] = {name: [] for name in chosen}
+    left = {name: p.total for name, p in chosen.items()}
+    for name, part, result in in_order(jobs, executor):
+        results[name].append(result)
+        left[name] -= part.total
+        done += part.total * chosen[name].itemsize
+        if progress:
+            progress(done, size, name)
+        if not left[name]:
+            yield chosen[name], results.pop(name)
+
+
+def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, Slice]]:
+    """Yield the values of a parameter as whole rows, inputs last, with the number of the first."""
+    assert parameter.matrix is not None
+    columns, first = parameter.matrix[1], 0
+    sizes, parts = parameter.inputs_outputs, list[Slice]()
+    if not sizes:
+        parts = list(weights.as_in_memory(parameter.name))
+    if sizes or any(part.total % columns for part in parts):
+        tensor = weights.tensor(parameter.name)
+        parts = list(held(turned(tensor, sizes) if sizes else tensor))
+    for part in parts:
+        yield first, part
+        first += part.total // columns
+
+
+def score_blocks(
+    part: Slice, scale: InputNorms, first: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Yield whole rows of a slice, some at a time, their scores, and the number of the first."""
+    rows = torch.cat(list(part.pieces())).reshape(-1, scale.inputs)
+    for block in rows.split(max(_BLOCK // max(scale.inputs, 1), 1)):
+        yield block, scale.scores(block, first), first
+        first += len(block)
+
+
+def check_pattern(weights: Weights, n: object, m: object) -> tuple[int, int]:
+    """Return a pattern that keeps n of every m weights, or refuse it."""
+    if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and 0 < m < 2**15):
+        raise SparsityReportError(f"n_m keeps n of every m weights, 0 ≤ n ≤ m, not {n!r} of {m!r}")
+    for p in weights.prunable:
+        assert p.matrix is not None
+        if p.matrix[1] % m:
+            raise SparsityReportError(
+                f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}"
+            )
+    return n, m
+
+
+def _rows(scale: InputNorms) -> int:
+    return len(scale.norms.values) * scale.outputs
+
+
+def _row_part(
+    part: Slice, scale: InputNorms, quota: tuple[int, int], first: int
+) -> tuple[Floats, Integers, int]:
+    """Return threshold and ties of each row of a slice, and the nonzeros kept."""
+    each, more = quota
+    limits: list[tuple[torch.Tensor, torch.Tensor]] = []
+    nonzero = 0
+    for block, scores, row in score_blocks(part, scale, first):
+        at = min(max(more - row, 0), len(block))
+        for begin, end, count in ((0, at, each + 1), (at, len(block), each)):
+            if begin < end:
+                limits.append(_limit(scores[begin:end], count))
+                nonzero += nonzeros(block[begin:end], _above(scores[begin:end], *limits[-1]))
+    thresholds, ties = (torch.cat(several).numpy() for several in zip(*limits, strict=True))
+    return thresholds, ties, nonzero
+
+
+def _limit(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the last score of each row that goes, and how many of those equal to it do."""
+    if not count:
+        return torch.zeros(len(scores), dtype=torch.float64), torch.zeros(len(scores)).long()
+    threshold = scores.kthvalue(count, dim=1).values
+    return threshold, count - (scores < threshold[:, None]).sum(dim=1)
+
+
+def _above(scores: torch.Tensor, thresholds: torch.Tensor, ties: torch.Tensor) -> torch.Tensor:
+    """Return True for what stays of each row."""
+    stays, on_it = scores > thresholds[:, None], scores == thresholds[:, None]
+    rows = torch.nonzero(on_it.sum(dim=1) > ties)[:, 0]
+    place = on_it[rows].cumsum(dim=1)
+    stays[rows] |= on_it[rows] & (place > ties[rows, None])
+    return stays
+
+
+def _group_part(part: Slice, scale: InputNorms, pattern: tuple[int, int], first: int) -> int:
+    """Count the nonzeros kept of a slice."""
+    n, m = pattern
+    return sum(
+        nonzeros(block, (group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
+        for block, scores, _ in score_blocks(part, scale, first)
+    )

@@ -1,0 +1,96 @@
+"""Prune layers of a live model in place, in the steps of the source notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from sparsity_report.counting.allocation import check_sparsity
+from sparsity_report.counting.histogram import count_slices
+from sparsity_report.counting.policies import check_rankable, threshold_cuts
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
+from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
+from sparsity_report.weights.tensor_slices import Slice, held
+
+
+def select_prunable_linears(
+    model: nn.Module, blacklist: Collection[str] = ("lm_head",)
+) -> list[nn.Module]:
+    """Return the linear layers of `model` that pruning may choose from, in its order.
+
+    ``nn.Linear`` and transformers' ``Conv1D`` count; output heads, tied weights, routers, fused
+    experts and modules with a `blacklist` word in their dotted name do not.
+
+    Examples
+    --------
+    >>> model = nn.ModuleDict({"fc1": nn.Linear(2, 2), "lm_head": nn.Linear(2, 2)})
+    >>> len(select_prunable_linears(model)), len(select_prunable_linears(model, blacklist=()))
+    (1, 1)
+    """
+    places = walk(model)
+    holders = locate(places)
+    return [
+        holders[parameter.name][0]
+        for module in describe(places, ReaderOptions(blacklist=blacklist)).modules
+        for parameter in module.parameters
+        if parameter.prunable and parameter.layout == "dense" and len(parameter.shape) == 2
+    ]
+
+
+def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Sequence[nn.Module]:
+    """Mask the smallest magnitudes over all `layers` together, exactly, in place.
+
+    Like ``torch.nn.utils.prune.global_unstructured`` with ``L1Unstructured`` it keeps
+    ``weight_orig`` and ``weight_mask`` until :func:`freeze_pruning_`; unlike it, it neither
+    concatenates nor sorts, and equal magnitudes go by position.
+
+    Parameters
+    ----------
+    layers : sequence of nn.Module
+        Layers with a ``weight``, e.g. from :func:`select_prunable_linears`.
+    amount : float
+        Share of their weights to prune, between 0 and 1.
+
+    Returns
+    -------
+    sequence of nn.Module
+        The same `layers`.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(10, 10)
+    >>> _ = freeze_pruning_(prune_global_magnitude_([layer], amount=0.3))
+    >>> int((layer.weight == 0).sum())
+    30
+    """
+    level = check_sparsity(amount)
+    named = {f"layers[{i}].weight": layer for i, layer in enumerate(dict.fromkeys(layers))}
+    if not named:
+        raise SparsityReportError("there is no layer to prune; select_prunable_linears found none?")
+
+    def slices(name: str) -> Iterator[Slice]:
+        yield from held(value(named[name], "weight"))
+
+    counts = check_rankable(count_slices({name: slices(name) for name in named}))
+    target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
+    cuts = threshold_cuts(counts, slices, target)
+    for name, layer in named.items():
+        weight = value(layer, "weight")
+        keep = cuts[name].mask(weight) if name in cuts else torch.ones_like(weight)
+        prune.custom_from_mask(layer, "weight", keep)
+    return layers
+
+
+def freeze_pruning_(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
+    """Make the masks of `layers` permanent: zeros are written into ``weight``, masks are dropped.
+
+    Layers that carry no mask stay as they are.
+    """
+    for layer in layers:
+        if prune.is_pruned(layer):
+            prune.remove(layer, "weight")
+    return layers

@@ -1,0 +1,69 @@
+"""A pruning as the model that it leaves, one tensor at a time in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sparsity_report.counting.pruning import Pruning
+from sparsity_report.weights.anatomy.parameters import Module
+from sparsity_report.weights.tensor_slices import Slice
+from sparsity_report.weights.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class PrunedWeights(Weights):
+    """The weights that a pruning leaves."""
+
+    def __init__(self, pruning: Pruning, name: str) -> None:
+        base = pruning.weights
+        super().__init__(
+            name=name,
+            source=base.source,
+            architecture=base.architecture,
+            modules=tuple(_cut(module, pruning) for module in base.modules),
+            attention_widths=base.attention_widths,
+            notes=base.notes,
+        )
+        self._pruning = pruning
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the values of a parameter, those that are pruned zero."""
+        tensor = self._pruning.weights.tensor(name)
+        if (cut := self._pruning.cuts.get(name)) is None:
+            return tensor
+        tensor = tensor.detach().clone()
+        cut.apply_(tensor)
+        return tensor
+
+    def as_in_memory(self, name: str) -> Iterator[Slice]:
+        """Yield the values of a parameter, as the base does where nothing is pruned."""
+        if name in self._pruning.cuts:
+            yield from super().as_in_memory(name)
+        else:
+            yield from self._pruning.weights.as_in_memory(name)
+
+    def gives_some(self, name: str) -> bool:
+        """Whether nothing of a parameter is pruned, and the base gives some of its values."""
+        return name not in self._pruning.cuts and self._pruning.weights.gives_some(name)
+
+    def tokenizer(self) -> Any:
+        """Open the tokenizer of the base."""
+        return self._pruning.weights.tokenizer()
+
+    def module(self) -> nn.Module:
+        """Return a runnable copy of the base, pruned."""
+        return self._pruning.apply_(self._pruning.weights.module())
+
+
+def _cut(module: Module, pruning: Pruning) -> Module:
+    """Return a module as it is pruned: what is computed lies in no file."""
+    parameters = (
+        replace(p, packing="", file_bytes=None) if p.name in pruning.cuts else p
+        for p in module.parameters
+    )
+    return replace(module, parameters=tuple(parameters))

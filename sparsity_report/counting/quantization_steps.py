@@ -1,0 +1,97 @@
+"""How far apart the levels are that a packed tensor was rounded to, and what that does to zeros.
+
+A weight of a centred Gaussian with deviation σ that is rounded to levels a step s apart becomes
+zero where it lies nearer to zero than to another level, with probability ``erf(s / (2·σ·√2))``.
+Rounding to few bits therefore makes zeros that nobody pruned; and a format without a zero among
+its levels keeps none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparsity_report.weights.anatomy.rounding_levels import Rounding
+from sparsity_report.weights.tensor_slices import Slice
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Steps:
+    """The steps of a packed tensor, by their top 16 bits.
+
+    Attributes
+    ----------
+    rounding : Rounding
+    values : numpy.ndarray of float64
+        A step: the middle of a bucket, which is 0.8 % wide.
+    counts : numpy.ndarray of int64
+        How many of the tensor's values have it.
+    near : int
+        Values within half a step of zero, counted where zero is no level.
+    """
+
+    rounding: Rounding
+    values: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+    near: int = 0
+
+    def expected_zeros(self, deviation: float) -> float:
+        """Return how many values of a centred Gaussian would be rounded to zero.
+
+        Where zero is no level, they are those that would come to lie within half a step of it.
+
+        Examples
+        --------
+        Levels two deviations apart: what lies within one is 68 %.
+
+        >>> steps = Steps(Rounding(), np.array([2.0]), np.array([100]))
+        >>> round(steps.expected_zeros(1.0), 1)
+        68.3
+        """
+        scaled = torch.from_numpy(self.values) / (deviation * math.sqrt(2))
+        below, above = (
+            torch.erf(self.rounding.below * scaled),
+            torch.erf(self.rounding.above * scaled),
+        )
+        return float((below + above) / 2 @ torch.from_numpy(self.counts).double())
+
+
+def both(one: Steps | None, other: Steps | None) -> Steps | None:
+    """Return the steps of two tensors together; None where those of one are not known."""
+    if one is None or other is None or one.rounding != other.rounding:
+        return None
+    values, which = np.unique(np.concatenate([one.values, other.values]), return_inverse=True)
+    counts = np.zeros(values.size, dtype=np.int64)
+    np.add.at(counts, which, np.concatenate([one.counts, other.counts]))
+    return Steps(one.rounding, values, counts, one.near + other.near)
+
+
+class Watched(Slice):
+    """A slice whose steps are tallied as its values are read."""
+
+    def __init__(self, part: Slice, rounding: Rounding) -> None:
+        super().__init__(part.total, part.dtype)
+        self._part, self._rounding = part, rounding
+        self._tally, self._near = np.zeros(2**15, dtype=np.int64), 0
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Yield the values; to be gone through once."""
+        for values, steps in self._part.rounded():
+            codes = steps.reshape(-1).view(np.uint32) >> np.uint32(16)
+            each = values.numel() // steps.size
+            self._tally += each * np.bincount(codes, minlength=self._tally.size)
+            if not self._rounding.has_zero:
+                blocks = np.abs(values.numpy()).reshape(steps.size, each)
+                self._near += int(np.count_nonzero(blocks <= steps.reshape(-1, 1) / 2))
+            yield values
+
+    def steps(self) -> Steps:
+        """Return what has been tallied."""
+        present = np.flatnonzero(self._tally)
+        middles = ((present << 16) + 2**15).astype(np.uint32).view(np.float32).astype(np.float64)
+        return Steps(self._rounding, middles, self._tally[present], self._near)

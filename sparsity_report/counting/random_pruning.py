@@ -1,0 +1,98 @@
+"""What pruning at random takes from a tensor: lots drawn for its weights, the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparsity_report.counting.pruning import CountedCut
+
+Words = npt.NDArray[np.uint64]
+
+# Lots drawn at a time.
+_BLOCK = 2**20
+_TOP = np.uint64(48)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomCut(CountedCut):
+    """The weights that drew the lowest lots.
+
+    Weight number i of the tensor, in the order of memory, draws the i-th 64-bit word of NumPy's
+    Philox, whose stream is the same on every machine and in every version.
+
+    Attributes
+    ----------
+    key : int
+        Of the generator, 128 bits.
+    lot : int
+        Weights that drew less go.
+    below : int
+        How many drew less.
+    ties : int
+        How many of those that drew just this go too, the first by position.
+    nonzero : int
+        How many of those kept are not zero.
+    """
+
+    key: int
+    lot: int
+    below: int
+    ties: int
+    nonzero: int
+
+    @property
+    def pruned(self) -> int:
+        """Number of elements pruned, those that were zero already counted in."""
+        return self.below + self.ties
+
+    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        generator, ties = np.random.Philox(key=self.key), self.ties
+        for part in parts:
+            lots: Words = generator.random_raw(part.numel())
+            stays = lots >= np.uint64(self.lot)
+            if ties:
+                on_it = np.flatnonzero(lots == np.uint64(self.lot))[:ties]
+                stays[on_it] = False
+                ties -= len(on_it)
+            yield part, torch.from_numpy(stays).reshape(part.shape).to(part.device)
+
+
+def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
+    """Draw lots for the weights of a tensor; those kept are taken for nonzero until counted.
+
+    The key of the generator is the first half of SHA-256 of seed and name.
+
+    Examples
+    --------
+    >>> cut = random_cut(0, "fc1.weight", 10, 3)
+    >>> cut.mask(torch.ones(2, 5)).int().tolist()
+    [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    """
+    key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
+    if not pruned:
+        return RandomCut(key, 0, 0, 0, total)
+    tally = np.zeros(2**16, dtype=np.int64)
+    for lots in _lots(key, total):
+        tally += np.bincount((lots >> _TOP).astype(np.int64), minlength=tally.size)
+    reached = np.cumsum(tally)
+    bucket = int(np.searchsorted(reached, pruned))
+    before = int(reached[bucket] - tally[bucket])
+    inside = np.sort(
+        np.concatenate([lots[lots >> _TOP == np.uint64(bucket)] for lots in _lots(key, total)])
+    )
+    lot: Any = inside[pruned - before - 1]
+    below = before + int(np.searchsorted(inside, lot))
+    return RandomCut(key, int(lot), below, pruned - below, total - pruned)
+
+
+def _lots(key: int, total: int) -> Iterator[Words]:
+    generator = np.random.Philox(key=key)
+    for start in range(0, total, _BLOCK):
+        yield generator.random_raw(min(_BLOCK, total - start))

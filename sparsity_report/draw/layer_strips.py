@@ -1,0 +1,118 @@
+"""How unevenly zeros lie: a dot per layer at its share, a line per projection or per pruning."""
+
+from __future__ import annotations
+
+import math
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.theme import BLUE, TEXT_WIDTH, VERMILLION
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.words.display_names import distinct_names, short_name
+from sparsity_report.words.sentences import say
+
+# Dots a strip can show one by one; further layers would lie on them.
+_DOTS = 4_000
+_ROW = 22
+
+
+def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return a dot per prunable layer at its share of zeros, a line per pruning.
+
+    Of one pruning the lines are its projections. `width` is in points, everything included.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where no pruning has layers of different shares.
+    """
+    facts = study.facts
+    uneven = [v for v in facts.prunings if (s := facts.spread(v)) and s.high - s.low >= 0.001]
+    if not uneven:
+        return None
+    if len(facts.prunings) == 1:
+        frame, note = _of_projections(study, uneven[0]), short_name(uneven[0])
+    else:
+        frame, note = _of_prunings(study), ""
+    names = list(dict.fromkeys(frame["line"]))
+    top = min(1.0, math.ceil(frame["share"].max() * 10) / 10)
+    x = marks.share_axis("share", say("zeros ÷ weights of a layer"), [0, top], grid=True)
+    y = marks.names_axis("line", names, grid=True)
+    tips = (("line", note or say("variant")), ("label", say("layer")), ("said", say("zeros")))
+    dots = alt.Chart(marks.inline(_thinned(frame))).mark_circle(size=30, color=BLUE, opacity=0.45)
+    means = frame.drop_duplicates("line")[["line", "mean"]].rename(columns={"mean": "share"})
+    means["said"] = [theme.write(share, "share") for share in means["share"]]
+    mean = alt.Chart(marks.inline(means)).encode(x=x, y=y)
+    layers = [
+        dots.encode(x=x, y=y, tooltip=marks.tooltips(tips)),
+        mean.mark_tick(color=VERMILLION, thickness=2, size=0.6 * _ROW),
+    ]
+    chart = alt.LayerChart(layer=layers, width=width, height=_ROW * len(names))
+    chart = theme.titled(
+        chart,
+        say("How unevenly"),
+        " · ".join(filter(None, (note, say("one dot per layer; bar: all of them together")))),
+        _said(frame),
+    )
+    return theme.fitted(chart)
+
+
+def _of_projections(study: Comparison, variant: str) -> pd.DataFrame:
+    facts = study.facts
+    rows = facts.prunable(variant)
+    inside = rows[rows["block"].notna()]
+    grid = facts.grid(variant)
+    lines = pd.Series([grid.cells[code].projection for code in grid.codes], index=inside.index)
+    outside = rows["module_name"].map(short_name)
+    return _dots(rows, lines.reindex(rows.index).fillna(outside))
+
+
+def _of_prunings(study: Comparison) -> pd.DataFrame:
+    names = study.facts.side_by_side
+    shown = distinct_names(list(names))
+    frames = []
+    for name, text in zip(names, shown, strict=True):
+        rows = study.facts.prunable(name)
+        frames.append(_dots(rows, pd.Series(text, index=rows.index)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _dots(rows: pd.DataFrame, lines: pd.Series) -> pd.DataFrame:
+    """Return dots, and with each the share of zeros of all layers on its line."""
+    zeros = (rows["weight_total"] - rows["weight_nonzero"]).groupby(lines).transform("sum")
+    means = zeros.astype(float) / rows["weight_total"].groupby(lines).transform("sum")
+    return pd.DataFrame(
+        {
+            "line": lines,
+            "share": rows["share"],
+            "label": rows["module_name"].map(lambda name: short_name(name)),
+            "said": [theme.write(share, "share") for share in rows["share"]],
+            "mean": means,
+        }
+    )
+
+
+def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return as many dots as can be shown, of every line the outermost among them."""
+    columns = ["line", "share", "label", "said"]
+    if len(frame) <= _DOTS:
+        return frame[columns]
+    ends = frame.groupby("line")["share"].agg(["idxmin", "idxmax"]).to_numpy().ravel()
+    step = -(-len(frame) // _DOTS)
+    kept = sorted({*ends.tolist(), *frame.index[::step].tolist()})
+    return frame.loc[kept, columns]
+
+
+def _said(frame: pd.DataFrame) -> str:
+    parts = [
+        say(
+            "{line}: {low:percent} to {high:percent}",
+            line=line,
+            low=float(rows["share"].min()),
+            high=float(rows["share"].max()),
+        )
+        for line, rows in frame.groupby("line", sort=False)
+    ]
+    return say("One dot per layer at its share of zeros: {rows}.", rows="; ".join(parts))

@@ -1,0 +1,269 @@
+"""The page's slider: global magnitude pruning at every kept level as one chart with a parameter.
+
+Everything is in the chart's data, as integers from ``study.facts``; the page only moves the
+parameter ``level``, which is the place of a level in :attr:`LevelChart.levels`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import altair as alt
+import numpy as np
+
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.marks import Rows
+from sparsity_report.draw.theme import BLACK, BLUE, DASHED, GREEN, INK, MUTED, SOLID
+from sparsity_report.errors import printable
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.facts import LevelParts
+from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.words.display_names import distinct_names, group_name, short_name
+from sparsity_report.words.sentences import message, say
+
+# Cells of a map up to which each says which module it is.
+_NAMED = 2_000
+_ZEROS = "datum.zeros[level]"
+_SHARE = f"{_ZEROS} / datum.total"
+COST_LINES = {
+    "bytes_ratio": marks.Line(message("bytes in CSR"), BLACK, SOLID),
+    "flops_ratio": marks.Line(message("FLOPs in CSR"), GREEN, DASHED),
+    "dense": marks.Line(message("dense"), BLUE, SOLID),
+}
+_INDEPENDENT: dict[str, Any] = dict.fromkeys(
+    ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
+)
+_APART = alt.Resolve(scale=alt.ScaleResolveMap(**_INDEPENDENT))
+
+
+class LevelChart(NamedTuple):
+    """A chart with the parameter ``level``, which the page's own ``<input type="range">`` moves.
+
+    Attributes
+    ----------
+    spec : dict
+        Of Vega-Lite, its data by name: ``cells``, ``groups``, ``lines`` and ``even``. The datum of
+        a cell's mark has ``said``, a sentence, and ``module``, null where it is several layers.
+    levels : list of float
+    start : int
+        The level shown at first.
+    marks : list of (str, float)
+        Where the study's own prunings stand.
+    break_even : float or None
+    """
+
+    spec: dict[str, Any]
+    levels: list[float]
+    start: int
+    marks: list[tuple[str, float]]
+    break_even: float | None
+
+
+def level_chart(study: Comparison) -> LevelChart | None:
+    """Return the study's levels as one chart.
+
+    Returns
+    -------
+    LevelChart or None
+        None where the study has no levels, or only of matrices without weights.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> chart = level_chart(sr.compare(sr.dense(sr.load())))
+    >>> len(chart.levels), chart.start
+    (100, 50)
+    """
+    facts = study.facts
+    table = facts.levels
+    if table is None or not table["sparsity_prunable"].notna().any():
+        return None
+    levels = table["sparsity"].tolist()
+    shown = facts.marks()
+    first = shown[0][1] if shown else 0.5
+    start = int(np.abs(np.array(levels) - first).argmin())
+    lines, even = cost_rows(study), break_even_rows(study)
+    data: dict[str, Rows] = {"lines": lines, "even": even}
+    parts: list[alt.LayerChart | alt.HConcatChart] = []
+    beside: list[alt.LayerChart] = []
+    pointed = None
+    cells, grid = facts.level_cells, facts.level_grid
+    if cells is not None and grid is not None and grid.cells:
+        pointed = alt.selection_point(
+            name="pointed", on="pointerover", clear="pointerout", fields=["cell"], empty=False
+        )
+        data["cells"] = _cell_rows(cells, grid)
+        parts.append(_map(grid, pointed))
+    if (groups := facts.level_groups) is not None:
+        data["groups"] = _group_rows(groups)
+        beside.append(_bars(data["groups"]))
+    if lines:
+        beside.append(_curve(lines, pointed))
+    if beside:
+        parts.append(alt.HConcatChart(hconcat=beside, spacing=36, resolve=_APART))
+    description = say("Zeros per layer and group, and bytes and FLOPs in CSR, at a chosen level.")
+    # All at once: every call of a method would copy all parts again.
+    chart = alt.VConcatChart(
+        vconcat=parts,
+        spacing=22,
+        description=description,
+        background="white",
+        resolve=_APART,
+        params=[
+            alt.VariableParameter(name="level", value=start),
+            alt.VariableParameter(name="sparsities", value=table["sparsity_prunable"].tolist()),
+        ],
+        config=alt.Config(**theme.config()),
+    )
+    spec: dict[str, Any] = chart.to_dict(validate=False)
+    del spec["$schema"]
+    marked = [(short_name(name), share) for name, share in shown]
+    share = even[0]["sparsity"] if even else None
+    return LevelChart({**spec, "datasets": data}, levels, start, marked, share)
+
+
+def _cell_rows(cells: LevelParts, grid: Grid) -> Rows:
+    """Return one row per cell: its weights, and its zeros at every level."""
+    members = grid.members
+    alone = len(members) <= _NAMED and all(len(names) == 1 for names in members)
+    return [
+        {
+            "cell": place,
+            "block": cell.block,
+            "projection": cell.projection,
+            "total": total,
+            "zeros": zeros,
+            "module": printable(members[place][0], 2000) if alone else None,
+        }
+        for place, (cell, total, zeros) in enumerate(
+            zip(grid.cells, cells.totals.tolist(), cells.zeros.tolist(), strict=True)
+        )
+    ]
+
+
+def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
+    said = theme.sentence(
+        message("block {block}, {projection}: {share} zeros, {zeros} of {total}"),
+        block="datum.block",
+        projection="datum.projection",
+        share=theme.percent_of("datum.value"),
+        zeros=f"format({_ZEROS}, ',')",
+        total="format(datum.total, ',')",
+    )
+    shape = marks.HeatMap(
+        blocks=tuple(grid.blocks),
+        projections=tuple(grid.projections),
+        width=theme.SLIDER_MAP,
+        row=min(18.0, 400 / len(grid.projections)),
+        title=say("zeros"),
+        computed=(("value", _SHARE), ("said", said)),
+    )
+    outline = {
+        "stroke": alt.condition(pointed, alt.value(INK), alt.value("#ffffff")),
+        "strokeWidth": alt.condition(pointed, alt.value(2), alt.value(0.5)),
+        "order": alt.condition(pointed, alt.value(1), alt.value(0)),
+    }
+    return marks.heat_map(alt.NamedData("cells"), shape, params=[pointed], outline=outline)
+
+
+def _group_rows(groups: LevelParts) -> Rows:
+    names = distinct_names([group_name(str(name)) for name in groups.names])
+    return [
+        {"group": name, "variant": "", "total": total, "zeros": zeros}
+        for name, total, zeros in zip(
+            names, groups.totals.tolist(), groups.zeros.tolist(), strict=True
+        )
+    ]
+
+
+def _bars(rows: Rows) -> alt.LayerChart:
+    shape = marks.Bars(
+        groups=tuple(row["group"] for row in rows),
+        width=theme.SLIDER_BARS,
+        domain=(0.0, 1.2),
+        axis=say("share of zeros in the group"),
+        computed=(("value", _SHARE), ("label", theme.percent_of("datum.value"))),
+        tips=(("group", say("group")), ("label", say("zeros"))),
+    )
+    return marks.bars(alt.NamedData("groups"), shape)
+
+
+def cost_rows(study: Comparison) -> Rows:
+    """Return bytes and FLOPs of the whole model in CSR at every level, as ratios to dense.
+
+    Returns
+    -------
+    list of dict
+        ``place`` of the level, ``sparsity`` of the prunable weights, ``value``, ``line``; what a
+        level's rule needs: ``label``, of bytes only, and ``top``. Empty where nothing is known.
+    """
+    table = study.facts.levels
+    if table is None:
+        return []
+    columns = {key: table[key].astype(float) for key in COST_LINES if key in table}
+    top = max(1.0, *(column.max() for column in columns.values()))
+    rows: Rows = [
+        {
+            "place": place,
+            "sparsity": share,
+            "value": ratio,
+            "line": say(COST_LINES[key].name),
+            "top": 1.16 * top,
+            "label": say("{share:percent}: {ratio:.2f} ×", share=share, ratio=ratio)
+            if key == "bytes_ratio"
+            else "",
+        }
+        for key, column in columns.items()
+        for place, (share, ratio) in enumerate(
+            zip(table["sparsity_prunable"].tolist(), column.tolist(), strict=True)
+        )
+        if ratio == ratio
+    ]
+    dense = say(COST_LINES["dense"].name)
+    return rows and rows + [{"sparsity": end, "value": 1.0, "line": dense} for end in (0.0, 1.0)]
+
+
+def cost_shape(rows: Rows, width: float, height: float) -> marks.Curve:
+    """Return how the curve of :func:`cost_rows` is drawn."""
+    names = {row["line"] for row in rows}
+    lines = (line._replace(name=say(line.name)) for line in COST_LINES.values())
+    return marks.Curve(
+        lines=tuple(line for line in lines if line.name in names),
+        width=width,
+        height=height,
+        top=1.05 * max(row.get("top", 0.0) for row in rows),
+        x_title=say("sparsity of the prunable weights"),
+        y_title=say("÷ dense, whole model"),
+        flip=True,
+        columns=3 if width >= 280 else 2,
+    )
+
+
+def break_even_rows(study: Comparison) -> Rows:
+    """Return where the curve of bytes meets dense: a row, or none."""
+    share = study.facts.break_even(study.facts.baseline)
+    known = study.facts.levels is not None and study.facts.levels["bytes_ratio"].notna().any()
+    if share is None or not known:
+        return []
+    return [{"sparsity": share, "value": 1.0, "label": theme.write(share, "share")}]
+
+
+def _curve(rows: Rows, pointed: alt.Parameter | None) -> alt.LayerChart:
+    shape = cost_shape(rows, theme.SLIDER_CURVE, theme.SLIDER_HEIGHT)
+    shape = replace(shape, level_filter="datum.place == level")
+    lines = alt.NamedData("lines")
+    chart = marks.curve(lines, shape, evens=alt.NamedData("even"), levels=lines)
+    if pointed is not None:
+        cell = (
+            alt.Chart(alt.NamedData("cells"))
+            .transform_filter(pointed)
+            .transform_flatten(["zeros"])
+            .transform_window(place="row_number()")
+            .transform_calculate(
+                sparsity="sparsities[datum.place - 1]", value="datum.zeros / datum.total"
+            )
+            .mark_line(color=MUTED, strokeDash=[2, 2], strokeWidth=1.4)
+        )
+        chart.layer.append(cell.encode(x="sparsity:Q", y="value:Q"))
+    return chart

@@ -1,0 +1,306 @@
+"""What was measured as charts: perplexity and sensitivity, and all of them by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.marks import Rows
+from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
+from sparsity_report.draw.theme import TEXT_WIDTH
+from sparsity_report.findings.quality_findings import PASSAGE
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.layers import records
+from sparsity_report.words.display_names import (
+    clip,
+    distinct_names,
+    method_name,
+    part_name,
+    short_name,
+)
+from sparsity_report.words.number_format import UNKNOWN, figures
+from sparsity_report.words.sentences import message, say
+
+# Parts of a model that a chart can name.
+_PARTS = 40
+# Texts and protocols that a note names.
+_PASSAGES = 2
+#: Perplexities this many times apart need a logarithmic axis.
+FAR = 8
+
+
+def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return perplexity against sparsity: one named line per policy, model, text and protocol.
+
+    A line starts at its model as it comes, where that was scored. What has no finite perplexity or
+    no known sparsity is named under the title.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where fewer than two points can be drawn.
+    """
+    return _drawn(study, _PERPLEXITY, width)
+
+
+def distance_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the mean KL divergence of dense from variants against sparsity, see quality_chart.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where fewer than two points can be drawn.
+    """
+    return _drawn(study, _KL, width)
+
+
+class _Figure(NamedTuple):
+    """What is drawn against sparsity: a column of quality, and how it is called and written."""
+
+    column: str
+    title: str
+    axis: str
+    said: str
+    label: Callable[[Any], str]
+    kind: str
+
+
+def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart | None:
+    frame = study.quality
+    if frame is None or frame.empty:
+        return None
+    if figure.column == "kl":  # of itself dense is not far, and that is no point of a line
+        frame = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
+    rows = _scored(study, frame, figure)
+    drawn = [row for row in rows if row["value"] is not None and row["sparsity"] is not None]
+    lines = _labelled(policy_lines(drawn, ("value", "label", "variant", "top1")))
+    if len(drawn) < 2:
+        return None
+    notes = _passages(frame)
+    names = list(dict.fromkeys(row["line"] for row in lines))
+    if len(names) == 1:
+        notes.insert(0, names[0])
+    if left_out := [f"{row['variant']} ({row['label']})" for row in rows if row not in drawn]:
+        notes.append(say("not drawn: {names:some}", names=left_out))
+    said = [
+        f"{row['line']}, {theme.write(row['sparsity'], 'share')}: {row['label']}" for row in lines
+    ]
+    chart = theme.titled(
+        marks.curve(marks.inline(lines), _quality_shape(drawn, names, width, figure)),
+        say(figure.title),
+        " · ".join(notes),
+        say(figure.said, rows="; ".join(said)),
+    )
+    return theme.fitted(chart)
+
+
+def _passages(frame: pd.DataFrame) -> list[str]:
+    """Say what was scored, each text and protocol once; or how many where they are many."""
+    texts = ["text", "protocol", "text_fingerprint"]
+    different = frame.drop_duplicates([*PASSAGE]).groupby(texts, sort=False)
+    if different.ngroups > _PASSAGES:
+        return [say("{number} texts or protocols", number=different.ngroups)]
+    said = []
+    for (text, protocol, fingerprint), rows in different:
+        sizes = [say("{scored:,} tokens in windows of {window:,}", **row) for row in records(rows)]
+        said.append(
+            say(
+                "{text} ({protocol}, {fingerprint}): {sizes:some}",
+                text=clip(text),
+                protocol=protocol,
+                fingerprint=clip(fingerprint),
+                sizes=sizes,
+            )
+        )
+    return said
+
+
+def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:
+    """Return every row of a study's quality: where it stands and whose it is."""
+    variants = study.variants.set_index("variant")
+    sources = dict(zip(variants["model"], variants["fingerprint"], strict=True))
+    rows = []
+    for row in records(frame):
+        facts = variants.loc[row["variant"]] if row["variant"] in variants.index else row
+        model, method = facts.get("model"), facts.get("method")
+        model = row["variant"] if pd.isna(model) else model
+        source = facts.get("fingerprint", sources.get(model, model))
+        value, sparsity = row[figure.column], row["sparsity"]
+        rows.append(
+            {
+                "source": (source, row["text"], row["protocol"]),
+                "model": clip(model),
+                "method": None if pd.isna(method) else str(method),
+                "text": clip(row["text"]),
+                "protocol": row["protocol"],
+                "variant": short_name(row["variant"]),
+                "sparsity": float(sparsity) if pd.notna(sparsity) else None,
+                "value": float(value) if pd.notna(value) and math.isfinite(value) else None,
+                "label": figure.label(value),
+                "top1": theme.write(row["top1"], "share"),
+            }
+        )
+    return rows
+
+
+def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
+    """Return the rows of each line in order; what nobody pruned begins every line of its model.
+
+    Parameters
+    ----------
+    rows : list of dict
+        With ``source``, ``model``, ``text``, ``protocol``, ``method`` and ``sparsity``.
+    shown : sequence of str
+        Keys that are kept, beside ``line`` and ``sparsity``.
+    """
+    shared = ("model", "text", "protocol")
+    models, texts, protocols = ({row[key] for row in rows} for key in shared)
+    policies: dict[Any, dict[str | None, None]] = {}
+    for row in sorted(rows, key=lambda row: row["method"] is None):
+        known = policies.setdefault(row["source"], {})
+        if row["method"] or not known:
+            known[row["method"]] = None
+    lines = []
+    for source, method in [(source, method) for source, ms in policies.items() for method in ms]:
+        line = [r for r in rows if r["source"] == source and r["method"] in (method, None)]
+        parts = [
+            method_name(method) if method else "" if len(models) > 1 else say("as it comes"),
+            line[0]["model"] if len(models) > 1 else "",
+            line[0]["text"] if len(texts) > 1 else "",
+            line[0]["protocol"] if len(protocols) > 1 else "",
+        ]
+        name = ", ".join(filter(None, parts))
+        lines += [
+            {"line": name, **{key: row[key] for key in ("sparsity", *shown)}}
+            for row in sorted(line, key=lambda row: row["sparsity"])
+        ]
+    return lines
+
+
+def _labelled(lines: Rows) -> Rows:
+    """Return rows with what is written beside them, where there is one line."""
+    rows = [{**row, "shown": ""} for row in lines]
+    if len({row["line"] for row in rows}) == 1:
+        # Layouts of one pruning score alike but for rounding: each place is labelled once.
+        once = {(round(row["sparsity"], 4), row["label"]): row for row in rows}
+        for row in once.values():
+            row["shown"] = row["label"]
+    return rows
+
+
+def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) -> marks.Curve:
+    low, high = (end(row["value"] for row in rows) for end in (min, max))
+    room = high - low or 1
+    scale = alt.Scale(domain=[low - room / 8, high + room / 8])
+    ticks: list[float] = []
+    if low > 0 and high / low > FAR:
+        ends = (low / 1.3, high * 1.3)
+        scale, ticks = alt.Scale(type="log", domain=[*ends]), theme.log_ticks(*ends)
+    right = max(0.1, *(row["sparsity"] for row in rows))
+    hues, dashes = theme.cycle(theme.HUES, len(names)), theme.cycle(theme.DASHES, len(names))
+    return marks.Curve(
+        lines=tuple(marks.Line(*line) for line in zip(names, hues, dashes, strict=True)),
+        width=width,
+        height=200,
+        top=high,
+        x_title=say("sparsity of the prunable weights"),
+        y_title=say(figure.axis),
+        kind=figure.kind if ticks else "plain",
+        x_domain=(-0.06 * right, 1.04 * right),
+        scale=scale,
+        ticks=tuple(ticks),
+        points=True,
+        columns=max(1, int(width / (40 + 5 * max(map(len, names))))),
+        tips=(
+            ("line", say("policy")),
+            ("variant", say("variant")),
+            ("label", say(figure.axis)),
+            ("top1", say("first guesses")),
+        ),
+    )
+
+
+def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return what pruning each part alone costs, in nats per token.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where no sensitivity was measured. Of very many parts those that cost most.
+    """
+    frame = study.sensitivity
+    if frame is None or frame.empty:
+        return None
+    costs = frame["nll_increase"].astype(float)
+    shown = frame.loc[costs.nlargest(_PARTS).index].sort_index()
+    parts = zip(shown["by"], shown["part"], strict=True)
+    names = distinct_names([part_name(by, str(part)) for by, part in parts], 60)
+    rows = [
+        {"group": name, "variant": "", "value": cost, "label": figures(cost, "+.3f")}
+        for name, cost in zip(names, costs[shown.index].tolist(), strict=True)
+    ]
+    low, high = min(0.0, *costs[shown.index]), max(1e-3, *costs[shown.index])
+    room = (high - low) * 0.14
+    shape = marks.Bars(
+        groups=tuple(names),
+        width=width,
+        domain=(low - (room if low < 0 else 0), high + room),
+        band=9,
+        gap=theme.SLIM_GAP,
+        axis=say("more nats per token than dense"),
+        kind="plain",
+        tips=(("group", say("part")), ("label", say("more nats per token than dense"))),
+    )
+    level, text = float(frame["sparsity"].median()), clip(frame["text"].iloc[0])
+    note = say("{level:percent0} of the part; {text}", level=level, text=text)
+    if len(rows) < len(frame):
+        note += say(", {shown} of {parts} parts", shown=len(rows), parts=len(frame))
+    said = [f"{row['group']}: {row['label']}" for row in rows]
+    chart = theme.titled(
+        marks.bars(marks.inline(rows), shape),
+        say("What each part costs when pruned alone"),
+        note,
+        say("Nats per token by part: {rows}.", rows="; ".join(said)),
+    )
+    return theme.fitted(chart)
+
+
+CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
+    "speed": speed_chart,
+    "crossover": crossover_chart,
+    "quality": quality_chart,
+    "distance": distance_chart,
+    "sensitivity": sensitivity_chart,
+}
+
+
+def perplexity_text(value: Any) -> str:
+    """Write a perplexity beside its mark."""
+    if pd.isna(value):
+        return UNKNOWN
+    if value < 10_000:
+        return figures(value, ",.1f" if value < 100 else ",.0f")
+    return theme.write(value, "number")
+
+
+_PERPLEXITY = _Figure(
+    "perplexity",
+    message("Perplexity against sparsity"),
+    message("perplexity"),
+    message("Perplexity by sparsity: {rows}."),
+    perplexity_text,
+    "number",
+)
+_KL = _Figure(
+    "kl",
+    message("Distance from dense against sparsity"),
+    message("KL divergence, nats per token"),
+    message("Distance from dense by sparsity: {rows}."),
+    lambda value: figures(value, "#.3g"),
+    "small",
+)

@@ -1,0 +1,222 @@
+"""Two checkpoints in pictures: where they differ, what was taken away, how their zeros overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.gaussian_excess import ends, in_points
+from sparsity_report.draw.small_multiples import WIDTH
+from sparsity_report.draw.theme import PAPER, TEXT_WIDTH, Sizes
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.pairs.pair_cells import Strip, difference_map, overlaps, strips
+from sparsity_report.words.display_names import clip, group_name, kind_name, short_name
+from sparsity_report.words.number_format import count
+from sparsity_report.words.sentences import say
+
+# Things that a strip shows one by one.
+_MOST = 5_000
+# Widths of the bar of colours, and of a matrix of four cells at most.
+_BAR_WIDTH, _MATRIX = 260, 250
+# Heights of a strip's row, and of all at most.
+_ROW, _TALLEST = 16, 420
+# Cells of a matrix: what they count, and whether it was nonzero before and after.
+_OVERLAP = (("kept", 0, 0), ("revived", 0, 1), ("new", 1, 0), ("surviving", 1, 1))
+
+
+class Drawn(NamedTuple):
+    """A strip and its chart; None of more things than can be shown one by one."""
+
+    strip: Strip
+    chart: alt.LayerChart | None
+
+
+def both(pair: Pair) -> str:
+    """Name the two models, the base first."""
+    before, after = map(short_name, pair.models["model"])
+    return f"{before} → {after}"
+
+
+def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return a heat map of how much more of the base is zero or gone, block by projection.
+
+    Vermillion cells lost weights, blue ones got weights back where zeros were. `width` is in
+    points, everything included.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None of a base without prunable weights in numbered blocks.
+    """
+    if (shown := difference_map(pair)) is None:
+        return None
+    frame, grid = shown.cells, shown.grid
+    rows = frame[["block", "projection"]].assign(
+        value=frame["moved"],
+        label=[theme.write(value, "points") for value in frame["moved"]],
+        gone=[count(number) for number in frame["gone"]],
+        weights=[count(number) for number in frame["weight_before"]],
+    )
+    tips = (
+        ("block", say("block")),
+        ("projection", say("projection")),
+        ("label", say("points")),
+        ("gone", say("weights gone")),
+        ("weights", say("of")),
+    )
+    shape = in_points(grid, frame["moved"], width, tips)
+    said = say(
+        "Heat map of weights of the base that are zero or gone, after minus before, in percentage "
+        "points: from {low} in block {low_block}, {low_projection}, to {high} in block "
+        "{high_block}, {high_projection}.",
+        **ends(frame, "moved"),
+    )
+    note = say("{models} · zero or gone, after − before, in points of the base", models=both(pair))
+    chart = marks.heat_map(marks.inline(rows), shape)
+    return theme.fitted(theme.titled(chart, say("More zeros, or gone"), note, said))
+
+
+def strip_charts(pair: Pair, width: float = TEXT_WIDTH) -> Iterator[Drawn]:
+    """Yield a strip per kind of thing that is gone: rows of cells, those that are gone hollow.
+
+    `width` is in points, everything included.
+    """
+    for strip in strips(pair):
+        if (chart := strip_mark(strip, width)) is not None:
+            note = say("{models} · hollow: gone, numbers as in the base", models=both(pair))
+            chart = theme.fitted(theme.titled(chart, strip.title, note, strip_words(strip)))
+        yield Drawn(strip, chart)
+
+
+def strip_chart(pair: Pair, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the strip of one kind; None where none of it is gone, or too many are there."""
+    return next((d.chart for d in strip_charts(pair, width) if d.strip.kind == kind), None)
+
+
+def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerChart | None:
+    """Return rows of cells of what is gone and what stands; None of too many cells.
+
+    `width` is that of the cells alone.
+    """
+    if sum(row.among for row in strip.rows) > _MOST:
+        return None
+    names = strip.names
+    rows = [
+        {"row": name, "place": place, "gone": place in row.gone, "label": _state(place in row.gone)}
+        for name, row in zip(names, strip.rows, strict=True)
+        for place in range(row.among)
+    ]
+    shape = marks.Cells(
+        rows=tuple(names),
+        number=max(row.among for row in strip.rows),
+        width=width,
+        row=min(_ROW, _TALLEST / len(names)),
+        title=kind_name(strip.kind),
+        tips=(("row", say("Where")), ("place", kind_name(strip.kind)), ("label", say("state"))),
+        sizes=sizes,
+    )
+    return marks.strip(marks.inline(rows), shape)
+
+
+def strip_words(strip: Strip) -> str:
+    """Say what a strip shows."""
+    names = strip.names
+    gone, among = sum(len(row.gone) for row in strip.rows), sum(row.among for row in strip.rows)
+    return say(
+        "{title}, {gone:,} of {among:,}: {rows}.",
+        title=strip.title,
+        gone=gone,
+        among=among,
+        rows="; ".join(
+            say("{name}: {numbers:some}", name=name, numbers=[str(n) for n in row.gone])
+            for name, row in zip(names[:20], strip.rows, strict=False)
+        ),
+    )
+
+
+def _state(gone: bool) -> str:
+    return say("gone") if gone else say("stands")
+
+
+def overlap_charts(
+    pair: Pair, width: float = WIDTH
+) -> Iterator[tuple[Mapping[str, Any], alt.LayerChart]]:
+    """Yield rows of ``pair.survival`` as small matrices: zero or not before, and after."""
+    for row in overlaps(pair):
+        yield row, _overlap(row, width)
+
+
+def overlap_colours() -> alt.LayerChart:
+    """Return the bar of colours that the small matrices share."""
+    title = say("share of the weights that stand in both")
+    chart = marks.colour_bar("share", (0.0, 1.0), title, _BAR_WIDTH)
+    chart.description = say("Colours of the matrices: from none to all of the weights.")
+    return theme.fitted(chart)
+
+
+def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the matrix of all prunable weights that stand in both; None without a zero.
+
+    Four cells need no more than a column, however wide the text is.
+    """
+    rows = overlaps(pair)
+    heading = say("Zeros before and after")
+    return _overlap(rows[0], min(width, _MATRIX), heading) if rows else None
+
+
+def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:
+    """Return the four cells of a matrix of zeros before and after, of what stands in both."""
+    after, before = (say("zero"), say("nonzero")), (say("zero before"), say("nonzero before"))
+    return [
+        {
+            "block": after[now],
+            "projection": before[was],
+            "value": row[key] / row["compared"],
+            "label": count(row[key]),
+        }
+        for key, was, now in _OVERLAP
+    ]
+
+
+def overlap_words(row: Mapping[str, Any], name: str) -> str:
+    """Say what a matrix of :func:`overlap_rows` shows, of what is called so."""
+    return say(
+        "Matrix of {name}, {compared:,} weights that stand in both: {kept:percent} zero in both, "
+        "{revived:percent} revived, {new:percent} new zeros, {surviving:percent} nonzero in both.",
+        name=name,
+        compared=row["compared"],
+        **{key: row[key] / row["compared"] for key, _, _ in _OVERLAP},
+    )
+
+
+def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.LayerChart:
+    """Return a matrix of :func:`overlap_rows`."""
+    shape = marks.HeatMap(
+        blocks=(say("zero"), say("nonzero")),
+        projections=(say("zero before"), say("nonzero before")),
+        width=width,
+        row=2 * theme.ROW,
+        domain=(0.0, 1.0),
+        legend=False,
+        x_title=say("after"),
+        tips=(("projection", say("before")), ("block", say("after")), ("label", say("weights"))),
+        sizes=sizes,
+    )
+    return marks.heat_map(data, shape)
+
+
+def _overlap(row: Mapping[str, Any], width: float, heading: str = "") -> alt.LayerChart:
+    """Return a matrix, called by the group that it is of if not told."""
+    name = say("all prunable weights") if row["group"] is None else group_name(row["group"])
+    said = overlap_words(row, name)
+    note = (
+        say("zeros in both ÷ zeros in either: {iou:percent}", iou=row["iou"])
+        if row["iou"] is not None and not pd.isna(row["iou"])
+        else ""
+    )
+    chart = overlap_mark(marks.inline(overlap_rows(row)), width)
+    return theme.fitted(theme.titled(chart, heading or clip(name, 40), note, said))

@@ -1,0 +1,185 @@
+"""Charts as figures of a paper: any width, any font, colours or greys; PDF, SVG and PNG."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import altair as alt
+import vl_convert
+
+from sparsity_report.draw import charts, export
+from sparsity_report.draw.measured_charts import CHARTS
+from sparsity_report.draw.policy_overlay import blocks_chart
+from sparsity_report.draw.theme import DASHES, FILED, cycle
+from sparsity_report.draw.vega import unchecked
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.atomic import together, write_file
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.files.study_file import variant_stems
+
+_GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
+
+
+class Plate(NamedTuple):
+    """A figure of a paper.
+
+    Attributes
+    ----------
+    file, name : str
+        What its files are called, and its commands.
+    variant : str or None
+        Whose figure it is, where there is one per pruning.
+    draw : callable
+        Takes ``width`` in points.
+    """
+
+    file: str
+    name: str
+    variant: str | None
+    draw: Callable[..., alt.LayerChart | None]
+
+
+@unchecked()
+def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+    """Write the study as PNG files at twice the size in print.
+
+    Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
+    and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
+    ``sparsity_map_<variant>.png`` once per pruning; ``blocks.png``, several prunings overlaid;
+    ``csr_bytes.png``; and ``speed.png``, ``crossover.png``, ``quality.png``, ``distance.png`` and
+    ``sensitivity.png`` of what was measured. All files are written, or none is.
+
+    Parameters
+    ----------
+    study : Comparison
+    directory : path-like
+        Made if missing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+    """
+    stems = variant_stems(study)
+    drawn: dict[str, alt.LayerChart | None] = {
+        f"{stem}_{look.file}_per_group": charts.group_bars(study, metric, variant=variant)
+        for variant, stem in stems.items()
+        for metric, look in FILED.items()
+    }
+    drawn |= {f"comparison_{FILED[m].file}": charts.group_bars(study, m) for m in FILED}
+    for variant in study.facts.prunings:
+        drawn[f"sparsity_map_{stems[variant]}"] = charts.sparsity_map(study, variant)
+    drawn["blocks"] = blocks_chart(study)
+    drawn["csr_bytes"] = charts.csr_bytes_curve(study)
+    drawn |= {name: draw(study) for name, draw in CHARTS.items()}
+    folder = Path(directory)
+    with together(folder):
+        return [
+            write_file(folder / f"{name}.png", export.png(chart))
+            for name, chart in drawn.items()
+            if chart is not None
+        ]
+
+
+def plates(study: Comparison) -> list[Plate]:
+    """Return the figures of a study."""
+    stems = variant_stems(study)
+    names = dict(zip(FILED, ("Sparsity", "Parameters", "Flops"), strict=True))
+    bars = [
+        Plate(str(look.file), names[metric], None, partial(charts.group_bars, study, metric))
+        for metric, look in FILED.items()
+    ]
+    maps = [
+        Plate(f"map_{stems[v]}", "Map", v, partial(charts.sparsity_map, study, v))
+        for v in study.facts.prunings
+    ]
+    curve = Plate("csr_bytes", "Bytes", None, partial(charts.csr_bytes_curve, study))
+    measured = [
+        Plate(name, name.capitalize(), None, partial(draw, study)) for name, draw in CHARTS.items()
+    ]
+    overlaid = Plate("blocks", "Blocks", None, partial(blocks_chart, study))
+    return [*bars, *maps, overlaid, curve, *measured]
+
+
+def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
+    """Draw once, as SVG, and turn that into the other formats."""
+    if family:
+        spec["config"]["font"] = family
+    if greyscale:
+        spec = _grey(spec)
+    svg = export.svg(spec)
+    # A point is a point for whoever places the file, too.
+    sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
+    return {
+        "pdf": vl_convert.svg_to_pdf(svg),
+        "svg": sized,
+        "png": vl_convert.svg_to_png(svg, scale=1, ppi=300),
+    }
+
+
+def _grey(part: Any, channel: str = "") -> Any:
+    """Take the colours out of a chart: bars get steps of lightness, lines dashes."""
+    if isinstance(part, list):
+        return [_grey(item, channel) for item in part]
+    if isinstance(part, str):
+        return _as_grey(part) if re.fullmatch("#[0-9a-fA-F]{6}", part) else part
+    if not isinstance(part, dict):
+        return part
+    grey = {
+        # Names in the data may look like colours.
+        key: item if key in {"data", "datasets", "domain"} else _grey(item, key)
+        for key, item in part.items()
+    }
+    scale = grey.get("scale", {})
+    if "scheme" in scale:
+        grey["scale"] = {**scale, "scheme": "greys", "reverse": True}
+    elif "range" in scale:
+        grey["scale"] = {**scale, "range": _grey_range(channel, len(scale["range"]))}
+    return grey
+
+
+def _grey_range(channel: str, steps: int) -> list[Any]:
+    if channel == "strokeDash":
+        return cycle(DASHES, steps)
+    if channel == "fill":
+        return [_hex(255 - 255 * step / max(1, steps - 1)) for step in range(steps)]
+    return ["#000000"] * steps
+
+
+def _as_grey(colour: str) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return _hex(0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+def _hex(level: float) -> str:
+    return f"#{round(level):02x}" + f"{round(level):02x}" * 2
+
+
+def font_family(font: str | None) -> str | None:
+    """Return a list of families that ends in a generic one, so that no text can vanish."""
+    if font is None:
+        return None
+    names = [name.strip().strip("'\"") for name in font.split(",")]
+    named = [name for name in names if name and name not in _GENERIC]
+    if named == names and not any(map(_installed, named)):
+        raise SparsityReportError(
+            f"font {font!r} is not installed on this machine; install it, name another, or name a "
+            f"generic family after it: {font + ', serif'!r}"
+        )
+    generic = [name for name in names if name in _GENERIC] or ["sans-serif"]
+    return ", ".join([*(f"'{name}'" for name in named), *generic])
+
+
+def _installed(name: str) -> bool:
+    """Whether text in a family, and in no other, leaves a trace in a PDF."""
+    text = f'<text y="9" font-family="{html.escape(repr(name))}">Hg</text>'
+    drawn: bytes = vl_convert.svg_to_pdf(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'
+    )
+    return b"/Font" in drawn

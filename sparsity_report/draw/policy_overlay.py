@@ -1,0 +1,103 @@
+"""Policies overlaid: where in a model each of them takes its zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.theme import TEXT_WIDTH
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.layers import records
+from sparsity_report.words.display_names import clip, distinct_names
+from sparsity_report.words.sentences import say
+
+
+def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the share of zeros of each block, one line per pruning of a model.
+
+    A policy has a hue, whose shades and dashes are its levels; prunings that are shown alike in
+    every block share a line. `width` is in points, everything included.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where fewer than two prunings have zeros in two blocks.
+    """
+    facts = study.facts
+    if not (rivals := facts.rivals):
+        return None
+    blocks = {v: facts.blocks(v) for v in rivals}
+    names = _named(blocks)
+    frame = pd.concat([blocks[v].assign(line=name, variant=v) for v, name in names.items()])
+    low, high = (float(getattr(frame["sparsity"], end)()) for end in ("min", "max"))
+    room = max(high - low, 0.02) / 8
+    rows = [
+        {"block": row["block"], "value": row["sparsity"], "line": row["line"],
+         "label": theme.write(row["sparsity"], "share")}
+        for row in records(frame)
+    ]  # fmt: skip
+    shape = marks.Curve(
+        lines=_lines(facts.methods, names),
+        width=width,
+        height=200,
+        top=high,
+        x_title=say("block"),
+        y_title=say("zeros of the block's prunable weights"),
+        kind="share",
+        x="block",
+        x_kind="plain",
+        x_domain=(float(frame["block"].min()), float(frame["block"].max())),
+        scale=alt.Scale(domain=[max(0.0, low - room), min(1.0, high + room)]),
+        columns=max(1, int(width / (40 + 5 * max(map(len, names.values()))))),
+        tips=(("line", say("variant")), ("block", say("block")), ("label", say("zeros"))),
+    )
+    model = str(facts.methods.set_index("variant")["model"][rivals[0]])
+    said = [
+        say(
+            "{variant}: {low:percent} to {high:percent}",
+            variant=names[str(variant)],
+            low=float(of["sparsity"].min()),
+            high=float(of["sparsity"].max()),
+        )
+        for variant, of in frame.groupby("variant", sort=False)
+    ]
+    chart = theme.titled(
+        marks.curve(marks.inline(rows), shape),
+        say("Zeros by block"),
+        say("{model}; zeros ÷ prunable weights of a block", model=clip(model)),
+        say("Zeros per block: {rows}.", rows="; ".join(said)),
+    )
+    return theme.fitted(chart)
+
+
+def _named(blocks: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Return what the line of each pruning is called, of those shown alike the first's only."""
+    shown = dict(zip(blocks, distinct_names(list(blocks)), strict=True))
+    alike: dict[tuple[tuple[int, str], ...], list[str]] = {}
+    for variant, rows in blocks.items():
+        labels = (theme.write(share, "share") for share in rows["sparsity"])
+        alike.setdefault(tuple(zip(rows["block"], labels, strict=True)), []).append(variant)
+    joined = [", ".join(shown[name] for name in names) for names in alike.values()]
+    firsts = (names[0] for names in alike.values())
+    return dict(zip(firsts, distinct_names(joined, 60), strict=True))
+
+
+def _lines(methods: pd.DataFrame, names: dict[str, str]) -> tuple[marks.Line, ...]:
+    """Return a line per variant: a hue per policy, its levels from light to full, and dashes."""
+    rows = methods.set_index("variant").loc[list(names)]
+    policies = rows["policy"].where(rows["policy"].notna(), rows.index.to_series())
+    kinds = rows["kind"].fillna(rows["sparsity"].round(2).astype(str))
+    hues, dashes = (list(dict.fromkeys(of)) for of in (policies, kinds))
+    colours = theme.cycle(theme.HUES, len(hues))
+    strokes = theme.cycle(theme.DASHES, len(dashes))
+    lines = []
+    for variant, name in names.items():
+        same = policies == policies[variant]
+        levels = list(dict.fromkeys(rows.loc[same, "sparsity"].round(3).sort_values()))
+        shades = theme.shades(colours[hues.index(policies[variant])], len(levels))
+        colour = shades[levels.index(round(rows["sparsity"][variant], 3))]
+        lines.append(marks.Line(name, colour, strokes[dashes.index(kinds[variant])]))
+    return tuple(lines)

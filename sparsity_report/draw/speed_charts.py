@@ -1,0 +1,221 @@
+"""Speeds as charts: promised and realised, and from which sparsity CSR overtakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.marks import Rows
+from sparsity_report.draw.theme import BLUE, INK, MUTED, TEXT_WIDTH, VERMILLION
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.layers import records
+from sparsity_report.words.display_names import cache_name, clip, short_name, tokens_name
+from sparsity_report.words.number_format import figures
+from sparsity_report.words.sentences import message, say
+
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+# Where on a sparsity axis stands what no sparsity reaches.
+_NEVER = 1.2
+# What stands at a speed that is not told.
+_WITHHELD = {
+    "same": message("same kernels"),
+    "noise": message("no difference measured"),
+}
+
+
+def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return promised and realised speed-up of the whole forward pass, per variant and tokens.
+
+    What the same kernel twice reached lies behind as a band; a speed-up within it has its
+    interval, and no point and no number.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where no latency was measured of a second variant.
+    """
+    frame = study.facts.speeds
+    if frame is None:
+        return None
+    base = study.facts.speed_base
+    rows = _speeds(frame[(frame["scope"] == "model") & (frame["variant"] != base)])
+    if not rows:
+        return None
+    machine, threads = frame["machine"].iloc[0], int(frame["threads"].iloc[0])
+    than = say("times as fast as {base}", base=short_name(base))
+    drawn = say("bars: 99 % intervals; grey: the same kernels twice")
+    where = say(
+        "whole forward pass; {machine}, {threads:plural thread|threads}",
+        machine=machine,
+        threads=threads,
+    )
+    note = f"{than} · {drawn} · {where}"
+    said = [f"{row['name']}: {row['label']}" for row in rows]
+    chart = alt.LayerChart(layer=_speed_layers(rows, width), width=width, height=24 * len(rows))
+    described = say("Realised speed-up: {rows}.", rows="; ".join(said))
+    return theme.fitted(theme.titled(chart, say("Promised and realised speed"), note, described))
+
+
+def _speeds(frame: pd.DataFrame) -> Rows:
+    """Return each variant's speed-up, promised and realised, its interval and the control's."""
+    known = frame.astype(object).where(frame.notna(), None)
+    rows = []
+    for row in records(known):
+        label = say(_WITHHELD.get(row["verdict"], message("not told")))
+        if stated := row["verdict"] == "stated":
+            label = theme.write(row["realised_speedup"], "ratio")
+        rows.append(
+            {
+                "name": f"{clip(row['variant'], 30)} · {tokens_name(row['tokens'])}",
+                "realised": row["realised_speedup"] if stated else None,
+                "low": row["realised_low"],
+                "high": row["realised_high"],
+                "control_low": row["control_low"],
+                "control_high": row["control_high"],
+                "promised": row["promised_speedup"],
+                "label": label,
+            }
+        )
+    return rows
+
+
+def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
+    ends = ("low", "high", "control_low", "control_high", "promised")
+    numbers = [row[key] for row in rows for key in ends if row[key]] or [1.0]
+    domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
+    x = alt.X(
+        "realised:Q",
+        title=say("speed-up"),
+        scale=alt.Scale(type="log", domain=domain),
+        axis=alt.Axis(
+            labelExpr=theme.tick("ratio"),
+            values=theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW),
+            grid=False,
+        ),
+    )
+    names = [say("promised by FLOPs"), say("realised")]
+    y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
+
+    def of(shown: Rows, mark: str = "") -> alt.Chart:
+        drawn: alt.Chart = alt.Chart(marks.inline([{**row, "mark": mark} for row in shown]))
+        return drawn.encode(y=y)
+
+    promised = of([row for row in rows if row["promised"]], names[0])
+    realised = of([row for row in rows if row["realised"]], names[1])
+    between = [row for row in rows if row["low"] and row["high"]]
+    controls = [row for row in rows if row["control_low"] and row["control_high"]]
+    kinds = {
+        "color": alt.Color(
+            "mark:N",
+            scale=alt.Scale(domain=names, range=[VERMILLION, BLUE]),
+            legend=alt.Legend(title=None, orient="top", columns=1 if width < theme.NARROW else 2),
+        ),
+        "shape": alt.Shape("mark:N", scale=alt.Scale(domain=names, range=["diamond", "circle"])),
+        "tooltip": marks.tooltips(
+            (("name", say("variant")), ("mark", say("speed-up")), ("label", say("realised")))
+        ),
+    }
+    point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
+    text = of(rows).mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
+    one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
+    dashed = of([row for row in rows if row["promised"] and row["realised"]])
+    return [
+        of(controls)
+        .mark_rule(color=MUTED, strokeWidth=11, opacity=0.25)
+        .encode(x="control_low:Q", x2="control_high:Q"),
+        one.encode(x=alt.X("one:Q")),
+        dashed.mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=x, x2="promised:Q"),
+        of(between).mark_rule(color=BLUE, strokeWidth=3).encode(x="low:Q", x2="high:Q"),
+        promised.mark_point(**point).encode(x="promised:Q", **kinds),
+        realised.mark_point(**point).encode(x=x, **kinds),
+        text.encode(x=alt.value("width"), text="label:N"),
+    ]
+
+
+def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the sparsity from which CSR is faster than dense, per layer shape and tokens.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None where no crossover was measured with certainty.
+    """
+    crossovers = study.facts.crossovers
+    if crossovers is None or not (crossovers["verdict"] == "stated").any():
+        return None
+    rows = _crossings(crossovers[crossovers["verdict"].isin(("stated", "never"))])
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    counts = [figures(tokens, ",") for tokens in sorted(set(crossovers["tokens"]))]
+    said = [f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows]
+    note = say("layer by shape, out × in; zeros at random; bars: 99 % intervals")
+    if left := len(crossovers) - len(rows):
+        note += say("; {left:,} not certain", left=left)
+    chart = theme.titled(
+        alt.LayerChart(
+            layer=_crossover_layers(rows, names, counts, width < theme.NARROW),
+            width=width,
+            height=(10 * len(counts) + 12) * len(names),
+        ),
+        say("Where CSR overtakes dense on this machine"),
+        note,
+        say("Crossover sparsity: {rows}.", rows="; ".join(said)),
+    )
+    return theme.fitted(chart)
+
+
+def _crossings(crossovers: pd.DataFrame) -> Rows:
+    rows = []
+    for row in records(crossovers):
+        at, label = _NEVER, say("never")
+        if row["verdict"] == "stated":
+            at, label = (
+                row["crossover_sparsity"],
+                say("{edge:percent0}", edge=row["crossover_sparsity"]),
+            )
+        rows.append(
+            {
+                "name": say("{name}, {cache}", name=row["name"], cache=cache_name(row["cache"])),
+                "tokens": figures(row["tokens"], ","),
+                "at": at,
+                "low": row["crossover_low"] if at != _NEVER else at,
+                "high": row["crossover_high"] if at != _NEVER else at,
+                "label": label,
+            }
+        )
+    return rows
+
+
+def _crossover_layers(
+    rows: Rows, names: list[str], counts: list[str], narrow: bool
+) -> list[alt.Chart]:
+    ticks = [0, 0.4, 0.8, _NEVER] if narrow else [0, 0.2, 0.4, 0.6, 0.8, 1, _NEVER]
+    at, low = (
+        marks.share_axis(
+            field,
+            say("sparsity from which CSR is faster"),
+            [0, _NEVER + 0.04],
+            values=ticks,
+            labelOverlap=False,
+            labelExpr=f"datum.value > 1 ? {theme.quoted(say('never'))} : {theme.tick('share')}",
+            grid=True,
+        )
+        for field in ("at", "low")
+    )
+    legend = alt.Legend(title=say("tokens at a time"), orient="top", titleOrient="left")
+    hues, forms = theme.cycle(theme.HUES, len(counts)), theme.cycle(_SHAPES, len(counts))
+    placed = alt.Chart(marks.inline(rows)).encode(
+        y=marks.names_axis("name", names, grid=True),
+        yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
+        color=alt.Color("tokens:N", scale=alt.Scale(domain=counts, range=hues), legend=legend),
+        tooltip=marks.tooltips(
+            (("name", say("shape")), ("tokens", say("tokens")), ("label", say("from")))
+        ),
+    )
+    shape = alt.Shape("tokens:N", scale=alt.Scale(domain=counts, range=forms), legend=legend)
+    return [
+        placed.mark_point(filled=True, size=50, opacity=1).encode(x=at, shape=shape),
+        placed.mark_rule(strokeWidth=2).encode(x=low, x2="high:Q"),
+    ]

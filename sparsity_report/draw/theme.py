@@ -1,0 +1,417 @@
+"""What pictures look like: colours, fonts, sizes, metrics, and how axes write numbers.
+
+Expressions of Vega's hold words and numbers of ours only; names of models and modules are never
+part of one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw.fonts import FAMILY
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.words import number_format
+from sparsity_report.words.display_names import clip
+from sparsity_report.words.languages import spoken
+from sparsity_report.words.sentences import message, say
+
+TEXT_WIDTH = round(16 * 72 / 2.54)
+HERO_WIDTH = 640
+# Of the hero's parts, without what stands beside their axes; height of the lower two.
+HERO_MAP, HERO_STRIP, HERO_CURVE, HERO_HEIGHT = 510, 190, 270, 210
+# Of the slider's map, bars and curve, likewise.
+SLIDER_MAP, SLIDER_BARS, SLIDER_CURVE, SLIDER_HEIGHT = 620, 240, 300, 170
+# Below this width a column of a paper is meant, with less to say beside lines.
+NARROW = 260
+INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
+BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
+MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+# Of lines that are categories.
+HUES = (BLUE, VERMILLION, BLACK, *MORE_COLOURS[:3])
+DASHES: tuple[list[float], ...] = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
+SOLID, DASHED, DOTTED, _ = DASHES
+# Opacity of what is not meant: not selected, or pruned.
+PALE = 0.25
+# Of cells whose value is not known.
+UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
+# Heights of a map's row, of a bar, and of what is between groups of bars, or slim ones.
+ROW, BAND, GAP, SLIM_GAP = 20, 11, 9, 6
+
+_LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
+# Where on viridis, and on the way from blue to paper, a colour is as far from black as from white.
+_VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
+# Of digits on dark and on light colours; pure black and white stand for what follows the theme.
+ON_DARK, ON_LIGHT = "#fefefe", "#010101"
+# Of any number, where its digits would be too many.
+_TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
+# Where scales of two colours turn, by kind.
+_EVEN = {"ratio": 1, "points": 0, "nats": 0}
+_DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
+
+
+class Sizes(NamedTuple):
+    """Font sizes in points: of axes, of numbers beside marks, of titles."""
+
+    label: float
+    small: float
+    title: float
+
+
+PAPER, SCREEN = Sizes(9, 8, 12), Sizes(11, 10, 13)
+
+
+class Metric(NamedTuple):
+    """How a figure of groups or of layers is called and drawn.
+
+    Attributes
+    ----------
+    name : str
+        Of the figure.
+    kind : {"share", "number", "ratio", "points", "nats", "own"}
+        A share of 1, a quantity, a ratio that is even at 1, a difference of shares, one of nats per
+        token, or any number.
+    note, layer_note : str
+        What is divided by what, or counted: of groups, and of the cells of a heat map.
+    title, axis, file : str
+        Of charts of it in files; empty where only the explorer draws it.
+    """
+
+    name: str
+    kind: str
+    note: str
+    layer_note: str
+    title: str = ""
+    axis: str = ""
+    file: str = ""
+
+
+METRICS = {
+    "sparsity": Metric(
+        message("Zeros"),
+        "share",
+        message("zeros ÷ parameters of the group, biases included"),
+        message("zeros ÷ weights of the matrix"),
+        message("Zeros per group"),
+        message("share of zeros in the group"),
+        "sparsity",
+    ),
+    "param_frac": Metric(
+        message("Share of all parameters"),
+        "share",
+        message("parameters of the group ÷ all parameters, zeros included"),
+        message("parameters of the layer ÷ all parameters"),
+        message("Parameters per group"),
+        message("share of all parameters"),
+        "param_frac",
+    ),
+    "flops_per_token": Metric(
+        message("FLOPs per token"),
+        "number",
+        message("two FLOPs per multiply-add; only CSR skips zeros"),
+        message("two FLOPs per multiply-add; only CSR skips zeros"),
+        message("Arithmetic per group"),
+        message("FLOPs per token"),
+        "flops",
+    ),
+    "total": Metric(message("Parameters"), "number", *[message("zeros included")] * 2),
+    "nonzero": Metric(
+        message("Nonzeros"), "number", *[message("parameters that are not zero")] * 2
+    ),
+    "stored_bytes": Metric(message("Stored bytes"), "number", *[message("from integers")] * 2),
+    "bytes_ratio": Metric(message("Bytes ÷ dense bytes"), "ratio", *[message("even at 1")] * 2),
+    "difference": Metric(
+        message("Difference"),
+        "points",
+        *[message("difference of zeros ÷ weights, in percentage points")] * 2,
+    ),
+    "beyond": Metric(
+        message("Excess zeros"),
+        "points",
+        *[message("zeros − those of a Gaussian of the matrix’s own spread, in percentage points")]
+        * 2,
+    ),
+    "sensitivity": Metric(
+        message("Sensitivity"), "nats", *[message("more nats per token than dense")] * 2
+    ),
+}
+# Those that have a chart and a file of their own.
+FILED = {key: metric for key, metric in METRICS.items() if metric.file}
+
+
+def write(value: Any, kind: str) -> str:
+    """Write a value of a metric beside its mark; what is unknown is a dash.
+
+    Examples
+    --------
+    >>> write(0.3, "share"), write(1.329, "ratio"), write(786432, "number"), write(None, "share")
+    ('30.0 %', '1.33 ×', '786k', '–')
+    >>> write(-0.05, "points")
+    '−5.0'
+    """
+    space = spoken().space
+    if number_format.known(value) and math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if kind == "share":
+        return number_format.percent(value, space=space)
+    if kind == "points":
+        return number_format.points(value)
+    if kind == "nats":
+        return number_format.figures(value, "+.3f").replace("-", "−")
+    if kind == "own":
+        plain = not value or 1e-3 <= abs(value) < 1e6
+        return number_format.figures(value, ",.6g" if plain else ".3g").replace("-", "−")
+    return (
+        number_format.times(value, space)
+        if kind == "ratio"
+        else number_format.scaled(value, space="")
+    )
+
+
+def tick(kind: str) -> str:
+    """Return the expression that writes the ticks of an axis or a legend."""
+    space = spoken().space
+    return {
+        "share": f"format(100 * datum.value, '~r') + '{space}%'",
+        "points": "datum.value == 0 ? '0' : format(100 * datum.value, '+~r')",
+        "nats": "datum.value == 0 ? '0' : format(datum.value, '+~r')",
+        "ratio": f"format(datum.value, '~r') + '{space}×'",
+        "plain": "datum.label",
+        "small": "format(datum.value, abs(datum.value) < 0.001 ? '~e' : '~r')",
+        "own": f"format(datum.value, {_TINY} || {_HUGE} ? '~e' : '~r')",
+    }.get(kind, "format(datum.value, '~s')")
+
+
+def digits(kind: str) -> str:
+    """Return the expression that writes a cell's value where there is little room."""
+    return {
+        "share": "format(100 * datum.value, '.0f')",
+        "points": "abs(100 * datum.value) < 0.5 ? '0' : format(100 * datum.value, '+.0f')",
+        "nats": "abs(datum.value) < 0.0005 ? '0' : format(datum.value, '+.3f')",
+        "ratio": "format(datum.value, '.2f')",
+        "own": f"format(datum.value, {_TINY} || {_HUGE} ? '.1~e' : "
+        "abs(datum.value) < 100 ? '.3~r' : '.0f')",
+    }.get(kind, "datum.value < 1000 ? format(datum.value, '.0f') : format(datum.value, '.3s')")
+
+
+def percent_of(value: str) -> str:
+    """Return the expression that writes a share as :func:`write` does.
+
+    Parameters
+    ----------
+    value : str
+        An expression.
+    """
+    space = spoken().space
+    sign = f"'{space}%'"
+    return (
+        f"!isValid({value}) ? '–' : "
+        f"{value} > 0 && {value} < 0.0005 ? '<{space}' + format(0.1, '.1f') + {sign} : "
+        f"{value} < 1 && {value} > 0.9995 ? '>{space}' + format(99.9, '.1f') + {sign} : "
+        f"format(100 * {value}, '.1f') + {sign}"
+    )
+
+
+def quoted(text: str) -> str:
+    """Write words of ours as a literal of Vega's expressions."""
+    plain = re.sub(r"[\\\x00-\x1f\u2028\u2029]", " ", text)
+    return "'" + plain.replace("'", "\\'") + "'"
+
+
+def sentence(template: str, **expressions: str) -> str:
+    """Return the expression that says a sentence whose values are expressions.
+
+    Examples
+    --------
+    >>> sentence("block {block}", block="datum.block")
+    "'block ' + (datum.block) + ''"
+    """
+    parts = re.split("[⁅⁆]", say(template, **{name: f"⁅{name}⁆" for name in expressions}))
+    return " + ".join(
+        f"({expressions[part]})" if place % 2 else quoted(part) for place, part in enumerate(parts)
+    )
+
+
+def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Scale:
+    """Return the scale of a heat map: viridis, or blue below what is even and vermillion above.
+
+    Ratios are even at 1, differences of shares (``"points"``) at 0.
+    """
+    if kind in _EVEN and domain[0] >= _EVEN[kind]:  # nothing is less
+        return alt.Scale(domain=list(domain), range=_DIVERGING[1:])
+    if kind in _EVEN:
+        return alt.Scale(domain=[domain[0], _EVEN[kind], domain[1]], range=_DIVERGING)
+    form: Any = "log" if log else "linear"
+    return alt.Scale(type=form, scheme="viridis", domain=list(domain), nice=False)
+
+
+def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
+    """Return the expression that says whether a cell's colour is light, its digits dark then.
+
+    Digits are dark from the colour on that is as far from black as from white, 4.5:1.
+    """
+    low, high = domain
+    if kind in _EVEN and low >= _EVEN[kind]:
+        return "true"
+    if kind in _EVEN:
+        return f"datum.value > {low + _BLUE_TURNS * (_EVEN[kind] - low):g}"
+    if log:
+        low, high = math.log(low), math.log(high)
+        return f"log(datum.value) > {low + _VIRIDIS_TURNS * (high - low):g}"
+    return f"datum.value > {low + _VIRIDIS_TURNS * (high - low):g}"
+
+
+def even_at(kind: str) -> float | None:
+    """Return the value of a kind that is neither more nor less; None where there is none."""
+    return _EVEN.get(kind)
+
+
+def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
+    """Return ticks of a logarithmic axis at 1, 2 and 5; more where short, fewer where long."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps: tuple[float, ...] = (1, 2, 5) if high / low < 1000 else (1,)
+    if high / low < 8 and not few:
+        steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
+    marks = [float(f"{step}e{power}") for power in powers for step in steps]
+    return [mark for mark in marks if low <= mark <= high]
+
+
+def cycle(values: Sequence[Any], size: int) -> list[Any]:
+    """Return as many values as wanted, from the first again after the last."""
+    return [values[place % len(values)] for place in range(size)]
+
+
+def palette(study: Comparison) -> dict[str, tuple[str, str]]:
+    """Return outline and filling per variant, so that each layout of each policy has its colour.
+
+    Layouts come first, then further Okabe-Ito colours; levels of one policy go from light to full.
+    Masked variants are filled lightly, so that the layouts differ in black and white, too.
+    """
+    families: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
+    for row in study.variants.to_dict("records"):
+        asked = row["asked_sparsity"]
+        kind = (row["fingerprint"], row["method"]) if pd.notna(asked) else (row["variant"],)
+        level = float(asked) if pd.notna(asked) else 0.0
+        families.setdefault((row["layout"], *kind), []).append((level, row["variant"]))
+    inks: dict[str, tuple[str, str]] = {}
+    used: set[str] = set()
+    further = 0
+    for (layout, *_), members in families.items():
+        colour = _LAYOUTS[layout]
+        if colour in used:
+            colour = MORE_COLOURS[further % len(MORE_COLOURS)]
+            further += 1
+        used.add(colour)
+        ordered = shades(colour, len(members))
+        for shade, (_, variant) in zip(ordered, sorted(members), strict=True):
+            inks[variant] = _inks(shade, layout)
+    return {variant: inks[variant] for variant in study.variants["variant"]}
+
+
+def shades(colour: str, number: int) -> list[str]:
+    """Return as many shades of a colour, from light to full, as an ordered scale needs.
+
+    Examples
+    --------
+    >>> shades("#000000", 2)
+    ['#4D4D4D', '#000000']
+    """
+    return [_mixed(colour, 0.6 * (1 - (place + 1) / number)) for place in range(number)]
+
+
+def layout_inks() -> dict[str, tuple[str, str]]:
+    """Return outline and filling of each layout."""
+    return {layout: _inks(colour, layout) for layout, colour in _LAYOUTS.items()}
+
+
+def _inks(colour: str, layout: str) -> tuple[str, str]:
+    return colour, _mixed(colour, 2 / 3) if layout == "masked" else colour
+
+
+def _mixed(colour: str, white: float) -> str:
+    """Mix a colour with white."""
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{255 - int((255 - part) * (1 - white)):02X}" for part in parts)
+
+
+def model_names(study: Comparison, limit: int = 60) -> str:
+    """Return the names of a study's models, shortened to be read."""
+    return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
+
+
+def config(sizes: Sizes = PAPER) -> dict[str, Any]:
+    """Return the configuration of a chart, numbers written as the language that is spoken does."""
+    known = spoken()
+    text = {
+        "labelColor": INK,
+        "labelFontSize": sizes.label,
+        "titleColor": MUTED,
+        "titleFontSize": sizes.label,
+        "titleFontWeight": "normal",
+    }
+    return {
+        "font": FAMILY,
+        "padding": {"left": 4, "top": 4, "right": 4, "bottom": 4},
+        "view": {"stroke": None},
+        "title": {
+            "anchor": "start",
+            "frame": "bounds",
+            "fontSize": sizes.title,
+            "color": INK,
+            "offset": 12,
+            "subtitleColor": MUTED,
+            "subtitleFontSize": sizes.label,
+            "subtitlePadding": 4,
+        },
+        "axis": {
+            **text,
+            "gridColor": GRID,
+            "domainColor": MUTED,
+            "tickColor": MUTED,
+            "tickSize": 4,
+            "titlePadding": 8,
+            "labelFlush": False,
+        },
+        "legend": {
+            **text,
+            "gradientThickness": 10,
+            "symbolStrokeWidth": 1.4,
+            "rowPadding": 4,
+            "offset": 12,
+        },
+        "locale": {
+            "number": {
+                "decimal": known.decimal,
+                "thousands": known.thousands,
+                "grouping": [3],
+                "currency": ["", ""],
+            }
+        },
+    }
+
+
+def titled(chart: alt.LayerChart, heading: str, note: str, said: str) -> alt.LayerChart:
+    """Give a chart its title, a note under it, and what those hear who cannot see it.
+
+    What is heard is cut to the length that alternative text may have.
+    """
+    chart.title = alt.TitleParams(text=clip(heading, 100))
+    if note:
+        chart.title["subtitle"] = note
+    chart.description = clip(said, 1500)
+    return chart
+
+
+def fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
+    """Make a chart take its width with everything included, on white paper."""
+    look = config()
+    look["padding"] |= {"right": 4 + right}
+    look["title"] |= {"limit": float(chart.width) - 8}
+    chart.autosize = alt.AutoSizeParams(type="fit-x", contains="padding")
+    chart.background, chart.config = "white", alt.Config(**look)
+    return chart

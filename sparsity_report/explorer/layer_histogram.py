@@ -1,0 +1,142 @@
+"""Magnitudes of one layer: their histogram, where the threshold cuts, what a bell curve expects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+
+import pandas as pd
+
+from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.explorer.control_state import State
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.histograms import (
+    Rows,
+    histogram_rows,
+    module_magnitudes,
+    outline_rows,
+    spread,
+)
+from sparsity_report.study.levels.levels import Levels
+from sparsity_report.study.levels.policy_levels import GLOBAL, LAYERWISE
+from sparsity_report.study.levels.sweep import layer_threshold, thresholds
+from sparsity_report.study.patterns import expected_sparsity
+from sparsity_report.words.display_names import short_name
+from sparsity_report.words.sentences import say
+
+
+class LayerMagnitudes:
+    """What the weights of the first variant's model, where they are at hand, say of a layer."""
+
+    def __init__(self, study: Comparison, policies: Mapping[str, Levels]) -> None:
+        self._study, self._policies = study, policies
+        self._variants = study.variants.set_index("variant")
+
+    @cached_property
+    def counts(self) -> dict[str, Magnitudes]:
+        """Magnitudes per prunable module before pruning; empty without the weights."""
+        weights = self._study.weights
+        if weights is None:
+            return {}
+        return module_magnitudes(weights)
+
+    @cached_property
+    def spreads(self) -> dict[str, float]:
+        """Spread of the weights of each module that has one tensor of them."""
+        alone = (name for name in self.counts if self._alone(name))
+        return {name: spread(self.counts[name]) for name in alone if self.counts[name].total}
+
+    def of(self, state: State) -> Magnitudes | None:
+        """Return those of the layer looked at; None where they are not at hand."""
+        prints = self._variants["fingerprint"]
+        if not state.live and prints[state.variant] != prints.iloc[0]:
+            return None
+        return self.counts.get(state.detail or "")
+
+    def threshold(self, state: State) -> float | None:
+        """Return the magnitude up to which the shown variant, or the level, prunes."""
+        if not state.live:
+            cut = self._variants["threshold"][state.variant]
+            return None if pd.isna(cut) else float(cut)
+        if state.bounds:  # each layer has one of its own
+            return None
+        if state.policy == GLOBAL:
+            return self.thresholds.get(state.sparsity)
+        magnitudes = self.of(state)
+        # Of a pattern there is none, nor of a module of several tensors.
+        if state.policy != LAYERWISE or magnitudes is None or not self._alone(state.detail or ""):
+            return None
+        return layer_threshold(magnitudes, state.sparsity)
+
+    def _alone(self, module: str) -> bool:
+        return module in self._one_tensor
+
+    @cached_property
+    def _one_tensor(self) -> set[str]:
+        rows = self._study.facts.layers(str(self._study.variants["variant"].iloc[0]))
+        sizes = zip(rows["module_name"], rows["shape"], rows["weight_total"], strict=True)
+        return {name for name, shape, total in sizes if math.prod(shape) == total}
+
+    @cached_property
+    def thresholds(self) -> dict[float, float | None]:
+        """The largest magnitude pruned at each level of global pruning; None of none."""
+        weights, levels = self._study.weights, self._policies.get(GLOBAL)
+        if weights is None or levels is None:
+            return {}
+        at_levels = thresholds(weights, levels.sparsities)
+        return dict(zip(levels.sparsities, at_levels, strict=True))
+
+    def expected(self, state: State) -> float | None:
+        """Return the share of zeros a Gaussian of the layer's own spread would have."""
+        magnitudes, threshold = self.of(state), self.threshold(state)
+        if magnitudes is not None and threshold is not None and magnitudes.counts.sum():
+            return expected_sparsity(threshold, spread(magnitudes))
+        frame = self._study.patterns
+        if frame is None or state.live:
+            return None
+        rows = frame[(frame["variant"] == state.variant) & (frame["module_name"] == state.detail)]
+        mean = rows["expected_sparsity"].mean()
+        return None if pd.isna(mean) else float(mean)
+
+    def rows(self, state: State) -> dict[str, Rows]:
+        """Return the layer looked at, and over it another pruning's threshold or another layer."""
+        outline: Rows = []
+        magnitudes = self.of(state)
+        if magnitudes is None:
+            return {"magnitudes": [], "threshold": [], "outline": []}
+        threshold = self.threshold(state)
+        bars, marks = histogram_rows(magnitudes, threshold, to_a_bucket=state.live)
+        if bars and (other := self._other_threshold(state)) is not None:
+            label = say("{name}: {value:.3g}", name=short_name(state.against), value=other)
+            left = other > 0.55 * bars[-1]["to"]
+            marks.append({"at": other, "label": label, "left": left, "other": True})
+        if (module := self.other_layer(state)) is not None:
+            beside = self.of(state._replace(detail=module))
+            if beside is not None:
+                shrunk, outline = outline_rows(magnitudes, threshold, beside)
+                bars = [bar | {"height": shrunk * bar["height"]} for bar in bars]
+        return {"magnitudes": bars, "threshold": marks, "outline": outline}
+
+    def _other_threshold(self, state: State) -> float | None:
+        """Return the threshold of what is compared with, of the same model, if it has one."""
+        if state.against == state.variant:
+            return None
+        other = state._replace(variant=state.against)
+        return None if self.of(other) is None else self.threshold(other)
+
+    def other_layer(self, state: State) -> str | None:
+        """Return the one layer that is selected beside the one looked at."""
+        others = [name for name in state.selection if name != state.detail]
+        return others[0] if len(others) == 1 and others[0] in self.counts else None
+
+    def why_none(self, prunable: bool) -> str:
+        """Say why there is no histogram."""
+        if not prunable:
+            return say("Magnitudes are counted for prunable weights only.")
+        if self._study.weights is None:
+            return say(
+                "For the histogram: {code}; a file has no weights.",
+                code="sr.explore(study, weights=sr.load(…))",
+            )
+        return say("No histogram: the values of these weights are not at hand.")

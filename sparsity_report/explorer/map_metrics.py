@@ -1,0 +1,176 @@
+"""What a map can show of layers that is no count: of a variant, or of every level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+
+import pandas as pd
+
+from sparsity_report.draw.theme import METRICS, Metric
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.explorer.control_state import State
+from sparsity_report.explorer.layer_histogram import LayerMagnitudes
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.layer_metrics import (
+    LayerFigure,
+    LevelFigures,
+    beyond,
+    beyond_at,
+    beyond_levels,
+    difference,
+    differences,
+    finest,
+    measured_sensitivity,
+    own_figures,
+)
+from sparsity_report.study.levels.levels import Levels
+from sparsity_report.study.levels.policy_levels import GLOBAL
+from sparsity_report.words.display_names import clip
+from sparsity_report.words.sentences import message, say
+
+# Metrics of layers as well as of groups of them, that are counts or ratios of counts.
+COUNTED = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
+DIFFERENCE, BEYOND, SENSITIVITY = "difference", "beyond", "sensitivity"
+_CUT = {
+    "group": message("more nats per token than dense, {level:level} of its group pruned alone"),
+    "block": message("more nats per token than dense, {level:level} of its block pruned alone"),
+    "layer": message("more nats per token than dense, {level:level} of it pruned alone"),
+}
+
+
+class Figures:
+    """Figures of layers of a study, and which of them it has.
+
+    Parameters
+    ----------
+    study : Comparison
+    policies : mapping of str to Levels
+    magnitudes : LayerMagnitudes
+    columns : pandas.DataFrame or None
+        One's own, see :func:`sparsity_report.explore`.
+    """
+
+    def __init__(
+        self,
+        study: Comparison,
+        policies: Mapping[str, Levels],
+        magnitudes: LayerMagnitudes,
+        columns: pd.DataFrame | None,
+    ) -> None:
+        self._study, self._policies, self._magnitudes = study, policies, magnitudes
+        self._first = str(study.variants["variant"].iloc[0])
+        self._own = {} if columns is None else own_figures(columns, study.layers)
+        if taken := set(self._own) & set(METRICS):
+            wrong = sorted(taken)[0]
+            raise SparsityReportError(
+                say("columns=: {name} is a metric already; give it another name", name=repr(wrong))
+            )
+        self._at_levels = lru_cache(maxsize=8)(self._everywhere)
+        self._of_variant = lru_cache(maxsize=32)(self._variant)
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """What the map can show, in the order that a menu offers it."""
+        shown = {key: METRICS[key] for key in COUNTED}
+        if len(self._study.variants) > 1 or self._policies:
+            shown[DIFFERENCE] = METRICS[DIFFERENCE]
+        patterns = self._study.patterns
+        known = patterns is not None and patterns["expected_sparsity"].notna().any()
+        if known or (self._study.weights is not None and GLOBAL in self._policies):
+            shown[BEYOND] = METRICS[BEYOND]
+        if self._study.sensitivity is not None and len(self._study.sensitivity):
+            shown[SENSITIVITY] = METRICS[SENSITIVITY]
+        note = message("your own figure; of several layers their mean")
+        return shown | {name: Metric(name, "own", note, note) for name in self._own}
+
+    def is_figure(self, metric: str) -> bool:
+        """Whether a metric is none of counts."""
+        return metric not in COUNTED
+
+    def of_variants(self, metric: str) -> bool:
+        """Whether a metric depends on the variant or level that is shown."""
+        return metric in COUNTED or metric in {DIFFERENCE, BEYOND}
+
+    def of_whole_parts(self, metric: str) -> bool:
+        """Whether a figure is of groups or blocks, of which no mean over layers is any."""
+        frame = self._study.sensitivity
+        return metric == SENSITIVITY and frame is not None and finest(frame) != "layer"
+
+    def moves(self, state: State) -> bool:
+        """Whether what is shown depends on the level."""
+        return state.live and state.metric in {DIFFERENCE, BEYOND}
+
+    def name(self, metric: str) -> str:
+        """Return what a metric is called for people."""
+        return clip(metric, 40) if metric in self._own else say(self.metrics[metric].name)
+
+    def note(self, metric: str) -> str:
+        """Return what a figure of a layer is."""
+        if metric == SENSITIVITY:
+            frame = self._study.sensitivity
+            assert frame is not None
+            level = float(frame["sparsity"].median())
+            return say(_CUT[finest(frame)], level=level)
+        return say(self.metrics[metric].layer_note)
+
+    def of(self, state: State, rows: pd.DataFrame) -> LayerFigure:
+        """Return the figure of every layer of what is shown.
+
+        Parameters
+        ----------
+        state : State
+        rows : pandas.DataFrame
+            Of what is shown.
+        """
+        if self.moves(state):
+            if (levels := self.levels(state)) is None:
+                return unknown(rows)
+            return levels.at(self._policies[state.policy].sparsities.index(state.sparsity))
+        variant = self._first if state.live else state.variant
+        return self._of_variant(state.metric, variant, state.against)
+
+    def levels(self, state: State) -> LevelFigures | None:
+        """Return the figure at every level; None where a level does not have it."""
+        bounded = bool(state.bounds)
+        return self._at_levels(state.metric, state.policy, state.against, bounded)
+
+    def _everywhere(
+        self, metric: str, policy: str, against: str, bounded: bool
+    ) -> LevelFigures | None:
+        levels, layers = self._policies[policy], self._study.facts.layers(self._first)
+        if metric == DIFFERENCE:
+            return differences(levels, layers, self._study.facts.layers(against))
+        # Each layer has a threshold of its own, or none.
+        if policy != GLOBAL or bounded or not self._magnitudes.thresholds:
+            return None
+        cuts = [self._magnitudes.thresholds[level] for level in levels.sparsities]
+        return beyond_levels(levels, layers, cuts, self._magnitudes.spreads)
+
+    def _variant(self, metric: str, variant: str, against: str) -> LayerFigure:
+        study, rows = self._study, self._study.facts.layers(variant)
+        if metric == DIFFERENCE:
+            return difference(rows, study.facts.layers(against))
+        if metric == SENSITIVITY:
+            assert study.sensitivity is not None
+            known = measured_sensitivity(study.sensitivity, study.facts.layers(self._first))
+            prints = study.variants.set_index("variant")["fingerprint"]
+            return known if prints[variant] == prints.iloc[0] else unknown(rows)
+        if metric in self._own:
+            return self._own[metric]
+        if study.patterns is not None:
+            patterns = study.patterns[study.patterns["variant"] == variant]
+            if patterns["expected_sparsity"].notna().any():
+                return beyond(patterns)
+        described = study.variants.set_index("variant")
+        cut, print_ = described["threshold"][variant], described["fingerprint"]
+        if pd.isna(cut) or print_[variant] != print_.iloc[0]:
+            return unknown(rows)
+        return beyond_at(rows, float(cut), self._magnitudes.spreads)
+
+
+def unknown(rows: pd.DataFrame) -> LayerFigure:
+    """Return that nothing is known of layers with prunable weights."""
+    names = rows.loc[rows["prunable"], "module_name"]
+    nothing = pd.Series(float("nan"), index=list(names), dtype=float)
+    return LayerFigure(nothing, nothing)

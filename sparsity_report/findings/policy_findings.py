@@ -1,0 +1,141 @@
+"""Which policy is best at what, of prunings to the same share of zeros, in a sentence each.
+
+Best is what ``study.facts.compared`` marks: figures that are shown alike, or not told apart, are a
+tie, and a speed is best only where its interval lies above all others. What was not measured is
+said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.policy_comparison import Comparables, Compared
+from sparsity_report.words.display_names import layout_name, short_name, tokens_name
+from sparsity_report.words.number_format import figures
+from sparsity_report.words.sentences import message, say
+
+_SCORES = {
+    "perplexity": (
+        ",.2f",
+        message("lowest perplexity on {text}: {best:names}, {value}, against {others}"),
+        message("perplexity on {text} is {value} for all"),
+        message("none is told to have a lower perplexity on {text} than the others: {value}"),
+    ),
+    "kl": (
+        "#.3g",
+        message("nearest to {base} (KL, nats per token): {best:names}, {value}, against {others}"),
+        message("KL from {base} is {value} nats per token for all"),
+        message(
+            "none is told to be nearer to {base} than the others (KL, nats per token): {value}"
+        ),
+    ),
+}
+
+
+def winners(study: Comparison) -> Iterator[str]:
+    """Say, of each share of zeros that several policies prune to, which is best at what.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> policies = sr.n_m(weights, 2, 4), sr.global_magnitude(weights, 0.5)
+    >>> study = sr.compare(sr.dense(weights), *map(sr.masked, policies))
+    >>> print(next(winners(study))[:60])
+    Pruned to 50 %, Masked50 and Masked2:4 take the same 0.53 of
+    """
+    if (compared := study.facts.compared) is None:
+        return
+    silent = not any(figure.key in (*_SCORES, "realised") for figure in compared.figures)
+    for place, (share, names) in enumerate(compared.contests, 1):
+        clauses = [*_bytes(compared, names), *_measured(compared, names)]
+        if silent and place == len(compared.contests):
+            clauses.append(say("what any of them costs in quality and time was not measured"))
+        if clauses:
+            yield say(
+                "Pruned to {share:level}, {clauses}.", share=share, clauses=say("; ").join(clauses)
+            )
+
+
+def _bytes(compared: Comparables, names: Sequence[str]) -> Iterator[str]:
+    """Say whose smallest layout takes the fewest bytes."""
+    (figure,) = (f for f in compared.figures if f.key == "smallest")
+    values = {name: figure.values[name] for name in names}
+    if any(value is None for value in values.values()):
+        return
+    best = [name for name in names if name in figure.best]
+    told = best or list(names)
+    of = dict.fromkeys(layout_name(values[name][1]) for name in told)
+    rest = [values[name][0] for name in names if name not in told]
+    said = message(
+        "{variants:names} take the same {ratio:.2f} of their dense bytes in the smallest lossless "
+        "layout ({layouts:names})"
+    )
+    if best:
+        said = message(
+            "fewest bytes in a lossless layout: {variants:names}, {ratio:.2f} of dense as "
+            "{layouts:names}, against {others}"
+        )
+    yield say(
+        said,
+        variants=[*map(short_name, told)],
+        ratio=values[told[0]][0],
+        layouts=list(of),
+        others=_span(rest, ".2f"),
+    )
+
+
+def _measured(compared: Comparables, names: Sequence[str]) -> Iterator[str]:
+    """Say who is best at what was measured of all of them."""
+    for figure in compared.figures:
+        known = {name: v for name in names if (v := figure.values[name]) is not None}
+        if len(known) < len(names):
+            continue
+        if figure.key in _SCORES:
+            yield _score(compared.baseline, figure, names)
+        elif figure.key == "realised":
+            yield _fastest(compared.baseline, figure, names)
+
+
+def _score(base: str, figure: Compared, names: Sequence[str]) -> str:
+    spec, wins, ties, untold = _SCORES[figure.key]
+    best = [name for name in names if name in figure.best]
+    rest = [figure.values[name] for name in names if name not in best]
+    alike = len({figures(figure.values[name], spec) for name in names}) == 1
+    return say(
+        wins if best else ties if alike else untold,
+        text=short_name(figure.of),
+        base=short_name(base),
+        best=[*map(short_name, best)],
+        value=_span([figure.values[name] for name in best or names], spec),
+        others=_span(rest, spec),
+    )
+
+
+def _fastest(base: str, figure: Compared, names: Sequence[str]) -> str:
+    best = [name for name in names if name in figure.best]
+    if not best:
+        return say(
+            "none is told to be faster than the others with {tokens} at a time",
+            tokens=tokens_name(int(figure.of)),
+        )
+    ratio, low, high = figure.values[best[0]]
+    return say(
+        "fastest with {tokens} at a time: {variant}, {ratio:.2f} ({low:.2f} to {high:.2f}) times "
+        "as fast as {base}",
+        tokens=tokens_name(int(figure.of)),
+        variant=short_name(best[0]),
+        base=short_name(base),
+        ratio=ratio,
+        low=low,
+        high=high,
+    )
+
+
+def _span(values: Sequence[float], spec: str) -> str:
+    """Write what others have: a figure, or the least and the most."""
+    if not values:
+        return ""
+    low, high = figures(min(values), spec), figures(max(values), spec)
+    return low if low == high else say("{low} to {high}", low=low, high=high)

@@ -1,0 +1,185 @@
+"""What is timed: products of layers and whole forward passes, as calls without arguments."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from sparsity_report.measure.clock import Call, numbers
+from sparsity_report.measure.cold_cache import copies_needed, cycling
+from sparsity_report.measure.machine import Machine, streamed_bytes
+from sparsity_report.sparse.cost import linear_flops, sparse_flops
+from sparsity_report.sparse.csr_swap import keeps_forward
+from sparsity_report.sparse.linear_csr import LinearCSR
+from sparsity_report.sparse.shares import zero_share
+from sparsity_report.study.layers import csr_parameters, records, total_frame
+from sparsity_report.study.variants import Variant
+from sparsity_report.weights.anatomy.parameter_places import as_csr, locate, walk
+from sparsity_report.weights.anatomy.parameters import Parameter
+from sparsity_report.weights.tensor_slices import dtype_name
+from sparsity_report.weights.weights import Weights
+
+# Of a model so small that it takes more copies to be out of the cache no layer ever is.
+_COPIES = 10_000
+
+
+class Timed(NamedTuple):
+    """A call to time, and what is known of it.
+
+    Attributes
+    ----------
+    run : callable
+    again : callable or None
+        Makes the same call of a copy of the weights; None for what holds many weights.
+    flops : int or None
+    sparsity : float or None
+    dtype : torch.dtype
+    kernel : str
+    weight_bytes : int or None
+        What of the weights is read each time.
+    """
+
+    run: Call
+    again: Callable[[], Call] | None
+    flops: int | None
+    sparsity: float | None
+    dtype: torch.dtype
+    kernel: str
+    weight_bytes: int | None
+
+
+def prepared(
+    calls: Sequence[Timed], cold: bool, machine: Machine
+) -> tuple[list[Call], list[int]] | None:
+    """Warm calls up; out of the cache, let each cycle through copies of its weights.
+
+    Returns
+    -------
+    (calls, numbers) or None
+        The calls, and how many of each make a sample. None where the matrices are so small that
+        it would take more than 10,000 copies.
+    """
+    runs = [call.run for call in calls]
+    counts = numbers(runs)
+    if not cold:
+        return runs, counts
+    sizes = [call.weight_bytes or 0 for call in calls]
+    needed = copies_needed(sizes, counts, streamed_bytes(machine.cache_bytes))
+    if sum(needed) > _COPIES:
+        return None
+    threads, turning = torch.get_num_threads(), []
+    # Thousands of short calls, which threads would only wait for each other in.
+    torch.set_num_threads(1)
+    try:
+        for call, copies in zip(calls, needed, strict=True):
+            assert call.again is not None
+            several = [call.again() for _ in range(copies)]
+            for one in several:
+                one()
+            turning.append(cycling(several))
+    finally:
+        torch.set_num_threads(threads)
+    return turning, counts
+
+
+def shapes_of(weights: Weights) -> dict[str, list[Parameter]]:
+    """Return prunable parameters by the shape of their matrices, largest first."""
+    shapes: dict[tuple[int, int], list[Parameter]] = {}
+    for p in weights.prunable:
+        if p.matrix is not None:
+            shapes.setdefault(p.matrix, []).append(p)
+    ordered = sorted(shapes.items(), key=lambda item: -math.prod(item[0]))
+    return {f"{rows} × {columns}": parameters for (rows, columns), parameters in ordered}
+
+
+def typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
+    """Return the parameter of median nonzeros; where some run as CSR, among these."""
+    rows = variant.layers().set_index("module_name")["nonzero"]
+    runs = csr_parameters(variant.weights)
+    sparse = [p for p in parameters if p.name in runs]
+    module_of = {p.name: m.name for m in variant.weights.modules for p in m.parameters}
+    known = sorted(sparse or parameters, key=lambda p: rows[module_of[p.name]])
+    return known[len(known) // 2]
+
+
+def layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> Timed:
+    """Return the product of one layer with so many random tokens."""
+    module, leaf = locate(walk(model))[parameter.name]
+    csr = as_csr(module, leaf)
+    if csr is not None:
+        return csr_call(csr if isinstance(csr, LinearCSR) else csr[0], tokens)
+    weight = cast(torch.Tensor, getattr(module, leaf)).detach()
+    rows, columns = cast(tuple[int, int], parameter.matrix)
+    if keeps_forward(module):
+        x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
+        run, again = partial(module, x), lambda: partial(deepcopy(module), x)
+        return _dense(weight, linear_flops(rows, columns), run, again)
+    # What the module does besides is not known: the first of its matrices alone is timed.
+    sizes = parameter.inputs_outputs
+    weight = weight.reshape(-1, *(sizes or (rows, columns)))[0]
+    return dense_call(weight.T if sizes else weight, tokens)
+
+
+def dense_call(weight: torch.Tensor, tokens: int) -> Timed:
+    """Return the product of a matrix, out × in, with so many random tokens."""
+    rows, columns = weight.shape
+    x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
+
+    def product(matrix: torch.Tensor) -> Call:
+        return partial(nn.functional.linear, x, matrix)
+
+    flops = linear_flops(rows, columns)
+    return _dense(weight, flops, product(weight), lambda: product(weight.clone()))
+
+
+def _dense(weight: torch.Tensor, flops: int, run: Call, again: Callable[[], Call]) -> Timed:
+    share = zero_share(weight.numel(), int(torch.count_nonzero(weight)))
+    return Timed(run, again, flops, share, weight.dtype, "dense", weight.nbytes)
+
+
+def csr_call(layer: LinearCSR, tokens: int) -> Timed:
+    """Return the product of a CSR layer with so many random tokens."""
+    values = layer.values
+    x = torch.randn(tokens, layer.in_features, device=values.device).to(values.dtype)
+    kernel = "CSR × vector" if tokens == 1 else "CSR × matrix"
+    if layer.computes_in != values.dtype:
+        kernel += f" in {dtype_name(layer.computes_in)}"
+    read = layer.col_indices.nbytes + layer.crow_indices.nbytes
+    read += values.numel() * layer.computes_in.itemsize
+    flops = sparse_flops(layer.nnz)
+    run = partial(layer, x)
+    return Timed(
+        run, lambda: partial(deepcopy(layer), x), flops, layer.sparsity, values.dtype, kernel, read
+    )
+
+
+def whole_call(variant: Variant, model: nn.Module, inputs: dict[str, Any]) -> Timed:
+    """Return the whole forward pass of a variant."""
+    (total,) = records(total_frame(variant.layers()))
+    flops, share = total["flops_per_token"], total["sparsity_prunable"]
+    dtype = next(model.parameters()).dtype
+    return Timed(partial(model, **inputs), None, flops, share, dtype, variant.layout, None)
+
+
+def inputs_of(model: nn.Module, tokens: int) -> dict[str, Any] | None:
+    """Return one sequence of random tokens; None for a model that does not read so many."""
+    config: Any = getattr(model, "config", None)
+    if config is None or getattr(model, "main_input_name", "") != "input_ids":
+        return None
+    if tokens > (getattr(config, "max_position_embeddings", None) or tokens):
+        return None
+    embedding = cast(Any, model).get_input_embeddings().weight
+    ids = torch.randint(embedding.shape[0], (1, tokens), device=embedding.device)
+    inputs: dict[str, Any] = {"input_ids": ids}
+    if getattr(config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        inputs["use_cache"] = False
+    return inputs

@@ -1,0 +1,315 @@
+"""A study and a level of it as text to paste elsewhere: Python, JSON, a recipe, a command."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from sparsity_report.counting.bounds import Bounds
+from sparsity_report.draw.theme import METRICS
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.sparse.shares import zero_shares
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.layers import records
+from sparsity_report.study.levels.policy_levels import GLOBAL
+from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
+from sparsity_report.weights.weights import Weights
+from sparsity_report.words.display_names import file_name
+from sparsity_report.words.sentences import message, say
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Attributes of an explorer that are variants of its study.
+_VARIANTS = {"variant", "against"}
+_PATTERN = re.compile(r"\d+:\d+")
+#: What a copy may be: its key, and what people read.
+FORMS = {
+    "python": message("Python"),
+    "json": message("JSON"),
+    "recipe": message("llm-compressor recipe"),
+    "thesis": message("thesis command"),
+    "figure": message("figure (PDF)"),
+}
+
+
+# What statements do not measure anew, and what shows nothing without it.
+_MEASURED = ("quality", "tasks", "latency", "sensitivity")
+_OF_MEASURED = {"metric": "sensitivity", "curve": "quality"}
+
+
+class Shown(NamedTuple):
+    """What of a study is looked at.
+
+    Attributes
+    ----------
+    study : Comparison
+    variant : str or None
+        A variant of the study; None: a level of it.
+    sparsity : float
+        The level.
+    bounds : mapping
+        Of the level, see :func:`sparsity_report.bounded_magnitude`.
+    rows : pandas.DataFrame
+        Every layer of it, with ``prunable``, ``weight_total`` and ``weight_nonzero``.
+    view : mapping
+        Attributes of an explorer that are not as it begins, in the order they are to be set.
+    policy : str
+        Of the level: ``"global_magnitude"``, ``"layerwise_magnitude"``, or ``"N:4"`` and the like.
+    """
+
+    study: Comparison
+    variant: str | None
+    sparsity: float
+    bounds: Bounds
+    rows: pd.DataFrame
+    view: Mapping[str, Any]
+    policy: str = GLOBAL
+
+    @property
+    def method(self) -> str | None:
+        """How it was pruned; None where it was not."""
+        if self.variant is None and self.policy.startswith("N:"):
+            of = int(self.policy[2:])
+            return f"{of - round(self.sparsity * of)}:{of}"
+        if self.variant is None:
+            return f"{self.policy}, bounded" if self.bounds else self.policy
+        method: str | None = self._described["method"]
+        return method
+
+    @property
+    def asked(self) -> float | None:
+        """The share of the prunable weights that was asked for."""
+        if self.variant is None:
+            return self.sparsity
+        asked = self._described["asked_sparsity"]
+        return None if pd.isna(asked) else float(asked)
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        rows = self.study.variants
+        (row,) = records(rows[rows["variant"] == self.variant])
+        return row
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """Its layers with prunable weights, and their ``share`` of zeros."""
+        rows = self.rows[self.rows["prunable"] & (self.rows["weight_total"] > 0)]
+        return rows.assign(share=zero_shares(rows["weight_total"], rows["weight_nonzero"]))
+
+
+def copied(form: str, shown: Shown) -> str:
+    """Return what is shown as text in one of the forms.
+
+    Raises
+    ------
+    SparsityReportError
+        It cannot be said in this form.
+    """
+    writers = {
+        "python": as_python,
+        "json": as_json,
+        "recipe": as_recipe,
+        "thesis": as_thesis,
+        "figure": as_figure,
+    }
+    return writers[form](shown)
+
+
+def as_python(shown: Shown) -> str:
+    """Return statements that make the study and the explorer anew; what they cannot is said."""
+    lines = ["import sparsity_report as sr", ""]
+    lines += _opening(shown.study.weights, shown.study)
+    variants, known = [], set()
+    first = shown.study.variants["fingerprint"].iloc[0]
+    prunings: dict[tuple[Any, ...], str] = {}
+    for row in records(shown.study.variants):
+        name, method, asked = row["variant"], row["method"], row["asked_sparsity"]
+        call = _call(method, asked) if row["fingerprint"] == first else None
+        if call is None:
+            why = "another model" if row["fingerprint"] != first else f"pruned by {method!r}"
+            lines.append(f"# {name!r} is left out: {why}, which the study cannot say how to repeat")
+            continue
+        known.add(name)
+        if method is None:
+            variants.append(f"sr.dense(weights, name={name!r})")
+            continue
+        if (method, asked) not in prunings:
+            pruning = f"pruning_{len(prunings) + 1}"
+            prunings[method, asked] = pruning
+            lines += [f"{pruning} = {call}", f"assert {pruning}.pruned == {int(row['pruned'])}"]
+        pruning = prunings[method, asked]
+        variants.append(f"sr.{row['layout']}({pruning}, name={name!r})")
+    if not variants:
+        raise SparsityReportError(say("no variant of the study can be repeated from what it holds"))
+    lines += ["study = sr.compare(", *(f"    {variant}," for variant in variants), ")"]
+    if measured := [name for name in _MEASURED if getattr(shown.study, name) is not None]:
+        lines += [
+            f"# Not measured anew: {', '.join(measured)}. study.save('study.json') keeps what was",
+            "# measured, and study = sr.read_study('study.json') has it.",
+        ]
+    lines += ["explorer = sr.explore(study)"]
+    for name, value in shown.view.items():
+        if name in _OF_MEASURED and value == _OF_MEASURED[name]:
+            lines.append(f"# explorer.{name} = {value!r}  # needs what was measured")
+        elif name == "metric" and value not in METRICS:
+            lines.append(f"# {value!r} is a figure of your own: sr.explore(study, columns=…)")
+        elif name not in _VARIANTS or value in known or (name, shown.variant) == ("variant", None):
+            lines.append(f"explorer.{name} = {value!r}")
+    if shown.variant is None:
+        call = _call(shown.method, shown.sparsity)
+        if shown.bounds:
+            call = f"sr.bounded_magnitude(weights, {shown.sparsity!r}, {dict(shown.bounds)!r})"
+        lines += ["", "# The level, exactly", f"pruning = {call}"]
+    return "\n".join([*lines, "explorer", ""])
+
+
+def as_figure(shown: Shown) -> str:
+    """Return statements that write the picture as it stands, all its parts, to a file."""
+    metric = str(shown.view.get("metric", "sparsity"))
+    name = file_name(metric if metric in METRICS else "own_figure")
+    *lines, _, _ = as_python(shown).split("\n")
+    return "\n".join([*lines, f'explorer.chart.save("{name}.pdf")  # or .svg, .png', ""])
+
+
+def as_json(shown: Shown) -> str:
+    """Return what is shown, and its layers' shares of zeros, as JSON."""
+    first = records(shown.study.variants.head(1))[0]
+    layers = {
+        row["module_name"]: {"weights": int(row["weight_total"]), "nonzero": _whole(row)}
+        for row in records(shown.layers)
+    }
+    return json.dumps(
+        {
+            "model": first["model"],
+            "fingerprint": first["fingerprint"],
+            "study": shown.study.fingerprint,
+            "variant": shown.variant,
+            "method": shown.method,
+            "sparsity": shown.asked,
+            "bounds": dict(shown.bounds),
+            "explorer": {name: value for name, value in shown.view.items() if name != "bounds"},
+            "layers": layers,
+        },
+        indent=1,
+        ensure_ascii=False,
+    )
+
+
+def as_recipe(shown: Shown) -> str:
+    """Return a recipe of llm-compressor that gives every layer the same share of zeros.
+
+    N:M becomes its ``mask_structure``; all else lists a sparsity per target, layer by layer. Its
+    first lines say what it cannot: llm-compressor has no global magnitude pruning and no ties by
+    position, it chooses weights itself, and in its own way.
+    """
+    rows = shown.layers
+    if rows.empty or shown.method is None:
+        raise SparsityReportError(say("nothing is pruned here: there is no recipe to give"))
+    if rows["weight_nonzero"].isna().any():
+        raise SparsityReportError(say("how many zeros each layer has is not known"))
+    method = shown.method
+    pattern = next((part for part in method.split(", ") if _PATTERN.fullmatch(part)), None)
+    modifier = "WandaPruningModifier" if "wanda" in method else "SparseGPTModifier"
+    notes = [
+        f"# {json.dumps(str(shown.study.variants['model'].iloc[0]))} as {json.dumps(method)}: "
+        "the shares of its layers, not its zeros.",
+        f"# {modifier} chooses the weights anew, by a calibration set that oneshot() is given.",
+    ]
+    if pattern is None and modifier == "SparseGPTModifier":
+        notes.append(
+            "# llm-compressor has no one-shot pruning by magnitude: MagnitudePruningModifier "
+            "follows a training schedule, and refuses apply_globally."
+        )
+    names = [str(name) for name in rows["module_name"]]
+    if (rows["row_pointers"].isna()).any() or rows["shape"].map(len).gt(2).any():
+        notes.append("# Experts in one tensor are no Linear, which is what it prunes.")
+    if pattern is not None:
+        n, m = map(int, pattern.split(":"))
+        sparsity, mask = json.dumps(1 - n / m), pattern
+    else:
+        sparsity, mask = json.dumps([round(float(share), 6) for share in rows["share"]]), "0:0"
+    targets = json.dumps(["re:^" + re.escape(name) + "$" for name in names])
+    return "\n".join(
+        [
+            *notes,
+            "pruning_stage:",
+            "  pruning_modifiers:",
+            f"    {modifier}:",
+            f"      sparsity: {sparsity}",
+            f'      mask_structure: "{mask}"',
+            f"      targets: {targets}",
+            "",
+        ]
+    )
+
+
+def as_thesis(shown: Shown) -> str:
+    """Return the command that writes the figures and tables of what is shown for a thesis."""
+    method, asked = shown.method, shown.asked
+    policies = {"global_magnitude": "magnitude", "layerwise_magnitude": "layerwise"}
+    policy = method if method and _PATTERN.fullmatch(method) else policies.get(method or "")
+    if method == "random, seed 0":
+        policy = "random"
+    if policy is None or asked is None:
+        raise SparsityReportError(
+            say(
+                "the command line cannot prune so; add it to the study, and write it with {code}",
+                code='sr.write_thesis(study, "thesis")',
+            )
+        )
+    source = _source(shown.study.weights, shown.study)
+    words = ["sparsity-report", "run", *([source] if source else [])]
+    words += ["--sparsity", f"{asked:g}", "--policy", policy, "--no-html", "--thesis"]
+    return shlex.join([*words, "--out", "results"]) + "\n"
+
+
+def _call(method: str | None, asked: Any) -> str | None:
+    """Return the call that prunes so; None where it takes more than a level."""
+    if method is None:
+        return ""
+    if method in {"global_magnitude", "layerwise_magnitude"}:
+        return f"sr.{method}(weights, {float(asked)!r})"
+    if found := re.fullmatch(r"random, seed (\d+)", method):
+        return f"sr.random_unstructured(weights, {float(asked)!r}, seed={found[1]})"
+    if _PATTERN.fullmatch(method):
+        return f"sr.n_m(weights, {', '.join(method.split(':'))})"
+    return None
+
+
+def _opening(weights: Weights | None, study: Comparison) -> Iterator[str]:
+    """Yield the lines that open the model."""
+    if weights is not None and weights.source == "module":
+        yield f"weights = sr.load(model)  # the module that was opened as {weights.name!r}"
+        return
+    source = _source(weights, study)
+    yield f"weights = sr.load({source!r})" if source else "weights = sr.load()"
+
+
+def _source(weights: Weights | None, study: Comparison) -> str:
+    """Return what ``load`` takes; empty of the demo model."""
+    path = None if weights is None else _path(weights)
+    if path is not None and path.resolve().parent == DEMO.resolve():
+        return ""
+    name = str(study.variants["model"].iloc[0])
+    if path is None or _HUB_ID.fullmatch(name):
+        return name
+    return str(path.parent if path.name.endswith((".safetensors", ".bin")) else path)
+
+
+def _path(weights: Weights) -> Any:
+    """Return the file of the first weights that come from one on this machine."""
+    for p in weights.prunable[:1]:
+        for part in weights.slices(p.name):
+            for source in part.sources():
+                if isinstance(source, FileSlice) and isinstance(source.file, LocalFile):
+                    return source.file.path
+    return None
+
+
+def _whole(row: Mapping[str, Any]) -> int | None:
+    return None if pd.isna(row["weight_nonzero"]) else int(row["weight_nonzero"])

@@ -1,0 +1,78 @@
+"""The columns of tables by their keys, or by names from a model: heads, how cells are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from sparsity_report.report.tables.table_model import COUNT, Column, Kind, Table, kind_of, table_of
+from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.schema import head
+from sparsity_report.words.display_names import distinct_names
+from sparsity_report.words.sentences import message, say
+
+# Heads of columns that the schema does not have, or has under a longer title.
+_HEADS = {
+    "stored_as": message("Stored as"),
+    "share": message("Zeros ÷ weights"),
+    "expected_sparsity": message("Expected"),
+    "n_m": message("N:M, complying"),
+    "ratio": message("÷ dense"),
+    "model_bytes": message("Bytes"),
+    "model_ratio": message("÷ dense"),
+    "threshold": message("Threshold |w| ≤"),
+    "quartiles": message("Quartiles"),
+    "windows": message("Window / stride"),
+    "realised": message("Realised"),
+    "control_span": message("Control"),
+    "bound_share": message("Of memory’s limit"),
+    "bits_per_weight": message("Bits per weight"),
+    "scores": message("Scores"),
+    "what": message("What"),
+    "before": message("Before"),
+    "after": message("After"),
+    "of": message("Of"),
+    "sparsity_before": message("Share before"),
+    "sparsity_after": message("Share after"),
+    "moved": message("Points"),
+}
+
+
+def columns_of(keys: str, widths: tuple[float, ...] = (1.6, 1), /, **heads: str) -> list[Column]:
+    """Return columns by their keys; the last of the widths is that of all others."""
+    names = keys.split()
+    sizes = [*widths, *widths[-1:] * len(names)]
+    return [
+        Column(key, heads.get(key) or head_of(key), kind_of(key), width=width)
+        for key, width in zip(names, sizes, strict=False)
+    ]
+
+
+def head_of(key: str) -> str:
+    """Return the head of a column, in the language that is spoken."""
+    return say(_HEADS[key]) if key in _HEADS else head(key)
+
+
+def key_of_name(name: str) -> str:
+    """Return the key of a column under a name from a model, which no column of ours has."""
+    return f"{name} ="
+
+
+def side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
+    """Return columns of the same kind under names from a model, see :func:`key_of_name`."""
+    listed = list(names)
+    shown = zip(listed, distinct_names(listed), strict=True)
+    return [Column(key_of_name(name), text, kind, width=1) for name, text in shown]
+
+
+def by_cell(key: str, caption: str, grid: Grid, figures: pd.Series, kind: Kind) -> Table:
+    """Return a table of a figure of each cell of a heat map, block by projection."""
+    known = figures.to_dict()
+    rows = [
+        {"block": block}
+        | {key_of_name(name): known.get((block, name)) for name in grid.projections}
+        for block in grid.blocks
+    ]
+    columns = [*columns_of("block"), *side_by_side(grid.projections, kind)]
+    return table_of(key, caption, columns, rows)

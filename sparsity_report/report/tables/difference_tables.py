@@ -1,0 +1,108 @@
+"""Tables of what changed between two studies, and of what moved."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sparsity_report.findings.difference import TOTALS, Difference, name_of, written
+from sparsity_report.findings.layer_changes import Match, distinct
+from sparsity_report.findings.layer_changes import written as measured_sides
+from sparsity_report.report.tables.column_heads import columns_of
+from sparsity_report.report.tables.table_model import Body, Table, name, rows_of, table_of
+from sparsity_report.study.layers import records
+from sparsity_report.words.display_names import clip, tokens_name
+from sparsity_report.words.sentences import message, say
+
+_MEASURED = {
+    "perplexity": message("perplexity"),
+    "speed": message("times as fast as {base}"),
+}
+
+
+def totals(difference: Difference) -> Table | None:
+    """Return every total of the variants that two studies have, side by side; None of none."""
+    old, new = (s.totals.set_index("variant") for s in (difference.before, difference.after))
+    columns = columns_of("what before after")
+    bodies = []
+    for match in difference.matches:
+        values = []
+        for what in TOTALS:
+            sides = zip((old, new), match, strict=True)
+            before, after = (written(what, frame[what].get(name)) for frame, name in sides)
+            row = {"what": name_of(what), "before": before, "after": after}
+            values.append({**row, "row_style": "changed" if before != after else ""})
+        bodies.append(Body(rows_of(columns, values), clip(match.name, 80)))
+    caption = say("Totals per variant, before and after")
+    return Table("totals", caption, tuple(columns), tuple(bodies), "groups") if bodies else None
+
+
+def modules(difference: Difference, limit: int) -> Table:
+    """Return what changed in modules, so many rows at most."""
+    changes = difference.changes[difference.changes["module_name"].notna()]
+    values = [
+        {
+            **row,
+            "what": name_of(row["what"]),
+            **{side: written(row["what"], row[side]) for side in ("before", "after")},
+        }
+        for row in records(changes.head(limit))
+    ]
+    columns = columns_of("variant module_name what before after")
+    columns[1] = columns[1]._replace(kind=name(200))
+    return table_of("modules", say("Modules that changed"), columns, values, "sortable")
+
+
+def moved(difference: Difference, limit: int) -> Table | None:
+    """Return layers whose zeros moved, those that did most first, so many at most; None of none.
+
+    Of variants with the same zeros, such as Masked30 and CSR30, the first has them.
+    """
+    frame = difference.moved[difference.moved["zeros_before"] != difference.moved["zeros_after"]]
+    first = distinct(difference.matches, difference.moved)
+    pairs = zip(frame["variant_before"], frame["variant_after"], strict=True)
+    frame = frame[[pair in first for pair in pairs]]
+    if frame.empty:
+        return None
+    rows = frame.sort_values("moved", key=abs, ascending=False, kind="stable").head(limit)
+    keys = "variant module_name weight_total zeros_before zeros_after"
+    columns = columns_of(f"{keys} sparsity_before sparsity_after moved")
+    columns[0] = columns[0]._replace(kind=name(80))
+    whole = message("Layers whose zeros moved, most first; zeros ÷ weights of the layer.")
+    part = message(
+        "Layers whose zeros moved, most first; zeros ÷ weights of the layer. The first {shown:,} "
+        "of {count:,}."
+    )
+    caption = say(whole if len(rows) == len(frame) else part, shown=len(rows), count=len(frame))
+    return table_of("moved", caption, columns, _named(rows), "sortable")
+
+
+def measured(difference: Difference) -> Table | None:
+    """Return what was measured alike in both studies; None where nothing was."""
+    frame = difference.measured
+    if frame.empty:
+        return None
+    values = []
+    for row in records(_named(frame)):
+        before, after = measured_sides(row)
+        speed = row["what"] == "speed"
+        note = say("within the noise") if speed and not row["apart"] else ""
+        values.append(
+            {
+                "variant": row["variant"],
+                "what": say(_MEASURED[row["what"]], base=difference.speed_base),
+                "of": tokens_name(int(row["of"])) if speed else row["of"],
+                "before": before,
+                "after": after,
+                "after_note": note,
+            }
+        )
+    columns = columns_of("variant what of before after")
+    columns[0] = columns[0]._replace(kind=name(80))
+    columns[2] = columns[2]._replace(kind=name(200))
+    return table_of("measured", say("Measured alike before and after"), columns, values)
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with the name of the match that each is of."""
+    pairs = zip(frame["variant_before"], frame["variant_after"], strict=True)
+    return frame.assign(variant=[Match(*pair).name for pair in pairs])

@@ -1,0 +1,268 @@
+"""Text, numbers and names for LaTeX: a value is never read as a command."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sparsity_report.errors import printable, spelled
+from sparsity_report.report.tables.table_model import Cell, Kind, Table
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.words.display_names import breakable
+from sparsity_report.words.languages import spoken
+from sparsity_report.words.number_format import THIN, UNKNOWN
+
+_UNKNOWN = "\\textendash{}"
+# Letters from which a text breaks in a column of its own, and how wide that is, in centimetres.
+_LONG, _WORDS_CM, _TITLE_CM = 40, 9, 12
+# Columns after the first from which they are set smaller and closer, or a page cannot hold them.
+_NARROW = 7
+ESCAPED = {
+    "\\": "\\textbackslash{}",
+    # BibTeX counts braces that are escaped, too.
+    "{": "\\textbraceleft{}",
+    "}": "\\textbraceright{}",
+    "$": "\\$",
+    "&": "\\&",
+    "#": "\\#",
+    "%": "\\%",
+    "_": "\\_",
+    "^": "\\textasciicircum{}",
+    "~": "\\textasciitilde{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+    '"': "\\textquotedbl{}",
+    "`": "\\textasciigrave{}",
+    "\u00a0": "~",
+    "\u202f": "\\,",
+    "\u200b": "\\allowbreak{}",
+    "≤": "$\\le$",
+    "−": "$-$",
+    "–": "\\textendash{}",
+    "…": "\\textellipsis{}",
+    "‘": "\\textquoteleft{}",
+    "’": "\\textquoteright{}",
+    "“": "\\textquotedblleft{}",
+    "”": "\\textquotedblright{}",
+    "ρ": "$\\rho$",
+    "→": "$\\to$",
+    "÷": "\\textdiv{}",
+    "×": "\\texttimes{}",
+    "·": "\\textperiodcentered{}",
+    "±": "$\\pm$",
+    "²": "\\texttwosuperior{}",
+    "³": "\\textthreesuperior{}",
+}
+# What LaTeX has as it comes: ASCII and the accented letters of Europe.
+HELD = re.compile("(?![\u00adĦħĸĿŀŉŦŧſ])[ -~\u00a1-\u017f]")
+# fmt: off
+_ONES = (
+    "Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven",
+    "Twelve", "Thirteen", "Fourteen", "Fifteen", "Sixteen", "Seventeen", "Eighteen", "Nineteen",
+)
+_TENS = (
+    "Zero", "Ten", "Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety",
+)
+# fmt: on
+
+
+class Tex(str):
+    """Text that is LaTeX already."""
+
+    __slots__ = ()
+
+
+def tex(value: Any, longest: int = 80) -> Tex:
+    r"""Write a value as LaTeX text: specials escaped, what pdflatex lacks spelled out.
+
+    Words longer than `longest` end in "…"; long ones may break.
+
+    Examples
+    --------
+    >>> print(tex("50 % of \\input{x}_1 🦙"))
+    50~\% of \textbackslash{}input\textbraceleft{}x\textbraceright{}\_1 \textbackslash{}U0001f999
+    """
+    if isinstance(value, Tex):
+        return value
+    text = re.sub(r"\S+", lambda word: printable(word[0], longest), str(value))
+    text = "".join(c if c in ESCAPED or HELD.match(c) else spelled(c) for c in text)
+    text = "".join(ESCAPED.get(c, c) for c in breakable(text))
+    # Pairs of these would be joined to one sign.
+    text = re.sub(r"([-,'!?])(?=[-,'`])", r"\1{}", text)
+    # Where a row begins, the end of the one before takes these for its own.
+    text = re.sub(r"^(?=\s*[\[*])", "{}", text)
+    return Tex(re.sub(r"(\d) (?=\\%)", r"\1~", text))
+
+
+def command_names(wanted: Iterable[str], longest: int | None = 40) -> list[str]:
+    r"""Make names of LaTeX commands, letters only and all different, numbers in words.
+
+    What is wanted counts up to `longest` characters.
+
+    Examples
+    --------
+    >>> command_names(["Masked30", "masked 30", "2:4", "opt-125m", "é", "🦙"])
+    ['MaskedThirty', 'MaskedThirtyB', 'TwoFour', 'OptOneTwoFiveM', 'E', 'X']
+    """
+    names: list[str] = []
+    for name in wanted:
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()[:longest]
+        words = re.findall(r"[A-Za-z]+|\d+", plain)
+        base = "".join(_in_words(word) for word in words) or "X"
+        command, number = base, 1
+        while command in names:
+            number += 1
+            command = base + (chr(64 + number) if number <= 26 else _in_words(str(number)))
+        names.append(command)
+    return names
+
+
+def variant_commands(study: Comparison) -> dict[str, str]:
+    """Return for each variant what the names of its LaTeX commands begin with."""
+    variants = list(study.variants["variant"])
+    return dict(zip(variants, command_names(variants), strict=True))
+
+
+def quantity(value: Any, kind: Kind) -> Tex:
+    r"""Write a number for siunitx, with the digits that people read everywhere else.
+
+    Examples
+    --------
+    >>> from sparsity_report.report import cells
+    >>> print(quantity(0.3, cells.SHARE), quantity(5_106_576, cells.scaled("B")))
+    \qty{30.0}{\percent} \num{5.11}\,MB
+    """
+    text = kind.write(value)
+    if text == UNKNOWN:
+        return Tex(_UNKNOWN)
+    if kind.unit == "%":
+        return Tex(f"\\qty{{{siunitx(text)}}}{{\\percent}}")
+    number, _, prefixed = text.rpartition(THIN) if text[-1:].isalpha() else (text, "", "")
+    plain = f"\\num{{{siunitx(number)}}}"
+    return Tex(f"{plain}\\,{prefixed}" if prefixed else plain)
+
+
+def siunitx(text: str) -> str:
+    """Return a written number as siunitx reads it: it sets the marks and spaces of the document.
+
+    Examples
+    --------
+    >>> siunitx("< 0.1 %"), siunitx("1 234.50"), siunitx("1.33 ×")
+    ('<0.1', '1234.50', '1.33')
+    """
+    bare = re.sub(r"[\s%×]", "", text).replace(spoken().thousands, "")
+    return bare.replace(spoken().decimal, ".").replace("−", "-")
+
+
+def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
+    r"""Write a table for booktabs and siunitx.
+
+    Parameters
+    ----------
+    table : Table
+        Its first column is text.
+    label : str
+        What ``\ref{tab:…}`` takes.
+    first_cm : float, optional
+        Width of the first column in centimetres, where its text has to break.
+    """
+    kinds = [_setting(table, place) for place in range(1, len(table.columns))]
+    narrow = len(kinds) >= _NARROW
+    first = _words(first_cm) if first_cm else "l"
+    return "\n".join(
+        [
+            "\\begin{table}[htbp]",
+            "\\centering",
+            *(["\\small", "\\setlength{\\tabcolsep}{3pt}"] if narrow else []),
+            f"\\caption{{{tex(table.caption)}}}",
+            f"\\label{{tab:{label}}}",
+            f"\\begin{{tabular}}{{{' '.join([first, *kinds])}}}",
+            "\\toprule",
+            *(f"{line} \\\\" for line in _heads(table)),
+            *_body_lines(table),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+            "",
+        ]
+    )
+
+
+def _setting(table: Table, place: int) -> str:
+    """Return how LaTeX sets a column but the first: numbers at their points, long texts broken."""
+    cells = [row.cells[place] for row in table.rows]
+    if table.columns[place].kind.unit is None:
+        longest = max((len(cell.text) for cell in cells), default=0)
+        return _words(_WORDS_CM) if longest > _LONG else "l"
+    bold = any(cell.strong for row in table.rows for cell in row.cells)
+    # A bold number is set as text, whose series siunitx would reset.
+    look = "mode=text, reset-text-series=false, " if bold else ""
+    return f"S[{look}table-format={_number_format(map(_cell, cells))}]"
+
+
+def _words(width_cm: float) -> str:
+    return f">{{\\raggedright\\arraybackslash}}p{{{width_cm:g}cm}}"
+
+
+def _body_lines(table: Table) -> Iterator[str]:
+    """Yield the lines of the bodies, each under a rule and its title."""
+    for body in table.bodies:
+        yield "\\midrule"
+        if body.title:
+            title = f"\\emph{{{tex(body.title)}}}"
+            setting = _words(_TITLE_CM) if len(body.title) > 2 * _LONG else "l"
+            yield f"\\multicolumn{{{len(table.columns)}}}{{{setting}}}{{{title}}} \\\\"
+        for row in body.rows:
+            first, *others = row.cells
+            shown = [("\\bfseries " if cell.strong else "") + _cell(cell) for cell in others]
+            yield " & ".join([tex(first.text), *shown]) + " \\\\"
+
+
+def _cell(cell: Cell) -> str:
+    if cell.kind.unit is None:
+        return tex(cell.text)
+    if "±" in cell.text:
+        value, error = map(siunitx, cell.text.split("±"))
+        return f"{{\\num{{{value}}}{{\\scriptsize\\,$\\pm$\\,\\num{{{error}}}}}}}"
+    if re.search(r"\d\s*[–(]", cell.text):  # from here to there, or with an interval
+        return f"{{{tex(cell.text.rstrip('%×').rstrip())}}}"
+    return f"{{{_UNKNOWN}}}" if cell.text == UNKNOWN else siunitx(cell.text)
+
+
+def _heads(table: Table) -> list[str]:
+    """Return the lines of the head, each column's words on lines of a few letters."""
+    texts = []
+    for column in table.columns:
+        head = f"{column.head} /\u00a0%" if column.kind.unit == "%" else column.head
+        texts.append(
+            textwrap.wrap(head, table.fold, break_long_words=False, break_on_hyphens=False) or [""]
+        )
+    height = max(map(len, texts))
+    padded = [[""] * (height - len(lines)) + lines for lines in texts]
+    lines = [[f"{{{tex(words)}}}" for words in line] for line in zip(*padded, strict=True)]
+    over = [f"\\multicolumn{{{width}}}{{c}}{{{tex(head)}}}" for head, width in table.spans]
+    return [" & ".join(line) for line in ([over] if over else []) + lines]
+
+
+def _number_format(cells: Iterable[str]) -> str:
+    """Return the widest number of a column in siunitx's terms: <2.1 leaves room for <10.0."""
+    parts = [re.fullmatch(r"([<>+-]?)(\d+)\.?(\d*)", cell) for cell in cells]
+    known = [part.groups() for part in parts if part]
+    sign = max((sign for sign, _, _ in known), default="")
+    before, after = (max((len(part[k]) for part in known), default=1) for k in (1, 2))
+    return f"{sign}{before}.{after}"
+
+
+def _in_words(word: str) -> str:
+    if not word.isdigit():
+        return word[0].upper() + word[1:]
+    number = int(word)
+    if len(word) > 2 or word != str(number):
+        return "".join(_ONES[int(digit)] for digit in word)
+    if number < len(_ONES):
+        return _ONES[number]
+    return _TENS[number // 10] + (_ONES[number % 10] if number % 10 else "")

@@ -1,0 +1,317 @@
+"""Tables of two checkpoints compared, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from sparsity_report.report.tables.column_heads import by_cell, columns_of, head_of
+from sparsity_report.report.tables.table_model import (
+    COUNT,
+    POINTS,
+    SHAPE,
+    SHARE,
+    WORDS,
+    Body,
+    Cell,
+    Column,
+    Kind,
+    Row,
+    Table,
+    kind_of,
+    name,
+    plain_rows,
+    rows_of,
+    table_of,
+)
+from sparsity_report.study.layers import records
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.pairs.pair_cells import Strip, difference_map
+from sparsity_report.study.schema import head
+from sparsity_report.words.display_names import alignment_name, clip, group_name, kind_name
+from sparsity_report.words.number_format import count
+from sparsity_report.words.sentences import message, say
+
+# Columns of a study that count what a figure of a pair does.
+_COLUMNS = {
+    "prunable_weights": "prunable_total",
+    "parameters": "total",
+    "active_parameters": "active_total",
+}
+_PARTS = {
+    "prunable": message("Prunable weights"),
+    "non_embedding": message("Non-embedding parameters"),
+    "model": message("Whole model"),
+}
+_SIDES = {"before": message("Before"), "after": message("After")}
+# What was taken away, less than zero of what came.
+_SHARE_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
+_TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
+# What is told of one module.
+_OF_A_LAYER = (
+    "after_name alignment certainty shape_before shape_after weight_before weight_after "
+    "zeros_before zeros_after compared kept revived new iou changed relative_change correlation "
+    "n_m_before n_m_after"
+)
+# Spans of numbers of what is gone that a cell lists, among others and of a strip.
+_SOME, _LISTED = 4, 500
+
+
+def models(pair: Pair) -> Table:
+    """Return the two models that were compared."""
+    values = [{**row, "side": say(_SIDES[row["side"]])} for row in plain_rows(pair.models)]
+    columns = columns_of("side model architecture source", (0.7, 1, 1, 1.6))
+    return table_of("models", say("The checkpoints that were compared"), columns, values, "facts")
+
+
+def totals(pair: Pair) -> Table:
+    """Return what was taken away of the whole, by what it is counted in."""
+    caption = say("What was taken away, by what it is counted in; share of the base.")
+    values = [{**row, "figure": _figure_name(row["figure"])} for row in plain_rows(pair.totals)]
+    return table_of("totals", caption, _figure_columns("figure"), values)
+
+
+def groups(pair: Pair) -> Table:
+    """Return what was taken away of each group of modules, by what it is counted in."""
+    columns = _figure_columns("group")
+    bodies = [
+        Body(
+            rows_of(
+                columns,
+                [
+                    {**row, "group": group_name(row["group"])}
+                    for row in plain_rows(of)
+                    if (row["before"], row["after"]) != (0, 0)
+                ],
+            ),
+            _figure_name(str(figure)),
+        )
+        for figure, of in pair.groups.groupby("figure", sort=False)
+        if of["before"].fillna(0).any() or of["after"].fillna(0).any()
+    ]
+    caption = say("What was taken away of each group of modules; share of the base’s group.")
+    return Table("groups", caption, tuple(columns), tuple(bodies), "groups")
+
+
+def _figure_name(figure: str) -> str:
+    if figure == "kv_cache_bytes_per_token":
+        return say("KV-cache bytes per token")
+    return head(_COLUMNS.get(figure, figure))
+
+
+def _figure_columns(first: str) -> list[Column]:
+    share = say("Share of the base")
+    columns = columns_of(f"{first} before after removed share", (1.6, 1), share=share)
+    kinds = (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN)
+    return [column._replace(kind=kind) for column, kind in zip(columns, kinds, strict=True)]
+
+
+def sparsities(pair: Pair) -> Table:
+    """Return the three sparsities: of the base, of what is left, and against the base."""
+    caption = say(
+        "Three sparsities of three things: of the base itself, of what is left by itself, and what "
+        "is zero or gone of the base."
+    )
+    values = [{**row, "of": say(_PARTS[row["of"]])} for row in plain_rows(pair.sparsities)]
+    columns = columns_of(
+        "of total_before total_after sparsity_before sparsity_itself gone_of_base",
+        (1.6, 1),
+        of=say("Of"),
+        sparsity_before=head("sparsity_before"),
+    )
+    columns[0] = columns[0]._replace(kind=WORDS)
+    return table_of("sparsities", caption, columns, values)
+
+
+def survival(pair: Pair) -> Table:
+    """Return what became of the zeros of prunable weights that stand in both."""
+    caption = say(
+        "What became of the zeros of prunable weights that stand in both: kept, revived, and new."
+    )
+    everything = say("all prunable weights")
+    values = [
+        {**row, "group": everything if row["group"] is None else group_name(row["group"])}
+        for row in plain_rows(pair.survival)
+    ]
+    columns = columns_of(
+        "group compared zeros_before zeros_after kept revived new kept_share iou surviving changed "
+        "relative_change",
+        (1.4, 1),
+    )
+    columns[0] = columns[0]._replace(kind=WORDS)
+    return table_of("survival", caption, columns, values)
+
+
+def difference(pair: Pair) -> Table | None:
+    """Return the figures of the map of differences, block by projection."""
+    if (shown := difference_map(pair)) is None:
+        return None
+    caption = say(
+        "Weights of the base that are zero or gone, after − before, in percentage points of the "
+        "matrix, block by projection."
+    )
+    values = shown.cells.set_index(["block", "projection"])["moved"]
+    return by_cell("difference", caption, shown.grid, values, POINTS)
+
+
+def strip(shown: Strip) -> Table:
+    """Return which things of a kind are gone, row by row of their strip."""
+    values = [
+        {
+            "where": where,
+            "gone": len(row.gone),
+            "among": row.among,
+            "numbers": _listed(row.gone, _LISTED),
+            "certainty": row.certainty,
+        }
+        for where, row in zip(shown.names, shown.rows, strict=True)
+    ]
+    columns = [
+        Column("where", say("Where"), name(80), width=1.4),
+        Column("gone", say("Gone"), COUNT),
+        *columns_of("among", (0, 0)),
+        Column("numbers", say("Numbers in the base"), WORDS, width=3),
+        *columns_of("certainty", (0, 0)),
+    ]
+    caption = say("{title}, by their numbers in the base.", title=shown.title)
+    return table_of(f"strip_{shown.kind}", caption, columns, values)
+
+
+def _listed(numbers: Sequence[int], limit: int) -> str:
+    """List numbers, neighbours as a span; of more spans than the limit, how many numbers follow."""
+    spans = [*_spans(numbers)]
+    shown = [
+        count(first) if first == last else f"{count(first)}–{count(last)}"
+        for first, last in spans[:limit]
+    ]
+    if more := sum(last - first + 1 for first, last in spans[limit:]):
+        shown.append(say("{count:,} more", count=more))
+    return ", ".join(shown)
+
+
+def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of numbers that follow one another, in order."""
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
+            yield numbers[start], numbers[at - 1]
+            start = at
+
+
+def removed(pair: Pair, limit: int) -> Table | None:
+    """Return what of the base is gone, what of one kind and place in one row, so many at most."""
+    frame = pair.removed
+    if frame.empty:
+        return None
+    rows = []
+    for (kind, module), of in frame.groupby(["kind", "module"], sort=False):
+        numbers = [int(number) for number in of["index"].dropna()]
+        rows.append(
+            {
+                "kind": kind_name(str(kind)),
+                "module": module,
+                "gone": len(of),
+                "among": int(of["among"].iloc[0]),
+                "numbers": _listed(sorted(numbers), _SOME) or None,
+                "certainty": float(of["certainty"].min()),
+                **{key: int(of[key].sum()) for key in ("weights", "parameters", "bytes")},
+                "flops_per_token": int(of["flops_per_token"].sum()),
+            }
+        )
+    columns = columns_of(
+        "kind module gone among numbers certainty weights parameters bytes flops_per_token",
+        (0.8, 1.6, 0, 0, 1.4, 0),
+        gone=say("Gone"),
+        numbers=say("Numbers in the base"),
+    )
+    kinds = {"kind": WORDS, "module": name(200), "numbers": WORDS}
+    columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
+    whole = message("What of the base is gone, each weight once, with the largest thing it was in.")
+    part = message(
+        "What of the base is gone, each weight once, with the largest thing it was in; the first "
+        "{shown:,} of {number:,} rows."
+    )
+    shown = rows[:limit]
+    caption = say(whole if shown == rows else part, shown=len(shown), number=len(rows))
+    return table_of("removed", caption, columns, shown, "sortable")
+
+
+def small(pair: Pair, limit: int = 20) -> list[Table]:
+    """Return what one wants to see at once: what was taken away, and what became of the zeros."""
+    gone = removed(pair, limit)
+    parts = [] if gone is None else [gone.only("module", "gone", "among", "numbers", "weights")]
+    kept = survival(pair)
+    if pair.survival[["kept", "revived", "new"]].fillna(0).to_numpy().any():
+        parts.append(kept.only("compared", "kept", "revived", "new", "kept_share", "iou"))
+    return parts
+
+
+def layers(pair: Pair, limit: int) -> Table:
+    """Return every module of both, so many at most."""
+    frame = pair.layers.head(limit)
+    names = [
+        clip(other, 2000) if pd.notna(other) and other != own else ""
+        for own, other in zip(frame["module_name"], frame["after_name"], strict=True)
+    ]
+    untouched = say("untouched")
+    values = [
+        {
+            **row,
+            "module_name_note": untouched if row["untouched"] else other,
+            "group": group_name(row["group"]),
+            "alignment": alignment_name(row["alignment"]),
+        }
+        for row, other in zip(plain_rows(frame), names, strict=True)
+    ]
+    # Where every module was found by its name, how it was recognised says nothing.
+    plain = (pair.layers["alignment"] == "name").all()
+    recognised = "" if plain else "alignment certainty "
+    columns = columns_of(
+        f"module_name group {recognised}weight_before weight_after zeros_before zeros_after "
+        "kept revived new iou changed relative_change correlation",
+        (1.6, 0),
+    )
+    kinds = {"module_name": name(2000), "group": WORDS, "alignment": WORDS}
+    columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
+    whole = message("All {number:,} modules of both checkpoints; zeros and weights of matrices.")
+    part = message(
+        "The first {shown:,} of {number:,} modules of both checkpoints; zeros and weights of "
+        "matrices."
+    )
+    number = len(pair.layers)
+    caption = say(whole if len(frame) == number else part, shown=len(frame), number=number)
+    return table_of("layers", caption, columns, values, "layers sortable")
+
+
+def layer(pair: Pair, module: str) -> Table:
+    """Return what was counted of one module, figure by figure."""
+    (row,) = plain_rows(pair.layers[pair.layers["module_name"] == module].head(1))
+    known = {"alignment": alignment_name(row["alignment"])}
+    kinds = {"after_name": name(200), "shape_before": SHAPE, "shape_after": SHAPE}
+    kinds |= dict.fromkeys(("alignment", "n_m_before", "n_m_after"), WORDS)
+    rows = tuple(
+        Row(
+            (Cell(head_of(key), WORDS), Cell(known.get(key, row[key]), kinds.get(key, kind))),
+            key=key,
+        )
+        for key, kind in ((key, kind_of(key)) for key in _OF_A_LAYER.split())
+        if row[key] is not None
+    )
+    columns = (
+        Column("figure", say("Figure"), WORDS, width=1.6),
+        Column("value", say("Value"), WORDS),
+    )
+    caption = say("What was counted of this module; zeros and weights of matrices.")
+    return Table("layer", caption, columns, (Body(rows),), "facts")
+
+
+def extremes(pair: Pair, limit: int = 10) -> Table | None:
+    """Return the prunable layers whose zeros agree least; None where no side has zeros."""
+    rows = pair.layers[pair.layers["prunable"] & pair.layers["iou"].notna()]
+    if rows.empty:
+        return None
+    least = rows.sort_values("iou", kind="stable").head(limit)
+    columns = columns_of("module_name weight_before kept revived new iou", (3.4, 1))
+    caption = say("Layers whose zeros agree least: zeros in both ÷ zeros in either.")
+    return table_of("least_agreeing", caption, columns, records(least))

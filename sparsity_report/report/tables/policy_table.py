@@ -1,0 +1,130 @@
+"""Variants side by side: one table, a column to each, the best of each row strong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sparsity_report.report.tables.table_model import (
+    COUNT,
+    TIMES,
+    WORDS,
+    Body,
+    Cell,
+    Column,
+    Kind,
+    Row,
+    Table,
+    kind_of,
+    share,
+)
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.policy_comparison import Compared
+from sparsity_report.words.display_names import distinct_names, layout_name, short_name, tokens_name
+from sparsity_report.words.number_format import THIN, UNKNOWN, percent
+from sparsity_report.words.sentences import message, say
+
+
+def _ends(ends: tuple[float, float] | None) -> str:
+    """Write the least and the most sparse layer; once where they are written alike."""
+    if ends is None:
+        return UNKNOWN
+    low, high = map(percent, ends)
+    return low if low == high else f"{low.removesuffix(f'{THIN}%')}–{high}"
+
+
+# Columns of figures, and letters of their heads, that a table in LaTeX has room for.
+_COLUMNS, _LETTERS = 4, 45
+# Row head, note and how its cells are written, by figure.
+_ROWS: dict[str, tuple[str, str, Kind]] = {
+    "sparsity_prunable": (message("Zeros"), message("÷ prunable weights"), share(2)),
+    "spread": (message("Zeros per layer"), message("least to most sparse"), Kind(_ends, "%")),
+    "dead_rows": (message("Outputs that are zero"), message("whole rows of matrices"), COUNT),
+    "dead_heads": (message("Attention heads that are zero"), message("per projection"), COUNT),
+    "smallest": (message("Smallest lossless layout"), message("÷ dense bytes"), TIMES),
+    "layout": (message("as {of}"), "", TIMES),
+    "perplexity": (message("Perplexity"), message("on {of}"), kind_of("perplexity")),
+    "kl": (message("KL from {base}"), message("nats per token"), kind_of("kl")),
+    "agreement": (message("Same first guess as {base}"), message("on {of}"), kind_of("agreement")),
+    "realised": (message("Times as fast as {speed_base}"), message("{of} at a time"),
+                 kind_of("realised")),
+}  # fmt: skip
+
+
+def compared(study: Comparison) -> Table | None:
+    """Return the baseline and the prunings of one model side by side.
+
+    Returns
+    -------
+    Table or None
+        None of fewer than two distinct prunings.
+    """
+    found = study.facts.compared
+    if found is None:
+        return None
+    names = found.variants
+    shown = distinct_names(names)
+    over = {name: percent(level, digits=0) for level, of in found.sets for name in of}
+    columns = [Column("", "", WORDS, width=1.8)]
+    columns += [
+        Column(name, text, COUNT, over.get(name, ""), width=1)
+        for name, text in zip(names, shown, strict=True)
+    ]
+    rows = tuple(_row(study, figure, names) for figure in found.figures)
+    alone = message(
+        "Prunings side by side. Strong is the best of each row, none where all are alike."
+    )
+    several = message(
+        "Prunings side by side. Strong is the best of each row among those of one share of zeros, "
+        "none where all are alike."
+    )
+    caption = say(several if found.contests else alone)
+    if any(figure.guesses for figure in found.figures):
+        told = say(
+            "Of scores it is what the number of first guesses tells apart from the others (99 %)."
+        )
+        caption = f"{caption} {told}"
+    return Table("compared", caption, tuple(columns), (Body(rows),), "compared")
+
+
+def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
+    title, note, kind = _ROWS[figure.key]
+    facts = study.facts
+    of = figure.of
+    if figure.key == "layout":
+        of = layout_name(of)
+    elif figure.key == "realised":
+        of = tokens_name(int(of))
+    said = {
+        "of": short_name(of),
+        "base": short_name(facts.baseline),
+        "speed_base": short_name(facts.speed_base) if figure.key == "realised" else "",
+    }
+    cells = [Cell(say(title, **said), WORDS, say(note, **said) if note else "")]
+    for name in names:
+        value: Any = figure.values[name]
+        below = ""
+        if figure.key == "smallest" and value is not None:
+            value, layout = value
+            below = layout_name(layout)
+        cells.append(Cell(value, kind, below, name in figure.best))
+    return Row(tuple(cells), "part" if figure.key == "layout" else "")
+
+
+def side_by_side(study: Comparison) -> list[Table]:
+    """Return what :func:`compared` does for LaTeX: rows name their unit, and columns have room."""
+    table = compared(study)
+    if table is None:
+        return []
+    bodies = tuple(Body(tuple(map(_with_unit, body.rows)), body.title) for body in table.bodies)
+    longest = max(len(column.head) for column in table.columns)
+    columns = max(1, min(_COLUMNS, _LETTERS // longest))
+    return replace(table, bodies=bodies).parts(columns, table.caption)
+
+
+def _with_unit(row: Row) -> Row:
+    first, *others = row.cells
+    words = [first.note] if first.note else []
+    words += ["%"] if others[-1].kind.unit == "%" else []
+    text = f"{first.text} ({', '.join(words)})" if words else first.text
+    return row._replace(cells=(Cell(text, first.kind), *others))

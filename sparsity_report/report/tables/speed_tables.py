@@ -1,0 +1,92 @@
+"""Tables of what was timed: times, from where CSR is faster, and the speed-ups of several runs."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sparsity_report.report.tables.column_heads import columns_of
+from sparsity_report.report.tables.table_model import Body, Table, rows_of, table_of
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.words.display_names import clip, short_name
+from sparsity_report.words.sentences import say
+
+
+def latency(study: Comparison) -> Table | None:
+    """Return the times of layers and forward passes; None where none were measured."""
+    frame = study.facts.speeds
+    if frame is None:
+        return None
+    first = "variant name cache tokens seconds quartiles promised_speedup realised control_span"
+    columns = columns_of(f"{first} bound_share kernel", name=say("What"), cache=say("Weights"))
+    caption = say(
+        "Measured time per call on {machine}, {threads:plural thread|threads}. Realised: how many"
+        " times faster with its 99 % interval, in brackets alone where it is within the noise or "
+        "was not timed well enough. Control: the ratio of the same kernels over five parts of the"
+        " time.",
+        machine=clip(frame["machine"].iloc[0], 200),
+        threads=int(frame["threads"].iloc[0]),
+    )
+    ends = [*zip(frame["seconds_low"], frame["seconds_high"], strict=True)]
+    quartiles = pd.Series(ends, index=frame.index, dtype=object)
+    values = _told(frame, study.facts.speed_base).assign(quartiles=quartiles)
+    return table_of("speed", caption, columns, values)
+
+
+def crossover(study: Comparison) -> Table | None:
+    """Return from which sparsity CSR layers are faster; None where it is known of no shape."""
+    rows = study.facts.crossovers
+    if rows is None or not rows["verdict"].isin(("stated", "never", "above")).any():
+        return None
+    heads = {"name": say("Shape"), "cache": say("Weights"), "crossover": say("Sparsity")}
+    keys = ["verdict", "crossover_low", "crossover_sparsity", "crossover_high"]
+    told = zip(*(rows[key] for key in keys), strict=True)
+    caption = say(
+        "Sparsity from which a CSR layer is faster than the dense one, and its 99 % interval."
+    )
+    values = rows.assign(crossover=pd.Series([*told], index=rows.index, dtype=object))
+    columns = columns_of("name tokens cache crossover", **heads)
+    return table_of("crossover", caption, columns, values)
+
+
+def speedups(study: Comparison) -> Table | None:
+    """Return the speed-ups of several runs, each with its own reference; None of fewer than two.
+
+    Of whole forward passes where some were timed, else of layers.
+    """
+    frame = study.facts.speedups
+    if frame is None or frame["measurement"].nunique() < 2:
+        return None
+    whole = frame["scope"] == "model"
+    shown = frame[whole if whole.any() else ~whole]
+    columns = columns_of("variant name cache tokens realised control_span", name=say("What"))
+    caption = say(
+        "Times as fast as the reference of the same run, with its 99 % interval, in brackets alone "
+        "where it is within the noise or was not timed well enough. Control: the ratio of the same "
+        "kernels over five parts of the time. Times of two runs are not compared."
+    )
+    bodies = []
+    for number, rows in shown.groupby("measurement"):
+        against = str(rows["against"].iloc[0])
+        title = say(
+            "{number}: against {against} on {machine}, {threads:plural thread|threads}",
+            number=str(number),
+            against=short_name(against),
+            machine=clip(rows["machine"].iloc[0], 80),
+            threads=int(rows["threads"].iloc[0]),
+        )
+        told = _told(rows[rows["variant"] != against], against)
+        bodies.append(Body(rows_of(columns, told), title))
+    return Table("speedups", caption, tuple(columns), tuple(bodies))
+
+
+def _told(frame: pd.DataFrame, against: str) -> pd.DataFrame:
+    """Return rows of speeds with what is shown of ratios and of the control."""
+    ratio = frame["realised_speedup"].where(frame["verdict"] == "stated")
+    others = frame["variant"] != against
+    spans = (frame[column].where(others) for column in ("realised_low", "realised_high"))
+    ratios = zip(ratio, *spans, strict=True)
+    controls = zip(frame["control_low"], frame["control_high"], strict=True)
+    return frame.assign(
+        realised=pd.Series([*ratios], index=frame.index, dtype=object),
+        control_span=pd.Series([*controls], index=frame.index, dtype=object),
+    )

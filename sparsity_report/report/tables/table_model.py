@@ -1,0 +1,502 @@
+"""What a table is: columns, cells that keep their values, and how all of it is written.
+
+A cell is written once, as text for people; HTML, Typst and LaTeX take that text, so that no two
+of them can show different digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Real
+from typing import Any, NamedTuple
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from sparsity_report.errors import printable
+from sparsity_report.study.layers import records
+from sparsity_report.study.schema import TABLES
+from sparsity_report.words import number_format as numbers
+from sparsity_report.words.display_names import (
+    BREAK,
+    breakable,
+    cache_name,
+    clip,
+    group_name,
+    layout_name,
+    method_name,
+    short_name,
+)
+from sparsity_report.words.sentences import message, say
+
+# Letters of a name that a copy of it has.
+_LETTERS = 2000
+# Between the parts of a name such as Masked30Layerwise.
+_JOINT = re.compile("(?<=[0-9a-z])(?=[A-Z][a-z])")
+# Units that numbers without them need in their heads.
+_IN_HEADS = ("%", "s")
+
+
+class Kind(NamedTuple):
+    """How the cells of a column are written.
+
+    Attributes
+    ----------
+    write : callable
+        From a value, null where unknown, to text.
+    unit : str or None
+        Of numbers: ``"%"``, ``"×"``, ``""``, or ``"s"`` of times, whose unit differs from cell to
+        cell; None of words, which stand left.
+    tag : str
+        The HTML element around a cell's text: ``bdi`` keeps a name from a model from turning the
+        text around it.
+    places : int
+        By which the point of a value moves for its unit: 2 of shares in percent.
+    """
+
+    write: Callable[[Any], str]
+    unit: str | None = None
+    tag: str = ""
+    places: int = 0
+
+
+def name(limit: int) -> Kind:
+    """Return how names from a model are written: clipped, and apart from what stands around."""
+    return Kind(lambda text: "–" if text is None else clip(text, limit), tag="bdi")
+
+
+def share(digits: int = 1) -> Kind:
+    """Return how shares of 1 are written: as percentages."""
+    return Kind(partial(numbers.percent, digits=digits), "%", places=2)
+
+
+def scaled(unit: str) -> Kind:
+    """Return how quantities with a decimal prefix are written, as in 1.2 MB."""
+    return Kind(partial(numbers.scaled, unit=unit), "")
+
+
+def figures(spec: str) -> Kind:
+    """Return how numbers are written by a Python format."""
+    return Kind(partial(numbers.figures, spec=spec), "")
+
+
+WORDS = Kind(lambda text: "–" if text is None else printable(str(text)))
+NAME = name(40)
+SHAPE = Kind(numbers.shape)
+COUNT = Kind(numbers.count, "")
+SHARE = share()
+TIMES = Kind(numbers.times, "×")
+# A difference of shares, in percentage points.
+POINTS = Kind(numbers.points, "")
+DURATION = Kind(numbers.duration, "s")
+# Of a value and its standard error: a share, and a figure as it was written elsewhere.
+SCORE = Kind(
+    lambda pair: numbers.with_error(*(pair or (None, None))).removesuffix(f"{numbers.THIN}%"),
+    "",
+    places=2,
+)
+FIGURE = Kind(lambda pair: numbers.plus_minus(*(pair or (None, None))), "")
+
+
+def _span(ends: tuple[Any, Any]) -> str:
+    low, high = ends
+    if not (numbers.known(low) and numbers.known(high)):
+        return numbers.UNKNOWN
+    return f"{numbers.figures(low, '.2f')}–{numbers.times(high)}"
+
+
+def _realised(told: tuple[Any, Any, Any]) -> str:
+    """Write a ratio and its interval; one that is not told has its interval only."""
+    ratio, low, high = told
+    span = _span((low, high))
+    if span == numbers.UNKNOWN:
+        return span
+    return f"{numbers.figures(ratio, '.2f')} ({span})" if numbers.known(ratio) else f"({span})"
+
+
+def _crossing(told: tuple[str, Any, Any, Any]) -> str:
+    """Write where CSR overtakes, or what is known instead."""
+    verdict, low, edge, high = told
+    if verdict != "stated":
+        above = say("above {low:percent0}", low=low) if verdict == "above" else numbers.UNKNOWN
+        return say("never") if verdict == "never" else above
+    first = numbers.figures(100 * low, ".0f")
+    return f"{numbers.percent(edge, 0)} ({first}–{numbers.percent(high, 0)})"
+
+
+_LOSSLESS = {True: message("yes"), False: message("no"), None: message("unknown")}
+_DECLARED = [column for table in TABLES.values() for column in table.columns]
+# How the cells of a column are written: by its type in the schema, or else by its name.
+_KINDS: Mapping[str, Kind] = {
+    **{column.name: NAME for column in _DECLARED if column.dtype == "text"},
+    **{column.name: SHARE for column in _DECLARED if column.high == 1},
+    **dict.fromkeys(("model", "architecture", "module_name", "parameter"), name(80)),
+    **dict.fromkeys(("block", "dtype", "stored_as", "what"), WORDS),
+    **dict.fromkeys(("ratio", "model_ratio", "promised_speedup", "realised_speedup"), TIMES),
+    **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
+    **dict.fromkeys(("before", "after"), Kind(printable, "")),
+    "bound_share": share(0),
+    "cache": Kind(lambda cache: "–" if cache is None else cache_name(cache)),
+    "control_span": Kind(_span),
+    "crossover": Kind(_crossing),
+    "crossover_sparsity": share(0),
+    **dict.fromkeys(
+        ("fingerprint", "text_fingerprint", "results_fingerprint"), NAME._replace(tag="code")
+    ),
+    **dict.fromkeys(("task", "evaluated_model", "results_file"), name(200)),
+    "group": Kind(group_name),
+    "layout": Kind(layout_name),
+    "lossless": Kind(lambda known: say(_LOSSLESS[known])),
+    "method": Kind(lambda m: "–" if m is None else short_name(method_name(m)), tag="bdi"),
+    "n_m": Kind(
+        lambda n_m: "–" if n_m is None else f"{clip(n_m[0], 20)}, {numbers.percent(n_m[1])}", ""
+    ),
+    "kl": figures("#.3g"),
+    **dict.fromkeys(("agreement", "flips"), share(2)),
+    "nll_increase": figures("+.4f"),
+    "perplexity": figures(",.2f"),
+    "bits_per_weight": figures(".2f"),
+    "realised": Kind(_realised),
+    "quartiles": Kind(lambda ends: numbers.span(*ends), "s"),
+    "seconds": DURATION,
+    "shape": SHAPE,
+    **dict.fromkeys(("share", "sparsity_before", "sparsity_after"), SHARE),
+    "moved": POINTS,
+    "relative_change": SHARE,
+    "correlation": figures(".4f"),
+    "source": name(200),
+    "threshold": figures(".6g"),
+    "top1_drop": share(2),
+    "windows": Kind(lambda sizes: " / ".join(numbers.count(size) for size in sizes)),
+}
+
+
+def kind_of(key: str) -> Kind:
+    """Return how the values of a column are written."""
+    return _KINDS.get(key, COUNT)
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes
+    ----------
+    key : str
+        Of its values in the rows a table is made of.
+    head : str
+    kind : Kind
+    over : str
+        A head that neighbours share.
+    width : float
+        On paper, in shares of what is left; 0 is as wide as the text.
+    """
+
+    key: str
+    head: str
+    kind: Kind
+    over: str = ""
+    width: float = 0
+
+
+class Cell(NamedTuple):
+    """A value, how it is written, a small note below it, and whether it is the best of several."""
+
+    value: Any
+    kind: Kind
+    note: str = ""
+    strong: bool = False
+
+    @property
+    def text(self) -> str:
+        """The value as people read it."""
+        return self.kind.write(self.value)
+
+    @property
+    def plain(self) -> str | None:
+        r"""The value with all its digits, or letters; None where the text has them.
+
+        Examples
+        --------
+        >>> Cell(0.30125, SHARE).plain, Cell(1234567, COUNT).plain, Cell(1234, scaled("B")).plain
+        ('30.125', None, '1234')
+        """
+        text, value = self.text, self.value
+        if isinstance(value, str):
+            whole = printable(value, _LETTERS)
+            return whole if text.endswith("…") and whole.startswith(text[:-1]) else None
+        parts = value if isinstance(value, tuple) else (value,)
+        known = [part for part in parts if numbers.known(part)]
+        if self.kind.unit is None or not known or not all(isinstance(p, Real) for p in known):
+            return None
+        joint = "–" if "–" in text else " ± "
+        digits = joint.join(numbers.plain(part, self.kind.places) for part in known)
+        return None if digits == text.replace(numbers.THIN, "") else digits
+
+
+class Row(NamedTuple):
+    """Cells, the first of which names the row.
+
+    Attributes
+    ----------
+    cells : tuple of Cell
+    style : str
+        A class for HTML; on paper ``"lead"`` is strong and ``"part"`` below it.
+    attributes : mapping
+        Further attributes for HTML.
+    key : str
+        Of the column that the row becomes in a table that is turned.
+    """
+
+    cells: tuple[Cell, ...]
+    style: str = ""
+    attributes: Mapping[str, str] = {}
+    key: str = ""
+
+
+class Body(NamedTuple):
+    """Rows that belong together, under a title if they have one."""
+
+    rows: tuple[Row, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, whatever it is shown on.
+
+    Attributes
+    ----------
+    key : str
+        Of its place in the product, such as ``"totals"``.
+    caption : str
+    columns : tuple of Column
+    bodies : tuple of Body
+    style : str
+        Classes for HTML.
+    fold : int
+        Letters up to which words of a head share a line on paper.
+    """
+
+    key: str
+    caption: str
+    columns: tuple[Column, ...]
+    bodies: tuple[Body, ...]
+    style: str = ""
+    fold: int = 11
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows of all bodies."""
+        return [row for body in self.bodies for row in body.rows]
+
+    @property
+    def spans(self) -> list[tuple[str, int]]:
+        """Heads that neighbours share and how many do, "" over others; empty where none do."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and column.over and spans[-1][0] == column.over:
+                spans[-1] = (column.over, spans[-1][1] + 1)
+            else:
+                spans.append((column.over, 1))
+        return spans if any(over for over, _ in spans) else []
+
+    def with_rows(self, rows: Sequence[Row], caption: str | None = None) -> Table:
+        """Return the table with other rows of the same columns."""
+        return replace(self, bodies=(Body(tuple(rows)),)).called(caption or self.caption)
+
+    def called(self, caption: str) -> Table:
+        """Return the table under another caption."""
+        return replace(self, caption=caption)
+
+    def only(self, *keys: str) -> Table:
+        """Return the table with the first and some other of its columns."""
+        places = [p for p, column in enumerate(self.columns) if not p or column.key in keys]
+        return self._with_columns(places)
+
+    def parts(self, columns: int, continued: str) -> list[Table]:
+        """Return tables of no more columns than fit, each with the names of the rows."""
+        further = range(1, len(self.columns))
+        starts = range(0, max(1, len(further)), columns)
+        tables = [self._with_columns([0, *further[s : s + columns]]) for s in starts]
+        return [tables[0], *(table.called(continued) for table in tables[1:])]
+
+    def turned(self, head: str) -> Table:
+        """Return the table with its rows as columns, the names of its columns under `head`."""
+        rows = self.rows
+        columns = [Column("", head, NAME)]
+        columns += [Column(row.key, row.cells[0].text, row.cells[-1].kind) for row in rows]
+        turned = [
+            Row((Cell(column.head, NAME), *(row.cells[place] for row in rows)))
+            for place, column in enumerate(self.columns)
+            if place
+        ]
+        return replace(self, columns=tuple(columns), bodies=(Body(tuple(turned)),), style="")
+
+    def _with_columns(self, places: Sequence[int]) -> Table:
+        bodies = tuple(
+            Body(
+                tuple(row._replace(cells=tuple(row.cells[p] for p in places)) for row in body.rows),
+                body.title,
+            )
+            for body in self.bodies
+        )
+        return replace(self, columns=tuple(self.columns[p] for p in places), bodies=bodies)
+
+
+def rows_of(
+    columns: Sequence[Column], values: pd.DataFrame | Iterable[Mapping[str, Any]]
+) -> tuple[Row, ...]:
+    """Return rows of cells from mappings; ``<key>_note`` is a note, ``row_style`` a style."""
+    return tuple(
+        Row(
+            tuple(Cell(row[c.key], c.kind, row.get(f"{c.key}_note") or "") for c in columns),
+            row.get("row_style", ""),
+        )
+        for row in (plain_rows(values) if isinstance(values, pd.DataFrame) else values)
+    )
+
+
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame as plain values; what is unknown is None."""
+    return records(frame.astype(object).where(frame.notna(), None))
+
+
+def table_of(
+    key: str,
+    caption: str,
+    columns: Sequence[Column],
+    values: pd.DataFrame | Iterable[Mapping[str, Any]],
+    style: str = "",
+) -> Table:
+    r"""Return a table of one body.
+
+    Examples
+    --------
+    >>> table = table_of("t", "Zeros", [Column("share", "Share", SHARE)], [{"share": 0.25}])
+    >>> table.rows[0].cells[0].text.replace("\u202f", " ")
+    '25.0 %'
+    """
+    return Table(key, caption, tuple(columns), (Body(rows_of(columns, values)),), style)
+
+
+def to_html(table: Table, plain: bool = False) -> Markup:
+    """Write a table as HTML; every text is escaped.
+
+    Where it is to be copied as `plain` digits, ``data-v`` has those that a cell's text lacks, and
+    ``data-u`` the unit of a column or row.
+
+    Examples
+    --------
+    >>> table = table_of("t", "", [Column("n", "<n>", COUNT)], [{"n": None}])
+    >>> print(to_html(table).splitlines()[-3])
+    <tr><th scope="row">–</th></tr>
+    """
+    words = [place for place, column in enumerate(table.columns, 1) if column.kind.unit is None]
+    styles = " ".join([*table.style.split(), *(f"left{place}" for place in words if place > 1)])
+    lines = [f'<table class="{styles}">' if styles else "<table>"]
+    lines += [f"<caption><span>{escape(table.caption)}</span></caption>"] if table.caption else []
+    lines += ["<thead>", *_head_rows(table, plain), "</thead>"]
+    for body in table.bodies:
+        lines.append("<tbody>")
+        if body.title:
+            span = f'<th scope="rowgroup" colspan="{len(table.columns)}">'
+            lines.append(f'<tr class="variant">{span}<bdi>{escape(body.title)}</bdi></th></tr>')
+        lines += (_html_row(row, table.columns, plain) for row in body.rows)
+        lines.append("</tbody>")
+    return Markup("\n".join([*lines, "</table>"]))
+
+
+def _head_rows(table: Table, plain: bool) -> list[str]:
+    def head(text: str, more: str = "") -> str:
+        return (
+            f'<th scope="col"{more}><bdi>{_jointed(text)}</bdi></th>'
+            if text
+            else f"<td{more}></td>"
+        )
+
+    over = "".join(head(text, f' colspan="{width}"') for text, width in table.spans)
+    heads = "".join(head(c.head, _unit(c.kind.unit if plain else "")) for c in table.columns)
+    return [f"<tr>{row}</tr>" for row in (over, heads) if row]
+
+
+def _html_row(row: Row, columns: Sequence[Column], plain: bool) -> str:
+    more = {"class": row.style, **row.attributes} if row.style else row.attributes
+    attributes = "".join(f' {key}="{escape(value)}"' for key, value in more.items())
+    first, *others = row.cells
+    # Where a row has a unit of its own, as in tables with variants as columns.
+    same = plain and len({cell.kind.unit for cell in others}) == 1
+    own = others[0].kind.unit if same and others[0].kind.unit != columns[-1].kind.unit else ""
+    lead = f'<th scope="row"{_unit(own)}{_digits(first, plain)}>{_html_cell(first)}</th>'
+    rest = "".join(f"<td{_digits(cell, plain)}>{_html_cell(cell)}</td>" for cell in others)
+    return f"<tr{attributes}>{lead}{rest}</tr>"
+
+
+def _unit(unit: str | None) -> str:
+    return f' data-u="{unit}"' if unit in _IN_HEADS else ""
+
+
+def _digits(cell: Cell, plain: bool) -> str:
+    digits = cell.plain if plain else None
+    return "" if digits is None else f' data-v="{escape(digits)}"'
+
+
+def _html_cell(cell: Cell) -> str:
+    tag = cell.kind.tag
+    text = _jointed(cell.text) if tag == "bdi" else str(escape(cell.text))
+    if tag:
+        text = f"<{tag}>{text}</{tag}>"
+    if cell.strong:
+        text = f"<strong>{text}</strong>"
+    return f"{text}<small>{escape(cell.note)}</small>" if cell.note else text
+
+
+def _jointed(text: str) -> Markup:
+    """Escape a name for a narrow column, where it may break between its parts, too."""
+    return broken(_JOINT.sub(BREAK, text))
+
+
+def broken(text: str) -> Markup:
+    """Escape a name or sentence for HTML; its long words may break at dots."""
+    return Markup("<wbr>").join(breakable(text).split(BREAK))
+
+
+def to_typst(table: Table) -> dict[str, Any]:
+    """Return a table as data for ``numbers`` in ``typst/look.typ.j2``, which sets it."""
+
+    def row(cells: Row) -> dict[str, Any]:
+        shown = [{"text": c.text, "note": c.note, "strong": c.strong} for c in cells.cells]
+        return {"style": cells.style, "cells": shown}
+
+    columns = [
+        {"head": c.head, "width": c.width, "words": c.kind.unit is None} for c in table.columns
+    ]
+    bodies = [{"title": body.title, "rows": [*map(row, body.rows)]} for body in table.bodies]
+    return {
+        "caption": table.caption,
+        "columns": columns,
+        "spans": table.spans,
+        "bodies": bodies,
+        "fold": table.fold,
+        # May break over pages.
+        "long": len(table.rows) > (12 if len(bodies) == 1 else 30),
+    }
+
+
+def to_columns(table: Table) -> dict[str, Any]:
+    """Return a table's texts by column, for pages that make their rows by script.
+
+    ``note`` are those of the first cells, and ``plain`` has, by column, digits that texts lack.
+    """
+    rows = table.rows
+    texts: dict[str, Any] = {}
+    plain: dict[str, list[str | None]] = {}
+    for place, column in enumerate(table.columns):
+        cells = [row.cells[place] for row in rows]
+        texts[column.key] = [cell.text for cell in cells]
+        digits = [cell.plain for cell in cells]
+        if any(digits):
+            plain[column.key] = digits
+    return texts | {"note": [row.cells[0].note for row in rows], "plain": plain}

@@ -1,0 +1,221 @@
+"""A linear layer whose weight is stored as CSR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.cost import index_bytes
+from sparsity_report.sparse.csr_product import CSRMatrix
+from sparsity_report.sparse.shares import zero_share
+
+# On the CPU torch has no product of a float16 or bfloat16 CSR matrix.
+_HALF = (torch.float16, torch.bfloat16)
+_DTYPES = (torch.float32, torch.float64, *_HALF)
+_ARRAYS = ("crow_indices", "col_indices", "values")
+
+
+class LinearCSR(nn.Module):
+    """``y = x Wᵀ + b`` with W in compressed sparse row (CSR) format.
+
+    The three CSR arrays are plain buffers, so that ``deepcopy``, ``state_dict``, ``.to()`` and
+    safetensors work as for any module; ``load_state_dict`` takes any number of nonzeros. Indices
+    are int32 where they fit. Up to three tokens go through the matrix-vector kernel; more through
+    the matrix-matrix kernel on the transposed input, on the CPU in blocks of 32 filled up to fours,
+    whose result is then laid out as that of ``nn.Linear``. These were the fastest of torch's and
+    scipy's by measurement, see ``tests/benchmarks``.
+
+    On the CPU torch has no float16 or bfloat16 CSR product: there the layer keeps, from its first
+    forward on, a float32 copy of its values (4 bytes more per nonzero), computes in float32 and
+    rounds the result once. Under ``torch.autocast`` values, input and bias are rounded to its
+    dtype, which the result has, too.
+
+    Parameters
+    ----------
+    weight : torch.Tensor
+        Shape ``(out_features, in_features)``, dense or sparse, of dtype float32, float64, float16
+        or bfloat16. Zeros are dropped, explicit ones of a sparse tensor too.
+    bias : torch.Tensor, optional
+        Shape ``(out_features,)``.
+
+    Raises
+    ------
+    SparsityReportError
+        The weight is not a matrix, of another dtype, or a CSR tensor with impossible indices.
+
+    Attributes
+    ----------
+    transposed : bool
+        Whether the layer stands in for a tensor of shape ``(in_features, out_features)``, as
+        ``Conv1D`` has it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+    >>> layer.nnz, layer.total, layer.sparsity, layer.dense_shape
+    (2, 6, 0.6666666666666667, (2, 3))
+    >>> layer(torch.ones(1, 3))
+    tensor([[3., 0.]])
+    """
+
+    crow_indices: torch.Tensor
+    col_indices: torch.Tensor
+    values: torch.Tensor
+    transposed: bool = False
+    _held: tuple[Any, ...] | None = None
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        super().__init__()
+        if weight.ndim != 2:
+            raise SparsityReportError(
+                f"LinearCSR needs a weight of shape (out, in), not {tuple(weight.shape)}"
+            )
+        if weight.dtype not in _DTYPES:
+            raise SparsityReportError(
+                f"LinearCSR cannot multiply {str(weight.dtype).removeprefix('torch.')} weights; "
+                "convert the model first, such as with model.float()"
+            )
+        self.out_features, self.in_features = weight.shape
+        self.assign_(weight)
+        self.bias: nn.Parameter | None
+        copy = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+        self.register_parameter("bias", copy)
+
+    def assign_(self, weight: torch.Tensor) -> None:
+        """Take the nonzeros of another :attr:`weight`."""
+        weight = weight.detach()
+        if weight.layout == torch.sparse_csr:
+            arrays = [getattr(weight, name)() for name in _ARRAYS]
+            _check(arrays, (weight.shape[0], weight.shape[1]), "weight")
+        if weight.layout != torch.strided:
+            weight = weight.to_dense()
+        if self.transposed:
+            weight = weight.T
+        rows, columns = torch.nonzero(weight, as_tuple=True)
+        small = index_bytes(rows.numel(), self.in_features) == 4
+        index = torch.int32 if small else torch.int64
+        crow = torch.zeros(self.out_features + 1, dtype=torch.int64, device=weight.device)
+        crow[1:] = torch.bincount(rows, minlength=self.out_features).cumsum(0)
+        self.register_buffer("crow_indices", crow.to(index))
+        self.register_buffer("col_indices", columns.to(index))
+        self.register_buffer("values", weight[rows, columns])
+
+    @property
+    def nnz(self) -> int:
+        """Number of nonzero weights."""
+        return int(torch.count_nonzero(self.values))
+
+    @property
+    def total(self) -> int:
+        """Number of weights of the dense matrix, bias left out."""
+        return self.out_features * self.in_features
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros in the dense matrix."""
+        return zero_share(self.total, self.nnz) or 0.0
+
+    @property
+    def dense_shape(self) -> tuple[int, int]:
+        """``(out_features, in_features)``."""
+        return (self.out_features, self.in_features)
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        """Shape of :attr:`weight`."""
+        return self.dense_shape[::-1] if self.transposed else self.dense_shape
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """Dtype of the product: float32 for float16 and bfloat16 on the CPU, else the values'."""
+        return self._product_dtype(self.values.dtype)
+
+    def _product_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        half = self.values.device.type == "cpu" and dtype in _HALF
+        return torch.float32 if half else dtype
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The dense tensor that this stands for, built anew: for reading, not for computing."""
+        rows = torch.repeat_interleave(self.crow_indices.diff().to(torch.int64))
+        dense = self.values.new_zeros(self.dense_shape)
+        dense = dense.index_put((rows, self.col_indices.to(torch.int64)), self.values)
+        return dense.T if self.transposed else dense
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer to ``x`` of shape ``(…, in_features)``."""
+        # Written for little overhead: a small sparse product takes no longer than ten calls.
+        kind = "cpu" if x.is_cpu else x.device.type
+        if (
+            kind != "meta"
+            and torch.is_autocast_enabled(kind)
+            and torch.float64 not in (x.dtype, self.values.dtype)
+        ):
+            dtype, bias = torch.get_autocast_dtype(kind), self.bias
+            with torch.autocast(kind, enabled=False):
+                rounded = None if bias is None else bias.to(dtype)
+                return self._matrix(dtype).times(x.to(dtype), rounded)
+        values = cast(torch.Tensor, self._buffers["values"])
+        return self._matrix(values.dtype).times(x, self._parameters["bias"])
+
+    def _matrix(self, rounded: torch.dtype) -> CSRMatrix:
+        """Return what is multiplied by; it is kept."""
+        arrays, held = self._buffers, self._held
+        values = cast(torch.Tensor, arrays["values"])
+        if (
+            held is not None
+            and held[0] is values
+            and held[1] is arrays["col_indices"]
+            and held[2] is arrays["crow_indices"]
+            and held[3] == rounded
+            # A copy in another dtype does not see what is written into the values in place.
+            and (held[4] is None or held[4] == values._version)
+        ):
+            return cast(CSRMatrix, held[5])
+        computed = values.to(rounded).to(self._product_dtype(rounded))
+        version = None if computed is values or values.is_inference() else values._version
+        arrays_now = (self.crow_indices, self.col_indices, computed)
+        matrix = CSRMatrix(arrays_now, self.dense_shape)
+        self._held = (
+            values, arrays["col_indices"], arrays["crow_indices"], rounded, version, matrix
+        )  # fmt: skip
+        return matrix
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_held"}
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        given = {name: state_dict[key] for name in _ARRAYS if (key := prefix + name) in state_dict}
+        if len(given) == len(_ARRAYS):
+            _check(given.values(), self.dense_shape, prefix.rstrip(".") or "LinearCSR")
+            for name, array in given.items():
+                kind = self.values.dtype if name == "values" else array.dtype
+                space = torch.empty(array.shape, dtype=kind, device=self.values.device)
+                self.register_buffer(name, space)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in ``repr`` as torch's own layers do."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, nnz={self.nnz}, "
+            f"sparsity={self.sparsity:.4f}, bias={self.bias is not None}"
+        )
+
+
+def _check(arrays: Iterable[torch.Tensor], shape: tuple[int, int], where: str) -> None:
+    """Refuse CSR arrays that would read or write outside the matrix."""
+    try:
+        crow, col, values = arrays
+        torch._validate_sparse_csr_tensor_args(crow, col, values, shape)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise SparsityReportError(
+            f"{where} is not a CSR matrix of shape {shape}: {reason}"
+        ) from error

@@ -1,0 +1,401 @@
+"""Several variants side by side: one frozen value that can be saved, read and rendered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.counting.counts import Progress, count_notes, count_weights
+from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.study.derived.facts import Facts
+from sparsity_report.study.files.recomputed import RECOMPUTED
+from sparsity_report.study.layers import check_convention, group_frame, total_frame, with_shares
+from sparsity_report.study.levels.levels import Levels
+from sparsity_report.study.levels.policy_levels import GLOBAL, policy_levels
+from sparsity_report.study.levels.sweep import level_table
+from sparsity_report.study.patterns import variant_patterns
+from sparsity_report.study.schema import MEASURED, TABLES, check, plain_table, typed
+from sparsity_report.study.storage_layouts import storage_frame
+from sparsity_report.study.variants import Variant, csr_note, fingerprint
+from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
+from sparsity_report.weights.weights import Weights
+from sparsity_report.words.display_names import short_name
+from sparsity_report.words.notebook_display import Shown
+from sparsity_report.words.sentences import say, some
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison(Shown):
+    """What pruning does to a model, as data. Renderers take this and never touch a model.
+
+    Names are here as they are in the file; whatever people read spells out what they would not see.
+
+    Attributes
+    ----------
+    variants : pandas.DataFrame
+        One row per variant: model, source, fingerprint, method, asked sparsity, threshold.
+    layers : pandas.DataFrame
+        One row per variant and module, see :func:`sparsity_report.study.layers.layer_frame`.
+    convention : str
+        ``"standard"`` or ``"notebook"``.
+    context : int or None
+        Number of positions a token attends to, for the FLOPs of attention itself.
+    patterns : pandas.DataFrame or None
+        Where in each matrix the zeros stand, see :func:`sparsity_report.weight_patterns`.
+    notes : tuple of str
+        How the models were opened, as far as a careful reader should know.
+    levels : pandas.DataFrame or None
+        What global magnitude pruning leaves of each prunable module of the first variant's
+        weights at every percent, see :func:`sparsity_report.study.levels.sweep.level_table`.
+    latency, quality, sensitivity : pandas.DataFrame or None
+        What was measured by running variants, by :func:`sparsity_report.measure_latency`,
+        :func:`sparsity_report.perplexity` and :func:`sparsity_report.sensitivity`; put in with
+        :meth:`with_measured`.
+    speedups : pandas.DataFrame or None
+        How many times as fast as its own reference each variant was in each of several
+        measurements, see :func:`sparsity_report.combine`.
+    continuations : pandas.DataFrame or None
+        What variants write after a prompt, by :func:`sparsity_report.continuations`.
+    tasks : pandas.DataFrame or None
+        Results of tasks that another program ran the variants on; put in with
+        :meth:`with_measured`.
+    weights : Weights or None
+        The first variant's weights, for exact further levels. Not saved.
+    """
+
+    variants: pd.DataFrame
+    layers: pd.DataFrame
+    convention: str = "standard"
+    context: int | None = None
+    patterns: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
+    levels: pd.DataFrame | None = None
+    latency: pd.DataFrame | None = None
+    speedups: pd.DataFrame | None = None
+    quality: pd.DataFrame | None = None
+    sensitivity: pd.DataFrame | None = None
+    continuations: pd.DataFrame | None = None
+    tasks: pd.DataFrame | None = None
+    weights: Weights | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        from sparsity_report.findings.verdict import verdict
+
+        models, names = (list(self.variants[key].unique()) for key in ("model", "variant"))
+        first = say(
+            "Study of {models:some}: {variants}; {modules:,} modules",
+            models=[*map(short_name, models)],
+            variants=some([*map(short_name, names)], 8),
+            modules=self.layers["module_name"].nunique(),
+        )
+        measured = [name for name in MEASURED if getattr(self, name) is not None]
+        last = say(
+            "Frames: {frames:names}",
+            frames=["layers", "groups", "totals", "storage", *measured],
+        )
+        return "\n".join([first, verdict(self), last])
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Sums per variant and group."""
+        return group_frame(self.layers)
+
+    @cached_property
+    def totals(self) -> pd.DataFrame:
+        """Sums per variant, with three sparsities that each name their denominator."""
+        columns = [name for name in TABLES["totals"].names if name in self.variants]
+        sums = total_frame(self.layers)
+        return typed("totals", self.variants[columns].merge(sums, on="variant", how="left"))
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What every reader needs of the study, each figure computed once."""
+        return Facts(self)
+
+    @property
+    def audit(self) -> list[str]:
+        """What a careful reviewer would flag, in sentences with numbers."""
+        from sparsity_report.findings.audit import audit
+
+        return audit(self)
+
+    @cached_property
+    def storage(self) -> pd.DataFrame:
+        """Bytes in every layout, see :func:`.storage_layouts.storage_frame`."""
+        return storage_frame(self.layers, self.patterns)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for the variants and every count of the study."""
+        tables = (plain_table(frame) for frame in (self.variants, self.layers))
+        data = [*tables, self.convention, self.context]
+        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+
+    @property
+    def unclassified(self) -> tuple[str, ...]:
+        """Names of modules no rule knows; they are counted under ``other``."""
+        names = self.layers.loc[self.layers["group"] == "other", "module_name"]
+        return tuple(dict.fromkeys(names))
+
+    @cached_property
+    def by_level(self) -> Levels | None:
+        """The first variant's model at every kept level; None where :attr:`levels` is."""
+        if self.levels is None:
+            return None
+        return Levels(self.facts.layers(self.variants["variant"].iloc[0]), self.levels)
+
+    @cached_property
+    def by_policy(self) -> dict[str, Levels]:
+        """The first variant's model at levels of every policy that its counts say exactly.
+
+        By name, see :func:`.policy_levels.policy_levels`; empty where :attr:`levels` is None.
+        """
+        if self.levels is None or self.by_level is None:
+            return {}
+        rows = self.facts.layers(self.variants["variant"].iloc[0])
+        tables = policy_levels(rows, self.levels, self.weights)
+        made = {policy: Levels(rows, table) for policy, table in tables.items() if policy != GLOBAL}
+        return {GLOBAL: self.by_level, **made}
+
+    def at_level(self, sparsity: float) -> pd.DataFrame:
+        """Return every layer of the first variant's model at one kept level; no model is touched.
+
+        Parameters
+        ----------
+        sparsity : float
+            0, 0.01, … 0.99 of the prunable weights; every 0.05 above 10,000 modules.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As of :func:`sweep`, with ``uncertainty`` in weights, see there.
+
+        Raises
+        ------
+        SparsityReportError
+            The study has no levels, or not this one.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.dense(sr.load()))
+        >>> frame = study.at_level(0.5)
+        >>> bool(frame["csr_bytes"].sum() > frame["dense_bytes"].sum())
+        True
+        """
+        if self.by_level is None:
+            raise SparsityReportError(
+                "the study keeps no levels: nothing is prunable, or values are not known or NaN"
+            )
+        return self.by_level.at(sparsity)
+
+    def with_variants(self, *variants: Variant, progress: Progress | None = None) -> Comparison:
+        """Return the study with further variants behind its own.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.dense(sr.load()))
+        >>> more = study.with_variants(sr.csr(sr.global_magnitude(study.weights, 0.6)))
+        >>> more.variants["variant"].tolist()
+        ['Dense', 'CSR60']
+        """
+        if not variants:
+            return self
+        looks = self.patterns
+        compressed = looks is not None and bool(looks["zstd_bytes"].notna().any())
+        further = compare(
+            *variants,
+            convention=self.convention,
+            context=self.context,
+            patterns=looks is not None,
+            zstd=compressed and zstd_version() is not None,
+            progress=progress,
+        )
+        names = [*self.variants["variant"], *further.variants["variant"]]
+        _check_distinct(names)
+        parts = {
+            part: pd.concat([getattr(self, part), getattr(further, part)], ignore_index=True)
+            for part in ("variants", "layers", "patterns")
+            if getattr(self, part) is not None
+        }
+        parts["variants"] = typed("variants", parts["variants"])
+        parts["layers"] = with_shares(parts["layers"])
+        return replace(self, **parts, notes=tuple(dict.fromkeys([*self.notes, *further.notes])))
+
+    def pivot(self, metric: str) -> pd.DataFrame:
+        """Return a table of groups × variants for one column of :attr:`groups`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pruning = sr.global_magnitude(weights, sparsity=0.3)
+        >>> study = sr.compare(sr.dense(weights), sr.masked(pruning))
+        >>> list(study.pivot("sparsity").columns)
+        ['Dense', 'Masked30']
+        """
+        if metric not in self.groups.columns[2:]:
+            raise SparsityReportError(
+                f"no metric {metric!r}; use one of {', '.join(self.groups.columns[2:])}"
+            )
+        order = list(dict.fromkeys(self.groups["group"]))
+        indexed = self.groups.set_index(["group", "variant"])[metric]
+        return indexed.unstack().reindex(index=order, columns=list(self.variants["variant"]))
+
+    def with_measured(
+        self,
+        *,
+        latency: pd.DataFrame | None = None,
+        quality: pd.DataFrame | None = None,
+        sensitivity: pd.DataFrame | None = None,
+        continuations: pd.DataFrame | None = None,
+        tasks: pd.DataFrame | None = None,
+    ) -> Comparison:
+        """Return the study with what was measured put in; what is not given stays as it is.
+
+        Parameters
+        ----------
+        latency, quality, sensitivity, continuations : pandas.DataFrame, optional
+            As the function that measures it returns it.
+        tasks : pandas.DataFrame, optional
+            Any frame with the columns ``variant``, ``task``, ``metric``, ``value`` and, where
+            known, ``stderr`` and what else the table ``tasks`` has of :attr:`tasks`.
+
+        Raises
+        ------
+        SparsityReportError
+            A frame has other columns than those of the function that measures it, or contradicts
+            itself or the study, as one may that was cut or edited by hand.
+        """
+        given = {
+            "latency": latency, "quality": quality, "sensitivity": sensitivity,
+            "continuations": continuations, "tasks": tasks,
+        }  # fmt: skip
+        frames: dict[str, Any] = {part: f for part, f in given.items() if f is not None}
+        if tasks is not None:
+            needed = ("variant", "task", "metric", "value")
+            unknown = [name for name in TABLES["tasks"].names if name not in tasks]
+            if not set(needed) & set(unknown):
+                frames["tasks"] = tasks.assign(**dict.fromkeys(unknown))[[*TABLES["tasks"].names]]
+        for part, frame in frames.items():
+            if tuple(frame.columns) != TABLES[part].names:
+                raise SparsityReportError(
+                    f"{part}= takes the frame of the function that measures it, with the columns "
+                    f"{', '.join(TABLES[part].names)}"
+                )
+            try:
+                frames[part] = typed(part, frame.reset_index(drop=True))
+                check(part, frames[part])
+            except ValueError as error:
+                raise SparsityReportError(f"{part}= is no such frame: {error}") from error
+            try:
+                RECOMPUTED[part](self, frames[part])
+            except ValueError as error:
+                raise SparsityReportError(
+                    f"{part}= contradicts itself or the study, and is not put in: {error}"
+                ) from error
+        # What measuring has told of the model since.
+        notes = count_notes(self.weights) if self.weights else ()
+        return replace(self, **frames, notes=tuple(dict.fromkeys([*self.notes, *notes])))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the study as JSON, to be read back exactly by :func:`read_study`."""
+        from sparsity_report.study.files.study_file import write_study
+
+        return write_study(self, path)
+
+
+def compare(
+    *variants: Variant,
+    convention: str = "standard",
+    context: int | None = None,
+    patterns: bool = False,
+    zstd: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Put variants side by side.
+
+    Parameters
+    ----------
+    *variants : Variant
+        From :func:`dense`, :func:`masked`, :func:`csr`; any number, of one model or several.
+    convention : {"standard", "notebook"}
+        ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
+        and shares.
+    context : int, optional
+        Number of positions a token attends to. With it the column
+        ``attention_flops_per_token`` of ``totals`` is for scores and weighted values,
+        ``2·context·(query width + value width)`` per attention layer, of a sliding window at most
+        its positions; null without it, and where the model's attention is not known.
+    patterns : bool
+        Whether to look also at where in each matrix the zeros stand, which reads the prunable
+        weights once more; see :func:`sparsity_report.weight_patterns`.
+    zstd : bool
+        Whether to compress every matrix, too, for what a file of it would take, several times as
+        slow as patterns alone, which it includes.
+    progress : callable, optional
+        See :func:`sparsity_report.counting.counts.count_weights`.
+
+    Returns
+    -------
+    Comparison
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> pruning = sr.global_magnitude(weights, sparsity=0.3)
+    >>> study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+    >>> study.totals["variant"].tolist()
+    ['Dense', 'Masked30', 'CSR30']
+    """
+    check_convention(convention)
+    check_context(context)
+    if zstd:
+        check_zstd()
+    if not variants:
+        raise SparsityReportError("nothing to compare: give at least one variant")
+    _check_distinct([variant.name for variant in variants])
+    frames = [variant.layers(convention, progress) for variant in variants]
+    models = dict.fromkeys(variant.weights for variant in variants)
+    prints = {model: fingerprint(model, count_weights(model)) for model in models}
+    described = [variant.described(prints[variant.weights], context) for variant in variants]
+    notes = [note for model in models for note in model.notes + count_notes(model)]
+    sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
+    notes += [note for model in sparse if (note := csr_note(model))]
+    notes += [v.pruning.basis.note for v in variants if v.pruning and v.pruning.basis]
+    return Comparison(
+        variants=typed("variants", pd.DataFrame(described)),
+        layers=pd.concat(frames, ignore_index=True),
+        convention=convention,
+        context=context,
+        patterns=variant_patterns(variants, zstd=zstd, progress=progress)
+        if patterns or zstd
+        else None,
+        notes=tuple(dict.fromkeys(map(writable, notes))),
+        levels=level_table(variants[0].weights),
+        weights=variants[0].weights,
+    )
+
+
+def check_context(context: int | None) -> None:
+    """Refuse what is no number of positions."""
+    whole = isinstance(context, int) and not isinstance(context, bool)
+    if context is not None and not (whole and context > 0):
+        raise SparsityReportError(f"context must be a positive number of tokens, not {context!r}")
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SparsityReportError(
+            f"two variants are called {twice[0]!r}; give one of them another name="
+        )

@@ -1,0 +1,157 @@
+"""Where modules stand in a heat map: Transformer block × projection, under short names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sparsity_report.words.display_names import distinct_names, group_name
+
+OUTSIDE = "outside"
+# Columns of a heat map up to which each stands for one Transformer block.
+_BLOCKS = 120
+# Rows of a heat map up to which projections keep names of their own.
+_PROJECTIONS = 40
+
+
+class Cell(NamedTuple):
+    """A place in a heat map.
+
+    Attributes
+    ----------
+    block : str
+        The number of a Transformer block, ``"14–27"`` of several, ``"outside"`` of none.
+    projection : str
+    """
+
+    block: str
+    projection: str
+
+
+class Grid:
+    """Layers sorted into the cells of a heat map.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        Rows of one variant, as of ``study.layers``.
+
+    Attributes
+    ----------
+    cells : tuple of Cell
+        In model order.
+    codes : numpy.ndarray
+        Of each row of `layers`, the place of its cell in ``cells``.
+    merged : int
+        How many neighbouring blocks share a cell.
+    """
+
+    def __init__(self, layers: pd.DataFrame) -> None:
+        blocks = layers["block"].astype("Int64")
+        numbers = sorted(blocks.dropna().unique())
+        self.merged = max(1, -(-len(numbers) // _BLOCKS))
+        labels = block_labels(numbers, self.merged)
+        self.module_names: list[str] = list(layers["module_name"])
+        placed = [
+            Cell(OUTSIDE if pd.isna(block) else labels[int(block)], projection)
+            for block, projection in zip(blocks, _projections(layers), strict=True)
+        ]
+        order = {cell: place for place, cell in enumerate(dict.fromkeys(placed))}
+        self.cells: tuple[Cell, ...] = tuple(order)
+        self.codes: npt.NDArray[np.intp] = np.array([order[cell] for cell in placed], dtype=np.intp)
+
+    @property
+    def blocks(self) -> list[str]:
+        """Labels of blocks in their order, ``"outside"`` first."""
+        return sorted(dict.fromkeys(cell.block for cell in self.cells), key=_block_order)
+
+    @property
+    def projections(self) -> list[str]:
+        """Names of projections in model order."""
+        return list(dict.fromkeys(cell.projection for cell in self.cells))
+
+    @cached_property
+    def members(self) -> list[list[str]]:
+        """Names of the modules in each cell."""
+        names: list[list[str]] = [[] for _ in self.cells]
+        for code, name in zip(self.codes.tolist(), self.module_names, strict=True):
+            names[code].append(name)
+        return names
+
+
+def _block_order(label: str) -> int:
+    return -1 if label == OUTSIDE else int(label.partition("–")[0])
+
+
+def block_labels(numbers: Sequence[int], merged: int) -> dict[int, str]:
+    """Name blocks by number; neighbours that share a cell by the first and the last of them."""
+    labels: dict[int, str] = {}
+    together: dict[int, list[int]] = {}
+    for number in map(int, numbers):
+        together.setdefault(number // merged, []).append(number)
+    for part in together.values():
+        labels |= dict.fromkeys(part, str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}")
+    return labels
+
+
+def _projections(layers: pd.DataFrame) -> list[str]:
+    """Return the shortest names that tell projections apart, per row.
+
+    More than 40, such as the experts of a mixture, are merged.
+    """
+    in_block = layers["block"].notna().to_numpy()
+    names = np.full(len(layers), "", dtype=object)
+    for numbered, path_of in ((True, _path), (False, _whole_path)):
+        rows = in_block == numbered
+        part = layers[rows]
+        paths = [path_of(name) for name in part["module_name"]]
+        short = _short_names(paths)
+        if len(set(short)) > _PROJECTIONS:
+            short = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
+        if len(set(short)) > _PROJECTIONS:
+            short = list(map(group_name, part["group"]))
+        names[rows] = short
+    return distinct_names(list(names), 80)
+
+
+def _path(name: str) -> tuple[str, ...]:
+    """Split a module's name into its stack of blocks and the words after the block's number."""
+    words = name.split(".")
+    at = next((place for place, word in enumerate(words) if word.isdigit()), 0)
+    inner = words[at + 1 :] or ["linear"]
+    if inner[-1] in {"dense", "linear"} and len(inner) > 1:
+        inner = inner[:-1]
+    return (".".join(words[:at]), *inner)
+
+
+def _whole_path(name: str) -> tuple[str, ...]:
+    return ("", *(name or "linear").split("."))
+
+
+def _short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return for each path the shortest tail no other path has, after its stack if several."""
+    distinct = list(dict.fromkeys(paths))
+    stacks = list(dict.fromkeys(stack for stack, *_ in distinct))
+    words = [stack.split(".") for stack in stacks]
+    # Of encoder.block and decoder.block, the first word says it; else the whole name has to.
+    heads = [first for first, *_ in words]
+    if len(set(heads)) < len(heads):
+        heads = stacks
+    head = dict(zip(stacks, heads, strict=True)) if len(stacks) > 1 else {}
+    tails: dict[tuple[str, ...], int] = {}
+    for path in distinct:
+        for k in range(1, len(path)):
+            tail = (path[0], *path[-k:])
+            tails[tail] = tails.get(tail, 0) + 1
+    names = {}
+    for path in distinct:
+        k = next(
+            (k for k in range(1, len(path)) if tails[(path[0], *path[-k:])] == 1), len(path) - 1
+        )
+        names[path] = ".".join(word for word in (head.get(path[0], ""), *path[-k:]) if word)
+    return [names[path] for path in paths]

@@ -1,0 +1,161 @@
+"""Compare two checkpoints: open both, say which weight is which, count what became of each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.disk_cache import CacheFolder
+from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.pruned_model import PrunedWeights
+from sparsity_report.counting.pruning import Pruning
+from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.pairing.matches import Plan
+from sparsity_report.pairing.paired_reading import compared
+from sparsity_report.pairing.parameter_plan import plan
+from sparsity_report.pairing.permutations import order_notes
+from sparsity_report.pairing.tally import Tally
+from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
+from sparsity_report.study.pairs.pair_frames import pair_layers, removed_frame
+from sparsity_report.study.schema import typed
+from sparsity_report.study.variants import Variant
+from sparsity_report.weights.loading import load
+from sparsity_report.weights.weights import Weights
+
+Checkpoint = Weights | Variant | Pruning | str | os.PathLike[str] | nn.Module
+"""What can be compared: a model, opened or not, as it is or pruned."""
+
+
+def compare_checkpoints(
+    before: Checkpoint,
+    after: Checkpoint,
+    *,
+    executor: Executor | None = None,
+    cache: CacheFolder | None = None,
+    progress: Progress | None = None,
+) -> Pair:
+    """Compare two checkpoints of one model, weight by weight: what was taken away, what became.
+
+    Every count is taken from the values of both, which are read once, slice by slice, in step.
+
+    Parameters
+    ----------
+    before, after : Weights, Variant, Pruning, path, Hub id or nn.Module
+        The base (or the pruned parent) and what became of it: pruned, fine-tuned, merged with an
+        adapter (``sr.load(adapter, base=…)``) or quantised. A pruning stands for the pruned model,
+        of which one tensor at a time is in memory.
+    executor : concurrent.futures.Executor, optional
+        Reads checkpoints in files, see :func:`sparsity_report.counting.counts.count_weights`.
+    cache : path-like or Cache, optional
+        Folder where what was found of large tensors in files is kept.
+    progress : callable, optional
+        Called with bytes done, bytes in all and the tensor's name.
+
+    Returns
+    -------
+    Pair
+
+    Raises
+    ------
+    SparsityReportError
+        The two are no models of one kind; the line says what differs.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> pruned = sr.global_magnitude(weights, sparsity=0.5)
+    >>> pair = sr.compare_checkpoints(pruned, sr.global_magnitude(weights, sparsity=0.75))
+    >>> row = pair.sparsities.set_index("of").loc["prunable"]
+    >>> float(row["sparsity_before"]), float(row["sparsity_itself"])
+    (0.5, 0.75)
+    >>> int(pair.layers["revived"].sum())
+    0
+    """
+    models = _opened(before), _opened(after)
+    planned = plan(*models)
+    tallies, kept = compared(planned, progress, executor=executor, cache=cache)
+    _check_related(planned, tallies)
+    frames = [_layers(planned, tallies, side) for side in ("before", "after")]
+    described = [
+        {
+            "side": side,
+            "model": weights.name,
+            "architecture": weights.architecture,
+            "source": weights.source,
+        }
+        for side, weights in zip(("before", "after"), models, strict=True)
+    ]
+    notes = [*(note for weights in models for note in weights.notes)]
+    notes += [*order_notes(planned.alignment), *kept]
+    return Pair(
+        models=typed("pair_models", pd.DataFrame(described)),
+        layers=pair_layers(planned, tallies),
+        removed=removed_frame(planned),
+        before=frames[0],
+        after=frames[1],
+        notes=tuple(dict.fromkeys(map(writable, notes))),
+    )
+
+
+def _check_related(planned: Plan, tallies: Mapping[str, Tally]) -> None:
+    """Refuse two models whose weights have nothing to do with each other."""
+    whole = Tally()
+    for link in planned.links:
+        if link.before and link.before.parameter.prunable:
+            whole += tallies[link.name]
+    alike = whole.correlation
+    if (
+        alike is not None
+        and whole.compared >= ENOUGH
+        and alike < UNRELATED
+        # Of what is nearly all zero little is alike, and yet what is left is what it was.
+        and whole.changed > whole.surviving / 2
+    ):
+        raise SparsityReportError(
+            f"{planned.before.name} and {planned.after.name} look unrelated: the "
+            f"{whole.compared:,} prunable weights that have one place in both correlate by "
+            f"{alike:.2f}, as those of two models trained apart; give the base of the second one"
+        )
+
+
+def _layers(planned: Plan, tallies: Mapping[str, Tally], side: str) -> pd.DataFrame:
+    """Return the layers of one side as a study has them, of what was counted of both."""
+    weights, zeros = getattr(planned, side), Counter[str]()
+    for link in planned.links:
+        if (part := getattr(link, side)) is not None:
+            zeros[part.parameter.name] += getattr(tallies[link.name], f"zeros_{side}")
+    counts = {p.name: Magnitudes(p.total, p.total - zeros[p.name]) for p in weights.stored}
+    return layer_frame(weights, counts, variant=side)
+
+
+def _opened(model: Any) -> Weights:
+    """Open what is to be compared; a pruning becomes the model that it leaves."""
+    if isinstance(model, Weights):
+        return model
+    if isinstance(model, Pruning):
+        return PrunedWeights(model, f"{model.weights.name}, Masked{model.label}")
+    if isinstance(model, Variant):
+        if model.pruning is None:
+            return model.weights
+        return PrunedWeights(model.pruning, f"{model.weights.name}, {model.name}")
+    try:
+        return load(model)
+    except SparsityReportError as error:
+        if isinstance(model, nn.Module):
+            raise
+        try:
+            weights = load(model, config=False)
+        except SparsityReportError:
+            raise error from None
+        # What is pruned in width often has a config that no class can be built of.
+        weights.notes += (f"opened by names and shapes alone: {error}",)
+        return weights

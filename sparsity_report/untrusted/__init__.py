@@ -1,0 +1,4 @@
+"""Gates and limits for JSON, numbers and names from files that others wrote.
+
+Modules: `gates`, `limits`.
+"""

@@ -1,0 +1,308 @@
+"""A model with an adapter of LoRA: merged, as PEFT's ``merge_and_unload`` does it, or beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.adapters.adapter_files import CONFIG, base_note
+from sparsity_report.weights.adapters.lora import Adapter, Pair
+from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
+from sparsity_report.weights.anatomy.groups import ruled
+from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
+from sparsity_report.weights.anatomy.parameters import Module, Parameter
+from sparsity_report.weights.packed.part_slices import columns, rows
+from sparsity_report.weights.sources.checkpoint import CheckpointWeights
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice, joined
+from sparsity_report.weights.weights import Weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sparsity_report.weights.packed.packed_integers import Bytes
+
+# Values of a slice that are changed at a time.
+_BUFFER = 2**19
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """``scaling · B · A`` of a pair, to be added to the weight that it changes.
+
+    Attributes
+    ----------
+    pair : Pair
+    turned : bool
+        Rows of the weight are inputs.
+    """
+
+    pair: Pair
+    turned: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the weight."""
+        outputs, inputs = self.pair.b.shape[0], self.pair.a.shape[1]
+        return (inputs, outputs) if self.turned else (outputs, inputs)
+
+    def add(self, values: torch.Tensor, start: int) -> torch.Tensor:
+        """Return values of the weight, those from place `start` on, with the product added.
+
+        As in PEFT the sum is rounded once, and of a table of vectors the product before it, too.
+        """
+        a, b = self.pair.a, self.pair.b
+        width = self.shape[1]
+        first, last = start // width, math.ceil((start + values.numel()) / width)
+        if self.turned:
+            left, right = _floats(a, columns(a, first, last)).T, _floats(b, rows(b, 0, width)).T
+        else:
+            left, right = _floats(b, rows(b, first, last)), _floats(a, rows(a, 0, a.shape[0]))
+        # A sum in float64 is the same for any rows that are asked for at a time, once rounded.
+        wide = torch.promote_types(values.dtype, torch.float32)
+        product = (left @ right).to(wide).mul_(self.pair.scaling).reshape(-1)
+        product = product[start - first * width :][: values.numel()]
+        if self.pair.embedding:
+            product = product.to(values.dtype).to(wide)
+        return product.add_(values).to(values.dtype)
+
+
+def _floats(part: Entry, raw: Bytes) -> torch.Tensor:
+    return torch.from_numpy(raw).view(part.values.dtype).double()
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedSlice(Slice):
+    """Values of a weight that an adapter changes; small and picklable where all lie in files.
+
+    Attributes
+    ----------
+    values : Slice
+        Of the base, or what the adapter puts in its place.
+    start : int
+        Their place in the weight.
+    product : Product or None
+    """
+
+    values: Slice
+    start: int
+    product: Product | None
+
+    def sources(self) -> Sequence[FileSlice]:
+        """Return the stretches of the base, and both matrices, if all are in files."""
+        parts = [self.product.pair.a.values, self.product.pair.b.values] if self.product else []
+        files = [part for part in parts if isinstance(part, FileSlice)]
+        stretches = self.values.sources()
+        return [*stretches, *files] if stretches and len(files) == len(parts) else ()
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Yield the changed values as those of the base are read."""
+        place = self.start
+        for piece in self.values.pieces():
+            for part in piece.split(_BUFFER):
+                values = part.to(self.dtype)
+                yield values if self.product is None else self.product.add(values, place)
+                place += part.numel()
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a parameter, or what is one of the adapter itself.
+
+    Attributes
+    ----------
+    values : Entry or None
+        In place of the base's.
+    product : Product or None
+        Added to them.
+    """
+
+    values: Entry | None = None
+    product: Product | None = None
+
+    @property
+    def file_bytes(self) -> int | None:
+        """Bytes in a file; None of what is computed."""
+        return None if self.product or not self.values else self.values.file_bytes
+
+
+class AdaptedWeights(Weights):
+    """A base with an adapter, merged or beside it.
+
+    Parameters
+    ----------
+    base : Weights
+    adapter : Adapter
+    options : ReaderOptions
+        What to call the two, and groups of matrices that are beside the base.
+    merge : bool
+        Add the products to the weights they change, or leave the matrices as modules beside them.
+
+    Raises
+    ------
+    SparsityReportError
+        The adapter is not of this base, or what it changes is not stored as a matrix of its own.
+    """
+
+    def __init__(
+        self, base: Weights, adapter: Adapter, options: ReaderOptions, merge: bool
+    ) -> None:
+        changes = _changes(base, adapter)
+        modules = tuple(_changed(module, changes) for module in base.modules)
+        if not merge:
+            changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
+            modules = tuple(_changed(module, changes) for module in base.modules)
+            modules = tuple(m for each in modules for m in _with_pair(each, adapter, options))
+            changes |= {
+                f"{module}.{leaf}": Change(entry)
+                for module, pair in adapter.pairs.items()
+                for leaf, entry in pair.beside.items()
+            }
+        folder = base.directory if isinstance(base, CheckpointWeights) else None
+        nameless = base.name == base.architecture  # a module that was made here
+        config = adapter.file.parent / CONFIG
+        doubts = () if nameless else base_note(config, base.name, folder)
+        super().__init__(
+            name=options.name,
+            source=base.source,
+            architecture=base.architecture,
+            modules=modules,
+            attention_widths=base.attention_widths,
+            notes=(*base.notes, *options.notes, _note(base, adapter, merge), *doubts),
+        )
+        self._base, self._changes, self._merged = base, changes, merge
+
+    def slices(self, name: str) -> Iterator[Slice]:
+        """Yield the values of a parameter; the product is added as they are read."""
+        if (change := self._changes.get(name)) is None:
+            yield from self._base.slices(name)
+            return
+        dtype, start = getattr(torch, self[name].dtype), 0
+        for part in change.values.slices() if change.values else self._base.slices(name):
+            yield AdaptedSlice(part.total, dtype, part, start, change.product)
+            start += part.total
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the values of a parameter."""
+        if name not in self._changes:
+            return self._base.tensor(name)
+        return joined(list(self.slices(name)), getattr(torch, self[name].dtype), self[name].shape)
+
+    def tokenizer(self) -> Any:
+        """Open the tokenizer of the base."""
+        return self._base.tokenizer()
+
+    @torch.no_grad()
+    def module(self) -> nn.Module:
+        """Return the base as a runnable model, filled with what is changed."""
+        if not self._merged:
+            raise SparsityReportError(
+                f"{self.name} is counted beside its base and cannot be run; open it merged"
+            )
+        model = self._base.module()
+        places = locate(walk(model))
+        for name in self._changes:
+            value(*places[name]).copy_(self.tensor(name))
+        return model
+
+
+def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
+    """Find what the adapter changes in the base."""
+    if base.source == "gguf":
+        raise adapter.wrong(
+            f"{base.name} is GGUF, which arranges matrices in another way than the adapter does: "
+            "give the base as safetensors"
+        )
+    parameters = {p.name: p for p in base.parameters}
+    shared = {p.tied_to for p in parameters.values()}
+
+    def changed(name: str, entry: Entry) -> Parameter:
+        if (parameter := parameters.get(name)) is None:
+            raise adapter.wrong(f"{entry.key!r} belongs to no parameter of {base.name}")
+        if parameter.tied_to or name in shared:
+            raise adapter.wrong(
+                f"{entry.key!r} changes {name!r}, which {base.name} uses twice, as a tied tensor; "
+                "what becomes of the other depends on how they are merged"
+            )
+        return parameter
+
+    changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
+    for name, entry in adapter.replaced.items():
+        _check_shape(base, adapter, changed(name, entry), entry.shape)
+    for module, pair in adapter.pairs.items():
+        name = f"{module}.weight"
+        parameter = changed(name, pair.a)
+        turned = parameter.transposed if base.architecture else adapter.turned
+        product = Product(pair, pair.embedding or turned)
+        _check_shape(base, adapter, parameter, product.shape)
+        pieces = 1
+        if isinstance(base, CheckpointWeights):
+            pieces = len(base.entries(name))
+        if pieces > 1 or parameter.layout != "dense":
+            raise adapter.wrong(f"{name!r} of {base.name} is not stored as a matrix of its own")
+        changes[name] = Change(adapter.replaced.get(name), product)
+    return changes
+
+
+def _changed(module: Module, changes: Mapping[str, Change]) -> Module:
+    """Return a module as it is changed: what is computed lies in no file."""
+    parameters = [
+        p
+        if (change := changes.get(p.name)) is None
+        else replace(p, packing="", file_bytes=change.file_bytes)
+        for p in module.parameters
+    ]
+    return replace(module, parameters=tuple(parameters))
+
+
+def _check_shape(
+    base: Weights, adapter: Adapter, parameter: Parameter, shape: tuple[int, ...]
+) -> None:
+    if parameter.shape != shape:
+        raise adapter.wrong(
+            f"it is made for {parameter.name!r} of shape {shape}, but in {base.name} its shape is "
+            f"{parameter.shape}: it is an adapter of another model, or of one that was resized"
+        )
+
+
+def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tuple[Module, ...]:
+    """Return a module, and behind it the matrices that an adapter has beside it."""
+    if (pair := adapter.pairs.get(module.name)) is None:
+        return (module,)
+    beneath = next(p for p in module.parameters if p.name == f"{module.name}.weight")
+    uses, once = beneath.uses, beneath.uses_per_sequence
+    matrices = []
+    for leaf, entry in pair.beside.items():
+        name = f"{module.name}.{leaf}"
+        owner = name.rpartition(".")[0]
+        # The first matrix of a table is looked up in, too.
+        matrix = None if pair.embedding and entry is pair.a else (entry.shape[0], entry.shape[1])
+        parameter = Parameter(
+            name,
+            entry.shape,
+            matrix=matrix,
+            uses=uses,
+            uses_per_sequence=once,
+            **on_disk([entry]),
+        )
+        group = ruled(owner, options.groups) or module.group
+        class_name = "ParameterDict" if pair.embedding else "Linear"
+        matrices.append(Module(owner, class_name, group, (parameter,)))
+    return (module, *matrices)
+
+
+def _note(base: Weights, adapter: Adapter, merge: bool) -> str:
+    """Say what is counted, with the parameters of the base and of the adapter."""
+    pairs = adapter.pairs.values()
+    ranks = ", ".join(map(str, sorted({pair.a.shape[0] for pair in pairs})))
+    total = sum(pair.a.total + pair.b.total for pair in pairs)
+    replaced = f", and {len(adapter.replaced)} tensors that take the place of the base's"
+    return (
+        f"{'merged' if merge else 'side by side'}: {base.name} of "
+        f"{sum(p.total for p in base.stored):,} parameters and an adapter of {total:,} in "
+        f"{len(pairs)} pairs of rank {ranks}{replaced if adapter.replaced else ''}"
+    )

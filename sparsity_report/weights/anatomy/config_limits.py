@@ -1,0 +1,164 @@
+"""What a configuration announces, checked before and while a model is built from it.
+
+Classes of configurations and models make lists as long as a number says, so a hostile one would
+keep a machine busy for ever. Numbers are checked by what they are called, as far as the class of
+the configuration knows them; whatever they are called, building stops where a model gets far more
+parameters than there are tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.untrusted import limits
+from sparsity_report.untrusted.gates import whole
+
+# What a number is by the words of its name, the first that fits, and the most that it may be.
+_KINDS = tuple(
+    (re.compile(rf"(^|_)({words})s?(_|\d|$)"), low, high)
+    for words, low, high in (
+        ("id|idx|index|indice|indexe|theta|base|seed|offset|token|feature_layer",
+         -limits.VALUES, limits.VALUES),
+        ("expert", 0, limits.EXPERTS),
+        ("vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
+        # -1 stands for none or all under many names.
+        ("layer|block|depth|stage|loop|iter|iteration|cycle|flow|step|repeat|interval|level|factor|"
+         "replace|attention_type|tp|time", -1, limits.BLOCKS),
+        ("image_size|img_size|resolution|grid", -1, limits.PIXELS),
+        ("position|length|len|context|ctx|window|distance|period|chunk|rate|frame|sample",
+         -1, limits.POSITIONS),
+        ("num|head|group|label|channel|kernel|stride|codebook|query|querie|hashe|latent",
+         -1, limits.HEADS),
+        ("size|dim|width|hidden|ff|ffn|dff|rank|inner|embd|embed|feature|unit",
+         -1, limits.WIDTH),
+    )
+)  # fmt: skip
+# Parameters in memory per tensor in the files, and besides: buffers of experts in one tensor,
+# parts that are computed or tied, and small models.
+_PER_TENSOR, _BESIDES = 16, 1000
+
+
+def check_config(told: Any, path: Path) -> None:
+    """Refuse a configuration that announces sizes beyond :mod:`sparsity_report.untrusted.limits`.
+
+    Raises
+    ------
+    SparsityReportError
+        It does.
+    """
+    try:
+        _check(told, _known(told))
+    except ValueError as error:
+        raise SparsityReportError(
+            f"{path}: {error}, which no known model has; fetch it again"
+        ) from error
+
+
+def _check(told: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:
+    """Check what the class of a configuration knows, or all where there is none."""
+    for name, value in told.items():
+        if known is not None and name not in known:
+            continue
+        if isinstance(value, dict):
+            inner = known[name] if known else None
+            is_config = isinstance(inner, dict) and "model_type" in inner
+            _check(value, _known(value) or (inner if is_config else None))
+        for number in _numbers(value):
+            _check_number(name, number)
+
+
+def _check_number(name: str, number: int) -> None:
+    for kind, low, high in _KINDS:
+        if kind.search(name.lower()):
+            whole(number, name, low, high)
+            return
+    whole(number, name, -limits.VALUES)
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, list):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value
+
+
+def _known(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    kind = told.get("model_type")
+    return _defaults(kind) if isinstance(kind, str) else None
+
+
+@lru_cache(maxsize=64)
+def _defaults(kind: str) -> dict[str, Any] | None:
+    """Return what the configuration of a model type begins with; None where it is not known."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.utils import logging
+
+    if kind not in CONFIG_MAPPING:
+        return None
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        config = CONFIG_MAPPING[kind]()
+        other_names = dict.fromkeys((*config.attribute_map, "num_labels"))
+        return {**other_names, **config.to_dict()}
+    except Exception:  # some cannot be made of nothing
+        return None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def parameters_for(tensors: int) -> int:
+    """Return the most parameters that a model may have whose files hold so many tensors.
+
+    Examples
+    --------
+    >>> parameters_for(300)
+    5800
+    """
+    return min(_PER_TENSOR * tensors + _BESIDES, limits.PARAMETERS)
+
+
+@contextmanager
+def building(most: int) -> Iterator[None]:
+    """Let a model be built that has no more than so many parameters, nor parts.
+
+    Raises
+    ------
+    ValueError
+        It has more; it is not built any further.
+    """
+    thread, counts = get_ident(), {"parameters": 0, "modules": 0}
+
+    def count(kind: str, holder: nn.Module) -> None:
+        # The hooks are those of all modules: other threads may build some.
+        if get_ident() == thread:
+            counts[kind] += 1
+            if counts[kind] > most:
+                raise ValueError(
+                    f"it has more than {most:,} {kind}, far more than the files have tensors, "
+                    f"or any model; the last is in a {type(holder).__name__}"
+                )
+
+    hooks = (
+        register_module_parameter_registration_hook(lambda m, *_: count("parameters", m)),
+        register_module_module_registration_hook(lambda m, *_: count("modules", m)),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

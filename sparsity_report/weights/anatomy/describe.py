@@ -1,0 +1,495 @@
+"""Describe the modules and parameters of a model, values not needed.
+
+A model built from its config on the meta device serves as well as a loaded one, so the file and
+the module route share :func:`describe`. Where transformers knows no model, names and shapes alone
+decide: :func:`describe_names`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sparsity_report.sparse.csr_swap import runs_as_csr
+from sparsity_report.sparse.linear_csr import LinearCSR
+from sparsity_report.weights.anatomy.attention import OUTPUT_WORDS, head_dim
+from sparsity_report.weights.anatomy.groups import (
+    LINEAR_GROUPS,
+    check_rules,
+    classify,
+    is_linear,
+    is_other_linear,
+    is_table,
+    ruled,
+)
+from sparsity_report.weights.anatomy.meta_model import first_line
+from sparsity_report.weights.anatomy.meta_run import Behaviour, Usage, observe
+from sparsity_report.weights.anatomy.module_uses import uses_by_rule
+from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
+from sparsity_report.weights.anatomy.parameters import NEVER, ONCE, Module, Parameter
+from sparsity_report.weights.tensor_slices import Entry, dtype_name
+from sparsity_report.weights.weights import check_modules
+
+# Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
+_ADAPTER = re.compile(r"(^|\.)lora_")
+# Of an adapter of an embedding the first matrix is looked up in, and the second multiplied by.
+_MULTIPLIED = re.compile(r"(^|\.)lora_embedding_B$")
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """What every format is opened with.
+
+    Attributes
+    ----------
+    name : str
+        What to call the model in tables and reports; of a module in memory empty for its own.
+    blacklist : collection of str
+        Modules with one of these words in their dotted name are not pruned.
+    groups : mapping of pattern to group, optional
+        The user's own grouping, see :func:`sparsity_report.weights.anatomy.groups.classify`.
+    notes : tuple of str
+        What is known of where the model came from.
+    config : bool
+        Whether ``config.json`` says which model it is; else names and shapes alone do.
+    """
+
+    name: str = ""
+    blacklist: Collection[str] = ("lm_head",)
+    groups: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+    config: bool = True
+
+    def __post_init__(self) -> None:
+        check_rules(self.groups)
+        if isinstance(self.blacklist, str):
+            object.__setattr__(self, "blacklist", (self.blacklist,))
+
+    def spares(self, module_name: str) -> bool:
+        """Whether pruning leaves a module alone."""
+        return not set(self.blacklist).isdisjoint(module_name.split("."))
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to know of a model without its values.
+
+    Attributes
+    ----------
+    modules : tuple of Module
+        Every module that owns parameters. Matrices that a token is not multiplied by as often as
+        by the others of their module are modules of their own.
+    attention_widths : dict or None
+        See :class:`sparsity_report.weights.weights.Weights`.
+    notes : tuple of str
+        What a careful reader should know.
+    """
+
+    modules: tuple[Module, ...]
+    attention_widths: dict[int | None, int] | None
+    notes: tuple[str, ...] = ()
+
+
+def describe(
+    places: Sequence[Place],
+    options: ReaderOptions,
+    parts: Mapping[str, Sequence[Entry]] | None = None,
+) -> Description:
+    """Return the modules of a model with their groups and parameters, and what a token does there.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        From :func:`walk` of a model on any device, ``meta`` included.
+    options : ReaderOptions
+    parts : mapping of str to sequence of Entry, optional
+        Tensors on disk that hold the values of each parameter. Without, values are those of the
+        model; on ``meta`` there are none.
+    """
+    behaviour, reason = _behaviour(places)
+    usages = behaviour.usages if behaviour else {}
+    ties = _Ties(places)
+    groups: dict[str, str] = {}
+    modules: list[Module] = []
+    for place in places:
+        if not place.tensors:
+            continue
+        group = groups[place.path] = _group(place, options, groups, ties, usages)
+        parent, called = next(iter(place.around), None), place.path.rpartition(".")[2]
+        may_prune = (
+            group in LINEAR_GROUPS
+            and not options.spares(place.path)
+            and not _ADAPTER.search(place.path)
+        )
+        parameters = []
+        for leaf, tensor in place.tensors.items():
+            name, owner = place.full_name(leaf), ties.owners[id(tensor)]
+            usage = usages.get(name)
+            if usage is None or not usage.touched:
+                rule = _by_rule(places[0].module, place, leaf, group)
+                unread = replace(rule, per_token=NEVER, per_sequence=NEVER)
+                usage = rule if usage is None else unread
+            facts = _facts(place, leaf, usage)
+            held = {"dtype": dtype_name(tensor.dtype)} if parts is None else on_disk(parts[name])
+            prunable = (
+                may_prune
+                and facts["matrix"] is not None
+                and owner == name
+                and name not in ties.shared
+                and "." not in leaf
+                and not _is_direction(place.module, leaf)
+                and not usage.is_vector
+                and not is_table(leaf)
+            )
+            parameters.append(
+                Parameter(
+                    name=name,
+                    prunable=prunable,
+                    runs_as_csr=not prunable
+                    or (not usage.elsewhere and runs_as_csr(place.module, leaf, parent, called)),
+                    tied_to=None if owner == name else owner,
+                    known=parts is not None or not tensor.is_meta,
+                    **held,
+                    **facts,
+                )
+            )
+        modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
+    if behaviour is None:
+        return Description(tuple(modules), None, (reason,) if reason else ())
+    notes = (*behaviour.notes, *_idle(modules), *_uneven(places, usages), *_unsorted(modules))
+    return Description(tuple(modules), behaviour.attention, notes)
+
+
+def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return what the tensors on disk that make up a parameter tell of it."""
+    sizes = [entry.file_bytes for entry in entries]
+    packings = sorted({entry.packing for entry in entries} - {""})
+    return {
+        "dtype": entries[0].dtype,
+        "file_bytes": None if None in sizes else sum(size or 0 for size in sizes),
+        "packing": ", ".join(packings),
+    }
+
+
+def _behaviour(places: Sequence[Place]) -> tuple[Behaviour | None, str]:
+    """Run a model of transformers without its values; None and why where that cannot be done."""
+    from transformers import PreTrainedModel
+
+    model = places[0].module
+    if not isinstance(model, PreTrainedModel):
+        return None, ""
+    try:
+        return observe(places), ""
+    except (
+        Exception
+    ) as error:  # a model can fail anywhere when it is run on inputs that are made up
+        return None, (
+            "how often a token is multiplied by a matrix follows from rules, as "
+            f"{type(model).__name__} could not be run without values: {first_line(error)}"
+        )
+
+
+def _group(
+    place: Place,
+    options: ReaderOptions,
+    groups: Mapping[str, str],
+    ties: _Ties,
+    usages: Mapping[str, Usage],
+) -> str:
+    """Return the group of a module: by the user's rules, by what it does, by its class and name."""
+    class_name = type(place.module).__name__
+    enclosing = tuple([type(module).__name__ for module in place.around])
+    roles = {usages[name].role for name in map(place.full_name, place.tensors) if name in usages}
+    head = ties.is_head(place.module) or ("lm_head" in roles and not ties.is_input(place.module))
+    group = classify(place.path, class_name, enclosing=enclosing, head=head, rules=options.groups)
+    if own := ruled(place.path, options.groups):
+        return own
+    if adapter := _ADAPTER.search(place.path):
+        return groups.get(place.path[: adapter.start()], group)
+    if "router" in roles:
+        return "router"
+    return _by_use(place, usages) if group == "other" else group
+
+
+def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
+    """Return the group of a module that no rule knows, by what it does with its parameters."""
+    known = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
+    if any(usage.shape and not usage.is_vector for usage in known):
+        return "other_linear"
+    if any(usage.convolved for usage in known) or is_other_linear(type(place.module).__name__):
+        return "other_linear"
+    # Rows that are added to what is read, or put beside it: positions, queries, separators.
+    sizes = [sorted(tensor.shape)[-2:] for tensor in place.tensors.values()]
+    if known and any(len(size) > 1 and size[0] > 1 for size in sizes):
+        return "embedding"
+    return "other"
+
+
+def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
+    """Return what a module does with a parameter as far as its class and name tell."""
+    csr = as_csr(place.module, leaf)
+    shape = csr.weight_shape if csr else tuple(place.tensors[leaf].shape)
+    multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
+    multiplied = multiplied or bool(_MULTIPLIED.search(place.path))
+    turned = multiplied and _is_transposed(place.module)
+    per_token, per_sequence = uses_by_rule(model, place)
+    return Usage(
+        per_token,
+        per_sequence,
+        shape=_outputs_inputs(shape, turned) if multiplied else None,
+        turned=turned,
+    )
+
+
+def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
+    """Return what the module of a parameter, and what it does with it, tell of it."""
+    module, tensor = place.module, place.tensors[leaf]
+    csr = as_csr(module, leaf)
+    shape = csr.weight_shape if csr else tuple(tensor.shape)
+    matrix, size = usage.shape, math.prod(shape)
+    stacked = len(shape) > 2 or "Expert" in type(module).__name__
+    if matrix and size and (not stacked or size % math.prod(matrix)):
+        # Of a product with several parameters joined, or with a part of one, as of some heads, the
+        # matrix is what the parameter is by itself.
+        matrix = _outputs_inputs(shape, usage.turned)
+    layout, held_bytes = _layout(module, leaf, tensor)
+    return {
+        "shape": shape,
+        "matrix": matrix,
+        "transposed": usage.turned,
+        "experts": size // math.prod(matrix) if matrix and size else 1,
+        "uses": usage.per_token,
+        "uses_per_sequence": usage.per_sequence,
+        "head_dim": head_dim(place.around) if matrix else None,
+        "head_axis": int(place.path.rpartition(".")[2] in OUTPUT_WORDS),
+        "layout": layout,
+        "held_bytes": held_bytes,
+    }
+
+
+def _apart(module: Module) -> Iterator[Module]:
+    """Yield a module, and of each of its matrices that is not used as the first one a module."""
+    matrices = [p for p in module.parameters if p.matrix]
+    often = {p.name: (p.uses, p.uses_per_sequence) for p in matrices}
+    others = [p for p in matrices if often[p.name] != often[matrices[0].name]]
+    if not others:
+        yield module
+        return
+    yield replace(module, parameters=tuple(p for p in module.parameters if p not in others))
+    for p in others:
+        yield replace(module, name=p.name, parameters=(p,))
+
+
+def _idle(modules: Iterable[Module]) -> tuple[str, ...]:
+    """Say which modules have matrices that no token of a text comes by."""
+    idle = [
+        module.name
+        for module in modules
+        if any(p.matrix and not p.uses and not p.uses_per_sequence for p in module.parameters)
+    ]
+    if not idle:
+        return ()
+    return (
+        f"no token of a text runs through {len(idle):,} modules with matrices, first {idle[0]}: "
+        "they count as parameters, without FLOPs",
+    )
+
+
+def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[str]:
+    """Say which experts do not get as many tokens as those beside them."""
+    for place in places:
+        if not type(place.module).__name__.endswith("Experts"):
+            continue
+        experts = {child: f"{place.path}.{child}." for child in place.module._modules}
+        rows = {
+            child: sum(usage.per_token for name, usage in usages.items() if name.startswith(inside))
+            for child, inside in experts.items()
+        }
+        if len(set(rows.values())) > 1:
+            low, high = min(rows.values()), max(rows.values())
+            yield (
+                f"experts of {place.path} and its like: sent to all of them evenly, a token is "
+                f"multiplied {float(low):g} to {float(high):g} times by an expert; so does "
+                "transformers' code, and so it is counted"
+            )
+            return
+
+
+def _unsorted(modules: Sequence[Module]) -> Iterator[str]:
+    """Say which experts all tokens are multiplied by, although a router chooses among them."""
+    routed = any(module.group == "router" for module in modules)
+    experts = (module for module in modules if module.class_name.endswith("Experts"))
+    stacks = [p for module in experts for p in module.parameters if p.experts > 1 and p.uses >= 1]
+    if routed and stacks:
+        yield (
+            f"every token is multiplied by all {stacks[0].experts} experts of {stacks[0].name} and "
+            "its like, as transformers runs them; those that a router chooses are fewer"
+        )
+
+
+class _Ties:
+    """Which parameters are one, and where they are counted.
+
+    Attributes
+    ----------
+    owners : dict of int to str
+        By id of a tensor the parameter that it is counted as: the embedding, else the first.
+    shared : set of str
+        Parameters that others are tied to.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        model = places[0].module
+        self._input, self._output = (_embedding_id(model, side) for side in ("input", "output"))
+        self.owners = _owners(places, self._input)
+        self.shared = {
+            self.owners[id(tensor)]
+            for place in places
+            for leaf, tensor in place.tensors.items()
+            if self.owners[id(tensor)] != place.full_name(leaf)
+        }
+
+    def is_input(self, module: nn.Module) -> bool:
+        """Whether a module is the embedding of what the model reads."""
+        return id(module) == self._input
+
+    def is_head(self, module: nn.Module) -> bool:
+        """Whether the model calls a module its output embedding."""
+        return id(module) == self._output
+
+
+def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]:
+    """Name the parameter under which each tensor is counted: the embedding, else the first.
+
+    A parameter whose memory lies inside another's is a view of it and counted there.
+    """
+    owners: dict[int, str] = {}
+    spans: dict[int, list[tuple[int, int, str]]] = {}
+    for place in places:
+        for leaf, tensor in place.tensors.items():
+            full = place.full_name(leaf)
+            owning = id(place.module) == embedding_id and leaf == "weight"
+            if id(tensor) in owners and not owning:
+                continue
+            owners[id(tensor)] = full
+            if not _has_memory(tensor):
+                continue
+            start = tensor.data_ptr()
+            end = start + tensor.numel() * tensor.element_size()
+            there = spans.setdefault(tensor.untyped_storage().data_ptr(), [])
+            inside = next((name for a, b, name in there if a <= start and end <= b), None)
+            if inside and not owning:
+                owners[id(tensor)] = inside
+            else:
+                there.append((start, end, full))
+    return owners
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    return not tensor.is_meta and is_strided(tensor) and tensor.numel() > 0
+
+
+def _embedding_id(model: nn.Module, side: str) -> int | None:
+    try:
+        embedding = getattr(model, f"get_{side}_embeddings")()
+    except (AttributeError, NotImplementedError):
+        return None
+    return id(embedding) if isinstance(embedding, nn.Module) else None
+
+
+def _is_matrix(module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied: bool) -> bool:
+    """Whether a token is multiplied by a tensor, or by one expert after the other of it."""
+    class_name = type(module).__name__
+    if class_name.endswith("Experts"):
+        return len(shape) == 3
+    if leaf.startswith("parametrizations.weight."):
+        # Weight norm: the direction has the weight's shape, the magnitude a column of it.
+        of_weight = shape == tuple(cast(torch.Tensor, module.weight).shape)
+    else:
+        of_weight = leaf == "weight" or _is_direction(module, leaf)
+    is_weight = of_weight and (multiplied or is_linear(class_name))
+    return len(shape) == 2 and (is_weight or leaf == "in_proj_weight")
+
+
+def _outputs_inputs(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:
+    *_, rows, columns = (1, 1, *shape)  # a vector is a row
+    return (columns, rows) if transposed else (rows, columns)
+
+
+def _is_direction(module: nn.Module, leaf: str) -> bool:
+    """Whether this is the direction that torch's older weight norm keeps of a weight."""
+    return leaf == "weight_v" and "weight_g" in module._parameters
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether the input dimension of a matrix comes first: the shape of a square one hides it."""
+    if isinstance(module, LinearCSR):
+        return module.transposed
+    class_name = type(module).__name__
+    declared = class_name.endswith("Experts") and getattr(module, "is_transposed", False)
+    return class_name == "Conv1D" or bool(declared)
+
+
+def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, int | None]:
+    """Name the layout, and if it is sparse the bytes of its arrays, explicit zeros and all."""
+    layout, arrays = str(tensor.layout).removeprefix("torch.sparse_"), []
+    if csr := as_csr(module, leaf):
+        layout, arrays = "csr", [*csr.buffers()]
+    elif isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
+        layout, arrays = "2:4", [part for part in (tensor.packed, tensor.meta) if part is not None]
+    elif tensor.layout == torch.strided:
+        return "dense", None
+    elif layout == "coo":
+        arrays = [tensor._values(), tensor._indices()]
+    elif layout in {"csr", "bsr"}:
+        arrays = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+    else:
+        arrays = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+    return layout, sum(array.numel() * array.element_size() for array in arrays)
+
+
+def describe_names(
+    parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, experts_used: Fraction
+) -> tuple[Module, ...]:
+    """Return the modules that tensors on disk belong to, by their names and shapes alone."""
+    owned: dict[str, dict[str, Entry]] = defaultdict(dict)
+    for name, (entry, *_) in parts.items():
+        owned[name.rpartition(".")[0]][name] = entry
+    check_modules(options.name, len(owned))  # before half a minute is spent on them
+    modules = []
+    for module_name, tensors in owned.items():
+        # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
+        fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
+        weights = (entry for name, entry in tensors.items() if name.rpartition(".")[2] == "weight")
+        wide = next((e for e in weights if len(e.shape) == 2 + fused and not kernel), None)
+        group = classify(module_name, linear=wide is not None, rules=options.groups)
+        multiplied = group in LINEAR_GROUPS or group in {"lm_head", "router"}
+        may_prune = group in LINEAR_GROUPS and not options.spares(module_name)
+        # A bias has a value per output: it tells where the inputs come first, as in ``Conv1D``.
+        bias = tensors.get(f"{module_name}.bias")
+        turned = wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1]
+        parameters = tuple(
+            Parameter(
+                name=name,
+                shape=entry.shape,
+                matrix=_outputs_inputs(entry.shape, bool(turned))
+                if entry is wide and multiplied
+                else None,
+                transposed=bool(turned) and entry is wide and multiplied,
+                experts=entry.shape[0] if fused and entry is wide else 1,
+                uses=experts_used if fused else ONCE,
+                prunable=may_prune and entry is wide,
+                **on_disk(parts[name]),
+            )
+            for name, entry in tensors.items()
+        )
+        modules.append(Module(module_name, "", group, parameters))
+    return tuple(modules)

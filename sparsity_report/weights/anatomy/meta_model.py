@@ -1,0 +1,125 @@
+"""From ``config.json`` to a model on the meta device: its structure, without memory for weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.untrusted import limits
+from sparsity_report.weights.anatomy.config_limits import building, check_config
+from sparsity_report.weights.sources.data_files import plain_folder, read_config_file
+
+# Tasks that a class may be for whose name the config does not tell.
+_OTHERS = (
+    "PreTraining", "MaskedLM", "ImageTextToText", "SpeechSeq2Seq", "SequenceClassification",
+    "TokenClassification",
+)  # fmt: skip
+
+
+def read_config(
+    directory: Path,
+    fits: Callable[[nn.Module], bool] | None = None,
+    most: int = limits.PARAMETERS,
+) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """Build the model of ``config.json``; None and a note where it cannot be known.
+
+    `fits` and `most` are those of :func:`meta_model`.
+    """
+    path = directory / "config.json"
+    if not os.path.lexists(path):
+        return None, ("no config.json: groups follow from tensor names and shapes alone",)
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    try:
+        known = read_config_file(path)
+        kind = known["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SparsityReportError(f"{path} is not a transformers config: {error!r}") from error
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        return None, (
+            f"transformers does not know model type {kind!r}: "
+            "groups follow from tensor names and shapes alone",
+        )
+    check_config(known, path)
+    try:
+        with plain_folder(directory, ["config.json"]) as plain:
+            config = AutoConfig.from_pretrained(
+                plain, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # each config class validates in its own way
+        raise SparsityReportError(f"{path}: {first_line(error)}") from error
+    config.name_or_path = str(directory)
+    return meta_model(config, path, fits, most), ()
+
+
+def meta_model(
+    config: Any,
+    where: Path,
+    fits: Callable[[nn.Module], bool] | None = None,
+    most: int = limits.PARAMETERS,
+) -> nn.Module:
+    """Build a transformers config on the meta device, or say why it cannot be built.
+
+    The first of the config's ``architectures`` that transformers has is built, in the dtype that
+    it promises. Where it has none, the classes of the model type are tried, its causal or
+    encoder-decoder LM first, then its base model and others, and the first that `fits` is taken;
+    the very first if none does. A model of more than `most` parameters is not built.
+    """
+    try:
+        named = _named(config, most)
+        return _fitting(config, fits, most) if named is None else named
+    except SparsityReportError:
+        raise  # of the tensors that were to tell
+    except Exception as error:  # a hostile config can fail anywhere inside transformers
+        raise SparsityReportError(
+            f"{where}: no model can be built from this config: {first_line(error)}"
+        ) from error
+
+
+def _named(config: Any, most: int) -> nn.Module | None:
+    import transformers
+
+    for name in config.architectures or ():
+        architecture = getattr(transformers, name, None)
+        if isinstance(architecture, type) and issubclass(
+            architecture, transformers.PreTrainedModel
+        ):
+            return _on_meta(architecture, config, most)
+    return None
+
+
+def _fitting(config: Any, fits: Callable[[nn.Module], bool] | None, most: int) -> nn.Module:
+    import transformers
+
+    language = ["Seq2SeqLM", "CausalLM"]
+    if not config.is_encoder_decoder:
+        language.reverse()
+    kinds = [*(f"For{kind}" for kind in language), "", *(f"For{kind}" for kind in _OTHERS)]
+    autos = [getattr(transformers, f"AutoModel{kind}") for kind in kinds]
+    known = [auto for auto in autos if type(config) in auto._model_mapping]
+    # The base one says what is wrong where there is none. They are built as they are asked for.
+    models = (_on_meta(a.from_config, config, most) for a in known or [transformers.AutoModel])
+    first = next(models)
+    return first if fits is None else next(filter(fits, chain([first], models)), first)
+
+
+def _on_meta(build: Callable[[Any], Any], config: Any, most: int) -> nn.Module:
+    with torch.device("meta"), building(most):
+        model = build(config)
+        model.tie_weights(recompute_mapping=False)  # transformers 5.0 does not on this device
+    return cast(nn.Module, model.to(config.dtype) if config.dtype else model)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error of a library says first, or its kind."""
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    # "… for validator 'validate_architecture':" is said before the reason.
+    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first

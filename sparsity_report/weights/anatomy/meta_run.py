@@ -1,0 +1,412 @@
+"""Learn what a token does in a model by running it without its values, see :mod:`watching`.
+
+The model is run on texts of three lengths. What grows with the length is done by each token, what
+does not once per sequence, and what grows with its square are attention scores.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+import re
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsity_report.sparse.linear_csr import LinearCSR
+from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, computed_by
+from sparsity_report.weights.anatomy.sample_inputs import Sample, numbers, samples
+from sparsity_report.weights.anatomy.tracer import Budget, Record, Use, Watch, tensors_among
+
+# Tokens of the shortest text. Models that work on pieces of a text fill the last one up; of those
+# that do, most take 64 tokens and none more than 512.
+_LENGTHS = (8, 64, 512)
+_MOST_TOKENS = 1024
+# Of so many structures it is remembered what they do: variants of a model have the same.
+_REMEMBERED = 64
+_CHANGED = ("forward", "_forward_hooks", "_forward_pre_hooks")
+_observed: dict[Hashable, Behaviour] = {}
+# Of a configuration, what says where a model comes from and how it is stored, not what it does.
+_OF_THE_FILES = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+# Of a module, how it was made and what it is used for.
+_HISTORY = {"training", "name_or_path", "_is_hf_initialized"}
+_POSITIONS = (
+    "max_position_embeddings", "n_positions", "max_target_positions", "max_source_positions",
+    "max_seq_len", "seq_length", "n_ctx", "max_sequence_length",
+)  # fmt: skip
+# Not of token types, of which there are as many as labels.
+_VOCABULARY = re.compile("(?<!type_)vocab_size|^codebook_size$")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a module does with a parameter that it holds.
+
+    Attributes
+    ----------
+    per_token, per_sequence : Fraction
+        How often the parameter is multiplied by: for each token, and besides once for all. What is
+        no factor of a product is used once where it is read at all.
+    shape : tuple of int or None
+        Outputs and inputs of the matrix; None of what is no factor of a product.
+    turned : bool
+        Whether its inputs come first in memory.
+    touched : bool
+        Whether it is read at all.
+    elsewhere : bool
+        Whether a module that does not hold it reads it.
+    convolved : bool
+        Whether something is convolved with it.
+    raw : bool
+        Whether it is no layer's ``weight``.
+    role : str
+        ``"lm_head"`` where its product is what the model puts out, a number for each word;
+        ``"router"`` where a choice by size is made from it.
+    """
+
+    per_token: Fraction
+    per_sequence: Fraction
+    shape: tuple[int, int] | None = None
+    turned: bool = False
+    touched: bool = True
+    elsewhere: bool = False
+    convolved: bool = False
+    raw: bool = False
+    role: str = ""
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is multiplied by as a single row or column that is no layer of its own."""
+        return self.shape is not None and self.raw and 1 in self.shape
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a model does with its parameters.
+
+    Attributes
+    ----------
+    usages : mapping of str to Usage
+        By the full name of each parameter; a tied one has several.
+    attention : dict of int or None to int, or None
+        Query and value widths, summed over the layers, by the window they see.
+    notes : tuple of str
+        What a careful reader should know.
+    """
+
+    usages: Mapping[str, Usage]
+    attention: dict[int | None, int] | None
+    notes: tuple[str, ...] = ()
+
+
+def observe(places: Sequence[Place]) -> Behaviour:
+    """Run a model on the meta device and return what it does.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        From :func:`walk` of a model on any device, which is neither changed nor computed with.
+
+    Raises
+    ------
+    Exception
+        Whatever a model raises that cannot be run so; many want inputs of a kind of their own.
+    """
+    structure = _structure(places)
+    if structure in _observed:
+        return _observed[structure]
+    with _quiet():
+        twin = _Twin(places)
+        twin.set_("attn", "eager")
+        # Experts all at once, as there may be thousands.
+        twin.set_("experts", "batched_mm")
+        is_text, sample, run = _readable(twin)
+        behaviour = _over_lengths(twin, sample, run) if is_text else _at_once(twin, sample)
+    if structure:
+        while len(_observed) >= _REMEMBERED:
+            del _observed[next(iter(_observed))]
+        _observed[structure] = behaviour
+    return behaviour
+
+
+def _structure(places: Sequence[Place]) -> Hashable:
+    """Return what decides how a model runs: its config, modules and ties; None if hooks do, too."""
+    modules = [place.module for place in places]
+    if any(vars(module).get(name) for module in modules for name in _CHANGED):
+        return None
+    config: Any = getattr(modules[0], "config", None)
+    told = _of_the_model(config.to_dict()) if hasattr(config, "to_dict") else {}
+    numbered: dict[int, int] = {}
+    return (
+        json.dumps(told, sort_keys=True, default=str),
+        *(
+            (place.path, _type(place.module), place.times, leaf, tuple(shape), number)
+            for place in places
+            for leaf, tensor in place.tensors.items()
+            for csr in [as_csr(place.module, leaf)]
+            for shape in [csr.weight_shape if csr else tensor.shape]
+            for number in [numbered.setdefault(id(tensor), len(numbered))]
+        ),
+        *((place.path, _type(place.module), _settings(place.module)) for place in places),
+    )
+
+
+def _type(module: nn.Module) -> type[nn.Module]:
+    """Return what a module is, of a CSR layer what it stands for, whose twin is run."""
+    is_linear = isinstance(module, LinearCSR) and not module.transposed
+    return nn.Linear if is_linear else type(module)
+
+
+def _of_the_model(told: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _of_the_model(value) if isinstance(value, dict) else value
+        for key, value in told.items()
+        if key not in _OF_THE_FILES
+    }
+
+
+def _settings(module: nn.Module) -> tuple[tuple[str, object], ...]:
+    """Return the plain values that a module has been given, which it may go by."""
+    plain = (bool, int, float, str, type(None))
+    told = vars(module).items()
+    return tuple(sorted((k, v) for k, v in told if isinstance(v, plain) and k not in _HISTORY))
+
+
+_Run = tuple[Record, frozenset[int]]
+
+
+class _Twin:
+    """A copy of a model without values that can be run."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        original = places[0].module
+        twins: dict[int, Any] = {
+            id(tensor): _emptied(tensor)
+            for module in original.modules()
+            for tensor in (*module.parameters(False), *module.buffers(False), *computed_by(module))
+        }
+        self.model = copy.deepcopy(original, twins).eval()
+        self.parameters: dict[int, torch.Tensor] = {}
+        for place in places:
+            for leaf, tensor in place.tensors.items():
+                if csr := as_csr(place.module, leaf):
+                    dense = nn.Parameter(torch.empty(csr.weight_shape, device="meta"), False)
+                    twins[id(tensor)] = dense
+                    twins[id(place.module)] = _dense_again_(twins[id(place.module)], leaf, dense)
+                self.parameters[id(tensor)] = twins[id(tensor)]
+        for place in places:
+            for name, child in place.module._modules.items():
+                if isinstance(child, LinearCSR):
+                    twins[id(place.module)]._modules[name] = twins[id(child)]
+        self.places = {id(twins[id(place.module)]): place for place in places}
+        self.budget = Budget(len(self.parameters))
+        self.config = getattr(self.model, "config", None)
+        self.vocabularies = {*numbers(self.config, _VOCABULARY.search)}
+
+    def length(self, wanted: int) -> int:
+        """Return a length that the model has positions for three times."""
+        limit = min((n for n in numbers(self.config, _POSITIONS.__contains__) if n), default=2**20)
+        # Some count positions from the number after that of padding.
+        return max(min(wanted, (limit - 2) // 3), 1)
+
+    def set_(self, what: str, implementation: str) -> None:
+        """Choose one of transformers' implementations of a part, where there are several."""
+        if hasattr(self.model, setting := f"set_{what}_implementation"):
+            getattr(self.model, setting)(implementation)
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> _Run:
+        """Run the model; return what happened, and the matrices whose products it puts out."""
+        known = inspect.signature(self.model.forward).parameters
+        options = {n: v for n, v in (("use_cache", False), ("return_dict", True)) if n in known}
+        watch = Watch(self.parameters, self.budget)
+        with watch.watching():
+            out = self.model(**inputs, **options)
+        told = out if isinstance(out, Mapping) else {}
+        logits = [value for name, value in told.items() if "logits" in name]
+        traces = map(watch.trace, tensors_among(logits))
+        return watch.record, frozenset().union(*(trace.last for trace in traces))
+
+
+def _emptied(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without values; in float32, as not all products exist in other dtypes."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    empty = torch.empty(tensor.shape, dtype=dtype, device="meta")
+    return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _dense_again_(module: nn.Module, leaf: str, dense: nn.Parameter) -> nn.Module:
+    """Return a module that holds a parameter dense instead of as CSR."""
+    if isinstance(module, LinearCSR):
+        linear = nn.Linear(module.in_features, module.out_features, False, "meta")
+        linear.weight = dense
+        linear.register_parameter("bias", module.bias)
+        if module.transposed:
+            linear.forward = partial(_turned_linear, linear)  # type: ignore[method-assign]
+        return linear
+    del module._modules[leaf]
+    module.register_parameter(leaf, dense)
+    return module
+
+
+def _turned_linear(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.linear(x, linear.weight.T, linear.bias)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what a model has to say about how it runs; answer what it asks of the meta device."""
+    from transformers.utils import logging
+
+    verbosity, asked = logging.get_verbosity(), torch.is_autocast_enabled
+    logging.set_verbosity(logging.CRITICAL)
+    # Transformers 5.0 asks for it on any device, torch knows nothing of this one.
+    torch.is_autocast_enabled = lambda *device: device != ("meta",) and asked(*device)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        torch.is_autocast_enabled = asked
+
+
+def _readable(twin: _Twin) -> tuple[bool, Sample, _Run]:
+    """Return the first of what a model may be able to read that it reads, and what it then did."""
+    failure: Exception = NotImplementedError("it reads nothing that can be made up")
+    for number, (is_text, sample) in enumerate(samples(twin.model)):
+        try:
+            run = twin.run(sample(twin.length(_LENGTHS[0])))
+        except Exception as error:  # it may fail anywhere on what it was not made for
+            failure = failure if number else error
+        else:
+            return is_text, sample, run
+    raise failure
+
+
+def _over_lengths(twin: _Twin, sample: Sample, first: _Run) -> Behaviour:
+    """Run a model on texts of three lengths, of which the first is known."""
+    for number, length in enumerate(map(twin.length, _LENGTHS)):
+        runs = [twin.run(sample(length)) if number else first]
+        if choices := {c for record, _ in runs for c in record.choices}:
+            # Every expert is to get equally many tokens.
+            length = math.lcm(*choices) * -(-length // math.lcm(*choices))
+            runs = [twin.run(sample(length))]
+        if length > _MOST_TOKENS:
+            break
+        runs += [twin.run(sample(times * length)) for times in (2, 3)]
+        records, (heads, *_) = zip(*runs, strict=True)
+        usages = _usages(twin, records, heads, length)
+        if records[-1].guessed:
+            raise ValueError("how much it computes depends on the values of its parameters")
+        if usages and any(usage.shape and usage.per_token for usage in usages.values()):
+            return Behaviour(usages, _attention(twin, records, length))
+    raise ValueError("its products do not grow evenly with the length of a text")
+
+
+def _at_once(twin: _Twin, sample: Sample) -> Behaviour:
+    """Run a model on what has no length: a token is a row of the first matrix."""
+    record, heads = twin.run(sample(0))
+    if not record.rows or record.guessed:
+        raise ValueError("it multiplies by no matrix, or values say how often")
+    (name, read), *_ = sample(0).items()
+    note = (
+        f"a token is a row of the first matrix: {record.rows:,} of {name} of shape "
+        f"{tuple(read.shape)}"
+    )
+    return Behaviour(_usages(twin, [record], heads, record.rows), None, notes=(note,))
+
+
+def _grown(flops: Sequence[int], once: int = 0) -> tuple[int, int, int]:
+    """Return from values at one, two and three times a length the polynomial in the length.
+
+    That of the square comes twice. A value alone grows with the length if it is more than `once`.
+
+    Examples
+    --------
+    >>> _grown([6, 11, 18])  # 3 + 2·x + x²
+    (3, 2, 2)
+    """
+    if len(flops) == 1:
+        return (0, flops[0], 0) if flops[0] > once else (flops[0], 0, 0)
+    one, two, three = flops
+    curved = three - 2 * two + one
+    slope = two - one - 3 * curved // 2
+    return one - slope - curved // 2, slope, curved
+
+
+def _usages(
+    twin: _Twin, records: Sequence[Record], heads: frozenset[int], length: int
+) -> dict[str, Usage]:
+    """Return what is done with each parameter; nothing where that does not grow evenly."""
+    usages: dict[str, Usage] = {}
+    outside: set[int] = set()
+    for module, place in twin.places.items():
+        for leaf, tensor in place.tensors.items():
+            name, parameter = id(tensor), twin.parameters[id(tensor)]
+            keys = [(name, module)] if name in outside else [(name, module), (name, 0)]
+            outside.add(name)  # what no holder does is told of the first
+            uses = [[record.uses[key] for key in keys if key in record.uses] for record in records]
+            flops = max(2 * parameter.numel(), 1)
+            constant, slope, curved = _grown([sum(u.flops for u in run) for run in uses], flops)
+            if curved or slope < 0 or constant < 0:
+                return {}
+            multiplied = next((use for use in uses[-1] if use.shape), Use())
+            readers = {reader for use in uses[-1] for reader in use.readers}
+            read = Fraction(bool(readers))
+            of_words = multiplied.shape and multiplied.shape[0] in twin.vocabularies
+            usages[place.full_name(leaf)] = Usage(
+                per_token=Fraction(slope, flops * length) if multiplied.shape else read,
+                per_sequence=Fraction(constant, flops),
+                shape=multiplied.shape,
+                turned=multiplied.turned,
+                touched=bool(readers),
+                elsewhere=(name, 0) in records[-1].uses,
+                convolved="aten.convolution.default" in readers,
+                raw=leaf != "weight",
+                role="router"
+                if name in records[-1].routers
+                else "lm_head" * bool(name in heads and of_words),
+            )
+    return usages
+
+
+def _attention(twin: _Twin, records: Sequence[Record], length: int) -> dict[int | None, int] | None:
+    """Sum query and value widths over the attention layers, by the windows that they see.
+
+    Scores and weighted values of one token cost ``2·(query width + value width)`` FLOPs for
+    every position it attends to: of all, or of a sliding window.
+    """
+    widths: dict[int | None, Fraction] = {}
+    # A model that puts other modules in the place of its own attends otherwise to longer texts.
+    if not all(record.scores.keys() <= twin.places.keys() for record in records):
+        return None
+    for module in set().union(*(record.scores for record in records)):
+        _, _, curved = _grown([record.scores[module] for record in records])
+        if curved < 0:  # it looks at parts of a text, so these lengths do not tell of others
+            return None
+        if curved:
+            window = _window(twin, module)
+            width = Fraction(curved, 4 * length**2)
+            widths[window] = widths.get(window, Fraction(0)) + width
+    return {window: round(width) for window, width in widths.items()} or None
+
+
+def _window(twin: _Twin, module: int) -> int | None:
+    """Positions an attention layer can see, by its word or the config's for all layers alike."""
+    place = twin.places[module]
+    # A config may carry words its model does not know, and may say it layer by layer.
+    config: Any = twin.config
+    alike = hasattr(type(config), "sliding_window") and not getattr(config, "layer_types", None)
+    tellers: tuple[Any, ...] = (place.module, *place.around[:1], *([config] if alike else []))
+    windows = (told.sliding_window for told in tellers if hasattr(told, "sliding_window"))
+    window = next(windows, None)
+    return window if isinstance(window, int) and window > 0 else None

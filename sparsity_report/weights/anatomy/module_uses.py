@@ -1,0 +1,78 @@
+"""How often a token passes through a module of a model that cannot be run, by names of classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, tensors_of
+from sparsity_report.weights.anatomy.parameters import NEVER, ONCE
+
+_PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
+_PER_SEQUENCE_WORDS = frozenset(
+    ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
+)
+_EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
+
+
+def uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:
+    """How often a token passes through a module, and how often a sequence does as a whole."""
+    classes = tuple(type(module).__name__ for module in place.around)
+    words = place.path.split(".")
+    if any(map(_PER_SEQUENCE_CLASS.search, classes)) or not _PER_SEQUENCE_WORDS.isdisjoint(words):
+        return NEVER, ONCE * place.times
+    return _uses_per_token(model, place.module, place.around) * place.times, NEVER
+
+
+def _uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
+    classes = (type(module).__name__, *(type(m).__name__ for m in around))
+    if not _mixed(classes):
+        return ONCE
+    config: Any = getattr(model, "config", None)
+    if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
+        leaf = next(iter(tensors_of(module)))
+        csr = as_csr(module, leaf)
+        experts = (csr.weight_shape if csr else getattr(module, leaf).shape)[0]
+        return _share(_top_k(config, around), experts)
+    for inner, outer in zip([module, *around], around, strict=False):
+        if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):
+            block = around[around.index(outer) + 1 :]
+            if block and re.search(r"Moe|MoE", type(block[0]).__name__):
+                return _share(_top_k(config, block), len(outer))
+    return ONCE
+
+
+def _share(chosen: int | None, experts: int) -> Fraction:
+    """Share of the experts that a token is sent to; all where nothing says how many."""
+    if chosen is None or not experts:
+        return ONCE
+    if chosen > experts:
+        raise SparsityReportError(
+            f"the configuration sends a token to {chosen:,} of {experts:,} experts, which cannot "
+            "be; is it of the same model?"
+        )
+    return Fraction(chosen, experts)
+
+
+@lru_cache(maxsize=4096)
+def _mixed(classes: tuple[str, ...]) -> bool:
+    return any(re.search(r"Expert|Mo[eE]", name) for name in classes)
+
+
+def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
+    """Experts per token, from the block's router, the block itself, or the config."""
+    block = (*around[0].children(), around[0]) if around else ()
+    configs, names = (config, getattr(config, "text_config", None)), _EXPERTS_PER_TOKEN
+    return declared(block, "top_k") or declared(configs, *names)
+
+
+def declared(sources: Iterable[object], *names: str) -> int | None:
+    """Return the first whole number above 0 that a source has under one of the names."""
+    values = (getattr(source, name, None) for source in sources for name in names)
+    return next((n for n in values if isinstance(n, int) and n is not True and n > 0), None)

@@ -1,0 +1,160 @@
+"""Places of a live model where parameters stand: find them, read and write what they hold.
+
+Wrappers, masks of torch's pruning, parametrisations, shared modules and CSR are seen through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.nn.utils import parametrize
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.experts import ExpertCSR, ExpertsCSR
+from sparsity_report.sparse.linear_csr import LinearCSR
+
+# torch.compile and PEFT put these names around modules; they are not part of the model.
+_WRAPPER_WORDS = {"_orig_mod", "base_layer"}
+# With the module whose tensor an expert comes from, and with what originals parametrise.
+_TOLD_ELSEWHERE = (ExpertCSR, parametrize.ParametrizationList)
+
+
+@dataclass(slots=True)
+class Place:
+    """A module of a model where it is first met.
+
+    Attributes
+    ----------
+    path : str
+        Dotted name, words of wrappers left out.
+    module : nn.Module
+    around : tuple of nn.Module
+        What encloses it, nearest first.
+    tensors : dict
+        Its parameters under their plain names; masks of torch's pruning folded in.
+    times : int
+        How often the model holds it.
+    """
+
+    path: str
+    module: nn.Module
+    around: tuple[nn.Module, ...]
+    tensors: dict[str, torch.Tensor]
+    times: int = 1
+
+    def full_name(self, leaf: str) -> str:
+        """Dotted name of one of its parameters in the model."""
+        return f"{self.path}.{leaf}" if self.path else leaf
+
+
+def walk(model: nn.Module) -> list[Place]:
+    """Return every module of a model once, the model itself without its wrappers first."""
+    places: dict[int, Place] = {}
+    waiting: list[tuple[str, nn.Module, tuple[nn.Module, ...]]] = [("", _unwrapped(model), ())]
+    while waiting:
+        path, module, around = waiting.pop()
+        if id(module) in places:
+            places[id(module)].times += 1
+        else:
+            places[id(module)] = Place(path, module, around, tensors_of(module))
+        if children := module._modules:
+            dot, inside = f"{path}." if path else "", (module, *around)
+            waiting += [
+                (path if name in _WRAPPER_WORDS else dot + name, child, inside)
+                for name, child in reversed(children.items())
+                if child is not None
+            ]
+    return list(places.values())
+
+
+def locate(places: Sequence[Place]) -> dict[str, tuple[nn.Module, str]]:
+    """Map the name of every described parameter to the module and attribute that hold it."""
+    return {
+        place.full_name(leaf): (place.module, leaf) for place in places for leaf in place.tensors
+    }
+
+
+def value(module: nn.Module, leaf: str) -> torch.Tensor:
+    """Return the tensor a described parameter stands for: dense, pruning mask applied."""
+    if f"{leaf}_mask" in module._buffers:
+        tensor = getattr(module, f"{leaf}_orig") * getattr(module, f"{leaf}_mask")
+    else:
+        csr = as_csr(module, leaf)
+        tensor = csr.weight if csr else attrgetter(leaf)(module)
+    assert isinstance(tensor, torch.Tensor)
+    return tensor.detach() if is_strided(tensor) else tensor.detach().to_dense()
+
+
+def put_(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
+    """Put a changed tensor from :func:`value` into the module; CSR stays CSR, others dense."""
+    if csr := as_csr(module, leaf):
+        csr.assign_(tensor)
+    elif not is_strided(held := attrgetter(leaf)(module)):
+        if held.layout == torch.sparse_csr:
+            tensor = tensor.to_sparse_csr()
+            indices = (tensor.crow_indices().int(), tensor.col_indices().int())
+            tensor = torch.sparse_csr_tensor(*indices, tensor.values(), tensor.shape)
+        setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def as_csr(module: nn.Module, leaf: str) -> LinearCSR | ExpertsCSR | None:
+    """Return what holds a described parameter as CSR, None where it is a tensor."""
+    if isinstance(module, LinearCSR):
+        return module if leaf == "weight" else None
+    child = module._modules.get(leaf)
+    return child if isinstance(child, ExpertsCSR) else None
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _unwrapped(cast(nn.Module, model.module))
+    if type(model).__module__.startswith("peft."):
+        return _unwrapped(cast(Any, model).get_base_model())
+    return cast(nn.Module, getattr(model, "_orig_mod", model))
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a module's parameters under their plain names; masks of torch's pruning folded in."""
+    if isinstance(module, _TOLD_ELSEWHERE):
+        return {}
+    tensors: dict[str, torch.Tensor] = {}
+    if isinstance(module, LinearCSR):
+        tensors["weight"] = module.values
+    for name, child in module._modules.items():
+        if isinstance(child, ExpertsCSR):
+            tensors[name] = child[0].values
+    for leaf, parameter in module._parameters.items():
+        if parameter is None:
+            continue
+        # The mixin, as torch's test for UninitializedParameter itself is slow.
+        if isinstance(parameter, UninitializedTensorMixin):
+            raise SparsityReportError(
+                f"{type(module).__name__}.{leaf} is lazy and has no shape yet; "
+                "run one forward pass first"
+            )
+        plain = leaf.removesuffix("_orig")
+        tensors[plain if f"{plain}_mask" in module._buffers else leaf] = parameter
+    if "parametrizations" in module._modules:
+        for name, originals in cast(nn.ModuleDict, module.parametrizations).items():
+            for leaf, parameter in originals._parameters.items():
+                if parameter is not None:
+                    tensors[f"parametrizations.{name}.{leaf}"] = parameter
+    return tensors
+
+
+def computed_by(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield tensors that a module has computed from others, as torch's pruning does."""
+    values = vars(module).values()
+    return (v for v in values if isinstance(v, torch.Tensor) and not v.is_leaf)
+
+
+def is_strided(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is dense in memory."""
+    semi_structured = isinstance(tensor, torch.sparse.SparseSemiStructuredTensor)
+    return tensor.layout == torch.strided and not semi_structured

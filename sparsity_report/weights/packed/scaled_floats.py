@@ -1,0 +1,95 @@
+"""Small floats and integers with scales: FP8, int8, ModelOpt, gpt-oss and torchao."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from sparsity_report.weights.packed.block_scales import Blocks
+from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP
+from sparsity_report.weights.packed.packed_tensor import Packed, grouped
+from sparsity_report.weights.packed.part_slices import E8M0, FP4, FP8, seen_as
+from sparsity_report.weights.packed.quantization_config import Scheme
+from sparsity_report.weights.packed.rowwise import Experts, Rowwise
+from sparsity_report.weights.packed.tensor_groups import Parts
+from sparsity_report.weights.tensor_slices import Entry
+
+
+def scaled(parts: Parts, scheme: Scheme) -> Packed:
+    """Eight-bit integers or floats with scales of a tensor, of rows or of blocks; FP4 in groups."""
+    leaf = "weight_scale_inv" if parts.get("weight_scale_inv") else "weight_scale"
+    if parts.need("weight").kind == FP4:
+        return _fp4(parts, leaf)
+    parts.only("weight", leaf, "weight_zero_point")
+    codes, shape = parts.need("weight", torch.int8, *FP8), parts.matrix("weight")
+    if codes.values.dtype in FP8 and parts.leaves[leaf].values.dtype == torch.uint8:
+        parts.only("weight", leaf)
+        powers = parts.grouped(leaf, shape, MX_GROUP)
+        return Rowwise(shape, "mxfp8", parts.all, codes, shape[1], scales=(powers,))
+    zero = None
+    if parts.get("weight_zero_point"):
+        zero = parts.scales("weight_zero_point", shape, scheme.block(), (torch.int8,))
+    scale = parts.scales(leaf, shape, scheme.block())
+    blocks = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
+    name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{blocks}"
+    return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))
+
+
+def _fp4(parts: Parts, leaf: str) -> Packed:
+    """FP4 of safetensors: NVFP4 without a scale of the whole tensor, or MXFP4."""
+    parts.only("weight", leaf)
+    codes, (down, half) = parts.leaves["weight"], parts.matrix("weight")
+    shape = (down, 2 * half)
+    small = parts.leaves[leaf].values.dtype in FP8
+    scale = parts.grouped(leaf, shape, NV_GROUP if small else MX_GROUP)
+    name = "nvfp4" if small else "mxfp4"
+    return Rowwise(shape, name, parts.all, codes, shape[1], 4, E2M1, scales=(scale,))
+
+
+def unscaled(entry: Entry) -> Packed:
+    """FP4 of safetensors that no scale belongs to."""
+    *outer, half = entry.shape
+    codes = seen_as(entry, math.prod(outer), half)
+    return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 2 * half, 4, E2M1)
+
+
+def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """NVFP4 of ModelOpt: two codes to a byte, two levels of scales."""
+    parts.only("weight", "weight_scale", "weight_scale_2")
+    codes, (down, half) = parts.need("weight", torch.uint8, FP4), parts.matrix("weight")
+    shape = (down, 2 * half)
+    scales = (parts.grouped("weight_scale", shape, NV_GROUP), parts.scales("weight_scale_2", shape))
+    if scales[1].part.total != 1:
+        raise parts.wrong("weight_scale_2", "it is not one number")
+    return Rowwise(shape, "nvfp4", parts.all, codes, shape[1], 4, E2M1, scales=scales)
+
+
+def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """Experts of gpt-oss: (experts, outputs, groups, 16 bytes), turned in memory."""
+    parts.only("blocks", "scales")
+    codes, scale = parts.need("blocks", torch.uint8, FP4), parts.need("scales", torch.uint8, E8M0)
+    if len(codes.shape) != 4 or codes.shape[3] * 2 != MX_GROUP:
+        raise parts.wrong("blocks", f"its shape is {codes.shape}")
+    parts.check("scales", codes.shape[:3])
+    experts, outputs, groups, _ = codes.shape
+    inputs, down = groups * MX_GROUP, experts * outputs
+    scales = Blocks(seen_as(scale, down, groups), 1, MX_GROUP, exponent=True)
+    matrices = Rowwise(
+        (down, inputs), "mxfp4", parts.all, seen_as(codes, down, inputs // 2), inputs, 4, E2M1,
+        scales=(scales,),
+    )  # fmt: skip
+    return Experts((experts, inputs, outputs), "mxfp4", parts.all, matrices)
+
+
+def torchao(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor of torchao."""
+    parts.only("_weight_qdata", "_weight_scale", "_weight_zero_point")
+    codes, shape = parts.need("_weight_qdata", torch.int8, *FP8), parts.matrix("_weight_qdata")
+    scale = parts.scales("_weight_scale", shape)
+    zero = None
+    if parts.get("_weight_zero_point"):
+        zero = parts.scales("_weight_zero_point", shape, dtypes=(torch.int8,))
+    kind = "int8" if codes.values.dtype == torch.int8 else "fp8"
+    name = f"torchao-{kind}{grouped(scale.width, shape)}"
+    return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))

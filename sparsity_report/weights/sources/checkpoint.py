@@ -1,0 +1,338 @@
+"""Checkpoints in a transformers directory: their tensors matched with the model they belong to.
+
+The model is built from ``config.json`` on the meta device, and transformers' own renaming rules
+say which tensor on disk is which parameter in memory; so file and module routes agree. Without a
+config, names and shapes alone decide.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.untrusted import limits
+from sparsity_report.weights.adapters.adapter_files import check_tensors
+from sparsity_report.weights.anatomy.config_limits import parameters_for
+from sparsity_report.weights.anatomy.describe import (
+    Description,
+    ReaderOptions,
+    describe,
+    describe_names,
+)
+from sparsity_report.weights.anatomy.meta_model import read_config
+from sparsity_report.weights.anatomy.parameter_places import walk
+from sparsity_report.weights.anatomy.parameters import ONCE, Module
+from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
+from sparsity_report.weights.packed.format_detection import check_weights, recognise
+from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
+from sparsity_report.weights.packed.quantization_config import read_scheme
+from sparsity_report.weights.packed.remote_parts import is_remote
+from sparsity_report.weights.sources.tokenizer import open_tokenizer
+from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, joined
+from sparsity_report.weights.weights import Weights, float8_notes
+
+T = TypeVar("T", bound=Path | Origin)
+
+# What transformers looks for in a folder, in this order.
+_DEFAULTS = {
+    "model.safetensors": "safetensors",
+    "model.safetensors.index.json": "safetensors",
+    "pytorch_model.bin": "pickle",
+    "pytorch_model.bin.index.json": "pickle",
+}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the files of a checkpoint hold, and which model they are of.
+
+    Attributes
+    ----------
+    entries : mapping of str to Entry
+        Tensors on disk by their keys.
+    parts : mapping of str to list of Entry
+        Those that make up each parameter or buffer, or what of them does.
+    model : nn.Module or None
+        On the meta device; None where transformers does not know it.
+    notes : tuple of str
+        What a careful reader should know.
+    experts_used : Fraction
+        Share of fused experts that a token is sent to, where no model says it.
+    """
+
+    entries: Mapping[str, Entry]
+    parts: Mapping[str, list[Entry]]
+    model: nn.Module | None
+    notes: tuple[str, ...] = ()
+    experts_used: Fraction = ONCE
+
+
+class CheckpointWeights(Weights):
+    """Weights read from files on demand.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        File or directory that was opened.
+    """
+
+    def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
+        model, parts = contents.model, contents.parts
+        if model is None:
+            modules = describe_names(parts, options, contents.experts_used)
+            description = Description(modules, None)
+        else:
+            _untie_(model, parts)
+            parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
+            description = describe(walk(model), options, parts)
+        modules = tuple(_known(module, parts) for module in description.modules)
+        super().__init__(
+            name=options.name,
+            source=source,
+            architecture="" if model is None else type(model).__name__,
+            modules=modules,
+            attention_widths=description.attention_widths,
+            notes=options.notes + contents.notes + float8_notes(modules) + description.notes,
+        )
+        self.path = path
+        self._entries, self._parts, self._outline = contents.entries, parts, model
+        saved = {} if model is None else dict(model.named_buffers())
+        self._buffers = {name: contents.parts[name] for name in saved if name in contents.parts}
+
+    @property
+    def directory(self) -> Path:
+        """Where config and tokenizer lie."""
+        return _folder(self.path)
+
+    def cut(self, entry: Entry) -> Iterable[Slice]:
+        """Return one tensor of a file as slices."""
+        return entry.slices()
+
+    def slices(self, name: str) -> Iterator[Slice]:
+        """Yield the values of a parameter; of one in several pieces on disk, piece after piece."""
+        for entry in self.entries(name):
+            yield from self.cut(entry)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the values of a parameter; one kept in several pieces on disk comes stacked."""
+        dtype = self.entries(name)[0].values.dtype
+        return joined(list(self.slices(name)), dtype, self[name].shape)
+
+    def entries(self, name: str) -> list[Entry]:
+        """Return the tensors on disk that make up a parameter."""
+        if name not in self._parts:
+            raise SparsityReportError(f"{self.name} has no tensor for {name!r}")
+        return self._parts[name]
+
+    def tokenizer(self) -> Any:
+        """Open the tokenizer beside the weights, or inside a GGUF file; no code there is run."""
+        return open_tokenizer(self.directory, self.path if self.source == "gguf" else None)
+
+    def module(self) -> nn.Module:
+        """Load a runnable model with transformers, in its own dtype, if no tensor is missing.
+
+        Packed weights are put into it as the float32 values they stand for; a model with float8
+        weights, which torch has no products of, is loaded in float32.
+        """
+        self._require_files()
+        self._require_class()
+        if any(isinstance(entry.values, Packed) for entry in self._entries.values()):
+            return self.filled_module()
+        dtype = torch.float32 if float8_notes(self.modules) else "auto"
+        if _is_default(self.path, self.source):
+            return self._load(self.directory, dtype=dtype)
+        # transformers would look for files of other names, perhaps of other weights.
+        values = {
+            key: joined(list(e.slices()), e.values.dtype, e.shape)
+            for key, e in self._entries.items()
+        }
+        return self._load(None, dtype=dtype, state_dict=values)
+
+    def filled_module(self) -> nn.Module:
+        """Return a runnable model in float32, filled with the values that are counted."""
+        self._require_files()
+        outline = self._require_class()
+        values = {p.name: self.tensor(p.name).float() for p in self.stored}
+        for name, entries in self._buffers.items():
+            shape = outline.get_buffer(name).shape
+            if sum(entry.total for entry in entries) != shape.numel():
+                raise SparsityReportError(
+                    f"{self.name}: {name} has shape {entries[0].shape} on disk but "
+                    f"{tuple(shape)} in the model of config.json, so it cannot be run"
+                )
+            parts = [part for entry in entries for part in self.cut(entry)]
+            values[name] = joined(parts, entries[0].values.dtype, tuple(shape))
+        return self._load(None, dtype=torch.float32, state_dict=values)
+
+    def _load(self, folder: Path | None, **options: Any) -> nn.Module:
+        """Load a model from the files of a folder, or from given values, if none is missing."""
+        import transformers
+
+        outline = self._require_class()
+        model, info = getattr(transformers, self.architecture).from_pretrained(
+            folder,
+            # As the config in a file may name code.
+            config=outline.config,
+            # transformers would put an adapter that lies in the folder into the model; it looks
+            # for it in a folder of a name that there cannot be.
+            adapter_kwargs={"subfolder": "\0"},
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+        if bad := [*info["missing_keys"], *info["mismatched_keys"]]:
+            raise SparsityReportError(
+                f"{self.name}: {len(bad)} tensor(s) missing or mis-shaped on loading, "
+                f"first {bad[0]}"
+            )
+        assert isinstance(model, nn.Module)
+        return model.eval()
+
+    def _require_files(self) -> None:
+        """Refuse to run a model that is read over the network, of which no copy is here."""
+        entries = self._entries.values()
+        if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
+            raise SparsityReportError(
+                f"{self.name} is streamed from the Hub, so it can be counted but not run; load it "
+                "without stream, which keeps a copy on this disk"
+            )
+
+    def _require_class(self) -> nn.Module:
+        if self._outline is None:
+            raise SparsityReportError(
+                f"{self.name} can be counted but not run: transformers knows no class for it"
+            )
+        return self._outline
+
+
+def open_checkpoint(
+    path: Path,
+    options: ReaderOptions,
+    source: str,
+    files: Iterable[T],
+    read: Callable[[T], Iterable[Entry]],
+) -> CheckpointWeights:
+    """Open the tensors of files, matched with the model of the ``config.json`` beside them."""
+    entries: dict[str, Entry] = {}
+    holders: dict[str, T] = {}
+    for file in files:
+        for entry in read(file):
+            if entry.key in entries:
+                raise SparsityReportError(
+                    f"{file}: tensor {entry.key!r} is in {holders[entry.key].name} too; "
+                    "which one counts?"
+                )
+            entries[entry.key], holders[entry.key] = entry, file
+        if len(entries) > limits.TENSORS:
+            raise SparsityReportError(
+                f"{file} and the files before it hold more than the {limits.TENSORS:,} tensors "
+                "that are opened together; open files one by one"
+            )
+    check_tensors(path, entries)
+    folder = _folder(path)
+
+    def fitting(model: nn.Module) -> bool:
+        return fits(model, recognise(entries, read_scheme(folder)).entries)
+
+    model: nn.Module | None = None
+    notes: tuple[str, ...] = ("config.json is not used: groups follow from names and shapes alone",)
+    if options.config:
+        model, notes = read_config(folder, fitting, parameters_for(len(entries)))
+    known = recognise(entries, read_scheme(folder))
+    parts = memory_parts(model, known.entries)
+    buffers = set() if model is None else {name for name, _ in model.named_buffers()}
+    for name, tensors in parts.items():
+        if name not in buffers:
+            check_weights(*tensors)
+    contents = Contents(known.entries, parts, model, notes + known.notes)
+    return CheckpointWeights(path, options, source, contents)
+
+
+def _is_default(path: Path, source: str) -> bool:
+    """Whether transformers, given the folder, reads what was opened."""
+    files = (name for name in _DEFAULTS if (_folder(path) / name).is_file())
+    first = next(files, "")
+    return first == path.name if path.is_file() else _DEFAULTS.get(first) == source
+
+
+def _folder(path: Path) -> Path:
+    return path.parent if path.is_file() else path
+
+
+def _complete(
+    name: str, model: nn.Module, parts: Mapping[str, list[Entry]], any_arrangement: bool
+) -> dict[str, list[Entry]]:
+    """Give each parameter its tensors, tied ones those of their twin; refuse missing ones."""
+    twins = _twins(model)
+    if missing := without_tensor(model, parts):
+        raise SparsityReportError(
+            f"{name}: {len(missing)} tensor(s) are missing from the checkpoint, "
+            f"first {missing[0]!r}; counting would be wrong. Fetch the whole checkpoint; if it is "
+            "whole, config.json names another class than the one that was saved"
+        )
+    complete: dict[str, list[Entry]] = {}
+    for parameter, names in twins.items():
+        entries = next(parts[twin] for twin in names if twin in parts)
+        shape = entries[0].shape
+        # Of a stack of one expert, too.
+        same = tuple(parameter.shape) in {shape, (1, *shape)} or any_arrangement
+        if (len(entries) == 1 and not same) or sum(e.total for e in entries) != parameter.numel():
+            shapes = ", ".join(str(e.shape) for e in entries[:3])
+            raise SparsityReportError(
+                f"{name}: {names[0]} has shape {shapes} on disk but {tuple(parameter.shape)} "
+                "in the model of config.json; they are not of the same model"
+            )
+        complete |= dict.fromkeys(names, entries)
+    return complete
+
+
+def _known(module: Module, parts: Mapping[str, list[Entry]]) -> Module:
+    """Return a module with what is not decoded marked as unknown."""
+    unread = {
+        parameter.name
+        for parameter in module.parameters
+        if any(isinstance(entry.values, Undecoded) for entry in parts[parameter.name])
+    }
+    if not unread:
+        return module
+    marked = (replace(p, known=p.name not in unread) for p in module.parameters)
+    return replace(module, parameters=tuple(marked))
+
+
+def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> None:
+    """Part tied parameters that are on disk with different values, as transformers does."""
+    for parameter, names in _twins(model).items():
+        first, *others = [name for name in names if name in parts] or names[:1]
+        for name in others:
+            if not _equal(parts[first], parts[name]):
+                parent, _, leaf = name.rpartition(".")
+                own = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
+                model.get_submodule(parent).register_parameter(leaf, own)
+
+
+def _twins(model: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Name each parameter, a tied one by all its names."""
+    twins: dict[nn.Parameter, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        twins[parameter].append(name)
+    return twins
+
+
+def _equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
+    """Whether tensors are the same, bit by bit; only those that are on disk twice are read."""
+    if [(e.shape, e.dtype) for e in one] != [(e.shape, e.dtype) for e in other]:
+        return False
+    slices = ((part for e in entries for part in e.slices()) for entries in (one, other))
+    return all(
+        torch.equal(left.view(torch.uint8), right.view(torch.uint8))
+        for pair in zip(*slices, strict=True)
+        for left, right in zip(*(part.pieces() for part in pair), strict=True)
+    )

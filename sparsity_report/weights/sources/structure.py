@@ -1,0 +1,71 @@
+"""Structure without values: from ``config.json`` alone, or from what another source has opened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
+from sparsity_report.weights.anatomy.meta_model import read_config
+from sparsity_report.weights.anatomy.parameter_places import walk
+from sparsity_report.weights.anatomy.parameters import Module
+from sparsity_report.weights.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Outline(Weights):
+    """Names, shapes, dtypes, FLOPs and dense bytes of a model; its zeros are unknown."""
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Refuse."""
+        raise SparsityReportError(
+            f"{self.name} was opened without values, so {name} cannot be read; load it with them"
+        )
+
+    def module(self) -> nn.Module:
+        """Refuse."""
+        raise SparsityReportError(f"{self.name} was opened without values and cannot be run")
+
+
+def without_values(weights: Weights) -> Outline:
+    """Return the structure of a model that was opened."""
+    return Outline(
+        name=weights.name,
+        source=weights.source,
+        architecture=weights.architecture,
+        modules=_unknown(weights.modules),
+        attention_widths=weights.attention_widths,
+        notes=weights.notes,
+    )
+
+
+def _unknown(modules: tuple[Module, ...]) -> tuple[Module, ...]:
+    return tuple(
+        replace(m, parameters=tuple(replace(p, known=False) for p in m.parameters)) for m in modules
+    )
+
+
+def from_config(directory: Path, options: ReaderOptions) -> Outline:
+    """Return what a transformers config promises, where nothing else of a model is there."""
+    model, notes = read_config(directory)
+    if model is None:
+        raise SparsityReportError(f"{options.name} cannot be opened without values: {notes[0]}")
+    description = describe(walk(model), options)
+    return Outline(
+        name=options.name,
+        source="config",
+        architecture=type(model).__name__,
+        # Some classes make parameters on the CPU wherever they are told to.
+        modules=_unknown(description.modules),
+        attention_widths=description.attention_widths,
+        notes=(
+            *options.notes,
+            "structure and dtypes are those that config.json promises",
+            *description.notes,
+        ),
+    )

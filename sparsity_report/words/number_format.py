@@ -1,0 +1,230 @@
+"""Each kind of number is written in one way, a dash for what is unknown.
+
+Between thousands stands a thin no-break space, in cells, cards and labels before a unit, too; in a
+sentence :func:`sparsity_report.words.sentences.say` passes the space of the language.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from decimal import Decimal
+from numbers import Integral
+from typing import Any
+
+from sparsity_report.words.languages import spoken
+
+UNKNOWN = "–"
+THIN = "\u202f"
+_PREFIXES = ("", "k", "M", "G", "T", "P")
+
+
+def known(value: Any) -> bool:
+    """Tell a number from None, NaN and pandas' NA."""
+    try:
+        return value is not None and bool(value == value)
+    except TypeError:  # what pandas' NA equals is unknown, too
+        return False
+
+
+def figures(value: Any, spec: str) -> str:
+    r"""Write a number by a Python format, with the signs of the language that is spoken.
+
+    Examples
+    --------
+    >>> figures(1234.5, ",.1f").replace("\u202f", " "), figures(None, ".2f")
+    ('1 234.5', '–')
+    """
+    if not known(value):
+        return UNKNOWN
+    signs = str.maketrans({",": spoken().thousands, ".": spoken().decimal})
+    return format(value, spec).translate(signs)
+
+
+def count(whole: Any, space: str = THIN) -> str:
+    r"""Write an integer with spaces between thousands.
+
+    Examples
+    --------
+    >>> count(1234567, " ")
+    '1 234 567'
+    """
+    return f"{int(whole):,}".replace(",", space) if known(whole) else UNKNOWN
+
+
+def plain(value: Any, places: int = 0) -> str:
+    """Write a number for programs: all its digits, the point moved by some places.
+
+    Examples
+    --------
+    >>> plain(0.30125, 2), plain(1234567), plain(1.5e-7)
+    ('30.125', '1234567', '0.00000015')
+    """
+    digits = Decimal(int(value) if isinstance(value, Integral) else repr(float(value)))
+    return format(digits.scaleb(places), "f")
+
+
+def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
+    """Write a share as a percentage; what is not all or nothing is not rounded to it.
+
+    Examples
+    --------
+    >>> percent(0.3, space=" "), percent(0.00001, space=" "), percent(0.9999999, space=" ")
+    ('30.0 %', '< 0.1 %', '> 99.9 %')
+    """
+    if not known(share):
+        return UNKNOWN
+    smallest = 10.0**-digits
+    hundredths, sign = 100 * share, ""
+    if 0 < hundredths < smallest / 2:
+        hundredths, sign = smallest, "<"
+    elif 100 - smallest / 2 < hundredths < 100:
+        hundredths, sign = 100 - smallest, ">"
+    return _joined(space, sign, figures(hundredths, f".{digits}f"), "%")
+
+
+def points(share: Any) -> str:
+    """Write a difference of shares in percentage points.
+
+    Examples
+    --------
+    >>> points(0.1234), points(-0.05), points(-0.0001), points(None)
+    ('+12.3', '−5.0', '0.0', '–')
+    """
+    if known(share) and abs(share) < 0.0005:
+        return figures(0.0, ".1f")
+    return figures(100 * share if known(share) else None, "+.1f").replace("-", "−")
+
+
+def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> str:
+    """Write a share as a percentage with its standard error, where that is known.
+
+    Examples
+    --------
+    >>> with_error(0.75, 0.0076, space=" "), with_error(0.75, None, space=" ")
+    ('75.00 ± 0.76 %', '75.00 %')
+    """
+    text = percent(value, digits, space)
+    if text == UNKNOWN or not known(error):
+        return text
+    return text.removesuffix("%") + _joined(space, "±", percent(error, digits, space))
+
+
+def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
+    """Write a score as its harness does, with its standard error where that is known.
+
+    Examples
+    --------
+    >>> plus_minus(5.5, 0.25, " "), plus_minus(None, 0.25)
+    ('5.5000 ± 0.2500', '–')
+    """
+    text = figures(value, ",.4f")
+    if text == UNKNOWN or not known(error):
+        return text
+    return _joined(space, text, "±", figures(error, ",.4f"))
+
+
+def level(share: Any, space: str = THIN) -> str:
+    """Write a level of sparsity that was asked for, as in 30 %."""
+    return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN
+
+
+def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
+    """Write a quantity with a decimal prefix (k = 10³, M = 10⁶, …) and three digits.
+
+    Examples
+    --------
+    >>> scaled(108_160_356, "B", " "), scaled(999, "FLOPs", " "), scaled(1234, space="")
+    ('108 MB', '999 FLOPs', '1.23k')
+    """
+    if not known(quantity):
+        return UNKNOWN
+    step = 0
+    while abs(quantity) >= 999.5 and step < len(_PREFIXES) - 1:
+        quantity, step = quantity / 1000, step + 1
+    digits = 0 if step == 0 or abs(quantity) >= 99.95 else 1 if abs(quantity) >= 9.995 else 2
+    name = f"{_PREFIXES[step]}{spoken().units.get(unit, unit)}"
+    return _joined(space, figures(quantity, f".{digits}f"), name)
+
+
+def times(ratio: Any, space: str = THIN) -> str:
+    """Write a ratio, as in 1.33 ×."""
+    return _joined(space, figures(ratio, ".2f"), "×") if known(ratio) else UNKNOWN
+
+
+def duration(seconds: Any, space: str = THIN) -> str:
+    """Write a time with three digits.
+
+    Examples
+    --------
+    >>> duration(0.0000123, " "), duration(0.0123, " ")
+    ('12.3 µs', '12.3 ms')
+    """
+    if not known(seconds):
+        return UNKNOWN
+    scale, unit = next(((s, u) for s, u in ((1, "s"), (1e-3, "ms")) if seconds >= s), (1e-6, "µs"))
+    amount = seconds / scale
+    digits = max(0, 2 - math.floor(math.log10(amount))) if amount else 0
+    return _joined(space, figures(amount, f".{digits}f"), unit)
+
+
+def span(low: Any, high: Any, space: str = THIN) -> str:
+    """Write a range of times, its unit once where both have the same.
+
+    Examples
+    --------
+    >>> span(0.0000121, 0.0000134, " ")
+    '12.1–13.4 µs'
+    """
+    if not (known(low) and known(high)):
+        return UNKNOWN
+    first, last = duration(low, space), duration(high, space)
+    amount, _, unit = first.rpartition(space)
+    return f"{amount}–{last}" if last.endswith(f"{space}{unit}") else f"{first}–{last}"
+
+
+def shape(sizes: Iterable[int], space: str = THIN) -> str:
+    """Write the shape of a tensor, as in 3072 × 768."""
+    return f"{space}×{space}".join(str(size) for size in sizes)
+
+
+def read_share(text: str) -> float:
+    """Read a share of 1, also as a percentage.
+
+    Raises
+    ------
+    ValueError
+        It is no number.
+
+    Examples
+    --------
+    >>> read_share("0.3"), read_share("33.3 %"), read_share("30%") == 0.3
+    (0.3, 0.333, True)
+    """
+    number = text.strip()
+    if not number.endswith("%"):
+        return float(number)
+    try:
+        return float(Decimal(number[:-1].rstrip()).scaleb(-2))
+    except ArithmeticError as error:
+        raise ValueError(f"{text!r} is no number") from error
+
+
+def _joined(space: str, *parts: str) -> str:
+    return space.join(part for part in parts if part)
+
+
+def shares_domain(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of a scale of shares: rounded outwards to 5 points, 20 apart at least.
+
+    Less would make noise look like a finding.
+
+    Examples
+    --------
+    >>> shares_domain(0.29, 0.31), shares_domain(0.0, 0.52)
+    ((0.2, 0.4), (0.0, 0.55))
+    """
+    low, high = math.floor(low * 20) / 20, math.ceil(high * 20) / 20
+    while high - low < 0.199:
+        low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
+    return round(low, 2), round(high, 2)
