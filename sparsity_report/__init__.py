@@ -10,6 +10,8 @@
 
 import lazy_loader
 
+from sparsity_report import api as api
+
 __version__ = "0.1.0"
 
 # The names stand in __init__.pyi; each is imported when first used, so that

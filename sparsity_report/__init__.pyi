@@ -1,3 +1,4 @@
+from .api import summarize as summarize
 from .counting.bounds import bounded_magnitude as bounded_magnitude
 from .counting.disk_cache import Cache as Cache
 from .counting.imported_masks import import_mask as import_mask
@@ -17,7 +18,6 @@ from .explorer.widget import Explorer as Explorer
 from .explorer.widget import explore as explore
 from .findings.difference import Difference as Difference
 from .findings.difference import diff as diff
-from .findings.summary import summarize as summarize
 from .measure.calibration import Calibration as Calibration
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock

@@ -15,8 +15,7 @@ Language = Annotated[
 ]
 Templates = Annotated[Path | None, typer.Option("--template-dir", help="Your own templates.")]
 Strict = Annotated[
-    bool,
-    typer.Option("--strict", help="Refuse a study that was edited, or is too old to tell."),
+    bool, typer.Option("--strict", help="Refuse a study that was edited, or is too old to tell.")
 ]
 
 

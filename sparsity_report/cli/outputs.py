@@ -114,9 +114,9 @@ def write_pair_outputs(pair: Pair, pairing: Pairing) -> None:
             pair.save(path)
         else:
             sr.write_report(pair, path, template_dir=folder)
-        tell(say("Written: {path}", path=str(path)))
+        tell(say("cli.written_path", path=str(path)))
     if pairing.thesis is not None:
         sr.write_thesis(pair, pairing.thesis, template_dir=folder)
-        tell(say("Written: {path}", path=f"{pairing.thesis}/*"))
+        tell(say("cli.written_path", path=f"{pairing.thesis}/*"))
     if pairing.json is not None:
         pair.save(pairing.json)

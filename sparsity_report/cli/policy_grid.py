@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.policies import (
     global_magnitude,
@@ -17,6 +16,7 @@ from sparsity_report.counting.policies import (
     n_m,
     random_unstructured,
 )
+from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration

@@ -15,7 +15,7 @@ from sparsity_report.counting import progress
 from sparsity_report.errors import SparsityReportError, legible
 
 if TYPE_CHECKING:
-    from sparsity_report.counting.counts import Progress
+    from sparsity_report.counting.progress import Progress
 
 
 def tell(text: str, stream: TextIO | None = None) -> None:

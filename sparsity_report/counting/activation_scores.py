@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.frozen_arrays import Fixed
 from sparsity_report.counting.histogram import Floats, Integers
+from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import (
     CountedCut,
     Cut,

@@ -10,19 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Integers, Magnitudes
 from sparsity_report.counting.policies import prunable_counts, threshold_cuts
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Cut, Pruning
-from sparsity_report.counting.ranks import (
-    Level,
-    Ranking,
-    first_reaching,
-    look_into,
-    settle,
-)
+from sparsity_report.counting.ranks import Level, Ranking, first_reaching, look_into, settle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.tensor_slices import Slice

@@ -20,13 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
-from sparsity_report.counting.histogram import (
-    Floats,
-    Integers,
-    Magnitudes,
-    bucket_of,
-    smallest_of,
-)
+from sparsity_report.counting.histogram import Floats, Integers, Magnitudes, bucket_of, smallest_of
 from sparsity_report.counting.quantization_steps import Steps
 from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile, Slice, read_at

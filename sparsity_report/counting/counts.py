@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from sparsity_report.counting.count_cache import KeptCounts
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
-from sparsity_report.counting.progress import bar
+from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import SMALL, in_order, own_settings
 from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
@@ -21,7 +21,6 @@ from sparsity_report.weights.weights import Weights
 NOT_FINITE = "not finite"
 # Tensors that such a note names.
 _NAMED = 3
-Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all, and what is being read."""
 
 

@@ -125,10 +125,7 @@ def count_slices(slices: Mapping[str, Iterable[Slice]]) -> dict[str, Magnitudes]
 
 
 def refine_slices(
-    slices: Mapping[str, Iterable[Slice]],
-    first: int,
-    last: int,
-    executor: Executor | None = None,
+    slices: Mapping[str, Iterable[Slice]], first: int, last: int, executor: Executor | None = None
 ) -> dict[str, tuple[Floats, Integers]]:
     """Return the distinct magnitudes in the buckets `first` … `last` of tensors, with counts.
 

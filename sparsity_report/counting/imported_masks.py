@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.frozen_arrays import Fixed
 from sparsity_report.counting.policies import check_values
+from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, CountedCut, Cut, Pruning
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share

@@ -11,10 +11,10 @@ import torch
 
 from sparsity_report.counting.activation_scores import check_pattern
 from sparsity_report.counting.allocation import Allocation, check_sparsity, quotas
-from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Cut, GroupCut, Pruning, ThresholdCut, turned
 from sparsity_report.counting.random_pruning import random_cut
 from sparsity_report.counting.ranks import look_into, select, settle

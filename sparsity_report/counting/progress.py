@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-if TYPE_CHECKING:
-    from sparsity_report.counting.counts import Progress
+from sparsity_report.hooks import hooks
+
+# Called with the number done, the number to do and a name.
+Progress = Callable[[int, int, str], None]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,9 +61,7 @@ def bar(
         if given or os.environ.get("TQDM_DISABLE"):
             yield given or _silent
             return
-        from sparsity_report.report.progress_bars import drawn
-
-        with drawn(what, unit, after) as progress:
+        with hooks.progress_bar(what, unit, after) as progress:
             yield progress
     finally:
         _SHOWN.reset(before)

@@ -13,12 +13,9 @@ from torch import nn
 
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.shares import ratio
+from sparsity_report.hooks import Presentable
 from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import method_name, short_name
-from sparsity_report.words.notebook_display import Shown
-from sparsity_report.words.sentences import say
 
 # What names of variants say of rules and allocations.
 _WORDS = {
@@ -281,8 +278,8 @@ class Basis:
         )
 
 
-@dataclass(frozen=True)
-class Pruning(Shown):
+@dataclass(frozen=True, repr=False)
+class Pruning(Presentable):
     """A decision which weights go; nothing is modified.
 
     Attributes
@@ -305,25 +302,6 @@ class Pruning(Shown):
     method: str
     cuts: Mapping[str, Cut]
     basis: Basis | None = None
-
-    def __repr__(self) -> str:
-        first = say(
-            "Pruning of {name}: {method}, asked {sparsity:level}",
-            name=short_name(self.weights.name),
-            method=short_name(method_name(self.method)),
-            sparsity=self.sparsity,
-        )
-        total = sum(p.total for p in self.weights.prunable)
-        second = say(
-            "{pruned:,} of {total:,} prunable weights are set to zero, {share:percent}",
-            pruned=self.pruned,
-            total=total,
-            share=ratio(self.pruned, total),
-        )
-        plain = say("no single threshold")
-        if self.threshold is not None:
-            plain = say("threshold |w| ≤ {threshold:.4g}", threshold=self.threshold)
-        return f"{first}\n{second}\n{plain}"
 
     @property
     def pruned(self) -> int:

@@ -46,8 +46,7 @@ def work_through(
 
 
 def in_order(
-    jobs: Iterable[tuple[str, S, Callable[[S], T]]],
-    executor: Executor | None = None,
+    jobs: Iterable[tuple[str, S, Callable[[S], T]]], executor: Executor | None = None
 ) -> Iterator[tuple[str, S, T]]:
     """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
     waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
@@ -95,9 +94,7 @@ def own_settings() -> Iterator[None]:
         torch.set_flush_denormal(flushing)
 
 
-def _first(
-    waiting: deque[tuple[str, S, Future[T], Executor | None]],
-) -> tuple[str, S, T]:
+def _first(waiting: deque[tuple[str, S, Future[T], Executor | None]]) -> tuple[str, S, T]:
     name, part, future, away = waiting.popleft()
     with _named(name, away):
         return name, part, future.result()

@@ -41,7 +41,7 @@ from sparsity_report.words.display_names import (
     method_name,
 )
 from sparsity_report.words.number_format import shares_domain
-from sparsity_report.words.sentences import join, message, say
+from sparsity_report.words.sentences import join, say
 
 # Dots a strip can show one by one.
 _DOTS = 4_000
@@ -95,7 +95,7 @@ def group_bars(
         for name in variants
     ]
     alone = len(variants) == 1 and not once
-    of = say("{variant} of ", variant=shown[variants[0]]) if alone else ""
+    of = say("chart.variant_of_prefix", variant=shown[variants[0]]) if alone else ""
     note = f"{of}{theme.model_names(study)} · {say(meant.note)}"
     shape = _bars_shape(rows, say(meant.axis), meant.kind, width=width)
     shape = replace(
@@ -277,13 +277,13 @@ def _bars_shape(
         axis=axis,
         kind=kind,
         base=base,
-        tips=(("group", say("group")), ("variant", say("variant")), ("label", axis)),
+        tips=(("group", say("label.group")), ("variant", say("label.variant")), ("label", axis)),
     )
 
 
 def _bars(rows: Rows, shape: marks.Bars, heading: str, note: str = "") -> alt.LayerChart:
     said = [" ".join(filter(None, (r["group"], r["variant"], r["label"]))) for r in rows]
-    description = say("Bar chart, {axis}: {rows}.", axis=shape.axis, rows="; ".join(said))
+    description = say("chart.bar_chart_alt", axis=shape.axis, rows="; ".join(said))
     chart = marks.bars(marks.inline(rows), shape)
     return theme.fitted(theme.titled(chart, heading, note, description))
 
@@ -296,18 +296,25 @@ def _map(
         return None
     rows = frame.rename(columns={"sparsity": "value"})
     rows["label"] = [theme.write(share, "share") for share in rows["value"]]
-    tips = [("block", say("block")), ("projection", say("projection")), ("label", say("zeros"))]
+    tips = [
+        ("block", say("name.block")),
+        ("projection", say("name.projection")),
+        ("label", say("chart.zeros_label")),
+    ]
     if (layers := int(frame["layers"].max())) > 1:
         pairs = zip(frame["low"], frame["high"], strict=True)
-        rows["range"] = [say("{low:percent} to {high:percent}", low=a, high=b) for a, b in pairs]
-        tips += [("layers", say("layers")), ("range", say("per layer"))]
+        rows["range"] = [say("format.percent_range", low=a, high=b) for a, b in pairs]
+        tips += [
+            ("layers", say("chart.layers_in_cell")),
+            ("range", say("chart.zeros_range_per_layer")),
+        ]
     shape = marks.HeatMap(
         blocks=tuple(grid.blocks),
         projections=tuple(grid.projections),
         width=width,
         row=theme.ROW,
         domain=domain or zeros_domain(study),
-        title=say("zeros"),
+        title=say("chart.zeros_label"),
         tips=tuple(tips),
     )
     chart = marks.heat_map(marks.inline(rows), shape)
@@ -317,21 +324,19 @@ def _map(
 def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
     """Return heading and note."""
     facts = study.variants.set_index("variant").loc[variant]
-    heading, parts = say("Where the zeros are"), [clip(facts["model"]), clip(variant)]
+    heading, parts = say("chart.zeros_map_title"), [clip(facts["model"]), clip(variant)]
     if pd.notna(facts["asked_sparsity"]):
         heading = say(
-            "Where {asked:level} {method} pruning lands",
+            "chart.pruned_zeros_map_title",
             asked=facts["asked_sparsity"],
             method=method_name(str(facts["method"] or "")),
         )
         if pd.notna(facts["threshold"]):
-            parts[1] = say("one threshold |w| ≤ {threshold:.3g}", threshold=facts["threshold"])
+            parts[1] = say("chart.single_threshold_note", threshold=facts["threshold"])
     if spread := study.facts.spread(variant):
-        parts.append(
-            say("{low:percent} to {high:percent} zeros per layer", low=spread.low, high=spread.high)
-        )
+        parts.append(say("chart.zeros_per_layer_range", low=spread.low, high=spread.high))
     if layers > 1:
-        parts.append(say("a cell holds up to {layers} layers", layers=layers))
+        parts.append(say("chart.layers_per_cell_note", layers=layers))
     return heading, " · ".join(parts)
 
 
@@ -340,9 +345,7 @@ def _map_said(frame: pd.DataFrame, shape: marks.HeatMap) -> str:
         frame.iloc[int(place)] for place in (frame["sparsity"].argmin(), frame["sparsity"].argmax())
     )
     return say(
-        "Heat map, {blocks} blocks by {projections} projections: from {low:percent} zeros in block "
-        "{low_block}, {low_projection}, to {high:percent} in block {high_block}, "
-        "{high_projection}.",
+        "chart.zeros_map_alt",
         blocks=len(shape.blocks),
         projections=len(shape.projections),
         low=least["sparsity"],
@@ -360,13 +363,13 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     layers = facts.prunable(variant)
     layers = layers[layers["block"].notna()].assign(
         projection=[grid.cells[code].projection for code in grid.codes],
-        label=[say("block {block}", block=grid.cells[code].block) for code in grid.codes],
+        label=[say("name.numbered_block", block=grid.cells[code].block) for code in grid.codes],
     )
     mean = facts.total(variant, "sparsity_prunable") or 0.0
     top = min(1.0, max(0.2, math.ceil(layers["share"].max() * 10) / 10))
     far = layers.loc[layers.groupby("projection")["share"].idxmax()].nlargest(2, "share")
     far = far[far["share"] > max(1.5 * mean, mean + 0.1)]
-    x = marks.share_axis("share", say("share of zeros"), [0, top], grid=True)
+    x = marks.share_axis("share", say("label.sparsity"), [0, top], grid=True)
     y = marks.names_axis("projection", grid.projections, grid=True)
     shown = ["projection", "share", "label"]
     dots = alt.Chart(marks.inline(layers[shown].head(_DOTS))).mark_circle(
@@ -377,9 +380,9 @@ def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.Laye
     layered = [rule.encode(x=x), dots.encode(x=x, y=y), text.encode(x=x, y=y, text="label:N")]
     return theme.titled(
         alt.LayerChart(layer=layered, width=width, height=height),
-        say("How unevenly"),
-        say("one dot per layer; dashed: {mean:percent} overall", mean=mean),
-        say("One dot per layer at its share of zeros, around {mean:percent} overall.", mean=mean),
+        say("chart.layer_spread_title"),
+        say("chart.layer_strip_note", mean=mean),
+        say("chart.layer_strip_alt", mean=mean),
     )
 
 
@@ -395,8 +398,8 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
         width=width,
         height=height,
         top=top * (1.06 + 0.075 * len(levels)),
-        x_title=say("sparsity of the prunable weights"),
-        y_title=say("bytes ÷ dense bytes"),
+        x_title=say("chart.x_prunable_sparsity"),
+        y_title=say("label.bytes_ratio"),
         ticks=tuple(range(math.ceil(top) + 1)),
         flip=len(levels) == 1,
         below=not wide,
@@ -410,18 +413,15 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
         levels=marks.inline(levels),
     )
     dtype = join(dtype_names(facts.dtypes, facts.unpacked_dtypes(facts.baseline)))
-    said = [say("Lines of bytes ÷ dense bytes against sparsity, {dtype} values.", dtype=dtype)]
-    said += [
-        say("{layout}: smaller than dense from {share}.", layout=e["line"], share=e["label"])
-        for e in evens
-    ]
-    said += [say("This study: {level}.", level=mark["label"]) for mark in levels]
-    note = say("prunable weights, {dtype}; circles: break-even", dtype=dtype)
-    return theme.titled(chart, say("Bytes against sparsity"), note, " ".join(said))
+    said = [say("chart.csr_bytes_curve_alt", dtype=dtype)]
+    said += [say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens]
+    said += [say("chart.study_level_alt", level=mark["label"]) for mark in levels]
+    note = say("chart.csr_bytes_curve_note", dtype=dtype)
+    return theme.titled(chart, say("chart.csr_bytes_curve_title"), note, " ".join(said))
 
 
 def _line_name(layout: str) -> str:
-    return say("dense and masked") if layout == "dense" else layout_name(layout)
+    return say("chart.dense_and_masked_line") if layout == "dense" else layout_name(layout)
 
 
 def _break_evens(study: Comparison, width: float) -> Rows:
@@ -449,9 +449,9 @@ def _levels(study: Comparison, top: float, width: float) -> Rows:
             # Two that would have one label have one rule.
             ratios.setdefault(round(share, 3), (share, float(ratio)))
     shown = list(ratios.values())[:_MOST_LEVELS]
-    said = message("{share:percent}: {ratio:.2f} ×")
+    said = "format.level_ratio"
     if len(shown) == 1 and width >= NARROW:
-        said = message("{share:percent}: CSR {ratio:.2f} × dense")
+        said = "chart.level_csr_ratio"
     elif len(shown) > 1 and width < NARROW:
         said = "{share:percent}"
     return [

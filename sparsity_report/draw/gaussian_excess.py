@@ -36,25 +36,20 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
         zeros=[theme.write(share, "share") for share in frame["sparsity"]],
     )
     tips = (
-        ("block", say("block")),
-        ("projection", say("projection")),
-        ("label", say("more than expected")),
-        ("zeros", say("zeros")),
+        ("block", say("name.block")),
+        ("projection", say("name.projection")),
+        ("label", say("chart.excess_zeros_label")),
+        ("zeros", say("chart.zeros_label")),
     )
     shape = in_points(grid, known, width, tips)
-    said = say(
-        "Heat map of zeros minus those of Gaussians, in percentage points: from {low} in block "
-        "{low_block}, {low_projection}, to {high} in block {high_block}, {high_projection}.",
-        **ends(frame, "excess"),
-    )
+    said = say("chart.gaussian_excess_alt", **ends(frame, "excess"))
     note = say(
-        "{model} · {variant} · zeros − those of a Gaussian of the matrix’s own spread, in "
-        "percentage points",
+        "chart.gaussian_excess_note",
         model=clip(study.variants.set_index("variant")["model"][variant]),
         variant=short_name(variant),
     )
     chart = marks.heat_map(marks.inline(rows), shape)
-    return theme.fitted(theme.titled(chart, say("More zeros than expected"), note, said))
+    return theme.fitted(theme.titled(chart, say("chart.gaussian_excess_title"), note, said))
 
 
 def in_points(
@@ -68,7 +63,7 @@ def in_points(
         width=width,
         row=theme.ROW,
         domain=(-far, far),
-        title=say("points"),
+        title=say("chart.percentage_points"),
         kind="points",
         tips=tips,
     )

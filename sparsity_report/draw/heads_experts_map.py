@@ -13,15 +13,15 @@ from sparsity_report.draw.small_multiples import WIDTH
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.words.display_names import clip, short_name
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Cells that a map shows one by one.
 _MOST = 5_000
 # Heights of a map at most, and of a row.
 _TALLEST, _ROW = 420, 13
 _TITLES = {
-    "heads": (message("Zeros of every attention head"), message("head")),
-    "experts": (message("Zeros of every expert"), message("expert")),
+    "heads": ("chart.head_zeros_title", "name.head"),
+    "experts": ("chart.expert_zeros_title", "name.expert"),
 }
 
 
@@ -77,11 +77,15 @@ def _chart(part: Part, variant: str, width: float) -> alt.LayerChart:
         domain=(0.0, 1.0),
         legend=False,
         x_title="",
-        tips=(("block", say("block")), ("projection", one), ("label", say("zeros"))),
+        tips=(
+            ("block", say("name.block")),
+            ("projection", one),
+            ("label", say("chart.zeros_label")),
+        ),
     )
     of = " · ".join(filter(None, (short_name(variant), clip(part.projection))))
     said = say(
-        "{title}: {blocks:,} blocks by {parts:,}, from {low:percent} to {high:percent}.",
+        "chart.heads_experts_alt",
         title=f"{title}, {of}",
         blocks=len(blocks),
         parts=len(names),
@@ -90,5 +94,5 @@ def _chart(part: Part, variant: str, width: float) -> alt.LayerChart:
     )
     chart = marks.heat_map(marks.inline(rows), shape)
     heading = clip(part.projection, 24) or title
-    note = say("{low:percent} to {high:percent}", low=low, high=high)
+    note = say("format.percent_range", low=low, high=high)
     return theme.fitted(theme.titled(chart, heading, note, said))

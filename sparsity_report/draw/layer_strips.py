@@ -38,9 +38,13 @@ def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
         frame, note = _of_prunings(study), ""
     names = list(dict.fromkeys(frame["line"]))
     top = min(1.0, math.ceil(frame["share"].max() * 10) / 10)
-    x = marks.share_axis("share", say("zeros ÷ weights of a layer"), [0, top], grid=True)
+    x = marks.share_axis("share", say("chart.x_layer_zeros_ratio"), [0, top], grid=True)
     y = marks.names_axis("line", names, grid=True)
-    tips = (("line", note or say("variant")), ("label", say("layer")), ("said", say("zeros")))
+    tips = (
+        ("line", note or say("label.variant")),
+        ("label", say("name.kind_layer")),
+        ("said", say("chart.zeros_label")),
+    )
     dots = alt.Chart(marks.inline(_thinned(frame))).mark_circle(size=30, color=BLUE, opacity=0.45)
     means = frame.drop_duplicates("line")[["line", "mean"]].rename(columns={"mean": "share"})
     means["said"] = [theme.write(share, "share") for share in means["share"]]
@@ -52,8 +56,8 @@ def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     chart = alt.LayerChart(layer=layers, width=width, height=_ROW * len(names))
     chart = theme.titled(
         chart,
-        say("How unevenly"),
-        " · ".join(filter(None, (note, say("one dot per layer; bar: all of them together")))),
+        say("chart.layer_spread_title"),
+        " · ".join(filter(None, (note, say("chart.layer_spread_note")))),
         _said(frame),
     )
     return theme.fitted(chart)
@@ -108,11 +112,11 @@ def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
 def _said(frame: pd.DataFrame) -> str:
     parts = [
         say(
-            "{line}: {low:percent} to {high:percent}",
+            "format.named_percent_range",
             line=line,
             low=float(rows["share"].min()),
             high=float(rows["share"].max()),
         )
         for line, rows in frame.groupby("line", sort=False)
     ]
-    return say("One dot per layer at its share of zeros: {rows}.", rows="; ".join(parts))
+    return say("chart.layer_spread_alt", rows="; ".join(parts))

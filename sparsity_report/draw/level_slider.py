@@ -20,16 +20,16 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.facts import LevelParts
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.words.display_names import distinct_names, group_name, short_name
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Cells of a map up to which each says which module it is.
 _NAMED = 2_000
 _ZEROS = "datum.zeros[level]"
 _SHARE = f"{_ZEROS} / datum.total"
 COST_LINES = {
-    "bytes_ratio": marks.Line(message("bytes in CSR"), BLACK, SOLID),
-    "flops_ratio": marks.Line(message("FLOPs in CSR"), GREEN, DASHED),
-    "dense": marks.Line(message("dense"), BLUE, SOLID),
+    "bytes_ratio": marks.Line("chart.csr_bytes_line", BLACK, SOLID),
+    "flops_ratio": marks.Line("chart.csr_flops_line", GREEN, DASHED),
+    "dense": marks.Line("name.layout_dense", BLUE, SOLID),
 }
 _INDEPENDENT: dict[str, Any] = dict.fromkeys(
     ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
@@ -102,7 +102,7 @@ def level_chart(study: Comparison) -> LevelChart | None:
         beside.append(_curve(lines, pointed))
     if beside:
         parts.append(alt.HConcatChart(hconcat=beside, spacing=36, resolve=_APART))
-    description = say("Zeros per layer and group, and bytes and FLOPs in CSR, at a chosen level.")
+    description = say("chart.level_slider_alt")
     # All at once: every call of a method would copy all parts again.
     chart = alt.VConcatChart(
         vconcat=parts,
@@ -144,7 +144,7 @@ def _cell_rows(cells: LevelParts, grid: Grid) -> Rows:
 
 def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
     said = theme.sentence(
-        message("block {block}, {projection}: {share} zeros, {zeros} of {total}"),
+        "chart.slider_cell_zeros",
         block="datum.block",
         projection="datum.projection",
         share=theme.percent_of("datum.value"),
@@ -156,7 +156,7 @@ def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
         projections=tuple(grid.projections),
         width=theme.SLIDER_MAP,
         row=min(18.0, 400 / len(grid.projections)),
-        title=say("zeros"),
+        title=say("chart.zeros_label"),
         computed=(("value", _SHARE), ("said", said)),
     )
     outline = {
@@ -182,9 +182,9 @@ def _bars(rows: Rows) -> alt.LayerChart:
         groups=tuple(row["group"] for row in rows),
         width=theme.SLIDER_BARS,
         domain=(0.0, 1.2),
-        axis=say("share of zeros in the group"),
+        axis=say("chart.x_group_zeros_share"),
         computed=(("value", _SHARE), ("label", theme.percent_of("datum.value"))),
-        tips=(("group", say("group")), ("label", say("zeros"))),
+        tips=(("group", say("label.group")), ("label", say("chart.zeros_label"))),
     )
     return marks.bars(alt.NamedData("groups"), shape)
 
@@ -210,7 +210,7 @@ def cost_rows(study: Comparison) -> Rows:
             "value": ratio,
             "line": say(COST_LINES[key].name),
             "top": 1.16 * top,
-            "label": say("{share:percent}: {ratio:.2f} ×", share=share, ratio=ratio)
+            "label": say("format.level_ratio", share=share, ratio=ratio)
             if key == "bytes_ratio"
             else "",
         }
@@ -233,8 +233,8 @@ def cost_shape(rows: Rows, width: float, height: float) -> marks.Curve:
         width=width,
         height=height,
         top=1.05 * max(row.get("top", 0.0) for row in rows),
-        x_title=say("sparsity of the prunable weights"),
-        y_title=say("÷ dense, whole model"),
+        x_title=say("chart.x_prunable_sparsity"),
+        y_title=say("chart.y_cost_over_dense"),
         flip=True,
         columns=3 if width >= 280 else 2,
     )

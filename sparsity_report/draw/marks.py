@@ -467,14 +467,14 @@ def histogram(
     """
     flat = alt.Y(
         "height:Q",
-        title=say("density"),
+        title=say("chart.y_density"),
         axis=alt.Axis(values=[]),
         scale=alt.Scale(domain=[0, 1.12]),
     )
     rects = alt.Chart(data).mark_bar(strokeWidth=0).encode(
         x=alt.X(
             "from:Q",
-            title=say("magnitude of a weight"),
+            title=say("chart.x_weight_magnitude"),
             scale=alt.Scale(nice=False),
             axis=alt.Axis(tickCount=5, grid=False),
         ),
@@ -483,7 +483,7 @@ def histogram(
         y2=alt.datum(0),
         fill=alt.condition("datum.pruned", alt.value(VERMILLION), alt.value(BLUE)),
         fillOpacity=alt.condition("datum.pruned", alt.value(PALE), alt.value(1)),
-        tooltip=tooltips((("between", say("magnitude")), ("label", say("holds")))),
+        tooltip=tooltips((("between", say("name.magnitude")), ("label", say("chart.histogram_bar_count")))),
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
     lower = alt.expr(f"datum.other ? {1.3 * sizes.label:g} : 0")
@@ -515,12 +515,7 @@ def frame(
     around : tuple of float
         Room above and below it.
     """
-    ends = {
-        "x": -left,
-        "x2": width + right,
-        "y": -around[0],
-        "y2": height + around[1],
-    }
+    ends = {"x": -left, "x2": width + right, "y": -around[0], "y2": height + around[1]}
     unseen = alt.Chart(inline([{}])).mark_rect(filled=False, strokeOpacity=0, aria=False)
     drawn: alt.Chart = unseen.encode(**{end: alt.value(place) for end, place in ends.items()})
     return drawn
@@ -556,7 +551,7 @@ def _block_axis(shape: HeatMap) -> alt.X:
     room = max(2.2 * shape.sizes.label, 0.62 * shape.sizes.label * longest + 6)
     step = max(1, math.ceil(len(blocks) * room / shape.width))
     axis = alt.Axis(values=blocks[::step], labelAngle=0, labelOverlap=False, **_BARE)
-    title = say("Transformer block") if shape.x_title is None else shape.x_title
+    title = say("chart.x_transformer_block") if shape.x_title is None else shape.x_title
     return alt.X("block:N", title=title or None, scale=_flush(blocks), axis=axis)
 
 

@@ -24,7 +24,7 @@ from sparsity_report.words.display_names import (
     short_name,
 )
 from sparsity_report.words.number_format import UNKNOWN, figures
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Parts of a model that a chart can name.
 _PARTS = 40
@@ -86,7 +86,7 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
     if len(names) == 1:
         notes.insert(0, names[0])
     if left_out := [f"{row['variant']} ({row['label']})" for row in rows if row not in drawn]:
-        notes.append(say("not drawn: {names:some}", names=left_out))
+        notes.append(say("chart.omitted_points_note", names=left_out))
     said = [
         f"{row['line']}, {theme.write(row['sparsity'], 'share')}: {row['label']}" for row in lines
     ]
@@ -104,13 +104,13 @@ def _passages(frame: pd.DataFrame) -> list[str]:
     texts = ["text", "protocol", "text_fingerprint"]
     different = frame.drop_duplicates([*PASSAGE]).groupby(texts, sort=False)
     if different.ngroups > _PASSAGES:
-        return [say("{number} texts or protocols", number=different.ngroups)]
+        return [say("chart.texts_protocols_count", number=different.ngroups)]
     said = []
     for (text, protocol, fingerprint), rows in different:
-        sizes = [say("{scored:,} tokens in windows of {window:,}", **row) for row in records(rows)]
+        sizes = [say("chart.scored_tokens_windows", **row) for row in records(rows)]
         said.append(
             say(
-                "{text} ({protocol}, {fingerprint}): {sizes:some}",
+                "chart.scored_text_note",
                 text=clip(text),
                 protocol=protocol,
                 fingerprint=clip(fingerprint),
@@ -169,7 +169,11 @@ def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
     for source, method in [(source, method) for source, ms in policies.items() for method in ms]:
         line = [r for r in rows if r["source"] == source and r["method"] in (method, None)]
         parts = [
-            method_name(method) if method else "" if len(models) > 1 else say("as it comes"),
+            method_name(method)
+            if method
+            else ""
+            if len(models) > 1
+            else say("name.unpruned_model"),
             line[0]["model"] if len(models) > 1 else "",
             line[0]["text"] if len(texts) > 1 else "",
             line[0]["protocol"] if len(protocols) > 1 else "",
@@ -208,7 +212,7 @@ def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) 
         width=width,
         height=200,
         top=high,
-        x_title=say("sparsity of the prunable weights"),
+        x_title=say("chart.x_prunable_sparsity"),
         y_title=say(figure.axis),
         kind=figure.kind if ticks else "plain",
         x_domain=(-0.06 * right, 1.04 * right),
@@ -217,10 +221,10 @@ def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) 
         points=True,
         columns=max(1, int(width / (40 + 5 * max(map(len, names))))),
         tips=(
-            ("line", say("policy")),
-            ("variant", say("variant")),
+            ("line", say("label.policy")),
+            ("variant", say("label.variant")),
             ("label", say(figure.axis)),
-            ("top1", say("first guesses")),
+            ("top1", say("chart.top1_accuracy")),
         ),
     )
 
@@ -252,20 +256,20 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
         domain=(low - (room if low < 0 else 0), high + room),
         band=9,
         gap=theme.SLIM_GAP,
-        axis=say("more nats per token than dense"),
+        axis=say("chart.x_nll_increase"),
         kind="plain",
-        tips=(("group", say("part")), ("label", say("more nats per token than dense"))),
+        tips=(("group", say("label.part")), ("label", say("chart.x_nll_increase"))),
     )
     level, text = float(frame["sparsity"].median()), clip(frame["text"].iloc[0])
-    note = say("{level:percent0} of the part; {text}", level=level, text=text)
+    note = say("chart.sensitivity_note", level=level, text=text)
     if len(rows) < len(frame):
-        note += say(", {shown} of {parts} parts", shown=len(rows), parts=len(frame))
+        note += say("chart.parts_shown_note", shown=len(rows), parts=len(frame))
     said = [f"{row['group']}: {row['label']}" for row in rows]
     chart = theme.titled(
         marks.bars(marks.inline(rows), shape),
-        say("What each part costs when pruned alone"),
+        say("chart.sensitivity_title"),
         note,
-        say("Nats per token by part: {rows}.", rows="; ".join(said)),
+        say("chart.sensitivity_alt", rows="; ".join(said)),
     )
     return theme.fitted(chart)
 
@@ -290,17 +294,17 @@ def perplexity_text(value: Any) -> str:
 
 _PERPLEXITY = _Figure(
     "perplexity",
-    message("Perplexity against sparsity"),
-    message("perplexity"),
-    message("Perplexity by sparsity: {rows}."),
+    "chart.perplexity_title",
+    "label.perplexity",
+    "chart.perplexity_alt",
     perplexity_text,
     "number",
 )
 _KL = _Figure(
     "kl",
-    message("Distance from dense against sparsity"),
-    message("KL divergence, nats per token"),
-    message("Distance from dense by sparsity: {rows}."),
+    "chart.kl_divergence_title",
+    "chart.y_kl_divergence",
+    "chart.kl_divergence_alt",
     lambda value: figures(value, "#.3g"),
     "small",
 )

@@ -62,22 +62,17 @@ def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | 
         weights=[count(number) for number in frame["weight_before"]],
     )
     tips = (
-        ("block", say("block")),
-        ("projection", say("projection")),
-        ("label", say("points")),
-        ("gone", say("weights gone")),
-        ("weights", say("of")),
+        ("block", say("name.block")),
+        ("projection", say("name.projection")),
+        ("label", say("chart.percentage_points")),
+        ("gone", say("label.weights_removed")),
+        ("weights", say("label.of_total")),
     )
     shape = in_points(grid, frame["moved"], width, tips)
-    said = say(
-        "Heat map of weights of the base that are zero or gone, after minus before, in percentage "
-        "points: from {low} in block {low_block}, {low_projection}, to {high} in block "
-        "{high_block}, {high_projection}.",
-        **ends(frame, "moved"),
-    )
-    note = say("{models} · zero or gone, after − before, in points of the base", models=both(pair))
+    said = say("chart.pair_difference_alt", **ends(frame, "moved"))
+    note = say("chart.pair_difference_note", models=both(pair))
     chart = marks.heat_map(marks.inline(rows), shape)
-    return theme.fitted(theme.titled(chart, say("More zeros, or gone"), note, said))
+    return theme.fitted(theme.titled(chart, say("chart.pair_difference_title"), note, said))
 
 
 def strip_charts(pair: Pair, width: float = TEXT_WIDTH) -> Iterator[Drawn]:
@@ -87,7 +82,7 @@ def strip_charts(pair: Pair, width: float = TEXT_WIDTH) -> Iterator[Drawn]:
     """
     for strip in strips(pair):
         if (chart := strip_mark(strip, width)) is not None:
-            note = say("{models} · hollow: gone, numbers as in the base", models=both(pair))
+            note = say("chart.removed_strip_note", models=both(pair))
             chart = theme.fitted(theme.titled(chart, strip.title, note, strip_words(strip)))
         yield Drawn(strip, chart)
 
@@ -116,7 +111,11 @@ def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerCha
         width=width,
         row=min(_ROW, _TALLEST / len(names)),
         title=kind_name(strip.kind),
-        tips=(("row", say("Where")), ("place", kind_name(strip.kind)), ("label", say("state"))),
+        tips=(
+            ("row", say("label.location")),
+            ("place", kind_name(strip.kind)),
+            ("label", say("label.state")),
+        ),
         sizes=sizes,
     )
     return marks.strip(marks.inline(rows), shape)
@@ -127,19 +126,19 @@ def strip_words(strip: Strip) -> str:
     names = strip.names
     gone, among = sum(len(row.gone) for row in strip.rows), sum(row.among for row in strip.rows)
     return say(
-        "{title}, {gone:,} of {among:,}: {rows}.",
+        "chart.removed_strip_alt",
         title=strip.title,
         gone=gone,
         among=among,
         rows="; ".join(
-            say("{name}: {numbers:some}", name=name, numbers=[str(n) for n in row.gone])
+            say("format.named_numbers", name=name, numbers=[str(n) for n in row.gone])
             for name, row in zip(names[:20], strip.rows, strict=False)
         ),
     )
 
 
 def _state(gone: bool) -> str:
-    return say("gone") if gone else say("stands")
+    return say("chart.state_removed") if gone else say("chart.state_present")
 
 
 def overlap_charts(
@@ -152,9 +151,9 @@ def overlap_charts(
 
 def overlap_colours() -> alt.LayerChart:
     """Return the bar of colours that the small matrices share."""
-    title = say("share of the weights that stand in both")
+    title = say("chart.overlap_scale_title")
     chart = marks.colour_bar("share", (0.0, 1.0), title, _BAR_WIDTH)
-    chart.description = say("Colours of the matrices: from none to all of the weights.")
+    chart.description = say("chart.overlap_scale_alt")
     return theme.fitted(chart)
 
 
@@ -164,13 +163,16 @@ def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | Non
     Four cells need no more than a column, however wide the text is.
     """
     rows = overlaps(pair)
-    heading = say("Zeros before and after")
+    heading = say("chart.overlap_title")
     return _overlap(rows[0], min(width, _MATRIX), heading) if rows else None
 
 
 def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:
     """Return the four cells of a matrix of zeros before and after, of what stands in both."""
-    after, before = (say("zero"), say("nonzero")), (say("zero before"), say("nonzero before"))
+    after, before = (
+        (say("chart.overlap_zero"), say("label.nonzero")),
+        (say("chart.overlap_zero_before"), say("chart.overlap_nonzero_before")),
+    )
     return [
         {
             "block": after[now],
@@ -185,8 +187,7 @@ def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:
 def overlap_words(row: Mapping[str, Any], name: str) -> str:
     """Say what a matrix of :func:`overlap_rows` shows, of what is called so."""
     return say(
-        "Matrix of {name}, {compared:,} weights that stand in both: {kept:percent} zero in both, "
-        "{revived:percent} revived, {new:percent} new zeros, {surviving:percent} nonzero in both.",
+        "chart.overlap_alt",
         name=name,
         compared=row["compared"],
         **{key: row[key] / row["compared"] for key, _, _ in _OVERLAP},
@@ -196,14 +197,18 @@ def overlap_words(row: Mapping[str, Any], name: str) -> str:
 def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.LayerChart:
     """Return a matrix of :func:`overlap_rows`."""
     shape = marks.HeatMap(
-        blocks=(say("zero"), say("nonzero")),
-        projections=(say("zero before"), say("nonzero before")),
+        blocks=(say("chart.overlap_zero"), say("label.nonzero")),
+        projections=(say("chart.overlap_zero_before"), say("chart.overlap_nonzero_before")),
         width=width,
         row=2 * theme.ROW,
         domain=(0.0, 1.0),
         legend=False,
-        x_title=say("after"),
-        tips=(("projection", say("before")), ("block", say("after")), ("label", say("weights"))),
+        x_title=say("label.after"),
+        tips=(
+            ("projection", say("label.before")),
+            ("block", say("label.after")),
+            ("label", say("label.weights")),
+        ),
         sizes=sizes,
     )
     return marks.heat_map(data, shape)
@@ -211,10 +216,10 @@ def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.La
 
 def _overlap(row: Mapping[str, Any], width: float, heading: str = "") -> alt.LayerChart:
     """Return a matrix, called by the group that it is of if not told."""
-    name = say("all prunable weights") if row["group"] is None else group_name(row["group"])
+    name = say("name.all_prunable_weights") if row["group"] is None else group_name(row["group"])
     said = overlap_words(row, name)
     note = (
-        say("zeros in both ÷ zeros in either: {iou:percent}", iou=row["iou"])
+        say("chart.overlap_iou_note", iou=row["iou"])
         if row["iou"] is not None and not pd.isna(row["iou"])
         else ""
     )

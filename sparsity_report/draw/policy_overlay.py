@@ -44,20 +44,24 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
         width=width,
         height=200,
         top=high,
-        x_title=say("block"),
-        y_title=say("zeros of the block's prunable weights"),
+        x_title=say("name.block"),
+        y_title=say("chart.y_block_zeros"),
         kind="share",
         x="block",
         x_kind="plain",
         x_domain=(float(frame["block"].min()), float(frame["block"].max())),
         scale=alt.Scale(domain=[max(0.0, low - room), min(1.0, high + room)]),
         columns=max(1, int(width / (40 + 5 * max(map(len, names.values()))))),
-        tips=(("line", say("variant")), ("block", say("block")), ("label", say("zeros"))),
+        tips=(
+            ("line", say("label.variant")),
+            ("block", say("name.block")),
+            ("label", say("chart.zeros_label")),
+        ),
     )
     model = str(facts.methods.set_index("variant")["model"][rivals[0]])
     said = [
         say(
-            "{variant}: {low:percent} to {high:percent}",
+            "chart.variant_zeros_range",
             variant=names[str(variant)],
             low=float(of["sparsity"].min()),
             high=float(of["sparsity"].max()),
@@ -66,9 +70,9 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     ]
     chart = theme.titled(
         marks.curve(marks.inline(rows), shape),
-        say("Zeros by block"),
-        say("{model}; zeros ÷ prunable weights of a block", model=clip(model)),
-        say("Zeros per block: {rows}.", rows="; ".join(said)),
+        say("chart.zeros_by_block_title"),
+        say("chart.zeros_by_block_note", model=clip(model)),
+        say("chart.zeros_by_block_alt", rows="; ".join(said)),
     )
     return theme.fitted(chart)
 

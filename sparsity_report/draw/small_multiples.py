@@ -50,11 +50,15 @@ def small_map(
         domain=domain or zeros_domain(study),
         legend=False,
         x_title="",
-        tips=(("block", say("block")), ("projection", say("projection")), ("label", say("zeros"))),
+        tips=(
+            ("block", say("name.block")),
+            ("projection", say("name.projection")),
+            ("label", say("chart.zeros_label")),
+        ),
     )
     first, last = _ends(frame)
-    note = first if first == last else say("{low} to {high}", low=first, high=last)
-    said = say("Heat map of {variant}: {note} zeros.", variant=clip(variant), note=note)
+    note = first if first == last else say("format.range", low=first, high=last)
+    said = say("chart.small_map_alt", variant=clip(variant), note=note)
     chart = theme.titled(marks.heat_map(marks.inline(rows), shape), clip(variant, 24), note, said)
     return theme.fitted(chart)
 
@@ -77,7 +81,7 @@ def _ends(cells: pd.DataFrame) -> tuple[str, str]:
 
 def colours(ends: tuple[float, float]) -> alt.LayerChart:
     """Return the bar of colours that small maps share, from the least to the most zeros."""
-    chart = marks.colour_bar("share", ends, say("zeros ÷ weights of a cell"), _BAR_WIDTH)
+    chart = marks.colour_bar("share", ends, say("chart.small_map_scale_title"), _BAR_WIDTH)
     low, high = (theme.write(end, "share") for end in ends)
-    chart.description = say("Colours of the maps: from {low} to {high} zeros.", low=low, high=high)
+    chart.description = say("chart.small_map_scale_alt", low=low, high=high)
     return theme.fitted(chart)

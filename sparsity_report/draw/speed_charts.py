@@ -14,16 +14,13 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
 from sparsity_report.words.display_names import cache_name, clip, short_name, tokens_name
 from sparsity_report.words.number_format import figures
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 # Where on a sparsity axis stands what no sparsity reaches.
 _NEVER = 1.2
 # What stands at a speed that is not told.
-_WITHHELD = {
-    "same": message("same kernels"),
-    "noise": message("no difference measured"),
-}
+_WITHHELD = {"same": "chart.speed_same_kernels", "noise": "chart.speed_no_difference"}
 
 
 def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -45,18 +42,14 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     if not rows:
         return None
     machine, threads = frame["machine"].iloc[0], int(frame["threads"].iloc[0])
-    than = say("times as fast as {base}", base=short_name(base))
-    drawn = say("bars: 99 % intervals; grey: the same kernels twice")
-    where = say(
-        "whole forward pass; {machine}, {threads:plural thread|threads}",
-        machine=machine,
-        threads=threads,
-    )
+    than = say("chart.speed_up_over_base", base=short_name(base))
+    drawn = say("chart.speed_intervals_note")
+    where = say("chart.speed_conditions_note", machine=machine, threads=threads)
     note = f"{than} · {drawn} · {where}"
     said = [f"{row['name']}: {row['label']}" for row in rows]
     chart = alt.LayerChart(layer=_speed_layers(rows, width), width=width, height=24 * len(rows))
-    described = say("Realised speed-up: {rows}.", rows="; ".join(said))
-    return theme.fitted(theme.titled(chart, say("Promised and realised speed"), note, described))
+    described = say("chart.speed_alt", rows="; ".join(said))
+    return theme.fitted(theme.titled(chart, say("chart.speed_title"), note, described))
 
 
 def _speeds(frame: pd.DataFrame) -> Rows:
@@ -64,7 +57,7 @@ def _speeds(frame: pd.DataFrame) -> Rows:
     known = frame.astype(object).where(frame.notna(), None)
     rows = []
     for row in records(known):
-        label = say(_WITHHELD.get(row["verdict"], message("not told")))
+        label = say(_WITHHELD.get(row["verdict"], "chart.speed_not_reported"))
         if stated := row["verdict"] == "stated":
             label = theme.write(row["realised_speedup"], "ratio")
         rows.append(
@@ -88,7 +81,7 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     x = alt.X(
         "realised:Q",
-        title=say("speed-up"),
+        title=say("label.speed_up"),
         scale=alt.Scale(type="log", domain=domain),
         axis=alt.Axis(
             labelExpr=theme.tick("ratio"),
@@ -96,7 +89,7 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
             grid=False,
         ),
     )
-    names = [say("promised by FLOPs"), say("realised")]
+    names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]
     y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
 
     def of(shown: Rows, mark: str = "") -> alt.Chart:
@@ -115,7 +108,11 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
         ),
         "shape": alt.Shape("mark:N", scale=alt.Scale(domain=names, range=["diamond", "circle"])),
         "tooltip": marks.tooltips(
-            (("name", say("variant")), ("mark", say("speed-up")), ("label", say("realised")))
+            (
+                ("name", say("label.variant")),
+                ("mark", say("label.speed_up")),
+                ("label", say("label.realised_speed_up")),
+            )
         ),
     }
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
@@ -150,18 +147,18 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     names = list(dict.fromkeys(row["name"] for row in rows))
     counts = [figures(tokens, ",") for tokens in sorted(set(crossovers["tokens"]))]
     said = [f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows]
-    note = say("layer by shape, out × in; zeros at random; bars: 99 % intervals")
+    note = say("chart.crossover_note")
     if left := len(crossovers) - len(rows):
-        note += say("; {left:,} not certain", left=left)
+        note += say("chart.crossover_inconclusive_note", left=left)
     chart = theme.titled(
         alt.LayerChart(
             layer=_crossover_layers(rows, names, counts, width < theme.NARROW),
             width=width,
             height=(10 * len(counts) + 12) * len(names),
         ),
-        say("Where CSR overtakes dense on this machine"),
+        say("chart.crossover_title"),
         note,
-        say("Crossover sparsity: {rows}.", rows="; ".join(said)),
+        say("chart.crossover_alt", rows="; ".join(said)),
     )
     return theme.fitted(chart)
 
@@ -169,15 +166,17 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
 def _crossings(crossovers: pd.DataFrame) -> Rows:
     rows = []
     for row in records(crossovers):
-        at, label = _NEVER, say("never")
+        at, label = _NEVER, say("chart.crossover_never")
         if row["verdict"] == "stated":
             at, label = (
                 row["crossover_sparsity"],
-                say("{edge:percent0}", edge=row["crossover_sparsity"]),
+                say("format.percent_edge", edge=row["crossover_sparsity"]),
             )
         rows.append(
             {
-                "name": say("{name}, {cache}", name=row["name"], cache=cache_name(row["cache"])),
+                "name": say(
+                    "format.name_and_cache", name=row["name"], cache=cache_name(row["cache"])
+                ),
                 "tokens": figures(row["tokens"], ","),
                 "at": at,
                 "low": row["crossover_low"] if at != _NEVER else at,
@@ -195,23 +194,27 @@ def _crossover_layers(
     at, low = (
         marks.share_axis(
             field,
-            say("sparsity from which CSR is faster"),
+            say("label.csr_crossover_sparsity"),
             [0, _NEVER + 0.04],
             values=ticks,
             labelOverlap=False,
-            labelExpr=f"datum.value > 1 ? {theme.quoted(say('never'))} : {theme.tick('share')}",
+            labelExpr=f"datum.value > 1 ? {theme.quoted(say('chart.crossover_never'))} : {theme.tick('share')}",
             grid=True,
         )
         for field in ("at", "low")
     )
-    legend = alt.Legend(title=say("tokens at a time"), orient="top", titleOrient="left")
+    legend = alt.Legend(title=say("chart.tokens_at_a_time"), orient="top", titleOrient="left")
     hues, forms = theme.cycle(theme.HUES, len(counts)), theme.cycle(_SHAPES, len(counts))
     placed = alt.Chart(marks.inline(rows)).encode(
         y=marks.names_axis("name", names, grid=True),
         yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
         color=alt.Color("tokens:N", scale=alt.Scale(domain=counts, range=hues), legend=legend),
         tooltip=marks.tooltips(
-            (("name", say("shape")), ("tokens", say("tokens")), ("label", say("from")))
+            (
+                ("name", say("label.shape")),
+                ("tokens", say("label.tokens")),
+                ("label", say("chart.crossover_sparsity_label")),
+            )
         ),
     )
     shape = alt.Shape("tokens:N", scale=alt.Scale(domain=counts, range=forms), legend=legend)

@@ -19,7 +19,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.words import number_format
 from sparsity_report.words.display_names import clip
 from sparsity_report.words.languages import spoken
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 HERO_WIDTH = 640
@@ -93,52 +93,41 @@ class Metric(NamedTuple):
 
 METRICS = {
     "sparsity": Metric(
-        message("Zeros"),
+        "metric.zeros",
         "share",
-        message("zeros ÷ parameters of the group, biases included"),
-        message("zeros ÷ weights of the matrix"),
-        message("Zeros per group"),
-        message("share of zeros in the group"),
+        "metric.group_sparsity_note",
+        "metric.layer_sparsity_note",
+        "chart.zeros_per_group_title",
+        "chart.x_group_zeros_share",
         "sparsity",
     ),
     "param_frac": Metric(
-        message("Share of all parameters"),
+        "metric.parameter_share",
         "share",
-        message("parameters of the group ÷ all parameters, zeros included"),
-        message("parameters of the layer ÷ all parameters"),
-        message("Parameters per group"),
-        message("share of all parameters"),
+        "metric.group_parameter_share_note",
+        "metric.layer_parameter_share_note",
+        "chart.parameters_per_group_title",
+        "chart.x_parameter_share",
         "param_frac",
     ),
     "flops_per_token": Metric(
-        message("FLOPs per token"),
+        "metric.flops_per_token",
         "number",
-        message("two FLOPs per multiply-add; only CSR skips zeros"),
-        message("two FLOPs per multiply-add; only CSR skips zeros"),
-        message("Arithmetic per group"),
-        message("FLOPs per token"),
+        "metric.flops_per_token_note",
+        "metric.flops_per_token_note",
+        "chart.flops_per_group_title",
+        "metric.flops_per_token",
         "flops",
     ),
-    "total": Metric(message("Parameters"), "number", *[message("zeros included")] * 2),
-    "nonzero": Metric(
-        message("Nonzeros"), "number", *[message("parameters that are not zero")] * 2
-    ),
-    "stored_bytes": Metric(message("Stored bytes"), "number", *[message("from integers")] * 2),
-    "bytes_ratio": Metric(message("Bytes ÷ dense bytes"), "ratio", *[message("even at 1")] * 2),
+    "total": Metric("metric.parameters", "number", *["metric.parameters_note"] * 2),
+    "nonzero": Metric("metric.nonzeros", "number", *["metric.nonzeros_note"] * 2),
+    "stored_bytes": Metric("metric.stored_bytes", "number", *["metric.stored_bytes_note"] * 2),
+    "bytes_ratio": Metric("metric.bytes_ratio", "ratio", *["metric.bytes_ratio_note"] * 2),
     "difference": Metric(
-        message("Difference"),
-        "points",
-        *[message("difference of zeros ÷ weights, in percentage points")] * 2,
+        "metric.sparsity_difference", "points", *["metric.sparsity_difference_note"] * 2
     ),
-    "beyond": Metric(
-        message("Excess zeros"),
-        "points",
-        *[message("zeros − those of a Gaussian of the matrix’s own spread, in percentage points")]
-        * 2,
-    ),
-    "sensitivity": Metric(
-        message("Sensitivity"), "nats", *[message("more nats per token than dense")] * 2
-    ),
+    "beyond": Metric("metric.excess_zeros", "points", *["metric.excess_zeros_note"] * 2),
+    "sensitivity": Metric("metric.sensitivity", "nats", *["chart.x_nll_increase"] * 2),
 }
 # Those that have a chart and a file of their own.
 FILED = {key: metric for key, metric in METRICS.items() if metric.file}

@@ -20,7 +20,7 @@ from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
 from sparsity_report.study.levels.tradeoff import Place, Point, Tradeoff
 from sparsity_report.words.display_names import clip, layout_name, short_name
 from sparsity_report.words.number_format import plus_minus, scaled, with_error
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 #: Lines that a legend names.
 NAMED = 9
@@ -29,7 +29,7 @@ _HEAD = 40
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down")
 # Parts of the plot's width that labels of marks take.
 _ROOM = 0.1
-_MORE, _LESS = message("{name} (more is better)"), message("{name} (less is better)")
+_MORE, _LESS = "chart.y_higher_is_better", "chart.y_lower_is_better"
 
 
 class TradeoffShape(NamedTuple):
@@ -74,9 +74,9 @@ def tradeoff_shape(study: Comparison) -> TradeoffShape | None:
     first = str(study.variants["variant"].iloc[0])
     dense = facts.storage(first)["bytes"].get("dense", 0)
     most = max(int(dense), *(point.place.bytes for point in found.points))
-    x_title = message("bytes of the prunable weights, smallest lossless layout")
+    x_title = "chart.x_smallest_layout_bytes"
     if facts.unpacked_dtypes(first):
-        x_title = message("bytes of the prunable weights, unpacked, smallest lossless layout")
+        x_title = "chart.x_smallest_layout_bytes_unpacked"
     name = measure_name(found)
     better = {True: _MORE, False: _LESS}.get(found.more_is_better)  # type: ignore[arg-type]
     lines = dict.fromkeys(row["line"] for row in tradeoff_rows(study)[0])
@@ -93,9 +93,9 @@ def tradeoff_shape(study: Comparison) -> TradeoffShape | None:
 def measure_name(found: Tradeoff) -> str:
     """Return what was measured, for people."""
     if found.measure == "perplexity":
-        return say("perplexity")
+        return say("label.perplexity")
     if found.measure == "mean":
-        return say("mean accuracy of seven tasks")
+        return say("chart.mean_accuracy_seven_tasks")
     return f"{clip(SEVEN.get(found.measure, found.measure), 24)}, {clip(found.of, 16)}"
 
 
@@ -144,11 +144,11 @@ def tradeoff_rows(study: Comparison) -> tuple[Rows, Rows]:
 
 
 _TIPS = {
-    "line": message("policy"),
-    "variant": message("variant"),
-    "size": message("bytes"),
-    "layout": message("layout"),
-    "zeros": message("zeros of the prunable weights"),
+    "line": "label.policy",
+    "variant": "label.variant",
+    "size": "label.bytes",
+    "layout": "label.layout",
+    "zeros": "label.prunable_zeros",
 }
 
 
@@ -207,7 +207,7 @@ def tradeoff_curve(
     wide = alt.Scale(domain=[0, shape.most], nice=False)
     ticked = alt.Axis(labelExpr=look.tick("number"), grid=False, tickCount=max(3, int(width / 90)))
     long = 5.6 * len(shape.titles[0]) > width
-    title = say("bytes of the prunable weights") if long else shape.titles[0]
+    title = say("chart.x_prunable_bytes") if long else shape.titles[0]
     x = alt.X("bytes:Q", title=title, scale=wide, axis=ticked)
     ticks = {"values": look.log_ticks(*shape.domain)} if shape.log else {"tickCount": 5}
     form: Any = "log" if shape.log else "linear"
@@ -229,7 +229,7 @@ def tradeoff_curve(
         pulls.encode(
             x=alt.X("from:Q", scale=wide),
             x2="to:Q",
-            tooltip=marks.tooltips([("tip", say("level"))]),
+            tooltip=marks.tooltips([("tip", say("chart.level_label"))]),
             **ends,
         ),
         error.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q", color=hue["color"]),

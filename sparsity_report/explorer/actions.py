@@ -66,10 +66,7 @@ class Asked(Live):
         weights = self.study.weights
         if weights is None:
             raise SparsityReportError(
-                say(
-                    "a study read from a file holds no weights; {code} makes levels into variants",
-                    code="explore(study, weights=sr.load(…))",
-                )
+                say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
             )
         if self.bounds:
             pruning = bounded_magnitude(weights, self.sparsity, self.bounds)
@@ -99,7 +96,7 @@ class Asked(Live):
         the levels of the policy.
         """
         if self.bounds and read_budget(budget).kind == "perplexity":
-            raise SparsityReportError(say("perplexity was not measured within these bounds"))
+            raise SparsityReportError(say("explorer.bounds_without_perplexity"))
         solved = level_within(self._view.study, budget, policy=self.policy)
         self.sparsity = solved.sparsity
         self.variant = MASKED_AT_LEVEL if solved.dense else CSR_AT_LEVEL
@@ -161,7 +158,7 @@ class Asked(Live):
     @speaks
     def _copy(self, form: str) -> None:
         self._shell.send({"copy": self.copied(form)})
-        self.tell(say("copied: {form}", form=say(FORMS[form])))
+        self.tell(say("explorer.copied_form", form=say(FORMS[form])))
 
     @traitlets.validate("bounds")
     @speaks
@@ -184,6 +181,6 @@ class Asked(Live):
     def _check_sparsity(self, proposal: Any) -> float:
         value = proposal["value"]
         if self._view.policies and not 0 <= value < 1:
-            wrong = say("sparsity is from 0 to 0.99, not {value}", value=repr(value))
+            wrong = say("explorer.sparsity_out_of_range", value=repr(value))
             raise SparsityReportError(wrong)
         return self.nearest(value)

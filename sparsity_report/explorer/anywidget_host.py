@@ -63,10 +63,7 @@ class Live(widgets.VBox):  # type: ignore[misc]
 
     @traitlets.default("lost")
     def _lost(self) -> str:
-        return say(
-            "No kernel answers here: run the notebook for the explorer. A study or a pair by "
-            "itself in a cell is a picture anywhere."
-        )
+        return say("explorer.kernel_missing")
 
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and beside it the picture, which follows it."""

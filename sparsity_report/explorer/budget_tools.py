@@ -13,15 +13,11 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.report.copied_code import FORMS
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.levels.levels import Levels
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # How layers are held: not at all, as they come, or as they are now; else a share at most.
 FREE, DENSE, NOW = "free", "dense", "now"
-_HOLDS = {
-    DENSE: message("as they come"),
-    NOW: message("as they are now"),
-    FREE: message("not at all"),
-}
+_HOLDS = {DENSE: "explorer.bound_dense", NOW: "explorer.bound_current", FREE: "explorer.bound_none"}
 _MOST = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 
 
@@ -45,19 +41,19 @@ class Tools:
     def __init__(self, actions: Actions, against: Any) -> None:
         self._tell = actions.tell
         budget = widgets.Text(
-            description=say("Budget"),
-            placeholder=say("100 MB, 0.5 × FLOPs …"),
+            description=say("explorer.budget"),
+            placeholder=say("explorer.budget_placeholder"),
             continuous_update=False,
         )
         budget.observe(lambda change: self._do(actions.within, change["new"]), "value")
-        holds = widgets.Dropdown(options=_holds(), description=say("Hold layers"))
-        which = say("The layers that are selected, else the one looked at")
+        holds = widgets.Dropdown(options=_holds(), description=say("explorer.layer_bounds"))
+        which = say("explorer.bound_tooltip")
         forms = [(say(name), key) for key, name in FORMS.items()]
-        copies = widgets.Dropdown(options=forms, description=say("Copy as"))
-        where = say("To the clipboard")
+        copies = widgets.Dropdown(options=forms, description=say("explorer.copy_as"))
+        where = say("explorer.copy_tooltip")
         pairs = (
-            *(holds, self._button(say("Hold"), which, actions.hold, holds)),
-            *(copies, self._button(say("Copy"), where, actions.copy, copies)),
+            *(holds, self._button(say("explorer.bound_button"), which, actions.hold, holds)),
+            *(copies, self._button(say("explorer.copy_button"), where, actions.copy, copies)),
         )
         self.row = widgets.Box([against, budget, *pairs])
         self.row.add_class("sx-controls")
@@ -96,7 +92,7 @@ def bounds_with(bounds: Bounds, rows: pd.DataFrame, names: Iterable[str], how: s
     changed = dict(bounds)
     prunable = rows[rows["prunable"] & rows["module_name"].isin(chosen)]
     if prunable.empty:
-        raise SparsityReportError(say("select layers with prunable weights to hold them"))
+        raise SparsityReportError(say("explorer.bound_needs_selection"))
     columns = (prunable[key] for key in ("module_name", "weight_total", "weight_nonzero"))
     for name, total, nonzero in zip(*columns, strict=True):
         if how == FREE:
@@ -112,10 +108,9 @@ def bounds_with(bounds: Bounds, rows: pd.DataFrame, names: Iterable[str], how: s
 def held(bounds: Bounds, levels: Levels | None) -> str:
     """Say how many layers or groups are held, and over which levels the slider still goes."""
     if not bounds or levels is None:
-        return say("no layer is held")
+        return say("explorer.bounds_empty")
     return say(
-        "{n:plural layer or group is|layers or groups are} held; the others make up for it, from "
-        "{low:level} to {high:level}",
+        "explorer.bounds_summary",
         n=len(bounds),
         low=levels.sparsities[0],
         high=levels.sparsities[-1],
@@ -123,5 +118,5 @@ def held(bounds: Bounds, levels: Levels | None) -> str:
 
 
 def _holds() -> list[tuple[str, str]]:
-    most = [(say("at most {share:level}", share=share), f"{share:g}") for share in _MOST]
+    most = [(say("explorer.bound_at_most", share=share), f"{share:g}") for share in _MOST]
     return [*((say(text), key) for key, text in _HOLDS.items()), *most]

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sparsity_report.counting.bounds import Bounds
-from sparsity_report.words.sentences import message
 
-LIVE = (MASKED_AT_LEVEL, CSR_AT_LEVEL) = (message("Masked at level"), message("CSR at level"))
+LIVE = (MASKED_AT_LEVEL, CSR_AT_LEVEL) = ("explorer.masked_at_level", "explorer.csr_at_level")
 SORTS = (MODEL_ORDER, LARGEST_FIRST, SMALLEST_FIRST) = (
-    message("model order"),
-    message("largest first"),
-    message("smallest first"),
+    "explorer.sort_model_order",
+    "explorer.sort_largest_first",
+    "explorer.sort_smallest_first",
 )
 QUALITY, COSTS = "quality", "bytes"
-CURVES = {QUALITY: message("quality"), COSTS: message("bytes")}
-GROUPINGS = (message("group"), message("projection"), message("block"))
+CURVES = {QUALITY: "explorer.curve_quality", COSTS: "label.bytes"}
+GROUPINGS = ("label.group", "name.projection", "name.block")
 
 
 class State(NamedTuple):

@@ -39,7 +39,7 @@ def choices(view: View, name: str) -> Choices:
     if name == "curve":
         return [(say(CURVES[key]), key) for key in view.curves]
     if name == "modules":
-        named = {"prunable": say("prunable"), "all": say("all")}
+        named = {"prunable": say("column.prunable"), "all": say("explorer.choice_all")}
         return [(named.get(key) or group_name(key), key) for key in view.scopes()]
     return [(say(key), key) for key in (GROUPINGS if name == "grouping" else SORTS)]
 
@@ -84,14 +84,14 @@ class Controls:
         self._said, self.shown, self.cards = (widgets.HTML() for _ in range(3))
         self.shown.add_class("sx-state")
         names = {
-            "variant": say("Show"),
-            "metric": say("Metric"),
+            "variant": say("explorer.shown_variant_menu"),
+            "metric": say("explorer.metric_menu"),
             "modules": head("modules"),
-            "grouping": say("Bars by"),
-            "sort": say("Sort"),
-            "curve": say("Curve"),
-            "policy": say("Prune by"),
-            "against": say("Compare with"),
+            "grouping": say("explorer.bar_grouping_menu"),
+            "sort": say("explorer.sort_menu"),
+            "curve": say("explorer.curve_menu"),
+            "policy": say("explorer.pruning_policy_menu"),
+            "against": say("explorer.compare_with_menu"),
         }
         menus = {
             name: widgets.Dropdown(
@@ -102,22 +102,28 @@ class Controls:
         }
         self._variants, self._policies = menus["variant"], menus.get("policy")
         self.against = menus["against"]
-        logarithmic = widgets.Checkbox(description=say("logarithmic"), indent=False)
-        search = widgets.Text(description=say("Search"), placeholder=say("part of a name"))
+        logarithmic = widgets.Checkbox(description=say("explorer.log_scale"), indent=False)
+        search = widgets.Text(
+            description=say("explorer.search"), placeholder=say("explorer.search_placeholder")
+        )
         nothing = _button(
-            say("Select nothing"), say("Show all layers alike again"), actions["nothing"]
+            say("explorer.clear_selection"),
+            say("explorer.clear_selection_tooltip"),
+            actions["nothing"],
         )
         self._steps = [
-            _button(say("Undo"), say("Show what was shown before"), actions["undo"]),
-            _button(say("Redo"), say("Take the undoing back"), actions["redo"]),
-            _button(say("Reset"), say("Show what was shown first"), actions["reset"]),
+            _button(say("explorer.undo"), say("explorer.undo_tooltip"), actions["undo"]),
+            _button(say("explorer.redo"), say("explorer.redo_tooltip"), actions["redo"]),
+            _button(say("explorer.reset"), say("explorer.reset_tooltip"), actions["reset"]),
         ]
         top = [menus[name] for name in names if name in menus and name not in {"policy", "against"}]
         steps = _box("sx-steps", *self._steps)
-        self.level = Level(name=say("Prune at"), field=say("Level in percent"))
+        self.level = Level(
+            name=say("explorer.sparsity_slider"), field=say("explorer.sparsity_field")
+        )
         self.offer_levels(view, menus["policy"].value if "policy" in menus else "")
         self._add = _button(
-            say("Add as variants"), say("Prune exactly at this level and keep it"), actions["add"]
+            say("explorer.add_variants"), say("explorer.add_variants_tooltip"), actions["add"]
         )
         self._add.disabled = not view.policies
         track = [menus["policy"]] if "policy" in menus else []
@@ -153,7 +159,7 @@ class Controls:
         shares = levels if len(levels) <= _TICKS else every
         ticks: list[tuple[float, str, bool]] = [(s, number_format.level(s), False) for s in shares]
         if even is not None and even <= levels[-1]:
-            ticks.append((even, say("CSR pays from {share:percent}", share=even), True))
+            ticks.append((even, say("explorer.csr_break_even", share=even), True))
         with self.level.hold_sync():
             self.level.levels, self.level.ticks = levels, ticks
             self.level.texts = [number_format.level(share) for share in levels]

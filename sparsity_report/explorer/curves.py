@@ -24,7 +24,7 @@ from sparsity_report.study.levels.tradeoff import Point
 from sparsity_report.words.display_names import clip, layout_name, short_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.number_format import level as written
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # How near to a mark pulling lands on it, as a part of the width.
 _NEAR = 0.015
@@ -70,7 +70,7 @@ class CostCurve:
             curve += [{"sparsity": end, "value": 1.0, "line": say(EVEN)} for end in (0.0, 1.0)]
         even: Rows = []
         if curve and (share := self.view.break_even(state.selection)) is not None:
-            label = say("pays from {share:percent}", share=share)
+            label = say("explorer.break_even", share=share)
             even = [{"sparsity": share, "value": 1.0, "label": label}]
         pulls = _bands(levels, "sparsity_prunable", 1.0) if curve else []
         return {"curve": curve, "even": even, "level": self._level(state), "pulls": pulls}
@@ -81,30 +81,24 @@ class CostCurve:
         share, value = row["sparsity_prunable"], row["bytes_ratio"]
         if pd.isna(share) or (state.live and pd.isna(value)):
             return []
-        label = say("{sparsity:percent}: {value:times}", sparsity=share, value=value)
+        label = say("format.sparsity_times", sparsity=share, value=value)
         if not state.live:
             name = clip(short_name(state.variant), 24)
-            label = say("{name}: {share:percent}", name=name, share=share)
+            label = say("format.name_percent_share", name=name, share=share)
         place = {"sparsity": share, "value": value if state.live else None, "top": 1.04 * self.top}
         return [place | {"label": label}]
 
     def note(self, state: State) -> str:
         """Return the line under the title."""
         unpacked = self.view.study.facts.unpacked_dtypes(self.view.variants[0])
-        whole = (
-            message("stored bytes and FLOPs of the whole model"),
-            message("stored bytes, unpacked, and FLOPs of the whole model"),
-        )
-        part = (
-            message("stored bytes and FLOPs of the selected layers ({n})"),
-            message("stored bytes, unpacked, and FLOPs of the selected layers ({n})"),
-        )
+        whole = ("explorer.cost_note_model", "explorer.cost_note_model_unpacked")
+        part = ("explorer.cost_note_selection", "explorer.cost_note_selection_unpacked")
         said = (part if state.selection else whole)[bool(unpacked)]
         return say(said, n=count(len(state.selection))) if state.selection else say(said)
 
     def alt(self) -> str:
         """Say what it is."""
-        return say("bytes and FLOPs of CSR against dense at every level")
+        return say("explorer.cost_curve_alt")
 
 
 class QualityCurve:
@@ -145,10 +139,13 @@ class QualityCurve:
         size, on, name, at = self._standing(state)
         if size is None:
             return []
-        where, score = say("{name}: {size}", name=name, size=place_text(size)), say("not measured")
+        where, score = (
+            say("format.name_size", name=name, size=place_text(size)),
+            say("explorer.not_measured"),
+        )
         if on is not None:
             text = score_text(self.found, self._known[on])
-            score = say("{name}: {size}", name=measure_name(self.found), size=text)
+            score = say("format.name_size", name=measure_name(self.found), size=text)
         tip = self._tip(state.policy, state.sparsity) if state.live else f"{where} · {score}"
         mark = None if on is None else str(on)
         row = {"bytes": size, "on": mark, "at": at, "open": on is None, "tip": tip}
@@ -188,7 +185,7 @@ class QualityCurve:
         for k in self._of_policy(policy):
             size, away = self._known[k].place.bytes, _NEAR * most
             row = self._points[k]
-            tip = say("{name}: {size}", name=row["variant"], size=row["label"])
+            tip = say("format.name_size", name=row["variant"], size=row["label"])
             ends = {"from": size - away, "to": min(size + away, most)}
             rows.append({"kind": "pull", "id": str(k), **ends, "tip": tip})
         return rows
@@ -198,9 +195,9 @@ class QualityCurve:
         text = place_text(int(row["bytes"]))
         words = {"level": level, "size": text, "layout": layout_name(str(row["layout"]))}
         if on is None:
-            return say("{level:level}: {size} ({layout}), not measured at this level", **words)
+            return say("explorer.level_tip_unmeasured", **words)
         name = self._points[on]["variant"]
-        return say("{level:level}: {size} ({layout}), measured as {name}", name=name, **words)
+        return say("explorer.level_tip_measured", name=name, **words)
 
     def _at(self, policy: str, level: float) -> tuple[pd.Series[Any], int | None]:
         """Return what is known of a level, and the point that was measured there."""
@@ -217,20 +214,18 @@ class QualityCurve:
         del state
         if self.found is None:
             return ""
-        note = say("{of}, whole model; only marks are measured", of=clip(self.found.of, 40))
+        note = say("explorer.quality_note", of=clip(self.found.of, 40))
         if self.found.left_out:
             names = [short_name(name) for name in self.found.left_out]
-            note += " · " + say("not drawn: {names:some}", names=names)
+            note += " · " + say("chart.omitted_points_note", names=names)
         return note
 
     def alt(self) -> str:
         """Say what was measured where."""
         if self.found is None:
             return ""
-        rows = [say("{label} at {size} ({variant})", **row) for row in self._points[:_SAID]]
-        return say(
-            "{measure} against bytes: {rows:names}", measure=measure_name(self.found), rows=rows
-        )
+        rows = [say("explorer.quality_point_alt", **row) for row in self._points[:_SAID]]
+        return say("explorer.quality_curve_alt", measure=measure_name(self.found), rows=rows)
 
     def legend(self) -> int:
         """Return how many lines are named."""

@@ -41,36 +41,36 @@ from sparsity_report.words.display_names import (
     method_name,
     short_name,
 )
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 LISTED = 200
 _LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
-_AS = {"masked": message("masked"), "csr": message("as CSR")}
+_AS = {"masked": "name.masked", "csr": "explorer.as_csr"}
 # Names of the large numbers: of the whole or of what is selected, of a variant or of a level.
 _CARDS = {
     (False, True): (
-        message("Zeros of the prunable weights"),
-        message("Zeros of the whole model"),
-        message("Stored bytes as CSR"),
-        message("FLOPs as CSR"),
+        "explorer.card_sparsity_prunable",
+        "explorer.card_sparsity_model",
+        "explorer.card_bytes_csr",
+        "explorer.card_flops_csr",
     ),
     (True, True): (
-        message("Zeros of the selected prunable weights"),
-        message("Zeros of the selected layers"),
-        message("Stored bytes of the selection as CSR"),
-        message("FLOPs of the selection as CSR"),
+        "explorer.card_sparsity_selected_prunable",
+        "explorer.card_sparsity_selected_layers",
+        "explorer.card_selection_bytes_csr",
+        "explorer.card_selection_flops_csr",
     ),
     (False, False): (
-        message("Zeros of the prunable weights"),
-        message("Zeros of the whole model"),
-        message("Stored bytes ÷ dense"),
-        message("FLOPs ÷ dense"),
+        "explorer.card_sparsity_prunable",
+        "explorer.card_sparsity_model",
+        "explorer.card_bytes_ratio",
+        "explorer.card_flops_ratio",
     ),
     (True, False): (
-        message("Zeros of the selected prunable weights"),
-        message("Zeros of the selected layers"),
-        message("Stored bytes of the selection ÷ dense"),
-        message("FLOPs of the selection ÷ dense"),
+        "explorer.card_sparsity_selected_prunable",
+        "explorer.card_sparsity_selected_layers",
+        "explorer.card_selection_bytes_ratio",
+        "explorer.card_selection_flops_ratio",
     ),
 }
 _VARIANT, _MODULE = name(24), name(70)
@@ -79,8 +79,8 @@ _PARTS, _NUMBERED = 1024, 64
 
 # How a head or an expert is called, and all of them together.
 _INSIDE = (
-    (message("head {n}: {share}"), message("heads: {n}, zeros from {low} to {high}")),
-    (message("expert {n}: {share}"), message("experts: {n}, zeros from {low} to {high}")),
+    ("explorer.head_zeros", "explorer.heads_zeros_range"),
+    ("explorer.expert_zeros", "explorer.experts_zeros_range"),
 )
 
 
@@ -117,11 +117,18 @@ def totals(study: Comparison) -> Table:
     sizes = [size]
     if study.facts.packings():
         held = Column("file_bytes", head("file_bytes"), scaled("B"))
-        sizes = [held, size._replace(head=say("Stored bytes, unpacked"))]
+        sizes = [held, size._replace(head=say("column.stored_bytes_unpacked"))]
     columns = (
         Column("variant", head("variant"), _VARIANT),
-        Column("sparsity_prunable", say("prunable"), SHARE, over=say("zeros of the")),
-        Column("sparsity_model", say("model"), SHARE, over=say("zeros of the")),
+        Column(
+            "sparsity_prunable",
+            say("column.prunable"),
+            SHARE,
+            over=say("explorer.column_sparsity_span"),
+        ),
+        Column(
+            "sparsity_model", say("column.model"), SHARE, over=say("explorer.column_sparsity_span")
+        ),
         *sizes,
         Column("flops_per_token", head("flops_per_token"), scaled("")),
     )
@@ -141,26 +148,26 @@ class Shown(NamedTuple):
 
 def shown(state: State) -> Shown:
     """Return what is shown, so that a level is never taken for a variant."""
-    part = say("whole model")
+    part = say("explorer.scope_whole_model")
     if state.selection:
-        part = say("selected layers: {n}", n=number_format.count(len(state.selection)))
+        part = say("explorer.scope_selected_layers", n=number_format.count(len(state.selection)))
     if not state.live:
         name = short_name(state.variant)
-        return Shown(False, say("variant"), say("{name}, in the study", name=name), part)
+        return Shown(False, say("label.variant"), say("explorer.shown_variant", name=name), part)
     layout = "masked" if state.variant == MASKED_AT_LEVEL else "csr"
     text = say(
-        "{level:level} by {policy}, {layout}: not in the study",
+        "explorer.shown_level",
         level=state.sparsity,
         policy=_policy_at(state),
         layout=say(_AS[layout]),
     )
-    return Shown(True, say("level"), text, part)
+    return Shown(True, say("chart.level_label"), text, part)
 
 
 def policy_label(policy: str) -> str:
     """Return the name of a way to prune to a level, for people."""
     if policy.startswith("N:"):
-        return say("patterns N:{m}", m=policy[2:])
+        return say("explorer.n_m_patterns", m=policy[2:])
     return method_name(policy)
 
 
@@ -170,7 +177,7 @@ def _policy_at(state: State) -> str:
     if not state.policy.startswith("N:"):
         return policy_label(state.policy)
     of = int(state.policy[2:])
-    return say("pattern {n}:{m}", n=str(of - round(state.sparsity * of)), m=str(of))
+    return say("explorer.n_m_pattern", n=str(of - round(state.sparsity * of)), m=str(of))
 
 
 def cards(view: View, state: State) -> tuple[list[Figure], str]:
@@ -181,21 +188,20 @@ def cards(view: View, state: State) -> tuple[list[Figure], str]:
 
     def zeros(name: str, share: str, part: str, total: str) -> Figure:
         whole = number_format.scaled(row[total])
-        note = say("{part} of {whole}", part=number_format.scaled(row[part]), whole=whole)
+        note = say("format.part_of_whole", part=number_format.scaled(row[part]), whole=whole)
         return Figure(name, number_format.percent(row[share]), note)
 
     def cost(name: str, share: str, column: str, unit: str, more: str) -> Figure:
         part, whole = (number_format.scaled(row[key], unit) for key in (column, f"dense_{column}"))
         if column == "stored_bytes" and facts.unpacked_dtypes(view.model(state.variant)):
-            whole = say("{whole} unpacked", whole=whole)
-        note = say("{part} against {whole}; {more}", part=part, whole=whole, more=more)
+            whole = say("explorer.dense_bytes_unpacked", whole=whole)
+        note = say("explorer.card_cost_note", part=part, whole=whole, more=more)
         return Figure(name, number_format.times(row[share]), note)
 
     sure = ""
     if row["uncertainty"]:
         sure = say(
-            "The number pruned in all is exact; how it spreads over layers is interpolated, to "
-            "within {slack} weights of a layer, {share:percent2} at most. A variant is exact.",
+            "explorer.interpolation_note",
             slack=number_format.count(row["uncertainty"]),
             share=row["uncertainty_share"],
         )
@@ -204,25 +210,29 @@ def cards(view: View, state: State) -> tuple[list[Figure], str]:
         zeros(say(first), "sparsity_prunable", "zeros", "prunable_total"),
         zeros(say(second), "sparsity_model", "model_zeros", "total"),
         cost(say(third), "bytes_ratio", "stored_bytes", "B", _pays(view, state)),
-        cost(say(fourth), "flops_ratio", "flops_per_token", "", say("on paper")),
+        cost(say(fourth), "flops_ratio", "flops_per_token", "", say("explorer.flops_theoretical")),
     ], sure
 
 
 def _pays(view: View, state: State) -> str:
     even = view.break_even(state.selection)
-    return say("CSR never pays") if even is None else say("pays from {share:percent}", share=even)
+    return (
+        say("explorer.csr_no_break_even")
+        if even is None
+        else say("explorer.break_even", share=even)
+    )
 
 
 def layers(view: View, state: State) -> Reading:
     """Return what is read of the layers in view."""
     rows = view.layers(state)
     total, left = rows["weight_total"].sum(), rows["weight_nonzero"].sum(skipna=False)
-    which = message("{count} selected") if state.selection else message("{count} in view")
+    which = "explorer.count_selected" if state.selection else "explorer.count_in_view"
     about = (
         say(which, count=number_format.count(len(rows))),
         view.shown(state),
-        say("{count} weights", count=number_format.scaled(total)),
-        say("{share} zeros", share=number_format.percent(zero_share(total, left))),
+        say("format.count_weights", count=number_format.scaled(total)),
+        say("format.share_zeros", share=number_format.percent(zero_share(total, left))),
     )
     more, rows = len(rows) - LISTED, rows.head(LISTED)
     columns = (
@@ -230,7 +240,7 @@ def layers(view: View, state: State) -> Reading:
         Column("group", head("group"), Kind(group_name)),
         Column("shape", head("shape"), SHAPE),
         *_counts(scaled("")),
-        Column("bytes_ratio", say("÷ dense"), TIMES),
+        Column("bytes_ratio", say("column.ratio_to_dense"), TIMES),
     )
     shown = _with_shares(rows).assign(bytes_ratio=counted(rows, "bytes_ratio"))
     if view.figures.is_figure(state.metric):
@@ -246,8 +256,8 @@ def layers(view: View, state: State) -> Reading:
     note = ""
     if more > 0:
         code = "explorer.layers()"
-        note = say("{count} more: {code} has them all.", count=number_format.count(more), code=code)
-    return Reading(say("Layers"), " · ".join(about), [], [table], note)
+        note = say("explorer.layers_left_out", count=number_format.count(more), code=code)
+    return Reading(say("explorer.layers_heading"), " · ".join(about), [], [table], note)
 
 
 def _figure(view: View, state: State) -> Column:
@@ -305,36 +315,38 @@ def _layer_figures(view: View, state: State, row: pd.Series[Any]) -> list[Figure
     magnitudes = view.magnitudes
     total, nonzero = row["weight_total"], row["weight_nonzero"]
     held = say(
-        "{part} of {whole} weights",
+        "format.part_of_whole_weights",
         part=number_format.count(None if pd.isna(nonzero) else total - nonzero),
         whole=number_format.count(total),
     )
-    figures = [Figure(say("Zeros"), number_format.percent(zero_share(total, nonzero)), held)]
+    figures = [Figure(say("metric.zeros"), number_format.percent(zero_share(total, nonzero)), held)]
     if view.figures.is_figure(state.metric):
         value = view.values(state, row.to_frame().T)[0]
         kind = view.figures.metrics[state.metric].kind
         name, note = view.figures.name(state.metric), view.figures.note(state.metric)
         figures.append(Figure(name, write(None if math.isnan(value) else value, kind), note))
     if (expected := magnitudes.expected(state)) is not None:
-        why = say("for a Gaussian of the layer's own spread")
-        figures.append(Figure(say("Expected"), number_format.percent(expected), why))
+        why = say("explorer.expected_zeros_note")
+        figures.append(Figure(say("column.expected_zeros"), number_format.percent(expected), why))
     if (inner := _inner(view, state)) is not None:
         for name, gone, whole in (
-            (say("Rows of zeros"), inner.zero_rows, inner.rows),
-            (say("Columns of zeros"), inner.zero_columns, inner.columns),
+            (say("explorer.zero_rows"), inner.zero_rows, inner.rows),
+            (say("explorer.zero_columns"), inner.zero_columns, inner.columns),
         ):
-            of = say("of {whole}", whole=number_format.count(whole))
+            of = say("format.of_whole", whole=number_format.count(whole))
             figures.append(Figure(name, number_format.count(gone), of))
-    useful = say("{count} on nonzeros", count=number_format.scaled(row["useful_flops_per_token"]))
+    useful = say(
+        "explorer.flops_on_nonzeros", count=number_format.scaled(row["useful_flops_per_token"])
+    )
     figures.append(
         Figure(head("flops_per_token"), number_format.scaled(row["flops_per_token"]), useful)
     )
     threshold = magnitudes.threshold(state)
     if threshold is not None and row["prunable"]:
-        why = say("magnitudes up to it are pruned")
+        why = say("explorer.threshold_note")
         # At a level it is known to a bucket of the count, 0.8 % wide.
         said = about(threshold) if state.live else number_format.figures(threshold, ".4g")
-        figures.append(Figure(say("Threshold"), said, why))
+        figures.append(Figure(say("explorer.threshold_heading"), said, why))
     return figures
 
 
@@ -350,9 +362,9 @@ def _variants(view: View, state: State) -> Table:
 def _layouts(view: View, state: State) -> Table:
     """Return the bytes of the layer's matrices in some layouts."""
     columns = (
-        Column("layout", say("Stored as"), Kind(layout_name)),
-        Column("bytes", say("Bytes"), COUNT),
-        Column("ratio", say("÷ dense"), TIMES),
+        Column("layout", say("column.stored_as"), Kind(layout_name)),
+        Column("bytes", say("explorer.column_bytes"), COUNT),
+        Column("ratio", say("column.ratio_to_dense"), TIMES),
     )
     sizes = view.layouts(state).reindex(_LAYOUTS)[["bytes", "ratio"]].dropna()
     return table_of("layouts", "", columns, sizes.rename_axis("layout").reset_index())
@@ -361,10 +373,10 @@ def _layouts(view: View, state: State) -> Table:
 def _times(view: View, state: State) -> Table:
     """Return what was measured of layers of this shape, out × in."""
     columns = (
-        Column("variant", say("Measured"), _VARIANT),
+        Column("variant", say("explorer.column_measured_variant"), _VARIANT),
         Column("tokens", head("tokens"), COUNT),
-        Column("cache", say("Weights"), kind_of("cache")),
-        Column("seconds", say("Time"), DURATION),
+        Column("cache", say("explorer.column_weights"), kind_of("cache")),
+        Column("seconds", say("explorer.column_time"), DURATION),
     )
     frame = view.study.latency
     row = view.row(state._replace(variant=view.model(state.variant)))
@@ -381,10 +393,10 @@ def _times(view: View, state: State) -> Table:
 def _counts(whole: Kind) -> tuple[Column, ...]:
     """Return the columns that layers have in every table, their zeros among the weights."""
     return (
-        Column("share", say("Zeros"), SHARE),
+        Column("share", say("metric.zeros"), SHARE),
         Column("weight_nonzero", head("nonzero"), whole),
-        Column("flops_per_token", say("FLOPs"), scaled("")),
-        Column("stored_bytes", say("Bytes"), scaled("B")),
+        Column("flops_per_token", say("explorer.column_flops"), scaled("")),
+        Column("stored_bytes", say("explorer.column_bytes"), scaled("B")),
     )
 
 

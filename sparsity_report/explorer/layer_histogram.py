@@ -108,7 +108,7 @@ class LayerMagnitudes:
         threshold = self.threshold(state)
         bars, marks = histogram_rows(magnitudes, threshold, to_a_bucket=state.live)
         if bars and (other := self._other_threshold(state)) is not None:
-            label = say("{name}: {value:.3g}", name=short_name(state.against), value=other)
+            label = say("format.name_value", name=short_name(state.against), value=other)
             left = other > 0.55 * bars[-1]["to"]
             marks.append({"at": other, "label": label, "left": left, "other": True})
         if (module := self.other_layer(state)) is not None:
@@ -133,10 +133,9 @@ class LayerMagnitudes:
     def why_none(self, prunable: bool) -> str:
         """Say why there is no histogram."""
         if not prunable:
-            return say("Magnitudes are counted for prunable weights only.")
+            return say("explorer.histogram_prunable_only")
         if self._study.weights is None:
             return say(
-                "For the histogram: {code}; a file has no weights.",
-                code="sr.explore(study, weights=sr.load(…))",
+                "explorer.histogram_needs_weights", code="sr.explore(study, weights=sr.load(…))"
             )
-        return say("No histogram: the values of these weights are not at hand.")
+        return say("explorer.histogram_unavailable")

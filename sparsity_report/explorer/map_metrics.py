@@ -27,15 +27,15 @@ from sparsity_report.study.derived.layer_metrics import (
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.policy_levels import GLOBAL
 from sparsity_report.words.display_names import clip
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Metrics of layers as well as of groups of them, that are counts or ratios of counts.
 COUNTED = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
 DIFFERENCE, BEYOND, SENSITIVITY = "difference", "beyond", "sensitivity"
 _CUT = {
-    "group": message("more nats per token than dense, {level:level} of its group pruned alone"),
-    "block": message("more nats per token than dense, {level:level} of its block pruned alone"),
-    "layer": message("more nats per token than dense, {level:level} of it pruned alone"),
+    "group": "explorer.sensitivity_note_group",
+    "block": "explorer.sensitivity_note_block",
+    "layer": "explorer.sensitivity_note_layer",
 }
 
 
@@ -63,9 +63,7 @@ class Figures:
         self._own = {} if columns is None else own_figures(columns, study.layers)
         if taken := set(self._own) & set(METRICS):
             wrong = sorted(taken)[0]
-            raise SparsityReportError(
-                say("columns=: {name} is a metric already; give it another name", name=repr(wrong))
-            )
+            raise SparsityReportError(say("explorer.metric_name_taken", name=repr(wrong)))
         self._at_levels = lru_cache(maxsize=8)(self._everywhere)
         self._of_variant = lru_cache(maxsize=32)(self._variant)
 
@@ -81,7 +79,7 @@ class Figures:
             shown[BEYOND] = METRICS[BEYOND]
         if self._study.sensitivity is not None and len(self._study.sensitivity):
             shown[SENSITIVITY] = METRICS[SENSITIVITY]
-        note = message("your own figure; of several layers their mean")
+        note = "explorer.custom_metric_note"
         return shown | {name: Metric(name, "own", note, note) for name in self._own}
 
     def is_figure(self, metric: str) -> bool:

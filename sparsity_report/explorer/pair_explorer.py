@@ -85,7 +85,11 @@ class PairExplorer(Live):
         self.observe(self._changed, [*_STATE])
 
     def _made_menus(self) -> dict[str, Any]:
-        titles = {"metric": say("Metric"), "group": say("Group"), "module": say("Layer")}
+        titles = {
+            "metric": say("explorer.metric_menu"),
+            "group": say("explorer.group_menu"),
+            "module": say("explorer.layer_menu"),
+        }
         menus = {
             name: widgets.Dropdown(
                 options=self._choices(name), value=getattr(self, name) or None, description=title
@@ -108,7 +112,10 @@ class PairExplorer(Live):
         if name == "metric":
             return [(say(metric.name), key) for key, metric in METRICS.items()]
         if name == "group":
-            return [(say("all") if g == ALL else group_name(g), g) for g in self._scene.groups]
+            return [
+                (say("explorer.choice_all") if g == ALL else group_name(g), g)
+                for g in self._scene.groups
+            ]
         modules = self._scene.modules(self.group)
         return list(zip(distinct_names(modules, 80), modules, strict=True))
 
@@ -147,8 +154,7 @@ class PairExplorer(Live):
             self._picture.data = data
             self._picture.described = described
             self._picture.hint = say(
-                "Map of {metric} per layer: arrow keys move, Enter selects",
-                metric=say(METRICS[self.metric].name),
+                "explorer.map_keys_hint", metric=say(METRICS[self.metric].name)
             )
             self._picture.axes = self._scene.axes(self.group)
             self._picture.spec = spec
@@ -158,15 +164,15 @@ class PairExplorer(Live):
         metric = METRICS[self.metric]
         text = say(metric.name)
         if self._scene.shown(self.group) is None:
-            text = say("no prunable weights of the base in numbered blocks, so no map")
-        return Shown(False, say("map"), text, say(metric.layer_note))
+            text = say("pair.map_unavailable")
+        return Shown(False, say("pair.map_kind"), text, say(metric.layer_note))
 
     def _layer(self) -> str:
         """Return what is known of the layer looked at, as HTML."""
         if not self.module:
             return ""
         zeros = self._scene.zeros(self.module)
-        about = "" if zeros["compared"] else say("No weight of it stands in both.")
+        about = "" if zeros["compared"] else say("pair.layer_weights_not_shared")
         table = pair_tables.layer(self.pair, self.module)
         return str(self._parts.layer(Reading(clip(self.module, 2000), about, [], [table], "")))
 
@@ -207,7 +213,7 @@ class PairExplorer(Live):
         if name == "module":
             known = [*(difflib.get_close_matches(value, known, 1) or known[:1]), "…"]
         words = {"trait": name, "known": ", ".join(known), "value": repr(value)}
-        raise SparsityReportError(say("{trait} is one of {known}, not {value}", **words))
+        raise SparsityReportError(say("explorer.choice_unknown", **words))
 
     # What a cell keeps.
 

@@ -24,33 +24,21 @@ from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import FigureMap, figure_map, strips
 from sparsity_report.study.pairs.pair_frames import survival_of
 from sparsity_report.words.display_names import clip
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 ALL = "all"
-_LAYER_NOTE = message("nonzero in both: norm of the change ÷ norm before")
+_LAYER_NOTE = "pair.metric_relative_change_note"
 METRICS = {
     "moved": Metric(
-        message("Zero or gone, after − before"),
-        "points",
-        *[message("difference of shares of the base’s weights, in percentage points")] * 2,
+        "pair.metric_zero_or_removed", "points", *["pair.metric_zero_or_removed_note"] * 2
     ),
-    "kept_share": Metric(
-        message("Zeros kept"), "share", *[message("zeros in both ÷ zeros before")] * 2
-    ),
+    "kept_share": Metric("pair.metric_zeros_kept", "share", *["pair.metric_zeros_kept_note"] * 2),
     "revived_share": Metric(
-        message("Zeros revived"),
-        "share",
-        *[message("zero before, nonzero after ÷ weights in both")] * 2,
+        "pair.metric_zeros_revived", "share", *["pair.metric_zeros_revived_note"] * 2
     ),
-    "new_share": Metric(
-        message("Zeros made"),
-        "share",
-        *[message("nonzero before, zero after ÷ weights in both")] * 2,
-    ),
-    "relative_change": Metric(message("Relative change"), "share", *[_LAYER_NOTE] * 2),
-    "iou": Metric(
-        message("Agreement of zeros"), "share", *[message("zeros in both ÷ zeros in either")] * 2
-    ),
+    "new_share": Metric("pair.metric_new_zeros", "share", *["pair.metric_new_zeros_note"] * 2),
+    "relative_change": Metric("pair.metric_relative_change", "share", *[_LAYER_NOTE] * 2),
+    "iou": Metric("pair.metric_zeros_iou", "share", *["pair.metric_zeros_iou_note"] * 2),
 }
 # Shares that are drawn from 0 to 1; of others the scale ends at the largest.
 _WHOLE = {"kept_share", "iou"}
@@ -179,7 +167,7 @@ class PairScene:
 
     def _named(self, group: str) -> float:
         """Return the room that names need on the left."""
-        names = [say("nonzero before"), *self.axes(group)[1]]
+        names = [say("chart.overlap_nonzero_before"), *self.axes(group)[1]]
         names += [name for strip in self._strips for name in strip.names]
         return min(_NAMES, 10 + _LETTER * max(map(len, names)))
 
@@ -190,7 +178,7 @@ class PairScene:
         plot = max(120, state.width - named - _EDGE)
         datasets: Spec = {}
         matrix = _plain(overlap_mark(alt.NamedData(name="overlap"), _MATRIX, SCREEN), datasets)
-        matrix["title"] = say("Zeros before and after")
+        matrix["title"] = say("chart.overlap_title")
         parts: list[Spec] = [matrix]
         if shown is not None:
             side = named + _MATRIX + _GAP if wide else 0
@@ -235,9 +223,9 @@ def _cells(metric: str, shown: FigureMap, width: float) -> alt.LayerChart:
         width=width,
         row=min(_ROW, _TALLEST / len(projections)),
         kind=of.kind,
-        title=say("percentage points") if of.kind == "points" else say(of.layer_note),
+        title=say("explorer.unit_percentage_points") if of.kind == "points" else say(of.layer_note),
         domain=domain,
-        tips=(("tip", say("module")), ("label", name)),
+        tips=(("tip", say("column.module")), ("label", name)),
         below=True,
         selectable=True,
         sizes=SCREEN,
@@ -253,18 +241,17 @@ def _tip(members: list[str]) -> str:
     if len(members) == 1:
         return clip(members[0], 200)
     first = clip(members[0], 160)
-    return say("{name} and {n:,} more", name=first, n=len(members) - 1)
+    return say("pair.map_cell_more", name=first, n=len(members) - 1)
 
 
 def _map_words(name: str, cells: pd.DataFrame, metric: str) -> str:
     """Say where a figure is least and most."""
     known = records(cells[cells[metric].notna()].sort_values(metric, kind="stable"))
     if not known:
-        return say("Heat map of {metric}: nothing is known of any layer.", metric=name)
+        return say("pair.map_alt_unknown", metric=name)
     low, high, kind = known[0], known[-1], METRICS[metric].kind
     return say(
-        "Heat map of {metric}, block by projection: from {low} in block {low_block}, "
-        "{low_projection}, to {high} in block {high_block}, {high_projection}.",
+        "pair.map_alt_range",
         metric=name,
         low=theme.write(low[metric], kind),
         low_block=low["block"],

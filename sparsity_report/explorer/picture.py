@@ -183,7 +183,7 @@ def _map_of(look: Look) -> marks.HeatMap:
         title=_unit(look),
         domain=look.domain,
         log=look.log,
-        tips=(("tip", say("module")), ("label", look.name)),
+        tips=(("tip", say("column.module")), ("label", look.name)),
         below=True,
         selectable=True,
         names=frame.left - 10,
@@ -194,7 +194,10 @@ def _map_of(look: Look) -> marks.HeatMap:
 
 def _unit(look: Look) -> str:
     """Return what stands over the colours."""
-    unit = {"points": say("percentage points"), "nats": say("nats per token")}.get(look.kind)
+    unit = {
+        "points": say("explorer.unit_percentage_points"),
+        "nats": say("explorer.unit_nats_per_token"),
+    }.get(look.kind)
     return f"{look.name}, {unit}" if unit else look.name
 
 
@@ -206,7 +209,7 @@ def _cells(shape: marks.HeatMap, name: str, frame: Frame) -> Spec:
     # The layer looked at, and the cell that keys are at.
     looked, pointed = (alt.NamedData(name=name) for name in ("looked", "pointed"))
     cells.layer += [marks.outlined(looked, shape, INK), marks.outlined(pointed, shape, VERMILLION)]
-    return _panel(cells, "cells", say("{metric} per layer", metric=name), frame)
+    return _panel(cells, "cells", say("explorer.map_title", metric=name), frame)
 
 
 def _bars_of(look: Look) -> marks.Bars:
@@ -228,7 +231,11 @@ def _bars_of(look: Look) -> marks.Bars:
         kind=look.kind,
         log=look.log,
         labels=band >= 9,
-        tips=(("group", say("group")), ("variant", say("variant")), ("label", look.name)),
+        tips=(
+            ("group", say("label.group")),
+            ("variant", say("label.variant")),
+            ("label", look.name),
+        ),
         below=True,
         selectable=True,
         names=frame.left - 10,
@@ -248,20 +255,20 @@ def _curve(top: float, frame: Frame) -> Spec:
         width=frame.width,
         height=frame.height,
         top=top,
-        x_title=say("zeros of the prunable weights"),
-        y_title=say("÷ dense"),
+        x_title=say("label.prunable_zeros"),
+        y_title=say("column.ratio_to_dense"),
         ticks=(0, 0.5, 1, 1.5, 2, 2.5, 3),
         flip=True,
         below=True,
         columns=curve_columns(frame.width),
         # A mark without any takes no events of the pointer.
-        tips=(("tip", say("level")),),
+        tips=(("tip", say("chart.level_label")),),
         sizes=SCREEN,
     )
     named = (alt.NamedData(name=name) for name in ("curve", "even", "level", "pulls"))
     lines, even, level, pulls = named
     part = marks.curve(lines, shape, evens=even, levels=level, pulls=pulls)
-    return _panel(part, "curve", say("CSR against dense"), frame)
+    return _panel(part, "curve", say("explorer.cost_curve_title"), frame)
 
 
 @unchecked()
@@ -270,7 +277,7 @@ def _quality(shape: TradeoffShape, frame: Frame) -> Spec:
     size = (frame.width, frame.height)
     columns = min(curve_columns(frame.width), len(shape.lines))
     part = tradeoff_curve(data, shape, size, columns, SCREEN)
-    return _panel(part, "curve", say("Quality against bytes"), frame)
+    return _panel(part, "curve", say("explorer.quality_curve_title"), frame)
 
 
 @unchecked()
@@ -278,4 +285,4 @@ def _histogram(frame: Frame) -> Spec:
     bars, threshold = alt.NamedData(name="magnitudes"), alt.NamedData(name="threshold")
     size, outline = (frame.width, frame.height), alt.NamedData(name="outline")
     part = marks.histogram(bars, threshold, size=size, sizes=SCREEN, outline=outline)
-    return _panel(part, "histogram", say("Magnitudes of one layer"), frame)
+    return _panel(part, "histogram", say("explorer.histogram_title"), frame)

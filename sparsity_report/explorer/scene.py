@@ -180,13 +180,15 @@ class Scene:
         """Write a value of the metric for itself, with its unit."""
         text = looks.write(value, self.kind(state))
         if self.kind(state) == "points":
-            return say("{value} points", value=text)
-        return say("{value} nats per token", value=text) if self.kind(state) == "nats" else text
+            return say("format.value_percentage_points", value=text)
+        return (
+            say("format.value_nats_per_token", value=text) if self.kind(state) == "nats" else text
+        )
 
     def _cells(self, state: State, values: Floats, look: Look) -> Rows:
         placed = self.view.placement(state)
         grid, chosen = placed.grid, set(state.selection)
-        unknown, rows = say("unknown"), []
+        unknown, rows = say("explorer.value_unknown"), []
         for place, (cell, value) in enumerate(zip(grid.cells, values.tolist(), strict=True)):
             known = math.isfinite(value) and not (look.log and value <= 0)
             rows.append(
@@ -285,27 +287,27 @@ class Scene:
         shown = self.view.shown(state)
         if state.metric == DIFFERENCE:
             other = short_name(state.against)
-            shown = say("{shown} minus {other}", shown=shown, other=other)
+            shown = say("explorer.variant_difference", shown=shown, other=other)
         cells = self.figures.note(state.metric)
         if self.figures.of_variants(state.metric):
             cells = f"{shown} · {cells}"
         if (most := max(map(len, grid.members), default=0)) > 1:
-            cells += " · " + say("a cell holds up to {layers} layers", layers=count(most))
+            cells += " · " + say("chart.layers_per_cell_note", layers=count(most))
         bars = say(metric.note)
         if state.live and (self.figures.moves(state) or not self.figures.is_figure(state.metric)):
-            bars = say("at {level:level}", level=state.sparsity) + f" · {bars}"
+            bars = say("explorer.at_level", level=state.sparsity) + f" · {bars}"
         if state.selection:
-            bars = say("{count} selected", count=count(len(state.selection))) + f" · {bars}"
-        layer = clip(state.detail, 48) if state.detail else say("none")
+            bars = say("explorer.count_selected", count=count(len(state.selection))) + f" · {bars}"
+        layer = clip(state.detail, 48) if state.detail else say("explorer.layer_none")
         texts = {
             "cells": cells,
             "bars": bars,
             "curve": self.curve(state).note(state),
-            "histogram": say("{layer}, before pruning", layer=layer),
+            "histogram": say("explorer.histogram_note", layer=layer),
         }
         beside = self.magnitudes.other_layer(state)
         if beside is not None:
-            two = say("{layer}; the line: {other}", layer=layer, other=clip(beside, 48))
+            two = say("explorer.histogram_note_two_layers", layer=layer, other=clip(beside, 48))
             texts["histogram"] = two
         return [{"panel": panel, "text": text} for panel, text in texts.items()]
 
@@ -313,17 +315,15 @@ class Scene:
         """Return the alternative text of the picture, which stays while a level moves."""
         grid = self.view.placement(state).grid
         known = cells[np.isfinite(cells)]
-        shown = say("a level") if state.live else self.view.shown(state)
-        span = say("unknown values")
+        shown = say("explorer.alt_level") if state.live else self.view.shown(state)
+        span = say("explorer.alt_unknown_values")
         if state.live and (self.figures.moves(state) or not self.figures.is_figure(state.metric)):
-            span = say("values that follow the level")
+            span = say("explorer.alt_level_values")
         elif known.size:
             low, high = (self.said(float(end), state) for end in (known.min(), known.max()))
-            span = say("from {low} to {high}", low=low, high=high)
+            span = say("explorer.alt_value_range", low=low, high=high)
         return say(
-            "{metric} of {shown}: heat map of {blocks} blocks by {projections} projections, "
-            "{span}; bars per {grouping}; {curve}; "
-            "histogram of one layer's magnitudes.",
+            "explorer.picture_alt",
             metric=self.figures.name(state.metric),
             shown=shown,
             blocks=count(len(set(grid.blocks) - {OUTSIDE})),

@@ -72,10 +72,7 @@ class View:
     """A study prepared for looking: what depends on no control is computed once."""
 
     def __init__(
-        self,
-        study: Comparison,
-        bounds: Bounds | None = None,
-        columns: pd.DataFrame | None = None,
+        self, study: Comparison, bounds: Bounds | None = None, columns: pd.DataFrame | None = None
     ) -> None:
         self.policies: dict[str, Levels] = study.by_policy
         if bounds:
@@ -119,10 +116,10 @@ class View:
     def shown(self, state: State) -> str:
         """Name what is shown for people."""
         if not state.live:
-            return say("{name} (variant)", name=short_name(state.variant))
+            return say("explorer.variant_label", name=short_name(state.variant))
         if state.variant == MASKED_AT_LEVEL:
-            return say("Masked at {level:level} (level)", level=state.sparsity)
-        return say("CSR at {level:level} (level)", level=state.sparsity)
+            return say("explorer.masked_level_label", level=state.sparsity)
+        return say("explorer.csr_level_label", level=state.sparsity)
 
     def model(self, variant: str) -> str:
         """Return the variant whose rows stand for a shown one: at a level, the first."""
@@ -329,20 +326,17 @@ def bounded_levels(
     """
     if weights is None:
         raise SparsityReportError(
-            say(
-                "a study read from a file holds no weights to hold: {code}",
-                code="sr.explore(study, weights=sr.load(…))",
-            )
+            say("explorer.bound_needs_weights", code="sr.explore(study, weights=sr.load(…))")
         )
     table = level_table(weights, dict(bounds))
     if table is None:
-        raise SparsityReportError(say("nothing is prunable: no layer can be held"))
+        raise SparsityReportError(say("explorer.bound_nothing_prunable"))
     return table
 
 
 def block_name(block: str) -> str:
     """Return the label of a block for people."""
-    return say("outside") if block == OUTSIDE else block
+    return say("explorer.block_outside") if block == OUTSIDE else block
 
 
 def counted(rows: pd.DataFrame, metric: str) -> Floats:
@@ -393,7 +387,7 @@ def _in_scope(frame: pd.DataFrame, modules: str) -> pd.Series[bool]:
 
 def _tip(names: Sequence[str]) -> str:
     first, more = clip(names[0], 90), len(names) - 1
-    return say("{name} and {count} more", name=first, count=count(more)) if more else first
+    return say("explorer.map_cell_more", name=first, count=count(more)) if more else first
 
 
 def _coded(names: Sequence[str]) -> tuple[list[str], npt.NDArray[np.intp]]:

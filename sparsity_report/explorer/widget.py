@@ -35,7 +35,7 @@ from sparsity_report.explorer.picture import filled, pictures, with_data
 from sparsity_report.explorer.scene import Scene
 from sparsity_report.explorer.still_picture import Still
 from sparsity_report.explorer.view import View
-from sparsity_report.findings.summary import summarize
+from sparsity_report.hooks import hooks
 from sparsity_report.report.templates import environment
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.levels.policy_levels import GLOBAL
@@ -59,10 +59,7 @@ _KEEP_THE_BRUSH = {"policy", "bounds", "sparsity", "sort", "log_scale", "selecti
 
 @overload
 def explore(
-    study: Comparison,
-    weights: Weights | None = None,
-    *,
-    columns: pd.DataFrame | None = None,
+    study: Comparison, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
 ) -> Explorer: ...
 
 
@@ -71,10 +68,7 @@ def explore(study: Pair) -> PairExplorer: ...
 
 
 def explore(
-    study: Comparison | Pair,
-    weights: Weights | None = None,
-    *,
-    columns: pd.DataFrame | None = None,
+    study: Comparison | Pair, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
 ) -> Explorer | PairExplorer:
     """Return the explorer of a study, or of two checkpoints, to be shown by a notebook cell.
 
@@ -302,13 +296,13 @@ class Explorer(Asked):
             moving,
             packed,
         )
-        return {"text/html": str(page), "text/plain": "\n".join(summarize(self.study))}
+        return {"text/html": str(page), "text/plain": "\n".join(hooks.sentences(self.study))}
 
     def _state(self) -> State:
         return State._make([*(getattr(self, name) for name in _STATE), self._width])
 
     def _heading(self) -> Any:
-        findings, totals = summarize(self.study), details.totals(self.study)
+        findings, totals = hooks.sentences(self.study), details.totals(self.study)
         return self._parts.head(model_names(self.study), findings, totals)
 
     # What has changed, and what follows from it.
@@ -391,10 +385,8 @@ class Explorer(Asked):
         with self._picture.hold_sync():
             self._picture.brushed = bool(self._brushed)
             self._picture.data = data
-            self._picture.hint = say(
-                "Map of {metric} per layer: arrow keys move, Enter selects", metric=look.name
-            )
-            self._picture.along = say("Quality against bytes: arrow keys pull along the curve")
+            self._picture.hint = say("explorer.map_keys_hint", metric=look.name)
+            self._picture.along = say("explorer.quality_curve_keys_hint")
             self._picture.axes = [list(look.blocks), list(look.projections)]
             self._picture.spec = spec
             self._picture.further = [
@@ -411,7 +403,7 @@ class Explorer(Asked):
         self._table.value = str(self._parts.layers(details.layers(self._view, state)))
         layer = details.layer(self._view, state)
         self._detail.value = str(self._parts.layer(layer)) if layer else ""
-        lost = say("no module name holds “{text}”", text=short_name(self.search))
+        lost = say("explorer.search_no_match", text=short_name(self.search))
         if self.search and not self.selection:
             self._controls.tell(lost)
         elif not self.told():
@@ -513,7 +505,7 @@ class Explorer(Asked):
             if known is self._view.names:
                 known = [*(difflib.get_close_matches(str(one), known, 1) or known[:1]), "…"]
             words = {"trait": name, "known": ", ".join(known), "value": repr(one)}
-            raise SparsityReportError(say("{trait} is one of {known}, not {value}", **words))
+            raise SparsityReportError(say("explorer.choice_unknown", **words))
         return tuple(dict.fromkeys(value)) if name == "selection" else value
 
     @traitlets.validate("study")
@@ -523,7 +515,5 @@ class Explorer(Asked):
         study: Comparison = proposal["value"]
         before, after = (s.variants[["variant", "fingerprint"]] for s in (self._view.study, study))
         if not after.head(len(before)).equals(before):
-            raise SparsityReportError(
-                say("study: variants may be added; make another explorer for another study")
-            )
+            raise SparsityReportError(say("explorer.study_not_extended"))
         return study

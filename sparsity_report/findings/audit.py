@@ -15,17 +15,17 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.layers import records
 from sparsity_report.words.display_names import clip, group_name
-from sparsity_report.words.sentences import message, say, say_noted
+from sparsity_report.words.sentences import say, say_noted
 
 VERY_SPARSE = 0.95
 # Blocks this much apart were not pruned alike.
 TOUCHED, UNTOUCHED = 0.05, 0.005
 _REASONS = {
-    "embedding": message("embeddings"),
-    "lm_head": message("the output head"),
-    "norm": message("norms"),
-    "router": message("routers"),
-    "other": message("unclassified"),
+    "embedding": "audit.excluded_embeddings",
+    "lm_head": "audit.excluded_output_head",
+    "norm": "audit.excluded_norms",
+    "router": "audit.excluded_routers",
+    "other": "audit.excluded_unclassified",
 }
 
 
@@ -71,14 +71,8 @@ def _some_blocks_only(layers: pd.DataFrame) -> Iterator[_Flag]:
     touched, untouched = share > TOUCHED, share[share < UNTOUCHED]
     if touched.any() and not untouched.empty:
         yield _Flag(
-            message(
-                "The zeros of {variant} stand in {touched:,} of {blocks:,} blocks only: those are "
-                "{share:percent} sparse, blocks {untouched:some} are not pruned."
-            ),
-            message(
-                "The zeros of {variants:names} stand in {touched:,} of {blocks:,} blocks only: "
-                "those are {share:percent} sparse, blocks {untouched:some} are not pruned."
-            ),
+            "audit.some_blocks_only_one",
+            "audit.some_blocks_only_many",
             {
                 "touched": int(touched.sum()),
                 "blocks": len(share),
@@ -93,14 +87,8 @@ def _asked_and_achieved(row: dict[str, Any]) -> Iterator[_Flag]:
         return
     if already := row["prunable_total"] - row["prunable_nonzero"] - row["pruned"]:
         yield _Flag(
-            message(
-                "{variant} was asked for {asked_sparsity:level} but holds "
-                "{sparsity_prunable:percent} zeros: {already:,} more weights were zero already."
-            ),
-            message(
-                "{variants:names} were asked for {asked_sparsity:level} but hold "
-                "{sparsity_prunable:percent} zeros: {already:,} more weights were zero already."
-            ),
+            "audit.already_zero_one",
+            "audit.already_zero_many",
             {
                 "asked_sparsity": row["asked_sparsity"],
                 "sparsity_prunable": row["sparsity_prunable"],
@@ -112,14 +100,8 @@ def _asked_and_achieved(row: dict[str, Any]) -> Iterator[_Flag]:
 def _very_sparse(layers: pd.DataFrame) -> Iterator[_Flag]:
     if names := layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist():
         yield _Flag(
-            message(
-                "{variant} leaves {count:,} of {layers:,} prunable layers more than "
-                "{limit:percent0} sparse: {names:some}."
-            ),
-            message(
-                "{variants:names} leave {count:,} of {layers:,} prunable layers more than "
-                "{limit:percent0} sparse: {names:some}."
-            ),
+            "audit.very_sparse_layers_one",
+            "audit.very_sparse_layers_many",
             {"count": len(names), "layers": len(layers), "limit": VERY_SPARSE, "names": names},
         )
 
@@ -131,14 +113,8 @@ def _tied_head(layers: pd.DataFrame) -> Iterator[_Flag]:
         share = float(embeddings.get(owner.rpartition(".")[0], 0.0))
         if share > TOUCHED:
             yield _Flag(
-                message(
-                    "{variant} prunes the output head {head} through the embedding it is tied to: "
-                    "{share:percent} of {owner} is zero."
-                ),
-                message(
-                    "{variants:names} prune the output head {head} through the embedding it is "
-                    "tied to: {share:percent} of {owner} is zero."
-                ),
+                "audit.tied_head_pruned_one",
+                "audit.tied_head_pruned_many",
                 {"head": head, "share": share, "owner": owner},
             )
 
@@ -153,8 +129,7 @@ def _own_text(study: Comparison) -> Iterator[str]:
     same = scored[scored["text_fingerprint"] == scored["variant"].map(prints)]
     for text, rows in same.groupby("text", sort=False):
         yield say(
-            "Calibrated on {text}, the very text that scores: {variants:some}. That flatters "
-            "beside policies that have not seen it.",
+            "audit.calibrated_on_evaluation_text",
             variants=rows["variant"].tolist(),
             text=clip(text),
         )
@@ -164,14 +139,8 @@ def _foreign_scores(study: Comparison) -> Iterator[str]:
     """Say where scores may be of another model, and where they are of a part of their task."""
     if study.tasks is None:
         return
-    other = message(
-        "The scores of {variant} come from a file that names {named}; the variant was made of "
-        "{model}, and whether they are one model is not known."
-    )
-    before = message(
-        "The scores of {variant} come from a file that names {named}, which is {model} before it "
-        "was pruned: they may be those of the model before."
-    )
+    other = "audit.scores_of_other_model"
+    before = "audit.scores_before_pruning"
     for doubt in doubts(study.variants, study.tasks):
         yield say(
             before if doubt.before else other,
@@ -181,11 +150,7 @@ def _foreign_scores(study: Comparison) -> Iterator[str]:
         )
     parts = study.tasks[study.tasks["limited"].fillna(False).astype(bool)]
     for variant, rows in parts.groupby("variant", sort=False):
-        yield say(
-            "Of {tasks:some} only a part was run with {variant}.",
-            tasks=list(dict.fromkeys(rows["task"])),
-            variant=variant,
-        )
+        yield say("audit.partial_tasks", tasks=list(dict.fromkeys(rows["task"])), variant=variant)
 
 
 def _skipped(study: Comparison) -> Iterator[str]:
@@ -198,14 +163,13 @@ def _skipped(study: Comparison) -> Iterator[str]:
         kept = layers["total"] - layers["weight_total"].where(layers["prunable"], 0)
         by_group = kept.groupby(layers["group"], sort=False).sum()
         parts = [
-            say("{reason} {share:percent}", reason=_reason(str(group)), share=ratio(count, total))
+            say("audit.excluded_share", reason=_reason(str(group)), share=ratio(count, total))
             for group, count in by_group.items()
             if count
         ]
         if parts:
             yield say(
-                "{share:percent} of the parameters of {model} were not open to pruning: "
-                "{parts:names}.",
+                "audit.excluded_from_pruning",
                 share=ratio(kept.sum(), total),
                 model=row["model"],
                 parts=parts,
@@ -216,4 +180,4 @@ def _reason(group: str) -> str:
     """Say why a group has parameters that are not pruned."""
     if group in _REASONS:
         return say(_REASONS[group])
-    return say("biases, blacklisted or tied weights of {group}", group=group_name(group))
+    return say("audit.excluded_biases_or_tied", group=group_name(group))

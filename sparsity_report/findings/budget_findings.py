@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from sparsity_report.study.levels.budget import Within
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
-_COSTS = {
-    "bytes": message("{level:level}: as CSR the model takes {value}, within {budget}"),
-    "flops": message("{level:level}: as CSR the model computes with {value}, within {budget}"),
-}
+_COSTS = {"bytes": "budget.bytes_level", "flops": "budget.flops_level"}
 
 
 def budgeted(solved: Within) -> str:
@@ -28,21 +25,11 @@ def budgeted(solved: Within) -> str:
         "level": solved.sparsity,
     }
     if solved.dense:
-        return say("dense, the model is within {budget} already: {value}", **words)
+        return say("budget.dense_within", **words)
     if solved.measured is None:
         return say(_COSTS[budget.kind], **words)
     words["measured"] = solved.measured
     if solved.beyond is None:
-        return say(
-            "{level:level}: perplexity {value} was measured at {measured:percent}, within "
-            "{budget}; nothing higher was measured",
-            **words,
-        )
+        return say("budget.perplexity_highest_measured", **words)
     level, score = solved.beyond
-    return say(
-        "{level:level}: perplexity {value} was measured at {measured:percent}, within {budget}; "
-        "{score} at {beyond:percent}; nothing is known in between",
-        **words,
-        score=budget.write(score),
-        beyond=level,
-    )
+    return say("budget.perplexity_next_measured", **words, score=budget.write(score), beyond=level)

@@ -17,15 +17,15 @@ from sparsity_report.findings.layer_changes import (
     moved_layers,
     told,
 )
+from sparsity_report.hooks import Presentable, hooks
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.files.digest import EDITED
 from sparsity_report.study.files.study_file import read_study
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES, title
-from sparsity_report.words.display_names import group_name, layout_name, method_name, short_name
-from sparsity_report.words.notebook_display import Shown
+from sparsity_report.words.display_names import group_name, layout_name, method_name
 from sparsity_report.words.number_format import UNKNOWN, figures, known, shape
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # What a reader wants to know of a variant as a whole.
 TOTALS = (
@@ -40,9 +40,9 @@ TOTALS = (
     "stored_bytes",
 )
 _NAMES = {
-    "module": message("module"),
-    "convention": message("convention"),
-    "context": message("positions of context"),
+    "module": "column.module",
+    "convention": "difference.convention",
+    "context": "difference.context_length",
 }
 _WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "group": group_name,
@@ -62,8 +62,8 @@ _FACTS, _LAYER_FACTS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Difference(Shown):
+@dataclass(frozen=True, eq=False, repr=False)
+class Difference(Presentable):
     """What changed from one study to another; true where anything did.
 
     Attributes
@@ -98,46 +98,42 @@ class Difference(Shown):
     def __bool__(self) -> bool:
         return not self.changes.empty
 
-    def __repr__(self) -> str:
-        models = [
-            short_name(study.variants["model"].iloc[0]) for study in (self.before, self.after)
-        ]
-        first = say("Difference from {before} to {after}", before=models[0], after=models[1])
-        said = self.sentences()
-        rest = [say("{count:,} more", count=len(said) - 1)] if len(said) > 1 else []
-        return "\n".join([first, said[0], *rest])
-
     def __str__(self) -> str:
         return "\n".join(self.sentences())
 
     def sentences(self) -> list[str]:
-        """Say what changed, one line each: the study, its variants, what moved, then modules."""
-        said = []
-        if EDITED in self.before.notes:
-            said.append(say("The study before was edited by hand after it was written."))
-        if EDITED in self.after.notes:
-            said.append(say("The study after was edited by hand after it was written."))
-        moved = told(self.matches, self.moved, self.measured, self.speed_base)
-        if not self:
-            count = len(self.after.variants)
-            none = say("No difference: {count:,} variants agree in every count.", count=count)
-            return [*said, none, *moved]
-        whole = self.changes["module_name"].isna()
-        came = self.changes["what"] == "variant"
-        said += _sentences_of_variants(self.changes[whole & came], self.matches)
-        said += [_sentence(row) for row in records(self.changes[whole & ~came])]
-        for match in self.matches:
-            if match.renamed:
-                said += _sentences_of_match(match, self.before, self.after)
-        said += moved
-        for variant, rows in self.changes[~whole].groupby("variant", sort=False):
-            said += _sentences_of_modules(str(variant), rows)
-        return said
+        """Return what changed, one line each: the study, its variants, layers, then modules."""
+        return hooks.sentences(self)
 
     @property
     def speed_base(self) -> str:
         """What speeds of the study after are against; empty where none was measured."""
         return "" if self.after.latency is None else self.after.facts.speed_base
+
+
+def difference_sentences(difference: Difference) -> list[str]:
+    """Say what changed, one line each: the study, its variants, what moved, then modules."""
+    said = []
+    if EDITED in difference.before.notes:
+        said.append(say("difference.before_edited"))
+    if EDITED in difference.after.notes:
+        said.append(say("difference.after_edited"))
+    moved = told(difference.matches, difference.moved, difference.measured, difference.speed_base)
+    if not difference:
+        count = len(difference.after.variants)
+        none = say("difference.none", count=count)
+        return [*said, none, *moved]
+    whole = difference.changes["module_name"].isna()
+    came = difference.changes["what"] == "variant"
+    said += _sentences_of_variants(difference.changes[whole & came], difference.matches)
+    said += [_sentence(row) for row in records(difference.changes[whole & ~came])]
+    for match in difference.matches:
+        if match.renamed:
+            said += _sentences_of_match(match, difference.before, difference.after)
+    said += moved
+    for variant, rows in difference.changes[~whole].groupby("variant", sort=False):
+        said += _sentences_of_modules(str(variant), rows)
+    return said
 
 
 def diff(
@@ -189,11 +185,11 @@ def written(what: str, value: Any) -> str:
     if what in _WRITTEN:
         return _WRITTEN[what](value)
     if what == "asked_sparsity":
-        return say("{value:level}", value=value)
+        return say("format.level_value", value=value)
     if what.startswith("sparsity"):
-        return say("{value:percent2}", value=value)
+        return say("format.percent2_value", value=value)
     if isinstance(value, bool):
-        return say("yes") if value else say("no")
+        return say("format.yes") if value else say("format.no")
     if isinstance(value, str):
         return value
     return figures(value, ".6g" if isinstance(value, float) else ",")
@@ -241,12 +237,12 @@ def _sentences_of_variants(changes: pd.DataFrame, found: Iterable[Match]) -> Ite
     became = {name for match in found if match.renamed for name in match}
     rows = [row for row in records(changes) if row["variant"] not in became]
     for side, one, many in (
-        ("before", message("{variant} ({layout}) is gone"), message("Gone: {names:names}")),
-        ("after", message("{variant} ({layout}) is new"), message("New: {names:names}")),
+        ("before", "difference.variant_removed_one", "difference.variant_removed_many"),
+        ("after", "difference.variant_added_one", "difference.variant_added_many"),
     ):
         layouts = {row["variant"]: written("variant", row[side]) for row in rows if row[side]}
         if len(layouts) > 1:
-            each = message("{variant} ({layout})")
+            each = "difference.variant_layout"
             names = [say(each, variant=name, layout=layout) for name, layout in layouts.items()]
             yield say(many, names=names)
         for variant, layout in layouts.items() if len(layouts) == 1 else ():
@@ -256,8 +252,8 @@ def _sentences_of_variants(changes: pd.DataFrame, found: Iterable[Match]) -> Ite
 def _sentence(row: dict[str, Any]) -> str:
     before, after = (written(row["what"], row[side]) for side in ("before", "after"))
     return say(
-        "{of}, {what}: {before} → {after}",
-        of=say("study") if row["variant"] is None else row["variant"],
+        "difference.changed_value",
+        of=say("difference.study") if row["variant"] is None else row["variant"],
         what=name_of(row["what"]),
         before=before,
         after=after,
@@ -276,7 +272,7 @@ def _sentences_of_match(match: Match, one: Comparison, other: Comparison) -> Ite
     for what, (was, now) in changed.items():
         yield _sentence({"variant": match.name, "what": what, "before": was, "after": now})
     if not changed:
-        yield say("{before} is compared with {after}", before=match.before, after=match.after)
+        yield say("difference.matched_variants", before=match.before, after=match.after)
 
 
 def _row(frame: pd.DataFrame, variant: str) -> pd.DataFrame:
@@ -286,15 +282,15 @@ def _row(frame: pd.DataFrame, variant: str) -> pd.DataFrame:
 def _sentences_of_modules(variant: str, changes: pd.DataFrame) -> Iterator[str]:
     whole = changes["what"] == "module"
     for template, side in (
-        (message("{variant}, modules gone: {names:some}"), "after"),
-        (message("{variant}, modules new: {names:some}"), "before"),
+        ("difference.modules_removed", "after"),
+        ("difference.modules_added", "before"),
     ):
         if names := changes.loc[whole & changes[side].isna(), "module_name"].tolist():
             yield say(template, variant=variant, names=names)
     for what, rows in changes[~whole].groupby("what", sort=False):
         first = records(rows)[0]
         yield say(
-            "{variant}, {what} of {count:,} modules, first {module}: {before} → {after}",
+            "difference.module_values_changed",
             variant=variant,
             what=name_of(str(what)),
             count=len(rows),

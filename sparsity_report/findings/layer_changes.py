@@ -214,13 +214,11 @@ def _layers_told(match: Match, rows: pd.DataFrame) -> Iterator[str]:
     changed = rows[rows["zeros_before"] != rows["zeros_after"]]
     if changed.empty:
         if match.renamed and len(rows):
-            yield say("{name}: every layer has as many zeros as before", name=match.name)
+            yield say("difference.layer_zeros_unchanged", name=match.name)
         return
     ranked = records(changed.sort_values("moved", key=abs, ascending=False, kind="stable"))
     yield say(
-        "{name}: the share of zeros rose in {more:,} and fell in {fewer:,} of "
-        "{all:plural layer|layers}, most in {module}: {before:percent} → {after:percent} "
-        "({points} points)",
+        "difference.layer_sparsity_largest",
         name=match.name,
         more=int((changed["moved"] > 0).sum()),
         fewer=int((changed["moved"] < 0).sum()),
@@ -228,12 +226,7 @@ def _layers_told(match: Match, rows: pd.DataFrame) -> Iterator[str]:
         **_layer(ranked[0]),
     )
     if points(ranked[0]["moved"]) != points(ranked[-1]["moved"]):
-        yield say(
-            "{name}: where it moved, it did least in {module}: {before:percent} → "
-            "{after:percent} ({points} points)",
-            name=match.name,
-            **_layer(ranked[-1]),
-        )
+        yield say("difference.layer_sparsity_smallest", name=match.name, **_layer(ranked[-1]))
 
 
 def _layer(row: dict[str, Any]) -> dict[str, Any]:
@@ -261,18 +254,10 @@ def _measured_told(match: Match, row: dict[str, Any], base: str) -> Iterator[str
     said: dict[str, Any] = {"name": match.name, "before": before, "after": after}
     if row["what"] == "perplexity":
         if match.renamed or before != after:
-            yield say("{name}, perplexity on {text}: {before} → {after}", text=row["of"], **said)
+            yield say("difference.perplexity", text=row["of"], **said)
         return
     said |= {"base": base, "tokens": int(row["of"])}
     if row["apart"]:
-        yield say(
-            "{name}, times as fast as {base} with {tokens:plural token|tokens} at a time: {before} "
-            "→ {after}",
-            **said,
-        )
+        yield say("difference.speed_up", **said)
     elif match.renamed:
-        yield say(
-            "{name}, with {tokens:plural token|tokens} at a time no difference in speed is told: "
-            "{before} and {after} times as fast as {base} are within the noise",
-            **said,
-        )
+        yield say("difference.speed_up_within_noise", **said)

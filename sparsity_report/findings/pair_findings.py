@@ -15,26 +15,26 @@ from sparsity_report.study.pairs.pair_frames import head_is_embedding
 from sparsity_report.weights.adapters.adapter_files import OTHER_BASE
 from sparsity_report.words.display_names import short_name
 from sparsity_report.words.number_format import known
-from sparsity_report.words.sentences import message, say, say_noted
+from sparsity_report.words.sentences import say, say_noted
 
 # Of kinds, in the order of what is largest.
 _GONE = {
-    "block": message("{gone:,} of {among:plural block|blocks}"),
-    "attention": message("the attention of {gone:plural block|blocks}"),
-    "mlp": message("the MLP of {gone:plural block|blocks}"),
-    "expert": message("{gone:names} of {among:plural expert|experts} in {where}"),
-    "head": message("{gone:names} of {among:plural head|heads} in {where}"),
-    "kv_head": message("{gone:names} of {among:plural key-value head|key-value heads} in {where}"),
-    "channel": message("{gone:names} of {among:plural channel|channels} in {where}"),
-    "vocabulary": message("{gone:,} of {among:plural token|tokens} of the vocabulary"),
-    "width": message("{gone:,} of {among:plural channel|channels} of the width"),
+    "block": "pair.gone_blocks",
+    "attention": "pair.gone_block_attention",
+    "mlp": "pair.gone_block_mlp",
+    "expert": "pair.gone_experts",
+    "head": "pair.gone_heads",
+    "kv_head": "pair.gone_kv_heads",
+    "channel": "pair.gone_channels",
+    "vocabulary": "pair.gone_vocabulary_tokens",
+    "width": "pair.gone_width_channels",
 }
 _FIGURES = {
-    "parameters": message("parameters"),
-    "active_parameters": message("active parameters per token"),
-    "flops_per_token": message("FLOPs per token"),
-    "stored_bytes": message("stored bytes"),
-    "kv_cache_bytes_per_token": message("KV-cache bytes per token"),
+    "parameters": "quantity.parameters",
+    "active_parameters": "quantity.active_parameters_per_token",
+    "flops_per_token": "metric.flops_per_token",
+    "stored_bytes": "quantity.stored_bytes",
+    "kv_cache_bytes_per_token": "quantity.kv_cache_bytes_per_token",
 }
 
 
@@ -61,16 +61,10 @@ def _taken(pair: Pair) -> Iterator[str]:
     if not pair.taken:
         yield _none_taken(pair, total, before, after)
         if what:
-            yield say("Gone besides them: {what:names}.", what=what)
+            yield say("pair.removed_besides_prunable", what=what)
         return
-    dense = message(
-        "{share:percent} of the {total:,} prunable weights of {before} are gone from {after}: "
-        "{what:names}; what stayed is dense."
-    )
-    sparse = message(
-        "{share:percent} of the {total:,} prunable weights of {before} are gone from {after}: "
-        "{what:names}; of what stayed {zeros:percent} are zero."
-    )
+    dense = "pair.removed_rest_dense"
+    sparse = "pair.removed_rest_sparse"
     yield say(
         sparse if zeros else dense,
         share=ratio(pair.taken, total),
@@ -78,28 +72,23 @@ def _taken(pair: Pair) -> Iterator[str]:
     )  # fmt: skip
     unsure = pair.removed.loc[pair.removed["certainty"] > 0, "certainty"].min()
     if unsure < 1:
-        yield say(
-            "What stayed was recognised by its values, the least sure of it with a certainty of "
-            "{certainty:percent}.",
-            certainty=float(unsure),
-        )
+        yield say("pair.matched_by_values", certainty=float(unsure))
 
 
 def _none_taken(pair: Pair, total: int, before: str, after: str) -> str:
     if (pair.layers["alignment"] == "rotated").any():
         return say(
-            "{after} has as many prunable weights as {before}, {total:,}.",
+            "pair.same_weight_count",
             total=total, before=before, after=after,
         )  # fmt: skip
     whole = records(pair.survival)[0]
     if whole["zeros_before"] or not whole["new"]:
         return say(
-            "Nothing was taken away: all {total:,} prunable weights of {before} stand in {after}.",
+            "pair.nothing_removed",
             total=total, before=before, after=after,
         )  # fmt: skip
     return say(
-        "{new:,} of the {total:,} prunable weights of {before}, {share:percent}, became zero in "
-        "{after}; none is gone.",
+        "pair.new_zeros_only",
         new=whole["new"], share=ratio(whole["new"], total),
         total=total, before=before, after=after,
     )  # fmt: skip
@@ -123,8 +112,8 @@ def _things(pair: Pair) -> Iterator[str]:
         shown = [f"{gone[0]:,}"] if len(gone) == 1 else [f"{gone[0]:,}–{gone[-1]:,}"]
         blocks = rows["block"].nunique()
         left = pair.layers.loc[pair.layers["after_name"].notna(), "block"].nunique()
-        every = message("every block")
-        some = message("{blocks:plural block|blocks}")
+        every = "pair.every_block"
+        some = "pair.block_count"
         yield say(
             template,
             gone=shown,
@@ -132,7 +121,7 @@ def _things(pair: Pair) -> Iterator[str]:
             where=say(every) if blocks == left > 0 else say(some, blocks=blocks),
         )
     if layers := pair.removed.loc[pair.removed["kind"] == "layer", "module"].tolist():
-        yield say("{names:some}", names=layers)
+        yield say("format.some_names", names=layers)
 
 
 def _orders(pair: Pair) -> Iterator[str]:
@@ -140,9 +129,7 @@ def _orders(pair: Pair) -> Iterator[str]:
     if (pair.layers["alignment"] == "rotated").any():
         before, after = map(short_name, pair.models["model"])
         yield say(
-            "Hardly a channel of the width of {after} is one of {before}, and yet its tokens are "
-            "as much alike as they were: the width looks rotated, as SliceGPT, QuaRot and "
-            "SpinQuant do. Nothing tells which weight is which, so none in that width is compared.",
+            "pair.rotated_width",
             before=before, after=after,
         )  # fmt: skip
     for note in pair.notes:
@@ -154,8 +141,7 @@ def _zeros(pair: Pair) -> Iterator[str]:
     whole = records(pair.survival)[0]
     if whole["zeros_before"]:
         yield say(
-            "Of the {zeros:,} zeros that {before} has among them, {share:percent} are zero still; "
-            "revived: {revived:,}, new: {new:,}.",
+            "pair.zeros_kept",
             before=short_name(pair.models["model"].iloc[0]),
             zeros=whole["zeros_before"],
             share=whole["kept_share"],
@@ -166,8 +152,7 @@ def _zeros(pair: Pair) -> Iterator[str]:
         rows = pair.layers[pair.layers["prunable"] & pair.layers["iou"].notna()]
         least = min(records(rows), key=lambda row: row["iou"])
         yield say(
-            "The two agree on {share:percent} of the zeros that either has, least in {module} "
-            "({least:percent}).",
+            "pair.zeros_overlap",
             share=whole["iou"],
             module=short_name(least["module_name"]),
             least=least["iou"],
@@ -178,21 +163,15 @@ def _changed(pair: Pair) -> Iterator[str]:
     whole = records(pair.survival)[0]
     if whole["changed"]:
         yield say(
-            "Of the {total:,} weights that are nonzero in both, {share:percent} changed, by "
-            "{moved:percent} of their norm.",
+            "pair.weights_changed",
             total=whole["surviving"],
             share=whole["changed"] / whole["surviving"],
             moved=whole["relative_change"],
         )
     elif whole["surviving"]:
-        yield say("Every weight that is nonzero in both is what it was.")
+        yield say("pair.weights_unchanged")
     if 0 < whole["untouched"] < whole["modules"]:
-        yield say(
-            "{untouched:,} of {modules:plural prunable layer|prunable layers} were not touched "
-            "at all.",
-            untouched=whole["untouched"],
-            modules=whole["modules"],
-        )
+        yield say("pair.layers_untouched", untouched=whole["untouched"], modules=whole["modules"])
 
 
 def _patterns(pair: Pair) -> Iterator[str]:
@@ -200,12 +179,7 @@ def _patterns(pair: Pair) -> Iterator[str]:
     rows = pair.layers[pair.layers["n_m_before"].notna() & (pair.layers["compared"] > 0)]
     for pattern, part in rows.groupby("n_m_before", sort=False):
         kept = int((part["n_m_after"] == pattern).sum())
-        yield say(
-            "{pattern} was kept by {kept:,} of {modules:plural layer|layers} that had it.",
-            pattern=pattern,
-            kept=kept,
-            modules=len(part),
-        )
+        yield say("pair.n_m_pattern_kept", pattern=pattern, kept=kept, modules=len(part))
 
 
 def _figures(pair: Pair) -> Iterator[str]:
@@ -215,22 +189,19 @@ def _figures(pair: Pair) -> Iterator[str]:
         if known(row["share"]) and row["removed"]:
             parts.append(
                 say(
-                    "{figure} {before:,} → {after:,}",
+                    "pair.figure_change",
                     figure=say(template), before=row["before"], after=row["after"],
                 )
             )  # fmt: skip
     if parts:
-        yield say("From the base to what is left: {parts:names}.", parts=parts)
+        yield say("pair.figure_changes", parts=parts)
 
 
 def _sparsities(pair: Pair) -> Iterator[str]:
     row = records(pair.sparsities)[0]
     if known(row["gone_of_base"]) and row["total_after"] < row["total_before"]:
         yield say(
-            "Of the prunable weights {itself:percent} are zero in what is left; against the base, "
-            "{gone:percent} are zero or gone.",
-            itself=row["sparsity_itself"],
-            gone=row["gone_of_base"],
+            "pair.sparsity_against_base", itself=row["sparsity_itself"], gone=row["gone_of_base"]
         )
 
 
@@ -240,7 +211,7 @@ def _added(pair: Pair) -> Iterator[str]:
     if len(rows):
         before, after = map(short_name, pair.models["model"])
         yield say(
-            "{after} has what {before} has not: {names:some}.",
+            "pair.added_modules",
             before=before, after=after, names=rows["module_name"].tolist(),
         )  # fmt: skip
 
@@ -253,26 +224,13 @@ def _doubts(pair: Pair) -> Iterator[str]:
     other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)
     strange = rows.loc[other, "module_name"].tolist()
     if strange:
-        yield say(
-            "Nothing in the values of {names:some} says that it is what it was in the base: the "
-            "two have a name in common, and may have another meaning.",
-            names=strange,
-        )
+        yield say("pair.unrelated_values", names=strange)
     names = [short_name(model) for model in pair.models["model"]]
     heads = dict(zip(map(head_is_embedding, (pair.before, pair.after)), names, strict=True))
     if set(heads) == {True, False}:
-        yield say(
-            "The output head is the embedding in {tied}, and has values of its own in {other}.",
-            tied=heads[True],
-            other=heads[False],
-        )
+        yield say("pair.head_tied_and_untied", tied=heads[True], other=heads[False])
     elif set(heads) == {True, None}:
-        yield say(
-            "The output head is the embedding in {tied}; whether {other} has one its file does not "
-            "say, so that the FLOPs of the two are not compared.",
-            tied=heads[True],
-            other=heads[None],
-        )
+        yield say("pair.head_tied_and_unknown", tied=heads[True], other=heads[None])
 
 
 def _figure(pair: Pair, figure: str) -> dict[str, Any]:

@@ -13,23 +13,16 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_comparison import Comparables, Compared
 from sparsity_report.words.display_names import layout_name, short_name, tokens_name
 from sparsity_report.words.number_format import figures
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 _SCORES = {
     "perplexity": (
         ",.2f",
-        message("lowest perplexity on {text}: {best:names}, {value}, against {others}"),
-        message("perplexity on {text} is {value} for all"),
-        message("none is told to have a lower perplexity on {text} than the others: {value}"),
+        "policy.perplexity_lowest",
+        "policy.perplexity_equal",
+        "policy.perplexity_no_winner",
     ),
-    "kl": (
-        "#.3g",
-        message("nearest to {base} (KL, nats per token): {best:names}, {value}, against {others}"),
-        message("KL from {base} is {value} nats per token for all"),
-        message(
-            "none is told to be nearer to {base} than the others (KL, nats per token): {value}"
-        ),
-    ),
+    "kl": ("#.3g", "policy.kl_lowest", "policy.kl_equal", "policy.kl_no_winner"),
 }
 
 
@@ -51,10 +44,12 @@ def winners(study: Comparison) -> Iterator[str]:
     for place, (share, names) in enumerate(compared.contests, 1):
         clauses = [*_bytes(compared, names), *_measured(compared, names)]
         if silent and place == len(compared.contests):
-            clauses.append(say("what any of them costs in quality and time was not measured"))
+            clauses.append(say("policy.quality_not_measured"))
         if clauses:
             yield say(
-                "Pruned to {share:level}, {clauses}.", share=share, clauses=say("; ").join(clauses)
+                "policy.winners_at_level",
+                share=share,
+                clauses=say("format.clause_separator").join(clauses),
             )
 
 
@@ -68,15 +63,9 @@ def _bytes(compared: Comparables, names: Sequence[str]) -> Iterator[str]:
     told = best or list(names)
     of = dict.fromkeys(layout_name(values[name][1]) for name in told)
     rest = [values[name][0] for name in names if name not in told]
-    said = message(
-        "{variants:names} take the same {ratio:.2f} of their dense bytes in the smallest lossless "
-        "layout ({layouts:names})"
-    )
+    said = "policy.smallest_layout_equal"
     if best:
-        said = message(
-            "fewest bytes in a lossless layout: {variants:names}, {ratio:.2f} of dense as "
-            "{layouts:names}, against {others}"
-        )
+        said = "policy.smallest_layout"
     yield say(
         said,
         variants=[*map(short_name, told)],
@@ -116,14 +105,10 @@ def _score(base: str, figure: Compared, names: Sequence[str]) -> str:
 def _fastest(base: str, figure: Compared, names: Sequence[str]) -> str:
     best = [name for name in names if name in figure.best]
     if not best:
-        return say(
-            "none is told to be faster than the others with {tokens} at a time",
-            tokens=tokens_name(int(figure.of)),
-        )
+        return say("policy.speed_no_winner", tokens=tokens_name(int(figure.of)))
     ratio, low, high = figure.values[best[0]]
     return say(
-        "fastest with {tokens} at a time: {variant}, {ratio:.2f} ({low:.2f} to {high:.2f}) times "
-        "as fast as {base}",
+        "policy.fastest",
         tokens=tokens_name(int(figure.of)),
         variant=short_name(best[0]),
         base=short_name(base),
@@ -138,4 +123,4 @@ def _span(values: Sequence[float], spec: str) -> str:
     if not values:
         return ""
     low, high = figures(min(values), spec), figures(max(values), spec)
-    return low if low == high else say("{low} to {high}", low=low, high=high)
+    return low if low == high else say("format.range", low=low, high=high)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sparsity_report.words.sentences import message
-
 
 class Published(NamedTuple):
     """One figure of a kernel.
@@ -50,8 +48,8 @@ _MACKO_CODE = "github.com/vlejd/macko_spmv, README"
 _GEFORCE = "RTX 2080, 3090, 4090"
 _SPINFER = "Fan et al. 2025, EuroSys, doi:10.1145/3689031.3717481"
 _MARLIN = "Castro and Alistarh 2024, github.com/IST-DASLab/Sparse-Marlin, README"
-_DENSE, _DENSE_16 = message("dense"), message("dense float16")
-_MODEL = message("the dense model, token by token")
+_DENSE, _DENSE_16 = "name.layout_dense", "kernel.dense_float16"
+_MODEL = "kernel.dense_model_token_by_token"
 
 #: In the order of the table.
 PUBLISHED = (

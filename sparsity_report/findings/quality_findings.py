@@ -8,7 +8,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
 from sparsity_report.words.display_names import clip
 from sparsity_report.words.number_format import figures
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Of a prompt, and of what is written after it.
 _LETTERS = 200
@@ -24,19 +24,14 @@ def perplexities(study: Comparison) -> Iterator[str]:
     for passage, rows in frame.groupby([*PASSAGE], sort=False):
         scores = [
             say(
-                "{perplexity} for {variant} ({top1:percent} first guesses right)",
+                "finding.perplexity_of_variant",
                 perplexity=figures(row["perplexity"], ",.2f"),
                 variant=row["variant"],
                 top1=row["top1"],
             )
             for row in records(rows)
         ]
-        yield say(
-            "Perplexity on {text} (protocol {protocol}; text {text_fingerprint}; {scored:,} of "
-            "{tokens:,} tokens scored, windows of {window:,}) is {scores:names}.",
-            **dict(zip(PASSAGE, passage, strict=True)),
-            scores=scores,
-        )
+        yield say("finding.perplexity", **dict(zip(PASSAGE, passage, strict=True)), scores=scores)
 
 
 def distances(study: Comparison) -> Iterator[str]:
@@ -48,27 +43,22 @@ def distances(study: Comparison) -> Iterator[str]:
     for (against, text, *_), rows in others.groupby(["against", "text", *PASSAGE], sort=False):
         told = [
             say(
-                "{kl} nats for {variant} ({agreement:percent} of first guesses the same)",
+                "finding.kl_divergence_of_variant",
                 kl=figures(row["kl"], "#.3g"),
                 variant=row["variant"],
                 agreement=row["agreement"],
             )
             for row in records(rows)
         ]
-        yield say(
-            "On {text} the mean KL divergence of {against} from the variant is {told:names}.",
-            against=against,
-            text=text,
-            told=told,
-        )
+        yield say("finding.kl_divergence", against=against, text=text, told=told)
 
 
 def continued(study: Comparison) -> Iterator[str]:
     """Say what variants wrote after each prompt, once for all that wrote the same."""
     if (frame := study.continuations) is None:
         return
-    one = message("After “{prompt}” {variants:names} writes “{continuation}”.")
-    many = message("After “{prompt}” {variants:names} write “{continuation}”.")
+    one = "finding.continuation_one"
+    many = "finding.continuation_many"
     for (prompt, text), rows in frame.groupby(["prompt", "continuation"], sort=False):
         yield say(
             one if len(rows) == 1 else many,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.rounded_zeros import Rounded
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Trained weights have heavier tails than a Gaussian, so that more of them are small: of MiniLM and
 # SmolLM2 rounding makes 1.06 to 1.13 times the zeros that are expected, in formats of 2 to 8 bits.
@@ -17,39 +17,14 @@ _SLACK, _FAR = 0.005, 0.02
 _TOLD_FROM = 0.0005
 
 _EXPLAINED = {
-    "alike": message(
-        "{sparsity:percent} of the {weights:,} prunable weights of {variant} in {packings:names} "
-        "are zero, of which rounding explains {expected:percent}: nothing shows that it was pruned."
-    ),
-    "more": message(
-        "{sparsity:percent} of the {weights:,} prunable weights of {variant} in {packings:names} "
-        "are zero, where rounding explains {expected:percent}: it was sparse before it was packed."
-    ),
-    "undecided": message(
-        "{sparsity:percent} of the {weights:,} prunable weights of {variant} in {packings:names} "
-        "are zero, where rounding of Gaussian weights explains {expected:percent}: whether some "
-        "were zero before cannot be told."
-    ),
+    "alike": "rounding.zeros_explained",
+    "more": "rounding.zeros_before_packing",
+    "undecided": "rounding.zeros_undecided",
 }
 _HIDDEN = {
-    "alike": message(
-        "{packings:names} need not hold zero exactly: {sparsity:percent} of the {weights:,} "
-        "prunable weights of {variant} are zero, {near_zero:percent} within half a step of zero, "
-        "where rounding of Gaussian weights brings {expected:percent}: nothing hints "
-        "that it was pruned."
-    ),
-    "more": message(
-        "{packings:names} need not hold zero exactly: {sparsity:percent} of the {weights:,} "
-        "prunable weights of {variant} are zero, {near_zero:percent} within half a step of zero, "
-        "where rounding of Gaussian weights brings {expected:percent}: a hint that it "
-        "was pruned before it was packed."
-    ),
-    "undecided": message(
-        "{packings:names} need not hold zero exactly: {sparsity:percent} of the {weights:,} "
-        "prunable weights of {variant} are zero, {near_zero:percent} within half a step of zero, "
-        "where rounding of Gaussian weights brings {expected:percent}: whether it was "
-        "pruned before cannot be told."
-    ),
+    "alike": "rounding.near_zeros_explained",
+    "more": "rounding.near_zeros_before_packing",
+    "undecided": "rounding.near_zeros_undecided",
 }
 
 

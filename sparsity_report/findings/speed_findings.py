@@ -10,7 +10,7 @@ import pandas as pd
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.speedups import ENOUGH
 from sparsity_report.words.number_format import figures
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 
 def speed(study: Comparison) -> Iterator[str]:
@@ -37,16 +37,13 @@ def with_intervals(rows: pd.DataFrame) -> list[str]:
     """Return the ratio of each row, and its 99 % interval in brackets."""
     ratios = zip(rows["realised_speedup"], rows["realised_low"], rows["realised_high"], strict=True)
     return [
-        say("{ratio:.2f} ({low:.2f} to {high:.2f})", ratio=ratio, low=low, high=high)
-        for ratio, low, high in ratios
+        say("format.ratio_interval", ratio=ratio, low=low, high=high) for ratio, low, high in ratios
     ]
 
 
 def _stated(variant: str, rows: pd.DataFrame, base: str) -> str:
     return say(
-        "With {tokens:plural token|tokens} at a time {variant} runs {speeds:names} times as fast "
-        "as {base} on this machine ({threads:plural thread|threads}, 99 % intervals in brackets); "
-        "its FLOPs promise {promised}.",
+        "speed.speed_up",
         tokens=_tokens(rows),
         variant=variant,
         speeds=with_intervals(rows),
@@ -58,29 +55,12 @@ def _stated(variant: str, rows: pd.DataFrame, base: str) -> str:
 
 def _withheld(variant: str, why: str, rows: pd.DataFrame, base: str) -> str:
     """Say why a speed is not said."""
-    plain = message(
-        "With {tokens:plural token|tokens} at a time the speed of {variant} against {base} is not "
-        "told: it was timed without a control."
-    )
+    plain = "speed.no_control"
     reasons = {
-        "noise": message(
-            "With {tokens:plural token|tokens} at a time no difference between {variant} and "
-            "{base} could be measured: their ratio lies between {low:.2f} and {high:.2f}, and the "
-            "same kernel twice differed by up to {noise:percent0}."
-        ),
-        "unsettled": message(
-            "With {tokens:plural token|tokens} at a time the speed of {variant} against {base} is "
-            "not told: the same kernel twice differed by up to {noise:percent0} and did not settle."
-        ),
-        "crowded": message(
-            "With {tokens:plural token|tokens} at a time the speed of {variant} against {base} is "
-            "not told: other programs took up to {others:.1f} of {cores:,} cores meanwhile "
-            "(threads timed: {threads:,})."
-        ),
-        "few": message(
-            "With {tokens:plural token|tokens} at a time the speed of {variant} against {base} is "
-            "not told: it was timed {runs:,} times, and an interval takes {enough:,}."
-        ),
+        "noise": "speed.within_noise",
+        "unsettled": "speed.control_unsettled",
+        "crowded": "speed.other_programs",
+        "few": "speed.too_few_runs",
     }
     return say(
         reasons.get(why, plain),
@@ -103,14 +83,8 @@ def _control(rows: pd.DataFrame, base: str) -> Iterator[str]:
     if rows.empty:
         return
     control = rows["control"].iloc[0]
-    twice = message(
-        "{base}, timed twice, differed from itself by up to {noise:percent0}; what lies within "
-        "that is no speed."
-    )
-    other = message(
-        "{control} runs the same kernels as {base} and differed from it by up to "
-        "{noise:percent0}; what lies within that is no speed."
-    )
+    twice = "speed.control_same_variant"
+    other = "speed.control_other_variant"
     own = pd.isna(control) or control == base
     yield say(twice if own else other, base=base, control=control, noise=rows["noise"].max())
 
@@ -119,36 +93,30 @@ def _overtaking(study: Comparison) -> Iterator[str]:
     crossovers = study.facts.crossovers
     assert crossovers is not None
     sentences = {
-        "in cache": message(
-            "Sparsity from which CSR layers overtake dense ones here, by tokens at a time, while "
-            "the matrix stays in the cache: {edges}."
-        ),
-        "out of cache": message(
-            "Sparsity from which CSR layers overtake dense ones here, by tokens at a time, with "
-            "weights from memory: {edges}."
-        ),
+        "in cache": "speed.crossover_in_cache",
+        "out of cache": "speed.crossover_from_memory",
     }
     for cache, rows in crossovers.groupby("cache", sort=False):
         if (rows["verdict"] == "stated").any():
             edges = [_overtakes(tokens, some) for tokens, some in rows.groupby("tokens")]
-            yield say(sentences[str(cache)], edges=say("; ").join(edges))
+            yield say(sentences[str(cache)], edges=say("format.clause_separator").join(edges))
 
 
 def _overtakes(tokens: Any, rows: pd.DataFrame) -> str:
     stated = rows[rows["verdict"] == "stated"]
     if stated.empty:
         never = (rows["verdict"] == "never").all()
-        least, unsure = message("never with {tokens:,}"), message("not certain with {tokens:,}")
+        least, unsure = "speed.crossover_never", "speed.crossover_uncertain"
         return say(least if never else unsure, tokens=tokens)
     span = say(
-        "between {low:percent0} and {high:percent0} with {tokens:,}",
+        "speed.crossover_range",
         low=stated["crossover_low"].min(),
         high=stated["crossover_high"].max(),
         tokens=tokens,
     )
     if len(stated) == len(rows):
         return span
-    return say("{span} ({of} of {shapes} shapes)", span=span, of=len(stated), shapes=len(rows))
+    return say("speed.crossover_some_shapes", span=span, of=len(stated), shapes=len(rows))
 
 
 def _tokens(rows: pd.DataFrame) -> list[int]:

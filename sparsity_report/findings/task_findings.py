@@ -15,7 +15,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.words.display_names import layout_name, part_name, structure_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import figures, with_error
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Parts from which a rank correlation is looked at; and how many standard deviations, 1 ÷ √(n − 1)
 # each, the largest of five must lie from 0, which one in a hundred does by chance.
@@ -35,14 +35,8 @@ def smallest_layout(study: Comparison) -> Iterator[str]:
             share = round(float(facts.lossless(variant)["ratio"][layout]), 2)
             key = (layout, share, tuple(facts.unpacked_dtypes(variant)))
             together.setdefault(key, []).append(variant)
-    plain = message(
-        "The smallest lossless layout for the prunable weights of {variants:names} is {layout}, at "
-        "{ratio:.2f} times their dense bytes."
-    )
-    packed = message(
-        "The smallest lossless layout for the prunable weights of {variants:names} is {layout}, at "
-        "{ratio:.2f} times their bytes unpacked to {dtypes:names}."
-    )
+    plain = "finding.smallest_layout"
+    packed = "finding.smallest_layout_unpacked"
     if len(together) > _SEVERAL:
         yield _smallest_of_several(together)
         return
@@ -63,10 +57,8 @@ def _smallest_of_several(together: Mapping[tuple[Any, ...], list[str]]) -> str:
         names, ratios = by_layout.setdefault((layout, unpacked), ([], []))
         names += variants
         ratios.append(ratio)
-    plain = message("{layout} for {variants:names}, {ratio} of their dense bytes")
-    packed = message(
-        "{layout} for {variants:names}, {ratio} of their bytes unpacked to {dtypes:names}"
-    )
+    plain = "finding.layout_ratio"
+    packed = "finding.layout_ratio_unpacked"
     told = []
     for (layout, unpacked), (names, ratios) in by_layout.items():
         low, high = (figures(end(ratios), ".2f") for end in (min, max))
@@ -75,11 +67,11 @@ def _smallest_of_several(together: Mapping[tuple[Any, ...], list[str]]) -> str:
                 packed if unpacked else plain,
                 layout=layout_name(layout),
                 variants=names,
-                ratio=low if low == high else say("{low} to {high}", low=low, high=high),
+                ratio=low if low == high else say("format.range", low=low, high=high),
                 dtypes=unpacked,
             )
         )
-    return say("The smallest lossless layout for the prunable weights: {told:names}.", told=told)
+    return say("finding.smallest_layouts", told=told)
 
 
 def smaller_file(study: Comparison) -> Iterator[str]:
@@ -90,15 +82,8 @@ def smaller_file(study: Comparison) -> Iterator[str]:
         if (share := facts.smaller_file(variant)) is not None:
             key = (share, tuple(facts.unpacked_dtypes(variant)))
             together.setdefault(key, []).append(variant)
-    plain = message(
-        "Compressed by zstd the prunable weights of {variants:names} take {ratio:.2f} times their "
-        "dense bytes, as a file only: nothing computes from it before it is unpacked."
-    )
-    packed = message(
-        "Compressed by zstd the prunable weights of {variants:names} take {ratio:.2f} times their "
-        "bytes unpacked to {dtypes:names}, as a file only: nothing computes from it before it is "
-        "unpacked."
-    )
+    plain = "finding.zstd_file"
+    packed = "finding.zstd_file_unpacked"
     for (share, unpacked), variants in together.items():
         yield say(packed if unpacked else plain, variants=variants, ratio=share, dtypes=unpacked)
 
@@ -109,18 +94,13 @@ def zero_shot(study: Comparison) -> Iterator[str]:
         return
     means = [
         say(
-            "{mean} for {variant}",
+            "finding.accuracy_of_variant",
             mean=with_error(row["value"], row["stderr"], space=spoken().space),
             variant=row["variant"],
         )
         for row in records(scores[scores["task"] == "mean"])
     ]
-    yield say(
-        "The mean accuracy over seven zero-shot tasks ({tasks:names}; acc, ± standard error) is "
-        "{means:names}.",
-        tasks=list(SEVEN.values()),
-        means=means,
-    )
+    yield say("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
 
 
 def costliest_part(study: Comparison) -> Iterator[str]:
@@ -131,8 +111,7 @@ def costliest_part(study: Comparison) -> Iterator[str]:
     increase = frame["nll_increase"].astype(float)
     worst, least = frame.iloc[int(increase.argmax())], frame.iloc[int(increase.argmin())]
     yield say(
-        "Pruned alone at {level:level}, {worst} costs most ({most:+.3f} nats per token) and "
-        "{least} least ({little:+.3f}).",
+        "finding.sensitivity_extremes",
         level=float(round(frame["sparsity"].iloc[0], 4)),
         worst=part_name(worst["by"], worst["part"]),
         most=worst["nll_increase"],
@@ -142,8 +121,7 @@ def costliest_part(study: Comparison) -> Iterator[str]:
     best = sensitivity_correlation(frame).iloc[0]
     if _telling(best["rho"], int(best["parts"])):
         yield say(
-            "Over {parts} parts sensitivity goes most with {structure} (Spearman's ρ = "
-            "{rho:+.2f}).",
+            "finding.sensitivity_correlation",
             parts=int(best["parts"]),
             structure=structure_name(best["structure"]),
             rho=best["rho"],

@@ -15,7 +15,7 @@ from sparsity_report.findings.speed_findings import with_intervals
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.words.display_names import layout_name, short_name, unpacked_name
 from sparsity_report.words.number_format import figures
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 
 def verdict(study: Comparison) -> str:
@@ -38,20 +38,16 @@ def verdict(study: Comparison) -> str:
     >>> verdict(sr.compare(sr.dense(sr.load()), sr.csr(pruning))).partition(";")[0]
     'With 30.0 % of its prunable weights zero, CSR30 takes 1.33 times the bytes of Dense'
     """
-    return say("{clauses}.", clauses=say("; ").join(_clauses(study)))
+    return say("verdict.sentence", clauses=say("format.clause_separator").join(_clauses(study)))
 
 
 def _clauses(study: Comparison) -> Iterator[str]:
     facts = study.facts
     variant, share = facts.headline, facts.total(facts.headline, "sparsity_prunable")
     if not facts.total(variant, "prunable_total"):
-        yield say(
-            "{variant} has no weights that pruning may choose from", variant=short_name(variant)
-        )
+        yield say("verdict.nothing_prunable", variant=short_name(variant))
     elif share is None:
-        yield say(
-            "How many weights of {variant} are zero is not known", variant=short_name(variant)
-        )
+        yield say("verdict.zeros_unknown", variant=short_name(variant))
     else:
         yield _opening(study, variant, share)
     yield from _speed(study, variant)
@@ -64,20 +60,13 @@ def _opening(study: Comparison, variant: str, share: float) -> str:
     """Say how many weights are zero, and what that does to the bytes of the whole model."""
     facts, ratio = study.facts, study.facts.ratio(variant, "stored_bytes")
     if variant == facts.baseline or ratio is None:
-        some = message(
-            "{share:percent} of the {number:scaled} prunable weights of {variant} are zero"
-        )
-        none = message("None of the {number:scaled} prunable weights of {variant} is zero")
+        some = "verdict.sparsity"
+        none = "verdict.no_zeros"
         number = facts.total(variant, "prunable_total")
         said = some if share else none
         return say(said, share=share, number=number, variant=short_name(variant))
-    takes = message(
-        "With {share:percent} of its prunable weights zero, {variant} takes {ratio:.2f} times the "
-        "bytes of {base}"
-    )
-    same = message(
-        "With {share:percent} of its prunable weights zero, {variant} takes as many bytes as {base}"
-    )
+    takes = "verdict.bytes_ratio"
+    same = "verdict.bytes_equal"
     base = unpacked_name(short_name(facts.baseline), facts.unpacked_dtypes(facts.baseline))
     said = same if ratio == 1 else takes
     return say(said, share=share, variant=short_name(variant), ratio=ratio, base=base)
@@ -89,28 +78,28 @@ def _speed(study: Comparison, variant: str) -> Iterator[str]:
     stated, noise = (rows[rows["verdict"] == verdict] for verdict in ("stated", "noise"))
     if len(stated):
         yield say(
-            "it runs {speeds:names} times as fast as {base} with {tokens} at a time",
+            "verdict.speed_up",
             speeds=with_intervals(stated),
             base=short_name(study.facts.speed_base),
             tokens=_tokens(stated),
         )
     if len(noise):
         yield say(
-            "no difference in speed to {base} could be measured with {tokens} at a time",
+            "verdict.speed_within_noise",
             base=short_name(study.facts.speed_base),
             tokens=_tokens(noise),
         )
 
 
 def _tokens(rows: pd.DataFrame) -> str:
-    return say("{tokens:plural token|tokens}", tokens=[int(number) for number in rows["tokens"]])
+    return say("format.token_count", tokens=[int(number) for number in rows["tokens"]])
 
 
 def _quality(study: Comparison, variant: str) -> Iterator[str]:
     if (scored := study.facts.scored(variant)) is None:
         return
-    both = message("perplexity {before} → {after}")
-    alone = message("its perplexity is {after}")
+    both = "verdict.perplexity_change"
+    alone = "verdict.perplexity"
     yield say(
         alone if scored.before is None else both,
         before=figures(scored.before, ",.2f"),
@@ -124,16 +113,10 @@ def _smallest(study: Comparison, variant: str) -> Iterator[str]:
     if (layout := facts.smallest_layout(variant)) is None:
         return
     if layout == "dense":
-        yield say("no lossless layout of the prunable weights is smaller than dense")
+        yield say("verdict.smallest_layout_dense")
         return
-    plain = message(
-        "smallest lossless layout of the prunable weights: {layout}, {ratio:.2f} of their dense "
-        "bytes"
-    )
-    packed = message(
-        "smallest lossless layout of the prunable weights: {layout}, {ratio:.2f} of their bytes "
-        "unpacked to {dtypes:names}"
-    )
+    plain = "verdict.smallest_layout"
+    packed = "verdict.smallest_layout_unpacked"
     unpacked = facts.unpacked_dtypes(variant)
     yield say(
         packed if unpacked else plain,

@@ -5,43 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # By kind: what is said of one variant, of several alike, and of several that differ.
 _SAID = {
-    "layers": (
-        message("{variant} has layers without a nonzero weight: {modules:some}."),
-        message("{variants:names} have layers without a nonzero weight: {modules:some}."),
-        message("Layers without a nonzero weight: {told:names}."),
-    ),
-    "heads": (
-        message("{variant} has attention heads without a nonzero weight: {modules:some}."),
-        message("{variants:names} have attention heads without a nonzero weight: {modules:some}."),
-        message("Attention heads without a nonzero weight: {told:names}."),
-    ),
-    "rows": (
-        message(
-            "{variant} has matrices with rows of nothing but zeros, whose outputs are always zero "
-            "or the bias: {modules:some}."
-        ),
-        message(
-            "{variants:names} have matrices with rows of nothing but zeros, whose outputs are "
-            "always zero or the bias: {modules:some}."
-        ),
-        message(
-            "Rows of nothing but zeros, whose outputs are always zero or the bias: {told:names}."
-        ),
-    ),
+    "layers": ("audit.zero_layers_one", "audit.zero_layers_many", "audit.zero_layers_by_variant"),
+    "heads": ("audit.zero_heads_one", "audit.zero_heads_many", "audit.zero_heads_by_variant"),
+    "rows": ("audit.zero_rows_one", "audit.zero_rows_many", "audit.zero_rows_by_variant"),
     "columns": (
-        message(
-            "{variant} has matrices with columns of nothing but zeros, which never read that "
-            "input: {modules:some}."
-        ),
-        message(
-            "{variants:names} have matrices with columns of nothing but zeros, which never read "
-            "that input: {modules:some}."
-        ),
-        message("Columns of nothing but zeros, which never read that input: {told:names}."),
+        "audit.zero_columns_one",
+        "audit.zero_columns_many",
+        "audit.zero_columns_by_variant",
     ),
 }
 
@@ -73,8 +47,8 @@ def _of_kind(kind: str, counts: Mapping[str, Mapping[str, int]]) -> Iterator[str
 
 
 def _told(kind: str, names: list[str], counts: Mapping[str, int]) -> str:
-    alone = message("{count:,} of {variants:names}")
-    inside = message("{count:,} in {modules:plural matrix|matrices} of {variants:names}")
+    alone = "audit.zero_count_of_variants"
+    inside = "audit.zero_count_in_matrices"
     number = sum(counts.values())
     said = alone if kind == "layers" else inside
     return say(said, count=number, modules=len(counts), variants=names)
@@ -85,4 +59,4 @@ def _named(kind: str, counts: Mapping[str, int]) -> list[str]:
     ranked = sorted(counts, key=lambda name: -counts[name])
     if kind == "layers":
         return ranked
-    return [say("{module} ({count:,})", module=name, count=counts[name]) for name in ranked]
+    return [say("audit.module_count", module=name, count=counts[name]) for name in ranked]

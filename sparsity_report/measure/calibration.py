@@ -14,9 +14,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsity_report.counting.activation_scores import InputNorms
-from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.frozen_arrays import Fixed
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.package_data import DEMO

@@ -9,8 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError, without_panics, writable
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import NoScoreError, check_causal, limit_of

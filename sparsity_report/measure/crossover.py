@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
 from sparsity_report.measure.clock import Allowance, Call, Clock, Timing, timed

@@ -9,8 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
 from sparsity_report.measure.clock import Clock

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sparsity_report.counting.counts import Progress
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import check_options
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import Passages, ProtocolOptions

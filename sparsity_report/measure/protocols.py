@@ -53,12 +53,7 @@ _PTB = Corpus(
 #: What named protocols score. They cut it into windows that do not overlap and drop what is left,
 #: as the code of SparseGPT (github.com/IST-DASLab/sparsegpt, ``llama_eval``) and of Wanda
 #: (github.com/locuslab/wanda, ``lib/eval.py``) does.
-CORPORA = {
-    "wikitext2-2048": _WIKITEXT,
-    "wikitext2-max": _WIKITEXT,
-    "c4-256x2048": _C4,
-    "ptb": _PTB,
-}
+CORPORA = {"wikitext2-2048": _WIKITEXT, "wikitext2-max": _WIKITEXT, "c4-256x2048": _C4, "ptb": _PTB}
 
 
 class ProtocolOptions(TypedDict, total=False):

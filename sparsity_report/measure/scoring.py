@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from sparsity_report.counting.counts import Progress
+from sparsity_report.counting.progress import Progress
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import NoScoreError, Passage, vocabulary_of
 from sparsity_report.study.schema import SLIDING

@@ -16,11 +16,11 @@ import transformers
 from torch import nn
 
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.counts import Progress, count_weights, remark
+from sparsity_report.counting.counts import count_weights, remark
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.moments import moments
 from sparsity_report.counting.policies import global_magnitude
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.measure.model_stage import Stage

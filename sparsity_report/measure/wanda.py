@@ -18,9 +18,8 @@ from sparsity_report.counting.activation_scores import (
     worked,
 )
 from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, quotas
-from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.policies import prunable_counts
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrate
@@ -230,10 +229,7 @@ def _block(module: Module) -> str:
 
 
 def _outlier_ratios(
-    calibration: Calibration,
-    modules: Mapping[Module, int],
-    m: float,
-    progress: Progress | None,
+    calibration: Calibration, modules: Mapping[Module, int], m: float, progress: Progress | None
 ) -> dict[str, float]:
     """Return the share of outliers among the scores of each block."""
     weights = calibration.weights

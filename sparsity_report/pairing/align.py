@@ -41,11 +41,7 @@ _TELLING = ("k", "qkv", "q", "v", "gate", "up", "gate_up", "router", "o", "down"
 # channels and heads of their own.
 _AXES = ("head", "kv_head", "channel", "channel, shared", "head, cross", "kv_head, cross")
 # Of each kind the matrices whose rows it has, and the share of a few that may be elsewhere.
-_WITNESSES = {
-    "head": ("q", "qkv"),
-    "kv_head": ("k", "qkv"),
-    "channel": ("gate", "up", "gate_up"),
-}
+_WITNESSES = {"head": ("q", "qkv"), "kv_head": ("k", "qkv"), "channel": ("gate", "up", "gate_up")}
 # What has the same units.
 _BESIDE = {"gate": "up"}
 _MANY = 0.1

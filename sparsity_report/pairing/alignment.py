@@ -11,14 +11,7 @@ import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.fingerprints import Index, digests, glimpse, matrix, projections, units
 from sparsity_report.pairing.roles import Anatomy, Part
-from sparsity_report.pairing.unit_matching import (
-    Match,
-    alike,
-    cosines,
-    equal,
-    reordered,
-    same,
-)
+from sparsity_report.pairing.unit_matching import Match, alike, cosines, equal, reordered, same
 
 Place = tuple[str, int | None, int | None]
 Tables = Callable[[], Iterable[torch.Tensor]]

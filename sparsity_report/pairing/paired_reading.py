@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.disk_cache import CacheFolder
-from sparsity_report.counting.progress import bar
+from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.compiled_loops import alone, make_ready, tally
 from sparsity_report.pairing.fingerprints import read, whole_rows

@@ -335,11 +335,7 @@ def _with_lines(part: Part, width: int | None, head: int, sizes: Mapping[str, in
 
 
 def _segments(
-    part: Part,
-    role: str,
-    side: int,
-    size: int,
-    about: tuple[int | None, int, Mapping[str, int]],
+    part: Part, role: str, side: int, size: int, about: tuple[int | None, int, Mapping[str, int]]
 ) -> Iterator[Segment]:
     """Cut rows (side 0) or columns (1) into what they are."""
     width, head, sizes = about

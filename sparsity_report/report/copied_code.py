@@ -21,7 +21,7 @@ from sparsity_report.study.levels.policy_levels import GLOBAL
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.display_names import file_name
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Attributes of an explorer that are variants of its study.
@@ -29,11 +29,11 @@ _VARIANTS = {"variant", "against"}
 _PATTERN = re.compile(r"\d+:\d+")
 #: What a copy may be: its key, and what people read.
 FORMS = {
-    "python": message("Python"),
-    "json": message("JSON"),
-    "recipe": message("llm-compressor recipe"),
-    "thesis": message("thesis command"),
-    "figure": message("figure (PDF)"),
+    "python": "name.copy_python",
+    "json": "name.copy_json",
+    "recipe": "name.copy_recipe",
+    "thesis": "name.copy_thesis_command",
+    "figure": "name.copy_figure_pdf",
 }
 
 
@@ -145,7 +145,7 @@ def as_python(shown: Shown) -> str:
         pruning = prunings[method, asked]
         variants.append(f"sr.{row['layout']}({pruning}, name={name!r})")
     if not variants:
-        raise SparsityReportError(say("no variant of the study can be repeated from what it holds"))
+        raise SparsityReportError(say("copy.error_no_repeatable_variant"))
     lines += ["study = sr.compare(", *(f"    {variant}," for variant in variants), ")"]
     if measured := [name for name in _MEASURED if getattr(shown.study, name) is not None]:
         lines += [
@@ -209,9 +209,9 @@ def as_recipe(shown: Shown) -> str:
     """
     rows = shown.layers
     if rows.empty or shown.method is None:
-        raise SparsityReportError(say("nothing is pruned here: there is no recipe to give"))
+        raise SparsityReportError(say("copy.error_nothing_pruned"))
     if rows["weight_nonzero"].isna().any():
-        raise SparsityReportError(say("how many zeros each layer has is not known"))
+        raise SparsityReportError(say("copy.error_zeros_per_layer_unknown"))
     method = shown.method
     pattern = next((part for part in method.split(", ") if _PATTERN.fullmatch(part)), None)
     modifier = "WandaPruningModifier" if "wanda" in method else "SparseGPTModifier"
@@ -257,10 +257,7 @@ def as_thesis(shown: Shown) -> str:
         policy = "random"
     if policy is None or asked is None:
         raise SparsityReportError(
-            say(
-                "the command line cannot prune so; add it to the study, and write it with {code}",
-                code='sr.write_thesis(study, "thesis")',
-            )
+            say("copy.error_unsupported_pruning", code='sr.write_thesis(study, "thesis")')
         )
     source = _source(shown.study.weights, shown.study)
     words = ["sparsity-report", "run", *([source] if source else [])]

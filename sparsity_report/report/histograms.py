@@ -49,32 +49,24 @@ def histograms(study: Comparison) -> dict[str, Any] | None:
         return None
     spec = _chart().to_dict(validate=False) | SEE_THROUGH
     del spec["$schema"]
-    word, at = say("Threshold"), thresholds(weights, levels["sparsity"].tolist())
+    word, at = say("explorer.threshold_heading"), thresholds(weights, levels["sparsity"].tolist())
     return {
         "layers": layers,
         "thresholds": at,
-        "told": [say("nothing is pruned") if t is None else f"{word} {about(t)}" for t in at],
+        "told": [
+            say("histogram.nothing_pruned") if t is None else f"{word} {about(t)}" for t in at
+        ],
         "spec": spec,
-        "said": {
-            "decimal": spoken().decimal,
-        },
+        "said": {"decimal": spoken().decimal},
     }
 
 
 def without_histograms(study: Comparison) -> str:
     """Say why a page has no histograms of layers; nothing where it has them."""
     if study.weights is None:
-        return say(
-            "Histograms of layers need the weights: a page made of a saved study has none; "
-            "sr.explore(study, weights=…) draws them."
-        )
+        return say("histogram.weights_missing")
     if (number := len(module_magnitudes(study.weights))) > _MOST:
-        return say(
-            "A page holds the histograms of {most:,} layers at most, and the model has "
-            "{number:,}: sr.explore draws any of them.",
-            most=_MOST,
-            number=number,
-        )
+        return say("histogram.too_many_layers", most=_MOST, number=number)
     return ""
 
 
@@ -82,15 +74,17 @@ def _chart() -> alt.LayerChart:
     """Return bars that are pale up to a parameter, and a rule there."""
     # Nothing may be pruned, or all, and no data has no extent: the page says where x ends.
     scale = alt.Scale(nice=False, zero=True)
-    x = alt.X("from:Q", title=say("magnitude of a weight"), scale=scale)
+    x = alt.X("from:Q", title=say("chart.x_weight_magnitude"), scale=scale)
     y = alt.Y(
         "height:Q",
-        title=say("density"),
+        title=say("chart.y_density"),
         axis=alt.Axis(values=[]),
         scale=alt.Scale(domain=[0, 1.05]),
     )
     data = alt.NamedData("bars")
-    tips = marks.tooltips((("between", say("magnitude")), ("label", say("holds"))))
+    tips = marks.tooltips(
+        (("between", say("name.magnitude")), ("label", say("chart.histogram_bar_count")))
+    )
     drawn = {"x2": "to:Q", "y": y, "y2": alt.datum(0), "tooltip": tips}
     below = (
         alt.Chart(data)
@@ -115,5 +109,5 @@ def _chart() -> alt.LayerChart:
     layers.append(rule.encode(x=alt.X("at:Q", scale=scale)))
     chart = alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
     chart = chart.add_params(alt.param(name="threshold", value=0))
-    chart.description = say("Histogram of the magnitudes of one layer.")
+    chart.description = say("histogram.alt_one_layer")
     return theme.fitted(chart)

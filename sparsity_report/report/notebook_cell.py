@@ -132,7 +132,7 @@ def _(study: Comparison) -> Seen:
     keys = ("variant", "sparsity_prunable", "sparsity_model", "stored_bytes", "ratio")
     columns = [*map(_column, (*keys, "flops_per_token"))]
     base = short_name(study.facts.baseline)
-    columns[4] = columns[4]._replace(head=say("÷ {variant}", variant=base))
+    columns[4] = columns[4]._replace(head=say("column.ratio_to_variant", variant=base))
     table = _table(columns, frame)
     return Seen([verdict(study), names], _maps([(study, variant)]), table)
 
@@ -169,13 +169,13 @@ def _(pruning: Pruning) -> Seen:
         grid = Grid(inside)
         sums = inside.groupby(grid.codes)[["weight_total", "pruned"]].sum()
         shares = (sums["pruned"] / sums["weight_total"]).tolist()
-        title = say("Share pruned of each weight matrix, block by projection")
+        title = say("cell.map_share_pruned")
         cells = [(*cell, part) for cell, part in zip(grid.cells, shares, strict=True)]
         maps.append(Shares(title, grid.blocks, grid.projections, cells))
     groups = frame.groupby("group", sort=False)[["weight_total", "pruned"]].sum().reset_index()
     groups["share"] = groups["pruned"] / groups["weight_total"].where(groups["weight_total"] > 0)
     columns = [*map(_column, ("group", "weight_total", "pruned"))]
-    columns.append(Column("share", say("Pruned ÷ weights"), SHARE))
+    columns.append(Column("share", say("column.pruned_share"), SHARE))
     return Seen(repr(pruning).split("\n"), maps, _table(columns, groups))
 
 
@@ -190,7 +190,7 @@ def _(difference: Difference) -> Seen:
     said = difference.sentences()
     lines = [repr(difference).split("\n")[0], *said[:_SENTENCES]]
     if len(said) > _SENTENCES:
-        lines.append(say("{count:,} more", count=len(said) - _SENTENCES))
+        lines.append(say("format.count_more", count=len(said) - _SENTENCES))
     sides = (difference.before, difference.after)
     frames = {
         (side, variant): row
@@ -211,7 +211,7 @@ def _(difference: Difference) -> Seen:
     columns = [_column("variant")] + [
         Column(f"{key}_{side}", text, kind_of(key), head(key))
         for key in ("sparsity_prunable", "stored_bytes")
-        for side, text in (("before", say("Before")), ("after", say("After")))
+        for side, text in (("before", say("column.before")), ("after", say("column.after")))
     ]
     return Seen(lines, _maps([(study, study.facts.headline) for study in sides]),
                 _table(columns, pd.DataFrame(values)))  # fmt: skip
@@ -224,8 +224,8 @@ def _(pair: Pair) -> Seen:
     maps = []
     if (shown := difference_map(pair)) is not None:
         titles = {
-            "zeros_before": say("Share of the base’s weights that are zero before"),
-            "zero_or_gone": say("Share of the base’s weights that are zero or gone after"),
+            "zeros_before": say("cell.map_base_zero_before"),
+            "zero_or_gone": say("cell.map_base_zero_or_gone_after"),
         }
         cells, grid = shown.cells, shown.grid
         for column, title in titles.items():
@@ -243,10 +243,7 @@ def _maps(shown: Iterable[tuple[Comparison, str]]) -> list[Shares]:
         grid, cells = study.facts.grid(variant), study.facts.cells(variant)
         if cells.empty:
             continue
-        title = say(
-            "{variant}: share of zeros of each weight matrix, block by projection",
-            variant=short_name(variant),
-        )
+        title = say("cell.map_zero_share", variant=short_name(variant))
         rows = cells[["block", "projection", "sparsity"]].itertuples(index=False, name=None)
         maps.append(Shares(title, grid.blocks, grid.projections, [*rows]))
     return maps
@@ -260,7 +257,7 @@ def _table(columns: Sequence[Column], values: Any) -> Table:
     """Return a table of the first rows; its caption says how many more there are."""
     frame = pd.DataFrame(values)
     more = len(frame) - _ROWS
-    caption = say("{count:,} more", count=more) if more > 0 else ""
+    caption = say("format.count_more", count=more) if more > 0 else ""
     return table_of("cell", caption, columns, frame.head(_ROWS))
 
 

@@ -24,13 +24,13 @@ from sparsity_report.study.schema import head
 from sparsity_report.words.display_names import kind_name, short_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import known, percent, scaled
-from sparsity_report.words.sentences import message, say, say_note, say_noted
+from sparsity_report.words.sentences import say, say_note, say_noted
 
 # Rows of what is gone, and of modules, that a page and a paper hold.
 _ROWS, _ON_PAPER = 6_000, 200
 # Width of a small matrix where three share a line of paper.
 _SMALLER = 170
-_MANY = message("{number:,} are too many to be drawn one by one: {kind}.")
+_MANY = "pair.strip_too_many"
 
 
 @unchecked()
@@ -110,15 +110,15 @@ def _cards(pair: Pair) -> list[dict[str, str]]:
     after = short_name(pair.models["model"].iloc[1])
     cards = []
     if weights["before"]:
-        note = say("of the {before} prunable weights of the base", before=scaled(weights["before"]))
+        note = say("card.of_prunable_base", before=scaled(weights["before"]))
         cards.append((head("removed"), percent(pair.taken / weights["before"]), note))
     if known(zeros["sparsity_itself"]):
-        note = say("of the prunable weights of {after}", after=after)
+        note = say("card.of_prunable_after", after=after)
         cards.append((head("sparsity_itself"), percent(zeros["sparsity_itself"]), note))
     if known(kept["kept_share"]):
-        note = say("of the {zeros} zeros of the base", zeros=scaled(kept["zeros_before"]))
+        note = say("card.of_zeros_base", zeros=scaled(kept["zeros_before"]))
         cards.append((head("kept"), percent(kept["kept_share"]), note))
     if known(stored["after"]) and known(stored["before"]):
-        note = say("stored, of {before} before", before=scaled(stored["before"], "B"))
-        cards.append((say("What is left"), scaled(stored["after"], "B"), note))
+        note = say("card.stored_before", before=scaled(stored["before"], "B"))
+        cards.append((say("card.remaining_bytes"), scaled(stored["after"], "B"), note))
     return [{"title": title, "number": number, "note": note} for title, number, note in cards]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.errors import legible, printable
 
 if TYPE_CHECKING:
-    from sparsity_report.counting.counts import Progress
+    from sparsity_report.counting.progress import Progress
 
 
 @contextmanager

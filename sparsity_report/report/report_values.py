@@ -17,8 +17,9 @@ from sparsity_report.draw.theme import FILED
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import printable
 from sparsity_report.findings.difference import Difference
-from sparsity_report.findings.summary import conventions, summarize
+from sparsity_report.findings.summary import conventions
 from sparsity_report.findings.verdict import verdict
+from sparsity_report.hooks import hooks
 from sparsity_report.report.histograms import histograms, without_histograms
 from sparsity_report.report.page_figures import SEE_THROUGH, Figure, as_json, figure_of
 from sparsity_report.report.sparsity_figures import first_map, multiples, pictures
@@ -33,7 +34,7 @@ from sparsity_report.study.files.study_file import csv_text
 from sparsity_report.words.display_names import layout_name, short_name, tokens_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import count, figures, percent, scaled, times
-from sparsity_report.words.sentences import message, say, say_note
+from sparsity_report.words.sentences import say, say_note
 
 # Rows of all variants' layers up to which the page holds them as a table; beyond, as data.
 _ROWS = 6_000
@@ -44,28 +45,22 @@ _APART = 0.12
 # What the slider compares with dense, and its units.
 _COSTS = {"flops_per_token": "FLOPs", "stored_bytes": "B"}
 _CARDS = {
-    "total": (message("Parameters"), message("of {variant}")),
-    "prunable_total": (message("Prunable weights"), message("of {variant}")),
-    "sparsity_prunable": (message("Zeros"), message("of the prunable weights, {variant}")),
-    "stored_bytes": (message("Stored bytes"), message("of the whole model, {variant}")),
-    "perplexity": (message("Perplexity"), message("of {variant} on {text}")),
-    "smallest": (
-        message("Smallest lossless layout"),
-        message("{layout}: prunable weights of {variant} ÷ dense"),
-    ),
-    "speed": (
-        message("Times as fast"),
-        message("{variant} ÷ {against}, {tokens} at a time ({low:.2f} to {high:.2f})"),
-    ),
-    "flops_per_token": (message("FLOPs per token"), message("{variant} ÷ {against}, on paper")),
+    "total": ("metric.parameters", "card.of_variant"),
+    "prunable_total": ("card.prunable_weights", "card.of_variant"),
+    "sparsity_prunable": ("metric.zeros", "card.of_prunable_variant"),
+    "stored_bytes": ("metric.stored_bytes", "card.of_model_variant"),
+    "perplexity": ("card.perplexity", "card.perplexity_variant_text"),
+    "smallest": ("card.smallest_lossless_layout", "card.layout_prunable_to_dense"),
+    "speed": ("column.speedup", "card.speedup_interval"),
+    "flops_per_token": ("metric.flops_per_token", "card.flops_ratio_counted"),
 }
-_RATIO = message("of the whole model, {variant} ÷ {against}")
-_BEFORE = message("of {variant} on {text}, {against} {before}")
+_RATIO = "card.model_bytes_ratio"
+_BEFORE = "card.perplexity_before"
 # What they are of where the baseline is packed.
 _PACKED = {
-    "total": message("of {variant}, {bits:.2f} bits each in the file"),
-    "stored_bytes": message("of the whole model, {variant} ÷ {against} unpacked to {dtypes:names}"),
-    "smallest": message("{layout}: prunable weights of {variant} ÷ unpacked to {dtypes:names}"),
+    "total": "card.parameters_bits_per_weight",
+    "stored_bytes": "card.model_bytes_ratio_unpacked",
+    "smallest": "card.layout_prunable_to_unpacked",
 }
 
 _QUALITY = (
@@ -106,7 +101,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
     100 % where a slider moves them, on `paper` from the least to the most that maps show.
     """
     shares = study.variants["asked_sparsity"].dropna().unique()
-    asked = [say("{share:level}", share=share) for share in shares]
+    asked = [say("format.level_share", share=share) for share in shares]
     curve, domain = charts.csr_bytes_curve(study), None if paper else (0.0, 1.0)
     # That of the headline first.
     prunings = sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
@@ -118,7 +113,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "chips": _chips(study),
         "palette": list(theme.palette(study).values()),
         "verdict": verdict(study),
-        "findings": summarize(study),
+        "findings": hooks.sentences(study),
         "cards": [_card(study, card) for card in study.facts.cards],
         "totals": plain_rows(study.totals),
         "groups": [
@@ -203,12 +198,7 @@ def _packed(study: Comparison) -> str | None:
     facts = study.facts
     if not (dtypes := facts.unpacked_dtypes(facts.baseline)):
         return None
-    return say(
-        "The file packs the weights ({packings:names}). Layouts are compared with the unpacked "
-        "{dtypes:names} weights, not with the file.",
-        packings=facts.packings(facts.baseline),
-        dtypes=dtypes,
-    )
+    return say("storage.packed_comparison", packings=facts.packings(facts.baseline), dtypes=dtypes)
 
 
 def _card(study: Comparison, card: Card) -> dict[str, str]:
@@ -241,7 +231,7 @@ def _card(study: Comparison, card: Card) -> dict[str, str]:
 def _large(card: Card) -> str:
     """Write the number of a card."""
     if card.key == "speed" and card.value is None:
-        return say("no difference")
+        return say("card.speed_no_difference")
     if card.key == "perplexity":
         return figures(card.value, ",.2f")
     if card.against or card.key == "smallest":
@@ -256,15 +246,12 @@ def _map_note(study: Comparison) -> str:
     facts = study.facts
     layers = max((facts.cells(variant)["layers"].max() for variant in facts.prunings), default=1)
     methods = study.variants.set_index("variant")["method"].loc[list(facts.prunings)]
-    said = say("Each cell is one weight matrix.")
+    said = say("map.cell_one_matrix")
     if layers > 1:
-        said = say(
-            "A cell holds up to {layers:,} weight matrices and shows the zeros of all of them.",
-            layers=int(layers),
-        )
+        said = say("map.cell_many_matrices", layers=int(layers))
     if not methods.str.startswith("global_magnitude").any():
         return said
-    why = say("One threshold for the whole network takes most where weights are small.")
+    why = say("map.global_threshold_note")
     return f"{why} {said}"
 
 
@@ -320,7 +307,7 @@ def slider(study: Comparison) -> dict[str, Any] | None:
         else {
             "share": even,
             "left": round(100 * min(even, last) / last, 2),
-            "text": say("CSR is smaller than dense from {share:percent}", share=even),
+            "text": say("slider.csr_break_even", share=even),
         },
         "texts": as_json(_level_texts(study, table)),
         "table": table.with_rows(tenths),
@@ -333,11 +320,11 @@ def _level_texts(study: Comparison, table: Table) -> dict[str, list[str]]:
     levels, texts = study.facts.levels, to_columns(table)
     assert levels is not None
     total = count(study.facts.total(study.variants["variant"].iloc[0], "prunable_total"))
-    said = {column: message("{part} against {whole}, whole model") for column in _COSTS}
-    aloud = message("{asked}, stored bytes {ratio} of dense")
+    said = dict.fromkeys(_COSTS, "slider.cost_of_whole_model")
+    aloud = "slider.spoken_bytes_ratio"
     if study.facts.unpacked_dtypes(study.facts.baseline):
-        said["stored_bytes"] = message("{part} against {whole} unpacked, whole model")
-        aloud = message("{asked}, stored bytes {ratio} of dense unpacked")
+        said["stored_bytes"] = "slider.cost_of_whole_model_unpacked"
+        aloud = "slider.spoken_bytes_ratio_unpacked"
     costs = {
         column: [
             say(said[column], part=scaled(part, unit), whole=scaled(whole, unit))
@@ -353,8 +340,7 @@ def _level_texts(study: Comparison, table: Table) -> dict[str, list[str]]:
             for asked, ratio in zip(texts["sparsity"], texts["bytes_ratio"], strict=True)
         ],
         "zeros": [
-            say("{zeros} of {total} prunable weights", zeros=zeros, total=total)
-            for zeros in texts["zeros"]
+            say("slider.zeros_of_prunable", zeros=zeros, total=total) for zeros in texts["zeros"]
         ],
         **{key: texts[key] for key in large},
         **costs,

@@ -15,7 +15,7 @@ from sparsity_report.report.page_figures import Figure, figure_of
 from sparsity_report.report.tables import method_tables, study_tables
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.words.display_names import short_name
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 
 class Multiples(NamedTuple):
@@ -92,10 +92,7 @@ def multiples(study: Comparison, domain: tuple[float, float] | None) -> Multiple
     if len(figures) == 1 and even(study, large) is None:
         figures = []  # it stands large already
     bar = colours(domain or charts.zeros_domain(study)) if figures else None
-    said = [
-        say("{variants:names}: {share} zeros in every cell.", variants=names, share=share)
-        for share, names in alike.items()
-    ]
+    said = [say("map.uniform_zeros", variants=names, share=share) for share, names in alike.items()]
     return Multiples(
         figures,
         None if bar is None else figure_of(bar, figures[0].table, "map-colours"),
@@ -118,11 +115,7 @@ def pictures(study: Comparison) -> Pictures:
         None if blocks is None or by_block is None else figure_of(blocks, by_block),
         _excess(study),
         inside,
-        say(
-            "Zeros of {variant} in each part that was counted: a column is a block, a row an "
-            "attention head of the projection, or an expert with all its matrices.",
-            variant=short_name(_headline(study) or ""),
-        ),
+        say("map.heads_experts_note", variant=short_name(_headline(study) or "")),
         figure_of(colours((0.0, 1.0)), inside[0].table, "inside-colours") if inside else None,
         untold,
     )
@@ -139,10 +132,7 @@ def _excess(study: Comparison) -> Figure | None:
 def _inside(study: Comparison) -> Iterator[Figure | str]:
     """Yield maps of heads and experts of the headline's zeros, or that they are too many."""
     variant = _headline(study)
-    many = {
-        "heads": message("{number:,} attention heads are too many to be drawn one by one."),
-        "experts": message("{number:,} experts are too many to be drawn one by one."),
-    }
+    many = {"heads": "map.too_many_heads", "experts": "map.too_many_experts"}
     for place, part in enumerate(inside_charts(study, variant) if variant else ()):
         if part.chart is None:
             yield say(many[part.key], number=len(part.rows))

@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.counting.counts import Progress, count_notes, count_weights
+from sparsity_report.counting.counts import count_notes, count_weights
+from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.hooks import Presentable, hooks
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.files.recomputed import RECOMPUTED
 from sparsity_report.study.layers import check_convention, group_frame, total_frame, with_shares
@@ -22,18 +24,15 @@ from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.policy_levels import GLOBAL, policy_levels
 from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.patterns import variant_patterns
-from sparsity_report.study.schema import MEASURED, TABLES, check, plain_table, typed
+from sparsity_report.study.schema import TABLES, check, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.study.variants import Variant, csr_note, fingerprint
 from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import short_name
-from sparsity_report.words.notebook_display import Shown
-from sparsity_report.words.sentences import say, some
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison(Shown):
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Presentable):
     """What pruning does to a model, as data. Renderers take this and never touch a model.
 
     Names are here as they are in the file; whatever people read spells out what they would not see.
@@ -86,23 +85,6 @@ class Comparison(Shown):
     tasks: pd.DataFrame | None = None
     weights: Weights | None = field(default=None, repr=False)
 
-    def __repr__(self) -> str:
-        from sparsity_report.findings.verdict import verdict
-
-        models, names = (list(self.variants[key].unique()) for key in ("model", "variant"))
-        first = say(
-            "Study of {models:some}: {variants}; {modules:,} modules",
-            models=[*map(short_name, models)],
-            variants=some([*map(short_name, names)], 8),
-            modules=self.layers["module_name"].nunique(),
-        )
-        measured = [name for name in MEASURED if getattr(self, name) is not None]
-        last = say(
-            "Frames: {frames:names}",
-            frames=["layers", "groups", "totals", "storage", *measured],
-        )
-        return "\n".join([first, verdict(self), last])
-
     @cached_property
     def groups(self) -> pd.DataFrame:
         """Sums per variant and group."""
@@ -122,10 +104,12 @@ class Comparison(Shown):
 
     @property
     def audit(self) -> list[str]:
-        """What a careful reviewer would flag, in sentences with numbers."""
-        from sparsity_report.findings.audit import audit
+        """Sentences about anything a careful reviewer would flag."""
+        return hooks.audit(self)
 
-        return audit(self)
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the study as JSON, to be read back exactly by :func:`read_study`."""
+        return hooks.save(self, path)
 
     @cached_property
     def storage(self) -> pd.DataFrame:
@@ -306,12 +290,6 @@ class Comparison(Shown):
         # What measuring has told of the model since.
         notes = count_notes(self.weights) if self.weights else ()
         return replace(self, **frames, notes=tuple(dict.fromkeys([*self.notes, *notes])))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the study as JSON, to be read back exactly by :func:`read_study`."""
-        from sparsity_report.study.files.study_file import write_study
-
-        return write_study(self, path)
 
 
 def compare(

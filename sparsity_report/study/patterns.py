@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.moments import Moments
-from sparsity_report.counting.progress import with_bar
+from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import COMPLYING, N_M, zero_share

@@ -11,10 +11,12 @@ from typing import Any, cast
 import pandas as pd
 from torch import nn
 
-from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.hooks import Presentable
 from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
 from sparsity_report.sparse.experts import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
@@ -24,13 +26,10 @@ from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.sources.memory import ModuleWeights, copied
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import layout_name, short_name
-from sparsity_report.words.notebook_display import Shown
-from sparsity_report.words.sentences import say
 
 
-@dataclass(frozen=True)
-class Variant(Shown):
+@dataclass(frozen=True, repr=False)
+class Variant(Presentable):
     """A model under one pruning decision and one layout. Numbers are derived, not materialised.
 
     Attributes
@@ -47,15 +46,6 @@ class Variant(Shown):
     weights: Weights
     pruning: Pruning | None
     layout: str
-
-    def __repr__(self) -> str:
-        first = say(
-            "Variant {variant}: {layout}",
-            variant=short_name(self.name),
-            layout=layout_name(self.layout),
-        )
-        whole = repr(self.weights if self.pruning is None else self.pruning)
-        return "\n".join([first, *whole.split("\n")[:2]])
 
     def __post_init__(self) -> None:
         if writable(self.name) != self.name:

@@ -91,11 +91,7 @@ def check_name(name: str) -> str:
 
 
 def parse_json(
-    text: str | bytes,
-    *,
-    once: bool = False,
-    without: Collection[str] = (),
-    finite: bool = False,
+    text: str | bytes, *, once: bool = False, without: Collection[str] = (), finite: bool = False
 ) -> Any:
     r"""Return what a JSON text says, checked against :mod:`sparsity_report.untrusted.limits`.
 

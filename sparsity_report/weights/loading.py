@@ -9,12 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from sparsity_report.errors import (
-    SparsityReportError,
-    check_options,
-    printable,
-    within_memory,
-)
+from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.anatomy.describe import ReaderOptions
 from sparsity_report.weights.sources.hub import Remote, fetch, find, is_hub_id

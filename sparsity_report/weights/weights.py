@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.hooks import Presentable
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.parameters import Module, Parameter
-from sparsity_report.words.display_names import short_name
-from sparsity_report.words.notebook_display import Shown
-from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +37,8 @@ def check_modules(name: str, modules: int) -> None:
         )
 
 
-@dataclass(eq=False)
-class Weights(Shown, ABC):
+@dataclass(eq=False, repr=False)
+class Weights(Presentable, ABC):
     """A model opened for counting. Nothing is loaded before it is asked for, nothing is modified.
 
     Attributes
@@ -67,25 +65,6 @@ class Weights(Shown, ABC):
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None = None
     notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        first = say(
-            "Weights of {name}: {architecture}, from {source}",
-            name=short_name(self.name),
-            architecture=short_name(self.architecture or "–"),
-            source=self.source,
-        )
-        second = say(
-            "{total:,} parameters in {modules:,} modules",
-            total=sum(p.total for p in self.stored),
-            modules=len(self.modules),
-        )
-        third = say(
-            "{total:,} of them in {count:,} prunable matrices",
-            total=sum(p.total for p in self.prunable),
-            count=sum(p.experts for p in self.prunable),
-        )
-        return f"{first}\n{second}\n{third}"
 
     def __post_init__(self) -> None:
         self.name = writable(self.name)  # a folder may be called anything

@@ -7,75 +7,75 @@ import unicodedata
 from collections.abc import Sequence
 
 from sparsity_report.errors import printable
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 GROUP_NAMES = {
-    "embedding": message("embedding"),
-    "attention_linear": message("attention"),
-    "mlp_linear": message("MLP"),
-    "lm_head": message("output head"),
-    "norm": message("norm"),
-    "router": message("router"),
-    "ssm": message("state space"),
-    "other_linear": message("other linear"),
-    "other": message("other"),
+    "embedding": "name.embedding",
+    "attention_linear": "name.attention",
+    "mlp_linear": "name.mlp",
+    "lm_head": "name.output_head",
+    "norm": "name.norm",
+    "router": "name.router",
+    "ssm": "name.state_space",
+    "other_linear": "name.other_linear",
+    "other": "name.other",
 }
 _METHODS = {
-    "global_magnitude": message("global magnitude"),
-    "layerwise_magnitude": message("layerwise magnitude"),
-    "random": message("random"),
-    "wanda_one_pass": message("Wanda in one pass"),
-    "imported_masks": message("imported masks"),
-    "given": message("given shares"),
-    "bounded": message("with bounds"),
-    "owl": message("OWL shares"),
+    "global_magnitude": "name.global_magnitude",
+    "layerwise_magnitude": "name.layerwise_magnitude",
+    "random": "name.random",
+    "wanda_one_pass": "name.wanda_one_pass",
+    "imported_masks": "name.imported_masks",
+    "given": "name.given_sparsities",
+    "bounded": "name.with_bounds",
+    "owl": "name.owl_sparsities",
 }
 _LAYOUTS = {
-    "dense": message("dense"),
-    "masked": message("masked"),
-    "csr": message("CSR"),
-    "csr_int16": message("CSR with int16 columns"),
-    "csr_int32": message("CSR with int32 indices"),
-    "csr_int64": message("CSR with int64 indices"),
-    "coo_int32": message("COO with int32 indices"),
-    "coo_int64": message("COO with int64 indices"),
-    "bitmask": message("bitmask"),
-    "tca_bme": message("SpInfer bitmap"),
-    "macko": message("MACKO"),
-    "marlin_2:4": message("4-bit 2:4 (Marlin)"),
-    "zstd": message("compressed file (zstd)"),
+    "dense": "name.layout_dense",
+    "masked": "name.masked",
+    "csr": "name.csr",
+    "csr_int16": "name.csr_int16",
+    "csr_int32": "name.csr_int32",
+    "csr_int64": "name.csr_int64",
+    "coo_int32": "name.coo_int32",
+    "coo_int64": "name.coo_int64",
+    "bitmask": "name.bitmask",
+    "tca_bme": "name.spinfer_bitmap",
+    "macko": "name.macko",
+    "marlin_2:4": "name.marlin_2_4",
+    "zstd": "name.zstd_file",
 }
 
 _KINDS = {
-    "block": message("block"),
-    "attention": message("attention"),
-    "mlp": message("MLP"),
-    "layer": message("layer"),
-    "expert": message("expert"),
-    "head": message("head"),
-    "kv_head": message("key-value head"),
-    "channel": message("channel"),
-    "vocabulary": message("token of the vocabulary"),
-    "width": message("channel of the width"),
+    "block": "name.block",
+    "attention": "name.attention",
+    "mlp": "name.mlp",
+    "layer": "name.kind_layer",
+    "expert": "name.expert",
+    "head": "name.head",
+    "kv_head": "name.kv_head",
+    "channel": "name.channel",
+    "vocabulary": "name.vocabulary_token",
+    "width": "name.width_channel",
 }
 _ALIGNMENTS = {
-    "name": message("its name"),
-    "renamed": message("its name, renamed"),
-    "turned": message("its values, turned"),
-    "fused": message("its name, fused or split"),
-    "rotated": message("its name, its values rotated"),
-    "content": message("its values"),
-    "reordered": message("its values, in another order"),
-    "added": message("nothing, it is new"),
-    "removed": message("nothing, it is gone"),
+    "name": "name.match_name",
+    "renamed": "name.match_renamed",
+    "turned": "name.match_transposed",
+    "fused": "name.match_fused",
+    "rotated": "name.match_rotated",
+    "content": "name.match_values",
+    "reordered": "name.match_permuted",
+    "added": "name.match_added",
+    "removed": "name.match_removed",
 }
 
 _STRUCTURES = {
-    "position": message("the position in the model"),
-    "weight_total": message("the number of weights"),
-    "threshold": message("the magnitude of what is pruned"),
-    "std": message("the spread of the weights"),
-    "global_sparsity": message("what global pruning would take"),
+    "position": "name.structure_position",
+    "weight_total": "name.structure_weights",
+    "threshold": "name.structure_threshold",
+    "std": "name.structure_std",
+    "global_sparsity": "name.structure_global_sparsity",
 }
 #: Where a long word may break; it has no width.
 BREAK = "\u200b"
@@ -83,10 +83,10 @@ _LONG_WORD = re.compile(r"\S{24,}")
 _PART = re.compile(r"[^._/]{0,23}[._/]|.{24}")
 
 
-_CACHES = {"in cache": message("in cache"), "out of cache": message("from memory")}
+_CACHES = {"in cache": "name.in_cache", "out of cache": "name.from_memory"}
 
 
-_OUTSIDE = message("outside blocks")
+_OUTSIDE = "name.outside_blocks"
 
 
 def group_name(group: str) -> str:
@@ -110,7 +110,7 @@ def part_name(by: str, part: str) -> str:
     """
     if by == "block":
         number = part.removeprefix("block ")
-        return say("block {block}", block=number) if number.isdigit() else say(_OUTSIDE)
+        return say("name.numbered_block", block=number) if number.isdigit() else say(_OUTSIDE)
     return group_name(part) if by == "group" else part
 
 
@@ -156,7 +156,7 @@ def policy_name(policy: str) -> str:
     >>> policy_name("layerwise_magnitude"), policy_name("")
     ('layerwise magnitude', 'magnitude')
     """
-    return method_name(policy) if policy else say("magnitude")
+    return method_name(policy) if policy else say("name.magnitude")
 
 
 def layout_name(layout: str) -> str:
@@ -192,7 +192,7 @@ def unpacked_name(name: str, dtypes: Sequence[str]) -> str:
     >>> unpacked_name("Dense", ["float32"]), unpacked_name("Dense", [])
     ('Dense unpacked to float32', 'Dense')
     """
-    return say("{name} unpacked to {dtypes:names}", name=name, dtypes=dtypes) if dtypes else name
+    return say("name.unpacked_to", name=name, dtypes=dtypes) if dtypes else name
 
 
 def dtype_names(dtypes: Sequence[str], unpacked: Sequence[str]) -> list[str]:
@@ -203,7 +203,7 @@ def dtype_names(dtypes: Sequence[str], unpacked: Sequence[str]) -> list[str]:
     >>> dtype_names(["float32", "bfloat16"], ["float32"])
     ['unpacked float32', 'bfloat16']
     """
-    return [say("unpacked {dtype}", dtype=d) if d in unpacked else d for d in dtypes]
+    return [say("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in dtypes]
 
 
 def structure_name(column: str) -> str:
@@ -219,7 +219,7 @@ def tokens_name(tokens: int) -> str:
     >>> tokens_name(1), tokens_name(1024).replace("\u202f", " ")
     ('1 token', '1 024 tokens')
     """
-    return say("{tokens:plural token|tokens}", tokens=tokens)
+    return say("format.token_count", tokens=tokens)
 
 
 def clip(text: object, limit: int = 60) -> str:

@@ -1,7 +1,7 @@
-"""Which language is spoken: a catalogue of sentences and the ways numbers are written.
+"""Languages: the catalogue of phrases by key, and how numbers are written.
 
-English is the source: its sentences stand in the code and are their own keys. A catalogue is a
-file ``languages/<code>.json`` among the templates, the package's own or the user's.
+A catalogue is a file ``languages/<code>.json`` among the templates, the package's own or the
+user's. A phrase that a catalogue lacks is written in English.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sparsity_report.files.package_data import shipped
 
 @dataclass(frozen=True)
 class Language:
-    """How things are said.
+    """A catalogue of phrases, and how numbers are written.
 
     Attributes
     ----------
@@ -35,8 +36,10 @@ class Language:
         Whether 0 and 1.5 are singular, as in French; else 1 alone is.
     units : mapping of str to str
         ``B`` and ``FLOPs`` where they are called something else.
-    sentences, notes : mapping of str to str
-        From English. Notes are stored as text with a study and recognised by their pattern.
+    sentences : mapping of str to str
+        Templates by key, the English ones where a language lacks its own.
+    notes : mapping of str to str
+        Notes from English, recognised by their pattern.
     """
 
     code: str = "en"
@@ -49,13 +52,27 @@ class Language:
     sentences: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
+    def template(self, key: str) -> str:
+        """Return the template of a key."""
+        try:
+            return self.sentences[key]
+        except KeyError:
+            raise SparsityReportError(
+                f"languages/en.json: the key {key!r} is missing; add its text"
+            ) from None
 
-_SPOKEN: ContextVar[Language] = ContextVar("spoken", default=Language())  # noqa: B039 - frozen
+
+_SPOKEN: ContextVar[Language | None] = ContextVar("spoken", default=None)
 
 
 def spoken() -> Language:
-    """Return the language that is spoken now."""
-    return _SPOKEN.get()
+    """Return the language in use."""
+    return _SPOKEN.get() or _english()
+
+
+@cache
+def _english() -> Language:
+    return _catalogue("en", None)
 
 
 @contextmanager
@@ -76,8 +93,8 @@ def speaking(
     --------
     >>> from sparsity_report.words.sentences import say
     >>> with speaking("fr"):
-    ...     say("{share:percent}", share=0.3)
-    '30,0\xa0%'
+    ...     say("format.name_percent_share", name="MLP", share=0.3)
+    'MLP : 30,0\xa0%'
     """
     before = _SPOKEN.set(
         language if isinstance(language, Language) else _catalogue(language, template_dir)
@@ -140,6 +157,8 @@ def _catalogue(language: str, template_dir: str | os.PathLike[str] | None) -> La
             "other with languages/<code>.json in template_dir"
         )
     plain, read = Language(), dict[str, Any](code=language)
+    if language != "en":
+        read["sentences"] = _english().sentences
     for path in reversed(files):
         try:
             for key, value in json.loads(path.read_text(encoding="utf-8")).items():

@@ -1,4 +1,4 @@
-"""Sentences, their values put in, in the language that is spoken."""
+"""Text of phrases: catalogue templates with their values put in, in the language in use."""
 
 import re
 import string
@@ -7,56 +7,54 @@ from numbers import Real
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.phrases import Phrase
 from sparsity_report.words import number_format
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import figures
 
 
-def say(template: str, /, **values: Any) -> str:
-    r"""Say a sentence in the language that is spoken, with its values put in.
+def say(key: str, /, **values: Any) -> str:
+    r"""Return the text of a key of the catalogue with values put in, in the language in use.
 
     Parameters
     ----------
-    template : str
-        In English, the key of its translations, with placeholders such as ``{name}``. What
-        follows a colon says how a value is written: ``percent`` (``percent0``, ``percent2``:
-        digits), ``level``, ``times``, ``duration``, ``scaled UNIT``, ``plural ONE|MANY`` (a number,
-        or several, and what they are of), ``names``, ``some``, or a Python format such as ``,`` or
-        ``.2f``. An unknown number is a dash.
+    key : str
+        Key of ``templates/languages/<code>.json``. Its template has placeholders such as
+        ``{name}``. A format after a colon says how the value is written: ``percent`` (``percent0``,
+        ``percent2``: digits), ``level``, ``times``, ``duration``, ``scaled UNIT``, ``plural
+        ONE|MANY`` (a number, or several, and the noun), ``names``, ``some``, or a Python format
+        such as ``,`` or ``.2f``. An unknown number becomes a dash.
     **values
-        Numbers, text, or lists of text; of texts, what would not be seen is spelled out.
+        Numbers, text, phrases, or lists of these. Invisible characters of text are spelled out.
 
     Examples
     --------
-    >>> said = say("{names:names} hold {n:,} zeros", names=["A", "B"], n=1000)
-    >>> said.replace("\u202f", " ")
-    'A and B hold 1 000 zeros'
-    >>> say("{share:percent}", share=0.5)
-    '50.0 %'
-    >>> [say("{n:plural thread|threads}", n=n) for n in (1, 2, [1], [1, 16])]
-    ['1 thread', '2 threads', '1 thread', '1 and 16 threads']
+    >>> say("format.name_percent_share", name="MLP", share=0.5)
+    'MLP: 50.0 %'
+    >>> [say("format.token_count", tokens=n) for n in (1, 2, [1], [1, 16])]
+    ['1 token', '2 tokens', '1 token', '1 and 16 tokens']
     """
-    return _filled(template, spoken().sentences.get(template, template), values)
+    return _filled(key, values)
 
 
-def message(template: str) -> str:
-    """Mark a sentence that is said elsewhere, so that it is known to need a translation."""
-    return template
+def render(phrase: Phrase) -> str:
+    """Return the text of a phrase in the language in use."""
+    return _filled(phrase.key, phrase.values)
 
 
 def say_note(text: str) -> str:
     """Say a note, which comes from a study as English text, in the language that is spoken."""
     for english, other in spoken().notes.items():
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*)", re.escape(english))
-        if found := re.fullmatch(pattern, text, re.DOTALL):
-            return _filled(english, other, found.groupdict())
+        if match := re.fullmatch(pattern, text, re.DOTALL):
+            return _put_in(english, other, match.groupdict())
     return text
 
 
 def say_noted(text: str) -> str:
     """Say a note as a sentence: notes begin small and end without a stop."""
     note = say_note(text)
-    return say("{note}.", note=note[:1].upper() + note[1:])
+    return say("format.note_sentence", note=note[:1].upper() + note[1:])
 
 
 def join(words: Sequence[str]) -> str:
@@ -83,17 +81,21 @@ def some(names: Sequence[str], limit: int = 3) -> str:
     """
     shown = list(names[:limit])
     left = len(names) - limit
-    return join([*shown, say("{count:,} more", count=left)] if left > 0 else shown)
+    return join([*shown, say("format.count_more", count=left)] if left > 0 else shown)
 
 
-def _filled(english: str, template: str, values: Mapping[str, Any]) -> str:
-    """Put values into what stands for an English sentence."""
+def _filled(key: str, values: Mapping[str, Any]) -> str:
+    return _put_in(key, spoken().template(key), values)
+
+
+def _put_in(key: str, template: str, values: Mapping[str, Any]) -> str:
+    """Return a template with its values put in."""
     try:
         return _SENTENCE.vformat(template, (), values)
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         raise SparsityReportError(
-            f"languages/{spoken().code}.json: the translation of {english!r} does not fit: "
-            f"{error!r}"
+            f"languages/{spoken().code}.json: the text of {key!r} does not fit its values: "
+            f"{error!r}; compare its placeholders with languages/en.json"
         ) from error
 
 

@@ -19,13 +19,16 @@ ROOT = Path(__file__).parents[2]
 CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
 
 
-def messages():
-    """Every sentence that the package and its templates say."""
+def constants():
+    """Yield every string constant of the package and every key that templates name."""
     for path in (ROOT / "sparsity_report").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            said = isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "message"}
-            if said and isinstance(node.args[0], ast.Constant):
-                yield node.args[0].value
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+    yield from template_keys()
+
+
+def template_keys():
     made = environment()
     for path in (ROOT / "templates").rglob("*.j2"):
         reader = latex_templates(made) if path.parent.name == "thesis" else made
@@ -35,28 +38,52 @@ def messages():
                 yield call.args[0].value
 
 
+def said_keys():
+    """Yield the keys that calls of `say` and `phrase` name."""
+    for path in (ROOT / "sparsity_report").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            said = isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"say", "phrase"}
+            if said and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value
+    yield from template_keys()
+
+
+def catalogue(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def placeholders(text):
     """Names and how their values are written; the words of a plural are the language's own."""
-    found = string.Formatter().parse(text)
+    parsed = string.Formatter().parse(text)
     return sorted(
-        (name, re.sub("^plural .*", "plural", spec)) for _, name, spec, _ in found if name
+        (name, re.sub("^(plural|choose) .*", r"\1", spec)) for _, name, spec, _ in parsed if name
     )
+
+
+ENGLISH = catalogue(ROOT / "templates" / "languages" / "en.json")["sentences"]
+
+
+def test_every_key_has_a_text_and_every_text_a_use():
+    assert len(ENGLISH) > 800
+    assert set(said_keys()) - set(ENGLISH) == set(), "keys without a text"
+    assert set(ENGLISH) - set(constants()) == set(), "texts that nothing uses"
 
 
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
 def test_every_sentence_is_translated(path):
-    sentences = json.loads(path.read_text(encoding="utf-8"))["sentences"]
-    said = {text for text in messages() if not re.fullmatch(r"{\w+(:(?!plural)[^{}]*)?}", text)}
-    assert len(said) > 80
-    assert said - set(sentences) == set(), "not translated"
-    assert set(sentences) - said == set(), "translated but never said"
+    sentences = catalogue(path)["sentences"]
+    plain = {
+        key for key, text in ENGLISH.items() if re.fullmatch(r"{\w+(:(?!plural)[^{}]*)?}", text)
+    }
+    assert set(ENGLISH) - plain - set(sentences) == set(), "not translated"
+    assert set(sentences) - set(ENGLISH) == set(), "translated but never said"
+    assert list(sentences) == sorted(sentences)
 
 
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
 def test_translations_have_the_same_placeholders(path):
-    catalogue = json.loads(path.read_text(encoding="utf-8"))
-    for english, other in (catalogue["sentences"] | catalogue["notes"]).items():
-        assert placeholders(english) == placeholders(other), english
+    for key, text in catalogue(path)["sentences"].items():
+        assert placeholders(ENGLISH[key]) == placeholders(text), key
 
 
 @pytest.mark.parametrize("module", ["summary", "task_findings", "audit", "difference"])
@@ -94,9 +121,8 @@ def test_french_says_the_same_numbers(demo):
 
 def test_french_typography():
     with speaking("fr"):
-        assert say("{share:percent}", share=0.3) == "30,0\u00a0%"
-        assert say("{size:scaled B}", size=108_160_356) == "108\u00a0Mo"
-        assert say("{count:,} more", count=1234567) == "1\u202f234\u202f567 autres"
+        assert say("format.name_percent_share", name="MLP", share=0.3) == "MLP : 30,0\u00a0%"
+        assert say("format.count_more", count=1234567) == "1\u202f234\u202f567 autres"
     for path in CATALOGUES:
         if path.stem == "fr":
             for said in json.loads(path.read_text(encoding="utf-8"))["sentences"].values():
@@ -112,23 +138,27 @@ def test_notes_are_recognised():
 
 
 def test_values_are_never_templates():
-    assert say("{reason} {share:percent}", reason="{share} {0.__class__}", share=0.1) == (
-        "{share} {0.__class__} 10.0 %"
+    assert say("format.name_percent_share", name="{share} {0.__class__}", share=0.1) == (
+        "{share} {0.__class__}: 10.0 %"
     )
 
 
 def test_a_users_catalogue(tmp_path):
     (tmp_path / "languages").mkdir()
-    german = {"decimal": ",", "conjunction": "und", "sentences": {"{count:,} more": "{count} mehr"}}
+    german = {
+        "decimal": ",",
+        "conjunction": "und",
+        "sentences": {"format.count_more": "{count} mehr"},
+    }
     (tmp_path / "languages" / "de.json").write_text(json.dumps(german), encoding="utf-8")
-    french = {"sentences": {"{count:,} more": "encore {count:,}"}}
+    french = {"sentences": {"format.count_more": "encore {count:,}"}}
     (tmp_path / "languages" / "fr.json").write_text(json.dumps(french), encoding="utf-8")
     with speaking("de", tmp_path):
-        assert say("{count:,} more", count=2) == "2 mehr"
-        assert say("zeros") == "zeros"
+        assert say("format.count_more", count=2) == "2 mehr"
+        assert say("format.token_count", tokens=2) == "2 tokens"
     with speaking("fr", tmp_path):
-        assert say("{count:,} more", count=2) == "encore 2"
-        assert say("zeros") == "zéros"
+        assert say("format.count_more", count=2) == "encore 2"
+        assert say("format.token_count", tokens=2) == "2 tokens"
 
 
 @pytest.mark.parametrize("language", ["xx", "../fr", "", "fr.json", "/etc/passwd"])
@@ -152,11 +182,11 @@ def test_a_broken_catalogue_is_refused(tmp_path, text):
 def test_a_translation_that_does_not_fit_is_refused(tmp_path):
     (tmp_path / "languages").mkdir()
     wrong = {
-        "sentences": {"{count:,} more": "{number} mehr"},
+        "sentences": {"format.count_more": "{number} mehr"},
         "notes": {"counts of {what}": "Zahlen {which}"},
     }
     (tmp_path / "languages" / "de.json").write_text(json.dumps(wrong))
     with speaking("de", tmp_path), pytest.raises(sr.SparsityReportError, match=r"de\.json: the tr"):
-        say("{count:,} more", count=2)
+        say("format.count_more", count=2)
     with speaking("de", tmp_path), pytest.raises(sr.SparsityReportError, match="counts of"):
         say_note("counts of zeros")

@@ -10,32 +10,32 @@ from sparsity_report.report.tables.table_model import COUNT, Column, Kind, Table
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.schema import head
 from sparsity_report.words.display_names import distinct_names
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Heads of columns that the schema does not have, or has under a longer title.
 _HEADS = {
-    "stored_as": message("Stored as"),
-    "share": message("Zeros ÷ weights"),
-    "expected_sparsity": message("Expected"),
-    "n_m": message("N:M, complying"),
-    "ratio": message("÷ dense"),
-    "model_bytes": message("Bytes"),
-    "model_ratio": message("÷ dense"),
-    "threshold": message("Threshold |w| ≤"),
-    "quartiles": message("Quartiles"),
-    "windows": message("Window / stride"),
-    "realised": message("Realised"),
-    "control_span": message("Control"),
-    "bound_share": message("Of memory’s limit"),
-    "bits_per_weight": message("Bits per weight"),
-    "scores": message("Scores"),
-    "what": message("What"),
-    "before": message("Before"),
-    "after": message("After"),
-    "of": message("Of"),
-    "sparsity_before": message("Share before"),
-    "sparsity_after": message("Share after"),
-    "moved": message("Points"),
+    "stored_as": "column.stored_as",
+    "share": "column.zero_share_of_weights",
+    "expected_sparsity": "column.expected_zeros",
+    "n_m": "column.n_m_compliance",
+    "ratio": "column.ratio_to_dense",
+    "model_bytes": "explorer.column_bytes",
+    "model_ratio": "column.ratio_to_dense",
+    "threshold": "column.threshold_magnitude",
+    "quartiles": "column.quartiles",
+    "windows": "column.window_stride",
+    "realised": "column.realised_speedup",
+    "control_span": "column.control_head",
+    "bound_share": "column.memory_limit_share",
+    "bits_per_weight": "column.bits_per_weight",
+    "scores": "column.score_count",
+    "what": "column.item",
+    "before": "column.before",
+    "after": "column.after",
+    "of": "column.scope_head",
+    "sparsity_before": "column.share_before",
+    "sparsity_after": "column.share_after",
+    "moved": "column.percentage_points",
 }
 
 

@@ -11,12 +11,9 @@ from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Body, Table, name, rows_of, table_of
 from sparsity_report.study.layers import records
 from sparsity_report.words.display_names import clip, tokens_name
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
-_MEASURED = {
-    "perplexity": message("perplexity"),
-    "speed": message("times as fast as {base}"),
-}
+_MEASURED = {"perplexity": "label.perplexity", "speed": "chart.speed_up_over_base"}
 
 
 def totals(difference: Difference) -> Table | None:
@@ -32,7 +29,7 @@ def totals(difference: Difference) -> Table | None:
             row = {"what": name_of(what), "before": before, "after": after}
             values.append({**row, "row_style": "changed" if before != after else ""})
         bodies.append(Body(rows_of(columns, values), clip(match.name, 80)))
-    caption = say("Totals per variant, before and after")
+    caption = say("caption.totals_before_after")
     return Table("totals", caption, tuple(columns), tuple(bodies), "groups") if bodies else None
 
 
@@ -49,7 +46,7 @@ def modules(difference: Difference, limit: int) -> Table:
     ]
     columns = columns_of("variant module_name what before after")
     columns[1] = columns[1]._replace(kind=name(200))
-    return table_of("modules", say("Modules that changed"), columns, values, "sortable")
+    return table_of("modules", say("difference.modules_changed"), columns, values, "sortable")
 
 
 def moved(difference: Difference, limit: int) -> Table | None:
@@ -67,11 +64,8 @@ def moved(difference: Difference, limit: int) -> Table | None:
     keys = "variant module_name weight_total zeros_before zeros_after"
     columns = columns_of(f"{keys} sparsity_before sparsity_after moved")
     columns[0] = columns[0]._replace(kind=name(80))
-    whole = message("Layers whose zeros moved, most first; zeros ÷ weights of the layer.")
-    part = message(
-        "Layers whose zeros moved, most first; zeros ÷ weights of the layer. The first {shown:,} "
-        "of {count:,}."
-    )
+    whole = "caption.layers_zeros_changed"
+    part = "caption.layers_zeros_changed_first"
     caption = say(whole if len(rows) == len(frame) else part, shown=len(rows), count=len(frame))
     return table_of("moved", caption, columns, _named(rows), "sortable")
 
@@ -85,7 +79,7 @@ def measured(difference: Difference) -> Table | None:
     for row in records(_named(frame)):
         before, after = measured_sides(row)
         speed = row["what"] == "speed"
-        note = say("within the noise") if speed and not row["apart"] else ""
+        note = say("difference.within_noise") if speed and not row["apart"] else ""
         values.append(
             {
                 "variant": row["variant"],
@@ -99,7 +93,7 @@ def measured(difference: Difference) -> Table | None:
     columns = columns_of("variant what of before after")
     columns[0] = columns[0]._replace(kind=name(80))
     columns[2] = columns[2]._replace(kind=name(200))
-    return table_of("measured", say("Measured alike before and after"), columns, values)
+    return table_of("measured", say("caption.comparable_measurements"), columns, values)
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.schema import head
 from sparsity_report.words.display_names import distinct_names, policy_name, short_name
 from sparsity_report.words.number_format import percent
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # A share in percent, whose sign stands in the caption.
 _PERCENT = SCORE._replace(write=lambda value: SCORE.write((value, None)))
@@ -82,7 +82,7 @@ def _entries(study: Comparison) -> Iterator[_Entry]:
         bare, foreign = row["sparsity"] == 0, pd.isna(row["policy"])
         label = short_name(row["variant"]) if foreign else _policy(row["policy"])
         if bare and foreign:
-            kind, label = "", say("Dense")
+            kind, label = "", say("name.dense_baseline")
         labels.append((kind, label, shown[row["fingerprint"]], row["variant"]))
     places = [label[:3] for label in labels]
     for kind, label, model, variant in labels:
@@ -118,9 +118,7 @@ def _grid(entries: Sequence[_Entry], scored: pd.DataFrame, at: int) -> Table:
         bodies.append(_body(of, columns, scores, strong))
     said = records(scored)[0]
     caption = say(
-        "{metric} of {models:names} by method and share of the prunable weights asked for; "
-        "protocol {protocol}, {text} ({text_fingerprint}) in windows of {window:,}, stride "
-        "{stride:,}; the best of each in bold, where first guesses tell it from others (99 %).",
+        "caption.method_grid",
         metric=head(metric),
         models=models,
         **{key: said[key] for key in ("window", "stride")},
@@ -156,14 +154,14 @@ def task_grid(study: Comparison) -> Table | None:
     entries = [entry for entry in _entries(study) if entry.variant in of]
     if sum(entry.kind != "" for entry in entries) < 2:
         return None
-    titles = {**SEVEN, "mean": say("Mean")}
+    titles = {**SEVEN, "mean": say("column.mean")}
     columns = [Column(key, title, _PERCENT, width=1) for key, title in titles.items()]
     several = len({entry.model for entry in entries}) > 1
     comparable = one_version(study.tasks)
     bodies = []
     for model, inside in _by(entries, "model"):
         for kind, rows in _by(inside, "kind"):
-            name = say("{model}, {kind}", model=model, kind=kind) if kind else model
+            name = say("format.model_kind", model=model, kind=kind) if kind else model
             scores = {entry.label: of[entry.variant] for entry in rows}
             bold = comparable if kind else ()
             strong = _highest(scores, bold)
@@ -176,17 +174,10 @@ def _of_tasks(entries: Sequence[_Entry], known: pd.DataFrame, comparable: Sequen
     """Say what stands in a grid of tasks, and what bold means there: no test."""
     errors = known[known["variant"].isin([entry.variant for entry in entries])]
     means = errors["task"] == "mean"
-    highest = message(
-        "Bold is the highest of each and no test: standard errors, where they are known, reach "
-        "{error:percent2} of a task and {mean:percent2} of a mean."
-    )
-    untold = message("Bold is the highest of each and no test: no standard error is known.")
+    highest = "caption.bold_standard_errors"
+    untold = "caption.bold_no_standard_error"
     said = [
-        say(
-            "Zero-shot accuracy (acc) in percent of {models:names} by method and share of the "
-            "prunable weights asked for; the mean where all seven are known.",
-            models=list(dict.fromkeys(entry.model for entry in entries)),
-        ),
+        say("caption.zero_shot_grid", models=list(dict.fromkeys(entry.model for entry in entries))),
         say(
             highest if errors["stderr"].notna().any() else untold,
             error=errors["stderr"][~means].max(),
@@ -194,17 +185,12 @@ def _of_tasks(entries: Sequence[_Entry], known: pd.DataFrame, comparable: Sequen
         ),
     ]
     if apart := [title for task, title in SEVEN.items() if task not in comparable]:
-        said.append(
-            say(
-                "No best is told of {tasks:names}, nor of means: variants ran other versions.",
-                tasks=apart,
-            )
-        )
+        said.append(say("caption.no_winner_versions", tasks=apart))
     return " ".join(said)
 
 
 def _method() -> Column:
-    return Column("method", say("Method"), name(80), width=1.6)
+    return Column("method", say("column.method_head"), name(80), width=1.6)
 
 
 def _by(entries: Sequence[_Entry], part: str) -> Iterator[tuple[str, list[_Entry]]]:
@@ -250,5 +236,5 @@ def blocks(study: Comparison) -> Table | None:
     columns += [
         Column(v, text, SHARE) for v, text in zip(rivals, distinct_names(rivals), strict=True)
     ]
-    caption = say("Zeros per block ÷ its prunable weights, by policy.")
+    caption = say("caption.zeros_per_block")
     return table_of("blocks", caption, columns, values)

@@ -31,7 +31,7 @@ from sparsity_report.study.pairs.pair_cells import Strip, difference_map
 from sparsity_report.study.schema import head
 from sparsity_report.words.display_names import alignment_name, clip, group_name, kind_name
 from sparsity_report.words.number_format import count
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Columns of a study that count what a figure of a pair does.
 _COLUMNS = {
@@ -40,11 +40,11 @@ _COLUMNS = {
     "active_parameters": "active_total",
 }
 _PARTS = {
-    "prunable": message("Prunable weights"),
-    "non_embedding": message("Non-embedding parameters"),
-    "model": message("Whole model"),
+    "prunable": "card.prunable_weights",
+    "non_embedding": "name.non_embedding_parameters",
+    "model": "name.whole_model",
 }
-_SIDES = {"before": message("Before"), "after": message("After")}
+_SIDES = {"before": "column.before", "after": "column.after"}
 # What was taken away, less than zero of what came.
 _SHARE_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
@@ -62,12 +62,12 @@ def models(pair: Pair) -> Table:
     """Return the two models that were compared."""
     values = [{**row, "side": say(_SIDES[row["side"]])} for row in plain_rows(pair.models)]
     columns = columns_of("side model architecture source", (0.7, 1, 1, 1.6))
-    return table_of("models", say("The checkpoints that were compared"), columns, values, "facts")
+    return table_of("models", say("caption.compared_checkpoints"), columns, values, "facts")
 
 
 def totals(pair: Pair) -> Table:
     """Return what was taken away of the whole, by what it is counted in."""
-    caption = say("What was taken away, by what it is counted in; share of the base.")
+    caption = say("caption.removed_totals")
     values = [{**row, "figure": _figure_name(row["figure"])} for row in plain_rows(pair.totals)]
     return table_of("totals", caption, _figure_columns("figure"), values)
 
@@ -90,18 +90,18 @@ def groups(pair: Pair) -> Table:
         for figure, of in pair.groups.groupby("figure", sort=False)
         if of["before"].fillna(0).any() or of["after"].fillna(0).any()
     ]
-    caption = say("What was taken away of each group of modules; share of the base’s group.")
+    caption = say("caption.removed_groups")
     return Table("groups", caption, tuple(columns), tuple(bodies), "groups")
 
 
 def _figure_name(figure: str) -> str:
     if figure == "kv_cache_bytes_per_token":
-        return say("KV-cache bytes per token")
+        return say("quantity.kv_cache_bytes_per_token")
     return head(_COLUMNS.get(figure, figure))
 
 
 def _figure_columns(first: str) -> list[Column]:
-    share = say("Share of the base")
+    share = say("column.share_of_base")
     columns = columns_of(f"{first} before after removed share", (1.6, 1), share=share)
     kinds = (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN)
     return [column._replace(kind=kind) for column, kind in zip(columns, kinds, strict=True)]
@@ -109,15 +109,12 @@ def _figure_columns(first: str) -> list[Column]:
 
 def sparsities(pair: Pair) -> Table:
     """Return the three sparsities: of the base, of what is left, and against the base."""
-    caption = say(
-        "Three sparsities of three things: of the base itself, of what is left by itself, and what "
-        "is zero or gone of the base."
-    )
+    caption = say("caption.pair_sparsities")
     values = [{**row, "of": say(_PARTS[row["of"]])} for row in plain_rows(pair.sparsities)]
     columns = columns_of(
         "of total_before total_after sparsity_before sparsity_itself gone_of_base",
         (1.6, 1),
-        of=say("Of"),
+        of=say("column.scope_head"),
         sparsity_before=head("sparsity_before"),
     )
     columns[0] = columns[0]._replace(kind=WORDS)
@@ -126,10 +123,8 @@ def sparsities(pair: Pair) -> Table:
 
 def survival(pair: Pair) -> Table:
     """Return what became of the zeros of prunable weights that stand in both."""
-    caption = say(
-        "What became of the zeros of prunable weights that stand in both: kept, revived, and new."
-    )
-    everything = say("all prunable weights")
+    caption = say("caption.zero_survival")
+    everything = say("name.all_prunable_weights")
     values = [
         {**row, "group": everything if row["group"] is None else group_name(row["group"])}
         for row in plain_rows(pair.survival)
@@ -147,10 +142,7 @@ def difference(pair: Pair) -> Table | None:
     """Return the figures of the map of differences, block by projection."""
     if (shown := difference_map(pair)) is None:
         return None
-    caption = say(
-        "Weights of the base that are zero or gone, after − before, in percentage points of the "
-        "matrix, block by projection."
-    )
+    caption = say("caption.pair_difference_map")
     values = shown.cells.set_index(["block", "projection"])["moved"]
     return by_cell("difference", caption, shown.grid, values, POINTS)
 
@@ -168,13 +160,13 @@ def strip(shown: Strip) -> Table:
         for where, row in zip(shown.names, shown.rows, strict=True)
     ]
     columns = [
-        Column("where", say("Where"), name(80), width=1.4),
-        Column("gone", say("Gone"), COUNT),
+        Column("where", say("label.location"), name(80), width=1.4),
+        Column("gone", say("column.removed_head"), COUNT),
         *columns_of("among", (0, 0)),
-        Column("numbers", say("Numbers in the base"), WORDS, width=3),
+        Column("numbers", say("column.indices_in_base"), WORDS, width=3),
         *columns_of("certainty", (0, 0)),
     ]
-    caption = say("{title}, by their numbers in the base.", title=shown.title)
+    caption = say("caption.removed_strip", title=shown.title)
     return table_of(f"strip_{shown.kind}", caption, columns, values)
 
 
@@ -186,7 +178,7 @@ def _listed(numbers: Sequence[int], limit: int) -> str:
         for first, last in spans[:limit]
     ]
     if more := sum(last - first + 1 for first, last in spans[limit:]):
-        shown.append(say("{count:,} more", count=more))
+        shown.append(say("format.count_more", count=more))
     return ", ".join(shown)
 
 
@@ -222,16 +214,13 @@ def removed(pair: Pair, limit: int) -> Table | None:
     columns = columns_of(
         "kind module gone among numbers certainty weights parameters bytes flops_per_token",
         (0.8, 1.6, 0, 0, 1.4, 0),
-        gone=say("Gone"),
-        numbers=say("Numbers in the base"),
+        gone=say("column.removed_head"),
+        numbers=say("column.indices_in_base"),
     )
     kinds = {"kind": WORDS, "module": name(200), "numbers": WORDS}
     columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
-    whole = message("What of the base is gone, each weight once, with the largest thing it was in.")
-    part = message(
-        "What of the base is gone, each weight once, with the largest thing it was in; the first "
-        "{shown:,} of {number:,} rows."
-    )
+    whole = "caption.removed_parts"
+    part = "caption.removed_parts_first"
     shown = rows[:limit]
     caption = say(whole if shown == rows else part, shown=len(shown), number=len(rows))
     return table_of("removed", caption, columns, shown, "sortable")
@@ -254,7 +243,7 @@ def layers(pair: Pair, limit: int) -> Table:
         clip(other, 2000) if pd.notna(other) and other != own else ""
         for own, other in zip(frame["module_name"], frame["after_name"], strict=True)
     ]
-    untouched = say("untouched")
+    untouched = say("column.untouched")
     values = [
         {
             **row,
@@ -274,11 +263,8 @@ def layers(pair: Pair, limit: int) -> Table:
     )
     kinds = {"module_name": name(2000), "group": WORDS, "alignment": WORDS}
     columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
-    whole = message("All {number:,} modules of both checkpoints; zeros and weights of matrices.")
-    part = message(
-        "The first {shown:,} of {number:,} modules of both checkpoints; zeros and weights of "
-        "matrices."
-    )
+    whole = "caption.pair_modules_all"
+    part = "caption.pair_modules_first"
     number = len(pair.layers)
     caption = say(whole if len(frame) == number else part, shown=len(frame), number=number)
     return table_of("layers", caption, columns, values, "layers sortable")
@@ -299,10 +285,10 @@ def layer(pair: Pair, module: str) -> Table:
         if row[key] is not None
     )
     columns = (
-        Column("figure", say("Figure"), WORDS, width=1.6),
-        Column("value", say("Value"), WORDS),
+        Column("figure", say("column.quantity"), WORDS, width=1.6),
+        Column("value", say("column.value_head"), WORDS),
     )
-    caption = say("What was counted of this module; zeros and weights of matrices.")
+    caption = say("caption.pair_module")
     return Table("layer", caption, columns, (Body(rows),), "facts")
 
 
@@ -313,5 +299,5 @@ def extremes(pair: Pair, limit: int = 10) -> Table | None:
         return None
     least = rows.sort_values("iou", kind="stable").head(limit)
     columns = columns_of("module_name weight_before kept revived new iou", (3.4, 1))
-    caption = say("Layers whose zeros agree least: zeros in both ÷ zeros in either.")
+    caption = say("caption.least_agreeing_layers")
     return table_of("least_agreeing", caption, columns, records(least))

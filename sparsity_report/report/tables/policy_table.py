@@ -22,7 +22,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_comparison import Compared
 from sparsity_report.words.display_names import distinct_names, layout_name, short_name, tokens_name
 from sparsity_report.words.number_format import THIN, UNKNOWN, percent
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 
 def _ends(ends: tuple[float, float] | None) -> str:
@@ -37,16 +37,16 @@ def _ends(ends: tuple[float, float] | None) -> str:
 _COLUMNS, _LETTERS = 4, 45
 # Row head, note and how its cells are written, by figure.
 _ROWS: dict[str, tuple[str, str, Kind]] = {
-    "sparsity_prunable": (message("Zeros"), message("÷ prunable weights"), share(2)),
-    "spread": (message("Zeros per layer"), message("least to most sparse"), Kind(_ends, "%")),
-    "dead_rows": (message("Outputs that are zero"), message("whole rows of matrices"), COUNT),
-    "dead_heads": (message("Attention heads that are zero"), message("per projection"), COUNT),
-    "smallest": (message("Smallest lossless layout"), message("÷ dense bytes"), TIMES),
-    "layout": (message("as {of}"), "", TIMES),
-    "perplexity": (message("Perplexity"), message("on {of}"), kind_of("perplexity")),
-    "kl": (message("KL from {base}"), message("nats per token"), kind_of("kl")),
-    "agreement": (message("Same first guess as {base}"), message("on {of}"), kind_of("agreement")),
-    "realised": (message("Times as fast as {speed_base}"), message("{of} at a time"),
+    "sparsity_prunable": ("metric.zeros", "compared.of_prunable_weights", share(2)),
+    "spread": ("compared.zeros_per_layer", "compared.least_to_most_sparse", Kind(_ends, "%")),
+    "dead_rows": ("compared.zero_outputs", "compared.whole_matrix_rows", COUNT),
+    "dead_heads": ("compared.zero_attention_heads", "compared.per_projection", COUNT),
+    "smallest": ("card.smallest_lossless_layout", "compared.of_dense_bytes", TIMES),
+    "layout": ("compared.as_layout", "", TIMES),
+    "perplexity": ("card.perplexity", "compared.on_text", kind_of("perplexity")),
+    "kl": ("compared.kl_from_base", "explorer.unit_nats_per_token", kind_of("kl")),
+    "agreement": ("compared.top1_agreement", "compared.on_text", kind_of("agreement")),
+    "realised": ("compared.speedup_over_base", "compared.tokens_at_a_time",
                  kind_of("realised")),
 }  # fmt: skip
 
@@ -71,18 +71,11 @@ def compared(study: Comparison) -> Table | None:
         for name, text in zip(names, shown, strict=True)
     ]
     rows = tuple(_row(study, figure, names) for figure in found.figures)
-    alone = message(
-        "Prunings side by side. Strong is the best of each row, none where all are alike."
-    )
-    several = message(
-        "Prunings side by side. Strong is the best of each row among those of one share of zeros, "
-        "none where all are alike."
-    )
+    alone = "caption.compared"
+    several = "caption.compared_same_sparsity"
     caption = say(several if found.contests else alone)
     if any(figure.guesses for figure in found.figures):
-        told = say(
-            "Of scores it is what the number of first guesses tells apart from the others (99 %)."
-        )
+        told = say("caption.compared_scores_distinguished")
         caption = f"{caption} {told}"
     return Table("compared", caption, tuple(columns), (Body(rows),), "compared")
 

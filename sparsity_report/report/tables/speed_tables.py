@@ -17,12 +17,11 @@ def latency(study: Comparison) -> Table | None:
     if frame is None:
         return None
     first = "variant name cache tokens seconds quartiles promised_speedup realised control_span"
-    columns = columns_of(f"{first} bound_share kernel", name=say("What"), cache=say("Weights"))
+    columns = columns_of(
+        f"{first} bound_share kernel", name=say("column.item"), cache=say("explorer.column_weights")
+    )
     caption = say(
-        "Measured time per call on {machine}, {threads:plural thread|threads}. Realised: how many"
-        " times faster with its 99 % interval, in brackets alone where it is within the noise or "
-        "was not timed well enough. Control: the ratio of the same kernels over five parts of the"
-        " time.",
+        "caption.latency",
         machine=clip(frame["machine"].iloc[0], 200),
         threads=int(frame["threads"].iloc[0]),
     )
@@ -37,12 +36,14 @@ def crossover(study: Comparison) -> Table | None:
     rows = study.facts.crossovers
     if rows is None or not rows["verdict"].isin(("stated", "never", "above")).any():
         return None
-    heads = {"name": say("Shape"), "cache": say("Weights"), "crossover": say("Sparsity")}
+    heads = {
+        "name": say("column.shape"),
+        "cache": say("explorer.column_weights"),
+        "crossover": say("column.sparsity"),
+    }
     keys = ["verdict", "crossover_low", "crossover_sparsity", "crossover_high"]
     told = zip(*(rows[key] for key in keys), strict=True)
-    caption = say(
-        "Sparsity from which a CSR layer is faster than the dense one, and its 99 % interval."
-    )
+    caption = say("caption.crossover")
     values = rows.assign(crossover=pd.Series([*told], index=rows.index, dtype=object))
     columns = columns_of("name tokens cache crossover", **heads)
     return table_of("crossover", caption, columns, values)
@@ -58,17 +59,13 @@ def speedups(study: Comparison) -> Table | None:
         return None
     whole = frame["scope"] == "model"
     shown = frame[whole if whole.any() else ~whole]
-    columns = columns_of("variant name cache tokens realised control_span", name=say("What"))
-    caption = say(
-        "Times as fast as the reference of the same run, with its 99 % interval, in brackets alone "
-        "where it is within the noise or was not timed well enough. Control: the ratio of the same "
-        "kernels over five parts of the time. Times of two runs are not compared."
-    )
+    columns = columns_of("variant name cache tokens realised control_span", name=say("column.item"))
+    caption = say("caption.speedups")
     bodies = []
     for number, rows in shown.groupby("measurement"):
         against = str(rows["against"].iloc[0])
         title = say(
-            "{number}: against {against} on {machine}, {threads:plural thread|threads}",
+            "caption.speedup_run",
             number=str(number),
             against=short_name(against),
             machine=clip(rows["machine"].iloc[0], 80),

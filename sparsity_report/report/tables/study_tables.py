@@ -54,7 +54,7 @@ from sparsity_report.words.display_names import (
 )
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import count
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 _CELL = ["block", "projection"]  # of a heat map
 _LETTERS = 2000  # of a text that a model wrote
@@ -62,38 +62,29 @@ _LETTERS = 2000  # of a text that a model wrote
 _FIRST = (1, 0)
 # Label and denominator by part.
 _SPARSITIES = {
-    "prunable": (
-        message("Sparsity of the prunable weights"),
-        message("zeros ÷ weights that pruning may choose from"),
-    ),
-    "non_embedding": (
-        message("Sparsity of the non-embedding parameters"),
-        message("zeros ÷ all parameters but embeddings and output head"),
-    ),
-    "model": (
-        message("Sparsity of the whole model"),
-        message("zeros ÷ all parameters, each stored tensor once"),
-    ),
+    "prunable": ("sparsity.prunable", "sparsity.prunable_note"),
+    "non_embedding": ("sparsity.non_embedding", "sparsity.non_embedding_note"),
+    "model": ("sparsity.model", "sparsity.model_note"),
 }
 _EXTREMES = {
-    "layers_most": message("Most sparse layers of {variant}: zeros ÷ weights"),
-    "layers_least": message("Least sparse layers of {variant}: zeros ÷ weights"),
+    "layers_most": "caption.most_sparse_layers",
+    "layers_least": "caption.least_sparse_layers",
 }
 
 
 def models(study: Comparison) -> Table:
     """Return the models that were counted."""
-    keys, prints = "model architecture source fingerprint", say("Fingerprint of the weights")
+    keys, prints = "model architecture source fingerprint", say("column.weights_fingerprint")
     columns = columns_of(keys, (1, 1, 1.4, 0), fingerprint=prints)
     values = study.variants.drop_duplicates("fingerprint")
-    return table_of("models", say("The weights that were counted"), columns, values, "facts")
+    return table_of("models", say("caption.counted_weights"), columns, values, "facts")
 
 
 def variants(study: Comparison) -> Table:
     """Return how each variant came to be."""
     keys = "variant layout method asked_sparsity threshold fingerprint"
-    columns = columns_of(keys, _FIRST, fingerprint=say("Weights"))
-    return table_of("variants", say("What was made of them"), columns, study.variants, "facts")
+    columns = columns_of(keys, _FIRST, fingerprint=say("explorer.column_weights"))
+    return table_of("variants", say("caption.variants"), columns, study.variants, "facts")
 
 
 def totals(study: Comparison) -> Table:
@@ -113,39 +104,33 @@ def totals(study: Comparison) -> Table:
         prefix = "" if part == "model" else f"{part}_"
         shares += [
             row(f"sparsity_{part}", say(label), say(note), "lead"),
-            row(f"{prefix}total", say("of"), style="part"),
-            row(f"{prefix}nonzero", say("nonzero"), style="part"),
+            row(f"{prefix}total", say("label.of_total"), style="part"),
+            row(f"{prefix}nonzero", say("label.nonzero"), style="part"),
         ]
     costs = [row(key) for key in ("asked_sparsity", "pruned", "threshold")]
     if study.facts.packings():
-        costs.append(row("file_bytes", note=say("of the weights, scales and zero points included")))
-        costs.append(row("bits_per_weight", note=say("8 × bytes in the file ÷ parameters")))
+        costs.append(row("file_bytes", note=say("column.file_bytes_note")))
+        costs.append(row("bits_per_weight", note=say("column.bits_per_weight_note")))
     costs.append(row("stored_bytes", _unpacked(study).get("stored_bytes", "")))
     costs += [row(key, note=note) for key, note in _work(study)]
     names = [row["variant"] for row in by_variant]
     columns = [Column("", "", WORDS, width=6.4 - min(4, len(names))), *side_by_side(names)]
     style = "totals wide" if len(names) > 5 else "totals"
     bodies = (Body(tuple(shares)), Body(tuple(costs)))
-    return Table("totals", say("Totals per variant"), tuple(columns), bodies, style)
+    return Table("totals", say("caption.totals"), tuple(columns), bodies, style)
 
 
 def _work(study: Comparison) -> Iterator[tuple[str, str]]:
     """Yield columns of work per token, and what each counts."""
-    yield "flops_per_token", say("as the layout computes them")
-    yield "useful_flops_per_token", say("two per nonzero weight")
+    yield "flops_per_token", say("column.flops_per_token_note")
+    yield "useful_flops_per_token", say("column.useful_flops_note")
     if study.totals["flops_per_sequence"].fillna(0).any():
-        yield (
-            "flops_per_sequence",
-            say("what is done once however long the sequence, such as by a pooler"),
-        )
+        yield ("flops_per_sequence", say("column.flops_per_sequence_note"))
     if study.context:
         positions = count(study.context)
-        yield (
-            "attention_flops_per_token",
-            say("scores and weighted values over {positions} positions", positions=positions),
-        )
+        yield ("attention_flops_per_token", say("column.attention_flops_note", positions=positions))
     if (study.totals["active_total"] != study.totals["total"]).any():
-        yield "active_total", say("what a token comes by: of experts those it is sent to")
+        yield "active_total", say("column.active_parameters_note")
 
 
 def groups(study: Comparison, variant: str | None = None) -> Table:
@@ -154,20 +139,14 @@ def groups(study: Comparison, variant: str | None = None) -> Table:
         "group modules total nonzero sparsity flops_per_token useful_flops_per_token "
         f"{_sizes(study)} param_frac",
         _FIRST,
-        sparsity=say("Zeros ÷ parameters"),
+        sparsity=say("column.zero_share_of_parameters"),
         **_unpacked(study),
     )
     if variant is not None:
         frame = study.groups[study.groups["variant"] == variant]
-        caption = say(
-            "Groups of modules of {variant}; zeros per parameter of the group.",
-            variant=short_name(variant),
-        )
+        caption = say("caption.groups_of_variant", variant=short_name(variant))
         return table_of("groups", caption, columns, frame, "groups")
-    caption = say(
-        "Groups of modules per variant; sparsity is zeros ÷ parameters of the group, biases "
-        "included"
-    )
+    caption = say("caption.groups_all_variants")
     bodies = (
         Body(rows_of(columns, rows), clip(title, 80))
         for title, rows in study.groups.groupby("variant", sort=False)
@@ -177,14 +156,14 @@ def groups(study: Comparison, variant: str | None = None) -> Table:
 
 def layers(study: Comparison, variant: str) -> Table:
     """Return all modules of a variant."""
-    frame, tied = study.facts.layers(variant), say("tied to")
+    frame, tied = study.facts.layers(variant), say("column.tied_to")
     rounded = ("expected_rounding_sparsity", "near_zero_share")
     columns = columns_of(
         "module_name group shape stored_as total nonzero sparsity "
         f"{' '.join(key for key in rounded if frame[key].notna().any())} flops_per_token "
         f"useful_flops_per_token {_sizes(study)}",
         _FIRST,
-        sparsity=say("Zeros ÷ parameters"),
+        sparsity=say("column.zero_share_of_parameters"),
         **_unpacked(study),
     )
     columns[0] = columns[0]._replace(kind=name(2000))
@@ -198,11 +177,7 @@ def layers(study: Comparison, variant: str) -> Table:
             "" if pd.isna(other) else f"{tied} {clip(other, 2000)}" for other in frame["tied_to"]
         ],
     )
-    caption = say(
-        "All {number:,} modules of {variant}; sparsity is zeros ÷ parameters of the module",
-        number=len(frame),
-        variant=short_name(variant),
-    )
+    caption = say("caption.modules_all", number=len(frame), variant=short_name(variant))
     return table_of("layers", caption, columns, frame, "layers sortable")
 
 
@@ -217,7 +192,7 @@ def modules_compared(study: Comparison) -> Table | None:
     (module,) = columns_of("module_name")
     columns = [module._replace(kind=name(2000), width=3)]
     columns += side_by_side(compared.variants, SHARE)
-    caption = say("Zeros of every module ÷ its parameters, by variant")
+    caption = say("caption.modules_compared")
     return table_of("modules_compared", caption, columns, wide, "layers")
 
 
@@ -243,41 +218,30 @@ def unusual(study: Comparison, variant: str) -> Table | None:
     columns = columns_of(
         "parameter sparsity expected_sparsity mean_abs std zero_rows zero_columns n_m fill_8",
         _FIRST,
-        sparsity=say("Observed"),
+        sparsity=say("column.observed"),
     )
-    expert, pairs = say("expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
+    expert, pairs = say("name.expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
     n_m: Any = [None if pd.isna(kind) else (kind, complying) for kind, complying in pairs]
     notes = ["" if pd.isna(place) else f"{expert} {place}" for place in frame["expert"]]
     frame = frame.assign(n_m=n_m, parameter_note=notes)
-    caption = say(
-        "Matrices of {variant} furthest from a Gaussian of their own spread",
-        variant=short_name(variant),
-    )
+    caption = say("caption.unusual_matrices", variant=short_name(variant))
     return replace(table_of("unusual", caption, columns, frame), fold=8)
 
 
 def storage(study: Comparison, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
-    weights, model = say("Prunable weights"), say("Whole model")
+    weights, model = say("card.prunable_weights"), say("name.whole_model")
     over = ("", weights, weights, model, model, "", "")
     columns = columns_of("layout bytes ratio model_bytes model_ratio break_even lossless")
     columns = [c._replace(over=head) for c, head in zip(columns, over, strict=True)]
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
     unpacked = study.facts.unpacked_dtypes(variant)
-    plain = message("Bytes of {variant} in every layout")
-    packed = message(
-        "Bytes of {variant} in every layout, against the unpacked {dtypes:names} weights"
-    )
+    plain = "caption.storage"
+    packed = "caption.storage_unpacked"
     caption = say(packed if unpacked else plain, variant=short_name(variant), dtypes=unpacked)
     if versions := study.facts.zstd_versions(variant):
-        caption = say(
-            "{caption}. The compressed file was measured with zstd {versions:names}, level "
-            "{level}, one frame per matrix; nothing computes from it",
-            caption=caption,
-            versions=versions,
-            level=LEVEL,
-        )
+        caption = say("caption.storage_zstd", caption=caption, versions=versions, level=LEVEL)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
@@ -288,7 +252,7 @@ def useful(study: Comparison, variant: str) -> Table:
     saves = rows["lossless"].fillna(False).astype(bool) & (rows["ratio"] <= USEFUL).fillna(False)
     kept = {"dense", ALWAYS, *rows.index[saves]}
     shown = [row for row in table.rows if row.cells[0].value in kept]
-    plain = message("Bytes of {variant} as dense, as CSR, and in layouts that save a tenth or more")
+    plain = "caption.storage_useful"
     return table.with_rows(shown, say(plain, variant=short_name(variant)))
 
 
@@ -311,15 +275,15 @@ def published() -> Table:
         for each in PUBLISHED
     ]
     columns = [
-        Column("kernel", say("Kernel"), WORDS, width=1.3),
-        Column("zeros", say("Zeros"), WORDS, width=0.8),
-        Column("crossover", say("Faster than dense from"), share(0), width=0.9),
-        Column("speedup", say("Times as fast"), WORDS, width=0.9),
-        Column("against", say("as"), WORDS, width=1.1),
-        Column("hardware", say("Hardware"), WORDS, width=1.1),
+        Column("kernel", say("column.kernel_head"), WORDS, width=1.3),
+        Column("zeros", say("metric.zeros"), WORDS, width=0.8),
+        Column("crossover", say("column.faster_than_dense_from"), share(0), width=0.9),
+        Column("speedup", say("column.speedup"), WORDS, width=0.9),
+        Column("against", say("column.compared_with"), WORDS, width=1.1),
+        Column("hardware", say("column.hardware"), WORDS, width=1.1),
         Column("source", head("source"), WORDS, width=3.6),
     ]
-    caption = say("Published elsewhere, not measured here, in the words of each source.")
+    caption = say("caption.published_kernels")
     return table_of("published", caption, columns, values, "published")
 
 
@@ -329,13 +293,8 @@ def curve(study: Comparison) -> Table:
     wide = frame.pivot_table(index="sparsity", columns="layout", values="bytes", sort=False)
     columns = [Column("sparsity", head("sparsity"), share(0), width=1.6)]
     columns += [Column(key, layout_name(key), COUNT, width=1) for key in wide.columns]
-    plain = message(
-        "Bytes of the prunable weights in each layout, from integers, row pointers included."
-    )
-    packed = message(
-        "Bytes of the prunable weights, unpacked to {dtypes:names}, in each layout, from integers, "
-        "row pointers included."
-    )
+    plain = "caption.layout_bytes"
+    packed = "caption.layout_bytes_unpacked"
     unpacked = study.facts.unpacked_dtypes(study.facts.baseline)
     caption = say(packed if unpacked else plain, dtypes=unpacked)
     return table_of("curve", caption, columns, wide.reset_index())
@@ -344,10 +303,8 @@ def curve(study: Comparison) -> Table:
 def zeros_map(study: Comparison, variant: str) -> Table:
     """Return the shares of zeros of a variant's heat map, block by projection."""
     cells = study.facts.cells(variant)
-    alone = message("{variant}: share of zeros per weight matrix, block by projection.")
-    merged = message(
-        "{variant}: share of zeros of all weight matrices in a cell, block by projection."
-    )
+    alone = "caption.zeros_map"
+    merged = "caption.zeros_map_merged"
     one_each = cells["layers"].max() == 1
     caption = say(alone if one_each else merged, variant=short_name(variant))
     figures = cells.set_index(_CELL)["sparsity"]
@@ -356,11 +313,7 @@ def zeros_map(study: Comparison, variant: str) -> Table:
 
 def excess_map(study: Comparison, variant: str) -> Table:
     """Return zeros minus expected zeros of a variant's heat map, block by projection."""
-    caption = say(
-        "{variant}: zeros − zeros that a Gaussian of the matrix’s own spread would have at the "
-        "same threshold, in percentage points.",
-        variant=short_name(variant),
-    )
+    caption = say("caption.excess_map", variant=short_name(variant))
     figures = study.facts.excess(variant).set_index(_CELL)["excess"]
     return by_cell("excess", caption, study.facts.grid(variant), figures, POINTS)
 
@@ -372,15 +325,15 @@ def spread(study: Comparison) -> Table:
     for row in values:
         if row["low"] == row["high"]:
             row |= {"least": None, "most": None}
-    low, high = say("Least sparse layer"), say("Most sparse layer")
+    low, high = say("column.least_sparse_layer"), say("column.most_sparse_layer")
     columns = [
         *columns_of("variant", _FIRST),
-        Column("low", say("zeros"), SHARE, low),
-        Column("least", say("layer"), name(80), low),
-        Column("high", say("zeros"), SHARE, high),
-        Column("most", say("layer"), name(80), high),
+        Column("low", say("chart.zeros_label"), SHARE, low),
+        Column("least", say("name.kind_layer"), name(80), low),
+        Column("high", say("chart.zeros_label"), SHARE, high),
+        Column("most", say("name.kind_layer"), name(80), high),
     ]
-    caption = say("How unevenly the zeros lie over prunable layers: zeros ÷ weights of a layer.")
+    caption = say("caption.layer_spread")
     return table_of("spread", caption, columns, values)
 
 
@@ -388,8 +341,8 @@ def inside(variant: str, key: str, projection: str, rows: pd.DataFrame) -> Table
     """Return zeros of heads or experts, block by number."""
     wide = rows.pivot(index="block", columns="part", values="sparsity")
     wide.columns = [str(number) for number in wide.columns]
-    heads = message("{variant}: share of zeros of each attention head of {projection}, by block.")
-    experts = message("{variant}: share of zeros of each expert, all its matrices, by block.")
+    heads = "caption.zeros_by_head"
+    experts = "caption.zeros_by_expert"
     caption = say(
         heads if key == "heads" else experts, variant=short_name(variant), projection=projection
     )
@@ -401,7 +354,7 @@ def comparison(study: Comparison, metric: str) -> Table:
     """Return one figure of all groups and variants."""
     look, pivot = FILED[metric], study.pivot(metric)
     columns = [*columns_of("group"), *side_by_side(pivot.columns, kind_of(metric))]
-    caption = say("{title}: {note}.", title=say(look.title), note=say(look.note))
+    caption = say("format.title_note", title=say(look.title), note=say(look.note))
     return table_of(look.file, caption, columns, pivot.rename(columns=key_of_name).reset_index())
 
 
@@ -409,21 +362,19 @@ def levels(study: Comparison) -> Table | None:
     """Return what global magnitude pruning would leave at every level of the study."""
     if (frame := study.facts.levels) is None:
         return None
-    zeros, flops = say("Zeros"), say("FLOPs per token")
-    size = _unpacked(study).get("stored_bytes") or say("Stored bytes")
+    zeros, flops = say("metric.zeros"), say("metric.flops_per_token")
+    size = _unpacked(study).get("stored_bytes") or say("metric.stored_bytes")
     columns = [
-        Column("sparsity", say("Global sparsity"), share(0)),
-        Column("zeros", say("prunable weights"), COUNT, zeros),
-        Column("sparsity_prunable", say("of the prunable weights"), SHARE, zeros),
-        Column("sparsity_model", say("of the whole model"), SHARE, zeros),
-        Column("flops_per_token", say("in CSR"), COUNT, flops),
-        Column("flops_ratio", say("÷ dense"), TIMES, flops),
-        Column("stored_bytes", say("in CSR"), COUNT, size),
-        Column("bytes_ratio", say("÷ dense"), TIMES, size),
+        Column("sparsity", say("column.global_sparsity_head"), share(0)),
+        Column("zeros", say("column.prunable_weights"), COUNT, zeros),
+        Column("sparsity_prunable", say("column.of_prunable_weights"), SHARE, zeros),
+        Column("sparsity_model", say("column.of_whole_model"), SHARE, zeros),
+        Column("flops_per_token", say("column.in_csr"), COUNT, flops),
+        Column("flops_ratio", say("column.ratio_to_dense"), TIMES, flops),
+        Column("stored_bytes", say("column.in_csr"), COUNT, size),
+        Column("bytes_ratio", say("column.ratio_to_dense"), TIMES, size),
     ]
-    caption = say(
-        "Global magnitude pruning at ten levels; FLOPs and bytes with the prunable matrices in CSR"
-    )
+    caption = say("caption.levels")
     return table_of("levels", caption, columns, frame)
 
 
@@ -439,7 +390,7 @@ def quality(study: Comparison) -> Table | None:
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
     further = "" if said else " protocol text text_fingerprint scored windows dtype"
     columns = columns_of(f"variant sparsity perplexity top1{further}")
-    caption = said or say("Perplexity and next-token accuracy.")
+    caption = said or say("caption.quality")
     return table_of("quality", caption, columns, frame.assign(windows=windows))
 
 
@@ -454,11 +405,9 @@ def distance(study: Comparison) -> Table | None:
     more = "" if passage else " protocol text text_fingerprint"
     columns = columns_of(f"variant sparsity{several} kl agreement flips{more}")
     caption = say(
-        "Distance from {bases:some}, from the same run: mean KL divergence of it from the variant "
-        "in nats per scored token, equal first guesses, and tokens that only one of the two "
-        "guesses right; {passage}.",
+        "caption.distance",
         bases=[short_name(base) for base in bases],
-        passage=passage or say("protocols and texts differ"),
+        passage=passage or say("caption.passages_differ"),
     )
     return table_of("distance", caption, columns, frame[frame["kl"].notna()])
 
@@ -467,7 +416,7 @@ def scored_on(study: Comparison) -> str | None:
     """Say on what perplexities were scored; None where not all of them were on the same."""
     if (passage := _passage(study)) is None:
         return None
-    return say("Perplexity and next-token accuracy; {passage}.", passage=passage)
+    return say("caption.quality_passage", passage=passage)
 
 
 def _passage(study: Comparison) -> str | None:
@@ -478,8 +427,7 @@ def _passage(study: Comparison) -> str | None:
         return None
     known = records(different)[0]
     return say(
-        "protocol {protocol} on {text} ({text_fingerprint}), {scored:,} of {tokens:,} tokens "
-        "scored in windows of {window:,}, stride {stride:,}, {dtype}",
+        "caption.passage",
         **known | {key: short_name(known[key]) for key in ("text", "text_fingerprint", "dtype")},
     )
 
@@ -496,11 +444,8 @@ def zero_shot(study: Comparison) -> Table | None:
     ]
     columns = columns_of("variant", (1.1,))
     columns += [Column(task, title, SCORE, width=1) for task, title in SEVEN.items()]
-    columns.append(Column("mean", say("Mean"), SCORE, width=1))
-    caption = say(
-        "Zero-shot accuracy (acc) in percent on the seven tasks of the Wanda tables, ± standard "
-        "error; the mean where all seven are known."
-    )
+    columns.append(Column("mean", say("column.mean"), SCORE, width=1))
+    caption = say("caption.zero_shot")
     return table_of("zero_shot", caption, columns, values)
 
 
@@ -516,16 +461,13 @@ def tasks(study: Comparison, limit: int = 100) -> Table | None:
         values = rows.setdefault(key, {"task": _score_name(row)})
         values[places[row["variant"]]] = row["value"], row["stderr"]
         if row["limited"]:
-            values["task_note"] = say("only a part was run")
+            values["task_note"] = say("column.partial_run")
     heads = zip(places.values(), distinct_names(list(places)), strict=True)
     columns = columns_of("task")
     columns += [Column(place, text, FIGURE, width=1) for place, text in heads]
     shown = [dict.fromkeys(places.values()) | values for values in list(rows.values())[:limit]]
-    whole = message("Scores as the harness wrote them, ± standard error.")
-    part = message(
-        "Scores as the harness wrote them, ± standard error: {shown:,} of {number:,} rows, all of "
-        "which are in tasks.csv."
-    )
+    whole = "caption.harness_scores"
+    part = "caption.harness_scores_first"
     caption = say(whole if len(rows) <= limit else part, shown=limit, number=len(rows))
     return table_of("tasks", caption, columns, shown)
 
@@ -536,8 +478,8 @@ def task_sources(study: Comparison) -> Table | None:
     if study.tasks is None or study.tasks[keys.split()[1:]].isna().all(axis=None):
         return None
     files = study.tasks.groupby(keys.split(), sort=False, dropna=False).size()
-    columns = columns_of(f"{keys} scores", evaluated_model=say("Model in the file"))
-    caption = say("Where the scores come from.")
+    columns = columns_of(f"{keys} scores", evaluated_model=say("column.evaluated_model_head"))
+    caption = say("caption.score_sources")
     return table_of("task_sources", caption, columns, files.rename("scores").reset_index())
 
 
@@ -546,7 +488,7 @@ def _score_name(row: Mapping[str, Any]) -> str:
     parts = [row["task"], row["metric"]]
     parts += [row["filter"]] if row["filter"] not in (None, "none") else []
     shots = row["n_shot"]
-    return ", ".join([*parts, *([] if shots is None else [say("{shots}-shot", shots=shots)])])
+    return ", ".join([*parts, *([] if shots is None else [say("format.shots", shots=shots)])])
 
 
 def _pair(wide: pd.DataFrame, variant: str, task: str) -> tuple[float, float] | None:
@@ -565,7 +507,7 @@ def continuations(study: Comparison) -> Table | None:
         Body(rows_of(columns, rows), clip(prompt, _LETTERS))
         for prompt, rows in frame.groupby("prompt", sort=False)
     )
-    caption = say("What each variant writes after a prompt, always the likeliest token.")
+    caption = say("caption.continuations")
     return Table("continuations", caption, tuple(columns), bodies, "facts")
 
 
@@ -575,7 +517,7 @@ def sensitivity(study: Comparison) -> Table | None:
     if frame is None or frame.empty:
         return None
     keys = "part weight_total sparsity perplexity nll_increase top1_drop global_sparsity"
-    caption = say("One part pruned at a time, all others as they are.")
+    caption = say("caption.sensitivity")
     parts = zip(frame["by"], frame["part"], strict=True)
     named = frame.assign(part=[part_name(by, part) for by, part in parts])
     return table_of("sensitivity", caption, columns_of(keys), named)
@@ -588,4 +530,4 @@ def _sizes(study: Comparison) -> str:
 
 def _unpacked(study: Comparison) -> dict[str, str]:
     """Return the head of stored bytes where some are of packed weights."""
-    return {"stored_bytes": say("Stored bytes, unpacked")} if study.facts.packings() else {}
+    return {"stored_bytes": say("column.stored_bytes_unpacked")} if study.facts.packings() else {}

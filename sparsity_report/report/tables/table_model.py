@@ -30,7 +30,7 @@ from sparsity_report.words.display_names import (
     method_name,
     short_name,
 )
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 # Letters of a name that a copy of it has.
 _LETTERS = 2000
@@ -121,13 +121,13 @@ def _crossing(told: tuple[str, Any, Any, Any]) -> str:
     """Write where CSR overtakes, or what is known instead."""
     verdict, low, edge, high = told
     if verdict != "stated":
-        above = say("above {low:percent0}", low=low) if verdict == "above" else numbers.UNKNOWN
-        return say("never") if verdict == "never" else above
+        above = say("format.above_percent", low=low) if verdict == "above" else numbers.UNKNOWN
+        return say("chart.crossover_never") if verdict == "never" else above
     first = numbers.figures(100 * low, ".0f")
     return f"{numbers.percent(edge, 0)} ({first}–{numbers.percent(high, 0)})"
 
 
-_LOSSLESS = {True: message("yes"), False: message("no"), None: message("unknown")}
+_LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}
 _DECLARED = [column for table in TABLES.values() for column in table.columns]
 # How the cells of a column are written: by its type in the schema, or else by its name.
 _KINDS: Mapping[str, Kind] = {

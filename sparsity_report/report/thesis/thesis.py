@@ -17,7 +17,8 @@ from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import together, write_file
 from sparsity_report.files.folders import check_folder
-from sparsity_report.findings.summary import conventions, summarize
+from sparsity_report.findings.summary import conventions
+from sparsity_report.hooks import hooks
 from sparsity_report.report.tables import method_tables as grids
 from sparsity_report.report.tables import speed_tables as speeds
 from sparsity_report.report.tables import study_tables as tables
@@ -43,7 +44,7 @@ from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import head as title
 from sparsity_report.words.display_names import GROUP_NAMES, short_name
 from sparsity_report.words.languages import speaking, spoken
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -191,7 +192,7 @@ def _kit(study: Comparison, top: int) -> Kit:
         "study": study,
         "models": tex(model_names(study)),
         "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
-        "findings": summarize(study),
+        "findings": hooks.sentences(study),
         "conventions": conventions(study),
         "packed": bool(study.facts.packings(study.facts.baseline)),
         "base": Tex(variants[study.facts.baseline]),
@@ -214,8 +215,8 @@ def _figures(
                 break
             spec = chart.to_dict(validate=False)
             title = spec.pop("title")
-            note = title.get("subtitle", "").replace(" · ", say("; "))
-            said = message("{title}: {note}.") if note else message("{title}.")
+            note = title.get("subtitle", "").replace(" · ", say("format.clause_separator"))
+            said = "format.title_note" if note else "format.title_sentence"
             caption = say(said, title=title["text"], note=note)
             captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
             for kind, content in draw(spec, family, greyscale).items():
@@ -225,16 +226,9 @@ def _figures(
 
 def _tables(study: Comparison, top: int) -> dict[str, Table]:
     """Return the tables by file name."""
-    stems, prunings, head = variant_stems(study), study.facts.prunings, say("Variant")
-    of_totals = say(
-        "Totals of {models}. Zeros are those of the prunable weights, of all parameters but "
-        "embeddings and output head, and of all parameters.",
-        models=model_names(study),
-    )
-    of_sparsity = say(
-        "Zeros of {models} in percent of each group's parameters, biases included.",
-        models=model_names(study),
-    )
+    stems, prunings, head = variant_stems(study), study.facts.prunings, say("column.variant")
+    of_totals = say("thesis.totals_caption", models=model_names(study))
+    of_sparsity = say("thesis.group_zeros_caption", models=model_names(study))
     parts = {
         "totals": tables.totals(study).turned(head).only(*_TOTALS).called(of_totals),
         "sparsity": tables.comparison(study, "sparsity").turned(head).called(of_sparsity),

@@ -73,15 +73,15 @@ def histogram_rows(
             "to": float(stop),
             "height": float(height / peak),
             "pruned": threshold is not None and bool(start <= threshold),
-            "label": say("{count} weights", count=count(held)),
-            "between": say("{low:.3g} to {high:.3g}", low=float(start), high=float(stop)),
+            "label": say("format.count_weights", count=count(held)),
+            "between": say("format.value_range", low=float(start), high=float(stop)),
         }
         for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
     ]
     said = [
-        say("threshold {about}", about=about(t))
+        say("histogram.threshold_about", about=about(t))
         if to_a_bucket
-        else say("threshold {value:.3g}", value=t)
+        else say("histogram.threshold_value", value=t)
         for t in at
     ]
     marks = zip(at, said, strict=True)
@@ -98,7 +98,7 @@ def about(threshold: float) -> str:
     """
     end = smallest_of(bucket_of(np.array([threshold])) + 1)[0]
     low, high = (figures(value, ".2g") for value in (threshold, end))
-    return say("≈ {number}", number=low) if low == high else f"{low}–{high}"
+    return say("format.approximate_number", number=low) if low == high else f"{low}–{high}"
 
 
 def outline_rows(

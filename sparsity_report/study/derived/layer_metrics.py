@@ -216,7 +216,7 @@ def own_figures(columns: pd.DataFrame, layers: pd.DataFrame) -> dict[str, LayerF
     if not isinstance(columns, pd.DataFrame) or "module_name" not in columns:
         raise SparsityReportError(
             say(
-                "columns= takes a frame with module_name and columns of numbers, such as {code}",
+                "error.columns_frame_required",
                 code="pandas.DataFrame({'module_name': […], 'rank': […]})",
             )
         )
@@ -224,26 +224,20 @@ def own_figures(columns: pd.DataFrame, layers: pd.DataFrame) -> dict[str, LayerF
     twice, unknown = names.duplicated(), ~names.isin(layers["module_name"])
     if twice.any():
         wrong = repr(str(names[twice].iloc[0])[:200])
-        raise SparsityReportError(say("columns= names a module twice: {name}", name=wrong))
+        raise SparsityReportError(say("error.columns_duplicate_module", name=wrong))
     if unknown.any():
         wrong = repr(str(names[unknown].iloc[0])[:200])
-        raise SparsityReportError(
-            say("columns= names a module that the study does not have: {name}", name=wrong)
-        )
+        raise SparsityReportError(say("error.columns_unknown_module", name=wrong))
     values = columns.drop(columns="module_name")
     texts = [str(name) for name in values.columns]
     if not 0 < len(texts) <= _MOST or len(set(texts)) < len(texts):
-        raise SparsityReportError(
-            say("columns= takes 1 to {most} columns of numbers with names of their own", most=_MOST)
-        )
+        raise SparsityReportError(say("error.columns_number_or_names", most=_MOST))
     figures = {}
     for place, text in enumerate(texts):
         column = values.iloc[:, place]
         kind = column.dtype
         if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
-            raise SparsityReportError(
-                say("columns=: {name} holds what is no number", name=repr(text[:80]))
-            )
+            raise SparsityReportError(say("error.columns_not_numeric", name=repr(text[:80])))
         numbers = column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
         figures[text] = _means(pd.Series(numbers, index=list(names)))
     return figures

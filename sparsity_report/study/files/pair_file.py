@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from sparsity_report.study.layers import with_shares
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json, whole
-from sparsity_report.words.languages import speaking
 
 FORMAT = "sparsity-report pair"
 VERSION = 1
@@ -30,10 +30,8 @@ EDITED = (
 )
 
 
-def write_pair(pair: Pair, path: str | os.PathLike[str]) -> Path:
+def write_pair(pair: Pair, path: str | os.PathLike[str], findings: Sequence[str]) -> Path:
     """Write a pair as JSON, see :meth:`Pair.save`."""
-    with speaking("en"):  # as all the file
-        findings = pair.sentences()
     data: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -41,7 +39,7 @@ def write_pair(pair: Pair, path: str | os.PathLike[str]) -> Path:
         "digest": "",
         "notes": list(pair.notes),
         # For readers without this program, which says them anew from the numbers.
-        "findings": findings,
+        "findings": list(findings),
         **{part: schema.plain_table(getattr(pair, part)) for part in (*_GIVEN, *_SIDES, *_DERIVED)},
     }
     data["digest"] = digest_of(data)

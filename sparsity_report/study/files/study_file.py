@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, le
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json, whole
 from sparsity_report.words.display_names import file_name
-from sparsity_report.words.languages import speaking
 
 # Where a formula may begin: with the cell, or behind what separates cells in half of Europe, in
 # quotes or not, and with the wide signs of East Asia.
@@ -33,12 +32,8 @@ FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
-def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
+def write_study(study: Comparison, path: str | os.PathLike[str], findings: Sequence[str]) -> Path:
     """Write a study as JSON, see :meth:`Comparison.save`."""
-    from sparsity_report.findings.summary import summarize
-
-    with speaking("en"):  # as all the file
-        findings = summarize(study)
     data = {
         "format": schema.FORMAT,
         "version": schema.VERSION,
@@ -48,7 +43,7 @@ def write_study(study: Comparison, path: str | os.PathLike[str]) -> Path:
         "context": study.context,
         "notes": list(study.notes),
         # For readers without this program, which says them anew from the numbers.
-        "findings": findings,
+        "findings": list(findings),
         **{part: schema.plain_table(getattr(study, part)) for part in schema.ALWAYS},
         "levels": None if study.levels is None else _level_matrix(study.levels),
         **{

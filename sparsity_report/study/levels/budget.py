@@ -21,10 +21,7 @@ _SIZE = re.compile(rf"{_NUMBER}([kmgtp]?)(i?)(b|o|bytes?|octets?|flops?)")
 _AT_MOST = re.compile(r"≤|<=|<|=")
 _PREFIXES = {prefix: power for power, prefix in enumerate(("", "k", "m", "g", "t", "p"))}
 # Columns of `Facts.levels` of a quantity and of its ratio to dense.
-_COLUMNS = {
-    "bytes": ("stored_bytes", "bytes_ratio"),
-    "flops": ("flops_per_token", "flops_ratio"),
-}
+_COLUMNS = {"bytes": ("stored_bytes", "bytes_ratio"), "flops": ("flops_per_token", "flops_ratio")}
 
 
 class Budget(NamedTuple):
@@ -107,10 +104,10 @@ def read_budget(text: str) -> Budget:
         return Budget("flops" if unit[0] == "f" else "bytes", size, relative=False)
     raise SparsityReportError(
         say(
-            "a budget is such as {bytes}, {flops} or {perplexity}, not {text}",
+            "budget.invalid_text",
             bytes="100 MB",
             flops="0.5 × FLOPs",
-            perplexity=say("perplexity ≤ 15"),
+            perplexity=say("budget.perplexity_example"),
             text=repr(text[:80]),
         )
     )
@@ -151,9 +148,7 @@ def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Wit
     """
     asked = read_budget(budget)
     if policy not in study.by_policy:
-        raise SparsityReportError(
-            say("the study keeps no levels of this policy: no budget can be solved for")
-        )
+        raise SparsityReportError(say("budget.policy_without_levels"))
     if asked.kind == "perplexity":
         return _by_perplexity(study, asked, policy)
     return _by_cost(study, asked, policy)
@@ -165,7 +160,7 @@ def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
     frame = study.facts.level_sums(policy, ())
     rows = frame[frame[column].notna()]
     if rows.empty:
-        raise SparsityReportError(say("the study does not know what its levels take"))
+        raise SparsityReportError(say("budget.unknown_costs"))
     dense = 1.0 if asked.relative else float(rows[f"dense_{quantity}"].iloc[0])
     if dense <= asked.most:
         return Within(float(rows["sparsity"].iloc[0]), asked, dense, dense=True)
@@ -174,8 +169,7 @@ def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
         least = rows.iloc[int(rows[column].astype(float).to_numpy().argmin())]
         raise SparsityReportError(
             say(
-                "{budget} is out of reach: as CSR the model comes to {least} at {level:level}, "
-                "dense to {dense}",
+                "budget.cost_out_of_reach",
                 budget=asked.write(asked.most),
                 least=asked.write(float(least[column])),
                 level=float(least["sparsity"]),
@@ -190,21 +184,14 @@ def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
     levels = study.by_policy[policy]
     points = measured_levels(study, policy)
     if len(points) < 2:
-        raise SparsityReportError(
-            say(
-                "perplexity was measured at {count:plural level|levels} of this policy: a budget "
-                "needs two at least, and nothing is guessed between or beyond them",
-                count=len(points),
-            )
-        )
+        raise SparsityReportError(say("budget.too_few_perplexities", count=len(points)))
     over = [place for place, (_, score) in enumerate(points) if score > asked.most]
     last = over[0] if over else len(points)
     if last == 0:
         scores = [score for _, score in points]
         raise SparsityReportError(
             say(
-                "{budget} is out of reach: {least:level} has a perplexity of {score} already; "
-                "measured were {low} to {high}",
+                "budget.perplexity_out_of_reach",
                 budget=asked.write(asked.most),
                 least=round(points[0][0], 4),
                 score=asked.write(points[0][1]),
@@ -216,7 +203,7 @@ def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
     kept = levels.sparsities
     below = [level for level in kept if level <= measured or same_level(level, measured)]
     if not below:
-        raise SparsityReportError(say("no kept level is as low as what was measured"))
+        raise SparsityReportError(say("budget.no_level_below_measured"))
     beyond = points[last] if over else None
     return Within(below[-1], asked, score, measured, beyond)
 

@@ -11,10 +11,11 @@ import pandas as pd
 
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.bounds import Bounded, Bounds, bounded, levels_within
-from sparsity_report.counting.counts import Progress, count_weights
+from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
 from sparsity_report.counting.policies import prunable_counts
+from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.ranks import Level, look_into, select, settle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import added, layer_frame

@@ -22,10 +22,7 @@ from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.storage_layouts import layer_ends
 
 # Layouts that lose nothing whatever the zeros are, whose bytes follow from how many there are.
-_COUNTED = (
-    *("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"),
-    "bitmask",
-)
+_COUNTED = (*("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"), "bitmask")
 # In what two scores of a task agree that may be compared.
 _ONE_TASK = ["task", "metric", "filter", "n_shot", "samples", "limited", "task_version"]
 # Layouts of one pruning score alike but for rounding, which is less than this part.

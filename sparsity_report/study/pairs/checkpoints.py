@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from sparsity_report.counting.counts import Progress
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruned_model import PrunedWeights
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, writable

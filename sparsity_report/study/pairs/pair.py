@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparsity_report.hooks import Presentable, hooks
 from sparsity_report.study.pairs.pair_frames import (
     gone_weights,
     group_sums,
@@ -16,16 +17,13 @@ from sparsity_report.study.pairs.pair_frames import (
     survival_frame,
     total_sums,
 )
-from sparsity_report.words.display_names import short_name
-from sparsity_report.words.notebook_display import Shown
-from sparsity_report.words.sentences import say
 
 # Correlation of weights below which two models have nothing in common, and of how many.
 UNRELATED, ENOUGH = 0.1, 1000
 
 
-@dataclass(frozen=True, eq=False)
-class Pair(Shown):
+@dataclass(frozen=True, eq=False, repr=False)
+class Pair(Presentable):
     """A base and what became of it, as data. Renderers take this and never touch a model.
 
     Attributes
@@ -62,12 +60,6 @@ class Pair(Shown):
     before: pd.DataFrame
     after: pd.DataFrame
     notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        before, after = map(short_name, self.models["model"])
-        first = say("Pair: {before} → {after}", before=before, after=after)
-        frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
-        return "\n".join([first, self.sentences()[0], say("Frames: {frames:names}", frames=frames)])
 
     @cached_property
     def taken(self) -> int:
@@ -114,13 +106,9 @@ class Pair(Shown):
         return survival_frame(self.layers)
 
     def sentences(self) -> list[str]:
-        """Say what was taken away and what became of the zeros, most important first."""
-        from sparsity_report.findings.pair_findings import pair_sentences
-
-        return pair_sentences(self)
+        """Return what was removed and what became of the zeros, most important first."""
+        return hooks.sentences(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the pair as JSON, to be read back exactly by :func:`read_pair`."""
-        from sparsity_report.study.files.pair_file import write_pair
-
-        return write_pair(self, path)
+        return hooks.save(self, path)

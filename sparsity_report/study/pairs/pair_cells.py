@@ -13,13 +13,13 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_frames import gone_weights, survival_of, zeros_left
 from sparsity_report.words.display_names import distinct_names
-from sparsity_report.words.sentences import message, say
+from sparsity_report.words.sentences import say
 
 _TITLES = {
-    "block": message("Blocks that are gone"),
-    "expert": message("Experts that are gone"),
-    "head": message("Attention heads that are gone"),
-    "kv_head": message("Key-value heads that are gone"),
+    "block": "pair.removed_blocks",
+    "expert": "pair.removed_experts",
+    "head": "pair.removed_attention_heads",
+    "kv_head": "pair.removed_kv_heads",
 }
 # Kinds of things that stand in a row and can be drawn one by one, the largest first.
 ROWS = tuple(_TITLES)
@@ -78,7 +78,7 @@ class Strip(NamedTuple):
         """What its rows are called: by their block, where that tells them apart."""
         blocks = [row.block for row in self.rows]
         if None not in blocks and len(set(blocks)) == len(blocks):
-            return [say("block {block}", block=str(block)) for block in blocks]
+            return [say("name.numbered_block", block=str(block)) for block in blocks]
         return distinct_names([row.module or "–" for row in self.rows], 40)
 
 

@@ -282,12 +282,7 @@ def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tupl
         # The first matrix of a table is looked up in, too.
         matrix = None if pair.embedding and entry is pair.a else (entry.shape[0], entry.shape[1])
         parameter = Parameter(
-            name,
-            entry.shape,
-            matrix=matrix,
-            uses=uses,
-            uses_per_sequence=once,
-            **on_disk([entry]),
+            name, entry.shape, matrix=matrix, uses=uses, uses_per_sequence=once, **on_disk([entry])
         )
         group = ruled(owner, options.groups) or module.group
         class_name = "ParameterDict" if pair.embedding else "Linear"

@@ -24,9 +24,7 @@ _OTHERS = (
 
 
 def read_config(
-    directory: Path,
-    fits: Callable[[nn.Module], bool] | None = None,
-    most: int = limits.PARAMETERS,
+    directory: Path, fits: Callable[[nn.Module], bool] | None = None, most: int = limits.PARAMETERS
 ) -> tuple[nn.Module | None, tuple[str, ...]]:
     """Build the model of ``config.json``; None and a note where it cannot be known.
 

@@ -37,10 +37,7 @@ class GGUFWeights(CheckpointWeights):
     """A GGUF model: quantised blocks are counted as the float32 values they stand for."""
 
     def __init__(
-        self,
-        path: Path,
-        options: ReaderOptions,
-        headers: Mapping[Path, Header] | None = None,
+        self, path: Path, options: ReaderOptions, headers: Mapping[Path, Header] | None = None
     ) -> None:
         path, facts, entries = read_model(path, headers)
         check_tensors(path, entries)

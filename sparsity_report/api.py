@@ -1,0 +1,105 @@
+"""Composition of the wings: what ``sr`` offers, and what values need from the wings above them.
+
+Imports happen inside the functions, so that ``import sparsity_report`` stays light.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsity_report.hooks import hooks
+
+if TYPE_CHECKING:
+    from sparsity_report.counting.progress import Progress
+    from sparsity_report.phrases import Phrase
+    from sparsity_report.study.comparison import Comparison
+    from sparsity_report.study.pairs.pair import Pair
+
+
+def summarize(study: Comparison | Pair) -> list[str]:
+    """Return the findings about a study or a pair as sentences, most important first.
+
+    Parameters
+    ----------
+    study : Comparison or Pair
+
+    Returns
+    -------
+    list of str
+        Sentences in the language in use, see :func:`speaking`.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> study = sr.compare(sr.dense(sr.load()), sr.masked(pruning), sr.csr(pruning))
+    >>> print(sr.summarize(study)[1][:44])
+    CSR30 stores 1.33 times the bytes of Dense (
+    """
+    return _sentences(study)
+
+
+def _sentences(value: Any) -> list[str]:
+    from sparsity_report.findings import difference, pair_findings, summary
+    from sparsity_report.study.pairs.pair import Pair
+
+    if isinstance(value, Pair):
+        return [str(finding) for finding in pair_findings.pair_sentences(value)]
+    if isinstance(value, difference.Difference):
+        return [str(finding) for finding in difference.difference_sentences(value)]
+    return [str(finding) for finding in summary.study_findings(value)]
+
+
+def _audit(study: Comparison) -> list[str]:
+    from sparsity_report.findings.audit import audit
+
+    return [str(finding) for finding in audit(study)]
+
+
+def _save(value: Comparison | Pair, path: str | os.PathLike[str]) -> Path:
+    from sparsity_report.study.files.pair_file import write_pair
+    from sparsity_report.study.files.study_file import write_study
+    from sparsity_report.study.pairs.pair import Pair
+    from sparsity_report.words.languages import speaking
+
+    with speaking("en"):  # as all the file
+        findings = _sentences(value)
+    if isinstance(value, Pair):
+        return write_pair(value, path, findings)
+    return write_study(value, path, findings)
+
+
+def _render(phrase: Phrase) -> str:
+    from sparsity_report.words.sentences import render
+
+    return render(phrase)
+
+
+def _describe(value: Any) -> str:
+    from sparsity_report.report.value_text import describe
+
+    return describe(value)
+
+
+def _mime_bundle(value: Any) -> dict[str, str]:
+    from sparsity_report.report.notebook_cell import bundle
+
+    return bundle(value)
+
+
+def _progress_bar(label: str, unit: str, delay: float) -> AbstractContextManager[Progress]:
+    from sparsity_report.report.progress_bars import drawn
+
+    return drawn(label, unit, delay)
+
+
+hooks.render = _render
+hooks.describe = _describe
+hooks.mime_bundle = _mime_bundle
+hooks.sentences = _sentences
+hooks.audit = _audit
+hooks.save = _save
+hooks.progress_bar = _progress_bar

@@ -1,0 +1,56 @@
+"""Hooks by which values reach the wings above them; ``api`` connects them on import."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+
+class Hooks:
+    """Functions of the wings above, called by values of the wings below.
+
+    Attributes
+    ----------
+    render : callable
+        Text of a phrase in the language in use.
+    describe : callable
+        Text that ``repr`` of a value shows.
+    mime_bundle : callable
+        A value as HTML, LaTeX and text for a notebook cell, by MIME type.
+    sentences : callable
+        Findings about a study, a pair or a difference, most important first.
+    audit : callable
+        What a careful reviewer would flag in a study.
+    save : callable
+        Write a study or a pair as JSON.
+    progress_bar : callable
+        A progress bar for a notebook or a terminal.
+    """
+
+    render: Callable[[Any], str]
+    describe: Callable[[Any], str]
+    mime_bundle: Callable[[Any], dict[str, str]]
+    sentences: Callable[[Any], list[str]]
+    audit: Callable[[Any], list[str]]
+    save: Callable[[Any, str | os.PathLike[str]], Path]
+    progress_bar: Callable[..., Any]
+
+
+hooks = Hooks()
+
+
+class Presentable:
+    """A value that shows itself: as text in ``repr``, as HTML and LaTeX in a notebook cell."""
+
+    def __repr__(self) -> str:
+        return hooks.describe(self)
+
+    def _repr_mimebundle_(
+        self,
+        include: Iterable[str] | None = None,  # noqa: ARG002
+        exclude: Iterable[str] | None = None,  # noqa: ARG002
+    ) -> dict[str, str]:
+        """Return the value as HTML, LaTeX and text, for the front end to choose from."""
+        return hooks.mime_bundle(self)

@@ -1,0 +1,116 @@
+"""Text of values: what ``repr`` of weights, prunings, variants, studies, pairs and differences is."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+from sparsity_report.counting.pruning import Pruning
+from sparsity_report.findings.difference import Difference
+from sparsity_report.findings.verdict import verdict
+from sparsity_report.sparse.shares import ratio
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.schema import MEASURED
+from sparsity_report.study.variants import Variant
+from sparsity_report.weights.weights import Weights
+from sparsity_report.words.display_names import layout_name, method_name, short_name
+from sparsity_report.words.sentences import say, some
+
+
+@singledispatch
+def describe(value: Any) -> str:
+    """Return the text of a value in a few lines, in the language in use."""
+    raise TypeError(type(value).__name__)
+
+
+@describe.register
+def _(weights: Weights) -> str:
+    lines = [
+        say(
+            "repr.weights_source",
+            name=short_name(weights.name),
+            architecture=short_name(weights.architecture or "–"),
+            source=weights.source,
+        ),
+        say(
+            "repr.parameters_in_modules",
+            total=sum(p.total for p in weights.stored),
+            modules=len(weights.modules),
+        ),
+        say(
+            "repr.prunable_matrices",
+            total=sum(p.total for p in weights.prunable),
+            count=sum(p.experts for p in weights.prunable),
+        ),
+    ]
+    return "\n".join(lines)
+
+
+@describe.register
+def _(pruning: Pruning) -> str:
+    total = sum(p.total for p in pruning.weights.prunable)
+    threshold = say("repr.no_single_threshold")
+    if pruning.threshold is not None:
+        threshold = say("repr.pruning_threshold", threshold=pruning.threshold)
+    lines = [
+        say(
+            "repr.pruning_target",
+            name=short_name(pruning.weights.name),
+            method=short_name(method_name(pruning.method)),
+            sparsity=pruning.sparsity,
+        ),
+        say(
+            "repr.pruned_weights",
+            pruned=pruning.pruned,
+            total=total,
+            share=ratio(pruning.pruned, total),
+        ),
+        threshold,
+    ]
+    return "\n".join(lines)
+
+
+@describe.register
+def _(variant: Variant) -> str:
+    first = say(
+        "repr.variant_layout", variant=short_name(variant.name), layout=layout_name(variant.layout)
+    )
+    whole = describe(variant.weights if variant.pruning is None else variant.pruning)
+    return "\n".join([first, *whole.split("\n")[:2]])
+
+
+@describe.register
+def _(study: Comparison) -> str:
+    models, names = (list(study.variants[key].unique()) for key in ("model", "variant"))
+    first = say(
+        "repr.study_summary",
+        models=[*map(short_name, models)],
+        variants=some([*map(short_name, names)], 8),
+        modules=study.layers["module_name"].nunique(),
+    )
+    measured = [name for name in MEASURED if getattr(study, name) is not None]
+    frames = ["layers", "groups", "totals", "storage", *measured]
+    return "\n".join([first, str(verdict(study)), say("repr.frame_names", frames=frames)])
+
+
+@describe.register
+def _(pair: Pair) -> str:
+    before, after = map(short_name, pair.models["model"])
+    first = say("repr.pair_models", before=before, after=after)
+    frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
+    return "\n".join([first, pair.sentences()[0], say("repr.frame_names", frames=frames)])
+
+
+@describe.register
+def _(difference: Difference) -> str:
+    before, after = (
+        short_name(study.variants["model"].iloc[0])
+        for study in (difference.before, difference.after)
+    )
+    first = say("difference.title", before=before, after=after)
+    sentences = difference.sentences()
+    more = len(sentences) - 1
+    return "\n".join(
+        [first, sentences[0], *([say("format.count_more", count=more)] if more else [])]
+    )
