@@ -26,7 +26,7 @@ from sparsity_report.cli.options import Analysis, Choice, Language
 from sparsity_report.cli.signals import Stopped
 from sparsity_report.cli.terminal import complain, flush, speak, tell
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.words.display_names import clip
+from sparsity_report.untrusted.display_text import clip
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison

@@ -32,14 +32,8 @@ from sparsity_report.draw.theme import (
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.words.display_names import (
-    clip,
-    distinct_names,
-    dtype_names,
-    group_name,
-    layout_name,
-    method_name,
-)
+from sparsity_report.untrusted.display_text import clip, distinct_names
+from sparsity_report.words.display_names import dtype_names, group_name, layout_name, method_name
 from sparsity_report.words.number_format import shares_domain
 from sparsity_report.words.sentences import join, say
 

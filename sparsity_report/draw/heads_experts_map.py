@@ -12,7 +12,7 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.small_multiples import WIDTH
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
-from sparsity_report.words.display_names import clip, short_name
+from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.sentences import say
 
 # Cells that a map shows one by one.

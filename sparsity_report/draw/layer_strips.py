@@ -10,7 +10,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import BLUE, TEXT_WIDTH, VERMILLION
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.words.display_names import distinct_names, short_name
+from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words.sentences import say
 
 # Dots a strip can show one by one; further layers would lie on them.

@@ -19,7 +19,8 @@ from sparsity_report.errors import printable
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.facts import LevelParts
 from sparsity_report.study.derived.heatmap_grid import Grid
-from sparsity_report.words.display_names import distinct_names, group_name, short_name
+from sparsity_report.untrusted.display_text import distinct_names, short_name
+from sparsity_report.words.display_names import group_name
 from sparsity_report.words.sentences import say
 
 # Cells of a map up to which each says which module it is.

@@ -16,13 +16,8 @@ from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.findings.quality_findings import PASSAGE
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import (
-    clip,
-    distinct_names,
-    method_name,
-    part_name,
-    short_name,
-)
+from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
+from sparsity_report.words.display_names import method_name, part_name
 from sparsity_report.words.number_format import UNKNOWN, figures
 from sparsity_report.words.sentences import say
 

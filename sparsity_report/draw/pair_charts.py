@@ -14,7 +14,8 @@ from sparsity_report.draw.small_multiples import WIDTH
 from sparsity_report.draw.theme import PAPER, TEXT_WIDTH, Sizes
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map, overlaps, strips
-from sparsity_report.words.display_names import clip, group_name, kind_name, short_name
+from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words.display_names import group_name, kind_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 

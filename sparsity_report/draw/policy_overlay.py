@@ -11,7 +11,7 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import clip, distinct_names
+from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.sentences import say
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.charts import zeros_domain
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.words.display_names import clip
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say

@@ -12,7 +12,8 @@ from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import BLUE, INK, MUTED, TEXT_WIDTH, VERMILLION
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import cache_name, clip, short_name, tokens_name
+from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words.display_names import cache_name, tokens_name
 from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import say
 

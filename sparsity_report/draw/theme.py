@@ -16,8 +16,8 @@ import pandas as pd
 
 from sparsity_report.draw.fonts import FAMILY
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
-from sparsity_report.words.display_names import clip
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 

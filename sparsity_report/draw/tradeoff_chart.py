@@ -18,7 +18,8 @@ from sparsity_report.draw.theme import BLACK, INK, VERMILLION, Sizes
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
 from sparsity_report.study.levels.tradeoff import Place, Point, Tradeoff
-from sparsity_report.words.display_names import clip, layout_name, short_name
+from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import plus_minus, scaled, with_error
 from sparsity_report.words.sentences import say
 

@@ -21,7 +21,8 @@ from sparsity_report.explorer.view import View
 from sparsity_report.study.derived.histograms import Rows
 from sparsity_report.study.levels.policy_levels import is_of, same_level
 from sparsity_report.study.levels.tradeoff import Point
-from sparsity_report.words.display_names import clip, layout_name, short_name
+from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.number_format import level as written
 from sparsity_report.words.sentences import say

@@ -22,7 +22,7 @@ from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.policy_levels import GLOBAL, LAYERWISE
 from sparsity_report.study.levels.sweep import layer_threshold, thresholds
 from sparsity_report.study.patterns import expected_sparsity
-from sparsity_report.words.display_names import short_name
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say
 
 

@@ -26,7 +26,7 @@ from sparsity_report.study.derived.layer_metrics import (
 )
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.policy_levels import GLOBAL
-from sparsity_report.words.display_names import clip
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 
 # Metrics of layers as well as of groups of them, that are counts or ratios of counts.

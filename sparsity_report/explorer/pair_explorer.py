@@ -22,7 +22,8 @@ from sparsity_report.explorer.still_picture import Still
 from sparsity_report.report.tables import pair_tables
 from sparsity_report.report.templates import environment
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.words.display_names import clip, distinct_names, group_name
+from sparsity_report.untrusted.display_text import clip, distinct_names
+from sparsity_report.words.display_names import group_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 

@@ -23,7 +23,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import FigureMap, figure_map, strips
 from sparsity_report.study.pairs.pair_frames import survival_of
-from sparsity_report.words.display_names import clip
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 
 ALL = "all"

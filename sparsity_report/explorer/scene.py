@@ -19,7 +19,7 @@ from sparsity_report.explorer.picture_layout import Room, plan
 from sparsity_report.explorer.view import Floats, View, block_name
 from sparsity_report.study.derived.heatmap_grid import OUTSIDE
 from sparsity_report.study.derived.histograms import Rows
-from sparsity_report.words.display_names import clip, distinct_names, short_name
+from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 

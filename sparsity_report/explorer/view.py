@@ -33,8 +33,9 @@ from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.policy_levels import GLOBAL
 from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.storage_layouts import layer_ends
+from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import clip, group_name, short_name
+from sparsity_report.words.display_names import group_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 

@@ -41,8 +41,8 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.levels.policy_levels import GLOBAL
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import fingerprint
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import short_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 

@@ -14,7 +14,8 @@ from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import clip, group_name
+from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.display_names import group_name
 from sparsity_report.words.sentences import say, say_noted
 
 VERY_SPARSE = 0.95

@@ -12,8 +12,8 @@ from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import head_is_embedding
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.adapters.adapter_files import OTHER_BASE
-from sparsity_report.words.display_names import short_name
 from sparsity_report.words.number_format import known
 from sparsity_report.words.sentences import say, say_noted
 

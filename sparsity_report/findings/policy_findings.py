@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_comparison import Comparables, Compared
-from sparsity_report.words.display_names import layout_name, short_name, tokens_name
+from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words.display_names import layout_name, tokens_name
 from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import say
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import clip
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import say
 

@@ -18,9 +18,9 @@ from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.policy_levels import GLOBAL
+from sparsity_report.untrusted.display_text import file_name
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import file_name
 from sparsity_report.words.sentences import say
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -33,8 +33,8 @@ from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import difference_map
 from sparsity_report.study.schema import head
 from sparsity_report.study.variants import Variant
+from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import clip, short_name
 from sparsity_report.words.number_format import percent, shares_domain
 from sparsity_report.words.sentences import say
 

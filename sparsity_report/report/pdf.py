@@ -21,7 +21,7 @@ from sparsity_report.errors import SparsityReportError, legible, spelled
 from sparsity_report.files.folders import scratch
 from sparsity_report.report.tables.table_model import Table, to_typst
 from sparsity_report.report.templates import render
-from sparsity_report.words.display_names import BREAK, breakable
+from sparsity_report.untrusted.display_text import BREAK, breakable
 
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 # Marks in one text that Typst replaces; between 500 and 1,000 it gives up.

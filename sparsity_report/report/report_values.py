@@ -31,7 +31,8 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.cards import Card
 from sparsity_report.study.derived.perplexity import ALIKE
 from sparsity_report.study.files.study_file import csv_text
-from sparsity_report.words.display_names import layout_name, short_name, tokens_name
+from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words.display_names import layout_name, tokens_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import count, figures, percent, scaled, times
 from sparsity_report.words.sentences import say, say_note

@@ -14,7 +14,7 @@ from sparsity_report.draw.small_multiples import colours, even, small_map
 from sparsity_report.report.page_figures import Figure, figure_of
 from sparsity_report.report.tables import method_tables, study_tables
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.words.display_names import short_name
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say
 
 

@@ -18,8 +18,9 @@ from sparsity_report.report.tables.latex import ESCAPED, HELD
 from sparsity_report.report.tables.markdown import SPECIAL
 from sparsity_report.report.tables.table_model import broken, to_html
 from sparsity_report.study.files.study_file import FORMULA
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
-from sparsity_report.words.display_names import clip, group_name, method_name
+from sparsity_report.words.display_names import group_name, method_name
 from sparsity_report.words.languages import template_folders
 from sparsity_report.words.sentences import say
 

@@ -13,8 +13,9 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import MEASURED
 from sparsity_report.study.variants import Variant
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import layout_name, method_name, short_name
+from sparsity_report.words.display_names import layout_name, method_name
 from sparsity_report.words.sentences import say, some
 
 

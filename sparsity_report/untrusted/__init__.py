@@ -1,4 +1,6 @@
-"""Gates and limits for JSON, numbers and names from files that others wrote.
+"""Limits, checks and display of JSON, numbers and names from untrusted files.
 
-Modules: `gates`, `limits`.
+- `limits`: the largest sizes that are accepted.
+- `gates`: readers and checks of JSON, numbers and file names.
+- `display_text`: names shortened for display.
 """

@@ -1,12 +1,9 @@
-"""Names as people read them: groups, policies, layouts, and names of any length shortened."""
+"""Names of groups, policies, layouts and other kinds as people read them."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
-from sparsity_report.errors import printable
 from sparsity_report.words.sentences import say
 
 GROUP_NAMES = {
@@ -77,10 +74,6 @@ _STRUCTURES = {
     "std": "name.structure_std",
     "global_sparsity": "name.structure_global_sparsity",
 }
-#: Where a long word may break; it has no width.
-BREAK = "\u200b"
-_LONG_WORD = re.compile(r"\S{24,}")
-_PART = re.compile(r"[^._/]{0,23}[._/]|.{24}")
 
 
 _CACHES = {"in cache": "name.in_cache", "out of cache": "name.from_memory"}
@@ -220,61 +213,3 @@ def tokens_name(tokens: int) -> str:
     ('1 token', '1 024 tokens')
     """
     return say("format.token_count", tokens=tokens)
-
-
-def clip(text: object, limit: int = 60) -> str:
-    """Shorten any text for one line of people's reading; what would not be seen is spelled out."""
-    return printable(str(text), limit)
-
-
-def short_name(name: object) -> str:
-    """Shorten what a variant is called, where a table or a line has room for one.
-
-    Examples
-    --------
-    >>> short_name("Masked30"), len(short_name("M" * 41))
-    ('Masked30', 40)
-    """
-    return clip(name, 40)
-
-
-def distinct_names(names: Sequence[str], limit: int = 40) -> list[str]:
-    """Shorten names for people; different ones stay different, those too that look alike.
-
-    Examples
-    --------
-    >>> distinct_names(["abcdef", "abcdeg", "abcdef"], 4)
-    ['abc…', 'abc… (2)', 'abc…']
-    """
-    short: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in dict.fromkeys(names):
-        shown, number = clip(name, limit), 2
-        # An accent of its own, or one with its letter: no reader tells them apart.
-        while (look := unicodedata.normalize("NFC", shown)) in taken:
-            shown, number = f"{clip(name, limit)} ({number})", number + 1
-        short[name] = shown
-        taken.add(look)
-    return [short[name] for name in names]
-
-
-def breakable(text: str) -> str:
-    r"""Mark with zero-width spaces where a long word, such as a module's name, may break.
-
-    Examples
-    --------
-    >>> breakable("of model.layers.0.self_attn.q_proj").split("\u200b")
-    ['of model.', 'layers.', '0.', 'self_', 'attn.', 'q_', 'proj']
-    """
-    return _LONG_WORD.sub(lambda word: _PART.sub(rf"\g<0>{BREAK}", word[0]).rstrip(BREAK), text)
-
-
-def file_name(name: str) -> str:
-    """Turn any name into a plain lower-case part of a file's name.
-
-    Examples
-    --------
-    >>> file_name("Masked30"), file_name("../my model"), file_name("§")
-    ('masked30', 'my-model', 'unnamed')
-    """
-    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:80] or "unnamed"

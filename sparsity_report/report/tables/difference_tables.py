@@ -10,7 +10,8 @@ from sparsity_report.findings.layer_changes import written as measured_sides
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Body, Table, name, rows_of, table_of
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import clip, tokens_name
+from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.display_names import tokens_name
 from sparsity_report.words.sentences import say
 
 _MEASURED = {"perplexity": "label.perplexity", "speed": "chart.speed_up_over_base"}

@@ -11,7 +11,7 @@ from typing import Any
 from sparsity_report.errors import printable, spelled
 from sparsity_report.report.tables.table_model import Cell, Kind, Table
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.words.display_names import breakable
+from sparsity_report.untrusted.display_text import breakable
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import THIN, UNKNOWN
 

@@ -20,7 +20,8 @@ from sparsity_report.report.tables.table_model import (
 )
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_comparison import Compared
-from sparsity_report.words.display_names import distinct_names, layout_name, short_name, tokens_name
+from sparsity_report.untrusted.display_text import distinct_names, short_name
+from sparsity_report.words.display_names import layout_name, tokens_name
 from sparsity_report.words.number_format import THIN, UNKNOWN, percent
 from sparsity_report.words.sentences import say
 

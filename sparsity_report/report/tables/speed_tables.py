@@ -7,7 +7,7 @@ import pandas as pd
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Body, Table, rows_of, table_of
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.words.display_names import clip, short_name
+from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.sentences import say
 
 

@@ -19,17 +19,9 @@ from markupsafe import Markup, escape
 from sparsity_report.errors import printable
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
+from sparsity_report.untrusted.display_text import BREAK, breakable, clip, short_name
 from sparsity_report.words import number_format as numbers
-from sparsity_report.words.display_names import (
-    BREAK,
-    breakable,
-    cache_name,
-    clip,
-    group_name,
-    layout_name,
-    method_name,
-    short_name,
-)
+from sparsity_report.words.display_names import cache_name, group_name, layout_name, method_name
 from sparsity_report.words.sentences import say
 
 # Letters of a name that a copy of it has.

@@ -13,7 +13,8 @@ from sparsity_report.report.thesis.kit import Drawing, Kit, camel, number
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import ROWS
-from sparsity_report.words.display_names import GROUP_NAMES, short_name
+from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words.display_names import GROUP_NAMES
 
 # Rows that a page of a thesis holds.
 _ROWS = 40

@@ -42,7 +42,8 @@ from sparsity_report.study.files.study_file import variant_stems
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import head as title
-from sparsity_report.words.display_names import GROUP_NAMES, short_name
+from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words.display_names import GROUP_NAMES
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.words.display_names import distinct_names, group_name
+from sparsity_report.untrusted.display_text import distinct_names
+from sparsity_report.words.display_names import group_name
 
 OUTSIDE = "outside"
 # Columns of a heat map up to which each stands for one Transformer block.

@@ -23,8 +23,8 @@ from sparsity_report.study.files.upgrade import upgrade
 from sparsity_report.study.layers import check_convention, with_shares
 from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, level_rows
 from sparsity_report.untrusted import limits
+from sparsity_report.untrusted.display_text import file_name
 from sparsity_report.untrusted.gates import read_json, whole
-from sparsity_report.words.display_names import file_name
 
 # Where a formula may begin: with the cell, or behind what separates cells in half of Europe, in
 # quotes or not, and with the wide signs of East Asia.

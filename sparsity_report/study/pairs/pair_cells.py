@@ -12,7 +12,7 @@ from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_frames import gone_weights, survival_of, zeros_left
-from sparsity_report.words.display_names import distinct_names
+from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words.sentences import say
 
 _TITLES = {
