@@ -22,48 +22,6 @@ from helpers import IN_CI, Tiny, need, study_of
 
 import sparsity_report as sr
 
-TESTS = Path(__file__).parent
-SLOW = (
-    "explorer/test_browser.py",
-    "report/test_browser.py",
-    "report/test_notebooks.py",
-    "report/test_thesis.py",
-    "zoo/test_every.py",
-    "test_readme.py",
-    "explorer/test_widget.py",
-    "test_cli.py",
-    "report/test_pdf.py",
-    "test_explore.py",
-    "explorer/test_limits.py",
-    "weights/test_packed.py",
-    "study/test_file.py",
-    "weights/test_tokenizers.py",
-    "weights/test_running.py",
-    "weights/test_remote.py",
-    "report/test_last_hop.py",
-    "measure/test_perplexity.py",
-    "counting/test_executors.py",
-    "weights/test_architectures.py",
-    "report/test_kept.py",
-    "report/test_page.py",
-    "draw/test_charts.py",
-    "draw/test_geometry.py",
-    "study/test_facts.py",
-    "study/test_levels.py",
-    "explorer/test_figures.py",
-    "explorer/test_last_hop.py",
-    "test_not_finite.py",
-    "fuzz/test_fuzz.py",
-    "weights/test_adapted.py",
-    "explorer/test_tools.py",
-    "explorer/test_language.py",
-    "counting/test_streaming.py",
-    "report/test_templates.py",
-    "measure/test_latency.py",
-    "report/test_same_numbers.py",
-    "draw/test_slider.py",
-    "test_doctests.py",
-)
 REAL = {"minilm", "minilm_path", "smollm2", "smollm2_path"}
 
 
@@ -75,13 +33,21 @@ def pytest_xdist_auto_num_workers():
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        file = item.path.relative_to(TESTS).as_posix()
         if "driver" in item.fixturenames:
             item.add_marker("browser")
-        if file in SLOW or REAL.intersection(item.fixturenames):
+        if REAL.intersection(item.fixturenames):
             item.add_marker("slow")
-    order = {file: place for place, file in enumerate(SLOW)}
-    items.sort(key=lambda i: order.get(i.path.relative_to(TESTS).as_posix(), len(SLOW)))
+    items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item):
+    """Return about how long the file of a test takes, from its ``slow`` mark."""
+    marks = (
+        mark
+        for mark in getattr(item.getparent(pytest.Module), "own_markers", ())
+        if mark.name == "slow"
+    )
+    return max((mark.kwargs.get("seconds", 10) for mark in marks), default=0)
 
 
 @pytest.hookimpl(trylast=True)

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 
 import sparsity_report as sr
 
+pytestmark = pytest.mark.slow(seconds=60)
+
 
 def process(*arguments, cwd=None):
     return subprocess.run(

@@ -14,6 +14,8 @@ import pytest
 from sparsity_report.cli import explore_command
 from sparsity_report.errors import SparsityReportError
 
+pytestmark = pytest.mark.slow(seconds=50)
+
 
 def test_what_it_needs_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(

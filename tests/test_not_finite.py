@@ -14,6 +14,8 @@ import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.explorer.control_state import LIVE
 
+pytestmark = pytest.mark.slow
+
 NAN = (
     "not finite: the prunable weights of tiny hold NaN (3, in layers.0.fc1.weight, "
     "layers.1.fc2.weight); each counts as nonzero and has no rank, so that the model has no levels"

@@ -13,6 +13,8 @@ from helpers import command
 
 import sparsity_report as sr
 
+pytestmark = pytest.mark.slow(seconds=80)
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)

@@ -249,7 +249,7 @@ def make_packed(folder, form, gigabytes):
     import torch
     from safetensors.torch import save_file
 
-    from tests import packing
+    import packing
 
     torch.manual_seed(0)
     folder.mkdir()

@@ -18,6 +18,8 @@ from sparsity_report.counting import counts
 from sparsity_report.counting.counts import counted
 from sparsity_report.weights import tensor_slices
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cut(folder, monkeypatch):

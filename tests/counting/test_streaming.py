@@ -22,6 +22,8 @@ from sparsity_report.counting.counts import counted
 from sparsity_report.counting.histogram import count
 from sparsity_report.weights import tensor_slices as tensors
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_slices(monkeypatch):

@@ -15,6 +15,8 @@ from sparsity_report.draw import charts, export, level_slider, marks, measured_c
 from sparsity_report.draw import theme as look
 from sparsity_report.words.display_names import group_name
 
+pytestmark = pytest.mark.slow
+
 COLUMN = 8.5 * 72 / 2.54
 TEXT = 16 * 72 / 2.54
 

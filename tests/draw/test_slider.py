@@ -15,6 +15,8 @@ from sparsity_report.draw import export
 from sparsity_report.draw.level_slider import cost_rows, level_chart
 from sparsity_report.words.display_names import group_name
 
+pytestmark = pytest.mark.slow
+
 
 def bfloat():
     torch.manual_seed(1)

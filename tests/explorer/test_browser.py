@@ -16,6 +16,8 @@ import sparsity_report as sr
 from sparsity_report.errors import printable
 from sparsity_report.words.number_format import percent, times
 
+pytestmark = pytest.mark.slow(seconds=130)
+
 STUDY = """
 import sparsity_report as sr
 weights = sr.load()

@@ -19,6 +19,8 @@ from sparsity_report.explorer.widget import Picture
 from sparsity_report.study.derived.heads_experts import inner
 from sparsity_report.study.schema import TABLES
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     f"model.decoder.layers.{block}.{name}"
     for block in range(4)

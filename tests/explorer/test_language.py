@@ -11,6 +11,8 @@ from measurements import latency, put_in, quality
 import sparsity_report as sr
 from sparsity_report.explorer.map_metrics import COUNTED as SHOWN
 
+pytestmark = pytest.mark.slow
+
 FRENCH = Path(__file__).parents[2] / "templates" / "languages" / "fr.json"
 NUMBER = re.compile(
     r"[<>]?[\s\u202f]*\d[\d\u202f]*(,\d+)?(e-\d+)?(–\d+(,\d+)?(e-\d+)?)?[\s\u202f\u00a0]*"

@@ -15,6 +15,8 @@ from helpers import Tiny
 import sparsity_report as sr
 from sparsity_report.explorer.map_metrics import COUNTED as SHOWN
 
+pytestmark = pytest.mark.slow
+
 THIN = "\u202f"
 GROUPS = {
     "attention_linear": "attention",

@@ -27,6 +27,8 @@ from sparsity_report.explorer.picture import Look
 from sparsity_report.explorer.picture_layout import Room, plan
 from sparsity_report.study.derived.histograms import histogram_rows, spread
 
+pytestmark = pytest.mark.slow(seconds=45)
+
 THIN = "\u202f"
 
 

@@ -8,6 +8,8 @@ from explored import widgets
 
 import sparsity_report as sr
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def explorer(demo_study):

@@ -24,6 +24,8 @@ from sparsity_report.explorer.widget import Picture
 from sparsity_report.study.derived.histograms import histogram_rows, spread
 from sparsity_report.words.number_format import percent, times
 
+pytestmark = pytest.mark.slow(seconds=70)
+
 
 def shown(explorer, panel="cells"):
     """Rows of the current chart's data."""

@@ -13,6 +13,8 @@ from torch import nn
 
 import sparsity_report as sr
 
+pytestmark = pytest.mark.slow(seconds=130)
+
 
 def weights_of(names, model_name):
     torch.manual_seed(0)

@@ -19,6 +19,8 @@ from sparsity_report.report.tables.latex import tex
 from sparsity_report.report.tables.markdown import markdown
 from sparsity_report.study.files.study_file import FORMULA
 
+pytestmark = pytest.mark.slow
+
 COPIES = next(f for folder in shipped("templates") if (f := folder / "copies.js").is_file())
 
 

@@ -20,6 +20,8 @@ import sparsity_report as sr
 from sparsity_report.report.report_values import context
 from sparsity_report.words.languages import spoken
 
+pytestmark = pytest.mark.slow
+
 THIN = "\u202f"
 GROUPS = {
     "embedding": "embedding", "attention_linear": "attention", "mlp_linear": "MLP",

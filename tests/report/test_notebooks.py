@@ -20,6 +20,8 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.report import notebook
 from sparsity_report.report.exporter import PageExporter
 
+pytestmark = pytest.mark.slow(seconds=120)
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 

@@ -17,6 +17,8 @@ from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import page as report
 from sparsity_report.report.report_values import context
 
+pytestmark = pytest.mark.slow
+
 TEMPLATES = Path(__file__).parents[2] / "templates"
 
 

@@ -41,6 +41,8 @@ from sparsity_report.report.tables.table_model import (
 )
 from sparsity_report.report.templates import environment
 
+pytestmark = pytest.mark.slow(seconds=50)
+
 MM = 72 / 25.4
 ROOT = Path(__file__).parents[2]
 TEXTS = [*hostile.TEXTS.values()]

@@ -11,6 +11,8 @@ from papers import text_of
 
 import sparsity_report as sr
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def study(demo):

@@ -11,6 +11,8 @@ import sparsity_report as sr
 from sparsity_report.report.report_values import context
 from sparsity_report.report.templates import environment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.S)

@@ -29,6 +29,8 @@ from sparsity_report.report.tables.latex import command_names, tex
 from sparsity_report.study.schema import LAYOUTS
 from sparsity_report.words.display_names import group_name
 
+pytestmark = pytest.mark.slow(seconds=100)
+
 POINTS = 72 / 2.54
 
 

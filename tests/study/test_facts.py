@@ -9,6 +9,8 @@ from torch import nn
 
 import sparsity_report as sr
 
+pytestmark = pytest.mark.slow
+
 POLICIES = ("Masked30", "CSR30", "Two of four", "Layerwise")
 
 

@@ -27,6 +27,8 @@ from sparsity_report.study.files.upgrade import upgrade, uses_of
 from sparsity_report.study.schema import MEASURED, json_schema, json_schema_text, typed
 from sparsity_report.words.sentences import say_note
 
+pytestmark = pytest.mark.slow(seconds=40)
+
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[1] / "docs" / "study.schema.json"
 PARTS = ("variants", "layers", "groups", "totals", "storage")

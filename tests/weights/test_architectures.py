@@ -12,6 +12,8 @@ from zoo.cases import CASES, built, table
 
 import sparsity_report as sr
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
 def case(request):

@@ -24,6 +24,8 @@ import sparsity_report as sr
 from sparsity_report.weights.packed import part_slices
 from sparsity_report.weights.tensor_slices import read_at as tensors_read_at
 
+pytestmark = pytest.mark.slow(seconds=40)
+
 OWNER = "layers.0.mlp.up_proj"
 LIBRARY = library()
 

@@ -25,6 +25,8 @@ from sparsity_report.weights import tensor_slices
 from sparsity_report.weights.sources import http_ranges, safetensors
 from sparsity_report.weights.tensor_slices import read_at
 
+pytestmark = pytest.mark.slow
+
 NAME, FILE, INDEX = "someone/small", "model.safetensors", "model.safetensors.index.json"
 BIG = 300_000
 

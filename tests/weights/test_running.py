@@ -11,7 +11,8 @@ import sparsity_report as sr
 from sparsity_report.weights.anatomy.meta_run import observe
 from sparsity_report.weights.anatomy.parameter_places import walk
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # advice on kernels that are not installed
+# Transformers advises on kernels that are not installed.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 SIZE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
     "vocab_size": 64,

@@ -23,6 +23,8 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.sources import data_files
 
+pytestmark = pytest.mark.slow(seconds=35)
+
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:3000]
 WORDS = "Hello world, def f(x): return x_1 + naïve 漢字 \n\n\t<s> and more. " * 40
 CODE = ("tokenization_evil.py", "modeling_evil.py", "configuration_evil.py", "sparse_evil.py")

@@ -18,7 +18,8 @@ from zoo.walk import walk
 
 CLASSES = {case.name: case for case in walked()}
 KNOWN = json.loads((Path(__file__).parent / "known.json").read_text("utf-8"))
-pytestmark = pytest.mark.filterwarnings("ignore")  # advice on kernels that are not installed
+# Transformers advises on kernels that are not installed.
+pytestmark = [pytest.mark.slow(seconds=90), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(autouse=True)

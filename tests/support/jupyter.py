@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from serving import Serving, free_port
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MODULES = {"lab": "jupyterlab", "notebook": "notebook", "voila": "voila"}
 
 
