@@ -262,7 +262,8 @@ def published() -> Table:
             "speedup": f"{each.speedup}\u202f×".replace(".", spoken().decimal)
             if each.speedup
             else None,
-            "against": say(each.against),
+            # A key of the catalogue, or the name of a product.
+            "against": say(each.against) if "." in each.against else each.against,
             "hardware": each.hardware or None,
             "source": each.source,
             "source_note": f"“{each.words}”",
