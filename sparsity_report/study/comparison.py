@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,23 +17,18 @@ from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable, hooks
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.files.recomputed import RECOMPUTED
-from sparsity_report.study.layers import check_convention, group_frame, total_frame, with_shares
-from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.levels.policy_levels import GLOBAL, policy_levels
+from sparsity_report.study.frames import StudyFrames
+from sparsity_report.study.layers import check_convention, with_shares
 from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.patterns import variant_patterns
-from sparsity_report.study.schema import TABLES, check, plain_table, typed
-from sparsity_report.study.storage_layouts import storage_frame
+from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.variants import Variant, csr_note, fingerprint
 from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
-from sparsity_report.weights.weights import Weights
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(Presentable):
-    """What pruning does to a model, as data. Renderers take this and never touch a model.
-
-    Names are here as they are in the file; whatever people read spells out what they would not see.
+class Comparison(StudyFrames, Presentable):
+    """Variants of a model side by side, as data that can be saved, read and rendered.
 
     Attributes
     ----------
@@ -70,33 +63,6 @@ class Comparison(Presentable):
         The first variant's weights, for exact further levels. Not saved.
     """
 
-    variants: pd.DataFrame
-    layers: pd.DataFrame
-    convention: str = "standard"
-    context: int | None = None
-    patterns: pd.DataFrame | None = None
-    notes: tuple[str, ...] = ()
-    levels: pd.DataFrame | None = None
-    latency: pd.DataFrame | None = None
-    speedups: pd.DataFrame | None = None
-    quality: pd.DataFrame | None = None
-    sensitivity: pd.DataFrame | None = None
-    continuations: pd.DataFrame | None = None
-    tasks: pd.DataFrame | None = None
-    weights: Weights | None = field(default=None, repr=False)
-
-    @cached_property
-    def groups(self) -> pd.DataFrame:
-        """Sums per variant and group."""
-        return group_frame(self.layers)
-
-    @cached_property
-    def totals(self) -> pd.DataFrame:
-        """Sums per variant, with three sparsities that each name their denominator."""
-        columns = [name for name in TABLES["totals"].names if name in self.variants]
-        sums = total_frame(self.layers)
-        return typed("totals", self.variants[columns].merge(sums, on="variant", how="left"))
-
     @cached_property
     def facts(self) -> Facts:
         """What every reader needs of the study, each figure computed once."""
@@ -110,44 +76,6 @@ class Comparison(Presentable):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the study as JSON, to be read back exactly by :func:`read_study`."""
         return hooks.save(self, path)
-
-    @cached_property
-    def storage(self) -> pd.DataFrame:
-        """Bytes in every layout, see :func:`.storage_layouts.storage_frame`."""
-        return storage_frame(self.layers, self.patterns)
-
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that stand for the variants and every count of the study."""
-        tables = (plain_table(frame) for frame in (self.variants, self.layers))
-        data = [*tables, self.convention, self.context]
-        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
-
-    @property
-    def unclassified(self) -> tuple[str, ...]:
-        """Names of modules no rule knows; they are counted under ``other``."""
-        names = self.layers.loc[self.layers["group"] == "other", "module_name"]
-        return tuple(dict.fromkeys(names))
-
-    @cached_property
-    def by_level(self) -> Levels | None:
-        """The first variant's model at every kept level; None where :attr:`levels` is."""
-        if self.levels is None:
-            return None
-        return Levels(self.facts.layers(self.variants["variant"].iloc[0]), self.levels)
-
-    @cached_property
-    def by_policy(self) -> dict[str, Levels]:
-        """The first variant's model at levels of every policy that its counts say exactly.
-
-        By name, see :func:`.policy_levels.policy_levels`; empty where :attr:`levels` is None.
-        """
-        if self.levels is None or self.by_level is None:
-            return {}
-        rows = self.facts.layers(self.variants["variant"].iloc[0])
-        tables = policy_levels(rows, self.levels, self.weights)
-        made = {policy: Levels(rows, table) for policy, table in tables.items() if policy != GLOBAL}
-        return {GLOBAL: self.by_level, **made}
 
     def at_level(self, sparsity: float) -> pd.DataFrame:
         """Return every layer of the first variant's model at one kept level; no model is touched.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +35,12 @@ from sparsity_report.study.derived.pruning_methods import methods
 from sparsity_report.study.derived.rounded_zeros import Rounded, rounded
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.derived.zero_rows import Dead, dead
+from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import added, records, summed
 from sparsity_report.study.levels.module_sums import even_at, variant_sums
 from sparsity_report.study.levels.tradeoff import Place, Tradeoff, level_bytes, places, tradeoff
 from sparsity_report.study.schema import FILES
 from sparsity_report.study.storage_layouts import layout_ends
-
-if TYPE_CHECKING:
-    from sparsity_report.study.comparison import Comparison
 
 # Layouts of the curve of bytes against sparsity.
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
@@ -82,7 +80,7 @@ class Facts:
     1.33
     """
 
-    def __init__(self, study: Comparison) -> None:
+    def __init__(self, study: StudyFrames) -> None:
         self._study = study
         self._totals = study.totals.set_index("variant")
         by_variant = study.layers.groupby("variant", sort=False)

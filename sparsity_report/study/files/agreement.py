@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
 from sparsity_report.study.files.recomputed import RECOMPUTED, check_variants
+from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.levels.levels import level_matrices
 from sparsity_report.study.schema import refuse
 
-if TYPE_CHECKING:
-    from sparsity_report.study.comparison import Comparison
 
-
-def check_agreement(study: Comparison) -> None:
+def check_agreement(study: StudyFrames) -> None:
     """Refuse tables that contradict each other.
 
     Raises

@@ -6,7 +6,7 @@ Sums and ratios of floats are compared to rounding, all else exactly; what is un
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,11 @@ import pandas as pd
 
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.derived.speedups import reference
+from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.harness_results import check_results
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.study.schema import BLOCKS, GAP, PROTOCOLS, SLIDING, TILE, refuse
 from sparsity_report.study.zstd_sizes import frame_bounds
-
-if TYPE_CHECKING:
-    from sparsity_report.study.comparison import Comparison
 
 # Of figures that are computed again from others, relative.
 _ROUNDING = 1e-9
@@ -33,7 +31,7 @@ PASSAGE = ["protocol", "window", "stride", "dtype", "text_fingerprint"]
 Flags = npt.NDArray[np.bool_]
 
 
-def _check_latency(study: Comparison, frame: pd.DataFrame) -> None:
+def _check_latency(study: StudyFrames, frame: pd.DataFrame) -> None:
     """Refuse times out of order, and speed-ups that are not ratios of the times and FLOPs."""
     check_variants("latency", study, frame)
     ordered = frame["seconds"].between(frame["seconds_low"], frame["seconds_high"])
@@ -70,7 +68,7 @@ def _check_latency(study: Comparison, frame: pd.DataFrame) -> None:
         refuse("latency", good, f"{column}: is not the ratio to a row of speed-up 1")
 
 
-def _check_speedups(study: Comparison, frame: pd.DataFrame) -> None:
+def _check_speedups(study: StudyFrames, frame: pd.DataFrame) -> None:
     """Refuse speed-ups out of order, and measurements that have another reference."""
     check_variants("speedups", study, frame)
     middle, low, high = (frame[f"realised_{end}"] for end in ("speedup", "low", "high"))
@@ -85,7 +83,7 @@ def _check_speedups(study: Comparison, frame: pd.DataFrame) -> None:
     refuse("speedups", one, "realised_speedup: is not 1 of what others are measured against")
 
 
-def _check_quality(study: Comparison, frame: pd.DataFrame) -> None:
+def _check_quality(study: StudyFrames, frame: pd.DataFrame) -> None:
     """Refuse scores that no text gives, and those of other variants than the study's."""
     nll, perplexity = frame["nll"], frame["perplexity"]
     due = np.exp(nll.clip(upper=_LARGEST_NLL))
@@ -144,7 +142,7 @@ def _check_distance(frame: pd.DataFrame) -> None:
     refuse("quality", ~itself | same, "kl: is not 0 against itself")
 
 
-def _check_sensitivity(study: Comparison, frame: pd.DataFrame) -> None:
+def _check_sensitivity(study: StudyFrames, frame: pd.DataFrame) -> None:
     """Refuse losses that are not those of the scores, and parts that the study does not have."""
     _check_stride("sensitivity", frame)
     inside = frame["pruned"] <= frame["weight_total"]
@@ -165,26 +163,26 @@ def _check_sensitivity(study: Comparison, frame: pd.DataFrame) -> None:
     refuse("sensitivity", _of_layers(study.layers, frame), "part: is none of the layers")
 
 
-def _check_continuations(study: Comparison, frame: pd.DataFrame) -> None:
+def _check_continuations(study: StudyFrames, frame: pd.DataFrame) -> None:
     """Refuse what variants write that the study does not have, and two endings of one prompt."""
     check_variants("continuations", study, frame)
     once = ~frame.duplicated(["variant", "prompt"])
     refuse("continuations", once, "prompt: is continued twice")
 
 
-def _check_tasks(study: Comparison, frame: pd.DataFrame) -> None:
+def _check_tasks(study: StudyFrames, frame: pd.DataFrame) -> None:
     """Refuse scores that cannot be, and those of no variant."""
     check_variants("tasks", study, frame)
     check_results(frame)
 
 
-def check_variants(table: str, study: Comparison, frame: pd.DataFrame) -> None:
+def check_variants(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
     """Refuse rows of a variant that the study does not have."""
     among = frame["variant"].isin(study.variants["variant"])
     refuse(table, among, "variant: is not among the variants")
 
 
-def _check_patterns(study: Comparison, frame: pd.DataFrame) -> None:
+def _check_patterns(study: StudyFrames, frame: pd.DataFrame) -> None:
     """Refuse shares that are no shares of the matrix, and zeros that the layers do not have."""
     size = frame["rows"].astype(float) * frame["columns"]
     for column, of in (("sparsity", size), ("zero_rows", frame["rows"]),
@@ -312,7 +310,7 @@ def _whole(share: pd.Series, of: pd.Series) -> Flags:
 
 
 #: What checks each table.
-RECOMPUTED: Mapping[str, Callable[[Comparison, pd.DataFrame], None]] = {
+RECOMPUTED: Mapping[str, Callable[[StudyFrames, pd.DataFrame], None]] = {
     "patterns": _check_patterns,
     "latency": _check_latency,
     "speedups": _check_speedups,

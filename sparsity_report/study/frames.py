@@ -1,0 +1,95 @@
+"""The tables of a study with their sums, as one frozen value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from sparsity_report.study.layers import group_frame, total_frame
+from sparsity_report.study.levels.levels import Levels
+from sparsity_report.study.levels.policy_levels import GLOBAL, policy_levels
+from sparsity_report.study.schema import TABLES, plain_table, typed
+from sparsity_report.study.storage_layouts import storage_frame
+from sparsity_report.weights.weights import Weights
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StudyFrames:
+    """The tables of a study, their sums, and the model at every kept level.
+
+    :class:`~sparsity_report.study.comparison.Comparison` describes each table.
+    """
+
+    variants: pd.DataFrame
+    layers: pd.DataFrame
+    convention: str = "standard"
+    context: int | None = None
+    patterns: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
+    levels: pd.DataFrame | None = None
+    latency: pd.DataFrame | None = None
+    speedups: pd.DataFrame | None = None
+    quality: pd.DataFrame | None = None
+    sensitivity: pd.DataFrame | None = None
+    continuations: pd.DataFrame | None = None
+    tasks: pd.DataFrame | None = None
+    weights: Weights | None = field(default=None, repr=False)
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Sums per variant and group."""
+        return group_frame(self.layers)
+
+    @cached_property
+    def totals(self) -> pd.DataFrame:
+        """Sums per variant, with three sparsities that each name their denominator."""
+        columns = [name for name in TABLES["totals"].names if name in self.variants]
+        sums = total_frame(self.layers)
+        return typed("totals", self.variants[columns].merge(sums, on="variant", how="left"))
+
+    @cached_property
+    def storage(self) -> pd.DataFrame:
+        """Bytes in every layout, see :func:`.storage_layouts.storage_frame`."""
+        return storage_frame(self.layers, self.patterns)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for the variants and every count of the study."""
+        tables = (plain_table(frame) for frame in (self.variants, self.layers))
+        data = [*tables, self.convention, self.context]
+        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+
+    @property
+    def unclassified(self) -> tuple[str, ...]:
+        """Names of modules no rule knows; they are counted under ``other``."""
+        names = self.layers.loc[self.layers["group"] == "other", "module_name"]
+        return tuple(dict.fromkeys(names))
+
+    @cached_property
+    def by_level(self) -> Levels | None:
+        """The first variant's model at every kept level; None where :attr:`levels` is."""
+        if self.levels is None:
+            return None
+        return Levels(self._first, self.levels)
+
+    @cached_property
+    def by_policy(self) -> dict[str, Levels]:
+        """The first variant's model at levels of every policy that its counts say exactly.
+
+        By name, see :func:`.policy_levels.policy_levels`; empty where :attr:`levels` is None.
+        """
+        if self.levels is None or self.by_level is None:
+            return {}
+        rows = self._first
+        tables = policy_levels(rows, self.levels, self.weights)
+        made = {policy: Levels(rows, table) for policy, table in tables.items() if policy != GLOBAL}
+        return {GLOBAL: self.by_level, **made}
+
+    @property
+    def _first(self) -> pd.DataFrame:
+        """The layers of the first variant."""
+        return self.layers[self.layers["variant"] == self.variants["variant"].iloc[0]]
