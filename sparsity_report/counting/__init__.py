@@ -6,7 +6,7 @@ disk, in `disk_cache` that prove themselves), and remembers it beside the model,
 histograms, `policies` decide what goes, by `allocation` how much of each layer, within `bounds` how
 much at most, by `random_pruning` or by magnitude, `activation_scores` with norms of inputs or by masks that are
 `imported_masks`, `pruning` are those decisions as values, with `frozen_arrays` arrays, and apply them, `in_place`
-prunes live layers, `pruned_model` is the model that a pruning leaves, `moments` are deviations, `progress`
+prunes live layers, `pruned_model` is the model that a pruning leaves, `moments` are deviations, `n_m_patterns` are patterns such as 2:4, `progress`
 show what takes long.
 
 May import ``weights``, ``sparse``, ``files`` and ``errors``. Maintainers: results must be the same

@@ -17,10 +17,8 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Cut, Pruning
 from sparsity_report.counting.ranks import Level, Ranking, first_reaching, look_into, settle
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words import number_format
 
 Bounds = Mapping[str, float | tuple[float, float]]
 """By module or group: the largest share of a layer that goes, or the smallest and the largest."""
@@ -72,10 +70,7 @@ class Bounded:
         low, high = self.reach
         if not low <= target <= high:
             total = int(self.totals.sum())
-            asked, first, last = (
-                number_format.percent(ratio(number, total), 2, " ")
-                for number in (target, low, high)
-            )
+            asked, first, last = (f"{100 * number / total:.2f} %" for number in (target, low, high))
             raise SparsityReportError(
                 f"bounds= leave room for {first} to {last} of the prunable weights, not {asked}; "
                 "ask for another sparsity, or loosen a bound"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.n_m_patterns import parse_pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Presentable
 from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
@@ -320,11 +321,11 @@ class Pruning(Presentable):
         rule, *parts = self.method.split(", ")
         if rule == "imported_masks":  # nobody asked for a level
             return "Imported"
-        pattern = next((part for part in (rule, *parts) if ":" in part), None)
-        words = [_WORDS.get(rule, "" if rule == pattern else "Partly")]
+        pattern = parse_pattern(self.method)
+        words = [_WORDS.get(rule, "" if rule == str(pattern) else "Partly")]
         words += [_WORDS.get(part, "") for part in parts]
         words += [f"Seed{part[5:]}" for part in parts if part[:5] == "seed " and part != "seed 0"]
-        return (pattern or f"{round(100 * self.sparsity, 10):g}") + "".join(words)
+        return str(pattern or f"{round(100 * self.sparsity, 10):g}") + "".join(words)
 
     def mask(self, name: str) -> torch.Tensor:
         """Return True for the weights of parameter `name` that stay."""

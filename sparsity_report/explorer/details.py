@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.draw.theme import palette, write
 from sparsity_report.explorer.control_state import MASKED_AT_LEVEL, State
 from sparsity_report.explorer.view import View, counted
@@ -169,10 +170,9 @@ def policy_label(policy: str) -> str:
 def _policy_at(state: State) -> str:
     if state.bounds:
         return method_name(f"{state.policy}, bounded")
-    if not state.policy.startswith("N:"):
-        return policy_label(state.policy)
-    of = int(state.policy[2:])
-    return say("explorer.n_m_pattern", n=str(of - round(state.sparsity * of)), m=str(of))
+    if pattern := pattern_at(state.policy, state.sparsity):
+        return say("explorer.n_m_pattern", n=str(pattern.n), m=str(pattern.m))
+    return policy_label(state.policy)
 
 
 def cards(view: View, state: State) -> tuple[list[Figure], str]:

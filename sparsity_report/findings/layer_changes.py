@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from sparsity_report.counting.n_m_patterns import without_numbers
 from sparsity_report.findings.speed_findings import with_intervals
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.perplexity import ALIKE
@@ -16,7 +16,6 @@ from sparsity_report.study.layers import records
 from sparsity_report.words.number_format import figures, points
 from sparsity_report.words.sentences import say
 
-_PATTERN = re.compile(r"\d+:\d+")
 # In what two measurements of a speed agree that may be compared.
 _TIMED = ["tokens", "cache", "dtype", "threads", "machine"]
 _SIDES = ("before", "after")
@@ -82,7 +81,7 @@ def matches(one: Comparison, other: Comparison) -> tuple[Match, ...]:
 def _made(row: dict[str, Any]) -> tuple[str, str]:
     """Return a variant's layout and its policy, whatever the level."""
     rule = (row["method"] or "").partition(" in ")[0]
-    return row["layout"], _PATTERN.sub("N:M", rule)
+    return row["layout"], without_numbers(rule)
 
 
 def moved_layers(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:

@@ -17,9 +17,9 @@ import torch
 from numba import types
 from numba.extending import overload
 
+from sparsity_report.counting.n_m_patterns import KNOWN
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.tally import NO_GROUPS, Tally
-from sparsity_report.sparse.shares import N_M
 
 # Values that are compared at a time, whole groups, and those that are made floats at a time.
 _BLOCK, _MADE = 2**12, 2**16
@@ -30,7 +30,7 @@ _SINGLE = {
 }  # fmt: skip
 # Of eight weights, a bit each, how many groups comply with each N:M.
 _EIGHTS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-_COMPLYING = np.array([(_EIGHTS.reshape(256, -1, m).sum(2) <= n).sum(1) for n, m in N_M])
+_COMPLYING = np.array([(_EIGHTS.reshape(256, -1, m).sum(2) <= n).sum(1) for n, m in KNOWN])
 # Gathers the lowest bits of eight bytes in the highest byte.
 _GATHER = np.uint64(0x0102040810204080)
 # Halves that NumPy or numba lacks, as integers by which they are told apart.

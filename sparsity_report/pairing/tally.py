@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sparsity_report.sparse.shares import COMPLYING, N_M, ratio
+from sparsity_report.counting.n_m_patterns import KNOWN, find_pattern
+from sparsity_report.sparse.shares import ratio
 
-NO_GROUPS = (0,) * len(N_M)
+NO_GROUPS = (0,) * len(KNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Tally:
     product, square_before, square_after : float
         Sums over all compared weights.
     groups_before, groups_after : tuple of int
-        Groups of M weights that comply with each N:M, in the order of :data:`N_M`.
+        Groups of M weights that comply with each N:M, in the order of :data:`.KNOWN`.
     grouped_before, grouped_after : int
         Weights that were looked at for it.
     """
@@ -109,5 +110,5 @@ class Tally:
 def _complied(groups: tuple[int, ...], grouped: int, total: int) -> str | None:
     if not total or grouped != total:
         return None
-    matching = ((n, m) for (n, m), c in zip(N_M, groups, strict=True) if c * m >= COMPLYING * total)
-    return next((f"{n}:{m}" for n, m in matching), None)
+    pattern = find_pattern(dict(zip(KNOWN, groups, strict=True)), total)
+    return str(pattern) if pattern else None

@@ -10,13 +10,13 @@ from typing import Any
 
 from sparsity_report.counting.count_cache import key_of
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
+from sparsity_report.counting.n_m_patterns import KNOWN
 from sparsity_report.pairing.tally import Tally
-from sparsity_report.sparse.shares import N_M
 from sparsity_report.weights.tensor_slices import Slice
 
 _VERSION = "sparsity-report pairs 2"
 # Nine counts, five sums, groups of each side, and how many were looked at.
-_FORM = struct.Struct(f"<9q5d{2 * len(N_M)}q2q")
+_FORM = struct.Struct(f"<9q5d{2 * len(KNOWN)}q2q")
 
 
 class KeptTallies:
@@ -63,7 +63,7 @@ def _decoded(payload: bytes) -> Tally:
     if len(payload) != _FORM.size:
         raise ValueError("of another length")
     numbers = _FORM.unpack(payload)
-    some = len(N_M)
+    some = len(KNOWN)
     groups = numbers[14 : 14 + some], numbers[14 + some : 14 + 2 * some]
     values = (*numbers[:14], *groups, *numbers[-2:])
     facts: dict[str, Any] = {f.name: v for f, v in zip(fields(Tally), values, strict=True)}

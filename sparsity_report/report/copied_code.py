@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
+from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, pattern_at
 from sparsity_report.draw.theme import METRICS
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
@@ -26,7 +27,6 @@ from sparsity_report.words.sentences import say
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Attributes of an explorer that are variants of its study.
 _VARIANTS = {"variant", "against"}
-_PATTERN = re.compile(r"\d+:\d+")
 #: What a copy may be: its key, and what people read.
 FORMS = {
     "python": "name.copy_python",
@@ -73,9 +73,8 @@ class Shown(NamedTuple):
     @property
     def method(self) -> str | None:
         """How it was pruned; None where it was not."""
-        if self.variant is None and self.policy.startswith("N:"):
-            of = int(self.policy[2:])
-            return f"{of - round(self.sparsity * of)}:{of}"
+        if self.variant is None and (pattern := pattern_at(self.policy, self.sparsity)):
+            return str(pattern)
         if self.variant is None:
             return f"{self.policy}, bounded" if self.bounds else self.policy
         method: str | None = self._described["method"]
@@ -213,7 +212,7 @@ def as_recipe(shown: Shown) -> str:
     if rows["weight_nonzero"].isna().any():
         raise SparsityReportError(say("copy.error_zeros_per_layer_unknown"))
     method = shown.method
-    pattern = next((part for part in method.split(", ") if _PATTERN.fullmatch(part)), None)
+    pattern = parse_pattern(method)
     modifier = "WandaPruningModifier" if "wanda" in method else "SparseGPTModifier"
     notes = [
         f"# {json.dumps(str(shown.study.variants['model'].iloc[0]))} as {json.dumps(method)}: "
@@ -229,8 +228,7 @@ def as_recipe(shown: Shown) -> str:
     if (rows["row_pointers"].isna()).any() or rows["shape"].map(len).gt(2).any():
         notes.append("# Experts in one tensor are no Linear, which is what it prunes.")
     if pattern is not None:
-        n, m = map(int, pattern.split(":"))
-        sparsity, mask = json.dumps(1 - n / m), pattern
+        sparsity, mask = json.dumps(1 - pattern.n / pattern.m), str(pattern)
     else:
         sparsity, mask = json.dumps([round(float(share), 6) for share in rows["share"]]), "0:0"
     targets = json.dumps(["re:^" + re.escape(name) + "$" for name in names])
@@ -252,7 +250,7 @@ def as_thesis(shown: Shown) -> str:
     """Return the command that writes the figures and tables of what is shown for a thesis."""
     method, asked = shown.method, shown.asked
     policies = {"global_magnitude": "magnitude", "layerwise_magnitude": "layerwise"}
-    policy = method if method and _PATTERN.fullmatch(method) else policies.get(method or "")
+    policy = method if is_pattern(method) else policies.get(method or "")
     if method == "random, seed 0":
         policy = "random"
     if policy is None or asked is None:
@@ -273,7 +271,7 @@ def _call(method: str | None, asked: Any) -> str | None:
         return f"sr.{method}(weights, {float(asked)!r})"
     if found := re.fullmatch(r"random, seed (\d+)", method):
         return f"sr.random_unstructured(weights, {float(asked)!r}, seed={found[1]})"
-    if _PATTERN.fullmatch(method):
+    if is_pattern(method):
         return f"sr.n_m(weights, {', '.join(method.split(':'))})"
     return None
 

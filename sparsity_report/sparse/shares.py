@@ -7,11 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# Sparsest first; hardware runs 2:4, and 4:8 and 1:4 are its relatives in the literature. A matrix
-# has a pattern where so many of its groups of M comply.
-N_M = ((1, 4), (2, 8), (2, 4), (4, 8))
-COMPLYING = 0.99
-
 
 def zero_share(total: Any, nonzero: Any) -> float | None:
     """Return the share of zeros, ``1 − nonzero ÷ total``; every sparsity is computed here.

@@ -13,10 +13,11 @@ import pandas as pd
 import torch
 
 from sparsity_report.counting.moments import Moments
+from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, within_memory
-from sparsity_report.sparse.shares import COMPLYING, N_M, zero_share
+from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.study.zstd_sizes import Frames, check_zstd, zstd_version
@@ -257,7 +258,7 @@ class Zeros:
 
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns = (np.zeros(lines, dtype=np.int64) for lines in (rows, columns))
-        self._complying = {(n, m): 0 for n, m in N_M if rows and columns and columns % m == 0}
+        self._complying = {p: 0 for p in KNOWN if rows and columns and columns % p.m == 0}
         self._filled = dict.fromkeys(BLOCKS, 0)
         self.gap_padding = self.tile_padding = 0
         # Zeros behind the last value stored of each row.
@@ -311,12 +312,11 @@ class Zeros:
     def n_m(self) -> tuple[str | None, float | None]:
         """Name the N:M pattern it comes closest to, and the share of groups that comply."""
         size = self.rows.size * self.columns.size
-        shares = {f"{n}:{m}": many / (size // m) for (n, m), many in self._complying.items()}
+        shares = compliance(self._complying, size)
         if not shares:
             return None, None
-        good = [name for name, share in shares.items() if share >= COMPLYING]
-        name = good[0] if good else max(shares, key=lambda pattern: shares[pattern])
-        return name, shares[name]
+        pattern = find_pattern(self._complying, size) or max(shares, key=lambda p: shares[p])
+        return str(pattern), shares[pattern]
 
     def fill(self) -> dict[int, float]:
         """Share of the b × b blocks that hold a nonzero, edges padded with zeros."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.counting.n_m_patterns import KNOWN, Pattern
 from sparsity_report.sparse import cost
 from sparsity_report.sparse.shares import break_even
 from sparsity_report.study.layers import summed
@@ -213,8 +214,8 @@ def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     frame["macko"] = -(-(kept + patterns["gap_padding"].astype("Int64")) // 8) * 8
     frame["zstd"] = patterns["zstd_bytes"]
     whole = patterns["n_m_share"] == 1
-    # What complies with 1:4 or 2:8 complies with 2:4.
-    complies = whole & patterns["n_m"].isin(["1:4", "2:4", "2:8"])
+    two_four = Pattern(2, 4)
+    complies = whole & patterns["n_m"].isin([str(p) for p in KNOWN if p.implies(two_four)])
     # Where another pattern was named it fits better, which says nothing of 2:4 unless it is 4:8.
     frame["two_four"] = complies.astype("boolean").mask(~complies & (patterns["n_m"] != "2:4"))
     grouped = frame.groupby(["variant", "module_name"], sort=False)

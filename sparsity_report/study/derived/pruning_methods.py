@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from sparsity_report.counting.n_m_patterns import is_pattern
 from sparsity_report.study.layers import records
 
-_PATTERN = re.compile(r"\d+:\d+")
 # What tells one protocol from another; how many tokens that are depends on the tokenizer.
 PROTOCOL = ("protocol", "text", "text_fingerprint", "window", "stride")
 
@@ -53,7 +52,7 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
             continue
         method = None if pd.isna(row["method"]) else str(row["method"])
         parts = (method or "").split(", ")
-        pattern = next(filter(_PATTERN.fullmatch, parts), None)
+        pattern = next(filter(is_pattern, parts), None)
         policy = ", ".join(part for part in parts if part != pattern)
         share = prunings.get(variant) if pd.isna(asked) else float(asked)
         rows.append(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.histogram import Integers
+from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.counting.policies import (
     global_magnitude,
     layerwise_magnitude,
@@ -93,9 +94,8 @@ def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
     """Return the pruning that a level of a policy stands for."""
     if policy == LAYERWISE:
         return layerwise_magnitude(weights, sparsity)
-    if policy.startswith("N:"):
-        group = int(policy[2:])
-        return n_m(weights, group - round(sparsity * group), group)
+    if pattern := pattern_at(policy, sparsity):
+        return n_m(weights, *pattern)
     return global_magnitude(weights, sparsity)
 
 

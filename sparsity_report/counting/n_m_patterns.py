@@ -1,0 +1,112 @@
+"""N:M patterns: at most n nonzeros in every m consecutive weights along the input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Pattern(NamedTuple):
+    """A pattern that keeps at most `n` of every `m` weights.
+
+    Examples
+    --------
+    >>> str(Pattern(2, 4))
+    '2:4'
+    """
+
+    n: int
+    m: int
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+    def implies(self, other: Pattern) -> bool:
+        """Return whether every matrix with this pattern has the other one, too.
+
+        Examples
+        --------
+        >>> [str(each) for each in KNOWN if each.implies(Pattern(2, 4))]
+        ['1:4', '2:8', '2:4']
+        """
+        if self.m % other.m == 0:
+            return self.n <= other.n
+        return other.m % self.m == 0 and self.n * other.m // self.m <= other.n
+
+
+KNOWN = (Pattern(1, 4), Pattern(2, 8), Pattern(2, 4), Pattern(4, 8))
+"""Patterns that are looked for, sparsest first: 2:4 of sparse tensor cores, and its relatives."""
+COMPLIANCE = 0.99
+"""Share of groups from which a matrix has a pattern."""
+_PATTERN = re.compile(r"[0-9]{1,5}:[0-9]{1,5}")
+
+
+def find_pattern(complying: Mapping[Pattern, int], total: int) -> Pattern | None:
+    """Return the sparsest pattern that a matrix has.
+
+    Parameters
+    ----------
+    complying : mapping of Pattern to int
+        Complying groups, sparsest pattern first.
+    total : int
+        Weights of the matrix.
+
+    Returns
+    -------
+    Pattern or None
+
+    Examples
+    --------
+    >>> find_pattern({Pattern(1, 4): 40, Pattern(2, 4): 99}, 400)
+    Pattern(n=2, m=4)
+    """
+    shares = compliance(complying, total)
+    return next((pattern for pattern, share in shares.items() if share >= COMPLIANCE), None)
+
+
+def compliance(complying: Mapping[Pattern, int], total: int) -> dict[Pattern, float]:
+    """Return the share of complying groups by pattern, of a matrix with so many weights."""
+    return {p: groups / (total // p.m) for p, groups in complying.items() if total >= p.m}
+
+
+def is_pattern(text: str | None) -> bool:
+    """Return whether a text, such as a policy, is a pattern such as ``"2:4"``."""
+    return text is not None and _PATTERN.fullmatch(text) is not None
+
+
+def parse_pattern(method: str) -> Pattern | None:
+    """Return the pattern in the method of a pruning.
+
+    Examples
+    --------
+    >>> parse_pattern("wanda_one_pass, 2:4"), parse_pattern("random, seed 0")
+    (Pattern(n=2, m=4), None)
+    """
+    text = next(filter(is_pattern, method.split(", ")), None)
+    return Pattern(*map(int, text.split(":"))) if text else None
+
+
+def pattern_at(policy: str, sparsity: float) -> Pattern | None:
+    """Return the pattern at a level of a policy such as ``"N:4"``; None of other policies.
+
+    Examples
+    --------
+    >>> pattern_at("N:4", 0.5), pattern_at("global_magnitude", 0.5)
+    (Pattern(n=2, m=4), None)
+    """
+    if not policy.startswith("N:"):
+        return None
+    m = int(policy[2:])
+    return Pattern(m - round(sparsity * m), m)
+
+
+def without_numbers(method: str) -> str:
+    """Return a method with ``N:M`` for its pattern, equal for all patterns.
+
+    Examples
+    --------
+    >>> without_numbers("wanda_one_pass, 2:4")
+    'wanda_one_pass, N:M'
+    """
+    return _PATTERN.sub("N:M", method)
