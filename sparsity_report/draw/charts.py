@@ -447,7 +447,7 @@ def _levels(study: Comparison, top: float, width: float) -> Rows:
     if len(shown) == 1 and width >= NARROW:
         said = "chart.level_csr_ratio"
     elif len(shown) > 1 and width < NARROW:
-        said = "{share:percent}"
+        said = "format.share"
     return [
         {
             "sparsity": share,
