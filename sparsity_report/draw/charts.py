@@ -443,16 +443,16 @@ def _levels(study: Comparison, top: float, width: float) -> Rows:
             # Two that would have one label have one rule.
             ratios.setdefault(round(share, 3), (share, float(ratio)))
     shown = list(ratios.values())[:_MOST_LEVELS]
-    said = "format.level_ratio"
+    key = "format.level_ratio"
     if len(shown) == 1 and width >= NARROW:
-        said = "chart.level_csr_ratio"
+        key = "chart.level_csr_ratio"
     elif len(shown) > 1 and width < NARROW:
-        said = "format.share"
+        key = "format.share"
     return [
         {
             "sparsity": share,
             "value": ratio,
-            "label": say(said, share=share, ratio=ratio),
+            "label": say(key, share=share, ratio=ratio),
             "top": top * (1.05 + 0.075 * (len(shown) - 1 - place)),
         }
         for place, (share, ratio) in enumerate(shown)

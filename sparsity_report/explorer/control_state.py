@@ -6,15 +6,18 @@ from typing import NamedTuple
 
 from sparsity_report.counting.bounds import Bounds
 
-LIVE = (MASKED_AT_LEVEL, CSR_AT_LEVEL) = ("explorer.masked_at_level", "explorer.csr_at_level")
-SORTS = (MODEL_ORDER, LARGEST_FIRST, SMALLEST_FIRST) = (
-    "explorer.sort_model_order",
-    "explorer.sort_largest_first",
-    "explorer.sort_smallest_first",
-)
+# Values of traits, which are the same in every language, and the keys of their labels.
+MASKED_AT_LEVEL, CSR_AT_LEVEL = "Masked at level", "CSR at level"
+LIVE = {MASKED_AT_LEVEL: "explorer.masked_at_level", CSR_AT_LEVEL: "explorer.csr_at_level"}
+MODEL_ORDER, LARGEST_FIRST, SMALLEST_FIRST = "model order", "largest first", "smallest first"
+SORTS = {
+    MODEL_ORDER: "explorer.sort_model_order",
+    LARGEST_FIRST: "explorer.sort_largest_first",
+    SMALLEST_FIRST: "explorer.sort_smallest_first",
+}
 QUALITY, COSTS = "quality", "bytes"
 CURVES = {QUALITY: "explorer.curve_quality", COSTS: "label.bytes"}
-GROUPINGS = ("label.group", "name.projection", "name.block")
+GROUPINGS = {"group": "label.group", "projection": "name.projection", "block": "name.block"}
 
 
 class State(NamedTuple):

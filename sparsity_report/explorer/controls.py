@@ -29,8 +29,8 @@ def choices(view: View, name: str) -> Choices:
     if name == "against":
         return list(zip(distinct_names(view.variants), view.variants, strict=True))
     if name == "variant":
-        levels = LIVE if view.policies else ()
-        texts = [*distinct_names(view.variants), *map(say, levels)]
+        levels = LIVE if view.policies else {}
+        texts = [*distinct_names(view.variants), *map(say, levels.values())]
         return list(zip(texts, [*view.variants, *levels], strict=True))
     if name == "policy":
         return [(policy_label(policy), policy) for policy in view.policies]
@@ -42,7 +42,8 @@ def choices(view: View, name: str) -> Choices:
     if name == "modules":
         named = {"prunable": say("column.prunable"), "all": say("explorer.choice_all")}
         return [(named.get(key) or group_name(key), key) for key in view.scopes()]
-    return [(say(key), key) for key in (GROUPINGS if name == "grouping" else SORTS)]
+    labels = GROUPINGS if name == "grouping" else SORTS
+    return [(say(key), value) for value, key in labels.items()]
 
 
 class Level(anywidget.AnyWidget):

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsity_report.draw import theme as looks
 from sparsity_report.draw.tradeoff_chart import NAMED
-from sparsity_report.explorer.control_state import LARGEST_FIRST, LIVE, MODEL_ORDER, QUALITY, State
+from sparsity_report.explorer.control_state import GROUPINGS, LARGEST_FIRST, LIVE, MODEL_ORDER, QUALITY, State
 from sparsity_report.explorer.curves import CostCurve, QualityCurve
 from sparsity_report.explorer.map_metrics import DIFFERENCE
 from sparsity_report.explorer.picture import Data, Look
@@ -329,7 +329,7 @@ class Scene:
             blocks=count(len(set(grid.blocks) - {OUTSIDE})),
             projections=count(len(grid.projections)),
             span=span,
-            grouping=say(state.grouping),
+            grouping=say(GROUPINGS[state.grouping]),
             curve=self.curve(state).alt(),
         )
 
@@ -341,7 +341,7 @@ def _ends(values: Floats) -> tuple[float, float]:
 
 
 def _legend_names(variants: Sequence[str]) -> tuple[str, ...]:
-    return tuple(distinct_names([say(name) if name in LIVE else name for name in variants]))
+    return tuple(distinct_names([say(LIVE[name]) if name in LIVE else name for name in variants]))
 
 
 def _sorted(names: list[str], values: dict[str, float], sort: str) -> list[str]:
