@@ -9,8 +9,8 @@ from functools import partial
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
-from sparsity_report.counting.count_cache import KeptCounts
-from sparsity_report.counting.disk_cache import CacheFolder
+from sparsity_report.counting.count_cache import count_key, decode_counts, encode_counts
+from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import SMALL, in_order, own_settings
@@ -100,14 +100,18 @@ def count_weights(
     """
     memory = _MEMORIES.setdefault(weights, _Memory())
     counts = memory.counts
-    kept = None if cache is None else KeptCounts(cache)
+    entries = None if cache is None else Entries(cache, "counts")
     if memory.complete:
         return MappingProxyType(counts)
     stored = {p.name: p for p in weights.stored if p.known}
     counts |= {name: Magnitudes(0, 0) for name, p in stored.items() if p.total == 0}
-    if kept:
-        waiting = (p for name, p in stored.items() if name not in counts)
-        counts |= kept.look_up(weights, waiting)
+    keys: dict[str, str] = {}
+    for p in [p for name, p in stored.items() if name not in counts] if entries else ():
+        slices = list(weights.slices(p.name))
+        if entries and (key := count_key(slices, p.prunable)):
+            keys[p.name] = key
+            if tally := entries.get(key, p.name, partial(decode_counts, slices, p.prunable)):
+                counts[p.name] = tally
     for few in _small_ones(weights, [p for name, p in stored.items() if name not in counts]):
         with own_settings():
             tallies = count_many([weights.tensor(p.name) for p in few])
@@ -126,11 +130,11 @@ def count_weights(
             done += part.total * stored[name].itemsize
             if so_far[name].total == stored[name].total:
                 counts[name] = so_far.pop(name)
-                if kept:
-                    kept.put(name, counts[name])
+                if entries and name in keys:
+                    entries.put(keys[name], name, encode_counts(counts[name]))
             told(done, size, name)
-    if kept:
-        remark(weights, kept.notes())
+    if entries:
+        remark(weights, entries.notes())
     memory.complete = True
     return MappingProxyType(counts)
 

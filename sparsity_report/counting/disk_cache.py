@@ -1,10 +1,10 @@
-"""A folder of results that are kept: what an entry is, and when it is not believed.
+"""A folder that caches results of earlier runs, each in a file that is checked when it is read.
 
-An entry is one file: ``_MAGIC``, the key that it answers (32 bytes), the SHA-256 of both and the
-payload (32 bytes), the payload. What is damaged, cut short or was copied from another key fails
-that, and is not believed; nor is a payload that makes no sense, since whoever writes into the
-folder can compute a SHA-256, too: it tells damage, and is no signature. Entries are written whole
-or not at all, so of two processes the last one's stands.
+An entry is one file: ``_MAGIC``, its key (32 bytes), the SHA-256 of both and the payload (32
+bytes), and the payload. The cache rejects entries that are damaged, cut short or copied from
+another key. The digest detects damage and is not a signature: anyone who can write into the folder
+can compute it. The reader therefore rejects a payload with impossible values, too. Entries are
+written atomically, so that the last of two processes wins.
 """
 
 from __future__ import annotations
@@ -24,27 +24,30 @@ from sparsity_report.untrusted import limits
 
 _Result = TypeVar("_Result")
 
-# How notes begin that speak of what is kept.
+# First words of the notes about the cache.
 CACHE_NOTES = ("kept ", "counts could not be kept", "scores could not be kept")
 _MAGIC = b"sparsity-report kept 3\n"
 _DIGEST = hashlib.sha256().digest_size
-# Neither a pipe that nobody writes to nor what a link leads to is waited for or read.
+# Opening must not wait for a pipe, nor follow a link.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-# Names that a note tells.
+# Kinds whose keys do not cover every byte of their sources, so that verification repeats the work.
+_SAMPLED = frozenset({"counts", "pairs"})
+# Names that a note lists.
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder where counts and scores are kept and looked up, for ``cache=``.
+    """A folder that caches counts and scores, for ``cache=``.
 
     Attributes
     ----------
     folder : path-like
+        Created when it is missing.
     verify : bool
-        Count all tensors as if nothing were kept, and compare: of what a key of samples cannot
-        see, and of what was forged, ``study.notes`` tell, and the right counts are kept. Scores
-        have a key over every byte of the model and need no more.
+        Count every tensor again and compare the result with the cache. ``study.notes`` lists the
+        entries that were wrong, and the cache keeps the new counts. Scores need no verification:
+        their key covers every byte of the model.
 
     Examples
     --------
@@ -58,34 +61,29 @@ class Cache:
     verify: bool = False
 
 
-#: What ``cache=`` takes: a folder, or one with how it is to be used.
+#: Accepted by ``cache=``: a folder, or a folder and its options.
 CacheFolder = str | os.PathLike[str] | Cache
 
 
 class Entries:
-    """The entries of one kind in a folder.
+    """The entries of one kind in a cache.
 
     Parameters
     ----------
     cache : path-like or Cache
     kind : str
-        ``"counts"`` or ``"scores"``; their files end so.
-
-    Attributes
-    ----------
-    verify : bool
-        As the cache says.
+        ``"counts"``, ``"pairs"`` or ``"scores"``: the suffix of their files.
 
     Raises
     ------
     SparsityReportError
-        There can be no such folder.
+        The folder cannot be created.
     """
 
     def __init__(self, cache: CacheFolder, kind: str) -> None:
-        told = cache if isinstance(cache, Cache) else Cache(cache)
-        self.verify = told.verify
-        self._folder, self._kind, self._trouble = Path(told.folder), kind, ""
+        cache = cache if isinstance(cache, Cache) else Cache(cache)
+        self._verify = cache.verify and kind in _SAMPLED
+        self._folder, self._kind, self._trouble = Path(cache.folder), kind, ""
         self._damaged: list[str] = []
         self._outdated: list[str] = []
         try:
@@ -95,32 +93,35 @@ class Entries:
                 raise
             self._trouble = str(error)
 
-    def get(self, key: str, name: str, decoded: Callable[[bytes], _Result]) -> _Result | None:
-        """Return what is kept under a key; None where nothing is, or nothing to be believed.
+    def get(self, key: str, name: str, decode: Callable[[bytes], _Result]) -> _Result | None:
+        """Return the result under a key; None if there is no valid one, or when verifying.
 
         Parameters
         ----------
         key : str
             64 hexadecimal digits.
         name : str
-            Of what it is about, for a note.
-        decoded : callable
-            Makes the result of the payload; raises a ValueError where that makes no sense.
+            The tensor or model part, for notes.
+        decode : callable
+            Returns the result in a payload, or raises a ValueError if the payload is impossible.
         """
+        return None if self._verify else self._get(key, name, decode)
+
+    def _get(self, key: str, name: str, decode: Callable[[bytes], _Result]) -> _Result | None:
         try:
             payload = self._payload(key)
-            return None if payload is None else decoded(payload)
+            return None if payload is None else decode(payload)
         except ValueError:
             self._damaged.append(name)
             return None
 
-    def compare(self, key: str, name: str, payload: bytes) -> None:
-        """Note where something else is kept under a key than what is right."""
-        if self.get(key, name, bytes) not in {None, payload}:
-            self._outdated.append(name)
+    def put(self, key: str, name: str, payload: bytes) -> None:
+        """Write a payload under a key; after a failure, such as a full disk, write nothing more.
 
-    def put(self, key: str, payload: bytes) -> None:
-        """Keep a payload under a key; a full disk ends the keeping, not the work."""
+        When verifying, note an entry that differs from the payload.
+        """
+        if self._verify and self._get(key, name, bytes) not in {None, payload}:
+            self._outdated.append(name)
         if self._trouble:
             return
         head = _MAGIC + bytes.fromhex(key)
@@ -131,7 +132,7 @@ class Entries:
             self._trouble = str(error)
 
     def notes(self) -> Iterator[str]:
-        """Say once what was not believed, and why nothing more is kept."""
+        """Yield notes about rejected entries, and about a folder that cannot be written."""
         for names, wrong in (
             (self._damaged, "damaged"),
             (self._outdated, "not those of the files"),

@@ -188,7 +188,7 @@ class _Scorer(NamedTuple):
         self.stage.prune(pruning)
         score = score_text(self.stage.model, self.passage, part, None)
         if self.entries:
-            self.entries.put(key, _SCORE.pack(*score))
+            self.entries.put(key, part, _SCORE.pack(*score))
         return score
 
     def _decoded(self, payload: bytes) -> Score:

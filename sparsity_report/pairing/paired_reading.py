@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from sparsity_report.counting.disk_cache import CacheFolder
+from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.compiled_loops import alone, make_ready, tally
 from sparsity_report.pairing.fingerprints import read, whole_rows
 from sparsity_report.pairing.matches import Link, Piece, Plan
 from sparsity_report.pairing.tally import NO_GROUPS, Tally
-from sparsity_report.pairing.tally_cache import KeptTallies
+from sparsity_report.pairing.tally_cache import decode_tally, encode_tally, tally_key
 from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces
 
 # Rows that are compared at a time where they are in memory.
@@ -211,16 +211,13 @@ def compared(
     """
     tallies: dict[str, Tally] = {}
     keys: dict[str, str] = {}
-    kept = None if cache is None else KeptTallies(cache)
-    for link in plan.links if kept else ():
-        if (
-            key := kept.key(_slices(plan, link), link.how + repr(_is_grouped(link)))
-            if kept
-            else None
-        ):
+    entries = None if cache is None else Entries(cache, "pairs")
+    for link in plan.links if entries else ():
+        method = link.how + repr(_is_grouped(link))
+        if entries and (key := tally_key(_slices(plan, link), method)):
             keys[link.name] = key
-            if kept and (found := kept.get(key, link.name)):
-                tallies[link.name] = found
+            if known := entries.get(key, link.name, decode_tally):
+                tallies[link.name] = known
     waiting = [link for link in plan.links if link.name not in tallies]
     tallies |= {link.name: Tally() for link in waiting}
     size = sum(p.total * p.itemsize for link in waiting for p in link.parameters)
@@ -239,11 +236,10 @@ def compared(
             tallies[name] += found
             done += sum(s.total * s.dtype.itemsize for s in (*part.before, *part.after))
             told(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
-    if kept:
-        for link in waiting:
-            if link.name in keys:
-                kept.put(keys[link.name], link.name, tallies[link.name])
-    return tallies, tuple(kept.notes()) if kept else ()
+    for link in waiting if entries else ():
+        if entries and link.name in keys:
+            entries.put(keys[link.name], link.name, encode_tally(tallies[link.name]))
+    return tallies, tuple(entries.notes()) if entries else ()
 
 
 def _tallied(part: Stretch) -> Tally:

@@ -65,14 +65,14 @@ def test_damage_is_said_once_in_the_language_that_is_spoken(model, tmp_path):
 
 @pytest.mark.parametrize("kind", ["counts", "scores"])
 def test_every_note_has_its_french(tmp_path, kind, monkeypatch):
-    kept = Entries(tmp_path, kind)
-    kept.put(KEY, b"x")
+    kept = Entries(sr.Cache(tmp_path, verify=kind == "counts"), kind)
+    kept.put(KEY, "", b"x")
     if kind == "counts":  # scores are not compared
-        kept.compare(KEY, "a", b"y")
+        kept.put(KEY, "a", b"y")
     (tmp_path / f"{KEY}.{kind}").write_bytes(b"")
     assert kept.get(KEY, "b", bytes) is None
     monkeypatch.setattr(disk_cache, "write_entry", full)
-    kept.put(KEY, b"z")
+    kept.put(KEY, "", b"z")
     notes = set(kept.notes())
     assert len(notes) == (3 if kind == "counts" else 2)
     assert all(note.startswith(disk_cache.CACHE_NOTES) for note in notes)
@@ -126,7 +126,7 @@ def test_nonsense_with_a_digest_that_fits_is_not_believed(model, tmp_path, chang
     payload = Entries(tmp_path / "kept", "counts").get(key, "", bytes)
     assert struct.unpack_from("<3q", payload) == (96, 0, 0)
     assert struct.unpack_from("<d", payload, 40) == (0.0,)
-    Entries(tmp_path / "kept", "counts").put(key, change(payload))
+    Entries(tmp_path / "kept", "counts").put(key, "", change(payload))
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
     assert len(count_notes(weights)) == 1
@@ -191,7 +191,7 @@ def test_of_many_that_write_one_entry_one_is_whole(tmp_path):
 
     def write(payload):
         for _ in range(5):
-            Entries(tmp_path, "counts").put(KEY, payload)
+            Entries(tmp_path, "counts").put(KEY, "", payload)
             read.append(Entries(tmp_path, "counts").get(KEY, "", bytes))
 
     read = []
