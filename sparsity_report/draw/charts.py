@@ -33,7 +33,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import clip, distinct_names
-from sparsity_report.words.display_names import dtype_names, group_name, layout_name, method_name
+from sparsity_report.words.display_names import group_name, layout_name, method_name
 from sparsity_report.words.number_format import shares_domain
 from sparsity_report.words.sentences import join, say
 
@@ -291,7 +291,7 @@ def _map(
     rows = frame.rename(columns={"sparsity": "value"})
     rows["label"] = [theme.write(share, "share") for share in rows["value"]]
     tips = [
-        ("block", say("name.block")),
+        ("block", say("kind.block")),
         ("projection", say("name.projection")),
         ("label", say("chart.zeros_label")),
     ]
@@ -406,7 +406,10 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
         evens=marks.inline(evens),
         levels=marks.inline(levels),
     )
-    dtype = join(dtype_names(facts.dtypes, facts.unpacked_dtypes(facts.baseline)))
+    unpacked = facts.unpacked_dtypes(facts.baseline)
+    dtype = join(
+        [say("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in facts.dtypes]
+    )
     said = [say("chart.csr_bytes_curve_alt", dtype=dtype)]
     said += [say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens]
     said += [say("chart.study_level_alt", level=mark["label"]) for mark in levels]

@@ -36,7 +36,7 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
         zeros=[theme.write(share, "share") for share in frame["sparsity"]],
     )
     tips = (
-        ("block", say("name.block")),
+        ("block", say("kind.block")),
         ("projection", say("name.projection")),
         ("label", say("chart.excess_zeros_label")),
         ("zeros", say("chart.zeros_label")),

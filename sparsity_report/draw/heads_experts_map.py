@@ -20,8 +20,8 @@ _MOST = 5_000
 # Heights of a map at most, and of a row.
 _TALLEST, _ROW = 420, 13
 _TITLES = {
-    "heads": ("chart.head_zeros_title", "name.head"),
-    "experts": ("chart.expert_zeros_title", "name.expert"),
+    "heads": ("chart.head_zeros_title", "kind.head"),
+    "experts": ("chart.expert_zeros_title", "kind.expert"),
 }
 
 
@@ -78,7 +78,7 @@ def _chart(part: Part, variant: str, width: float) -> alt.LayerChart:
         legend=False,
         x_title="",
         tips=(
-            ("block", say("name.block")),
+            ("block", say("kind.block")),
             ("projection", one),
             ("label", say("chart.zeros_label")),
         ),

@@ -42,7 +42,7 @@ def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     y = marks.names_axis("line", names, grid=True)
     tips = (
         ("line", note or say("label.variant")),
-        ("label", say("name.kind_layer")),
+        ("label", say("kind.layer")),
         ("said", say("chart.zeros_label")),
     )
     dots = alt.Chart(marks.inline(_thinned(frame))).mark_circle(size=30, color=BLUE, opacity=0.45)

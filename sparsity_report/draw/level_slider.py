@@ -30,7 +30,7 @@ _SHARE = f"{_ZEROS} / datum.total"
 COST_LINES = {
     "bytes_ratio": marks.Line("chart.csr_bytes_line", BLACK, SOLID),
     "flops_ratio": marks.Line("chart.csr_flops_line", GREEN, DASHED),
-    "dense": marks.Line("name.layout_dense", BLUE, SOLID),
+    "dense": marks.Line("layout.dense", BLUE, SOLID),
 }
 _INDEPENDENT: dict[str, Any] = dict.fromkeys(
     ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"

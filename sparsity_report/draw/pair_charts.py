@@ -15,7 +15,7 @@ from sparsity_report.draw.theme import PAPER, TEXT_WIDTH, Sizes
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map, overlaps, strips
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.display_names import group_name, kind_name
+from sparsity_report.words.display_names import display_name, group_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
@@ -63,7 +63,7 @@ def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | 
         weights=[count(number) for number in frame["weight_before"]],
     )
     tips = (
-        ("block", say("name.block")),
+        ("block", say("kind.block")),
         ("projection", say("name.projection")),
         ("label", say("chart.percentage_points")),
         ("gone", say("label.weights_removed")),
@@ -111,10 +111,10 @@ def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerCha
         number=max(row.among for row in strip.rows),
         width=width,
         row=min(_ROW, _TALLEST / len(names)),
-        title=kind_name(strip.kind),
+        title=display_name("kind", strip.kind),
         tips=(
             ("row", say("label.location")),
-            ("place", kind_name(strip.kind)),
+            ("place", display_name("kind", strip.kind)),
             ("label", say("label.state")),
         ),
         sizes=sizes,

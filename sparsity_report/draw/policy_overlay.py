@@ -44,7 +44,7 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
         width=width,
         height=200,
         top=high,
-        x_title=say("name.block"),
+        x_title=say("kind.block"),
         y_title=say("chart.y_block_zeros"),
         kind="share",
         x="block",
@@ -54,7 +54,7 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
         columns=max(1, int(width / (40 + 5 * max(map(len, names.values()))))),
         tips=(
             ("line", say("label.variant")),
-            ("block", say("name.block")),
+            ("block", say("kind.block")),
             ("label", say("chart.zeros_label")),
         ),
     )

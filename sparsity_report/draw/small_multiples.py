@@ -51,7 +51,7 @@ def small_map(
         legend=False,
         x_title="",
         tips=(
-            ("block", say("name.block")),
+            ("block", say("kind.block")),
             ("projection", say("name.projection")),
             ("label", say("chart.zeros_label")),
         ),

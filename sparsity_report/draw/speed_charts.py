@@ -13,7 +13,7 @@ from sparsity_report.draw.theme import BLUE, INK, MUTED, TEXT_WIDTH, VERMILLION
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.display_names import cache_name, tokens_name
+from sparsity_report.words.display_names import display_name
 from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import say
 
@@ -63,7 +63,12 @@ def _speeds(frame: pd.DataFrame) -> Rows:
             label = theme.write(row["realised_speedup"], "ratio")
         rows.append(
             {
-                "name": f"{clip(row['variant'], 30)} · {tokens_name(row['tokens'])}",
+                "name": " · ".join(
+                    (
+                        clip(row["variant"], 30),
+                        say("format.token_count", tokens=row["tokens"]),
+                    )
+                ),
                 "realised": row["realised_speedup"] if stated else None,
                 "low": row["realised_low"],
                 "high": row["realised_high"],
@@ -176,7 +181,9 @@ def _crossings(crossovers: pd.DataFrame) -> Rows:
         rows.append(
             {
                 "name": say(
-                    "format.name_and_cache", name=row["name"], cache=cache_name(row["cache"])
+                    "format.name_and_cache",
+                    name=row["name"],
+                    cache=display_name("cache", row["cache"]),
                 ),
                 "tokens": figures(row["tokens"], ","),
                 "at": at,

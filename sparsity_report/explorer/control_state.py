@@ -17,7 +17,7 @@ SORTS = {
 }
 QUALITY, COSTS = "quality", "bytes"
 CURVES = {QUALITY: "explorer.curve_quality", COSTS: "label.bytes"}
-GROUPINGS = {"group": "label.group", "projection": "name.projection", "block": "name.block"}
+GROUPINGS = {"group": "label.group", "projection": "name.projection", "block": "kind.block"}
 
 
 class State(NamedTuple):

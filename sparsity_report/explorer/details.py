@@ -41,7 +41,7 @@ from sparsity_report.words.sentences import say
 
 LISTED = 200
 _LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
-_AS = {"masked": "name.masked", "csr": "explorer.as_csr"}
+_AS = {"masked": "layout.masked", "csr": "explorer.as_csr"}
 # Names of the large numbers: of the whole or of what is selected, of a variant or of a level.
 _CARDS = {
     (False, True): (

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_comparison import Comparables, Compared
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words.display_names import layout_name, tokens_name
+from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import say
 
@@ -106,11 +106,13 @@ def _score(base: str, figure: Compared, names: Sequence[str]) -> str:
 def _fastest(base: str, figure: Compared, names: Sequence[str]) -> str:
     best = [name for name in names if name in figure.best]
     if not best:
-        return say("policy.speed_no_winner", tokens=tokens_name(int(figure.of)))
+        return say(
+            "policy.speed_no_winner", tokens=say("format.token_count", tokens=int(figure.of))
+        )
     ratio, low, high = figure.values[best[0]]
     return say(
         "policy.fastest",
-        tokens=tokens_name(int(figure.of)),
+        tokens=say("format.token_count", tokens=int(figure.of)),
         variant=short_name(best[0]),
         base=short_name(base),
         ratio=ratio,

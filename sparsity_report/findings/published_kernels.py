@@ -48,7 +48,7 @@ _MACKO_CODE = "github.com/vlejd/macko_spmv, README"
 _GEFORCE = "RTX 2080, 3090, 4090"
 _SPINFER = "Fan et al. 2025, EuroSys, doi:10.1145/3689031.3717481"
 _MARLIN = "Castro and Alistarh 2024, github.com/IST-DASLab/Sparse-Marlin, README"
-_DENSE, _DENSE_16 = "name.layout_dense", "kernel.dense_float16"
+_DENSE, _DENSE_16 = "layout.dense", "kernel.dense_float16"
 _MODEL = "kernel.dense_model_token_by_token"
 
 #: In the order of the table.

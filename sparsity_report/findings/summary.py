@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings import quality_findings, rounding_findings, task_findings
+from sparsity_report.findings.packed_names import dtype_names, unpacked_name
 from sparsity_report.findings.policy_findings import winners
 from sparsity_report.findings.speed_findings import speed
 from sparsity_report.sparse.shares import ratio
@@ -15,7 +16,6 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.layer_spread import Spread
 from sparsity_report.study.files.digest import EDITED
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import dtype_names, unpacked_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say, say_noted
 

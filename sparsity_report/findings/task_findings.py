@@ -12,7 +12,7 @@ from sparsity_report.measure.sensitivity import sensitivity_correlation
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import layout_name, part_name, structure_name
+from sparsity_report.words.display_names import display_name, layout_name, part_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import figures, with_error
 from sparsity_report.words.sentences import say
@@ -123,7 +123,7 @@ def costliest_part(study: Comparison) -> Iterator[str]:
         yield say(
             "finding.sensitivity_correlation",
             parts=int(best["parts"]),
-            structure=structure_name(best["structure"]),
+            structure=display_name("structure", best["structure"]),
             rho=best["rho"],
         )
 

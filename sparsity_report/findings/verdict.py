@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from sparsity_report.findings.packed_names import unpacked_name
 from sparsity_report.findings.speed_findings import with_intervals
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words.display_names import layout_name, unpacked_name
+from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import say
 

@@ -83,7 +83,7 @@ def _chart() -> alt.LayerChart:
     )
     data = alt.NamedData("bars")
     tips = marks.tooltips(
-        (("between", say("name.magnitude")), ("label", say("chart.histogram_bar_count")))
+        (("between", say("method.magnitude")), ("label", say("chart.histogram_bar_count")))
     )
     drawn = {"x2": "to:Q", "y": y, "y2": alt.datum(0), "tooltip": tips}
     below = (

@@ -22,7 +22,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import head
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words.display_names import kind_name
+from sparsity_report.words.display_names import display_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import known, percent, scaled
 from sparsity_report.words.sentences import say, say_note, say_noted
@@ -85,7 +85,7 @@ def _strips(pair: Pair) -> tuple[list[Figure], list[str]]:
     for strip, chart in strip_charts(pair):
         if chart is None:
             number = sum(row.among for row in strip.rows)
-            untold.append(say(_MANY, number=number, kind=kind_name(strip.kind)))
+            untold.append(say(_MANY, number=number, kind=display_name("kind", strip.kind)))
         else:
             figures.append(figure_of(chart, pair_tables.strip(strip)))
     return figures, untold

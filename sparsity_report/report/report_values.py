@@ -32,7 +32,7 @@ from sparsity_report.study.derived.cards import Card
 from sparsity_report.study.derived.perplexity import ALIKE
 from sparsity_report.study.files.study_file import csv_text
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words.display_names import layout_name, tokens_name
+from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import count, figures, percent, scaled, times
 from sparsity_report.words.sentences import say, say_note
@@ -217,7 +217,7 @@ def _card(study: Comparison, card: Card) -> dict[str, str]:
     if card.key == "smallest":
         said["layout"] = layout_name(said["layout"])
     if card.key == "speed":
-        said["tokens"] = tokens_name(int(said["tokens"]))
+        said["tokens"] = say("format.token_count", tokens=int(said["tokens"]))
     if card.key == "perplexity":
         said |= {"text": short_name(said["text"]), "before": figures(before, ",.2f")}
     named = {

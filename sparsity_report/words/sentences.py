@@ -3,14 +3,26 @@
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.phrases import Phrase
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words import number_format
+from sparsity_report.words.display_names import (
+    display_name,
+    layout_name,
+    method_name,
+    part_name,
+    policy_name,
+)
 from sparsity_report.words.languages import spoken
-from sparsity_report.words.number_format import figures
+from sparsity_report.words.number_format import UNKNOWN, figures, known
+
+# A word too long to be read to its end.
+_LONG_WORD = re.compile(r"(\S{200})\S+")
 
 
 def say(key: str, /, **values: Any) -> str:
@@ -20,10 +32,20 @@ def say(key: str, /, **values: Any) -> str:
     ----------
     key : str
         Key of ``templates/languages/<code>.json``. Its template has placeholders such as
-        ``{name}``. A format after a colon says how the value is written: ``percent`` (``percent0``,
-        ``percent2``: digits), ``level``, ``times``, ``duration``, ``scaled UNIT``, ``plural
-        ONE|MANY`` (a number, or several, and the noun), ``names``, ``some``, or a Python format
-        such as ``,`` or ``.2f``. An unknown number becomes a dash.
+        ``{name}`` or ``{name:format}``. The formats are:
+
+        - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
+          ``duration``, ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard
+          error), or a Python format such as ``,`` or ``.2f``;
+        - names of raw values: ``variant`` (shortened), ``group``, ``layout``, ``method``,
+          ``policy``, ``kind``, ``structure``, ``cache``, ``part``, ``shape``;
+        - ``plural ONE|MANY``: a number or several, and the noun;
+        - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
+        - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
+        - ``span FORMAT``: the lowest and the highest number of a list;
+        - ``sentence``: the first letter as a capital.
+
+        An unknown value becomes a dash.
     **values
         Numbers, text, phrases, or lists of these. Invisible characters of text are spelled out.
 
@@ -34,64 +56,19 @@ def say(key: str, /, **values: Any) -> str:
     >>> [say("format.token_count", tokens=n) for n in (1, 2, [1], [1, 16])]
     ['1 token', '2 tokens', '1 token', '1 and 16 tokens']
     """
-    return _filled(key, values)
+    return render(Phrase(key, tuple(values.items())))
 
 
 def render(phrase: Phrase) -> str:
     """Return the text of a phrase in the language in use."""
-    return _filled(phrase.key, phrase.values)
-
-
-def say_note(text: str) -> str:
-    """Say a note, which comes from a study as English text, in the language that is spoken."""
-    for english, other in spoken().notes.items():
-        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*)", re.escape(english))
-        if match := re.fullmatch(pattern, text, re.DOTALL):
-            return _put_in(english, other, match.groupdict())
-    return text
-
-
-def say_noted(text: str) -> str:
-    """Say a note as a sentence: notes begin small and end without a stop."""
-    note = say_note(text)
-    return say("format.note_sentence", note=note[:1].upper() + note[1:])
-
-
-def join(words: Sequence[str]) -> str:
-    """Write an enumeration.
-
-    Examples
-    --------
-    >>> join(["a"]), join(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    words = [_text(word) for word in words]
-    if len(words) == 1:
-        return words[0]
-    return f"{', '.join(words[:-1])} {spoken().conjunction} {words[-1]}"
-
-
-def some(names: Sequence[str], limit: int = 3) -> str:
-    """Write the first few of many names.
-
-    Examples
-    --------
-    >>> some(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
-    """
-    shown = list(names[:limit])
-    left = len(names) - limit
-    return join([*shown, say("format.count_more", count=left)] if left > 0 else shown)
-
-
-def _filled(key: str, values: Mapping[str, Any]) -> str:
-    return _put_in(key, spoken().template(key), values)
+    return _put_in(phrase.key, spoken().template(phrase.key), phrase.values)
 
 
 def _put_in(key: str, template: str, values: Mapping[str, Any]) -> str:
-    """Return a template with its values put in."""
     try:
-        return _SENTENCE.vformat(template, (), values)
+        return _TEMPLATES.vformat(template, (), values)
+    except SparsityReportError:  # of a phrase among the values
+        raise
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         raise SparsityReportError(
             f"languages/{spoken().code}.json: the text of {key!r} does not fit its values: "
@@ -99,46 +76,134 @@ def _put_in(key: str, template: str, values: Mapping[str, Any]) -> str:
         ) from error
 
 
-class _Sentence(string.Formatter):
-    """Values written by kind, so that a translation need not know how."""
+def say_note(text: object) -> str:
+    """Say a note, which comes from a study as English text, in the language that is spoken."""
+    if isinstance(text, Phrase):
+        return render(text)
+    for english, other in spoken().notes.items():
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*)", re.escape(english))
+        if match := re.fullmatch(pattern, str(text), re.DOTALL):
+            return _put_in(english, other, match.groupdict())
+    return str(text)
+
+
+def say_noted(text: object) -> str:
+    """Say a note as a sentence: notes begin small and end without a stop."""
+    return say("format.note_sentence", note=_sentence(say_note(text)))
+
+
+def join(words: Sequence[Any]) -> str:
+    """Return an enumeration of words or phrases.
+
+    Examples
+    --------
+    >>> join(["a"]), join(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    *others, last = map(_text, words)
+    return f"{', '.join(others)} {spoken().conjunction} {last}" if others else last
+
+
+def some(names: Sequence[Any], limit: int = 3) -> str:
+    """Return an enumeration of the first names and the number of the others.
+
+    Examples
+    --------
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    others = len(names) - limit
+    return join([*names[:limit], *([say("format.count_more", count=others)] if others > 0 else [])])
+
+
+class _Templates(string.Formatter):
+    """Formatter that writes each value by the format its placeholder names."""
 
     def format_field(self, value: Any, spec: str) -> str:
-        kind, _, unit = spec.partition(" ")
+        kind, _, rest = spec.partition(" ")
+        if kind in _LIST_FORMATS:
+            return _LIST_FORMATS[kind](value, rest)
+        if not known(value):
+            return UNKNOWN
+        if kind in _FORMATS:
+            return _text(_FORMATS[kind](value))
         space = spoken().space
-        if digits := re.fullmatch(r"percent(\d?)", kind):
-            return number_format.percent(value, int(digits[1] or 1), space)
+        if kind in _NUMBERS:
+            return _NUMBERS[kind](value, space=space)
+        if kind == "with_error":
+            return number_format.with_error(*value, space=space)
         if kind == "scaled":
-            return number_format.scaled(value, unit, space)
-        if kind == "plural":
-            return _counted(value if isinstance(value, list) else [value], *unit.split("|"))
-        if kind in _KINDS:
-            return _KINDS[kind](value, space)
-        if kind in _LISTS:
-            return _LISTS[kind](value)
-        if value is None or isinstance(value, Real):
-            return figures(value, spec)
-        return _text(value)
-
-
-def _counted(counts: list[Any], one: str, many: str) -> str:
-    """Write numbers, and what they are of as the language does for so many."""
-    (last,) = counts[-1:]
-    below_two = spoken().singular_below_two and number_format.known(last) and abs(last) < 2
-    single = len(counts) == 1 and (last == 1 or below_two)
-    return f"{join([figures(count, ',') for count in counts])} {one if single else many}"
+            return number_format.scaled(value, rest, space)
+        return figures(value, spec) if isinstance(value, Real) else _text(value)
 
 
 def _text(value: Any) -> str:
-    """Write what may be a name, or a sentence already, so that it does not fill the page."""
-    return printable(_ENDLESS.sub(r"\1…", str(value)))
+    """Return a name or sentence on one line; invisible characters are spelled out."""
+    text = render(value) if isinstance(value, Phrase) else str(value)
+    return printable(_LONG_WORD.sub(r"\1…", text))
 
 
-# A word that nobody reads to its end.
-_ENDLESS = re.compile(r"(\S{200})\S+")
-_KINDS = {
+def _each(value: Sequence[Any], spec: str) -> list[Any]:
+    return [_TEMPLATES.format_field(each, spec) for each in value] if spec else list(value)
+
+
+def _plural(value: Any, nouns: str) -> str:
+    counts = value if isinstance(value, list | tuple) else [value]
+    one, many = nouns.split("|")
+    noun = one if len(counts) == 1 and _is_singular(counts[0]) else many
+    return f"{join([figures(count, ',') for count in counts])} {noun}"
+
+
+def _choose(value: Any, words: str) -> str:
+    one, many = words.split("|")
+    number = len(value) if isinstance(value, list | tuple) else value
+    return one if _is_singular(number) else many
+
+
+def _is_singular(number: Any) -> bool:
+    below_two = spoken().singular_below_two and known(number) and abs(number) < 2
+    return bool(number == 1 or below_two)
+
+
+def _span(values: Sequence[Any], spec: str) -> str:
+    if not values:
+        return ""
+    low, high = (_TEMPLATES.format_field(end(values), spec) for end in (min, max))
+    return low if low == high else say("format.range", low=low, high=high)
+
+
+def _sentence(value: Any) -> str:
+    text = _text(value)
+    return text[:1].upper() + text[1:]
+
+
+_LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
+    "names": lambda value, spec: join(_each(value, spec)),
+    "some": lambda value, spec: some(_each(value, spec)),
+    "plural": _plural,
+    "choose": _choose,
+    "span": _span,
+}
+_FORMATS: Mapping[str, Callable[[Any], str]] = {
+    "points": number_format.points,
+    "variant": short_name,
+    "layout": layout_name,
+    "method": method_name,
+    "policy": policy_name,
+    "part": lambda value: part_name(*value),
+    "shape": lambda value: number_format.shape(value, " "),
+    "sentence": _sentence,
+    **{
+        family: partial(display_name, family)
+        for family in ("group", "kind", "alignment", "structure", "cache")
+    },
+}
+_NUMBERS: Mapping[str, Callable[..., str]] = {
+    "percent": number_format.percent,
+    "percent0": partial(number_format.percent, digits=0),
+    "percent2": partial(number_format.percent, digits=2),
     "level": number_format.level,
     "times": number_format.times,
     "duration": number_format.duration,
 }
-_LISTS: dict[str, Callable[[Any], str]] = {"names": join, "some": some}
-_SENTENCE = _Sentence()
+_TEMPLATES = _Templates()

@@ -16,7 +16,7 @@ from sparsity_report.pairing.removed import KINDS
 from sparsity_report.report.tables.pair_tables import removed
 from sparsity_report.report.thesis.pair_thesis import pair_kit
 from sparsity_report.study.schema import typed
-from sparsity_report.words.display_names import kind_name
+from sparsity_report.words.display_names import display_name
 
 ATTENTION, FFN = ("self_attn", "input_layernorm"), ("mlp", "post_attention_layernorm")
 # Of each block attention and FFN: all of it, none, one matrix instead, or so many units of it.
@@ -141,7 +141,9 @@ def test_whatever_can_be_gone_has_a_name_everywhere(bases):
     rows = [row | {"kind": kind} for kind in KINDS]
     all_gone = replace(pair, removed=typed("pair_removed", pd.DataFrame(rows)))
     table = removed(all_gone, 20)
-    assert [line.cells[0].value for line in table.bodies[0].rows] == [kind_name(k) for k in KINDS]
+    assert [line.cells[0].value for line in table.bodies[0].rows] == [
+        display_name("kind", k) for k in KINDS
+    ]
     assert pair_kit(all_gone, 5)
 
 

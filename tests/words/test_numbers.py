@@ -3,13 +3,15 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from sparsity_report.phrases import phrase
 from sparsity_report.words import display_names, number_format
-from sparsity_report.words.languages import Language, speaking
+from sparsity_report.words.languages import Language, speaking, spoken
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
@@ -60,12 +62,19 @@ def test_the_unknown_is_a_dash(value):
     assert not number_format.known(value)
 
 
+def write(template, language=None, **values):
+    """Fill a template that no catalogue holds, by the rules of a language."""
+    sentences = {**spoken().sentences, "test": template}
+    with speaking(replace(language or spoken(), sentences=sentences)):
+        return say("test", **values)
+
+
 def test_sentences_have_the_space_of_the_language():
     template = "{share:percent}, {share:level}, {size:scaled B}, {ratio:times}, {time:duration}"
     values = {"share": 0.305, "size": 2_500_000, "ratio": 1.3349, "time": 0.004}
-    assert say(template, **values) == "30.5 %, 30.5 %, 2.50 MB, 1.33 ×, 4.00 ms"
+    assert write(template, **values) == "30.5 %, 30.5 %, 2.50 MB, 1.33 ×, 4.00 ms"
     with speaking("fr"):
-        french = say(template, **values)
+        french = write(template, **values)
     assert french == "30,5|%, 30,5|%, 2,50|Mo, 1,33|×, 4,00|ms".replace("|", "\u00a0")
 
 
@@ -78,13 +87,46 @@ def test_cells_have_the_signs_of_the_language():
 
 def test_one_of_a_kind_is_singular():
     text = "{n:plural thread|threads}"
-    assert [say(text, n=n) for n in (0, 1, 2, 1000, None)] == [
+    assert [write(text, n=n) for n in (0, 1, 2, 1000, None)] == [
         "0 threads", "1 thread", "2 threads", "1\u202f000 threads", "– threads",
     ]  # fmt: skip
-    with speaking(Language("fr", singular_below_two=True, sentences={text: "{n:plural fil|fils}"})):
-        assert [say(text, n=n) for n in (0, 1.5, 2, [1], [0, 1])] == [
-            "0 fil", "1.5 fil", "2 fils", "1 fil", "0 and 1 fils",
-        ]  # fmt: skip
+    french = Language("fr", singular_below_two=True)
+    assert [write("{n:plural fil|fils}", french, n=n) for n in (0, 1.5, 2, [1], [0, 1])] == [
+        "0 fil", "1.5 fil", "2 fils", "1 fil", "0 and 1 fils",
+    ]  # fmt: skip
+
+
+def test_a_word_agrees_with_a_number_or_a_list():
+    template = "{variants:names} {variants:choose sets|set}"
+    assert write(template, variants=["A"]) == "A sets"
+    assert write(template, variants=["A", "B"]) == "A and B set"
+    french = Language("fr", singular_below_two=True)
+    assert [write("{n:choose fil|fils}", french, n=n) for n in (0, 1, 2)] == ["fil", "fil", "fils"]
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "expected"),
+    [
+        ("{x:names variant}", ["A" * 50, "B"], f"{'A' * 39}… and B"),
+        ("{x:some layout}", ["csr", "bsr_4"], "CSR and BSR 4 × 4"),
+        ("{x:span .2f}", [0.5, 0.123, 0.3], "0.12 to 0.50"),
+        ("{x:span .2f}", [0.501, 0.502], "0.50"),
+        ("{x:span .2f}", [], ""),
+        ("{x:with_error}", (0.75, 0.0076), "75.00 ± 0.76 %"),
+        ("{x:with_error}", (0.75, None), "75.00 %"),
+        ("{x:points}", -0.05, "−5.0"),
+        ("{x:shape}", (3, 4), "3 × 4"),
+        ("{x:part}", ("group", "mlp_linear"), "MLP"),
+        ("{x:policy}", "", "magnitude"),
+        ("{x:group}", "my rule", "my rule"),
+        ("{x:group}", None, "–"),
+        ("{x:cache}", "out of cache", "from memory"),
+        ("{x:sentence}.", phrase("format.yes"), "Yes."),
+        ("{x}", phrase("format.name_size", name=phrase("format.no"), size=1), "no: 1"),
+    ],
+)
+def test_values_are_written_by_the_format_of_the_placeholder(template, value, expected):
+    assert write(template, x=value) == expected
 
 
 def test_names_are_said():
@@ -94,7 +136,7 @@ def test_names_are_said():
     with speaking("fr"):
         assert display_names.group_name("lm_head") == "tête de sortie"
         assert display_names.layout_name("csr_int64") == "CSR à indices int64"
-        assert display_names.tokens_name(1) == "1 jeton"
+        assert say("format.token_count", tokens=1) == "1 jeton"
 
 
 def test_words_need_no_library():

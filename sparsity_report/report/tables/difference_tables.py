@@ -11,7 +11,6 @@ from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Body, Table, name, rows_of, table_of
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.display_names import tokens_name
 from sparsity_report.words.sentences import say
 
 _MEASURED = {"perplexity": "label.perplexity", "speed": "chart.speed_up_over_base"}
@@ -85,7 +84,7 @@ def measured(difference: Difference) -> Table | None:
             {
                 "variant": row["variant"],
                 "what": say(_MEASURED[row["what"]], base=difference.speed_base),
-                "of": tokens_name(int(row["of"])) if speed else row["of"],
+                "of": say("format.token_count", tokens=int(row["of"])) if speed else row["of"],
                 "before": before,
                 "after": after,
                 "after_note": note,

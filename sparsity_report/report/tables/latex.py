@@ -12,7 +12,8 @@ from sparsity_report.errors import printable, spelled
 from sparsity_report.report.tables.table_model import Cell, Kind, Table
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import breakable
-from sparsity_report.words.languages import spoken
+from sparsity_report.words.display_names import group_name
+from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.number_format import THIN, UNKNOWN
 
 _UNKNOWN = "\\textendash{}"
@@ -119,6 +120,12 @@ def command_names(wanted: Iterable[str], longest: int | None = 40) -> list[str]:
             command = base + (chr(64 + number) if number <= 26 else _in_words(str(number)))
         names.append(command)
     return names
+
+
+def group_commands(groups: Iterable[str | None]) -> list[str]:
+    """Return names of LaTeX commands for groups, in English: a text compiles in any language."""
+    with speaking("en"):
+        return command_names(group_name(group) if group else "All" for group in groups)
 
 
 def variant_commands(study: Comparison) -> dict[str, str]:

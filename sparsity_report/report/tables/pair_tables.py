@@ -30,7 +30,7 @@ from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map
 from sparsity_report.study.schema import head
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.display_names import alignment_name, group_name, kind_name
+from sparsity_report.words.display_names import display_name, group_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
@@ -202,7 +202,7 @@ def removed(pair: Pair, limit: int) -> Table | None:
         numbers = [int(number) for number in of["index"].dropna()]
         rows.append(
             {
-                "kind": kind_name(str(kind)),
+                "kind": display_name("kind", str(kind)),
                 "module": module,
                 "gone": len(of),
                 "among": int(of["among"].iloc[0]),
@@ -250,7 +250,7 @@ def layers(pair: Pair, limit: int) -> Table:
             **row,
             "module_name_note": untouched if row["untouched"] else other,
             "group": group_name(row["group"]),
-            "alignment": alignment_name(row["alignment"]),
+            "alignment": display_name("alignment", row["alignment"]),
         }
         for row, other in zip(plain_rows(frame), names, strict=True)
     ]
@@ -274,7 +274,7 @@ def layers(pair: Pair, limit: int) -> Table:
 def layer(pair: Pair, module: str) -> Table:
     """Return what was counted of one module, figure by figure."""
     (row,) = plain_rows(pair.layers[pair.layers["module_name"] == module].head(1))
-    known = {"alignment": alignment_name(row["alignment"])}
+    known = {"alignment": display_name("alignment", row["alignment"])}
     kinds = {"after_name": name(200), "shape_before": SHAPE, "shape_after": SHAPE}
     kinds |= dict.fromkeys(("alignment", "n_m_before", "n_m_after"), WORDS)
     rows = tuple(

@@ -21,7 +21,7 @@ from sparsity_report.report.tables.table_model import (
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_comparison import Compared
 from sparsity_report.untrusted.display_text import distinct_names, short_name
-from sparsity_report.words.display_names import layout_name, tokens_name
+from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import THIN, UNKNOWN, percent
 from sparsity_report.words.sentences import say
 
@@ -88,7 +88,7 @@ def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
     if figure.key == "layout":
         of = layout_name(of)
     elif figure.key == "realised":
-        of = tokens_name(int(of))
+        of = say("format.token_count", tokens=int(of))
     said = {
         "of": short_name(of),
         "base": short_name(facts.baseline),

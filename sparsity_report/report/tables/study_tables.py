@@ -215,7 +215,7 @@ def unusual(study: Comparison, variant: str) -> Table | None:
         _FIRST,
         sparsity=say("column.observed"),
     )
-    expert, pairs = say("name.expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
+    expert, pairs = say("kind.expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
     n_m: Any = [None if pd.isna(kind) else (kind, complying) for kind, complying in pairs]
     notes = ["" if pd.isna(place) else f"{expert} {place}" for place in frame["expert"]]
     frame = frame.assign(n_m=n_m, parameter_note=notes)
@@ -325,9 +325,9 @@ def spread(study: Comparison) -> Table:
     columns = [
         *columns_of("variant", _FIRST),
         Column("low", say("chart.zeros_label"), SHARE, low),
-        Column("least", say("name.kind_layer"), name(80), low),
+        Column("least", say("kind.layer"), name(80), low),
         Column("high", say("chart.zeros_label"), SHARE, high),
-        Column("most", say("name.kind_layer"), name(80), high),
+        Column("most", say("kind.layer"), name(80), high),
     ]
     caption = say("caption.layer_spread")
     return table_of("spread", caption, columns, values)

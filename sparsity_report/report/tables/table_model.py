@@ -21,7 +21,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
 from sparsity_report.untrusted.display_text import BREAK, breakable, clip, short_name
 from sparsity_report.words import number_format as numbers
-from sparsity_report.words.display_names import cache_name, group_name, layout_name, method_name
+from sparsity_report.words.display_names import display_name, group_name, layout_name, method_name
 from sparsity_report.words.sentences import say
 
 # Letters of a name that a copy of it has.
@@ -131,7 +131,7 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("mean_abs", "std"), figures("#.3g")),
     **dict.fromkeys(("before", "after"), Kind(printable, "")),
     "bound_share": share(0),
-    "cache": Kind(lambda cache: "–" if cache is None else cache_name(cache)),
+    "cache": Kind(lambda cache: "–" if cache is None else display_name("cache", cache)),
     "control_span": Kind(_span),
     "crossover": Kind(_crossing),
     "crossover_sparsity": share(0),

@@ -7,14 +7,13 @@ from functools import partial
 
 from sparsity_report.draw.pair_charts import both, difference_chart, overlap_chart, strip_chart
 from sparsity_report.report.tables import pair_tables
-from sparsity_report.report.tables.latex import Tex, command_names, tex
+from sparsity_report.report.tables.latex import Tex, group_commands, tex
 from sparsity_report.report.tables.table_model import COUNT, SHARE, Table
 from sparsity_report.report.thesis.kit import Drawing, Kit, camel, number
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import ROWS
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words.display_names import GROUP_NAMES
 
 # Rows that a page of a thesis holds.
 _ROWS = 40
@@ -82,7 +81,7 @@ def _numbers(pair: Pair) -> Iterator[tuple[str, Tex]]:
         for column in ("sparsity_before", "sparsity_itself", "gone_of_base"):
             yield from number(f"{camel(row['of'])}{camel(column)}", row[column], column, SHARE)
     groups = [row["group"] for row in records(pair.survival)]
-    english = command_names(GROUP_NAMES.get(group, group) if group else "All" for group in groups)
+    english = group_commands(groups)
     for stem, row in zip(english, records(pair.survival), strict=True):
         for column in ("compared", "zeros_before", "zeros_after", "kept", "revived", "new"):
             yield from number(f"{stem}{camel(column)}", row[column], column, COUNT)

@@ -24,7 +24,7 @@ from sparsity_report.report.tables import speed_tables as speeds
 from sparsity_report.report.tables import study_tables as tables
 from sparsity_report.report.tables.latex import (
     Tex,
-    command_names,
+    group_commands,
     quantity,
     tex,
     to_latex,
@@ -43,7 +43,6 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import head as title
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words.display_names import GROUP_NAMES
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
@@ -286,7 +285,7 @@ def _numbers(study: Comparison) -> list[tuple[str, Tex]]:
             commands.append((f"{stem}{camel(column)}Ratio", quantity(ratio, _RATIO)))
     groups = list(dict.fromkeys(study.groups["group"]))
     # In English whatever language is spoken: a text goes on to compile.
-    english = command_names(GROUP_NAMES.get(group, group) for group in groups)
+    english = group_commands(groups)
     named = dict(zip(groups, english, strict=True))
     for row in records(study.groups):
         stem = f"{variants[row['variant']]}{named[row['group']]}"
