@@ -13,7 +13,6 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import head_is_embedding
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.weights.adapters.adapter_files import OTHER_BASE
 from sparsity_report.words.number_format import known
 from sparsity_report.words.sentences import say, say_noted
 
@@ -218,7 +217,7 @@ def _added(pair: Pair) -> Iterator[str]:
 
 def _doubts(pair: Pair) -> Iterator[str]:
     """Say what may be another model, or layer, of that name, and which head is the embedding."""
-    yield from (say_noted(note) for note in pair.notes if note.startswith(OTHER_BASE))
+    yield from (say_noted(note) for note in pair.notes if str(note).startswith("the adapter names"))
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
     surviving = rows["compared"] - rows["kept"] - rows["revived"] - rows["new"]
     other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)

@@ -287,7 +287,7 @@ def compare(
         patterns=variant_patterns(variants, zstd=zstd, progress=progress)
         if patterns or zstd
         else None,
-        notes=tuple(dict.fromkeys(map(writable, notes))),
+        notes=tuple(dict.fromkeys(writable(str(note)) for note in notes)),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,
     )

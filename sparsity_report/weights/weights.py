@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.parameters import Module, Parameter
 
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
     from sparsity_report.weights.tensor_slices import Slice
 
 
-def float8_notes(modules: Iterable[Module]) -> tuple[str, ...]:
-    """Say that a model with float8 weights, which torch has no products of, runs in float32."""
+def float8_notes(modules: Iterable[Module]) -> tuple[Phrase, ...]:
+    """Return a note that float8 weights, for which torch has no products, run as float32."""
     dtypes = {p.dtype for module in modules for p in module.parameters}
-    kinds = sorted(dtype for dtype in dtypes if dtype.startswith("float8"))
-    if not kinds:
-        return ()
-    return (f"{', '.join(kinds)} weights are counted as they are, and run as float32",)
+    float8 = sorted(dtype for dtype in dtypes if dtype.startswith("float8"))
+    return (phrase("note.float8_weights", dtypes=float8),) if float8 else ()
 
 
 def check_modules(name: str, modules: int) -> None:
@@ -55,8 +54,8 @@ class Weights(Presentable, ABC):
         Sums over the attention layers of (query width + value width), by the sliding window the
         layers see, or None for all positions: FLOPs of scores and values are twice this per token
         and position attended to. None where it is not known.
-    notes : tuple of str
-        What a careful reader should know about how the model was opened.
+    notes : tuple of Phrase
+        Remarks on how the model was opened.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Weights(Presentable, ABC):
     architecture: str
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
 
     def __post_init__(self) -> None:
         self.name = writable(self.name)  # a folder may be called anything

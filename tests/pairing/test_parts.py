@@ -312,7 +312,7 @@ def test_an_adapter_that_names_another_base(bases, tmp_path, named, agrees):
     assert len(said) == (not agrees)
     sentences = [text for text in pair.sentences() if text.startswith("The adapter names ")]
     assert len(sentences) == len(said)
-    assert all("and it was put on tiny-llama: their shapes agree" in note for note in said)
+    assert all("applied to tiny-llama: the shapes agree" in note for note in said)
     assert not any("\n" in note or "\x1b" in note for note in said)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
+from sparsity_report.phrases import phrase
 from sparsity_report.weights.adapters.merged_adapter import AdaptedSlice
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.tensor_slices import joined
@@ -171,11 +172,12 @@ def test_what_is_said(tmp_path):
     write(tmp_path, "trained head")
     total = sum(p.total for p in sr.load(tmp_path / "base").stored)
     pairs = 2 * 2 * ((32 + 32) + (32 + 16) + (48 + 32))
-    said = f"base of {total:,} parameters and an adapter of {pairs:,} in 6 pairs of rank 2, and 6 "
-    said += "tensors that take the place of the base's"
-    for merge, how in ((True, "merged"), (False, "side by side")):
+    counts = {"base_parameters": total, "parameters": pairs, "pairs": 6, "ranks": [2]}
+    replaced = phrase("note.adapter_replaces", tensors=6)
+    for merge, key in ((True, "note.adapter_merged"), (False, "note.adapter_beside")):
         weights = opened(tmp_path, merge=merge)
-        assert (weights.name, weights.notes) == ("adapter", (f"{how}: {said}",))
+        assert weights.name == "adapter"
+        assert weights.notes == (phrase(key, base="base", **counts), replaced)
 
 
 @pytest.mark.parametrize("case", ["plain", "Conv1D", "all biases", "embedding", "all linear"])
@@ -457,7 +459,7 @@ def test_a_packed_base_is_unpacked(tmp_path):
     weights = opened(tmp_path)
     assert torch.equal(weights.tensor("fc1.weight"), means + 1)
     assert (weights["fc1.weight"].packing, weights["fc1.weight"].file_bytes) == ("", None)
-    assert any("packed weights" in note for note in weights.notes)
+    assert any("packed weights" in str(note) for note in weights.notes)
 
 
 def test_what_is_not_stored_as_a_matrix_of_its_own(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.phrases import phrase
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_file_alone_is_counted_by_names_and_shapes(saved, tmp_path):
     alone.write_bytes((folder / "model.safetensors").read_bytes())
     weights = sr.load(alone)
     assert weights.architecture == ""
-    assert "names and shapes alone" in weights.notes[0]
+    assert "names and shapes alone" in str(weights.notes[0])
     by_name, by_model = study_of(weights), study_of(sr.load(model))
     for metric in ("total", "nonzero", "weight_nonzero"):
         left, right = by_name.pivot(metric), by_model.pivot(metric).drop("lm_head")
@@ -274,7 +275,7 @@ def test_configs_that_cannot_be_built(saved):
     refused(r"config\.json: ", folder)
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "never-heard-of"}))
     weights = sr.load(folder)
-    assert "does not know model type 'never-heard-of'" in weights.notes[0]
+    assert "does not know model type 'never-heard-of'" in str(weights.notes[0])
     assert weights.architecture == ""
 
 
@@ -310,7 +311,7 @@ def test_gguf_by_names_alone(tmp_path):
     ]  # fmt: skip
     # llama.cpp multiplies by the embedding where there is no output.weight, and so says a note.
     assert weights["output.weight"].tied_to == "token_embd.weight"
-    assert "no output.weight" in weights.notes[-1]
+    assert weights.notes[-1] == phrase("note.tied_output_head")
     # Q8_0: a block of 32 shares one float16 scale, its largest magnitude over 127.
     scale = np.abs(q).reshape(-1, 32).max(axis=1, keepdims=True) / 127
     expected = np.round(q.reshape(-1, 32) / scale) * scale.astype(np.float16)

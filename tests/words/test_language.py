@@ -138,7 +138,7 @@ def test_french_typography():
 
 
 def test_notes_are_recognised():
-    note = "quantised blocks (Q4_0, Q6_K) are counted as the float32 values they stand for"
+    note = "quantized blocks (Q4_0, Q6_K) are counted as the float32 values they stand for"
     assert say_note(note) == note
     with speaking("fr"):
         assert say_note(note).startswith("les blocs quantifiés (Q4_0, Q6_K) sont")

@@ -22,6 +22,7 @@ from sparsity_report.pairing.paired_reading import compared
 from sparsity_report.pairing.parameter_plan import plan
 from sparsity_report.pairing.permutations import order_notes
 from sparsity_report.pairing.tally import Tally
+from sparsity_report.phrases import phrase
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import pair_layers, removed_frame
@@ -102,7 +103,7 @@ def compare_checkpoints(
         removed=removed_frame(planned),
         before=frames[0],
         after=frames[1],
-        notes=tuple(dict.fromkeys(map(writable, notes))),
+        notes=tuple(dict.fromkeys(writable(str(note)) for note in notes)),
     )
 
 
@@ -157,5 +158,5 @@ def _opened(model: Any) -> Weights:
         except SparsityReportError:
             raise error from None
         # What is pruned in width often has a config that no class can be built of.
-        weights.notes += (f"opened by names and shapes alone: {error}",)
+        weights.notes += (phrase("note.opened_by_names", reason=str(error)),)
         return weights

@@ -6,13 +6,14 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 
 CONFIG = "adapter_config.json"
-# How a note begins about an adapter whose base may be another one.
-OTHER_BASE = "the adapter names"
+#: Key of the note that an adapter names another base.
+OTHER_BASE = "note.other_base"
 
 # Leaves of LoRA and its kin, prefix and prompt tuning; `lora_unet_…` is how kohya writes names.
 LEAF = re.compile(
@@ -54,7 +55,7 @@ def base_name(config: Path) -> str:
     return _said(config, "base_model_name_or_path")
 
 
-def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[str]:
+def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[Phrase]:
     """Yield a note where the base that an adapter names is called otherwise everywhere.
 
     Parameters
@@ -76,10 +77,7 @@ def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[str]:
         ]
     # Of one model in several places only the last word of its name is the same.
     if named and _last(named) not in map(_last, called):
-        yield (
-            f"{OTHER_BASE} {printable(named, 200)} as its base, and it was put on "
-            f"{printable(base, 200)}: their shapes agree, which other models of that size have too"
-        )
+        yield phrase(OTHER_BASE, named=named, base=base)
 
 
 def _last(name: str) -> str:

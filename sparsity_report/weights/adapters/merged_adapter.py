@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.adapters.adapter_files import CONFIG, base_note
 from sparsity_report.weights.adapters.lora import Adapter, Pair
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
@@ -172,7 +173,7 @@ class AdaptedWeights(Weights):
             architecture=base.architecture,
             modules=modules,
             attention_widths=base.attention_widths,
-            notes=(*base.notes, *options.notes, _note(base, adapter, merge), *doubts),
+            notes=(*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts),
         )
         self._base, self._changes, self._merged = base, changes, merge
 
@@ -290,14 +291,16 @@ def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tupl
     return (module, *matrices)
 
 
-def _note(base: Weights, adapter: Adapter, merge: bool) -> str:
-    """Say what is counted, with the parameters of the base and of the adapter."""
+def _notes(base: Weights, adapter: Adapter, merge: bool) -> Iterator[Phrase]:
+    """Yield notes about the parameters of the base and of the adapter."""
     pairs = adapter.pairs.values()
-    ranks = ", ".join(map(str, sorted({pair.a.shape[0] for pair in pairs})))
-    total = sum(pair.a.total + pair.b.total for pair in pairs)
-    replaced = f", and {len(adapter.replaced)} tensors that take the place of the base's"
-    return (
-        f"{'merged' if merge else 'side by side'}: {base.name} of "
-        f"{sum(p.total for p in base.stored):,} parameters and an adapter of {total:,} in "
-        f"{len(pairs)} pairs of rank {ranks}{replaced if adapter.replaced else ''}"
+    yield phrase(
+        "note.adapter_merged" if merge else "note.adapter_beside",
+        base=base.name,
+        base_parameters=sum(p.total for p in base.stored),
+        parameters=sum(pair.a.total + pair.b.total for pair in pairs),
+        pairs=len(pairs),
+        ranks=sorted({pair.a.shape[0] for pair in pairs}),
     )
+    if adapter.replaced:
+        yield phrase("note.adapter_replaces", tensors=len(adapter.replaced))

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.adapters.adapter_files import check_tensors
 from sparsity_report.weights.anatomy.config_limits import parameters_for
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
@@ -47,15 +48,12 @@ class GGUFWeights(CheckpointWeights):
             e.values.quantisation for e in entries.values() if isinstance(e.values, BlockSlice)
         }
         if quantised := sorted(blocks):
-            note = (
-                f"quantised blocks ({', '.join(quantised)}) are counted as the float32 values "
-                "they stand for"
-            )
+            note = phrase("note.gguf_blocks", kinds=quantised)
             contents = replace(contents, notes=(*contents.notes, note))
         super().__init__(path, options, "gguf", contents)
         if contents.model is None and (head := _tied_head(entries, facts)):
             self.modules += head
-            self.notes += ("the file holds no output.weight, so the output head is the embedding",)
+            self.notes += (phrase("note.tied_output_head"),)
 
     def cut(self, entry: Entry) -> Iterable[Slice]:
         """Return one tensor as slices of its file, which are dequantised as they are read."""
@@ -175,7 +173,8 @@ def _match(
     except Exception as error:  # each model fails in its own way
         return _unmatched(entries, facts, printable(str(error), 200)), None
     if unknown:
-        reason = f"transformers' {type(model).__name__} has no place for {unknown[0]!r}"
+        class_name = type(model).__name__
+        reason = phrase("note.tensor_without_place", class_name=class_name, tensor=unknown[0])
         return _unmatched(entries, facts, reason), None
     parts: dict[str, list[Entry]] = defaultdict(list)
     for key, name in names.items():
@@ -194,14 +193,16 @@ def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
         )
 
 
-def _unmatched(entries: Mapping[str, Entry], facts: Mapping[str, Any], reason: str) -> Contents:
+def _unmatched(
+    entries: Mapping[str, Entry], facts: Mapping[str, Any], reason: str | Phrase
+) -> Contents:
     """Return the tensors under their own names."""
     parts = {
         key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
         for key, entry in entries.items()
     }
     architecture = printable(facts.get(ARCHITECTURE, ""), 40)
-    note = f"groups of this {architecture} file follow from tensor names alone: {reason}"
+    note = phrase("note.gguf_names", architecture=architecture, reason=reason)
     return Contents(entries, parts, None, (note,), _experts_used(facts))
 
 

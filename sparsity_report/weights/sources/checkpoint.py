@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.adapter_files import check_tensors
 from sparsity_report.weights.anatomy.config_limits import parameters_for
@@ -62,8 +63,8 @@ class Contents:
         Those that make up each parameter or buffer, or what of them does.
     model : nn.Module or None
         On the meta device; None where transformers does not know it.
-    notes : tuple of str
-        What a careful reader should know.
+    notes : tuple of Phrase
+        Remarks on how the files were read.
     experts_used : Fraction
         Share of fused experts that a token is sent to, where no model says it.
     """
@@ -71,7 +72,7 @@ class Contents:
     entries: Mapping[str, Entry]
     parts: Mapping[str, list[Entry]]
     model: nn.Module | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
     experts_used: Fraction = ONCE
 
 
@@ -243,7 +244,7 @@ def open_checkpoint(
         return fits(model, recognise(entries, read_scheme(folder)).entries)
 
     model: nn.Module | None = None
-    notes: tuple[str, ...] = ("config.json is not used: groups follow from names and shapes alone",)
+    notes: tuple[Phrase, ...] = (phrase("note.config_unused"),)
     if options.config:
         model, notes = read_config(folder, fitting, parameters_for(len(entries)))
     known = recognise(entries, read_scheme(folder))

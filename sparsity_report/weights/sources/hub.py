@@ -12,6 +12,7 @@ from glob import escape
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.tokenizer import FILES
 
@@ -51,7 +52,7 @@ def fetch(
     subfolder: str | None = None,
     file: str | None = None,
     allow_pickle: bool = False,
-) -> tuple[Path, tuple[str, ...]]:
+) -> tuple[Path, tuple[Phrase, ...]]:
     """Return the folder or file of a Hub model to open, and notes on where it comes from.
 
     Parameters
@@ -74,7 +75,7 @@ def fetch(
     subfolder, file = _place(model, subfolder, file)
     source = _Folder(model, revision, subfolder)
     if file:
-        return source.fetch_file(file, allow_pickle), (f"weights from {file} of {source.called}",)
+        return source.fetch_file(file, allow_pickle), (source.file_note(file),)
     if path := source.fetch_safetensors():
         return path, ()
     if not source.pickles:
@@ -102,14 +103,14 @@ class Remote:
         can be had.
     weight_map : mapping of str to str, optional
         The file that an index places each tensor in.
-    notes : tuple of str
+    notes : tuple of Phrase
         Where weights or structure come from.
     """
 
     folder: Path
     files: tuple[HubFile, ...] = ()
     weight_map: Mapping[str, str] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
 
 
 def find(
@@ -142,25 +143,24 @@ def find(
     except _UnreachableError:
         if values:
             raise
-        return _configured(model, revision, subfolder, "the Hub cannot be reached")
+        return _configured(model, revision, subfolder, phrase("note.hub_unreachable"))
     names, weight_map = source.choose(file)
-    notes = [f"weights from {file} of {source.called}"] if file else []
+    notes = [source.file_note(file)] if file else []
     if not (names or file) and source.pickles and (other := source.converted()):
         source, notes = other, [other.converted_note]
         names, weight_map = other.choose()
     if not names and (file or not source.pickles):
         names = source.choose_gguf(file)
-        notes = [f"weights from {name} of {source.called}" for name in names[:1]]
+        notes = [source.file_note(name) for name in names[:1]]
     if not names:
-        place = f"{file} of {source.called}" if file else source.called
-        why = f"{place} is neither safetensors nor GGUF on the Hub"
+        why = phrase("note.not_streamable", path=f"{source.called}/{file}".rstrip("/"))
         if values:
             raise SparsityReportError(
                 f"{why}, and nothing else is streamed; load it without stream (--stream)"
             )
         return _configured(model, revision, subfolder, why)
     if values:
-        notes.append(f"weights are read from the Hub, at commit {source.commit}")
+        notes.append(phrase("note.streamed", commit=source.commit))
     paths = [f"{subfolder}/{name}".lstrip("/") for name in names]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         files = pool.map(partial(HubFile.of, model, source.commit), paths)
@@ -176,7 +176,7 @@ def _place(model: str, subfolder: str | None, file: str | None) -> tuple[str, st
     return subfolder, file
 
 
-def _configured(model: str, revision: str | None, subfolder: str, why: str) -> Remote:
+def _configured(model: str, revision: str | None, subfolder: str, why: Phrase) -> Remote:
     """Return a model of which no more than the configuration can be had."""
     name = f"{subfolder}/config.json".lstrip("/")
     path = _download(model, revision, [escape(name)])
@@ -196,7 +196,9 @@ class _Folder:
 
         self.model, self.revision, self.subfolder = model, revision, subfolder
         self.called = f"{model}/{subfolder}".rstrip("/")
-        self.converted_note = f"weights from {_CONVERTER}'s safetensors, {model}@{revision}"
+        self.converted_note = phrase(
+            "note.converted_weights", author=_CONVERTER, revision=f"{model}@{revision}"
+        )
         root = _download(model, revision, self._patterns(_ABOUT))
         # A snapshot's folder is called by its commit; the branch may move on.
         self.commit, self.folder = root.name, root / subfolder
@@ -210,6 +212,10 @@ class _Folder:
         self.names = sorted(name for name in inside if "/" not in name)
         self.deeper = sorted({f.rpartition("/")[0] for f in inside if f.endswith(_FILES)} - {""})
         self.pickles = [name for name in self.names if fnmatch(name, "pytorch_model*.bin")]
+
+    def file_note(self, file: str) -> Phrase:
+        """Return a note that names the file that the weights come from."""
+        return phrase("note.weights_file", file=file, folder=self.called)
 
     def check_listed(self) -> None:
         """Refuse a repository of which the Hub has not told the files."""
@@ -274,7 +280,7 @@ class _Folder:
             raise self._several(files)
         return files, None
 
-    def fetch_gguf(self) -> tuple[Path, tuple[str, ...]]:
+    def fetch_gguf(self) -> tuple[Path, tuple[Phrase, ...]]:
         """Fetch the one GGUF model of a folder."""
         if not (pieces := self.choose_gguf()):
             deeper = f"; name a folder of it with subfolder=: {_some(self.deeper)}"
@@ -282,8 +288,7 @@ class _Folder:
                 f"{self.called} has no safetensors, GGUF or pytorch_model.bin on the Hub or in the "
                 f"local cache{deeper if self.deeper else ''}"
             )
-        note = f"weights from {pieces[0]} of {self.called}"
-        return self.download(pieces) / pieces[0], (note,)
+        return self.download(pieces) / pieces[0], (self.file_note(pieces[0]),)
 
     def choose_gguf(self, file: str = "") -> list[str]:
         """Return the pieces of the one GGUF model of a folder, or of the one that is named."""

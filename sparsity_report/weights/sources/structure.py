@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import phrase
 from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
 from sparsity_report.weights.anatomy.meta_model import read_config
 from sparsity_report.weights.anatomy.parameter_places import walk
@@ -63,9 +64,5 @@ def from_config(directory: Path, options: ReaderOptions) -> Outline:
         # Some classes make parameters on the CPU wherever they are told to.
         modules=_unknown(description.modules),
         attention_widths=description.attention_widths,
-        notes=(
-            *options.notes,
-            "structure and dtypes are those that config.json promises",
-            *description.notes,
-        ),
+        notes=(*options.notes, phrase("note.config_promise"), *description.notes),
     )
