@@ -11,7 +11,14 @@ import numpy as np
 
 from sparsity_report.draw import theme as looks
 from sparsity_report.draw.tradeoff_chart import NAMED
-from sparsity_report.explorer.control_state import GROUPINGS, LARGEST_FIRST, LIVE, MODEL_ORDER, QUALITY, State
+from sparsity_report.explorer.control_state import (
+    GROUPINGS,
+    LARGEST_FIRST,
+    LIVE,
+    MODEL_ORDER,
+    QUALITY,
+    State,
+)
 from sparsity_report.explorer.curves import CostCurve, QualityCurve
 from sparsity_report.explorer.map_metrics import DIFFERENCE
 from sparsity_report.explorer.picture import Data, Look

@@ -246,10 +246,9 @@ def make_bfloat16(folder, gigabytes, became=lambda rows: rows):
 
 def make_packed(folder, form, gigabytes):
     """Write a sharded checkpoint of 4-bit weights of Llama's names, every tensor the same."""
+    import packing
     import torch
     from safetensors.torch import save_file
-
-    import packing
 
     torch.manual_seed(0)
     folder.mkdir()
