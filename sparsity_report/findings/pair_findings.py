@@ -217,7 +217,7 @@ def _added(pair: Pair) -> Iterator[str]:
 
 def _doubts(pair: Pair) -> Iterator[str]:
     """Say what may be another model, or layer, of that name, and which head is the embedding."""
-    yield from (say_noted(note) for note in pair.notes if str(note).startswith("the adapter"))
+    yield from (say_noted(n) for n in pair.notes if str(n).startswith("the adapter names"))
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
     surviving = rows["compared"] - rows["kept"] - rows["revived"] - rows["new"]
     other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)
