@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
@@ -29,14 +30,14 @@ from safetensors.torch import save_file
 
 import sparsity_report as sr
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.atomic import together, write_file
-from sparsity_report.files.durable_writes import file_digest
-from sparsity_report.files.folders import check_folder, scratch
+from sparsity_report.files.atomic import check_folder, together, write_file
+from sparsity_report.files.filesystem import file_digest, scratch
 from sparsity_report.files.manifest import MANIFEST
 
 ALL = int(os.environ.get("SPARSITY_REPORT_FAULTS", "0"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
 LETTERS = "ab"
+DIGEST = sha256(b"kept").hexdigest()
 
 
 def some(seen, step):
@@ -104,7 +105,7 @@ def test_a_set_replaces_a_set(sets):
     assert {*OLD, MANIFEST, "tables/mine.csv", "tables"} == old.keys()
     assert {*NEW, MANIFEST, "tables/mine.csv", "tables", "figures", "figures/deep"} == new.keys()
     assert new["report.html"] == b"new page"
-    assert set(seen) == {*faults.CALLS} - {"ftruncate"}
+    assert set(seen) == {*faults.CALLS}
     assert len(seen) > 60
 
 
@@ -197,14 +198,17 @@ def test_what_somebody_wrote_since_a_kill_stays(sets, place):
 @pytest.mark.parametrize(
     "line",
     [
-        f"file {'0' * 64} .sparsity-report-000000000000-0 ../kept.txt",
-        "file - .sparsity-report-000000000000-0 ../kept.txt",
-        "file - ../kept.txt kept.txt",
-        "file - mine x",
-        "made ../folder",
-        "made %2E%2E/folder",
-        "switch no-such",
-        "file",
+        f'[["../kept.txt", "{DIGEST}", true]]',
+        f'[["{{}}/kept.txt", "{DIGEST}", true]]',
+        f'[["x/../../kept.txt", "{DIGEST}", true]]',
+        '[["../kept.txt", null, true]]',
+        '[["../folder/x", null, true]]',
+        '[["kept.txt", null, false]]',
+        '[["kept.txt"]]',
+        "[[1, 2, 3]]",
+        '{"kept.txt": 1}',
+        "7",
+        "[" * 100_000,
         "\N{SNOWMAN}",
     ],
 )
@@ -214,8 +218,8 @@ def test_a_journal_that_somebody_made_up(tmp_path, line):
     inside.mkdir()
     (tmp_path / "kept.txt").write_text("kept")
     (inside / "kept.txt").write_text("kept, too")
-    (inside / "mine.old").write_text("mine")
-    (inside / ".sparsity-report-000000000000").write_text(f"{line}\nswitch\n", encoding="utf-8")
+    line = line.replace("{}", str(tmp_path))
+    (inside / ".sparsity-report-000000000000").write_text(f"{line}\n", encoding="utf-8")
     before = tree(tmp_path)
     check_folder(inside)
     assert (
@@ -291,14 +295,10 @@ def test_file_systems_without_links_or_locks(sets, place, monkeypatch):
         folder = place(at)
         with calls(folder, fail(errno.EIO), at):
             said = complaint(folder)
-        assert said
-        assert tree(folder) == old
+        assert tree(folder) == (old if said else new)
     folder = place("again")
     write(folder, NEW)
     (folder / ".sparsity-report-000000000000").write_text("")
-    check_folder(folder)
-    assert (folder / ".sparsity-report-000000000000").exists()  # it may live
-    os.utime(folder / ".sparsity-report-000000000000", (0, 0))
     check_folder(folder)
     assert tree(folder) == new
 

@@ -5,8 +5,7 @@ import pytest
 from helpers import small_files
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.atomic import write_file
-from sparsity_report.files.folders import check_folder
+from sparsity_report.files.atomic import check_folder, write_file
 
 
 def test_writes_text_and_bytes(tmp_path):

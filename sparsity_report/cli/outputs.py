@@ -12,8 +12,7 @@ from sparsity_report.cli.libraries import import_altair
 from sparsity_report.cli.options import Outputs, Pairing
 from sparsity_report.cli.terminal import bar, complain, tell
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.files.atomic import together
-from sparsity_report.files.folders import check_folder
+from sparsity_report.files.atomic import check_folder, together
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import typer
 from sparsity_report.cli.options import OutputsAgain, Strict
 from sparsity_report.cli.outputs import check_outputs, write
 from sparsity_report.cli.terminal import speak
-from sparsity_report.files.durable_writes import file_digest
+from sparsity_report.files.filesystem import file_digest
 
 
 def render(

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.atomic import write_entry
-from sparsity_report.files.folders import check_folder
+from sparsity_report.files.atomic import check_folder, write_entry
 from sparsity_report.untrusted import limits
 
 _Result = TypeVar("_Result")

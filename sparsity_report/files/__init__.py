@@ -1,12 +1,12 @@
-"""Files: written in whole sets or not at all, found again after a kill, and what ships.
+"""Files written in whole sets or not at all, recovery after a kill, and data of the package.
 
-Rooms, each importing only those before it:
+- `package_data`: paths of templates, notebooks and the demo model.
+- `stop_signals`: SIGINT, SIGTERM and SIGHUP, and a context that defers them.
+- `filesystem`: locks, fsynced files and folders, digests, one-line errors, and temporary folders.
+- `manifest`: the list of the files of a run, for ``sha256sum -c``.
+- `journal`: the journal of a set, and recovery from one.
+- `atomic`: ``together``, ``write_file``, ``write_entry``, and a check of the folder.
 
-- `package_data`: where templates, notebooks and the demo model lie; `stop_signals`: signals that wait.
-- `locks`: whether a run still lives; `durable_writes`: calls of the system on one file, in one line each.
-- `manifest`: the list of the files of one run; `journal`: what a run that was killed has left.
-- `atomic`: ``together``, ``write_file``, ``write_entry``; `folders`: scratch, and a look before work.
-
-May import ``errors``. Maintainers: every call that changes a file goes through ``os`` here, so that
-``tests/faults.py`` can let each of them fail; keep journals readable by the version before.
+Maintainers: every call that changes a file goes through ``os``, so that the fault injector of the
+tests can let each of them fail.
 """

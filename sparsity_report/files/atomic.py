@@ -1,29 +1,40 @@
-"""Files written so that nobody finds half of one, nor some of a set beside those of another.
+"""Sets of files that appear all at once or not at all.
 
-A set (:func:`together`) is written beside its places under hidden names, each file fsynced; then,
-under a lock of the folder, what stands there is kept by a hard link, every file is renamed into
-place, and the folders are fsynced. Whatever fails or is interrupted before that is done undoes
-all of it.
+The files of a set (:func:`together`) are written to hidden names in the folder and fsynced. Then,
+under a lock of the folder, a hard link keeps each file that is replaced, every file is renamed into
+place, and the folders are fsynced. A failure or an interruption before that undoes all of it.
 """
 
 import hashlib
+import json
 import os
-import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.durable_writes import (
+from sparsity_report.files.filesystem import (
+    close,
     create,
     file_digest,
-    mode_of_file,
+    lock,
+    locked,
+    one_line_errors,
+    regular_file_mode,
     sync_folder,
-    telling,
+    write_through,
 )
-from sparsity_report.files.journal import MARK, Journal, SetFile, recover, sweep, unmake
-from sparsity_report.files.locks import locked
+from sparsity_report.files.journal import (
+    commit,
+    keep_file,
+    new_journal,
+    recover,
+    remove_empty,
+    undo,
+    waiting,
+)
 from sparsity_report.files.manifest import MANIFEST, manifest, read_manifest
 from sparsity_report.files.stop_signals import undisturbed
 
@@ -34,164 +45,140 @@ _OPEN: ContextVar["FileSet | None"] = ContextVar("open set of files", default=No
 def together(folder: str | os.PathLike[str], source: str | None = None) -> Iterator["FileSet"]:
     """Write the files of a block all at once when it ends, or none of them.
 
-    Inside another such block whose folder holds this one, the files are part of that set.
+    Inside another such block whose folder holds this one, the files join that set.
 
     Parameters
     ----------
     folder : path-like
         Holds all files; made if it is missing.
     source : str, optional
-        If given, :data:`MANIFEST` lists what is written, and files that it listed before are
-        removed unless they were changed since or belong to the same study: `source` is the digest
-        of the file a study was read from, or empty for a new study.
+        If given, :data:`MANIFEST` lists the files written. Files that it listed before are removed
+        unless they were changed since or show the same study. `source` is the digest of the file
+        from which the study was read, or empty for a new study.
+
+    Yields
+    ------
+    FileSet
+        The open set, to which :func:`write_file` adds.
 
     Raises
     ------
     SparsityReportError
-        A file cannot be written; all of the folder is as it was.
+        A file cannot be written; the folder is as it was.
     """
     outer, path = _OPEN.get(), Path(folder)
     if outer is not None and outer.holds(path / "file"):
         yield outer
         return
-    files = FileSet(path, source)
-    try:
-        files.begin()
-        token = _OPEN.set(files)
+    files = FileSet(path)
+    with ExitStack() as locks:
         try:
-            yield files
-        finally:
-            _OPEN.reset(token)
-        files.switch()
-    finally:
-        with undisturbed():
-            files.end()
+            files.begin(locks)
+            token = _OPEN.set(files)
+            try:
+                yield files
+            finally:
+                _OPEN.reset(token)
+            with one_line_errors(path):
+                locks.enter_context(locked(path))
+            files.switch(source)
+        except BaseException as error:
+            with undisturbed():
+                files.put_back(error)
+            raise
 
 
 class FileSet:
-    """Files on the way to their places in a folder.
+    """An open set of files of one folder.
 
     Attributes
     ----------
     removed : list of pathlib.Path
-        Files of an earlier run that had no place among the new ones.
+        Files of an earlier run that this set removed.
     """
 
-    def __init__(self, folder: Path, source: str | None) -> None:
-        self._folder, self._source = folder, source
-        self._files: dict[Path, SetFile] = {}
-        self._made: list[Path] = []
-        self._journal: Journal | None = None
-        self._whole, self._done, self._stuck = True, False, False
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._digests: dict[str, str | None] = {}  # by name; None removes the file
+        self._journal: Path | None = None  # of a set that is neither committed nor undone
         self.removed: list[Path] = []
 
     def holds(self, path: Path) -> bool:
-        """Whether a file would stand in the folder, or in one inside it."""
-        inside = self._folder in path.parents
-        return inside and ".." not in path.relative_to(self._folder).parts
+        """Return whether a path lies in the folder or below it."""
+        return self._folder in path.parents and ".." not in path.relative_to(self._folder).parts
 
-    def begin(self) -> None:
-        """Make the folder, put right what a killed run has left in it, and open a journal."""
-        with telling(self._folder):
-            self._make(self._folder)
+    def begin(self, locks: ExitStack) -> None:
+        """Make the folder, repair what a killed run left in it, and open a journal."""
+        with one_line_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
             with locked(self._folder), undisturbed():
                 recover(self._folder)
-                self._journal = Journal(self._folder)
+                journal = new_journal(self._folder)
+                handle = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                locks.callback(close, handle)
+                self._journal, self._handle = journal, handle
+                lock(handle)
 
     def add(self, target: Path, content: str | bytes) -> None:
-        """Write a file beside its place."""
-        with telling(target):
-            mode = mode_of_file(target)
+        """Write a file that waits for the switch."""
+        assert self._journal is not None
+        name = target.relative_to(self._folder).as_posix()
+        with one_line_errors(target):
+            mode, new = regular_file_mode(target), waiting(self._journal, name)
             data = content.encode() if isinstance(content, str) else content
-            self._make(target.parent)
-            if target in self._files:
-                self._files[target].forget()
-            self._whole = False
-            create(self._expect(target, hashlib.sha256(data).hexdigest()).new, data, mode)
-            self._whole = True
+            if self._digests.pop(name, None):
+                new.unlink()
+            create(new, data, mode)
+        self._digests[name] = hashlib.sha256(data).hexdigest()
 
-    def switch(self) -> None:
-        """Move all files to their places; if one cannot be moved, put all back."""
-        assert self._journal is not None
-        if not self._whole:
-            raise SparsityReportError(f"cannot write {self._folder}: one of its files failed")
-        with telling(self._folder), locked(self._folder), undisturbed():
-            if self._source is not None:
-                self._list(self._source)
-            files = list(self._files.values())
-            folders = {file.target.parent for file in files}
-            folders |= {folder.parent for folder in self._made}
-            for file in files:
-                file.keep()
-            for folder in folders:
-                sync_folder(folder)
-            self._journal.begin(files)
-            try:
-                with telling(self._folder):
-                    for file in files:
-                        with telling(file.target):
-                            file.place()
-                    for folder in folders:
-                        sync_folder(folder)
-                    self._journal.done()
-            except BaseException as error:
-                self._put_back(files, error)
-                raise
-            self._done = True
-            self.removed = [file.target for file in files if file.digest is None]
+    def switch(self, source: str | None) -> None:
+        """Move all files to their targets and commit."""
+        journal, folder = self._journal, self._folder
+        assert journal is not None
+        with one_line_errors(folder), undisturbed():
+            if source is not None:
+                self._list_files(source)
+            record = [
+                (name, digest, not keep_file(folder / name, waiting(journal, name, "old")))
+                for name, digest in self._digests.items()
+            ]
+            sync_folder(folder)
+            write_through(self._handle, f"{json.dumps(record)}\n".encode())
+            for name, digest in self._digests.items():
+                self._place(journal, name, digest)
+            for inner in {inner for name in self._digests for inner in Path(name).parents}:
+                sync_folder(folder / inner)
+            commit(journal)
+            self._journal = None
+            self.removed = [folder / name for name, sha in self._digests.items() if sha is None]
+            remove_empty(path.parent for path in self.removed)
 
-    def end(self) -> None:
-        """Leave nothing but files in their places."""
-        if self._journal is None:
-            unmake(self._made)
-        elif not self._stuck:
-            # The last one of a folder that goes leaves it empty.
-            empty = [path.parent for path in self.removed] if self._done else self._made
-            sweep(self._journal.path, self._files.values(), empty)
-        if self._journal is not None:
-            self._journal.close()
-
-    def _put_back(self, files: Iterable["SetFile"], error: BaseException) -> None:
-        assert self._journal is not None
-        self._stuck = True
+    def put_back(self, error: BaseException) -> None:
+        """Leave the folder as it was unless the set is committed; report both errors on failure."""
         try:
-            for file in files:
-                file.take_back()
+            if self._journal is not None:
+                undo(self._journal)
         except OSError as trouble:
             raise SparsityReportError(
                 f"{error}; not all of {self._folder} could be put back "
                 f"({trouble.strerror or trouble}): the next run into it puts that right"
             ) from error
-        self._stuck = False
-        with suppress(OSError):
-            self._journal.done()
+        remove_empty(self._made)
 
-    def _expect(self, target: Path, digest: str | None) -> "SetFile":
-        assert self._journal is not None
-        self._files[target] = file = self._journal.expect(target, digest)
-        return file
+    def _place(self, journal: Path, name: str, digest: str | None) -> None:
+        target = self._folder / name
+        with one_line_errors(target):
+            if digest is None:
+                target.unlink(missing_ok=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                waiting(journal, name).replace(target)
 
-    def _make(self, folder: Path) -> None:
-        if folder.is_dir():
-            return
-        self._make(folder.parent)
-        if self._journal is not None:
-            self._journal.make(folder)
-        self._made.append(folder)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            self._made.remove(folder)
-            if not folder.is_dir():  # else another run was first
-                raise
-
-    def _list(self, source: str) -> None:
-        """List the files of this set, and remove those of another that it would stand beside."""
+    def _list_files(self, source: str) -> None:
+        """Add the manifest, and remove files of another study that would stay beside this one."""
         former_source, former = read_manifest(self._folder)
-        listed = {
-            target.relative_to(self._folder).as_posix(): file.digest or ""
-            for target, file in self._files.items()
-        }
+        listed = {name: digest or "" for name, digest in self._digests.items()}
         others = {
             name: digest
             for name, digest in former.items()
@@ -200,15 +187,14 @@ class FileSet:
         if source and source in {former_source, *former.values()}:
             listed |= others
         else:
-            for name in others:
-                self._expect(self._folder / name, None)
+            self._digests |= dict.fromkeys(others)
         self.add(self._folder / MANIFEST, manifest(source, listed))
 
 
 def write_file(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Write `content` to `path` whole or not at all; an older file survives any failure.
 
-    Inside :func:`together` the file is one of the set, and there when the set is.
+    Inside :func:`together` the file joins the set and appears with it.
 
     Parameters
     ----------
@@ -225,7 +211,7 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> Path:
     Raises
     ------
     SparsityReportError
-        When the destination is not a regular file or cannot be written.
+        If the destination is not a regular file or cannot be written.
     """
     target = Path(path)
     with together(target.parent) as files:
@@ -234,14 +220,31 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> Path:
 
 
 def write_entry(path: Path, content: bytes) -> None:
-    """Write an entry of a cache: whole or not at all, not to be seen in folders between."""
-    part = path.with_name(f"{MARK}{secrets.token_hex(6)}.part")
-    with telling(path):
-        mode_of_file(path)
+    """Write an entry of a cache whole or not at all, outside any set."""
+    new = waiting(new_journal(path.parent), path.name)
+    with one_line_errors(path):
+        regular_file_mode(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            create(part, content, then=path)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
+        with locked(path.parent):
+            try:
+                create(new, content)
+                new.replace(path)
+            finally:
+                with suppress(OSError):
+                    new.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be written to; repair what killed runs left in it."""
+    folder = path.absolute()
+    nearest = next(p for p in (folder, *folder.parents) if p.exists() or p.is_symlink())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+        if nearest == folder:
+            with locked(path), undisturbed():
+                recover(path)
+    except OSError as error:
+        raise SparsityReportError(
+            f"cannot write to the folder {path}: {error.strerror or error}; choose another"
+        ) from error

@@ -1,191 +1,102 @@
-"""What a set of files does where, noted before it does, for whoever finds what is left of it.
+"""The journal of a set of files, and recovery from the journal of a killed run.
 
-A journal is locked as long as its run lives. Of a run that was killed the next one into the folder
-puts the old files back, if they were being replaced, and removes what was there for a while.
+A set waits in its folder as ``JOURNAL-<n>.new``; the files that it replaces are kept as
+``JOURNAL-<n>.old``. The journal is locked while its process lives. Before the first file is moved
+it records each target, its digest, and whether it is new. Removing the journal commits the set. A
+journal without a lock belongs to a killed run, and a waiting file without a journal is litter.
 """
 
+import json
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sparsity_report.files.durable_writes import create, file_digest, fill, mode_of
-from sparsity_report.files.locks import close, hold, is_dead
-from sparsity_report.files.manifest import inside
+from sparsity_report.files.filesystem import create, file_digest, lock, sync_folder
+from sparsity_report.files.manifest import check_name
 
-# Begins the names of all that is there for a while only.
-MARK = ".sparsity-report-"
-# Bytes of a journal: a hundred for each file.
+_MARK = ".sparsity-report-"
+_TEMPORARY = re.compile(rf"({re.escape(_MARK)}[0-9a-f]{{12}})(-[0-9a-f]{{16}}\.(new|old))?")
+# Largest journal in bytes: about a hundred for each file.
 _LONGEST = 2**24
 
 
-@dataclass
-class SetFile:
-    """A file of a set: where it goes, what it holds (None: it is to go), its names until then."""
-
-    target: Path
-    digest: str | None
-    stem: str
-    fresh: bool = False
-
-    @property
-    def new(self) -> Path:
-        """Where it is written."""
-        return self.target.with_name(f"{self.stem}.new")
-
-    @property
-    def old(self) -> Path:
-        """Where what stood in its place is kept."""
-        return self.target.with_name(f"{self.stem}.old")
-
-    def keep(self) -> None:
-        """Keep what stands in its place, for :meth:`take_back`."""
-        mode = mode_of(self.target)
-        if mode is None:
-            self.fresh = True
-            return
-        try:
-            os.link(self.target, self.old)
-        except OSError:  # a file system without links
-            create(self.old, self.target.read_bytes(), mode)
-
-    def place(self) -> None:
-        """Move it to its place."""
-        if self.digest is None:
-            self.target.unlink(missing_ok=True)
-        else:
-            self.new.replace(self.target)
-
-    def take_back(self) -> None:
-        """Undo :meth:`place`, if that was done and nobody has written there since."""
-        if self.new.exists() or file_digest(self.target) != self.digest:
-            return
-        if self.fresh:
-            self.target.unlink(missing_ok=True)
-        elif self.old.exists():
-            self.old.replace(self.target)
-
-    def forget(self) -> None:
-        """Leave nothing beside its place."""
-        self.new.unlink(missing_ok=True)
-        self.old.unlink(missing_ok=True)
+def new_journal(folder: Path) -> Path:
+    """Return an unused name for a journal."""
+    return folder / f"{_MARK}{secrets.token_hex(6)}"
 
 
-class Journal:
-    """What a set does where, noted before it does, for whoever finds what is left of it.
+def waiting(journal: Path, name: str, kind: str = "new") -> Path:
+    """Return the path at which a file of a set waits, or at which its ``old`` one is kept."""
+    place = sha256(os.fsencode(name)).hexdigest()[:16]
+    return journal.with_name(f"{journal.name}-{place}.{kind}")
 
-    The file is locked as long as the process lives.
-    """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / f"{MARK}{secrets.token_hex(6)}"
-        self._count = 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        self._handle = os.open(self.path, flags, 0o666)
-        hold(self._handle)
-
-    def expect(self, target: Path, digest: str | None) -> SetFile:
-        """Note a file that is to be written, or, without a digest, one that is to go."""
-        file = SetFile(target, digest, f"{self.path.name}-{self._count}")
-        self._count += 1
-        self._note("file", digest or "-", file.stem, self._name(target))
-        return file
-
-    def make(self, folder: Path) -> None:
-        """Note a folder that is to be made."""
-        self._note("made", self._name(folder))
-
-    def begin(self, files: Iterable[SetFile]) -> None:
-        """Note that files are moved from now on, and which of them have none to keep."""
-        self._note("switch", *(file.stem for file in files if file.fresh))
-        os.fsync(self._handle)
-
-    def done(self) -> None:
-        """Note that there is nothing to put back; if that fails, it is not noted."""
-        size = os.fstat(self._handle).st_size
-        try:
-            self._note("done")
-            os.fsync(self._handle)
-        except OSError:
-            os.ftruncate(self._handle, size)
-            raise
-
-    def close(self) -> None:
-        """Let others see that nobody is at work."""
-        close(self._handle)
-
-    def _name(self, path: Path) -> str:
-        return quote_from_bytes(os.fsencode(path.relative_to(self.path.parent)))
-
-    def _note(self, *words: str) -> None:
-        fill(self._handle, f"{' '.join(words)}\n".encode())
+def keep_file(target: Path, old: Path) -> bool:
+    """Keep a file that is about to be replaced; return False if there is none."""
+    if not os.path.lexists(target):
+        return False
+    try:
+        os.link(target, old)
+    except OSError:  # a file system without links
+        create(old, target.read_bytes())
+    return True
 
 
 def recover(folder: Path) -> None:
-    """Put right what runs that were killed have left in a folder."""
-    pattern = re.compile(re.escape(MARK) + r"[0-9a-f]{12}(\.part)?")
-    for path in [path for path in folder.iterdir() if pattern.fullmatch(path.name)]:
-        with suppress(OSError, ValueError, LookupError):  # somebody else's, or damaged: it stays
-            handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            try:
-                state = os.fstat(handle)
-                if not stat.S_ISREG(state.st_mode) or not is_dead(handle):
-                    continue
-                if path.suffix:
+    """Undo unfinished switches of killed runs in a folder, and remove their temporary files."""
+    for path in list(folder.iterdir()):
+        name = _TEMPORARY.fullmatch(path.name)
+        # Damaged journals, and those of other users, stay.
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            if name and name[2]:
+                if not (folder / name[1]).exists():
                     path.unlink()
-                elif state.st_size <= _LONGEST:
-                    _undo(path)
-            finally:
-                close(handle)
+            elif name and not path.is_symlink() and path.stat().st_size <= _LONGEST:
+                with path.open("r+b") as journal:  # fails for a pipe
+                    if lock(journal.fileno()):
+                        undo(path)
 
 
-def _undo(journal: Path) -> None:
-    """Put back what a journal says was being replaced, and leave nothing of its set."""
+def undo(journal: Path) -> None:
+    """Restore what a set replaced, except where a target was written to since; then sweep."""
     folder = journal.parent
-    files: dict[str, SetFile] = {}
-    made: list[Path] = []
-    state = ""
-    for line in journal.read_text(encoding="ascii").split("\n")[:-1]:  # the last may be cut off
-        word, *more = line.split(" ")
-        if word == "file":
-            digest, stem, name = more
-            if stem.rpartition("-")[0] != journal.name:
-                raise ValueError(f"{stem} is not of this journal")
-            target = folder / inside(os.fsdecode(unquote_to_bytes(name)))
-            files[stem] = SetFile(target, None if digest == "-" else digest, stem)
-        elif word == "made":
-            made.append(folder / inside(os.fsdecode(unquote_to_bytes(more[0]))))
-        else:
-            state = word
-            for stem in more:
-                files[stem].fresh = True
-    if state == "switch":
-        for file in files.values():
-            file.take_back()
-    sweep(journal, files.values(), () if state == "done" else made)
+    record, end, _ = journal.read_text(encoding="ascii").partition("\n")
+    files = json.loads(record) if end else []  # cut off before anything was moved
+    for name, digest, is_new in files:
+        target, old = folder / check_name(name), waiting(journal, name, "old")
+        if not waiting(journal, name).exists() and file_digest(target) == digest:
+            if is_new:
+                target.unlink(missing_ok=True)
+            elif old.exists():
+                old.replace(target)
+        if is_new:
+            remove_empty(folder / parent for parent in list(Path(name).parents)[:-1])
+    _sweep(journal)
 
 
-def sweep(journal: Path, files: Iterable[SetFile], made: Iterable[Path]) -> None:
-    """Leave nothing that was there for a while; what cannot be removed keeps its journal."""
-    litter = False
-    for file in files:
-        try:
-            file.forget()
-        except OSError:
-            litter = True
-    if not litter:
+def commit(journal: Path) -> None:
+    """Make a set permanent: remove its journal, then its temporary files."""
+    try:
+        journal.unlink()
+    except OSError:
+        if journal.exists():
+            raise
+    sync_folder(journal.parent)
+    _sweep(journal)
+
+
+def _sweep(journal: Path) -> None:
+    for path in (*journal.parent.glob(f"{journal.name}-*"), journal):
+        with suppress(OSError):  # the next run removes it
+            path.unlink(missing_ok=True)
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those folders that are empty."""
+    for folder in folders:
         with suppress(OSError):
-            journal.unlink(missing_ok=True)
-    unmake(made)
-
-
-def unmake(folders: Iterable[Path]) -> None:
-    """Remove folders that were made and are empty, the last first."""
-    for folder in reversed(list(folders)):
-        with suppress(OSError, ValueError):  # there is something in it, or it was never one
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""What ships with the package, and where it lies."""
+"""Paths of the data that ships with the package."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ DEMO = _PACKAGE / "demo"
 
 
 def shipped(kind: str) -> list[Path]:
-    """Return where the package's own ``templates`` or ``notebooks`` may lie.
+    """Return the folders that may hold the package's ``templates`` or ``notebooks``.
 
-    Installed, they are inside the package; in a source checkout, and only there, beside it.
+    An installed package holds them itself. A source checkout holds them beside the package.
     """
     checkout = _PACKAGE.parent
     beside = [checkout / kind] if (checkout / "pyproject.toml").is_file() else []

@@ -1,11 +1,11 @@
-"""Signals by which somebody wants a process to stop, and a while in which they wait."""
+"""Signals that ask a process to stop, and a context that defers them."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Signals by which somebody wants a process to stop.
+#: Signals that ask a process to stop.
 STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -13,19 +13,16 @@ STOPPING = [
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C, and whoever else wants this process to stop, wait for a few milliseconds."""
-    waiting: list[int] = []
-    before = {}
+    """Defer Ctrl-C and other requests to stop until the block ends."""
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in STOPPING if is_main}
+    deferred: list[int] = []
     try:
-        if threading.current_thread() is threading.main_thread():
-            for number in STOPPING:
-                handler = signal.getsignal(number)
-                if callable(handler) or handler is signal.SIG_DFL:
-                    before[number] = handler
-                    signal.signal(number, lambda number, _: waiting.append(number))
+        for number in handlers:
+            signal.signal(number, lambda number, _: deferred.append(number))
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in dict.fromkeys(waiting):
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in dict.fromkeys(deferred):
             signal.raise_signal(number)

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.files.atomic import together, write_file
-from sparsity_report.files.folders import check_folder
+from sparsity_report.files.atomic import check_folder, together, write_file
 from sparsity_report.files.package_data import shipped
 from sparsity_report.words import number_format
 from sparsity_report.words.languages import speaking, spoken, template_folders

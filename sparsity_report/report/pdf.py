@@ -18,7 +18,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from sparsity_report.errors import SparsityReportError, legible, spelled
-from sparsity_report.files.folders import scratch
+from sparsity_report.files.filesystem import scratch
 from sparsity_report.report.tables.table_model import Table, to_typst
 from sparsity_report.report.templates import render
 from sparsity_report.untrusted.display_text import BREAK, breakable

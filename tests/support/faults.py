@@ -14,7 +14,6 @@ from sparsity_report.files.atomic import together, write_entry, write_file
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EINTR)
 CALLS = (
     "open", "write", "fsync", "close", "mkdir", "link", "replace", "chmod", "unlink", "rmdir",
-    "ftruncate",
 )  # fmt: skip
 OLD = {"report.html": "old page", "tables/a.csv": "old", "tables/gone.csv": "of another run"}
 NEW = {"report.html": "new page", "tables/a.csv": "new", "figures/deep/b.png": b"\x00" * 99}

@@ -15,8 +15,7 @@ from sparsity_report.draw.paper_figures import draw, font_family, plates
 from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
-from sparsity_report.files.atomic import together, write_file
-from sparsity_report.files.folders import check_folder
+from sparsity_report.files.atomic import check_folder, together, write_file
 from sparsity_report.findings.summary import conventions
 from sparsity_report.hooks import hooks
 from sparsity_report.report.tables import method_tables as grids

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sparsity_report.files.atomic import write_file
-from sparsity_report.files.folders import scratch
+from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.gguf.gguf_metadata import ARCHITECTURE, WORDS
 

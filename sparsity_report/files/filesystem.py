@@ -1,0 +1,120 @@
+"""Calls of the system on one file or folder: locks, writes through to the disk, digests."""
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sparsity_report.errors import SparsityReportError
+
+if sys.platform != "win32":
+    import fcntl
+
+
+def lock(handle: int, wait: bool = False) -> bool:
+    """Lock an open file where the system can; return False if another process holds the lock."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return not isinstance(error, BlockingIOError)
+    return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder where the system has one."""
+    handle = -1
+    with suppress(PermissionError):  # Windows opens no folders
+        handle = os.open(folder, os.O_RDONLY)
+        lock(handle, wait=True)
+    try:
+        yield
+    finally:
+        close(handle)
+
+
+def close(handle: int) -> None:
+    """Close a file whose content is safe already; ignore errors."""
+    with suppress(OSError):
+        os.close(handle)
+
+
+def create(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a new file through to the disk."""
+    binary = getattr(os, "O_BINARY", 0)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | binary, 0o666)
+    try:
+        write_through(handle, data)
+        if mode is not None:
+            path.chmod(stat.S_IMODE(mode))
+    finally:
+        os.close(handle)
+
+
+def write_through(handle: int, data: bytes) -> None:
+    """Write bytes to an open file and to the disk."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+    os.fsync(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder through to the disk, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def regular_file_mode(path: Path) -> int | None:
+    """Return the mode of a regular file, None if nothing is there; refuse anything else."""
+    mode = path.lstat().st_mode if os.path.lexists(path) else None
+    if mode is not None and not stat.S_ISREG(mode):
+        raise SparsityReportError(
+            f"cannot write {path}: it exists and is not a regular file; choose another path"
+        )
+    return mode
+
+
+def file_digest(path: Path) -> str | None:
+    """Return the SHA-256 of a regular file, None of a missing one, "" of anything else."""
+    if not os.path.lexists(path):
+        return None
+    is_regular = stat.S_ISREG(path.lstat().st_mode)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if is_regular else ""
+
+
+@contextmanager
+def one_line_errors(target: Path) -> Iterator[None]:
+    """Turn errors of the system into one line that names the file."""
+    try:
+        yield
+    except SparsityReportError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte, or text that is not UTF-8
+        reason = getattr(error, "strerror", None) or error
+        raise SparsityReportError(
+            f"cannot write {target}: {reason}; choose a folder you can write to, with space left"
+        ) from error
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Give an empty temporary folder and remove it when the block ends."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="sparsity-report-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise SparsityReportError(
+            f"no folder for temporary files: {error.strerror or error}; make space there, or set "
+            "TMPDIR to a folder with space left"
+        ) from error
+    with folder as name:
+        yield Path(name)
