@@ -17,8 +17,8 @@ from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import BLACK, BLUE, DASHED, GREEN, INK, MUTED, SOLID
 from sparsity_report.errors import printable
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.facts import LevelParts
 from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.levels.levels import LevelParts
 from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words.display_names import group_name
 from sparsity_report.words.sentences import say
@@ -77,9 +77,10 @@ def level_chart(study: Comparison) -> LevelChart | None:
     (100, 50)
     """
     facts = study.facts
-    table = facts.levels
-    if table is None or not table["sparsity_prunable"].notna().any():
+    kept = study.by_level
+    if kept is None or not kept.model["sparsity_prunable"].notna().any():
         return None
+    table = kept.model
     levels = table["sparsity"].tolist()
     shown = facts.marks()
     first = shown[0][1] if shown else 0.5
@@ -89,15 +90,14 @@ def level_chart(study: Comparison) -> LevelChart | None:
     parts: list[alt.LayerChart | alt.HConcatChart] = []
     beside: list[alt.LayerChart] = []
     pointed = None
-    cells, grid = facts.level_cells, facts.level_grid
-    if cells is not None and grid is not None and grid.cells:
+    if kept.grid.cells:
         pointed = alt.selection_point(
             name="pointed", on="pointerover", clear="pointerout", fields=["cell"], empty=False
         )
-        data["cells"] = _cell_rows(cells, grid)
-        parts.append(_map(grid, pointed))
-    if (groups := facts.level_groups) is not None:
-        data["groups"] = _group_rows(groups)
+        data["cells"] = _cell_rows(kept.cells, kept.grid)
+        parts.append(_map(kept.grid, pointed))
+    if kept.groups is not None:
+        data["groups"] = _group_rows(kept.groups)
         beside.append(_bars(data["groups"]))
     if lines:
         beside.append(_curve(lines, pointed))

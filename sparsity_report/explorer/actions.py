@@ -21,7 +21,7 @@ from sparsity_report.findings.budget_findings import budgeted
 from sparsity_report.report.copied_code import FORMS, Shown, copied
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.levels.budget import level_within, read_budget
-from sparsity_report.study.levels.policy_levels import pruned_at
+from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.variants import Variant, csr, masked
 from sparsity_report.words.languages import speaking
 from sparsity_report.words.sentences import say

@@ -19,7 +19,8 @@ from sparsity_report.explorer.control_state import State
 from sparsity_report.explorer.picture import CURVES, EVEN, Data
 from sparsity_report.explorer.view import View
 from sparsity_report.study.derived.histograms import Rows
-from sparsity_report.study.levels.policy_levels import is_of, same_level
+from sparsity_report.study.derived.policy_names import is_level_of
+from sparsity_report.study.levels.levels import same_level
 from sparsity_report.study.levels.tradeoff import Point
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import layout_name
@@ -44,7 +45,7 @@ class CostCurve:
         """How far it reaches, of any selection: a sum of layers is no worse than one."""
         ratios = []
         for levels in self.view.policies.values():
-            start = levels.frame(0)
+            start = levels.frame([0])
             for sparse, dense in (
                 ("csr_bytes", "dense_bytes"),
                 ("csr_flops_per_token", "flops_per_token"),
@@ -167,13 +168,14 @@ class QualityCurve:
         """Return the points that stand at levels of a policy."""
         source = self.view.study.variants["fingerprint"].iloc[0]
         places = [point.place for point in self._known]
-        return [k for k, p in enumerate(places) if p.source == source and is_of(p.method, policy)]
+        return [
+            k for k, p in enumerate(places) if p.source == source and is_level_of(p.method, policy)
+        ]
 
     def _at_levels(self, policy: str) -> pd.DataFrame:
         """Return the bytes and the share of zeros of every level of a policy."""
-        facts = self.view.study.facts
-        shares = facts.level_sums(policy, ())["sparsity_prunable"]
-        return facts.level_bytes(policy).assign(sparsity_prunable=shares)
+        levels = self.view.study.by_policy[policy]
+        return levels.smallest.assign(sparsity_prunable=levels.model["sparsity_prunable"])
 
     def _pulls(self, policy: str) -> Rows:
         """Return bands of x: each level's, and over them those of the measured variants."""

@@ -18,8 +18,8 @@ from sparsity_report.study.derived.histograms import (
     outline_rows,
     spread,
 )
+from sparsity_report.study.derived.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.levels.policy_levels import GLOBAL, LAYERWISE
 from sparsity_report.study.levels.sweep import layer_threshold, thresholds
 from sparsity_report.study.patterns import expected_sparsity
 from sparsity_report.untrusted.display_text import short_name

@@ -24,8 +24,8 @@ from sparsity_report.study.derived.layer_metrics import (
     measured_sensitivity,
     own_figures,
 )
+from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.levels.policy_levels import GLOBAL
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 

@@ -29,8 +29,8 @@ from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heatmap_grid import OUTSIDE, Grid, block_labels
 from sparsity_report.study.derived.layer_metrics import LayerFigure
+from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.levels.policy_levels import GLOBAL
 from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.storage_layouts import layer_ends
 from sparsity_report.untrusted.display_text import clip, short_name
@@ -99,7 +99,7 @@ class View:
         # Both layouts, at the level shown and with nothing pruned.
         self._at_level = lru_cache(maxsize=4)(self._level)
         # Of the whole model and of what is selected.
-        self._level_sums = lru_cache(maxsize=8)(study.facts.level_sums)
+        self._level_sums = lru_cache(maxsize=8)(self._sums_at_levels)
         self._even_at = lru_cache(maxsize=8)(self._even)
 
     def scopes(self) -> list[str]:
@@ -266,6 +266,9 @@ class View:
             return None
         return self._level_sums(state.policy, state.selection)
 
+    def _sums_at_levels(self, policy: str, selection: tuple[str, ...]) -> pd.DataFrame:
+        return self.study.by_policy[policy].sums(selection)
+
     def sums(self, state: State) -> pd.Series[Any]:
         """Return what is selected of what is shown, or all of it, under the names of a level."""
         if not state.live:
@@ -281,7 +284,8 @@ class View:
 
     def _even(self, selection: tuple[str, ...]) -> float | None:
         facts = self.study.facts
-        return facts.even_at(selection) if selection else facts.break_even(facts.baseline)
+        variant = self.variants[0] if selection else facts.baseline
+        return facts.break_even(variant, modules=selection)
 
     def layouts(self, state: State) -> pd.DataFrame:
         """Return ``bytes`` and ``ratio`` to dense by layout of the matrices looked at."""

@@ -38,7 +38,7 @@ from sparsity_report.explorer.view import View
 from sparsity_report.hooks import hooks
 from sparsity_report.report.templates import environment
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.levels.policy_levels import GLOBAL
+from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import fingerprint
 from sparsity_report.untrusted.display_text import short_name

@@ -17,8 +17,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.layers import records
-from sparsity_report.study.levels.policy_levels import GLOBAL
 from sparsity_report.untrusted.display_text import file_name
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights

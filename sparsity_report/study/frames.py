@@ -9,9 +9,10 @@ from functools import cached_property
 
 import pandas as pd
 
+from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.layers import group_frame, total_frame
 from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.levels.policy_levels import GLOBAL, policy_levels
+from sparsity_report.study.levels.sweep import policy_tables
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.weights.weights import Weights
@@ -80,12 +81,12 @@ class StudyFrames:
     def by_policy(self) -> dict[str, Levels]:
         """The first variant's model at levels of every policy that its counts say exactly.
 
-        By name, see :func:`.policy_levels.policy_levels`; empty where :attr:`levels` is None.
+        By name, see :func:`.sweep.policy_tables`; empty where :attr:`levels` is None.
         """
         if self.levels is None or self.by_level is None:
             return {}
         rows = self._first
-        tables = policy_levels(rows, self.levels, self.weights)
+        tables = policy_tables(rows, self.levels, self.weights)
         made = {policy: Levels(rows, table) for policy, table in tables.items() if policy != GLOBAL}
         return {GLOBAL: self.by_level, **made}
 

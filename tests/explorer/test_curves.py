@@ -103,7 +103,7 @@ def test_pulling_lands_on_a_level_by_its_bytes_and_snaps_to_marks(explorer):
     bands = [row for row in pulls if not isinstance(row["id"], str)]
     assert bands[0]["from"] == 0
     assert all(a["to"] == b["from"] for a, b in pairwise(bands))
-    sizes = explorer.study.facts.level_bytes("global_magnitude").set_index("sparsity")["bytes"]
+    sizes = explorer.study.by_level.smallest.set_index("sparsity")["bytes"]
     for band in bands:
         assert band["from"] <= sizes[band["id"]] <= band["to"]
     # Dense is as small as a bitmask of few zeros: the level meant is that of none.

@@ -162,11 +162,12 @@ def test_a_merged_cell_says_what_it_holds(number):
 def test_groups_of_a_level_are_those_of_a_pruning_there(percent):
     torch.manual_seed(0)
     weights = sr.load(Tiny(width=24, hidden=40, blocks=3, dtype=torch.bfloat16))
-    facts = sr.compare(sr.dense(weights)).facts
+    study = sr.compare(sr.dense(weights))
+    facts = study.facts
     pruning = sr.global_magnitude(weights, percent / 100)
     real = sr.compare(sr.dense(weights), sr.masked(pruning, name="M"), sr.csr(pruning, name="C"))
     groups = real.groups[real.groups["variant"] == "M"].set_index("group")
-    levels = facts.level_groups
+    levels = study.by_level.groups
     assert set(levels.names) == set(groups.index)
     for name, total, zeros in zip(levels.names, levels.totals, levels.zeros, strict=True):
         assert total == groups.loc[name, "total"]
@@ -194,7 +195,7 @@ def test_levels_agree_with_the_variants_of_the_study(study):
     assert abs(level["flops_per_token"] - facts.total("CSR30", "flops_per_token")) <= 2 * once
     if not once:
         assert level["flops_ratio"] == facts.ratio("CSR30", "flops_per_token")
-    groups, place = facts.level_groups, facts.levels["sparsity"].tolist().index(0.3)
+    groups, place = study.by_level.groups, facts.levels["sparsity"].tolist().index(0.3)
     real = study.groups[study.groups["variant"] == "Masked30"].set_index("group")
     slack = study.at_level(0.3).groupby("group")["uncertainty"].sum()
     for name, total, zeros in zip(groups.names, groups.totals, groups.zeros[:, place], strict=True):
@@ -205,7 +206,7 @@ def test_levels_agree_with_the_variants_of_the_study(study):
 
 def test_the_cells_of_a_level_are_those_of_the_map(study):
     facts, cells = study.facts, study.facts.cells("Masked30")
-    levels, place = facts.level_cells, facts.levels["sparsity"].tolist().index(0.3)
+    levels, place = study.by_level.cells, facts.levels["sparsity"].tolist().index(0.3)
     assert [tuple(name) for name in levels.names] == [
         *zip(cells["block"], cells["projection"], strict=True)
     ]

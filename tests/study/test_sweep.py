@@ -108,7 +108,7 @@ def test_many_levels_read_again_in_groups(monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(Tiny(width=24, hidden=40))
     expected = sr.sweep(weights, exact=True)
-    monkeypatch.setattr("sparsity_report.study.levels.sweep._LOOK", 50)
+    monkeypatch.setattr("sparsity_report.study.levels.sweep._EXACT_AT_ONCE", 50)
     assert sr.sweep(weights, exact=True).equals(expected)
 
 

@@ -14,16 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.counting.histogram import Integers
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.cost import dense_bytes, value_bytes
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
+from sparsity_report.sparse.shares import break_even as break_even_share
 from sparsity_report.study.derived.cards import Card, cards
 from sparsity_report.study.derived.heads_experts import Inner, Part, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
@@ -36,9 +34,9 @@ from sparsity_report.study.derived.rounded_zeros import Rounded, rounded
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.derived.zero_rows import Dead, dead
 from sparsity_report.study.frames import StudyFrames
-from sparsity_report.study.layers import added, records, summed
-from sparsity_report.study.levels.module_sums import even_at, variant_sums
-from sparsity_report.study.levels.tradeoff import Place, Tradeoff, level_bytes, places, tradeoff
+from sparsity_report.study.layers import records, summed
+from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
+from sparsity_report.study.levels.tradeoff import Place, Tradeoff, places, tradeoff
 from sparsity_report.study.schema import FILES
 from sparsity_report.study.storage_layouts import layout_ends
 
@@ -46,24 +44,6 @@ from sparsity_report.study.storage_layouts import layout_ends
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
 # A model that somebody else pruned: above this share of zeros they are no accident.
 _PRUNED_BY_OTHERS = 0.01
-
-
-class LevelParts(NamedTuple):
-    """Zeros of parts of a model at every kept level.
-
-    Attributes
-    ----------
-    names : list
-        Of groups, or cells of a :class:`~sparsity_report.study.derived.heatmap_grid.Grid`.
-    totals : numpy.ndarray
-        What the zeros are counted among, shape (parts,).
-    zeros : numpy.ndarray
-        Shape (parts, levels), as the rows of ``Facts.levels``.
-    """
-
-    names: list[str] | list[Cell]
-    totals: Integers
-    zeros: Integers
 
 
 class Facts:
@@ -184,22 +164,12 @@ class Facts:
         return self._layers[variant]
 
     def dense_bytes(self, variant: str) -> pd.Series:
-        """Return what each layer of a variant would take with nothing stored sparse, in bytes."""
-        rows = self.layers(variant)
-        return dense_bytes(rows["total"], rows["dtype"].map(value_bytes))  # type: ignore[arg-type,return-value]
+        """Return the bytes that each layer of a variant takes with nothing stored sparse."""
+        return dense_sizes(self.layers(variant))
 
     def sums(self, variant: str, modules: Collection[str] = ()) -> pd.Series[Any]:
-        """Return some modules of a variant together, or all, under the names of :attr:`levels`."""
-        rows = self.layers(variant)
-        return variant_sums(rows, self.dense_bytes(variant), _among(rows, modules))
-
-    def level_sums(self, policy: str, modules: Collection[str]) -> pd.DataFrame:
-        """Return some of the first variant's modules at every level, as :attr:`levels` has all."""
-        return self._study.by_policy[policy].sums(_among(self._first, modules))
-
-    def even_at(self, modules: Collection[str]) -> float | None:
-        """Return the sparsity from which CSR of some of the first variant's modules pays."""
-        return even_at(self._first[_among(self._first, modules)])
+        """Return sums over some modules of a variant, or all, see :func:`.levels.variant_sums`."""
+        return variant_sums(self.layers(variant), modules)
 
     def prunable(self, variant: str) -> pd.DataFrame:
         """Return a variant's layers with prunable weights of known values, and their ``share``.
@@ -360,11 +330,20 @@ class Facts:
         rows = frame[(frame["variant"] == variant) & (frame["scope"] == scope)]
         return rows.set_index("layout")
 
-    def break_even(self, variant: str, layout: str = "csr_int32") -> float | None:
-        """Return the sparsity from which a layout of the prunable weights beats dense."""
-        rows = self.storage(variant)
-        value = rows["break_even"].get(layout)
-        return None if pd.isna(value) else float(value)
+    def break_even(
+        self, variant: str, layout: str = "csr_int32", modules: Collection[str] = ()
+    ) -> float | None:
+        """Return the sparsity from which a layout of the prunable weights beats dense.
+
+        Of all modules, or of those named; None where it never does or is unknown.
+        """
+        if not modules:
+            value = self.storage(variant)["break_even"].get(layout)
+            return None if pd.isna(value) else float(value)
+        rows = self.layers(variant)
+        line = _line(layout_ends(rows[selected(rows, modules)]), layout)
+        share = None if line is None else break_even_share(*line[1:])
+        return None if pd.isna(share) else float(share)
 
     @cached_property
     def speeds(self) -> pd.DataFrame | None:
@@ -420,67 +399,14 @@ class Facts:
         """Quality against bytes of what was scored alike, see :func:`.tradeoff.tradeoff`."""
         return tradeoff(self._study.quality, self._study.tasks, self.places)
 
-    def level_bytes(self, policy: str) -> pd.DataFrame:
-        """Return the bytes of the prunable weights at every level, see :mod:`.tradeoff`."""
-        return level_bytes(self._study.by_policy[policy], self._first)
-
-    @cached_property
+    @property
     def levels(self) -> pd.DataFrame | None:
-        """The first variant's model at every kept level of global magnitude pruning.
+        """The first variant's model at every level of global magnitude pruning.
 
-        Returns
-        -------
-        pandas.DataFrame or None
-            ``sparsity`` asked, ``zeros`` of the prunable weights and their share
-            ``sparsity_prunable``, ``model_zeros`` and ``sparsity_model``, ``stored_bytes`` and
-            ``flops_per_token`` of the model with its prunable matrices in CSR, both also as
-            ``bytes_ratio`` and ``flops_ratio`` to the model with all of them dense, and
-            ``prunable_total`` and ``total``, what zeros are counted among,
-            ``uncertainty`` in weights of the least certain layer, ``uncertainty_share`` at most
-            of a layer's weights. Null where unknown; None where the study keeps no levels.
+        See :meth:`.levels.Levels.sums`; None where the study keeps no levels.
         """
         levels = self._study.by_level
         return None if levels is None else levels.model
-
-    @cached_property
-    def level_groups(self) -> LevelParts | None:
-        """Zeros per group at every level, among all parameters of the group, biases included."""
-        levels, layers = self._study.by_level, self._first
-        if levels is None or layers["nonzero"].isna().any():
-            return None
-        before = (layers["total"] - layers["nonzero"]).to_numpy(dtype=np.int64)
-        groups = self._study.groups
-        names = groups.loc[groups["variant"] == layers["variant"].iloc[0], "group"].tolist()
-        codes = pd.Categorical(layers["group"], names).codes
-        zeros = np.repeat(before[:, None], len(levels.sparsities), axis=1)
-        zeros[levels.rows] += levels.zeros - levels.zeros_before[:, None]
-        return _level_parts(names, codes, layers["total"], zeros)
-
-    @cached_property
-    def level_grid(self) -> Grid | None:
-        """Where the layers of ``level_cells`` stand; None where the study keeps no levels."""
-        return None if self._level_rows is None else Grid(self._level_rows[0])
-
-    @cached_property
-    def level_cells(self) -> LevelParts | None:
-        """Zeros per cell of the heat map at every level, among the weights of its matrices."""
-        if self._level_rows is None or (grid := self.level_grid) is None:
-            return None
-        layers, zeros = self._level_rows
-        return _level_parts(list(grid.cells), grid.codes, layers["weight_total"], zeros)
-
-    @cached_property
-    def _level_rows(self) -> tuple[pd.DataFrame, Integers] | None:
-        """The levels' layers that have weights and a numbered block, and their zeros."""
-        if (levels := self._study.by_level) is None:
-            return None
-        layers = self._first.iloc[levels.rows]
-        inside = (layers["block"].notna() & (layers["weight_total"] > 0)).to_numpy(dtype=bool)
-        return layers[inside], levels.zeros[inside]
-
-    @property
-    def _first(self) -> pd.DataFrame:
-        return self._layers[str(self._study.variants["variant"].iloc[0])]
 
     def marks(self) -> list[tuple[str, float]]:
         """Return where the study's own prunings stand on the scale of levels."""
@@ -507,14 +433,14 @@ class Facts:
         ends = layout_ends(self.layers(self.baseline))
         lines = []
         for layout in CURVE_LAYOUTS:
-            if layout not in ends.index or ends.loc[layout].isna().any():
+            if (line := _line(ends, layout)) is None:
                 continue
-            total, dense, full, empty = map(int, ends.loc[[layout]].to_numpy()[0])
+            total, dense, full, empty = line
             # Weights are whole numbers, and so are bytes.
             left = total - np.rint(total * shares)
             size = empty + np.rint((full - empty) * left / total).astype(np.int64)
-            line = pd.DataFrame({"sparsity": shares, "bytes": size, "ratio": size / dense})
-            lines.append(line.assign(layout=layout))
+            frame = pd.DataFrame({"sparsity": shares, "bytes": size, "ratio": size / dense})
+            lines.append(frame.assign(layout=layout))
         columns = ["sparsity", "layout", "bytes", "ratio"]
         if not lines:
             return pd.DataFrame(columns=columns)
@@ -584,15 +510,8 @@ class Facts:
         return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
 
 
-def _among(rows: pd.DataFrame, modules: Collection[str]) -> npt.NDArray[np.bool_]:
-    """Return which rows are of some modules; of none means of all."""
-    inside: npt.NDArray[np.bool_] = rows["module_name"].isin(list(modules)).to_numpy(dtype=bool)
-    return inside if modules else np.ones(len(rows), dtype=bool)
-
-
-def _level_parts(
-    names: list[str] | list[Cell], codes: npt.NDArray[np.intp], totals: pd.Series, zeros: Integers
-) -> LevelParts:
-    """Sum rows that share a code, the place of their part among the names."""
-    sizes = added(totals.to_numpy(dtype=np.int64), codes, len(names))
-    return LevelParts(names, sizes, added(zeros, codes, len(names)))
+def _line(ends: pd.DataFrame, layout: str) -> list[int] | None:
+    """Return total weights and the bytes dense, full and empty of a layout; None if unknown."""
+    if layout not in ends.index or ends.loc[layout].isna().any():
+        return None
+    return [int(number) for number in ends.loc[[layout]].to_numpy()[0]]

@@ -1,4 +1,7 @@
-"""A model at every sparsity level: sweeps, policies, budgets, and quality against bytes.
+"""A model at every level of sparsity.
 
-Modules: `budget`, `levels`, `module_sums`, `policy_levels`, `sweep`, `tradeoff`.
+- `levels`: the class `Levels`, all figures of a model at every level
+- `sweep`: counts of every level from the weights, by policy
+- `budget`: the level that keeps a budget of bytes, FLOPs or perplexity
+- `tradeoff`: quality against bytes of measured variants
 """

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.perplexity import ALIKE
+from sparsity_report.study.derived.policy_names import GLOBAL, is_level_of
 from sparsity_report.study.layers import records
-from sparsity_report.study.levels.policy_levels import GLOBAL, is_of, same_level
+from sparsity_report.study.levels.levels import same_level
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import figures, scaled, times
 from sparsity_report.words.sentences import say
@@ -157,7 +158,7 @@ def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Wit
 def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
     quantity, share = _COLUMNS[asked.kind]
     column = share if asked.relative else quantity
-    frame = study.facts.level_sums(policy, ())
+    frame = study.by_policy[policy].model
     rows = frame[frame[column].notna()]
     if rows.empty:
         raise SparsityReportError(say("budget.unknown_costs"))
@@ -219,7 +220,7 @@ def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]
         return []
     variants = study.variants
     methods = variants["method"].astype(object).where(variants["method"].notna(), None)
-    alike = methods.map(lambda method: is_of(method, policy))
+    alike = methods.map(lambda method: is_level_of(method, policy))
     first = variants["fingerprint"] == variants["fingerprint"].iloc[0]
     counted = variants[first & alike.astype(bool)]
     scores = study.quality[study.quality["variant"].isin(counted["variant"])]

@@ -1,10 +1,10 @@
-"""A model at every level of global magnitude pruning, from the tables of a study alone."""
+"""A model at every kept level of sparsity, computed from integers and without its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,293 @@ from sparsity_report.counting.histogram import Integers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes, value_bytes
 from sparsity_report.sparse.shares import ratio, zero_shares
-from sparsity_report.study.layers import used
+from sparsity_report.study.derived.heatmap_grid import Cell, Grid
+from sparsity_report.study.layers import added, used
 from sparsity_report.study.schema import TABLES
+from sparsity_report.study.storage_layouts import layer_ends
+from sparsity_report.weights.anatomy.groups import GROUPS
 
 LEVEL_COUNTS = TABLES["levels"].names[2:]
-_OF_LAYERS = [name for name in TABLES["level"].names if name in TABLES["layers"].names]
+_LAYER_COLUMNS = [name for name in TABLES["level"].names if name in TABLES["layers"].names]
+# Columns of a level, and the column of the layers that holds for modules without prunable weights.
+_STARTS = {
+    "dense_bytes": "stored_bytes",
+    "csr_bytes": "stored_bytes",
+    "csr_flops_per_token": "flops_per_token",
+}
+# Lossless layouts whose bytes follow from the number of zeros alone.
+_COUNTED = (*("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"), "bitmask")
+# Largest difference of two shares that are one level.
+_SAME = 1e-4
+_SUMS = [
+    *("zeros", "prunable_total", "total", "sparsity_prunable", "model_zeros", "sparsity_model"),
+    *("stored_bytes", "dense_stored_bytes", "bytes_ratio"),
+    *("flops_per_token", "dense_flops_per_token", "flops_ratio"),
+    *("uncertainty", "uncertainty_share"),
+]
+
+
+class LevelParts(NamedTuple):
+    """Zeros of parts of a model at every level.
+
+    Attributes
+    ----------
+    names : list
+        Names of groups, or cells of a heat map.
+    totals : numpy.ndarray
+        Elements that the zeros are counted among, shape (parts,).
+    zeros : numpy.ndarray
+        Shape (parts, levels).
+    """
+
+    names: list[str] | list[Cell]
+    totals: Integers
+    zeros: Integers
+
+
+class Levels:
+    """A model at each level of a study: integers in, integers out.
+
+    A module has `weight_total` weights in its matrices, values of `v` bytes, and `n` nonzero
+    weights at a level. CSR takes ``n·(v + i) + row_pointers·i`` bytes, with `i` = 4 where int32
+    indices suffice. Useful FLOPs are ``round(2·n·uses)``. Other parameters, modules without
+    prunable weights, and modules that cannot run as CSR keep their bytes and FLOPs.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        Rows of ``study.layers`` of the variant that `levels` describes.
+    levels : pandas.DataFrame
+        The table ``levels`` of a study, module by module.
+
+    Attributes
+    ----------
+    sparsities : list of float
+        The levels, in the order of the table.
+    rows : numpy.ndarray
+        Positions of the prunable modules among the layers, in the order of the table.
+    """
+
+    def __init__(self, layers: pd.DataFrame, levels: pd.DataFrame) -> None:
+        names, self.sparsities, counts = level_matrices(levels)
+        self._left, self._slack = counts.values()
+        self._layers = layers.reset_index(drop=True)
+        self.rows = pd.Index(self._layers["module_name"]).get_indexer(pd.Index(names))
+        if (self.rows < 0).any():
+            raise SparsityReportError(
+                "levels: a module is not among the layers of the study; count the levels again"
+            )
+        prunable = self._layers.iloc[self.rows]
+        self._weights = _integers(prunable["weight_total"])
+        self._before = _integers(prunable["weight_nonzero"])
+        self._columns = _integers(prunable["columns"])
+        self._pointers = _integers(prunable["row_pointers"])
+        self._value = prunable["dtype"].map(value_bytes).to_numpy(dtype=np.int64)
+        self._runs = prunable["runs_as_csr"].to_numpy(dtype=bool)[:, None]
+        self._uses = prunable["uses"].to_numpy(dtype=float)
+        self._rest_nonzero = _integers(prunable["nonzero"]) - self._before
+        # Typed loosely: the formulas are written for one matrix and serve for many at a time.
+        weights: Any = self._weights
+        value: Any = self._value
+        dense = dense_bytes(weights, value)
+        # The bytes of a bias of another type are known only where the weights are stored dense.
+        self._rest_bytes = np.where(
+            prunable["layout"] == "dense",
+            _integers(prunable["stored_bytes"]) - dense,
+            (_integers(prunable["total"]) - self._weights) * self._value,
+        )
+        self._dense_bytes = dense + self._rest_bytes
+        self._dense_flops = used(2 * self._weights, self._uses)
+
+    def at(self, sparsity: float) -> pd.DataFrame:
+        """Return every module at one level.
+
+        Parameters
+        ----------
+        sparsity : float
+            One of :attr:`sparsities`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns as of :func:`sweep`, with FLOPs per token of the module dense and as CSR.
+
+        Raises
+        ------
+        SparsityReportError
+            The level is not among those kept.
+        """
+        near = int(np.argmin(np.abs(np.array(self.sparsities) - sparsity)))
+        if abs(self.sparsities[near] - sparsity) > 1e-9:
+            raise SparsityReportError(
+                f"sparsity: a study keeps the levels "
+                f"{', '.join(f'{s:g}' for s in self.sparsities[:3])} … {self.sparsities[-1]:g}, "
+                f"not {sparsity!r}; use sweep(weights, [{sparsity!r}])"
+            )
+        return self.frame([near])
+
+    def frame(self, places: Sequence[int]) -> pd.DataFrame:
+        """Return every module at the levels of some positions, level by level; see :meth:`at`."""
+        modules, levels = len(self._layers), len(places)
+        repeated = np.tile(np.arange(modules), levels)
+        prunable = np.add.outer(self.rows, modules * np.arange(levels)).ravel()
+        frame = self._layers[_LAYER_COLUMNS].take(repeated).reset_index(drop=True)
+        counts = self._counts(places)
+        for name, flat in (
+            ("flops_per_token", self._dense_flops),
+            ("dense_bytes", self._dense_bytes),
+        ):
+            counts[name] = np.broadcast_to(flat[:, None], self._left[:, places].shape)
+        uncertainty = np.zeros(len(repeated), dtype=np.int64)
+        uncertainty[prunable] = counts.pop("uncertainty").ravel()
+        frame["sparsity"] = np.repeat([self.sparsities[place] for place in places], modules)
+        frame["uncertainty"] = uncertainty
+        for name, numbers in counts.items():
+            column = self._layers[_STARTS.get(name, name)].array.take(repeated)
+            column[prunable] = numbers.ravel()
+            frame[name] = column
+        return frame[[*_LAYER_COLUMNS, "uncertainty", *_STARTS]]
+
+    @cached_property
+    def totals(self) -> pd.DataFrame:
+        """Sums over the prunable modules, one row per level."""
+        sums = {column: counts.sum(axis=0) for column, counts in self._everywhere.items()}
+        return pd.DataFrame({"sparsity": self.sparsities, **sums})
+
+    @cached_property
+    def model(self) -> pd.DataFrame:
+        """The whole model at every level, see :meth:`sums`."""
+        return self.sums()
+
+    def sums(self, modules: Collection[str] = ()) -> pd.DataFrame:
+        """Return sums over some modules with their prunable matrices in CSR, a row per level.
+
+        Parameters
+        ----------
+        modules : collection of str
+            Names of modules; all where none are given.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``sparsity`` of the level; ``zeros`` among the ``prunable_total`` prunable weights and
+            their share ``sparsity_prunable``; ``model_zeros`` among ``total`` parameters and their
+            share ``sparsity_model``; ``stored_bytes`` and ``flops_per_token``, each also with all
+            matrices dense (``dense_…``) and as a ratio (``bytes_ratio``, ``flops_ratio``);
+            ``uncertainty`` in weights of the least certain module, and ``uncertainty_share``, the
+            largest uncertainty as a share of a module's weights. Unknown figures are null.
+        """
+        inside = selected(self._layers, modules)
+        part, layers = inside[self.rows], self._layers[inside]
+        beside = layers.drop(index=self.rows[part])
+        zeros, slack = self.zeros[part].sum(axis=0), self._slack[part]
+        changed = zeros - int(self.zeros_before[part].sum())
+        frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
+        frame["prunable_total"] = int(self._weights[part].sum())
+        frame["total"] = int(layers["total"].sum())
+        frame["model_zeros"] = _plus(
+            changed, (layers["total"] - layers["nonzero"]).sum(skipna=False)
+        )
+        for column, sparse, dense in (
+            ("stored_bytes", "csr_bytes", self._dense_bytes[part]),
+            ("flops_per_token", "csr_flops_per_token", self._dense_flops[part]),
+        ):
+            other = beside[column].sum(skipna=False)
+            frame[column] = _plus(self._everywhere[sparse][part].sum(axis=0), other)
+            frame[f"dense_{column}"] = _plus(np.full(len(frame), dense.sum()), other)
+        frame["uncertainty"] = slack.max(axis=0, initial=0)
+        shares = slack / np.maximum(self._weights[part], 1)[:, None]
+        frame["uncertainty_share"] = shares.max(axis=0, initial=0)
+        return _with_shares(frame)[["sparsity", *_SUMS]]
+
+    @cached_property
+    def groups(self) -> LevelParts | None:
+        """Zeros among all parameters of each group, biases included; None where unknown."""
+        layers = self._layers
+        if layers["nonzero"].isna().any():
+            return None
+        order = {group: place for place, group in enumerate(GROUPS)}
+        names = sorted(dict.fromkeys(layers["group"]), key=lambda group: order.get(group, -1))
+        before = (layers["total"] - layers["nonzero"]).to_numpy(dtype=np.int64)
+        zeros = np.repeat(before[:, None], len(self.sparsities), axis=1)
+        zeros[self.rows] += self.zeros - self.zeros_before[:, None]
+        return _level_parts(
+            names, pd.Categorical(layers["group"], names).codes, layers["total"], zeros
+        )
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Cells of the heat map of prunable modules in numbered blocks."""
+        return Grid(self._layers.iloc[self.rows[self._in_blocks]])
+
+    @cached_property
+    def cells(self) -> LevelParts:
+        """Zeros among the matrices' weights in each cell of :attr:`grid`."""
+        inside = self._in_blocks
+        totals = self._layers["weight_total"].iloc[self.rows[inside]]
+        return _level_parts(list(self.grid.cells), self.grid.codes, totals, self.zeros[inside])
+
+    @property
+    def _in_blocks(self) -> npt.NDArray[np.bool_]:
+        layers = self._layers.iloc[self.rows]
+        return (layers["block"].notna() & (layers["weight_total"] > 0)).to_numpy(dtype=bool)
+
+    @cached_property
+    def smallest(self) -> pd.DataFrame:
+        """The smallest lossless layout of the prunable weights at every level.
+
+        One row per level: ``sparsity``, ``bytes``, ``layout``. Considered are layouts whose bytes
+        follow from the number of zeros: dense, CSR, COO and a bitmask.
+        """
+        sizes: dict[str, Integers] = {}
+        ends, names = layer_ends(self._layers), self._layers["module_name"].iloc[self.rows]
+        for layout in _COUNTED:
+            if layout not in ends.index.get_level_values("layout"):
+                continue
+            lines = ends.xs(layout, level="layout")
+            sized = names.isin(lines.index).to_numpy()
+            lines = lines.loc[names[sized], ["total", "empty", "full"]]
+            if lines.isna().to_numpy().any():
+                continue
+            total, empty, full = lines.to_numpy(dtype=np.int64).T[:, :, None]
+            # Each weight takes a whole number of bytes in these layouts.
+            left = total - self.zeros[sized]
+            sizes[layout] = (empty + (full - empty) // total * left).sum(axis=0)
+        table = pd.DataFrame(sizes)
+        frame = pd.DataFrame({"sparsity": self.sparsities})
+        return frame.assign(bytes=table.min(axis=1), layout=table.idxmin(axis=1))
+
+    @cached_property
+    def zeros(self) -> Integers:
+        """Zeros of the prunable weights, shape (prunable modules, levels)."""
+        zeros: Integers = self._weights[:, None] - self._left
+        return zeros
+
+    @property
+    def zeros_before(self) -> Integers:
+        """Zeros of the prunable weights in the rows of the layers, shape (prunable modules,)."""
+        return self._weights - self._before
+
+    @cached_property
+    def _everywhere(self) -> dict[str, Integers]:
+        return self._counts(range(len(self.sparsities)))
+
+    def _counts(self, places: Sequence[int]) -> dict[str, Integers]:
+        """Return the figures that change with the level, of shape (prunable modules, places)."""
+        left: Any = self._left[:, places]
+        parts: Any = (self._columns, self._pointers, self._value, self._rest_bytes)
+        columns, pointers, value, rest = (numbers[:, None] for numbers in parts)
+        sparse = csr_bytes(left, pointers - 1, value, index_bytes(left, columns)) + rest
+        useful, runs = used(2 * left, self._uses), self._runs
+        return {
+            "weight_nonzero": left,
+            "nonzero": left + self._rest_nonzero[:, None],
+            "useful_flops_per_token": useful,
+            # Matrices that cannot run as CSR stay dense.
+            "csr_flops_per_token": np.where(runs, useful, self._dense_flops[:, None]),
+            "csr_bytes": np.where(runs, sparse, self._dense_bytes[:, None]),
+            "uncertainty": self._slack[:, places],
+        }
 
 
 def level_matrices(levels: pd.DataFrame) -> tuple[list[str], list[float], dict[str, Integers]]:
@@ -33,7 +315,7 @@ def level_matrices(levels: pd.DataFrame) -> tuple[list[str], list[float], dict[s
 def level_rows(
     names: Sequence[str], sparsities: Sequence[float], counts: Mapping[str, Integers]
 ) -> pd.DataFrame:
-    """Return the table of levels of :func:`level_matrices`, module by module."""
+    """Return the table of levels that :func:`level_matrices` reads, module by module."""
     return pd.DataFrame(
         {
             "module_name": np.repeat(np.array(names, dtype=object), len(sparsities)),
@@ -43,172 +325,78 @@ def level_rows(
     )
 
 
-class Levels:
-    """A model at each level of a study: integers in, integers out.
+def same_level(share: float, other: float) -> bool:
+    """Return true if two shares of zeros differ by no more than rounding to whole weights."""
+    return abs(share - other) < _SAME
 
-    Of a module with `weight_total` weights in its matrices, values of `v` bytes, and `n` weights
-    left at a level, CSR takes ``n·(v + i) + row_pointers·i`` bytes with `i` = 4 where int32 serves,
-    and useful FLOPs are ``round(2·n·uses)``; its other parameters, modules without prunable
-    weights, and as CSR those that do not run so, stay as they are.
+
+def variant_sums(rows: pd.DataFrame, modules: Collection[str] = ()) -> pd.Series[Any]:
+    """Return sums over some modules of one variant, under the names of :meth:`Levels.sums`.
 
     Parameters
     ----------
-    layers : pandas.DataFrame
-        Rows of the variant whose weights `levels` speaks of.
-    levels : pandas.DataFrame
-        From :func:`sparsity_report.study.levels.sweep.level_table`.
-
-    Attributes
-    ----------
-    sparsities : list of float
-        The levels, in the order of the table.
-    rows : numpy.ndarray
-        Where the prunable modules, in the order of the table, stand among the layers.
+    rows : pandas.DataFrame
+        Rows of ``study.layers`` of the variant.
+    modules : collection of str
+        Names of modules; all where none are given.
     """
+    sparse = rows["prunable"] & (rows["layout"] == "csr")
+    weights = rows["weight_total"].to_numpy(dtype=np.int64, na_value=0)
+    uses = rows["uses"].to_numpy(dtype=float, na_value=1.0)
+    flops = pd.Series(used(2 * weights, uses), rows.index, dtype="Int64")
+    whole = rows.assign(
+        dense_stored_bytes=rows["stored_bytes"].mask(sparse, dense_sizes(rows)),
+        dense_flops_per_token=rows["flops_per_token"].mask(sparse, flops),
+    )[selected(rows, modules)]
+    prunable = whole[whole["prunable"]]
 
-    def __init__(self, layers: pd.DataFrame, levels: pd.DataFrame) -> None:
-        names, self.sparsities, counts = level_matrices(levels)
-        self._left, self._slack = counts.values()
-        self._layers = layers.reset_index(drop=True)
-        self.rows = pd.Index(self._layers["module_name"]).get_indexer(pd.Index(names))
-        if (self.rows < 0).any():
-            raise SparsityReportError("the levels of the study speak of modules it does not have")
-        prunable = self._layers.iloc[self.rows]
-        self._weights = _integers(prunable["weight_total"])
-        self._before = _integers(prunable["weight_nonzero"])
-        self._columns = _integers(prunable["columns"])
-        self._pointers = _integers(prunable["row_pointers"])
-        self._value = prunable["dtype"].map(value_bytes).to_numpy(dtype=np.int64)
-        self._runs = prunable["runs_as_csr"].to_numpy(dtype=bool)[:, None]
-        self._uses = prunable["uses"].to_numpy(dtype=float)
-        self._rest_nonzero = _integers(prunable["nonzero"]) - self._before
-        # Typed loosely: the formulas are written for one matrix and serve for many at a time.
-        weights: Any = self._weights
-        value: Any = self._value
-        dense = dense_bytes(weights, value)
-        # Where the weights are dense, a bias of another type is counted by its own.
-        self._rest_bytes = np.where(
-            prunable["layout"] == "dense",
-            _integers(prunable["stored_bytes"]) - dense,
-            (_integers(prunable["total"]) - self._weights) * self._value,
-        )
-        self._dense_bytes = dense + self._rest_bytes
-        self._dense_flops = used(2 * self._weights, self._uses)
+    def summed(frame: pd.DataFrame, column: str) -> Any:
+        return frame[column].sum(skipna=False)
 
-    def at(self, sparsity: float) -> pd.DataFrame:
-        """Return one row per module as of :func:`sweep`, and FLOPs if dense and if CSR.
+    costs = ("stored_bytes", "flops_per_token")
+    sums = {name: summed(whole, name) for cost in costs for name in (cost, f"dense_{cost}")}
+    sums |= {"prunable_total": summed(prunable, "weight_total"), "total": summed(whole, "total")}
+    sums["zeros"] = sums["prunable_total"] - summed(prunable, "weight_nonzero")
+    sums["model_zeros"] = sums["total"] - summed(whole, "nonzero")
+    frame = pd.DataFrame({name: pd.array([number], "Int64") for name, number in sums.items()})
+    frame = _with_shares(frame).assign(uncertainty=0, uncertainty_share=0.0)
+    return frame[_SUMS].astype(object).iloc[0]
 
-        Raises
-        ------
-        SparsityReportError
-            The level is not among those kept.
-        """
-        near = int(np.argmin(np.abs(np.array(self.sparsities) - sparsity)))
-        if abs(self.sparsities[near] - sparsity) > 1e-9:
-            raise SparsityReportError(
-                f"a study keeps the levels {', '.join(f'{s:g}' for s in self.sparsities[:3])} … "
-                f"{self.sparsities[-1]:g}, not {sparsity!r}; sweep(weights, [{sparsity!r}]) has any"
-            )
-        return self.frame(near)
 
-    def frame(self, place: int) -> pd.DataFrame:
-        """Return the level at a place of ``sparsities``, see :meth:`at`."""
-        frame = self._layers[_OF_LAYERS].assign(sparsity=self.sparsities[place], uncertainty=0)
-        frame["dense_bytes"] = frame["csr_bytes"] = self._layers["stored_bytes"]
-        frame["csr_flops_per_token"] = self._layers["flops_per_token"]
-        changed = {"flops_per_token": self._dense_flops, "dense_bytes": self._dense_bytes}
-        for column, counts in self._counts(slice(place, place + 1)).items():
-            changed[column] = counts[:, 0]
-        for column, values in changed.items():
-            whole = frame[column].array.copy()
-            whole[self.rows] = values
-            frame[column] = whole
-        return frame
+def dense_sizes(rows: pd.DataFrame) -> pd.Series:
+    """Return the bytes that each layer takes with nothing stored sparse."""
+    return dense_bytes(rows["total"], rows["dtype"].map(value_bytes))  # type: ignore[arg-type,return-value]
 
-    @cached_property
-    def totals(self) -> pd.DataFrame:
-        """Sums over the prunable modules, one row per level."""
-        sums = {column: counts.sum(axis=0) for column, counts in self._everywhere.items()}
-        return pd.DataFrame({"sparsity": self.sparsities, **sums})
 
-    @cached_property
-    def model(self) -> pd.DataFrame:
-        """The whole model with its prunable matrices in CSR, see :attr:`Facts.levels`."""
-        return self.sums(np.ones(len(self._layers), dtype=bool))
+def selected(rows: pd.DataFrame, modules: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Return a mask of the rows of some modules; of all where none are given."""
+    inside: npt.NDArray[np.bool_] = rows["module_name"].isin(list(modules)).to_numpy(dtype=bool)
+    return inside if modules else np.ones(len(rows), dtype=bool)
 
-    def sums(self, inside: npt.NDArray[np.bool_]) -> pd.DataFrame:
-        """Return some modules together, as :attr:`model` has all of them.
 
-        Parameters
-        ----------
-        inside : numpy.ndarray of bool
-            Which of the layers.
-        """
-        part = inside[self.rows]
-        layers = self._layers[inside]
-        beside = layers.drop(index=self.rows[part])
-        zeros = self.zeros[part].sum(axis=0)
-        other_zeros = (layers["total"] - layers["nonzero"]).sum(skipna=False)
-        frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
-        weights, whole = (
-            pd.Series(int(total.sum()), frame.index)
-            for total in (self._weights[part], layers["total"])
-        )
-        frame["prunable_total"], frame["total"] = weights, whole
-        frame["sparsity_prunable"] = zero_shares(weights, weights - zeros)
-        model_zeros = _plus(zeros - int(self.zeros_before[part].sum()), other_zeros)
-        frame["model_zeros"] = model_zeros
-        frame["sparsity_model"] = zero_shares(whole, whole - model_zeros)
-        for column, sparse, name, dense in (
-            ("stored_bytes", "csr_bytes", "bytes_ratio", self._dense_bytes[part]),
-            ("flops_per_token", "csr_flops_per_token", "flops_ratio", self._dense_flops[part]),
-        ):
-            other = beside[column].sum(skipna=False)
-            frame[column] = _plus(self._everywhere[sparse][part].sum(axis=0), other)
-            frame[f"dense_{column}"] = _plus(np.full(len(frame), dense.sum()), other)
-            pairs = zip(frame[column], frame[f"dense_{column}"], strict=True)
-            frame[name] = [ratio(*pair) for pair in pairs]
-        slack = self._slack[part]
-        frame["uncertainty"] = slack.max(axis=0, initial=0)
-        shares = slack / np.maximum(self._weights[part], 1)[:, None]
-        frame["uncertainty_share"] = shares.max(axis=0, initial=0)
-        return frame
+def _with_shares(sums: pd.DataFrame) -> pd.DataFrame:
+    """Add the shares of zeros, and the ratios to dense."""
+    for name, total, zeros in (
+        ("sparsity_prunable", "prunable_total", "zeros"),
+        ("sparsity_model", "total", "model_zeros"),
+    ):
+        sums[name] = zero_shares(sums[total], sums[total] - sums[zeros])
+    for name, column in (("bytes_ratio", "stored_bytes"), ("flops_ratio", "flops_per_token")):
+        pairs = zip(sums[column], sums[f"dense_{column}"], strict=True)
+        sums[name] = [ratio(*pair) for pair in pairs]
+    return sums
 
-    @cached_property
-    def _everywhere(self) -> dict[str, Integers]:
-        return self._counts(slice(None))
 
-    @cached_property
-    def zeros(self) -> Integers:
-        """Zeros of the prunable weights, shape (prunable modules, levels)."""
-        zeros: Integers = self._weights[:, None] - self._left
-        return zeros
-
-    @property
-    def zeros_before(self) -> Integers:
-        """Zeros that the rows of the layers speak of, per prunable module."""
-        return self._weights - self._before
-
-    def _counts(self, places: slice) -> dict[str, Integers]:
-        """Return what changes with the level, of shape (prunable modules, places)."""
-        left: Any = self._left[:, places]
-        parts: Any = (self._columns, self._pointers, self._value, self._rest_bytes)
-        columns, pointers, value, rest = (numbers[:, None] for numbers in parts)
-        sparse = csr_bytes(left, pointers - 1, value, index_bytes(left, columns)) + rest
-        useful, runs = used(2 * left, self._uses), self._runs
-        return {
-            "weight_nonzero": left,
-            "nonzero": left + self._rest_nonzero[:, None],
-            "useful_flops_per_token": useful,
-            # With the matrices in CSR that run so.
-            "csr_flops_per_token": np.where(runs, useful, self._dense_flops[:, None]),
-            "csr_bytes": np.where(runs, sparse, self._dense_bytes[:, None]),
-            "uncertainty": self._slack[:, places],
-        }
+def _level_parts(
+    names: list[str] | list[Cell], codes: npt.NDArray[np.intp], totals: pd.Series, zeros: Integers
+) -> LevelParts:
+    """Sum rows that share a code, the position of their part among the names."""
+    sizes = added(totals.to_numpy(dtype=np.int64), codes, len(names))
+    return LevelParts(names, sizes, added(zeros, codes, len(names)))
 
 
 def _plus(counts: Any, known: Any) -> pd.Series:
-    """Add one number to each; null throughout where it is not known."""
+    """Add one number to each count; all are null where the number is unknown."""
     sums = pd.Series(np.asarray(counts), dtype="Int64")
     return sums + (pd.NA if pd.isna(known) else int(known))
 

@@ -1,7 +1,8 @@
-"""What global magnitude pruning leaves of every layer at many levels, from one pass."""
+"""Weights that magnitude pruning leaves in every layer at many levels, from one pass."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
@@ -14,19 +15,28 @@ from sparsity_report.counting.bounds import Bounded, Bounds, bounded, levels_wit
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
-from sparsity_report.counting.policies import prunable_counts
+from sparsity_report.counting.policies import (
+    global_magnitude,
+    layerwise_magnitude,
+    n_m,
+    prunable_counts,
+)
 from sparsity_report.counting.progress import Progress
+from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.ranks import Level, look_into, select, settle
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.study.derived.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.layers import added, layer_frame
-from sparsity_report.study.levels.levels import LEVEL_COUNTS, Levels, level_rows
+from sparsity_report.study.levels.levels import LEVEL_COUNTS, Levels, level_matrices, level_rows
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
 
 # Modules up to which a study keeps a level at every percent.
 _FINE = 10_000
-# Magnitudes that are looked at exactly in one reading: bounds the memory.
-_LOOK = 2**21
+# Magnitudes that one exact pass reads: bounds the memory.
+_EXACT_AT_ONCE = 2**21
+# Group sizes of N:M patterns.
+_GROUPS = (4, 8)
 
 
 def sweep(
@@ -38,32 +48,42 @@ def sweep(
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
 ) -> pd.DataFrame:
-    """Return what global magnitude pruning leaves of every layer at many sparsities.
+    """Return every layer after global magnitude pruning at many sparsities.
 
-    One pass over the weights serves all levels. The number of weights pruned in all is exact at
-    every level, as :func:`global_magnitude` would prune. How they spread over the layers is exact
-    for weights of 8 or 16 bits. For wider ones a layer's share of the 0.8 % wide bucket of
-    magnitudes that the threshold lies in is interpolated: the column ``uncertainty`` says by how
-    many weights ``nonzero`` may be off, for a bell curve at most some thousandths of the layer.
+    One pass over the weights serves all levels. The number of pruned weights of the model is exact
+    at every level, see :func:`global_magnitude`. Its distribution over layers is exact for weights
+    of 8 or 16 bits. For wider weights the threshold is known to a bucket of magnitudes that is
+    0.8 % wide, and a layer's share of that bucket is interpolated. The column ``uncertainty``
+    bounds the error of ``nonzero``; for Gaussian weights it is some thousandths of the layer.
 
     Parameters
     ----------
     weights : Weights
         From :func:`sparsity_report.load`.
     sparsities : iterable of float, optional
-        Each between 0 and 1; by default 0, 0.01, … 0.99.
+        Shares of the prunable weights, each from 0 to 1. By default 0, 0.01, … 0.99.
     exact : bool
-        Read float32 weights again, once for a few levels, to make every level exact.
-    progress, executor, cache : optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        Read float32 weights again, once for several levels, to make every level exact.
+    progress : callable, optional
+        Called with bytes read, bytes in all and the name of the tensor.
+    executor : concurrent.futures.Executor, optional
+        Counts tensors in parallel.
+    cache : CacheFolder, optional
+        Keeps counts on disk.
 
     Returns
     -------
     pandas.DataFrame
-        One row per sparsity and module: ``threshold`` (largest magnitude pruned, or the lower end
-        of its bucket; null where nothing is, or where it is infinite), counts in elements,
-        ``dense_bytes`` and ``csr_bytes`` of the module with its prunable matrices stored so,
-        ``uncertainty`` in elements. The rest is as in ``study.layers``.
+        One row per sparsity and module. ``threshold`` is the largest pruned magnitude, or the lower
+        end of its bucket; null where nothing is pruned or it is infinite. ``dense_bytes`` and
+        ``csr_bytes`` are bytes of the module with its prunable matrices stored so. ``uncertainty``
+        is in elements. The other columns are those of ``study.layers``.
+
+    Raises
+    ------
+    SparsityReportError
+        A sparsity is not a number from 0 to 1, none is given, nothing is prunable, or a weight is
+        NaN.
 
     Examples
     --------
@@ -75,27 +95,24 @@ def sweep(
     """
     wanted = np.arange(100) / 100 if sparsities is None else sparsities
     if not (asked := [check_sparsity(s) for s in wanted]):
-        raise SparsityReportError("sweep needs at least one sparsity, such as [0.3]")
+        raise SparsityReportError("sparsities: sweep needs at least one sparsity; give [0.3]")
     counts = prunable_counts(weights, progress, executor, cache)
     distinct = list(dict.fromkeys(asked))
     kept = _kept(weights, counts, distinct, exact, executor)
     layers = layer_frame(weights, count_weights(weights), variant="")
-    levels = Levels(layers, _table(weights, counts, distinct, kept))
-    frames = [
-        levels.frame(place).assign(threshold=kept.thresholds[place])
-        for place in map(distinct.index, asked)
-    ]
-    return typed("sweep", pd.concat(frames, ignore_index=True))
+    places = [distinct.index(sparsity) for sparsity in asked]
+    frame = Levels(layers, _table(weights, counts, distinct, kept)).frame(places)
+    return typed("sweep", frame.assign(threshold=np.repeat(kept.thresholds[places], len(layers))))
 
 
 def level_table(weights: Weights, bounds: Bounds | None = None) -> pd.DataFrame | None:
-    """Return what is left of the prunable modules at each level, small enough to keep in a study.
+    """Return the weights that global magnitude pruning leaves in prunable modules at each level.
 
     Parameters
     ----------
     weights : Weights
     bounds : mapping, optional
-        See :func:`bounded_magnitude`; levels that they leave no room for are missing.
+        See :func:`bounded_magnitude`. Levels that the bounds rule out are missing.
 
     Returns
     -------
@@ -119,6 +136,60 @@ def level_table(weights: Weights, bounds: Bounds | None = None) -> pd.DataFrame 
     return _table(weights, counts, levels, kept)
 
 
+def policy_tables(
+    layers: pd.DataFrame, levels: pd.DataFrame, weights: Weights | None
+) -> dict[str, pd.DataFrame]:
+    """Return a table of levels for every policy whose counts follow exactly from `levels`.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        Rows of the variant that `levels` describes.
+    levels : pandas.DataFrame
+        From :func:`level_table`.
+    weights : Weights or None
+        Needed for the sizes of tensors where a module holds several.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        ``"global_magnitude"``; ``"layerwise_magnitude"`` where the size of every tensor is known;
+        ``"N:4"`` and ``"N:8"`` at n of m weights pruned, where no weight was zero before and every
+        row is a whole number of groups.
+    """
+    names, sparsities, counts = level_matrices(levels)
+    rows = layers.set_index("module_name").loc[names]
+    before = counts["weight_nonzero"][:, sparsities.index(0.0)] if 0.0 in sparsities else None
+    tables = {GLOBAL: levels}
+    if before is None:
+        return tables
+    totals = rows["weight_total"].to_numpy(dtype=np.int64)
+    tensors = _tensors(rows, totals, before, weights)
+    if tensors is not None:
+        sizes, nonzero, codes = tensors
+        pruned = np.rint(np.outer(sizes, np.array(sparsities))).astype(np.int64)
+        left = sizes[:, None] - np.maximum(pruned, (sizes - nonzero)[:, None])
+        tables[LAYERWISE] = _exact_table(names, sparsities, added(left, codes, len(names)))
+    if (before != totals).any():
+        return tables
+    for group in _GROUPS:
+        if (rows["columns"] % group == 0).all():
+            kept = np.arange(group, 0, -1)
+            left = totals[:, None] // group * kept
+            tables[f"N:{group}"] = _exact_table(names, [float(1 - k / group) for k in kept], left)
+    return tables
+
+
+def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
+    """Return the pruning at a level of a policy, one of :func:`policy_tables`."""
+    if policy == LAYERWISE:
+        return layerwise_magnitude(weights, sparsity)
+    if policy.startswith("N:"):
+        group = int(policy[2:])
+        return n_m(weights, group - round(sparsity * group), group)
+    return global_magnitude(weights, sparsity)
+
+
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
     """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
     levels = [check_sparsity(sparsity) for sparsity in sparsities]
@@ -127,7 +198,7 @@ def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | No
 
 
 def layer_threshold(magnitudes: Magnitudes, sparsity: float) -> float | None:
-    """Return the largest magnitude pruned of one tensor by itself, or its bucket's lower end."""
+    """Return the largest magnitude pruned from one tensor alone, or its bucket's lower end."""
     target = round(check_sparsity(sparsity) * magnitudes.total)
     return next(iter(select({"": magnitudes}, [target]))).threshold if target else None
 
@@ -136,10 +207,15 @@ def _table(
     weights: Weights, counts: Mapping[str, Magnitudes], sparsities: Sequence[float], kept: _Kept
 ) -> pd.DataFrame:
     """Sum tensors over the modules that own them."""
-    owners = {p.name: m.name for m in weights.modules for p in m.parameters if p.tied_to is None}
+    owners = _owners(weights)
     codes, modules = pd.factorize(np.array([owners[name] for name in counts], dtype=object))
     sums = (added(numbers.T, codes, len(modules)) for numbers in (kept.left, kept.slack))
     return level_rows(list(modules), sparsities, dict(zip(LEVEL_COUNTS, sums, strict=True)))
+
+
+def _exact_table(names: list[str], sparsities: list[float], left: Integers) -> pd.DataFrame:
+    exact = dict(zip(LEVEL_COUNTS, (left, np.zeros_like(left)), strict=True))
+    return level_rows(names, sparsities, exact)
 
 
 def _bounded_table(
@@ -149,20 +225,42 @@ def _bounded_table(
     within = [level for level in sparsities if least <= round(level * total) <= most]
     if not within:
         parts.check(round(sparsities[0] * total))
-        raise SparsityReportError("bounds= leave room for none of the levels a study keeps")
+        raise SparsityReportError(
+            "bounds: no level that a study keeps is within them; give wider bounds"
+        )
     targets = [round(level * total) for level in within]
-    gone, slack = map(np.array, zip(*levels_within(counts, parts, targets), strict=True))
-    # What was zero before is gone whatever the level.
-    left = parts.totals - np.maximum(gone, parts.zeros)
+    pruned, slack = map(np.array, zip(*levels_within(counts, parts, targets), strict=True))
+    # Weights that were zero before stay zero at every level.
+    left = parts.totals - np.maximum(pruned, parts.zeros)
     numbers = dict(zip(LEVEL_COUNTS, (left.T, slack.T), strict=True))
     return level_rows(parts.modules, within, numbers)
 
 
+def _owners(weights: Weights) -> dict[str, str]:
+    """Return the name of the module that owns each parameter."""
+    return {p.name: m.name for m in weights.modules for p in m.parameters if p.tied_to is None}
+
+
+def _tensors(
+    rows: pd.DataFrame, totals: Integers, before: Integers, weights: Weights | None
+) -> tuple[Integers, Integers, np.ndarray] | None:
+    """Return size and nonzeros of every prunable tensor, and the position of its module."""
+    sizes = np.array([math.prod(shape) for shape in rows["shape"]], dtype=np.int64)
+    if (sizes == totals).all():
+        return totals, before, np.arange(len(totals))
+    if weights is None:
+        return None
+    counts, owners = prunable_counts(weights), _owners(weights)
+    codes = rows.index.get_indexer(pd.Index([owners[name] for name in counts]))
+    sizes = np.array([tensor.total for tensor in counts.values()], dtype=np.int64)
+    return sizes, np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64), codes
+
+
 class _Kept(NamedTuple):
-    """Per level and prunable tensor, in the order of the counts."""
+    """Counts per level and prunable tensor, in the order of the counts."""
 
     left: Integers  # nonzeros, of shape (levels, tensors)
-    slack: Integers  # by how many they may be off
+    slack: Integers  # largest error of `left`, of the same shape
     thresholds: np.ndarray  # of shape (levels,), NaN where nothing is pruned
 
 
@@ -180,9 +278,9 @@ def _kept(
     pruned = np.array([levels[t].below + levels[t].ties if t else none for t in targets])
     slack = np.array([levels[t].slack if t else none for t in targets])
     zeros = sizes - np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64)
-    thresholds = [levels[t].threshold if t else None for t in targets]
-    # What was zero before is pruned first, where its own tensor lost less than it held.
-    return _Kept(sizes - np.maximum(pruned, zeros), slack, np.array(thresholds, dtype=float))
+    cuts = [levels[t].threshold if t else None for t in targets]
+    # A tensor whose zeros outnumber its pruned weights keeps all its nonzeros.
+    return _Kept(sizes - np.maximum(pruned, zeros), slack, np.array(cuts, dtype=float))
 
 
 def _levels(
@@ -201,10 +299,11 @@ def _levels(
     for tensor in counts.values():
         np.add.at(tally, bucket_of(tensor.values), tensor.counts)
     while rough:
-        # As many levels at a time as their buckets and those between hold few magnitudes.
+        # Read as many levels at once as memory allows: their buckets and those between.
         first = rough[0].bucket
         upto = np.cumsum(tally[first:])
-        group = [level for level in rough if upto[level.bucket - first] <= _LOOK] or rough[:1]
+        group = [level for level in rough if upto[level.bucket - first] <= _EXACT_AT_ONCE]
+        group = group or rough[:1]
         inside = look_into(counts, weights.slices, first, group[-1].bucket, executor)
         yield from (settle(level, inside) for level in group)
         rough = rough[len(group) :]

@@ -11,18 +11,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import pandas as pd
 
-from sparsity_report.counting.histogram import Integers
 from sparsity_report.study.derived.perplexity import ALIKE
 from sparsity_report.study.derived.zero_shot import METRIC, one_version, seven_tasks
 from sparsity_report.study.layers import records
-from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.storage_layouts import layer_ends
 
-# Layouts that lose nothing whatever the zeros are, whose bytes follow from how many there are.
-_COUNTED = (*("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"), "bitmask")
 # In what two scores of a task agree that may be compared.
 _ONE_TASK = ["task", "metric", "filter", "n_shot", "samples", "limited", "task_version"]
 # Layouts of one pruning score alike but for rounding, which is less than this part.
@@ -238,39 +232,3 @@ def _alike(one: Point, other: Point) -> bool:
     """Whether two marks would be one."""
     near = math.isclose(one.value, other.value, rel_tol=_ROUNDING)
     return near and one.place == other.place and one.error == other.error
-
-
-def level_bytes(levels: Levels, layers: pd.DataFrame) -> pd.DataFrame:
-    """Return what a model's prunable weights take at every level in the smallest layout.
-
-    Of the layouts whose bytes follow from the number of zeros: dense, CSR, COO and a bitmask.
-
-    Parameters
-    ----------
-    levels : Levels
-    layers : pandas.DataFrame
-        Rows of the variant that `levels` is of.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``sparsity`` of the level, ``bytes``, ``layout``.
-    """
-    sizes: dict[str, Integers] = {}
-    ends, names = layer_ends(layers), layers["module_name"].iloc[levels.rows].tolist()
-    for layout in _COUNTED:
-        if layout not in ends.index.get_level_values("layout"):
-            continue
-        of = ends.xs(layout, level="layout")
-        inside = pd.Index(names).isin(of.index)
-        line = of.loc[[name for name, there in zip(names, inside, strict=True) if there]]
-        if line[["total", "empty", "full"]].isna().to_numpy().any():
-            continue
-        columns = ("total", "empty", "full")
-        total, empty, full = (line[key].to_numpy(dtype=np.int64)[:, None] for key in columns)
-        # Each weight takes whole bytes in these.
-        left = total - levels.zeros[inside]
-        sizes[layout] = (empty + (full - empty) // total * left).sum(axis=0)
-    frame = pd.DataFrame({"sparsity": levels.sparsities})
-    table = pd.DataFrame(sizes)
-    return frame.assign(bytes=table.min(axis=1), layout=table.idxmin(axis=1))
