@@ -29,9 +29,9 @@ from safetensors.torch import save_file
 
 import sparsity_report as sr
 from sparsity_report.counting import counts
-from sparsity_report.counting.counts import counted
+from sparsity_report.counting.counts import known_counts
 from sparsity_report.counting.histogram import Magnitudes, count
-from sparsity_report.counting.ranks import select
+from sparsity_report.counting.ranks import find_levels
 from sparsity_report.draw import vega
 from sparsity_report.study import patterns
 from sparsity_report.study.storage_layouts import storage_frame
@@ -138,7 +138,7 @@ def looked_at(path):
 
 
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path):
-    """Nor with a tensor: one of 512 MiB is counted, pruned and looked at in far less."""
+    """Nor with a tensor: one of 512 MiB is counted, pruned and inspected in far less."""
     file = sparse(tmp_path / "x.safetensors", layers(1, 2**15), "F32", nonzero=(0, 7, 2**27 - 1))
     assert file.stat().st_size > 512 * MB
     figures, grown = apart(looked_at, file)
@@ -221,7 +221,7 @@ def test_a_worker_that_is_killed(folder, monkeypatch, method):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
         said = refused(lambda: sr.global_magnitude(weights, 0.3, executor=pool))
     assert re.match(r"a worker failed at \S+\.weight \(BrokenProcessPool: .*start again", said)
-    assert counted(weights) == {}
+    assert known_counts(weights) == {}
 
 
 def test_a_worker_that_has_no_memory_left(folder):
@@ -252,7 +252,9 @@ def test_ranks_beyond_32_bits_are_exact():
     }
     targets = range(1, 101)
     for one, other in zip(
-        select(few, targets), select(many, [scale * target for target in targets]), strict=True
+        find_levels(few, targets),
+        find_levels(many, [scale * target for target in targets]),
+        strict=True,
     ):
         assert other.threshold == one.threshold
         assert other.below.tolist() == [scale * below for below in one.below.tolist()]
@@ -471,7 +473,7 @@ def test_fifty_gigabytes_are_counted(tmp_path):
     def work():
         weights = sr.load(file)
         sr.global_magnitude(weights, 0.3)
-        return [held.nonzero for held in counted(weights).values()]
+        return [held.nonzero for held in known_counts(weights).values()]
 
     nonzero, grown = apart(work)
     assert nonzero == [4, 1, 0, 0, 0, 1, 0, 1]
@@ -491,7 +493,7 @@ def test_a_tensor_of_more_than_2_to_the_31_values(tmp_path, dtype):
         weights = sr.load(file)
         pruning = sr.global_magnitude(weights, (total - 2) / total)
         study = sr.compare(sr.dense(weights), sr.csr(pruning), patterns=dtype == "BF16")
-        (held,) = counted(weights).values()
+        (held,) = known_counts(weights).values()
         return held.counts.tolist(), held.values.tolist(), study.totals["nonzero"].tolist()
 
     (many_of, values, nonzero), grown = apart(work)

@@ -1,15 +1,19 @@
-"""Count once, derive everything: histograms of magnitudes, and the prunings that follow from them.
+"""Counts of a model from one pass, and the prunings that follow from them.
 
-`counts` makes the one pass over a model, with `workers` (threads or any executor) and `count_cache` (on
-disk, in `disk_cache` that prove themselves), and remembers it beside the model, which stays as it was.
-`histogram` counts a tensor, with the `quantization_steps` of a packed one, `ranks` finds exact thresholds from
-histograms, `policies` decide what goes, by `allocation` how much of each layer, within `bounds` how
-much at most, by `random_pruning` or by magnitude, `activation_scores` with norms of inputs or by masks that are
-`imported_masks`, `pruning` are those decisions as values, with `frozen_arrays` arrays, and apply them, `in_place`
-prunes live layers, `pruned_model` is the model that a pruning leaves, `moments` are deviations, `n_m_patterns` are patterns such as 2:4, `progress`
-show what takes long.
+- `counts`: the pass over a model, and the counts remembered beside it.
+- `histogram`: nonzeros and magnitudes of a tensor; `moments`: its mean and deviation;
+  `quantization_steps`: distances between the levels of a packed tensor.
+- `workers`: threads or an executor that share the work; `progress`: its progress bars.
+- `disk_cache`: a folder of earlier results; `count_cache`: counts as entries of it.
+- `ranks`: exact thresholds and ties from histograms.
+- `policies`: magnitude, N:M and random pruning; `random_pruning`: the random cut;
+  `activation_scores`: ranks by magnitude times input norm; `imported_masks`: masks from files.
+- `allocation`: weights to prune per layer; `bounds`: limits per layer of global pruning.
+- `pruning`: prunings as values, the cut of each tensor; `frozen_arrays`: arrays in these values.
+- `pruned_model`: the model after a pruning; `in_place`: pruning of live layers.
+- `n_m_patterns`: patterns such as 2:4, and compliance with them.
 
-May import ``weights``, ``sparse``, ``files`` and ``errors``. Maintainers: results must be the same
-to the bit whatever the order of arrival, and ties go by position; NaN is refused where ranks
-matter; a float32 bucket is 0.8 % wide, so exactness needs the refining look of ``ranks.settle``.
+For maintainers: results are equal to the bit in whatever order work arrives, and ties are broken by
+position. NaN is refused where ranks matter. A float32 bucket is 0.8 % wide, so that an exact
+threshold needs `ranks.refine_level`.
 """

@@ -1,4 +1,4 @@
-"""Weights ranked by magnitude times the norm of what they are multiplied with, row by row."""
+"""Pruning by magnitude times input norm, row by row, as Wanda does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from sparsity_report.counting.frozen_arrays import Fixed
+from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.histogram import Floats, Integers
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import (
@@ -19,8 +19,8 @@ from sparsity_report.counting.pruning import (
     Cut,
     GroupCut,
     group_ranks,
+    inputs_last,
     nonzeros,
-    turned,
 )
 from sparsity_report.counting.workers import in_order
 from sparsity_report.errors import SparsityReportError
@@ -30,34 +30,34 @@ from sparsity_report.weights.weights import Weights
 
 T = TypeVar("T")
 
-# Scores held at a time.
+# Scores in memory at a time.
 _BLOCK = 2**21
 
 
 @dataclass(frozen=True, slots=True)
 class InputNorms:
-    """What the magnitude of each weight of a tensor is multiplied by before it is ranked.
+    """Norms of the inputs of a tensor, by which its magnitudes are multiplied.
 
     Attributes
     ----------
-    norms : Fixed
-        float64 of shape (matrices, inputs): of the tokens that each matrix is multiplied with.
+    norms : FrozenArray
+        float64 of shape (matrices, inputs), over the calibration tokens of each matrix.
     outputs : int
-        Rows of a matrix.
+        Rows of each matrix.
     """
 
-    norms: Fixed
+    norms: FrozenArray
     outputs: int
 
     @property
     def inputs(self) -> int:
-        """Columns of a matrix."""
+        """Columns of each matrix."""
         return int(self.norms.values.shape[1])
 
     def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
-        """Return |w|·‖x‖ of whole rows in float64, exact products rounded once.
+        """Return |w|·‖x‖ of whole rows in float64.
 
-        An infinite weight has an infinite score whatever it is multiplied with.
+        The score of an infinite weight is infinite even if its norm is zero.
 
         Parameters
         ----------
@@ -77,29 +77,28 @@ class InputNorms:
 
 @dataclass(frozen=True, slots=True)
 class RowCut(CountedCut):
-    """In each row all scores below a threshold of its own, and some exactly on it.
+    """A cut of the scores below the threshold of each row, and of some on it.
 
-    The scores are computed anew wherever the cut is applied, so that it holds no more than a few
-    numbers for each row and column.
+    Scores are computed again when the cut is applied. The cut holds a few numbers per row.
 
     Attributes
     ----------
     scale : InputNorms
-    thresholds : Fixed
+    thresholds : FrozenArray
         float64, one for each row of all matrices.
-    ties : Fixed
-        int64: how many scores exactly on the threshold go too, the first by position.
+    ties : FrozenArray
+        int64: scores exactly on the threshold that are pruned too, the first by position.
     taken : int
         Number of elements pruned.
     nonzero : int
-        How many of those kept are not zero.
+        Kept elements that are not zero.
     input_first : tuple of int or None
-        Inputs and outputs of the matrices where they come in this order, as in ``Conv1D``.
+        Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     """
 
     scale: InputNorms
-    thresholds: Fixed
-    ties: Fixed
+    thresholds: FrozenArray
+    ties: FrozenArray
     taken: int
     nonzero: int
     input_first: tuple[int, int] | None = None
@@ -120,67 +119,68 @@ class RowCut(CountedCut):
             yield part, stays.reshape(part.shape)
 
 
-def row_cuts(
+def cut_rows(
     weights: Weights,
     scales: Mapping[str, InputNorms],
     counts: Mapping[str, int],
     progress: Progress | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Cut]:
-    """Find what goes of each row where a parameter loses so many of its lowest scores in all.
+    """Return the cuts that prune the lowest scores of each row, so many per parameter.
 
-    Of a parameter with r rows every row loses ``count // r``, and the first ``count % r`` of them,
-    in the order of memory, one more.
+    Every one of the r rows of a parameter loses ``count // r`` weights, and the first
+    ``count % r`` rows, in memory order, lose one more.
     """
-    told = {
+    work = {
         name: partial(_row_part, scale=scale, quota=divmod(counts[name], _rows(scale)))
         for name, scale in scales.items()
     }
-    found: dict[str, Cut] = {}
-    for p, parts in worked(weights, told, progress, executor):
+    cuts: dict[str, Cut] = {}
+    for p, parts in map_rows(weights, work, progress, executor):
         thresholds, ties, kept = zip(*parts, strict=True)
-        found[p.name] = RowCut(
+        cuts[p.name] = RowCut(
             scales[p.name],
-            Fixed(np.concatenate(thresholds)),
-            Fixed(np.concatenate(ties)),
+            FrozenArray(np.concatenate(thresholds)),
+            FrozenArray(np.concatenate(ties)),
             counts[p.name],
             sum(kept),
             p.inputs_outputs,
         )
-    return found
+    return cuts
 
 
-def group_cuts(
+def cut_groups(
     weights: Weights,
     scales: Mapping[str, InputNorms],
     pattern: tuple[int, int],
     progress: Progress | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Cut]:
-    """Keep the n largest scores of every m consecutive weights of a row."""
+    """Return the cuts that keep the n largest scores of every m consecutive weights of a row."""
     n, m = pattern
-    told = {
+    work = {
         name: partial(_group_part, scale=scale, pattern=pattern) for name, scale in scales.items()
     }
     return {
         p.name: GroupCut(n, m, p.total, sum(kept), p.inputs_outputs, scales[p.name])
-        for p, kept in worked(weights, told, progress, executor)
+        for p, kept in map_rows(weights, work, progress, executor)
     }
 
 
-def worked(
+def map_rows(
     weights: Weights,
     works: Mapping[str, Callable[..., T]],
     progress: Progress | None = None,
     executor: Executor | None = None,
 ) -> Iterator[tuple[Parameter, list[T]]]:
-    """Do work on each prunable parameter that there is some for, slice by slice of whole rows.
+    """Apply functions to prunable parameters, in slices of whole rows.
 
     Parameters
     ----------
     weights : Weights
     works : mapping of str to callable
-        By parameter name; called with a slice, inputs last, and ``first=``, its first row.
+        By parameter name; called with a slice, inputs last, and ``first=``, the number of its
+        first row.
     progress, executor : optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
@@ -188,7 +188,7 @@ def worked(
     ------
     Parameter
     list
-        The results of its slices in order.
+        The results of its slices, in order.
     """
     chosen = {p.name: p for p in weights.prunable if p.name in works}
     size, done = sum(p.total * p.itemsize for p in chosen.values()), 0
@@ -210,7 +210,7 @@ def worked(
 
 
 def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, Slice]]:
-    """Yield the values of a parameter as whole rows, inputs last, with the number of the first."""
+    """Yield slices of whole rows of a parameter, inputs last, after the number of the first row."""
     assert parameter.matrix is not None
     columns, first = parameter.matrix[1], 0
     sizes, parts = parameter.inputs_outputs, list[Slice]()
@@ -218,7 +218,7 @@ def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, S
         parts = list(weights.as_in_memory(parameter.name))
     if sizes or any(part.total % columns for part in parts):
         tensor = weights.tensor(parameter.name)
-        parts = list(held(turned(tensor, sizes) if sizes else tensor))
+        parts = list(held(inputs_last(tensor, sizes) if sizes else tensor))
     for part in parts:
         yield first, part
         first += part.total // columns
@@ -227,22 +227,25 @@ def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, S
 def score_blocks(
     part: Slice, scale: InputNorms, first: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-    """Yield whole rows of a slice, some at a time, their scores, and the number of the first."""
+    """Yield blocks of rows of a slice, their scores, and the number of the first row."""
     rows = torch.cat(list(part.pieces())).reshape(-1, scale.inputs)
     for block in rows.split(max(_BLOCK // max(scale.inputs, 1), 1)):
         yield block, scale.scores(block, first), first
         first += len(block)
 
 
-def check_pattern(weights: Weights, n: object, m: object) -> tuple[int, int]:
-    """Return a pattern that keeps n of every m weights, or refuse it."""
+def check_n_m(weights: Weights, n: object, m: object) -> tuple[int, int]:
+    """Return a pattern that keeps n of every m weights, or raise an error."""
     if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and 0 < m < 2**15):
-        raise SparsityReportError(f"n_m keeps n of every m weights, 0 ≤ n ≤ m, not {n!r} of {m!r}")
+        raise SparsityReportError(
+            f"n_m keeps n of every m weights: give whole numbers, 0 ≤ n ≤ m, not {n!r} of {m!r}"
+        )
     for p in weights.prunable:
         assert p.matrix is not None
         if p.matrix[1] % m:
             raise SparsityReportError(
-                f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}"
+                f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}; "
+                "choose another m"
             )
     return n, m
 
@@ -254,7 +257,7 @@ def _rows(scale: InputNorms) -> int:
 def _row_part(
     part: Slice, scale: InputNorms, quota: tuple[int, int], first: int
 ) -> tuple[Floats, Integers, int]:
-    """Return threshold and ties of each row of a slice, and the nonzeros kept."""
+    """Return the threshold and ties of each row of a slice, and its kept nonzeros."""
     each, more = quota
     limits: list[tuple[torch.Tensor, torch.Tensor]] = []
     nonzero = 0
@@ -269,7 +272,7 @@ def _row_part(
 
 
 def _limit(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the last score of each row that goes, and how many of those equal to it do."""
+    """Return the highest pruned score of each row, and the number of pruned ones equal to it."""
     if not count:
         return torch.zeros(len(scores), dtype=torch.float64), torch.zeros(len(scores)).long()
     threshold = scores.kthvalue(count, dim=1).values
@@ -277,7 +280,7 @@ def _limit(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _above(scores: torch.Tensor, thresholds: torch.Tensor, ties: torch.Tensor) -> torch.Tensor:
-    """Return True for what stays of each row."""
+    """Return True for the scores of each row that stay."""
     stays, on_it = scores > thresholds[:, None], scores == thresholds[:, None]
     rows = torch.nonzero(on_it.sum(dim=1) > ties)[:, 0]
     place = on_it[rows].cumsum(dim=1)
@@ -286,7 +289,7 @@ def _above(scores: torch.Tensor, thresholds: torch.Tensor, ties: torch.Tensor) -
 
 
 def _group_part(part: Slice, scale: InputNorms, pattern: tuple[int, int], first: int) -> int:
-    """Count the nonzeros kept of a slice."""
+    """Return the kept nonzeros of a slice."""
     n, m = pattern
     return sum(
         nonzeros(block, (group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))

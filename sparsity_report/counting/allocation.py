@@ -1,4 +1,4 @@
-"""How much each layer is to lose: the same share, or one of its own; exact to the weight."""
+"""Numbers of weights to prune per layer: a uniform share, or a share for each."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from sparsity_report.weights.anatomy.parameters import Module, Parameter
 from sparsity_report.weights.weights import Weights
 
 Allocation = pd.DataFrame | Mapping[str, float] | Callable[[Module], float] | str | None
-"""Shares of modules: a frame (``module_name``, ``sparsity``), a mapping, or a rule."""
+"""Shares of modules: a frame (``module_name``, ``sparsity``), a mapping, or a function."""
 
-# What `attrs` of a frame says of where its shares are from.
+# Key in `attrs` of a frame with the name of its allocation.
 NAME = "allocation"
 
 
 @dataclass(frozen=True)
 class Quotas:
-    """How many weights of each prunable parameter go.
+    """Numbers of weights to prune in each prunable parameter.
 
     Attributes
     ----------
     name : str
-        Of the allocation: empty where it is uniform, ``"owl"``, or ``"given"``.
+        Name of the allocation: empty if uniform, ``"owl"``, or ``"given"``.
     sparsity : float
-        Share of all prunable weights that was asked for.
+        Requested share of all prunable weights.
     counts : mapping of str to int
         By parameter name.
     """
@@ -39,12 +39,12 @@ class Quotas:
     counts: Mapping[str, int]
 
     def method(self, policy: str) -> str:
-        """Name a policy that prunes so."""
+        """Return the name of a policy with this allocation."""
         return f"{policy}, {self.name}" if self.name else policy
 
 
 def check_sparsity(sparsity: object) -> float:
-    """Return `sparsity` as a float or refuse it."""
+    """Return `sparsity` as a float, or raise an error if it is no share."""
     if (
         isinstance(sparsity, bool)
         or not isinstance(sparsity, int | float | np.number)
@@ -56,33 +56,32 @@ def check_sparsity(sparsity: object) -> float:
     return float(sparsity)
 
 
-def quotas(weights: Weights, sparsity: float | None, allocation: Allocation) -> Quotas:
-    """Settle how many weights of each prunable parameter go.
+def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocation) -> Quotas:
+    """Return the number of weights to prune in each prunable parameter.
 
     Parameters
     ----------
     weights : Weights
     sparsity : float or None
-        Share of all prunable weights; with an allocation None stands for what that comes to.
+        Share of all prunable weights; None for the share that the allocation adds up to.
     allocation : DataFrame, mapping, callable or None
-        None: of the n weights of every parameter ``round(sparsity·n)`` go (half to even). A share
-        for each module that holds prunable parameters, by name or from a rule that takes a
-        :class:`~sparsity_report.weights.anatomy.parameters.Module`: ``round(Σ share·n)`` go in all,
-        of
-        every parameter ``share·n`` rounded down, and one more of those with the largest
-        remainders, of equal ones the first.
+        None: every parameter with n weights loses ``round(sparsity·n)`` (half to even). Otherwise
+        a share for each module with prunable parameters, by name or from a function of a
+        :class:`~sparsity_report.weights.anatomy.parameters.Module`. All parameters together lose
+        ``round(Σ share·n)``: each ``share·n`` rounded down, and those with the largest remainders
+        one more, the first of equal ones.
 
     Raises
     ------
     SparsityReportError
-        A share is missing, is none, or is one of a module that has nothing to prune; or together
-        they are not `sparsity`.
+        A share is missing, is not from 0 to 1, or belongs to a module without prunable weights;
+        or the shares do not add up to `sparsity`.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> weights = sr.load()
-    >>> given = quotas(weights, 0.5, lambda module: 0.4 if module.block in (0, 3) else 0.6)
+    >>> given = compute_quotas(weights, 0.5, lambda module: 0.4 if module.block in (0, 3) else 0.6)
     >>> sum(given.counts.values()) == round(0.5 * sum(p.total for p in weights.prunable))
     True
     """
@@ -99,11 +98,11 @@ def quotas(weights: Weights, sparsity: float | None, allocation: Allocation) -> 
             f"{level * total:,.1f} asked for; change one of the two, or give sparsity=None"
         )
     name = allocation.attrs.get(NAME, "given") if isinstance(allocation, pd.DataFrame) else "given"
-    return Quotas(str(name), level, _whole(exact, round(level * total)))
+    return Quotas(str(name), level, _round_to_sum(exact, round(level * total)))
 
 
-def _whole(exact: Mapping[str, float], target: int) -> dict[str, int]:
-    """Round numbers so that they add up to a target: down, then up where most was lost."""
+def _round_to_sum(exact: Mapping[str, float], target: int) -> dict[str, int]:
+    """Return whole numbers with a given sum: round down, then up from the largest remainder."""
     counts = {name: math.floor(number) for name, number in exact.items()}
     lost = sorted(exact, key=lambda name: counts[name] - exact[name])
     for name in lost[: target - sum(counts.values())]:
@@ -116,34 +115,38 @@ def _prunable(weights: Weights) -> list[tuple[Module, Parameter]]:
 
 
 def _shares(weights: Weights, allocation: Allocation) -> dict[str, float]:
-    """Return the share of every module with prunable parameters."""
+    """Return the share of each module with prunable parameters."""
     modules = {m.name: m for m in weights.modules if any(p.prunable for p in m.parameters)}
     if isinstance(allocation, str) or allocation is None:
         raise SparsityReportError(
-            f"allocation={allocation!r} runs the model on a text, which this policy does not: give "
-            "allocation=sr.owl(weights, sparsity, text), or a share for each module"
+            f"allocation={allocation!r} needs a calibration text, which this policy does not read; "
+            "give allocation=sr.owl(weights, sparsity, text), or a share for each module"
         )
     if callable(allocation):
         given = {name: allocation(module) for name, module in modules.items()}
     elif isinstance(allocation, pd.DataFrame):
         if missing := {"module_name", "sparsity"}.difference(allocation.columns):
-            raise SparsityReportError(f"allocation= is a frame without the column {min(missing)!r}")
+            raise SparsityReportError(
+                f"allocation=: the frame has no column {min(missing)!r}; add it"
+            )
         given = dict(zip(allocation["module_name"], allocation["sparsity"], strict=True))
         if len(given) < len(allocation):
-            raise SparsityReportError("allocation= is a frame that names a module twice")
+            raise SparsityReportError(
+                "allocation=: the frame names a module twice; keep one row for each"
+            )
     elif isinstance(allocation, Mapping):
         given = dict(allocation)
     else:
         raise SparsityReportError(
-            "allocation= takes a frame, a mapping or a rule, not a "
+            "allocation= accepts a frame, a mapping or a function, not a "
             f"{type(allocation).__name__}; see sr.owl"
         )
-    for names, said in (
+    for names, problem in (
         (given.keys() - modules.keys(), "has no prunable module"),
         (modules.keys() - given.keys(), "gets no share from allocation= for"),
     ):
         if names:
-            raise SparsityReportError(f"{weights.name} {said} {min(map(str, names))!r}")
+            raise SparsityReportError(f"{weights.name} {problem} {min(map(str, names))!r}")
     try:
         return {name: check_sparsity(share) for name, share in given.items()}
     except SparsityReportError as error:

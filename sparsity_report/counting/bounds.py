@@ -1,4 +1,4 @@
-"""Bounds on what single layers lose to global pruning: the others make up for it, exactly."""
+"""Global magnitude pruning with bounds on single layers; the other layers compensate."""
 
 from __future__ import annotations
 
@@ -15,31 +15,37 @@ from sparsity_report.counting.histogram import Integers, Magnitudes
 from sparsity_report.counting.policies import prunable_counts, threshold_cuts
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Cut, Pruning
-from sparsity_report.counting.ranks import Level, Ranking, first_reaching, look_into, settle
+from sparsity_report.counting.ranks import (
+    Level,
+    Ranking,
+    find_first_level,
+    read_buckets,
+    refine_level,
+)
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
 
 Bounds = Mapping[str, float | tuple[float, float]]
-"""By module or group: the largest share of a layer that goes, or the smallest and the largest."""
+"""By module or group: the largest pruned share of a layer, or the smallest and the largest."""
 
 
 @dataclass(frozen=True, eq=False)
-class Bounded:
-    """How many weights of each module with prunable weights may go.
+class BoundCounts:
+    """Bounds on the pruned weights of each module with prunable weights.
 
     Attributes
     ----------
     modules : list of str
-        Their names, in the model's order.
+        Names, in model order.
     tensors : list of list of str
         Names of the prunable parameters of each.
     starts : numpy.ndarray of int64
-        Where the tensors of each begin among all that are prunable.
+        Index of the first tensor of each among all prunable tensors.
     least, most : numpy.ndarray of int64
-        How many of its weights go.
+        Smallest and largest number of weights to prune.
     totals, zeros : numpy.ndarray of int64
-        Its prunable weights, and those that were zero before.
+        Prunable weights, and those that are zero before pruning.
     """
 
     modules: list[str]
@@ -51,22 +57,22 @@ class Bounded:
     zeros: Integers
 
     def split(self, rows: Integers) -> Integers:
-        """Return how many weights of each module go of those below a level, row by row."""
+        """Return the pruned weights per module, from the magnitudes below a level per tensor."""
         counts: Integers = np.add.reduceat(rows, self.starts, axis=1)
         return np.clip(counts, self.least, self.most)
 
     def taken(self, rows: Integers) -> Integers:
-        """Return how many weights go in all of those below a level, row by row."""
+        """Return the pruned weights of all modules, from magnitudes below a level per tensor."""
         sums: Integers = self.split(rows).sum(axis=1)
         return sums
 
     @property
     def reach(self) -> tuple[int, int]:
-        """How many weights go at least, and at most."""
+        """Smallest and largest number of pruned weights."""
         return int(self.least.sum()), int(self.most.sum())
 
     def check(self, target: int) -> None:
-        """Refuse a number of weights that the bounds do not allow."""
+        """Raise an error if the bounds do not allow so many pruned weights."""
         low, high = self.reach
         if not low <= target <= high:
             total = int(self.totals.sum())
@@ -87,24 +93,24 @@ def bounded_magnitude(
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
 ) -> Pruning:
-    """Prune the smallest magnitudes over all layers together, but of some only so many.
+    """Prune the smallest magnitudes over all layers together, within bounds for some layers.
 
-    As :func:`global_magnitude`, ``round(sparsity·n)`` of all n prunable weights go, the smallest
-    magnitudes first, equal ones in the model's order and by position; of a layer that has come to
-    its bound no more go, and the others make up for it. Of all prunings within the bounds it is the
-    one that takes the least magnitude.
+    Like :func:`global_magnitude`, this prunes ``round(sparsity·n)`` of all n prunable weights, the
+    smallest magnitudes first, and equal ones in model order and by position. A layer at its bound
+    loses no more weights, and the other layers compensate. No other pruning within the bounds
+    removes less magnitude.
 
     Parameters
     ----------
     weights : Weights
         From :func:`sparsity_report.load`.
     sparsity : float
-        Between 0 and 1, of all prunable weights, bound or not.
+        Share of all prunable weights, from 0 to 1.
     bounds : mapping
-        By name of a module or of a group, whose layers it then holds for one by one; a module's
-        own comes first. A number is the largest share of the layer's prunable weights that goes,
-        0 keeps it as it is; a pair is the smallest and the largest. Weights that were zero before
-        count as gone: no layer is bound below what it came with.
+        Bounds by module or by group; a group's bound applies to each of its layers that has none.
+        A number is the largest pruned share of a layer's prunable weights, and 0 keeps the layer.
+        A pair is the smallest and the largest share. Weights that are zero before pruning count
+        as pruned, so that a bound below their share has no effect.
     progress, executor, cache : optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
@@ -115,8 +121,8 @@ def bounded_magnitude(
     Raises
     ------
     SparsityReportError
-        As of :func:`global_magnitude`; a bound is none, or one of what is not prunable, or together
-        they leave no room for `sparsity`.
+        As for :func:`global_magnitude`; or a bound is not a share, names no prunable layer, or the
+        bounds do not allow `sparsity`.
 
     Examples
     --------
@@ -130,7 +136,7 @@ def bounded_magnitude(
     """
     level = check_sparsity(sparsity)
     counts = prunable_counts(weights, progress, executor, cache)
-    parts = bounded(weights, bounds, counts)
+    parts = resolve_bounds(weights, bounds, counts)
     gone = _quotas(counts, weights.slices, parts, round(level * int(parts.totals.sum())), executor)
     cuts: dict[str, Cut] = {}
     for tensors, number in zip(parts.tensors, gone, strict=True):
@@ -139,8 +145,10 @@ def bounded_magnitude(
     return Pruning(weights, level, "global_magnitude, bounded", cuts)
 
 
-def bounded(weights: Weights, bounds: Bounds, counts: Mapping[str, Magnitudes]) -> Bounded:
-    """Turn shares into numbers of weights.
+def resolve_bounds(
+    weights: Weights, bounds: Bounds, counts: Mapping[str, Magnitudes]
+) -> BoundCounts:
+    """Return bounds in weights from bounds in shares.
 
     Parameters
     ----------
@@ -148,18 +156,18 @@ def bounded(weights: Weights, bounds: Bounds, counts: Mapping[str, Magnitudes]) 
     bounds : mapping
         See :func:`bounded_magnitude`.
     counts : mapping of str to Magnitudes
-        Of the prunable tensors, in their order.
+        Counts of the prunable tensors, in model order.
 
     Raises
     ------
     SparsityReportError
-        A name is none of a prunable module or of a group that has one, or a share is none.
+        A name belongs to no prunable module or group, or a bound is not a share.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> weights = sr.load()
-    >>> some = bounded(weights, {"attention_linear": 0.25}, prunable_counts(weights))
+    >>> some = resolve_bounds(weights, {"attention_linear": 0.25}, prunable_counts(weights))
     >>> some.most[:6].tolist(), some.totals[:6].tolist()
     ([4096, 4096, 4096, 4096, 65536, 65536], [16384, 16384, 16384, 16384, 65536, 65536])
     """
@@ -167,7 +175,8 @@ def bounded(weights: Weights, bounds: Bounds, counts: Mapping[str, Magnitudes]) 
     names, groups = {m.name for m in modules}, {m.group for m in modules}
     if unknown := [name for name in bounds if name not in names | groups]:
         raise SparsityReportError(
-            f"bounds=: {weights.name} has no prunable module or group {unknown[0]!r}"
+            f"bounds=: {weights.name} has no prunable module or group {unknown[0]!r}; "
+            "see the names in study.layers"
         )
     tensors = [[p.name for p in m.parameters if p.name in counts] for m in modules]
     sizes = np.array([len(part) for part in tensors], dtype=np.int64)
@@ -176,14 +185,19 @@ def bounded(weights: Weights, bounds: Bounds, counts: Mapping[str, Magnitudes]) 
     zeros = np.array(totals, dtype=np.int64) - np.array(nonzero, dtype=np.int64)
     given = {name: _pair(name, bound) for name, bound in bounds.items()}
     pairs = [given.get(m.name, given.get(m.group, (0.0, 1.0))) for m in modules]
-    # A share of n that was a whole number of weights is that number again.
-    least = [math.ceil(low * n - _error(n)) for (low, _), n in zip(pairs, totals, strict=True)]
-    most = [math.floor(high * n + _error(n)) for (_, high), n in zip(pairs, totals, strict=True)]
-    return Bounded(
+    # The tolerance undoes the rounding error of a share that is a whole number of weights.
+    least = [
+        math.ceil(low * n - _rounding_error(n)) for (low, _), n in zip(pairs, totals, strict=True)
+    ]
+    most = [
+        math.floor(high * n + _rounding_error(n))
+        for (_, high), n in zip(pairs, totals, strict=True)
+    ]
+    return BoundCounts(
         [m.name for m in modules],
         tensors,
         np.cumsum(sizes) - sizes,
-        # Where no whole number lies in between, the one below.
+        # If no whole number is within the bounds, the largest below.
         np.minimum(np.array(least, dtype=np.int64), np.array(most, dtype=np.int64)),
         np.maximum(np.array(most, dtype=np.int64), zeros),
         np.array(totals, dtype=np.int64),
@@ -191,10 +205,10 @@ def bounded(weights: Weights, bounds: Bounds, counts: Mapping[str, Magnitudes]) 
     )
 
 
-def levels_within(
-    counts: Mapping[str, Magnitudes], parts: Bounded, targets: Sequence[int]
+def find_bounded_levels(
+    counts: Mapping[str, Magnitudes], parts: BoundCounts, targets: Sequence[int]
 ) -> Iterator[tuple[Integers, Integers]]:
-    """Yield for ascending targets how many of each module go, and by how many that may be off."""
+    """Yield the pruned weights per module, and their possible error, for ascending targets."""
     low, _ = parts.reach
     held = sum(target <= low for target in targets)
     for _ in targets[:held]:
@@ -212,23 +226,23 @@ def levels_within(
 def _quotas(
     counts: Mapping[str, Magnitudes],
     slices: Callable[[str], Iterable[Slice]],
-    parts: Bounded,
+    parts: BoundCounts,
     target: int,
     executor: Executor | None,
 ) -> list[int]:
-    """Return how many weights of each module go when so many go in all, exactly."""
+    """Return the exact number of pruned weights per module for a number in all."""
     parts.check(target)
     if target == parts.reach[0]:
         return [int(number) for number in parts.least]
     (reached,) = Ranking(counts).reaching(parts.taken, [target])
     level = reached.level
     if not level.exact:
-        magnitudes = look_into(counts, slices, level.bucket, level.bucket, executor)
+        magnitudes = read_buckets(counts, slices, level.bucket, level.bucket, executor)
 
         def at(rank: int) -> Level:
-            return settle(replace(reached.level, target=rank), magnitudes)
+            return refine_level(replace(reached.level, target=rank), magnitudes)
 
-        level = first_reaching(parts.taken, target, at, reached.before, reached.through)
+        level = find_first_level(parts.taken, target, at, reached.before, reached.through)
     return [int(number) for number in parts.split(_pruned(level)[None])[0]]
 
 
@@ -242,14 +256,16 @@ def _pair(name: str, bound: object) -> tuple[float, float]:
         pair = check_sparsity(low), check_sparsity(high)
     except (SparsityReportError, ValueError) as error:
         raise SparsityReportError(
-            f"bounds=: {name!r} is bound to {bound!r}, which is neither a share from 0 to 1 nor "
-            "two of them, such as (0.1, 0.3)"
+            f"bounds=: the bound {bound!r} of {name!r} is not valid; give a share from 0 to 1, or "
+            "two shares such as (0.1, 0.3)"
         ) from error
     if pair[0] > pair[1]:
-        raise SparsityReportError(f"bounds=: {name!r} is bound to at least more than at most")
+        raise SparsityReportError(
+            f"bounds=: the lower bound of {name!r} is above the upper one; swap them"
+        )
     return pair
 
 
-def _error(total: int) -> float:
-    """Return what a share of so many weights, as a float, may be off in weights."""
+def _rounding_error(total: int) -> float:
+    """Return the rounding error, in weights, of a share of so many weights."""
     return max(1e-6, total * 2.0**-50)

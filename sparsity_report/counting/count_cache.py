@@ -55,11 +55,13 @@ def count_key(slices: Sequence[Slice], histogram: bool) -> str | None:
 def _sample(part: FileSlice) -> Iterator[npt.NDArray[np.uint8]]:
     if not isinstance(part.file, LocalFile):
         return
-    whole = part.nbytes <= _BLOCKS * _BLOCK
-    starts = [0] if whole else [(part.nbytes - _BLOCK) * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
+    is_small = part.nbytes <= _BLOCKS * _BLOCK
+    starts = (
+        [0] if is_small else [(part.nbytes - _BLOCK) * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
+    )
     with part.opened() as file:
         for start in starts:
-            yield read_at(file, part.offset + start, part.nbytes if whole else _BLOCK)
+            yield read_at(file, part.offset + start, part.nbytes if is_small else _BLOCK)
 
 
 def encode_counts(tally: Magnitudes) -> bytes:

@@ -1,4 +1,4 @@
-"""Counts of a whole model: one pass over its tensors, done once and remembered."""
+"""Counts of a whole model from one pass over its tensors, remembered while the model lives."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from sparsity_report.counting.workers import SMALL, in_order, own_settings
 from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
-# How notes begin that speak of values which no trained model should have.
+# First words of the notes about NaN and infinity.
 NOT_FINITE = "not finite"
-# Tensors that such a note names.
+# Tensors that such a note lists.
 _NAMED = 3
-"""Called with bytes done, bytes in all, and what is being read."""
 
 
 @dataclass
 class _Memory:
-    """What is remembered of a model, beside it, as long as it lives; `complete` once all is."""
+    """Counts and notes of a model; `complete` once all its tensors are counted."""
 
     counts: dict[str, Magnitudes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -36,34 +35,34 @@ class _Memory:
 _MEMORIES: WeakKeyDictionary[Weights, _Memory] = WeakKeyDictionary()
 
 
-def counted(weights: Weights) -> Mapping[str, Magnitudes]:
-    """Return what has been counted of a model so far, by parameter name."""
+def known_counts(weights: Weights) -> Mapping[str, Magnitudes]:
+    """Return the counts of a model so far, by parameter name."""
     return MappingProxyType(_MEMORIES.get(weights, _Memory()).counts)
 
 
 def count_notes(weights: Weights) -> tuple[str, ...]:
-    """Return what a careful reader should know about how a model was counted."""
+    """Return the notes about the counts of a model."""
     memory = _MEMORIES.get(weights, _Memory())
     return (*memory.notes, *_not_finite(weights.name, memory.counts))
 
 
-def remark(weights: Weights, notes: Iterable[str]) -> None:
-    """Remember further notes of how a model was counted or scored."""
+def add_notes(weights: Weights, notes: Iterable[str]) -> None:
+    """Add notes about the counts or scores of a model."""
     memory = _MEMORIES.setdefault(weights, _Memory())
     memory.notes = tuple(dict.fromkeys([*memory.notes, *notes]))
 
 
 def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[str]:
-    """Name the prunable weights that are NaN or infinite."""
-    for what, many, follows in (
+    """Yield notes that name the prunable tensors with NaN or infinite weights."""
+    for value, many, effect in (
         ("NaN", [c.nan for c in counts.values()], "has no rank, so that the model has no levels"),
         ("infinity", [c.infinite for c in counts.values()], "is pruned last"),
     ):
         if names := [name for name, number in zip(counts, many, strict=True) if number]:
             more = ", …" if len(names) > _NAMED else ""
             yield (
-                f"{NOT_FINITE}: the prunable weights of {model} hold {what} ({sum(many):,}, in "
-                f"{', '.join(names[:_NAMED])}{more}); each counts as nonzero and {follows}"
+                f"{NOT_FINITE}: the prunable weights of {model} hold {value} ({sum(many):,}, in "
+                f"{', '.join(names[:_NAMED])}{more}); each counts as nonzero and {effect}"
             )
 
 
@@ -76,27 +75,29 @@ def count_weights(
 ) -> Mapping[str, Magnitudes]:
     """Count every stored parameter of a model once and remember the result.
 
-    Prunable tensors get a histogram, the others only their nonzeros; those without values are
-    left out.
+    Prunable tensors get a histogram, and only nonzeros are counted in the others. Tensors without
+    values are skipped.
 
     Parameters
     ----------
     weights : Weights
     progress : callable, optional
-        Called with bytes done, bytes in all and the tensor's name.
+        Called with bytes done, bytes in all and the name of the tensor.
     executor : concurrent.futures.Executor, optional
-        Counts checkpoints in files: a ``ProcessPoolExecutor``, ``dask.distributed``'s
-        ``Client.get_executor()``, an ``mpi4py.futures.MPIPoolExecutor``. Its workers must see the
-        files under the same path. Models in memory are counted by threads of this process.
+        Counts checkpoints in files, for example a ``ProcessPoolExecutor``,
+        ``dask.distributed``'s ``Client.get_executor()`` or an
+        ``mpi4py.futures.MPIPoolExecutor``. Its workers must see the files under the same path.
+        Threads of this process count models in memory.
     cache : path-like or Cache, optional
-        Folder where the counts of large tensors in files are kept and looked up by the length and
-        time of a file and samples of its content, see :mod:`sparsity_report.counting.count_cache`;
-        ``Cache(folder, verify=True)`` reads and counts all, and says what differs.
+        Folder that caches the counts of large tensors in files. An entry is found by the length
+        and time of the file and by samples of its content, see
+        :mod:`sparsity_report.counting.count_cache`; ``Cache(folder, verify=True)`` counts all
+        tensors again and notes differences.
 
     Raises
     ------
     SparsityReportError
-        A file cannot be read or has changed, or a worker died; the tensor is named.
+        A file cannot be read or has changed, or a worker died.
     """
     memory = _MEMORIES.setdefault(weights, _Memory())
     counts = memory.counts
@@ -112,10 +113,10 @@ def count_weights(
             keys[p.name] = key
             if tally := entries.get(key, p.name, partial(decode_counts, slices, p.prunable)):
                 counts[p.name] = tally
-    for few in _small_ones(weights, [p for name, p in stored.items() if name not in counts]):
+    for batch in _small_batches(weights, [p for name, p in stored.items() if name not in counts]):
         with own_settings():
-            tallies = count_many([weights.tensor(p.name) for p in few])
-        counts |= zip([p.name for p in few], tallies, strict=True)
+            tallies = count_many([weights.tensor(p.name) for p in batch])
+        counts |= zip([p.name for p in batch], tallies, strict=True)
     so_far = {name: Magnitudes(0, 0) for name in stored if name not in counts}
     size = sum(p.total * p.itemsize for p in stored.values())
     done = size - sum(stored[name].total * stored[name].itemsize for name in so_far)
@@ -124,7 +125,7 @@ def count_weights(
         for name in list(so_far)
         for part in weights.slices(name)
     )
-    with bar("counting", given=progress) as told:
+    with bar("counting", given=progress) as show:
         for name, part, tally in in_order(jobs, executor):
             so_far[name] += tally
             done += part.total * stored[name].itemsize
@@ -132,15 +133,15 @@ def count_weights(
                 counts[name] = so_far.pop(name)
                 if entries and name in keys:
                     entries.put(keys[name], name, encode_counts(counts[name]))
-            told(done, size, name)
+            show(done, size, name)
     if entries:
-        remark(weights, entries.notes())
+        add_notes(weights, entries.notes())
     memory.complete = True
     return MappingProxyType(counts)
 
 
-def _small_ones(weights: Weights, waiting: Iterable[Parameter]) -> Iterator[list[Parameter]]:
-    """Yield small prunable parameters in memory, some thousands of one wide dtype at a time."""
+def _small_batches(weights: Weights, waiting: Iterable[Parameter]) -> Iterator[list[Parameter]]:
+    """Yield batches of small prunable parameters in memory, each of one wide dtype."""
     if weights.source != "module":
         return
     by_dtype: dict[str, list[Parameter]] = {}

@@ -1,4 +1,4 @@
-"""Arrays that values such as cuts hold: compared, and told from others, by their content."""
+"""Read-only arrays that are compared and hashed by their content."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Fixed:
-    """An array that is not written to.
+class FrozenArray:
+    """A read-only array.
 
     Examples
     --------
-    >>> Fixed(np.zeros(3)) == Fixed(np.zeros(3)), Fixed(np.zeros(3)) == Fixed(np.ones(3))
-    (True, False)
+    >>> FrozenArray(np.zeros(3)) == FrozenArray(np.zeros(3))
+    True
     """
 
     def __init__(self, values: npt.NDArray[Any]) -> None:
@@ -25,13 +25,13 @@ class Fixed:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that stand for type, shape and values."""
+        """Sixteen hexadecimal digits, a digest of type, shape and values."""
         digest = hashlib.sha256(repr((self.values.dtype.str, self.values.shape)).encode())
         digest.update(self.values.data)
         return digest.hexdigest()[:16]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fixed) and self.digest == other.digest
+        return isinstance(other, FrozenArray) and self.digest == other.digest
 
     def __hash__(self) -> int:
         return hash(self.digest)

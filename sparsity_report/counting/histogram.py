@@ -1,8 +1,8 @@
-"""How many values of a tensor are nonzero, and how their magnitudes are distributed.
+"""Nonzeros of a tensor and the histogram of its magnitudes.
 
 A bucket is the top 16 bits of a magnitude as float32, which is a bfloat16 number. The histogram
-of a tensor of 8 or 16 bits is therefore lossless; for wider ones a bucket is 2⁻⁷ (0.8 %) wide and
-:func:`refine_slices` looks into buckets exactly.
+of a tensor of 8 or 16 bits is therefore lossless. For wider dtypes a bucket is 2⁻⁷ (0.8 %)
+wide, and :func:`refine_slices` reads the exact magnitudes in some buckets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.counting.quantization_steps import Steps, Watched, both
+from sparsity_report.counting.quantization_steps import StepCounter, Steps, merge_steps
 from sparsity_report.counting.workers import SMALL, work_through
 from sparsity_report.weights.tensor_slices import Slice, held
 
@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 BUCKETS = 2**15
-# Chunks long enough to pay for their bins and for passing Python's lock between threads.
+# Values per chunk: enough to outweigh the bins and the handover of Python's lock.
 _CHUNK = 2**20
 _TOP_HALF = 1 if sys.byteorder == "little" else 0
 _NO_SIGN, _INFINITE = np.int16(0x7FFF), 0x7F80
@@ -44,15 +44,15 @@ class Magnitudes:
     total, nonzero : int
         Elements, and elements other than +0 and −0 (NaN is not zero).
     nan : int
-        Elements that are NaN; they stand in no bucket.
+        Elements that are NaN, which are in no bucket.
     values : numpy.ndarray of float64
-        Smallest magnitude of each bucket that is not empty, ascending.
+        Smallest magnitude of each bucket with elements, ascending.
     counts : numpy.ndarray of int64
         Elements of each bucket.
     exact : bool
-        Whether a bucket holds a single magnitude, so that `values` are the magnitudes.
+        True if each bucket holds a single magnitude, which is then its entry in `values`.
     steps : Steps or None
-        Of the rounding that packed values went through, where it is known.
+        Quantization steps of packed values, if known.
     """
 
     total: int
@@ -64,7 +64,7 @@ class Magnitudes:
     steps: Steps | None = None
 
     def __add__(self, other: Magnitudes) -> Magnitudes:
-        """Return the counts of both together."""
+        """Return the sum of both counts."""
         if not self.total:
             return other
         values, counts = _merge([(self.values, self.counts), (other.values, other.counts)])
@@ -75,17 +75,17 @@ class Magnitudes:
             values,
             counts,
             self.exact and other.exact,
-            both(self.steps, other.steps),
+            merge_steps(self.steps, other.steps),
         )
 
     @property
     def infinite(self) -> int:
-        """Elements that are infinite, as float64 beyond what float32 holds counts, too."""
+        """Infinite elements, and float64 elements beyond the range of float32."""
         return int(self.counts[-1]) if self.values.size and self.values[-1] == math.inf else 0
 
     @property
     def root_mean_square(self) -> float:
-        """Of the values, taken from the middles of their buckets; infinite if one of them is."""
+        """Root mean square of the values at the middles of their buckets."""
         if self.infinite:
             return math.inf
         middles = self.values
@@ -113,7 +113,7 @@ def bucket_of(values: Floats) -> Integers:
 
 
 def smallest_of(buckets: Integers) -> Floats:
-    """Return the smallest magnitude of each bucket; past the one of infinity there is NaN."""
+    """Return the smallest magnitude of each bucket; NaN past the bucket of infinity."""
     with np.errstate(invalid="ignore"):
         return (buckets.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
@@ -146,8 +146,8 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
     if not histogram:
         return Magnitudes(part.total, sum(map(_nonzero, _chunks(part))))
     if part.rounding:
-        watched = Watched(part, part.rounding)
-        return replace(_count_wide(watched), steps=watched.steps())
+        counter = StepCounter(part, part.rounding)
+        return replace(_count_wide(counter), steps=counter.steps())
     return (_count_narrow if part.dtype.itemsize <= 2 else _count_wide)(part)
 
 
@@ -179,14 +179,14 @@ def _count_wide(part: Slice) -> Magnitudes:
             nonzero -= values.size - int(np.count_nonzero(values))
         if added[_INFINITE:].any():
             nan += int(np.count_nonzero(np.isnan(single)))
-    # A NaN whose mark is in the low half looks like infinity from its top half alone.
+    # The top half of a NaN can equal that of infinity.
     tally[_INFINITE] = part.total - nan - tally[:_INFINITE].sum()
     present = np.flatnonzero(tally[: _INFINITE + 1] > 0)
     return Magnitudes(part.total, nonzero, nan, smallest_of(present), tally[present], exact=False)
 
 
 def count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
-    """Count small tensors of one wide dtype together, in buckets as :func:`_count_wide` does."""
+    """Count small tensors of one wide dtype in one pass, like :func:`_count_wide` one by one."""
     values = np.concatenate([_real(tensor.reshape(-1).cpu()) for tensor in tensors])
     sizes = [tensor.numel() for tensor in tensors]
     owner, many = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
@@ -207,7 +207,7 @@ def count_many(tensors: Sequence[torch.Tensor]) -> list[Magnitudes]:
 
 
 def _add(tally: Integers, codes: torch.Tensor) -> Integers:
-    """Add the counts of codes to a tally; torch's bincount, unlike NumPy's, frees other threads."""
+    """Add the counts of codes to a tally, with torch's bincount, which releases Python's lock."""
     added: Integers = torch.bincount(codes, minlength=min(tally.size, BUCKETS)).numpy()
     tally[: added.size] += added
     return added
@@ -218,7 +218,7 @@ def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]
     for chunk in _chunks(part):
         values = _real(chunk)
         if part.dtype == torch.float32:
-            # Without the sign, and counted from the first bucket on, one comparison is enough.
+            # Without sign and relative to the first bucket, one comparison is enough.
             bits = values.view(np.uint32) << np.uint32(1)
             bits -= np.uint32(first << 17)
             inside = bits[bits < np.uint32((last + 1 - first) << 17)]
@@ -251,7 +251,7 @@ def _merge(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Floats, Integers]:
 
 
 def _by_magnitude(dtype: torch.dtype, tally: Integers) -> tuple[Floats, Integers, int]:
-    """Merge the counts of bit patterns into counts of magnitudes; NaN apart."""
+    """Return the magnitudes of bit patterns, their counts, and the number of NaN."""
     magnitudes, which = _meaning(dtype)
     present = np.flatnonzero(tally)
     merged = np.zeros(magnitudes.size, dtype=np.int64)
@@ -263,7 +263,7 @@ def _by_magnitude(dtype: torch.dtype, tally: Integers) -> tuple[Floats, Integers
 
 @lru_cache(maxsize=16)
 def _meaning(dtype: torch.dtype) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """Distinct magnitudes of a narrow dtype, NaN last, and which of them each pattern means."""
+    """Return the magnitudes of a narrow dtype, NaN last, and the index of each bit pattern."""
     bits = 8 * dtype.itemsize
     patterns = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)
     raw = torch.from_numpy(patterns.view(np.uint8 if bits == 8 else np.int16))
@@ -283,7 +283,7 @@ def _nonzero(chunk: torch.Tensor) -> int:
         return int(np.count_nonzero(chunk.numpy()))
     if chunk.dtype.itemsize == 1:
         return int(np.count_nonzero(chunk.float().numpy()))
-    # NumPy counts integers at the speed of memory, floats much slower; a shift takes the sign off.
+    # NumPy counts integers much faster than floats; the shift drops the sign.
     width = chunk.dtype.itemsize
     bits = chunk.view(getattr(torch, f"int{8 * width}")).numpy().view(f"u{width}")
     return int(np.count_nonzero(bits << bits.dtype.type(1)))

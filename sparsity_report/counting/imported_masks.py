@@ -1,4 +1,4 @@
-"""Masks made elsewhere: read from a file or a mapping, checked, and kept a bit per weight."""
+"""Pruning by masks from a file or a mapping, stored as one bit per weight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.frozen_arrays import Fixed
+from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.policies import check_values
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, CountedCut, Cut, Pruning
@@ -32,19 +32,19 @@ _SUFFIX = "_mask"
 
 @dataclass(frozen=True, slots=True)
 class MaskCut(CountedCut):
-    """What a mask takes, a bit per weight.
+    """A cut by a mask, one bit per weight.
 
     Attributes
     ----------
-    bits : Fixed
-        1 for what stays, in the order of memory, eight to a byte, the first the highest.
+    bits : FrozenArray
+        1 for kept weights, in memory order, eight to a byte, the first in the highest bit.
     taken : int
         Number of elements pruned.
     nonzero : int
-        How many of those kept are not zero.
+        Kept weights that are not zero.
     """
 
-    bits: Fixed
+    bits: FrozenArray
     taken: int
     nonzero: int
 
@@ -67,32 +67,32 @@ class MaskCut(CountedCut):
 def import_mask(
     masks: Masks, weights: Weights, *, pruned_is: int = 0, progress: Progress | None = None
 ) -> Pruning:
-    """Prune by masks that were made elsewhere.
+    """Prune by masks from another tool.
 
     Parameters
     ----------
     masks : path-like or mapping of str to array
-        A ``.safetensors`` or ``.npz`` file, or tensors or arrays, of zeros and ones of any type, by
-        the names and in the shapes of the model's parameters in memory. A name may end in
-        ``_mask``, as the buffers of ``torch.nn.utils.prune`` do. Parameters without a mask stay as
-        they are.
+        Zeros and ones of any type, with the names and shapes of the model's parameters in memory:
+        a ``.safetensors`` or ``.npz`` file, or a mapping to tensors or arrays. A name may end in
+        ``_mask``, like the buffers of ``torch.nn.utils.prune``. Parameters without a mask are not
+        pruned.
     weights : Weights
         From :func:`sparsity_report.load`.
     pruned_is : {0, 1}
-        The value of what goes: 0 as in ``torch.nn.utils.prune``, or 1. It is not guessed.
+        Mask value of pruned weights: 0 as in ``torch.nn.utils.prune``, or 1.
     progress : callable, optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
     Returns
     -------
     Pruning
-        Its sparsity is the share of the prunable weights that goes. It holds a bit per weight.
+        Its sparsity is the pruned share of the prunable weights.
 
     Raises
     ------
     SparsityReportError
-        The file cannot be read, a name is unknown, a shape is another, a value is neither 0 nor 1,
-        or something goes that is not prunable.
+        The file cannot be read, a name is unknown, a shape differs, a value is neither 0 nor 1, or
+        a mask prunes a parameter that is not prunable.
 
     Examples
     --------
@@ -120,12 +120,11 @@ def import_mask(
         if not parameter.prunable:
             raise SparsityReportError(
                 f"{name}: {each.name!r} prunes {cut.taken:,} weights of {parameter.name}, which is "
-                f"not prunable in {weights.name}: embeddings, norms and biases never are, output "
-                "heads with load(…, blacklist=())"
+                f"not prunable in {weights.name}; leave this mask out, or load output heads with "
+                "blacklist=()"
             )
         if counts[parameter.name].nonzero < parameter.total:
-            found = cut.kept(pieces(weights.as_in_memory(parameter.name)))
-            cut = replace(cut, nonzero=found)
+            cut = replace(cut, nonzero=cut.kept(pieces(weights.as_in_memory(parameter.name))))
         cuts[parameter.name] = cut
     total = sum(p.total for p in weights.prunable)
     share = zero_share(total, total - sum(cut.pruned for cut in cuts.values())) or 0.0
@@ -134,11 +133,11 @@ def import_mask(
 
 
 def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCut:
-    """Read a mask of a parameter."""
+    """Return the cut of a parameter by a mask."""
     if mask.shape != parameter.shape:
         raise SparsityReportError(
             f"{file}: {mask.name!r} has shape {mask.shape}, but {parameter.name} has "
-            f"{parameter.shape}"
+            f"{parameter.shape}; give the mask in the shape of the parameter in memory"
         )
     keep, done = np.empty(parameter.total, dtype=bool), 0
     for values in mask.values():
@@ -146,31 +145,31 @@ def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCu
         if not (ones | (values == 0)).all():
             wrong = values[~(ones | (values == 0))].flat[0]
             raise SparsityReportError(
-                f"{file}: {mask.name!r} holds {wrong}; a mask is of zeros and ones"
+                f"{file}: {mask.name!r} holds {wrong}; a mask holds zeros and ones only"
             )
         keep[done : done + values.size] = ones.reshape(-1) == (pruned_is == 0)
         done += values.size
     kept = int(np.count_nonzero(keep))
-    return MaskCut(Fixed(np.packbits(keep)), parameter.total - kept, kept)
+    return MaskCut(FrozenArray(np.packbits(keep)), parameter.total - kept, kept)
 
 
 def _unique(
     given: Iterable[Array], file: str, parameters: Mapping[str, Parameter], weights: Weights
 ) -> Iterator[Array]:
-    """Yield masks in the order of the model; refuse unknown names, and two of one parameter."""
+    """Yield masks in model order; raise an error for unknown names and for duplicates."""
     masks: dict[str, Array] = {}
     for mask in given:
         name = _plain(mask.name, parameters)
         if name not in parameters:
             raise SparsityReportError(
-                f"{file}: {mask.name!r} is the name of no parameter of {weights.name}, such as "
-                f"{weights.prunable[0].name!r}; give the masks alone, by the names in memory"
+                f"{file}: {mask.name!r} is no parameter of {weights.name}; give masks by the names "
+                f"in memory, such as {weights.prunable[0].name!r}"
             )
         if name in masks:
-            raise SparsityReportError(f"{file} holds two masks of {name!r}; which one counts?")
+            raise SparsityReportError(f"{file}: there are two masks of {name!r}; keep one")
         masks[name] = mask
     if not masks:
-        raise SparsityReportError(f"{file} holds no masks")
+        raise SparsityReportError(f"{file}: there are no masks; give one for each pruned parameter")
     yield from (masks[name] for name in parameters if name in masks)
 
 
@@ -179,7 +178,7 @@ def _plain(name: str, parameters: Mapping[str, Parameter]) -> str:
 
 
 def _given(masks: Masks) -> tuple[str, Iterable[Array]]:
-    """Return what to call masks, and what there is of them."""
+    """Return the name of the masks, for errors and notes, and the masks."""
     if isinstance(masks, Mapping):
         return "masks", [_array(str(name), value) for name, value in masks.items()]
     path = Path(masks)
@@ -188,7 +187,7 @@ def _given(masks: Masks) -> tuple[str, Iterable[Array]]:
     if path.suffix.lower() == ".safetensors":
         return writable(path.name), _tensors(path)
     raise SparsityReportError(
-        f"{path}: masks are read from .safetensors and .npz files; of any other give a mapping of "
+        f"{path}: masks are read from .safetensors and .npz files; for others give a mapping of "
         "names to arrays, such as torch.load(path, weights_only=True)"
     )
 
@@ -198,14 +197,20 @@ def _array(name: str, value: Any) -> Array:
     if isinstance(value, torch.Tensor):
         tensor = value.detach()
         if tensor.layout != torch.strided or tensor.is_meta:
-            raise SparsityReportError(f"masks: {name!r} is no dense tensor with values")
+            raise SparsityReportError(
+                f"masks: {name!r} is not a dense tensor with values; give it as one"
+            )
         return Array(name, tuple(tensor.shape), lambda: [_numpy(tensor.cpu())])
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise SparsityReportError(f"masks: {name!r} is no array: {error}") from error
+        raise SparsityReportError(
+            f"masks: {name!r} is not an array ({error}); give zeros and ones"
+        ) from error
     if array.dtype.kind not in "biufc":
-        raise SparsityReportError(f"masks: {name!r} is no array of numbers")
+        raise SparsityReportError(
+            f"masks: {name!r} is not an array of numbers; give zeros and ones"
+        )
     return Array(name, array.shape, lambda: [array])
 
 
@@ -213,7 +218,9 @@ def _tensors(path: Path) -> Iterator[Array]:
     """Yield the masks of a safetensors file."""
     for entry in read_header(path):
         if entry.kind:
-            raise SparsityReportError(f"{path}: {entry.key!r} is packed; a mask is of 0 and 1")
+            raise SparsityReportError(
+                f"{path}: {entry.key!r} is packed; a mask holds zeros and ones only"
+            )
         yield Array(
             entry.key,
             entry.shape,
@@ -222,7 +229,7 @@ def _tensors(path: Path) -> Iterator[Array]:
 
 
 def _numpy(tensor: torch.Tensor) -> Values:
-    """Return values as NumPy has them, which knows no bfloat16 and no float8."""
+    """Return a tensor as an array, in float32 if NumPy lacks its dtype."""
     small = tensor.dtype.is_floating_point and tensor.dtype not in (torch.float64, torch.float32)
     array: Values = (tensor.float() if small else tensor).numpy()
     return array

@@ -1,4 +1,4 @@
-"""Prune layers of a live model in place, in the steps of the source notebook."""
+"""In-place pruning of the layers of a live model."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def select_prunable_linears(
     ``nn.Linear`` and transformers' ``Conv1D`` count; output heads, tied weights, routers, fused
     experts and modules with a `blacklist` word in their dotted name do not.
 
+    Parameters
+    ----------
+    model : nn.Module
+    blacklist : collection of str
+        Words in the dotted names of modules to leave out.
+
+    Returns
+    -------
+    list of nn.Module
+
     Examples
     --------
     >>> model = nn.ModuleDict({"fc1": nn.Linear(2, 2), "lm_head": nn.Linear(2, 2)})
@@ -45,20 +55,25 @@ def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Seque
     """Mask the smallest magnitudes over all `layers` together, exactly, in place.
 
     Like ``torch.nn.utils.prune.global_unstructured`` with ``L1Unstructured`` it keeps
-    ``weight_orig`` and ``weight_mask`` until :func:`freeze_pruning_`; unlike it, it neither
-    concatenates nor sorts, and equal magnitudes go by position.
+    ``weight_orig`` and ``weight_mask`` until :func:`freeze_pruning_`. Unlike it, it neither
+    concatenates nor sorts, and it prunes equal magnitudes in order of position.
 
     Parameters
     ----------
     layers : sequence of nn.Module
         Layers with a ``weight``, e.g. from :func:`select_prunable_linears`.
     amount : float
-        Share of their weights to prune, between 0 and 1.
+        Share of their weights to prune, from 0 to 1.
 
     Returns
     -------
     sequence of nn.Module
         The same `layers`.
+
+    Raises
+    ------
+    SparsityReportError
+        `amount` is not a number from 0 to 1, there is no layer, or a weight is NaN.
 
     Examples
     --------
@@ -70,7 +85,9 @@ def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Seque
     level = check_sparsity(amount)
     named = {f"layers[{i}].weight": layer for i, layer in enumerate(dict.fromkeys(layers))}
     if not named:
-        raise SparsityReportError("there is no layer to prune; select_prunable_linears found none?")
+        raise SparsityReportError(
+            "layers: there is no layer to prune; pass some, for example of select_prunable_linears"
+        )
 
     def slices(name: str) -> Iterator[Slice]:
         yield from held(value(named[name], "weight"))
@@ -86,9 +103,24 @@ def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Seque
 
 
 def freeze_pruning_(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
-    """Make the masks of `layers` permanent: zeros are written into ``weight``, masks are dropped.
+    """Write the masks of `layers` into ``weight`` as zeros and drop them, in place.
 
-    Layers that carry no mask stay as they are.
+    Layers without a mask do not change.
+
+    Parameters
+    ----------
+    layers : sequence of nn.Module
+
+    Returns
+    -------
+    sequence of nn.Module
+        The same `layers`.
+
+    Examples
+    --------
+    >>> (layer,) = freeze_pruning_(prune_global_magnitude_([nn.Linear(10, 10)], amount=0.5))
+    >>> sorted(name for name, _ in layer.named_parameters())
+    ['bias', 'weight']
     """
     for layer in layers:
         if prune.is_pruned(layer):

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-# Values made double at a time: they stay in the processor's cache.
+# Values converted to double at a time, so that they stay in the processor's cache.
 _RUN = 2**15
 
 
 @dataclass(slots=True)
 class Moments:
-    """Sums over values, in double precision, as far as they have been added."""
+    """Sums in double precision over the values added so far."""
 
     count: int = 0
     total: float = 0.0
@@ -35,23 +35,23 @@ class Moments:
 
     @property
     def mean_abs(self) -> float:
-        """Mean magnitude; with NaN or infinity among the values not finite."""
+        """Mean magnitude; not finite if a value is not."""
         return self.absolute / self.count if self.count else 0.0
 
     @property
     def std(self) -> float:
-        """Deviation of the values themselves, divided by their number; perhaps not finite."""
+        """Population standard deviation of the values; not finite if a value is not."""
         if not self.count:
             return 0.0
         return math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, 0.0))
 
 
-def moments(tensors: Iterable[torch.Tensor]) -> Moments:
-    """Return the sums over all values together.
+def compute_moments(tensors: Iterable[torch.Tensor]) -> Moments:
+    """Return the sums over all values of several tensors.
 
     Examples
     --------
-    >>> sums = moments([torch.tensor([3.0, -3.0]), torch.tensor([[1.0], [-1.0]])])
+    >>> sums = compute_moments([torch.tensor([3.0, -3.0]), torch.tensor([[1.0], [-1.0]])])
     >>> sums.mean_abs, sums.std
     (2.0, 2.23606797749979)
     """

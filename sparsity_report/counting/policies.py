@@ -1,4 +1,4 @@
-"""Decide which weights go: exact magnitude pruning, N:M patterns, chance; as values."""
+"""Pruning policies: global and layerwise magnitude, N:M patterns and random pruning."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from functools import partial
 
 import torch
 
-from sparsity_report.counting.activation_scores import check_pattern
-from sparsity_report.counting.allocation import Allocation, check_sparsity, quotas
+from sparsity_report.counting.activation_scores import check_n_m
+from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Cut, GroupCut, Pruning, ThresholdCut, turned
+from sparsity_report.counting.pruning import Cut, GroupCut, Pruning, ThresholdCut, inputs_last
 from sparsity_report.counting.random_pruning import random_cut
-from sparsity_report.counting.ranks import look_into, select, settle
+from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
 from sparsity_report.counting.workers import work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
@@ -38,18 +38,18 @@ def global_magnitude(
 ) -> Pruning:
     """Prune the smallest magnitudes over all prunable weights together, exactly.
 
-    Of n prunable weights ``round(sparsity·n)`` go (half to even, as
-    ``torch.nn.utils.prune.global_unstructured``). Weights that are zero already count towards
-    it. Equal magnitudes go in the model's order, then by position in the tensor.
+    This prunes ``round(sparsity·n)`` of n prunable weights (half to even, like
+    ``torch.nn.utils.prune.global_unstructured``). Weights that are zero already count as pruned.
+    Equal magnitudes are pruned in model order, then by position in the tensor.
 
     Parameters
     ----------
     weights : Weights
         From :func:`sparsity_report.load`.
     sparsity : float
-        Between 0 and 1.
+        From 0 to 1.
     modules : collection of str, optional
-        Names of the modules to choose from, all others stay as they are; n is their weights.
+        Names of the modules to prune; n counts their weights only. Default: all.
     progress, executor, cache : optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
@@ -60,8 +60,8 @@ def global_magnitude(
     Raises
     ------
     SparsityReportError
-        `sparsity` is not a number from 0 to 1, nothing is prunable, a module is not, or a weight
-        is NaN.
+        `sparsity` is not a number from 0 to 1, the model or a module has no prunable weights, or
+        a weight is NaN.
 
     Examples
     --------
@@ -75,12 +75,14 @@ def global_magnitude(
     counts = prunable_counts(weights, progress, executor, cache)
     method = "global_magnitude"
     if modules is not None:
-        inside = {m.name for m in weights.modules if any(p.prunable for p in m.parameters)}
-        if unknown := sorted(set(modules) - inside):
-            raise SparsityReportError(f"{weights.name} has no prunable module {unknown[0]!r}")
+        prunable = {m.name for m in weights.modules if any(p.prunable for p in m.parameters)}
+        if unknown := sorted(set(modules) - prunable):
+            raise SparsityReportError(
+                f"{weights.name} has no prunable module {unknown[0]!r}; see study.layers"
+            )
         names = {p.name for m in weights.modules if m.name in set(modules) for p in m.parameters}
         counts = {name: magnitudes for name, magnitudes in counts.items() if name in names}
-        method = f"global_magnitude in {len(set(modules))} of {len(inside)} modules"
+        method = f"global_magnitude in {len(set(modules))} of {len(prunable)} modules"
     target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
     cuts = threshold_cuts(counts, weights.slices, target, executor)
     return Pruning(weights, level, method, cuts)
@@ -96,30 +98,35 @@ def layerwise_magnitude(
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
 ) -> Pruning:
-    """Prune the smallest magnitudes of each prunable weight tensor by itself, exactly.
+    """Prune the smallest magnitudes of each prunable tensor separately, exactly.
 
-    Of the n weights of every tensor ``round(sparsity·n)`` go (half to even, as
-    ``torch.nn.utils.prune.l1_unstructured``); equal magnitudes go by position. Errors are those
-    of :func:`global_magnitude`, and those of a wrong allocation.
+    This prunes ``round(sparsity·n)`` of the n weights of every tensor (half to even, like
+    ``torch.nn.utils.prune.l1_unstructured``), equal magnitudes by position.
 
     Parameters
     ----------
     weights : Weights
         From :func:`sparsity_report.load`.
     sparsity : float or None
-        Between 0 and 1. None: what the allocation comes to.
+        From 0 to 1. None: the share that the allocation adds up to.
     allocation : DataFrame, mapping or callable, optional
-        A share for each module that holds prunable weights instead of the same for all: a frame
-        with the columns ``module_name`` and ``sparsity``, as of :func:`owl`, a mapping by name, or
-        a rule that takes a module with its ``name``, ``group``, ``block`` and ``parameters``.
-        Together ``round(sparsity·n)`` of all n weights go; of each tensor its share rounded down,
-        and one more of those with the largest remainders.
+        A share for each module with prunable weights: a frame with the columns ``module_name`` and
+        ``sparsity``, such as that of :func:`owl`, a mapping by name, or a function of a module
+        with its ``name``, ``group``, ``block`` and ``parameters``. All tensors together lose
+        ``round(sparsity·n)`` of n weights: each its share rounded down, and those with the largest
+        remainders one more. Default: the same share for all.
     progress, executor, cache : optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
     Returns
     -------
     Pruning
+
+    Raises
+    ------
+    SparsityReportError
+        As for :func:`global_magnitude`; or the allocation lacks a module, names an unknown one, or
+        does not add up to `sparsity`.
 
     Examples
     --------
@@ -132,7 +139,7 @@ def layerwise_magnitude(
     'Masked50LayerwiseGiven'
     """
     check_values(weights)
-    shares = quotas(weights, sparsity, allocation)
+    shares = compute_quotas(weights, sparsity, allocation)
     cuts: dict[str, Cut] = {}
     for name, magnitudes in prunable_counts(weights, progress, executor, cache).items():
         cuts |= threshold_cuts({name: magnitudes}, weights.slices, shares.counts[name], executor)
@@ -148,12 +155,12 @@ def random_unstructured(
     allocation: Allocation = None,
     progress: Progress | None = None,
 ) -> Pruning:
-    """Prune weights of each prunable tensor by lot: the baseline that any policy must beat.
+    """Prune random weights of each prunable tensor: a baseline for other policies.
 
-    Of the n weights of every tensor ``round(sparsity·n)`` go, exactly, as of
-    ``torch.nn.utils.prune.random_unstructured``. Weight number i in the order of memory draws word
-    number i of NumPy's Philox, keyed by the first half of SHA-256 of seed and parameter name, and
-    those with the lowest words go: the same on every machine, whatever else is pruned.
+    This prunes exactly ``round(sparsity·n)`` of the n weights of every tensor, like
+    ``torch.nn.utils.prune.random_unstructured``. Weight number i in memory order gets word number
+    i of NumPy's Philox generator, keyed by the first half of the SHA-256 of seed and parameter
+    name. The weights with the lowest words are pruned: the same ones on every machine.
 
     Parameters
     ----------
@@ -162,7 +169,7 @@ def random_unstructured(
     sparsity, allocation
         See :func:`layerwise_magnitude`.
     seed : int
-        Not negative.
+        Seed of the generator, 0 or more.
     progress : callable, optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
@@ -173,7 +180,7 @@ def random_unstructured(
     Raises
     ------
     SparsityReportError
-        `sparsity` or `allocation` are impossible, `seed` is, or nothing is prunable.
+        `sparsity`, `allocation` or `seed` is not valid, or no weight is prunable.
 
     Examples
     --------
@@ -183,9 +190,9 @@ def random_unstructured(
     ('Masked50Random', 'random, seed 0')
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise SparsityReportError(f"seed must be a whole number from 0, not {seed!r}")
+        raise SparsityReportError(f"seed must be a whole number of 0 or more, not {seed!r}")
     check_values(weights)
-    shares = quotas(weights, sparsity, allocation)
+    shares = compute_quotas(weights, sparsity, allocation)
     counts, cuts = count_weights(weights, progress), {}
     for p in weights.prunable:
         if pruned := shares.counts[p.name]:
@@ -208,15 +215,15 @@ def n_m(
 ) -> Pruning:
     """Keep the `n` largest magnitudes of every `m` consecutive weights of an output.
 
-    The pattern sparse tensor cores multiply by: groups run along the input dimension. Of equal
-    magnitudes in a group the first go.
+    Sparse tensor cores multiply by 2:4 patterns. Groups run along the input dimension. The first
+    of equal magnitudes in a group are pruned.
 
     Parameters
     ----------
     weights : Weights
         From :func:`sparsity_report.load`.
     n, m : int
-        ``n_m(weights, 2, 4)`` keeps two of four.
+        ``n_m(weights, 2, 4)`` keeps two of every four weights.
     progress, executor, cache : optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
@@ -228,7 +235,7 @@ def n_m(
     Raises
     ------
     SparsityReportError
-        `n` is not between 0 and `m`, the inputs of a matrix do not divide by `m`, nothing is
+        `n` is not from 0 to `m`, `m` does not divide the inputs of a matrix, no weight is
         prunable, or a weight is NaN.
 
     Examples
@@ -237,12 +244,14 @@ def n_m(
     >>> sr.masked(sr.n_m(sr.load(), 2, 4)).name
     'Masked2:4'
     """
-    check_pattern(weights, n, m)
+    check_n_m(weights, n, m)
     prunable_counts(weights, progress, executor, cache)
 
     def slices(p: Parameter) -> Iterator[Slice]:
         sizes = p.inputs_outputs
-        yield from held(turned(weights.tensor(p.name), sizes)) if sizes else weights.slices(p.name)
+        yield from (
+            held(inputs_last(weights.tensor(p.name), sizes)) if sizes else weights.slices(p.name)
+        )
 
     work = partial(_nonzero_kept, n=n, m=m)
     kept = work_through({p.name: slices(p) for p in weights.prunable}, work, executor)
@@ -259,17 +268,17 @@ def prunable_counts(
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
 ) -> dict[str, Magnitudes]:
-    """Count a model and return what pruning chooses from, in the order that breaks ties."""
+    """Count a model; return the counts of its prunable tensors, in the order that breaks ties."""
     check_values(weights)
     counts = count_weights(weights, progress, executor=executor, cache=cache)
     return check_rankable({p.name: counts[p.name] for p in weights.prunable})
 
 
 def check_values(weights: Weights) -> None:
-    """Refuse a model that has nothing to prune, or no values."""
+    """Raise an error if a model has no prunable weights or no values."""
     if not weights.prunable:
         raise SparsityReportError(
-            f"{weights.name} has no prunable linear layer; see the groups of its modules"
+            f"{weights.name} has no prunable linear layer; see the groups in study.layers"
         )
     if unknown := [p.name for p in weights.prunable if not p.known]:
         raise SparsityReportError(
@@ -279,7 +288,7 @@ def check_values(weights: Weights) -> None:
 
 
 def check_rankable(counts: dict[str, Magnitudes]) -> dict[str, Magnitudes]:
-    """Return `counts` unless a tensor holds NaN, which has no rank."""
+    """Return `counts`, or raise an error if a tensor holds NaN, which has no rank."""
     for name, magnitudes in counts.items():
         if magnitudes.nan:
             raise SparsityReportError(
@@ -295,12 +304,14 @@ def threshold_cuts(
     target: int,
     executor: Executor | None = None,
 ) -> dict[str, Cut]:
-    """Find the one threshold over several tensors that takes so many, and how many of each."""
+    """Return the cuts by one threshold that prune so many weights of several tensors."""
     if target == 0:
         return {}
-    (level,) = select(counts, [target])
+    (level,) = find_levels(counts, [target])
     if not level.exact:
-        level = settle(level, look_into(counts, slices, level.bucket, level.bucket, executor))
+        level = refine_level(
+            level, read_buckets(counts, slices, level.bucket, level.bucket, executor)
+        )
     return {
         name: ThresholdCut(level.threshold, int(below), int(ties))
         for name, below, ties in zip(counts, level.below, level.ties, strict=True)

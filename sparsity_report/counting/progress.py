@@ -1,4 +1,4 @@
-"""A bar while something long runs: by itself in a notebook and on a terminal, never into a pipe."""
+"""Progress bars for long work, in a notebook and on a terminal, never in a pipe."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Progress = Callable[[int, int, str], None]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-# Seconds after which something is long.
+# Seconds before a bar appears.
 _LONG = 1.0
-# Whether somebody hears of progress already, so that no bar stands in another.
+# True inside a bar, so that bars are not nested.
 _SHOWN: ContextVar[bool] = ContextVar("_SHOWN", default=False)
 
 
-def with_bar(what: str, unit: str = "B") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Give a function whose keyword is ``progress`` a bar where its caller gives nothing."""
+def with_bar(title: str, unit: str = "B") -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that shows a bar unless the caller passes ``progress``."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def shown(*args: P.args, **kwargs: P.kwargs) -> R:
             given: Any = kwargs.pop("progress", None)
-            with bar(what, unit, given) as progress:
+            with bar(title, unit, given) as progress:
                 kwargs["progress"] = progress
                 return function(*args, **kwargs)
 
@@ -40,18 +40,18 @@ def with_bar(what: str, unit: str = "B") -> Callable[[Callable[P, R]], Callable[
 
 @contextmanager
 def bar(
-    what: str, unit: str = "B", given: Progress | None = None, after: float = _LONG
+    title: str, unit: str = "B", given: Progress | None = None, after: float = _LONG
 ) -> Iterator[Progress]:
-    """Yield what is to be called with what is done, what is to do and a name.
+    """Yield a function to call with the amount done, the total and a name.
 
     Parameters
     ----------
-    what : str
+    title : str
     unit : str
     given : callable, optional
-        Is told instead, by whoever shows progress in a way of his own.
+        Called instead of showing a bar.
     after : float
-        Seconds after which the bar is shown.
+        Seconds before the bar appears.
     """
     if _SHOWN.get():
         yield given or _silent
@@ -61,7 +61,7 @@ def bar(
         if given or os.environ.get("TQDM_DISABLE"):
             yield given or _silent
             return
-        with hooks.progress_bar(what, unit, after) as progress:
+        with hooks.progress_bar(title, unit, after) as progress:
             yield progress
     finally:
         _SHOWN.reset(before)

@@ -1,4 +1,4 @@
-"""A pruning as the model that it leaves, one tensor at a time in memory."""
+"""The model after a pruning, with one tensor at a time in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PrunedWeights(Weights):
-    """The weights that a pruning leaves."""
+    """The weights of a model after a pruning."""
 
     def __init__(self, pruning: Pruning, name: str) -> None:
         base = pruning.weights
@@ -25,14 +25,14 @@ class PrunedWeights(Weights):
             name=name,
             source=base.source,
             architecture=base.architecture,
-            modules=tuple(_cut(module, pruning) for module in base.modules),
+            modules=tuple(_pruned(module, pruning) for module in base.modules),
             attention_widths=base.attention_widths,
             notes=base.notes,
         )
         self._pruning = pruning
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return the values of a parameter, those that are pruned zero."""
+        """Return the values of a parameter, with pruned ones set to zero."""
         tensor = self._pruning.weights.tensor(name)
         if (cut := self._pruning.cuts.get(name)) is None:
             return tensor
@@ -41,14 +41,14 @@ class PrunedWeights(Weights):
         return tensor
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
-        """Yield the values of a parameter, as the base does where nothing is pruned."""
+        """Yield the values of a parameter in slices, those of the base if nothing is pruned."""
         if name in self._pruning.cuts:
             yield from super().as_in_memory(name)
         else:
             yield from self._pruning.weights.as_in_memory(name)
 
     def gives_some(self, name: str) -> bool:
-        """Whether nothing of a parameter is pruned, and the base gives some of its values."""
+        """Return whether a parameter is not pruned and the base can read parts of it."""
         return name not in self._pruning.cuts and self._pruning.weights.gives_some(name)
 
     def tokenizer(self) -> Any:
@@ -60,8 +60,8 @@ class PrunedWeights(Weights):
         return self._pruning.apply_(self._pruning.weights.module())
 
 
-def _cut(module: Module, pruning: Pruning) -> Module:
-    """Return a module as it is pruned: what is computed lies in no file."""
+def _pruned(module: Module, pruning: Pruning) -> Module:
+    """Return a module without packing and file sizes for its pruned parameters."""
     parameters = (
         replace(p, packing="", file_bytes=None) if p.name in pruning.cuts else p
         for p in module.parameters

@@ -1,4 +1,4 @@
-"""What a pruning takes: the cut of each tensor, and how it is applied."""
+"""Prunings as values: the cut of each tensor, its mask and its application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsity_report.hooks import Presentable
 from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
 
-# What names of variants say of rules and allocations.
+# Words for rules and allocations in the names of variants.
 _WORDS = {
     "global_magnitude": "",
     "layerwise_magnitude": "Layerwise",
@@ -28,34 +28,34 @@ _WORDS = {
     "owl": "OWL",
     "bounded": "Bounded",
 }
-# Weights masked at a time: bounds the memory beyond the one copy that is written to.
+# Weights masked at a time: bounds the memory beyond the copy that is pruned.
 _BLOCK = 2**22
-# Integers of as many bytes as a weight.
+# Integer dtypes by the bytes of a weight.
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
-def turned(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
-    """Return a view with the inputs last of a tensor of matrices whose inputs come first.
+def inputs_last(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
+    """Return a view with the inputs last of matrices whose inputs come first.
 
     Examples
     --------
-    >>> turned(torch.arange(6).reshape(2, 3), (2, 3)).tolist()
+    >>> inputs_last(torch.arange(6).reshape(2, 3), (2, 3)).tolist()
     [[0, 3], [1, 4], [2, 5]]
     """
     return tensor.view(-1, *sizes).mT if tensor.shape[-2:] != sizes else tensor.mT
 
 
-def keep_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
-    """Set to zero in place what does not stay; of all else no bit changes.
+def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
+    """Set pruned weights to zero in place without changing a bit of the others.
 
     Examples
     --------
     >>> values = torch.tensor([1.0, float("nan"), -2.0])
-    >>> keep_(values, torch.tensor([True, False, True]))
+    >>> apply_mask_(values, torch.tensor([True, False, True]))
     >>> values.tolist()
     [1.0, 0.0, -2.0]
     """
-    # A product of integers takes an eighth of the time of masked_fill, which float8 does not have.
+    # Eight times faster than masked_fill, which float8 lacks.
     if (bits := _BITS.get(tensor.itemsize)) is not None:
         tensor.view(bits).mul_(stays)
     else:
@@ -63,30 +63,30 @@ def keep_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
 
 
 class Cut(ABC):
-    """What pruning takes from one tensor."""
+    """The pruned weights of one tensor."""
 
     __slots__ = ()
-    # Sizes of the matrices in a tensor whose inputs come before the outputs, as in ``Conv1D``.
+    # Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     input_first: tuple[int, int] | None = None
 
     @property
     @abstractmethod
     def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
+        """Number of pruned elements, including those that were zero before."""
 
     @abstractmethod
     def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros left of a tensor that had these magnitudes before."""
+        """Return the nonzeros after pruning a tensor with these magnitudes."""
 
     @abstractmethod
     def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield True for what stays of each part of the tensor, inputs last."""
+        """Yield True for the kept elements of each part of the tensor, inputs last."""
 
     def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        return _blocks(turned(tensor, self.input_first) if self.input_first else tensor)
+        return _blocks(inputs_last(tensor, self.input_first) if self.input_first else tensor)
 
     def mask(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return True for what stays; shape of `tensor`, whose values are not touched."""
+        """Return a mask in the shape of `tensor`: True for kept elements."""
         tensor = tensor.detach()
         keep = torch.empty_like(tensor, dtype=torch.bool)
         for stays, part in zip(self._stay(self._views(tensor)), self._views(keep), strict=True):
@@ -94,42 +94,42 @@ class Cut(ABC):
         return keep
 
     def masks(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield the mask of each part of a tensor as it comes.
+        """Yield the mask of each part of a tensor.
 
         Parameters
         ----------
         parts : iterable of torch.Tensor
-            Whole rows in order, all of them in the end; whole matrices where `input_first` is.
+            All rows of the tensor in order; whole matrices if `input_first` is set.
         """
         if self.input_first is None:
             return self._stay(parts)
         return (stays.mT for stays in self._stay(part.mT for part in parts))
 
     def apply_(self, tensor: torch.Tensor) -> None:
-        """Set what is pruned to zero in place, block by block."""
+        """Set pruned elements to zero in place, block by block."""
         for stays, part in zip(self._stay(self._views(tensor)), self._views(tensor), strict=True):
-            keep_(part, stays)
+            apply_mask_(part, stays)
 
 
 class Scale(Protocol):
-    """Ranks the weights of a tensor by more than their magnitudes."""
+    """Scores of weights that replace their magnitudes."""
 
     def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
-        """Return the scores of whole rows, the first of which has a number in the tensor."""
+        """Return the scores of whole rows; `first` is the number of the first row."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThresholdCut(Cut):
-    """All below a threshold, and some exactly on it.
+    """A cut of all magnitudes below a threshold, and of some exactly on it.
 
     Attributes
     ----------
     threshold : float
         Magnitudes below it are pruned.
     below : int
-        How many elements lie below it.
+        Elements below it.
     ties : int
-        How many elements exactly on it are pruned too, the first by position.
+        Elements exactly on it that are pruned too, the first by position.
     """
 
     threshold: float
@@ -138,11 +138,11 @@ class ThresholdCut(Cut):
 
     @property
     def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
+        """Number of pruned elements, including those that were zero before."""
         return self.below + self.ties
 
     def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros left of a tensor that had these magnitudes before."""
+        """Return the nonzeros after pruning a tensor with these magnitudes."""
         return before.total - max(self.pruned, before.total - before.nonzero)
 
     def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -151,7 +151,7 @@ class ThresholdCut(Cut):
             size = magnitude(part, self.threshold)
             stays = size >= self.threshold
             if ties and (on_it := int(torch.count_nonzero(tied := size == self.threshold))):
-                if on_it > ties:  # finding places is slow, and wanted in one block at most
+                if on_it > ties:  # slow, but at most once per tensor
                     tied[tuple(torch.nonzero(tied)[ties:].T)] = False
                 stays &= ~tied
                 ties -= min(ties, on_it)
@@ -161,21 +161,21 @@ class ThresholdCut(Cut):
 
 
 class CountedCut(Cut):
-    """A cut that knows how many of what it keeps are not zero, by looking."""
+    """A cut that stores the counted number of kept nonzeros."""
 
     __slots__ = ()
     nonzero: int
 
     @abstractmethod
     def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield each part of the tensor, inputs last, and True for what stays of it."""
+        """Yield each part of the tensor, inputs last, and True for its kept elements."""
 
     def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros left of the tensor."""
+        """Return the nonzeros after pruning."""
         return min(self.nonzero, before.nonzero)
 
     def kept(self, parts: Iterable[torch.Tensor]) -> int:
-        """Count the nonzeros kept of a tensor that is given in parts."""
+        """Return the kept nonzeros of a tensor, given in parts."""
         return sum(nonzeros(part, stays) for part, stays in self._chosen(parts))
 
     def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -188,23 +188,23 @@ class CountedCut(Cut):
 
 @dataclass(frozen=True, slots=True)
 class GroupCut(Cut):
-    """All but the `keep` largest of every `of` consecutive weights along the input dimension.
+    """A cut of all but the `keep` largest of every `group` weights along the input dimension.
 
     Attributes
     ----------
-    keep, of : int
+    keep, group : int
     total : int
         Number of weights.
     nonzero : int
-        How many of those kept are not zero.
+        Kept weights that are not zero.
     input_first : tuple of int or None
-        Inputs and outputs of the matrices where they come in this order, as in ``Conv1D``.
+        Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     scale : Scale or None
-        What is ranked instead of magnitudes.
+        Scores to rank instead of magnitudes.
     """
 
     keep: int
-    of: int
+    group: int
     total: int
     nonzero: int
     input_first: tuple[int, int] | None = None
@@ -212,11 +212,11 @@ class GroupCut(Cut):
 
     @property
     def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
-        return self.total // self.of * (self.of - self.keep)
+        """Number of pruned elements, including those that were zero before."""
+        return self.total // self.group * (self.group - self.keep)
 
     def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros left of the tensor."""
+        """Return the nonzeros after pruning."""
         return min(self.nonzero, before.nonzero)
 
     def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -225,16 +225,15 @@ class GroupCut(Cut):
             size = magnitude(part)
             score = self.scale.scores(part, first) if self.scale else size
             first += len(part)
-            stays = (group_ranks(score.reshape(-1, self.of)) >= self.of - self.keep).reshape(
-                part.shape
-            )
+            ranks = group_ranks(score.reshape(-1, self.group))
+            stays = (ranks >= self.group - self.keep).reshape(part.shape)
             nonzero += int(torch.count_nonzero(stays & (size != 0)))
             yield stays
         check_unchanged(nonzero, self.nonzero)
 
 
 def group_ranks(scores: torch.Tensor) -> torch.Tensor:
-    """Return how many of its row come before each score when the smallest go first.
+    """Return the rank of each score in its row, smallest first, equal ones by position.
 
     Examples
     --------
@@ -251,16 +250,16 @@ def group_ranks(scores: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Basis:
-    """What a pruning rests on besides the weights: a calibration text, or masks made elsewhere.
+    """The source of a pruning besides the weights: a calibration text, or imported masks.
 
     Attributes
     ----------
     name : str
-        Of the text or the file.
+        Name of the text or the file.
     fingerprint : str
-        Sixteen hexadecimal digits that stand for what is in it, as far as it was read.
+        Sixteen hexadecimal digits, a digest of the part that was read.
     windows, window : int or None
-        How many runs of how many tokens of a text were read.
+        Number of windows read from a text, and tokens per window.
     """
 
     name: str
@@ -270,7 +269,7 @@ class Basis:
 
     @property
     def note(self) -> str:
-        """What a careful reader should know."""
+        """A note about the source."""
         if self.windows is None:
             return f"masks made elsewhere: {self.name} (fingerprint {self.fingerprint})"
         return (
@@ -281,21 +280,21 @@ class Basis:
 
 @dataclass(frozen=True, repr=False)
 class Pruning(Presentable):
-    """A decision which weights go; nothing is modified.
+    """A choice of weights to prune; the model is not modified.
 
     Attributes
     ----------
     weights : Weights
-        What it was decided for.
+        The model to prune.
     sparsity : float
-        Share of the prunable weights that was asked for.
+        Requested share of the prunable weights.
     method : str
-        A rule such as ``"global_magnitude"`` or ``"random"``, or a pattern such as ``"2:4"``;
-        after commas what there is more to say of it, such as ``"seed 0"`` or ``"owl"``.
+        A rule such as ``"global_magnitude"`` or ``"random"``, or a pattern such as ``"2:4"``,
+        followed by details such as ``"seed 0"`` or ``"owl"`` after commas.
     cuts : mapping of str to Cut
-        By parameter name.
+        Cuts by parameter name.
     basis : Basis or None
-        What it rests on besides the weights.
+        Calibration text or masks.
     """
 
     weights: Weights
@@ -306,20 +305,20 @@ class Pruning(Presentable):
 
     @property
     def pruned(self) -> int:
-        """Number of weights pruned, those that were zero already counted in."""
+        """Number of pruned weights, including those that were zero before."""
         return sum(cut.pruned for cut in self.cuts.values())
 
     @property
     def threshold(self) -> float | None:
-        """Magnitude of the last weight pruned; None where none is, or where there is not one."""
+        """Largest pruned magnitude; None without a common threshold."""
         thresholds = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
         return thresholds.pop() if len(thresholds) == 1 else None
 
     @property
     def label(self) -> str:
-        """What names of variants say of it: ``30``, ``30Layerwise``, ``2:4``, ``50Wanda``."""
+        """Suffix in the names of variants: ``30``, ``30Layerwise``, ``2:4``, ``50Wanda``."""
         rule, *parts = self.method.split(", ")
-        if rule == "imported_masks":  # nobody asked for a level
+        if rule == "imported_masks":  # no requested level
             return "Imported"
         pattern = parse_pattern(self.method)
         words = [_WORDS.get(rule, "" if rule == str(pattern) else "Partly")]
@@ -328,7 +327,7 @@ class Pruning(Presentable):
         return str(pattern or f"{round(100 * self.sparsity, 10):g}") + "".join(words)
 
     def mask(self, name: str) -> torch.Tensor:
-        """Return True for the weights of parameter `name` that stay."""
+        """Return a mask of parameter `name`: True for kept weights."""
         tensor = self.weights.tensor(name)
         if name in self.cuts:
             return self.cuts[name].mask(tensor)
@@ -336,7 +335,7 @@ class Pruning(Presentable):
 
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> nn.Module:
-        """Set the pruned weights of `model`, a copy without masks, to zero in place."""
+        """Set the pruned weights of `model`, an unmasked copy, to zero in place."""
         places = locate(walk(model))
         for name, cut in self.cuts.items():
             module, leaf = places[name]
@@ -347,7 +346,7 @@ class Pruning(Presentable):
 
 
 def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield views that cover a tensor of any strides in order, of whole rows."""
+    """Yield views of whole rows that cover a tensor of any strides in order."""
     if tensor.ndim > 2:
         for inner in tensor:
             yield from _blocks(inner)
@@ -359,7 +358,7 @@ def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def magnitude(tensor: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
-    """Return magnitudes in a dtype that holds them and the threshold exactly."""
+    """Return magnitudes in a dtype that represents them and the threshold exactly."""
     if tensor.is_complex():
         return tensor.abs()
     wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
@@ -367,12 +366,12 @@ def magnitude(tensor: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
 
 
 def nonzeros(part: torch.Tensor, stays: torch.Tensor) -> int:
-    """Count the nonzeros that stay."""
+    """Return the number of kept nonzeros."""
     return int(torch.count_nonzero(stays & (magnitude(part) != 0)))
 
 
 def check_unchanged(taken: int, counted: int) -> None:
-    """Refuse to take other weights than those that were counted."""
+    """Raise an error if the pruned weights differ in number from the counted ones."""
     if taken != counted:
         raise SparsityReportError(
             f"the weights changed since they were counted: {taken:,} instead of {counted:,} "

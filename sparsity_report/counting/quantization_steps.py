@@ -1,9 +1,8 @@
-"""How far apart the levels are that a packed tensor was rounded to, and what that does to zeros.
+"""Quantization steps of packed tensors, and the zeros that rounding creates.
 
-A weight of a centred Gaussian with deviation σ that is rounded to levels a step s apart becomes
-zero where it lies nearer to zero than to another level, with probability ``erf(s / (2·σ·√2))``.
-Rounding to few bits therefore makes zeros that nobody pruned; and a format without a zero among
-its levels keeps none.
+A weight of a centred Gaussian with deviation σ, rounded to levels a step s apart, becomes zero with
+probability ``erf(s / (2·σ·√2))``. Rounding to few bits therefore creates zeros without pruning. A
+format without a zero level keeps no zeros.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from sparsity_report.weights.tensor_slices import Slice
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Steps:
-    """The steps of a packed tensor, by their top 16 bits.
+    """Quantization steps of a packed tensor, in buckets of their top 16 bits.
 
     Attributes
     ----------
     rounding : Rounding
     values : numpy.ndarray of float64
-        A step: the middle of a bucket, which is 0.8 % wide.
+        Middles of the buckets, which are 0.8 % wide.
     counts : numpy.ndarray of int64
-        How many of the tensor's values have it.
+        Values of the tensor with each step.
     near : int
-        Values within half a step of zero, counted where zero is no level.
+        Values within half a step of zero; counted only if zero is not a level.
     """
 
     rounding: Rounding
@@ -41,13 +40,13 @@ class Steps:
     near: int = 0
 
     def expected_zeros(self, deviation: float) -> float:
-        """Return how many values of a centred Gaussian would be rounded to zero.
+        """Return the expected number of values of a centred Gaussian that are rounded to zero.
 
-        Where zero is no level, they are those that would come to lie within half a step of it.
+        If zero is not a level, return those within half a step of it.
 
         Examples
         --------
-        Levels two deviations apart: what lies within one is 68 %.
+        With levels two deviations apart, 68 % of the values are within one deviation:
 
         >>> steps = Steps(Rounding(), np.array([2.0]), np.array([100]))
         >>> round(steps.expected_zeros(1.0), 1)
@@ -61,8 +60,8 @@ class Steps:
         return float((below + above) / 2 @ torch.from_numpy(self.counts).double())
 
 
-def both(one: Steps | None, other: Steps | None) -> Steps | None:
-    """Return the steps of two tensors together; None where those of one are not known."""
+def merge_steps(one: Steps | None, other: Steps | None) -> Steps | None:
+    """Return the steps of two tensors; None if one is unknown or their roundings differ."""
     if one is None or other is None or one.rounding != other.rounding:
         return None
     values, which = np.unique(np.concatenate([one.values, other.values]), return_inverse=True)
@@ -71,8 +70,8 @@ def both(one: Steps | None, other: Steps | None) -> Steps | None:
     return Steps(one.rounding, values, counts, one.near + other.near)
 
 
-class Watched(Slice):
-    """A slice whose steps are tallied as its values are read."""
+class StepCounter(Slice):
+    """A slice that tallies its quantization steps while its values are read."""
 
     def __init__(self, part: Slice, rounding: Rounding) -> None:
         super().__init__(part.total, part.dtype)
@@ -80,7 +79,7 @@ class Watched(Slice):
         self._tally, self._near = np.zeros(2**15, dtype=np.int64), 0
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values; to be gone through once."""
+        """Yield the values and tally their steps; iterate once only."""
         for values, steps in self._part.rounded():
             codes = steps.reshape(-1).view(np.uint32) >> np.uint32(16)
             each = values.numel() // steps.size
@@ -91,7 +90,7 @@ class Watched(Slice):
             yield values
 
     def steps(self) -> Steps:
-        """Return what has been tallied."""
+        """Return the steps of the values read so far."""
         present = np.flatnonzero(self._tally)
         middles = ((present << 16) + 2**15).astype(np.uint32).view(np.float32).astype(np.float64)
         return Steps(self._rounding, middles, self._tally[present], self._near)

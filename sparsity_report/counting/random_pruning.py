@@ -1,4 +1,4 @@
-"""What pruning at random takes from a tensor: lots drawn for its weights, the same everywhere."""
+"""Random pruning with the same weights on every machine."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from sparsity_report.counting.pruning import CountedCut
 
 Words = npt.NDArray[np.uint64]
 
-# Lots drawn at a time.
+# Random words drawn at a time.
 _BLOCK = 2**20
 _TOP = np.uint64(48)
 
 
 @dataclass(frozen=True, slots=True)
 class RandomCut(CountedCut):
-    """The weights that drew the lowest lots.
+    """A cut of the weights with the lowest random words.
 
-    Weight number i of the tensor, in the order of memory, draws the i-th 64-bit word of NumPy's
-    Philox, whose stream is the same on every machine and in every version.
+    Weight number i of the tensor, in memory order, gets the i-th 64-bit word of NumPy's Philox
+    generator, whose stream is the same on every machine and in every version.
 
     Attributes
     ----------
     key : int
-        Of the generator, 128 bits.
+        Key of the generator, 128 bits.
     lot : int
-        Weights that drew less go.
+        Weights with a lower word are pruned.
     below : int
-        How many drew less.
+        Weights with a lower word.
     ties : int
-        How many of those that drew just this go too, the first by position.
+        Weights with exactly this word that are pruned too, the first by position.
     nonzero : int
-        How many of those kept are not zero.
+        Kept weights that are not zero.
     """
 
     key: int
@@ -65,9 +65,9 @@ class RandomCut(CountedCut):
 
 
 def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
-    """Draw lots for the weights of a tensor; those kept are taken for nonzero until counted.
+    """Return a random cut of a tensor, with all kept weights assumed to be nonzero.
 
-    The key of the generator is the first half of SHA-256 of seed and name.
+    The key of the generator is the first half of the SHA-256 of seed and name.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where a rank falls: exact thresholds and ties of several tensors from their histograms alone."""
+"""Thresholds and ties at a rank among the magnitudes of several tensors, from histograms."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from sparsity_report.counting.histogram import (
 from sparsity_report.weights.tensor_slices import Slice
 
 _GOLDEN = (5**0.5 - 1) / 2
-# Buckets that are looked at together: bounds the memory.
+# Buckets processed together: bounds the memory.
 _AT_A_TIME = 128
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """What the smallest `target` magnitudes of several tensors are.
+    """The smallest `target` magnitudes of several tensors.
 
     Attributes
     ----------
     target : int
-        How many magnitudes are meant.
+        Number of magnitudes.
     bucket : int
         Number of the bucket that holds the last of them.
     threshold : float
-        Magnitude of the last of them; where not `exact`, the smallest its bucket can hold.
+        Magnitude of the last of them; if not `exact`, the lower edge of its bucket.
     below, ties : numpy.ndarray of int64
-        Per tensor: how many lie below the threshold (below its bucket, where not `exact`), and
-        how many on it (in it), the first by order of tensors and position.
+        Per tensor: magnitudes below the threshold (below its bucket, if not `exact`), and
+        magnitudes on it (in it), the first by order of tensors and position.
     slack : numpy.ndarray of int64
-        By how much ``below + ties`` of a tensor may be off; their sum is always `target`.
+        Possible error of ``below + ties`` per tensor; their sum is always `target`.
     exact : bool
-        Whether the threshold is a magnitude, not a bucket.
+        True if the threshold is a magnitude, False if it is the edge of a bucket.
     """
 
     target: int
@@ -57,13 +57,13 @@ class Level:
 
 
 class Reached(NamedTuple):
-    """A level at which something has come to a target.
+    """A level at which the pruned weights reach a target.
 
     Attributes
     ----------
     level : Level
     before, through : numpy.ndarray of int64
-        Per tensor: magnitudes below the level's bucket, and those up to its end.
+        Per tensor: magnitudes below the level's bucket, and up to its end.
     """
 
     level: Level
@@ -106,15 +106,15 @@ class Ranking:
     def reaching(
         self, taken: Callable[[Integers], Integers], targets: Sequence[int]
     ) -> Iterator[Reached]:
-        """Find the first level at which what is taken comes to each target, in their order.
+        """Find the first level at which the pruned weights reach each target.
 
         Parameters
         ----------
         taken : callable
-            From magnitudes below a level, of shape (levels, tensors), to how many of them are
-            taken, of shape (levels,): where one more magnitude lies below, none or one more is.
+            From magnitudes below a level, of shape (levels, tensors), to pruned weights, of
+            shape (levels,): one more magnitude adds none or one.
         targets : sequence of int
-            Ascending, more than is taken of no magnitude, at most what is taken of all.
+            Ascending, between the pruned weights at no magnitude and at all of them.
         """
         first = np.flatnonzero(np.diff(self._number, prepend=-1))
         ends = np.append(first[1:], self._number.size)
@@ -128,12 +128,12 @@ class Ranking:
                 low = rows[place - 1] if place else before
                 bucket = slice(int(first[start + place]), int(ends[start + place]))
                 at = partial(self._level, before=low, inside=bucket)
-                level = first_reaching(taken, target, at, low, rows[place])
+                level = find_first_level(taken, target, at, low, rows[place])
                 yield Reached(level, low, rows[place])
             before = rows[-1]
 
     def _by_bucket(self, inside: slice) -> Integers:
-        """Count magnitudes, shape (buckets that there are, tensors)."""
+        """Return the cumulable counts of magnitudes, of shape (buckets, tensors)."""
         number, tensors = self._number[inside], self._zeros.size
         rows = np.cumsum(np.diff(number, prepend=number[0]) > 0)
         cells = rows * tensors + self._owner[inside]
@@ -141,19 +141,19 @@ class Ranking:
         return counted.reshape(-1, tensors)
 
     def _level(self, target: int, before: Integers, inside: slice) -> Level:
-        """Return the level of a rank in a bucket."""
+        """Return the level at a rank in a bucket."""
         owner, value, many = self._owner[inside], self._value[inside], self._many[inside]
         bucket, zeros = int(self._number[inside.start]), self._zeros
         if not self._coarse[owner].any():
             return _exactly(target, bucket, before, owner, value, many)
-        # Zeros, which only the first bucket holds, are known and go first.
+        # The zeros in the first bucket are known and come first.
         sure = zeros if bucket == 0 else np.zeros_like(zeros)
         on = self._sums(inside) - sure
         rank = target - int(before.sum()) - int(sure.sum())
         if rank <= 0:
             first = _first(zeros, target)
             return Level(target, bucket, 0.0, before, first, np.zeros_like(zeros), exact=True)
-        ties = share_out(on, rank)
+        ties = apportion(on, rank)
         least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
         slack = np.maximum(ties - least, most - ties)
         return Level(target, bucket, float(value[0]), before, sure + ties, slack, exact=False)
@@ -162,7 +162,7 @@ class Ranking:
         return _sums(self._owner[inside], self._many[inside], self._zeros.size)
 
 
-def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator[Level]:
+def find_levels(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator[Level]:
     """Find the smallest magnitudes of all tensors together, for ascending targets.
 
     Parameters
@@ -170,28 +170,28 @@ def select(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator
     counts : mapping of str to Magnitudes
         In the order that breaks ties.
     targets : iterable of int
-        How many magnitudes are meant, each from 1 to all.
+        Numbers of magnitudes, each from 1 to all.
 
     Examples
     --------
     >>> from sparsity_report.counting.histogram import count
     >>> import torch
     >>> half = torch.tensor([1.0, 2.0, 2.0, 3.0], dtype=torch.float16)
-    >>> (level,) = select({"a": count(half), "b": count(half)}, [5])
+    >>> (level,) = find_levels({"a": count(half), "b": count(half)}, [5])
     >>> level.threshold, level.below.tolist(), level.ties.tolist()
     (2.0, [1, 1], [2, 1])
     """
     return Ranking(counts).levels(targets)
 
 
-def first_reaching(
+def find_first_level(
     taken: Callable[[Integers], Integers],
     target: int,
     at: Callable[[int], Level],
     before: Integers,
     through: Integers,
 ) -> Level:
-    """Return the first level of a bucket at which what is taken comes to a target.
+    """Return the first level in a bucket at which the pruned weights reach a target.
 
     Parameters
     ----------
@@ -212,12 +212,18 @@ def first_reaching(
     return at(ranks.start + bisect_left(ranks, target, key=sums))
 
 
-def share_out(on: Integers, rank: int) -> Integers:
-    """Say how many of each tensor are among the first `rank` of a bucket, by how many are in it.
+def apportion(on: Integers, rank: int) -> Integers:
+    """Estimate the magnitudes of each tensor among the first `rank` of a bucket.
 
-    As if every tensor's stood evenly in the bucket: of `on`, ``⌊on·x + offset⌋`` lie in its first
-    part x. So no tensor's share falls as the rank rises, which rounding shares does not promise.
-    The offsets, of the golden ratio, keep tensors with few from all standing at one place.
+    The estimate assumes that the magnitudes of a tensor are evenly spread in the bucket: of `on`,
+    ``⌊on·x + offset⌋`` are in its first part x. No estimate falls as the rank rises. Offsets by
+    the golden ratio keep the magnitudes of small tensors apart.
+
+    Parameters
+    ----------
+    on : numpy.ndarray of int64
+        Magnitudes of each tensor in the bucket.
+    rank : int
 
     Returns
     -------
@@ -226,7 +232,7 @@ def share_out(on: Integers, rank: int) -> Integers:
 
     Examples
     --------
-    >>> [share_out(np.array([1, 1, 6]), rank).tolist() for rank in (2, 4, 6, 8)]
+    >>> [apportion(np.array([1, 1, 6]), rank).tolist() for rank in (2, 4, 6, 8)]
     [[0, 0, 2], [0, 1, 3], [0, 1, 5], [1, 1, 6]]
     """
     there = np.flatnonzero(on)
@@ -236,7 +242,7 @@ def share_out(on: Integers, rank: int) -> Integers:
     def shares(place: int) -> Integers:
         return np.floor(many * (place / total) + offsets).astype(np.int64)
 
-    # The sum at a place is off by less than one per tensor.
+    # The sum at a place differs from it by less than one per tensor.
     least, most = max(rank - there.size, 0), min(rank + there.size, total)
     place = bisect_left(range(most), rank, least, key=lambda place: int(shares(place).sum()))
     before, after = shares(place - 1), shares(place)
@@ -245,8 +251,8 @@ def share_out(on: Integers, rank: int) -> Integers:
     return ties
 
 
-def settle(level: Level, magnitudes: Sequence[tuple[Floats, Integers]]) -> Level:
-    """Make a level exact by the magnitudes that :func:`look_into` returned."""
+def refine_level(level: Level, magnitudes: Sequence[tuple[Floats, Integers]]) -> Level:
+    """Return the exact level, given the magnitudes from :func:`read_buckets`."""
     owner, value, many = _flat(magnitudes)
     inside = bucket_of(value) == level.bucket
     return _exactly(
@@ -254,7 +260,7 @@ def settle(level: Level, magnitudes: Sequence[tuple[Floats, Integers]]) -> Level
     )
 
 
-def look_into(
+def read_buckets(
     counts: Mapping[str, Magnitudes],
     slices: Callable[[str], Iterable[Slice]],
     first: int,
@@ -263,7 +269,7 @@ def look_into(
 ) -> list[tuple[Floats, Integers]]:
     """Return the magnitudes in the buckets `first` … `last` and their counts, tensor by tensor.
 
-    Those of wide tensors are read once more.
+    Tensors of wide dtypes are read once more.
     """
     pairs = {}
     inexact = {}
@@ -281,7 +287,7 @@ def look_into(
 def _exactly(
     target: int, bucket: int, before: Integers, owner: Integers, value: Floats, many: Integers
 ) -> Level:
-    """Find the threshold among the magnitudes of one bucket."""
+    """Return the level among the exact magnitudes of one bucket."""
     ascending = np.argsort(value)
     rank = target - int(before.sum())
     last = ascending[np.searchsorted(np.cumsum(many[ascending]), rank)]
@@ -294,13 +300,13 @@ def _exactly(
 
 
 def _first(many: Integers, rank: int) -> Integers:
-    """Say how many of each tensor are among the first `rank`, one tensor after the other."""
+    """Return the number from each tensor among the first `rank`, tensor after tensor."""
     first: Integers = np.clip(rank - (np.cumsum(many) - many), 0, many)
     return first
 
 
 def _flat(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Integers, Floats, Integers]:
-    """Put the values and counts of tensors into one array each, led by whose they are."""
+    """Concatenate the values and counts of tensors; return tensor numbers, values and counts."""
     owner = np.repeat(np.arange(len(pairs)), [values.size for values, _ in pairs])
     values, counts = (np.concatenate(part) for part in zip(*pairs, strict=True))
     return owner, values, counts

@@ -1,7 +1,7 @@
-"""Work on slices by threads or by the workers of any executor, results in order.
+"""Parallel work on slices, by threads or by the workers of any executor.
 
-What costs time in NumPy, torch and compiled loops lets other threads run. Results come in the order
-of the jobs whatever the order of arrival, so that sums of them are the same to the bit.
+The slow parts of NumPy, torch and compiled loops release Python's lock. Results come in the order
+of the jobs, so that their sums are equal to the bit on every run.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from sparsity_report.weights.tensor_slices import Slice
 S = TypeVar("S", bound=Slice)
 T = TypeVar("T")
 
-# Values that are not worth handing to another thread.
+# Values that are counted in the calling thread, as handing them over would take longer.
 SMALL = 2**12
-# Threads side by side, each with torch's own threads, would mostly wait for one another.
+# Torch's own threads would compete with the threads of the pool.
 _one_thread = partial(torch.set_num_threads, 1)
 _THREADS = min(4, os.cpu_count() or 1)
-# Tasks handed out before their results are needed: bounds what waits, feeds every worker.
-_AHEAD_OF_THREADS, _AHEAD_OF_OTHERS = 8 * _THREADS, 1024
+# Tasks submitted ahead of their results: enough to feed every worker, with bounded memory.
+_THREADS_AHEAD, _REMOTE_AHEAD = 8 * _THREADS, 1024
 
 
 def work_through(
@@ -37,7 +37,7 @@ def work_through(
     work: Callable[[Slice], T],
     executor: Executor | None = None,
 ) -> dict[str, list[T]]:
-    """Do the same work on every slice of several tensors; return the results of each tensor."""
+    """Apply a function to every slice of several tensors; return the results by tensor."""
     results: dict[str, list[T]] = {name: [] for name in slices}
     jobs = ((name, part, work) for name, parts in slices.items() for part in parts)
     for name, _, result in in_order(jobs, executor):
@@ -48,23 +48,22 @@ def work_through(
 def in_order(
     jobs: Iterable[tuple[str, S, Callable[[S], T]]], executor: Executor | None = None
 ) -> Iterator[tuple[str, S, T]]:
-    """Do the work of each job by threads or by an executor; yield results in the jobs' order."""
+    """Run jobs by threads or an executor; yield results in the order of the jobs."""
     waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
     with own_settings(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
         try:
             for name, part, work in jobs:
-                away = executor if part.sources() else None
-                with _named(name, away):
-                    if away is not None:
-                        future = away.submit(_elsewhere, work, part, os.getpid())
+                remote = executor if part.sources() else None
+                with _errors_of(name, remote):
+                    if remote is not None:
+                        future = remote.submit(_run_remotely, work, part, os.getpid())
                     elif part.total <= SMALL:
-                        # Handing a few values over would take longer than counting them.
                         future = Future[T]()
                         future.set_result(work(part))
                     else:
                         future = pool.submit(work, part)
-                    waiting.append((name, part, future, away))
-                while len(waiting) > (_AHEAD_OF_THREADS if away is None else _AHEAD_OF_OTHERS):
+                    waiting.append((name, part, future, remote))
+                while len(waiting) > (_THREADS_AHEAD if remote is None else _REMOTE_AHEAD):
                     yield _first(waiting)
             while waiting:
                 yield _first(waiting)
@@ -73,7 +72,7 @@ def in_order(
                 future.cancel()
 
 
-def _elsewhere(work: Callable[[S], T], part: S, home: int) -> T:
+def _run_remotely(work: Callable[[S], T], part: S, home: int) -> T:
     if os.getpid() == home:
         return work(part)
     with own_settings():
@@ -83,9 +82,9 @@ def _elsewhere(work: Callable[[S], T], part: S, home: int) -> T:
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Count what is too small for a normal number as it is; then set all of torch as it was."""
+    """Stop torch from flushing denormal numbers to zero, then restore its settings."""
     threads, flushing = torch.get_num_threads(), not sys.float_info.min / 2
-    # Threads that are started from here on begin like this.
+    # New threads inherit this setting.
     torch.set_flush_denormal(False)
     try:
         yield
@@ -95,14 +94,14 @@ def own_settings() -> Iterator[None]:
 
 
 def _first(waiting: deque[tuple[str, S, Future[T], Executor | None]]) -> tuple[str, S, T]:
-    name, part, future, away = waiting.popleft()
-    with _named(name, away):
+    name, part, future, remote = waiting.popleft()
+    with _errors_of(name, remote):
         return name, part, future.result()
 
 
 @contextmanager
-def _named(name: str, away: Executor | None) -> Iterator[None]:
-    """Say which tensor an error is about; what other executors raise is anybody's guess."""
+def _errors_of(name: str, remote: Executor | None) -> Iterator[None]:
+    """Name the tensor in errors, and turn errors of executors into ours."""
     try:
         yield
     except SparsityReportError as error:
@@ -111,9 +110,9 @@ def _named(name: str, away: Executor | None) -> Iterator[None]:
         if ran_out(error):
             raise SparsityReportError(
                 f"{name}: memory ran out; nothing was counted wrong, start again with more of it"
-                + (", or with fewer workers" if away else "")
+                + (", or with fewer workers" if remote else "")
             ) from error
-        if away is None:
+        if remote is None:
             raise
         raise SparsityReportError(
             f"a worker failed at {name} ({type(error).__name__}: {error}); nothing was counted "

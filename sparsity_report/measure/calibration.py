@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsity_report.counting.activation_scores import InputNorms
-from sparsity_report.counting.frozen_arrays import Fixed
+from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
@@ -310,7 +310,7 @@ class _Watch(TorchDispatchMode):
                     "is multiplied with is not known; give a longer text"
                 )
         return {
-            name: InputNorms(Fixed(np.sqrt(sums.numpy())), (parameter.matrix or (0, 0))[0])
+            name: InputNorms(FrozenArray(np.sqrt(sums.numpy())), (parameter.matrix or (0, 0))[0])
             for (name, sums), parameter in zip(
                 self._sums.items(), self._parameters.values(), strict=True
             )

@@ -16,9 +16,9 @@ import transformers
 from torch import nn
 
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.counts import count_weights, remark
+from sparsity_report.counting.counts import add_notes, count_weights
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
-from sparsity_report.counting.moments import moments
+from sparsity_report.counting.moments import compute_moments
 from sparsity_report.counting.policies import global_magnitude
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
@@ -115,7 +115,7 @@ def sensitivity(
                 "nll_increase": (score.nll - dense.nll) / dense.scored,
                 "top1_drop": (dense.hits - score.hits) / dense.scored,
                 "threshold": pruning.threshold,
-                "std": moments(_values(weights, modules)).std,
+                "std": compute_moments(_values(weights, modules)).std,
                 "global_sparsity": zero_share(total, nonzero),
                 **passage.facts(stage.model),
             }
@@ -123,7 +123,7 @@ def sensitivity(
     if progress:
         progress(len(parts), len(parts), "")
     if scorer.entries:
-        remark(weights, scorer.entries.notes())
+        add_notes(weights, scorer.entries.notes())
     return typed("sensitivity", pd.DataFrame(rows))
 
 

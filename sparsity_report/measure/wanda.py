@@ -11,13 +11,13 @@ import pandas as pd
 
 from sparsity_report.counting.activation_scores import (
     InputNorms,
-    check_pattern,
-    group_cuts,
-    row_cuts,
+    check_n_m,
+    cut_groups,
+    cut_rows,
+    map_rows,
     score_blocks,
-    worked,
 )
-from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, quotas
+from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, compute_quotas
 from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
@@ -96,7 +96,7 @@ def wanda(
     '2:4Wanda'
     """
     if n_m is not None:
-        pattern = check_pattern(weights, *n_m)
+        pattern = check_n_m(weights, *n_m)
         level = zero_share(pattern[1], pattern[0]) or 0.0
         if sparsity not in {None, level} or allocation is not None:
             raise SparsityReportError(
@@ -107,12 +107,12 @@ def wanda(
     prunable_counts(weights)
     calibration = calibrated(weights, text, progress, options)
     if n_m is not None:
-        cuts = group_cuts(weights, calibration.scales, pattern, progress)
+        cuts = cut_groups(weights, calibration.scales, pattern, progress)
         method = f"wanda_one_pass, {pattern[0]}:{pattern[1]}"
         return Pruning(weights, level, method, cuts, calibration.basis)
     if isinstance(allocation, str) and allocation == "owl":
         allocation = owl(weights, check_sparsity(sparsity), calibration, progress=progress)
-    shares = quotas(weights, sparsity, allocation)
+    shares = compute_quotas(weights, sparsity, allocation)
     counts = dict(shares.counts)
     if allocation is None:
         rows = {p.name: p.total // p.matrix[1] for p in weights.prunable if p.matrix}
@@ -121,7 +121,7 @@ def wanda(
             for p in weights.prunable
             if p.matrix
         }
-    cuts = row_cuts(weights, calibration.scales, counts, progress)
+    cuts = cut_rows(weights, calibration.scales, counts, progress)
     method = shares.method("wanda_one_pass")
     return Pruning(weights, shares.sparsity, method, cuts, calibration.basis)
 
@@ -239,7 +239,7 @@ def _outlier_ratios(
     totals: dict[str, int] = {}
     sums: dict[str, list[float]] = {}
     work = {name: partial(_sum, scale=scale) for name, scale in scales.items()}
-    for p, parts in worked(weights, work, progress):
+    for p, parts in map_rows(weights, work, progress):
         block = blocks[p.name]
         totals[block] = totals.get(block, 0) + p.total
         sums.setdefault(block, []).extend(parts)
@@ -249,7 +249,7 @@ def _outlier_ratios(
         name: partial(_above, scale=scale, limit=limits[blocks[name]])
         for name, scale in scales.items()
     }
-    for p, counts in worked(weights, above, progress):
+    for p, counts in map_rows(weights, above, progress):
         outliers[blocks[p.name]] += sum(counts)
     return {block: outliers[block] / total for block, total in totals.items()}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.allocation import quotas
+from sparsity_report.counting.allocation import compute_quotas
 
 POLICIES = (sr.layerwise_magnitude, sr.random_unstructured)
 
@@ -46,7 +46,7 @@ def test_the_sum_is_exact_and_remainders_go_to_the_largest(layers):
     shares = [share for *_, share in layers]
     sizes = [rows * columns for columns, rows, _ in layers]
     mapping = dict(zip((m.name for m in modules_of(weights)), shares, strict=True))
-    found = quotas(weights, None, mapping)
+    found = compute_quotas(weights, None, mapping)
     assert list(found.counts.values()) == hamilton(sizes, shares)
     assert sum(found.counts.values()) == round(found.sparsity * sum(sizes))
 
@@ -123,8 +123,8 @@ WRONG = [
     (lambda module: None, "not None"),  # noqa: ARG005
     (lambda module: float("nan"), "not nan"),  # noqa: ARG005
     ("owl", r"allocation=sr\.owl\("),
-    (3, "a frame, a mapping or a rule, not a int"),
-    (pd.DataFrame({"module_name": ["a"]}), "without the column 'sparsity'"),
+    (3, "a frame, a mapping or a function, not a int"),
+    (pd.DataFrame({"module_name": ["a"]}), "has no column 'sparsity'"),
     (pd.DataFrame({"module_name": ["a", "a"], "sparsity": 0.5}), "names a module twice"),
 ]
 
@@ -198,5 +198,5 @@ def test_zeros_before_are_counted_and_nan_has_a_lot(tiny):
 
 @pytest.mark.parametrize("seed", [-1, 0.5, True, "0"])
 def test_impossible_seeds(weights, seed):
-    with pytest.raises(sr.SparsityReportError, match="seed must be a whole number from 0"):
+    with pytest.raises(sr.SparsityReportError, match="seed must be a whole number of 0 or more"):
         sr.random_unstructured(weights, 0.5, seed=seed)

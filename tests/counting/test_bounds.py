@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsity_report as sr
-from sparsity_report.counting.bounds import bounded, levels_within
+from sparsity_report.counting.bounds import find_bounded_levels, resolve_bounds
 from sparsity_report.counting.policies import prunable_counts
 
 SHARES = st.sampled_from([0.0, 0.2, 0.29, 0.5, 0.75, 1.0])
@@ -104,10 +104,12 @@ def test_real_weights_make_up_for_bound_layers(demo):
 def test_levels_are_what_pruning_there_gives(demo):
     bounds = {"mlp_linear": 0.4}
     counts = prunable_counts(demo)
-    parts = bounded(demo, bounds, counts)
+    parts = resolve_bounds(demo, bounds, counts)
     total, (_, most) = int(parts.totals.sum()), parts.reach
     targets = [round(share * total) for share in (0.0, 0.1, 0.3, most / total)]
-    for target, (gone, slack) in zip(targets, levels_within(counts, parts, targets), strict=True):
+    for target, (gone, slack) in zip(
+        targets, find_bounded_levels(counts, parts, targets), strict=True
+    ):
         assert gone.sum() == target
         exact = sr.bounded_magnitude(demo, target / total, bounds)
         pruned = [sum(exact.cuts[t].pruned for t in ts if t in exact.cuts) for ts in parts.tensors]
@@ -116,9 +118,9 @@ def test_levels_are_what_pruning_there_gives(demo):
 
 WRONG = (
     ({"nothing": 0.5}, "no prunable module or group 'nothing'"),
-    ({"mlp_linear": 1.5}, r"'mlp_linear' is bound to 1\.5"),
-    ({"mlp_linear": (0.1, 0.2, 0.3)}, "neither a share from 0 to 1 nor two of them"),
-    ({"mlp_linear": (0.4, 0.2)}, "at least more than at most"),
+    ({"mlp_linear": 1.5}, r"bound 1\.5 of 'mlp_linear' is not valid"),
+    ({"mlp_linear": (0.1, 0.2, 0.3)}, "give a share from 0 to 1, or two shares"),
+    ({"mlp_linear": (0.4, 0.2)}, "lower bound of .mlp_linear. is above the upper"),
     ({"mlp_linear": 0.1, "attention_linear": 0.1}, r"leave room for 0\.00 % to 10\.00 % .* 50\.00"),
 )
 

@@ -15,7 +15,7 @@ from helpers import need, same_counts
 
 import sparsity_report as sr
 from sparsity_report.counting import counts
-from sparsity_report.counting.counts import counted
+from sparsity_report.counting.counts import known_counts
 from sparsity_report.weights import tensor_slices
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,7 @@ def test_processes_do_the_counting(cut, processes, monkeypatch):
     monkeypatch.setattr(tensor_slices.FileSlice, "pieces", None)  # in this process only
     sr.global_magnitude(weights, 0.3, executor=processes)
     totals = {p.name: p.total for p in weights.stored}
-    assert {name: seen.total for name, seen in counted(weights).items()} == totals
+    assert {name: seen.total for name, seen in known_counts(weights).items()} == totals
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -139,7 +139,7 @@ def test_a_worker_that_dies_is_an_error_that_names_the_tensor(cut, monkeypatch):
         ) as caught:
             sr.global_magnitude(weights, 0.3, executor=pool)
         assert "BrokenProcessPool" in str(caught.value)
-        assert counted(weights) == {}
+        assert known_counts(weights) == {}
         monkeypatch.undo()
         # The pool stays broken: still an error, not a number.
         with pytest.raises(sr.SparsityReportError, match=r"a worker failed at \S+\.weight"):

@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
-from sparsity_report.counting.pruning import keep_
+from sparsity_report.counting.pruning import apply_mask_
 
 
 def linears(model):
@@ -364,6 +364,6 @@ def test_pruned_are_zero_and_the_others_bit_by_bit_as_they_were(dtype, turned):
     if dtype == torch.float32:
         tensor[0] = torch.tensor([float("nan"), float("-inf"), -0.0, float("nan"), 1.0])
         raw = tensor.unsqueeze(-1).view(torch.uint8).numpy().copy()
-    keep_(tensor.mT if turned else tensor, stays.mT if turned else stays)
+    apply_mask_(tensor.mT if turned else tensor, stays.mT if turned else stays)
     expected = np.where(stays.numpy()[..., None], raw, 0)
     assert (tensor.unsqueeze(-1).view(torch.uint8).numpy() == expected).all()

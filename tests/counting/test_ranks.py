@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsity_report.counting.histogram import count
-from sparsity_report.counting.ranks import select, share_out
+from sparsity_report.counting.ranks import apportion, find_levels
 
 # Within one bucket and out of it, zeros, what float32 can hardly hold, and infinity.
 MAGNITUDES = [0.0, 1e-42, 3e-42, 0.5, 1.0, 1 + 2**-20, 1 + 2**-9, 1 + 2**-8, 2.0, float("inf")]
@@ -33,7 +33,7 @@ def test_every_rank_is_exact_in_sum_and_no_tensor_gets_weights_back(tensors):
     order = np.argsort(values, kind="stable")
     lost_before = np.zeros(len(tensors), dtype=int)
     ranks = range(1, values.size + 1)
-    for rank, level in zip(ranks, select(counts, ranks), strict=True):
+    for rank, level in zip(ranks, find_levels(counts, ranks), strict=True):
         lost = level.below + level.ties
         assert lost.sum() == rank
         assert (lost >= lost_before).all()
@@ -41,7 +41,7 @@ def test_every_rank_is_exact_in_sum_and_no_tensor_gets_weights_back(tensors):
         assert (np.abs(lost - truth) <= level.slack).all()
         assert not level.exact or level.threshold == values[order[rank - 1]]
         # A level alone is the level among others.
-        (alone,) = select(counts, [rank])
+        (alone,) = find_levels(counts, [rank])
         assert (alone.below + alone.ties).tolist() == lost.tolist()
         lost_before = lost
 
@@ -52,7 +52,7 @@ def test_every_rank_is_exact_in_sum_and_no_tensor_gets_weights_back(tensors):
 def test_shares_of_a_bucket(on):
     on, before = np.array(on), np.zeros(len(on), dtype=int)
     for rank in range(1, on.sum() + 1):
-        shares = share_out(on, rank)
+        shares = apportion(on, rank)
         assert shares.sum() == rank
         assert (before <= shares).all()
         assert (shares <= on).all()
@@ -63,8 +63,8 @@ def test_shares_of_a_bucket(on):
 def test_shares_are_fair_and_those_of_equals_do_not_stand_in_a_row():
     for total in (10**6, 10**13):
         on = np.random.default_rng(0).integers(0, total, 50)
-        shares = share_out(on, int(on.sum()) // 3)
+        shares = apportion(on, int(on.sum()) // 3)
         assert shares.sum() == on.sum() // 3
         assert np.abs(shares - on / 3).max() < 2
-    ones = share_out(np.ones(10_000, dtype=int), 3_000)
+    ones = apportion(np.ones(10_000, dtype=int), 3_000)
     assert np.abs(ones.reshape(20, -1).sum(axis=1) - 150).max() <= 2

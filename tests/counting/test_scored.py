@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.activation_scores import InputNorms, group_cuts, row_cuts
-from sparsity_report.counting.frozen_arrays import Fixed
+from sparsity_report.counting.activation_scores import InputNorms, cut_groups, cut_rows
+from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.pruning import Pruning
 
 
@@ -38,8 +38,8 @@ def test_rows_lose_their_lowest_scores(data):
                                         min_size=columns, max_size=columns)))  # fmt: skip
     count = data.draw(st.integers(0, layer.weight.numel()))
     weights = sr.load(layer)
-    scales = {"weight": InputNorms(Fixed(norms[None]), outputs)}
-    pruning = Pruning(weights, 0.5, "x", row_cuts(weights, scales, {"weight": count}))
+    scales = {"weight": InputNorms(FrozenArray(norms[None]), outputs)}
+    pruning = Pruning(weights, 0.5, "x", cut_rows(weights, scales, {"weight": count}))
     each, more = divmod(count, outputs)
     keep = lowest(layer.weight, norms, [each + (row < more) for row in range(outputs)])
     assert torch.equal(pruning.mask("weight"), keep)
@@ -53,12 +53,12 @@ def test_rows_lose_their_lowest_scores(data):
 def test_blocks_make_no_difference(block, monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(nn.Linear(8, 12, bias=False))
-    scales = {"weight": InputNorms(Fixed(np.arange(8.0)[None]), 12)}
-    whole = [row_cuts(weights, scales, {"weight": 41}), group_cuts(weights, scales, (2, 4))]
+    scales = {"weight": InputNorms(FrozenArray(np.arange(8.0)[None]), 12)}
+    whole = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
     masks = [cuts["weight"].mask(weights.tensor("weight")) for cuts in whole]
-    for room in ("cuts", "scored"):
-        monkeypatch.setattr(f"sparsity_report.counting.{room}._BLOCK", block)
-    again = [row_cuts(weights, scales, {"weight": 41}), group_cuts(weights, scales, (2, 4))]
+    for module in ("pruning", "activation_scores"):
+        monkeypatch.setattr(f"sparsity_report.counting.{module}._BLOCK", block)
+    again = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
     assert again == whole
     for cuts, mask in zip(again, masks, strict=True):
         assert torch.equal(cuts["weight"].mask(weights.tensor("weight")), mask)
@@ -67,8 +67,8 @@ def test_blocks_make_no_difference(block, monkeypatch):
 def test_weights_changed_in_between_are_noticed():
     layer = nn.Linear(8, 12, bias=False)
     weights = sr.load(layer)
-    scales = {"weight": InputNorms(Fixed(np.ones((1, 8))), 12)}
-    cuts = row_cuts(weights, scales, {"weight": 41})
+    scales = {"weight": InputNorms(FrozenArray(np.ones((1, 8))), 12)}
+    cuts = cut_rows(weights, scales, {"weight": 41})
     with torch.no_grad():
         layer.weight[3] = 0
     with pytest.raises(sr.SparsityReportError, match="changed since they were counted"):
@@ -76,8 +76,8 @@ def test_weights_changed_in_between_are_noticed():
 
 
 def test_values_are_equal_by_content_and_cannot_be_written_to():
-    one, other = Fixed(np.arange(3)), Fixed(np.arange(3))
+    one, other = FrozenArray(np.arange(3)), FrozenArray(np.arange(3))
     assert one == other
-    assert len({one, other, Fixed(np.arange(3.0))}) == 2
+    assert len({one, other, FrozenArray(np.arange(3.0))}) == 2
     with pytest.raises(ValueError, match="read-only"):
         one.values[0] = 5

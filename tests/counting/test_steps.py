@@ -13,7 +13,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes, count_slices
-from sparsity_report.counting.quantization_steps import Steps, both
+from sparsity_report.counting.quantization_steps import Steps, merge_steps
 from sparsity_report.weights.anatomy.rounding_levels import Rounding, nearest_to_zero
 from sparsity_report.weights.gguf.gguf_header import BlockSlice
 from sparsity_report.weights.gguf.gguf_steps import ROUNDINGS, block_steps
@@ -122,11 +122,11 @@ def test_levels_around_zero():
 
 def test_steps_add_up_where_they_are_alike():
     one = Steps(Rounding(), np.array([1.0, 2.0]), np.array([3, 4]), 5)
-    sums = both(one, Steps(Rounding(), np.array([2.0, 3.0]), np.array([10, 20]), 7))
+    sums = merge_steps(one, Steps(Rounding(), np.array([2.0, 3.0]), np.array([10, 20]), 7))
     assert (sums.values.tolist(), sums.counts.tolist()) == ([1, 2, 3], [3, 14, 20])
     assert sums.near == 12
-    assert both(one, Steps(Rounding(has_zero=False), one.values, one.counts)) is None
-    assert both(one, None) is None
+    assert merge_steps(one, Steps(Rounding(has_zero=False), one.values, one.counts)) is None
+    assert merge_steps(one, None) is None
     assert (Magnitudes(0, 0) + Magnitudes(7, 7, steps=one)).steps is one
 
 

@@ -100,8 +100,8 @@ def test_holding_is_undone_and_ends(explorer):
 
 WRONG = (
     ({"nothing": 0.1}, "no prunable module or group 'nothing'"),
-    ({"mlp_linear": 2}, "is bound to 2"),
-    ({"mlp_linear": (0.4, 0.1)}, "at least more than at most"),
+    ({"mlp_linear": 2}, "bound 2 of 'mlp_linear' is not valid"),
+    ({"mlp_linear": (0.4, 0.1)}, "lower bound of .mlp_linear. is above the upper"),
 )
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.counting import count_cache as cache_module
-from sparsity_report.counting.counts import count_weights, counted
+from sparsity_report.counting.counts import count_weights, known_counts
 from sparsity_report.phrases import phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights import tensor_slices
@@ -376,7 +376,7 @@ def test_what_a_server_may_not_answer(hub, folder, waits, fault, said):
     hub.faults.append(fault)
     refused(f"{NAME}/{FILE}.*{said}", lambda: count_weights(weights))
     assert waits == []
-    assert not counted(weights)
+    assert not known_counts(weights)
     hub.faults.append(lambda *a: hub.send_part(*a, **{"Content-Encoding": "gzip"}))
     refused(r"\(gzip\) for bytes 96 to 1200095", lambda: count_weights(weights))
     same_counts(weights, sr.load(file))
@@ -421,8 +421,8 @@ def test_a_file_that_changes_is_refused(hub, folder):
 
     hub.faults.append(drop_and_change)
     refused("load it again and count anew", partial(count_weights, again))
-    assert not counted(weights)
-    assert not counted(again)
+    assert not known_counts(weights)
+    assert not known_counts(again)
     same_counts(stream(), sr.load(folder))
 
 
@@ -506,7 +506,7 @@ def test_a_lost_connection_is_told_of_and_counting_goes_on(
         lambda: sr.global_magnitude(weights, 0.3, cache=tmp_path / "kept"),
     )
     assert sorted({*waits}) == [2.0**n for n in range(8)]
-    assert set(counted(weights)) == set(names[:4])
+    assert set(known_counts(weights)) == set(names[:4])
     hub.faults.clear()
     hub.asked.clear()
     again = stream()

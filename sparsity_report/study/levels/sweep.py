@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.bounds import Bounded, Bounds, bounded, levels_within
+from sparsity_report.counting.bounds import (
+    BoundCounts,
+    Bounds,
+    find_bounded_levels,
+    resolve_bounds,
+)
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
@@ -23,7 +28,7 @@ from sparsity_report.counting.policies import (
 )
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
-from sparsity_report.counting.ranks import Level, look_into, select, settle
+from sparsity_report.counting.ranks import Level, find_levels, read_buckets, refine_level
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.derived.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.layers import added, layer_frame
@@ -131,7 +136,7 @@ def level_table(weights: Weights, bounds: Bounds | None = None) -> pd.DataFrame 
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
     levels = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
     if bounds:
-        return _bounded_table(bounded(weights, bounds, counts), counts, levels)
+        return _bounded_table(resolve_bounds(weights, bounds, counts), counts, levels)
     kept = _kept(weights, counts, levels, exact=False, executor=None)
     return _table(weights, counts, levels, kept)
 
@@ -200,7 +205,7 @@ def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | No
 def layer_threshold(magnitudes: Magnitudes, sparsity: float) -> float | None:
     """Return the largest magnitude pruned from one tensor alone, or its bucket's lower end."""
     target = round(check_sparsity(sparsity) * magnitudes.total)
-    return next(iter(select({"": magnitudes}, [target]))).threshold if target else None
+    return next(iter(find_levels({"": magnitudes}, [target]))).threshold if target else None
 
 
 def _table(
@@ -219,7 +224,7 @@ def _exact_table(names: list[str], sparsities: list[float], left: Integers) -> p
 
 
 def _bounded_table(
-    parts: Bounded, counts: Mapping[str, Magnitudes], sparsities: Sequence[float]
+    parts: BoundCounts, counts: Mapping[str, Magnitudes], sparsities: Sequence[float]
 ) -> pd.DataFrame:
     total, (least, most) = int(parts.totals.sum()), parts.reach
     within = [level for level in sparsities if least <= round(level * total) <= most]
@@ -229,7 +234,7 @@ def _bounded_table(
             "bounds: no level that a study keeps is within them; give wider bounds"
         )
     targets = [round(level * total) for level in within]
-    pruned, slack = map(np.array, zip(*levels_within(counts, parts, targets), strict=True))
+    pruned, slack = map(np.array, zip(*find_bounded_levels(counts, parts, targets), strict=True))
     # Weights that were zero before stay zero at every level.
     left = parts.totals - np.maximum(pruned, parts.zeros)
     numbers = dict(zip(LEVEL_COUNTS, (left.T, slack.T), strict=True))
@@ -290,7 +295,7 @@ def _levels(
     exact: bool,
     executor: Executor | None,
 ) -> Iterator[Level]:
-    levels = list(select(counts, sorted({target for target in targets if target})))
+    levels = list(find_levels(counts, sorted({target for target in targets if target})))
     rough = [level for level in levels if exact and not level.exact]
     yield from (level for level in levels if level not in rough)
     if not rough:
@@ -304,6 +309,6 @@ def _levels(
         upto = np.cumsum(tally[first:])
         group = [level for level in rough if upto[level.bucket - first] <= _EXACT_AT_ONCE]
         group = group or rough[:1]
-        inside = look_into(counts, weights.slices, first, group[-1].bucket, executor)
-        yield from (settle(level, inside) for level in group)
+        inside = read_buckets(counts, weights.slices, first, group[-1].bucket, executor)
+        yield from (refine_level(level, inside) for level in group)
         rough = rough[len(group) :]
