@@ -1,4 +1,4 @@
-"""The one exception of this package, and how texts that others wrote are shown, in one line."""
+"""The exception of this package, and display of untrusted text on one line."""
 
 import re
 import unicodedata
@@ -6,26 +6,26 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# How torch, the system and its loader say that there is no memory left, for a thread neither.
+# Messages of torch, the operating system and its loader when memory runs out.
 _NO_MEMORY = re.compile(
     r"(?i)(can't|cannot) allocate memory|(not enough|out of) memory|can't start new thread|"
     r"failed to map segment"
 )
 
-# Printable to Python, yet nothing that a reader sees: what Unicode calls default ignorable, and
-# the blank of Braille.
-_UNSEEN = re.compile(
+# Characters that Python calls printable but that show nothing: Unicode's default ignorables and
+# the blank Braille pattern.
+_INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
 )
-# Marks above or below one letter, as many as UTS #39, 5.4 has; more cover the lines around it.
+# Most combining marks on one letter, as in UTS #39, section 5.4; more cover adjacent lines.
 _MARKS = 4
 _JOINERS, _EMOJI_STYLE = "\u200c\u200d", "\ufe0f"
 _SPACES = re.compile("[ \t\r\n\u00a0\u202f]+")
 
 
 class SparsityReportError(ValueError):
-    r"""Bad input or an impossible output; its message is a single line for people.
+    r"""Bad input or an output that cannot be written; the message is a single line.
 
     Examples
     --------
@@ -38,11 +38,11 @@ class SparsityReportError(ValueError):
 
 
 def legible(text: str) -> str:
-    r"""Spell out what a reader would not see as it is, so that names stay names, and distinct.
+    r"""Escape invisible characters, so that distinct names look distinct.
 
-    That is: control characters and line ends, marks of direction, what has no width or no glyph,
-    halves of characters, and marks that pile up. Every script stays as it is written, with the
-    joiners that Arabic, Indic scripts and emoji need; so do the no-break spaces of numbers.
+    Escaped are control characters, line ends, direction marks, characters without width or glyph,
+    lone surrogates and piled-up combining marks. Letters of every script stay, as do the joiners
+    of Arabic, Indic scripts and emoji and the no-break spaces of numbers.
 
     Examples
     --------
@@ -51,17 +51,21 @@ def legible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    shown, marks = [], _MARKS  # what a text begins with has nothing of its own to stand on
+    shown, marks = [], _MARKS  # a text that begins with a mark has no letter to carry it
     for place, character in enumerate(text):
         marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
-        seen = character.isprintable() and not _UNSEEN.match(character) and marks <= _MARKS
-        kept = seen or character in "\u00a0\u202f" or _joins(text, place)
-        shown.append(character if kept else spelled(character))
+        is_visible = character.isprintable() and not _INVISIBLE.match(character)
+        is_kept = (
+            (is_visible and marks <= _MARKS)
+            or character in "\u00a0\u202f"
+            or _is_joiner(text, place)
+        )
+        shown.append(character if is_kept else spelled(character))
     return "".join(shown)
 
 
 def spelled(character: str) -> str:
-    r"""Write a character that cannot be shown so that it can be read.
+    r"""Return the escape sequence of a character.
 
     Examples
     --------
@@ -72,7 +76,7 @@ def spelled(character: str) -> str:
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    r"""Make untrusted text safe for one line of reading: see :func:`legible`, and not endless.
+    r"""Make untrusted text safe for one line: :func:`legible` and at most `limit` characters.
 
     Examples
     --------
@@ -84,9 +88,9 @@ def printable(text: str, limit: int = 2000) -> str:
 
 
 def writable(text: str) -> str:
-    r"""Spell out halves of characters, with which no file can be written.
+    r"""Escape lone surrogates, which cannot be encoded as UTF-8.
 
-    Python has them where the name of a file is no UTF-8.
+    Python puts them into file names that are not UTF-8.
 
     Examples
     --------
@@ -96,8 +100,8 @@ def writable(text: str) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
-def _joins(text: str, place: int) -> bool:
-    """Whether what has no width stands between signs that are written together with it."""
+def _is_joiner(text: str, place: int) -> bool:
+    """Return True where a zero-width character joins the characters around it."""
     if text[place] == _EMOJI_STYLE:
         return _is_picture(text[place - 1 : place])
     around = text[place - 1 : place] + text[place + 1 : place + 2]
@@ -115,20 +119,20 @@ def _is_picture(character: str) -> bool:
 
 
 def check_options(function: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a keyword that a function does not take.
+    """Refuse a keyword that a function does not accept.
 
     Examples
     --------
     >>> check_options("load", ["revison"], ["revision"])
     Traceback (most recent call last):
-    sparsity_report.errors.SparsityReportError: load() takes revision, not 'revison'
+    sparsity_report.errors.SparsityReportError: load() accepts revision, not 'revison'
     """
     if unknown := sorted(set(given).difference(known)):
-        raise SparsityReportError(f"{function}() takes {', '.join(known)}, not {unknown[0]!r}")
+        raise SparsityReportError(f"{function}() accepts {', '.join(known)}, not {unknown[0]!r}")
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, for which torch has no class of its own.
+    """Return True for an error that means memory ran out; torch has no class for it.
 
     Examples
     --------
@@ -137,13 +141,14 @@ def ran_out(error: BaseException) -> bool:
     >>> ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     False
     """
-    said = isinstance(error, RuntimeError | OSError | ImportError) and _NO_MEMORY.search(str(error))
-    return isinstance(error, MemoryError) or bool(said)
+    if isinstance(error, RuntimeError | OSError | ImportError):
+        return bool(_NO_MEMORY.search(str(error)))
+    return isinstance(error, MemoryError)
 
 
 @contextmanager
-def within_memory(what: str, instead: str) -> Iterator[None]:
-    """Say in one line where memory ran out, and what to do instead.
+def within_memory(task: str, advice: str) -> Iterator[None]:
+    """Raise an error that names the task and gives advice if memory runs out.
 
     Examples
     --------
@@ -159,12 +164,12 @@ def within_memory(what: str, instead: str) -> Iterator[None]:
     except Exception as error:
         if not ran_out(error):
             raise
-        raise SparsityReportError(f"{what}: memory ran out; {instead}") from error
+        raise SparsityReportError(f"{task}: memory ran out; {advice}") from error
 
 
 @contextmanager
 def without_panics() -> Iterator[None]:
-    """Raise what a library in Rust panics with, which is no Exception, as RuntimeError.
+    """Turn panics of libraries in Rust, which are not Exceptions, into RuntimeError.
 
     Examples
     --------
@@ -183,14 +188,14 @@ def without_panics() -> Iterator[None]:
 
 
 @contextmanager
-def opening(source: Path, what: str) -> Iterator[None]:
-    """Say in one line what is wrong with a file that this package has saved.
+def opening(source: Path, kind: str) -> Iterator[None]:
+    """Turn errors from reading a file of this package into one-line errors.
 
     Parameters
     ----------
     source : pathlib.Path
-    what : str
-        What it holds, such as ``"study"``.
+    kind : str
+        Kind of content, such as ``"study"``.
     """
     try:
         yield
@@ -202,5 +207,5 @@ def opening(source: Path, what: str) -> Iterator[None]:
         ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError, IndexError
     ) as error:  # fmt: skip
         raise SparsityReportError(
-            f"{source} is damaged: {error!r}; save the {what} again"
+            f"{source} is damaged: {error!r}; save the {kind} again"
         ) from error

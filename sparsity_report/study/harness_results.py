@@ -19,7 +19,7 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.study.schema import TABLES, check, refuse, typed
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import check_nesting, open_file, parse_json, whole
+from sparsity_report.untrusted.gates import check_integer, check_nesting, open_file, parse_json
 
 LM_EVAL, LIGHTEVAL = "lm-evaluation-harness", "lighteval"
 #: What makes a score one: no two rows of a study agree in all of it.
@@ -250,7 +250,7 @@ def _whole(value: Any, what: str, low: int = 0) -> int | None:
     """Return a number of examples; None where the harness wrote none, or a word such as N/A."""
     if value is None or isinstance(value, str):
         return None
-    return whole(value, what, low, limits.ALL_VALUES)
+    return check_integer(value, what, low, limits.ALL_VALUES)
 
 
 def _version(value: Any) -> str | None:

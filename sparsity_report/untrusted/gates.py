@@ -1,6 +1,6 @@
-"""The gate for what comes from files that somebody else wrote: JSON, whole numbers, texts.
+"""Checked reading of untrusted files: JSON, integers, text and names.
 
-Everything here raises :class:`ValueError` with what is wrong; who opened the file says which it is.
+Functions raise :class:`ValueError` with the reason; the caller adds the file name.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 from sparsity_report.untrusted import limits
 
 _LONG_NUMBER = re.compile(rf"\d{{{limits.DIGITS + 1}}}")
-# Windows has neither the flag nor pipes among its files.
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
-# Half of a character beyond 16 bits, as JSON may write it; alone it is no text.
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+# Opening a pipe without this flag blocks; Windows has no such flag.
+_NONBLOCKING = getattr(os, "O_NONBLOCK", 0)
+# A surrogate in JSON; a lone one cannot be encoded.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(
@@ -31,14 +31,14 @@ def read_json(
     without: Collection[str] = (),
     finite: bool = False,
 ) -> Any:
-    """Read a JSON file, see :func:`parse_json`; `most` is how many bytes it may have.
+    """Read a JSON file of at most `most` bytes with :func:`parse_json`.
 
     Raises
     ------
     ValueError
-        It is too large, or no JSON that is read here.
+        The file is too large, or :func:`parse_json` refuses its content.
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     with open_file(path) as file:
         text = file.read(most + 1)
@@ -48,18 +48,18 @@ def read_json(
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open a regular file to read it; a pipe would keep who opens it waiting for ever.
+    """Open a regular file for reading; opening a pipe could block for ever.
 
     Raises
     ------
     ValueError
-        It is a folder, a pipe, a device or a socket.
+        The path is a folder, a pipe, a device or a socket.
     OSError
-        It cannot be opened.
+        The file cannot be opened.
     """
     check_regular(path.stat())
-    # It may have become a pipe since.
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))  # noqa: SIM115
+    # A pipe may have replaced the file since the check.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCKING))  # noqa: SIM115
     try:
         check_regular(os.fstat(file.fileno()))
     except ValueError:
@@ -69,13 +69,13 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def check_regular(state: os.stat_result) -> None:
-    """Refuse what is no regular file."""
+    """Refuse a path that is not a regular file."""
     if not stat.S_ISREG(state.st_mode):
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
 
 
 def check_name(name: str) -> str:
-    """Return the name of a tensor that others can work with.
+    """Return the name of a tensor if its length and numbers are within limits.
 
     Examples
     --------
@@ -93,23 +93,24 @@ def check_name(name: str) -> str:
 def parse_json(
     text: str | bytes, *, once: bool = False, without: Collection[str] = (), finite: bool = False
 ) -> Any:
-    r"""Return what a JSON text says, checked against :mod:`sparsity_report.untrusted.limits`.
+    r"""Return the value of a JSON text, checked against :mod:`sparsity_report.untrusted.limits`.
 
     Parameters
     ----------
     text : str or bytes
         Bytes are UTF-8.
     once : bool
-        Refuse a name that an object holds twice.
+        Refuse duplicate names in an object.
     without : collection of str
-        Names that are left out of every object.
+        Names to drop from every object.
     finite : bool
-        Refuse ``NaN`` and ``Infinity``, which are no JSON but which Python writes.
+        Refuse ``NaN`` and ``Infinity``, which Python writes although they are not JSON.
 
     Raises
     ------
     ValueError
-        It is no JSON, too deep, holds a number that is too long or text that is no Unicode.
+        The text is not JSON, is nested too deep, or holds a number that is too long or text that
+        is not Unicode.
 
     Examples
     --------
@@ -120,36 +121,33 @@ def parse_json(
     ValueError: a number of 5,000 digits
     >>> parse_json(r'"\ud800"')
     Traceback (most recent call last):
-    ValueError: text that is no Unicode: '\ud800'
+    ValueError: text that is not Unicode: '\ud800'
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        told = dict(pairs)
-        if once and len(told) < len(pairs):
-            raise ValueError("it says something twice")
-        for name in told.keys() & without:
-            del told[name]
-        return told
+        if once and len(dict(pairs)) < len(pairs):
+            raise ValueError("an object has a name twice")
+        return {name: value for name, value in pairs if name not in without}
 
     try:
-        told = json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=members if once or without else None,
-            parse_int=_whole,
-            parse_float=_finite if finite else None,
-            parse_constant=_no_number if finite else None,
+            parse_int=_parse_integer,
+            parse_float=_parse_finite if finite else None,
+            parse_constant=_refuse_constant if finite else None,
         )
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
-    if _HALF.search(text):
-        _check_text(told)
-    return told
+    if _SURROGATE.search(text):
+        _check_text(value)
+    return value
 
 
 def check_nesting(value: object, most: int = limits.NESTING) -> None:
-    """Refuse lists and objects that are nested deeper than anything known.
+    """Refuse lists and objects that are nested more than `most` levels deep.
 
     Examples
     --------
@@ -159,66 +157,66 @@ def check_nesting(value: object, most: int = limits.NESTING) -> None:
     """
     level = [value]
     for _ in range(most + 1):
-        inside = [each for each in level if isinstance(each, dict | list)]
-        if not inside:
+        containers = [each for each in level if isinstance(each, dict | list)]
+        if not containers:
             return
         level = [
             each
-            for container in inside
+            for container in containers
             for each in (container.values() if isinstance(container, dict) else container)
         ]
     raise ValueError(f"it is nested more than {most} deep")
 
 
-def whole(value: object, what: str, low: int = 0, high: int = limits.VALUES) -> int:
-    """Return a whole number within bounds.
+def check_integer(value: object, name: str, low: int = 0, high: int = limits.VALUES) -> int:
+    """Return a value if it is an integer from `low` to `high`.
 
     Examples
     --------
-    >>> whole(3, "rows"), whole(True, "rows")
+    >>> check_integer(3, "rows"), check_integer(True, "rows")
     Traceback (most recent call last):
     ValueError: rows is true, not a whole number
-    >>> whole(-1, "rows")
+    >>> check_integer(-1, "rows")
     Traceback (most recent call last):
     ValueError: rows is -1, not a whole number from 0 to 9,223,372,036,854,775,807
     """
     if type(value) is not int:
-        raise ValueError(f"{what} is {_shown(value)}, not a whole number")
+        raise ValueError(f"{name} is {_as_json(value)}, not a whole number")
     if not low <= value <= high:
-        raise ValueError(f"{what} is {_shown(value)}, not a whole number from {low:,} to {high:,}")
+        raise ValueError(
+            f"{name} is {_as_json(value)}, not a whole number from {low:,} to {high:,}"
+        )
     return value
 
 
-def _shown(value: object) -> str:
-    """Show a value that may be anything in a few characters."""
+def _as_json(value: object) -> str:
+    """Return a value as JSON of at most 60 characters."""
     text = json.dumps(value, default=lambda other: type(other).__name__)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _whole(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     if len(digits) > limits.DIGITS:
         raise ValueError(f"a number of {len(digits.lstrip('-')):,} digits")
     return int(digits)
 
 
-def _finite(digits: str) -> float:
+def _parse_finite(digits: str) -> float:
     number = float(digits)
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"{digits[:40]} is beyond all floating-point numbers")
     return number
 
 
-def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number")
 
 
-def _check_text(told: object) -> None:
-    """Refuse text with half a character, which no file can be written with."""
+def _check_text(value: object) -> None:
+    """Refuse lone surrogates, which cannot be encoded."""
     try:
-        json.dumps(told, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         near = error.object[max(error.start - 20, 0) : error.start + 20]
-        half = re.search("[\ud800-\udfff]", near)
-        raise ValueError(
-            f"text that is no Unicode: {half[0]!r}" if half else "no Unicode"
-        ) from error
+        surrogates = "".join(re.findall("[\ud800-\udfff]", near)[:1])
+        raise ValueError(f"text that is not Unicode: {surrogates!r}") from error

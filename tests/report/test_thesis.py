@@ -348,7 +348,7 @@ def test_impossible_widths_and_places(study, tmp_path):
     for bad in (0, -1, float("nan"), 3.99, 100.5, 1000):
         with pytest.raises(sr.SparsityReportError, match="column_cm must be from 4 to 100"):
             sr.write_thesis(study, tmp_path / "x", column_cm=bad)
-    with pytest.raises(sr.SparsityReportError, match=r"takes column_cm, .*, not 'colum_cm'"):
+    with pytest.raises(sr.SparsityReportError, match=r"accepts column_cm, .*, not 'colum_cm'"):
         sr.write_thesis(study, tmp_path / "x", colum_cm=8)
     assert not (tmp_path / "x").exists()
     (tmp_path / "file").write_text("kept")

@@ -252,11 +252,11 @@ CONTRADICTIONS = [
             lambda d: set_cell(d, "layers", 3, "weight_total", 71),
             "weight_total: is more than total",
         ),
-        (lambda d: set_cell(d, "layers", 3, "total", float("nan")), "NaN is no number"),
+        (lambda d: set_cell(d, "layers", 3, "total", float("nan")), "NaN is not a number"),
         (lambda d: set_cell(d, "layers", 3, "total", 10**4000), "a number of 4,001 digits"),
         (lambda d: set_cell(d, "layers", 3, "dtype", "float" + "9" * 5000), "no type of numbers"),
         (lambda d: set_cell(d, "layers", 3, "total", 2**70), "is damaged"),
-        (lambda d: set_cell(d, "variants", 1, "model", "\ud800"), "text that is no Unicode"),
+        (lambda d: set_cell(d, "variants", 1, "model", "\ud800"), "text that is not Unicode"),
         (lambda d: d.update(notes=[functools.reduce(lambda x, _: [x], range(99), 1)]), "not text"),
         (lambda d: d.update(findings="x"), "findings: are not text"),
         (lambda d: d["levels"]["modules"].pop(), "levels, weight_nonzero: is not one"),
@@ -394,7 +394,7 @@ def test_a_formatter_edits_nothing(whole, tmp_path):
 def test_what_is_said_twice_is_refused(whole, tmp_path):
     path = tmp_path / "s.json"
     path.write_text('{"notes": ["x"], ' + whole[1:])
-    with pytest.raises(sr.SparsityReportError, match="it says something twice"):
+    with pytest.raises(sr.SparsityReportError, match="an object has a name twice"):
         sr.read_study(path)
 
 

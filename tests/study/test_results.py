@@ -169,10 +169,10 @@ def test_what_cannot_be(read, path, value, message):
         ('{"config": {}, "results": {}}', "it holds no scores"),
         ("[]", r"it is \[\], not an object"),
         ('{"results": {"a": {"acc": 0.5}}}', "neither config nor config_general"),
-        ('{"config": {}, "results": {"a": {"acc": 1, "acc": 0}}}', "says something twice"),
+        ('{"config": {}, "results": {"a": {"acc": 1, "acc": 0}}}', "has a name twice"),
         ('{"config": {}, "results": {"a": {"acc": ' + "9" * 5000 + "}}}", "of 5,000 digits"),
         ('{"config": ' + '{"a":' * 80 + "1" + "}" * 80 + ', "results": {}}', "nested more than 64"),
-        ('{"config": {}, "results": {"a\\ud800": {"acc": 0.5}}}', "no Unicode"),
+        ('{"config": {}, "results": {"a\\ud800": {"acc": 0.5}}}', "not Unicode"),
     ],
 )
 def test_no_results_at_all(tmp_path, text, message):

@@ -224,7 +224,7 @@ def test_what_is_no_file_keeps_nobody_waiting(folder, kind, monkeypatch):
     Path("model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"x.weight": "model.safetensors"}})
     )
-    refused("no regular file|is missing|leads out of its folder", ".")
+    refused("not a regular file|is missing|leads out of its folder", ".")
 
 
 def test_names_that_no_file_has(folder):
@@ -236,9 +236,9 @@ def test_names_that_no_file_has(folder):
         index.write_text(json.dumps({"weight_map": {"x": name}}))
         refused("names a shard outside its folder", folder)
     index.write_text('{"weight_map": {"x": "\\ud800.safetensors"}}')
-    refused("text that is no Unicode", folder)
+    refused("text that is not Unicode", folder)
     index.write_text('{"weight_map": {"x": "a.safetensors", "x": "b.safetensors"}}')
-    refused("says something twice", folder)
+    refused("has a name twice", folder)
 
 
 def test_pickles_that_are_not_torchs(tmp_path):
@@ -256,4 +256,4 @@ def test_pickles_that_are_not_torchs(tmp_path):
     refused("none that PyTorch|cannot be read", file, allow_pickle=True)
     put(file, "pipe")
     refused("neither a regular file", file, allow_pickle=True)
-    refused("no regular file", tmp_path, allow_pickle=True)
+    refused("not a regular file", tmp_path, allow_pickle=True)

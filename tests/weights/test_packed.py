@@ -664,7 +664,7 @@ def test_what_does_not_fit_is_refused_in_one_line(case, values, tmp_path):
 @pytest.mark.parametrize(
     ("text", "match"),
     [(f'{{"bits": {"9" * 5000}}}', "a number of 5,000 digits"), ("[" * 100_000, "nested too deep"),
-     (r'{"bits": "\ud800"}', "no Unicode"), ("", "Expecting value")],
+     (r'{"bits": "\ud800"}', "not Unicode"), ("", "Expecting value")],
 )  # fmt: skip
 def test_a_file_beside_that_is_no_json_is_refused(text, match, tmp_path):
     folder = write(tmp_path / "m", packing.gptq(matrix())[0])

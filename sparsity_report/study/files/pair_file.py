@@ -16,7 +16,7 @@ from sparsity_report.study.files.digest import digest_of
 from sparsity_report.study.layers import with_shares
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import read_json, whole
+from sparsity_report.untrusted.gates import check_integer, read_json
 
 FORMAT = "sparsity-report pair"
 VERSION = 1
@@ -84,7 +84,7 @@ def _parsed(source: Path) -> dict[str, Any]:
     data = read_json(source, most=limits.STUDY_BYTES, once=True, finite=True)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise SparsityReportError(f"{source} is not a pair of sparsity-report")
-    if (version := whole(data["version"], "version")) > VERSION:
+    if (version := check_integer(data["version"], "version")) > VERSION:
         raise SparsityReportError(
             f"{source} is of version {version}, newer than this program's {VERSION}; "
             "upgrade sparsity-report"

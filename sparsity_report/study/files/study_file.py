@@ -24,7 +24,7 @@ from sparsity_report.study.layers import check_convention, with_shares
 from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, level_rows
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.display_text import file_name
-from sparsity_report.untrusted.gates import read_json, whole
+from sparsity_report.untrusted.gates import check_integer, read_json
 
 # Where a formula may begin: with the cell, or behind what separates cells in half of Europe, in
 # quotes or not, and with the wide signs of East Asia.
@@ -95,7 +95,7 @@ def _parsed(source: Path) -> dict[str, Any]:
     data = read_json(source, most=limits.STUDY_BYTES, once=True, finite=True)
     if not isinstance(data, dict) or data.get("format") != schema.FORMAT:
         raise SparsityReportError(f"{source} is not a study of sparsity-report")
-    version = whole(data["version"], "version")
+    version = check_integer(data["version"], "version")
     if version > schema.VERSION:
         raise SparsityReportError(
             f"{source} is of version {version}, newer than this program's "

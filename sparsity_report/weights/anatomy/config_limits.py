@@ -24,7 +24,7 @@ from torch.nn.modules.module import (
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import whole
+from sparsity_report.untrusted.gates import check_integer
 
 # What a number is by the words of its name, the first that fits, and the most that it may be.
 _KINDS = tuple(
@@ -83,9 +83,9 @@ def _check(told: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:
 def _check_number(name: str, number: int) -> None:
     for kind, low, high in _KINDS:
         if kind.search(name.lower()):
-            whole(number, name, low, high)
+            check_integer(number, name, low, high)
             return
-    whole(number, name, -limits.VALUES)
+    check_integer(number, name, -limits.VALUES)
 
 
 def _numbers(value: Any) -> Iterator[int]:

@@ -12,7 +12,7 @@ import struct
 from typing import Any, Protocol
 
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import whole
+from sparsity_report.untrusted.gates import check_integer
 from sparsity_report.weights.tensor_slices import Origin
 
 #: How many words there are, as a fact: of the vocabulary nothing else is kept.
@@ -179,7 +179,7 @@ def read_facts(reader: HeaderReader, count: int) -> dict[str, Any]:
             _check_size(key, value)
     words = (f"{architecture}.expert_used_count", f"{architecture}.expert_count")
     if all(facts.get(key) is not None for key in words):
-        used, held = (whole(facts[key], key) for key in words)
+        used, held = (check_integer(facts[key], key) for key in words)
         if not (used == held == 0 or 0 < used <= held):
             raise ValueError(f"it says that {used:,} of {held:,} experts are used")
     return facts
@@ -191,4 +191,4 @@ def _check_size(key: str, value: object) -> None:
         if re.fullmatch(pattern, name):
             # Some sizes are told block by block.
             for each in value if isinstance(value, list) else [value]:
-                whole(each, key, high=most)
+                check_integer(each, key, high=most)

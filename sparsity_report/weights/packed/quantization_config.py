@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import read_json, whole
+from sparsity_report.untrusted.gates import check_integer, read_json
 
 # Beside config.json: of GPTQ, of AWQ and of ModelOpt.
 _BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
@@ -135,7 +135,7 @@ def _check_numbers(told: Mapping[str, Any]) -> None:
     for key, (low, high) in _NUMBERS.items():
         # Of float8 the bits of exponent and fraction may be told apart.
         if told.get(key) is not None and not (key == "num_bits" and _is_pair(told[key])):
-            whole(told[key], key, low, high)
+            check_integer(told[key], key, low, high)
     if told.get("weight_block_size") and not _is_pair(told["weight_block_size"]):
         raise ValueError("weight_block_size is not two numbers")
 

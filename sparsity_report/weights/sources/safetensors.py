@@ -14,7 +14,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import check_name, parse_json, read_json, whole
+from sparsity_report.untrusted.gates import check_integer, check_name, parse_json, read_json
 from sparsity_report.weights.packed.part_slices import E8M0, FP4
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin, read_at
 
@@ -253,7 +253,7 @@ def _told(key: str, facts: Any) -> tuple[str, tuple[int, ...], int, int]:
             raise ValueError(f"it does not tell dtype, shape and place of {key!r}")
     what = f"shape or place of {key!r}"
     for number in (*shape, begin, end):
-        whole(number, what)
+        check_integer(number, what)
     if len(shape) > limits.DIMENSIONS:
         raise ValueError(f"{key!r} has {len(shape):,} dimensions")
     if math.prod(max(n, 1) for n in shape) > limits.VALUES:
