@@ -134,7 +134,7 @@ def _(study: Comparison) -> Seen:
     base = short_name(study.facts.baseline)
     columns[4] = columns[4]._replace(head=say("column.ratio_to_variant", variant=base))
     table = _table(columns, frame)
-    return Seen([verdict(study), names], _maps([(study, variant)]), table)
+    return Seen([str(verdict(study)), names], _maps([(study, variant)]), table)
 
 
 @_seen.register

@@ -16,7 +16,7 @@ from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, together, write_file
-from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.study_findings import conventions
 from sparsity_report.hooks import hooks
 from sparsity_report.report.tables import method_tables as grids
 from sparsity_report.report.tables import speed_tables as speeds
@@ -192,7 +192,7 @@ def _kit(study: Comparison, top: int) -> Kit:
         "models": tex(model_names(study)),
         "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
         "findings": hooks.sentences(study),
-        "conventions": conventions(study),
+        "conventions": [*map(str, conventions(study))],
         "packed": bool(study.facts.packings(study.facts.baseline)),
         "base": Tex(variants[study.facts.baseline]),
         "pair": False,
