@@ -43,36 +43,29 @@ def summarize(study: Comparison | Pair) -> list[str]:
 
 
 def _sentences(value: Any) -> list[str]:
-    from sparsity_report.findings.difference import Difference
-    from sparsity_report.findings.difference_findings import difference_findings
-    from sparsity_report.findings.pair_findings import pair_findings
-    from sparsity_report.findings.study_findings import study_findings
+    from sparsity_report.findings import difference, pair_findings, summary
     from sparsity_report.study.pairs.pair import Pair
 
     if isinstance(value, Pair):
-        return [*map(str, pair_findings(value))]
-    if isinstance(value, Difference):
-        return [*map(str, difference_findings(value))]
-    return [*map(str, study_findings(value))]
+        return [str(finding) for finding in pair_findings.pair_sentences(value)]
+    if isinstance(value, difference.Difference):
+        return [str(finding) for finding in difference.difference_sentences(value)]
+    return [str(finding) for finding in summary.study_findings(value)]
 
 
 def _audit(study: Comparison) -> list[str]:
     from sparsity_report.findings.audit import audit
 
-    return [*map(str, audit(study))]
+    return [str(finding) for finding in audit(study)]
 
 
 def _save(value: Comparison | Pair, path: str | os.PathLike[str]) -> Path:
-    from sparsity_report.study.files.pair_file import write_pair
-    from sparsity_report.study.files.study_file import write_study
-    from sparsity_report.study.pairs.pair import Pair
+    from sparsity_report.study.files.json_files import write_json
     from sparsity_report.words.languages import speaking
 
     with speaking("en"):  # as all the file
         findings = _sentences(value)
-    if isinstance(value, Pair):
-        return write_pair(value, path, findings)
-    return write_study(value, path, findings)
+    return write_json(value, path, findings)
 
 
 def _render(phrase: Phrase) -> str:

@@ -25,7 +25,7 @@ DOORS = {
     ): "Comparison.audit says what a reader of the study asks for",
     (
         "study.files.study_file",
-        "findings.study_findings",
+        "findings.summary",
     ): "a saved study holds its sentences for other programs",
     (
         "study.comparison",

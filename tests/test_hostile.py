@@ -33,7 +33,7 @@ from sparsity_report.cli import terminal as terminal_of
 from sparsity_report.errors import legible, printable, writable
 from sparsity_report.report.notebook import _set_parameters
 from sparsity_report.report.templates import environment
-from sparsity_report.study.files.study_file import variant_stems
+from sparsity_report.study.files.csv_files import variant_stems
 
 READABLE = ("hebrew", "arabic", "persian", "hindi", "chinese", "emoji", "composed", "decomposed")
 RAW = {"script", "style"}

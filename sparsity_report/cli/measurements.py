@@ -10,6 +10,7 @@ from sparsity_report.cli.compared_models import Compared, cache_of
 from sparsity_report.cli.options import Analysis
 from sparsity_report.cli.terminal import bar, complain
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import phrase
 
 if TYPE_CHECKING:
     from sparsity_report.measure.clock import Clock
@@ -74,10 +75,11 @@ def _unless_refused(
     except SparsityReportError as error:
         # What a model does not have is nobody's mistake.
         wrong = not isinstance(error, NoScoreError)
-        if str(error) in study.notes:
+        note = phrase("note.text", text=str(error))
+        if note in study.notes:
             return study, wrong
         complain(str(error))
-        return replace(study, notes=(*study.notes, str(error))), wrong
+        return replace(study, notes=(*study.notes, note)), wrong
 
 
 def _with_quality(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:

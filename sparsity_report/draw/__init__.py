@@ -5,7 +5,7 @@ histogram, for page, paper, slider and explorer alike. ``charts``, ``measured_ch
 ``small_multiples`` (small maps beside each other), ``layer_strips``, ``gaussian_excess`` (zeros that a Gaussian would
 not have), ``heads_experts_map`` (heads, experts), ``tradeoff_chart`` (quality against bytes), ``speed_charts`` and
 ``level_slider`` turn a study into charts made of those, and ``pair_charts`` two checkpoints (where they differ,
-what is gone, how zeros overlap); ``paper_figures`` and ``export`` write files, ``png_size`` packs a PNG;
+what is gone, how zeros overlap; ``strip_labels`` names its strips); ``paper_figures`` and ``export`` write files, ``png_size`` packs a PNG;
 ``fonts`` and ``vega`` bring what a browser needs; ``light_altair`` keeps altair's import short.
 
 May import what lies under findings. Figures come from ``study.facts`` and the study's tables: a

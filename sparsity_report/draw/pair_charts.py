@@ -11,6 +11,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.gaussian_excess import ends, in_points
 from sparsity_report.draw.small_multiples import WIDTH
+from sparsity_report.draw.strip_labels import strip_names, strip_title
 from sparsity_report.draw.theme import PAPER, TEXT_WIDTH, Sizes
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map, overlaps, strips
@@ -84,7 +85,7 @@ def strip_charts(pair: Pair, width: float = TEXT_WIDTH) -> Iterator[Drawn]:
     for strip in strips(pair):
         if (chart := strip_mark(strip, width)) is not None:
             note = say("chart.removed_strip_note", models=both(pair))
-            chart = theme.fitted(theme.titled(chart, strip.title, note, strip_words(strip)))
+            chart = theme.fitted(theme.titled(chart, strip_title(strip), note, strip_words(strip)))
         yield Drawn(strip, chart)
 
 
@@ -100,7 +101,7 @@ def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerCha
     """
     if sum(row.among for row in strip.rows) > _MOST:
         return None
-    names = strip.names
+    names = strip_names(strip)
     rows = [
         {"row": name, "place": place, "gone": place in row.gone, "label": _state(place in row.gone)}
         for name, row in zip(names, strip.rows, strict=True)
@@ -124,11 +125,11 @@ def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerCha
 
 def strip_words(strip: Strip) -> str:
     """Say what a strip shows."""
-    names = strip.names
+    names = strip_names(strip)
     gone, among = sum(len(row.gone) for row in strip.rows), sum(row.among for row in strip.rows)
     return say(
         "chart.removed_strip_alt",
-        title=strip.title,
+        title=strip_title(strip),
         gone=gone,
         among=among,
         rows="; ".join(

@@ -21,7 +21,7 @@ from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import together, write_file
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.files.study_file import variant_stems
+from sparsity_report.study.files.csv_files import variant_stems
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 

@@ -17,7 +17,7 @@ from sparsity_report.explorer.control_state import CSR_AT_LEVEL, MASKED_AT_LEVEL
 from sparsity_report.explorer.controls import Controls
 from sparsity_report.explorer.history import History
 from sparsity_report.explorer.view import View, bounded_levels
-from sparsity_report.findings.budget_findings import budget_finding
+from sparsity_report.findings.budget_findings import budgeted
 from sparsity_report.report.copied_code import FORMS, Shown, copied
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.levels.budget import level_within, read_budget
@@ -100,7 +100,7 @@ class Asked(Live):
         solved = level_within(self._view.study, budget, policy=self.policy)
         self.sparsity = solved.sparsity
         self.variant = MASKED_AT_LEVEL if solved.dense else CSR_AT_LEVEL
-        return str(budget_finding(solved))
+        return budgeted(solved)
 
     @speaks
     def copied(self, form: str) -> str:

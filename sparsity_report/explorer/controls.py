@@ -13,9 +13,9 @@ import traitlets
 from sparsity_report.explorer.control_state import CURVES, GROUPINGS, LIVE, SORTS
 from sparsity_report.explorer.details import policy_label
 from sparsity_report.explorer.view import View
-from sparsity_report.study.schema import head
 from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words import number_format
+from sparsity_report.words.column_titles import head
 from sparsity_report.words.display_names import group_name
 from sparsity_report.words.sentences import say
 

@@ -33,9 +33,9 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Inner
 from sparsity_report.study.derived.histograms import about
-from sparsity_report.study.schema import head
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words import number_format
+from sparsity_report.words.column_titles import head
 from sparsity_report.words.display_names import group_name, layout_name, method_name
 from sparsity_report.words.sentences import say
 

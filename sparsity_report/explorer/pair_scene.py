@@ -16,12 +16,13 @@ from sparsity_report.draw.pair_charts import (
     strip_mark,
     strip_words,
 )
+from sparsity_report.draw.strip_labels import strip_names, strip_title
 from sparsity_report.draw.theme import INK, SCREEN, VERMILLION, Metric
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.picture import Data, Spec
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import FigureMap, figure_map, strips
+from sparsity_report.study.pairs.pair_cells import DifferenceMap, figure_map, strips
 from sparsity_report.study.pairs.pair_frames import survival_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
@@ -83,11 +84,11 @@ class PairScene:
             rows["module_name"] if group == ALL else rows.loc[rows["group"] == group, "module_name"]
         )
 
-    def shown(self, group: str) -> FigureMap | None:
+    def shown(self, group: str) -> DifferenceMap | None:
         """Return the map of a group, or of all; None of one without layers in numbered blocks."""
         return self._maps(group)
 
-    def _map(self, group: str) -> FigureMap | None:
+    def _map(self, group: str) -> DifferenceMap | None:
         return figure_map(self.pair, None if group == ALL else group)
 
     def first(self, group: str) -> str:
@@ -168,7 +169,7 @@ class PairScene:
     def _named(self, group: str) -> float:
         """Return the room that names need on the left."""
         names = [say("chart.overlap_nonzero_before"), *self.axes(group)[1]]
-        names += [name for strip in self._strips for name in strip.names]
+        names += [name for strip in self._strips for name in strip_names(strip)]
         return min(_NAMES, 10 + _LETTER * max(map(len, names)))
 
     @unchecked()
@@ -190,7 +191,7 @@ class PairScene:
             )
         for strip in self._strips:
             if (chart := strip_mark(strip, plot, SCREEN)) is not None:
-                parts.append(_plain(chart, datasets) | {"title": strip.title})
+                parts.append(_plain(chart, datasets) | {"title": strip_title(strip)})
         return {
             "$schema": alt.SCHEMA_URL,
             "vconcat": parts,
@@ -211,7 +212,7 @@ def _plain(chart: alt.LayerChart, datasets: Spec) -> Spec:
     return spec
 
 
-def _cells(metric: str, shown: FigureMap, width: float) -> alt.LayerChart:
+def _cells(metric: str, shown: DifferenceMap, width: float) -> alt.LayerChart:
     known = shown.cells[metric].dropna()
     far = max(0.001, float(known.abs().max())) if len(known) else 1.0
     of, projections = METRICS[metric], tuple(shown.grid.projections)

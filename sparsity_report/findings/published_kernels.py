@@ -1,7 +1,8 @@
-"""Published figures of kernels for sparse weights, none of which was measured here.
+"""What others published of kernels for sparse weights: none of it was measured here.
 
-Each figure quotes its source: the abstract of a paper, or the README of the authors' code. Values
-that neither states, such as the crossover sparsity, are null.
+Only what stands in a source that was at hand, in its words: the abstract of a paper, or the README
+of the code by its authors. What neither says, such as from which sparsity a kernel overtakes dense,
+is null.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ class Published(NamedTuple):
     ----------
     kernel : str
     layout : str
-        As in ``study.storage``; ``"csr"`` for any CSR.
+        As in ``study.storage``; ``"csr"`` of any CSR.
     zeros : str
-        Sparsity at which it was measured.
+        Share of zeros it was measured at.
     speedup : str
-        Speed-up over `against`.
+        Times as fast as what `against` names.
     against : str
-        Key of a name, or the name of a product.
+        English, said in the language that is spoken.
     crossover : float or None
-        Sparsity from which it is faster than dense, if the source states it.
+        Share of zeros from which it is faster than dense, where the source says so.
     hardware : str
     words : str
-        Quotation from the source.
+        The source's.
     source : str
     """
 
@@ -50,7 +51,7 @@ _MARLIN = "Castro and Alistarh 2024, github.com/IST-DASLab/Sparse-Marlin, README
 _DENSE, _DENSE_16 = "layout.dense", "kernel.dense_float16"
 _MODEL = "kernel.dense_model_token_by_token"
 
-#: Figures in the order of the table.
+#: In the order of the table.
 PUBLISHED = (
     Published(
         "MACKO", "macko", "50 %", "1.2–1.5", _DENSE_16, None, _GEFORCE,

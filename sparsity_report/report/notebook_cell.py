@@ -31,10 +31,10 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import difference_map
-from sparsity_report.study.schema import head
 from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.column_titles import head
 from sparsity_report.words.number_format import percent, shares_domain
 from sparsity_report.words.sentences import say
 
@@ -134,7 +134,7 @@ def _(study: Comparison) -> Seen:
     base = short_name(study.facts.baseline)
     columns[4] = columns[4]._replace(head=say("column.ratio_to_variant", variant=base))
     table = _table(columns, frame)
-    return Seen([str(verdict(study)), names], _maps([(study, variant)]), table)
+    return Seen([verdict(study), names], _maps([(study, variant)]), table)
 
 
 @_seen.register

@@ -20,8 +20,8 @@ from sparsity_report.report.sparsity_figures import Multiples
 from sparsity_report.report.tables import pair_tables
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.schema import head
 from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words.column_titles import head
 from sparsity_report.words.display_names import display_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import known, percent, scaled

@@ -17,7 +17,7 @@ from sparsity_report.draw.theme import FILED
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import printable
 from sparsity_report.findings.difference import Difference
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.summary import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
 from sparsity_report.report.histograms import histograms, without_histograms
@@ -30,7 +30,7 @@ from sparsity_report.report.tables.table_model import Table, plain_rows, to_colu
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.cards import Card
 from sparsity_report.study.derived.perplexity import ALIKE
-from sparsity_report.study.files.study_file import csv_text
+from sparsity_report.study.files.csv_files import csv_text
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.languages import spoken
@@ -113,7 +113,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "variants": plain_rows(study.variants),
         "chips": _chips(study),
         "palette": list(theme.palette(study).values()),
-        "verdict": str(verdict(study)),
+        "verdict": verdict(study),
         "findings": hooks.sentences(study),
         "cards": [_card(study, card) for card in study.facts.cards],
         "totals": plain_rows(study.totals),
@@ -157,7 +157,7 @@ def context(study: Comparison, paper: bool = False) -> dict[str, Any]:
         "quality": _measured(study, _QUALITY) or None,
         "speeds": _measured(study, _SPEED),
         "unclassified": list(study.unclassified),
-        "conventions": [*map(str, conventions(study))],
+        "conventions": conventions(study),
         "convention": study.convention,
         "program": f"sparsity-report {sparsity_report.__version__}",
         "version": sparsity_report.__version__,

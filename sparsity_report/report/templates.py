@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError, legible, printable
 from sparsity_report.report.tables.latex import ESCAPED, HELD
 from sparsity_report.report.tables.markdown import SPECIAL
 from sparsity_report.report.tables.table_model import broken, to_html
-from sparsity_report.study.files.study_file import FORMULA
+from sparsity_report.study.files.csv_files import FORMULA
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
 from sparsity_report.words.display_names import group_name, method_name

@@ -8,14 +8,15 @@ from dataclasses import replace
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.phrases import phrase
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.files.recomputed import PASSAGE
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import OPTIONAL, TABLES, typed
 
+_PASSAGE = ("protocol", "window", "stride", "dtype", "text_fingerprint")
 # What tells the rows of a table apart, and which figure of theirs has one value.
 _KEYS = {
-    "quality": ["variant", *PASSAGE],
+    "quality": ["variant", *_PASSAGE],
     "patterns": ["variant", "module_name", "parameter", "expert"],
     "continuations": ["variant", "prompt"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
@@ -23,10 +24,6 @@ _KEYS = {
 _SCORES = {"quality": "nll", "tasks": "value"}
 # Processors add up in other orders: scores this close, relative, are one.
 _SAME = 1e-3
-_LEFT_OUT = (
-    "times and sensitivity are those of the first study that measured them: times of two runs are "
-    "not compared; speed-ups of all runs stand in one table, each against its own run's reference"
-)
 
 
 def combine(*studies: Comparison) -> Comparison:
@@ -84,7 +81,7 @@ def combine(*studies: Comparison) -> Comparison:
     )
     frames = {part: _present(renamed, part) for part in OPTIONAL}
     if any(len(frames[part]) > 1 for part in ("latency", "sensitivity")):
-        notes.append(_LEFT_OUT)
+        notes.append(phrase("note.first_times_kept"))
     return replace(
         first,
         variants=_once(variants, ["variant"]),
@@ -96,7 +93,7 @@ def combine(*studies: Comparison) -> Comparison:
         latency=next(iter(frames["latency"]), None),
         speedups=_speedups(renamed),
         sensitivity=next(iter(frames["sensitivity"]), None),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(notes),
     )
 
 

@@ -13,13 +13,15 @@ import pandas as pd
 
 from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.progress import Progress
-from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Presentable, hooks
+from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.facts import Facts
-from sparsity_report.study.files.recomputed import RECOMPUTED
+from sparsity_report.study.files.bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
-from sparsity_report.study.layers import check_convention, with_shares
+from sparsity_report.study.layers import check_context, check_convention, with_shares
 from sparsity_report.study.levels.sweep import level_table
+from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.variants import Variant, csr_note, fingerprint
@@ -42,8 +44,8 @@ class Comparison(StudyFrames, Presentable):
         Number of positions a token attends to, for the FLOPs of attention itself.
     patterns : pandas.DataFrame or None
         Where in each matrix the zeros stand, see :func:`sparsity_report.weight_patterns`.
-    notes : tuple of str
-        How the models were opened, as far as a careful reader should know.
+    notes : tuple of Phrase
+        Remarks on how the models were opened and counted.
     levels : pandas.DataFrame or None
         What global magnitude pruning leaves of each prunable module of the first variant's
         weights at every percent, see :func:`sparsity_report.study.levels.sweep.level_table`.
@@ -141,7 +143,7 @@ class Comparison(StudyFrames, Presentable):
         }
         parts["variants"] = typed("variants", parts["variants"])
         parts["layers"] = with_shares(parts["layers"])
-        return replace(self, **parts, notes=tuple(dict.fromkeys([*self.notes, *further.notes])))
+        return replace(self, **parts, notes=(*self.notes, *further.notes))
 
     def pivot(self, metric: str) -> pd.DataFrame:
         """Return a table of groups × variants for one column of :attr:`groups`.
@@ -201,23 +203,20 @@ class Comparison(StudyFrames, Presentable):
         for part, frame in frames.items():
             if tuple(frame.columns) != TABLES[part].names:
                 raise SparsityReportError(
-                    f"{part}= takes the frame of the function that measures it, with the columns "
-                    f"{', '.join(TABLES[part].names)}"
+                    f"{part}=: the columns are not those of the function that measures it; give a "
+                    f"frame with {', '.join(TABLES[part].names)}"
                 )
             try:
                 frames[part] = typed(part, frame.reset_index(drop=True))
                 check(part, frames[part])
-            except ValueError as error:
-                raise SparsityReportError(f"{part}= is no such frame: {error}") from error
-            try:
-                RECOMPUTED[part](self, frames[part])
+                check_measured(part, self, frames[part])
             except ValueError as error:
                 raise SparsityReportError(
-                    f"{part}= contradicts itself or the study, and is not put in: {error}"
+                    f"{part}=: {error}; give the frame as the function that measures it returns it"
                 ) from error
-        # What measuring has told of the model since.
+        # Measuring may have added notes about the weights.
         notes = count_notes(self.weights) if self.weights else ()
-        return replace(self, **frames, notes=tuple(dict.fromkeys([*self.notes, *notes])))
+        return replace(self, **frames, notes=(*self.notes, *notes))
 
 
 def compare(
@@ -275,7 +274,9 @@ def compare(
     models = dict.fromkeys(variant.weights for variant in variants)
     prints = {model: fingerprint(model, count_weights(model)) for model in models}
     described = [variant.described(prints[variant.weights], context) for variant in variants]
-    notes = [note for model in models for note in model.notes + count_notes(model)]
+    notes: list[Phrase | str] = []
+    for model in models:
+        notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
     notes += [v.pruning.basis.note for v in variants if v.pruning and v.pruning.basis]
@@ -287,17 +288,10 @@ def compare(
         patterns=variant_patterns(variants, zstd=zstd, progress=progress)
         if patterns or zstd
         else None,
-        notes=tuple(dict.fromkeys(writable(str(note)) for note in notes)),
+        notes=as_phrases(notes),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,
     )
-
-
-def check_context(context: int | None) -> None:
-    """Refuse what is no number of positions."""
-    whole = isinstance(context, int) and not isinstance(context, bool)
-    if context is not None and not (whole and context > 0):
-        raise SparsityReportError(f"context must be a positive number of tokens, not {context!r}")
 
 
 def _check_distinct(names: Sequence[str]) -> None:

@@ -9,10 +9,12 @@ from functools import cached_property
 
 import pandas as pd
 
+from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.layers import group_frame, total_frame
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.sweep import policy_tables
+from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.weights.weights import Weights
@@ -30,7 +32,7 @@ class StudyFrames:
     convention: str = "standard"
     context: int | None = None
     patterns: pd.DataFrame | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
     levels: pd.DataFrame | None = None
     latency: pd.DataFrame | None = None
     speedups: pd.DataFrame | None = None
@@ -39,6 +41,9 @@ class StudyFrames:
     continuations: pd.DataFrame | None = None
     tasks: pd.DataFrame | None = None
     weights: Weights | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", as_phrases(self.notes))
 
     @cached_property
     def groups(self) -> pd.DataFrame:

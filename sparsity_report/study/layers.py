@@ -238,6 +238,13 @@ def check_convention(convention: str) -> None:
         )
 
 
+def check_context(context: int | None) -> None:
+    """Refuse what is no number of positions."""
+    whole = isinstance(context, int) and not isinstance(context, bool)
+    if context is not None and not (whole and context > 0):
+        raise SparsityReportError(f"context must be a positive number of tokens, not {context!r}")
+
+
 def _parameter_frame(
     weights: Weights,
     counts: Mapping[str, Magnitudes],

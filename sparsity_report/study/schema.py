@@ -1,12 +1,11 @@
-"""Every table's columns, declared once: names, types, bounds and titles.
+"""The columns of every table, declared once: names, types and bounds.
 
-Making, reading and checking a table, heads of tables, and the JSON Schema of a saved study all
-follow from :data:`TABLES`.
+Tables are made, read and checked by :data:`TABLES`, and the JSON Schema of a saved study follows
+from it. The catalogue holds the title of a column, see :mod:`.words.column_titles`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,6 @@ from sparsity_report.errors import writable
 from sparsity_report.pairing.matches import ALIGNMENTS
 from sparsity_report.pairing.removed import KINDS
 from sparsity_report.weights.anatomy.groups import GROUPS
-from sparsity_report.words.sentences import say
 
 BLOCKS = (4, 8, 16, 32)
 # Rows and columns of a tile of a tensor-core bitmap, and zeros in a row of which MACKO stores one.
@@ -54,8 +52,7 @@ PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
     "c4-256x2048": (2048, 256),
     "ptb": (2048, None),
 }
-FORMAT = "sparsity-report study"
-VERSION = 7
+VERSION = 1
 CONVENTIONS = ("standard", "notebook")
 # Tables that only running a model gives; tasks are run by other programs.
 MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "tasks")
@@ -70,8 +67,7 @@ FIGURES = (
     "kv_cache_bytes_per_token",
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
-# Tables of a saved study, and those that may be null there; levels are written in another form.
-ALWAYS = ("variants", "layers", "groups", "totals")
+# Tables of a study that may be null, besides its levels.
 OPTIONAL = ("patterns", *MEASURED)
 
 
@@ -87,20 +83,17 @@ class Column:
         (a tuple of sizes) or ``"shares"`` (a tuple of fractions of 1). ``"int64"`` becomes
         ``Int64`` where an optional cell is null.
     low, high : float or None
-        Bounds of its numbers, both inside.
-    title : str
-        What people read, in English.
+        Smallest and largest number.
     optional : bool
-        Whether cells may be null, which is unknown.
+        Whether a cell may be null, which means unknown.
     among : tuple of str
-        The only texts there are, if not any.
+        The only texts allowed; any text if empty.
     """
 
     name: str
     dtype: str = "int64"
     low: float | None = None
     high: float | None = None
-    title: str = ""
     optional: bool = False
     among: tuple[str, ...] = ()
 
@@ -117,28 +110,19 @@ class Table:
         return tuple(column.name for column in self.columns)
 
 
-def _text(name: str, title: str, *, optional: bool = False, among: tuple[str, ...] = ()) -> Column:
-    return Column(name, "text", title=title, optional=optional, among=among)
+def _columns(
+    names: str,
+    dtype: str,
+    low: float | None = None,
+    high: float | None = None,
+    optional: bool = False,
+) -> list[Column]:
+    """Return columns that differ only by name."""
+    return [Column(name, dtype, low, high, optional) for name in names.split()]
 
 
-def _count(name: str, title: str, *, low: int = 0, optional: bool = False) -> Column:
-    return Column(name, "int64", low, title=title, optional=optional)
-
-
-def _maybe(name: str, title: str) -> Column:
-    return Column(name, "Int64", 0, title=title, optional=True)
-
-
-def _share(name: str, title: str, *, optional: bool = True) -> Column:
-    return Column(name, "float64", 0, 1, title, optional)
-
-
-def _number(name: str, title: str, *, low: float | None = 0, optional: bool = True) -> Column:
-    return Column(name, "float64", low, title=title, optional=optional)
-
-
-# What a cell of each type is in JSON: for people, in a schema, as it is read.
-_KINDS: Mapping[str, tuple[str, str, set[type]]] = {
+# A cell of each type in JSON: in words, in a JSON Schema, as Python reads it.
+CELL_KINDS: Mapping[str, tuple[str, str, set[type]]] = {
     "text": ("text", "string", {str}),
     "int64": ("a whole number", "integer", {int}),
     "Int64": ("a whole number", "integer", {int}),
@@ -148,212 +132,104 @@ _KINDS: Mapping[str, tuple[str, str, set[type]]] = {
     "shape": ("one", "array", {list}),
     "shares": ("a list of shares", "array", {list}),
 }
-# What the items of a list are.
 _INFINITE = [np.inf, -np.inf]
-_ITEMS = {"shape": "int64", "shares": "float64"}
+# The type of the items of a list.
+ITEMS = {"shape": "int64", "shares": "float64"}
 # A time is not zero.
 _PICOSECOND = 1e-12
 # By name. A name means the same in every table; where its type differs, see below.
-_COLUMNS = {
+COLUMNS = {
     column.name: column
     for column in (
-        _text("variant", "label.variant"),
-        _text("layout", "label.layout"),
-        _text("model", "column.model"),
-        _text("architecture", "column.architecture"),
-        _text("source", "column.source"),
-        _text("fingerprint", "column.fingerprint"),
-        _text("method", "column.method", optional=True),
-        _share("asked_sparsity", "column.asked_sparsity"),
-        _maybe("pruned", "column.pruned"),
-        _number("threshold", "column.threshold"),
-        _text("basis", "column.basis", optional=True),
-        _text("basis_fingerprint", "column.basis_fingerprint", optional=True),
-        Column("basis_windows", "Int64", 1, title="column.basis_windows", optional=True),
-        Column("basis_window", "Int64", 1, title="column.basis_window", optional=True),
-        _maybe("attention_width", "column.attention_width"),
-        _maybe("attention_flops_per_token", "column.attention_flops_per_token"),
-        _text("module_name", "column.module"),
-        _maybe("block", "kind.block"),
-        _text("group", "label.group", among=GROUPS),
-        Column("shape", "shape", 0, title="label.shape"),
-        _text("dtype", "column.dtype"),
-        _text("packing", "column.packing", optional=True),
-        _count("modules", "column.modules"),
-        _count("total", "quantity.parameters"),
-        _count("nonzero", "label.nonzero", optional=True),
-        _share("sparsity", "label.sparsity"),
-        Column("prunable", "bool", title="column.prunable"),
-        Column("runs_as_csr", "boolean", title="column.runs_as_csr", optional=True),
-        _count("weight_total", "label.weights"),
-        _count("weight_nonzero", "column.weight_nonzero", optional=True),
-        _maybe("row_pointers", "column.row_pointers"),
-        _maybe("columns", "column.columns"),
-        _number("uses", "column.uses"),
-        _count("flops_per_token", "metric.flops_per_token", optional=True),
-        _count("useful_flops_per_token", "column.useful_flops_per_token", optional=True),
-        _count("flops_per_sequence", "column.flops_per_sequence", optional=True),
-        _count("active_total", "quantity.active_parameters_per_token"),
-        _count("stored_bytes", "quantity.stored_bytes", optional=True),
-        _maybe("file_bytes", "column.file_bytes"),
-        _share("expected_rounding_sparsity", "column.expected_rounding_sparsity"),
-        _share("near_zero_share", "column.near_zero_share"),
-        _share("param_frac", "column.param_frac"),
-        _text("tied_to", "column.tied_to", optional=True),
-        _count("prunable_total", "column.prunable_weights"),
-        _count("prunable_nonzero", "column.prunable_nonzero", optional=True),
-        _count("non_embedding_total", "column.non_embedding_total"),
-        _count(
-            "non_embedding_nonzero", "column.non_embedding_nonzero", optional=True
+        *_columns(
+            "variant layout model architecture source fingerprint module_name dtype name "
+            "parameter kernel machine text text_fingerprint prompt continuation part task "
+            "metric module",
+            "text",
         ),
-        _share("sparsity_prunable", "label.prunable_zeros"),
-        _share("sparsity_non_embedding", "column.sparsity_non_embedding"),
-        _share("sparsity_model", "column.sparsity_model"),
-        _count("dense_bytes", "column.dense_bytes", optional=True),
-        _count("csr_bytes", "column.csr_bytes", optional=True),
-        _count("csr_flops_per_token", "column.csr_flops_per_token", optional=True),
-        _count("uncertainty", "column.uncertainty"),
-        _text("scope", "column.scope", among=SCOPES),
-        _text("name", "column.name"),
-        _maybe("bytes", "label.bytes"),
-        _number("ratio", "label.bytes_ratio"),
-        _share("break_even", "column.break_even"),
-        Column("lossless", "boolean", title="column.lossless", optional=True),
-        _text("parameter", "column.parameter"),
-        _maybe("expert", "kind.expert"),
-        _count("rows", "column.rows"),
-        _share("expected_sparsity", "column.expected_sparsity"),
-        _number("mean_abs", "column.mean_abs"),
-        _number("std", "column.std"),
-        _share("zero_rows", "column.zero_rows"),
-        _share("zero_columns", "column.zero_columns"),
-        Column("head_sparsity", "shares", 0, 1, "column.head_sparsity", optional=True),
-        _text("n_m", "column.n_m", optional=True),
-        _share("n_m_share", "column.n_m_compliance"),
-        _share("fill_4", "column.fill_4"),
-        _share("fill_8", "column.fill_8"),
-        _share("fill_16", "column.fill_16"),
-        _share("fill_32", "column.fill_32"),
-        _maybe("gap_padding", "column.gap_padding"),
-        _maybe("tile_padding", "column.tile_padding"),
-        _maybe("zstd_bytes", "column.zstd_bytes"),
-        _text("zstd_version", "column.zstd_version", optional=True),
-        _count("tokens", "label.tokens", low=1),
-        _text("cache", "column.cache", optional=True, among=CACHES),
-        _text("kernel", "column.kernel"),
-        _number("seconds", "column.seconds", low=_PICOSECOND, optional=False),
-        _number("seconds_low", "column.seconds_low", low=_PICOSECOND, optional=False),
-        _number("seconds_high", "column.seconds_high", low=_PICOSECOND, optional=False),
-        _count("measurement", "column.measurement", low=1),
-        _count("runs", "column.runs", low=1),
-        _number("promised_speedup", "column.promised_speedup"),
-        _number("realised_speedup", "label.realised_speed_up", optional=False),
-        _number("realised_low", "column.realised_low"),
-        _number("realised_high", "column.realised_high"),
-        _number("realised_share", "column.realised_share"),
-        _text("control", "column.control", optional=True),
-        _number("control_low", "column.control_low", low=_PICOSECOND),
-        _number("control_high", "column.control_high"),
-        _maybe("weight_bytes", "column.weight_bytes"),
-        _number("bound_seconds", "column.bound_seconds"),
-        _number("bound_share", "column.bound_share"),
-        _share("crossover_sparsity", "label.csr_crossover_sparsity"),
-        _share("crossover_low", "column.crossover_low"),
-        _share("crossover_high", "column.crossover_high"),
-        _count("threads", "column.threads", low=1),
-        _maybe("cores", "column.cores"),
-        _number("others", "column.others"),
-        _number("load", "column.load"),
-        _number("frequency", "column.frequency"),
-        _maybe("cache_bytes", "column.cache_bytes"),
-        _number("bandwidth", "column.bandwidth", low=1),
-        _text("machine", "column.machine"),
-        _number("dense_seconds", "layout.dense", low=_PICOSECOND, optional=False),
-        _number("csr_seconds", "layout.csr", low=_PICOSECOND, optional=False),
-        _number("speedup", "label.speed_up", optional=False),
-        _number("speedup_low", "column.speedup_low"),
-        _number("speedup_high", "column.speedup_high"),
-        _number("perplexity", "label.perplexity"),
-        _number("nll", "explorer.unit_nats_per_token", optional=False),
-        _share("top1", "column.top1", optional=False),
-        _text("against", "column.against", optional=True),
-        _number("kl", "column.kl"),
-        _share("agreement", "column.agreement"),
-        _share("flips", "column.flips"),
-        _text("protocol", "column.protocol", among=tuple(PROTOCOLS)),
-        _count("scored", "column.scored", low=1),
-        _count("window", "column.window", low=2),
-        _count("stride", "column.stride", low=1),
-        _text("text", "column.text"),
-        _text("text_fingerprint", "column.text_fingerprint"),
-        _text("prompt", "column.prompt"),
-        _text("continuation", "column.continuation"),
-        _text("by", "column.by", among=PARTS),
-        _text("part", "label.part"),
-        _number("dense_perplexity", "column.dense_perplexity"),
-        _number("nll_increase", "column.nll_increase", low=None, optional=False),
-        Column("top1_drop", "float64", -1, 1, "column.top1_drop"),
-        _share("global_sparsity", "column.global_sparsity", optional=False),
-        _text("task", "column.task"),
-        _text("metric", "column.metric"),
-        _text("filter", "column.filter", optional=True),
-        _number("value", "column.value", low=None),
-        _number("stderr", "column.stderr"),
-        Column("higher_is_better", "boolean", title="column.higher_is_better", optional=True),
-        _maybe("n_shot", "column.n_shot"),
-        Column("samples", "Int64", 1, title="column.samples", optional=True),
-        Column("limited", "boolean", title="column.partial_run", optional=True),
-        _text("task_version", "column.task_version", optional=True),
-        _text("evaluated_model", "column.evaluated_model", optional=True),
-        _text("harness", "column.harness", optional=True),
-        _text("harness_version", "column.harness_version", optional=True),
-        _text("results_file", "column.results_file", optional=True),
-        _text("results_fingerprint", "column.results_fingerprint", optional=True),
-        _text("side", "column.side", among=SIDES),
-        _text("after_name", "column.after_name", optional=True),
-        Column("shape_before", "shape", 0, title="column.shape_before", optional=True),
-        Column("shape_after", "shape", 0, title="column.shape_after", optional=True),
-        _text("alignment", "column.alignment", among=ALIGNMENTS),
-        _share("certainty", "column.certainty"),
-        _count("weight_before", "column.weight_before"),
-        _count("weight_after", "column.weight_after"),
-        _count("zeros_before", "column.zeros_before"),
-        _count("zeros_after", "column.zeros_after"),
-        _count("compared", "column.compared"),
-        _count("kept", "column.kept"),
-        _count("revived", "column.revived"),
-        _count("new", "column.new"),
-        _count("changed", "column.changed"),
-        _number("relative_change", "column.relative_change"),
-        _number("norm", "column.norm"),
-        _share("kept_share", "column.kept_share"),
-        _count("surviving", "column.surviving"),
-        Column("correlation", "float64", -1, 1, "column.correlation", optional=True),
-        _share("iou", "pair.metric_zeros_iou_note"),
-        Column("untouched", "bool", title="column.untouched"),
-        _text("n_m_before", "column.n_m_before", optional=True),
-        _text("n_m_after", "column.n_m_after", optional=True),
-        _maybe("kv_cache_before", "column.kv_cache_before"),
-        _maybe("kv_cache_after", "column.kv_cache_after"),
-        _text("kind", "column.kind", among=KINDS),
-        _text("module", "column.module"),
-        _maybe("index", "column.index"),
-        _count("among", "column.among", low=1),
-        _count("weights", "label.weights_removed"),
-        _count("parameters", "column.removed_parameters"),
-        _text("figure", "column.figure", among=FIGURES),
-        _maybe("before", "label.before"),
-        _maybe("after", "label.after"),
-        Column("removed", "Int64", title="column.removed", optional=True),
-        Column("share", "float64", None, 1, "column.removed_share", optional=True),
-        _text("of", "label.of_total", among=DENOMINATORS),
-        _count("total_before", "column.total_before"),
-        _count("total_after", "column.total_after"),
-        _share("sparsity_before", "column.sparsity_before"),
-        _share("sparsity_itself", "column.sparsity_itself"),
-        _share("gone_of_base", "column.gone_of_base"),
+        *_columns(
+            "method basis basis_fingerprint packing tied_to n_m zstd_version control against "
+            "filter task_version evaluated_model harness harness_version results_file "
+            "results_fingerprint after_name n_m_before n_m_after",
+            "text",
+            optional=True,
+        ),
+        *_columns(
+            "modules total weight_total active_total prunable_total non_embedding_total "
+            "uncertainty rows weight_before weight_after zeros_before zeros_after compared "
+            "kept revived new changed surviving weights parameters total_before total_after",
+            "int64",
+            0,
+        ),
+        *_columns(
+            "nonzero weight_nonzero flops_per_token useful_flops_per_token flops_per_sequence "
+            "stored_bytes prunable_nonzero non_embedding_nonzero dense_bytes csr_bytes "
+            "csr_flops_per_token",
+            "int64",
+            0,
+            optional=True,
+        ),
+        *_columns("tokens measurement runs threads scored stride among", "int64", 1),
+        *_columns("window", "int64", 2),
+        *_columns(
+            "pruned attention_width attention_flops_per_token block row_pointers columns "
+            "file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores "
+            "cache_bytes n_shot kv_cache_before kv_cache_after index before after",
+            "Int64",
+            0,
+            optional=True,
+        ),
+        *_columns("basis_windows basis_window samples", "Int64", 1, optional=True),
+        *_columns("removed", "Int64", optional=True),
+        *_columns(
+            "asked_sparsity sparsity expected_rounding_sparsity near_zero_share param_frac "
+            "sparsity_prunable sparsity_non_embedding sparsity_model break_even "
+            "expected_sparsity zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 "
+            "crossover_sparsity crossover_low crossover_high agreement flips certainty "
+            "kept_share iou sparsity_before sparsity_itself gone_of_base",
+            "float64",
+            0,
+            1,
+            optional=True,
+        ),
+        *_columns(
+            "threshold uses ratio mean_abs std promised_speedup realised_low realised_high "
+            "realised_share control_high bound_seconds bound_share others load frequency "
+            "speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change "
+            "norm",
+            "float64",
+            0,
+            optional=True,
+        ),
+        *_columns(
+            "seconds seconds_low seconds_high dense_seconds csr_seconds", "float64", _PICOSECOND
+        ),
+        *_columns("realised_speedup speedup nll", "float64", 0),
+        *_columns("control_low", "float64", _PICOSECOND, optional=True),
+        *_columns("bandwidth", "float64", 1, optional=True),
+        *_columns("top1 global_sparsity", "float64", 0, 1),
+        *_columns("nll_increase", "float64"),
+        *_columns("top1_drop", "float64", -1, 1),
+        *_columns("value", "float64", optional=True),
+        *_columns("correlation", "float64", -1, 1, optional=True),
+        *_columns("share", "float64", None, 1, optional=True),
+        *_columns("head_sparsity", "shares", 0, 1, optional=True),
+        *_columns("shape", "shape", 0),
+        *_columns("shape_before shape_after", "shape", 0, optional=True),
+        *_columns("prunable untouched", "bool"),
+        *_columns("runs_as_csr lossless higher_is_better limited", "boolean", optional=True),
+        Column("group", "text", among=GROUPS),
+        Column("scope", "text", among=SCOPES),
+        Column("cache", "text", optional=True, among=CACHES),
+        Column("protocol", "text", among=tuple(PROTOCOLS)),
+        Column("by", "text", among=PARTS),
+        Column("side", "text", among=SIDES),
+        Column("alignment", "text", among=ALIGNMENTS),
+        Column("kind", "text", among=KINDS),
+        Column("figure", "text", among=FIGURES),
+        Column("of", "text", among=DENOMINATORS),
     )
-}  # fmt: skip
+}
 _SUMMED = (
     "total nonzero weight_total weight_nonzero flops_per_token useful_flops_per_token "
     "flops_per_sequence active_total stored_bytes file_bytes"
@@ -365,7 +241,7 @@ _CONDITIONS = "threads cores others load frequency cache_bytes bandwidth machine
 
 def _table(names: str, /, **differing: Mapping[str, Any]) -> Table:
     """Declare a table by the names of its columns, and what of them differs in it."""
-    columns = (replace(_COLUMNS[each], **differing.get(each, {})) for each in names.split())
+    columns = (replace(COLUMNS[each], **differing.get(each, {})) for each in names.split())
     return Table(tuple(columns))
 
 
@@ -476,29 +352,6 @@ TABLES: Mapping[str, Table] = {
 }
 
 
-def title(name: str) -> str:
-    """Return what people read for a column, in the language that is spoken.
-
-    Examples
-    --------
-    >>> title("stored_bytes"), title("sparsity_prunable")
-    ('stored bytes', 'zeros of the prunable weights')
-    """
-    return say(_COLUMNS[name].title) if name in _COLUMNS else name.replace("_", " ")
-
-
-def head(name: str) -> str:
-    """Return a column's title as the head of a table writes it.
-
-    Examples
-    --------
-    >>> head("stored_bytes")
-    'Stored bytes'
-    """
-    text = title(name)
-    return text[:1].upper() + text[1:]
-
-
 def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame with the columns of a table, in order, each of its type.
 
@@ -537,8 +390,8 @@ def check(table: str, frame: pd.DataFrame) -> None:
             continue
         low, high = column.low, np.inf if column.high is None else column.high
         bounds = f"less than {low:g}" if high == np.inf else f"not between {low:g} and {high:g}"
-        if column.dtype in _ITEMS:
-            *_, types = _KINDS[_ITEMS[column.dtype]]
+        if column.dtype in ITEMS:
+            *_, types = CELL_KINDS[ITEMS[column.dtype]]
             inside: Any = [
                 all(type(item) in types and low <= item <= high for item in cell or ())
                 for cell in cells
@@ -566,7 +419,7 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
                 f"{table}, row {place} does not have {len(columns)} cells: {str(row)[:60]}"
             )
     for column, cells in zip(columns, zip(*data["rows"], strict=True), strict=False):
-        kind, _, types = _KINDS[column.dtype]
+        kind, _, types = CELL_KINDS[column.dtype]
         if not set(map(type, cells)) <= {*types, type(None)}:
             good = [cell is None or type(cell) in types for cell in cells]
             refuse(table, good, f"{column.name}: is not {kind}")
@@ -591,37 +444,6 @@ def refuse(table: str, good: Any, wrong: str) -> None:
         raise ValueError(f"{table}, row {int(flags.argmin())}, {wrong}")
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a saved study.
-
-    ``docs/study.schema.json`` is this, written with :func:`json_schema_text`.
-    """
-    properties = {
-        "format": {"const": FORMAT},
-        "version": {"const": VERSION},
-        "written_by": {"type": "string"},
-        "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        "convention": {"enum": list(CONVENTIONS)},
-        "context": {"type": ["integer", "null"], "minimum": 1},
-        "notes": _array({"type": "string"}),
-        "findings": _array({"type": "string"}),
-        **{name: _json_table(TABLES[name]) for name in ALWAYS},
-        "levels": _or_null(_json_levels()),
-        **{name: _or_null(_json_table(TABLES[name])) for name in OPTIONAL},
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A study of sparsity-report",
-        "description": "Tables have columns and rows; what is unknown is null.",
-        **_object(properties),
-    }
-
-
-def json_schema_text() -> str:
-    """Return :func:`json_schema` as the file that documents it."""
-    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
-
-
 def _plain(cells: pd.Series[Any]) -> list[Any]:
     known = cells.astype(object).where(cells.notna(), None)
     return [list(cell) if isinstance(cell, tuple) else cell for cell in known.tolist()]
@@ -636,7 +458,7 @@ def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
         if not "".join(map(str, known)).isascii():
             known = known.map(lambda text: writable(text) if isinstance(text, str) else text)
         return known if column.optional else known.astype(str)
-    if column.dtype in _ITEMS:
+    if column.dtype in ITEMS:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)
     if column.dtype == "float64" and (infinite := cells.isin(_INFINITE)).any():
@@ -653,51 +475,3 @@ def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
         return cells.astype(column.dtype)  # type: ignore[call-overload, no-any-return]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{column.name}: {error}") from error
-
-
-def _json_table(table: Table) -> dict[str, Any]:
-    row = {
-        "type": "array",
-        "prefixItems": [_json_column(column) for column in table.columns],
-        "items": False,
-        "minItems": len(table.columns),
-    }
-    return _object({"columns": {"const": list(table.names)}, "rows": _array(row)})
-
-
-def _json_column(column: Column) -> dict[str, Any]:
-    bounds = {"minimum": column.low, "maximum": column.high}
-    limits = {key: bound for key, bound in bounds.items() if bound is not None}
-    _, json_type, _ = _KINDS[_ITEMS.get(column.dtype, column.dtype)]
-    cell: dict[str, Any] = {"type": json_type, **limits}
-    if column.dtype in _ITEMS:
-        cell = _array(cell)
-    if column.optional:
-        cell["type"] = [cell["type"], "null"]
-    if column.among:
-        cell["enum"] = [*column.among, *([None] if column.optional else [])]
-    return {"title": column.name, "description": column.title, **cell}
-
-
-def _json_levels() -> dict[str, Any]:
-    """One row of counts per module, one count per sparsity."""
-    names, sparsities, *counts = TABLES["levels"].columns
-    return _object(
-        {
-            "modules": _array(_json_column(names)),
-            "sparsities": _array(_json_column(sparsities)),
-            **{column.name: _array(_array(_json_column(column))) for column in counts},
-        }
-    )
-
-
-def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _array(items: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}

@@ -17,6 +17,7 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
 from sparsity_report.sparse.experts import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
@@ -143,16 +144,12 @@ def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
     return _pruned(pruning, "csr", name, "CSR")
 
 
-def csr_note(weights: Weights) -> str | None:
-    """Return which matrices a CSR variant keeps masked, and why; None where there are none."""
+def csr_note(weights: Weights) -> Phrase | None:
+    """Return a note that names the matrices a CSR variant keeps masked; None without any."""
     names, prunable = csr_parameters(weights), weights.prunable
     if not (kept := [p.name for p in prunable if p.name not in names]):
         return None
-    return (
-        f"a CSR variant keeps {len(kept):,} of {len(prunable):,} prunable matrices masked, because "
-        "the model does not multiply by them as nn.Linear or Conv1D does: "
-        f"{', '.join(kept[:3])}{f' and {len(kept) - 3:,} more' if len(kept) > 3 else ''}"
-    )
+    return phrase("note.csr_kept_masked", count=len(kept), all=len(prunable), names=kept)
 
 
 def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:

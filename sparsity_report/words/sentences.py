@@ -43,7 +43,6 @@ def say(key: str, /, **values: Any) -> str:
         - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
         - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
         - ``span FORMAT``: the lowest and the highest number of a list;
-        - ``sentences`` and ``clauses``: phrases joined by full stops, or by semicolons;
         - ``sentence``: the first letter as a capital.
 
         An unknown value becomes a dash.
@@ -80,7 +79,9 @@ def _put_in(key: str, template: str, values: Mapping[str, Any]) -> str:
 def say_note(text: object) -> str:
     """Say a note, which comes from a study as English text, in the language that is spoken."""
     if isinstance(text, Phrase):
-        return render(text)
+        if text.key != "note.text":
+            return render(text)
+        text = text.values["text"]
     for english, other in spoken().notes.items():
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*)", re.escape(english))
         if match := re.fullmatch(pattern, str(text), re.DOTALL):
@@ -184,8 +185,6 @@ _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
     "plural": _plural,
     "choose": _choose,
     "span": _span,
-    "sentences": lambda value, _: " ".join(f"{_text(each)}." for each in value),
-    "clauses": lambda value, _: say("format.clause_separator").join(map(_text, value)),
 }
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "points": number_format.points,

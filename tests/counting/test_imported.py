@@ -97,7 +97,7 @@ def test_zeros_before_study_and_distinct_masks(tiny, masks, tmp_path):
     assert "B" not in study.facts.prunings
     assert study.variants["method"].tolist()[1:] == ["imported_masks"] * 3
     said = f"masks made elsewhere: masks (fingerprint {one.basis.fingerprint})"
-    assert said in study.notes
+    assert said in map(str, study.notes)
     real, _ = sr.analyze_layers(sr.masked(one).module(), "A")
     assert real["nonzero"].tolist() == sr.masked(one).layers()["nonzero"].tolist()
 

@@ -54,7 +54,7 @@ def test_damage_is_said_once_in_the_language_that_is_spoken(model, tmp_path):
         entry.write_bytes(entry.read_bytes()[:-1])
     weights = counted(model, tmp_path / "kept")
     _, note = study_of(weights).notes  # the first says that there is no config
-    assert note == (
+    assert str(note) == (
         "kept counts were damaged, so these were taken anew: "
         "layers.0.fc1.weight, layers.1.fc1.weight (2)"
     )

@@ -14,7 +14,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings import rounding_findings
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.summary import conventions
 from sparsity_report.study.derived.rounded_zeros import Rounded
 from sparsity_report.study.derived.speedups import reference
 
@@ -96,7 +96,7 @@ def test_a_note_that_numbers_are_none_opens_the_audit_as_a_sentence():
     with torch.no_grad():
         model.layers[0]["fc1"].weight[0, 0] = math.inf
     study = sr.compare(sr.dense(model, name="D"))
-    (note,) = (note for note in study.notes if "0.fc1" in note)
+    (note,) = (note for note in map(str, study.notes) if "0.fc1" in note)
     assert study.audit[0][1:] == f"{note[1:]}."
     assert study.audit[0][0] == note[0].upper() != note[0]
 

@@ -49,7 +49,7 @@ def test_everything_else_is_written(model, tmp_path, request):
     study = sr.read_study(tmp_path / "out" / "study.json", strict=True)
     assert study.quality is None
     assert study.sensitivity is None
-    (note,) = [note for note in study.notes if why in note]
+    (note,) = [note for note in study.notes if why in str(note)]
     assert f"sparsity-report: {note}" == line
     with sr.speaking("fr"):
         assert why not in say_note(note)
@@ -72,7 +72,7 @@ def test_what_cannot_be_scored_loses_nothing_else(words, why, tmp_path):
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("sparsity-report:")]
     assert why in line
     assert {path.name for path in (tmp_path / "out").iterdir()} >= WRITTEN
-    assert any(why in note for note in sr.read_study(tmp_path / "out" / "study.json").notes)
+    assert any(why in str(note) for note in sr.read_study(tmp_path / "out" / "study.json").notes)
 
 
 def test_what_is_asked_wrongly_is_refused_before_anything_is_counted(tmp_path, monkeypatch):

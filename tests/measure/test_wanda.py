@@ -274,7 +274,7 @@ def test_a_study_says_what_it_was_calibrated_on(tmp_path):
     assert rows.loc["Dense", "basis_windows"] is pd.NA
     assert read.facts.prunings == ("One", "Other", "Masked50")
     said = f"calibrated on 3 windows of 16 tokens of token ids (fingerprint {other.fingerprint})"
-    assert [note for note in read.notes if note.startswith(said)] != []
+    assert [note for note in read.notes if str(note).startswith(said)] != []
     with sr.speaking("fr"):
         assert say_note(f"{said}, in one pass over the dense model").startswith("calibré sur 3 fen")
 

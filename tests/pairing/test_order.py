@@ -43,7 +43,7 @@ KINDS = {
 def moved(pair):
     """What notes say is in another order, and how many units of how many."""
     pattern = r"(.*) stand in another order than in the base: (\d+) of (\d+), each compared .*"
-    found = [re.fullmatch(pattern, note) for note in pair.notes]
+    found = [re.fullmatch(pattern, str(note)) for note in pair.notes]
     return {match[1]: (int(match[2]), int(match[3])) for match in found if match}
 
 

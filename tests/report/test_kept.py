@@ -17,7 +17,7 @@ from sparsity_report.files.package_data import shipped
 from sparsity_report.report import report_values
 from sparsity_report.report.tables.latex import tex
 from sparsity_report.report.tables.markdown import markdown
-from sparsity_report.study.files.study_file import FORMULA
+from sparsity_report.study.files.csv_files import FORMULA
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.errors import legible, spelled
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.summary import conventions
 from sparsity_report.report.pdf import _held, typeset
 from sparsity_report.report.report_values import Measured, context
 from sparsity_report.report.tables.study_tables import published

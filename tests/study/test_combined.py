@@ -115,7 +115,7 @@ def test_times_of_two_runs_are_not_mixed():
     other = sr.compare(sr.dense(sr.load(Tiny(hidden=8), name="other")))
     names = sr.combine(studies[0], other).latency[["variant", "control"]]
     assert set(names.stack()) == {"Dense (tiny)", "Masked30"}
-    assert "first study that measured them" in " ".join(study.notes)
+    assert "first study that measured them" in " ".join(map(str, study.notes))
 
 
 def timed(weights, speed):

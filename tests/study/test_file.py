@@ -1,4 +1,4 @@
-"""Studies in files: read back as they were, upgraded, refused in one line; CSV is inert."""
+"""Studies in files: read back as they were, refused in one line; CSV is inert."""
 
 import csv
 import functools
@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.study.files.digest import EDITED, UNTOLD, digest_of
-from sparsity_report.study.files.study_file import variant_stems, write_csv
-from sparsity_report.study.files.upgrade import upgrade, uses_of
-from sparsity_report.study.schema import MEASURED, json_schema, json_schema_text, typed
-from sparsity_report.words.sentences import say_note
+from sparsity_report.phrases import phrase
+from sparsity_report.study.files.csv_files import variant_stems, write_csv
+from sparsity_report.study.files.json_files import digest_of
+from sparsity_report.study.files.json_schema import json_schema, json_schema_text
+from sparsity_report.study.notes import EDITED_STUDY
+from sparsity_report.study.schema import COLUMNS, MEASURED
+from sparsity_report.words.column_titles import title
 
 pytestmark = pytest.mark.slow(seconds=40)
 
@@ -110,81 +112,40 @@ def set_cell(data, table, row, column, value):
     data[table]["rows"][row][data[table]["columns"].index(column)] = value
 
 
-# Columns of times that versions before 6 did not have.
-SINCE_6 = (
-    "cache", "realised_low", "realised_high", "control", "control_low", "control_high",
-    "weight_bytes", "bound_seconds", "bound_share", "crossover_low", "crossover_high", "cores",
-    "others", "load", "frequency", "cache_bytes", "bandwidth",
-)  # fmt: skip
-
-
-# What can be computed again: each is refused, whoever has computed the digest anew.
-CONTRADICTIONS = [
+# Numbers that no study can hold: each is refused, whoever has computed the digest anew.
+IMPOSSIBLE = [
     (lambda d, part=part, cells=cells: measured(d, part, **cells), message)
     for part, cells, message in [
-        ("latency", {"seconds": 1.8}, "seconds: is not between"),
-        ("latency", {"realised_share": 0.9}, "realised_share: is not the ratio"),
-        ("latency", {"realised_high": 0.9}, "realised_speedup: is not between realised_low and"),
-        ("latency", {"realised_low": 1.1}, "realised_speedup: is not between realised_low and"),
+        ("latency", {"seconds": 1.8}, "seconds_low: is more than seconds"),
+        ("latency", {"seconds_high": 1.9}, "seconds: is more than seconds_high"),
+        ("latency", {"realised_high": 0.9}, "realised_speedup: is more than realised_high"),
+        ("latency", {"realised_low": 1.1}, "realised_low: is more than realised_speedup"),
         ("latency", {"control_low": 1.05}, "control_low: is more than control_high"),
         ("latency", {"control_low": 0}, "row 0, control_low: is less than"),
-        ("latency", {"bound_seconds": 1.5, "bound_share": 0.75}, "bound_seconds: is not the ratio"),
-        ("latency", {"bound_share": 0.6}, "bound_share: is not the ratio"),
-        ("latency", {"crossover_low": 0.7}, "crossover_sparsity: is not between crossover_low and"),
+        ("latency", {"crossover_low": 0.7}, "crossover_low: is more than crossover_sparsity"),
         ("latency", {"cache": "on disk"}, "row 0, cache: is not one of in cache, out of cache"),
         ("latency", {"runs": 0}, "row 0, runs: is less than 1"),
         ("latency", {"tokens": 0}, "row 0, tokens: is less than 1"),
         ("latency", {"threads": 0}, "row 0, threads: is less than 1"),
-        ("latency", {"scope": "model", "sparsity": 0.5}, "sparsity: is not that of the variant"),
         ("latency", {"promised_speedup": "1"}, "promised_speedup: is not a number"),
-        ("speedups", {"realised_high": 0.9}, "realised_speedup: is not between realised_low and"),
-        ("speedups", {"realised_speedup": 1.2, "realised_high": 1.3}, "speedup: is not 1 of what"),
+        ("speedups", {"realised_high": 0.9}, "realised_speedup: is more than realised_high"),
         ("speedups", {"control_low": 1.05}, "control_low: is more than control_high"),
         ("speedups", {"against": "CSR50"}, "against: is not the variant whose speed-ups are 1"),
         ("speedups", {"measurement": 0}, "row 0, measurement: is less than 1"),
-        ("quality", {"perplexity": 10.00001}, "exp\\(nll\\)"),
-        ("quality", {"perplexity": None}, "exp\\(nll\\)"),
-        ("quality", {"top1": 0.25}, "top1: is no share of those scored"),
-        ("quality", {"scored": 98}, "scored: is not what window and stride"),
-        ("quality", {"stride": 64}, "scored: is not what window and stride"),
+        ("quality", {"scored": 101}, "scored: is more than tokens"),
         ("quality", {"stride": 65}, "stride: is more than window"),
         ("quality", {"stride": 0}, "row 0, stride: is less than 1"),
-        ("quality", {"window": 101}, "window: is more than the tokens"),
+        ("quality", {"window": 101}, "window: is more than tokens"),
         ("quality", {"window": 1}, "row 0, window: is less than 2"),
         ("quality", {"scored": 0}, "row 0, scored: is less than 1"),
-        ("quality", {"layout": "csr"}, "layout: is not that of the variant"),
-        ("quality", {"sparsity": 0.3}, "sparsity: is not that of the variant"),
-        ("quality", {"model": "tiny", "method": "n_m"}, "method: is not that of the variant"),
         ("quality", {"protocol": "ours"}, "protocol: is not one of sliding, wikitext2-2048"),
-        ("quality", {"protocol": "ptb"}, "stride: is not the protocol's"),
-        ("quality", {"protocol": "ptb", "stride": 64}, "window: is not the protocol's"),
-        ("quality", {"protocol": "wikitext2-max", "stride": 64}, "scored: is not what window"),
-        (
-            "quality",
-            {"protocol": "c4-256x2048", "window": 2048, "stride": 2048, "tokens": 256 * 2048 + 1},
-            "tokens: are more than the protocol's",
-        ),
-        ("quality", {"against": None}, "agreement: is measured against nothing"),
-        ("quality", {"agreement": None}, "agreement: is measured against nothing"),
-        ("quality", {"flips": None}, "flips: is measured against nothing"),
-        ("quality", {"kl": 0.001}, "kl: is not 0 against itself"),
+        ("quality", {"against": None}, "agreement: is missing, or compared with nothing"),
+        ("quality", {"agreement": None}, "agreement: is missing, or compared with nothing"),
+        ("quality", {"flips": None}, "flips: is missing, or compared with nothing"),
         ("quality", {"kl": -0.001}, "row 0, kl: is less than 0"),
-        ("quality", {"agreement": 0.99}, "agreement: is no share of those scored"),
-        ("quality", {"agreement": 98 / 99}, "kl: is not 0 against itself"),
-        ("quality", {"flips": 1 / 99}, "flips: is more than other guesses"),
-        ("quality", {"flips": 1 / 98, "agreement": 0.0}, "flips: is no share of those scored"),
         ("continuations", {"variant": "nobody"}, "variant"),
         ("continuations", {"continuation": None}, "continuation: is missing"),
-        ("sensitivity", {"sparsity": 0.4}, "sparsity: is not pruned"),
-        ("sensitivity", {"protocol": "ptb"}, "stride: is not the protocol's"),
         ("sensitivity", {"pruned": 157, "sparsity": 1.0}, "pruned: is more than weight_total"),
-        ("sensitivity", {"nll_increase": 0.1}, "nll_increase: is not the ratio"),
-        ("sensitivity", {"perplexity": 0.5}, "nll_increase: is not the ratio"),
-        ("sensitivity", {"part": "block 2"}, "part: is none of the layers"),
-        ("sensitivity", {"by": "group"}, "part: is none of the layers"),
-        ("sensitivity", {"modules": 9}, "part: is none of the layers"),
-        ("sensitivity", {"weight_total": 999, "pruned": 999, "sparsity": 1.0}, "none of the lay"),
-        ("sensitivity", {"stride": 65}, "stride: is more than window"),
         ("tasks", {"variant": "x"}, "tasks, row 0, variant: is not among the variants"),
         ("tasks", {"value": 1.5}, "value: is an accuracy that is not between 0 and 1"),
         ("tasks", {"stderr": -0.1}, "row 0, stderr: is less than 0"),
@@ -194,24 +155,22 @@ CONTRADICTIONS = [
 ] + [
     (partial(set_cell, table="patterns", row=7, column=column, value=value), message)
     for column, value, message in [
-        ("sparsity", 0.123, "sparsity: is no share of the matrix"),
-        ("sparsity", 0.0, "row 7, sparsity: is not that of the layer"),
-        ("rows", 7, "row 7, "),
-        ("rows", 2**62, "row 7, "),
-        ("zero_rows", 0.01, "zero_rows: is no share of the matrix"),
-        ("fill_4", 0.01, "fill_4: is no share of the blocks"),
-        ("head_sparsity", [0.0, 1.0], "head_sparsity: is not the sparsity"),
-        ("expected_sparsity", 0.01, "expected_sparsity: is not that of the threshold"),
-        ("gap_padding", 10**6, "gap_padding: is more than a sixteenth"),
-        ("tile_padding", 8, "tile_padding: does not fill up"),
-        ("tile_padding", 1, "tile_padding: does not fill up"),
-        ("zstd_bytes", 9, "zstd_bytes: is no size of a frame"),
-        ("zstd_bytes", 10**6, "zstd_bytes: is no size of a frame"),
-        ("zstd_bytes", None, "zstd_version: says of what is unknown"),
-        ("zstd_version", None, "zstd_version: says of what is unknown"),
-        ("zstd_version", "1.5", "zstd_version: is none"),
-        ("zstd_version", "1.5.7 and more", "zstd_version: is none"),
+        ("rows", 2**62, "row 7, rows: the matrix is larger than its layer"),
+        ("gap_padding", 10**6, "gap_padding: is more than the matrix can take"),
+        ("tile_padding", 10**6, "tile_padding: is more than the matrix can take"),
+        ("zstd_bytes", 10**6, "zstd_bytes: is more than the matrix can take"),
     ]
+]
+
+
+# Notes without a text: of another form, of an unknown key, or with values that do not fit.
+FORGED = [
+    3,
+    "peer reviewed",
+    {"key": "note.text"},
+    {"key": "no such key", "values": {}},
+    {"key": "note.text", "values": {}},
+    {"key": "note.csr_kept_masked", "values": {"names": ["x"]}},
 ]
 
 
@@ -219,9 +178,10 @@ CONTRADICTIONS = [
     ("change", "message"),
     [
         (lambda d: d.update(format="x"), "is not a study"),
-        (lambda d: d.update(version=8), "newer than this program's 7; upgrade"),
-        (lambda d: d.update(version="5"), 'version is "5", not a whole number'),
-        (lambda d: d.update(version=0), "version 0 never was"),
+        (lambda d: d.update(format="sparsity-report/pair"), "a pair, .*; read it with read_pair"),
+        (lambda d: d.update(version=2), "version 2 is newer than this program's 1; upgrade"),
+        (lambda d: d.update(version="1"), 'version is "1", not a whole number'),
+        (lambda d: d.update(version=0), "version is 0, not a whole number from 1"),
         (lambda d: d.update(convention="x"), "convention must be one of"),
         (lambda d: d.pop("layers"), "is damaged"),
         (lambda d: d["layers"]["columns"].pop(), "is damaged"),
@@ -235,7 +195,6 @@ CONTRADICTIONS = [
         (lambda d: set_cell(d, "variants", 0, "variant", "Other"), "variants, row 0, variant: has"),
         (lambda d: set_cell(d, "variants", 1, "layout", "x"), "variants, row 1, layout"),
         (lambda d: set_cell(d, "variants", 1, "asked_sparsity", 30), "row 1, asked_sparsity"),
-        (lambda d: set_cell(d, "variants", 1, "pruned", 157), "row 1, pruned: is more than"),
         (lambda d: set_cell(d, "variants", 1, "model", 3), "row 1, model: is not text"),
         (lambda d: set_cell(d, "layers", 3, "nonzero", -1), "layers, row 3, nonzero"),
         (lambda d: set_cell(d, "layers", 3, "weight_nonzero", 10**6), "row 3, weight_nonzero"),
@@ -257,25 +216,31 @@ CONTRADICTIONS = [
         (lambda d: set_cell(d, "layers", 3, "dtype", "float" + "9" * 5000), "no type of numbers"),
         (lambda d: set_cell(d, "layers", 3, "total", 2**70), "is damaged"),
         (lambda d: set_cell(d, "variants", 1, "model", "\ud800"), "text that is not Unicode"),
-        (lambda d: d.update(notes=[functools.reduce(lambda x, _: [x], range(99), 1)]), "not text"),
-        (lambda d: d.update(findings="x"), "findings: are not text"),
+        (
+            lambda d: d.update(notes=[functools.reduce(lambda x, _: [x], range(99), 1)]),
+            "is not a note of",
+        ),
+        (lambda d: d.update(findings="x"), "findings: are not a list of texts"),
         (lambda d: d["levels"]["modules"].pop(), "levels, weight_nonzero: is not one"),
         (lambda d: d["levels"]["modules"].__setitem__(0, "x"), "not the prunable ones"),
         (lambda d: d["levels"]["modules"].__setitem__(0, "layers.1.fc1"), "occurs twice"),
         (lambda d: d["levels"]["sparsities"].__setitem__(1, 0.5), "levels: a mod|levels: spars"),
         (lambda d: d["levels"]["weight_nonzero"][1].pop(), "is damaged"),
-        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(0, 61), "fc1 at 0, .*61 is not"),
-        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1), "fc1 at 0.04: more is left"),
-        (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, -1), "fc1 at 0.03, .*-1 is"),
+        (
+            lambda d: d["levels"]["weight_nonzero"][1].__setitem__(0, 61),
+            "fc1 at 0, .*61 is neg",
+        ),
+        (
+            lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1),
+            "fc1 at 0.04, .*more than there",
+        ),
+        (
+            lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, -1),
+            "fc1 at 0.03, .*-1 is",
+        ),
         (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 1.5), "is not one whole"),
         (lambda d: d["levels"]["weight_nonzero"][1].__setitem__(3, 2**70), "is not one whole"),
-        (lambda d: d["levels"]["uncertainty"][1].__setitem__(3, -2), "uncertainty: -2 is not"),
-        (
-            lambda d: d["levels"].update(
-                weight_nonzero=[[n[0]] * 100 for n in d["levels"]["weight_nonzero"]]
-            ),
-            "levels at 0.01: 0 zeros are fewer",
-        ),
+        (lambda d: d["levels"]["uncertainty"][1].__setitem__(3, -2), "uncertainty: -2 is"),
         (lambda d: d["patterns"]["rows"][0].pop(), "is damaged"),
         (lambda d: set_cell(d, "patterns", 0, "module_name", "x"), "patterns, row 0, module_name"),
         (lambda d: set_cell(d, "patterns", 2, "fill_8", 1.5), "patterns, row 2, fill_8"),
@@ -283,14 +248,17 @@ CONTRADICTIONS = [
         (lambda d: d.update(latency={"columns": ["a", "a"], "rows": []}), "is damaged"),
         (lambda d: d.update(latency={"columns": ["a"], "rows": [[1, 2]]}), "is damaged"),
         (lambda d: d.update(quality={"columns": ["variant"], "rows": [["x"]]}), "is damaged"),
-        (lambda d: measured(d, "quality", perplexity=5.0, nll=1.0, top1=0.5), "exp\\(nll\\)"),
         (lambda d: measured(d, "quality", perplexity=1.0, nll=0.0, top1=1.5), "row 0, top1"),
         (lambda d: measured(d, "latency", variant="x"), "latency, row 0, variant"),
         (lambda d: measured(d, "latency", seconds=-1.0), "row 0, seconds"),
         (lambda d: measured(d, "latency", seconds=None), "row 0, seconds: is missing"),
         (lambda d: measured(d, "latency", scope="all"), "row 0, scope: is not one of"),
-        (lambda d: d.update(notes=[3]), "notes: are not text"),
-        *CONTRADICTIONS,
+        (lambda d: d.update(notes="x"), "notes: are not a list"),
+        *[
+            (lambda d, note=note: d.update(notes=[note]), "notes, 0: is not a note")
+            for note in FORGED
+        ],
+        *IMPOSSIBLE,
     ],
 )
 def test_damaged_studies(whole, tmp_path, change, message):
@@ -306,10 +274,10 @@ def test_the_row_that_is_not_good_is_counted_in_the_whole_table(whole, tmp_path)
     data = json.loads(whole)
     measured(data, "quality", perplexity=None, nll=800.0)
     rows = data["quality"]["rows"]
-    measured(data, "quality", perplexity=0.0, nll=0.0)
+    measured(data, "quality", scored=101)
     data["quality"]["rows"][:0] = rows
     (tmp_path / "s.json").write_text(json.dumps(data))
-    with pytest.raises(sr.SparsityReportError, match=r"quality, row 1, perplexity: is not exp"):
+    with pytest.raises(sr.SparsityReportError, match=r"quality, row 1, scored: is more than"):
         sr.read_study(tmp_path / "s.json")
 
 
@@ -318,8 +286,8 @@ def reseal(path):
     edit(path, lambda data: data.update(digest=digest_of(data)))
 
 
-@pytest.mark.parametrize("change", [change for change, _ in CONTRADICTIONS])
-def test_what_contradicts_itself_is_refused_whatever_its_digest(whole, tmp_path, change):
+@pytest.mark.parametrize("change", [change for change, _ in IMPOSSIBLE])
+def test_impossible_numbers_are_refused_whatever_their_digest(whole, tmp_path, change):
     path = tmp_path / "s.json"
     path.write_text(whole)
     edit(path, change)
@@ -337,8 +305,9 @@ def test_the_rows_that_are_changed_there_are_good(whole, tmp_path, part):
     assert len(getattr(sr.read_study(path, strict=True), part)) == 1
 
 
+REVIEWED = {"key": "note.text", "values": {"text": "peer reviewed"}}
 EDITS = [
-    lambda d: d["notes"].append("peer reviewed"),
+    lambda d: d["notes"].append(REVIEWED),
     lambda d: d["findings"].clear(),
     lambda d: d.update(written_by="me"),
     lambda d: set_cell(d, "variants", 0, "model", "GPT-5"),
@@ -357,22 +326,24 @@ def test_an_edited_study_says_so_wherever_it_is_shown(whole, tmp_path, change):
     assert not sr.read_study(path, strict=True).notes
     edit(path, change)
     study = sr.read_study(path)
-    assert study.notes[-1] == EDITED
+    assert study.notes[-1].key == EDITED_STUDY
     assert sr.summarize(study)[0].startswith("This study was edited by hand after it was written")
-    with pytest.raises(sr.SparsityReportError, match=r"s\.json is not as it was written: this stu"):
+    with pytest.raises(
+        sr.SparsityReportError, match=r"s\.json: the study was edited by hand after"
+    ):
         sr.read_study(path, strict=True)
     # Saved again it says so still, and once.
     study.save(again)
     assert sr.read_study(again, strict=True).notes == study.notes
     edit(again, change)
-    assert sr.read_study(again).notes.count(EDITED) == 1
+    assert [note.key for note in sr.read_study(again).notes].count(EDITED_STUDY) == 1
     with sr.speaking("fr"):
         assert sr.summarize(study)[0].startswith("Cette étude a été modifiée à la main")
 
 
 def test_page_paper_thesis_and_explorer_say_that_a_study_was_edited(whole, tmp_path):
     (tmp_path / "s.json").write_text(whole)
-    edit(tmp_path / "s.json", lambda data: data["notes"].append("peer reviewed"))
+    edit(tmp_path / "s.json", lambda data: data["notes"].append(REVIEWED))
     study = sr.read_study(tmp_path / "s.json")
     said = "study was edited by hand after it was written"
     page = sr.write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
@@ -393,136 +364,36 @@ def test_a_formatter_edits_nothing(whole, tmp_path):
 
 def test_what_is_said_twice_is_refused(whole, tmp_path):
     path = tmp_path / "s.json"
-    path.write_text('{"notes": ["x"], ' + whole[1:])
+    path.write_text('{"notes": [], ' + whole[1:])
     with pytest.raises(sr.SparsityReportError, match="an object has a name twice"):
         sr.read_study(path)
 
 
-def test_an_older_version_cannot_tell_and_says_so():
-    path = HERE / "version4.json"
-    assert sr.read_study(path).notes == (UNTOLD,)
-    with sr.speaking("fr"):
-        assert say_note(UNTOLD).startswith("cette étude a été écrite par une version")
-    with pytest.raises(sr.SparsityReportError, match="kept no digest"):
-        sr.read_study(path, strict=True)
+@pytest.mark.parametrize("version", range(1, 8))
+def test_a_file_of_an_earlier_version_is_refused(tmp_path, version):
+    for kind, read in (("study", sr.read_study), ("pair", sr.read_pair)):
+        path = tmp_path / f"{kind}.json"
+        path.write_text(json.dumps({"format": f"sparsity-report {kind}", "version": version}))
+        message = f"{kind}.json: written by a version before 0.2.0; save the {kind} again with this"
+        with pytest.raises(sr.SparsityReportError, match=message):
+            read(path)
 
 
-def of_version_1():
-    return json.loads((HERE / "version1.json").read_text(encoding="utf-8"))
+def test_notes_are_read_as_they_were(study, tmp_path):
+    notes = (
+        phrase("note.csr_kept_masked", count=2, all=3, names=["a", "b"]),
+        phrase("note.text", text="x"),
+    )
+    noted = replace(study, notes=notes)
+    assert sr.read_study(noted.save(tmp_path / "s.json"), strict=True).notes == notes
 
 
-def left_apart(one, other):
-    keys = ["module_name", "sparsity"]
-    assert one.levels[keys].equals(other.levels[keys])
-    return (one.levels["weight_nonzero"] - other.levels["weight_nonzero"]).abs()
-
-
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
-def test_an_older_version_is_what_this_one_makes_of_the_same_models(version):
-    """The fixtures were written by ``saved.study()`` of the time, but for what was measured."""
-    old, new = sr.read_study(HERE / f"version{version}.json"), saved.study()
-    assert not old.facts.packings()
-    # Shares of a bucket of magnitudes were rounded otherwise, within what they may be off.
-    for frame in (old.levels, new.levels):
-        assert (left_apart(old, new) <= frame["uncertainty"]).all()
-    assert left_apart(old, new).max() <= 1
-    assert old.by_level.totals["weight_nonzero"].equals(new.by_level.totals["weight_nonzero"])
-    new = replace(new, levels=old.levels)
-    if version < 3:  # how files packed weights was not written
-        assert old.layers["packing"].isna().all()
-        new = replace(new, layers=new.layers.assign(packing=None))
-    if version < 6:  # no control was timed, and not told where weights came from
-        assert old.latency[list(SINCE_6)].isna().all(axis=None)
-        untold = new.latency.assign(**dict.fromkeys(SINCE_6))
-        new = replace(new, latency=typed("latency", untold))
-        assert set(old.facts.speeds["verdict"]) == {"same", "unknown"}
-    # Heads of BERT's output projection were not known.
-    unknown = old.patterns["head_sparsity"].isna() & new.patterns["head_sparsity"].notna()
-    names = new.patterns.loc[unknown, "module_name"].str
-    assert names.endswith("attention.output.dense").tolist() == [True] * (version < 4)
-    # Nor how many zeros some layouts store, and nothing was compressed.
-    later = ["zstd_bytes", "zstd_version", *["gap_padding", "tile_padding"] * (version < 6)]
-    kept = {name: old.patterns[name] for name in ("head_sparsity", *later)}
-    assert old.patterns[later].isna().all(axis=None)
-    new = replace(new, patterns=new.patterns.assign(**kept))
-    for part in (*PARTS, "levels", "patterns", "latency", "sensitivity"):
-        pd.testing.assert_frame_equal(getattr(old, part), getattr(new, part), obj=part)
-    assert (old.convention, old.context) == (new.convention, new.context)
-    assert old.notes == ((UNTOLD,) if version < 5 else ())
-    for part in ("tasks", "continuations"):
-        assert (getattr(old, part) is None) == (version < 6)
-        assert version < 6 or getattr(old, part).equals(getattr(new, part))
-    assert old.at_level(0.37).equals(new.at_level(0.37))
-    # What version 1 did not write of a perplexity is known where its variant is in the study.
-    if version == 1:
-        assert old.quality["model"].tolist() == ["tiny", "tiny", None]
-        assert old.quality["method"].tolist() == [None, "global_magnitude", None]
-    distance = ["against", "kl", "agreement", "flips"]
-    assert version == 6 or old.quality[distance].isna().all(axis=None)
-    assert old.quality["protocol"].tolist() == ["sliding"] * 3
-    rest = new.quality.columns.difference(["model", "method", *distance])
-    assert old.quality[rest].equals(new.quality[rest])
-
-
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
-def test_an_upgraded_study_is_saved_as_one_of_today(version, tmp_path):
-    study = sr.read_study(HERE / f"version{version}.json")
-    again = sr.read_study(study.save(tmp_path / "s.json"))
-    assert json.loads((tmp_path / "s.json").read_text())["version"] == 7
-    assert again.notes == study.notes == ((UNTOLD,) if version < 5 else ())
-    assert (again.tasks is None) == (version < 6)
-    for part in (*PARTS, "levels", "patterns", "latency", "quality", "sensitivity"):
-        pd.testing.assert_frame_equal(getattr(study, part), getattr(again, part), obj=part)
-
-
-@pytest.mark.parametrize(("used", "experts"), [(1, 3), (2, 7), (8, 128), (4, 60)])
-def test_uses_of_version_1_are_found_in_its_flops(used, experts):
-    for weights in (8, 64, 10**6, 10**9 + 7):
-        row = {
-            "row_pointers": 3, "flops_per_sequence": 0, "layout": "dense", "shape": (1, weights),
-            "weight_total": weights, "flops_per_token": round(2 * weights * used / experts),
-        }  # fmt: skip
-        found = uses_of(row)
-        assert round(2 * weights * found) == row["flops_per_token"]
-        if weights >= 10**6:
-            assert found == used / experts
-
-
-@pytest.mark.parametrize("left", [None, 0])
-def test_levels_of_version_1_are_dropped_where_uses_are_not_known(left):
-    data = of_version_1()
-    rows = data["layers"]["rows"] = [r for r in data["layers"]["rows"] if r[0] == "CSR30"]
-    if left == 0:  # a layer in CSR without a nonzero shows no uses
-        for column in ("weight_nonzero", "flops_per_token"):
-            set_cell(data, "layers", 1, column, 0)
-        assert rows[1][1] == "layers.0.self_attn.q_proj"
-    upgrade(data)
-    assert (data["levels"] is None) == (left == 0)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d["layers"]["rows"][0].pop(), "is damaged"),
-        (lambda d: d["layers"]["rows"].pop(), "is damaged"),
-        (lambda d: d.pop("quality"), "is damaged"),
-        (lambda d: d["layers"]["columns"].remove("columns"), "is damaged"),
-        (lambda d: set_cell(d, "layers", 3, "nonzero", -1), "layers, row 3, nonzero"),
-        (lambda d: set_cell(d, "layers", 3, "flops_per_token", "x"), "is damaged"),
-    ],
-)
-def test_damaged_studies_of_version_1(tmp_path, change, message):
-    data = of_version_1()
-    change(data)
-    (tmp_path / "s.json").write_text(json.dumps(data))
-    with pytest.raises(sr.SparsityReportError, match=message) as caught:
-        sr.read_study(tmp_path / "s.json")
-    assert "\n" not in str(caught.value)
+TITLES = {name: title(name) for name in COLUMNS}
 
 
 def test_the_schema_in_the_documentation_is_that_of_the_program():
-    """If not: ``SCHEMA.write_text(json_schema_text())``."""
-    assert SCHEMA.read_text(encoding="utf-8") == json_schema_text()
+    """If not: ``SCHEMA.write_text(json_schema_text(TITLES))``."""
+    assert SCHEMA.read_text(encoding="utf-8") == json_schema_text(TITLES)
 
 
 @pytest.fixture(scope="module")
@@ -533,8 +404,8 @@ def everything(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def schema():
-    jsonschema.Draft202012Validator.check_schema(json_schema())
-    return jsonschema.Draft202012Validator(json_schema())
+    jsonschema.Draft202012Validator.check_schema(json_schema(TITLES))
+    return jsonschema.Draft202012Validator(json_schema(TITLES))
 
 
 def test_saved_studies_are_valid(study, everything, schema, tmp_path):
@@ -546,7 +417,7 @@ def test_saved_studies_are_valid(study, everything, schema, tmp_path):
     "change",
     [
         lambda d: d.pop("layers"),
-        lambda d: d.update(version=1),
+        lambda d: d.update(version=2),
         lambda d: d.update(context=0),
         lambda d: d["layers"]["columns"].reverse(),
         lambda d: d["layers"]["rows"][0].pop(),
@@ -572,7 +443,7 @@ def test_the_schema_refuses(everything, schema, change):
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00"])
 def test_not_a_study(tmp_path, content):
     (tmp_path / "s.json").write_text(content)
-    with pytest.raises(sr.SparsityReportError, match=r"s\.json is"):
+    with pytest.raises(sr.SparsityReportError, match=r"s\.json(: is not a study| is damaged)"):
         sr.read_study(tmp_path / "s.json")
     with pytest.raises(sr.SparsityReportError, match="cannot read"):
         sr.read_study(tmp_path / "gone.json")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.pairing.paired_reading import Stretch
+from sparsity_report.study.notes import is_edited
 from sparsity_report.weights.tensor_slices import HeldSlice
 
 
@@ -98,20 +99,22 @@ def test_saved_and_read_back(parent, child, tmp_path):
     row = next(r for r in data["layers"]["rows"] if r[data["layers"]["columns"].index("revived")])
     row[data["layers"]["columns"].index("revived")] -= 1
     path.write_text(json.dumps(data))
-    with pytest.raises(sr.SparsityReportError, match="does not follow"):
+    with pytest.raises(sr.SparsityReportError, match=r"pair\.json .*should be"):
         sr.read_pair(path)
-    data["format"] = "sparsity-report study"
+    data["format"] = "sparsity-report/study"
     path.write_text(json.dumps(data))
-    with pytest.raises(sr.SparsityReportError, match="is not a pair"):
+    with pytest.raises(
+        sr.SparsityReportError, match="a study, not a pair; read it with read_study"
+    ):
         sr.read_pair(path)
 
 
 def test_an_edited_note_is_told(parent, tmp_path):
     path = sr.compare_checkpoints(parent, parent).save(tmp_path / "pair.json")
     data = json.loads(path.read_text())
-    data["notes"].append("all is well")
+    data["notes"].append({"key": "note.text", "values": {"text": "all is well"}})
     path.write_text(json.dumps(data))
-    assert any("edited by hand" in note for note in sr.read_pair(path).notes)
+    assert is_edited(sr.read_pair(path).notes)
     with pytest.raises(sr.SparsityReportError, match="edited by hand"):
         sr.read_pair(path, strict=True)
 

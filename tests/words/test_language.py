@@ -12,6 +12,8 @@ from jinja2 import nodes
 import sparsity_report as sr
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis.thesis import latex_templates
+from sparsity_report.study.schema import COLUMNS
+from sparsity_report.words.column_titles import title_key
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say, say_note
 
@@ -72,6 +74,7 @@ def test_every_key_has_a_text_and_every_text_a_use():
     assert set(said_keys()) - set(ENGLISH) == set(), "keys without a text"
     used = set(constants())
     named = {f"{family}.{value}" for family in FAMILIES for value in used}
+    named |= set(map(title_key, COLUMNS))
     assert set(ENGLISH) - used - named == set(), "texts that nothing uses"
 
 

@@ -25,8 +25,8 @@ from sparsity_report.study.derived.policy_comparison import best_scores
 from sparsity_report.study.derived.pruning_methods import PROTOCOL, best
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import head
 from sparsity_report.untrusted.display_text import distinct_names, short_name
+from sparsity_report.words.column_titles import head
 from sparsity_report.words.display_names import policy_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from sparsity_report.draw.strip_labels import strip_names, strip_title
 from sparsity_report.report.tables.column_heads import by_cell, columns_of, head_of
 from sparsity_report.report.tables.table_model import (
     COUNT,
@@ -28,8 +29,8 @@ from sparsity_report.report.tables.table_model import (
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map
-from sparsity_report.study.schema import head
 from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.column_titles import head
 from sparsity_report.words.display_names import display_name, group_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
@@ -158,7 +159,7 @@ def strip(shown: Strip) -> Table:
             "numbers": _listed(row.gone, _LISTED),
             "certainty": row.certainty,
         }
-        for where, row in zip(shown.names, shown.rows, strict=True)
+        for where, row in zip(strip_names(shown), shown.rows, strict=True)
     ]
     columns = [
         Column("where", say("label.location"), name(80), width=1.4),
@@ -167,7 +168,7 @@ def strip(shown: Strip) -> Table:
         Column("numbers", say("column.indices_in_base"), WORDS, width=3),
         *columns_of("certainty", (0, 0)),
     ]
-    caption = say("caption.removed_strip", title=shown.title)
+    caption = say("caption.removed_strip", title=strip_title(shown))
     return table_of(f"strip_{shown.kind}", caption, columns, values)
 
 

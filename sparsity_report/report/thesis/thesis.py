@@ -16,7 +16,7 @@ from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, together, write_file
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.summary import conventions
 from sparsity_report.hooks import hooks
 from sparsity_report.report.tables import method_tables as grids
 from sparsity_report.report.tables import speed_tables as speeds
@@ -37,11 +37,11 @@ from sparsity_report.report.thesis.kit import Drawing, Kit, camel, commands_of, 
 from sparsity_report.report.thesis.pair_thesis import pair_kit
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import seven_tasks
-from sparsity_report.study.files.study_file import variant_stems
+from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.schema import head as title
 from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words.column_titles import head as title
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
@@ -192,7 +192,7 @@ def _kit(study: Comparison, top: int) -> Kit:
         "models": tex(model_names(study)),
         "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
         "findings": hooks.sentences(study),
-        "conventions": [*map(str, conventions(study))],
+        "conventions": conventions(study),
         "packed": bool(study.facts.packings(study.facts.baseline)),
         "base": Tex(variants[study.facts.baseline]),
         "pair": False,

@@ -16,14 +16,15 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruned_model import PrunedWeights
 from sparsity_report.counting.pruning import Pruning
-from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.matches import Plan
 from sparsity_report.pairing.paired_reading import compared
 from sparsity_report.pairing.parameter_plan import plan
 from sparsity_report.pairing.permutations import order_notes
 from sparsity_report.pairing.tally import Tally
-from sparsity_report.phrases import phrase
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import pair_layers, removed_frame
 from sparsity_report.study.schema import typed
@@ -95,7 +96,7 @@ def compare_checkpoints(
         }
         for side, weights in zip(("before", "after"), models, strict=True)
     ]
-    notes = [*(note for weights in models for note in weights.notes)]
+    notes: list[Phrase | str] = [note for weights in models for note in weights.notes]
     notes += [*order_notes(planned.alignment), *kept]
     return Pair(
         models=typed("pair_models", pd.DataFrame(described)),
@@ -103,7 +104,7 @@ def compare_checkpoints(
         removed=removed_frame(planned),
         before=frames[0],
         after=frames[1],
-        notes=tuple(dict.fromkeys(writable(str(note)) for note in notes)),
+        notes=as_phrases(notes),
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from sparsity_report.hooks import Presentable, hooks
+from sparsity_report.phrases import Phrase
+from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.pairs.pair_frames import (
     gone_weights,
     group_sums,
@@ -50,7 +52,7 @@ class Pair(Presentable):
         ``flops_per_token``. A weight is told once, with the largest thing that it was part of.
     before, after : pandas.DataFrame
         The table ``layers`` of a study of each model.
-    notes : tuple of str
+    notes : tuple of Phrase
         What a careful reader should know.
     """
 
@@ -59,7 +61,10 @@ class Pair(Presentable):
     removed: pd.DataFrame
     before: pd.DataFrame
     after: pd.DataFrame
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", as_phrases(self.notes))
 
     @cached_property
     def taken(self) -> int:

@@ -1,4 +1,4 @@
-"""Where two checkpoints differ, as cells: of a map of blocks, of strips, of small matrices."""
+"""Differences of two checkpoints as numbers for maps of blocks and for strips of removed things."""
 
 from __future__ import annotations
 
@@ -12,21 +12,13 @@ from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_frames import gone_weights, survival_of, zeros_left
-from sparsity_report.untrusted.display_text import distinct_names
-from sparsity_report.words.sentences import say
 
-_TITLES = {
-    "block": "pair.removed_blocks",
-    "expert": "pair.removed_experts",
-    "head": "pair.removed_attention_heads",
-    "kv_head": "pair.removed_kv_heads",
-}
 # Kinds of things that stand in a row and can be drawn one by one, the largest first.
-ROWS = tuple(_TITLES)
+ROWS = ("block", "expert", "head", "kv_head")
 
 
 class DifferenceMap(NamedTuple):
-    """How much more of the base is zero or gone, block by projection.
+    """The share of the base that became zero or was removed, by block and projection.
 
     Attributes
     ----------
@@ -41,18 +33,20 @@ class DifferenceMap(NamedTuple):
 
 
 class StripRow(NamedTuple):
-    """Things of one kind beside each other, and which of them are gone.
+    """Blocks, experts or heads of one module, with the removed ones.
 
     Attributes
     ----------
     module : str
-        Where they stand in the base.
+        Name of the module in the base.
     block : int or None
+        Number of its Transformer block.
     among : int
+        Number of such things in the base.
     gone : tuple of int
-        Their numbers in the base.
+        Indices of the removed ones in the base.
     certainty : float
-        That it is these, of the least sure one.
+        Probability that these are the removed ones, of the least certain one.
     """
 
     module: str
@@ -63,48 +57,23 @@ class StripRow(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """All places where something of one kind is gone."""
+    """All modules from which something of one kind was removed."""
 
     kind: str
     rows: tuple[StripRow, ...]
 
-    @property
-    def title(self) -> str:
-        """What it shows."""
-        return say(_TITLES[self.kind])
-
-    @property
-    def names(self) -> list[str]:
-        """What its rows are called: by their block, where that tells them apart."""
-        blocks = [row.block for row in self.rows]
-        if None not in blocks and len(set(blocks)) == len(blocks):
-            return [say("name.numbered_block", block=str(block)) for block in blocks]
-        return distinct_names([row.module or "–" for row in self.rows], 40)
-
-
-class FigureMap(NamedTuple):
-    """What became of the layers of the base, block by projection.
-
-    Attributes
-    ----------
-    grid : Grid
-    cells : pandas.DataFrame
-        As of :class:`DifferenceMap`, and for the weights that stand in both ``kept_share``,
-        ``iou`` and ``relative_change`` as of ``pair.survival``, ``revived_share`` and ``new_share``
-        = revived and new ÷ the weights that stand in both; null where nothing is known.
-    """
-
-    grid: Grid
-    cells: pd.DataFrame
-
 
 def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None:
-    """Return the prunable layers of the base in numbered blocks; None where there is none.
+    """Return the prunable layers of the base in numbered blocks; None if there are none.
 
-    With a group, of its layers alone.
+    A weight that both models have is zero or not. A weight that only the base has counts as gone.
+    What only the model after has is not part of the base.
 
-    A weight that stands in both is zero or not; one that does not is gone. What only the model
-    after has is not a part of the base.
+    Parameters
+    ----------
+    pair : Pair
+    group : str, optional
+        Return only the layers of this group.
 
     Examples
     --------
@@ -129,8 +98,12 @@ def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None
     return DifferenceMap(grid, pd.concat([places, cells], axis=1))
 
 
-def figure_map(pair: Pair, group: str | None = None) -> FigureMap | None:
-    """Return what :func:`difference_map` has, and what became of zeros and weights in each cell."""
+def figure_map(pair: Pair, group: str | None = None) -> DifferenceMap | None:
+    """Return :func:`difference_map` with the fate of zeros and weights in each cell.
+
+    Its cells have ``kept_share``, ``iou`` and ``relative_change`` as ``pair.survival`` has them,
+    and ``revived_share`` and ``new_share``, both ÷ the weights that both models have.
+    """
     if (shown := difference_map(pair, group)) is None:
         return None
     rows = _in_blocks(pair, group)
@@ -145,18 +118,18 @@ def figure_map(pair: Pair, group: str | None = None) -> FigureMap | None:
             }
         )
     cells = pd.concat([shown.cells, pd.DataFrame(figures, dtype=float)], axis=1)
-    return FigureMap(shown.grid, cells)
+    return DifferenceMap(shown.grid, cells)
 
 
 def _in_blocks(pair: Pair, group: str | None) -> pd.DataFrame:
-    """Return the prunable layers of the base in numbered blocks, of a group or of all."""
+    """Return the prunable layers of the base in numbered blocks."""
     layers = pair.layers
     rows = layers[layers["prunable"] & layers["block"].notna() & (layers["weight_before"] > 0)]
     return rows if group is None else rows[rows["group"] == group]
 
 
 def strips(pair: Pair) -> Iterator[Strip]:
-    """Yield rows of blocks, experts, heads and key-value heads, each where some are gone."""
+    """Yield a strip per kind of removed things: blocks, experts, heads, key-value heads."""
     for kind in ROWS:
         frame = pair.removed
         of_kind = frame[(frame["kind"] == kind) & frame["index"].notna()]
@@ -178,7 +151,7 @@ def strips(pair: Pair) -> Iterator[Strip]:
 
 
 def _stacks(rows: list[StripRow]) -> Iterator[StripRow]:
-    """Put blocks that each have a module of their own back into the stack they stood in."""
+    """Yield one row per stack of blocks, where each block is a module."""
     stacks: dict[tuple[str, int], list[StripRow]] = {}
     for row in rows:
         alone = len(row.gone) == 1 and row.module.endswith(f".{row.gone[0]}")
@@ -190,6 +163,6 @@ def _stacks(rows: list[StripRow]) -> Iterator[StripRow]:
 
 
 def overlaps(pair: Pair) -> list[dict[str, object]]:
-    """Return the rows of ``pair.survival`` with zeros on a side, all of them first."""
+    """Return the rows of ``pair.survival`` with zeros before or after."""
     frame = pair.survival
     return records(frame[(frame["zeros_before"] > 0) | (frame["zeros_after"] > 0)])

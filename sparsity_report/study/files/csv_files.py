@@ -1,0 +1,103 @@
+"""A study as CSV files for a spreadsheet, in which no cell is taken for a formula."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from sparsity_report.errors import legible
+from sparsity_report.files.atomic import together, write_file
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.schema import MEASURED
+from sparsity_report.untrusted.display_text import file_name
+
+# Where a formula may begin: at the start of a cell, or after the character that separates cells in
+# many European locales, quoted or not, and with the full-width signs of East Asia.
+FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
+PIVOTS = ("sparsity", "param_frac", "flops_per_token")
+
+
+def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+    r"""Write the tables of a study as CSV files for a spreadsheet.
+
+    Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
+    get ``comparison.csv`` (sums per group), ``totals.csv``, ``storage.csv`` and
+    ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``speedups.csv``,
+    ``quality.csv``, ``sensitivity.csv``, ``continuations.csv``, ``tasks.csv``.
+
+    Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
+    characters are spelled out (``\r``, ``\u202e``). Either all files are written or none.
+
+    Parameters
+    ----------
+    study : Comparison
+        The study to write.
+    directory : path-like
+        The folder of the files, created if missing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files.
+
+    Raises
+    ------
+    SparsityReportError
+        A file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import sparsity_report as sr
+    >>> study = sr.compare(sr.dense(sr.load()))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = sr.write_csv(study, folder)
+    >>> [file.name for file in files][:3]
+    ['layers_dense.csv', 'groups_dense.csv', 'comparison.csv']
+    """
+    folder = Path(directory)
+    files = {}
+    for variant, stem in variant_stems(study).items():
+        for kind, frame in (("layers", study.layers), ("groups", study.groups)):
+            files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
+    files["comparison.csv"] = study.groups
+    for part in ("totals", "storage", *MEASURED):
+        if (frame := getattr(study, part)) is not None:
+            files[f"{part}.csv"] = frame
+    for metric in PIVOTS:
+        files[f"pivot_{metric}.csv"] = study.pivot(metric).reset_index()
+    with together(folder):
+        return [write_file(folder / name, csv_text(frame)) for name, frame in files.items()]
+
+
+def variant_stems(study: Comparison) -> Mapping[str, str]:
+    """Return a distinct part of a file name for each variant."""
+    stems: dict[str, str] = {}
+    for variant in study.variants["variant"]:
+        stem = base = file_name(variant)
+        number = 2
+        while stem in stems.values():
+            stem, number = f"{base}-{number}", number + 1
+        stems[variant] = stem
+    return stems
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV text, with cells as :func:`write_csv` writes them."""
+    return _inert(frame).to_csv(index=False, lineterminator="\n")
+
+
+def _inert(frame: pd.DataFrame) -> pd.DataFrame:
+    def guard(cell: object) -> object:
+        if not isinstance(cell, str):
+            return cell
+        return FORMULA.sub(r"\1'", legible(cell))
+
+    safe = frame.rename(columns=guard)
+    for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:
+        safe[column] = safe[column].map(guard)
+    return safe

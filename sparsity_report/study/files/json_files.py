@@ -1,0 +1,259 @@
+"""Studies and pairs as JSON files that are read back exactly.
+
+A file holds the SHA-256 digest of its content as JSON without white space and with sorted names,
+so a formatter may lay it out anew. The digest reveals edits. It is not a signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import sparsity_report
+from sparsity_report.errors import SparsityReportError, opening
+from sparsity_report.files.atomic import write_file
+from sparsity_report.phrases import Phrase, phrase, read_phrase
+from sparsity_report.study import schema
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.files.file_kinds import KINDS, PAIR, STUDY, FileKind
+from sparsity_report.study.layers import with_shares
+from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, level_rows
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.untrusted import limits
+from sparsity_report.untrusted.gates import check_integer, read_json
+
+
+def write_json(
+    value: Comparison | Pair, path: str | os.PathLike[str], findings: Sequence[str]
+) -> Path:
+    """Write a study or a pair as JSON.
+
+    Parameters
+    ----------
+    value : Comparison or Pair
+    path : path-like
+    findings : sequence of str
+        Sentences about the value, for readers without this program.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+    """
+    kind = PAIR if isinstance(value, Pair) else STUDY
+    tables = {**kind.tables, **kind.derived}
+    data = {
+        "format": kind.format,
+        "version": schema.VERSION,
+        "written_by": f"sparsity-report {sparsity_report.__version__}",
+        "digest": "",
+        **{name: getattr(value, name) for name in kind.settings},
+        "notes": [note.to_json() for note in value.notes],
+        "findings": list(findings),
+        **{part: _plain(table, getattr(value, part)) for part, table in tables.items()},
+    }
+    data["digest"] = digest_of(data)
+    return write_file(path, json.dumps(data, ensure_ascii=False, allow_nan=False))
+
+
+def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Comparison:
+    """Read a study that :meth:`Comparison.save` wrote.
+
+    The tables of sums are computed again and must agree with the file. The file also holds a
+    digest of its content. If the digest differs, ``study.notes`` and every report say that the
+    study was edited. A formatter may lay the file out anew; writing a number in another way, such
+    as 1 for 1.0, is an edit. The digest is not a signature: anyone can compute it.
+
+    Parameters
+    ----------
+    path : path-like
+        A JSON file.
+    strict : bool, default False
+        Refuse a study that was edited.
+
+    Returns
+    -------
+    Comparison
+        The study as it was saved, without its weights.
+
+    Raises
+    ------
+    SparsityReportError
+        The file is not a study, is damaged, comes from another version, or contradicts itself.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import sparsity_report as sr
+    >>> study = sr.compare(sr.dense(sr.load()))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read = sr.read_study(study.save(pathlib.Path(folder, "study.json")))
+    >>> read.layers.equals(study.layers)
+    True
+    """
+    study: Comparison = _read(Path(path), STUDY, strict)
+    return study
+
+
+def read_pair(path: str | os.PathLike[str], *, strict: bool = False) -> Pair:
+    """Read a pair of checkpoints that :meth:`Pair.save` wrote.
+
+    The tables of sums are computed again and must agree with the file. If the digest of the
+    content differs, ``pair.notes`` and every report say that the pair was edited.
+
+    Parameters
+    ----------
+    path : path-like
+        A JSON file.
+    strict : bool, default False
+        Refuse a pair that was edited.
+
+    Returns
+    -------
+    Pair
+        The pair as it was saved.
+
+    Raises
+    ------
+    SparsityReportError
+        The file is not a pair, is damaged, comes from another version, or contradicts itself.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> pair = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read = sr.read_pair(pair.save(pathlib.Path(folder, "pair.json")))
+    >>> read.layers.equals(pair.layers)
+    True
+    """
+    pair: Pair = _read(Path(path), PAIR, strict)
+    return pair
+
+
+def digest_of(data: Mapping[str, Any]) -> str:
+    """Return the digest of a file's content, without the digest that it holds.
+
+    Examples
+    --------
+    >>> one, other = {"a": 1, "b": [0.5]}, {"b": [0.5], "a": 1, "digest": "any"}
+    >>> digest_of(one) == digest_of(other)
+    True
+    """
+    content = {name: value for name, value in data.items() if name != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(source: Path, kind: FileKind, strict: bool) -> Any:
+    with opening(source, kind.name):
+        data = read_json(source, most=limits.STUDY_BYTES, once=True, finite=True)
+        _check_format(source, kind, data)
+        notes = _read_notes(data["notes"])
+        if data.get("digest") != digest_of(data):
+            if strict:
+                raise SparsityReportError(
+                    f"{source}: the {kind.name} was edited by hand after it was written; save the "
+                    f"{kind.name} again, or read it without strict"
+                )
+            notes = (*notes, phrase(kind.edited))
+        tables = {part: _read_table(kind, part, data[part]) for part in kind.tables}
+        settings = {name: data[name] for name in kind.settings}
+        value = kind.value(**tables, **settings, notes=notes)
+        kind.check(value)
+        for part, table in {**kind.tables, **kind.derived}.items():
+            if part in kind.derived or table == "layers":
+                _check_same(part, schema.plain_table(getattr(value, part)), data[part])
+    return value
+
+
+def _check_format(source: Path, kind: FileKind, data: Any) -> None:
+    """Refuse a file of another kind or version."""
+    name = data.get("format") if isinstance(data, dict) else None
+    for other in KINDS:
+        if other is not kind and name == other.format:
+            raise SparsityReportError(
+                f"{source}: holds a {other.name}, not a {kind.name}; read it with read_{other.name}"
+            )
+    if name in {f"sparsity-report {each.name}" for each in KINDS}:
+        raise SparsityReportError(
+            f"{source}: written by a version before 0.2.0; save the {kind.name} again with this "
+            "version"
+        )
+    if name != kind.format:
+        raise SparsityReportError(
+            f"{source}: is not a {kind.name} of sparsity-report; give a file that "
+            f"{kind.name}.save wrote"
+        )
+    if (version := check_integer(data["version"], "version", low=1)) > schema.VERSION:
+        raise SparsityReportError(
+            f"{source}: format version {version} is newer than this program's {schema.VERSION}; "
+            "upgrade sparsity-report"
+        )
+    findings = data["findings"]
+    if not isinstance(findings, list) or not all(isinstance(text, str) for text in findings):
+        raise ValueError("findings: are not a list of texts")
+
+
+def _read_notes(data: Any) -> tuple[Phrase, ...]:
+    """Return the notes of a file, each of which has a text."""
+    if not isinstance(data, list):
+        raise ValueError("notes: are not a list")
+    notes = []
+    for number, each in enumerate(data):
+        try:
+            notes.append(note := read_phrase(each))
+            str(note)  # fails where the key or the values are unknown to the catalogue
+        except SparsityReportError as error:
+            raise ValueError(f"notes, {number}: is not a note of this version") from error
+    return tuple(notes)
+
+
+def _plain(table: str, frame: pd.DataFrame | None) -> dict[str, Any] | None:
+    """Return a table as JSON values; levels as one row of counts per module, which is shorter."""
+    if frame is None or table != "levels":
+        return None if frame is None else schema.plain_table(frame)
+    names, sparsities, counts = level_matrices(frame)
+    rows = {name: numbers.tolist() for name, numbers in counts.items()}
+    return {"modules": names, "sparsities": sparsities, **rows}
+
+
+def _read_table(kind: FileKind, part: str, data: Any) -> pd.DataFrame | None:
+    """Return a table from JSON values."""
+    table = kind.tables[part]
+    if data is None and part in kind.optional:
+        return None
+    if table == "levels":
+        return _read_levels(data)
+    frame = schema.read(table, data)
+    return with_shares(frame) if table == "layers" else frame
+
+
+def _read_levels(matrix: Mapping[str, Any]) -> pd.DataFrame:
+    modules, sparsities = matrix["modules"], matrix["sparsities"]
+    counts = {name: np.array(matrix[name]) for name in LEVEL_COUNTS}
+    for name, numbers in counts.items():
+        if numbers.shape != (len(modules), len(sparsities)) or numbers.dtype.kind != "i":
+            raise ValueError(f"levels, {name}: is not one whole number per module and sparsity")
+    return level_rows(modules, sparsities, counts)
+
+
+def _check_same(part: str, computed: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Refuse a table of a file that does not follow from the other tables."""
+    same = computed["columns"] == saved["columns"] and len(computed["rows"]) == len(saved["rows"])
+    if not same:
+        raise ValueError(f"table {part} does not follow from the others")
+    for number, (due, row) in enumerate(zip(computed["rows"], saved["rows"], strict=True)):
+        if row != due:
+            cells = zip(computed["columns"], row, due, strict=True)
+            name, have, want = next(cell for cell in cells if cell[1] != cell[2])
+            raise ValueError(f"{part}, row {number}, {name}: {have!r} should be {want!r}")

@@ -1,0 +1,29 @@
+"""Notes about a study or a pair, as phrases, and the keys by which readers recognize them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sparsity_report.phrases import Phrase, phrase
+
+#: Keys of the notes about a file whose content does not match its digest.
+EDITED_STUDY, EDITED_PAIR = "note.study_edited", "note.pair_edited"
+
+
+def as_phrases(notes: Iterable[Phrase | str]) -> tuple[Phrase, ...]:
+    """Return each note once, as a phrase.
+
+    Examples
+    --------
+    >>> [note.key for note in as_phrases(["no config.json", "no config.json"])]
+    ['note.text']
+    """
+    phrases = (
+        note if isinstance(note, Phrase) else phrase("note.text", text=note) for note in notes
+    )
+    return tuple(dict.fromkeys(phrases))
+
+
+def is_edited(notes: Iterable[Phrase]) -> bool:
+    """Return whether the file was edited after it was written."""
+    return any(note.key in {EDITED_STUDY, EDITED_PAIR} for note in notes)
