@@ -5,10 +5,8 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 import vl_convert
@@ -24,25 +22,6 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.files.csv_files import variant_stems
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
-
-
-class Plate(NamedTuple):
-    """A figure of a paper.
-
-    Attributes
-    ----------
-    file, name : str
-        What its files are called, and its commands.
-    variant : str or None
-        Whose figure it is, where there is one per pruning.
-    draw : callable
-        Takes ``width`` in points.
-    """
-
-    file: str
-    name: str
-    variant: str | None
-    draw: Callable[..., alt.LayerChart | None]
 
 
 @unchecked()
@@ -85,26 +64,6 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
             for name, chart in drawn.items()
             if chart is not None
         ]
-
-
-def plates(study: Comparison) -> list[Plate]:
-    """Return the figures of a study."""
-    stems = variant_stems(study)
-    names = dict(zip(FILED, ("Sparsity", "Parameters", "Flops"), strict=True))
-    bars = [
-        Plate(str(look.file), names[metric], None, partial(charts.group_bars, study, metric))
-        for metric, look in FILED.items()
-    ]
-    maps = [
-        Plate(f"map_{stems[v]}", "Map", v, partial(charts.sparsity_map, study, v))
-        for v in study.facts.prunings
-    ]
-    curve = Plate("csr_bytes", "Bytes", None, partial(charts.csr_bytes_curve, study))
-    measured = [
-        Plate(name, name.capitalize(), None, partial(draw, study)) for name, draw in CHARTS.items()
-    ]
-    overlaid = Plate("blocks", "Blocks", None, partial(blocks_chart, study))
-    return [*bars, *maps, overlaid, curve, *measured]
 
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:

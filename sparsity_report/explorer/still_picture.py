@@ -14,7 +14,7 @@ from IPython.display import display, update_display
 
 from sparsity_report.draw.png_size import opaque
 from sparsity_report.draw.vega import VEGALITE, check_room
-from sparsity_report.report.report_values import slider
+from sparsity_report.report.level_slider_page import slider
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.words.languages import spoken
 

@@ -9,7 +9,7 @@ import altair as alt
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import BLUE, PALE, VERMILLION
 from sparsity_report.errors import printable
-from sparsity_report.report.page_figures import SEE_THROUGH
+from sparsity_report.report.sections import TRANSPARENT
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.histograms import about, bars, module_magnitudes
 from sparsity_report.study.levels.sweep import thresholds
@@ -47,7 +47,7 @@ def histograms(study: Comparison) -> dict[str, Any] | None:
             layers.append(shown | {"edges": [float(f"{edge:.5g}") for edge in edges]})
     if not layers:
         return None
-    spec = _chart().to_dict(validate=False) | SEE_THROUGH
+    spec = _chart().to_dict(validate=False) | TRANSPARENT
     del spec["$schema"]
     word, at = say("explorer.threshold_heading"), thresholds(weights, levels["sparsity"].tolist())
     return {

@@ -6,18 +6,23 @@ Jinja2 writes the structure; Python hands it plain values, which reach the page 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment
 from markupsafe import Markup
 
 from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.findings.difference import Difference
-from sparsity_report.report.pair_values import pair_context
+from sparsity_report.report.difference_sections import difference_document
+from sparsity_report.report.pair_sections import pair_document
 from sparsity_report.report.pdf import typeset
-from sparsity_report.report.report_values import context, difference_context
+from sparsity_report.report.sections import Medium
+from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.pairs.pair import Pair
@@ -69,15 +74,12 @@ def write_report(
     if kind not in {".html", ".pdf"}:
         raise SparsityReportError(f"cannot write {target}: reports are .html or .pdf files")
     with speaking(language, template_dir) if language else nullcontext():
-        paper, templates = kind == ".pdf", environment(template_dir)
-        if isinstance(study, Pair):
-            name, shown = "pair", pair_context(study, paper)
-        else:
-            name, shown = "report", context(study, paper)
-        if paper:
-            return write_file(target, typeset(templates, shown, f"{name}.typ.j2"))
-        shown["script"] = Markup(bundle())
-        return write_file(target, render(templates, f"{name}.html.j2", shown, "render the report"))
+        medium, templates = Medium("paper" if kind == ".pdf" else "page"), environment(template_dir)
+        is_pair = isinstance(study, Pair)
+        shown = pair_document(study, medium) if is_pair else study_document(study, medium)
+        if medium.is_paper:
+            return write_file(target, typeset(templates, shown))
+        return write_file(target, _page(templates, {**shown, "script": Markup(bundle())}))
 
 
 def write_diff(
@@ -119,5 +121,9 @@ def write_diff(
     if target.suffix.lower() != ".html":
         raise SparsityReportError(f"cannot write {target}: what changed is an .html file")
     with speaking(language, template_dir) if language else nullcontext():
-        shown, templates = difference_context(difference, names), environment(template_dir)
-        return write_file(target, render(templates, "diff.html.j2", shown, "render the report"))
+        shown = difference_document(difference, names)
+        return write_file(target, _page(environment(template_dir), shown))
+
+
+def _page(templates: Environment, shown: Mapping[str, Any]) -> str:
+    return render(templates, "report.html.j2", {"script": "", **shown}, "render the report")

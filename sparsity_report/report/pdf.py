@@ -29,9 +29,7 @@ _BREAKS = 250
 _QUANTITY = re.compile(r"(?<=\d)[ \u00a0](?=%|[kMGTP]?(?:B|FLOPs)\b)")
 
 
-def typeset(
-    templates: Environment, shown: Mapping[str, Any], template: str = "report.typ.j2"
-) -> bytes:
+def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     """Return the report as tagged PDF (PDF/UA-1).
 
     Parameters
@@ -39,8 +37,7 @@ def typeset(
     templates : jinja2.Environment
         Finds the template.
     shown : mapping
-        See :func:`sparsity_report.report.report_values.context`.
-    template : str
+        See :func:`sparsity_report.report.sections.document`.
 
     Raises
     ------
@@ -54,7 +51,7 @@ def typeset(
         return f"value({len(values) - 1})"
 
     placing = templates.overlay(finalize=place, autoescape=False)
-    source = render(placing, template, shown, "typeset the report")
+    source = render(placing, "report.typ.j2", shown, "typeset the report")
     with scratch() as empty:
         try:
             compiler = typst.Compiler(

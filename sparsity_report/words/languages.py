@@ -115,7 +115,9 @@ def template_folders(template_dir: str | os.PathLike[str] | None = None) -> list
         near = _near(own.name, _names(own.parent))
         raise SparsityReportError(f"template_dir {printable(str(own))} is not a folder{near}")
     known = {path.relative_to(folder) for folder in folders for path in folder.rglob("*.*")}
-    if not any((own / path).is_file() for path in known) and not _catalogues(own):
+    if not any((own / path).is_file() for path in known) and not (
+        _catalogues(own) or _sections(own)
+    ):
         near = "".join(_near(name, {*map(str, known), *_parts(known)}) for name in _names(own)[:3])
         raise SparsityReportError(
             f"template_dir {printable(str(own))} holds none of the templates there are, such as "
@@ -126,6 +128,11 @@ def template_folders(template_dir: str | os.PathLike[str] | None = None) -> list
 
 def _catalogues(folder: Path) -> list[Path]:
     return list((folder / "languages").glob("*.json"))
+
+
+def _sections(folder: Path) -> list[Path]:
+    """Return the templates of sections, each of which has the key of its section as its name."""
+    return [*(folder / "sections").glob("*.html.j2"), *(folder / "typst").glob("*.typ.j2")]
 
 
 def _names(folder: Path) -> list[str]:

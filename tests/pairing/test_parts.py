@@ -14,7 +14,7 @@ from structural import Left, rows_of_heads, shuffled, written
 import sparsity_report as sr
 from sparsity_report.pairing.removed import KINDS
 from sparsity_report.report.tables.pair_tables import removed
-from sparsity_report.report.thesis.pair_thesis import pair_kit
+from sparsity_report.report.thesis.numbers import commands_of
 from sparsity_report.study.schema import typed
 from sparsity_report.words.display_names import display_name
 
@@ -144,7 +144,7 @@ def test_whatever_can_be_gone_has_a_name_everywhere(bases):
     assert [line.cells[0].value for line in table.bodies[0].rows] == [
         display_name("kind", k) for k in KINDS
     ]
-    assert pair_kit(all_gone, 5)
+    assert commands_of(all_gone)
 
 
 def test_blocks_of_a_puzzle_are_told_by_what_they_have(bases, tmp_path):

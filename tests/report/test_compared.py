@@ -16,7 +16,8 @@ from sparsity_report.draw.layer_strips import spread_chart
 from sparsity_report.draw.policy_overlay import blocks_chart
 from sparsity_report.draw.theme import palette
 from sparsity_report.report.histograms import histograms, without_histograms
-from sparsity_report.report.report_values import context
+from sparsity_report.report.sections import Medium
+from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.policy_table import compared, side_by_side
 from sparsity_report.study.derived.histograms import module_magnitudes
@@ -110,14 +111,15 @@ def test_all_that_names_variants_has_them_from_the_fewest_zeros(demo):
     names = [f"Masked{level}" for level in (70, 30, 50)]
     prunings = (sr.global_magnitude(demo, level) for level in (0.7, 0.3, 0.5))
     mixed = sr.compare(sr.dense(demo), *map(sr.masked, prunings))
-    page = context(mixed)
+    page = study_document(mixed, Medium("page"))
+    (section,) = [one for one in page["sections"] if one.key == "map"]
+    (multiples,) = [block for block in section.blocks if block.kind == "multiples"]
+    (spread,) = [chart for chart in section.charts if chart.key == "spread"]
     assert [name for name, *_ in page["chips"]] == ["Dense", *sorted(names)]
     inks = palette(mixed)
     assert all((outline, filling) == inks[name] for name, outline, filling in page["chips"])
-    assert [figure.table.caption.split(":")[0] for figure in page["multiples"].figures] == sorted(
-        names
-    )
-    assert [row.cells[0].text for row in page["pictures"].spread.table.rows] == sorted(names)
+    assert [figure.table.caption.split(":")[0] for figure in multiples.charts] == sorted(names)
+    assert [row.cells[0].text for row in spread.table.rows] == sorted(names)
 
 
 def test_what_few_need_is_folded_away(text):

@@ -17,7 +17,8 @@ from helpers import study_of
 from papers import bare, latex_table, tables_of, words_of
 
 import sparsity_report as sr
-from sparsity_report.report.report_values import context
+from sparsity_report.report.sections import Medium
+from sparsity_report.report.study_sections import study_document
 from sparsity_report.words.languages import spoken
 
 pytestmark = pytest.mark.slow
@@ -891,17 +892,24 @@ def test_csv_files_hold_the_frames(studies, tmp_path):
     assert checked > 2000
 
 
+def layers_of(study):
+    """The tables of all layers on a page, or their data."""
+    sections = study_document(study, Medium("page"))["sections"]
+    (section,) = [one for one in sections if one.key == "layers"]
+    return section.blocks[0].values["layers"]
+
+
 def test_many_layers_are_more_than_so_many(studies, monkeypatch):
     study = studies["one"]
     for rows, as_data in ((len(study.layers), False), (len(study.layers) - 1, True)):
-        monkeypatch.setattr("sparsity_report.report.report_values._ROWS", rows)
-        parts = context(study)["layers"]
-        assert {part.data is not None for part in parts} == {as_data}
+        monkeypatch.setattr("sparsity_report.report.study_sections._ROWS", rows)
+        parts = layers_of(study)
+        assert {part["data"] is not None for part in parts} == {as_data}
 
 
 def test_data_of_many_layers(studies, tmp_path, monkeypatch):
     study, w = studies["one"], Writer("en")
-    monkeypatch.setattr("sparsity_report.report.report_values._ROWS", 10)
+    monkeypatch.setattr("sparsity_report.report.study_sections._ROWS", 10)
     path = sr.write_report(study, tmp_path / "page.html")
     scripts = re.findall(
         r'<script type="application/json" class="rows">(.*?)</script>',

@@ -20,12 +20,16 @@ from sparsity_report.draw import theme
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import notebook
 from sparsity_report.report import page as report
-from sparsity_report.report.report_values import context, difference_context
+from sparsity_report.report.difference_sections import difference_document
+from sparsity_report.report.level_slider_page import slider as slider_of
+from sparsity_report.report.sections import Medium
+from sparsity_report.report.study_sections import study_document, study_sections
 from sparsity_report.report.tables import difference_tables as differences
 from sparsity_report.report.tables import latex, table_model
 from sparsity_report.report.tables import study_tables as tables
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import thesis
+from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
 
@@ -38,7 +42,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def page(study):
-    return context(study)
+    return study_document(study, Medium("page"))
 
 
 def table(heads, rows=1, bodies=1, over=None):
@@ -302,43 +306,41 @@ def test_templates_get_what_is_documented(study, page):
     assert [row["variant"] for row in page["variants"]] == ["Dense", "Masked50", "CSR50"]
     assert [row["method"] for row in page["variants"]] == [None] + ["global_magnitude"] * 2
     assert [row["stored_bytes"] for row in page["totals"]] == [*study.totals["stored_bytes"]]
-    assert [name for name, _ in page["groups"]] == ["Dense", "Masked50", "CSR50"]
-    for name, rows in page["groups"]:
-        of_variant = study.groups[study.groups["variant"] == name]
-        assert [row["group"] for row in rows] == [*of_variant["group"]]
-    assert page["palette"] == [*theme.palette(study).values()]
-    assert page["findings"] == sr.summarize(study)
-    assert (page["verdict"], page["speeds"]) == (verdict(study), [])
-    assert (page["version"], page["convention"]) == (sr.__version__, "standard")
+    assert [row["group"] for row in page["groups"]] == [*study.groups["group"]]
+    assert page["chips"] == [(name, *inks) for name, inks in theme.palette(study).items()]
+    assert page["findings"] + page["further"] == sr.summarize(study)
+    assert (page["verdict"], page["version"]) == (verdict(study), sr.__version__)
     assert page["program"] == f"sparsity-report {sr.__version__}"
     assert page["fingerprint"] == study.fingerprint
-    assert (page["unclassified"], page["notes"], page["quality"]) == ([], [], None)
-    assert page["audit"] == study.audit
-    assert [table.key for table in page["tables"]["extremes"][0]] == ["layers_most", "layers_least"]
-    for key in ("models", "variants", "totals", "groups"):
+    assert (page["audit"], page["notes"]) == (study.audit, [])
+    for key in ("models", "variants", "totals", "groups", "storage", "layers_most", "layers_least"):
         assert page["tables"][key].key == key
-    assert [one.key for one in page["tables"]["storage"]] == ["storage"]
-    assert [figure.key for figure in page["comparisons"]] == ["sparsity", "param_frac", "flops"]
-    assert (page["curve"].key, [figure.key for figure in page["maps"]]) == ("curve", ["map1"])
+    sections = {section.key: section for section in page["sections"]}
+    assert "quality" not in sections
+    charts = [chart.key for section in sections.values() for chart in section.charts]
+    assert charts == ["sparsity", "curve", "flops", "param_frac"]
+    assert page["lead"].key == "map1"
 
 
 def test_before_is_before(study):
     torch.manual_seed(1)
     after = study_of(sr.load(Tiny(), name="later"), 0.5)
     changed = sr.diff(study, after)
-    shown = difference_context(changed)
-    for key, name, one in (("before", "tiny", study), ("after", "later", after)):
-        assert shown[key] == f"{name} ({one.fingerprint})"
-    assert difference_context(changed, ("A", "B"))["before"] == "A"
-    assert shown["number"] == int(changed.changes["module_name"].notna().sum())
-    assert shown["sentences"] == changed.sentences()
-    assert difference_context(sr.diff(study, study))["totals"] is None
+    shown = difference_document(changed)
+    assert shown["names"] == [f"tiny ({study.fingerprint})", f"later ({after.fingerprint})"]
+    assert difference_document(changed, ("A", "B"))["names"] == ["A", "B"]
+    number = int(changed.changes["module_name"].notna().sum())
+    assert len(shown["tables"]["modules"].rows) == number
+    assert shown["findings"] == changed.sentences()
+    assert difference_document(sr.diff(study, study))["tables"] == {}
 
 
 @pytest.mark.parametrize(("suffix", "paper"), [("html", False), ("pdf", True)])
 def test_only_on_paper_colours_follow_the_shares(study, tmp_path, monkeypatch, suffix, paper):
     asked = []
-    monkeypatch.setattr(report, "context", lambda _, paper: asked.append(paper) or {})
+    monkeypatch.setattr(
+        report, "study_document", lambda _, medium: asked.append(medium.is_paper) or {}
+    )
     monkeypatch.setattr(report, "typeset", lambda *_: b"")
     monkeypatch.setattr(report, "render", lambda *_: "")
     sr.write_report(study, tmp_path / f"report.{suffix}")
@@ -347,9 +349,9 @@ def test_only_on_paper_colours_follow_the_shares(study, tmp_path, monkeypatch, s
 
 def test_colours_of_a_page_go_from_nothing_to_all_and_on_paper_as_far_as_shares(study, page):
     ends = []
-    for values in (page, context(study, paper=True)):
-        (shown,) = values["maps"]
-        ends.append(re.search(r'"domain":\[([\d.]+),([\d.]+)\]', shown.spec).groups())
+    for values in (page, study_document(study, Medium("paper"))):
+        spec = values["lead"].spec
+        ends.append(re.search(r'"domain":\[([\d.]+),([\d.]+)\]', spec).groups())
     shares = study.facts.cells("Masked50")["sparsity"]
     assert [*map(float, ends[0])] == [0, 1]
     low, high = map(float, ends[1])
@@ -358,11 +360,12 @@ def test_colours_of_a_page_go_from_nothing_to_all_and_on_paper_as_far_as_shares(
 
 
 def test_a_slider_has_its_uncertainty_and_a_start(study, page):
-    slider = page["slider"]
+    slider = slider_of(study)
     assert slider["slack"] == int(study.facts.levels["uncertainty"].max())
     assert slider["start"] == 50
     assert len(slider["table"].rows) == 10
-    assert page["map_note"].endswith("Each cell is one weight matrix.")
+    (section,) = [one for one in page["sections"] if one.key == "map"]
+    assert section.blocks[0].text.endswith(say("map.cell_one_matrix"))
 
 
 # LaTeX.
@@ -418,7 +421,9 @@ def test_long_names_of_modules_break_in_the_thesis(letters, breaks):
     assert {len(n) for n in study.layers["module_name"]} == {letters}
     for text_cm in (16.0, 12.5):
         stem = "layers_most_masked50"
-        written = thesis._latex(stem, thesis._tables(study, 10)[stem], text_cm)
+        sections = study_sections(study, Medium("kit"))
+        (table,) = [t for section in sections for t in section.tables if t.key == stem]
+        written = thesis._latex(table, text_cm)
         assert ("p{" in written) is breaks
         if breaks:
             # Beside it stand a count and a share, about 3 cm.
@@ -428,8 +433,12 @@ def test_long_names_of_modules_break_in_the_thesis(letters, breaks):
 
 
 def test_a_kit_has_the_widths_colours_and_layers_it_says(study, tmp_path, monkeypatch):
-    plates = paper.plates
-    monkeypatch.setattr(thesis, "plates", lambda study: plates(study)[:1])
+    figures = thesis._figures
+
+    def few(sections, *options):
+        return figures([section for section in sections if section.key == "groups"], *options)
+
+    monkeypatch.setattr(thesis, "_figures", few)
     sr.write_thesis(study, tmp_path)
     for place, centimetres in (("column", 8.5), ("text", 16)):
         svg = (tmp_path / "figures" / f"sparsity_{place}.svg").read_text()
@@ -449,7 +458,7 @@ def test_a_kit_has_the_widths_colours_and_layers_it_says(study, tmp_path, monkey
 
 
 def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(thesis, "plates", lambda _: [])
+    monkeypatch.setattr(thesis, "_figures", lambda *_: ({}, {}))
     names = ("Dense", "Masked50", "CSR50")
     measured = put_in(study, latency=latency(names), quality=quality(names=names))
     sr.write_thesis(measured, tmp_path)
@@ -478,7 +487,7 @@ def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
 
 
 def test_ten_layers_are_ranked_in_a_kit_unless_told(tmp_path, monkeypatch, demo_study):
-    monkeypatch.setattr(thesis, "plates", lambda _: [])
+    monkeypatch.setattr(thesis, "_figures", lambda *_: ({}, {}))
     for options, rows in (({}, 10), ({"top": 3}, 3)):
         sr.write_thesis(demo_study, tmp_path, **options)
         for end in ("most", "least"):
@@ -524,7 +533,12 @@ def test_high_shares_are_light_in_grey_as_they_are_in_colour():
 
 
 def test_eight_variants_have_names_of_figures_that_differ(demo):
-    files = [plate.file for plate in paper.plates(eight_variants(demo))]
+    files = [
+        block.file
+        for section in study_sections(eight_variants(demo), Medium("kit"))
+        for block in section.blocks
+        if block.kind == "drawing"
+    ]
     assert len({*files}) == len(files)
 
 

@@ -12,7 +12,8 @@ from papers import text_of
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.explorer import details as reading
-from sparsity_report.report.report_values import context
+from sparsity_report.report.level_slider_page import packed_note, slider
+from sparsity_report.report.study_cards import study_cards
 from sparsity_report.report.tables import study_tables
 
 # Two blocks of q, o 64 × 64, k, v 32 × 64, gate, up, down 96 × 64: codes of 4 bits, to each 32 a
@@ -72,16 +73,15 @@ def test_sentences_name_the_bytes(studies):
 
 def test_tables_cards_and_charts_name_the_bytes(studies, tmp_path):
     study = studies[0]
-    shown = context(study)
-    notes = {card["title"]: card["note"] for card in shown["cards"]}
+    notes = {card["title"]: card["note"] for card in study_cards(study)}
     assert notes["Smallest lossless layout"].endswith(
         "prunable weights of CSR50 ÷ unpacked to float32"
     )
     folder, _ = packing.packed_llama(tmp_path, "gptq-4-v1")
-    alone = context(sr.compare(sr.dense(sr.load(folder, name="llama"))))["cards"]
+    alone = study_cards(sr.compare(sr.dense(sr.load(folder, name="llama"))))
     assert alone[0]["note"] == f"of Dense, {8 * FILE / (WEIGHTS + PLAIN):.2f} bits each in the file"
     assert notes["Stored bytes"] == "of the whole model, CSR50 ÷ Dense unpacked to float32"
-    assert "not with the file" in shown["packed"]
+    assert "not with the file" in packed_note(study)
     for table in (study_tables.groups(study), study_tables.layers(study, "Dense")):
         heads = [column.head for column in table.columns]
         assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
@@ -94,7 +94,7 @@ def test_tables_cards_and_charts_name_the_bytes(studies, tmp_path):
         assert "unpacked" in caption
     assert "unpacked float32" in json.dumps(csr_bytes_curve(study).to_dict()["title"])
     assert study_tables.levels(study).columns[-1].over == "Stored bytes, unpacked"
-    assert "unpacked, whole model" in shown["slider"]["texts"]
+    assert "unpacked, whole model" in slider(study)["texts"]
     heads = [column.head for column in reading.totals(study).columns]
     assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
 
@@ -103,7 +103,7 @@ def test_of_a_plain_model_nothing_is_said_of_files(studies, tmp_path):
     study = studies[1]
     assert study.facts.bits_per_weight("Dense") == 32
     page = body(study, tmp_path)
-    assert context(study)["packed"] is None
+    assert packed_note(study) is None
     for word in ("unpacked", "in the file", "Bits per weight"):
         assert word not in page
 

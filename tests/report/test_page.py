@@ -15,7 +15,8 @@ import sparsity_report as sr
 from sparsity_report.findings.summary import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import page as report
-from sparsity_report.report.report_values import context
+from sparsity_report.report import study_sections
+from sparsity_report.report.level_slider_page import slider as slider_of
 
 pytestmark = pytest.mark.slow
 
@@ -244,7 +245,7 @@ def test_marks_of_the_slider_stand_where_their_level_is():
     weights = sr.load()
     prunings = [sr.global_magnitude(weights, level) for level in (0.3, 0.35, 0.6)]
     study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
-    slider = context(study)["slider"]
+    slider = slider_of(study)
     shares = {
         name: study.facts.total(name, "sparsity_prunable") for name in ("Masked30", "Masked60")
     }
@@ -401,15 +402,14 @@ class TestTemplates:
         assert not (tmp_path / "r.html").exists()
 
     def test_every_partial_is_used(self):
-        pages = ("report", "pair")
-        listed = {
-            page: (TEMPLATES / f"{page}.html.j2").read_text(encoding="utf-8") for page in pages
-        }
-        others = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.rglob("*.html.j2"))
+        templates = "".join(p.read_text(encoding="utf-8") for p in TEMPLATES.rglob("*.html.j2"))
+        sections = Path(study_sections.__file__).parent
+        named = "".join(path.read_text(encoding="utf-8") for path in sections.glob("*.py"))
         for partial in (TEMPLATES / "sections").iterdir():
-            key = partial.name.split(".")[0].removeprefix("pair_")
-            main = listed["pair" if partial.name.startswith("pair_") else "report"]
-            assert f'"{key}"' in main or f'"sections/{partial.name}"' in others
+            key = partial.name.split(".")[0]
+            assert f'Partial("{key}"' in named.replace("(\n        ", "(") or (
+                f'"sections/{partial.name}"' in templates
+            )
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,12 @@ from papers import (
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.summary import conventions
 from sparsity_report.report.pdf import _held, typeset
-from sparsity_report.report.report_values import Measured, context
+from sparsity_report.report.sections import Medium, Section, chart_of
+from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.study_tables import published
 from sparsity_report.report.tables.table_model import (
     COUNT,
@@ -40,6 +42,7 @@ from sparsity_report.report.tables.table_model import (
     to_typst,
 )
 from sparsity_report.report.templates import environment
+from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.slow(seconds=50)
 
@@ -249,7 +252,7 @@ def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
 
 
 def test_more_modules_than_the_context_holds_as_rows(tmp_path, monkeypatch, study):
-    monkeypatch.setattr("sparsity_report.report.report_values._ROWS", 10)
+    monkeypatch.setattr("sparsity_report.report.study_sections._ROWS", 10)
     text = text_of(sr.write_report(study, tmp_path / "many.pdf"))
     assert "onlythereportasHTMLandtheCSVfilesholdthemall" in text
     assert "modulesofDense" not in text
@@ -290,30 +293,35 @@ def test_french_holds_the_same_numbers(pdf, study, tmp_path):
     assert within_margins(french) == []
 
 
-def test_sections_are_those_of_the_page():
-    def titles(kind):
-        source = (ROOT / "templates" / f"report.{kind}.j2").read_text(encoding="utf-8")
-        return re.findall(r'^  \("(\w+)", _\("(.+?)"\)\),$', source, re.M)
-
-    assert titles("typ") == [section for section in titles("html") if section[0] != "layers"]
+def test_sections_are_those_of_the_page(study):
+    page, paper = (
+        [(one.key, one.title) for one in study_document(study, Medium(name))["sections"]]
+        for name in ("page", "paper")
+    )
+    assert paper == [one for one in page if one[0] != "layers"] + [
+        one for one in page if one[0] == "layers"
+    ]
 
 
 def test_layouts_and_measurements(pdf, study, tmp_path):
     columns = [Column("a", "Layout", NAME), Column("b", TEXTS[0], COUNT), Column("c", "r", TIMES)]
     rows = [{"a": name, "b": 1234567, "c": 0.5} for name in TEXTS]
     table = table_of("hostile", "Bytes of CSR30 in every layout", columns, rows)
-    shown = context(study)
-    assert "Whatitcostsinquality" not in text_of(pdf)
-    shown["quality"] = [
-        Measured(f"Perplexity of {' '.join(TEXTS)}", shown["curve"], table),
-        Measured("", None, table.called("Latency of everything")),
-    ]
-    shown["tables"] |= {"storage": [table]}
+    shown = study_document(study, Medium("paper"))
+    title = say("page.quality_heading")
+    assert bare(title) not in text_of(pdf)
+    figure = chart_of(
+        csr_bytes_curve(study), table.called(f"Perplexity of {' '.join(TEXTS)}"), "hostile"
+    )
+    blocks = (figure, table.called("Time of everything"), table.called("Latency of everything"))
+    place = next(i for i, one in enumerate(shown["sections"]) if one.key == "storage")
+    shown["sections"][place + 1 : place + 1] = [Section("others", "Others", (table,))]
+    shown["sections"].insert(place, Section("quality", title, blocks))
     path = tmp_path / "report.pdf"
     path.write_bytes(typeset(environment(), shown))
     text = text_of(path)
     assert text.count("1234567") == 3 * len(TEXTS)
-    assert "4Whatitcostsinquality" in text
+    assert f"4{bare(title)}" in text
     assert "BytesofCSR30ineverylayout" in text
     assert "Latencyofeverything" in text
     assert len(re.findall(r"Figure\d\.Perplexityof", text)) == 1

@@ -8,7 +8,8 @@ import pytest
 from helpers import study_of
 
 import sparsity_report as sr
-from sparsity_report.report.report_values import context
+from sparsity_report.report.sections import Medium
+from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,9 @@ def test_a_language_of_ones_own(mine, demo_study):
 
 def test_the_context_is_listed_whole(demo_study):
     (listed,) = re.findall(r"What a template may use: (.*?)\.\nRows", PAGE, re.S)
-    assert set(re.findall(r"`(\w+)`", listed)) == set(context(demo_study))
+    assert set(re.findall(r"`(\w+)`", listed)) == set(
+        study_document(demo_study, Medium("page"))
+    ) | {"script"}
 
 
 def test_names_for_people():
@@ -94,10 +97,13 @@ def test_the_french_report_has_the_numbers_of_the_english_one(demo, tmp_path):
     found = sorted(numbers(english, "\u202f"))
     assert len(found) > 1_000
     assert found == sorted(numbers(french, "\u202f"))
-    own = json.loads((ROOT / "templates" / "languages" / "fr.json").read_text(encoding="utf-8"))
+    own, other = (
+        json.loads((ROOT / "templates" / "languages" / f"{code}.json").read_text(encoding="utf-8"))
+        for code in ("en", "fr")
+    )
     untranslated = [
-        english
-        for english, other in own["sentences"].items()
-        if english != other and len(english) > 25 and "{" not in english and english in french
+        text
+        for key, text in own["sentences"].items()
+        if text != other["sentences"][key] and len(text) > 25 and "{" not in text and text in french
     ]
     assert not untranslated

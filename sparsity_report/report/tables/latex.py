@@ -122,10 +122,12 @@ def command_names(wanted: Iterable[str], longest: int | None = 40) -> list[str]:
     return names
 
 
-def group_commands(groups: Iterable[str | None]) -> list[str]:
-    """Return names of LaTeX commands for groups, in English: a text compiles in any language."""
+def group_commands(groups: Iterable[str | None]) -> dict[str | None, str]:
+    """Return a part of a command per group, in English, so that a text in any language compiles."""
+    listed = list(groups)
     with speaking("en"):
-        return command_names(group_name(group) if group else "All" for group in groups)
+        names = command_names(group_name(group) if group else "All" for group in listed)
+    return dict(zip(listed, names, strict=True))
 
 
 def variant_commands(study: Comparison) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 from markupsafe import Markup, escape
@@ -278,6 +278,7 @@ class Table:
     bodies: tuple[Body, ...]
     style: str = ""
     fold: int = 11
+    kind: ClassVar[str] = "table"
 
     @property
     def rows(self) -> list[Row]:
@@ -307,6 +308,11 @@ class Table:
         """Return the table with the first and some other of its columns."""
         places = [p for p, column in enumerate(self.columns) if not p or column.key in keys]
         return self._with_columns(places)
+
+    def for_medium(self, columns: Mapping[str, Mapping[str, str]], medium: str) -> Table:
+        """Return the table with the columns of a medium, by its key; with all if none is given."""
+        keys = columns.get(self.key, {}).get(medium)
+        return self.only(*keys.split()) if keys else self
 
     def parts(self, columns: int, continued: str) -> list[Table]:
         """Return tables of no more columns than fit, each with the names of the rows."""

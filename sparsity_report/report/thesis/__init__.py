@@ -1,4 +1,4 @@
 """The thesis kit: figures, tables and numbers for LaTeX.
 
-Modules: `kit`, `pair_thesis`, `thesis`.
+Modules: `numbers` (LaTeX commands of numbers), `thesis` (the writer).
 """

@@ -1,0 +1,276 @@
+"""Sections of a report: paragraphs, charts and tables in order, for every renderer.
+
+``study_sections``, ``pair_sections`` and ``difference_sections`` declare the sections of their
+kind once for each `Medium`. The HTML page, the PDF and the thesis kit iterate over them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import altair as alt
+from markupsafe import Markup
+
+import sparsity_report
+from sparsity_report.draw import export
+from sparsity_report.report.tables.table_model import Table
+from sparsity_report.words.languages import spoken
+from sparsity_report.words.sentences import say
+
+#: The page has the background, so that one drawing serves the light and the dark theme.
+TRANSPARENT = {"background": "transparent"}
+
+
+class Medium(NamedTuple):
+    """Destination of sections.
+
+    Attributes
+    ----------
+    name : str
+        ``"page"`` (HTML), ``"paper"`` (PDF) or ``"kit"`` (thesis).
+    top : int
+        Number of layers in tables of extremes.
+    """
+
+    name: str
+    top: int = 10
+
+    @property
+    def is_paper(self) -> bool:
+        """True for a PDF."""
+        return self.name == "paper"
+
+    @property
+    def is_kit(self) -> bool:
+        """True for a thesis kit."""
+        return self.name == "kit"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `style` is a class for HTML."""
+
+    text: str
+    style: str = ""
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section, and the key of its anchor."""
+
+    key: str
+    title: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart as SVG and as a Vega-Lite specification, and the table of its data."""
+
+    key: str
+    caption: str
+    alt: str
+    picture: Markup
+    spec: Markup
+    table: Table
+    kind: ClassVar[str] = "chart"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a thesis kit, drawn at any width.
+
+    Attributes
+    ----------
+    file, command : str
+        Stem of its files, and end of the LaTeX command of its caption.
+    draw : callable
+        Accepts ``width`` in points; returns None if there is nothing to draw.
+    """
+
+    file: str
+    command: str
+    draw: Callable[..., alt.LayerChart | None]
+    kind: ClassVar[str] = "drawing"
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """Small charts side by side with a shared colour bar; the page adds their tables if asked."""
+
+    charts: tuple[Chart, ...]
+    colours: Chart
+    caption: str
+    has_tables: bool = True
+    kind: ClassVar[str] = "multiples"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Content behind a summary line; `style` is ``"folded"``, ``"roomy"`` (open) or ``"all"``."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    style: str = "folded"
+    kind: ClassVar[str] = "fold"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences, or of names."""
+
+    texts: tuple[str, ...]
+    are_names: bool = False
+    kind: ClassVar[str] = "bullets"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Two tables side by side."""
+
+    tables: tuple[Table, Table]
+    kind: ClassVar[str] = "beside"
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Content with a template of its own, ``sections/<name>.html.j2``."""
+
+    name: str
+    values: Mapping[str, Any]
+    kind: ClassVar[str] = "partial"
+
+
+Block: TypeAlias = (
+    Text | Heading | Chart | Drawing | Multiples | Fold | Bullets | Beside | Partial | Table
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a report.
+
+    Attributes
+    ----------
+    key : str
+        Anchor of the section, and name of a template that replaces the common one.
+    title : str
+    blocks : tuple of Block
+    is_appendix : bool
+        True for wide tables at the end of a PDF.
+    """
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...]
+    is_appendix: bool = False
+
+    @property
+    def tables(self) -> list[Table]:
+        """Tables of the section, folded ones included."""
+        return [block for block in _flat(self.blocks) if isinstance(block, Table)]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Charts of the section, folded ones included."""
+        return [block for block in _flat(self.blocks) if isinstance(block, Chart)]
+
+
+def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
+    for block in blocks:
+        if isinstance(block, Fold):
+            yield from _flat(block.blocks)
+        elif isinstance(block, Multiples):
+            yield from (*block.charts, block.colours)
+        elif isinstance(block, Beside):
+            yield from block.tables
+        else:
+            yield block
+
+
+def chart_of(chart: alt.TopLevelMixin | None, table: Table | None, key: str = "") -> Chart | None:
+    """Return a drawn chart with its data; None without a chart or a table.
+
+    The key is that of the table if not given.
+    """
+    if chart is None or table is None:
+        return None
+    key = key or table.key
+    spec = chart.to_dict(validate=False) | TRANSPARENT
+    spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
+    picture = export.svg(spec, key)
+    del spec["$schema"]
+    return Chart(key, table.caption, spec["description"], Markup(picture), as_json(spec), table)
+
+
+def as_json(value: Any) -> Markup:
+    """Write JSON that no HTML parser mistakes for the end of its script."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    for risky in "<>&\u2028\u2029":
+        text = text.replace(risky, f"\\u{ord(risky):04x}")
+    return Markup(text)
+
+
+def document(sections: list[Section], **values: Any) -> dict[str, Any]:
+    """Return the values that templates of a page or a PDF show.
+
+    Parameters
+    ----------
+    sections : list of Section
+    **values
+        Values of the kind: ``title``, ``names``, ``verdict``, ``cards``, ``findings`` and others.
+    """
+    defaults = {"heading": "", "chips": [], "verdict": "", "cards": [], "lead": None, "further": []}
+    tables: dict[str, Table] = {}
+    for section in sections:
+        for table in section.tables:
+            tables.setdefault(table.key, table)
+    common = {
+        "language": spoken(),
+        "program": f"sparsity-report {sparsity_report.__version__}",
+        "version": sparsity_report.__version__,
+        "sections": sections,
+        "tables": tables,
+    }
+    return {**defaults, **common, **values}
+
+
+def folded_or_all(title: str, table: Table, is_paper: bool, style: str = "folded") -> Block:
+    """Return a table as it is on paper, behind a summary line on a page."""
+    return table if is_paper else Fold(title, (table,), style)
+
+
+def fitting(table: Table, columns: int, letters: int, continued: str) -> list[Table]:
+    """Return tables as wide as a page.
+
+    Parameters
+    ----------
+    table : Table
+    columns : int
+        Greatest number of columns after the first.
+    letters : int
+        Letters of all heads together that fit.
+    continued : str
+        Caption of the tables after the first.
+    """
+    longest = max((len(column.head) for column in table.columns[1:]), default=1) or 1
+    return table.parts(max(1, min(columns, letters // longest)), continued)
+
+
+def card(title: str, number: str, note: str) -> dict[str, str]:
+    """Return a large number of the summary."""
+    return {"title": title, "number": number, "note": note}
+
+
+def titled(parts: Mapping[str, tuple[str, Iterable[Block | None]]]) -> list[Section]:
+    """Return sections with content from blocks by key, each with the key of its title."""
+    sections = []
+    for key, (title, blocks) in parts.items():
+        shown = tuple(block for block in blocks if block is not None)
+        if shown:
+            sections.append(Section(key, say(title), shown))
+    return sections

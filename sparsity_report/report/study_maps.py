@@ -1,0 +1,161 @@
+"""The section on where zeros are: maps of blocks, small maps, spread of layers, heads, experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from sparsity_report.draw import charts
+from sparsity_report.draw.gaussian_excess import excess_map
+from sparsity_report.draw.heads_experts_map import inside_charts
+from sparsity_report.draw.layer_strips import spread_chart
+from sparsity_report.draw.policy_overlay import blocks_chart
+from sparsity_report.draw.small_multiples import colours, even, small_map
+from sparsity_report.report.level_slider_page import slider, slider_values
+from sparsity_report.report.sections import (
+    Block,
+    Chart,
+    Drawing,
+    Heading,
+    Medium,
+    Multiples,
+    Partial,
+    Text,
+    chart_of,
+)
+from sparsity_report.report.tables import method_tables, study_tables
+from sparsity_report.report.tables.latex import variant_commands
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.files.csv_files import variant_stems
+from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words.sentences import say
+
+_TOO_MANY = {"heads": "map.too_many_heads", "experts": "map.too_many_experts"}
+
+
+def map_blocks(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    """Yield the content of the section."""
+    if medium.is_kit:
+        yield from _kit_figures(study)
+        return
+    domain = domain_of(medium)
+    sliding = None if medium.is_paper else slider(study)
+    if first_map(study, domain) is not None:
+        yield Text(_map_note(study))
+        yield from _small_maps(study, domain)
+        yield chart_of(spread_chart(study), study_tables.spread(study))
+        yield chart_of(blocks_chart(study), method_tables.blocks(study))
+        yield _excess(study)
+        yield from _heads_and_experts(study, medium)
+    elif not sliding:
+        yield Text(say("page.map_empty"))
+    if sliding:
+        yield Partial("slider", slider_values(study, sliding))
+
+
+def domain_of(medium: Medium) -> tuple[float, float] | None:
+    """Return the ends of the colours: all shares on a page; None on paper, where maps decide."""
+    return None if medium.is_paper else (0.0, 1.0)
+
+
+def headline_first(study: Comparison) -> list[str]:
+    """Return the prunings, the one of the headline first."""
+    return sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
+
+
+def first_map(study: Comparison, domain: tuple[float, float] | None) -> Chart | None:
+    """Return the map of the headline's pruning, or else of the first that has one."""
+    for variant in headline_first(study):
+        if (chart := charts.sparsity_map(study, variant, domain=domain)) is not None:
+            table = study_tables.zeros_map(study, variant)
+            return chart_of(chart, table, _key(study, variant))
+    return None
+
+
+def _kit_figures(study: Comparison) -> Iterator[Drawing]:
+    """Yield a map per pruning, and the overlay of policies."""
+    commands, stems = variant_commands(study), variant_stems(study)
+    for variant in study.facts.prunings:
+        draw = partial(charts.sparsity_map, study, variant)
+        yield Drawing(f"map_{stems[variant]}", f"Map{commands[variant]}", draw)
+    yield Drawing("blocks", "Blocks", partial(blocks_chart, study))
+
+
+def _small_maps(
+    study: Comparison, domain: tuple[float, float] | None
+) -> Iterator[Text | Multiples | None]:
+    """Yield small maps of several prunings; those with equal shares in all cells as a sentence."""
+    mapped = [v for v in study.facts.side_by_side if not study.facts.cells(v).empty]
+    if len(mapped) < 2:
+        return
+    maps: list[Chart] = []
+    uniform: dict[str, list[str]] = {}
+    for variant in mapped:
+        if (share := even(study, variant)) is not None:
+            uniform.setdefault(share, []).append(variant)
+            continue
+        key, table = f"small-{_key(study, variant)}", study_tables.zeros_map(study, variant)
+        if (chart := chart_of(small_map(study, variant, domain), table, key)) is not None:
+            maps.append(chart)
+    if uniform:
+        yield Text(
+            " ".join(
+                say("map.uniform_zeros", variants=names, share=share)
+                for share, names in uniform.items()
+            )
+        )
+    large = next(variant for variant in headline_first(study) if variant in mapped)
+    if len(maps) == 1 and even(study, large) is None:
+        return  # the summary shows it already
+    ends = domain or charts.zeros_domain(study)
+    yield _multiples(maps, ends, "map-colours", say("caption.small_maps"))
+
+
+def _multiples(
+    maps: list[Chart], ends: tuple[float, float], key: str, caption: str
+) -> Multiples | None:
+    bar = chart_of(colours(ends), maps[0].table, key) if maps else None
+    return None if bar is None else Multiples(tuple(maps), bar, caption)
+
+
+def _excess(study: Comparison) -> Chart | None:
+    """Return the map of zeros minus expected ones of the first pruning that has one."""
+    for variant in headline_first(study):
+        if (chart := excess_map(study, variant)) is not None:
+            return chart_of(chart, study_tables.excess_map(study, variant))
+    return None
+
+
+def _heads_and_experts(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    """Yield maps of the headline's heads and experts, or that they are too many."""
+    variant = next(iter(headline_first(study)), "")
+    maps, undrawn = [], []
+    for place, part in enumerate(inside_charts(study, variant) if variant else ()):
+        table = study_tables.inside(variant, part.key, part.projection, part.rows)
+        if (chart := chart_of(part.chart, table, f"{part.key}{place}")) is not None:
+            maps.append(chart)
+        else:
+            undrawn.append(Text(say(_TOO_MANY[part.key], number=len(part.rows))))
+    if maps or undrawn:
+        note = say("map.heads_experts_note", variant=short_name(variant))
+        yield Heading("inside", say("page.heads_experts_heading"))
+        yield from undrawn
+        yield Text(note) if maps and not medium.is_paper else None
+        yield _multiples(maps, (0.0, 1.0), "inside-colours", note)
+
+
+def _map_note(study: Comparison) -> str:
+    """Return the content of a cell, and the effect of a global threshold."""
+    facts = study.facts
+    layers = max((facts.cells(variant)["layers"].max() for variant in facts.prunings), default=1)
+    methods = study.variants.set_index("variant")["method"].loc[list(facts.prunings)]
+    note = say("map.cell_one_matrix")
+    if layers > 1:
+        note = say("map.cell_many_matrices", layers=int(layers))
+    if not methods.str.startswith("global_magnitude").any():
+        return note
+    return f"{say('map.global_threshold_note')} {note}"
+
+
+def _key(study: Comparison, variant: str) -> str:
+    return f"map{list(study.variants['variant']).index(variant)}"

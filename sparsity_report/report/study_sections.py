@@ -1,0 +1,421 @@
+"""Sections of a report on a study."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from sparsity_report.draw import charts, theme
+from sparsity_report.draw.measured_charts import CHARTS
+from sparsity_report.draw.theme import FILED
+from sparsity_report.draw.vega import unchecked
+from sparsity_report.errors import printable
+from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.verdict import verdict
+from sparsity_report.hooks import hooks
+from sparsity_report.report import study_maps
+from sparsity_report.report.level_slider_page import packed_note
+from sparsity_report.report.sections import (
+    Beside,
+    Block,
+    Bullets,
+    Drawing,
+    Fold,
+    Heading,
+    Medium,
+    Partial,
+    Section,
+    Text,
+    as_json,
+    chart_of,
+    document,
+    fitting,
+    folded_or_all,
+    titled,
+)
+from sparsity_report.report.study_cards import study_cards
+from sparsity_report.report.tables import method_tables, policy_table, speed_tables, study_tables
+from sparsity_report.report.tables.table_model import Table, plain_rows, to_columns
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.perplexity import ALIKE
+from sparsity_report.study.files.csv_files import csv_text, variant_stems
+from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words.column_titles import head
+from sparsity_report.words.number_format import count
+from sparsity_report.words.sentences import say, say_note
+
+# Most rows of all variants' layers that a page holds as a table; it holds more as data.
+_ROWS = 6_000
+# Most rows of all variants' layers in a PDF, and most scores in a thesis.
+_PAPER_ROWS, _SCORES = 3_000, 40
+# Most letters of compressed CSV in a page.
+_ENCLOSED = 2_000_000
+# Variants from which a table of their groups replaces bars, and beside which scores have room.
+_BARS, _SCORED = 6, 5
+# Findings in sight, and unclassified modules in a list.
+_IN_SIGHT, _UNCLASSIFIED = 3, 50
+
+_Measured = Sequence[Callable[[Comparison], Table | None]]
+_QUALITY: _Measured = (
+    study_tables.quality,
+    study_tables.distance,
+    study_tables.sensitivity,
+    study_tables.continuations,
+    study_tables.zero_shot,
+    method_tables.task_grid,
+    study_tables.tasks,
+    study_tables.task_sources,
+)
+_SPEED: _Measured = (speed_tables.latency, speed_tables.crossover, speed_tables.speedups)
+# Columns of tables in a thesis.
+_COLUMNS = {
+    "totals": {
+        "kit": "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes "
+        "flops_per_token"
+    },
+    "groups": {"kit": "modules total nonzero sparsity flops_per_token stored_bytes"},
+    "storage": {"kit": "bytes ratio model_bytes break_even"},
+}
+
+
+@unchecked()
+def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
+    """Return the values that the templates of a study show, in the language in use."""
+    models, findings = theme.model_names(study), hooks.sentences(study)
+    levels = study.variants["asked_sparsity"].dropna().unique()
+    names = ", ".join(clip(name, 40) for name in study.variants["variant"])
+    return document(
+        study_sections(study, medium),
+        models=models,
+        names=[models],
+        title=f"{models}: {names}",
+        chips=_chips(study),
+        levels=[say("format.level_share", share=share) for share in levels],
+        verdict=verdict(study),
+        cards=study_cards(study),
+        lead=study_maps.first_map(study, study_maps.domain_of(medium)),
+        findings=findings[:_IN_SIGHT],
+        further=findings[_IN_SIGHT:],
+        variants=plain_rows(study.variants),
+        totals=plain_rows(study.totals),
+        groups=plain_rows(study.groups),
+        audit=study.audit,
+        conventions=conventions(study),
+        notes=_notes(study),
+        fingerprint=study.fingerprint,
+    )
+
+
+@unchecked()
+def study_sections(study: Comparison, medium: Medium) -> list[Section]:
+    """Return the sections of a report on a study."""
+    sections = titled(
+        {
+            "compared": ("page.compared_heading", _compared(study, medium)),
+            "map": ("page.map_heading", study_maps.map_blocks(study, medium)),
+            "totals": ("page.sparsities_heading", _totals(study, medium)),
+            "groups": ("page.groups_heading", _groups(study, medium)),
+            "quality": ("page.quality_heading", _quality(study, medium)),
+            "storage": ("page.storage_heading", _storage(study, medium)),
+            "flops": ("page.speed_heading", _speed(study, medium)),
+            "audit": ("page.audit_heading", _audit(study, medium)),
+            "layers": ("page.layers_heading", _layers(study, medium)),
+            "conventions": ("page.conventions_cite_heading", _conventions(study, medium)),
+            "model": ("page.model_heading", _model(study, medium)),
+        }
+    )
+    if not medium.is_paper:
+        return sections
+    appendix = [replace(part, is_appendix=True) for part in sections if part.key == "layers"]
+    return [part for part in sections if part.key != "layers"] + appendix
+
+
+def _compared(study: Comparison, medium: Medium) -> Iterator[Block]:
+    table = policy_table.compared(study)
+    if table is None:
+        return
+    if medium.is_kit:
+        for place, part in enumerate(policy_table.side_by_side(study), 1):
+            yield _numbered(part, place)
+    elif medium.is_paper:
+        yield from fitting(table, 6, 60, say("caption.compared_continued"))
+    else:
+        yield table
+
+
+def _totals(study: Comparison, medium: Medium) -> Iterator[Block]:
+    table = study_tables.totals(study)
+    if medium.is_kit:
+        caption = say("thesis.totals_caption", models=theme.model_names(study))
+        turned = table.turned(say("column.variant")).called(caption)
+        yield turned.for_medium(_COLUMNS, medium.name)
+        return
+    yield Text(say("page.sparsities_intro"))
+    if medium.is_paper:
+        yield from fitting(table, 4, 52, say("caption.totals_continued"))
+    else:
+        style = "roomy" if policy_table.compared(study) is None else "folded"
+        yield Fold(table.caption, (table,), style)
+
+
+def _bars(study: Comparison, metric: str, medium: Medium) -> Block | None:
+    """Return the bars of a metric by group."""
+    if medium.is_kit:
+        commands = dict(zip(FILED, ("Sparsity", "Parameters", "Flops"), strict=True))
+        draw = partial(charts.group_bars, study, metric)
+        return Drawing(str(FILED[metric].file), commands[metric], draw)
+    chart = charts.group_bars(study, metric, once=True)
+    return chart_of(chart, study_tables.comparison(study, metric))
+
+
+def _groups(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    figures, tables = study_tables.comparison(study, "sparsity"), study_tables.groups(study)
+    number = len(study.variants)
+    if medium.is_kit:
+        caption = say("thesis.group_zeros_caption", models=theme.model_names(study))
+        yield _bars(study, "sparsity", medium)
+        yield figures.turned(say("column.variant")).called(caption)
+        for variant, stem in variant_stems(study).items():
+            table = study_tables.groups(study, variant).for_medium(_COLUMNS, medium.name)
+            yield replace(table, key=f"groups_{stem}")
+    elif number <= _BARS:
+        yield _bars(study, "sparsity", medium)
+    elif medium.is_paper:
+        yield from fitting(figures, 8, 60, figures.caption)
+        yield Text(say("page.html_groups_note"))
+    else:
+        yield figures
+    if medium.name == "page" and number > 3:
+        yield Fold(say("page.groups_all_variants"), (tables,))
+    elif medium.name == "page" or (medium.is_paper and number <= _BARS):
+        yield folded_or_all(tables.caption, tables, medium.is_paper, "roomy")
+
+
+def _measured(study: Comparison, tables: _Measured, medium: Medium) -> Iterator[Block | None]:
+    """Yield charts and tables of measurements; a page has the table below its chart."""
+    for make in tables:
+        if (table := make(study)) is None:
+            continue
+        draw = CHARTS.get(table.key)
+        chart = chart_of(draw(study), table) if draw else None
+        yield chart
+        yield table if medium.is_paper or chart is None else None
+        if table.key == "quality" and not _is_all_compared(study):
+            yield from method_tables.method_grids(study)
+
+
+def _kit_figures(study: Comparison, *names: str) -> Iterator[Drawing]:
+    for name in names:
+        yield Drawing(name, name.capitalize(), partial(CHARTS[name], study))
+
+
+def _is_all_compared(study: Comparison) -> bool:
+    """Tell whether the comparison of policies has every perplexity already."""
+    compared = study.facts.compared
+    if study.quality is None or compared is None:
+        return False
+    shown = {v for f in compared.figures if f.key == "perplexity" for v in f.values}
+    passages = study.quality[ALIKE].drop_duplicates()
+    scored = study.quality["variant"]
+    return len(passages) == 1 and shown.issuperset(scored[scored.isin(study.variants["variant"])])
+
+
+def _quality(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    if not medium.is_kit:
+        yield from _measured(study, _QUALITY, medium)
+        return
+    yield from _kit_figures(study, "quality", "distance", "sensitivity")
+    for make in (study_tables.quality, study_tables.distance, study_tables.continuations):
+        yield make(study)
+    if scores := study_tables.zero_shot(study):
+        parts = scores.turned(head("task")).parts(_SCORED, scores.caption)
+        yield from (_numbered(part, place) for place, part in enumerate(parts, 1))
+    tasks = study_tables.tasks(study)
+    yield tasks if tasks and len(tasks.rows) <= _SCORES else None
+    yield from method_tables.method_grids(study)
+    yield method_tables.task_grid(study)
+
+
+def _storage(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    prunings = study_maps.headline_first(study)
+    tables = [study_tables.storage(study, variant) for variant in prunings]
+    if medium.is_kit:
+        stems = variant_stems(study)
+        yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
+        for variant in study.facts.prunings:
+            table = study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
+            yield replace(table, key=f"storage_{stems[variant]}")
+        return
+    if (curve := charts.csr_bytes_curve(study)) is None:
+        yield Text(say("page.storage_empty"))
+    else:
+        chart = chart_of(curve, study_tables.curve(study))
+        packed = packed_note(study)
+        yield Text(say("page.storage_note"))
+        yield Text(packed) if packed else None
+        yield chart
+        yield chart.table if chart and medium.is_paper else None
+    if medium.is_paper:
+        yield from tables[:1]
+        yield Text(say("page.html_layouts_note")) if tables[1:] else None
+    elif tables:
+        variants = [short_name(name) for name in prunings]
+        yield study_tables.useful(study, prunings[0])
+        yield Fold(say("page.all_layouts_of", variants=variants), tuple(tables))
+    if tables:
+        yield Text(say("page.break_even_note"), "note")
+
+
+def _speed(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    if medium.is_kit:
+        yield _bars(study, "flops_per_token", medium)
+        yield from _kit_figures(study, "speed", "crossover")
+        yield speed_tables.speedups(study)
+        return
+    yield Text(say("page.flops_note"))
+    yield _bars(study, "flops_per_token", medium)
+    if speeds := [*_measured(study, _SPEED, medium)]:
+        yield Heading("speed", say("page.measured_here_heading"))
+        yield from speeds
+    if study.facts.prunings:
+        table = study_tables.published()
+        summary = say("page.published_kernels_summary", count=len(table.rows))
+        yield Heading("elsewhere", say("page.measured_elsewhere_heading"))
+        yield folded_or_all(summary, table, medium.is_paper)
+
+
+def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    prunings = study_maps.headline_first(study)
+    extremes = [e for v in prunings if (e := study_tables.extremes(study, v, medium.top))]
+    if medium.is_kit:
+        stems = variant_stems(study)
+        for variant in study.facts.prunings:
+            for table in study_tables.extremes(study, variant, medium.top) or ():
+                yield replace(table, key=f"{table.key}_{stems[variant]}")
+        return
+    unusual = [table for v in prunings if (table := study_tables.unusual(study, v))]
+    yield Text(say("page.audit_intro"))
+    yield from map(Text, study.audit or [say("page.audit_nothing")])
+    yield from unusual[:1]
+    for pair in extremes[:1]:
+        beside = Beside(pair)
+        summary = say("page.extremes_summary")
+        yield beside if medium.is_paper else Fold(summary, (beside,), "roomy")
+    if further := (*unusual[1:], *map(Beside, extremes[1:])):
+        yield (
+            Text(say("page.html_audit_note"))
+            if medium.is_paper
+            else Fold(say("page.audit_other_variants"), further)
+        )
+    if names := list(study.unclassified):
+        more = len(names) - _UNCLASSIFIED
+        names = [clip(name, 200) for name in names[:_UNCLASSIFIED]]
+        names += [say("format.count_more", count=more)] if more > 0 else []
+        yield Heading("unclassified", say("page.unclassified_heading"))
+        yield Text(say("page.unclassified_intro"))
+        yield Bullets(tuple(names), are_names=True)
+
+
+def _layers(study: Comparison, medium: Medium) -> Iterator[Block]:
+    if medium.name == "page":
+        values = {"rows": _csv_rows(study), "layers": [*_layer_tables(study)]}
+        yield Partial("layer_rows", values)
+    if not medium.is_paper:
+        return
+    if len(study.layers) > _ROWS:
+        yield Text(say("page.html_layers_only_note"))
+        return
+    variants = list(study.variants["variant"])
+    most = _PAPER_ROWS // len(variants)
+    tables = [study_tables.layers(study, variant) for variant in variants]
+    # Of variants side by side the modules are listed once, with the zeros of each beside them.
+    compared = study_tables.modules_compared(study)
+    if max(len(table.rows) for table in tables) > most:
+        yield Text(say("page.html_layers_note"))
+    for variant, table in zip(variants[:1] if compared else variants, tables, strict=False):
+        shown, number = count(most), count(len(table.rows))
+        first = say("caption.modules_first", shown=shown, number=number, variant=clip(variant, 40))
+        yield table if len(table.rows) <= most else table.with_rows(table.rows[:most], first)
+    if compared and len(compared.rows) <= most:
+        yield from fitting(compared, 10, 90, say("caption.modules_compared_continued"))
+
+
+def _layer_tables(study: Comparison) -> Iterator[dict[str, Any]]:
+    """Yield a table per variant; of many rows as data, without columns of the first variant."""
+    first: dict[str, list[str]] = {}
+    for variant in study.variants["variant"]:
+        table = study_tables.layers(study, variant)
+        part = {"variant": variant, "modules": len(table.rows), "table": table, "data": None}
+        if len(study.layers) > _ROWS:
+            columns = to_columns(table)
+            data = {key: texts for key, texts in columns.items() if texts != first.get(key)}
+            first = first or columns
+            part |= {"table": table.with_rows([]), "data": as_json(data)}
+        yield part
+
+
+def _csv_rows(study: Comparison) -> str | None:
+    """Return all layers as compressed CSV in Base64; None if that is too long for a page."""
+    packed = gzip.compress(csv_text(study.layers).encode(), mtime=0)
+    letters = base64.b64encode(packed).decode()
+    return letters if len(letters) <= _ENCLOSED else None
+
+
+def _conventions(study: Comparison, medium: Medium) -> Iterator[Block]:
+    if medium.is_kit:
+        return
+    bullets = Bullets(tuple(conventions(study)))
+    if medium.is_paper:
+        yield bullets
+    else:
+        yield Fold(say("page.counting_conventions"), (bullets,), "roomy")
+    yield Heading("cite", say("page.cite_heading"))
+    yield Text(say("page.cite_intro"))
+    is_notebook = study.convention == "notebook"
+    yield Partial(
+        "citation",
+        {
+            "text": say(
+                "page.citation",
+                models=clip(theme.model_names(study), 120),
+                convention=say(
+                    "name.convention_notebook" if is_notebook else "name.convention_standard"
+                ),
+                study=study.fingerprint,
+                weights=", ".join(study.variants["fingerprint"].unique()),
+            ),
+        },
+    )
+
+
+def _model(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    if not medium.is_kit:
+        yield study_tables.models(study)
+        yield study_tables.variants(study)
+        for note in _notes(study):
+            yield Text(f"{note[:1].upper()}{note[1:]}.")
+        yield Text(say("page.fingerprint_note"))
+        yield Text(say("page.pruning_shapes_note"))
+    yield _bars(study, "param_frac", medium)
+
+
+def _notes(study: Comparison) -> list[str]:
+    return [printable(say_note(note)) for note in study.notes]
+
+
+def _numbered(table: Table, place: int) -> Table:
+    """Return a table with its place in its key if it is not the first."""
+    return table if place == 1 else replace(table, key=f"{table.key}_{place}")
+
+
+def _chips(study: Comparison) -> list[tuple[str, str, str]]:
+    """Return each variant with its outline and fill, compared ones in the order of their table."""
+    inks, compared = theme.palette(study), study.facts.compared
+    ordered = [] if compared is None else list(compared.variants)
+    places = iter(ordered)
+    names = (next(places) if name in ordered else name for name in inks)
+    return [(name, *inks[name]) for name in names]
