@@ -14,7 +14,7 @@ from browser import copied
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import shipped
-from sparsity_report.report import report_values
+from sparsity_report.report import study_sections
 from sparsity_report.report.tables.latex import tex
 from sparsity_report.report.tables.markdown import markdown
 from sparsity_report.study.files.csv_files import FORMULA
@@ -220,7 +220,7 @@ def test_all_rows_are_in_the_page(page, report, demo_study, tmp_path):
 
 
 def test_rows_that_would_make_the_page_too_large_are_left_out(demo_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_values, "_ENCLOSED", 1000)
+    monkeypatch.setattr(study_sections, "_ENCLOSED", 1000)
     text = sr.write_report(demo_study, tmp_path / "r.html").read_text(encoding="utf-8")
     assert 'id="study.csv"' not in text
     assert "The rows of all modules would make this page too large" in text
