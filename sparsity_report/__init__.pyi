@@ -38,9 +38,9 @@ from .sparse.linear_csr import LinearCSR as LinearCSR
 from .study.combined import combine as combine
 from .study.comparison import Comparison as Comparison
 from .study.comparison import compare as compare
+from .study.files.csv_files import write_csv as write_csv
 from .study.files.json_files import read_pair as read_pair
 from .study.files.json_files import read_study as read_study
-from .study.files.csv_files import write_csv as write_csv
 from .study.harness_results import read_lm_eval as read_lm_eval
 from .study.levels.budget import level_within as level_within
 from .study.levels.sweep import sweep as sweep

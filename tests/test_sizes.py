@@ -176,7 +176,8 @@ def test_charts_without_room_for_them_are_refused_at_once(tmp_path):
         (outcome, _) = apart(run, *options, addresses=GB)
         assert outcome.returncode == 2, outcome
         assert re.fullmatch(
-            r"sparsity-report: charts cannot be drawn: that takes 64\.5 GiB .*\n", outcome.stderr
+            r"sparsity-report: charts cannot be drawn: this process may not reserve 64\.5 GiB .*\n",
+            outcome.stderr,
         )
     assert not (tmp_path / "out" / "study.json").exists()
     (outcome, _) = apart(run, "--no-html", "--no-png", addresses=GB)

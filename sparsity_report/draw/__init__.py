@@ -1,19 +1,15 @@
-"""A study as pictures.
+"""Charts of studies and pairs.
 
-``theme`` says what all of them look like; ``marks`` draws the one heat map, bar chart, curve and
-histogram, for page, paper, slider and explorer alike. ``charts``, ``measured_charts``, ``policy_overlay``,
-``small_multiples`` (small maps beside each other), ``layer_strips``, ``gaussian_excess`` (zeros that a Gaussian would
-not have), ``heads_experts_map`` (heads, experts), ``tradeoff_chart`` (quality against bytes), ``speed_charts`` and
-``level_slider`` turn a study into charts made of those, and ``pair_charts`` two checkpoints (where they differ,
-what is gone, how zeros overlap; ``strip_labels`` names its strips); ``paper_figures`` and ``export`` write files, ``png_size`` packs a PNG;
-``fonts`` and ``vega`` bring what a browser needs; ``light_altair`` keeps altair's import short.
+``theme`` holds colours, sizes and number formats, ``marks`` the heat map, bars, curve, histogram and
+strip from which all charts are made. Charts of a study: ``charts`` (bars per group, bytes against
+sparsity), ``heat_maps`` (zeros per layer), ``heads_experts_map`` (zeros per head and expert),
+``layer_strips`` (a dot per layer), ``policy_overlay`` (zeros per block and policy),
+``measured_charts`` (perplexity, sensitivity), ``speed_charts`` (speed-ups, crossovers),
+``tradeoff_chart`` (quality against bytes) and ``level_slider`` (the page's slider). ``pair_charts``
+draws a pair, and ``strip_labels`` names its strips. ``paper_figures`` and ``export`` write files, ``png_size`` makes PNG files small,
+``fonts`` and ``vega`` hold the font and the script for a browser.
 
-May import what lies under findings. Figures come from ``study.facts`` and the study's tables: a
-chart derives none. Names of models and modules are rows or domains of a chart, never fields or
-expressions of Vega, for those are programs. Every expression holds words in the language that is
-spoken, so a chart is of one language. One pixel is one point in print.
+A chart derives no figure: figures come from ``study.facts`` and the tables of a study. Names of
+models and modules are rows or domains of a chart, never fields or expressions, because Vega compiles
+those. A chart is in one language. One pixel is one point in print.
 """
-
-from sparsity_report.draw.light_altair import defer_grammar
-
-defer_grammar()

@@ -1,7 +1,4 @@
-"""A study's figures as charts: pure functions; no model is read and nothing is printed.
-
-Every number comes from ``study.facts`` or the study's tables; none is derived here.
-"""
+"""Charts of a study: bars per group, bytes against sparsity, and the picture of a README."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
+from sparsity_report.draw.heat_maps import unfitted_map
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import (
     BLACK,
@@ -33,11 +31,10 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import clip, distinct_names
-from sparsity_report.words.display_names import group_name, layout_name, method_name
-from sparsity_report.words.number_format import shares_domain
+from sparsity_report.words.display_names import group_name, layout_name
 from sparsity_report.words.sentences import join, say
 
-# Dots a strip can show one by one.
+# Most dots of a strip.
 _DOTS = 4_000
 _LINES: dict[str, tuple[str, list[float]]] = {
     "dense": (BLUE, SOLID),
@@ -56,7 +53,7 @@ def group_bars(
     *,
     once: bool = False,
 ) -> alt.LayerChart:
-    """Return bars per group with the variants side by side; what is unknown shows as "–".
+    """Return bars per group with the variants side by side; unknown values show as "–".
 
     Parameters
     ----------
@@ -65,9 +62,9 @@ def group_bars(
     width : float
         In points, everything included.
     variant : str, optional
-        The only one that is shown.
+        The only variant to show.
     once : bool
-        Variants that have the same bars in every group share them.
+        Variants with the same bars in every group share them.
 
     Examples
     --------
@@ -89,68 +86,41 @@ def group_bars(
         for name in variants
     ]
     alone = len(variants) == 1 and not once
-    of = say("chart.variant_of_prefix", variant=shown[variants[0]]) if alone else ""
-    note = f"{of}{theme.model_names(study)} · {say(meant.note)}"
-    shape = _bars_shape(rows, say(meant.axis), meant.kind, width=width)
+    prefix = say("chart.variant_of_prefix", variant=shown[variants[0]]) if alone else ""
+    note = f"{prefix}{theme.model_names(study)} · {say(meant.note)}"
     shape = replace(
-        shape,
+        _bars_shape(rows, say(meant.axis), meant.kind, width=width),
         inks=tuple((shown[name], *inks[name]) for name in variants),
         named=max(140, int(width / 2)),
     )
     return _bars(rows, shape, say(meant.title), note)
 
 
-def sparsity_map(
-    study: Comparison,
-    variant: str,
-    width: float = TEXT_WIDTH,
-    domain: tuple[float, float] | None = None,
-) -> alt.LayerChart | None:
-    """Return a heat map of the prunable weights' sparsity, Transformer block × projection.
-
-    Parameters
-    ----------
-    study : Comparison
-    variant : str
-    width : float
-        In points, everything included.
-    domain : tuple of float, optional
-        Ends of the colours; by default the same for every map of the study.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None where the variant has no prunable weights in numbered blocks.
-    """
-    chart = _map(study, variant, width, domain)
-    return None if chart is None else theme.fitted(chart)
-
-
 def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return bytes ÷ dense bytes of each layout against sparsity, with the study's own levels.
+    """Return bytes ÷ dense bytes of each layout against sparsity, with the levels of the study.
 
     `width` is in points, everything included.
 
     Returns
     -------
     altair.LayerChart or None
-        None where nothing is prunable.
+        None if nothing is prunable.
     """
     chart = _curve(study, width, height=220)
     if chart is None:
         return None
-    # The label of a level near the right end stands outside the plot.
+    # The label of a level near the right end is outside the plot.
     shares = [mark["sparsity"] for mark in _levels(study, 1, width)]
     outside = len(shares) > 1 and max(shares) > 0.8
     return theme.fitted(chart, right=(50 if width >= NARROW else 20) if outside else 0)
 
 
 def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
-    """Return a study as one picture: where the zeros land, how unevenly, and when CSR pays."""
+    """Return a map of the zeros, the spread of layers and the bytes of CSR as one picture."""
     prunings = study.facts.prunings
     if not prunings:
         return group_bars(study, "param_frac")
-    top = _map(study, prunings[0], theme.HERO_MAP)
+    top = unfitted_map(study, prunings[0], theme.HERO_MAP)
     if top is None:
         return group_bars(study, "sparsity")
     height = max(theme.HERO_HEIGHT, 12 * len(study.facts.grid(prunings[0]).projections))
@@ -160,10 +130,10 @@ def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
     apart: Any = {"color": "independent", "strokeDash": "independent"}
     below = alt.hconcat(strip, curve, spacing=44).resolve_scale(**apart)
     chart = alt.vconcat(top, below, spacing=26).resolve_scale(**apart)
-    said = " ".join(part.description for part in (top, strip, curve))
-    whole = chart.properties(description=said, background="white").configure(**theme.config())
-    assert isinstance(whole, alt.VConcatChart)
-    return whole
+    alt_text = " ".join(part.description for part in (top, strip, curve))
+    chart = chart.properties(description=alt_text, background="white")
+    hero: alt.VConcatChart = chart.configure(**theme.config())
+    return hero
 
 
 def bar_plot(
@@ -176,25 +146,34 @@ def bar_plot(
     *,
     y_min: float | None = None,
 ) -> alt.LayerChart:
-    """Draw one bar per row of any frame, and write it as PNG if a file name is given.
+    """Draw one bar per row of a frame, and write it as PNG if a file name is given.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-    x, y : str
-        Columns with the names and the lengths of the bars; a name occurs once.
+        One row per bar.
+    x : str
+        Column with the names of the bars; each occurs once.
+    y : str
+        Column with the lengths of the bars.
     title : str
+        Title of the chart.
     file_name : path-like, optional
-        Ends in ``.png``.
+        File to write, ending in ``.png``.
     directory : path-like, optional
-        Where `file_name` goes; default the current folder.
+        Folder of the file; by default the current one.
     y_min : float, optional
-        Where the bars and their axis start; by default bars start at 0.
+        Start of the bars and of their axis; by default 0.
+
+    Returns
+    -------
+    altair.LayerChart
+        The chart.
 
     Raises
     ------
     SparsityReportError
-        A column is missing or not of numbers, a name occurs twice, or the file cannot be written.
+        If a column is missing or not numeric, a name occurs twice, or the file cannot be written.
 
     Examples
     --------
@@ -206,9 +185,11 @@ def bar_plot(
     for column in (x, y):
         if column not in frame.columns:
             known = ", ".join(str(name) for name in frame.columns)
-            raise SparsityReportError(f"bar_plot: no column {column!r}; the frame has {known}")
+            raise SparsityReportError(f"bar_plot: no column {column!r}; name one of {known}")
     if not pd.api.types.is_numeric_dtype(frame[y]):
-        raise SparsityReportError(f"bar_plot: column {y!r} does not hold numbers")
+        raise SparsityReportError(
+            f"bar_plot: column {y!r} does not hold numbers; name a numeric column"
+        )
     names = [group_name(str(name)) for name in frame[x]]
     if len(set(names)) < len(names):
         raise SparsityReportError(
@@ -218,26 +199,21 @@ def bar_plot(
     kind = metric.kind if metric else "number"
     shown = distinct_names(names, 80)
     rows = [_bar(name, "", value, kind) for name, value in zip(shown, frame[y], strict=True)]
-    # Vega-Lite makes expressions of titles of fields, and takes a backslash there for its own.
+    # Vega-Lite makes an expression of the title of a field, where a backslash escapes.
     axis = say(metric.axis) if metric else clip(y).replace("\\", "∖")
     chart = _bars(rows, _bars_shape(rows, axis, kind, start=y_min), title)
     if file_name is not None:
         target = Path(directory or ".") / file_name
         if target.suffix.lower() != ".png":
-            raise SparsityReportError(f"bar_plot writes .png files only, not {target}")
+            raise SparsityReportError(
+                f"bar_plot: {target} is not a .png file; name one, or use .save() of the chart"
+            )
         write_file(target, png(chart))
     return chart
 
 
-def zeros_domain(study: Comparison) -> tuple[float, float]:
-    """Return the ends of the colours that all maps of a study share on paper."""
-    cells = [study.facts.cells(variant)["sparsity"] for variant in study.facts.prunings]
-    shares = pd.concat(cells) if cells else pd.Series(dtype=float)
-    return (0.0, 1.0) if shares.empty else shares_domain(shares.min(), shares.max())
-
-
 def _alike(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the columns that are equal in every row, under the first of them."""
+    """Return the names of equal columns, by the first of them."""
     alike: dict[tuple[Any, ...], list[str]] = {}
     for name in table.columns:
         values = tuple(None if pd.isna(value) else value for value in table[name])
@@ -259,10 +235,10 @@ def _bars_shape(
     rows: Rows, axis: str, kind: str, *, start: float | None = None, width: float = TEXT_WIDTH
 ) -> marks.Bars:
     values, base = [row["value"] or 0.0 for row in rows], start or 0.0
-    # An axis of thousandths would make noise look like a finding.
+    # A shorter axis would make noise look like a finding.
     top = max([*values, base + (0.1 if kind == "share" else 1.0)])
     low = base if start is not None else min([*values, 0.0])
-    # The labels stand beyond the bars and take the same room at any width.
+    # The labels beyond the bars need the same room at any width.
     room = 0.15 * TEXT_WIDTH / width
     return marks.Bars(
         groups=tuple(dict.fromkeys(row["group"] for row in rows)),
@@ -271,84 +247,15 @@ def _bars_shape(
         axis=axis,
         kind=kind,
         base=base,
-        tips=(("group", say("label.group")), ("variant", say("label.variant")), ("label", axis)),
+        tips=(*marks.tips(group="label.group", variant="label.variant"), ("label", axis)),
     )
 
 
 def _bars(rows: Rows, shape: marks.Bars, heading: str, note: str = "") -> alt.LayerChart:
-    said = [" ".join(filter(None, (r["group"], r["variant"], r["label"]))) for r in rows]
-    description = say("chart.bar_chart_alt", axis=shape.axis, rows="; ".join(said))
+    texts = [" ".join(filter(None, (r["group"], r["variant"], r["label"]))) for r in rows]
+    alt_text = say("chart.bar_chart_alt", axis=shape.axis, rows="; ".join(texts))
     chart = marks.bars(marks.inline(rows), shape)
-    return theme.fitted(theme.titled(chart, heading, note, description))
-
-
-def _map(
-    study: Comparison, variant: str, width: float, domain: tuple[float, float] | None = None
-) -> alt.LayerChart | None:
-    frame, grid = study.facts.cells(variant), study.facts.grid(variant)
-    if frame.empty:
-        return None
-    rows = frame.rename(columns={"sparsity": "value"})
-    rows["label"] = [theme.write(share, "share") for share in rows["value"]]
-    tips = [
-        ("block", say("kind.block")),
-        ("projection", say("name.projection")),
-        ("label", say("chart.zeros_label")),
-    ]
-    if (layers := int(frame["layers"].max())) > 1:
-        pairs = zip(frame["low"], frame["high"], strict=True)
-        rows["range"] = [say("format.percent_range", low=a, high=b) for a, b in pairs]
-        tips += [
-            ("layers", say("chart.layers_in_cell")),
-            ("range", say("chart.zeros_range_per_layer")),
-        ]
-    shape = marks.HeatMap(
-        blocks=tuple(grid.blocks),
-        projections=tuple(grid.projections),
-        width=width,
-        row=theme.ROW,
-        domain=domain or zeros_domain(study),
-        title=say("chart.zeros_label"),
-        tips=tuple(tips),
-    )
-    chart = marks.heat_map(marks.inline(rows), shape)
-    return theme.titled(chart, *_map_title(study, variant, layers), _map_said(frame, shape))
-
-
-def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
-    """Return heading and note."""
-    facts = study.variants.set_index("variant").loc[variant]
-    heading, parts = say("chart.zeros_map_title"), [clip(facts["model"]), clip(variant)]
-    if pd.notna(facts["asked_sparsity"]):
-        heading = say(
-            "chart.pruned_zeros_map_title",
-            asked=facts["asked_sparsity"],
-            method=method_name(str(facts["method"] or "")),
-        )
-        if pd.notna(facts["threshold"]):
-            parts[1] = say("chart.single_threshold_note", threshold=facts["threshold"])
-    if spread := study.facts.spread(variant):
-        parts.append(say("chart.zeros_per_layer_range", low=spread.low, high=spread.high))
-    if layers > 1:
-        parts.append(say("chart.layers_per_cell_note", layers=layers))
-    return heading, " · ".join(parts)
-
-
-def _map_said(frame: pd.DataFrame, shape: marks.HeatMap) -> str:
-    least, most = (
-        frame.iloc[int(place)] for place in (frame["sparsity"].argmin(), frame["sparsity"].argmax())
-    )
-    return say(
-        "chart.zeros_map_alt",
-        blocks=len(shape.blocks),
-        projections=len(shape.projections),
-        low=least["sparsity"],
-        low_block=least["block"],
-        low_projection=least["projection"],
-        high=most["sparsity"],
-        high_block=most["block"],
-        high_projection=most["projection"],
-    )
+    return theme.fitted(theme.titled(chart, heading, note, alt_text))
 
 
 def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.LayerChart:
@@ -410,11 +317,13 @@ def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | N
     dtype = join(
         [say("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in facts.dtypes]
     )
-    said = [say("chart.csr_bytes_curve_alt", dtype=dtype)]
-    said += [say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens]
-    said += [say("chart.study_level_alt", level=mark["label"]) for mark in levels]
+    texts = [
+        say("chart.csr_bytes_curve_alt", dtype=dtype),
+        *(say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens),
+        *(say("chart.study_level_alt", level=mark["label"]) for mark in levels),
+    ]
     note = say("chart.csr_bytes_curve_note", dtype=dtype)
-    return theme.titled(chart, say("chart.csr_bytes_curve_title"), note, " ".join(said))
+    return theme.titled(chart, say("chart.csr_bytes_curve_title"), note, " ".join(texts))
 
 
 def _line_name(layout: str) -> str:
@@ -422,7 +331,7 @@ def _line_name(layout: str) -> str:
 
 
 def _break_evens(study: Comparison, width: float) -> Rows:
-    """Return where the straight lines of CSR meet dense, if they do."""
+    """Return the points where the straight lines of CSR meet dense."""
     facts = study.facts
     return [
         {
@@ -438,12 +347,12 @@ def _break_evens(study: Comparison, width: float) -> Rows:
 
 
 def _levels(study: Comparison, top: float, width: float) -> Rows:
-    """Return where each level's rule and label stand; they step down so that no rule cuts one."""
+    """Return the rule and the label of each level; labels step down, so that no rule cuts one."""
     ratios: dict[float, tuple[float, float]] = {}
     for variant, share in sorted(study.facts.marks(), key=lambda mark: mark[1]):
         ratio = study.facts.storage(variant)["ratio"].get("csr_int32")
         if share > 0 and pd.notna(ratio):
-            # Two that would have one label have one rule.
+            # Levels with the same label share a rule.
             ratios.setdefault(round(share, 3), (share, float(ratio)))
     shown = list(ratios.values())[:_MOST_LEVELS]
     key = "format.level_ratio"

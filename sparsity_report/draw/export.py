@@ -1,4 +1,4 @@
-"""Charts as files: PNG, SVG and PDF, drawn by vl-convert; nothing is fetched."""
+"""Charts as PNG and SVG, drawn by vl-convert without network access."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ def png(chart: alt.TopLevelMixin) -> bytes:
 
 
 def svg(spec: Mapping[str, Any], key: str = "part") -> str:
-    """Draw a chart as SVG, the same text whatever was drawn before.
+    """Draw a chart as SVG, the same text at every call.
 
-    Clips and gradients are named after `key`: several drawings may share a page, where one's
-    gradient would otherwise fill another.
+    Clips and gradients are named after `key`, because several drawings may share a page.
     """
     check_room()
     drawn = vl_convert.vegalite_to_svg(dict(spec), **_DRAWING)

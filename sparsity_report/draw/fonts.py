@@ -1,8 +1,7 @@
-"""The font of charts and tables: widths are the same on every machine, so that no label is cut.
+"""The font of charts and tables, with the same widths on every machine.
 
-Helvetica, Arial and Liberation Sans are equally wide. vl-convert carries Liberation Sans and
-measures with it; a browser on a machine that has none of the three gets Sparsity Sans, a subset of
-it, out of the page.
+Helvetica, Arial and Liberation Sans are equally wide. vl-convert measures with its own copy of
+Liberation Sans. A browser without any of the three uses Sparsity Sans, a subset that the page holds.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ _WEIGHTS = {400: "sparsity-sans-regular.woff2", 700: "sparsity-sans-bold.woff2"}
 
 @lru_cache(maxsize=1)
 def font_face_css() -> str:
-    """Return style rules that bring Sparsity Sans into a page or an SVG: 52 kB, fetching nothing.
+    """Return style rules that embed Sparsity Sans in a page or an SVG (52 kB).
 
-    Their source is a ``data:`` address, which a content security policy allows by
-    ``font-src data:``.
+    The fonts are ``data:`` URLs, which a content security policy allows with ``font-src data:``.
     """
     return "\n".join(
         "@font-face { font-family: 'Sparsity Sans'; "

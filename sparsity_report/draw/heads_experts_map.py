@@ -1,4 +1,4 @@
-"""Inside matrices: zeros of each attention head, and of each expert, as cells of heat maps."""
+"""Heat maps of the zeros of each attention head and of each expert."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
-from sparsity_report.draw import marks, theme
-from sparsity_report.draw.small_multiples import WIDTH
+from sparsity_report.draw import theme
+from sparsity_report.draw.heat_maps import WIDTH, block_map
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.sentences import say
 
-# Cells that a map shows one by one.
+# Most cells of a map.
 _MOST = 5_000
-# Heights of a map at most, and of a row.
+# Greatest heights of a map and of a row.
 _TALLEST, _ROW = 420, 13
 _TITLES = {
     "heads": ("chart.head_zeros_title", "kind.head"),
@@ -26,15 +26,15 @@ _TITLES = {
 
 
 class Inside(NamedTuple):
-    """A heat map of parts of matrices, and its rows.
+    """A heat map of heads or experts, and its rows.
 
     Attributes
     ----------
     key : {"heads", "experts"}
     projection : str
-        The one whose parts they are; "" of experts, whose projections are added.
+        Projection of the heads; "" for experts, whose projections are added.
     chart : altair.LayerChart or None
-        None of more parts than cells can show.
+        None if there are too many cells.
     rows : pandas.DataFrame
         ``block, part, sparsity``.
     """
@@ -56,43 +56,34 @@ def inside_charts(study: Comparison, variant: str, width: float = WIDTH) -> Iter
 
 
 def _chart(part: Part, variant: str, width: float) -> alt.LayerChart:
-    frame = part.rows
-    blocks = [str(block) for block in sorted(frame["block"].unique())]
-    names = [str(number) for number in sorted(frame["part"].unique())]
-    title, one = map(say, _TITLES[part.key])
-    rows = pd.DataFrame(
-        {
-            "block": frame["block"].astype(str),
-            "projection": frame["part"].astype(str),
-            "value": frame["sparsity"],
-            "label": [theme.write(share, "share") for share in frame["sparsity"]],
-        }
+    cells = part.rows.assign(
+        block=part.rows["block"].astype(str), projection=part.rows["part"].astype(str)
     )
-    low, high = float(frame["sparsity"].min()), float(frame["sparsity"].max())
-    shape = marks.HeatMap(
-        blocks=tuple(blocks),
-        projections=tuple(names),
+    blocks, names = (
+        [str(number) for number in sorted(part.rows[column].unique())]
+        for column in ("block", "part")
+    )
+    title, one = _TITLES[part.key]
+    chart = block_map(
+        cells,
+        (blocks, names),
         width=width,
         row=min(_ROW, _TALLEST / len(names)),
         domain=(0.0, 1.0),
+        tips={"block": "kind.block", "projection": one, "label": "chart.zeros_label"},
         legend=False,
         x_title="",
-        tips=(
-            ("block", say("kind.block")),
-            ("projection", one),
-            ("label", say("chart.zeros_label")),
-        ),
     )
-    of = " · ".join(filter(None, (short_name(variant), clip(part.projection))))
-    said = say(
+    low, high = float(cells["sparsity"].min()), float(cells["sparsity"].max())
+    names_of = " · ".join(filter(None, (short_name(variant), clip(part.projection))))
+    alt_text = say(
         "chart.heads_experts_alt",
-        title=f"{title}, {of}",
+        title=f"{say(title)}, {names_of}",
         blocks=len(blocks),
         parts=len(names),
         low=low,
         high=high,
     )
-    chart = marks.heat_map(marks.inline(rows), shape)
-    heading = clip(part.projection, 24) or title
+    heading = clip(part.projection, 24) or say(title)
     note = say("format.percent_range", low=low, high=high)
-    return theme.fitted(theme.titled(chart, heading, note, said))
+    return theme.fitted(theme.titled(chart, heading, note, alt_text))

@@ -1,4 +1,4 @@
-"""How unevenly zeros lie: a dot per layer at its share, a line per projection or per pruning."""
+"""Spread of zeros over layers: a dot per layer, a line per projection or per pruning."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words.sentences import say
 
-# Dots a strip can show one by one; further layers would lie on them.
+# Most dots of a strip; further layers would cover them.
 _DOTS = 4_000
 _ROW = 22
 
 
 def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return a dot per prunable layer at its share of zeros, a line per pruning.
+    """Return a dot per prunable layer at its sparsity, a line per pruning.
 
-    Of one pruning the lines are its projections. `width` is in points, everything included.
+    For one pruning the lines are its projections. `width` is in points, everything included.
 
     Returns
     -------
     altair.LayerChart or None
-        None where no pruning has layers of different shares.
+        None if in every pruning all layers have the same sparsity.
     """
     facts = study.facts
     uneven = [v for v in facts.prunings if (s := facts.spread(v)) and s.high - s.low >= 0.001]
@@ -43,11 +43,11 @@ def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     tips = (
         ("line", note or say("label.variant")),
         ("label", say("kind.layer")),
-        ("said", say("chart.zeros_label")),
+        ("text", say("chart.zeros_label")),
     )
     dots = alt.Chart(marks.inline(_thinned(frame))).mark_circle(size=30, color=BLUE, opacity=0.45)
     means = frame.drop_duplicates("line")[["line", "mean"]].rename(columns={"mean": "share"})
-    means["said"] = [theme.write(share, "share") for share in means["share"]]
+    means["text"] = [theme.write(share, "share") for share in means["share"]]
     mean = alt.Chart(marks.inline(means)).encode(x=x, y=y)
     layers = [
         dots.encode(x=x, y=y, tooltip=marks.tooltips(tips)),
@@ -58,7 +58,7 @@ def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
         chart,
         say("chart.layer_spread_title"),
         " · ".join(filter(None, (note, say("chart.layer_spread_note")))),
-        _said(frame),
+        _alt_text(frame),
     )
     return theme.fitted(chart)
 
@@ -84,23 +84,23 @@ def _of_prunings(study: Comparison) -> pd.DataFrame:
 
 
 def _dots(rows: pd.DataFrame, lines: pd.Series) -> pd.DataFrame:
-    """Return dots, and with each the share of zeros of all layers on its line."""
+    """Return the dots, each with the sparsity of all layers on its line."""
     zeros = (rows["weight_total"] - rows["weight_nonzero"]).groupby(lines).transform("sum")
     means = zeros.astype(float) / rows["weight_total"].groupby(lines).transform("sum")
     return pd.DataFrame(
         {
             "line": lines,
             "share": rows["share"],
-            "label": rows["module_name"].map(lambda name: short_name(name)),
-            "said": [theme.write(share, "share") for share in rows["share"]],
+            "label": rows["module_name"].map(short_name),
+            "text": [theme.write(share, "share") for share in rows["share"]],
             "mean": means,
         }
     )
 
 
 def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return as many dots as can be shown, of every line the outermost among them."""
-    columns = ["line", "share", "label", "said"]
+    """Return as many dots as can be shown, among them the outermost of every line."""
+    columns = ["line", "share", "label", "text"]
     if len(frame) <= _DOTS:
         return frame[columns]
     ends = frame.groupby("line")["share"].agg(["idxmin", "idxmax"]).to_numpy().ravel()
@@ -109,7 +109,7 @@ def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[kept, columns]
 
 
-def _said(frame: pd.DataFrame) -> str:
+def _alt_text(frame: pd.DataFrame) -> str:
     parts = [
         say(
             "format.named_percent_range",

@@ -1,7 +1,7 @@
-"""The page's slider: global magnitude pruning at every kept level as one chart with a parameter.
+"""Chart of the page's slider: global magnitude pruning at every level of the study.
 
-Everything is in the chart's data, as integers from ``study.facts``; the page only moves the
-parameter ``level``, which is the place of a level in :attr:`LevelChart.levels`.
+The data hold the counts of every level. The page only changes the parameter ``level``, the index
+of a level in :attr:`LevelChart.levels`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words.display_names import group_name
 from sparsity_report.words.sentences import say
 
-# Cells of a map up to which each says which module it is.
+# Most cells of a map whose data name their modules.
 _NAMED = 2_000
 _ZEROS = "datum.zeros[level]"
 _SHARE = f"{_ZEROS} / datum.total"
@@ -39,19 +39,20 @@ _APART = alt.Resolve(scale=alt.ScaleResolveMap(**_INDEPENDENT))
 
 
 class LevelChart(NamedTuple):
-    """A chart with the parameter ``level``, which the page's own ``<input type="range">`` moves.
+    """A chart with the parameter ``level``, which an ``<input type="range">`` of the page changes.
 
     Attributes
     ----------
     spec : dict
-        Of Vega-Lite, its data by name: ``cells``, ``groups``, ``lines`` and ``even``. The datum of
-        a cell's mark has ``said``, a sentence, and ``module``, null where it is several layers.
+        Vega-Lite with named data: ``cells``, ``groups``, ``lines`` and ``even``. The datum of a
+        cell has ``said``, a sentence, and ``module``, null for several layers.
     levels : list of float
     start : int
-        The level shown at first.
+        Index of the first level shown.
     marks : list of (str, float)
-        Where the study's own prunings stand.
+        Names and sparsities of the study's prunings.
     break_even : float or None
+        Sparsity from which CSR is smaller than dense.
     """
 
     spec: dict[str, Any]
@@ -67,7 +68,7 @@ def level_chart(study: Comparison) -> LevelChart | None:
     Returns
     -------
     LevelChart or None
-        None where the study has no levels, or only of matrices without weights.
+        None if the study has no levels, or no weights at them.
 
     Examples
     --------
@@ -104,7 +105,7 @@ def level_chart(study: Comparison) -> LevelChart | None:
     if beside:
         parts.append(alt.HConcatChart(hconcat=beside, spacing=36, resolve=_APART))
     description = say("chart.level_slider_alt")
-    # All at once: every call of a method would copy all parts again.
+    # One call, because every method of a chart copies all parts.
     chart = alt.VConcatChart(
         vconcat=parts,
         spacing=22,
@@ -144,7 +145,7 @@ def _cell_rows(cells: LevelParts, grid: Grid) -> Rows:
 
 
 def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
-    said = theme.sentence(
+    sentence = theme.sentence(
         "chart.slider_cell_zeros",
         block="datum.block",
         projection="datum.projection",
@@ -158,7 +159,7 @@ def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
         width=theme.SLIDER_MAP,
         row=min(18.0, 400 / len(grid.projections)),
         title=say("chart.zeros_label"),
-        computed=(("value", _SHARE), ("said", said)),
+        computed=(("value", _SHARE), ("said", sentence)),
     )
     outline = {
         "stroke": alt.condition(pointed, alt.value(INK), alt.value("#ffffff")),
@@ -185,19 +186,19 @@ def _bars(rows: Rows) -> alt.LayerChart:
         domain=(0.0, 1.2),
         axis=say("chart.x_group_zeros_share"),
         computed=(("value", _SHARE), ("label", theme.percent_of("datum.value"))),
-        tips=(("group", say("label.group")), ("label", say("chart.zeros_label"))),
+        tips=marks.tips(group="label.group", label="chart.zeros_label"),
     )
     return marks.bars(alt.NamedData("groups"), shape)
 
 
 def cost_rows(study: Comparison) -> Rows:
-    """Return bytes and FLOPs of the whole model in CSR at every level, as ratios to dense.
+    """Return bytes and FLOPs of the model in CSR at every level, as ratios to dense.
 
     Returns
     -------
     list of dict
-        ``place`` of the level, ``sparsity`` of the prunable weights, ``value``, ``line``; what a
-        level's rule needs: ``label``, of bytes only, and ``top``. Empty where nothing is known.
+        ``place`` of the level, ``sparsity`` of the prunable weights, ``value``, ``line``; for the
+        rule of a level ``label``, empty for FLOPs, and ``top``. Empty if nothing is known.
     """
     table = study.facts.levels
     if table is None:
@@ -242,7 +243,7 @@ def cost_shape(rows: Rows, width: float, height: float) -> marks.Curve:
 
 
 def break_even_rows(study: Comparison) -> Rows:
-    """Return where the curve of bytes meets dense: a row, or none."""
+    """Return the point where the curve of bytes meets dense, as a row or none."""
     share = study.facts.break_even(study.facts.baseline)
     known = study.facts.levels is not None and study.facts.levels["bytes_ratio"].notna().any()
     if share is None or not known:

@@ -1,16 +1,13 @@
-"""The one heat map, bar chart, curve and histogram, for page, paper, slider and explorer.
+"""Heat map, bars, curve, histogram and strip, for page, paper, slider and explorer.
 
-Each takes its rows, inline or by name, and a value that says all that is not data. Rows may carry
-more fields than a mark reads. Names of models and modules are rows or domains, never fields or
-expressions, and orders are domains, because a sort order would be compiled into an expression, as
-is the title of a field.
-One pixel is one point.
+Each mark has rows, inline or by name, and a shape. Names of models and modules are rows or domains,
+never fields or expressions: Vega compiles those. One pixel is one point.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
@@ -31,18 +28,18 @@ _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """All of a mark that is not data.
+    """A mark without its data.
 
     Attributes
     ----------
     width : float
-        Of the whole.
+        Width of the plot.
     kind : str
-        How numbers on axes and in legends are written, see :func:`sparsity_report.draw.theme.tick`.
+        Notation on axes and in legends, see :func:`sparsity_report.draw.theme.tick`.
     tips : tuple of (str, str)
-        Fields of a row that its tooltip shows, and their titles.
+        Fields of a row in its tooltip, and their titles.
     below : bool
-        The legend stands below, not above or on the right.
+        The legend is below, not above or on the right.
     sizes : Sizes
     """
 
@@ -55,7 +52,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Rects(Shape):
-    """What heat maps and bars have in common.
+    """Fields of heat maps and bars.
 
     Attributes
     ----------
@@ -63,11 +60,11 @@ class Rects(Shape):
         Ends of the scale of ``value``.
     log : bool
     selectable : bool
-        Rows have ``on``; those that are off are pale.
+        Rows have ``on``; without it they are pale.
     names : float
-        Width up to which names on the left are written whole.
+        Greatest width of names on the left.
     computed : tuple of (str, str)
-        Fields that rows do not have, and expressions for them, one after the other.
+        Computed fields of rows and their expressions, in order.
     """
 
     domain: tuple[float, float] = (0.0, 1.0)
@@ -81,22 +78,23 @@ class Rects(Shape):
 class HeatMap(Rects):
     """A heat map: Transformer blocks on x, projections on y.
 
-    Its rows have ``block``, ``projection``, ``value`` (null: unknown, grey) and what `tips` names.
+    Its rows have ``block``, ``projection``, ``value`` (null: unknown, grey) and the fields of
+    `tips`.
 
     Attributes
     ----------
     blocks, projections : tuple of str
-        In their order.
+        Names in their order.
     row : float
         Height of one projection.
     title : str
-        Of the colours.
+        Title of the colours.
     numbers : bool
-        Write numbers into the cells where they fit.
+        Write numbers into the cells if they fit.
     legend : bool
-        Whether it has one of its own; maps beside each other share :func:`colour_bar`.
+        Show the colours; maps side by side share :func:`colour_bar`.
     x_title : str, optional
-        By default that of Transformer blocks.
+        Title of the blocks, if it is not the default.
     """
 
     blocks: tuple[str, ...]
@@ -117,17 +115,17 @@ class Bars(Rects):
     Attributes
     ----------
     groups : tuple of str
-    inks : tuple of (variant, outline, filling)
+    inks : tuple of (variant, outline, fill)
     band, gap : float
-        Of one bar; between groups.
+        Heights of one bar and of the space between groups.
     axis : str or None
-        Title of the axis, which has room for labels.
+        Title of the axis.
     base : float
-        Where bars start.
+        Start of the bars.
     labels : bool
         Write ``label`` at the end of each bar.
     named : int
-        Room for a variant's name in the legend.
+        Width of a variant's name in the legend.
     """
 
     groups: tuple[str, ...]
@@ -141,26 +139,26 @@ class Bars(Rects):
 
     @property
     def height(self) -> float:
-        """Height of the whole."""
+        """Height of the plot."""
         return max(1, len(self.groups)) * (self.band * len(self.inks) + self.gap)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells(Shape):
-    """A strip: rows of cells of things that stand beside each other, those that are gone hollow.
+    """A strip: rows of cells, one per unit, hollow for removed units.
 
-    Its rows have ``row``, ``place`` (a number from 0), ``gone`` and what `tips` names.
+    Its rows have ``row``, ``place`` (a number from 0), ``gone`` and the fields of `tips`.
 
     Attributes
     ----------
     rows : tuple of str
-        In their order.
+        Names of the rows in their order.
     number : int
-        Of cells of the longest row.
+        Number of cells of the longest row.
     row : float
         Height of one row.
     title : str
-        Of the cells.
+        Title of the cells.
     """
 
     rows: tuple[str, ...]
@@ -170,7 +168,7 @@ class Cells(Shape):
 
 
 class Line(NamedTuple):
-    """How one line of a curve is called and drawn."""
+    """Name, colour and dash of a line."""
 
     name: str
     colour: str
@@ -179,11 +177,11 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(Shape):
-    """Lines against sparsity, or against what `x` is.
+    """Lines against sparsity, or another field.
 
     Rows of the lines have ``sparsity``, ``value``, ``line``; those of break-evens ``sparsity``,
-    ``value`` and ``label``, and ``under`` if it stands below on the left; those of levels
-    ``sparsity``, ``value``, ``label`` and ``top``, where rule and label end.
+    ``value`` and ``label``, and ``under`` if it is below on the left; those of levels ``sparsity``,
+    ``value``, ``label`` and ``top``, the end of rule and label.
 
     Attributes
     ----------
@@ -194,19 +192,19 @@ class Curve(Shape):
     x_title, y_title : str
     x_domain : tuple of float
     x, x_kind : str
-        Field of the rows that lies on x, and how its numbers are written.
+        Field on x, and the notation of its numbers.
     scale : altair.Scale, optional
-        Of y, instead of 0 to `top`.
+        Scale of y instead of 0 to `top`.
     ticks : tuple of float
-        Of y, if not by the scale.
+        Ticks of y, if not the default ones.
     points : bool
-        Draw a point per row, too, and beside it what it has in ``shown``.
+        Draw a point per row with its ``shown`` as label.
     flip : bool
-        Labels of levels beyond 60 % stand left of their rules.
+        Put labels of levels beyond 60 % on the left of their rules.
     level_filter : str, optional
-        Expression that says which rows are levels.
+        Expression that is true for rows of levels.
     columns : int
-        Of the legend.
+        Columns of the legend.
     """
 
     lines: tuple[Line, ...]
@@ -251,8 +249,18 @@ def names_axis(
     return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
 
 
+def tips(**keys: str) -> tuple[tuple[str, str], ...]:
+    """Return fields of a tooltip with their titles, given the keys of these."""
+    return tuple((field, say(key)) for field, key in keys.items())
+
+
+def legend_columns(names: Iterable[str], width: float) -> int:
+    """Return how many columns of a legend above a curve hold the longest of the names."""
+    return max(1, int(width / (40 + 5 * max(map(len, names)))))
+
+
 def tooltips(tips: Sequence[tuple[str, str]]) -> list[alt.Tooltip]:
-    """Return what a tooltip shows: fields and their titles."""
+    """Return the fields of a tooltip with their titles."""
     return [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
 
 
@@ -270,9 +278,9 @@ def heat_map(
     data : altair data
     shape : HeatMap
     params : sequence of altair parameters, optional
-        Selections of its cells, such as a brush.
+        Selections of cells, such as a brush.
     outline : mapping, optional
-        Further encodings of cells, such as a stroke where one is selected.
+        Further encodings of cells, such as a stroke of selected ones.
     """
     base = _computed(data, shape).encode(
         x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips)
@@ -301,7 +309,7 @@ def heat_map(
 
 
 def strip(data: Data, shape: Cells) -> alt.LayerChart:
-    """Return rows of cells, those that are gone hollow."""
+    """Return rows of cells, hollow for removed units."""
     room = 0.62 * shape.sizes.label * len(str(shape.number)) + 6
     step = max(1, math.ceil(shape.number * room / shape.width))
     axis = alt.Axis(
@@ -324,22 +332,25 @@ def strip(data: Data, shape: Cells) -> alt.LayerChart:
 
 
 def outlined(data: Data, shape: HeatMap, colour: str) -> alt.Chart:
-    """Return an outline round cells of a heat map, rows with their ``block`` and ``projection``."""
+    """Return outlines of cells of a heat map, given rows with ``block`` and ``projection``."""
     ring = alt.Chart(data).mark_rect(filled=False, stroke=colour, strokeWidth=2.5, aria=False)
     drawn: alt.Chart = ring.encode(x=_block_axis(shape), y=_projection_axis(shape))
     return drawn
 
 
-def colour_bar(kind: str, domain: tuple[float, float], title: str, width: float) -> alt.LayerChart:
-    """Return the colours of maps that stand beside each other, with an axis below."""
+def colour_bar(
+    domain: tuple[float, float], title: str, width: float, alt_text: str
+) -> alt.LayerChart:
+    """Return the colours that maps of shares side by side have in common, with an axis below."""
     low, high = domain
     edges = [low + (high - low) * step / 60 for step in range(61)]
-    # One over the other, or the paper would be seen between them.
+    # Rectangles overlap, so that no paper shows between them.
     rows = [{"from": a, "to": min(high, 2 * b - a)} for a, b in pairwise(edges)]
-    x = share_axis("from", title, domain, kind, tickCount=5)
-    colour = alt.Color("from:Q", scale=theme.colours(kind, domain), legend=None)
+    x = share_axis("from", title, domain, tickCount=5)
+    colour = alt.Color("from:Q", scale=theme.colours("share", domain), legend=None)
     rects = alt.Chart(inline(rows)).mark_rect(strokeWidth=0).encode(x=x, x2="to:Q", color=colour)
-    return alt.LayerChart(layer=[rects], width=width, height=9)
+    chart = alt.LayerChart(layer=[rects], width=width, height=9, description=alt_text)
+    return theme.fitted(chart)
 
 
 def bars(data: Data, shape: Bars) -> alt.LayerChart:
@@ -349,7 +360,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     scale = alt.Scale(type=form, domain=list(shape.domain), clamp=shape.log)
     ticks: dict[str, Any] = {"tickCount": max(3, round(shape.width / 75))}
     if shape.kind == "share" and shape.domain[1] > 1:
-        # Room for labels beyond the whole is no share.
+        # The room for labels beyond 100 % has no ticks.
         ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
     axis = alt.Axis(labelExpr=theme.tick(shape.kind), grid=False, **ticks)
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
@@ -370,8 +381,8 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     layers = [_dimmed(rects.encode(x=x, x2=alt.datum(base), **_inks(shape)), shape)]
     if shape.labels:
         end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
-        beside = _beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
-        text = end.mark_text(**beside)
+        place = beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
+        text = end.mark_text(**place)
         layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape))
     if (even := theme.even_at(shape.kind)) is not None:
         rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
@@ -389,11 +400,11 @@ def curve(
 ) -> alt.LayerChart:
     """Return lines, with break-evens as circles and levels as labelled rules.
 
-    Over all of it lie unseen bands of `pulls`, rows with ``from`` and ``to`` on x, for the pointer,
-    and what `shape` says that their tooltips show.
+    Invisible bands of `pulls`, rows with ``from`` and ``to`` on x, cover it for the pointer and
+    show the tooltips of `shape`.
     """
-    whole = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
-    x = share_axis(shape.x, shape.x_title, shape.x_domain, shape.x_kind, **whole)
+    steps = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
+    x = share_axis(shape.x, shape.x_title, shape.x_domain, shape.x_kind, **steps)
     scale = shape.scale or alt.Scale(domain=[0, shape.top])
     axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
     y = alt.Y(
@@ -415,10 +426,10 @@ def curve(
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
         ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-        beside = _beside("datum.under", dx=6, dy=alt.expr("datum.under ? 9 : -8"), fontSize=small)
-        # White around the letters, for where another line passes.
-        halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **beside)
-        text = even.mark_text(color=INK, **beside)
+        place = beside("datum.under", dx=6, dy=alt.expr("datum.under ? 9 : -8"), fontSize=small)
+        # White around the letters keeps them legible on another line.
+        halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
+        text = even.mark_text(color=INK, **place)
         layers += [
             even.mark_point(color=BLACK, size=34, **ring),
             *(part.encode(text="label:N") for part in (halo, text)),
@@ -428,7 +439,7 @@ def curve(
         if shape.level_filter:
             level = level.transform_filter(shape.level_filter)
         left = "datum.sparsity > 0.6" if shape.flip else "false"
-        text = level.mark_text(**_beside(left, dx=5, color=VERMILLION, fontSize=small))
+        text = level.mark_text(**beside(left, dx=5, color=VERMILLION, fontSize=small))
         rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2)
         layers.insert(0, rule.encode(y=top, y2=alt.datum(0)))
         point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
@@ -450,20 +461,20 @@ def histogram(
     *,
     outline: Data | None = None,
 ) -> alt.LayerChart:
-    """Return magnitudes as bars, those up to the threshold pale.
+    """Return magnitudes as bars, pale up to the threshold.
 
     Parameters
     ----------
     data : altair data
         ``from, to, height, pruned, label, between``; heights at most 1.
     threshold : altair data
-        ``at, label``, and ``left`` if its label stands left of it; one row or none, and one of
-        another pruning with ``other``.
+        ``at, label``, and ``left`` if its label is on the left; at most one row, and one with
+        ``other`` for another pruning.
     size : tuple of float
         Width and height.
     sizes : Sizes
     outline : altair data, optional
-        Another layer's steps: ``from, height``.
+        Steps of another layer: ``from, height``.
     """
     flat = alt.Y(
         "height:Q",
@@ -487,12 +498,12 @@ def histogram(
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
     lower = alt.expr(f"datum.other ? {1.3 * sizes.label:g} : 0")
-    beside = _beside("datum.left", dx=5, dy=lower, fontSize=sizes.label)
+    place = beside("datum.left", dx=5, dy=lower, fontSize=sizes.label)
     ink = alt.ColorValue(VERMILLION, condition={"test": "datum.other", "value": INK})
     rule = mark.mark_rule(strokeWidth=1.4).encode(color=ink)
-    # White around the letters, for where another rule passes.
-    halo = mark.mark_text(baseline="top", stroke="#ffffff", strokeWidth=3, **beside)
-    text = mark.mark_text(baseline="top", **beside).encode(color=ink)
+    # White around the letters keeps them legible on another rule.
+    halo = mark.mark_text(baseline="top", stroke="#ffffff", strokeWidth=3, **place)
+    text = mark.mark_text(baseline="top", **place).encode(color=ink)
     named = {"y": alt.value(0), "text": alt.Text("label:N")}
     layers = [rects, rule, halo.encode(**named), text.encode(**named)]
     if outline is not None:
@@ -504,17 +515,7 @@ def histogram(
 def frame(
     width: float, height: float, left: float, right: float, around: tuple[float, float]
 ) -> alt.Chart:
-    """Return what is not seen but takes a place, so that parts stand where they are meant to.
-
-    Parameters
-    ----------
-    width, height : float
-        Of a part's plot.
-    left, right : float
-        Room beside it.
-    around : tuple of float
-        Room above and below it.
-    """
+    """Return an invisible frame around a plot, with room beside it and around, above and below."""
     ends = {"x": -left, "x2": width + right, "y": -around[0], "y2": height + around[1]}
     unseen = alt.Chart(inline([{}])).mark_rect(filled=False, strokeOpacity=0, aria=False)
     drawn: alt.Chart = unseen.encode(**{end: alt.value(place) for end, place in ends.items()})
@@ -524,18 +525,19 @@ def frame(
 def note(
     data: alt.NamedData, panel: str, width: float, sizes: Sizes = PAPER, left: float = 0
 ) -> alt.Chart:
-    """Return the line under a panel's title, ``text`` of the row whose ``panel`` is meant.
+    """Return the line under the title of a panel.
 
     Parameters
     ----------
     data : altair.NamedData
-        Rows with ``panel`` and ``text``: text that changes is data.
+        Rows with ``panel`` and ``text``; changing text is data.
     panel : str
-        A name of ours.
+        Name of the panel.
     width : float
+        Greatest width of the text.
     sizes : Sizes
     left : float
-        How far left of the plot it begins.
+        Distance of its start from the plot.
     """
     row = alt.Chart(data).transform_filter(f"datum.panel === {theme.quoted(panel)}")
     text = row.mark_text(
@@ -558,8 +560,7 @@ def _block_axis(shape: HeatMap) -> alt.X:
 def _projection_axis(shape: HeatMap) -> alt.Y:
     names = list(shape.projections)
     step = max(1, math.ceil(1.25 * shape.sizes.label / shape.row))
-    # Not by their names, for Vega takes "constructor" among values for one of its own. The index
-    # of a tick goes from 0 to 1.
+    # By index, from 0 to 1, because Vega treats the name "constructor" as its own.
     place = f"round(datum.index * {len(names) - 1})"
     thinned: dict[str, Any] = (
         {"labelExpr": f"{place} % {step} ? '' : datum.label"} if step > 1 else {}
@@ -575,7 +576,7 @@ def _flush(domain: Sequence[str]) -> alt.Scale:
 def _gradient(shape: HeatMap) -> dict[str, Any]:
     if shape.below:
         length = min(shape.width, 240)
-        # So few that none is written over its neighbour.
+        # Few, so that labels do not overlap.
         ticks: dict[str, Any] = {"tickCount": 3, "labelOverlap": "greedy"}
         if shape.kind == "share" and shape.domain == (0.0, 1.0):
             ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
@@ -606,7 +607,7 @@ def _cursor(shape: Rects) -> dict[str, Any]:
 
 
 def _digits_ink(shape: HeatMap) -> Any:
-    """Return the ink of digits: by the cell's colour, and of pale cells that of the page."""
+    """Return the colour of digits by the colour of their cell; pale cells have that of the page."""
     light = theme.is_light(shape.kind, shape.domain, shape.log)
     inks = [{"test": light, "value": theme.ON_LIGHT}]
     if shape.selectable:
@@ -624,7 +625,7 @@ def _dimmed(chart: alt.Chart, shape: Rects) -> alt.Chart:
 
 
 def _inks(shape: Bars) -> dict[str, Any]:
-    """Return outline and filling by variant, one legend for both."""
+    """Return outline and fill by variant with one legend."""
     names, strokes, fills = (list(part) for part in zip(*shape.inks, strict=True))
     columns = int(0.8 * shape.width) // (34 + min(shape.named, 5 * max(map(len, names))))
     legend = _legend(shape, names, max(1, columns), symbolType="square", labelLimit=shape.named)
@@ -635,7 +636,7 @@ def _inks(shape: Bars) -> dict[str, Any]:
 
 
 def _strokes(shape: Curve) -> dict[str, Any]:
-    """Return colour and dashes by line, one legend for both."""
+    """Return colour and dash by line with one legend."""
     names, colours, dashes = (list(part) for part in zip(*shape.lines, strict=True))
     form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
     legend = _legend(shape, names, shape.columns, **form)
@@ -647,12 +648,12 @@ def _strokes(shape: Curve) -> dict[str, Any]:
 
 
 def _legend(shape: Shape, names: Sequence[str], columns: int, **form: Any) -> alt.Legend | None:
-    """Return a legend; what has no other beside it needs none."""
+    """Return a legend, or None for a single name."""
     side: Any = "bottom" if shape.below else "top"
     return None if len(names) < 2 else alt.Legend(title=None, orient=side, columns=columns, **form)
 
 
-def _beside(left: str, dx: int, **form: Any) -> dict[str, Any]:
-    """Return how text stands right of its place, or left of it where an expression says so."""
+def beside(left: str, dx: int, **form: Any) -> dict[str, Any]:
+    """Return the form of text right of its place, or left of it where an expression is true."""
     align, away = alt.expr(f"{left} ? 'right' : 'left'"), alt.expr(f"{left} ? -{dx} : {dx}")
     return {"align": align, "dx": away, **form}

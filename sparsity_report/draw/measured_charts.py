@@ -1,4 +1,4 @@
-"""What was measured as charts: perplexity and sensitivity, and all of them by name."""
+"""Charts of measured quality and sensitivity, and the names of all charts of measurements."""
 
 from __future__ import annotations
 
@@ -21,46 +21,48 @@ from sparsity_report.words.display_names import method_name, part_name
 from sparsity_report.words.number_format import UNKNOWN, figures
 from sparsity_report.words.sentences import say
 
-# Parts of a model that a chart can name.
+# Most parts of a model in a chart.
 _PARTS = 40
-# Texts and protocols that a note names.
+# Most texts and protocols in a note.
 _PASSAGES = 2
-#: Perplexities this many times apart need a logarithmic axis.
+#: Ratio of perplexities from which the axis is logarithmic.
 FAR = 8
 
 
 def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return perplexity against sparsity: one named line per policy, model, text and protocol.
+    """Return perplexity against sparsity, one line per policy, model, text and protocol.
 
-    A line starts at its model as it comes, where that was scored. What has no finite perplexity or
-    no known sparsity is named under the title.
+    A line starts at its unpruned model if that was scored. The note names variants without a
+    finite perplexity or a known sparsity.
 
     Returns
     -------
     altair.LayerChart or None
-        None where fewer than two points can be drawn.
+        None if fewer than two points can be drawn.
     """
     return _drawn(study, _PERPLEXITY, width)
 
 
 def distance_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the mean KL divergence of dense from variants against sparsity, see quality_chart.
+    """Return the mean KL divergence of dense from variants against sparsity.
+
+    See :func:`quality_chart`.
 
     Returns
     -------
     altair.LayerChart or None
-        None where fewer than two points can be drawn.
+        None if fewer than two points can be drawn.
     """
     return _drawn(study, _KL, width)
 
 
 class _Figure(NamedTuple):
-    """What is drawn against sparsity: a column of quality, and how it is called and written."""
+    """A column of quality, its notation, and the keys of the chart's texts."""
 
     column: str
     title: str
     axis: str
-    said: str
+    alt_text: str
     label: Callable[[Any], str]
     kind: str
 
@@ -69,54 +71,49 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    if figure.column == "kl":  # of itself dense is not far, and that is no point of a line
+    if figure.column == "kl":  # the divergence of dense from itself is no measurement
         frame = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
     rows = _scored(study, frame, figure)
     drawn = [row for row in rows if row["value"] is not None and row["sparsity"] is not None]
     lines = _labelled(policy_lines(drawn, ("value", "label", "variant", "top1")))
     if len(drawn) < 2:
         return None
-    notes = _passages(frame)
     names = list(dict.fromkeys(row["line"] for row in lines))
-    if len(names) == 1:
-        notes.insert(0, names[0])
-    if left_out := [f"{row['variant']} ({row['label']})" for row in rows if row not in drawn]:
-        notes.append(say("chart.omitted_points_note", names=left_out))
-    said = [
+    notes = [*(names if len(names) == 1 else []), *_passages(frame)]
+    if omitted := [f"{row['variant']} ({row['label']})" for row in rows if row not in drawn]:
+        notes.append(say("chart.omitted_points_note", names=omitted))
+    texts = [
         f"{row['line']}, {theme.write(row['sparsity'], 'share')}: {row['label']}" for row in lines
     ]
     chart = theme.titled(
         marks.curve(marks.inline(lines), _quality_shape(drawn, names, width, figure)),
         say(figure.title),
         " · ".join(notes),
-        say(figure.said, rows="; ".join(said)),
+        say(figure.alt_text, rows="; ".join(texts)),
     )
     return theme.fitted(chart)
 
 
 def _passages(frame: pd.DataFrame) -> list[str]:
-    """Say what was scored, each text and protocol once; or how many where they are many."""
+    """Return the texts and protocols of the scores, or their number if there are many."""
     texts = ["text", "protocol", "text_fingerprint"]
     different = frame.drop_duplicates([*PASSAGE]).groupby(texts, sort=False)
     if different.ngroups > _PASSAGES:
         return [say("chart.texts_protocols_count", number=different.ngroups)]
-    said = []
-    for (text, protocol, fingerprint), rows in different:
-        sizes = [say("chart.scored_tokens_windows", **row) for row in records(rows)]
-        said.append(
-            say(
-                "chart.scored_text_note",
-                text=clip(text),
-                protocol=protocol,
-                fingerprint=clip(fingerprint),
-                sizes=sizes,
-            )
+    return [
+        say(
+            "chart.scored_text_note",
+            text=clip(text),
+            protocol=protocol,
+            fingerprint=clip(fingerprint),
+            sizes=[say("chart.scored_tokens_windows", **row) for row in records(rows)],
         )
-    return said
+        for (text, protocol, fingerprint), rows in different
+    ]
 
 
 def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:
-    """Return every row of a study's quality: where it stands and whose it is."""
+    """Return every row of a study's quality with its model, its policy and its labels."""
     variants = study.variants.set_index("variant")
     sources = dict(zip(variants["model"], variants["fingerprint"], strict=True))
     rows = []
@@ -144,14 +141,14 @@ def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:
 
 
 def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
-    """Return the rows of each line in order; what nobody pruned begins every line of its model.
+    """Return the rows of each line in order; the unpruned model begins all of its lines.
 
     Parameters
     ----------
     rows : list of dict
         With ``source``, ``model``, ``text``, ``protocol``, ``method`` and ``sparsity``.
     shown : sequence of str
-        Keys that are kept, beside ``line`` and ``sparsity``.
+        Keys to keep besides ``line`` and ``sparsity``.
     """
     shared = ("model", "text", "protocol")
     models, texts, protocols = ({row[key] for row in rows} for key in shared)
@@ -182,10 +179,10 @@ def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
 
 
 def _labelled(lines: Rows) -> Rows:
-    """Return rows with what is written beside them, where there is one line."""
+    """Return the rows with labels beside the marks if there is one line."""
     rows = [{**row, "shown": ""} for row in lines]
     if len({row["line"] for row in rows}) == 1:
-        # Layouts of one pruning score alike but for rounding: each place is labelled once.
+        # Layouts of one pruning have almost equal scores: label each place once.
         once = {(round(row["sparsity"], 4), row["label"]): row for row in rows}
         for row in once.values():
             row["shown"] = row["label"]
@@ -214,23 +211,23 @@ def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) 
         scale=scale,
         ticks=tuple(ticks),
         points=True,
-        columns=max(1, int(width / (40 + 5 * max(map(len, names))))),
-        tips=(
-            ("line", say("label.policy")),
-            ("variant", say("label.variant")),
-            ("label", say(figure.axis)),
-            ("top1", say("chart.top1_accuracy")),
+        columns=marks.legend_columns(names, width),
+        tips=marks.tips(
+            line="label.policy",
+            variant="label.variant",
+            label=figure.axis,
+            top1="chart.top1_accuracy",
         ),
     )
 
 
 def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return what pruning each part alone costs, in nats per token.
+    """Return the cost of pruning each part alone, in nats per token.
 
     Returns
     -------
     altair.LayerChart or None
-        None where no sensitivity was measured. Of very many parts those that cost most.
+        The parts with the highest cost; None if no sensitivity was measured.
     """
     frame = study.sensitivity
     if frame is None or frame.empty:
@@ -253,18 +250,18 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
         gap=theme.SLIM_GAP,
         axis=say("chart.x_nll_increase"),
         kind="plain",
-        tips=(("group", say("label.part")), ("label", say("chart.x_nll_increase"))),
+        tips=marks.tips(group="label.part", label="chart.x_nll_increase"),
     )
     level, text = float(frame["sparsity"].median()), clip(frame["text"].iloc[0])
     note = say("chart.sensitivity_note", level=level, text=text)
     if len(rows) < len(frame):
         note += say("chart.parts_shown_note", shown=len(rows), parts=len(frame))
-    said = [f"{row['group']}: {row['label']}" for row in rows]
+    texts = [f"{row['group']}: {row['label']}" for row in rows]
     chart = theme.titled(
         marks.bars(marks.inline(rows), shape),
         say("chart.sensitivity_title"),
         note,
-        say("chart.sensitivity_alt", rows="; ".join(said)),
+        say("chart.sensitivity_alt", rows="; ".join(texts)),
     )
     return theme.fitted(chart)
 

@@ -1,4 +1,4 @@
-"""Charts as figures of a paper: any width, any font, colours or greys; PDF, SVG and PNG."""
+"""Figures of a paper: any width and font, in colours or greys, as PDF, SVG and PNG."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import altair as alt
 import vl_convert
 
 from sparsity_report.draw import charts, export
+from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_overlay import blocks_chart
 from sparsity_report.draw.theme import DASHES, FILED, cycle
@@ -26,24 +27,39 @@ _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui
 
 @unchecked()
 def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
-    """Write the study as PNG files at twice the size in print.
+    """Write the charts of a study as PNG files at twice their size in print.
 
-    Per variant and metric ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png``
-    and ``…_flops_per_group.png``; all variants together ``comparison_sparsity.png`` and so on;
-    ``sparsity_map_<variant>.png`` once per pruning; ``blocks.png``, several prunings overlaid;
+    The files are ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png`` and
+    ``…_flops_per_group.png`` per variant; ``comparison_sparsity.png`` and so on of all variants;
+    ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
     ``csr_bytes.png``; and ``speed.png``, ``crossover.png``, ``quality.png``, ``distance.png`` and
-    ``sensitivity.png`` of what was measured. All files are written, or none is.
+    ``sensitivity.png`` of the measurements. Either all files are written or none.
 
     Parameters
     ----------
     study : Comparison
+        Study to draw.
     directory : path-like
-        Made if missing.
+        Folder of the files; created if missing.
 
     Returns
     -------
     list of pathlib.Path
-        What was written.
+        The files.
+
+    Raises
+    ------
+    SparsityReportError
+        If a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import sparsity_report as sr
+    >>> study = sr.compare(sr.dense(sr.load()))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in sr.write_figures(study, folder)][-2:]
+    ['comparison_flops.png', 'csr_bytes.png']
     """
     stems = variant_stems(study)
     drawn: dict[str, alt.LayerChart | None] = {
@@ -53,7 +69,7 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
     }
     drawn |= {f"comparison_{FILED[m].file}": charts.group_bars(study, m) for m in FILED}
     for variant in study.facts.prunings:
-        drawn[f"sparsity_map_{stems[variant]}"] = charts.sparsity_map(study, variant)
+        drawn[f"sparsity_map_{stems[variant]}"] = sparsity_map(study, variant)
     drawn["blocks"] = blocks_chart(study)
     drawn["csr_bytes"] = charts.csr_bytes_curve(study)
     drawn |= {name: draw(study) for name, draw in CHARTS.items()}
@@ -67,13 +83,13 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
 
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
-    """Draw once, as SVG, and turn that into the other formats."""
+    """Draw a chart as SVG and convert it to the other formats."""
     if family:
         spec["config"]["font"] = family
     if greyscale:
         spec = _grey(spec)
     svg = export.svg(spec)
-    # A point is a point for whoever places the file, too.
+    # The size in points holds in LaTeX and browsers, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
     return {
         "pdf": vl_convert.svg_to_pdf(svg),
@@ -83,7 +99,7 @@ def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str,
 
 
 def _grey(part: Any, channel: str = "") -> Any:
-    """Take the colours out of a chart: bars get steps of lightness, lines dashes."""
+    """Return a chart without colours: bars get steps of lightness, lines get dashes."""
     if isinstance(part, list):
         return [_grey(item, channel) for item in part]
     if isinstance(part, str):
@@ -121,22 +137,22 @@ def _hex(level: float) -> str:
 
 
 def font_family(font: str | None) -> str | None:
-    """Return a list of families that ends in a generic one, so that no text can vanish."""
+    """Return a list of font families that ends in a generic one, so that no text disappears."""
     if font is None:
         return None
     names = [name.strip().strip("'\"") for name in font.split(",")]
     named = [name for name in names if name and name not in _GENERIC]
     if named == names and not any(map(_installed, named)):
         raise SparsityReportError(
-            f"font {font!r} is not installed on this machine; install it, name another, or name a "
-            f"generic family after it: {font + ', serif'!r}"
+            f"font: {font!r} is not installed; install it, name another one, or add a generic "
+            f"family: {font + ', serif'!r}"
         )
     generic = [name for name in names if name in _GENERIC] or ["sans-serif"]
     return ", ".join([*(f"'{name}'" for name in named), *generic])
 
 
 def _installed(name: str) -> bool:
-    """Whether text in a family, and in no other, leaves a trace in a PDF."""
+    """Return whether a PDF of text in this family only embeds a font."""
     text = f'<text y="9" font-family="{html.escape(repr(name))}">Hg</text>'
     drawn: bytes = vl_convert.svg_to_pdf(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'

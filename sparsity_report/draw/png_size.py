@@ -1,4 +1,4 @@
-"""A chart's PNG without the opacity that it does not use, packed as well as can be."""
+"""Smaller PNG files of charts: without the opacity channel and compressed again."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from collections.abc import Iterator
 import numpy as np
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Eight bits for red, green, blue and opacity, not interlaced; and the same without opacity.
+# Eight bits per channel, not interlaced: with opacity and without.
 _RGBA, _RGB = (8, 6, 0, 0, 0), (8, 2, 0, 0, 0)
 
 
 def opaque(png: bytes) -> bytes:
-    """Return an opaque PNG pixel for pixel, in about a quarter of the bytes of vl-convert's.
+    """Return the same picture in about a quarter of the bytes of vl-convert's PNG.
 
-    Its rows are differences between bytes of the same channel, so that a channel can be left out
-    of them as they are.
+    Rows of a PNG hold differences within a channel, so a channel can be removed from them.
 
     Parameters
     ----------
     png : bytes
-        Of red, green, blue and opacity, which is nowhere less than whole; what is written
-        otherwise is returned as it is.
+        Opaque picture with an opacity channel; other kinds of PNG are returned unchanged.
 
     Returns
     -------
     bytes
+        The PNG without the opacity channel.
     """
     chunks = list(_chunks(png))
     width, height, *kind = struct.unpack(">IIBBBBB", chunks[0][1])

@@ -1,4 +1,4 @@
-"""Policies overlaid: where in a model each of them takes its zeros."""
+"""Zeros per Transformer block, one line per pruning policy."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sparsity_report.words.sentences import say
 
 
 def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the share of zeros of each block, one line per pruning of a model.
+    """Return the sparsity of each block, one line per pruning of a model.
 
-    A policy has a hue, whose shades and dashes are its levels; prunings that are shown alike in
-    every block share a line. `width` is in points, everything included.
+    A policy has a hue, its levels have shades and dashes. Prunings with the same labels in every
+    block share a line. `width` is in points, everything included.
 
     Returns
     -------
     altair.LayerChart or None
-        None where fewer than two prunings have zeros in two blocks.
+        None if fewer than two prunings have zeros in two blocks.
     """
     facts = study.facts
-    if not (rivals := facts.rivals):
+    if not facts.rivals:
         return None
-    blocks = {v: facts.blocks(v) for v in rivals}
+    blocks = {v: facts.blocks(v) for v in facts.rivals}
     names = _named(blocks)
     frame = pd.concat([blocks[v].assign(line=name, variant=v) for v, name in names.items()])
     low, high = (float(getattr(frame["sparsity"], end)()) for end in ("min", "max"))
@@ -51,34 +51,26 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
         x_kind="plain",
         x_domain=(float(frame["block"].min()), float(frame["block"].max())),
         scale=alt.Scale(domain=[max(0.0, low - room), min(1.0, high + room)]),
-        columns=max(1, int(width / (40 + 5 * max(map(len, names.values()))))),
-        tips=(
-            ("line", say("label.variant")),
-            ("block", say("kind.block")),
-            ("label", say("chart.zeros_label")),
-        ),
+        columns=marks.legend_columns(names.values(), width),
+        tips=marks.tips(line="label.variant", block="kind.block", label="chart.zeros_label"),
     )
-    model = str(facts.methods.set_index("variant")["model"][rivals[0]])
-    said = [
-        say(
-            "chart.variant_zeros_range",
-            variant=names[str(variant)],
-            low=float(of["sparsity"].min()),
-            high=float(of["sparsity"].max()),
-        )
-        for variant, of in frame.groupby("variant", sort=False)
+    model = str(facts.methods.set_index("variant")["model"][facts.rivals[0]])
+    ranges = frame.groupby("line", sort=False)["sparsity"].agg(["min", "max"])
+    texts = [
+        say("chart.variant_zeros_range", variant=name, low=float(low), high=float(high))
+        for name, low, high in ranges.itertuples()
     ]
     chart = theme.titled(
         marks.curve(marks.inline(rows), shape),
         say("chart.zeros_by_block_title"),
         say("chart.zeros_by_block_note", model=clip(model)),
-        say("chart.zeros_by_block_alt", rows="; ".join(said)),
+        say("chart.zeros_by_block_alt", rows="; ".join(texts)),
     )
     return theme.fitted(chart)
 
 
 def _named(blocks: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """Return what the line of each pruning is called, of those shown alike the first's only."""
+    """Return the names of lines by the first of the prunings that share each."""
     shown = dict(zip(blocks, distinct_names(list(blocks)), strict=True))
     alike: dict[tuple[tuple[int, str], ...], list[str]] = {}
     for variant, rows in blocks.items():
@@ -90,11 +82,11 @@ def _named(blocks: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def _lines(methods: pd.DataFrame, names: dict[str, str]) -> tuple[marks.Line, ...]:
-    """Return a line per variant: a hue per policy, its levels from light to full, and dashes."""
+    """Return a line per variant: a hue per policy, a shade and a dash per level."""
     rows = methods.set_index("variant").loc[list(names)]
     policies = rows["policy"].where(rows["policy"].notna(), rows.index.to_series())
     kinds = rows["kind"].fillna(rows["sparsity"].round(2).astype(str))
-    hues, dashes = (list(dict.fromkeys(of)) for of in (policies, kinds))
+    hues, dashes = (list(dict.fromkeys(column)) for column in (policies, kinds))
     colours = theme.cycle(theme.HUES, len(hues))
     strokes = theme.cycle(theme.DASHES, len(dashes))
     lines = []

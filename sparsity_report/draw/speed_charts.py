@@ -1,4 +1,4 @@
-"""Speeds as charts: promised and realised, and from which sparsity CSR overtakes."""
+"""Charts of measured speed: promised and realised speed-up, and crossovers of CSR."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import say
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-# Where on a sparsity axis stands what no sparsity reaches.
+# Place of crossovers beyond any sparsity on the axis.
 _NEVER = 1.2
-# What stands at a speed that is not told.
+# Labels in place of a speed-up that noise may explain, by verdict.
 _WITHHELD = {"same": "chart.speed_same_kernels", "noise": "chart.speed_no_difference"}
 
 
 def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return promised and realised speed-up of the whole forward pass, per variant and tokens.
+    """Return promised and realised speed-up of the forward pass, per variant and tokens.
 
-    What the same kernel twice reached lies behind as a band; a speed-up within it has its
-    interval, and no point and no number.
+    A band shows the control, the same kernel timed twice. A speed-up within it has an interval
+    but no point and no number.
 
     Returns
     -------
     altair.LayerChart or None
-        None where no latency was measured of a second variant.
+        None if the latency of fewer than two variants was measured.
     """
     frame = study.facts.speeds
     if frame is None:
@@ -43,18 +43,19 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     if not rows:
         return None
     machine, threads = frame["machine"].iloc[0], int(frame["threads"].iloc[0])
-    than = say("chart.speed_up_over_base", base=short_name(base))
-    drawn = say("chart.speed_intervals_note")
-    where = say("chart.speed_conditions_note", machine=machine, threads=threads)
-    note = f"{than} · {drawn} · {where}"
-    said = [f"{row['name']}: {row['label']}" for row in rows]
+    notes = (
+        say("chart.speed_up_over_base", base=short_name(base)),
+        say("chart.speed_intervals_note"),
+        say("chart.speed_conditions_note", machine=machine, threads=threads),
+    )
+    texts = [f"{row['name']}: {row['label']}" for row in rows]
+    alt_text = say("chart.speed_alt", rows="; ".join(texts))
     chart = alt.LayerChart(layer=_speed_layers(rows, width), width=width, height=24 * len(rows))
-    described = say("chart.speed_alt", rows="; ".join(said))
-    return theme.fitted(theme.titled(chart, say("chart.speed_title"), note, described))
+    return theme.fitted(theme.titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text))
 
 
 def _speeds(frame: pd.DataFrame) -> Rows:
-    """Return each variant's speed-up, promised and realised, its interval and the control's."""
+    """Return the speed-ups of each variant, with the intervals of the variant and the control."""
     known = frame.astype(object).where(frame.notna(), None)
     rows = []
     for row in records(known):
@@ -63,12 +64,8 @@ def _speeds(frame: pd.DataFrame) -> Rows:
             label = theme.write(row["realised_speedup"], "ratio")
         rows.append(
             {
-                "name": " · ".join(
-                    (
-                        clip(row["variant"], 30),
-                        say("format.token_count", tokens=row["tokens"]),
-                    )
-                ),
+                "name": f"{clip(row['variant'], 30)} · "
+                + say("format.token_count", tokens=row["tokens"]),
                 "realised": row["realised_speedup"] if stated else None,
                 "low": row["realised_low"],
                 "high": row["realised_high"],
@@ -98,14 +95,12 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
     names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]
     y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
 
-    def of(shown: Rows, mark: str = "") -> alt.Chart:
-        drawn: alt.Chart = alt.Chart(marks.inline([{**row, "mark": mark} for row in shown]))
-        return drawn.encode(y=y)
+    def known(*keys: str, mark: str = "") -> alt.Chart:
+        """Return a chart of the rows in which all of some values are known."""
+        chosen = [{**row, "mark": mark} for row in rows if all(row[key] for key in keys)]
+        chart: alt.Chart = alt.Chart(marks.inline(chosen)).encode(y=y)
+        return chart
 
-    promised = of([row for row in rows if row["promised"]], names[0])
-    realised = of([row for row in rows if row["realised"]], names[1])
-    between = [row for row in rows if row["low"] and row["high"]]
-    controls = [row for row in rows if row["control_low"] and row["control_high"]]
     kinds = {
         "color": alt.Color(
             "mark:N",
@@ -114,26 +109,27 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
         ),
         "shape": alt.Shape("mark:N", scale=alt.Scale(domain=names, range=["diamond", "circle"])),
         "tooltip": marks.tooltips(
-            (
-                ("name", say("label.variant")),
-                ("mark", say("label.speed_up")),
-                ("label", say("label.realised_speed_up")),
-            )
+            marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
         ),
     }
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
-    text = of(rows).mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
+    text = known().mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
     one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
-    dashed = of([row for row in rows if row["promised"] and row["realised"]])
+    control = known("control_low", "control_high")
+    difference = known("promised", "realised")
+    promised, realised = (
+        known(key, mark=name).mark_point(**point)
+        for key, name in zip(("promised", "realised"), names, strict=True)
+    )
     return [
-        of(controls)
-        .mark_rule(color=MUTED, strokeWidth=11, opacity=0.25)
-        .encode(x="control_low:Q", x2="control_high:Q"),
+        control.mark_rule(color=MUTED, strokeWidth=11, opacity=0.25).encode(
+            x="control_low:Q", x2="control_high:Q"
+        ),
         one.encode(x=alt.X("one:Q")),
-        dashed.mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=x, x2="promised:Q"),
-        of(between).mark_rule(color=BLUE, strokeWidth=3).encode(x="low:Q", x2="high:Q"),
-        promised.mark_point(**point).encode(x="promised:Q", **kinds),
-        realised.mark_point(**point).encode(x=x, **kinds),
+        difference.mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=x, x2="promised:Q"),
+        known("low", "high").mark_rule(color=BLUE, strokeWidth=3).encode(x="low:Q", x2="high:Q"),
+        promised.encode(x="promised:Q", **kinds),
+        realised.encode(x=x, **kinds),
         text.encode(x=alt.value("width"), text="label:N"),
     ]
 
@@ -144,7 +140,7 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     Returns
     -------
     altair.LayerChart or None
-        None where no crossover was measured with certainty.
+        None if no crossover exceeds the noise.
     """
     crossovers = study.facts.crossovers
     if crossovers is None or not (crossovers["verdict"] == "stated").any():
@@ -152,7 +148,7 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     rows = _crossings(crossovers[crossovers["verdict"].isin(("stated", "never"))])
     names = list(dict.fromkeys(row["name"] for row in rows))
     counts = [figures(tokens, ",") for tokens in sorted(set(crossovers["tokens"]))]
-    said = [f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows]
+    texts = [f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows]
     note = say("chart.crossover_note")
     if left := len(crossovers) - len(rows):
         note += say("chart.crossover_inconclusive_note", left=left)
@@ -164,7 +160,7 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
         ),
         say("chart.crossover_title"),
         note,
-        say("chart.crossover_alt", rows="; ".join(said)),
+        say("chart.crossover_alt", rows="; ".join(texts)),
     )
     return theme.fitted(chart)
 
@@ -172,26 +168,16 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
 def _crossings(crossovers: pd.DataFrame) -> Rows:
     rows = []
     for row in records(crossovers):
-        at, label = _NEVER, say("chart.crossover_never")
+        place, label = dict.fromkeys(("at", "low", "high"), _NEVER), say("chart.crossover_never")
         if row["verdict"] == "stated":
-            at, label = (
-                row["crossover_sparsity"],
-                say("format.percent_edge", edge=row["crossover_sparsity"]),
-            )
-        rows.append(
-            {
-                "name": say(
-                    "format.name_and_cache",
-                    name=row["name"],
-                    cache=display_name("cache", row["cache"]),
-                ),
-                "tokens": figures(row["tokens"], ","),
-                "at": at,
-                "low": row["crossover_low"] if at != _NEVER else at,
-                "high": row["crossover_high"] if at != _NEVER else at,
-                "label": label,
+            place = {
+                key: row[f"crossover_{name}"]
+                for key, name in (("at", "sparsity"), ("low", "low"), ("high", "high"))
             }
-        )
+            label = say("format.percent_edge", edge=row["crossover_sparsity"])
+        cache = display_name("cache", row["cache"])
+        name = say("format.name_and_cache", name=row["name"], cache=cache)
+        rows.append({"name": name, "tokens": figures(row["tokens"], ","), **place, "label": label})
     return rows
 
 
@@ -218,10 +204,8 @@ def _crossover_layers(
         yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
         color=alt.Color("tokens:N", scale=alt.Scale(domain=counts, range=hues), legend=legend),
         tooltip=marks.tooltips(
-            (
-                ("name", say("label.shape")),
-                ("tokens", say("label.tokens")),
-                ("label", say("chart.crossover_sparsity_label")),
+            marks.tips(
+                name="label.shape", tokens="label.tokens", label="chart.crossover_sparsity_label"
             )
         ),
     )

@@ -1,7 +1,6 @@
-"""What pictures look like: colours, fonts, sizes, metrics, and how axes write numbers.
+"""Theme of all charts: colours, fonts, sizes, metrics, and the notation of numbers on axes.
 
-Expressions of Vega's hold words and numbers of ours only; names of models and modules are never
-part of one.
+Vega expressions contain text and numbers of this package only, never names of models or modules.
 """
 
 from __future__ import annotations
@@ -23,40 +22,41 @@ from sparsity_report.words.sentences import say
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 HERO_WIDTH = 640
-# Of the hero's parts, without what stands beside their axes; height of the lower two.
+# Plot widths of the hero's parts, and the plot height of the lower two.
 HERO_MAP, HERO_STRIP, HERO_CURVE, HERO_HEIGHT = 510, 190, 270, 210
-# Of the slider's map, bars and curve, likewise.
+# Plot widths of the slider's map, bars and curve, and the plot height of the curve.
 SLIDER_MAP, SLIDER_BARS, SLIDER_CURVE, SLIDER_HEIGHT = 620, 240, 300, 170
-# Below this width a column of a paper is meant, with less to say beside lines.
+# Width of a column of a paper, below which labels are short.
 NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-# Of lines that are categories.
+# Hues of categories.
 HUES = (BLUE, VERMILLION, BLACK, *MORE_COLOURS[:3])
 DASHES: tuple[list[float], ...] = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
 SOLID, DASHED, DOTTED, _ = DASHES
-# Opacity of what is not meant: not selected, or pruned.
+# Opacity of marks that are not selected, or pruned.
 PALE = 0.25
-# Of cells whose value is not known.
+# Cells of unknown values.
 UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
-# Heights of a map's row, of a bar, and of what is between groups of bars, or slim ones.
+# Heights of a map's row, of a bar, and of the space between groups of bars and of slim bars.
 ROW, BAND, GAP, SLIM_GAP = 20, 11, 9, 6
 
 _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
-# Where on viridis, and on the way from blue to paper, a colour is as far from black as from white.
+# Positions in viridis, and between blue and paper, of the colour with equal contrast to black and
+# white.
 _VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
-# Of digits on dark and on light colours; pure black and white stand for what follows the theme.
+# Digits on dark and on light colours; pure black and white would follow the theme of the page.
 ON_DARK, ON_LIGHT = "#fefefe", "#010101"
-# Of any number, where its digits would be too many.
+# Numbers with too many digits.
 _TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
-# Where scales of two colours turn, by kind.
+# Middles of scales with two colours, by kind.
 _EVEN = {"ratio": 1, "points": 0, "nats": 0}
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 
 
 class Sizes(NamedTuple):
-    """Font sizes in points: of axes, of numbers beside marks, of titles."""
+    """Font sizes in points of axes, of numbers beside marks, and of titles."""
 
     label: float
     small: float
@@ -67,25 +67,28 @@ PAPER, SCREEN = Sizes(9, 8, 12), Sizes(11, 10, 13)
 
 
 class Metric(NamedTuple):
-    """How a figure of groups or of layers is called and drawn.
+    """Name and notation of a figure of groups or of layers.
 
     Attributes
     ----------
     name : str
-        Of the figure.
+        Key of the name.
     kind : {"share", "number", "ratio", "points", "nats", "own"}
-        A share of 1, a quantity, a ratio that is even at 1, a difference of shares, one of nats per
-        token, or any number.
-    note, layer_note : str
-        What is divided by what, or counted: of groups, and of the cells of a heat map.
+        A share of 1, a quantity, a ratio that is even at 1, a difference of shares, a difference
+        of nats per token, or any number.
+    note : str
+        Key of the definition, for groups.
+    layer_note : str
+        Key of the definition for the cells of a heat map, if it differs.
     title, axis, file : str
-        Of charts of it in files; empty where only the explorer draws it.
+        Keys of the title and the axis of its chart and name of its file; empty for figures that
+        only the explorer draws.
     """
 
     name: str
     kind: str
     note: str
-    layer_note: str
+    layer_note: str = ""
     title: str = ""
     axis: str = ""
     file: str = ""
@@ -114,27 +117,24 @@ METRICS = {
         "metric.flops_per_token",
         "number",
         "metric.flops_per_token_note",
-        "metric.flops_per_token_note",
-        "chart.flops_per_group_title",
-        "metric.flops_per_token",
-        "flops",
+        title="chart.flops_per_group_title",
+        axis="metric.flops_per_token",
+        file="flops",
     ),
-    "total": Metric("metric.parameters", "number", *["metric.parameters_note"] * 2),
-    "nonzero": Metric("metric.nonzeros", "number", *["metric.nonzeros_note"] * 2),
-    "stored_bytes": Metric("metric.stored_bytes", "number", *["metric.stored_bytes_note"] * 2),
-    "bytes_ratio": Metric("metric.bytes_ratio", "ratio", *["metric.bytes_ratio_note"] * 2),
-    "difference": Metric(
-        "metric.sparsity_difference", "points", *["metric.sparsity_difference_note"] * 2
-    ),
-    "beyond": Metric("metric.excess_zeros", "points", *["metric.excess_zeros_note"] * 2),
-    "sensitivity": Metric("metric.sensitivity", "nats", *["chart.x_nll_increase"] * 2),
+    "total": Metric("metric.parameters", "number", "metric.parameters_note"),
+    "nonzero": Metric("metric.nonzeros", "number", "metric.nonzeros_note"),
+    "stored_bytes": Metric("metric.stored_bytes", "number", "metric.stored_bytes_note"),
+    "bytes_ratio": Metric("metric.bytes_ratio", "ratio", "metric.bytes_ratio_note"),
+    "difference": Metric("metric.sparsity_difference", "points", "metric.sparsity_difference_note"),
+    "beyond": Metric("metric.excess_zeros", "points", "metric.excess_zeros_note"),
+    "sensitivity": Metric("metric.sensitivity", "nats", "chart.x_nll_increase"),
 }
-# Those that have a chart and a file of their own.
+# Metrics with a chart and a file each.
 FILED = {key: metric for key, metric in METRICS.items() if metric.file}
 
 
 def write(value: Any, kind: str) -> str:
-    """Write a value of a metric beside its mark; what is unknown is a dash.
+    """Write a value of a metric; an unknown value is a dash.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def write(value: Any, kind: str) -> str:
 
 
 def tick(kind: str) -> str:
-    """Return the expression that writes the ticks of an axis or a legend."""
+    """Return the Vega expression for the ticks of an axis or a legend."""
     space = spoken().space
     return {
         "share": f"format(100 * datum.value, '~r') + '{space}%'",
@@ -177,7 +177,7 @@ def tick(kind: str) -> str:
 
 
 def digits(kind: str) -> str:
-    """Return the expression that writes a cell's value where there is little room."""
+    """Return the Vega expression for the short form of a value in a cell."""
     return {
         "share": "format(100 * datum.value, '.0f')",
         "points": "abs(100 * datum.value) < 0.5 ? '0' : format(100 * datum.value, '+.0f')",
@@ -189,13 +189,7 @@ def digits(kind: str) -> str:
 
 
 def percent_of(value: str) -> str:
-    """Return the expression that writes a share as :func:`write` does.
-
-    Parameters
-    ----------
-    value : str
-        An expression.
-    """
+    """Return the Vega expression that writes a share, itself an expression, as :func:`write`."""
     space = spoken().space
     sign = f"'{space}%'"
     return (
@@ -207,13 +201,13 @@ def percent_of(value: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write words of ours as a literal of Vega's expressions."""
+    """Return text of this package as a literal of a Vega expression."""
     plain = re.sub(r"[\\\x00-\x1f\u2028\u2029]", " ", text)
     return "'" + plain.replace("'", "\\'") + "'"
 
 
 def sentence(template: str, **expressions: str) -> str:
-    """Return the expression that says a sentence whose values are expressions.
+    """Return the Vega expression of a sentence whose values are expressions.
 
     Examples
     --------
@@ -227,11 +221,11 @@ def sentence(template: str, **expressions: str) -> str:
 
 
 def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Scale:
-    """Return the scale of a heat map: viridis, or blue below what is even and vermillion above.
+    """Return the colours of a heat map: viridis, or blue below an even value, vermillion above.
 
-    Ratios are even at 1, differences of shares (``"points"``) at 0.
+    Ratios are even at 1, differences at 0.
     """
-    if kind in _EVEN and domain[0] >= _EVEN[kind]:  # nothing is less
+    if kind in _EVEN and domain[0] >= _EVEN[kind]:
         return alt.Scale(domain=list(domain), range=_DIVERGING[1:])
     if kind in _EVEN:
         return alt.Scale(domain=[domain[0], _EVEN[kind], domain[1]], range=_DIVERGING)
@@ -240,9 +234,9 @@ def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Sc
 
 
 def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
-    """Return the expression that says whether a cell's colour is light, its digits dark then.
+    """Return the Vega expression that is true for light cells, which need dark digits.
 
-    Digits are dark from the colour on that is as far from black as from white, 4.5:1.
+    Digits turn dark at the colour with the same contrast to black and white, 4.5:1.
     """
     low, high = domain
     if kind in _EVEN and low >= _EVEN[kind]:
@@ -256,12 +250,12 @@ def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
 
 
 def even_at(kind: str) -> float | None:
-    """Return the value of a kind that is neither more nor less; None where there is none."""
+    """Return the even value of a kind, such as 1 for ratios; None if it has none."""
     return _EVEN.get(kind)
 
 
 def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
-    """Return ticks of a logarithmic axis at 1, 2 and 5; more where short, fewer where long."""
+    """Return ticks of a logarithmic axis at 1, 2 and 5: more on a short axis, fewer on a long one."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps: tuple[float, ...] = (1, 2, 5) if high / low < 1000 else (1,)
     if high / low < 8 and not few:
@@ -271,15 +265,15 @@ def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
 
 
 def cycle(values: Sequence[Any], size: int) -> list[Any]:
-    """Return as many values as wanted, from the first again after the last."""
+    """Return a number of values, repeating them if there are too few."""
     return [values[place % len(values)] for place in range(size)]
 
 
 def palette(study: Comparison) -> dict[str, tuple[str, str]]:
-    """Return outline and filling per variant, so that each layout of each policy has its colour.
+    """Return outline and fill per variant: a colour for each layout of each policy.
 
-    Layouts come first, then further Okabe-Ito colours; levels of one policy go from light to full.
-    Masked variants are filled lightly, so that the layouts differ in black and white, too.
+    The first colours are those of layouts, then come further Okabe-Ito colours. Levels of a policy
+    go from light to full. Masked variants have a light fill, so that layouts differ in print.
     """
     families: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
     for row in study.variants.to_dict("records"):
@@ -303,7 +297,7 @@ def palette(study: Comparison) -> dict[str, tuple[str, str]]:
 
 
 def shades(colour: str, number: int) -> list[str]:
-    """Return as many shades of a colour, from light to full, as an ordered scale needs.
+    """Return a number of shades of a colour, from light to full.
 
     Examples
     --------
@@ -314,7 +308,7 @@ def shades(colour: str, number: int) -> list[str]:
 
 
 def layout_inks() -> dict[str, tuple[str, str]]:
-    """Return outline and filling of each layout."""
+    """Return outline and fill of each layout."""
     return {layout: _inks(colour, layout) for layout, colour in _LAYOUTS.items()}
 
 
@@ -323,18 +317,18 @@ def _inks(colour: str, layout: str) -> tuple[str, str]:
 
 
 def _mixed(colour: str, white: float) -> str:
-    """Mix a colour with white."""
+    """Return a colour mixed with white."""
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{255 - int((255 - part) * (1 - white)):02X}" for part in parts)
 
 
 def model_names(study: Comparison, limit: int = 60) -> str:
-    """Return the names of a study's models, shortened to be read."""
+    """Return the shortened names of a study's models."""
     return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
 
 
 def config(sizes: Sizes = PAPER) -> dict[str, Any]:
-    """Return the configuration of a chart, numbers written as the language that is spoken does."""
+    """Return the configuration of a chart, with the number format of the language in use."""
     known = spoken()
     text = {
         "labelColor": INK,
@@ -384,20 +378,17 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
     }
 
 
-def titled(chart: alt.LayerChart, heading: str, note: str, said: str) -> alt.LayerChart:
-    """Give a chart its title, a note under it, and what those hear who cannot see it.
-
-    What is heard is cut to the length that alternative text may have.
-    """
+def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt.LayerChart:
+    """Return the chart with a title, a note under it and alternative text, all shortened."""
     chart.title = alt.TitleParams(text=clip(heading, 100))
     if note:
         chart.title["subtitle"] = note
-    chart.description = clip(said, 1500)
+    chart.description = clip(alt_text, 1500)
     return chart
 
 
 def fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
-    """Make a chart take its width with everything included, on white paper."""
+    """Return the chart with a width that includes everything, on white paper."""
     look = config()
     look["padding"] |= {"right": 4 + right}
     look["title"] |= {"limit": float(chart.width) - 8}

@@ -1,7 +1,4 @@
-"""Quality against bytes: a mark per measured place, joined per policy in order of sparsity.
-
-Only marks are measured. What joins them is thin and dotted, and says no more than whose they are.
-"""
+"""Chart of quality against bytes: a mark per measurement, joined per policy by thin lines."""
 
 from __future__ import annotations
 
@@ -10,31 +7,30 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from sparsity_report.draw import marks
-from sparsity_report.draw import theme as look
+from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Data, Rows
 from sparsity_report.draw.measured_charts import FAR, perplexity_text, policy_lines
 from sparsity_report.draw.theme import BLACK, INK, VERMILLION, Sizes
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
-from sparsity_report.study.levels.tradeoff import Place, Point, Tradeoff
+from sparsity_report.study.levels.tradeoff import Point, Tradeoff
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import plus_minus, scaled, with_error
 from sparsity_report.words.sentences import say
 
-#: Lines that a legend names.
+#: Most lines of a legend.
 NAMED = 9
-# Above the highest mark, for what is said of where one stands.
+# Height above the highest mark, for the label of the level.
 _HEAD = 40
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down")
-# Parts of the plot's width that labels of marks take.
+# Width of the label of a mark as a share of the plot.
 _ROOM = 0.1
 _MORE, _LESS = "chart.y_higher_is_better", "chart.y_lower_is_better"
 
 
 class TradeoffShape(NamedTuple):
-    """All of the chart that is not data.
+    """The chart without its data.
 
     Attributes
     ----------
@@ -45,7 +41,7 @@ class TradeoffShape(NamedTuple):
     log : bool
         Whether y is logarithmic.
     kind : str
-        How its numbers are written.
+        Notation of its numbers.
     most : float
         End of x, in bytes.
     titles : tuple of (str, str)
@@ -61,12 +57,14 @@ class TradeoffShape(NamedTuple):
 
 
 def tradeoff_shape(study: Comparison) -> TradeoffShape | None:
-    """Return the look of the chart of a study; None where quality was measured at no two places."""
+    """Return the look of a study's chart; None if quality was measured at fewer than two places."""
     facts = study.facts
-    if (found := facts.tradeoff) is None:
+    if (tradeoff := facts.tradeoff) is None:
         return None
     ends = [
-        point.value + side * (point.error or 0.0) for point in found.points for side in (-1.0, 1.0)
+        point.value + side * (point.error or 0.0)
+        for point in tradeoff.points
+        for side in (-1.0, 1.0)
     ]
     low, high = min(ends), max(ends)
     room = (high - low or abs(high) or 1.0) / 8
@@ -74,37 +72,37 @@ def tradeoff_shape(study: Comparison) -> TradeoffShape | None:
     domain = (low / 1.3, high * 1.3) if log else (low - room, high + room)
     first = str(study.variants["variant"].iloc[0])
     dense = facts.storage(first)["bytes"].get("dense", 0)
-    most = max(int(dense), *(point.place.bytes for point in found.points))
+    most = max(int(dense), *(point.place.bytes for point in tradeoff.points))
     x_title = "chart.x_smallest_layout_bytes"
     if facts.unpacked_dtypes(first):
         x_title = "chart.x_smallest_layout_bytes_unpacked"
-    name = measure_name(found)
-    better = {True: _MORE, False: _LESS}.get(found.more_is_better)  # type: ignore[arg-type]
+    name = measure_name(tradeoff)
+    better = {True: _MORE, False: _LESS}.get(tradeoff.more_is_better)  # type: ignore[arg-type]
     lines = dict.fromkeys(row["line"] for row in tradeoff_rows(study)[0])
     return TradeoffShape(
         tuple(lines),
         domain,
         log,
-        "share" if _is_share(found) else "number" if log else "plain",
+        "share" if _is_share(tradeoff) else "number" if log else "plain",
         1.04 * most,
         (say(x_title), say(better, name=name) if better else name),
     )
 
 
-def measure_name(found: Tradeoff) -> str:
-    """Return what was measured, for people."""
-    if found.measure == "perplexity":
+def measure_name(tradeoff: Tradeoff) -> str:
+    """Return the name of the measurement."""
+    if tradeoff.measure == "perplexity":
         return say("label.perplexity")
-    if found.measure == "mean":
+    if tradeoff.measure == "mean":
         return say("chart.mean_accuracy_seven_tasks")
-    return f"{clip(SEVEN.get(found.measure, found.measure), 24)}, {clip(found.of, 16)}"
+    return f"{clip(SEVEN.get(tradeoff.measure, tradeoff.measure), 24)}, {clip(tradeoff.of, 16)}"
 
 
-def score_text(found: Tradeoff, point: Point) -> str:
-    """Write a score with its standard error, where that is known."""
-    if found.measure == "perplexity":
+def score_text(tradeoff: Tradeoff, point: Point) -> str:
+    """Write a score with its standard error, if that is known."""
+    if tradeoff.measure == "perplexity":
         return perplexity_text(point.value)
-    write = with_error if _is_share(found) else plus_minus
+    write = with_error if _is_share(tradeoff) else plus_minus
     return write(point.value, point.error)
 
 
@@ -113,8 +111,8 @@ def place_text(size: int) -> str:
     return scaled(size, "B")
 
 
-def _is_share(found: Tradeoff) -> bool:
-    return found.of == METRIC and (found.measure == "mean" or found.measure in SEVEN)
+def _is_share(tradeoff: Tradeoff) -> bool:
+    return tradeoff.of == METRIC and (tradeoff.measure == "mean" or tradeoff.measure in SEVEN)
 
 
 def tradeoff_rows(study: Comparison) -> tuple[Rows, Rows]:
@@ -122,23 +120,23 @@ def tradeoff_rows(study: Comparison) -> tuple[Rows, Rows]:
 
     A mark's ``id`` is the place of its point among those of ``facts.tradeoff``, as text.
     """
-    found = study.facts.tradeoff
-    if found is None:
+    tradeoff = study.facts.tradeoff
+    if tradeoff is None:
         return [], []
-    rows = [_row(found, at) for at in range(len(found.points))]
+    rows = [_row(tradeoff, at) for at in range(len(tradeoff.points))]
     shown = ("id", "bytes", "value")
     lines = policy_lines(rows, shown)
-    of: dict[str, dict[str, None]] = {}
+    lines_of: dict[str, dict[str, None]] = {}
     for row in lines:
-        of.setdefault(row["id"], {})[row["line"]] = None
+        lines_of.setdefault(row["id"], {})[row["line"]] = None
     several = {row["line"] for row in lines if rows[int(row["id"])]["method"] is not None}
-    alone, taken = len({row["line"] for row in lines}) == 1, list[float]()
+    is_alone, taken = len({row["line"] for row in lines}) == 1, list[float]()
     for row in sorted(rows, key=lambda row: (row["method"] is not None, -row["bytes"])):
-        row["line"] = next(iter(of[row["id"]]))
-        # What nobody pruned begins the lines of its model, and is of no policy.
-        row["begins"] = row["method"] is None and not several.isdisjoint(of[row["id"]])
-        free = all(abs(row["bytes"] - other) > _ROOM * _most(found) for other in taken)
-        row["shown"] = row["label"] if alone and free else ""
+        row["line"] = next(iter(lines_of[row["id"]]))
+        # The unpruned model begins the lines of its policies.
+        row["begins"] = row["method"] is None and not several.isdisjoint(lines_of[row["id"]])
+        free = all(abs(row["bytes"] - other) > _ROOM * _most(tradeoff) for other in taken)
+        row["shown"] = row["label"] if is_alone and free else ""
         taken += [row["bytes"]] if free else []
     kept = ("id", "bytes", "value", "low", "high", "line", "begins", "shown", "label", *_TIPS)
     return lines, [{"kind": "pull", **{key: row[key] for key in kept}} for row in rows]
@@ -153,14 +151,13 @@ _TIPS = {
 }
 
 
-def _most(found: Tradeoff) -> int:
-    return max(point.place.bytes for point in found.points)
+def _most(tradeoff: Tradeoff) -> int:
+    return max(point.place.bytes for point in tradeoff.points)
 
 
-def _row(found: Tradeoff, at: int) -> dict[str, Any]:
-    point = found.points[at]
-    place: Place = point.place
-    error = point.error
+def _row(tradeoff: Tradeoff, at: int) -> dict[str, Any]:
+    point = tradeoff.points[at]
+    place, error = point.place, point.error
     return {
         "id": str(at),
         "source": place.source,
@@ -173,11 +170,11 @@ def _row(found: Tradeoff, at: int) -> dict[str, Any]:
         "value": point.value,
         "low": None if error is None else point.value - error,
         "high": None if error is None else point.value + error,
-        "label": score_text(found, point),
+        "label": score_text(tradeoff, point),
         "variant": ", ".join(map(short_name, point.variants)),
         "size": place_text(place.bytes),
         "layout": layout_name(place.layout),
-        "zeros": look.write(place.sparsity, "share"),
+        "zeros": theme.write(place.sparsity, "share"),
     }
 
 
@@ -193,10 +190,9 @@ def tradeoff_curve(
     Parameters
     ----------
     data : mapping
-        ``curve`` and ``points`` of :func:`tradeoff_rows`; ``level``, where what is shown stands:
-        rows with ``bytes``, ``label``, ``open`` where nothing was measured there, ``left`` of
-        which its label stands, and ``on``, the ``id`` of a mark; ``pulls``, rows with ``from``,
-        ``to`` and ``tip``.
+        ``curve`` and ``points`` of :func:`tradeoff_rows`; ``level``, the place in view: rows with
+        ``bytes``, ``label``, ``open`` without a measurement, ``left`` if the label is on the
+        left, and ``on``, the ``id`` of a mark; ``pulls``, rows with ``from``, ``to`` and ``tip``.
     shape : TradeoffShape
     size : tuple of float
         Of the plot.
@@ -206,14 +202,14 @@ def tradeoff_curve(
     """
     width, height = size
     wide = alt.Scale(domain=[0, shape.most], nice=False)
-    ticked = alt.Axis(labelExpr=look.tick("number"), grid=False, tickCount=max(3, int(width / 90)))
+    ticked = alt.Axis(labelExpr=theme.tick("number"), grid=False, tickCount=max(3, int(width / 90)))
     long = 5.6 * len(shape.titles[0]) > width
     title = say("chart.x_prunable_bytes") if long else shape.titles[0]
     x = alt.X("bytes:Q", title=title, scale=wide, axis=ticked)
-    ticks = {"values": look.log_ticks(*shape.domain)} if shape.log else {"tickCount": 5}
+    ticks = {"values": theme.log_ticks(*shape.domain)} if shape.log else {"tickCount": 5}
     form: Any = "log" if shape.log else "linear"
     scale = alt.Scale(type=form, domain=list(shape.domain), range=[height, _HEAD], nice=False)
-    axis = alt.Axis(labelExpr=look.tick(shape.kind), **ticks)
+    axis = alt.Axis(labelExpr=theme.tick(shape.kind), **ticks)
     y = alt.Y("value:Q", title=shape.titles[1], scale=scale, axis=axis)
     hue = _hue(shape, width, columns)
     lines = alt.Chart(data["curve"]).mark_line(strokeWidth=1, strokeDash=[1, 4], aria=False)
@@ -248,16 +244,10 @@ def tradeoff_curve(
 
 
 def _standing(level: alt.Chart, height: float, sizes: Sizes) -> tuple[alt.Chart, ...]:
-    """Return where what is shown stands: a rule, on the axis what only has bytes, and words."""
-    named = level.mark_text(
-        align=alt.expr("datum.left ? 'right' : 'left'"),
-        dx=alt.expr("datum.left ? -5 : 5"),
-        baseline="top",
-        color=VERMILLION,
-        fontSize=sizes.small,
-        lineBreak="\n",
-    )
-    # Hollow and on the axis: only the bytes are known here.
+    """Return the place in view: its rule, a hollow mark without a measurement, and its label."""
+    text = marks.beside("datum.left", dx=5, color=VERMILLION, fontSize=sizes.small)
+    named = level.mark_text(baseline="top", lineBreak="\n", **text)
+    # On the axis, because only the bytes are known.
     hollow = level.transform_filter("datum.open").mark_point(
         shape="diamond", size=70, fill="white", stroke=VERMILLION, strokeWidth=1.6, opacity=1
     )
@@ -270,7 +260,7 @@ def _standing(level: alt.Chart, height: float, sizes: Sizes) -> tuple[alt.Chart,
 
 
 def _hue(shape: TradeoffShape, width: float, columns: int) -> dict[str, Any]:
-    """Return colour and form by line, one legend for both; what begins lines is of none."""
+    """Return colour and shape by line with one legend; unpruned models have their own colour."""
     names = list(shape.lines)
     room = max(60, width / columns - 34)
     legend = None
@@ -278,9 +268,9 @@ def _hue(shape: TradeoffShape, width: float, columns: int) -> dict[str, Any]:
         legend = alt.Legend(
             title=None, orient="bottom", columns=columns, labelLimit=room, symbolLimit=NAMED
         )
-    # Vermillion is where one stands, black what begins lines.
-    hues = [hue for hue in look.HUES if hue not in {VERMILLION, BLACK}]
-    hues, forms = look.cycle(hues, len(names)), look.cycle(_SHAPES, len(names))
+    # Vermillion is the place in view, black the unpruned model.
+    hues = [hue for hue in theme.HUES if hue not in {VERMILLION, BLACK}]
+    hues, forms = theme.cycle(hues, len(names)), theme.cycle(_SHAPES, len(names))
     colour = alt.Scale(domain=names, range=hues)
     form = alt.Scale(domain=names, range=forms)
     begins = [{"test": "datum.begins", "value": INK}]

@@ -1,4 +1,4 @@
-"""What the controls of an explorer say, as one value."""
+"""State of an explorer's controls as one value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUPINGS = {"group": "label.group", "projection": "name.projection", "block": "
 
 
 class State(NamedTuple):
-    """What the controls say."""
+    """Values of the traits, and the width of the picture."""
 
     variant: str
     policy: str
@@ -40,5 +40,5 @@ class State(NamedTuple):
 
     @property
     def live(self) -> bool:
-        """Whether a level is shown, not a variant."""
+        """True if a level is in view, not a variant."""
         return self.variant in LIVE

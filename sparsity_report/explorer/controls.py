@@ -1,18 +1,21 @@
-"""The explorer's controls: menus, search, slider and buttons, and what they are called."""
+"""The controls of a study's explorer: menus, search, slider, tools and buttons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anywidget
 import ipywidgets as widgets
 import traitlets
 
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.explorer.actions import DENSE, FREE, NOW
 from sparsity_report.explorer.control_state import CURVES, GROUPINGS, LIVE, SORTS
 from sparsity_report.explorer.details import policy_label
 from sparsity_report.explorer.view import View
+from sparsity_report.report.copied_code import FORMS
 from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words import number_format
 from sparsity_report.words.column_titles import head
@@ -20,8 +23,23 @@ from sparsity_report.words.display_names import group_name
 from sparsity_report.words.sentences import say
 
 Choices = list[tuple[str, str]]
-# Levels up to which each has its text under the slider.
+# Most levels of which each has a label under the slider.
 _TICKS = 8
+_MENUS = {
+    "variant": "explorer.shown_variant_menu",
+    "metric": "explorer.metric_menu",
+    "modules": "",
+    "grouping": "explorer.bar_grouping_menu",
+    "sort": "explorer.sort_menu",
+    "curve": "explorer.curve_menu",
+    "policy": "explorer.pruning_policy_menu",
+    "against": "explorer.compare_with_menu",
+}
+_BOUNDS = {
+    DENSE: "explorer.bound_dense",
+    NOW: "explorer.bound_current",
+    FREE: "explorer.bound_none",
+}
 
 
 def choices(view: View, name: str) -> Choices:
@@ -60,95 +78,138 @@ class Level(anywidget.AnyWidget):
     disabled = traitlets.Bool().tag(sync=True)
 
 
+class Actions(NamedTuple):
+    """Functions that the buttons and tools call; an error of theirs is shown as a message."""
+
+    add: Callable[[], None]
+    clear: Callable[[], None]
+    undo: Callable[[], None]
+    redo: Callable[[], None]
+    reset: Callable[[], None]
+    within: Callable[[str], None]
+    bound: Callable[[str], None]
+    copy: Callable[[str], None]
+
+
 class Controls:
     """The controls of an explorer, linked to its traits.
 
     Attributes
     ----------
     rows : list
-        Widgets in the order they stand.
-    shown, cards : ipywidgets.HTML
-        What is shown, and its large numbers.
+        Widgets from top to bottom.
+    cards : ipywidgets.HTML
+        Large numbers of the value in view.
     level : Level
         The slider.
-    against : ipywidgets.Dropdown
-        What is compared with.
     """
 
     def __init__(
-        self,
-        explorer: traitlets.HasTraits,
-        view: View,
-        parts: Any,
-        actions: Mapping[str, Callable[[], None]],
+        self, explorer: traitlets.HasTraits, view: View, parts: Any, shown: Any, actions: Actions
     ) -> None:
         self._parts = parts
-        self._said, self.shown, self.cards = (widgets.HTML() for _ in range(3))
-        self.shown.add_class("sx-state")
-        names = {
-            "variant": say("explorer.shown_variant_menu"),
-            "metric": say("explorer.metric_menu"),
-            "modules": head("modules"),
-            "grouping": say("explorer.bar_grouping_menu"),
-            "sort": say("explorer.sort_menu"),
-            "curve": say("explorer.curve_menu"),
-            "policy": say("explorer.pruning_policy_menu"),
-            "against": say("explorer.compare_with_menu"),
-        }
+        self._message, self.cards = widgets.HTML(), widgets.HTML()
         menus = {
             name: widgets.Dropdown(
-                options=choices(view, name), value=getattr(explorer, name), description=title
+                options=choices(view, name),
+                value=getattr(explorer, name),
+                description=say(key) if key else head(name),
             )
-            for name, title in names.items()
+            for name, key in _MENUS.items()
             if len(choices(view, name)) > (name == "curve")
         }
-        self._variants, self._policies = menus["variant"], menus.get("policy")
-        self.against = menus["against"]
-        logarithmic = widgets.Checkbox(description=say("explorer.log_scale"), indent=False)
+        self._menus = {
+            name: menus[name] for name in ("variant", "against", "policy") if name in menus
+        }
+        log_scale = widgets.Checkbox(description=say("explorer.log_scale"), indent=False)
         search = widgets.Text(
             description=say("explorer.search"), placeholder=say("explorer.search_placeholder")
         )
-        nothing = _button(
-            say("explorer.clear_selection"),
-            say("explorer.clear_selection_tooltip"),
-            actions["nothing"],
-        )
         self._steps = [
-            _button(say("explorer.undo"), say("explorer.undo_tooltip"), actions["undo"]),
-            _button(say("explorer.redo"), say("explorer.redo_tooltip"), actions["redo"]),
-            _button(say("explorer.reset"), say("explorer.reset_tooltip"), actions["reset"]),
+            self._button("explorer.undo", "explorer.undo_tooltip", actions.undo),
+            self._button("explorer.redo", "explorer.redo_tooltip", actions.redo),
+            self._button("explorer.reset", "explorer.reset_tooltip", actions.reset),
         ]
-        top = [menus[name] for name in names if name in menus and name not in {"policy", "against"}]
-        steps = _box("sx-steps", *self._steps)
         self.level = Level(
             name=say("explorer.sparsity_slider"), field=say("explorer.sparsity_field")
         )
         self.offer_levels(view, menus["policy"].value if "policy" in menus else "")
-        self._add = _button(
-            say("explorer.add_variants"), say("explorer.add_variants_tooltip"), actions["add"]
+        add = self._button(
+            "explorer.add_variants", "explorer.add_variants_tooltip", actions.add, once=True
         )
-        self._add.disabled = not view.policies
-        track = [menus["policy"]] if "policy" in menus else []
-        level = _box("sx-level", *track, self.level, _box("sx-add", self._add, self._said))
-        controls = _box("sx-controls", *top, search, logarithmic, nothing)
-        self.rows = [controls, level, _box("sx-now", self.shown, steps), self.cards]
-        linked = menus | {"log_scale": logarithmic, "search": search, "sparsity": self.level}
+        add.disabled = not view.policies
+        top = [menu for name, menu in menus.items() if name not in {"policy", "against"}]
+        clear = self._button(
+            "explorer.clear_selection", "explorer.clear_selection_tooltip", actions.clear
+        )
+        policy = [menus["policy"]] if "policy" in menus else []
+        self.rows = [
+            _box("sx-controls", *top, search, log_scale, clear),
+            _box("sx-level", *policy, self.level, _box("sx-add", add, self._message)),
+            self._tools(menus["against"], actions),
+            _box("sx-now", shown, _box("sx-steps", *self._steps)),
+            self.cards,
+        ]
+        linked = menus | {"log_scale": log_scale, "search": search, "sparsity": self.level}
         for name, control in linked.items():
             traitlets.link((explorer, name), (control, "value"))
 
+    def _tools(self, against: Any, actions: Actions) -> Any:
+        """Return the row of the baseline, the budget, the bounds and the copies."""
+        budget = widgets.Text(
+            description=say("explorer.budget"),
+            placeholder=say("explorer.budget_placeholder"),
+            continuous_update=False,
+        )
+        budget.observe(lambda change: self._try(actions.within, change["new"]), "value")
+        limits = [
+            (say("explorer.bound_at_most", share=n / 10), f"{n / 10:g}") for n in range(1, 10)
+        ]
+        kinds = [*((say(key), kind) for kind, key in _BOUNDS.items()), *limits]
+        bounds = widgets.Dropdown(options=kinds, description=say("explorer.layer_bounds"))
+        forms = [(say(key), form) for form, key in FORMS.items()]
+        copies = widgets.Dropdown(options=forms, description=say("explorer.copy_as"))
+        # A menu alone would act at every arrow key.
+        bound = self._button(
+            "explorer.bound_button", "explorer.bound_tooltip", lambda: actions.bound(bounds.value)
+        )
+        copy = self._button(
+            "explorer.copy_button", "explorer.copy_tooltip", lambda: actions.copy(copies.value)
+        )
+        tools = _box("sx-controls", against, budget, bounds, bound, copies, copy)
+        tools.add_class("sx-tools")
+        return tools
+
+    def _button(
+        self, label: str, tooltip: str, act: Callable[[], None], *, once: bool = False
+    ) -> Any:
+        """Return a button; with `once` it is disabled while it acts."""
+        button = widgets.Button(description=say(label), tooltip=say(tooltip))
+
+        def press(_: Any) -> None:
+            button.disabled = once
+            try:
+                self._try(act)
+            finally:
+                button.disabled = button.disabled and not once
+
+        button.on_click(press)
+        return button
+
+    def _try(self, act: Callable[..., None], *values: str) -> None:
+        """Act, and show an error as a message."""
+        try:
+            act(*values)
+        except SparsityReportError as error:
+            self.tell(str(error))
+
     def offer(self, view: View, variant: str) -> None:
-        """Give the menus of variants new choices without a change of those shown."""
-        shown = {"variant": (self._variants, variant), "against": (self.against, None)}
-        for name, (menu, value) in shown.items():
-            kept = menu.value if value is None else value
-            with menu.hold_trait_notifications():
-                menu.options = choices(view, name)
-                menu.value = kept
-        if self._policies is not None and view.policies:
-            chosen = self._policies.value
-            with self._policies.hold_trait_notifications():
-                self._policies.options = choices(view, "policy")
-                self._policies.value = chosen
+        """Give the menus of variants and policies new options and keep the chosen ones."""
+        for name, menu in self._menus.items():
+            value = variant if name == "variant" else menu.value
+            if options := choices(view, name):
+                with menu.hold_trait_notifications():
+                    menu.options, menu.value = options, value
 
     def offer_levels(self, view: View, policy: str) -> None:
         """Let the slider go over the levels of a policy."""
@@ -168,27 +229,12 @@ class Controls:
 
     def tell(self, text: str) -> None:
         """Show a message beside the slider."""
-        self._said.value = str(self._parts.said(text))
+        self._message.value = str(self._parts.said(text))
 
     def allow(self, back: bool, forward: bool, reset: bool) -> None:
-        """Let steps be taken that there are."""
-        for button, possible in zip(self._steps, (back, forward, reset), strict=True):
-            button.disabled = not possible
-
-
-def _button(text: str, tooltip: str, pressed: Callable[[], None]) -> Any:
-    """Return a button that cannot be pressed again before it is done."""
-    button = widgets.Button(description=text, tooltip=tooltip)
-
-    def press(_: Any) -> None:
-        button.disabled = True
-        try:
-            pressed()
-        finally:
-            button.disabled = False
-
-    button.on_click(press)
-    return button
+        """Enable the buttons of the possible steps."""
+        for button, is_possible in zip(self._steps, (back, forward, reset), strict=True):
+            button.disabled = not is_possible
 
 
 def _box(style: str, *parts: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The curve of an explorer: bytes and FLOPs over sparsity, or quality against bytes, as rows."""
+"""Rows of the curve: bytes and FLOPs against sparsity, or quality against bytes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from sparsity_report.words.number_format import count
 from sparsity_report.words.number_format import level as written
 from sparsity_report.words.sentences import say
 
-# How near to a mark pulling lands on it, as a part of the width.
+# Distance from a mark at which a pull lands on it, as a share of the width.
 _NEAR = 0.015
-# Marks that are said.
-_SAID = 8
+# Most marks in the alternative text.
+_IN_TEXT = 8
 
 
 class CostCurve:
@@ -42,7 +42,7 @@ class CostCurve:
 
     @cached_property
     def top(self) -> float:
-        """How far it reaches, of any selection: a sum of layers is no worse than one."""
+        """Greatest ratio of any selection: a sum of layers is no worse than one of them."""
         ratios = []
         for levels in self.view.policies.values():
             start = levels.frame([0])
@@ -53,13 +53,13 @@ class CostCurve:
                 inside = start[start["prunable"] & (start[dense] > 0)]
                 ratios += (inside[sparse] / inside[dense]).dropna().astype(float).tolist()
         most = max(ratios, default=0.0)
-        whole = self.view.study.facts.levels
-        highest = 0.0 if whole is None else float(whole[list(CURVES)].max(skipna=True).max())
-        # One tiny layer is no reason to draw all others flat.
+        model = self.view.study.facts.levels
+        highest = 0.0 if model is None else float(model[list(CURVES)].max(skipna=True).max())
+        # One tiny layer does not make all others flat.
         return max(1.0, min(most, 2 * highest)) if highest > 0 else 0.0
 
     def rows(self, state: State) -> Data:
-        """Return bytes and FLOPs as CSR ÷ dense, and where what is shown stands."""
+        """Return bytes and FLOPs as CSR ÷ dense, and the place of the state."""
         levels = self.view.curve(state)
         if levels is None or not self.top:
             return {}
@@ -78,7 +78,7 @@ class CostCurve:
         return {"curve": curve, "even": even, "level": self._level(state), "pulls": pulls}
 
     def _level(self, state: State) -> Rows:
-        """Return where a level stands, or how many zeros a variant has, which is no point."""
+        """Return the point of a level, or the rule of a variant at its sparsity."""
         row = self.view.sums(state)
         share, value = row["sparsity_prunable"], row["bytes_ratio"]
         if pd.isna(share) or (state.live and pd.isna(value)):
@@ -93,33 +93,31 @@ class CostCurve:
     def note(self, state: State) -> str:
         """Return the line under the title."""
         unpacked = self.view.study.facts.unpacked_dtypes(self.view.variants[0])
-        whole = ("explorer.cost_note_model", "explorer.cost_note_model_unpacked")
-        part = ("explorer.cost_note_selection", "explorer.cost_note_selection_unpacked")
-        said = (part if state.selection else whole)[bool(unpacked)]
-        return say(said, n=count(len(state.selection))) if state.selection else say(said)
+        if state.selection:
+            keys = ("explorer.cost_note_selection", "explorer.cost_note_selection_unpacked")
+            return say(keys[bool(unpacked)], n=count(len(state.selection)))
+        keys = ("explorer.cost_note_model", "explorer.cost_note_model_unpacked")
+        return say(keys[bool(unpacked)])
 
     def alt(self) -> str:
-        """Say what it is."""
+        """Return the alternative text."""
         return say("explorer.cost_curve_alt")
 
 
 class QualityCurve:
-    """Quality against bytes of what was measured, which levels only have bytes of.
-
-    It is of the whole model, whatever is selected.
-    """
+    """Quality against bytes of measured variants of the model; levels have bytes only."""
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.found = view.study.facts.tradeoff
+        self.tradeoff = view.study.facts.tradeoff
         self.shape = tradeoff_shape(view.study)
         self._lines, self._points = tradeoff_rows(view.study)
         self._levels = lru_cache(maxsize=None)(self._at_levels)
         self._stops = lru_cache(maxsize=8)(self._pulls)
 
     def rows(self, state: State) -> Data:
-        """Return the lines, the marks, and where what is shown stands."""
-        if self.found is None:
+        """Return the lines, the marks, and the place of the state."""
+        if self.tradeoff is None:
             return {}
         (place, *_) = level = self._level(state) or [{}]
         points = [{**row, "on": row["id"] == place.get("on")} for row in self._points]
@@ -127,16 +125,16 @@ class QualityCurve:
         return rows | {"pulls": self._stops(state.policy)}
 
     def variant(self, at: str) -> str | None:
-        """Return the variant that a mark stands for; of several the first."""
+        """Return the first variant of a mark."""
         points = self._known
         return points[int(at)].variants[0] if at.isdigit() and int(at) < len(points) else None
 
     @property
     def _known(self) -> tuple[Point, ...]:
-        return () if self.found is None else self.found.points
+        return () if self.tradeoff is None else self.tradeoff.points
 
     def _level(self, state: State) -> Rows:
-        if self.shape is None or self.found is None:
+        if self.shape is None or self.tradeoff is None:
             return []
         size, on, name, at = self._standing(state)
         if size is None:
@@ -146,8 +144,8 @@ class QualityCurve:
             say("explorer.not_measured"),
         )
         if on is not None:
-            text = score_text(self.found, self._known[on])
-            score = say("format.name_size", name=measure_name(self.found), size=text)
+            text = score_text(self.tradeoff, self._known[on])
+            score = say("format.name_size", name=measure_name(self.tradeoff), size=text)
         tip = self._tip(state.policy, state.sparsity) if state.live else f"{where} · {score}"
         mark = None if on is None else str(on)
         row = {"bytes": size, "on": mark, "at": at, "open": on is None, "tip": tip}
@@ -155,7 +153,7 @@ class QualityCurve:
         return [row | {"left": left, "label": f"{where}\n{score}"}]
 
     def _standing(self, state: State) -> tuple[int | None, int | None, str, str | float]:
-        """Return bytes, the measured point there, and what is shown: its name and its stop."""
+        """Return bytes and measured point of the state, its name and its place on the curve."""
         if not state.live:
             on = next((k for k, p in enumerate(self._known) if state.variant in p.variants), None)
             place = self.view.study.facts.places.get(state.variant)
@@ -165,7 +163,7 @@ class QualityCurve:
         return int(row["bytes"]), on, written(state.sparsity), state.sparsity
 
     def _of_policy(self, policy: str) -> list[int]:
-        """Return the points that stand at levels of a policy."""
+        """Return the points at levels of a policy."""
         source = self.view.study.variants["fingerprint"].iloc[0]
         places = [point.place for point in self._known]
         return [
@@ -173,12 +171,12 @@ class QualityCurve:
         ]
 
     def _at_levels(self, policy: str) -> pd.DataFrame:
-        """Return the bytes and the share of zeros of every level of a policy."""
+        """Return the bytes and the sparsity of every level of a policy."""
         levels = self.view.study.by_policy[policy]
         return levels.smallest.assign(sparsity_prunable=levels.model["sparsity_prunable"])
 
     def _pulls(self, policy: str) -> Rows:
-        """Return bands of x: each level's, and over them those of the measured variants."""
+        """Return bands of x for the pointer: those of levels, and over them those of marks."""
         if self.shape is None or policy not in self.view.policies:
             return []
         levels, most = self._levels(policy), self.shape.most
@@ -203,10 +201,10 @@ class QualityCurve:
         return say("explorer.level_tip_measured", name=name, **words)
 
     def _at(self, policy: str, level: float) -> tuple[pd.Series[Any], int | None]:
-        """Return what is known of a level, and the point that was measured there."""
+        """Return the row of a level, and the point measured there."""
         levels = self._levels(policy)
         row = levels[levels["sparsity"] == level].iloc[0]
-        # Within bounds no variant was pruned.
+        # No variant was pruned within bounds.
         known = [] if self.view.bounded else self._of_policy(policy)
         places = {k: self._known[k].place.sparsity for k in known}
         share = row["sparsity_prunable"]
@@ -215,30 +213,30 @@ class QualityCurve:
     def note(self, state: State) -> str:
         """Return the line under the title."""
         del state
-        if self.found is None:
+        if self.tradeoff is None:
             return ""
-        note = say("explorer.quality_note", of=clip(self.found.of, 40))
-        if self.found.left_out:
-            names = [short_name(name) for name in self.found.left_out]
+        note = say("explorer.quality_note", of=clip(self.tradeoff.of, 40))
+        if self.tradeoff.left_out:
+            names = [short_name(name) for name in self.tradeoff.left_out]
             note += " · " + say("chart.omitted_points_note", names=names)
         return note
 
     def alt(self) -> str:
-        """Say what was measured where."""
-        if self.found is None:
+        """Return the alternative text."""
+        if self.tradeoff is None:
             return ""
-        rows = [say("explorer.quality_point_alt", **row) for row in self._points[:_SAID]]
-        return say("explorer.quality_curve_alt", measure=measure_name(self.found), rows=rows)
+        rows = [say("explorer.quality_point_alt", **row) for row in self._points[:_IN_TEXT]]
+        return say("explorer.quality_curve_alt", measure=measure_name(self.tradeoff), rows=rows)
 
     def legend(self) -> int:
-        """Return how many lines are named."""
+        """Return the number of lines in the legend."""
         return 0 if self.shape is None or len(self.shape.lines) < 2 else len(self.shape.lines)
 
 
 def _bands(levels: pd.DataFrame, column: str, end: float, *, last: bool = False) -> Rows:
-    """Return what part of x is nearest to each level, from 0 to its end.
+    """Return the part of x that is nearest to each level, from 0 to the end.
 
-    Of levels that stand at one place the first is meant, or the last.
+    Of levels at one place, the first one has it, or the last one.
     """
     known = levels[["sparsity", column]].dropna()
     known = known.drop_duplicates(column, keep="last" if last else "first")

@@ -1,4 +1,4 @@
-"""What is read beside the picture: totals, cards of a level, the layers in view, one closely."""
+"""Text beside the picture: totals, large numbers, the layers in view, and one in detail."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.draw.theme import palette, write
+from sparsity_report.explorer.base_explorer import Shown
 from sparsity_report.explorer.control_state import MASKED_AT_LEVEL, State
 from sparsity_report.explorer.view import View, counted
 from sparsity_report.report.tables.table_model import (
@@ -42,38 +43,26 @@ from sparsity_report.words.sentences import say
 LISTED = 200
 _LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
 _AS = {"masked": "layout.masked", "csr": "explorer.as_csr"}
-# Names of the large numbers: of the whole or of what is selected, of a variant or of a level.
-_CARDS = {
-    (False, True): (
-        "explorer.card_sparsity_prunable",
-        "explorer.card_sparsity_model",
-        "explorer.card_bytes_csr",
-        "explorer.card_flops_csr",
-    ),
-    (True, True): (
+# Keys of the large numbers: zeros of the model or the selection, then costs, by whether there is a
+# selection and whether a level is in view.
+_ZEROS = {
+    False: ("explorer.card_sparsity_prunable", "explorer.card_sparsity_model"),
+    True: (
         "explorer.card_sparsity_selected_prunable",
         "explorer.card_sparsity_selected_layers",
-        "explorer.card_selection_bytes_csr",
-        "explorer.card_selection_flops_csr",
-    ),
-    (False, False): (
-        "explorer.card_sparsity_prunable",
-        "explorer.card_sparsity_model",
-        "explorer.card_bytes_ratio",
-        "explorer.card_flops_ratio",
-    ),
-    (True, False): (
-        "explorer.card_sparsity_selected_prunable",
-        "explorer.card_sparsity_selected_layers",
-        "explorer.card_selection_bytes_ratio",
-        "explorer.card_selection_flops_ratio",
     ),
 }
+_COSTS = {
+    (False, True): ("explorer.card_bytes_csr", "explorer.card_flops_csr"),
+    (True, True): ("explorer.card_selection_bytes_csr", "explorer.card_selection_flops_csr"),
+    (False, False): ("explorer.card_bytes_ratio", "explorer.card_flops_ratio"),
+    (True, False): ("explorer.card_selection_bytes_ratio", "explorer.card_selection_flops_ratio"),
+}
 _VARIANT, _MODULE = name(24), name(70)
-# Parts of a matrix up to which each is a cell, and up to which each has its number.
+# Most parts of a matrix with a cell each, and with a number each.
 _PARTS, _NUMBERED = 1024, 64
 
-# How a head or an expert is called, and all of them together.
+# Keys for one head or expert, and for all of them.
 _INSIDE = (
     ("explorer.head_zeros", "explorer.heads_zeros_range"),
     ("explorer.expert_zeros", "explorer.experts_zeros_range"),
@@ -81,7 +70,7 @@ _INSIDE = (
 
 
 class Figure(NamedTuple):
-    """A number as it is read: its name, the number, and what belongs to it."""
+    """A number with its name and a note."""
 
     name: str
     text: str
@@ -89,7 +78,7 @@ class Figure(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """Parts of a matrix as a row of cells: what they are, and each with its share of zeros."""
+    """Heads or experts of a layer: a title, and label, text and sparsity of each."""
 
     title: str
     small: bool
@@ -97,7 +86,7 @@ class Cells(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A heading, what stands below it, and a closing note."""
+    """A heading with figures and tables, and a closing note."""
 
     heading: str
     about: str
@@ -108,7 +97,7 @@ class Reading(NamedTuple):
 
 
 def totals(study: Comparison) -> Table:
-    """Return the totals of the variants, each with its colours."""
+    """Return the totals of the variants with their colours."""
     size = Column("stored_bytes", head("stored_bytes"), scaled("B"))
     sizes = [size]
     if study.facts.packings():
@@ -133,17 +122,8 @@ def totals(study: Comparison) -> Table:
     return _marked(table, ({"style": ink} for ink in inks))
 
 
-class Shown(NamedTuple):
-    """What is shown: a level or a variant, and of how much."""
-
-    live: bool
-    kind: str
-    text: str
-    part: str
-
-
 def shown(state: State) -> Shown:
-    """Return what is shown, so that a level is never taken for a variant."""
+    """Return the label of the variant or level in view."""
     part = say("explorer.scope_whole_model")
     if state.selection:
         part = say("explorer.scope_selected_layers", n=number_format.count(len(state.selection)))
@@ -161,7 +141,7 @@ def shown(state: State) -> Shown:
 
 
 def policy_label(policy: str) -> str:
-    """Return the name of a way to prune to a level, for people."""
+    """Return the name of a pruning policy."""
     if policy.startswith("N:"):
         return say("explorer.n_m_patterns", m=policy[2:])
     return method_name(policy)
@@ -176,50 +156,53 @@ def _policy_at(state: State) -> str:
 
 
 def cards(view: View, state: State) -> tuple[list[Figure], str]:
-    """Return what is shown in large numbers, of the selection if any, and how sure they are."""
-    facts, row = view.study.facts, view.sums(state)
+    """Return the large numbers of the selection or the model, and a note on their precision."""
     if not view.policies and state.live:
         return [], ""
-
-    def zeros(name: str, share: str, part: str, total: str) -> Figure:
-        whole = number_format.scaled(row[total])
-        note = say("format.part_of_whole", part=number_format.scaled(row[part]), whole=whole)
-        return Figure(name, number_format.percent(row[share]), note)
-
-    def cost(name: str, share: str, column: str, unit: str, more: str) -> Figure:
-        part, whole = (number_format.scaled(row[key], unit) for key in (column, f"dense_{column}"))
-        if column == "stored_bytes" and facts.unpacked_dtypes(view.model(state.variant)):
-            whole = say("explorer.dense_bytes_unpacked", whole=whole)
-        note = say("explorer.card_cost_note", part=part, whole=whole, more=more)
-        return Figure(name, number_format.times(row[share]), note)
-
-    sure = ""
-    if row["uncertainty"]:
-        sure = say(
-            "explorer.interpolation_note",
-            slack=number_format.count(row["uncertainty"]),
-            share=row["uncertainty_share"],
+    row, is_selection, scaled = view.sums(state), bool(state.selection), number_format.scaled
+    figures = [
+        Figure(
+            say(key),
+            number_format.percent(row[share]),
+            say("format.part_of_whole", part=scaled(row[zeros]), whole=scaled(row[total])),
         )
-    first, second, third, fourth = _CARDS[bool(state.selection), state.live]
-    return [
-        zeros(say(first), "sparsity_prunable", "zeros", "prunable_total"),
-        zeros(say(second), "sparsity_model", "model_zeros", "total"),
-        cost(say(third), "bytes_ratio", "stored_bytes", "B", _pays(view, state)),
-        cost(say(fourth), "flops_ratio", "flops_per_token", "", say("explorer.flops_theoretical")),
-    ], sure
-
-
-def _pays(view: View, state: State) -> str:
+        for key, share, zeros, total in zip(
+            _ZEROS[is_selection],
+            ("sparsity_prunable", "sparsity_model"),
+            ("zeros", "model_zeros"),
+            ("prunable_total", "total"),
+            strict=True,
+        )
+    ]
     even = view.break_even(state.selection)
-    return (
-        say("explorer.csr_no_break_even")
-        if even is None
-        else say("explorer.break_even", share=even)
+    pays = say("explorer.csr_no_break_even")
+    if even is not None:
+        pays = say("explorer.break_even", share=even)
+    dense_bytes = scaled(row["dense_stored_bytes"], "B")
+    if view.study.facts.unpacked_dtypes(view.model(state.variant)):
+        dense_bytes = say("explorer.dense_bytes_unpacked", whole=dense_bytes)
+    costs = (
+        ("bytes_ratio", scaled(row["stored_bytes"], "B"), dense_bytes, pays),
+        (
+            "flops_ratio",
+            scaled(row["flops_per_token"]),
+            scaled(row["dense_flops_per_token"]),
+            say("explorer.flops_theoretical"),
+        ),
     )
+    for key, (ratio, part, dense, more) in zip(
+        _COSTS[is_selection, state.live], costs, strict=True
+    ):
+        note = say("explorer.card_cost_note", part=part, whole=dense, more=more)
+        figures.append(Figure(say(key), number_format.times(row[ratio]), note))
+    if not row["uncertainty"]:
+        return figures, ""
+    slack = number_format.count(row["uncertainty"])
+    return figures, say("explorer.interpolation_note", slack=slack, share=row["uncertainty_share"])
 
 
 def layers(view: View, state: State) -> Reading:
-    """Return what is read of the layers in view."""
+    """Return the table of the layers in view."""
     rows = view.layers(state)
     total, left = rows["weight_total"].sum(), rows["weight_nonzero"].sum(skipna=False)
     which = "explorer.count_selected" if state.selection else "explorer.count_in_view"
@@ -256,13 +239,13 @@ def layers(view: View, state: State) -> Reading:
 
 
 def _figure(view: View, state: State) -> Column:
-    """Return the column of a metric that is no count."""
+    """Return the column of a metric that is not a count."""
     kind = view.figures.metrics[state.metric].kind
     return Column("figure", view.figures.name(state.metric), Kind(partial(write, kind=kind)))
 
 
 def layer(view: View, state: State) -> Reading | None:
-    """Return what is read of the layer looked at."""
+    """Return figures and tables of the layer in detail."""
     if (row := view.row(state)) is None:
         return None
     about = (group_name(row["group"]), number_format.shape(row["shape"]), row["dtype"])
@@ -272,24 +255,24 @@ def layer(view: View, state: State) -> Reading | None:
         " · ".join(about),
         _layer_figures(view, state, row),
         [table for table in tables if table.rows],
-        "" if view.magnitudes.of(state) else view.magnitudes.why_none(bool(row["prunable"])),
+        "" if view.magnitudes.find(state) else view.magnitudes.why_none(bool(row["prunable"])),
         tuple(_cells(view, state)),
     )
 
 
 def _inner(view: View, state: State) -> Inner | None:
-    """Return what was counted inside the layer looked at: of variants, not of levels."""
+    """Return the counts within the layer in detail, which variants have and levels do not."""
     if state.live or state.detail is None:
         return None
     return view.study.facts.inner(state.variant, state.detail)
 
 
 def _cells(view: View, state: State) -> Iterator[Cells]:
-    """Yield heads and experts of the layer looked at, where they were counted."""
-    found = _inner(view, state)
-    if found is None:
+    """Yield heads and experts of the layer in detail."""
+    inner = _inner(view, state)
+    if inner is None:
         return
-    for (one, title), shares in zip(_INSIDE, (found.heads, found.experts), strict=True):
+    for (one, title), shares in zip(_INSIDE, (inner.heads, inner.experts), strict=True):
         if not shares:
             continue
         low, high = number_format.percent(min(shares)), number_format.percent(max(shares))
@@ -324,12 +307,12 @@ def _layer_figures(view: View, state: State, row: pd.Series[Any]) -> list[Figure
         why = say("explorer.expected_zeros_note")
         figures.append(Figure(say("column.expected_zeros"), number_format.percent(expected), why))
     if (inner := _inner(view, state)) is not None:
-        for name, gone, whole in (
-            (say("explorer.zero_rows"), inner.zero_rows, inner.rows),
-            (say("explorer.zero_columns"), inner.zero_columns, inner.columns),
+        for key, zeros, size in (
+            ("explorer.zero_rows", inner.zero_rows, inner.rows),
+            ("explorer.zero_columns", inner.zero_columns, inner.columns),
         ):
-            of = say("format.of_whole", whole=number_format.count(whole))
-            figures.append(Figure(name, number_format.count(gone), of))
+            note = say("format.of_whole", whole=number_format.count(size))
+            figures.append(Figure(say(key), number_format.count(zeros), note))
     useful = say(
         "explorer.flops_on_nonzeros", count=number_format.scaled(row["useful_flops_per_token"])
     )
@@ -339,9 +322,9 @@ def _layer_figures(view: View, state: State, row: pd.Series[Any]) -> list[Figure
     threshold = magnitudes.threshold(state)
     if threshold is not None and row["prunable"]:
         why = say("explorer.threshold_note")
-        # At a level it is known to a bucket of the count, 0.8 % wide.
-        said = about(threshold) if state.live else number_format.figures(threshold, ".4g")
-        figures.append(Figure(say("explorer.threshold_heading"), said, why))
+        # At a level the threshold is known to a bucket of the histogram, 0.8 % wide.
+        text = about(threshold) if state.live else number_format.figures(threshold, ".4g")
+        figures.append(Figure(say("explorer.threshold_heading"), text, why))
     return figures
 
 
@@ -355,7 +338,7 @@ def _variants(view: View, state: State) -> Table:
 
 
 def _layouts(view: View, state: State) -> Table:
-    """Return the bytes of the layer's matrices in some layouts."""
+    """Return the bytes of the layer's matrices by layout."""
     columns = (
         Column("layout", say("column.stored_as"), Kind(layout_name)),
         Column("bytes", say("explorer.column_bytes"), COUNT),
@@ -366,7 +349,7 @@ def _layouts(view: View, state: State) -> Table:
 
 
 def _times(view: View, state: State) -> Table:
-    """Return what was measured of layers of this shape, out × in."""
+    """Return the measured times of layers of this shape, out × in."""
     columns = (
         Column("variant", say("explorer.column_measured_variant"), _VARIANT),
         Column("tokens", head("tokens"), COUNT),
@@ -385,11 +368,11 @@ def _times(view: View, state: State) -> Table:
     return table_of("times", "", columns, rows)
 
 
-def _counts(whole: Kind) -> tuple[Column, ...]:
-    """Return the columns that layers have in every table, their zeros among the weights."""
+def _counts(kind: Kind) -> tuple[Column, ...]:
+    """Return the columns of layers in every table; sparsity is that of weights."""
     return (
         Column("share", say("metric.zeros"), SHARE),
-        Column("weight_nonzero", head("nonzero"), whole),
+        Column("weight_nonzero", head("nonzero"), kind),
         Column("flops_per_token", say("explorer.column_flops"), scaled("")),
         Column("stored_bytes", say("explorer.column_bytes"), scaled("B")),
     )
@@ -400,6 +383,6 @@ def _with_shares(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _marked(table: Table, marks: Iterable[Mapping[str, str]]) -> Table:
-    """Return a table of one body whose rows have attributes of HTML."""
+    """Return a table with attributes of HTML for its rows."""
     rows = (row._replace(attributes=mark) for row, mark in zip(table.rows, marks, strict=True))
     return replace(table, bodies=(Body(tuple(rows)),))

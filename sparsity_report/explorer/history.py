@@ -1,4 +1,4 @@
-"""What was shown before: undo, redo and the beginning of an explorer's states."""
+"""History of an explorer's states, for undo, redo and reset."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from time import monotonic
 
 from sparsity_report.explorer.control_state import State
 
-# Seconds within which changes of one control are one step, such as those of a slider that is drawn.
+# Seconds within which changes of one control are one step, such as those of a slider.
 _TOGETHER = 1.0
-# Steps that are kept.
+# Most steps.
 _STEPS = 200
 
 
 class History:
-    """States in the order they were shown.
+    """States in the order in which they were in view.
 
     Examples
     --------
@@ -31,11 +31,11 @@ class History:
 
     @property
     def can_go(self) -> tuple[bool, bool]:
-        """Whether there is something to undo, and to redo."""
+        """True if there is a step to undo, and a step to redo."""
         return self._at > 0, self._at + 1 < len(self._states)
 
     def note(self, state: State, name: str) -> None:
-        """Keep a state that a change of the trait `name` led to."""
+        """Append the state after a change of the trait `name`."""
         now = monotonic()
         before, moved = self._last
         self._last = name, now
@@ -49,11 +49,11 @@ class History:
         self._at = len(self._states) - 1
 
     def back(self) -> State:
-        """Return the state before, or the first that is kept."""
+        """Return the state before, or the first one."""
         self._at, self._last = max(0, self._at - 1), ("", 0.0)
         return self._states[self._at]
 
     def forward(self) -> State:
-        """Return the state after, or the last."""
+        """Return the state after, or the last one."""
         self._at, self._last = min(len(self._states) - 1, self._at + 1), ("", 0.0)
         return self._states[self._at]

@@ -1,4 +1,4 @@
-"""Magnitudes of one layer: their histogram, where the threshold cuts, what a bell curve expects."""
+"""Magnitudes of one layer: histogram, threshold, and zeros expected of a Gaussian."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sparsity_report.words.sentences import say
 
 
 class LayerMagnitudes:
-    """What the weights of the first variant's model, where they are at hand, say of a layer."""
+    """Magnitudes of the layers of the first variant's model, if its weights are loaded."""
 
     def __init__(self, study: Comparison, policies: Mapping[str, Levels]) -> None:
         self._study, self._policies = study, policies
@@ -43,28 +43,28 @@ class LayerMagnitudes:
 
     @cached_property
     def spreads(self) -> dict[str, float]:
-        """Spread of the weights of each module that has one tensor of them."""
+        """Spread of the weights of each module with a single weight tensor."""
         alone = (name for name in self.counts if self._alone(name))
         return {name: spread(self.counts[name]) for name in alone if self.counts[name].total}
 
-    def of(self, state: State) -> Magnitudes | None:
-        """Return those of the layer looked at; None where they are not at hand."""
+    def find(self, state: State) -> Magnitudes | None:
+        """Return the magnitudes of the layer in detail; None if they are unknown."""
         prints = self._variants["fingerprint"]
         if not state.live and prints[state.variant] != prints.iloc[0]:
             return None
         return self.counts.get(state.detail or "")
 
     def threshold(self, state: State) -> float | None:
-        """Return the magnitude up to which the shown variant, or the level, prunes."""
+        """Return the largest magnitude that the variant or the level in view prunes."""
         if not state.live:
             cut = self._variants["threshold"][state.variant]
             return None if pd.isna(cut) else float(cut)
-        if state.bounds:  # each layer has one of its own
+        if state.bounds:  # each layer has another threshold
             return None
         if state.policy == GLOBAL:
             return self.thresholds.get(state.sparsity)
-        magnitudes = self.of(state)
-        # Of a pattern there is none, nor of a module of several tensors.
+        magnitudes = self.find(state)
+        # A pattern has no threshold, and a module of several tensors has several.
         if state.policy != LAYERWISE or magnitudes is None or not self._alone(state.detail or ""):
             return None
         return layer_threshold(magnitudes, state.sparsity)
@@ -80,7 +80,7 @@ class LayerMagnitudes:
 
     @cached_property
     def thresholds(self) -> dict[float, float | None]:
-        """The largest magnitude pruned at each level of global pruning; None of none."""
+        """Largest magnitude that each level of global pruning prunes; None if it prunes nothing."""
         weights, levels = self._study.weights, self._policies.get(GLOBAL)
         if weights is None or levels is None:
             return {}
@@ -88,8 +88,8 @@ class LayerMagnitudes:
         return dict(zip(levels.sparsities, at_levels, strict=True))
 
     def expected(self, state: State) -> float | None:
-        """Return the share of zeros a Gaussian of the layer's own spread would have."""
-        magnitudes, threshold = self.of(state), self.threshold(state)
+        """Return the sparsity of a Gaussian with the spread of the layer at its threshold."""
+        magnitudes, threshold = self.find(state), self.threshold(state)
         if magnitudes is not None and threshold is not None and magnitudes.counts.sum():
             return expected_sparsity(threshold, spread(magnitudes))
         frame = self._study.patterns
@@ -100,9 +100,9 @@ class LayerMagnitudes:
         return None if pd.isna(mean) else float(mean)
 
     def rows(self, state: State) -> dict[str, Rows]:
-        """Return the layer looked at, and over it another pruning's threshold or another layer."""
+        """Return the rows of the histogram, with another pruning's threshold or another layer."""
         outline: Rows = []
-        magnitudes = self.of(state)
+        magnitudes = self.find(state)
         if magnitudes is None:
             return {"magnitudes": [], "threshold": [], "outline": []}
         threshold = self.threshold(state)
@@ -112,26 +112,26 @@ class LayerMagnitudes:
             left = other > 0.55 * bars[-1]["to"]
             marks.append({"at": other, "label": label, "left": left, "other": True})
         if (module := self.other_layer(state)) is not None:
-            beside = self.of(state._replace(detail=module))
+            beside = self.find(state._replace(detail=module))
             if beside is not None:
                 shrunk, outline = outline_rows(magnitudes, threshold, beside)
                 bars = [bar | {"height": shrunk * bar["height"]} for bar in bars]
         return {"magnitudes": bars, "threshold": marks, "outline": outline}
 
     def _other_threshold(self, state: State) -> float | None:
-        """Return the threshold of what is compared with, of the same model, if it has one."""
+        """Return the threshold of the variant to compare with, if it has one for the same model."""
         if state.against == state.variant:
             return None
         other = state._replace(variant=state.against)
-        return None if self.of(other) is None else self.threshold(other)
+        return None if self.find(other) is None else self.threshold(other)
 
     def other_layer(self, state: State) -> str | None:
-        """Return the one layer that is selected beside the one looked at."""
+        """Return the selected layer if exactly one is selected besides the layer in detail."""
         others = [name for name in state.selection if name != state.detail]
         return others[0] if len(others) == 1 and others[0] in self.counts else None
 
     def why_none(self, prunable: bool) -> str:
-        """Say why there is no histogram."""
+        """Return the reason why there is no histogram."""
         if not prunable:
             return say("explorer.histogram_prunable_only")
         if self._study.weights is None:

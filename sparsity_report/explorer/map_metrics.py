@@ -1,4 +1,4 @@
-"""What a map can show of layers that is no count: of a variant, or of every level."""
+"""Metrics of the map, and values of those that are not counts, per variant or level."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sparsity_report.study.levels.levels import Levels
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 
-# Metrics of layers as well as of groups of them, that are counts or ratios of counts.
+# Counts and ratios of counts, which layers and groups have.
 COUNTED = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
 DIFFERENCE, BEYOND, SENSITIVITY = "difference", "beyond", "sensitivity"
 _CUT = {
@@ -40,7 +40,7 @@ _CUT = {
 
 
 class Figures:
-    """Figures of layers of a study, and which of them it has.
+    """Metrics that a study has, and their values per layer.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Figures:
     policies : mapping of str to Levels
     magnitudes : LayerMagnitudes
     columns : pandas.DataFrame or None
-        One's own, see :func:`sparsity_report.explore`.
+        Columns of the user, see :func:`sparsity_report.explore`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Figures:
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """What the map can show, in the order that a menu offers it."""
+        """Metrics of the map in the order of the menu."""
         shown = {key: METRICS[key] for key in COUNTED}
         if len(self._study.variants) > 1 or self._policies:
             shown[DIFFERENCE] = METRICS[DIFFERENCE]
@@ -80,48 +80,42 @@ class Figures:
         if self._study.sensitivity is not None and len(self._study.sensitivity):
             shown[SENSITIVITY] = METRICS[SENSITIVITY]
         note = "explorer.custom_metric_note"
-        return shown | {name: Metric(name, "own", note, note) for name in self._own}
+        return shown | {name: Metric(name, "own", note) for name in self._own}
 
     def is_figure(self, metric: str) -> bool:
-        """Whether a metric is none of counts."""
+        """Return whether a metric is not a count."""
         return metric not in COUNTED
 
-    def of_variants(self, metric: str) -> bool:
-        """Whether a metric depends on the variant or level that is shown."""
+    def depends_on_variant(self, metric: str) -> bool:
+        """Return whether a metric depends on the variant or level in view."""
         return metric in COUNTED or metric in {DIFFERENCE, BEYOND}
 
-    def of_whole_parts(self, metric: str) -> bool:
-        """Whether a figure is of groups or blocks, of which no mean over layers is any."""
+    def is_of_parts(self, metric: str) -> bool:
+        """Return whether a figure belongs to groups or blocks, so that layers have no mean."""
         frame = self._study.sensitivity
         return metric == SENSITIVITY and frame is not None and finest(frame) != "layer"
 
-    def moves(self, state: State) -> bool:
-        """Whether what is shown depends on the level."""
+    def depends_on_level(self, state: State) -> bool:
+        """Return whether the metric in view depends on the level."""
         return state.live and state.metric in {DIFFERENCE, BEYOND}
 
     def name(self, metric: str) -> str:
-        """Return what a metric is called for people."""
+        """Return the name of a metric."""
         return clip(metric, 40) if metric in self._own else say(self.metrics[metric].name)
 
     def note(self, metric: str) -> str:
-        """Return what a figure of a layer is."""
+        """Return the definition of a metric of a layer."""
         if metric == SENSITIVITY:
             frame = self._study.sensitivity
             assert frame is not None
             level = float(frame["sparsity"].median())
             return say(_CUT[finest(frame)], level=level)
-        return say(self.metrics[metric].layer_note)
+        meant = self.metrics[metric]
+        return say(meant.layer_note or meant.note)
 
-    def of(self, state: State, rows: pd.DataFrame) -> LayerFigure:
-        """Return the figure of every layer of what is shown.
-
-        Parameters
-        ----------
-        state : State
-        rows : pandas.DataFrame
-            Of what is shown.
-        """
-        if self.moves(state):
+    def find(self, state: State, rows: pd.DataFrame) -> LayerFigure:
+        """Return the figure of every layer in view, of which `rows` are the counts."""
+        if self.depends_on_level(state):
             if (levels := self.levels(state)) is None:
                 return unknown(rows)
             return levels.at(self._policies[state.policy].sparsities.index(state.sparsity))
@@ -129,7 +123,7 @@ class Figures:
         return self._of_variant(state.metric, variant, state.against)
 
     def levels(self, state: State) -> LevelFigures | None:
-        """Return the figure at every level; None where a level does not have it."""
+        """Return the figure at every level; None if the levels do not have it."""
         bounded = bool(state.bounds)
         return self._at_levels(state.metric, state.policy, state.against, bounded)
 
@@ -139,7 +133,7 @@ class Figures:
         levels, layers = self._policies[policy], self._study.facts.layers(self._first)
         if metric == DIFFERENCE:
             return differences(levels, layers, self._study.facts.layers(against))
-        # Each layer has a threshold of its own, or none.
+        # Other policies have no common threshold.
         if policy != GLOBAL or bounded or not self._magnitudes.thresholds:
             return None
         cuts = [self._magnitudes.thresholds[level] for level in levels.sparsities]
@@ -168,7 +162,7 @@ class Figures:
 
 
 def unknown(rows: pd.DataFrame) -> LayerFigure:
-    """Return that nothing is known of layers with prunable weights."""
+    """Return an unknown figure for every layer with prunable weights."""
     names = rows.loc[rows["prunable"], "module_name"]
     nothing = pd.Series(float("nan"), index=list(names), dtype=float)
     return LayerFigure(nothing, nothing)

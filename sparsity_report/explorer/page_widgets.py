@@ -1,4 +1,4 @@
-"""The widgets of an explorer that have scripts in the page: its place there, and its chart."""
+"""Widgets of an explorer with scripts in the page: its place in the page, and its chart."""
 
 from __future__ import annotations
 
@@ -16,36 +16,35 @@ STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
 
 
 class Shell(anywidget.AnyWidget):
-    """The place of an explorer in the page: its width, its keys, its style."""
+    """The place of an explorer in the page, with its width, its keys and its style."""
 
     _esm = (_HERE / "shell.js").read_text(encoding="utf-8")
     _css = STYLE
     key = traitlets.Unicode().tag(sync=True)
     width = traitlets.Int().tag(sync=True)
-    # Of further views of the same explorer, each of which draws for its own.
+    # Widths of further views of the same explorer.
     widths: Any = traitlets.List().tag(sync=True)
     live = traitlets.Bool().tag(sync=True)
 
 
 class Picture(alt.JupyterChart):
-    """A JupyterChart that works offline, swaps data by name, and draws anew only for a new chart.
+    """A JupyterChart that works offline, swaps data by name, and compiles only new charts.
 
-    The front end of its base keeps every view it has drawn listening, so that an explorer would
-    slow down with every change of the metric.
+    The script of its base class keeps every drawn view alive, which slows down an explorer.
     """
 
     _esm = ""
     data = traitlets.Dict().tag(sync=True)
     brushed = traitlets.Bool().tag(sync=True)
     further: Any = traitlets.List().tag(sync=True)
-    # Columns and rows of the map in their order, and how it is walked.
+    # Columns and rows of the map, and the help for its keys.
     axes: Any = traitlets.List([[], []]).tag(sync=True)
     hint = traitlets.Unicode().tag(sync=True)
-    # The alternative text, where it changes and the chart does not.
+    # Alternative text, which may change without the chart.
     described = traitlets.Unicode().tag(sync=True)
-    # What the curve is called for those who go along it by keys.
+    # Help for the keys of the curve.
     along = traitlets.Unicode().tag(sync=True)
-    # The level, or as text the mark, that the curve was pulled to, and how often it was.
+    # The level, or as text the mark, to which the curve was pulled, and the number of pulls.
     pulled: Any = traitlets.List().tag(sync=True)
 
     def __init__(self) -> None:

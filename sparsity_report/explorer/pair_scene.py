@@ -1,4 +1,4 @@
-"""What the explorer of two checkpoints draws: a map, a layer's zeros, strips of what is gone."""
+"""Picture of a pair's explorer: a map, the zeros of one layer, and strips of removed units."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import altair as alt
-import pandas as pd
 
 from sparsity_report.draw import marks, theme
+from sparsity_report.draw.heat_maps import extremes
 from sparsity_report.draw.pair_charts import (
     overlap_mark,
     overlap_rows,
@@ -17,42 +17,38 @@ from sparsity_report.draw.pair_charts import (
     strip_words,
 )
 from sparsity_report.draw.strip_labels import strip_names, strip_title
-from sparsity_report.draw.theme import INK, SCREEN, VERMILLION, Metric
+from sparsity_report.draw.theme import SCREEN, Metric
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.explorer.picture import Data, Spec
-from sparsity_report.study.layers import records
+from sparsity_report.explorer.picture import Data, Spec, cell_rows, chart_spec, looked, map_cells
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import DifferenceMap, figure_map, strips
+from sparsity_report.study.pairs.pair_cells import FigureMap, figure_map, strips
 from sparsity_report.study.pairs.pair_frames import survival_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 
 ALL = "all"
-_LAYER_NOTE = "pair.metric_relative_change_note"
 METRICS = {
-    "moved": Metric(
-        "pair.metric_zero_or_removed", "points", *["pair.metric_zero_or_removed_note"] * 2
+    "moved": Metric("pair.metric_zero_or_removed", "points", "pair.metric_zero_or_removed_note"),
+    "kept_share": Metric("pair.metric_zeros_kept", "share", "pair.metric_zeros_kept_note"),
+    "revived_share": Metric("pair.metric_zeros_revived", "share", "pair.metric_zeros_revived_note"),
+    "new_share": Metric("pair.metric_new_zeros", "share", "pair.metric_new_zeros_note"),
+    "relative_change": Metric(
+        "pair.metric_relative_change", "share", "pair.metric_relative_change_note"
     ),
-    "kept_share": Metric("pair.metric_zeros_kept", "share", *["pair.metric_zeros_kept_note"] * 2),
-    "revived_share": Metric(
-        "pair.metric_zeros_revived", "share", *["pair.metric_zeros_revived_note"] * 2
-    ),
-    "new_share": Metric("pair.metric_new_zeros", "share", *["pair.metric_new_zeros_note"] * 2),
-    "relative_change": Metric("pair.metric_relative_change", "share", *[_LAYER_NOTE] * 2),
-    "iou": Metric("pair.metric_zeros_iou", "share", *["pair.metric_zeros_iou_note"] * 2),
+    "iou": Metric("pair.metric_zeros_iou", "share", "pair.metric_zeros_iou_note"),
 }
-# Shares that are drawn from 0 to 1; of others the scale ends at the largest.
-_WHOLE = {"kept_share", "iou"}
-# Width from which the matrix stands beside the map, and its own; room between and at the edge.
+# Shares with a scale from 0 to 1; other scales end at the largest value.
+_FULL_SCALE = {"kept_share", "iou"}
+# Page width from which the matrix is beside the map; the matrix; spaces and the right edge.
 _WIDE, _MATRIX, _GAP, _BELOW, _EDGE = 900, 160, 40, 26, 16
-# Of names at most, and of a letter.
+# Widths of the longest name and of a letter.
 _NAMES, _LETTER = 150, 6.2
 _ROW, _TALLEST = 24, 480
 _APART: Spec = {"scale": dict.fromkeys(("x", "y", "color"), "independent")}
 
 
 class PairState(NamedTuple):
-    """What the controls say."""
+    """Traits of the explorer and the width of its picture."""
 
     metric: str
     group: str
@@ -61,16 +57,11 @@ class PairState(NamedTuple):
 
 
 class PairScene:
-    """The picture of a pair as chart and data; moving to another layer only swaps data.
-
-    Parameters
-    ----------
-    pair : Pair
-    """
+    """The picture of a pair as chart and data; another layer only changes the data."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        self._maps = lru_cache(maxsize=16)(self._map)
+        self.map = lru_cache(maxsize=16)(self._map)
         self._specs = lru_cache(maxsize=32)(self._spec)
         layers = pair.layers[(pair.layers["weight_before"] > 0) | (pair.layers["weight_after"] > 0)]
         self._layers = layers.drop_duplicates("module_name")
@@ -84,156 +75,114 @@ class PairScene:
             rows["module_name"] if group == ALL else rows.loc[rows["group"] == group, "module_name"]
         )
 
-    def shown(self, group: str) -> DifferenceMap | None:
-        """Return the map of a group, or of all; None of one without layers in numbered blocks."""
-        return self._maps(group)
-
-    def _map(self, group: str) -> DifferenceMap | None:
+    def _map(self, group: str) -> FigureMap | None:
+        """Return the map of a group, or of all; None without layers in numbered blocks."""
         return figure_map(self.pair, None if group == ALL else group)
 
     def first(self, group: str) -> str:
         """Return the module that differs most, of those in the map if there are any."""
-        if (shown := self.shown(group)) is None:
+        if (shown := self.map(group)) is None:
             return next(iter(self.modules(group)), "")
         return shown.grid.members[int(shown.cells["moved"].abs().argmax())][0]
 
     def at(self, group: str, cell: int, module: str) -> str | None:
-        """Return the module that a click on a cell means: where one is shown, the next of it."""
-        shown = self.shown(group)
+        """Return the module of a clicked cell: the one after `module` if that is in the cell."""
+        shown = self.map(group)
         if shown is None or not 0 <= cell < len(shown.grid.members):
             return None
         members = shown.grid.members[cell]
-        return (
-            members[(members.index(module) + 1) % len(members)] if module in members else members[0]
-        )
+        place = members.index(module) + 1 if module in members else 0
+        return members[place % len(members)]
 
     def zeros(self, module: str) -> dict[str, Any]:
-        """Return what became of the zeros of one module, as a row of ``pair.survival``."""
+        """Return the counts of one module's zeros, as a row of ``pair.survival``."""
         rows = self._layers[self._layers["module_name"] == module]
         return survival_of(None, rows[rows["compared"] > 0])
 
     def axes(self, group: str) -> list[list[str]]:
-        """Return columns and rows of the map in their order."""
-        shown = self.shown(group)
+        """Return the columns and the rows of the map."""
+        shown = self.map(group)
         return [[], []] if shown is None else [shown.grid.blocks, shown.grid.projections]
 
-    def said(self, metric: str, group: str) -> str:
-        """Say what the picture shows to those who cannot see it."""
-        name = say(METRICS[metric].name)
-        said = [strip_words(strip) for strip in self._strips]
-        if (shown := self.shown(group)) is not None:
-            said[:0] = [_map_words(name, shown.cells, metric)]
-        return clip(" ".join(said), 1500)
+    def alt(self, state: PairState) -> str:
+        """Return the alternative text of the picture."""
+        zeros, texts = self.zeros(state.module), [strip_words(strip) for strip in self._strips]
+        if (shown := self.map(state.group)) is not None:
+            texts.insert(0, _map_text(shown, state.metric))
+        text = clip(" ".join(texts), 1500)
+        if not zeros["compared"]:
+            return text
+        return f"{overlap_words(zeros, clip(state.module, 80))} {text}"
 
     def data(self, state: PairState) -> Data:
-        """Return what changes with the layer looked at, and the cells of the map."""
-        zeros, shown = self.zeros(state.module), self.shown(state.group)
+        """Return the cells of the map and the zeros of the layer in detail."""
+        zeros, shown = self.zeros(state.module), self.map(state.group)
         data: Data = {"overlap": overlap_rows(zeros) if zeros["compared"] else []}
         if shown is None:
             return data
-        kind = METRICS[state.metric].kind
-        cells = shown.cells
-        data["cells"] = [
-            {
-                "kind": "cell",
-                "id": place,
-                "block": block,
-                "projection": projection,
-                "value": None if pd.isna(value) else float(value),
-                "label": theme.write(None if pd.isna(value) else value, kind),
-                "tip": _tip(shown.grid.members[place]),
-                "on": True,
-            }
-            for place, (block, projection, value) in enumerate(
-                zip(cells["block"], cells["projection"], cells[state.metric], strict=True)
-            )
-        ]
-        looked = [
-            {"block": row["block"], "projection": row["projection"]}
-            for row, members in zip(data["cells"], shown.grid.members, strict=True)
-            if state.module in members
-        ]
-        return data | {"looked": looked, "pointed": []}
+        values, kind = shown.cells[state.metric].tolist(), METRICS[state.metric].kind
+        labels = [theme.write(value, kind) for value in values]
+        tips = [_tip(members) for members in shown.grid.members]
+        cells = cell_rows(shown.grid.cells, values, labels, tips)
+        return data | {"cells": cells, "looked": looked(cells, shown.grid, state.module)}
 
     def spec(self, state: PairState) -> Spec:
         """Return the chart without its data."""
         return self._specs(state._replace(module=""))
 
-    def described(self, state: PairState) -> str:
-        """Return the alternative text: of the layer looked at, too, with which no chart changes."""
-        zeros, said = self.zeros(state.module), self.said(state.metric, state.group)
-        if not zeros["compared"]:
-            return said
-        return f"{overlap_words(zeros, clip(state.module, 80))} {said}"
-
-    def _named(self, group: str) -> float:
-        """Return the room that names need on the left."""
+    def _name_width(self, group: str) -> float:
+        """Return the room for names on the left."""
         names = [say("chart.overlap_nonzero_before"), *self.axes(group)[1]]
         names += [name for strip in self._strips for name in strip_names(strip)]
         return min(_NAMES, 10 + _LETTER * max(map(len, names)))
 
     @unchecked()
     def _spec(self, state: PairState) -> Spec:
-        wide = state.width >= _WIDE
-        shown, named = self.shown(state.group), self._named(state.group)
-        plot = max(120, state.width - named - _EDGE)
-        datasets: Spec = {}
-        matrix = _plain(overlap_mark(alt.NamedData(name="overlap"), _MATRIX, SCREEN), datasets)
-        matrix["title"] = say("chart.overlap_title")
-        parts: list[Spec] = [matrix]
+        is_wide, shown = state.width >= _WIDE, self.map(state.group)
+        names = self._name_width(state.group)
+        plot = max(120, state.width - names - _EDGE)
+        data: Spec = {"pointed": []}
+        matrix = _part(overlap_mark(alt.NamedData(name="overlap"), _MATRIX, SCREEN), data)
+        parts: list[Spec] = [matrix | {"title": say("chart.overlap_title")}]
         if shown is not None:
-            side = named + _MATRIX + _GAP if wide else 0
-            cells = _plain(_cells(state.metric, shown, plot - side), datasets)
-            parts = (
-                [{"hconcat": [cells, matrix], "spacing": _GAP, "resolve": _APART}]
-                if wide
-                else [cells, matrix]
-            )
+            width = plot - (names + _MATRIX + _GAP if is_wide else 0)
+            parts.insert(0, _part(_heat_map(state.metric, shown, width), data))
+            if is_wide:
+                parts = [{"hconcat": parts, "spacing": _GAP, "resolve": _APART}]
         for strip in self._strips:
             if (chart := strip_mark(strip, plot, SCREEN)) is not None:
-                parts.append(_plain(chart, datasets) | {"title": strip_title(strip)})
-        return {
-            "$schema": alt.SCHEMA_URL,
-            "vconcat": parts,
-            "spacing": _BELOW,
-            "resolve": _APART,
-            "description": self.said(state.metric, state.group),
-            "usermeta": {"width": state.width},
-            "background": "white",
-            # Room for names is the same left of all, that they stand below each other.
-            "config": theme.config(SCREEN) | {"padding": 2, "axisLeft": {"minExtent": named}},
-            "datasets": datasets,
-        }
+                parts.append(_part(chart, data) | {"title": strip_title(strip)})
+        # The same room for names keeps the plots below each other.
+        config = theme.config(SCREEN) | {"padding": 2, "axisLeft": {"minExtent": names}}
+        layout = {"vconcat": parts, "spacing": _BELOW, "resolve": _APART}
+        return chart_spec(layout, state.width, config, data)
 
 
-def _plain(chart: alt.LayerChart, datasets: Spec) -> Spec:
-    """Write a part as Vega-Lite, its data apart: altair would copy it whole, again and again."""
+def _part(chart: alt.LayerChart, datasets: Spec) -> Spec:
+    """Return a part as Vega-Lite; its inline data is added to `datasets`."""
     spec: Spec = chart.to_dict(validate=False, context={"top_level": False, "datasets": datasets})
     return spec
 
 
-def _cells(metric: str, shown: DifferenceMap, width: float) -> alt.LayerChart:
-    known = shown.cells[metric].dropna()
-    far = max(0.001, float(known.abs().max())) if len(known) else 1.0
-    of, projections = METRICS[metric], tuple(shown.grid.projections)
-    domain = (-far, far) if of.kind == "points" else (0.0, 1.0 if metric in _WHOLE else far)
-    name = say(of.name)
+def _heat_map(metric: str, shown: FigureMap, width: float) -> alt.LayerChart:
+    values = shown.cells[metric].dropna()
+    far = max(0.001, float(values.abs().max())) if len(values) else 1.0
+    meant, name = METRICS[metric], say(METRICS[metric].name)
+    points = meant.kind == "points"
     shape = marks.HeatMap(
         blocks=tuple(shown.grid.blocks),
-        projections=projections,
+        projections=tuple(shown.grid.projections),
         width=width,
-        row=min(_ROW, _TALLEST / len(projections)),
-        kind=of.kind,
-        title=say("explorer.unit_percentage_points") if of.kind == "points" else say(of.layer_note),
-        domain=domain,
+        row=min(_ROW, _TALLEST / len(shown.grid.projections)),
+        kind=meant.kind,
+        title=say("explorer.unit_percentage_points") if points else say(meant.note),
+        domain=(-far, far) if points else (0.0, 1.0 if metric in _FULL_SCALE else far),
         tips=(("tip", say("column.module")), ("label", name)),
         below=True,
         selectable=True,
         sizes=SCREEN,
     )
-    chart = marks.heat_map(alt.NamedData(name="cells"), shape)
-    looked, pointed = (alt.NamedData(name=name) for name in ("looked", "pointed"))
-    chart.layer += [marks.outlined(looked, shape, INK), marks.outlined(pointed, shape, VERMILLION)]
+    chart = map_cells(shape)
     chart.title = alt.TitleParams(text=name, limit=width + _NAMES)
     return chart
 
@@ -241,23 +190,12 @@ def _cells(metric: str, shown: DifferenceMap, width: float) -> alt.LayerChart:
 def _tip(members: list[str]) -> str:
     if len(members) == 1:
         return clip(members[0], 200)
-    first = clip(members[0], 160)
-    return say("pair.map_cell_more", name=first, n=len(members) - 1)
+    return say("pair.map_cell_more", name=clip(members[0], 160), n=len(members) - 1)
 
 
-def _map_words(name: str, cells: pd.DataFrame, metric: str) -> str:
-    """Say where a figure is least and most."""
-    known = records(cells[cells[metric].notna()].sort_values(metric, kind="stable"))
-    if not known:
+def _map_text(shown: FigureMap, metric: str) -> str:
+    """Return the cells with the least and the greatest value as a sentence."""
+    name, kind = say(METRICS[metric].name), METRICS[metric].kind
+    if shown.cells[metric].isna().all():
         return say("pair.map_alt_unknown", metric=name)
-    low, high, kind = known[0], known[-1], METRICS[metric].kind
-    return say(
-        "pair.map_alt_range",
-        metric=name,
-        low=theme.write(low[metric], kind),
-        low_block=low["block"],
-        low_projection=low["projection"],
-        high=theme.write(high[metric], kind),
-        high_block=high["block"],
-        high_projection=high["projection"],
-    )
+    return say("pair.map_alt_range", metric=name, **extremes(shown.cells, metric, kind))

@@ -1,11 +1,11 @@
-"""The explorer's picture: heat map, bars, curve and histogram as one chart, its data apart.
+"""The explorer's picture: heat map, bars, curve and histogram as one chart without its data.
 
-A :class:`Look` says how the picture is built, the data what it shows: as long as the look stays,
-moving the slider or selecting only swaps data.
+A :class:`Look` determines the chart. With the same look, the slider only swaps data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,15 +17,18 @@ from sparsity_report.draw.theme import INK, SCREEN, VERMILLION, config
 from sparsity_report.draw.tradeoff_chart import TradeoffShape, tradeoff_curve
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.picture_layout import GAP, NOTE, THICK, Frame, Plan, curve_columns
+from sparsity_report.study.derived.heatmap_grid import Cell, Grid
+from sparsity_report.study.derived.histograms import Rows
+from sparsity_report.words import number_format
 from sparsity_report.words.languages import Language, spoken
 from sparsity_report.words.sentences import say
 
 Data = dict[str, list[dict[str, Any]]]
 # Vega-Lite.
 Spec = dict[str, Any]
-# Whose charts are kept.
+# Most languages with cached charts.
 _LANGUAGES = 2
-# What marks stand on that have no rows, as altair calls it.
+# The data of marks without rows, as altair names it.
 _NOTHING: dict[str, Any] = {"empty": [{}]}
 _BRUSHED = "brushed"
 _BRUSH: dict[str, Any] = {
@@ -34,7 +37,7 @@ _BRUSH: dict[str, Any] = {
     "views": [_BRUSHED],
 }
 
-# Columns of `Facts.levels` and the lines that show them; the third line is even.
+# Columns of `Facts.levels` and their lines; the third line is dense.
 CURVES = {key: line.name for key, line in COST_LINES.items() if key != "dense"}
 EVEN = COST_LINES["dense"].name
 _APART: dict[str, Any] = dict.fromkeys(
@@ -43,7 +46,7 @@ _APART: dict[str, Any] = dict.fromkeys(
 
 
 class Look(NamedTuple):
-    """All of the picture that is not data: the same look, the same chart."""
+    """The picture without its data."""
 
     width: int
     name: str
@@ -63,9 +66,9 @@ class Look(NamedTuple):
 
 
 class Pictures:
-    """Charts of one language by their look, each made once; get them from :func:`pictures`.
+    """Charts in one language by their look; get them from :func:`pictures`.
 
-    Parts are kept by themselves, as a change of one leaves the others as they are.
+    Parts are cached separately, because a change of one leaves the others as they are.
     """
 
     def __init__(self, language: Language) -> None:
@@ -76,7 +79,7 @@ class Pictures:
         )
 
     def _compiled(self, look: Look) -> Spec:
-        """Return the picture of a look as the front end reads it, without data."""
+        """Return the Vega-Lite of a look without data."""
         plan = look.plan
         cells = self._cells(_map_of(look), look.name, plan.cells)
         bars = self._bars(_bars_of(look), look.name, plan.bars)
@@ -97,25 +100,15 @@ class Pictures:
             if plan.form == "under":
                 columns = ([cells, *curve], [bars])
             parts = {"hconcat": [{"vconcat": column, **inner} for column in columns]}
-        return {
-            "$schema": alt.SCHEMA_URL,
-            **parts,
-            **inner,
-            "description": look.alt,
-            # What the front end can tell the width of the page from that it was drawn for.
-            "usermeta": {"width": look.width},
-            "background": "white",
-            "config": _config(),
-            "params": [_BRUSH],
-            "datasets": _NOTHING,
-        }
+        spec = chart_spec({**parts, **inner}, look.width, _config(), _NOTHING)
+        return spec | {"description": look.alt, "params": [_BRUSH]}
 
 
 _kept: list[Pictures] = []
 
 
 def pictures() -> Pictures:
-    """Return the charts of the language spoken, the same for every explorer of a process."""
+    """Return the charts in the language in use, the same for every explorer of a process."""
     for kept in _kept:
         if kept.language is spoken():
             return kept
@@ -125,18 +118,67 @@ def pictures() -> Pictures:
 
 
 class Drawn(alt.TopLevelMixin, alt.Root):
-    """A chart that is written as Vega-Lite already.
+    """A chart made of Vega-Lite.
 
-    Altair copies all parts of a concatenation whenever it makes or writes one, which takes longer
-    than a slider may.
+    Altair copies all parts of a concatenation at every step, which is too slow for a slider.
     """
 
     def to_dict(self, validate: bool = True, **_: Any) -> Spec:
-        """Return the chart as Vega-Lite reads it."""
+        """Return the chart as Vega-Lite."""
         spec = dict(vars(self)["_kwds"])
         if validate:
             self.validate(spec)
         return spec
+
+
+def chart_spec(layout: Spec, width: int, config: Spec, datasets: Spec) -> Spec:
+    """Return a chart as Vega-Lite; its width tells the front end for which page it was drawn."""
+    return {
+        "$schema": alt.SCHEMA_URL,
+        **layout,
+        "usermeta": {"width": width},
+        "background": "white",
+        "config": config,
+        "datasets": datasets,
+    }
+
+
+def cell_rows(
+    cells: Sequence[Cell], values: Sequence[Any], labels: Sequence[str], tips: Sequence[str]
+) -> Rows:
+    """Return the rows of a map; an unknown value becomes None."""
+    return [
+        {
+            "kind": "cell",
+            "id": place,
+            "block": cell.block,
+            "projection": cell.projection,
+            "value": value if number_format.known(value) else None,
+            "label": label,
+            "tip": tip,
+            "on": True,
+        }
+        for place, (cell, value, label, tip) in enumerate(
+            zip(cells, values, labels, tips, strict=True)
+        )
+    ]
+
+
+def looked(cells: Rows, grid: Grid, module: str | None) -> Rows:
+    """Return the cell of a module, if it is in the map."""
+    return [
+        {"block": row["block"], "projection": row["projection"]}
+        for row, members in zip(cells, grid.members, strict=True)
+        if module in members
+    ]
+
+
+def map_cells(shape: marks.HeatMap) -> alt.LayerChart:
+    """Return a heat map with outlines of the layer in detail and of the cell with the focus."""
+    chart = marks.heat_map(alt.NamedData(name="cells"), shape)
+    for name, colour in (("looked", INK), ("pointed", VERMILLION)):
+        chart.layer.append(marks.outlined(alt.NamedData(name=name), shape, colour))
+    return chart
 
 
 def filled(spec: Spec, data: Data) -> Drawn:
@@ -157,14 +199,14 @@ def _config() -> Spec:
 
 @unchecked()
 def _panel(part: alt.LayerChart, name: str, title: str, frame: Frame) -> Spec:
-    """Name a part and give it its place; the line under its title is data, as the level is."""
+    """Return a part with its name, its title and its frame; the line under the title is data."""
     width = frame.left + frame.width
     notes = alt.NamedData(name="notes")
     part.layer += [
         marks.note(notes, name, width, SCREEN, frame.left),
         marks.frame(frame.width, frame.height, frame.left, frame.right, (NOTE, frame.bottom)),
     ]
-    # Beside its axis, as what else stands on the page.
+    # Aligned with the labels of the axis, not with the plot.
     part.title = alt.TitleParams(text=title, dx=-frame.left, limit=width)
     part.name, part.height = name, frame.height
     inside: Spec = {"top_level": False, "datasets": {}}
@@ -193,7 +235,7 @@ def _map_of(look: Look) -> marks.HeatMap:
 
 
 def _unit(look: Look) -> str:
-    """Return what stands over the colours."""
+    """Return the title of the colours."""
     unit = {
         "points": say("explorer.unit_percentage_points"),
         "nats": say("explorer.unit_nats_per_token"),
@@ -203,23 +245,19 @@ def _unit(look: Look) -> str:
 
 @unchecked()
 def _cells(shape: marks.HeatMap, name: str, frame: Frame) -> Spec:
-    cells = marks.heat_map(alt.NamedData(name="cells"), shape)
-    # What is brushed are views by their names.
+    cells = map_cells(shape)
     cells.layer[0].name = _BRUSHED
-    # The layer looked at, and the cell that keys are at.
-    looked, pointed = (alt.NamedData(name=name) for name in ("looked", "pointed"))
-    cells.layer += [marks.outlined(looked, shape, INK), marks.outlined(pointed, shape, VERMILLION)]
     return _panel(cells, "cells", say("explorer.map_title", metric=name), frame)
 
 
 def _bars_of(look: Look) -> marks.Bars:
     frame = look.plan.bars
-    # Groups share their frame, with bars up to a thickness and no less than a tenth between.
+    # Groups share the height: bars have a greatest thickness, spaces a least one.
     group, count = frame.height / max(1, len(look.bars)), len(look.variants)
     band = min(THICK, (group - min(12.0, 0.9 * group / (count + 1))) / count)
     gap = group - band * count
     low, high = look.reach
-    # For labels at their ends.
+    # Room for labels at the ends.
     room = 0.16 * (high - low)
     return marks.Bars(
         groups=look.bars,
@@ -261,8 +299,8 @@ def _curve(top: float, frame: Frame) -> Spec:
         flip=True,
         below=True,
         columns=curve_columns(frame.width),
-        # A mark without any takes no events of the pointer.
-        tips=(("tip", say("chart.level_label")),),
+        # A mark without a tooltip gets no events of the pointer.
+        tips=marks.tips(tip="chart.level_label"),
         sizes=SCREEN,
     )
     named = (alt.NamedData(name=name) for name in ("curve", "even", "level", "pulls"))

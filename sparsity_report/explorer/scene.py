@@ -1,4 +1,4 @@
-"""What the picture shows of a study in a given state: how it is built, and its data."""
+"""Look and data of the picture of a study in a state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparsity_report.draw import theme as looks
+from sparsity_report.draw import theme
 from sparsity_report.draw.tradeoff_chart import NAMED
 from sparsity_report.explorer.control_state import (
     GROUPINGS,
@@ -21,7 +21,7 @@ from sparsity_report.explorer.control_state import (
 )
 from sparsity_report.explorer.curves import CostCurve, QualityCurve
 from sparsity_report.explorer.map_metrics import DIFFERENCE
-from sparsity_report.explorer.picture import Data, Look
+from sparsity_report.explorer.picture import Data, Look, cell_rows, looked
 from sparsity_report.explorer.picture_layout import Room, plan
 from sparsity_report.explorer.view import Floats, View, block_name
 from sparsity_report.study.derived.heatmap_grid import OUTSIDE
@@ -30,7 +30,7 @@ from sparsity_report.untrusted.display_text import clip, distinct_names, short_n
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
-# Up to where values are noise, and colours and bars do not go as far as they can.
+# Smallest ends of colours and bars, below which values are noise.
 _LEAST = {"points": 0.01, "nats": 0.001}
 
 
@@ -39,7 +39,7 @@ _Values = dict[str, dict[str, float]]
 
 
 class _Bars(NamedTuple):
-    """The bars in their order, and how they are drawn."""
+    """The bars in their order, their reach and their colours."""
 
     names: list[str]
     rows: Rows
@@ -48,7 +48,7 @@ class _Bars(NamedTuple):
 
 
 class Scene:
-    """From a view and a state to a picture."""
+    """The picture of a view."""
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -56,11 +56,11 @@ class Scene:
         self.costs, self.quality = CostCurve(view), QualityCurve(view)
 
     def kind(self, state: State) -> str:
-        """Return what the metric is: a share, a number, a ratio, or one of other figures."""
+        """Return the kind of the metric: a share, a number, a ratio or another figure."""
         return self.figures.metrics[state.metric].kind
 
     def look_and_data(self, state: State) -> tuple[Look, Data]:
-        """Return how the picture is built and what it shows."""
+        """Return the look of the picture and its data."""
         grid = self.view.placement(state).grid
         cells, bars = self.view.cell_values(state), self._bars(state)
         domain = self._domain(state, cells)
@@ -68,7 +68,7 @@ class Scene:
             width=state.width,
             name=self.figures.name(state.metric),
             kind=self.kind(state),
-            # Where nothing is above zero, there is no such scale.
+            # Without values above zero there is no logarithmic scale.
             log=state.log_scale and self.kind(state) == "number" and domain[0] > 0,
             blocks=tuple(map(block_name, grid.blocks)),
             projections=tuple(grid.projections),
@@ -81,11 +81,12 @@ class Scene:
             plan=plan(self._room, state.width),
             alt=self._alt(state, cells),
         )
+        rows = self._cells(state, cells, look)
         data: Data = {
-            "cells": self._cells(state, cells, look),
+            "cells": rows,
             "bars": bars.rows,
             "notes": self._notes(state),
-            "looked": self._looked(state),
+            "looked": looked(rows, grid, state.detail),
             **self.curve(state).rows(state),
         }
         if look.plan.histogram:
@@ -94,7 +95,7 @@ class Scene:
 
     @cached_property
     def _room(self) -> Room:
-        """What the picture needs at most, for every variant and all that can be in view."""
+        """Space that the picture needs at most, for any variant and any modules in view."""
         view, texts = self.view, _legend_names(self.view.variants)
         variants = view.study.variants.drop_duplicates("fingerprint")["variant"]
         placed = [view.placed(v, scope) for v in variants for scope in view.scopes()[:2]]
@@ -116,14 +117,14 @@ class Scene:
         )
 
     def curve(self, state: State) -> CostCurve | QualityCurve:
-        """Return the curve that is shown."""
+        """Return the curve in view."""
         return self.quality if state.curve == QUALITY else self.costs
 
     def members(self, state: State, kind: str, at: Any) -> list[str]:
-        """Return the names behind a row, a cell of the map, a group of bars, or a name on an axis.
+        """Return the modules of a row, a cell of the map, a group of bars, or a name on an axis.
 
-        Rows and cells are meant by their place; bars by their place or name; ``block`` and
-        ``projection`` by their name.
+        `at` is the index of a row or a cell, the index or name of a bar, or the name of a
+        ``block`` or a ``projection``.
         """
         placement = self.view.placement(state)
         if kind == "row":
@@ -142,19 +143,19 @@ class Scene:
         return list(placement.names[codes == names.index(name)]) if name in names else []
 
     def variant(self, state: State, text: str) -> str | None:
-        """Return the variant that a legend names so."""
+        """Return the variant with a name in the legend."""
         compared = self._compared(state)
         named = dict(zip(_legend_names(compared), compared, strict=True))
         return named.get(text)
 
     def _compared(self, state: State) -> list[str]:
-        """Return the variants that stand side by side; of what is no count, the one shown."""
+        """Return the variants of the bars; for metrics that are not counts, the one in view."""
         if self.figures.is_figure(state.metric):
             return [state.variant]
         return [self.view.study.facts.baseline, *LIVE] if state.live else self.view.variants
 
     def _domain(self, state: State, cells: Floats) -> tuple[float, float]:
-        """Return the ends of the colours; at a level those of nothing pruned, so that they stay."""
+        """Return the ends of the colours; at a level those without pruning, so that they stay."""
         kind = self.kind(state)
         if kind == "share":
             return 0.0, 1.0
@@ -162,11 +163,11 @@ class Scene:
             cells = self.view.cell_values(state._replace(sparsity=self.view.start(state)))
         known = cells[np.isfinite(cells)]
         if kind in {"points", "nats"}:
-            # As far on either side of zero; less than a point apart is no colour.
+            # Equally far on both sides of zero.
             grid = self.view.placement(state).grid
             far = self._furthest(state, known, grid.codes, len(grid.cells))
             far = max(far, _LEAST[kind])
-            # What costs alone has no other side.
+            # Costs alone need one side only.
             return (0.0, far) if kind == "nats" and known.min(initial=0.0) >= 0 else (-far, far)
         if kind == "own":
             return _ends(known)
@@ -178,14 +179,14 @@ class Scene:
         return 0.0, float(known.max(initial=0.0)) or 1.0
 
     def _furthest(self, state: State, known: Floats, codes: Any, size: int) -> float:
-        """Return how far values are from zero; at a level those of all levels, so that it stays."""
-        if self.figures.moves(state):
+        """Return the largest absolute value; at a level that of all levels, so that it stays."""
+        if self.figures.depends_on_level(state):
             return self.view.furthest(state, codes, size)
         return float(np.abs(known).max(initial=0.0))
 
-    def said(self, value: float, state: State) -> str:
-        """Write a value of the metric for itself, with its unit."""
-        text = looks.write(value, self.kind(state))
+    def text(self, value: float, state: State) -> str:
+        """Return a value of the metric with its unit."""
+        text = theme.write(value, self.kind(state))
         if self.kind(state) == "points":
             return say("format.value_percentage_points", value=text)
         return (
@@ -194,43 +195,26 @@ class Scene:
 
     def _cells(self, state: State, values: Floats, look: Look) -> Rows:
         placed = self.view.placement(state)
-        grid, chosen = placed.grid, set(state.selection)
-        unknown, rows = say("explorer.value_unknown"), []
-        for place, (cell, value) in enumerate(zip(grid.cells, values.tolist(), strict=True)):
-            known = math.isfinite(value) and not (look.log and value <= 0)
-            rows.append(
-                {
-                    "kind": "cell",
-                    "id": place,
-                    "block": block_name(cell.block),
-                    "projection": cell.projection,
-                    "value": value if known else None,
-                    "label": self.said(value, state) if math.isfinite(value) else unknown,
-                    "tip": placed.tips[place],
-                    "on": not chosen or not chosen.isdisjoint(grid.members[place]),
-                }
-            )
+        unknown, selected = say("explorer.value_unknown"), set(state.selection)
+        cells = [cell._replace(block=block_name(cell.block)) for cell in placed.grid.cells]
+        shown = np.where(np.isfinite(values) & ~(look.log & (values <= 0)), values, np.nan)
+        labels = [self.text(v, state) if math.isfinite(v) else unknown for v in values.tolist()]
+        rows = cell_rows(cells, shown.tolist(), labels, placed.tips)
+        for row, members in zip(rows, placed.grid.members, strict=True):
+            row["on"] = not selected or not selected.isdisjoint(members)
         return rows
 
-    def _looked(self, state: State) -> Rows:
-        """Return the cell of the layer looked at, if it is in view."""
-        grid = self.view.placement(state).grid
-        cells = [
-            c for c, names in zip(grid.cells, grid.members, strict=True) if state.detail in names
-        ]
-        return [{"block": block_name(c.block), "projection": c.projection} for c in cells]
-
     def _bars(self, state: State) -> _Bars:
-        """Return the bars of the variants that stand side by side."""
+        """Return the bars of the compared variants."""
         compared = self._compared(state)
         values = {v: self.view.bar_values(state._replace(variant=v)) for v in compared}
         names = list(dict.fromkeys(name for bars in values.values() for name in bars))
-        # What is selected changes what bars show, and not where they stand or how far they reach.
-        whole = values
+        # A selection changes the values of bars, but neither their order nor the axis.
+        unselected = values
         if state.selection:
             every = state._replace(selection=())
-            whole = {v: self.view.bar_values(every._replace(variant=v)) for v in compared}
-        names = _sorted(names, whole[state.variant], state.sort)
+            unselected = {v: self.view.bar_values(every._replace(variant=v)) for v in compared}
+        names = _sorted(names, unselected[state.variant], state.sort)
         shown = dict(zip(compared, _legend_names(compared), strict=True))
         placement = self.view.placement(state)
         keys, codes = placement.bars[state.grouping]
@@ -243,24 +227,24 @@ class Scene:
                 "group": name,
                 "variant": shown[variant],
                 "value": value if math.isfinite(value) else None,
-                "label": looks.write(value, kind) if name in lit or not lit else "",
+                "label": theme.write(value, kind) if name in lit or not lit else "",
                 "on": name in lit or not state.selection,
             }
             for variant, bars in values.items()
             for name, value in bars.items()
         ]
-        reach = self._reach(state, whole)
-        inks = looks.palette(self.view.study)
+        reach = self._reach(state, unselected)
+        inks = theme.palette(self.view.study)
         if state.live:
             side = [self.view.study.facts.baseline, *LIVE]
-            inks = dict(zip(side, looks.layout_inks().values(), strict=True))
+            inks = dict(zip(side, theme.layout_inks().values(), strict=True))
         return _Bars(names, rows, reach, [(shown[v], *inks[v]) for v in compared])
 
     def _reach(self, state: State, values: _Values) -> tuple[float, float]:
-        """Return how far bars reach, whatever is selected; at a level, how far at any."""
+        """Return the ends of the bars without a selection; at a level, those of all levels."""
         if not self.figures.is_figure(state.metric):
             return 0.0, self._longest(state, values)
-        # Of any layers no mean is further than one of them.
+        # No mean of layers exceeds all of them.
         inside = self.view.placement(state).inside
         layers = self.view.values(state, self.view.frame(state))[inside]
         known = layers[np.isfinite(layers)]
@@ -268,11 +252,11 @@ class Scene:
             return _ends(np.append(known, 0.0))
         far = self._furthest(state, known, np.arange(len(layers)), len(layers))
         far = max(far, _LEAST[self.kind(state)])
-        less = self.figures.moves(state) or known.min(initial=0.0) < 0
+        less = self.figures.depends_on_level(state) or known.min(initial=0.0) < 0
         return -far if less else 0.0, far
 
     def _longest(self, state: State, values: _Values) -> float:
-        """Return how far bars of counts reach."""
+        """Return the end of bars of counts."""
         kind = self.kind(state)
         if state.live and kind == "share":
             return 1.0
@@ -282,7 +266,7 @@ class Scene:
             values = {v: self.view.bar_values(start._replace(variant=v)) for v in values}
         far = [v for bars in values.values() for v in bars.values()]
         if kind != "number":
-            # Of any layers no share and no ratio is more than the most of one of them.
+            # No share and no ratio of layers exceeds all of theirs.
             layers = [self.view.layer_values(start._replace(variant=v)) for v in values]
             far = [float(np.nanmax(one, initial=0.0)) for one in layers]
         longest = float(np.nanmax([0.0, *far]))
@@ -296,12 +280,14 @@ class Scene:
             other = short_name(state.against)
             shown = say("explorer.variant_difference", shown=shown, other=other)
         cells = self.figures.note(state.metric)
-        if self.figures.of_variants(state.metric):
+        if self.figures.depends_on_variant(state.metric):
             cells = f"{shown} · {cells}"
         if (most := max(map(len, grid.members), default=0)) > 1:
             cells += " · " + say("chart.layers_per_cell_note", layers=count(most))
         bars = say(metric.note)
-        if state.live and (self.figures.moves(state) or not self.figures.is_figure(state.metric)):
+        if state.live and (
+            self.figures.depends_on_level(state) or not self.figures.is_figure(state.metric)
+        ):
             bars = say("explorer.at_level", level=state.sparsity) + f" · {bars}"
         if state.selection:
             bars = say("explorer.count_selected", count=count(len(state.selection))) + f" · {bars}"
@@ -319,15 +305,17 @@ class Scene:
         return [{"panel": panel, "text": text} for panel, text in texts.items()]
 
     def _alt(self, state: State, cells: Floats) -> str:
-        """Return the alternative text of the picture, which stays while a level moves."""
+        """Return the alternative text, which is the same at every level."""
         grid = self.view.placement(state).grid
         known = cells[np.isfinite(cells)]
         shown = say("explorer.alt_level") if state.live else self.view.shown(state)
         span = say("explorer.alt_unknown_values")
-        if state.live and (self.figures.moves(state) or not self.figures.is_figure(state.metric)):
+        if state.live and (
+            self.figures.depends_on_level(state) or not self.figures.is_figure(state.metric)
+        ):
             span = say("explorer.alt_level_values")
         elif known.size:
-            low, high = (self.said(float(end), state) for end in (known.min(), known.max()))
+            low, high = (self.text(float(end), state) for end in (known.min(), known.max()))
             span = say("explorer.alt_value_range", low=low, high=high)
         return say(
             "explorer.picture_alt",
@@ -342,7 +330,7 @@ class Scene:
 
 
 def _ends(values: Floats) -> tuple[float, float]:
-    """Return the least and the largest of some values; of none, or of all alike, with a span."""
+    """Return the smallest and the largest value, at a distance from each other."""
     low, high = (float(end(values)) if values.size else 0.0 for end in (np.min, np.max))
     return (low, high) if low < high else (low - abs(low), high + (abs(high) or 1.0))
 
@@ -352,7 +340,7 @@ def _legend_names(variants: Sequence[str]) -> tuple[str, ...]:
 
 
 def _sorted(names: list[str], values: dict[str, float], sort: str) -> list[str]:
-    """Order bars by the values of the variant shown; unknown ones come last."""
+    """Return the bars sorted by the values of the variant in view, unknown ones last."""
     if sort == MODEL_ORDER:
         return names
     known = [name for name in names if math.isfinite(values.get(name, math.nan))]

@@ -1,4 +1,4 @@
-"""The still picture of an explorer, for where no kernel answers: of what was shown last."""
+"""The still picture of an explorer's last state, for a notebook without a kernel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sparsity_report.report.level_slider_page import slider
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.words.languages import spoken
 
-# Of the picture: its width, and cells up to which it has their numbers.
+# Width of the picture, and most cells with numbers.
 WIDTH, NUMBERED = 940, 100
-# Cells up to which a notebook holds all levels, too, for the page that it is exported to.
+# Most cells of which a notebook holds all levels, for the page to which it is exported.
 _SLIDING = 400
-# Seconds without a change after which a picture is drawn anew.
+# Seconds without a change before the picture is drawn again.
 _REST = 1.5
 
 
@@ -36,9 +36,9 @@ def picture(spec: Mapping[str, Any]) -> str:
 
 
 def sliding(study: Comparison, cells: int) -> tuple[Any, str | None]:
-    """Return the slider of a page that a notebook is exported to, and its chart packed.
+    """Return the slider of the page to which a notebook is exported, and its compressed chart.
 
-    Notebooks are kept and few are exported: gzip leaves a tenth.
+    Few notebooks are exported, and gzip leaves a tenth of the bytes.
     """
     moving = _slider(study, spoken().code) if cells <= _SLIDING else None
     if not moving:
@@ -49,19 +49,19 @@ def sliding(study: Comparison, cells: int) -> tuple[Any, str | None]:
 
 @lru_cache(maxsize=2)
 def _slider(study: Comparison, _language: str) -> dict[str, Any] | None:
-    """Keep the slider of a study, which stays while the picture follows what is shown."""
+    """Return the slider of a study, which does not depend on the state."""
     return slider(study)
 
 
 class Still:
-    """A display beside the widget that follows it, once it has come to rest.
+    """A display below the widget that follows its changes.
 
     Parameters
     ----------
     bundle : callable
-        Returns what is displayed.
+        Function that returns the picture by MIME type.
     key : str
-        Tells it from those of other explorers.
+        Key of the explorer.
     """
 
     def __init__(self, bundle: Callable[[], dict[str, str]], key: str) -> None:
@@ -70,12 +70,12 @@ class Still:
         self._waiting: asyncio.TimerHandle | None = None
 
     def display(self) -> None:
-        """Show it in the cell that is run."""
+        """Show the picture in the running cell."""
         self._displayed = True
         display(self._bundle(), raw=True, display_id=self._name)  # type: ignore[no-untyped-call]
 
     def follow(self) -> None:
-        """Draw it anew when nothing changes any more, if it is displayed."""
+        """Draw the picture again once the changes have ended, if it is displayed."""
         if not self._displayed:
             return
         if self._waiting is not None:

@@ -1,4 +1,4 @@
-"""What is in view: the layers of a variant or at a level, and where they stand in the map."""
+"""Layers in view, of a variant or at a level, with their values and their places in the map."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ from sparsity_report.words.sentences import say
 
 Floats = npt.NDArray[np.float64]
 
-# Bars up to which each stands for one Transformer block.
+# Most bars with one Transformer block each.
 _BLOCK_BARS = 32
 
 
 class Placement(NamedTuple):
-    """Where the modules of one model stand that are in view.
+    """Places of the modules in view in the heat map and the bars.
 
     Attributes
     ----------
     inside : numpy.ndarray of bool
-        Which rows of the model's layers are in view; all else is of those rows.
+        Rows of the model's layers that are in view.
     names : numpy.ndarray of str
-        Of the modules.
+        Names of the modules.
     grid : Grid
-        Their cells in the heat map.
+        Cells of the heat map.
     tips : list of str
-        What each cell holds, for people.
+        Tooltip of each cell.
     bars : dict
-        By grouping, the names of the bars, and of each module the place of its bar.
+        By grouping, the names of the bars, and the index of each module's bar.
     """
 
     inside: npt.NDArray[np.bool_]
@@ -70,7 +70,7 @@ class Placement(NamedTuple):
 
 
 class View:
-    """A study prepared for looking: what depends on no control is computed once."""
+    """A study prepared for the explorer; values that depend on no control are computed once."""
 
     def __init__(
         self, study: Comparison, bounds: Bounds | None = None, columns: pd.DataFrame | None = None
@@ -78,7 +78,7 @@ class View:
         self.policies: dict[str, Levels] = study.by_policy
         if bounds:
             study = replace(study, levels=bounded_levels(study.weights, tuple(bounds.items())))
-            # What other policies leave is not bound.
+            # Bounds apply to global pruning only.
             self.policies = {GLOBAL: study.by_policy[GLOBAL]}
         self.study, self.bounded = study, bool(bounds)
         self.magnitudes = LayerMagnitudes(study, self.policies)
@@ -96,26 +96,26 @@ class View:
             for variant, rows in self._layers.items()
         }
         self.placed = lru_cache(maxsize=None)(self._place)
-        # Both layouts, at the level shown and with nothing pruned.
+        # Both layouts, at the level in view and without pruning.
         self._at_level = lru_cache(maxsize=4)(self._level)
-        # Of the whole model and of what is selected.
+        # Sums of the model and of the selection.
         self._level_sums = lru_cache(maxsize=8)(self._sums_at_levels)
         self._even_at = lru_cache(maxsize=8)(self._even)
 
     def scopes(self) -> list[str]:
-        """Return what the view can be narrowed to."""
+        """Return the choices of modules in view."""
         layers = self.study.layers
         prunable = ["prunable"] if layers["prunable"].any() else []
         return [*prunable, "all", *dict.fromkeys(layers["group"])]
 
     @property
     def curves(self) -> list[str]:
-        """What curves there are, the main one first."""
+        """Available curves, the main one first."""
         measured = [QUALITY] if self.study.facts.tradeoff is not None else []
         return [*measured, *([COSTS] if self.policies else [])]
 
     def shown(self, state: State) -> str:
-        """Name what is shown for people."""
+        """Return the name of the variant or level in view."""
         if not state.live:
             return say("explorer.variant_label", name=short_name(state.variant))
         if state.variant == MASKED_AT_LEVEL:
@@ -123,11 +123,11 @@ class View:
         return say("explorer.csr_level_label", level=state.sparsity)
 
     def model(self, variant: str) -> str:
-        """Return the variant whose rows stand for a shown one: at a level, the first."""
+        """Return the variant whose model is in view: at a level, the first one."""
         return self.variants[0] if variant in LIVE else variant
 
     def frame(self, state: State) -> pd.DataFrame:
-        """Return every layer of what is shown, with ``dense_bytes``."""
+        """Return every layer of the variant or level in view, with ``dense_bytes``."""
         if state.live:
             return self._at_level(state.variant, state.policy, state.sparsity)
         return self._layers[state.variant]
@@ -140,7 +140,7 @@ class View:
         return rows.assign(**sparse)
 
     def layers(self, state: State) -> pd.DataFrame:
-        """Return the selected layers of the shown variant, else all in view, as sorted."""
+        """Return the selected layers, or all layers in view, sorted."""
         frame = self.frame(state)
         keep = _in_scope(frame, state.modules)
         if state.selection:
@@ -155,7 +155,7 @@ class View:
         return rows.loc[order.index].reset_index(drop=True)
 
     def sparsest(self, state: State) -> str | None:
-        """Return the layer to look at first: the one with the largest share of zeros."""
+        """Return the layer with the highest sparsity."""
         rows = self.layers(state)
         if rows.empty:
             return None
@@ -163,7 +163,7 @@ class View:
         return str(rows["module_name"].iloc[int(np.nan_to_num(shares, nan=-1).argmax())])
 
     def placement(self, state: State) -> Placement:
-        """Return where the modules in view of what is shown stand."""
+        """Return the places of the modules in view."""
         return self.placed(self.model(state.variant), state.modules)
 
     def _place(self, model: str, modules: str) -> Placement:
@@ -185,68 +185,68 @@ class View:
         )
 
     def cell_values(self, state: State) -> Floats:
-        """Return the metric per cell of the map, zeros among the weights of its matrices."""
+        """Return the metric per cell of the map; sparsity is that of its weights."""
         grid = self.placement(state).grid
         return self._summed(state, grid.codes, len(grid.cells), weights=True)
 
     def bar_values(self, state: State) -> dict[str, float]:
-        """Return the metric per bar of what is selected, zeros among all parameters."""
+        """Return the metric per bar of the selection; sparsity is that of all parameters."""
         placement = self.placement(state)
         names, codes = placement.bars[state.grouping]
-        if self.figures.of_whole_parts(state.metric):
+        if self.figures.is_of_parts(state.metric):
             return dict(zip(names, self._alike(state, codes, len(names)), strict=True))
         if not state.selection:
             values = self._summed(state, codes, len(names))
             return dict(zip(names, values.tolist(), strict=True))
         chosen = np.isin(placement.names, list(state.selection))
-        # What is not selected is of a bar that is not drawn.
+        # Modules outside the selection go to a bar that is not drawn.
         values = self._summed(state, np.where(chosen, codes, len(names)), len(names) + 1)[:-1]
         empty = np.bincount(codes[chosen], minlength=len(names)) == 0
         return dict(zip(names, np.where(empty, np.nan, values).tolist(), strict=True))
 
     def values(self, state: State, rows: pd.DataFrame) -> Floats:
-        """Return the metric of layers of what is shown; NaN where it is unknown."""
+        """Return the metric of layers in view; NaN if it is unknown."""
         if not self.figures.is_figure(state.metric):
             return counted(rows, state.metric)
-        figure = self.figures.of(state, self.frame(state))
+        figure = self.figures.find(state, self.frame(state))
         return _means(*_aligned(figure, rows["module_name"]))
 
     def layer_values(self, state: State) -> Floats:
-        """Return a metric of counts of each layer in view, as bars have it of several."""
+        """Return a count of each layer in view as bars define it."""
         rows = self.frame(state)[self.placement(state).inside]
         return _values(state.metric, _parts(rows, state.metric))
 
     def _summed(
         self, state: State, codes: npt.NDArray[np.intp], size: int, *, weights: bool = False
     ) -> Floats:
-        """Return the metric of layers that share a code; what is unknown of one is of all."""
+        """Return the metric of layers with a common code; unknown if one of them is."""
         inside, frame = self.placement(state).inside, self.frame(state)
         figure = self.figures.is_figure(state.metric)
         if figure:
-            parts = _aligned(self.figures.of(state, frame), frame["module_name"])
+            parts = _aligned(self.figures.find(state, frame), frame["module_name"])
         else:
             parts = _parts(frame, state.metric, weights=weights)
         sums = [np.bincount(codes, part[inside], size).astype(float) for part in parts]
         return _means(*sums) if figure else _values(state.metric, sums)
 
     def _alike(self, state: State, codes: npt.NDArray[np.intp], size: int) -> list[float]:
-        """Return the metric of layers that share a code where they are of one part."""
+        """Return the metric of layers with a common code if all of them belong to one part."""
         frame, inside = self.frame(state), self.placement(state).inside
         values = self.values(state, frame)[inside]
-        of = [set(values[(codes == code) & ~np.isnan(values)].tolist()) for code in range(size)]
-        return [found.pop() if len(found) == 1 else math.nan for found in of]
+        known = [set(values[(codes == code) & ~np.isnan(values)].tolist()) for code in range(size)]
+        return [distinct.pop() if len(distinct) == 1 else math.nan for distinct in known]
 
     def furthest(self, state: State, codes: npt.NDArray[np.intp], size: int) -> float:
-        """Return how far from 0 a figure of layers that share a code is at any level."""
-        found = self.figures.levels(state)
-        if found is None:
+        """Return the largest absolute figure of layers with a common code at any level."""
+        figure = self.figures.levels(state)
+        if figure is None:
             return 0.0
         names = self.frame(state)["module_name"][self.placement(state).inside]
-        places = found.names.get_indexer(pd.Index(names))
+        places = figure.names.get_indexer(pd.Index(names))
         part = places >= 0
-        sums = np.zeros((size, found.amounts.shape[1]))
-        np.add.at(sums, codes[part], found.amounts[places[part]])
-        sizes = np.bincount(codes[part], found.sizes[places[part]], size)
+        sums = np.zeros((size, figure.amounts.shape[1]))
+        np.add.at(sums, codes[part], figure.amounts[places[part]])
+        sizes = np.bincount(codes[part], figure.sizes[places[part]], size)
         with np.errstate(invalid="ignore", divide="ignore"):
             away = np.abs(sums / sizes[:, None])
         return float(np.max(away, initial=0.0, where=np.isfinite(away)))
@@ -257,11 +257,11 @@ class View:
         return levels.sparsities[0] if levels else 0.0
 
     def levels(self, state: State) -> Levels | None:
-        """Return the levels of the policy; None where the study keeps none."""
+        """Return the levels of the policy; None if the study has none."""
         return self.policies.get(state.policy)
 
     def curve(self, state: State) -> pd.DataFrame | None:
-        """Return what is selected, or the whole model, at every level of the policy."""
+        """Return sums over the selection, or the model, at every level of the policy."""
         if not self.policies:
             return None
         return self._level_sums(state.policy, state.selection)
@@ -270,7 +270,7 @@ class View:
         return self.study.by_policy[policy].sums(selection)
 
     def sums(self, state: State) -> pd.Series[Any]:
-        """Return what is selected of what is shown, or all of it, under the names of a level."""
+        """Return sums over the selection, or the model, of the variant or level in view."""
         if not state.live:
             return self.study.facts.sums(state.variant, state.selection)
         levels, curve = self.levels(state), self.curve(state)
@@ -279,7 +279,7 @@ class View:
         return curve.iloc[levels.sparsities.index(state.sparsity)]
 
     def break_even(self, selection: tuple[str, ...] = ()) -> float | None:
-        """Return the sparsity from which CSR of what is selected, or of all, is smaller."""
+        """Return the sparsity from which CSR of the selection, or of the model, is smaller."""
         return self._even_at(selection) if self.policies else None
 
     def _even(self, selection: tuple[str, ...]) -> float | None:
@@ -288,7 +288,7 @@ class View:
         return facts.break_even(variant, modules=selection)
 
     def layouts(self, state: State) -> pd.DataFrame:
-        """Return ``bytes`` and ``ratio`` to dense by layout of the matrices looked at."""
+        """Return ``bytes`` and ``ratio`` to dense by layout of the layer in detail."""
         if not state.live:
             rows = self.study.facts.storage(state.variant, "layer")
             return rows[rows["name"] == state.detail]
@@ -303,13 +303,13 @@ class View:
         return layer_ends(self._layers[self.variants[0]]).reset_index("name")
 
     def row(self, state: State) -> pd.Series | None:
-        """Return the layer looked at, of what is shown; None where that has none of the name."""
+        """Return the row of the layer in detail; None if the variant does not have it."""
         model = self.model(state.variant)
         place = self._places[model].get(state.detail or "")
         return None if place is None else self.frame(state).iloc[place]
 
     def brushed(self, state: State, blocks: Sequence[str], projections: Sequence[str]) -> list[str]:
-        """Return the names behind the cells of a brush."""
+        """Return the modules in the cells of a brush."""
         place = self.placement(state)
         hit = [
             block_name(cell.block) in blocks and cell.projection in projections
@@ -327,7 +327,7 @@ def bounded_levels(
     Raises
     ------
     SparsityReportError
-        There are no weights to rank, or a bound is none, or they leave no room for any level.
+        If there are no weights to rank, a bound is invalid, or no level is within them.
     """
     if weights is None:
         raise SparsityReportError(
@@ -340,17 +340,17 @@ def bounded_levels(
 
 
 def block_name(block: str) -> str:
-    """Return the label of a block for people."""
+    """Return the label of a block."""
     return say("explorer.block_outside") if block == OUTSIDE else block
 
 
 def counted(rows: pd.DataFrame, metric: str) -> Floats:
-    """Return a metric of counts of layers, zeros among the weights; NaN where it is unknown."""
+    """Return a count of layers; sparsity is that of weights. NaN if it is unknown."""
     return _values(metric, _parts(rows, metric, weights=True))
 
 
 def _parts(rows: pd.DataFrame, metric: str, *, weights: bool = False) -> list[Floats]:
-    """Return the columns that a metric is made of; their sums make the metric of a sum."""
+    """Return the columns of a metric; the metric of a sum follows from their sums."""
     part = "weight_" if weights else ""
     columns = {
         "sparsity": (f"{part}total", f"{part}nonzero"),
@@ -369,7 +369,7 @@ def _values(metric: str, parts: list[Floats]) -> Floats:
 
 
 def _aligned(figure: LayerFigure, names: pd.Series[str]) -> list[Floats]:
-    """Return amounts and sizes of modules; what the figure does not speak of adds nothing."""
+    """Return amounts and sizes of modules, 0 for those that the figure lacks."""
     places = pd.Index(figure.amounts.index).get_indexer(pd.Index(names))
     return [
         np.where(places >= 0, part.to_numpy(dtype=float)[places], 0.0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from sparsity_report.draw.heat_maps import WIDTH
 from sparsity_report.draw.pair_charts import (
     both,
     difference_chart,
@@ -15,7 +16,6 @@ from sparsity_report.draw.pair_charts import (
     strip_chart,
     strip_charts,
 )
-from sparsity_report.draw.small_multiples import WIDTH
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import printable
 from sparsity_report.report.sections import (

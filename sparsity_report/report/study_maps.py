@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from sparsity_report.draw import charts
-from sparsity_report.draw.gaussian_excess import excess_map
 from sparsity_report.draw.heads_experts_map import inside_charts
+from sparsity_report.draw.heat_maps import (
+    colours,
+    even,
+    excess_map,
+    small_map,
+    sparsity_map,
+    zeros_domain,
+)
 from sparsity_report.draw.layer_strips import spread_chart
 from sparsity_report.draw.policy_overlay import blocks_chart
-from sparsity_report.draw.small_multiples import colours, even, small_map
 from sparsity_report.report.level_slider_page import slider, slider_values
 from sparsity_report.report.sections import (
     Block,
@@ -66,7 +71,7 @@ def headline_first(study: Comparison) -> list[str]:
 def first_map(study: Comparison, domain: tuple[float, float] | None) -> Chart | None:
     """Return the map of the headline's pruning, or else of the first that has one."""
     for variant in headline_first(study):
-        if (chart := charts.sparsity_map(study, variant, domain=domain)) is not None:
+        if (chart := sparsity_map(study, variant, domain=domain)) is not None:
             table = study_tables.zeros_map(study, variant)
             return chart_of(chart, table, _key(study, variant))
     return None
@@ -76,7 +81,7 @@ def _kit_figures(study: Comparison) -> Iterator[Drawing]:
     """Yield a map per pruning, and the overlay of policies."""
     commands, stems = variant_commands(study), variant_stems(study)
     for variant in study.facts.prunings:
-        draw = partial(charts.sparsity_map, study, variant)
+        draw = partial(sparsity_map, study, variant)
         yield Drawing(f"map_{stems[variant]}", f"Map{commands[variant]}", draw)
     yield Drawing("blocks", "Blocks", partial(blocks_chart, study))
 
@@ -107,7 +112,7 @@ def _small_maps(
     large = next(variant for variant in headline_first(study) if variant in mapped)
     if len(maps) == 1 and even(study, large) is None:
         return  # the summary shows it already
-    ends = domain or charts.zeros_domain(study)
+    ends = domain or zeros_domain(study)
     yield _multiples(maps, ends, "map-colours", say("caption.small_maps"))
 
 

@@ -11,7 +11,7 @@ from drawings import boxes, rows_of, tooltips, units, unread_fields, width_of
 from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, level_slider, marks, measured_charts
+from sparsity_report.draw import charts, export, heat_maps, level_slider, marks, measured_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.words.display_names import group_name
 
@@ -44,7 +44,7 @@ def x_domain(spec, layer=0):
 
 CHARTS = {
     **{f"bars of {metric}": charts.group_bars for metric in look.FILED},
-    "map": charts.sparsity_map,
+    "map": heat_maps.sparsity_map,
     "curve": charts.csr_bytes_curve,
     **measured_charts.CHARTS,
 }
@@ -92,7 +92,7 @@ def test_pointers_read_what_a_bar_is(study):
 
 
 def test_pointers_read_what_a_cell_is(study):
-    read = tooltips(charts.sparsity_map(study, "Masked30").to_dict())
+    read = tooltips(heat_maps.sparsity_map(study, "Masked30").to_dict())
     own = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
     for row in own.to_dict("records"):
         share = 1 - row["weight_nonzero"] / row["weight_total"]
@@ -342,7 +342,7 @@ def test_the_hero_is_as_wide_as_it_says(study):
 
 
 def test_without_a_pruning_colours_go_from_nothing_to_all(demo):
-    assert charts.zeros_domain(sr.compare(sr.dense(demo))) == (0, 1)
+    assert heat_maps.zeros_domain(sr.compare(sr.dense(demo))) == (0, 1)
 
 
 # Marks.

@@ -20,7 +20,7 @@ import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
 from sparsity_report.draw import theme as look
-from sparsity_report.explorer import anywidget_host as alive
+from sparsity_report.explorer import base_explorer as alive
 from sparsity_report.explorer import picture, still_picture
 from sparsity_report.explorer.page_widgets import Picture, Shell
 from sparsity_report.explorer.picture import Look
@@ -600,10 +600,10 @@ def test_a_brush_stays_until_something_else_is_drawn(explorer):
 
 def test_what_finds_nothing_is_told(explorer):
     explorer.search = "zzz"
-    assert "no module name holds “zzz”" in explorer._controls._said.value
+    assert "no module name holds “zzz”" in explorer._controls._message.value
     assert explorer.selection == ()
     explorer.search = "FC1"
-    assert "no module name" not in explorer._controls._said.value
+    assert "no module name" not in explorer._controls._message.value
     assert explorer.selection == ("layers.0.fc1", "layers.1.fc1")
     explorer.search = ""
     assert explorer.selection == ()

@@ -139,7 +139,7 @@ def test_a_click_the_menus_and_python_say_the_same(explorer):
     assert {c["projection"] for c in data(explorer, "cells")} == {"fc1", "fc2"}
     assert all("fc" in name for _, name in menus["Layer"].options)
     assert explorer.module == menus["Layer"].value != other
-    assert "experts" in picture.spec["description"].lower()
+    assert "experts" in picture.described.lower()
     for name, value in (("metric", "beauty"), ("group", "heads"), ("module", other)):
         with pytest.raises(sr.SparsityReportError, match=f"{name} is one of"):
             setattr(explorer, name, value)

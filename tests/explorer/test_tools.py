@@ -43,10 +43,13 @@ def pruned(pruning):
 def test_a_budget_moves_the_slider_and_says_why(explorer):
     control(explorer, "Budget").value = "0.5 × FLOPs"
     assert (explorer.sparsity, explorer.variant) == (0.59, "CSR at level")
-    assert "59\u202f%" in explorer._controls._said.value or "59 %" in explorer._controls._said.value
+    assert (
+        "59\u202f%" in explorer._controls._message.value
+        or "59 %" in explorer._controls._message.value
+    )
     control(explorer, "Budget").value = "1 kB"
     assert explorer.sparsity == 0.59
-    assert "out of reach" in explorer._controls._said.value
+    assert "out of reach" in explorer._controls._message.value
     control(explorer, "Budget").value = "1 GB"
     assert (explorer.sparsity, explorer.variant) == (0.0, "Masked at level")
 

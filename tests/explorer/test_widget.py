@@ -59,11 +59,11 @@ def test_it_opens_on_what_was_pruned(explorer, demo_study):
 def test_of_the_dense_model_alone_a_level_is_shown_and_said_to_be_one(demo):
     explorer = live(sr.compare(sr.dense(demo)))
     assert (explorer.variant, explorer.sparsity) == ("Masked at level", 0.3)
-    assert "is-level" in explorer._controls.shown.value
+    assert "is-level" in explorer._shown.value
     # As a variant, the model has no zeros, and the slider stands there.
     explorer.variant = "Dense"
     assert explorer.sparsity == 0
-    assert "is-variant" in explorer._controls.shown.value
+    assert "is-variant" in explorer._shown.value
     assert card(explorer, "Zeros of the prunable weights") == "0.0\u202f%"
 
 

@@ -10,8 +10,8 @@ import pytest
 from helpers import study_of
 
 import sparsity_report as sr
-from sparsity_report.draw.gaussian_excess import excess_map
 from sparsity_report.draw.heads_experts_map import inside_charts
+from sparsity_report.draw.heat_maps import excess_map
 from sparsity_report.draw.layer_strips import spread_chart
 from sparsity_report.draw.policy_overlay import blocks_chart
 from sparsity_report.draw.theme import palette

@@ -145,7 +145,7 @@ def test_a_font_by_name(study, tmp_path):
 
 def test_a_missing_font_is_an_error_unless_a_generic_one_follows(study, tmp_path):
     (tmp_path / "numbers.tex").write_text("kept")
-    with pytest.raises(sr.SparsityReportError, match=r"font 'No Such Font' is not installed"):
+    with pytest.raises(sr.SparsityReportError, match=r"font: 'No Such Font' is not installed"):
         sr.write_thesis(study, tmp_path, font="No Such Font")
     assert [p.name for p in tmp_path.iterdir()] == ["numbers.tex"]
     sr.write_thesis(study, tmp_path, font="No Such Font, serif")

@@ -1,0 +1,270 @@
+"""Heat maps of layers, Transformer block by projection: zeros, and zeros beyond a Gaussian's.
+
+``block_map`` is the map that all of them share, and that of a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.theme import TEXT_WIDTH
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words.display_names import method_name
+from sparsity_report.words.number_format import shares_domain
+from sparsity_report.words.sentences import say
+
+#: Width of a small map, everything included.
+WIDTH = 210
+#: Width of a bar of colours that small maps share.
+BAR_WIDTH = 260
+# Height of a row of a small map, and of all its rows at most.
+_SMALL_ROW, _SMALL_HEIGHT = 13, 200
+
+
+def block_map(
+    cells: pd.DataFrame,
+    axes: tuple[Sequence[str], Sequence[str]],
+    kind: str = "share",
+    *,
+    value: str = "sparsity",
+    width: float,
+    domain: tuple[float, float] | None = None,
+    tips: dict[str, str] | None = None,
+    **look: Any,
+) -> alt.LayerChart:
+    """Return a heat map without its title.
+
+    Parameters
+    ----------
+    cells : pandas.DataFrame
+        One row per cell with ``block``, ``projection``, the value, null where it is unknown, and
+        the fields of `tips`.
+    axes : tuple of sequence of str
+        Blocks and projections in their order.
+    kind : str
+        Notation of the value, see :func:`sparsity_report.draw.theme.write`.
+    value : str
+        Column of the value.
+    width : float
+        In points, everything included.
+    domain : tuple of float, optional
+        Ends of the colours; by default equally far from zero.
+    tips : dict, optional
+        Fields of the tooltip and the keys of their titles; ``label`` is the written value.
+    **look
+        Further fields of :class:`sparsity_report.draw.marks.HeatMap`.
+    """
+    known = cells[value].notna()
+    far = max(0.01, float(cells[value].abs().max()))
+    tips = tips or {
+        "block": "kind.block",
+        "projection": "name.projection",
+        "label": "chart.zeros_label",
+    }
+    texts = [field for field in tips if field not in {"block", "projection", "label"}]
+    rows = cells[["block", "projection", *texts]].assign(
+        value=cells[value].astype(object).where(known, None),
+        label=[theme.write(number, kind) for number in cells[value]],
+    )
+    shape = marks.HeatMap(
+        blocks=tuple(axes[0]),
+        projections=tuple(axes[1]),
+        width=width,
+        domain=domain or (-far, far),
+        kind=kind,
+        tips=marks.tips(**tips),
+        **{"row": theme.ROW, **look},
+    )
+    return marks.heat_map(marks.inline(rows), shape)
+
+
+def extremes(cells: pd.DataFrame, value: str, kind: str) -> dict[str, Any]:
+    """Return the cells of the least and of the greatest value, as values of a phrase."""
+    texts: dict[str, Any] = {}
+    for name, place in (("low", cells[value].argmin()), ("high", cells[value].argmax())):
+        row = cells.iloc[int(place)]
+        texts |= {name: theme.write(row[value], kind)}
+        texts |= {f"{name}_{axis}": row[axis] for axis in ("block", "projection")}
+    return texts
+
+
+def sparsity_map(
+    study: Comparison,
+    variant: str,
+    width: float = TEXT_WIDTH,
+    domain: tuple[float, float] | None = None,
+) -> alt.LayerChart | None:
+    """Return a heat map of the sparsity of the prunable weights.
+
+    Parameters
+    ----------
+    study : Comparison
+    variant : str
+    width : float
+        In points, everything included.
+    domain : tuple of float, optional
+        Ends of the colours; by default the same for every map of the study.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if the variant has no prunable weights in numbered blocks.
+    """
+    chart = unfitted_map(study, variant, width, domain)
+    return None if chart is None else theme.fitted(chart)
+
+
+def unfitted_map(
+    study: Comparison, variant: str, width: float, domain: tuple[float, float] | None = None
+) -> alt.LayerChart | None:
+    """Return the map of :func:`sparsity_map` as a part of another chart."""
+    cells, grid = study.facts.cells(variant), study.facts.grid(variant)
+    if cells.empty:
+        return None
+    tips = {
+        "block": "kind.block",
+        "projection": "name.projection",
+        "label": "chart.zeros_label",
+    }
+    if (layers := int(cells["layers"].max())) > 1:
+        ends = zip(cells["low"], cells["high"], strict=True)
+        cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in ends])
+        tips |= {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
+    chart = block_map(
+        cells,
+        (grid.blocks, grid.projections),
+        width=width,
+        domain=domain or zeros_domain(study),
+        title=say("chart.zeros_label"),
+        tips=tips,
+    )
+    alt_text = say(
+        "chart.zeros_map_alt",
+        blocks=len(grid.blocks),
+        projections=len(grid.projections),
+        **extremes(cells, "sparsity", "share"),
+    )
+    return theme.titled(chart, *_map_title(study, variant, layers), alt_text)
+
+
+def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
+    """Return the heading and the note."""
+    facts = study.variants.set_index("variant").loc[variant]
+    heading, notes = say("chart.zeros_map_title"), [clip(facts["model"]), clip(variant)]
+    if pd.notna(facts["asked_sparsity"]):
+        method = method_name(str(facts["method"] or ""))
+        heading = say("chart.pruned_zeros_map_title", asked=facts["asked_sparsity"], method=method)
+        if pd.notna(facts["threshold"]):
+            notes[1] = say("chart.single_threshold_note", threshold=facts["threshold"])
+    if spread := study.facts.spread(variant):
+        notes.append(say("chart.zeros_per_layer_range", low=spread.low, high=spread.high))
+    if layers > 1:
+        notes.append(say("chart.layers_per_cell_note", layers=layers))
+    return heading, " · ".join(notes)
+
+
+def zeros_domain(study: Comparison) -> tuple[float, float]:
+    """Return the ends of the colours that all maps of a study share on paper."""
+    cells = [study.facts.cells(variant)["sparsity"] for variant in study.facts.prunings]
+    shares = pd.concat(cells) if cells else pd.Series(dtype=float)
+    return (0.0, 1.0) if shares.empty else shares_domain(shares.min(), shares.max())
+
+
+def small_map(
+    study: Comparison, variant: str, domain: tuple[float, float] | None = None
+) -> alt.LayerChart | None:
+    """Return a heat map of a variant's zeros without a legend, one of several side by side.
+
+    Parameters
+    ----------
+    study : Comparison
+    variant : str
+    domain : tuple of float, optional
+        Ends of the colours; by default the same for every map of the study.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if the variant has no prunable weights in numbered blocks.
+    """
+    cells, grid = study.facts.cells(variant), study.facts.grid(variant)
+    if cells.empty:
+        return None
+    chart = block_map(
+        cells,
+        (grid.blocks, grid.projections),
+        width=WIDTH,
+        row=min(_SMALL_ROW, _SMALL_HEIGHT / len(grid.projections)),
+        domain=domain or zeros_domain(study),
+        legend=False,
+        x_title="",
+    )
+    low, high = _ends(cells)
+    note = low if low == high else say("format.range", low=low, high=high)
+    alt_text = say("chart.small_map_alt", variant=clip(variant), note=note)
+    return theme.fitted(theme.titled(chart, clip(variant, 24), note, alt_text))
+
+
+def even(study: Comparison, variant: str) -> str | None:
+    """Return the sparsity of a variant's map if all its cells have the same, else None."""
+    cells = study.facts.cells(variant)
+    if cells.empty:
+        return None
+    low, high = _ends(cells)
+    return low if low == high else None
+
+
+def _ends(cells: pd.DataFrame) -> tuple[str, str]:
+    low, high = (theme.write(cells["sparsity"].agg(end), "share") for end in ("min", "max"))
+    return low, high
+
+
+def colours(ends: tuple[float, float]) -> alt.LayerChart:
+    """Return the bar of colours that small maps share, from the least to the most zeros."""
+    low, high = (theme.write(end, "share") for end in ends)
+    alt_text = say("chart.small_map_scale_alt", low=low, high=high)
+    return marks.colour_bar(ends, say("chart.small_map_scale_title"), BAR_WIDTH, alt_text)
+
+
+def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return a heat map of zeros minus expected zeros of a pruning by one threshold.
+
+    Blue cells lost fewer weights than a Gaussian of their spread would, vermillion ones more.
+    `width` is in points, everything included.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if no cell has an expectation.
+    """
+    cells, grid = study.facts.excess(variant), study.facts.grid(variant)
+    if cells["excess"].isna().all():
+        return None
+    chart = block_map(
+        cells.assign(zeros=[theme.write(share, "share") for share in cells["sparsity"]]),
+        (grid.blocks, grid.projections),
+        "points",
+        value="excess",
+        width=width,
+        title=say("chart.percentage_points"),
+        tips={
+            "block": "kind.block",
+            "projection": "name.projection",
+            "label": "chart.excess_zeros_label",
+            "zeros": "chart.zeros_label",
+        },
+    )
+    note = say(
+        "chart.gaussian_excess_note",
+        model=clip(study.variants.set_index("variant")["model"][variant]),
+        variant=short_name(variant),
+    )
+    alt_text = say("chart.gaussian_excess_alt", **extremes(cells, "excess", "points"))
+    chart = theme.titled(chart, say("chart.gaussian_excess_title"), note, alt_text)
+    return theme.fitted(chart)

@@ -1,0 +1,21 @@
+"""The command line imports altair without the grammar of IRIs, which takes longer than altair."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+from helpers import need
+
+CODE = """
+import sys
+from sparsity_report.cli.libraries import import_altair
+import_altair()
+import sparsity_report.draw.charts
+print("lark" in sys.modules)
+"""
+
+
+def test_the_command_line_builds_no_grammar():
+    need(find_spec("rfc3987_syntax") is not None, "rfc3987-syntax, which Jupyter installs")
+    run = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
