@@ -21,7 +21,7 @@ from sparsity_report.draw.theme import SCREEN, Metric
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.picture import Data, Spec, cell_rows, chart_spec, looked, map_cells
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import FigureMap, figure_map, strips
+from sparsity_report.study.pairs.pair_cells import DifferenceMap, figure_map, strips
 from sparsity_report.study.pairs.pair_frames import survival_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
@@ -75,7 +75,7 @@ class PairScene:
             rows["module_name"] if group == ALL else rows.loc[rows["group"] == group, "module_name"]
         )
 
-    def _map(self, group: str) -> FigureMap | None:
+    def _map(self, group: str) -> DifferenceMap | None:
         """Return the map of a group, or of all; None without layers in numbered blocks."""
         return figure_map(self.pair, None if group == ALL else group)
 
@@ -164,7 +164,7 @@ def _part(chart: alt.LayerChart, datasets: Spec) -> Spec:
     return spec
 
 
-def _heat_map(metric: str, shown: FigureMap, width: float) -> alt.LayerChart:
+def _heat_map(metric: str, shown: DifferenceMap, width: float) -> alt.LayerChart:
     values = shown.cells[metric].dropna()
     far = max(0.001, float(values.abs().max())) if len(values) else 1.0
     meant, name = METRICS[metric], say(METRICS[metric].name)
@@ -193,7 +193,7 @@ def _tip(members: list[str]) -> str:
     return say("pair.map_cell_more", name=clip(members[0], 160), n=len(members) - 1)
 
 
-def _map_text(shown: FigureMap, metric: str) -> str:
+def _map_text(shown: DifferenceMap, metric: str) -> str:
     """Return the cells with the least and the greatest value as a sentence."""
     name, kind = say(METRICS[metric].name), METRICS[metric].kind
     if shown.cells[metric].isna().all():

@@ -569,7 +569,7 @@ class TestBarPlot:
             sr.bar_plot(study.groups, "group", "total", "t")
 
     def test_other_formats_are_refused(self, frame, tmp_path):
-        with pytest.raises(sr.SparsityReportError, match="not a .png file"):
+        with pytest.raises(sr.SparsityReportError, match=r"not a \.png file"):
             sr.bar_plot(frame, "group", "total", "t", "a.pdf", tmp_path)
         assert not list(tmp_path.iterdir())
 
