@@ -25,7 +25,7 @@ from sparsity_report.counting.pruning import (
 from sparsity_report.counting.workers import in_order
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.parameters import Parameter
-from sparsity_report.weights.tensor_slices import Slice, held
+from sparsity_report.weights.tensor_slices import Slice, memory_slices
 from sparsity_report.weights.weights import Weights
 
 T = TypeVar("T")
@@ -218,7 +218,7 @@ def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, S
         parts = list(weights.as_in_memory(parameter.name))
     if sizes or any(part.total % columns for part in parts):
         tensor = weights.tensor(parameter.name)
-        parts = list(held(inputs_last(tensor, sizes) if sizes else tensor))
+        parts = list(memory_slices(inputs_last(tensor, sizes) if sizes else tensor))
     for part in parts:
         yield first, part
         first += part.total // columns

@@ -21,7 +21,7 @@ import torch
 
 from sparsity_report.counting.quantization_steps import StepCounter, Steps, merge_steps
 from sparsity_report.counting.workers import SMALL, work_through
-from sparsity_report.weights.tensor_slices import Slice, held
+from sparsity_report.weights.tensor_slices import Slice, memory_slices
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -104,7 +104,7 @@ def count(tensor: torch.Tensor) -> Magnitudes:
     >>> tally.nonzero, tally.values.tolist(), tally.counts.tolist()
     (3, [0.0, 0.5, 2.0], [1, 2, 1])
     """
-    return count_slices({"": held(tensor)})[""]
+    return count_slices({"": memory_slices(tensor)})[""]
 
 
 def bucket_of(values: Floats) -> Integers:
@@ -132,7 +132,7 @@ def refine_slices(
     Examples
     --------
     >>> number = int(bucket_of(np.array([1.0]))[0])
-    >>> several = {"w": held(torch.tensor([1.0, -1.0, 1.001, 2.0]))}
+    >>> several = {"w": memory_slices(torch.tensor([1.0, -1.0, 1.001, 2.0]))}
     >>> values, counts = refine_slices(several, number, number)["w"]
     >>> values.round(3).tolist(), counts.tolist()
     ([1.0, 1.001], [2, 1])

@@ -14,7 +14,7 @@ from sparsity_report.counting.policies import check_rankable, threshold_cuts
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
-from sparsity_report.weights.tensor_slices import Slice, held
+from sparsity_report.weights.tensor_slices import Slice, memory_slices
 
 
 def select_prunable_linears(
@@ -90,7 +90,7 @@ def prune_global_magnitude_(layers: Sequence[nn.Module], amount: float) -> Seque
         )
 
     def slices(name: str) -> Iterator[Slice]:
-        yield from held(value(named[name], "weight"))
+        yield from memory_slices(value(named[name], "weight"))
 
     counts = check_rankable(count_slices({name: slices(name) for name in named}))
     target = round(level * sum(magnitudes.total for magnitudes in counts.values()))

@@ -22,7 +22,7 @@ from sparsity_report.counting.workers import work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.anatomy.parameters import Parameter
-from sparsity_report.weights.tensor_slices import Slice, held, pieces
+from sparsity_report.weights.tensor_slices import Slice, memory_slices, pieces
 from sparsity_report.weights.weights import Weights
 
 
@@ -250,7 +250,9 @@ def n_m(
     def slices(p: Parameter) -> Iterator[Slice]:
         sizes = p.inputs_outputs
         yield from (
-            held(inputs_last(weights.tensor(p.name), sizes)) if sizes else weights.slices(p.name)
+            memory_slices(inputs_last(weights.tensor(p.name), sizes))
+            if sizes
+            else weights.slices(p.name)
         )
 
     work = partial(_nonzero_kept, n=n, m=m)

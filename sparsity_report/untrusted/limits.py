@@ -12,7 +12,7 @@ HEADER_BYTES = 100_000_000
 GGUF_HEADER_BYTES = 2**28
 
 #: Facts that a GGUF file tells of its model; real ones tell a hundred.
-GGUF_FACTS = 2**16
+GGUF_PAIRS = 2**16
 
 #: Texts in the lists of a GGUF file: of a vocabulary of a million words, its words and merges.
 GGUF_TEXTS = 2**22

@@ -239,10 +239,10 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
 
 def _called(path: Path) -> str:
     """Return the name of a folder, or of a file as it would be called if it were not split."""
-    from sparsity_report.weights.gguf.gguf_shards import whole_name
+    from sparsity_report.weights.gguf.gguf_shards import unsharded_name
 
     # In the Hub's cache a file is a link to a blob that is called by its hash.
-    return path.resolve().name if path.is_dir() else whole_name(path.name)
+    return path.resolve().name if path.is_dir() else unsharded_name(path.name)
 
 
 def _has_headers(directory: Path) -> bool:

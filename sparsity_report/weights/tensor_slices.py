@@ -283,7 +283,7 @@ class FileSlice(Slice):
             yield replace(self, offset=offset, total=min(step, self.total - start))
 
 
-def held(tensor: torch.Tensor) -> Iterator[HeldSlice]:
+def memory_slices(tensor: torch.Tensor) -> Iterator[HeldSlice]:
     """Yield the values of a tensor in memory as slices of whole rows."""
     flat, step = tensor.detach().reshape(-1), _step(tuple(tensor.shape))
     for start in range(0, flat.numel(), step):
@@ -296,7 +296,9 @@ def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
     return (piece for part in slices for piece in part.pieces())
 
 
-def joined(slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+def join_slices(
+    slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]
+) -> torch.Tensor:
     """Read slices into one tensor, the only copy in memory."""
     whole = torch.empty(sum(part.total for part in slices), dtype=dtype)
     done = 0
@@ -384,7 +386,7 @@ class Entry:
     def slices(self) -> Iterator[Slice]:
         """Yield the values in order."""
         if isinstance(self.values, torch.Tensor):
-            yield from held(self.values)
+            yield from memory_slices(self.values)
         else:
             yield from self.values.cut(self.shape)
 

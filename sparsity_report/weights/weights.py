@@ -87,9 +87,9 @@ class Weights(Presentable, ABC):
 
     def slices(self, name: str) -> Iterator[Slice]:
         """Yield the values of one parameter in order, as slices that can be read one by one."""
-        from sparsity_report.weights.tensor_slices import held
+        from sparsity_report.weights.tensor_slices import memory_slices
 
-        yield from held(self.tensor(name))
+        yield from memory_slices(self.tensor(name))
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
         """Yield the values of one parameter in the order that they have in :meth:`tensor`."""

@@ -12,7 +12,7 @@ import sparsity_report as sr
 from sparsity_report.counting import counts
 from sparsity_report.counting.counts import known_counts
 from sparsity_report.counting.histogram import bucket_of, count, count_slice, refine_slices
-from sparsity_report.weights.tensor_slices import held
+from sparsity_report.weights.tensor_slices import memory_slices
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2]
@@ -21,7 +21,7 @@ INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
 
 def count_nonzero(tensor):
     """Count without a histogram, as what is not pruned is counted."""
-    return sum(count_slice(part, False).nonzero for part in held(tensor))
+    return sum(count_slice(part, False).nonzero for part in memory_slices(tensor))
 
 
 def awkward(dtype):
@@ -58,7 +58,9 @@ def test_counts_are_those_of_python(dtype):
                 v: c for (v, c), n in zip(by_hand.items(), numbers, strict=True) if n == bucket
             }
             assert sum(inside.values()) == size
-            values, counts = refine_slices({"": held(tensor)}, int(bucket), int(bucket))[""]
+            values, counts = refine_slices({"": memory_slices(tensor)}, int(bucket), int(bucket))[
+                ""
+            ]
             assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == inside
 
 

@@ -224,7 +224,7 @@ def test_the_reader_and_ours_agree_on_a_real_header(smollm2_path):
     assert facts["general.architecture"] == "llama"
     assert facts["llama.block_count"] == reader.fields["llama.block_count"].contents() == 30
     assert {
-        key: (entry.shape, getattr(entry.values, "quantisation", "F32"), entry.values.offset)
+        key: (entry.shape, getattr(entry.values, "block_type", "F32"), entry.values.offset)
         for key, entry in ours.items()
     } == theirs
 
@@ -303,45 +303,45 @@ def test_pieces_that_are_missing_or_disagree(tmp_path):
     assert sr.load(first)[B].total == 128
     for path in (first, tmp_path):
         second.rename(tmp_path / "away")
-        refused("x.gguf is in 2 pieces, and 1 of them are missing, first x-00002-of-00002", path)
+        refused("x.gguf is in 2 shards, and 1 of them are missing, first x-00002-of-00002", path)
         (tmp_path / "away").rename(second)
     first.rename(tmp_path / "away")
     refused("first x-00001-of-00002.gguf", tmp_path)
     (tmp_path / "away").rename(first)
 
     piece(tmp_path, 2, 2, [B, C], total=3)
-    refused("00002.gguf says split.tensors.count 3, x-00001-.* says 2: .*two models", first)
+    refused("00002.gguf: split.tensors.count is 3 but 2 in x-00001-.*two models", first)
     piece(tmp_path, 2, 2, [A])
-    refused(f"tensor '{A}' is in x-00001-of-00002.gguf too, so they are pieces of two", first)
+    refused(f"tensor '{A}' is in x-00001-of-00002.gguf too, so they are shards of two", first)
     piece(tmp_path, 2, 2, [B, C])
-    refused("hold 3 tensors, but say 2", first)
+    refused("hold 3 tensors, but split.tensors.count is 2", first)
     piece(tmp_path, 2, 2, [])
     refused("hold 1 tensors, but say 2", first)
     write_gguf(second, {B: (np.ones((4, 32), np.float32), None)}, "other")
-    refused("says split.no 0 and split.count 1, but its name stands for 1 and 2", first)
+    refused("split.no is 0 and split.count 1, but its name means 1 and 2", first)
     piece(tmp_path, 2, 2, [B], **{"split.no": 0})
-    refused("says split.no 0 and split.count 2, but its name stands for 1 and 2", second)
+    refused("split.no is 0 and split.count 2, but its name means 1 and 2", second)
     piece(tmp_path, 2, 2, [B])
     piece(tmp_path, 1, 2, [A], **{"split.count": 3})
-    refused("says split.no 0 and split.count 3, but its name stands for 0 and 2", second)
+    refused("split.no is 0 and split.count 3, but its name means 0 and 2", second)
 
 
 def test_an_architecture_of_another_model_in_a_piece(tmp_path):
     first, second = piece(tmp_path, 1, 2, [A]), piece(tmp_path, 2, 2, [B])
     second.write_bytes(second.read_bytes().replace(b"mystery", b"history"))
-    refused("says general.architecture history, x-00001-of-00002.gguf says mystery", first)
+    refused("general.architecture is history but mystery in x-00001-of-00002.gguf", first)
 
 
 def test_names_that_do_not_say_a_piece(tmp_path):
     path = piece(tmp_path, 1, 2, [A]).rename(tmp_path / "x.gguf")
-    refused("x.gguf is one of 2 pieces of a model; give each the name", path)
+    refused("x.gguf is one of 2 shards of a model; give each the name", path)
     for name in ("x-00003-of-00002.gguf", "x-00000-of-00000.gguf", "x-1-of-2.gguf"):
         path = path.rename(tmp_path / name)
-        refused("is one of 2 pieces of a model; give each the name", path)
+        refused("is one of 2 shards of a model; give each the name", path)
     write_gguf(path, {A: (np.ones((4, 32), np.float32), None)}, "mystery")
     assert sr.load(path)[A].total == 128
     huge = piece(tmp_path, 1, 99999, [A], **{"split.count": 65535})
-    refused("is in 99999 pieces, and 99998 of them are missing", huge)
+    refused("is in 99999 shards, and 99998 of them are missing", huge)
 
 
 def test_bfloat16_is_counted_in_two_bytes(tmp_path):

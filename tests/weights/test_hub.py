@@ -99,8 +99,8 @@ def test_a_whole_file_beside_an_index_of_others(repository, model):
     model.save_pretrained(repository, max_shard_size="20KB")
     save_file({key: value + 1 for key, value in model.state_dict().items()}, repository / "x")
     (repository / "x").rename(repository / "model.safetensors")
-    refused("which ones count.*file=model.safetensors", "someone/small")
-    refused("which ones count", repository)
+    refused("names other files.*file=model.safetensors", "someone/small")
+    refused("names other files", repository)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
@@ -177,7 +177,7 @@ def test_pieces_of_a_gguf_are_fetched_together(hub, repository):
     assert weights.name == "x.gguf"
     (folder / "x-00001-of-00002.gguf").unlink()
     hub.repositories["someone/torn"] = repository
-    refused("has no x-00001-of-00002.gguf, one of 2 pieces", "someone/torn", subfolder="Q8")
+    refused("has no x-00001-of-00002.gguf, one of 2 shards", "someone/torn", subfolder="Q8")
 
 
 def test_a_model_in_a_folder_of_its_repository(hub, repository, model):
@@ -189,7 +189,7 @@ def test_a_model_in_a_folder_of_its_repository(hub, repository, model):
     assert [p.shape for p in outline.parameters] == [p.shape for p in weights.parameters]
     same(sr.load(repository, subfolder="inner/small"), weights)
     assert "model.safetensors" not in hub.served
-    refused("is no folder inside", "someone/small", subfolder="../x")
+    refused("is not a folder inside", "someone/small", subfolder="../x")
     refused("no such file", repository, subfolder="gone")
     refused("has no safetensors", "someone/small", subfolder="gone")
 

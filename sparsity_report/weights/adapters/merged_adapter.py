@@ -19,7 +19,7 @@ from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.anatomy.parameters import Module, Parameter
 from sparsity_report.weights.packed.part_slices import columns, rows
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice, joined
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice, join_slices
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -191,7 +191,9 @@ class AdaptedWeights(Weights):
         """Return the values of a parameter."""
         if name not in self._changes:
             return self._base.tensor(name)
-        return joined(list(self.slices(name)), getattr(torch, self[name].dtype), self[name].shape)
+        return join_slices(
+            list(self.slices(name)), getattr(torch, self[name].dtype), self[name].shape
+        )
 
     def tokenizer(self) -> Any:
         """Open the tokenizer of the base."""

@@ -21,7 +21,13 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.packed.part_slices import origin
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice, held, joined
+from sparsity_report.weights.tensor_slices import (
+    Entry,
+    FileSlice,
+    Slice,
+    join_slices,
+    memory_slices,
+)
 
 # Values of a slice that are given out at a time.
 _BUFFER = 2**19
@@ -179,7 +185,7 @@ class Converted:
         """Read the tensors and return the parameter."""
 
         def read(entry: Entry) -> torch.Tensor:
-            return joined(list(entry.slices()), entry.values.dtype, entry.shape)
+            return join_slices(list(entry.slices()), entry.values.dtype, entry.shape)
 
         return self.conversion.run(read)[self.name]
 
@@ -210,4 +216,4 @@ class Computed:
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:  # noqa: ARG002
         """Yield the values as slices of whole rows."""
-        yield from held(self.tensor)
+        yield from memory_slices(self.tensor)

@@ -1,5 +1,10 @@
-"""GGUF files: header, metadata, shards and dequantized blocks.
+"""GGUF files.
 
-Modules: `gguf_config`, `gguf_header`, `gguf_metadata`, `gguf_model`, `gguf_remote`,
-`gguf_shards`, `gguf_steps`.
+- `gguf_metadata`: keys and values of a header, checked against limits
+- `gguf_header`: tensors of a header and their quantized blocks
+- `gguf_steps`: rounding steps of blocks
+- `gguf_shards`: models in several files
+- `gguf_config`: the transformers configuration of the metadata
+- `gguf_model`: a model of all this
+- `gguf_remote`: models on the Hub
 """

@@ -1,4 +1,4 @@
-"""Transformers' configuration of the model that a GGUF file tells of."""
+"""The transformers configuration of a model from the metadata of its GGUF file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from sparsity_report.files.atomic import write_file
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.gguf.gguf_metadata import ARCHITECTURE, WORDS
+from sparsity_report.weights.gguf.gguf_metadata import ARCHITECTURE, TOKENS
 
-# What the file says of the model and transformers' reader leaves at its default.
-_UNREAD = {
+# Metadata that the reader of transformers ignores, and the attributes they belong to.
+_IGNORED = {
     "attention.key_length": "head_dim",
     "context_length": "n_positions",
     "expert_feed_forward_length": "moe_intermediate_size",
@@ -21,73 +21,74 @@ _UNREAD = {
 }
 
 
-def read_config(facts: Mapping[str, Any], names: Collection[str]) -> Any:
+def read_config(metadata: Mapping[str, Any], names: Collection[str]) -> Any:
     """Return the configuration of a model, as transformers reads it from a header.
 
-    Its readers trust what a file announces, so they see a file that is written here: what was
-    checked of sizes and words, and the names of all tensors, each with one value.
+    The reader of transformers trusts every length in a file. It gets a new file instead, with the
+    checked metadata and one tensor of a single value for each kind of tensor name.
 
     Parameters
     ----------
-    facts : mapping
-        What the file says, see :func:`~sparsity_report.weights.gguf.gguf_metadata.read_facts`.
+    metadata : mapping
+        From :func:`~sparsity_report.weights.gguf.gguf_metadata.read_metadata`.
     names : collection of str
-        Of the tensors of all pieces.
+        Names of the tensors of all shards.
 
     Raises
     ------
     Exception
-        Transformers knows no such architecture, or cannot make a model of what is said.
+        Transformers does not know the architecture, or cannot build its configuration.
     """
     from transformers import AutoConfig
 
     with scratch() as folder:
-        write_file(folder / "model.gguf", _header(facts, names))
+        write_file(folder / "model.gguf", _header(metadata, names))
         config: Any = AutoConfig.from_pretrained(
             folder, gguf_file="model.gguf", local_files_only=True, trust_remote_code=False
         )
-    _amend_(config, facts, names)
+    _amend_(config, metadata, names)
     return config
 
 
-def _amend_(config: Any, facts: Mapping[str, Any], names: Collection[str]) -> None:
-    """Set what transformers leaves at its default, and what the written file does not tell it."""
-    architecture, known = facts.get(ARCHITECTURE, ""), config.to_dict()
-    for key, attribute in _UNREAD.items():
-        if attribute in known and f"{architecture}.{key}" in facts:
-            setattr(config, attribute, facts[f"{architecture}.{key}"])
-    words = facts.get(f"{architecture}.vocab_size", facts.get(WORDS))
-    if words is not None:
-        config.vocab_size = words
+def _amend_(config: Any, metadata: Mapping[str, Any], names: Collection[str]) -> None:
+    """Set what the reader of transformers ignores and what the written file lacks."""
+    architecture, known = metadata.get(ARCHITECTURE, ""), config.to_dict()
+    for key, attribute in _IGNORED.items():
+        if attribute in known and f"{architecture}.{key}" in metadata:
+            setattr(config, attribute, metadata[f"{architecture}.{key}"])
+    vocabulary = metadata.get(f"{architecture}.vocab_size", metadata.get(TOKENS))
+    if vocabulary is not None:
+        config.vocab_size = vocabulary
     if not any(".ffn_gate" in name for name in names) and "is_gated_act" in known:
-        config.is_gated_act = False  # transformers takes every T5 for a gated one
+        config.is_gated_act = False  # transformers assumes that every T5 is gated
 
 
-def _header(facts: Mapping[str, Any], names: Collection[str]) -> bytes:
-    """Write a header of facts, and of tensors that all have the same value."""
-    # Of tensors transformers asks which kinds there are.
+def _header(metadata: Mapping[str, Any], names: Collection[str]) -> bytes:
+    """Return a GGUF file of metadata and of tensors that all have the same value."""
+    # Transformers only asks which kinds of tensors there are.
     kinds = {re.sub(r"\d+", "0", name): name for name in names}
     if len(kinds) > limits.BLOCKS:
         raise ValueError(f"it holds {len(kinds):,} kinds of tensors")
-    begins = (f"{facts.get(ARCHITECTURE, '')}.", ARCHITECTURE, "general.name")
-    told = {key: value for key, value in facts.items() if key.startswith(begins)}
-    told |= {
-        key: value
-        for key, value in facts.items()
-        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
-    }
-    written = {key: _written(value) for key, value in told.items() if value is not None}
-    if WORDS in facts:
-        written[WORDS] = struct.pack("<IIQ", 9, 8, 1) + _text("")
-    pairs = [_text(key) + value for key, value in written.items()]
+    needed = re.compile(
+        rf"{re.escape(metadata.get(ARCHITECTURE, ''))}\..*|{re.escape(ARCHITECTURE)}.*|"
+        r"general\.name.*|tokenizer\.ggml\..*_token_id",
+        re.DOTALL,
+    )
+    pairs = [
+        _text(key) + _value(value)
+        for key, value in metadata.items()
+        if value is not None and needed.fullmatch(key)
+    ]
+    if TOKENS in metadata:
+        pairs.append(_text(TOKENS) + struct.pack("<IIQ", 9, 8, 1) + _text(""))
     tensors = [_text(name) + struct.pack("<IQIQ", 1, 1, 0, 0) for name in kinds.values()]
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(pairs))
     header = b"".join([head, *pairs, *tensors])
     return header + bytes(-len(header) % 32) + bytes(32)
 
 
-def _written(value: object) -> bytes:
-    """Write a value and its type as GGUF has them."""
+def _value(value: object) -> bytes:
+    """Return the type and the bytes of a value in GGUF."""
     match value:
         case bool():
             return struct.pack("<I?", 7, value)
@@ -96,10 +97,10 @@ def _written(value: object) -> bytes:
         case float():
             return struct.pack("<Id", 12, value)
         case list():
-            # All of one type, and each is written after it.
-            items = [_written(item) for item in value] or [struct.pack("<I", 4)]
-            each = b"".join(item[4:] for item in items)
-            return struct.pack("<I", 9) + items[0][:4] + struct.pack("<Q", len(value)) + each
+            # All items have one type, which is written once.
+            items = [_value(item) for item in value] or [struct.pack("<I", 4)]
+            contents = b"".join(item[4:] for item in items)
+            return struct.pack("<I", 9) + items[0][:4] + struct.pack("<Q", len(value)) + contents
         case _:
             return struct.pack("<I", 8) + _text(str(value))
 

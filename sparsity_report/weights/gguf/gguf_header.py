@@ -1,4 +1,4 @@
-"""What a GGUF file announces, checked before any value of it is read.
+"""Header of a GGUF file, checked before any value is read, and its quantized blocks.
 
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -20,11 +20,11 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.rounding_levels import Rounding
-from sparsity_report.weights.gguf.gguf_metadata import HeaderReader, Opened, read_facts
+from sparsity_report.weights.gguf.gguf_metadata import HeaderReader, Opened, read_metadata
 from sparsity_report.weights.gguf.gguf_steps import ROUNDINGS, block_steps
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin, Stamp
 
-_UNQUANTISED = {
+_UNQUANTIZED = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -35,55 +35,56 @@ _UNQUANTISED = {
     "I64": torch.int64,
 }
 _KINDS = {kind.value: kind for kind in GGMLQuantizationType if kind in GGML_QUANT_SIZES}
-# As many as the format has.
+# Most dimensions of a tensor in the format.
 _DIMENSIONS = 4
 
-# What a file says of its model, and its tensors by name.
+# Metadata, and tensors by name.
 Header = tuple[dict[str, Any], dict[str, Entry]]
 
 
 @dataclass(frozen=True, eq=False)
 class BlockSlice(FileSlice):
-    """Values packed in blocks, of the kind that GGUF gives the name `quantisation`."""
+    """Quantized values in blocks, of the GGUF type `block_type`."""
 
-    quantisation: str
+    block_type: str
 
     @property
     def packing(self) -> str:
-        """The kind of blocks."""
-        return self.quantisation
+        """Type of the blocks."""
+        return self.block_type
 
     @property
     def rounding(self) -> Rounding | None:
-        """What these blocks round to zero."""
-        return ROUNDINGS.get(self.quantisation)
+        """Rounding of these blocks."""
+        return ROUNDINGS.get(self.block_type)
 
     def rounded(self) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.float32]]]:
-        """Yield each piece with the steps of its blocks."""
-        _, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.quantisation]]
+        """Yield each chunk of values with the rounding steps of its blocks."""
+        _, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.block_type]]
         for raw in self.raw():
-            yield self.decode(raw), block_steps(self.quantisation, raw.reshape(-1, size))
+            yield self.decode(raw), block_steps(self.block_type, raw.reshape(-1, size))
 
     def bytes_of(self, count: int) -> int:
-        """Bytes that so many values, whole blocks, take in the file."""
-        values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.quantisation]]
+        """Return the bytes of `count` values, which fill whole blocks."""
+        values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.block_type]]
         return int(count // values * size)
 
     def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Return the values that blocks stand for."""
+        """Return the dequantized values of blocks."""
         try:
-            # Scales that are not numbers, or too large, make values so; that is no mistake here.
+            # NaN or huge scales give NaN or infinite values, which are counted as such.
             with np.errstate(all="ignore"):
-                values = dequantize(raw, GGMLQuantizationType[self.quantisation])
+                values = dequantize(raw, GGMLQuantizationType[self.block_type])
         except (NotImplementedError, ValueError) as error:
             raise SparsityReportError(
-                f"{self.file}: blocks of type {self.quantisation} cannot be dequantised: {error}"
+                f"{self.file}: blocks of type {self.block_type} cannot be dequantized: {error}; "
+                "convert the file to another type"
             ) from error
         return torch.from_numpy(values)
 
 
 def read_header(path: Path) -> Header:
-    """Return what a GGUF file announces."""
+    """Read the header of a GGUF file."""
     try:
         with path.open("rb") as file:
             return parse_header(file, LocalFile(path.absolute(), Stamp.of(file)))
@@ -92,47 +93,48 @@ def read_header(path: Path) -> Header:
 
 
 def parse_header(file: Opened, origin: Origin) -> Header:
-    """Return the numbers, architecture and tensors that an open file announces.
+    """Return metadata and tensors of an open file.
 
     Raises
     ------
     SparsityReportError
-        It is damaged, or has values that are not read here.
+        The header is damaged, or a tensor has an unsupported type.
     """
     reader = HeaderReader(file, origin)
     try:
-        magic, version, tensors, facts = reader.numbers("4sIQQ")
+        magic, version, tensors, pairs = reader.numbers("4sIQQ")
         if magic != b"GGUF" or version not in (2, 3):
             raise ValueError(
                 f"not a little-endian GGUF file of version 2 or 3 ({magic!r}, version {version})"
             )
-        reader.check_counts(tensors, facts)
-        told = read_facts(reader, facts)
-        return told, _read_tensors(reader, tensors, told.get("general.alignment", 32))
+        reader.check_counts(tensors, pairs)
+        metadata = read_metadata(reader, pairs)
+        alignment = metadata.get("general.alignment", 32)
+        return metadata, _read_tensors(reader, tensors, alignment)
     except SparsityReportError:
         raise
     except ValueError as error:
         raise SparsityReportError(
-            f"{origin} cannot be read as GGUF: {error}; fetch it again"
+            f"{origin} cannot be read as GGUF: {error}; download it again"
         ) from error
 
 
 def _read_tensors(reader: HeaderReader, count: int, alignment: object) -> dict[str, Entry]:
-    """Return tensors, whose values follow each other, as llama.cpp writes and asks for them."""
+    """Read the tensors; their values must follow each other, as llama.cpp requires."""
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise ValueError(f"alignment {alignment} is no power of two")
+        raise ValueError(f"alignment {alignment} is not a power of two")
     tensors: dict[str, tuple[tuple[int, ...], GGMLQuantizationType, int]] = {}
-    reached = end = 0
+    next_offset = end = 0
     for _ in range(count):
         name = reader.name()
         if name in tensors:
-            raise ValueError(f"two tensors are called {name!r}")
+            raise ValueError(f"two tensors have the name {name!r}")
         shape, kind, offset = tensors[name] = _read_tensor(reader, name)
-        if offset != reached:
-            raise ValueError(f"the values of {name!r} begin at {offset:,}, not at {reached:,}")
+        if offset != next_offset:
+            raise ValueError(f"the values of {name!r} begin at {offset:,}, not at {next_offset:,}")
         values, size = GGML_QUANT_SIZES[kind]
         end = offset + math.prod(shape) // values * size
-        reached = -(-end // alignment) * alignment
+        next_offset = -(-end // alignment) * alignment
     start = -(-reader.place // alignment) * alignment
     if tensors and start + end > reader.origin.size:
         raise ValueError(f"tensor {name!r} does not fit the file")
@@ -143,7 +145,7 @@ def _read_tensors(reader: HeaderReader, count: int, alignment: object) -> dict[s
 
 
 def _slice(total: int, kind: GGMLQuantizationType, origin: Origin, offset: int) -> FileSlice:
-    if dtype := _UNQUANTISED.get(kind.name):
+    if dtype := _UNQUANTIZED.get(kind.name):
         return FileSlice(total, dtype, origin, offset)
     return BlockSlice(total, torch.float32, origin, offset, kind.name)
 
@@ -151,12 +153,12 @@ def _slice(total: int, kind: GGMLQuantizationType, origin: Origin, offset: int) 
 def _read_tensor(
     reader: HeaderReader, name: str
 ) -> tuple[tuple[int, ...], GGMLQuantizationType, int]:
-    """Return shape and type of a tensor, and where its values are after those of the first."""
+    """Return shape and type of a tensor, and the offset of its values from the first."""
     (dimensions,) = reader.numbers("I")
     if dimensions > _DIMENSIONS:
         raise ValueError(f"tensor {name!r} has {dimensions:,} dimensions")
     *inward, number, offset = reader.numbers(f"{dimensions}QIQ")
-    # GGUF counts dimensions from within.
+    # GGUF lists the innermost dimension first.
     shape = tuple(inward[::-1])
     if not 0 < math.prod(shape) <= limits.VALUES:
         raise ValueError(f"tensor {name!r} has the shape {shape}")
@@ -167,20 +169,20 @@ def _read_tensor(
 
 
 def _kind(number: int, origin: Origin, name: str) -> GGMLQuantizationType:
-    """Return the type of a tensor, if its values can be had."""
+    """Return the type of a tensor if it can be decoded."""
     kind = _KINDS.get(number)
-    if kind is None or not (kind.name in _UNQUANTISED or _is_decoded(kind)):
-        called = number if kind is None else kind.name
+    if kind is None or not (kind.name in _UNQUANTIZED or _is_decoded(kind)):
+        type_name = number if kind is None else kind.name
         raise SparsityReportError(
-            f"{origin}: tensor {name!r} is of type {called}, which the installed gguf library "
-            "cannot dequantise; update it, or give a file of another type"
+            f"{origin}: tensor {name!r} is of type {type_name}, which the installed gguf library "
+            "cannot dequantize; update it, or give a file of another type"
         )
     return kind
 
 
 @lru_cache
 def _is_decoded(kind: GGMLQuantizationType) -> bool:
-    """Whether the library has a decoder, which it says only when it is asked to decode."""
+    """Return True if the library can decode a type; it says so only on decoding."""
     try:
         dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
     except NotImplementedError:

@@ -1,7 +1,7 @@
-"""What a GGUF file says of its model, each length and size checked before it is believed.
+"""Metadata of a GGUF file, with every length and size checked against limits.
 
-The public readers trust them: 49 bytes that announce 2⁶⁰ entries keep one busy for ever, and a
-model of 10⁹ blocks would be built.
+The public readers trust these numbers: a file of 49 bytes that announces 2⁶⁰ entries keeps them
+busy for ever, and they would build a model of 10⁹ blocks.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
 from sparsity_report.weights.tensor_slices import Origin
 
-#: How many words there are, as a fact: of the vocabulary nothing else is kept.
-WORDS = "tokenizer.ggml.tokens"
+#: Key of the vocabulary; its value is kept as the number of tokens.
+TOKENS = "tokenizer.ggml.tokens"
 ARCHITECTURE = "general.architecture"
 
-# The scalar value types 0 … 12 as struct writes them; 7 is true or false, 8 a string, 9 an array.
+# Format characters of struct by scalar value type; 7 is a boolean, 8 a string, 9 an array.
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))
 _BOOL, _STRING, _ARRAY = 7, 8, 9
-# Bytes that a fact and a tensor take at least: lengths of names, types, a value, a place.
-_FACT, _TENSOR = 13, 24
+# Fewest bytes of a metadata pair and of a tensor: length of the name, type, value, offset.
+_PAIR, _TENSOR = 13, 24
 
-# What sizes of a model are called, and the most that they may be.
+# Names of sizes of a model, and their largest values.
 _SIZES = {
     r"block_count|nextn_predict_layers": limits.BLOCKS,
     r"expert\w*_count": limits.EXPERTS,
@@ -37,49 +37,50 @@ _SIZES = {
 
 
 class Opened(Protocol):
-    """A file that is read from its begin."""
+    """A file read from its beginning."""
 
     def read(self, count: int, /) -> bytes:
         """Return the next bytes, fewer before the end."""
 
     def seek(self, count: int, whence: int, /) -> object:
-        """Pass over bytes, with :data:`os.SEEK_CUR`."""
+        """Skip bytes; `whence` is :data:`os.SEEK_CUR`."""
 
 
 class HeaderReader:
-    """A header read from its begin, never beyond its end.
+    """A header read from its beginning, never beyond its end.
 
     Attributes
     ----------
     origin : Origin
     place : int
-        Of the next byte.
+        Offset of the next byte.
     """
 
     def __init__(self, file: Opened, origin: Origin) -> None:
         self.origin, self.place = origin, 0
         self._file, self._end = file, min(origin.size, limits.GGUF_HEADER_BYTES)
-        self._listed = 0
+        self._texts = 0
 
     def numbers(self, layout: str) -> tuple[Any, ...]:
-        """Read numbers as :mod:`struct` writes them, the low byte first."""
+        """Read numbers in a layout of :mod:`struct`, little-endian."""
         layout = f"<{layout}"
         return struct.unpack(layout, self._read(struct.calcsize(layout)))
 
     def name(self) -> str:
-        """Read a length and so many bytes of text."""
+        """Read a length and a text of that length."""
         (length,) = self.numbers("Q")
         if length > limits.NAME_LENGTH:
             raise ValueError(f"a name of {length:,} bytes at {self.place:,}")
         return self._read(length).decode("utf-8")
 
     def value(self, key: str, kind: int) -> object:
-        """Read a value; of long texts and lists no more than how many words there are.
+        """Read a value, and skip long texts and lists.
 
         Returns
         -------
         object
-            A number, a truth, a text or a list of numbers; None: something else.
+            A number, boolean, text or list of numbers; for the vocabulary the number of tokens;
+            None for a value that is skipped.
         """
         if kind in _SCALARS:
             return self._scalars(kind, 1)[0]
@@ -88,7 +89,7 @@ class HeaderReader:
             if length > limits.NAME_LENGTH:
                 self._skip(length)
                 return None
-            # What is shown of a model need be no text; what chooses a reader is.
+            # Other texts are only displayed, so invalid bytes in them do no harm.
             errors = "strict" if key == ARCHITECTURE else "replace"
             return self._read(length).decode("utf-8", errors)
         if kind != _ARRAY:
@@ -102,18 +103,18 @@ class HeaderReader:
         if item != _STRING:
             raise ValueError(f"{key!r} is an array of value type {item}")
         self._skip_texts(count)
-        return count if key == WORDS else None
+        return count if key == TOKENS else None
 
-    def check_counts(self, tensors: int, facts: int) -> None:
-        """Refuse more tensors and facts than there can be, or than are opened."""
+    def check_counts(self, tensors: int, pairs: int) -> None:
+        """Refuse more tensors and metadata pairs than the limits or the file size allow."""
         if tensors > limits.TENSORS:
             raise ValueError(
-                f"it announces {tensors:,} tensors, more than the {limits.TENSORS:,} that are "
-                "opened together"
+                f"it announces {tensors:,} tensors, more than the limit of {limits.TENSORS:,}"
             )
-        if facts > limits.GGUF_FACTS or self.place + _TENSOR * tensors + _FACT * facts > self._end:
+        least = self.place + _TENSOR * tensors + _PAIR * pairs
+        if pairs > limits.GGUF_PAIRS or least > self._end:
             raise ValueError(
-                f"{tensors:,} tensors and {facts:,} facts announced, it has "
+                f"it announces {tensors:,} tensors and {pairs:,} metadata pairs but has "
                 f"{self.origin.size:,} bytes"
             )
 
@@ -122,13 +123,13 @@ class HeaderReader:
         if kind != _BOOL:
             return values
         if not set(values) <= {0, 1}:
-            raise ValueError("a truth that is neither 0 nor 1")
+            raise ValueError("a boolean that is neither 0 nor 1")
         return [bool(value) for value in values]
 
     def _skip_texts(self, count: int) -> None:
-        self._check(8 * count)  # that many lengths
-        self._listed += count
-        if self._listed > limits.GGUF_TEXTS:
+        self._check(8 * count)  # their lengths alone
+        self._texts += count
+        if self._texts > limits.GGUF_TEXTS:
             raise ValueError(f"lists of more than {limits.GGUF_TEXTS:,} texts")
         for _ in range(count):
             self._skip(*self.numbers("Q"))
@@ -150,45 +151,45 @@ class HeaderReader:
         if self.place + count <= self._end:
             return
         if self._end < self.origin.size:
-            raise ValueError(f"its header is longer than {self._end:,} bytes")
+            raise ValueError(f"its header is longer than the limit of {self._end:,} bytes")
         raise ValueError(
-            f"{count:,} bytes announced at {self.place:,}, it has {self.origin.size:,}"
+            f"it announces {count:,} bytes at {self.place:,} but has {self.origin.size:,}"
         )
 
 
-def read_facts(reader: HeaderReader, count: int) -> dict[str, Any]:
-    """Return what a file says of its model, its sizes within limits.
+def read_metadata(reader: HeaderReader, count: int) -> dict[str, Any]:
+    """Return the metadata of a model, with its sizes within limits.
 
     Raises
     ------
     ValueError
-        It says something twice, or what cannot be.
+        A key is there twice, or a value is impossible.
     """
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for _ in range(count):
         key = reader.name()
-        if key in facts:
-            raise ValueError(f"it says {key!r} twice")
+        if key in metadata:
+            raise ValueError(f"the key {key!r} is there twice")
         (kind,) = reader.numbers("I")
-        facts[key] = reader.value(key, kind)
-    architecture = facts.get(ARCHITECTURE, "")
+        metadata[key] = reader.value(key, kind)
+    architecture = metadata.get(ARCHITECTURE, "")
     if not isinstance(architecture, str):
-        raise ValueError(f"{ARCHITECTURE} is no text")
-    for key, value in facts.items():
+        raise ValueError(f"{ARCHITECTURE} is not text")
+    for key, value in metadata.items():
         if key.startswith(f"{architecture}."):
             _check_size(key, value)
-    words = (f"{architecture}.expert_used_count", f"{architecture}.expert_count")
-    if all(facts.get(key) is not None for key in words):
-        used, held = (check_integer(facts[key], key) for key in words)
-        if not (used == held == 0 or 0 < used <= held):
-            raise ValueError(f"it says that {used:,} of {held:,} experts are used")
-    return facts
+    keys = (f"{architecture}.expert_used_count", f"{architecture}.expert_count")
+    if all(metadata.get(key) is not None for key in keys):
+        used, total = (check_integer(metadata[key], key) for key in keys)
+        if not (used == total == 0 or 0 < used <= total):
+            raise ValueError(f"{used:,} of {total:,} experts are used, which cannot be")
+    return metadata
 
 
 def _check_size(key: str, value: object) -> None:
     name = key.rpartition(".")[2]
     for pattern, most in _SIZES.items():
         if re.fullmatch(pattern, name):
-            # Some sizes are told block by block.
+            # Some sizes are lists with one item per block.
             for each in value if isinstance(value, list) else [value]:
                 check_integer(each, key, high=most)

@@ -1,4 +1,4 @@
-"""GGUF on the Hub: the headers are read over the network, and nothing is kept of them."""
+"""GGUF models on the Hub: headers read over the network, without a copy on disk."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.tensor_slices import Reader, read_at
 
 _CHUNK = 2**16
-_AT_ONCE = 8
+_PARALLEL = 8
 
 
 def open_remote(files: Sequence[HubFile], folder: Path, options: ReaderOptions) -> GGUFWeights:
-    """Open the pieces of a model, the first one first.
+    """Open a model from its shards.
 
     Parameters
     ----------
     files : sequence of HubFile
+        All shards in order.
     folder : pathlib.Path
-        Where the repository's configuration lies on this disk.
+        Local folder of the repository's configuration.
     options : ReaderOptions
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        read = pool.map(_read_header, files)
-        headers = {folder / file.name: header for file, header in zip(files, read, strict=True)}
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        headers = dict(
+            zip((folder / file.name for file in files), pool.map(_read_header, files), strict=True)
+        )
     weights = GGUFWeights(folder / files[0].name, options, headers)
     weights.path = folder
     return weights
@@ -36,11 +38,11 @@ def open_remote(files: Sequence[HubFile], folder: Path, options: ReaderOptions) 
 
 def _read_header(file: HubFile) -> Header:
     with file.opened(0, file.size) as reader:
-        return parse_header(_Following(reader, file.size), file)
+        return parse_header(_SequentialReader(reader, file.size), file)
 
 
-class _Following:
-    """A file that is read from its begin; what is passed over is read, too, on one connection."""
+class _SequentialReader:
+    """A file read from its beginning; skipped bytes are read too, on the same connection."""
 
     def __init__(self, reader: Reader, size: int) -> None:
         self._reader, self._size, self._place = reader, size, 0
@@ -52,6 +54,6 @@ class _Following:
         return raw.tobytes()
 
     def seek(self, count: int, whence: int, /) -> None:  # noqa: ARG002
-        """Pass over bytes, all of which the file has."""
+        """Skip bytes, all of which the file has."""
         while count:
             count -= len(self.read(min(count, _CHUNK)))

@@ -1,4 +1,4 @@
-"""The steps that GGUF's blocks round weights to, which the public decoder does not tell.
+"""Rounding steps of GGUF blocks, which the public decoder does not return.
 
 Layout of the blocks: https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 """
@@ -18,21 +18,21 @@ Floats = npt.NDArray[np.float32]
 
 
 def block_steps(kind: str, blocks: Bytes) -> Floats:
-    """Return the steps of blocks, each of which stands for equally many weights, in order.
+    """Return the steps of blocks in order; each step covers equally many weights.
 
     Parameters
     ----------
     kind : str
         One of :data:`ROUNDINGS`.
     blocks : numpy.ndarray
-        uint8, (blocks, bytes of a block).
+        uint8, shape (blocks, bytes of a block).
     """
     steps: Floats = np.abs(_STEPS[kind](blocks)).astype(np.float32, copy=False)
     return steps
 
 
 def _half(blocks: Bytes, place: int) -> Floats:
-    """Return the 16-bit float that each block has at a place, (blocks, 1)."""
+    """Return the 16-bit float at a byte offset of each block, shape (blocks, 1)."""
     number = np.ascontiguousarray(blocks[:, place : place + 2]).view(np.float16)
     return number.astype(np.float32)
 
@@ -76,8 +76,8 @@ _STEPS: Mapping[str, Callable[[Bytes], Floats]] = {
 }
 _AFFINE = ("Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K")
 
-#: What blocks round to zero. Of ternary ones, which are trained to be so, nothing is told, nor of
-#: those that take whole runs of weights out of a table.
+#: Rounding by type of blocks. Missing are ternary types, whose models are trained to be ternary,
+#: and types that look up runs of weights in a table.
 ROUNDINGS: Mapping[str, Rounding] = {
     **dict.fromkeys(_STEPS, Rounding()),
     **dict.fromkeys(_AFFINE, Rounding(has_zero=False)),

@@ -13,7 +13,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
 from sparsity_report.weights.packed.block_scales import Blocks, NestedBlocks
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.part_slices import integers, seen_as
+from sparsity_report.weights.packed.part_slices import integers, seen_as, whole
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
@@ -30,7 +30,7 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
     told, codes = _state(parts, state), parts.need("weight", torch.uint8)
     shape, size = tuple(told["shape"]), told["blocksize"]
-    blocks, table = math.prod(shape) // size, check_integer(parts.need("quant_map", torch.float32))
+    blocks, table = math.prod(shape) // size, whole(parts.need("quant_map", torch.float32))
     if math.prod(shape) % size or codes.total * 2 != math.prod(shape):
         raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
     if parts.leaves["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():

@@ -37,7 +37,7 @@ from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.packed.remote_parts import is_remote
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
-from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, joined
+from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices
 from sparsity_report.weights.weights import Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
@@ -125,7 +125,7 @@ class CheckpointWeights(Weights):
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of a parameter; one kept in several pieces on disk comes stacked."""
         dtype = self.entries(name)[0].values.dtype
-        return joined(list(self.slices(name)), dtype, self[name].shape)
+        return join_slices(list(self.slices(name)), dtype, self[name].shape)
 
     def entries(self, name: str) -> list[Entry]:
         """Return the tensors on disk that make up a parameter."""
@@ -152,7 +152,7 @@ class CheckpointWeights(Weights):
             return self._load(self.directory, dtype=dtype)
         # transformers would look for files of other names, perhaps of other weights.
         values = {
-            key: joined(list(e.slices()), e.values.dtype, e.shape)
+            key: join_slices(list(e.slices()), e.values.dtype, e.shape)
             for key, e in self._entries.items()
         }
         return self._load(None, dtype=dtype, state_dict=values)
@@ -170,7 +170,7 @@ class CheckpointWeights(Weights):
                     f"{tuple(shape)} in the model of config.json, so it cannot be run"
                 )
             parts = [part for entry in entries for part in self.cut(entry)]
-            values[name] = joined(parts, entries[0].values.dtype, tuple(shape))
+            values[name] = join_slices(parts, entries[0].values.dtype, tuple(shape))
         return self._load(None, dtype=torch.float32, state_dict=values)
 
     def _load(self, folder: Path | None, **options: Any) -> nn.Module:

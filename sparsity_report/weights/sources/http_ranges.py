@@ -1,7 +1,7 @@
-"""Files of the Hub read where they lie: by range, over as many connections as it takes.
+"""Files on the Hub read by HTTP range requests, without a copy on disk.
 
-Nothing of them is written to disk. A file is pinned when it is looked at first: each connection
-must show the same commit, etag and length, and then exactly the bytes that were asked for.
+A file is pinned on the first look-up: every later response must show the same commit, etag and
+length, and hold exactly the requested bytes.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from sparsity_report.weights.tensor_slices import Origin, Reader, read_at
 
 T = TypeVar("T")
 
-# Seconds before each further attempt, four minutes in all, and without a byte before it is one.
+# Seconds before each retry, four minutes in all; seconds without data until a request fails.
 _WAITS = tuple(2.0**n for n in range(8))
 _TIMEOUT = 30.0
 _LONGEST_WAIT = 300.0
-_TOO_BUSY = {408, 425, 429, 500, 502, 503, 504}
-# Stretches up to so many bytes are read with what stands around them in blocks of so many, and
-# kept for a while: small tensors are neighbours, and parts of packed ones are read again and again.
+_RETRIED = {408, 425, 429, 500, 502, 503, 504}
+# Ranges up to the first size are read in cached blocks of the second size: small tensors are
+# neighbours, and parts of packed tensors are read repeatedly.
 _SMALL, _BLOCK = 2**19, 2**16
 
 
 @dataclass(frozen=True)
 class HubFile(Origin):
-    """A file of a repository at a commit, as it was when it was looked at.
+    """A file of a repository at a commit, as it was on look-up.
 
     Attributes
     ----------
     endpoint : str
-        Where the Hub is.
+        URL of the Hub.
     model, commit, path : str
     etag : str
         Digest of the content.
     length : int
-        Bytes.
+        Size in bytes.
     """
 
     endpoint: str
@@ -52,24 +52,24 @@ class HubFile(Origin):
     length: int
 
     @classmethod
-    def of(cls, model: str, commit: str, path: str) -> HubFile:
-        """Look at a file.
+    def look_up(cls, model: str, commit: str, path: str) -> HubFile:
+        """Return a file with its etag and length.
 
         Raises
         ------
         SparsityReportError
-            It is not there, is gated, cannot be reached, or the server does not tell what it is.
+            The file is missing, gated or unreachable, or the server omits its etag or length.
         """
         from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
         url, name = hf_hub_url(model, path, revision=commit), f"{model}/{path}"
-        facts = _patiently(partial(get_hf_file_metadata, url, timeout=_TIMEOUT), name, model)
-        if facts.commit_hash != commit or not facts.etag or facts.size is None:
+        metadata = _retry(partial(get_hf_file_metadata, url, timeout=_TIMEOUT), name, model)
+        if metadata.commit_hash != commit or not metadata.etag or metadata.size is None:
             raise SparsityReportError(
-                f"{name}: the server does not tell commit, etag and length of it, so it cannot be "
-                "known whether it changes; fetch it and open the copy"
+                f"{name}: the server sends no commit, etag or length, so a change would go "
+                "unnoticed; download it and open the copy"
             )
-        return cls(constants.ENDPOINT, model, commit, path, facts.etag, facts.size)
+        return cls(constants.ENDPOINT, model, commit, path, metadata.etag, metadata.size)
 
     def __str__(self) -> str:
         return f"{self.model}/{self.path}"
@@ -81,11 +81,11 @@ class HubFile(Origin):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.length
 
     def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:
-        """Open it to read bytes from `start` to `stop`; it is connected when they are asked for."""
+        """Open the file for bytes from `start` to `stop`; the first read connects."""
         if stop - start > _SMALL:
             return closing(_Reader(self, stop))
         first, last = start // _BLOCK * _BLOCK, min(-(-stop // _BLOCK) * _BLOCK, self.size)
@@ -93,43 +93,43 @@ class HubFile(Origin):
 
 
 class _Reader:
-    """A remote file, one connection as long as reads follow each other."""
+    """A remote file, read over one connection as long as reads are consecutive."""
 
     def __init__(self, file: HubFile, stop: int, begin: int = 0, chunk: bytes = b"") -> None:
         self._file, self._stop = file, stop
-        # What was received last, where in the file it begins, and where the next read does.
+        # The last chunk received, its offset in the file, and the offset of the next read.
         self._chunk, self._begin, self._at = chunk, begin, begin
-        # What is still to come, and where it ends; nothing where that is no further.
+        # The chunks to come on this connection, and the offset at which they end.
         self._chunks: Iterator[bytes] = iter(())
         self._end = 0
         self._connection = ExitStack()
 
     def seek(self, offset: int, /) -> None:
-        """Go to a byte."""
+        """Move to an offset."""
         self._at = offset
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill a buffer."""
         done = 0
         while done < len(buffer):
-            inside = self._at - self._begin
-            if not 0 <= inside < len(self._chunk):
+            start = self._at - self._begin
+            if not 0 <= start < len(self._chunk):
                 receive = partial(self._receive, len(buffer) - done)
-                chunk = _patiently(receive, str(self._file), self._file.model)
-                self._chunk, self._begin, inside = chunk, self._at, 0
-            part = self._chunk[inside : inside + len(buffer) - done]
+                chunk = _retry(receive, str(self._file), self._file.model)
+                self._chunk, self._begin, start = chunk, self._at, 0
+            part = self._chunk[start : start + len(buffer) - done]
             buffer[done : done + len(part)] = part
             done += len(part)
             self._at += len(part)
         return done
 
     def close(self) -> None:
-        """Leave the connection."""
+        """Close the connection."""
         self._end = 0
         self._connection.close()
 
     def _receive(self, wanted: int) -> bytes:
-        """Return the next bytes, some of those that are wanted or more."""
+        """Return the next chunk, connecting anew where it does not follow the last one."""
         follows = self._at == self._begin + len(self._chunk)
         try:
             if not follows or self._at >= self._end:
@@ -148,13 +148,13 @@ class _Reader:
         self.close()
         file = self._file
         url = hf_hub_url(file.model, file.path, revision=file.commit, endpoint=file.endpoint)
-        # What is asked for are bytes of the file, not of what a server makes of it on the way.
-        asked = {"Range": f"bytes={self._at}-{end - 1}", "Accept-Encoding": "identity"}
+        # Without this encoding a server may compress the file, and ranges count compressed bytes.
+        headers = {"Range": f"bytes={self._at}-{end - 1}", "Accept-Encoding": "identity"}
         response = self._connection.enter_context(
             get_session().stream(
                 "GET",
                 url,
-                headers=build_hf_headers() | asked,
+                headers=build_hf_headers() | headers,
                 timeout=_TIMEOUT,
                 follow_redirects=True,
             )
@@ -170,78 +170,80 @@ def _block(file: HubFile, start: int, stop: int) -> bytes:
 
 
 def _check(response: Any, file: HubFile, start: int, stop: int) -> None:
-    """Refuse an answer that is not these bytes of this file."""
+    """Refuse a response that is not the requested range of the pinned file."""
     from huggingface_hub import constants, hf_raise_for_status
 
     changed = SparsityReportError(
-        f"{file} is no longer the file that was opened at commit {file.commit[:12]}; load it again "
-        "and count anew"
+        f"{file} is no longer the file that was opened at commit {file.commit[:12]}; load it and "
+        "count again"
     )
     if response.status_code == 416:
         raise changed
     hf_raise_for_status(response)
-    # The Hub tells which file it is, where it sends us for the bytes they have no name.
-    trail = [answer.headers for answer in (response, *reversed(response.history))]
+    # The Hub names commit and etag; the server that it redirects to does not.
+    trail = [each.headers for each in (response, *reversed(response.history))]
     commit = constants.HUGGINGFACE_HEADER_X_REPO_COMMIT
-    told: Any = next((headers for headers in trail if commit in headers), {})
-    etag = told.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or told.get("ETag", "")
-    if (told.get(commit), etag.removeprefix("W/").strip('"')) != (file.commit, file.etag):
+    pinned: Any = next((headers for headers in trail if commit in headers), {})
+    etag = pinned.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or pinned.get("ETag", "")
+    if (pinned.get(commit), etag.removeprefix("W/").strip('"')) != (file.commit, file.etag):
         raise changed
     if response.status_code != 206:
         raise SparsityReportError(
-            f"{file}: the server sends whole files only (it ignores Range), so it cannot be read "
-            "where it lies; fetch it and open the copy"
+            f"{file}: the server ignores Range and sends whole files, so it cannot be streamed; "
+            "download it and open the copy"
         )
     place = response.headers.get("Content-Range", "")
-    told_place = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", place)
-    numbers = [int(number) for number in told_place.groups()] if told_place else []
+    match = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", place)
+    numbers = [int(number) for number in match.groups()] if match else []
     if numbers[2:] not in ([], [file.size]):
         raise changed
     encoding = response.headers.get("Content-Encoding", "identity")
     if numbers != [start, stop - 1, file.size] or encoding != "identity":
         raise SparsityReportError(
-            f"{file}: the server sent {place or 'nothing known'!r} ({encoding}) for bytes {start} "
-            f"to {stop - 1}; fetch it and open the copy"
+            f"{file}: the server sent {place or 'nothing'!r} ({encoding}) for bytes {start} "
+            f"to {stop - 1}; download it and open the copy"
         )
 
 
-def _patiently(attempt: Callable[[], T], name: str, model: str) -> T:
-    """Do what may fail for a while, waiting longer before each further attempt."""
+def _retry(attempt: Callable[[], T], name: str, model: str) -> T:
+    """Return the result of an attempt, retrying after temporary errors with growing waits."""
     waits = iter(_WAITS)
     while True:
         try:
             return attempt()
         except SparsityReportError:
             raise
-        except Exception as error:  # clients raise as many different ones
+        except Exception as error:  # HTTP clients raise many exceptions
             wait = next(waits, None)
             response = getattr(error, "response", None)
             if (final := refusal(error, model)) or (final := _final(error, response, name)):
                 raise final from error
             if wait is None:
-                why = type(error).__name__ if response is None else f"HTTP {response.status_code}"
+                reason = (
+                    type(error).__name__ if response is None else f"HTTP {response.status_code}"
+                )
                 raise SparsityReportError(
-                    f"{name}: the connection to the Hub is lost ({why}), after {len(_WAITS)} "
-                    "further attempts, too; start again (with cache= only what is missing is read)"
+                    f"{name}: the connection to the Hub is lost ({reason}), also after {len(_WAITS)} "
+                    "retries; start again (with cache=, only missing tensors are read)"
                 ) from error
-            time.sleep(max(wait, _asked_wait(response)))
+            time.sleep(max(wait, _requested_wait(response)))
 
 
-def _asked_wait(response: Any) -> float:
-    """Return for how many seconds a server asks not to be asked."""
+def _requested_wait(response: Any) -> float:
+    """Return the seconds that a server asks clients to wait."""
     if response is None:
         return 0.0
-    asked = response.headers.get("Retry-After", "")
-    if response.status_code == 429 and not asked:
-        # `"resolvers";r=0;t=171`: how many requests remain, and when there are more again.
-        asked = response.headers.get("RateLimit", "").rpartition(";t=")[2]
-    return min(float(asked), _LONGEST_WAIT) if re.fullmatch(r"[0-9]{1,9}", asked) else 0.0
+    seconds = response.headers.get("Retry-After", "")
+    if response.status_code == 429 and not seconds:
+        # `"resolvers";r=0;t=171`: requests left, and seconds until there are more.
+        seconds = response.headers.get("RateLimit", "").rpartition(";t=")[2]
+    return min(float(seconds), _LONGEST_WAIT) if re.fullmatch(r"[0-9]{1,9}", seconds) else 0.0
 
 
 def refusal(
     error: Exception, model: str, revision: str | None = None
 ) -> SparsityReportError | None:
-    """Return what the Hub's refusal to give a model means; None where it is no refusal."""
+    """Return the error for a gated or missing model; None for any other exception."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -249,16 +251,16 @@ def refusal(
             f"{model} is gated: accept its terms on its Hub page and run `hf auth login`"
         )
     if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
-        what = model if revision is None else f"{model} at revision {revision}"
+        name = model if revision is None else f"{model} at revision {revision}"
         return SparsityReportError(
-            f"{what} is neither a local path nor a model on the Hub; "
+            f"{name} is neither a local path nor a model on the Hub; "
             "if it is private, run `hf auth login`"
         )
     return None
 
 
 def _final(error: Exception, response: Any, name: str) -> SparsityReportError | None:
-    """Return what an error means that further attempts do not mend."""
+    """Return the error for an exception that a retry does not resolve; else None."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.EntryNotFoundError):
@@ -267,6 +269,6 @@ def _final(error: Exception, response: Any, name: str) -> SparsityReportError | 
         return SparsityReportError(
             f"{name} cannot be read offline; unset HF_HUB_OFFLINE, or open a copy on this disk"
         )
-    if response is not None and response.status_code not in _TOO_BUSY:
+    if response is not None and response.status_code not in _RETRIED:
         return SparsityReportError(f"{name} cannot be read: HTTP {response.status_code}")
     return None
