@@ -316,7 +316,7 @@ def test_pieces_that_are_missing_or_disagree(tmp_path):
     piece(tmp_path, 2, 2, [B, C])
     refused("hold 3 tensors, but split.tensors.count is 2", first)
     piece(tmp_path, 2, 2, [])
-    refused("hold 1 tensors, but say 2", first)
+    refused("hold 1 tensors, but split.tensors.count is 2", first)
     write_gguf(second, {B: (np.ones((4, 32), np.float32), None)}, "other")
     refused("split.no is 0 and split.count 1, but its name means 1 and 2", first)
     piece(tmp_path, 2, 2, [B], **{"split.no": 0})
