@@ -5,7 +5,7 @@ Everything here is derived from counts; no tensor is read or changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -27,6 +27,7 @@ from sparsity_report.weights.weights import Weights
 _EMBEDDING_GROUPS = ("embedding", "lm_head")
 # Experts of a layer, and depths of a model, up to which ratios of them are recovered exactly.
 _LARGEST_RATIO = 2**16
+Flags = npt.NDArray[np.bool_]
 
 
 def layer_frame(
@@ -43,87 +44,137 @@ def layer_frame(
     Parameters
     ----------
     weights : Weights
+        The model.
     counts : mapping of str to Magnitudes
-        By name of stored parameter, before pruning.
+        Counts before pruning, by name of stored parameter.
     variant : str
-        Goes into the first column.
+        Content of the first column.
     pruning : Pruning, optional
-        What is set to zero.
+        The weights that are set to zero.
     csr : bool
         Whether the prunable matrices are stored and multiplied as CSR, where the model can.
     convention : {"standard", "notebook"}
         ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
-        and shares, as the notebook this package grew out of.
+        and shares, as the source notebook does.
 
     Returns
     -------
     pandas.DataFrame
-        The table ``layers`` of the schema: counts in elements, bytes in bytes, FLOPs
-        with one multiply-add as two, shares as fractions of 1. Of mixture-of-experts layers a
-        token sees ``active_total`` parameters, and FLOPs are those of its k of E experts, in
-        expectation over uniform routing where zeros count: ``uses`` says how often a token is
-        multiplied by the module's matrices, k/E of experts, 0 where no token of a text comes by.
-        What is done once per sequence, as by a pooler, stands in ``flops_per_sequence``. Where not
-        all prunable matrices of a module run as CSR, ``runs_as_csr`` is false, and a CSR variant
-        keeps them masked. The
-        matrices of a module would have ``row_pointers`` in CSR and at most ``columns`` columns.
-        These three are null without matrices. ``packing`` is how the file packs the weight, empty
-        where it does not; ``file_bytes`` are those of its tensors on disk, null where they are not
-        on disk as they are here: in memory, pruned, or as CSR. Of packed prunable weights
-        ``expected_rounding_sparsity`` is the share that rounding to the file's levels would make
-        zero of a centred Gaussian with the same root mean square, ``erf(s / (2·σ·√2))`` of a step
-        s. Where zero is no level it is the share that would come to lie within half a step of
-        zero, and ``near_zero_share`` the share that does.
+        The table ``layers`` of the schema: counts in elements, sizes in bytes, one multiply-add as
+        two FLOPs, shares as fractions of 1.
+
+        In a mixture of experts, ``active_total`` counts the parameters that a token sees. FLOPs are
+        those of its k of E experts, in expectation over uniform routing where zeros count.
+        ``uses`` is the number of times a token is multiplied by the matrices of the module: k/E
+        for experts, 0 where no token of a text passes. ``flops_per_sequence`` holds what is done
+        once per sequence, as by a pooler.
+
+        ``runs_as_csr`` is false where some prunable matrix of the module cannot run as CSR; a CSR
+        variant keeps such a module masked. In CSR the matrices of a module have ``row_pointers``
+        and at most ``columns`` columns. ``uses``, ``row_pointers`` and ``columns`` are null for
+        modules without matrices.
+
+        ``packing`` is the format in which a file packs the weight. ``file_bytes`` are the bytes of
+        its tensors on disk, null if the file holds something else: values in memory, pruned, or
+        CSR. For packed prunable weights, ``expected_rounding_sparsity`` is the share that rounding
+        to the levels of the file would make zero in a centred Gaussian with the same root mean
+        square σ, ``erf(s / (2·σ·√2))`` for a step s. Where zero is not a level, it is the share
+        expected within half a step of zero, and ``near_zero_share`` is the actual share.
     """
     check_convention(convention)
+    notebook = convention == "notebook"
     cuts, runs = pruning.cuts if pruning else {}, csr_parameters(weights)
-    parameters = _parameter_frame(weights, counts, cuts, runs if csr else frozenset())
-    module, matrix = parameters["module"], parameters["matrix"]
-    counted = parameters["tied_to"].isna() | (convention == "notebook")
+    parameters = list(weights.parameters)
+    pruned = [p.name in cuts for p in parameters]
+    left = list(_left(weights, counts, cuts))
+    layouts = [
+        _layout(p, csr and p.name in runs, cut) for p, cut in zip(parameters, pruned, strict=True)
+    ]
+    stored = [
+        0 if p.tied_to else _bytes(p, layout, nonzero, cut)
+        for p, layout, nonzero, cut in zip(parameters, layouts, left, pruned, strict=True)
+    ]
+    # As the file holds it: neither pruned nor converted.
+    in_file = [
+        not cut and layout == p.layout
+        for p, layout, cut in zip(parameters, layouts, pruned, strict=True)
+    ]
+    held = [_file_bytes(p) if same else None for p, same in zip(parameters, in_file, strict=True)]
+    rounding = [
+        _rounded(counts.get(p.name)) if same else (None, None)
+        for p, same in zip(parameters, in_file, strict=True)
+    ]
+    elements = [
+        nonzero if layout == "csr" else p.total
+        for p, layout, nonzero in zip(parameters, layouts, left, strict=True)
+    ]
+    starts = np.cumsum([0, *(len(m.parameters) for m in weights.modules)], dtype=np.intp)[:-1]
+    places = np.arange(len(parameters))
+    matrix = _flags(p.matrix for p in parameters)
+    counted = _flags(notebook or not p.tied_to for p in parameters)
+    lookup = _flags(len(p.shape) == 2 and p.name.endswith("weight") for p in parameters)
     # A module's weight is its first matrix or, without one, its first parameter.
-    places = matrix.astype(int).groupby(module).idxmax()
-    main = parameters.loc[places].reset_index(drop=True)
-    weight = counted & (matrix | matrix.index.isin(places))
-    multiplied = matrix | (parameters["lookup"] & (convention == "notebook"))
-    total, nonzero = parameters["total"], parameters["nonzero"]
-    elements = total.mask(parameters["layout"] == "csr", nonzero)
-    sums = summed(
-        pd.DataFrame(
-            {
-                "total": total.where(counted, 0),
-                "nonzero": nonzero.where(counted, 0),
-                "weight_total": total.where(weight, 0),
-                "weight_nonzero": nonzero.where(weight, 0),
-                "row_pointers": parameters["row_pointers"],
-                "flops_per_token": 2 * elements.where(multiplied, 0),
-                "useful_flops_per_token": 2 * nonzero.where(multiplied, 0),
-                "stored_bytes": parameters["stored_bytes"],
-                "file_bytes": parameters["file_bytes"],
-                "expected_zeros": parameters["expected_zeros"].where(weight, 0),
-                "near_zeros": parameters["near_zeros"].where(weight, 0),
-            }
-        ).groupby(module)
+    first = np.minimum.reduceat(np.where(matrix, places, len(places)), starts)
+    mains = np.where(first < len(places), first, starts)
+    weight = counted & (matrix | np.isin(places, mains))
+    multiplied = matrix | (lookup & notebook)
+    everything = np.ones(len(parameters), dtype=bool)
+
+    def sums(numbers: Iterable[float | None], inside: Flags, dtype: str = "Int64") -> Any:
+        """Return the sum over each module; unknown if one of its numbers inside is."""
+        values = pd.array(list(numbers), dtype=dtype)  # type: ignore[call-overload]
+        known, unknown = values.to_numpy(dtype.lower(), na_value=0), values.isna() & inside
+        sums = pd.array(np.add.reduceat(known * inside, starts), dtype=dtype)  # type: ignore[call-overload]
+        sums[np.logical_or.reduceat(unknown, starts)] = pd.NA
+        return sums
+
+    main = [parameters[place] for place in mains]
+    without_matrix = ~matrix[mains]
+    uses, once = (np.array([float(u) for u in us]) for us in (
+        (p.uses for p in main), (p.uses_per_sequence for p in main)))  # fmt: skip
+    prunable = np.logical_or.reduceat(_flags(p.prunable for p in parameters), starts)
+    runs_as_csr = pd.array(
+        np.logical_or.reduceat(_flags(p.name in runs for p in parameters), starts), dtype="boolean"
     )
-    uses, once = main["uses"].to_numpy(), main["uses_per_sequence"].to_numpy()
-    derived: dict[str, Any] = {
-        "variant": variant,
-        "module_name": [module.name for module in weights.modules],
-        "block": [module.block for module in weights.modules],
-        "group": [module.group for module in weights.modules],
-        "prunable": (prunable := parameters["prunable"].groupby(module).any()),
-        "runs_as_csr": parameters["name"].isin(runs).groupby(module).any().where(prunable),
-        "row_pointers": sums["row_pointers"].where(main["matrix"]),
-        "columns": parameters["columns"].groupby(module).max().where(main["matrix"]),
-        "uses": main["uses"].where(main["matrix"]),
-        "flops_per_token": _used(sums["flops_per_token"], uses),
-        "useful_flops_per_token": _used(sums["useful_flops_per_token"], uses),
-        "flops_per_sequence": _used(sums["flops_per_token"], once),
-        "active_total": _used(sums["total"], np.minimum(np.maximum(uses, once), 1)),
-        "expected_rounding_sparsity": sums["expected_zeros"] / sums["weight_total"],
-        "near_zero_share": sums["near_zeros"] / sums["weight_total"],
-    }
-    facts = main[["shape", "dtype", "packing", "layout", "tied_to"]]
-    return with_shares(facts.join(sums).assign(**derived))
+    runs_as_csr[~prunable] = pd.NA
+    row_pointers = sums(map(_row_pointers, parameters), everything)
+    columns = np.maximum.reduceat([p.matrix[1] if p.matrix else 0 for p in parameters], starts)
+    total = sums((p.total for p in parameters), counted)
+    weight_total = sums((p.total for p in parameters), weight)
+    flops = 2 * sums(elements, multiplied)
+    frame = pd.DataFrame(
+        {
+            "variant": variant,
+            "module_name": [module.name for module in weights.modules],
+            "block": [module.block for module in weights.modules],
+            "group": [module.group for module in weights.modules],
+            "shape": [p.shape for p in main],
+            "dtype": [p.dtype for p in main],
+            "packing": [p.packing for p in main],
+            "layout": [layouts[place] for place in mains],
+            "total": total,
+            "nonzero": sums(left, counted),
+            "prunable": prunable,
+            "runs_as_csr": runs_as_csr,
+            "weight_total": weight_total,
+            "weight_nonzero": sums(left, weight),
+            "row_pointers": row_pointers,
+            "columns": pd.array(columns, dtype="Int64"),
+            "uses": uses,
+            "flops_per_token": _used(flops, uses),
+            "useful_flops_per_token": _used(2 * sums(left, multiplied), uses),
+            "flops_per_sequence": _used(flops, once),
+            "active_total": _used(total, np.minimum(np.maximum(uses, once), 1)),
+            "stored_bytes": sums(stored, everything),
+            "file_bytes": sums(held, everything),
+            "expected_rounding_sparsity": sums((e for e, _ in rounding), weight, "Float64")
+            / weight_total,
+            "near_zero_share": sums((near for _, near in rounding), weight) / weight_total,
+            "tied_to": [p.tied_to for p in main],
+        }
+    )
+    frame.loc[without_matrix, ["row_pointers", "columns", "uses"]] = pd.NA
+    return with_shares(frame)
 
 
 def csr_parameters(weights: Weights) -> frozenset[str]:
@@ -134,10 +185,11 @@ def csr_parameters(weights: Weights) -> frozenset[str]:
 
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Fill in the shares of layers or groups, and give every column its type."""
-    shares = {
-        "sparsity": zero_shares(frame["total"], frame["nonzero"]),
-        "param_frac": frame["total"] / frame.groupby("variant")["total"].transform("sum"),
-    }
+    totals = frame["total"].to_numpy(np.int64)
+    codes, variants = pd.factorize(frame["variant"])
+    with np.errstate(invalid="ignore"):  # of a variant without parameters
+        fractions = totals / added(totals, codes, len(variants))[codes]
+    shares = {"sparsity": zero_shares(frame["total"], frame["nonzero"]), "param_frac": fractions}
     return typed("groups" if "modules" in frame else "layers", frame.assign(**shares))
 
 
@@ -245,55 +297,9 @@ def check_context(context: int | None) -> None:
         raise SparsityReportError(f"context must be a positive number of tokens, not {context!r}")
 
 
-def _parameter_frame(
-    weights: Weights,
-    counts: Mapping[str, Magnitudes],
-    cuts: Mapping[str, Cut],
-    csr: Collection[str],
-) -> pd.DataFrame:
-    """Return every parameter under a pruning, some as CSR, to be summed per module."""
-    parameters = list(weights.parameters)
-    sizes = [len(module.parameters) for module in weights.modules]
-    left = list(_left(weights, counts, cuts))
-    layouts = [_layout(p, p.name in csr, p.name in cuts) for p in parameters]
-    stored = [
-        0 if p.tied_to else _bytes(p, layout, nonzero, p.name in cuts)
-        for p, layout, nonzero in zip(parameters, layouts, left, strict=True)
-    ]
-    # As it is in the file: neither pruned nor converted.
-    kept = [
-        p.name not in cuts and layout == p.layout
-        for p, layout in zip(parameters, layouts, strict=True)
-    ]
-    held = [_file_bytes(p) if as_is else None for p, as_is in zip(parameters, kept, strict=True)]
-    rounded = [
-        _rounded(counts.get(p.name)) if as_is else (None, None)
-        for p, as_is in zip(parameters, kept, strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "name": [p.name for p in parameters],
-            "module": np.repeat(np.arange(len(sizes)), sizes),
-            "shape": [p.shape for p in parameters],
-            "dtype": [p.dtype for p in parameters],
-            "packing": [p.packing for p in parameters],
-            "layout": layouts,
-            "tied_to": [p.tied_to for p in parameters],
-            "prunable": [p.prunable for p in parameters],
-            "uses": [float(p.uses) for p in parameters],
-            "uses_per_sequence": [float(p.uses_per_sequence) for p in parameters],
-            "matrix": [p.matrix is not None for p in parameters],
-            "lookup": [len(p.shape) == 2 and p.name.endswith("weight") for p in parameters],
-            "total": pd.array([p.total for p in parameters], dtype="Int64"),
-            "nonzero": pd.array(left, dtype="Int64"),
-            "columns": pd.array([p.matrix[1] if p.matrix else 0 for p in parameters], "Int64"),
-            "row_pointers": pd.array(list(map(_row_pointers, parameters)), dtype="Int64"),
-            "stored_bytes": pd.array(stored, dtype="Int64"),
-            "file_bytes": pd.array(held, dtype="Int64"),
-            "expected_zeros": pd.array([expected for expected, _ in rounded], dtype="Float64"),
-            "near_zeros": pd.array([near for _, near in rounded], dtype="Int64"),
-        }
-    )
+def _flags(values: Iterable[Any]) -> Flags:
+    """Return the truth of each value."""
+    return np.fromiter(map(bool, values), dtype=np.bool_)
 
 
 def _left(
@@ -353,7 +359,8 @@ def _row_pointers(parameter: Parameter) -> int:
     return parameter.experts * (parameter.matrix[0] + 1) if parameter.matrix else 0
 
 
-def _used(elements: pd.Series, uses: Floats) -> pd.Series:
-    """Return :func:`used` of numbers that may be unknown."""
-    numbers = used(elements.to_numpy(dtype=np.int64, na_value=0), uses)
-    return pd.Series(numbers, dtype="Int64").mask(elements.isna())
+def _used(elements: Any, uses: Floats) -> Any:
+    """Return :func:`used` of an array of numbers that may be unknown."""
+    numbers = pd.array(used(elements.to_numpy("int64", na_value=0), uses), dtype="Int64")
+    numbers[elements.isna()] = pd.NA
+    return numbers

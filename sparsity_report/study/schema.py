@@ -132,7 +132,6 @@ CELL_KINDS: Mapping[str, tuple[str, str, set[type]]] = {
     "shape": ("one", "array", {list}),
     "shares": ("a list of shares", "array", {list}),
 }
-_INFINITE = [np.inf, -np.inf]
 # The type of the items of a list.
 ITEMS = {"shape": "int64", "shares": "float64"}
 # A time is not zero.
@@ -461,17 +460,18 @@ def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype in ITEMS:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)
-    if column.dtype == "float64" and (infinite := cells.isin(_INFINITE)).any():
-        # JSON has no infinity, and a figure that is infinite is not known.
-        cells = cells.mask(infinite)
-    if cells.dtype.name == column.dtype:
+    if cells.dtype.name == column.dtype != "float64":
         return cells
     try:
+        if column.dtype == "float64":
+            known = cells.astype("Float64") if cells.dtype == object else cells
+            numbers = known.to_numpy(float, na_value=np.nan)
+            # JSON has no infinity, and an infinite figure is unknown.
+            finite = np.where(np.isinf(numbers), np.nan, numbers)
+            return pd.Series(finite, index=cells.index)
         if column.dtype == "int64" and column.optional:
             known = cells.astype("Int64")
             return known if known.hasnans else known.astype("int64")
-        if column.dtype == "float64" and cells.dtype == object:
-            return cells.astype("Float64").astype(float)
         return cells.astype(column.dtype)  # type: ignore[call-overload, no-any-return]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{column.name}: {error}") from error
