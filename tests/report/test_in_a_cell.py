@@ -15,8 +15,8 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.notebook_cell import Shares, bundle
-from sparsity_report.report.notebook_cell import _figure as figure
+from sparsity_report.report.notebook_cell import bundle
+from sparsity_report.report.svg_map import ShareMap, draw_map
 from sparsity_report.study.derived.heatmap_grid import Grid
 
 LIMIT = 60_000
@@ -151,7 +151,7 @@ def test_maps_of_large_models_stay_small(count, experts):
     layers = pd.DataFrame({"module_name": names, "block": numbers, "group": "mlp_linear"})
     grid = Grid(layers)
     cells = [(*cell, (7 * place % 101) / 100) for place, cell in enumerate(grid.cells)]
-    drawn = figure(Shares("all", grid.blocks, grid.projections, cells), (0.0, 1.0))
+    drawn = draw_map(ShareMap("all", grid.blocks, grid.projections, cells), (0.0, 1.0))
     assert drawn.count("h1") == len(cells) + 24  # those of the key
     assert len(drawn) < LIMIT - 10_000  # what else there is, see below
 
@@ -161,7 +161,7 @@ def test_the_largest_map_there_is_stays_small():
     shares = [((7 * n) % 101) / 100 for n in range(41 * 120)]
     places = ((block, name) for name in names for block in numbers)
     cells = [(*place, share) for place, share in zip(places, shares, strict=True)]
-    drawn = figure(Shares("all", numbers, names, cells), (0.0, 1.0))
+    drawn = draw_map(ShareMap("all", numbers, names, cells), (0.0, 1.0))
     assert drawn.count("h1") == len(cells) + 24  # those of the key
     assert len(drawn) < LIMIT - 10_000
 

@@ -318,7 +318,7 @@ def test_templates_get_what_is_documented(study, page):
     sections = {section.key: section for section in page["sections"]}
     assert "quality" not in sections
     charts = [chart.key for section in sections.values() for chart in section.charts]
-    assert charts == ["sparsity", "curve", "flops", "param_frac"]
+    assert charts == ["spread", "sparsity", "curve", "flops", "param_frac"]
     assert page["lead"].key == "map1"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from sparsity_report.errors import printable, spelled
-from sparsity_report.report.tables.table_model import Cell, Kind, Table
+from sparsity_report.report.tables.table_model import Cell, Kind, Row, Table, body_lines
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import breakable
 from sparsity_report.words.display_names import group_name
@@ -141,7 +141,7 @@ def quantity(value: Any, kind: Kind) -> Tex:
 
     Examples
     --------
-    >>> from sparsity_report.report import cells
+    >>> from sparsity_report.report.tables import table_model as cells
     >>> print(quantity(0.3, cells.SHARE), quantity(5_106_576, cells.scaled("B")))
     \qty{30.0}{\percent} \num{5.11}\,MB
     """
@@ -182,6 +182,12 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
     kinds = [_setting(table, place) for place in range(1, len(table.columns))]
     narrow = len(kinds) >= _NARROW
     first = _words(first_cm) if first_cm else "l"
+
+    def title(text: str) -> str:
+        setting = _words(_TITLE_CM) if len(text) > 2 * _LONG else "l"
+        title = f"\\emph{{{tex(text)}}}"
+        return f"\\multicolumn{{{len(table.columns)}}}{{{setting}}}{{{title}}} \\\\"
+
     return "\n".join(
         [
             "\\begin{table}[htbp]",
@@ -192,13 +198,25 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
             f"\\begin{{tabular}}{{{' '.join([first, *kinds])}}}",
             "\\toprule",
             *(f"{line} \\\\" for line in _heads(table)),
-            *_body_lines(table),
+            *body_lines(table, _row, title, "\\midrule"),
             "\\bottomrule",
             "\\end{tabular}",
             "\\end{table}",
             "",
         ]
     )
+
+
+def to_tabular(table: Table) -> str:
+    """Write a table of one body for booktabs alone, as a notebook cell shows it."""
+
+    def line(texts: Iterable[str]) -> str:
+        return " & ".join(map(tex, texts)) + " \\\\"
+
+    rows = body_lines(table, lambda row: line(cell.text for cell in row.cells), tex, "\\midrule")
+    setting = f"l{'r' * (len(table.columns) - 1)}"
+    begin = (f"\\begin{{tabular}}{{{setting}}}", "\\toprule", line(table.heads))
+    return "\n".join([*begin, *rows, "\\bottomrule", "\\end{tabular}"])
 
 
 def _setting(table: Table, place: int) -> str:
@@ -217,18 +235,10 @@ def _words(width_cm: float) -> str:
     return f">{{\\raggedright\\arraybackslash}}p{{{width_cm:g}cm}}"
 
 
-def _body_lines(table: Table) -> Iterator[str]:
-    """Yield the lines of the bodies, each under a rule and its title."""
-    for body in table.bodies:
-        yield "\\midrule"
-        if body.title:
-            title = f"\\emph{{{tex(body.title)}}}"
-            setting = _words(_TITLE_CM) if len(body.title) > 2 * _LONG else "l"
-            yield f"\\multicolumn{{{len(table.columns)}}}{{{setting}}}{{{title}}} \\\\"
-        for row in body.rows:
-            first, *others = row.cells
-            shown = [("\\bfseries " if cell.strong else "") + _cell(cell) for cell in others]
-            yield " & ".join([tex(first.text), *shown]) + " \\\\"
+def _row(row: Row) -> str:
+    first, *others = row.cells
+    shown = [("\\bfseries " if cell.strong else "") + _cell(cell) for cell in others]
+    return " & ".join([tex(first.text), *shown]) + " \\\\"
 
 
 def _cell(cell: Cell) -> str:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from sparsity_report.errors import legible
-from sparsity_report.report.tables.table_model import Cell, Row, Table
+from sparsity_report.report.tables.table_model import Cell, Table, body_lines
 from sparsity_report.words.number_format import THIN
 
-# What Markdown, or HTML inside it, would take for its own.
+# Characters with a meaning in Markdown or in HTML inside it.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@!])")
 
 
 def to_markdown(table: Table) -> str:
-    r"""Write a table as pipes, as GitHub and Jupyter read them; a name is never markup.
+    r"""Write a table with pipes, as GitHub and Jupyter read them, in which no name is markup.
 
     Examples
     --------
-    >>> from sparsity_report.report import cells
+    >>> from sparsity_report.report.tables import table_model as cells
     >>> columns = [cells.Column("n", "<b>", cells.NAME), cells.Column("s", "Zeros", cells.SHARE)]
     >>> print(to_markdown(cells.table_of("t", "", columns, [{"n": "a|b", "s": 0.5}])))
     | \<b\> | Zeros |
@@ -27,13 +27,14 @@ def to_markdown(table: Table) -> str:
     <BLANKLINE>
     """
     columns = table.columns
-    heads = [f"{c.over}, {c.head}" if c.over else c.head for c in columns]
-    lines = [_line(map(markdown, heads))]
+    lines = [_line(map(markdown, table.heads))]
     lines += ["|" + "|".join(":---" if c.kind.unit is None else "---:" for c in columns) + "|"]
-    for body in table.bodies:
-        if body.title:
-            lines.append(_line([f"**{markdown(body.title)}**", *[""] * (len(columns) - 1)]))
-        lines += [_line(_cells(row)) for row in body.rows]
+    rest = [""] * (len(columns) - 1)
+    lines += body_lines(
+        table,
+        lambda row: _line(map(_cell, row.cells)),
+        lambda title: _line([f"**{markdown(title)}**", *rest]),
+    )
     caption = f"{markdown(table.caption)}\n\n" if table.caption else ""
     return caption + "\n".join(lines) + "\n"
 
@@ -49,15 +50,9 @@ def markdown(text: str) -> str:
     return SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", legible(text).replace(THIN, " ")))
 
 
-def _cells(row: Row) -> Iterator[str]:
-    for cell in row.cells:
-        text = _text(cell)
-        yield f"**{text}**" if cell.strong else text
-
-
-def _text(cell: Cell) -> str:
-    text = markdown(cell.text)
-    return f"{text} ({markdown(cell.note)})" if cell.note else text
+def _cell(cell: Cell) -> str:
+    text = markdown(cell.text_with_note)
+    return f"**{text}**" if cell.strong else text
 
 
 def _line(texts: Iterable[str]) -> str:

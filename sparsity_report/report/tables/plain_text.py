@@ -1,4 +1,4 @@
-"""Tables as lines of text, for a terminal or a mail."""
+"""Tables as lines of text for a terminal."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import unicodedata
 from collections.abc import Sequence
 
 from sparsity_report.errors import legible
-from sparsity_report.report.tables.table_model import Row, Table
+from sparsity_report.report.tables.table_model import Table, body_lines
 
-# Between two columns; and lines that a head may take.
+# Gap between columns, and most lines of a head.
 _GAP, _LINES = "  ", 3
 
 
 def to_text(table: Table) -> str:
-    r"""Write a table as lines: words stand left, numbers right, heads above them broken at spaces.
+    r"""Write a table as lines: words left, numbers right, heads broken at spaces.
 
     Examples
     --------
-    >>> from sparsity_report.report import cells
+    >>> from sparsity_report.report.tables import table_model as cells
     >>> heads = {"layer": ("Layer", cells.NAME), "weights": ("All weights", cells.COUNT)}
     >>> columns = [cells.Column(key, *of) for key, of in heads.items()]
     >>> rows = [{"layer": "fc1", "weights": 48}, {"layer": "out_proj", "weights": 1200}]
@@ -28,34 +28,30 @@ def to_text(table: Table) -> str:
     fc1            48
     out_proj    1 200
     """
-    bodies = [(body.title, [_texts(row) for row in body.rows]) for body in table.bodies]
-    texts = [cells for _, rows in bodies for cells in rows]
-    heads = [f"{c.over}, {c.head}" if c.over else c.head for c in table.columns]
+    texts = [[cell.text_with_note for cell in row.cells] for row in table.rows]
     widths = [
         _room(head, max(_width(text) for text in (*column, *head.split(), "")))
-        for head, *column in zip(heads, *texts, strict=True)
+        for head, *column in zip(table.heads, *texts, strict=True)
     ]
-    over = [textwrap.wrap(head, width) or [""] for head, width in zip(heads, widths, strict=True)]
-    deep = max(map(len, over))
-    above = zip(*([""] * (deep - len(lines)) + lines for lines in over), strict=True)
+    heads = [textwrap.wrap(h, width) or [""] for h, width in zip(table.heads, widths, strict=True)]
+    height = max(map(len, heads))
+    head_lines = zip(*([""] * (height - len(lines)) + lines for lines in heads), strict=True)
     left = [column.kind.unit is None or not place for place, column in enumerate(table.columns)]
     lines = [table.caption] if table.caption else []
-    lines += [_line(head, widths, left) for head in above]
-    for title, rows in bodies:
-        lines += [title] if title else []
-        lines += [_line(cells, widths, left) for cells in rows]
+    lines += [_line(head, widths, left) for head in head_lines]
+    lines += body_lines(
+        table,
+        lambda row: _line([cell.text_with_note for cell in row.cells], widths, left),
+        lambda title: title,
+    )
     return "\n".join(legible(line) for line in lines)
 
 
 def _room(head: str, width: int) -> int:
-    """Return the width of a column, of which a head may take a few lines."""
+    """Return the width at which a head takes few lines."""
     while len(textwrap.wrap(head, width)) > _LINES:
         width += 1
     return width
-
-
-def _texts(row: Row) -> list[str]:
-    return [f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row.cells]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
@@ -67,6 +63,6 @@ def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> 
 
 
 def _width(text: str) -> int:
-    """Return how many places of a terminal a text takes."""
+    """Return the number of terminal cells that a text takes."""
     marks = sum(unicodedata.category(sign) in {"Mn", "Me", "Cf"} for sign in text)
     return len(text) - marks + sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)

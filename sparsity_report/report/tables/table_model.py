@@ -7,7 +7,7 @@ of them can show different digits.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
@@ -207,6 +207,11 @@ class Cell(NamedTuple):
         return self.kind.write(self.value)
 
     @property
+    def text_with_note(self) -> str:
+        """The text and the note on one line."""
+        return f"{self.text} ({self.note})" if self.note else self.text
+
+    @property
     def plain(self) -> str | None:
         r"""The value with all its digits, or letters; None where the text has them.
 
@@ -284,6 +289,11 @@ class Table:
     def rows(self) -> list[Row]:
         """Rows of all bodies."""
         return [row for body in self.bodies for row in body.rows]
+
+    @property
+    def heads(self) -> list[str]:
+        """Heads of the columns on one line, with those that neighbours share."""
+        return [f"{c.over}, {c.head}" if c.over else c.head for c in self.columns]
 
     @property
     def spans(self) -> list[tuple[str, int]]:
@@ -380,6 +390,33 @@ def table_of(
     return Table(key, caption, tuple(columns), (Body(rows_of(columns, values)),), style)
 
 
+def body_lines(
+    table: Table,
+    row: Callable[[Row], str],
+    title: Callable[[str], str],
+    before: str | None = None,
+    after: str | None = None,
+) -> Iterator[str]:
+    """Yield the lines of the bodies for any renderer.
+
+    Parameters
+    ----------
+    table : Table
+    row, title : callable
+        Write a row, and the title of a body that has one.
+    before, after : str, optional
+        Lines around each body.
+    """
+    for body in table.bodies:
+        if before is not None:
+            yield before
+        if body.title:
+            yield title(body.title)
+        yield from map(row, body.rows)
+        if after is not None:
+            yield after
+
+
 def to_html(table: Table, plain: bool = False) -> Markup:
     """Write a table as HTML; every text is escaped.
 
@@ -397,13 +434,14 @@ def to_html(table: Table, plain: bool = False) -> Markup:
     lines = [f'<table class="{styles}">' if styles else "<table>"]
     lines += [f"<caption><span>{escape(table.caption)}</span></caption>"] if table.caption else []
     lines += ["<thead>", *_head_rows(table, plain), "</thead>"]
-    for body in table.bodies:
-        lines.append("<tbody>")
-        if body.title:
-            span = f'<th scope="rowgroup" colspan="{len(table.columns)}">'
-            lines.append(f'<tr class="variant">{span}<bdi>{escape(body.title)}</bdi></th></tr>')
-        lines += (_html_row(row, table.columns, plain) for row in body.rows)
-        lines.append("</tbody>")
+    span = f'<tr class="variant"><th scope="rowgroup" colspan="{len(table.columns)}"><bdi>'
+    lines += body_lines(
+        table,
+        lambda row: _html_row(row, table.columns, plain),
+        lambda title: f"{span}{escape(title)}</bdi></th></tr>",
+        "<tbody>",
+        "</tbody>",
+    )
     return Markup("\n".join([*lines, "</table>"]))
 
 
