@@ -43,20 +43,23 @@ def summarize(study: Comparison | Pair) -> list[str]:
 
 
 def _sentences(value: Any) -> list[str]:
-    from sparsity_report.findings import difference, pair_findings, summary
+    from sparsity_report.findings.difference import Difference
+    from sparsity_report.findings.difference_findings import difference_findings
+    from sparsity_report.findings.pair_findings import pair_findings
+    from sparsity_report.findings.study_findings import study_findings
     from sparsity_report.study.pairs.pair import Pair
 
     if isinstance(value, Pair):
-        return [str(finding) for finding in pair_findings.pair_sentences(value)]
-    if isinstance(value, difference.Difference):
-        return [str(finding) for finding in difference.difference_sentences(value)]
-    return [str(finding) for finding in summary.study_findings(value)]
+        return [*map(str, pair_findings(value))]
+    if isinstance(value, Difference):
+        return [*map(str, difference_findings(value))]
+    return [*map(str, study_findings(value))]
 
 
 def _audit(study: Comparison) -> list[str]:
     from sparsity_report.findings.audit import audit
 
-    return [str(finding) for finding in audit(study)]
+    return [*map(str, audit(study))]
 
 
 def _save(value: Comparison | Pair, path: str | os.PathLike[str]) -> Path:

@@ -44,7 +44,7 @@ def check_outputs(outputs: Outputs) -> None:
 def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
     """Write what is wanted of a study, all or nothing, and say the most important about it."""
     import sparsity_report as sr
-    from sparsity_report.findings.summary import headlines
+    from sparsity_report.findings.study_findings import headlines
 
     if outputs.drawn:
         import_altair()
@@ -68,8 +68,8 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
                 progress(number, len(wanted), label)
         if files.removed:
             said += f"; removed {len(files.removed)} files of another run"
-    for sentence in headlines(study):
-        tell(sentence)
+    for finding in headlines(study):
+        tell(str(finding))
     tell(said)
     if outputs.shown:
         _show(out / ("report.html" if outputs.html else "report.pdf"))

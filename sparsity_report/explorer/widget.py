@@ -43,7 +43,7 @@ from sparsity_report.explorer.pair_explorer import PairExplorer
 from sparsity_report.explorer.picture import pictures
 from sparsity_report.explorer.scene import Scene
 from sparsity_report.explorer.view import View, bounded_levels
-from sparsity_report.findings.budget_findings import budgeted
+from sparsity_report.findings.budget_findings import budget_finding
 from sparsity_report.report.copied_code import FORMS
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_names import GLOBAL
@@ -273,7 +273,7 @@ class Explorer(BaseExplorer):
         solved = level_within(self._view.study, budget, policy=self.policy)
         self.sparsity = solved.sparsity
         self.variant = MASKED_AT_LEVEL if solved.dense else CSR_AT_LEVEL
-        return str(budgeted(solved))
+        return str(budget_finding(solved))
 
     @in_own_language
     def copied(self, form: str) -> str:

@@ -1,4 +1,4 @@
-"""What moved between two studies: zeros layer by layer, and what was measured alike in both."""
+"""Variants of two studies matched, with the zeros of their layers and their measurements."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import without_numbers
-from sparsity_report.findings.speed_findings import with_intervals
+from sparsity_report.findings.variant_names import group_names
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.perplexity import ALIKE
 from sparsity_report.study.derived.speedups import TOLERANCE
 from sparsity_report.study.layers import records
-from sparsity_report.words.number_format import figures, points
-from sparsity_report.words.sentences import say
 
-# In what two measurements of a speed agree that may be compared.
+# Columns in which two comparable measurements of speed agree.
 _TIMED = ["tokens", "cache", "dtype", "threads", "machine"]
 _SIDES = ("before", "after")
 LAYERS = (
@@ -30,26 +28,26 @@ MEASURED = (
 
 
 class Match(NamedTuple):
-    """A variant of the study before, and the one of the study after that it became."""
+    """Names of a variant of the study before and of its counterpart in the study after."""
 
     before: str
     after: str
 
     @property
     def renamed(self) -> bool:
-        """Whether they have two names, as those of two levels do."""
+        """Whether the names differ, as for two sparsity levels."""
         return self.before != self.after
 
     @property
     def name(self) -> str:
-        """Both names, or the one that both have."""
+        """Both names, or the common one."""
         return f"{self.before} → {self.after}" if self.renamed else self.after
 
 
 def matches(one: Comparison, other: Comparison) -> tuple[Match, ...]:
-    """Match variants by name; those left by layout and policy, where only one of each is left.
+    """Match variants by name, and the rest by layout and policy if only one of each is left.
 
-    Where several are left that could be matched, none is: which of them became which is not known.
+    Variants with several possible counterparts are not matched.
 
     Examples
     --------
@@ -61,31 +59,34 @@ def matches(one: Comparison, other: Comparison) -> tuple[Match, ...]:
     """
     left = [records(study.variants) for study in (one, other)]
     names = [{row["variant"] for row in rows} for rows in left]
-    found = [Match(name, name) for name in one.variants["variant"] if name in names[1]]
+    matched = [Match(name, name) for name in one.variants["variant"] if name in names[1]]
     left = [
-        [row for row in rows if row["variant"] not in there]
-        for rows, there in zip(left, reversed(names), strict=True)
+        [row for row in rows if row["variant"] not in others]
+        for rows, others in zip(left, reversed(names), strict=True)
     ]
-    keys: tuple[Callable[[dict[str, Any]], Any], ...] = (_made, lambda row: row["layout"])
+    keys: tuple[Callable[[dict[str, Any]], Any], ...] = (
+        _layout_and_policy,
+        lambda row: row["layout"],
+    )
     for key in keys:
-        sides = [[(key(row), row["variant"]) for row in rows] for rows in left]
-        for kind in dict.fromkeys(kind for kind, _ in sides[0]):
-            same = [[name for of, name in side if of == kind] for side in sides]
-            if [len(side) for side in same] == [1, 1]:
-                found.append(Match(same[0][0], same[1][0]))
-        taken = {name for match in found for name in match}
+        sides = [group_names((key(row), row["variant"]) for row in rows) for rows in left]
+        for kind, before in sides[0].items():
+            after = sides[1].get(kind, [])
+            if len(before) == len(after) == 1:
+                matched.append(Match(before[0], after[0]))
+        taken = {name for match in matched for name in match}
         left = [[row for row in rows if row["variant"] not in taken] for rows in left]
-    return tuple(found)
+    return tuple(matched)
 
 
-def _made(row: dict[str, Any]) -> tuple[str, str]:
-    """Return a variant's layout and its policy, whatever the level."""
+def _layout_and_policy(row: dict[str, Any]) -> tuple[str, str]:
+    """Return a variant's layout and its policy without the sparsity level."""
     rule = (row["method"] or "").partition(" in ")[0]
     return row["layout"], without_numbers(rule)
 
 
 def moved_layers(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
-    """Return zeros of each prunable layer that both variants of a match have in one shape."""
+    """Return the zeros of each prunable layer that both variants of a match have in one shape."""
     parts = []
     for match in matched:
         sides = [
@@ -116,10 +117,10 @@ def moved_layers(one: Comparison, other: Comparison, matched: Sequence[Match]) -
 
 
 def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
-    """Return what was measured of both variants of a match in one way.
+    """Return comparable measurements of both variants of each match.
 
-    ``apart`` says of speeds whether they may be told apart: their 99 % intervals do not meet, not
-    even where both are widened by as much as the same kernel, timed twice, differed.
+    Speeds are ``apart`` if their 99 % intervals do not overlap, even when both are widened by the
+    difference of the duplicate kernel.
     """
     rows = [
         {"variant_before": match.before, "variant_after": match.after, **row}
@@ -166,97 +167,17 @@ def _speeds(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[s
         yield {"what": "speed", "of": str(row["tokens"]), **ends, "apart": slower or faster}
 
 
-def told(
-    matched: Sequence[Match], layers: pd.DataFrame, measured: pd.DataFrame, base: str
-) -> Iterator[str]:
-    """Say what moved, match by match; zeros that two matches share once.
-
-    Parameters
-    ----------
-    matched : sequence of Match
-    layers, measured : pandas.DataFrame
-        Of :func:`moved_layers` and :func:`measured_alike`.
-    base : str
-        What speeds are against.
-    """
-    first = distinct(matched, layers)
-    for match in matched:
-        if match in first:
-            yield from _layers_told(match, _of(layers, match))
-        for row in records(_of(measured, match)):
-            yield from _measured_told(match, row, base)
-
-
 def distinct(matched: Sequence[Match], layers: pd.DataFrame) -> list[Match]:
-    """Return the first match of each distinct set of layers' zeros, before and after.
-
-    Parameters
-    ----------
-    matched : sequence of Match
-    layers : pandas.DataFrame
-        Of :func:`moved_layers`.
-    """
+    """Return the first match of each distinct set of zeros, as :func:`moved_layers` lists them."""
     first: dict[tuple[Any, ...], Match] = {}
     for match in matched:
-        rows = _of(layers, match)[["module_name", "zeros_before", "zeros_after"]]
+        rows = rows_of_match(layers, match)[["module_name", "zeros_before", "zeros_after"]]
         first.setdefault(tuple(rows.itertuples(index=False, name=None)), match)
     return list(first.values())
 
 
-def _of(frame: pd.DataFrame, match: Match) -> pd.DataFrame:
+def rows_of_match(frame: pd.DataFrame, match: Match) -> pd.DataFrame:
+    """Return the rows of a frame that belong to a match."""
     return frame[
         (frame["variant_before"] == match.before) & (frame["variant_after"] == match.after)
     ]
-
-
-def _layers_told(match: Match, rows: pd.DataFrame) -> Iterator[str]:
-    changed = rows[rows["zeros_before"] != rows["zeros_after"]]
-    if changed.empty:
-        if match.renamed and len(rows):
-            yield say("difference.layer_zeros_unchanged", name=match.name)
-        return
-    ranked = records(changed.sort_values("moved", key=abs, ascending=False, kind="stable"))
-    yield say(
-        "difference.layer_sparsity_largest",
-        name=match.name,
-        more=int((changed["moved"] > 0).sum()),
-        fewer=int((changed["moved"] < 0).sum()),
-        all=len(rows),
-        **_layer(ranked[0]),
-    )
-    if points(ranked[0]["moved"]) != points(ranked[-1]["moved"]):
-        yield say("difference.layer_sparsity_smallest", name=match.name, **_layer(ranked[-1]))
-
-
-def _layer(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "module": row["module_name"],
-        "before": row["sparsity_before"],
-        "after": row["sparsity_after"],
-        "points": points(row["moved"]),
-    }
-
-
-def written(row: dict[str, Any]) -> tuple[str, str]:
-    """Write what was measured before and after, speeds with their intervals."""
-    if row["what"] == "perplexity":
-        return figures(row["before"], ",.2f"), figures(row["after"], ",.2f")
-    columns = {"realised_speedup": "", "realised_low": "_low", "realised_high": "_high"}
-    speeds = [{column: row[side + end] for column, end in columns.items()} for side in _SIDES]
-    before, after = with_intervals(pd.DataFrame(speeds))
-    return before, after
-
-
-def _measured_told(match: Match, row: dict[str, Any], base: str) -> Iterator[str]:
-    """Say what a variant of two names measured, and of one name what differs."""
-    before, after = written(row)
-    said: dict[str, Any] = {"name": match.name, "before": before, "after": after}
-    if row["what"] == "perplexity":
-        if match.renamed or before != after:
-            yield say("difference.perplexity", text=row["of"], **said)
-        return
-    said |= {"base": base, "tokens": int(row["of"])}
-    if row["apart"]:
-        yield say("difference.speed_up", **said)
-    elif match.renamed:
-        yield say("difference.speed_up_within_noise", **said)

@@ -1,8 +1,7 @@
-"""What others published of kernels for sparse weights: none of it was measured here.
+"""Published figures of kernels for sparse weights, none of which was measured here.
 
-Only what stands in a source that was at hand, in its words: the abstract of a paper, or the README
-of the code by its authors. What neither says, such as from which sparsity a kernel overtakes dense,
-is null.
+Each figure quotes its source: the abstract of a paper, or the README of the authors' code. Values
+that neither states, such as the crossover sparsity, are null.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ class Published(NamedTuple):
     ----------
     kernel : str
     layout : str
-        As in ``study.storage``; ``"csr"`` of any CSR.
+        As in ``study.storage``; ``"csr"`` for any CSR.
     zeros : str
-        Share of zeros it was measured at.
+        Sparsity at which it was measured.
     speedup : str
-        Times as fast as what `against` names.
+        Speed-up over `against`.
     against : str
-        English, said in the language that is spoken.
+        Key of a name, or the name of a product.
     crossover : float or None
-        Share of zeros from which it is faster than dense, where the source says so.
+        Sparsity from which it is faster than dense, if the source states it.
     hardware : str
     words : str
-        The source's.
+        Quotation from the source.
     source : str
     """
 
@@ -51,7 +50,7 @@ _MARLIN = "Castro and Alistarh 2024, github.com/IST-DASLab/Sparse-Marlin, README
 _DENSE, _DENSE_16 = "layout.dense", "kernel.dense_float16"
 _MODEL = "kernel.dense_model_token_by_token"
 
-#: In the order of the table.
+#: Figures in the order of the table.
 PUBLISHED = (
     Published(
         "MACKO", "macko", "50 %", "1.2–1.5", _DENSE_16, None, _GEFORCE,

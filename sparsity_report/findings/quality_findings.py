@@ -1,67 +1,74 @@
-"""What variants still know, and how far that is from dense, in sentences with their numbers."""
+"""Findings about measured quality: perplexity, KL divergence, continuations, tasks, sensitivity."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import pandas as pd
+
+from sparsity_report.measure.sensitivity import sensitivity_correlation
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.number_format import figures
-from sparsity_report.words.sentences import say
 
-# Of a prompt, and of what is written after it.
-_LETTERS = 200
-# What of a row says what was scored, and how.
+# Characters of a prompt and of its continuation that are shown.
+_CHARACTERS = 200
+# Columns that identify a text and its protocol.
 PASSAGE = ("protocol", "text", "text_fingerprint", "scored", "tokens", "window", "stride")
+# Parts from which a rank correlation is reported, and standard deviations, 1 ÷ √(n − 1) each, that
+# the largest of five correlations must lie from 0, as it does by chance in one case of a hundred.
+_PARTS, _FAR = 10, 3.09
 
 
-def perplexities(study: Comparison) -> Iterator[str]:
-    """Say what perplexity and accuracy are left, once per text and protocol."""
+def perplexities(study: Comparison) -> Iterator[Phrase]:
+    """Yield perplexity and top-1 accuracy of all variants for each text and protocol."""
     if study.quality is None:
         return
     frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
     for passage, rows in frame.groupby([*PASSAGE], sort=False):
         scores = [
-            say(
+            phrase(
                 "finding.perplexity_of_variant",
-                perplexity=figures(row["perplexity"], ",.2f"),
+                perplexity=row["perplexity"],
                 variant=row["variant"],
                 top1=row["top1"],
             )
             for row in records(rows)
         ]
-        yield say("finding.perplexity", **dict(zip(PASSAGE, passage, strict=True)), scores=scores)
+        yield phrase(
+            "finding.perplexity", **dict(zip(PASSAGE, passage, strict=True)), scores=scores
+        )
 
 
-def distances(study: Comparison) -> Iterator[str]:
-    """Say how far next-token distributions are from those of dense, once per text and protocol."""
+def divergences(study: Comparison) -> Iterator[Phrase]:
+    """Yield KL divergence and top-1 agreement with dense for each text and protocol."""
     if study.quality is None:
         return
     frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
     others = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
-    for (against, text, *_), rows in others.groupby(["against", "text", *PASSAGE], sort=False):
-        told = [
-            say(
+    for (base, text, *_), rows in others.groupby(["against", "text", *PASSAGE], sort=False):
+        scores = [
+            phrase(
                 "finding.kl_divergence_of_variant",
-                kl=figures(row["kl"], "#.3g"),
+                kl=row["kl"],
                 variant=row["variant"],
                 agreement=row["agreement"],
             )
             for row in records(rows)
         ]
-        yield say("finding.kl_divergence", against=against, text=text, told=told)
+        yield phrase("finding.kl_divergence", base=base, text=text, scores=scores)
 
 
-def continued(study: Comparison) -> Iterator[str]:
-    """Say what variants wrote after each prompt, once for all that wrote the same."""
+def continuations(study: Comparison) -> Iterator[Phrase]:
+    """Yield each distinct continuation of a prompt with the variants that generated it."""
     if (frame := study.continuations) is None:
         return
-    one = "finding.continuation_one"
-    many = "finding.continuation_many"
     for (prompt, text), rows in frame.groupby(["prompt", "continuation"], sort=False):
-        yield say(
-            one if len(rows) == 1 else many,
+        yield phrase(
+            "finding.continuation",
             prompt=_on_one_line(str(prompt)),
             variants=rows["variant"].tolist(),
             continuation=_on_one_line(str(text)),
@@ -69,4 +76,47 @@ def continued(study: Comparison) -> Iterator[str]:
 
 
 def _on_one_line(text: str) -> str:
-    return clip(" ".join(text.split()), _LETTERS)
+    return clip(" ".join(text.split()), _CHARACTERS)
+
+
+def zero_shot(study: Comparison) -> Iterator[Phrase]:
+    """Yield the mean accuracy over seven zero-shot tasks of the variants that ran all of them."""
+    if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
+        return
+    means = [
+        phrase(
+            "finding.accuracy_of_variant",
+            mean=(row["value"], row["stderr"]),
+            variant=row["variant"],
+        )
+        for row in records(scores[scores["task"] == "mean"])
+    ]
+    yield phrase("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
+
+
+def sensitivities(study: Comparison) -> Iterator[Phrase]:
+    """Yield the parts that cost most and least when pruned alone, and what explains the cost."""
+    frame = study.sensitivity
+    if frame is None or len(frame) < 2:
+        return
+    increase = frame["nll_increase"].astype(float)
+    worst, least = frame.iloc[int(increase.argmax())], frame.iloc[int(increase.argmin())]
+    yield phrase(
+        "finding.sensitivity_extremes",
+        level=float(round(frame["sparsity"].iloc[0], 4)),
+        worst=(worst["by"], worst["part"]),
+        most=worst["nll_increase"],
+        least=(least["by"], least["part"]),
+        little=least["nll_increase"],
+    )
+    best = sensitivity_correlation(frame).iloc[0]
+    parts = int(best["parts"])
+    if _is_significant(best["rho"], parts):
+        structure = best["structure"]
+        yield phrase(
+            "finding.sensitivity_correlation", parts=parts, structure=structure, rho=best["rho"]
+        )
+
+
+def _is_significant(rho: float, parts: int) -> bool:
+    return pd.notna(rho) and parts >= _PARTS and abs(rho) * math.sqrt(parts - 1) >= _FAR

@@ -1,4 +1,4 @@
-"""How fast variants ran and where CSR overtakes, in sentences, as far as it may be told."""
+"""Findings about measured speed: speed-ups that exceed timing noise, and where CSR overtakes."""
 
 from __future__ import annotations
 
@@ -7,64 +7,76 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.speedups import ENOUGH
-from sparsity_report.words.number_format import figures
-from sparsity_report.words.sentences import say
+
+# Keys by the reason for which a speed is not stated.
+_NOT_STATED = {
+    "noise": "speed.within_noise",
+    "unsettled": "speed.control_unsettled",
+    "crowded": "speed.other_programs",
+    "few": "speed.too_few_runs",
+}
+_CROSSOVERS = {
+    "in cache": "speed.crossover_in_cache",
+    "out of cache": "speed.crossover_from_memory",
+}
 
 
-def speed(study: Comparison) -> Iterator[str]:
-    """Say how fast variants ran against what their FLOPs promise, and where CSR overtakes.
+def speed_findings(study: Comparison) -> Iterator[Phrase]:
+    """Yield speed-ups beside those that FLOPs promise, the control, and crossovers of CSR layers.
 
-    What the clock could not tell from noise is said to be no difference, and what it does not
-    vouch for is not said.
+    A ratio within timing noise is reported as no difference, and one without a sound measurement
+    is not reported at all, with the reason.
     """
     frame = study.facts.speeds
     if frame is None:
         return
-    whole = frame[frame["scope"] == "model"]
-    for variant, rows in whole[whole["verdict"] != "same"].groupby("variant", sort=False):
+    base = study.facts.speed_base
+    forward = frame[frame["scope"] == "model"]
+    others = forward[forward["verdict"] != "same"]
+    for variant, rows in others.groupby("variant", sort=False):
         stated = rows[rows["verdict"] == "stated"]
         if len(stated):
-            yield _stated(str(variant), stated, study.facts.speed_base)
-        for why, others in rows[rows["verdict"] != "stated"].groupby("verdict", sort=False):
-            yield _withheld(str(variant), str(why), others, study.facts.speed_base)
-    yield from _control(whole[whole["noise"].notna()], study.facts.speed_base)
-    yield from _overtaking(study)
+            yield _speed_up(str(variant), stated, base)
+        rest = rows[rows["verdict"] != "stated"]
+        for reason, part in rest.groupby("verdict", sort=False):
+            yield _not_stated(str(variant), str(reason), part, base)
+    yield from _control(forward[forward["noise"].notna()], base)
+    yield from _crossovers(study)
 
 
-def with_intervals(rows: pd.DataFrame) -> list[str]:
-    """Return the ratio of each row, and its 99 % interval in brackets."""
+def ratios_with_intervals(rows: pd.DataFrame) -> list[Phrase]:
+    """Return the speed-up of each row with its 99 % interval."""
     ratios = zip(rows["realised_speedup"], rows["realised_low"], rows["realised_high"], strict=True)
     return [
-        say("format.ratio_interval", ratio=ratio, low=low, high=high) for ratio, low, high in ratios
+        phrase("format.ratio_interval", ratio=ratio, low=low, high=high)
+        for ratio, low, high in ratios
     ]
 
 
-def _stated(variant: str, rows: pd.DataFrame, base: str) -> str:
-    return say(
+def timed_tokens(rows: pd.DataFrame) -> list[int]:
+    """Return the numbers of tokens at a time for which rows were timed."""
+    return [int(number) for number in rows["tokens"]]
+
+
+def _speed_up(variant: str, rows: pd.DataFrame, base: str) -> Phrase:
+    return phrase(
         "speed.speed_up",
-        tokens=_tokens(rows),
+        tokens=timed_tokens(rows),
         variant=variant,
-        speeds=with_intervals(rows),
+        speeds=ratios_with_intervals(rows),
         base=base,
         threads=int(rows["threads"].iloc[0]),
-        promised=figures(rows["promised_speedup"].iloc[0], ".2f"),
+        promised=rows["promised_speedup"].iloc[0],
     )
 
 
-def _withheld(variant: str, why: str, rows: pd.DataFrame, base: str) -> str:
-    """Say why a speed is not said."""
-    plain = "speed.no_control"
-    reasons = {
-        "noise": "speed.within_noise",
-        "unsettled": "speed.control_unsettled",
-        "crowded": "speed.other_programs",
-        "few": "speed.too_few_runs",
-    }
-    return say(
-        reasons.get(why, plain),
-        tokens=_tokens(rows),
+def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> Phrase:
+    return phrase(
+        _NOT_STATED.get(reason, "speed.no_control"),
+        tokens=timed_tokens(rows),
         variant=variant,
         base=base,
         low=rows["realised_low"].min(),
@@ -78,46 +90,37 @@ def _withheld(variant: str, why: str, rows: pd.DataFrame, base: str) -> str:
     )
 
 
-def _control(rows: pd.DataFrame, base: str) -> Iterator[str]:
-    """Say how far apart the same kernels were."""
+def _control(rows: pd.DataFrame, base: str) -> Iterator[Phrase]:
     if rows.empty:
         return
-    control = rows["control"].iloc[0]
-    twice = "speed.control_same_variant"
-    other = "speed.control_other_variant"
-    own = pd.isna(control) or control == base
-    yield say(twice if own else other, base=base, control=control, noise=rows["noise"].max())
+    control, noise = rows["control"].iloc[0], rows["noise"].max()
+    if pd.isna(control) or control == base:
+        yield phrase("speed.control_same_variant", base=base, noise=noise)
+    else:
+        yield phrase("speed.control_other_variant", base=base, control=control, noise=noise)
 
 
-def _overtaking(study: Comparison) -> Iterator[str]:
+def _crossovers(study: Comparison) -> Iterator[Phrase]:
     crossovers = study.facts.crossovers
     assert crossovers is not None
-    sentences = {
-        "in cache": "speed.crossover_in_cache",
-        "out of cache": "speed.crossover_from_memory",
-    }
     for cache, rows in crossovers.groupby("cache", sort=False):
         if (rows["verdict"] == "stated").any():
-            edges = [_overtakes(tokens, some) for tokens, some in rows.groupby("tokens")]
-            yield say(sentences[str(cache)], edges=say("format.clause_separator").join(edges))
+            edges = [_crossover(tokens, part) for tokens, part in rows.groupby("tokens")]
+            yield phrase(_CROSSOVERS[str(cache)], edges=edges)
 
 
-def _overtakes(tokens: Any, rows: pd.DataFrame) -> str:
+def _crossover(tokens: Any, rows: pd.DataFrame) -> Phrase:
     stated = rows[rows["verdict"] == "stated"]
     if stated.empty:
         never = (rows["verdict"] == "never").all()
-        least, unsure = "speed.crossover_never", "speed.crossover_uncertain"
-        return say(least if never else unsure, tokens=tokens)
-    span = say(
+        key = "speed.crossover_never" if never else "speed.crossover_uncertain"
+        return phrase(key, tokens=tokens)
+    edge = phrase(
         "speed.crossover_range",
         low=stated["crossover_low"].min(),
         high=stated["crossover_high"].max(),
         tokens=tokens,
     )
     if len(stated) == len(rows):
-        return span
-    return say("speed.crossover_some_shapes", span=span, of=len(stated), shapes=len(rows))
-
-
-def _tokens(rows: pd.DataFrame) -> list[int]:
-    return [int(n) for n in rows["tokens"]]
+        return edge
+    return phrase("speed.crossover_some_shapes", edge=edge, count=len(stated), shapes=len(rows))

@@ -14,7 +14,7 @@ from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.theme import FILED
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import printable
-from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
 from sparsity_report.report import study_maps
@@ -95,7 +95,7 @@ def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
         title=f"{models}: {names}",
         chips=_chips(study),
         levels=[say("format.level_share", share=share) for share in levels],
-        verdict=verdict(study),
+        verdict=str(verdict(study)),
         cards=study_cards(study),
         lead=study_maps.first_map(study, study_maps.domain_of(medium)),
         findings=findings[:_IN_SIGHT],
@@ -104,7 +104,7 @@ def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
         totals=plain_rows(study.totals),
         groups=plain_rows(study.groups),
         audit=study.audit,
-        conventions=conventions(study),
+        conventions=[*map(str, conventions(study))],
         notes=_notes(study),
         fingerprint=study.fingerprint,
     )
@@ -368,7 +368,7 @@ def _csv_rows(study: Comparison) -> str | None:
 def _conventions(study: Comparison, medium: Medium) -> Iterator[Block]:
     if medium.is_kit:
         return
-    bullets = Bullets(tuple(conventions(study)))
+    bullets = Bullets(tuple(map(str, conventions(study))))
     if medium.is_paper:
         yield bullets
     else:

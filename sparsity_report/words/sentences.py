@@ -43,6 +43,7 @@ def say(key: str, /, **values: Any) -> str:
         - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
         - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
         - ``span FORMAT``: the lowest and the highest number of a list;
+        - ``sentences`` and ``clauses``: phrases joined by full stops, or by semicolons;
         - ``sentence``: the first letter as a capital.
 
         An unknown value becomes a dash.
@@ -185,6 +186,8 @@ _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
     "plural": _plural,
     "choose": _choose,
     "span": _span,
+    "sentences": lambda value, _: " ".join(f"{_text(each)}." for each in value),
+    "clauses": lambda value, _: say("format.clause_separator").join(map(_text, value)),
 }
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "points": number_format.points,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sparsity_report.findings.difference import TOTALS, Difference, name_of, written
+from sparsity_report.findings.difference import TOTALS, Difference
+from sparsity_report.findings.difference_findings import measured_sides, name_of, value_of
 from sparsity_report.findings.layer_changes import Match, distinct
-from sparsity_report.findings.layer_changes import written as measured_sides
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Body, Table, name, rows_of, table_of
 from sparsity_report.study.layers import records
@@ -25,8 +25,8 @@ def totals(difference: Difference) -> Table | None:
         values = []
         for what in TOTALS:
             sides = zip((old, new), match, strict=True)
-            before, after = (written(what, frame[what].get(name)) for frame, name in sides)
-            row = {"what": name_of(what), "before": before, "after": after}
+            before, after = (str(value_of(what, frame[what].get(name))) for frame, name in sides)
+            row = {"what": str(name_of(what)), "before": before, "after": after}
             values.append({**row, "row_style": "changed" if before != after else ""})
         bodies.append(Body(rows_of(columns, values), clip(match.name, 80)))
     caption = say("caption.totals_before_after")
@@ -39,8 +39,8 @@ def modules(difference: Difference, limit: int) -> Table:
     values = [
         {
             **row,
-            "what": name_of(row["what"]),
-            **{side: written(row["what"], row[side]) for side in ("before", "after")},
+            "what": str(name_of(row["what"])),
+            **{side: str(value_of(row["what"], row[side])) for side in ("before", "after")},
         }
         for row in records(changes.head(limit))
     ]
@@ -77,7 +77,7 @@ def measured(difference: Difference) -> Table | None:
         return None
     values = []
     for row in records(_named(frame)):
-        before, after = measured_sides(row)
+        before, after = map(str, measured_sides(row))
         speed = row["what"] == "speed"
         note = say("difference.within_noise") if speed and not row["apart"] else ""
         values.append(

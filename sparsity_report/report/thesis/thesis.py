@@ -17,7 +17,7 @@ from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, together, write_file
-from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.study_findings import conventions
 from sparsity_report.hooks import hooks
 from sparsity_report.report.pair_sections import pair_sections
 from sparsity_report.report.sections import Drawing, Medium, Section
@@ -159,7 +159,7 @@ def _study_texts(study: Comparison) -> dict[str, Any]:
     return {
         "models": tex(model_names(study)),
         "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
-        "conventions": conventions(study),
+        "conventions": [*map(str, conventions(study))],
         "packed": bool(study.facts.packings(study.facts.baseline)),
         "base": Tex(variant_commands(study)[study.facts.baseline]),
         "pair": False,

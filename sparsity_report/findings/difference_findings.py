@@ -1,0 +1,216 @@
+"""Findings about the difference of two studies: facts, zeros of layers, and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.findings.difference import Difference
+from sparsity_report.findings.layer_changes import Match, distinct, rows_of_match
+from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.study.layers import records
+from sparsity_report.study.notes import is_edited
+from sparsity_report.words.column_titles import title
+
+_NAMES = {
+    "module": "column.module",
+    "convention": "difference.convention",
+    "context": "difference.context_length",
+}
+# Keys by fact whose values are written in a way of their own.
+_VALUES = {
+    "group": "format.group_value",
+    "layout": "format.layout_value",
+    "variant": "format.layout_value",
+    "method": "format.method_value",
+    "shape": "format.shape_value",
+    "module": "format.shape_value",
+    "asked_sparsity": "format.level_value",
+}
+# Facts by which two matched variants of different names are compared.
+_MATCHED = ("model", "method", "asked_sparsity", "sparsity_prunable", "stored_bytes")
+
+
+def difference_findings(difference: Difference) -> list[Phrase]:
+    """Return changes of the study, then of its variants, of layers, and of modules."""
+    findings = []
+    if is_edited(difference.before.notes):
+        findings.append(phrase("difference.before_edited"))
+    if is_edited(difference.after.notes):
+        findings.append(phrase("difference.after_edited"))
+    if not difference:
+        none = phrase("difference.none", count=len(difference.after.variants))
+        return [*findings, none, *_moved(difference)]
+    changes = difference.changes
+    in_module, is_variant = changes["module_name"].notna(), changes["what"] == "variant"
+    findings += _variants(records(changes[~in_module & is_variant]), difference)
+    for row in records(changes[~in_module & ~is_variant]):
+        of = phrase("difference.study") if row["variant"] is None else row["variant"]
+        findings.append(_change(of, row["what"], row["before"], row["after"]))
+    for match in difference.matches:
+        if match.renamed:
+            findings += _matched(match, difference)
+    findings += _moved(difference)
+    for variant, rows in changes[in_module].groupby("variant", sort=False):
+        findings += _modules(str(variant), rows)
+    return findings
+
+
+def name_of(fact: str) -> str | Phrase:
+    """Return the name of a fact: a column, or a property of the study."""
+    return phrase(_NAMES[fact]) if fact in _NAMES else title(fact)
+
+
+def value_of(fact: str, value: Any) -> str | Phrase:
+    """Return a fact's value as it is written; an unknown value is a dash."""
+    key = "format.count_value"
+    if fact in _VALUES:
+        key = _VALUES[fact]
+    elif fact.startswith("sparsity"):
+        key = "format.percent2_value"
+    elif isinstance(value, bool):
+        key = "format.yes" if value else "format.no"
+    elif isinstance(value, str):
+        return value
+    elif isinstance(value, float):
+        key = "format.number_value"
+    return phrase(key, value=value)
+
+
+def measured_sides(row: Mapping[str, Any]) -> list[Phrase]:
+    """Return a measurement before and after: perplexities, or speed-ups with their intervals."""
+    if row["what"] == "perplexity":
+        return [phrase("format.hundredths_value", value=row[side]) for side in ("before", "after")]
+    return [
+        phrase(
+            "format.ratio_interval",
+            ratio=row[side],
+            low=row[f"{side}_low"],
+            high=row[f"{side}_high"],
+        )
+        for side in ("before", "after")
+    ]
+
+
+def _change(of: str | Phrase, fact: str, before: Any, after: Any) -> Phrase:
+    return phrase(
+        "difference.changed_value",
+        of=of,
+        what=name_of(fact),
+        before=value_of(fact, before),
+        after=value_of(fact, after),
+    )
+
+
+def _variants(rows: list[dict[str, Any]], difference: Difference) -> Iterator[Phrase]:
+    """Yield the variants that only one of the studies has."""
+    matched = {name for match in difference.matches for name in match}
+    sides = {"before": "difference.variants_removed", "after": "difference.variants_added"}
+    for side, key in sides.items():
+        variants = [
+            phrase("difference.variant_layout", variant=row["variant"], layout=row[side])
+            for row in rows
+            if row[side] and row["variant"] not in matched
+        ]
+        if variants:
+            yield phrase(key, variants=variants)
+
+
+def _matched(match: Match, difference: Difference) -> Iterator[Phrase]:
+    """Yield the differences between two matched variants of different names."""
+    before, after = (
+        {
+            **records(study.variants[study.variants["variant"] == name])[0],
+            **records(study.totals[study.totals["variant"] == name])[0],
+        }
+        for study, name in zip((difference.before, difference.after), match, strict=True)
+    )
+    changes = [
+        _change(match.name, fact, before[fact], after[fact])
+        for fact in _MATCHED
+        if before[fact] != after[fact] and not (pd.isna(before[fact]) and pd.isna(after[fact]))
+    ]
+    yield from changes or [
+        phrase("difference.matched_variants", before=match.before, after=match.after)
+    ]
+
+
+def _moved(difference: Difference) -> Iterator[Phrase]:
+    """Yield changes of layers, which matches with the same zeros share, and of measurements."""
+    first = distinct(difference.matches, difference.moved)
+    for match in difference.matches:
+        if match in first:
+            yield from _layers(match, rows_of_match(difference.moved, match))
+        for row in records(rows_of_match(difference.measured, match)):
+            yield from _measurement(match, row, difference.speed_base)
+
+
+def _layers(match: Match, rows: pd.DataFrame) -> Iterator[Phrase]:
+    changed = rows[rows["zeros_before"] != rows["zeros_after"]]
+    if changed.empty:
+        if match.renamed and len(rows):
+            yield phrase("difference.layer_zeros_unchanged", name=match.name)
+        return
+    ranked = records(changed.sort_values("moved", key=abs, ascending=False, kind="stable"))
+    most, least = ranked[0], ranked[-1]
+    yield phrase(
+        "difference.layer_sparsity_largest",
+        name=match.name,
+        more=int((changed["moved"] > 0).sum()),
+        fewer=int((changed["moved"] < 0).sum()),
+        all=len(rows),
+        **_layer(most),
+    )
+    if round(100 * most["moved"], 1) != round(100 * least["moved"], 1):
+        yield phrase("difference.layer_sparsity_smallest", name=match.name, **_layer(least))
+
+
+def _layer(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "module": row["module_name"],
+        "before": row["sparsity_before"],
+        "after": row["sparsity_after"],
+        "points": row["moved"],
+    }
+
+
+def _measurement(match: Match, row: Mapping[str, Any], base: str) -> Iterator[Phrase]:
+    """Yield a measurement of matched variants if it differs, or if their names differ."""
+    before, after = measured_sides(row)
+    if row["what"] == "perplexity":
+        if match.renamed or round(row["before"], 2) != round(row["after"], 2):
+            yield phrase(
+                "difference.perplexity", name=match.name, text=row["of"], before=before, after=after
+            )
+    elif row["apart"] or match.renamed:
+        yield phrase(
+            "difference.speed_up" if row["apart"] else "difference.speed_up_within_noise",
+            name=match.name,
+            base=base,
+            tokens=int(row["of"]),
+            before=before,
+            after=after,
+        )
+
+
+def _modules(variant: str, changes: pd.DataFrame) -> Iterator[Phrase]:
+    is_module = changes["what"] == "module"
+    for key, missing in (
+        ("difference.modules_removed", "after"),
+        ("difference.modules_added", "before"),
+    ):
+        if names := changes.loc[is_module & changes[missing].isna(), "module_name"].tolist():
+            yield phrase(key, variant=variant, names=names)
+    for fact, rows in changes[~is_module].groupby("what", sort=False):
+        first = records(rows)[0]
+        yield phrase(
+            "difference.module_values_changed",
+            variant=variant,
+            what=name_of(str(fact)),
+            count=len(rows),
+            module=first["module_name"],
+            before=value_of(str(fact), first["before"]),
+            after=value_of(str(fact), first["after"]),
+        )

@@ -1,0 +1,244 @@
+"""Findings about a study, most important first, and the conventions behind its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.findings.policy_findings import policy_findings
+from sparsity_report.findings.quality_findings import (
+    continuations,
+    divergences,
+    perplexities,
+    sensitivities,
+    zero_shot,
+)
+from sparsity_report.findings.rounding_findings import zeros_explained
+from sparsity_report.findings.speed_findings import speed_findings
+from sparsity_report.findings.storage_findings import (
+    csr_bytes,
+    csr_variants,
+    layers_kept_masked,
+    packed_bytes,
+    smaller_files,
+    smallest_layouts,
+)
+from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.sparse.shares import ratio
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.layer_spread import Spread
+from sparsity_report.study.layers import records
+from sparsity_report.study.notes import EDITED_STUDY
+
+_COUNTING = (
+    "convention.flops",
+    "convention.useful_flops",
+    "convention.csr_bytes",
+    "convention.sparsity_denominators",
+)
+_TIES = {"standard": "convention.tied_head_standard", "notebook": "convention.tied_head_notebook"}
+# Columns about zeros: variants that agree in all of them share one finding.
+_ZEROS = (
+    "asked_sparsity",
+    "pruned",
+    "prunable_total",
+    "sparsity_prunable",
+    "sparsity_non_embedding",
+    "sparsity_model",
+)
+# Distinct numbers of zeros up to which each has a finding of its own.
+_SEVERAL = 2
+
+
+def study_findings(study: Comparison) -> list[Phrase]:
+    """Return the findings about a study, most important first.
+
+    A study that was edited by hand says so first. The best policies follow where several prune to
+    the same sparsity, then zeros, storage and arithmetic, then measurements, then the rest.
+    """
+    edited = [
+        phrase("format.note_sentence", note=note)
+        for note in study.notes
+        if note.key == EDITED_STUDY
+    ]
+    return [
+        *edited,
+        *policy_findings(study),
+        *_zeros(study),
+        *packed_bytes(study),
+        *zeros_explained(study),
+        *csr_bytes(study),
+        *_arithmetic(study),
+        *layers_kept_masked(study),
+        *smallest_layouts(study),
+        *_measured(study),
+        *_spread(study),
+        *_unusual_matrix(study),
+        *_active_parameters(study),
+        *_attention(study),
+        *_zeros_as_loaded(study),
+        *_unclassified(study),
+    ]
+
+
+def headlines(study: Comparison) -> list[Phrase]:
+    """Return the first three findings about a study, and all about measurements."""
+    return list(dict.fromkeys([*study_findings(study)[:3], *_measured(study)]))
+
+
+def _measured(study: Comparison) -> Iterator[Phrase]:
+    for findings in (
+        smaller_files,
+        speed_findings,
+        perplexities,
+        divergences,
+        continuations,
+        zero_shot,
+        sensitivities,
+    ):
+        yield from findings(study)
+
+
+def conventions(study: Comparison) -> list[Phrase]:
+    """Return the conventions behind the numbers, to be printed with every table."""
+    keys = [*_COUNTING, _TIES[study.convention]]
+    uses = study.layers["uses"].fillna(1)
+    if ((uses > 0) & (uses < 1) & (study.layers["group"] == "mlp_linear")).any():
+        keys.append("convention.mixture_of_experts")
+    if (study.layers["flops_per_sequence"] > 0).any():
+        keys.append("convention.flops_per_sequence")
+    words = {word for name in study.layers["module_name"] for word in name.split(".")}
+    if {"encoder", "decoder"} <= words:
+        keys.append("convention.encoder_decoder")
+    return [phrase(key) for key in keys]
+
+
+def _alike(
+    rows: pd.DataFrame, columns: Sequence[str]
+) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Yield variants whose rows agree in the columns, with these columns of the first."""
+    for _, group in rows.groupby(list(columns), sort=False, dropna=False):
+        yield list(group["variant"]), records(group[list(columns)])[0]
+
+
+def _zeros(study: Comparison) -> Iterator[Phrase]:
+    known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
+    groups = list(_alike(study.totals[known], _ZEROS))
+    if len(groups) > _SEVERAL and study.totals.loc[known, "prunable_total"].nunique() == 1:
+        yield _zeros_of_several(groups)
+        return
+    for names, row in groups:
+        yield phrase("finding.pruned_weights", variants=names, **row)
+
+
+def _zeros_of_several(groups: Sequence[tuple[list[str], dict[str, Any]]]) -> Phrase:
+    """Return one finding about the zeros of many prunings of one model."""
+    variants: dict[tuple[Any, ...], tuple[list[str], dict[str, Any]]] = {}
+    for names, row in sorted(groups, key=lambda group: round(group[1]["sparsity_prunable"], 3)):
+        # Variants whose shares read alike are named together.
+        shares = (row["sparsity_prunable"], row["sparsity_model"])
+        shown = tuple((f"{100 * share:.1f}", share in (0, 1)) for share in shares)
+        variants.setdefault(shown, ([], row))[0].extend(names)
+    shares = [
+        phrase(
+            "finding.sparsity_of_variants",
+            variants=names,
+            sparsity_prunable=row["sparsity_prunable"],
+            sparsity_model=row["sparsity_model"],
+        )
+        for names, row in variants.values()
+    ]
+    number = groups[0][1]["prunable_total"]
+    return phrase("finding.zeros_by_variant", number=number, shares=shares)
+
+
+def _arithmetic(study: Comparison) -> Iterator[Phrase]:
+    facts, variants = study.facts, study.variants
+    if not (flops := facts.total(facts.baseline, "flops_per_token")):
+        return
+    statements = [phrase("finding.flops_of_base", base=facts.baseline, flops=flops)]
+    masked = variants.loc[variants["layout"] == "masked", "variant"]
+    if same := [name for name in masked if facts.total(name, "flops_per_token") == flops]:
+        statements.append(phrase("finding.flops_of_masked", variants=same))
+    for variant in csr_variants(study):
+        if (times := facts.ratio(variant, "flops_per_token")) is not None:
+            total = facts.total(variant, "flops_per_token")
+            statements.append(
+                phrase("finding.flops_of_csr", variant=variant, flops=total, ratio=times)
+            )
+    yield phrase("finding.flops", statements=statements)
+
+
+def _spread(study: Comparison) -> Iterator[Phrase]:
+    pruned = study.variants[study.variants["threshold"].notna()]
+    uneven: list[tuple[list[str], float, Spread]] = []
+    for names, row in _alike(pruned, ["fingerprint", "threshold"]):
+        spread = study.facts.spread(names[0])
+        prunable = study.facts.layers(names[0])["prunable"].sum()
+        if spread and study.facts.uneven(names[0]) and spread.layers >= prunable:
+            uneven.append((names, row["threshold"], spread))
+    key = "finding.uneven_sparsity"
+    if len(uneven) > _SEVERAL:
+        key = "finding.uneven_sparsity_of_several"
+        names, threshold, spread = max(uneven, key=lambda each: each[2].high - each[2].low)
+        variants = [name for names, *_ in uneven for name in names]
+        yield phrase(
+            key, variants=variants, first=names[0], threshold=threshold, **spread._asdict()
+        )
+        return
+    for names, threshold, spread in uneven:
+        yield phrase(key, variants=names, threshold=threshold, **spread._asdict())
+
+
+def _unusual_matrix(study: Comparison) -> Iterator[Phrase]:
+    """Yield the matrix whose zeros differ most from those of a Gaussian of the same spread."""
+    for variant in study.variants["variant"]:
+        if (rows := study.facts.unusual(variant, 1)) is not None:
+            columns = ["variant", "parameter", "sparsity", "expected_sparsity"]
+            yield phrase("finding.unusual_matrix", **records(rows[columns])[0])
+            return
+
+
+def _active_parameters(study: Comparison) -> Iterator[Phrase]:
+    row = records(study.totals[["active_total", "total"]])[0]
+    if row["active_total"] != row["total"]:
+        yield phrase(
+            "finding.active_parameters", **row, share=ratio(row["active_total"], row["total"])
+        )
+
+
+def _attention(study: Comparison) -> Iterator[Phrase]:
+    if study.context is None:
+        return
+    groups = list(_alike(study.totals, ["attention_flops_per_token"]))
+    known, unknown = "finding.attention_flops", "finding.attention_flops_unknown"
+    if len(groups) > 1:
+        known, unknown = "finding.attention_flops_of", "finding.attention_flops_unknown_of"
+    for names, row in groups:
+        cost = row["attention_flops_per_token"]
+        key = unknown if pd.isna(cost) else known
+        yield phrase(key, positions=study.context, cost=cost, variants=names)
+
+
+def _zeros_as_loaded(study: Comparison) -> Iterator[Phrase]:
+    as_loaded = study.totals["pruned"].isna() & study.totals["nonzero"].notna()
+    for row in records(study.totals[as_loaded]):
+        if zeros := row["total"] - row["nonzero"]:
+            yield phrase(
+                "finding.zeros_as_loaded",
+                variant=row["variant"],
+                zeros=zeros,
+                share=row["sparsity_model"],
+            )
+
+
+def _unclassified(study: Comparison) -> Iterator[Phrase]:
+    if not (names := study.unclassified):
+        return
+    # Variants of one model have the same parameters.
+    models = study.variants.drop_duplicates("fingerprint")["variant"]
+    layers = study.layers[study.layers["variant"].isin(models)]
+    share = ratio(layers.loc[layers["group"] == "other", "total"].sum(), layers["total"].sum())
+    yield phrase("finding.unclassified_modules", names=names, count=len(names), share=share)
