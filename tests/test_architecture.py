@@ -25,7 +25,7 @@ DOORS = {
     ): "Comparison.audit says what a reader of the study asks for",
     (
         "study.files.study_file",
-        "findings.summary",
+        "findings.study_findings",
     ): "a saved study holds its sentences for other programs",
     (
         "study.comparison",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparsity_report as sr
-from sparsity_report.findings.policy_findings import winners
+from sparsity_report.findings.policy_findings import policy_findings
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +33,20 @@ def timed(study, low, high):
 
 
 def test_bytes_of_equal_counts_are_a_tie_and_silence_is_said(study):
-    (said,) = winners(study)
+    (said,) = policy_findings(study)
     assert said.startswith("Pruned to 50 %, CSR50 and CSR50Layerwise take the same 0.53 of")
     assert said.endswith("what any of them costs in quality and time was not measured.")
 
 
 def test_the_lower_perplexity_wins_and_the_digits_shown_decide(study):
-    (said,) = winners(scored(study, 10.0, 11.75, 12.5))
+    (said,) = policy_findings(scored(study, 10.0, 11.75, 12.5))
     assert "lowest perplexity on some.txt: CSR50, 11.75, against 12.50;" in said
     assert "nearest to Dense (KL, nats per token): CSR50, 0.125, against 0.250." in said
-    (said,) = winners(scored(study, 10.0, 12.501, 12.499))
+    (said,) = policy_findings(scored(study, 10.0, 12.501, 12.499))
     assert "perplexity on some.txt is 12.50 for all;" in said
     assert "lowest" not in said
     # The one of the lower perplexity has fewer first guesses of dense's: 33 of 99, against 66.
-    (said,) = winners(scored(study, 10.0, 12.5, 11.75))
+    (said,) = policy_findings(scored(study, 10.0, 12.5, 11.75))
     assert (
         "none is told to have a lower perplexity on some.txt than the others: 11.75 to 12.50;"
         in said
@@ -57,7 +57,7 @@ def test_the_lower_perplexity_wins_and_the_digits_shown_decide(study):
     ("ends", "fastest"), [((0.5, 0.6), True), ((0.41, 0.6), False)], ids=["apart", "overlapping"]
 )
 def test_a_speed_within_anothers_interval_is_no_win(study, ends, fastest):
-    (said,) = winners(timed(study, *ends))
+    (said,) = policy_findings(timed(study, *ends))
     wins = "fastest with 1 token at a time: CSR50Layerwise, 0.55 (0.50 to 0.60) times as fast"
     assert (wins in said) is fastest
     assert ("none is told to be faster than the others with 1 token at a time" in said) is (
@@ -75,7 +75,7 @@ def test_zeros_in_blocks_take_fewer_bytes():
         sr.dense(weights), sr.masked(blocks, name="Blocks"),
         sr.masked(sr.global_magnitude(weights, 0.5)), patterns=True,
     )  # fmt: skip
-    (said,) = winners(study)
+    (said,) = policy_findings(study)
     row = study.storage.query("variant == 'Blocks' and scope == 'prunable' and layout == 'bsr_32'")
     ratio = f"{row['bytes'].iloc[0] / (4 * 64 * 64):.2f}"
     assert f"fewest bytes in a lossless layout: Blocks, {ratio} of dense as BSR 32 × 32" in said

@@ -14,7 +14,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings import rounding_findings
-from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.study_findings import conventions
 from sparsity_report.study.derived.rounded_zeros import Rounded
 from sparsity_report.study.derived.speedups import reference
 

@@ -6,7 +6,7 @@ from helpers import Tiny, study_of
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.study_findings import conventions
 from sparsity_report.words.number_format import percent, scaled
 
 

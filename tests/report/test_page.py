@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import page as report
 from sparsity_report.report import study_sections

@@ -27,7 +27,7 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.errors import legible, spelled
-from sparsity_report.findings.summary import conventions
+from sparsity_report.findings.study_findings import conventions
 from sparsity_report.report.pdf import _held, typeset
 from sparsity_report.report.sections import Medium, Section, chart_of
 from sparsity_report.report.study_sections import study_document

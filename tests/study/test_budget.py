@@ -4,7 +4,7 @@ import pytest
 from measurements import put_in, quality
 
 import sparsity_report as sr
-from sparsity_report.findings.budget_findings import budgeted
+from sparsity_report.findings.budget_findings import budget_finding
 from sparsity_report.study.levels.budget import read_budget
 
 
@@ -54,13 +54,13 @@ def test_the_level_is_the_first_whose_variant_fits(demo, study, budget):
 
     assert cost(solved.sparsity) == solved.value <= solved.budget.most
     assert cost(round(solved.sparsity - 0.01, 2)) > solved.budget.most
-    assert f"{100 * solved.sparsity:g} %" in budgeted(solved)
+    assert f"{100 * solved.sparsity:g} %" in budget_finding(solved)
 
 
 def test_a_model_that_fits_need_not_be_pruned(study):
     solved = sr.level_within(study, "1 GB")
     assert (solved.sparsity, solved.dense) == (0.0, True)
-    assert budgeted(solved).startswith("dense, the model is within 1.00 GB already")
+    assert budget_finding(solved).startswith("dense, the model is within 1.00 GB already")
 
 
 @pytest.mark.parametrize("budget", ["1 kB", "0.001 × FLOPs"])
@@ -87,10 +87,10 @@ def test_perplexity_is_not_guessed_between_measured_levels(study, most, level, b
     assert solved.sparsity == level
     if beyond is None:
         assert solved.beyond is None
-        assert "nothing higher was measured" in budgeted(solved)
+        assert "nothing higher was measured" in budget_finding(solved)
     else:
         assert solved.beyond == pytest.approx(beyond, abs=1e-5)
-        assert "nothing is known in between" in budgeted(solved)
+        assert "nothing is known in between" in budget_finding(solved)
 
 
 def test_perplexity_that_was_not_measured_or_not_reached(study):
