@@ -13,8 +13,8 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
 from sparsity_report.draw.theme import TEXT_WIDTH
-from sparsity_report.findings.quality_findings import PASSAGE
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.perplexity import ANY_TOKENIZER, PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.display_names import method_name, part_name
@@ -97,7 +97,7 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
 def _passages(frame: pd.DataFrame) -> list[str]:
     """Return the texts and protocols of the scores, or their number if there are many."""
     texts = ["text", "protocol", "text_fingerprint"]
-    different = frame.drop_duplicates([*PASSAGE]).groupby(texts, sort=False)
+    different = frame.drop_duplicates([*PROTOCOL]).groupby(texts, sort=False)
     if different.ngroups > _PASSAGES:
         return [say("chart.texts_protocols_count", number=different.ngroups)]
     return [
@@ -106,7 +106,9 @@ def _passages(frame: pd.DataFrame) -> list[str]:
             text=clip(text),
             protocol=protocol,
             fingerprint=clip(fingerprint),
-            sizes=[say("chart.scored_tokens_windows", **row) for row in records(rows)],
+            sizes=list(
+                dict.fromkeys(say("chart.scored_tokens_windows", **row) for row in records(rows))
+            ),
         )
         for (text, protocol, fingerprint), rows in different
     ]
@@ -125,11 +127,12 @@ def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:
         value, sparsity = row[figure.column], row["sparsity"]
         rows.append(
             {
-                "source": (source, row["text"], row["protocol"]),
+                "source": (source, *(row[key] for key in ANY_TOKENIZER)),
                 "model": clip(model),
                 "method": None if pd.isna(method) else str(method),
                 "text": clip(row["text"]),
                 "protocol": row["protocol"],
+                "dtype": row["dtype"] or "",
                 "variant": short_name(row["variant"]),
                 "sparsity": float(sparsity) if pd.notna(sparsity) else None,
                 "value": float(value) if pd.notna(value) and math.isfinite(value) else None,
@@ -146,12 +149,13 @@ def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
     Parameters
     ----------
     rows : list of dict
-        With ``source``, ``model``, ``text``, ``protocol``, ``method`` and ``sparsity``.
+        With ``source``, ``model``, ``text``, ``protocol``, ``dtype``, ``method``, ``sparsity``.
     shown : sequence of str
         Keys to keep besides ``line`` and ``sparsity``.
     """
-    shared = ("model", "text", "protocol")
-    models, texts, protocols = ({row[key] for row in rows} for key in shared)
+    shared = ("text", "protocol", "dtype")
+    models = {row["model"] for row in rows}
+    differing = [key for key in shared if len({row[key] for row in rows}) > 1]
     policies: dict[Any, dict[str | None, None]] = {}
     for row in sorted(rows, key=lambda row: row["method"] is None):
         known = policies.setdefault(row["source"], {})
@@ -167,8 +171,7 @@ def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
             if len(models) > 1
             else say("name.unpruned_model"),
             line[0]["model"] if len(models) > 1 else "",
-            line[0]["text"] if len(texts) > 1 else "",
-            line[0]["protocol"] if len(protocols) > 1 else "",
+            *(line[0][key] for key in differing),
         ]
         name = ", ".join(filter(None, parts))
         lines += [

@@ -165,6 +165,7 @@ def _row(tradeoff: Tradeoff, at: int) -> dict[str, Any]:
         "method": place.method,
         "text": "",
         "protocol": "",
+        "dtype": "",
         "sparsity": place.sparsity,
         "bytes": place.bytes,
         "value": point.value,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.tradeoff_chart import (
     measure_name,
     place_text,
@@ -18,7 +19,6 @@ from sparsity_report.draw.tradeoff_chart import (
 from sparsity_report.explorer.control_state import State
 from sparsity_report.explorer.picture import CURVES, EVEN, Data
 from sparsity_report.explorer.view import View
-from sparsity_report.study.derived.histograms import Rows
 from sparsity_report.study.derived.policy_names import is_level_of
 from sparsity_report.study.levels.levels import same_level
 from sparsity_report.study.levels.tradeoff import Point

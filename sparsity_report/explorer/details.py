@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import pattern_at
+from sparsity_report.draw.histogram_rows import about
 from sparsity_report.draw.theme import palette, write
 from sparsity_report.explorer.base_explorer import Shown
 from sparsity_report.explorer.control_state import MASKED_AT_LEVEL, State
@@ -33,7 +34,6 @@ from sparsity_report.report.tables.table_model import (
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Inner
-from sparsity_report.study.derived.histograms import about
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words import number_format
 from sparsity_report.words.column_titles import head

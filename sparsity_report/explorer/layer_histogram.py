@@ -9,15 +9,11 @@ from functools import cached_property
 import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.draw.histogram_rows import histogram_rows, outline_rows
+from sparsity_report.draw.marks import Rows
 from sparsity_report.explorer.control_state import State
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.histograms import (
-    Rows,
-    histogram_rows,
-    module_magnitudes,
-    outline_rows,
-    spread,
-)
+from sparsity_report.study.derived.histograms import module_magnitudes, spread
 from sparsity_report.study.derived.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.sweep import layer_threshold, thresholds

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparsity_report.draw import theme
+from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.tradeoff_chart import NAMED
 from sparsity_report.explorer.control_state import (
     GROUPINGS,
@@ -25,7 +26,6 @@ from sparsity_report.explorer.picture import Data, Look, cell_rows, looked
 from sparsity_report.explorer.picture_layout import Room, plan
 from sparsity_report.explorer.view import Floats, View, block_name
 from sparsity_report.study.derived.heatmap_grid import OUTSIDE
-from sparsity_report.study.derived.histograms import Rows
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sparsity_report.counting.n_m_patterns import without_numbers
 from sparsity_report.findings.variant_names import group_names
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import ALIKE
+from sparsity_report.study.derived.perplexity import pairs_by_protocol
+from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.derived.speedups import TOLERANCE
 from sparsity_report.study.layers import records
 
@@ -81,8 +81,7 @@ def matches(one: Comparison, other: Comparison) -> tuple[Match, ...]:
 
 def _layout_and_policy(row: dict[str, Any]) -> tuple[str, str]:
     """Return a variant's layout and its policy without the sparsity level."""
-    rule = (row["method"] or "").partition(" in ")[0]
-    return row["layout"], without_numbers(rule)
+    return row["layout"], any_level(row["method"])
 
 
 def moved_layers(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
@@ -134,13 +133,11 @@ def _perplexities(one: Comparison, other: Comparison, match: Match) -> Iterator[
     if one.quality is None or other.quality is None:
         return
     sides = [
-        frame[(frame["variant"] == name) & frame["perplexity"].notna()]
-        .astype(dict.fromkeys(ALIKE, object))
-        .drop_duplicates(ALIKE)[[*ALIKE, "perplexity"]]
+        frame[frame["variant"] == name]
         for frame, name in zip((one.quality, other.quality), match, strict=True)
     ]
-    for row in records(sides[0].merge(sides[1], on=ALIKE, suffixes=("_before", "_after"))):
-        before, after = row["perplexity_before"], row["perplexity_after"]
+    for row in records(pairs_by_protocol(*sides)):
+        before, after = row["perplexity"], row["perplexity_other"]
         yield {"what": "perplexity", "of": row["text"], "before": before, "after": after}
 
 

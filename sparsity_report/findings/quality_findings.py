@@ -10,14 +10,13 @@ import pandas as pd
 from sparsity_report.measure.sensitivity import sensitivity_correlation
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.perplexity import PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
 
 # Characters of a prompt and of its continuation that are shown.
 _CHARACTERS = 200
-# Columns that identify a text and its protocol.
-PASSAGE = ("protocol", "text", "text_fingerprint", "scored", "tokens", "window", "stride")
 # Parts from which a rank correlation is reported, and standard deviations, 1 ÷ √(n − 1) each, that
 # the largest of five correlations must lie from 0, as it does by chance in one case of a hundred.
 _PARTS, _FAR = 10, 3.09
@@ -28,7 +27,7 @@ def perplexities(study: Comparison) -> Iterator[Phrase]:
     if study.quality is None:
         return
     frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
-    for passage, rows in frame.groupby([*PASSAGE], sort=False):
+    for rows in by_protocol(frame):
         scores = [
             phrase(
                 "finding.perplexity_of_variant",
@@ -38,9 +37,7 @@ def perplexities(study: Comparison) -> Iterator[Phrase]:
             )
             for row in records(rows)
         ]
-        yield phrase(
-            "finding.perplexity", **dict(zip(PASSAGE, passage, strict=True)), scores=scores
-        )
+        yield phrase("finding.perplexity", **records(rows[[*PROTOCOL]])[0], scores=scores)
 
 
 def divergences(study: Comparison) -> Iterator[Phrase]:
@@ -49,7 +46,8 @@ def divergences(study: Comparison) -> Iterator[Phrase]:
         return
     frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
     others = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
-    for (base, text, *_), rows in others.groupby(["against", "text", *PASSAGE], sort=False):
+    for rows in by_protocol(others, ("against", *PROTOCOL)):
+        base, text = rows[["against", "text"]].iloc[0]
         scores = [
             phrase(
                 "finding.kl_divergence_of_variant",

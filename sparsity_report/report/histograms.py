@@ -7,11 +7,12 @@ from typing import Any
 import altair as alt
 
 from sparsity_report.draw import marks, theme
+from sparsity_report.draw.histogram_rows import about
 from sparsity_report.draw.theme import BLUE, PALE, VERMILLION
 from sparsity_report.errors import printable
 from sparsity_report.report.sections import TRANSPARENT
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.histograms import about, bars, module_magnitudes
+from sparsity_report.study.derived.histograms import bars, module_magnitudes
 from sparsity_report.study.levels.sweep import thresholds
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say

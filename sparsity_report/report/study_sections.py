@@ -41,7 +41,7 @@ from sparsity_report.report.study_cards import study_cards
 from sparsity_report.report.tables import method_tables, policy_table, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows, to_columns
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import ALIKE
+from sparsity_report.study.derived.perplexity import by_protocol
 from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.column_titles import head
@@ -219,9 +219,9 @@ def _is_all_compared(study: Comparison) -> bool:
     if study.quality is None or compared is None:
         return False
     shown = {v for f in compared.figures if f.key == "perplexity" for v in f.values}
-    passages = study.quality[ALIKE].drop_duplicates()
+    protocols = list(by_protocol(study.quality))
     scored = study.quality["variant"]
-    return len(passages) == 1 and shown.issuperset(scored[scored.isin(study.variants["variant"])])
+    return len(protocols) == 1 and shown.issuperset(scored[scored.isin(study.variants["variant"])])
 
 
 def _quality(study: Comparison, medium: Medium) -> Iterator[Block | None]:

@@ -254,7 +254,8 @@ def test_sentences_say_the_numbers(study):
         "Sparsity from which CSR layers overtake dense ones here, by tokens at a time, with "
         "weights from memory: between 58 % and 67 % with 1; never with 128.",
         "Perplexity on some.txt (protocol sliding; text 0123456789abcdef; 99 of 100 tokens scored, "
-        "windows of 64) is 10.00 for Dense (25.0 % first guesses right) and 12.50 for Masked30 "
+        "windows of 64, float32) is 10.00 for Dense (25.0 % first guesses right) and 12.50 for "
+        "Masked30 "
         "(25.0 % first guesses right).",
         "On some.txt the mean KL divergence of Dense from the variant is 0.125 nats for Masked30 "
         "(66.7 % of first guesses the same).",

@@ -20,12 +20,13 @@ import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
 from sparsity_report.draw import theme as look
+from sparsity_report.draw.histogram_rows import histogram_rows
 from sparsity_report.explorer import base_explorer as alive
 from sparsity_report.explorer import picture, still_picture
 from sparsity_report.explorer.page_widgets import Picture, Shell
 from sparsity_report.explorer.picture import Look
 from sparsity_report.explorer.picture_layout import Room, plan
-from sparsity_report.study.derived.histograms import histogram_rows, spread
+from sparsity_report.study.derived.histograms import spread
 
 pytestmark = pytest.mark.slow(seconds=45)
 

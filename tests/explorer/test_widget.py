@@ -17,11 +17,12 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
+from sparsity_report.draw.histogram_rows import histogram_rows
 from sparsity_report.explorer.control_state import GROUPINGS
 from sparsity_report.explorer.controls import choices
 from sparsity_report.explorer.map_metrics import COUNTED as SHOWN
 from sparsity_report.explorer.widget import Picture
-from sparsity_report.study.derived.histograms import histogram_rows, spread
+from sparsity_report.study.derived.histograms import spread
 from sparsity_report.words.number_format import percent, times
 
 pytestmark = pytest.mark.slow(seconds=70)

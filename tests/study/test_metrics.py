@@ -129,11 +129,11 @@ def test_figures_of_ones_own_are_means(study):
 
 
 WRONG = (
-    ([1], "takes a frame with module_name"),
-    (pd.DataFrame({"rank": [1]}), "takes a frame with module_name"),
-    (pd.DataFrame({"module_name": ["x", "x"], "rank": [1, 2]}), "names a module twice: 'x'"),
-    (pd.DataFrame({"module_name": ["x"], "rank": [1]}), "the study does not have: 'x'"),
-    (pd.DataFrame({"module_name": ["lm_head"][:0]}), "takes 1 to 50 columns"),
+    ([1], "is not a frame with the column module_name"),
+    (pd.DataFrame({"rank": [1]}), "is not a frame with the column module_name"),
+    (pd.DataFrame({"module_name": ["x", "x"], "rank": [1, 2]}), "module 'x' occurs twice"),
+    (pd.DataFrame({"module_name": ["x"], "rank": [1]}), "module 'x' is not in the study"),
+    (pd.DataFrame({"module_name": ["lm_head"][:0]}), "give 1 to 50 with different names"),
 )
 
 
@@ -146,5 +146,5 @@ def test_columns_that_are_none_are_refused(study, columns, message):
 def test_words_are_no_figures(study):
     name = study.layers["module_name"].iloc[0]
     words = pd.DataFrame({"module_name": [name], "kind": ["wide"]})
-    with pytest.raises(sr.SparsityReportError, match="'kind' holds what is no number"):
+    with pytest.raises(sr.SparsityReportError, match="'kind' is not a column of real numbers"):
         layer_metrics.own_figures(words, study.layers)

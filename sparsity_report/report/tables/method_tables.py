@@ -21,8 +21,8 @@ from sparsity_report.report.tables.table_model import (
     table_of,
 )
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.policy_comparison import best_scores
-from sparsity_report.study.derived.pruning_methods import PROTOCOL, best
+from sparsity_report.study.derived.perplexity import ANY_TOKENIZER, by_protocol
+from sparsity_report.study.derived.winners import best_of, best_rows
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import distinct_names, short_name
@@ -64,7 +64,7 @@ def method_grids(study: Comparison) -> list[Table]:
         return []
     entries = list(_entries(study))
     tables: list[Table] = []
-    for _, scored in frame.groupby(list(PROTOCOL), sort=False):
+    for scored in by_protocol(frame, ANY_TOKENIZER):
         scores = scored.drop_duplicates("variant")
         known = [entry for entry in entries if entry.variant in set(scores["variant"])]
         if sum(entry.kind != "" for entry in known) >= 2:
@@ -114,8 +114,8 @@ def _grid(entries: Sequence[_Entry], scored: pd.DataFrame, at: int) -> Table:
         for entry in inside:
             scores[entry.label][entry.model] = values[entry.variant]
         for model, rivals in _by(inside if of else (), "model"):
-            best_of = best_scores(scored[scored["variant"].isin(_variants(rivals))], metric)
-            strong |= {(entry.label, model) for entry in rivals if entry.variant in best_of}
+            best = best_rows(scored[scored["variant"].isin(_variants(rivals))], metric)
+            strong |= {(entry.label, model) for entry in rivals if entry.variant in best}
         bodies.append(_body(of, columns, scores, strong))
     said = records(scored)[0]
     caption = say(
@@ -204,8 +204,8 @@ def _highest(scores: _Scores, keys: Sequence[str]) -> set[tuple[str, str]]:
     """Return where the highest of a column stands, by row and column."""
     strong = set()
     for key in keys:
-        marks = best([of.get(key) for of in scores.values()], largest=True)
-        strong |= {(label, key) for label, mark in zip(scores, marks, strict=True) if mark}
+        column = {label: of.get(key) for label, of in scores.items()}
+        strong |= {(label, key) for label in best_of(column, "accuracy")}
     return strong
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 
 from sparsity_report.draw.theme import FILED
 from sparsity_report.findings.published_kernels import PUBLISHED
-from sparsity_report.findings.quality_findings import PASSAGE
 from sparsity_report.report.tables.column_heads import (
     by_cell,
     columns_of,
@@ -39,6 +38,7 @@ from sparsity_report.report.tables.table_model import (
     table_of,
 )
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.perplexity import PROTOCOL
 from sparsity_report.study.derived.policy_comparison import ALWAYS, USEFUL
 from sparsity_report.study.derived.zero_shot import SEVEN, other_scores, seven_tasks
 from sparsity_report.study.harness_results import KEYS
@@ -418,7 +418,7 @@ def scored_on(study: Comparison) -> str | None:
 def _passage(study: Comparison) -> str | None:
     """Say which text all rows of quality are of, and by which protocol; None where they differ."""
     assert study.quality is not None
-    different = study.quality[[*PASSAGE, "dtype"]].drop_duplicates()
+    different = study.quality[[*PROTOCOL]].drop_duplicates()
     if len(different) > 1:
         return None
     known = records(different)[0]

@@ -29,6 +29,7 @@ from sparsity_report.study.derived.layer_metrics import beyond
 from sparsity_report.study.derived.layer_spread import Spread, spread_of, uneven
 from sparsity_report.study.derived.perplexity import Scored, scored
 from sparsity_report.study.derived.policy_comparison import Comparables, comparables, passages
+from sparsity_report.study.derived.policy_names import selection_rule
 from sparsity_report.study.derived.pruning_methods import methods
 from sparsity_report.study.derived.rounded_zeros import Rounded, rounded
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
@@ -120,12 +121,11 @@ class Facts:
         as_they_come = variants["pruned"].isna() & (variants["fingerprint"] == fingerprint)
         if left in map(self._left, variants.loc[as_they_come, "variant"]):
             return ""
-        rule, *parts = (method or "").partition(" in ")[0].split(", ")
-        told = [part for part in parts if part not in {"given", "owl", "bounded"}]
-        if rule.endswith("_magnitude"):
-            return "magnitude"
+        rule = selection_rule(method)
+        if rule == "magnitude":
+            return rule
         basis = ("basis_fingerprint", "basis_windows", "basis_window")
-        return ", ".join([rule, *told, *(str(row[key]) for key in basis if pd.notna(row[key]))])
+        return ", ".join([rule, *(str(row[key]) for key in basis if pd.notna(row[key]))])
 
     @cached_property
     def headline(self) -> str:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.untrusted.display_text import distinct_names
-from sparsity_report.words.display_names import group_name
 
 OUTSIDE = "outside"
 # Columns of a heat map up to which each stands for one Transformer block.
@@ -115,7 +114,7 @@ def _projections(layers: pd.DataFrame) -> list[str]:
         if len(set(short)) > _PROJECTIONS:
             short = _short_names([tuple(w for w in path if not w.isdigit()) for path in paths])
         if len(set(short)) > _PROJECTIONS:
-            short = list(map(group_name, part["group"]))
+            short = [str(group).removesuffix("_linear") for group in part["group"]]
         names[rows] = short
     return distinct_names(list(names), 80)
 

@@ -17,7 +17,6 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import summed
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.patterns import expected_sparsity
-from sparsity_report.words.sentences import say
 
 Floats = npt.NDArray[np.float64]
 # How parts of a model are cut, the finest last.
@@ -215,31 +214,34 @@ def own_figures(columns: pd.DataFrame, layers: pd.DataFrame) -> dict[str, LayerF
     """
     if not isinstance(columns, pd.DataFrame) or "module_name" not in columns:
         raise SparsityReportError(
-            say(
-                "error.columns_frame_required",
-                code="pandas.DataFrame({'module_name': […], 'rank': […]})",
-            )
+            "columns: is not a frame with the column module_name; give "
+            "pandas.DataFrame({'module_name': […], 'rank': […]})"
         )
     names = columns["module_name"]
     twice, unknown = names.duplicated(), ~names.isin(layers["module_name"])
-    if twice.any():
-        wrong = repr(str(names[twice].iloc[0])[:200])
-        raise SparsityReportError(say("error.columns_duplicate_module", name=wrong))
-    if unknown.any():
-        wrong = repr(str(names[unknown].iloc[0])[:200])
-        raise SparsityReportError(say("error.columns_unknown_module", name=wrong))
+    for wrong, fault in ((twice, "occurs twice"), (unknown, "is not in the study")):
+        if wrong.any():
+            raise SparsityReportError(
+                f"columns: module {str(names[wrong].iloc[0])[:200]!r} {fault}; give each module of "
+                "the study at most once"
+            )
     values = columns.drop(columns="module_name")
-    texts = [str(name) for name in values.columns]
-    if not 0 < len(texts) <= _MOST or len(set(texts)) < len(texts):
-        raise SparsityReportError(say("error.columns_number_or_names", most=_MOST))
+    titles = [str(name) for name in values.columns]
+    if not 0 < len(titles) <= _MOST or len(set(titles)) < len(titles):
+        raise SparsityReportError(
+            f"columns: has {len(titles)} columns beside module_name, or two of one name; give 1 to "
+            f"{_MOST} with different names"
+        )
     figures = {}
-    for place, text in enumerate(texts):
+    for place, title in enumerate(titles):
         column = values.iloc[:, place]
         kind = column.dtype
         if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
-            raise SparsityReportError(say("error.columns_not_numeric", name=repr(text[:80])))
+            raise SparsityReportError(
+                f"columns: {title[:80]!r} is not a column of real numbers; convert or drop it"
+            )
         numbers = column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-        figures[text] = _means(pd.Series(numbers, index=list(names)))
+        figures[title] = _means(pd.Series(numbers, index=list(names)))
     return figures
 
 

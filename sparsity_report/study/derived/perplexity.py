@@ -1,29 +1,49 @@
-"""What one variant scored beside the baseline, on one text by one protocol."""
+"""Perplexities that may be compared: scores of one text by one protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pandas as pd
 
 #: Columns of ``study.quality`` in which two scores agree that may be compared.
-ALIKE = [
-    "protocol", "text", "text_fingerprint", "scored", "tokens", "window", "stride", "dtype",
-]  # fmt: skip
+PROTOCOL = (
+    *("protocol", "text", "text_fingerprint", "scored", "tokens", "window", "stride", "dtype"),
+)
+#: The same for models with different tokenizers, which split one text into more or fewer tokens.
+ANY_TOKENIZER = tuple(name for name in PROTOCOL if name not in {"scored", "tokens"})
 
 
 class Scored(NamedTuple):
-    """A variant's perplexity, and the baseline's on the same text where that is known."""
+    """A variant's perplexity, and the baseline's by the same protocol; None if unknown."""
 
     text: str
     perplexity: float
     before: float | None
 
 
+def by_protocol(
+    quality: pd.DataFrame, columns: tuple[str, ...] = PROTOCOL
+) -> Iterator[pd.DataFrame]:
+    """Yield the scores of each text and protocol, in the order of the table.
+
+    Parameters
+    ----------
+    quality : pandas.DataFrame
+        As of a study.
+    columns : tuple of str
+        :data:`PROTOCOL`, or :data:`ANY_TOKENIZER` for several models.
+    """
+    rows = _comparable(quality)
+    for _, scores in rows.groupby(list(columns), sort=False, dropna=False):
+        yield scores
+
+
 def scored(quality: pd.DataFrame | None, variant: str, baseline: str) -> Scored | None:
     """Return a variant's perplexity beside the baseline's; None where it has none.
 
-    Of several texts or protocols the first on which both were scored is taken, else the first.
+    Of several protocols, the first by which both were scored counts, else the first.
 
     Parameters
     ----------
@@ -33,15 +53,47 @@ def scored(quality: pd.DataFrame | None, variant: str, baseline: str) -> Scored 
     """
     if quality is None:
         return None
-    rows = quality[quality["perplexity"].notna()].astype(dict.fromkeys(ALIKE, object))
-    of = {name: rows[rows["variant"] == name] for name in (variant, baseline)}
-    pairs = of[variant].merge(of[baseline], on=ALIKE, how="left", suffixes=("", "_before"))
+    pairs = pairs_by_protocol(
+        *(quality[quality["variant"] == name] for name in (variant, baseline)), how="left"
+    )
     if pairs.empty:
         return None
-    pair = pairs.sort_values("perplexity_before", key=pd.isna, kind="stable").iloc[0]
-    before = pair["perplexity_before"]
+    # Rows for which the baseline was scored come first.
+    pair = pairs.sort_values("perplexity_other", key=pd.isna, kind="stable").iloc[0]
+    before = pair["perplexity_other"]
     return Scored(
         str(pair["text"]),
         float(pair["perplexity"]),
         None if variant == baseline or pd.isna(before) else float(before),
     )
+
+
+def pairs_by_protocol(
+    quality: pd.DataFrame, other: pd.DataFrame, how: str = "inner"
+) -> pd.DataFrame:
+    """Return the perplexities of one variant beside those of another by the same protocol.
+
+    Parameters
+    ----------
+    quality, other : pandas.DataFrame
+        Rows of ``study.quality``, of one variant each.
+    how : {"inner", "left"}
+        ``"left"`` keeps scores for which the other variant has none.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of :data:`PROTOCOL`, ``perplexity`` and ``perplexity_other``.
+    """
+    one, two = (
+        _comparable(rows[rows["perplexity"].notna()]).drop_duplicates(list(PROTOCOL))[
+            [*PROTOCOL, "perplexity"]
+        ]
+        for rows in (quality, other)
+    )
+    return one.merge(two, on=list(PROTOCOL), how=how, suffixes=("", "_other"))  # type: ignore[arg-type]
+
+
+def _comparable(quality: pd.DataFrame) -> pd.DataFrame:
+    """Return rows whose protocols compare by value, unknown parts included."""
+    return quality.astype(dict.fromkeys(PROTOCOL, object))

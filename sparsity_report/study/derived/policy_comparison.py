@@ -7,26 +7,20 @@ interval; whether two are told apart is known from the number of first guesses.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
 from sparsity_report.study.derived.layer_spread import Spread
-from sparsity_report.study.derived.perplexity import ALIKE
+from sparsity_report.study.derived.perplexity import by_protocol
+from sparsity_report.study.derived.winners import best_of, best_scores, fastest, first_guesses
 from sparsity_report.study.derived.zero_rows import Dead
 from sparsity_report.study.layers import records
 
 #: Of layouts of the prunable weights the one that is always told; of the others those of so few
 #: bytes ÷ dense bytes.
 ALWAYS, USEFUL = "csr_int32", 0.9
-# Standard deviations that a count of guesses has to differ by: less happens by chance in one of a
-# hundred.
-_FAR = 2.576
-# Digits that are shown, by figure; more of these is better, of the others less.
-_SHOWN = {"ratio": ".2f", "perplexity": ".2f", "kl": ".3g", "agreement": ".4f"}
-_LARGEST = ("agreement", "realised")
 
 
 class Compared(NamedTuple):
@@ -205,9 +199,9 @@ def _layouts(facts: Figures, names: Sequence[str]) -> Iterator[Compared]:
 def _quality(facts: Figures, names: Sequence[str]) -> Iterator[Compared]:
     """Yield what was scored on the first text, by one protocol, of at least two of the prunings."""
     for text, rows in facts.passages(names[1:]):
-        scores = rows.drop_duplicates("variant").set_index("variant")
-        scored = int(scores["scored"].iloc[0])
-        guesses = _guesses(scores.loc[scores.index.isin(names[1:])], scored)
+        rows = rows.drop_duplicates("variant")
+        guesses = first_guesses(rows[rows["variant"].isin(names[1:])])
+        scores, scored = rows.set_index("variant"), int(rows["scored"].iloc[0])
         for key in ("perplexity", "kl", "agreement"):
             values = scores[key].dropna()
             known: dict[str, Any] = {name: values.get(name) for name in names}
@@ -216,12 +210,6 @@ def _quality(facts: Figures, names: Sequence[str]) -> Iterator[Compared]:
             if sum(known[name] is not None for name in names[1:]) > 1:
                 yield Compared(key, text, known, guesses=guesses, scored=scored)
         return
-
-
-def _guesses(scores: pd.DataFrame, scored: int) -> dict[str, int]:
-    """Return how many first guesses are those of dense, or right if one is not compared with it."""
-    shares = scores["top1" if scores["agreement"].isna().any() else "agreement"]
-    return {str(name): round(scored * share) for name, share in shares.items()}
 
 
 def _speeds(facts: Figures, names: Sequence[str]) -> Iterator[Compared]:
@@ -239,70 +227,21 @@ def _speeds(facts: Figures, names: Sequence[str]) -> Iterator[Compared]:
 
 
 def _best(figure: Compared, fields: Sequence[Sequence[str]]) -> frozenset[str]:
-    kind = "ratio" if figure.key in ("smallest", "layout") else figure.key
-    if kind == "realised":
-        return frozenset(name for names in fields for name in _fastest(figure.values, names))
-    if kind not in _SHOWN:
-        return frozenset()
-    best: set[str] = set()
-    for names in fields:
-        known = {name: figure.values[name] for name in names if figure.values[name] is not None}
-        if figure.key == "smallest":
-            known = {name: value[0] for name, value in known.items()}
-        shown = {name: float(format(value, _SHOWN[kind])) for name, value in known.items()}
-        if len(set(shown.values())) > 1:
-            first = (max if kind in _LARGEST else min)(shown.values())
-            leading = {name for name, value in shown.items() if value == first}
-            if figure.guesses:
-                ahead = max(leading, key=lambda name: figure.guesses[name])
-                leading |= {name for name in shown if not _told_apart(figure, ahead, name)}
-            best |= leading if len(leading) < len(shown) else set()
-    return frozenset(best)
+    return frozenset(name for names in fields for name in _best_among(figure, names))
 
 
-def best_scores(scores: pd.DataFrame, metric: str) -> frozenset[str]:
-    """Return the best of several scores and those that are not told apart from it, if any are.
-
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        Rows of :func:`sparsity_report.perplexity`, one a pruning of one model.
-    metric : str
-        ``"perplexity"``, ``"kl"`` or ``"agreement"``.
-
-    Returns
-    -------
-    frozenset of str
-        Variants; empty where first guesses tell none from the others.
-    """
-    if len(scores) < 2 or scores["scored"].nunique() != 1:
-        return frozenset()
-    of, scored = scores.set_index("variant"), int(scores["scored"].iloc[0])
-    values = {str(n): None if pd.isna(v) else float(v) for n, v in of[metric].items()}
-    figure = Compared(metric, "", values, guesses=_guesses(of, scored), scored=scored)
-    return _best(figure, [list(values)])
-
-
-def _told_apart(figure: Compared, better: str, other: str) -> bool:
-    """Whether so many more first guesses of the better one are no chance.
-
-    Sign test of the tokens at which one of the two guesses as dense and the other does not
-    (McNemar, 1947). How many these are a study does not keep: it is taken for the most that there
-    can be, so that what is told apart would be by the tokens themselves.
-    """
-    more, fewer = figure.guesses[better], figure.guesses[other]
-    most = min(more + fewer, 2 * figure.scored - more - fewer)
-    return more - fewer > _FAR * math.sqrt(most)
-
-
-def _fastest(values: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Name the one whose interval lies above those of all others, if its speed may be told."""
-    known = {name: values[name] for name in names if values[name] is not None}
-    for name, (ratio, low, _) in known.items():
-        others = [high for other, (_, _, high) in known.items() if other != name]
-        if ratio is not None and others and len(known) == len(names) and low > max(others):
-            return [name]
-    return []
+def _best_among(figure: Compared, names: Sequence[str]) -> frozenset[str]:
+    values = {name: figure.values[name] for name in names}
+    match figure.key:
+        case "realised":
+            return fastest(values, names)
+        case "smallest":
+            return best_of({name: value and value[0] for name, value in values.items()}, "ratio")
+        case "layout":
+            return best_of(values, "ratio")
+        case "perplexity" | "kl" | "agreement":
+            return best_scores(values, figure.key, figure.guesses, figure.scored)
+    return frozenset()
 
 
 def passages(
@@ -318,7 +257,6 @@ def passages(
     """
     if quality is None:
         return
-    rows = quality.astype(dict.fromkeys(ALIKE, object))
-    for _, scored in rows.groupby(ALIKE, sort=False, dropna=False):
-        if scored.loc[scored["variant"].isin(names), "variant"].nunique() > 1:
-            yield str(scored["text"].iloc[0]), scored
+    for scores in by_protocol(quality):
+        if scores.loc[scores["variant"].isin(names), "variant"].nunique() > 1:
+            yield str(scores["text"].iloc[0]), scores

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import re
+from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, without_numbers
 
 GLOBAL, LAYERWISE = "global_magnitude", "layerwise_magnitude"
-PATTERN = re.compile(r"\d+:\d+")
 # Words of a method that tell how shares were allotted to layers, not how weights were chosen.
 _ALLOCATIONS = frozenset({"given", "owl", "bounded"})
-
-
-def pattern_of(method: str | None) -> str | None:
-    """Return the N:M pattern of a method; None where it has none.
-
-    Examples
-    --------
-    >>> pattern_of("wanda_one_pass, 2:4"), pattern_of("global_magnitude")
-    ('2:4', None)
-    """
-    return next(filter(PATTERN.fullmatch, (method or "").split(", ")), None)
 
 
 def policy_of(method: str) -> str:
@@ -29,7 +17,7 @@ def policy_of(method: str) -> str:
     >>> policy_of("wanda_one_pass, 2:4"), policy_of("2:4")
     ('wanda_one_pass', '')
     """
-    return ", ".join(part for part in method.split(", ") if not PATTERN.fullmatch(part))
+    return ", ".join(part for part in method.split(", ") if not is_pattern(part))
 
 
 def any_level(method: str | None) -> str:
@@ -40,7 +28,7 @@ def any_level(method: str | None) -> str:
     >>> any_level("wanda_one_pass, 2:4"), any_level("global_magnitude in 2 of 8 modules")
     ('wanda_one_pass, N:M', 'global_magnitude')
     """
-    return PATTERN.sub("N:M", (method or "").partition(" in ")[0])
+    return without_numbers((method or "").partition(" in ")[0])
 
 
 def selection_rule(method: str | None) -> str:
@@ -76,5 +64,7 @@ def is_level_of(method: str | None, policy: str) -> bool:
     >>> is_level_of("2:4", "N:4"), is_level_of("2:8", "N:4"), is_level_of(None, "N:4")
     (True, False, True)
     """
-    pattern = policy.replace("N:", r"\d+:") if policy.startswith("N:") else re.escape(policy)
-    return method is None or re.fullmatch(pattern, method) is not None
+    if method is None or method == policy:
+        return True
+    pattern = parse_pattern(method) if is_pattern(method) else None
+    return pattern is not None and policy == f"N:{pattern.m}"

@@ -1,16 +1,14 @@
-"""Ways to prune side by side: which variants compete, and which of them is best."""
+"""Pruning methods of a study: unpruned models and each distinct pruning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
-from sparsity_report.counting.n_m_patterns import is_pattern
+from sparsity_report.counting.n_m_patterns import parse_pattern
+from sparsity_report.study.derived.policy_names import policy_of
 from sparsity_report.study.layers import records
-
-# What tells one protocol from another; how many tokens that are depends on the tokenizer.
-PROTOCOL = ("protocol", "text", "text_fingerprint", "window", "stride")
 
 
 def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.DataFrame:
@@ -51,32 +49,15 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
         if not pruned and (row["layout"] != "dense" or pd.notna(row["pruned"])):
             continue
         method = None if pd.isna(row["method"]) else str(row["method"])
-        parts = (method or "").split(", ")
-        pattern = next(filter(is_pattern, parts), None)
-        policy = ", ".join(part for part in parts if part != pattern)
+        pattern = parse_pattern(method or "")
         share = prunings.get(variant) if pd.isna(asked) else float(asked)
         rows.append(
             {
                 **{key: row[key] for key in ("variant", "model", "fingerprint")},
-                "policy": None if method is None else policy,
-                "kind": pattern,
+                "policy": None if method is None else policy_of(method),
+                "kind": None if pattern is None else str(pattern),
                 "sparsity": share if pruned else 0.0,
             }
         )
     order = sorted(rows, key=lambda row: (row["kind"] is not None, row["sparsity"] or 0.0))
     return pd.DataFrame(order)
-
-
-def best(values: Sequence[float | None], *, largest: bool) -> list[bool]:
-    """Return which values are the best of several; none where fewer than two are known.
-
-    Examples
-    --------
-    >>> best([2.0, None, 1.5], largest=False)
-    [False, False, True]
-    """
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return [False] * len(values)
-    first = max(known) if largest else min(known)
-    return [value == first for value in values]

@@ -1,4 +1,4 @@
-"""The level of sparsity that a budget of bytes, FLOPs or perplexity comes to."""
+"""Levels of sparsity that keep a budget of bytes, FLOPs or perplexity."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import re
 from typing import NamedTuple
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import ALIKE
+from sparsity_report.study.derived.perplexity import by_protocol
 from sparsity_report.study.derived.policy_names import GLOBAL, is_level_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import same_level
-from sparsity_report.words.languages import spoken
-from sparsity_report.words.number_format import figures, scaled, times
-from sparsity_report.words.sentences import say
 
 _NUMBER = r"(\d+(?:[.,]\d+)?)\s*"
 _PERPLEXITY = re.compile(rf"(?:perplexity|perplexité|ppl)\s*{_NUMBER}")
@@ -21,12 +19,19 @@ _SHARE = re.compile(rf"{_NUMBER}([x×%])\s*(flops?|bytes?|octets?)")
 _SIZE = re.compile(rf"{_NUMBER}([kmgtp]?)(i?)(b|o|bytes?|octets?|flops?)")
 _AT_MOST = re.compile(r"≤|<=|<|=")
 _PREFIXES = {prefix: power for power, prefix in enumerate(("", "k", "m", "g", "t", "p"))}
-# Columns of `Facts.levels` of a quantity and of its ratio to dense.
+# Columns of `Levels.sums` with a quantity and with its ratio to dense.
 _COLUMNS = {"bytes": ("stored_bytes", "bytes_ratio"), "flops": ("flops_per_token", "flops_ratio")}
+# Amounts in the catalogue, and in error messages.
+_AMOUNTS = {
+    "perplexity": ("budget.amount_perplexity", "perplexity {:,.2f}"),
+    "ratio": ("budget.amount_ratio", "{:.2f} × dense"),
+    "bytes": ("budget.amount_bytes", "{:,.0f} bytes"),
+    "flops": ("budget.amount_flops", "{:,.0f} FLOPs per token"),
+}
 
 
 class Budget(NamedTuple):
-    """What a text asks for.
+    """The largest allowed bytes, FLOPs or perplexity.
 
     Attributes
     ----------
@@ -34,40 +39,45 @@ class Budget(NamedTuple):
     most : float
         Bytes, FLOPs per token, a perplexity, or a ratio to dense.
     relative : bool
-        Whether it is a ratio.
+        True if `most` is a ratio to dense.
     """
 
     kind: str
     most: float
     relative: bool
 
-    def write(self, value: float) -> str:
-        """Write a value as the budget is meant."""
-        if self.kind == "perplexity":
-            return figures(value, ",.2f")
-        if self.relative:
-            return times(value, spoken().space)
-        return scaled(value, "B" if self.kind == "bytes" else "FLOPs", spoken().space)
+    def write(self, value: float) -> Phrase:
+        """Return a value as a phrase in the unit of the budget."""
+        return phrase(_AMOUNTS[self._unit][0], value=value)
+
+    def plain(self, value: float) -> str:
+        """Return a value in English for an error message."""
+        return _AMOUNTS[self._unit][1].format(value)
+
+    @property
+    def _unit(self) -> str:
+        return "ratio" if self.relative else self.kind
 
 
 class Within(NamedTuple):
-    """The level that a budget comes to.
+    """The level that keeps a budget.
 
     Attributes
     ----------
     sparsity : float
-        One of the kept levels: of bytes and FLOPs the lowest within the budget, of perplexity
-        the highest up to which every level that was measured is.
+        A kept level. For bytes and FLOPs, the lowest within the budget. For perplexity, the
+        highest up to which every measured level is within it.
     budget : Budget
     value : float
-        What it is there, as ``budget`` is meant: of bytes and FLOPs those of the whole model with
-        its prunable matrices in CSR, of perplexity that of the measured level.
+        Bytes or FLOPs of the whole model at that level with its prunable matrices in CSR, or the
+        perplexity of the measured level; a ratio to dense if the budget is one.
     measured : float or None
-        Of perplexity, the measured level in question.
+        The measured level that a perplexity is of.
     beyond : tuple of float or None
-        The next measured level and its perplexity, which is more; None where none was measured.
+        The next measured level and its perplexity, which exceeds the budget; None where none was
+        measured.
     dense : bool
-        Whether the model is within the budget with all its matrices dense.
+        True if the dense model is within the budget.
     """
 
     sparsity: float
@@ -79,12 +89,17 @@ class Within(NamedTuple):
 
 
 def read_budget(text: str) -> Budget:
-    """Read a budget as people write it.
+    """Return a budget written in words, in English or French.
+
+    Parameters
+    ----------
+    text : str
+        For example ``"100 MB"``.
 
     Raises
     ------
     SparsityReportError
-        It is none.
+        The text is not a budget.
 
     Examples
     --------
@@ -94,51 +109,49 @@ def read_budget(text: str) -> Budget:
     (Budget(kind='flops', most=0.5, relative=True), ('perplexity', 15.0))
     """
     plain = re.sub(r"\s+", " ", _AT_MOST.sub(" ", text.casefold())).strip()
-    if found := _PERPLEXITY.fullmatch(plain):
-        return Budget("perplexity", _read(found[1]), relative=False)
-    if found := _SHARE.fullmatch(plain):
-        share = _read(found[1]) / (100 if found[2] == "%" else 1)
-        return Budget("flops" if found[3][0] == "f" else "bytes", share, relative=True)
-    if found := _SIZE.fullmatch(plain):
-        number, prefix, binary, unit = found.groups()
+    if match := _PERPLEXITY.fullmatch(plain):
+        return Budget("perplexity", _read(match[1]), relative=False)
+    if match := _SHARE.fullmatch(plain):
+        share = _read(match[1]) / (100 if match[2] == "%" else 1)
+        return Budget("flops" if match[3][0] == "f" else "bytes", share, relative=True)
+    if match := _SIZE.fullmatch(plain):
+        number, prefix, binary, unit = match.groups()
         size = _read(number) * (1024 if binary else 1000) ** _PREFIXES[prefix]
         return Budget("flops" if unit[0] == "f" else "bytes", size, relative=False)
     raise SparsityReportError(
-        say(
-            "budget.invalid_text",
-            bytes="100 MB",
-            flops="0.5 × FLOPs",
-            perplexity=say("budget.perplexity_example"),
-            text=repr(text[:80]),
-        )
+        f"budget: {text[:80]!r} is not a budget; write one such as 100 MB, 0.5 × FLOPs or "
+        "perplexity ≤ 15"
     )
 
 
 def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Within:
-    """Return the level of sparsity that a budget comes to, as far as it is known.
+    """Return the level of sparsity that keeps a budget.
+
+    A perplexity is never interpolated between measured levels.
 
     Parameters
     ----------
     study : Comparison
     budget : str
-        ``"100 MB"``, ``"1.5 GiB"``, ``"0.5 × bytes"``, ``"0.5 × FLOPs"``, ``"2 GFLOPs"``,
+        ``"100 MB"``, ``"1.5 GiB"``, ``"0.5 × bytes"``, ``"0.5 × FLOPs"``, ``"2 GFLOPs"`` or
         ``"perplexity ≤ 15"``. Bytes and FLOPs per token are those of the whole model with its
-        prunable matrices in CSR; a model that is within it with all of them dense need not be
-        pruned. A perplexity is never interpolated: the level is the highest measured one up to
-        which all that were measured, on one text by one protocol, are within the budget.
+        prunable matrices in CSR.
     policy : str
-        How levels are pruned: one of ``study.by_policy``. Only variants that were pruned so say
-        what perplexity a level has.
+        A pruning policy, one of ``study.by_policy``. Perplexities are those of variants pruned by
+        it.
 
     Returns
     -------
     Within
+        For bytes and FLOPs the lowest level within the budget, 0 if the dense model is within it.
+        For perplexity the highest level up to which all levels measured on one text by one
+        protocol are within it.
 
     Raises
     ------
     SparsityReportError
-        The budget cannot be read, is out of reach, or what it speaks of is not known; the message
-        says what can be reached.
+        The budget cannot be read or reached, or the costs or perplexities that it needs are
+        unknown. The message gives what can be reached.
 
     Examples
     --------
@@ -149,7 +162,10 @@ def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Wit
     """
     asked = read_budget(budget)
     if policy not in study.by_policy:
-        raise SparsityReportError(say("budget.policy_without_levels"))
+        raise SparsityReportError(
+            f"policy: the study has no levels of {policy!r}; use one of "
+            f"{', '.join(study.by_policy) or 'a study with levels'}"
+        )
     if asked.kind == "perplexity":
         return _by_perplexity(study, asked, policy)
     return _by_cost(study, asked, policy)
@@ -161,7 +177,9 @@ def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
     frame = study.by_policy[policy].model
     rows = frame[frame[column].notna()]
     if rows.empty:
-        raise SparsityReportError(say("budget.unknown_costs"))
+        raise SparsityReportError(
+            f"budget: the {asked.kind} of the levels are unknown; give a budget of perplexity"
+        )
     dense = 1.0 if asked.relative else float(rows[f"dense_{quantity}"].iloc[0])
     if dense <= asked.most:
         return Within(float(rows["sparsity"].iloc[0]), asked, dense, dense=True)
@@ -169,13 +187,9 @@ def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
     if fits.empty:
         least = rows.iloc[int(rows[column].astype(float).to_numpy().argmin())]
         raise SparsityReportError(
-            say(
-                "budget.cost_out_of_reach",
-                budget=asked.write(asked.most),
-                least=asked.write(float(least[column])),
-                level=float(least["sparsity"]),
-                dense=asked.write(dense),
-            )
+            f"budget: {asked.plain(asked.most)} is out of reach; CSR takes at least "
+            f"{asked.plain(float(least[column]))}, at {100 * float(least['sparsity']):g} %, and "
+            f"dense {asked.plain(dense)}: give a larger budget"
         )
     first = fits.iloc[0]
     return Within(float(first["sparsity"]), asked, float(first[column]))
@@ -185,36 +199,35 @@ def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
     levels = study.by_policy[policy]
     points = measured_levels(study, policy)
     if len(points) < 2:
-        raise SparsityReportError(say("budget.too_few_perplexities", count=len(points)))
+        raise SparsityReportError(
+            f"budget: perplexity was measured at {len(points)} "
+            f"level{'' if len(points) == 1 else 's'} of this policy; measure at least two"
+        )
     over = [place for place, (_, score) in enumerate(points) if score > asked.most]
     last = over[0] if over else len(points)
     if last == 0:
         scores = [score for _, score in points]
         raise SparsityReportError(
-            say(
-                "budget.perplexity_out_of_reach",
-                budget=asked.write(asked.most),
-                least=round(points[0][0], 4),
-                score=asked.write(points[0][1]),
-                low=asked.write(min(scores)),
-                high=asked.write(max(scores)),
-            )
+            f"budget: {asked.plain(asked.most)} is out of reach; at "
+            f"{100 * round(points[0][0], 4):g} % it is {points[0][1]:,.2f} already, and measured "
+            f"were {min(scores):,.2f} to {max(scores):,.2f}: give a larger budget"
         )
     measured, score = points[last - 1]
-    kept = levels.sparsities
-    below = [level for level in kept if level <= measured or same_level(level, measured)]
+    below = [s for s in levels.sparsities if s <= measured or same_level(s, measured)]
     if not below:
-        raise SparsityReportError(say("budget.no_level_below_measured"))
+        raise SparsityReportError(
+            "budget: no kept level is as low as the measured one; give a budget of bytes or FLOPs"
+        )
     beyond = points[last] if over else None
     return Within(below[-1], asked, score, measured, beyond)
 
 
 def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]:
-    """Return zeros ÷ prunable weights and perplexity of a policy's variants of the first model.
+    """Return the sparsity and perplexity of variants of the first model pruned by a policy.
 
-    Of several texts and protocols those of the most variants are taken, of equally many the first;
-    of variants at one level, such as one masked and one CSR, the worse. The model as it comes
-    counts as the level of the zeros it has.
+    The unpruned model is at the level of the zeros it has. Only the text and protocol by which most
+    variants were scored counts, the first of several. Of two variants at one level, such as one
+    masked and one CSR, the worse counts.
     """
     if study.quality is None:
         return []
@@ -224,9 +237,8 @@ def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]
     first = variants["fingerprint"] == variants["fingerprint"].iloc[0]
     counted = variants[first & alike.astype(bool)]
     scores = study.quality[study.quality["variant"].isin(counted["variant"])]
-    scores = scores[scores["perplexity"].notna()].astype(dict.fromkeys(ALIKE, object))
-    best: dict[float, float] = {}
-    for _, rows in scores.groupby(ALIKE, sort=False, dropna=False):
+    most: dict[float, float] = {}
+    for rows in by_protocol(scores[scores["perplexity"].notna()]):
         points: dict[float, float] = {}
         for row in records(rows):
             share = study.facts.total(row["variant"], "sparsity_prunable")
@@ -234,8 +246,8 @@ def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]
                 continue
             level = next((known for known in points if same_level(known, share)), share)
             points[level] = max(points.get(level, 0.0), float(row["perplexity"]))
-        best = points if len(points) > len(best) else best
-    return sorted(best.items())
+        most = points if len(points) > len(most) else most
+    return sorted(most.items())
 
 
 def _read(number: str) -> float:

@@ -20,6 +20,7 @@ from sparsity_report.counting.bounds import (
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
+from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.counting.policies import (
     global_magnitude,
     layerwise_magnitude,
@@ -189,9 +190,8 @@ def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
     """Return the pruning at a level of a policy, one of :func:`policy_tables`."""
     if policy == LAYERWISE:
         return layerwise_magnitude(weights, sparsity)
-    if policy.startswith("N:"):
-        group = int(policy[2:])
-        return n_m(weights, group - round(sparsity * group), group)
+    if pattern := pattern_at(policy, sparsity):
+        return n_m(weights, *pattern)
     return global_magnitude(weights, sparsity)
 
 

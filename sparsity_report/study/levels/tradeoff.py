@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 import pandas as pd
 
-from sparsity_report.study.derived.perplexity import ALIKE
+from sparsity_report.study.derived.perplexity import by_protocol
 from sparsity_report.study.derived.zero_shot import METRIC, one_version, seven_tasks
 from sparsity_report.study.layers import records
 
@@ -184,8 +184,7 @@ def tradeoff(
 def _perplexities(quality: pd.DataFrame | None) -> Iterator[_Scores]:
     if quality is None:
         return
-    rows = quality.astype(dict.fromkeys(ALIKE, object))
-    for _, part in rows.groupby(ALIKE, sort=False, dropna=False):
+    for part in by_protocol(quality):
         of = f"{part['text'].iloc[0]} ({part['protocol'].iloc[0]})"
         scored = part[["variant"]].assign(value=part["perplexity"], stderr=math.nan)
         yield _Scores("perplexity", of, False, scored)

@@ -1,0 +1,61 @@
+"""Scores are compared by one definition of text and protocol, and the best by one definition."""
+
+import pandas as pd
+import pytest
+from measurements import put_in, quality
+
+import sparsity_report as sr
+from sparsity_report.study.derived.perplexity import ANY_TOKENIZER, by_protocol, pairs_by_protocol
+from sparsity_report.study.derived.policy_names import any_level, is_level_of, selection_rule
+from sparsity_report.study.derived.winners import best_of, best_scores
+
+
+@pytest.fixture(scope="module")
+def scores(demo_study):
+    """The same variants scored in float32 and, a little worse, in float16."""
+    names = tuple(demo_study.variants["variant"])[:2]
+    single = quality(((0.0, 10.0), (0.3, 12.0)), names=names)
+    half = single.assign(dtype="float16", perplexity=single["perplexity"] + 1)
+    return pd.concat([single.assign(dtype="float32"), half], ignore_index=True)
+
+
+@pytest.mark.parametrize("columns", [None, ANY_TOKENIZER])
+def test_float16_and_float32_are_two_protocols(scores, columns):
+    parts = list(by_protocol(scores, columns) if columns else by_protocol(scores))
+    assert [part["dtype"].unique().tolist() for part in parts] == [["float32"], ["float16"]]
+
+
+def test_an_unknown_part_of_a_protocol_is_equal_to_an_unknown_one(scores):
+    unknown = scores[:2].assign(dtype=None)
+    assert [len(part) for part in by_protocol(unknown)] == [2]
+    pairs = pairs_by_protocol(unknown[:1], unknown[1:])
+    assert pairs[["perplexity", "perplexity_other"]].to_numpy().tolist() == [[10.0, 12.0]]
+    assert pairs_by_protocol(unknown[:1], scores[1:2]).empty
+
+
+def test_a_sentence_does_not_mix_float16_and_float32(demo_study, scores):
+    study = put_in(demo_study, quality=scores)
+    told = [text for text in sr.summarize(study) if "10.00" in text or "13.00" in text]
+    assert sum("float32" in text and "12.00" in text for text in told) == 1
+    assert sum("float16" in text and "11.00" in text for text in told) == 1
+    assert not any("10.00" in text and "11.00" in text for text in told)
+
+
+def test_the_best_is_the_best_as_shown():
+    assert best_of({"a": 10.001, "b": 10.002, "c": 11.0}, "perplexity") == {"a", "b"}
+    assert best_of({"a": 0.5, "b": 0.75, "c": None}, "accuracy") == {"b"}
+    assert best_of({"a": 1.0, "b": None}, "ratio") == frozenset()
+
+
+def test_scores_that_chance_explains_share_the_win():
+    values = {"a": 10.0, "b": 11.0, "c": 20.0}
+    assert best_scores(values, "perplexity", {"a": 900, "b": 890, "c": 100}, 1000) == {"a", "b"}
+    assert best_scores(values, "perplexity", {"a": 500, "b": 499, "c": 498}, 1000) == frozenset()
+
+
+def test_names_of_policies():
+    assert selection_rule("layerwise_magnitude, owl") == selection_rule("global_magnitude")
+    assert selection_rule("random, seed 1") != selection_rule("random, seed 2")
+    assert any_level("2:4") == any_level("4:8") == "N:M"
+    assert is_level_of("4:8", "N:8")
+    assert not is_level_of("wanda_one_pass, 2:4", "N:4")
