@@ -13,12 +13,12 @@ import altair as alt
 
 from sparsity_report.draw import marks
 from sparsity_report.draw.level_slider import COST_LINES
+from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import INK, SCREEN, VERMILLION, config
 from sparsity_report.draw.tradeoff_chart import TradeoffShape, tradeoff_curve
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.picture_layout import GAP, NOTE, THICK, Frame, Plan, curve_columns
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
-from sparsity_report.study.derived.histograms import Rows
 from sparsity_report.words import number_format
 from sparsity_report.words.languages import Language, spoken
 from sparsity_report.words.sentences import say
