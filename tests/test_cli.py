@@ -162,7 +162,7 @@ def test_workers_cache_context_and_patterns(demo_run, tmp_path):
     assert again.patterns is None
     for entry in (tmp_path / "cache").iterdir():
         entry.write_bytes(b"")
-    for verify, told in (([], "kept counts were damaged"), (["--cache-verify"], "")):
+    for verify, told in (([], "the cache held damaged counts"), (["--cache-verify"], "")):
         run = command("run", "--out", tmp_path / "c", "--no-patterns", *common, *verify)
         assert run.returncode == 0, run.stderr
         assert told in run.stderr

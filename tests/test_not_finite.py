@@ -13,16 +13,19 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.explorer.control_state import LIVE
+from sparsity_report.phrases import phrase
 
 pytestmark = pytest.mark.slow
 
-NAN = (
-    "not finite: the prunable weights of tiny hold NaN (3, in layers.0.fc1.weight, "
-    "layers.1.fc2.weight); each counts as nonzero and has no rank, so that the model has no levels"
+NAN = phrase(
+    "note.weights_nan",
+    model="tiny",
+    count=3,
+    tensors=2,
+    names=["layers.0.fc1.weight", "layers.1.fc2.weight"],
 )
-INFINITE = (
-    "not finite: the prunable weights of tiny hold infinity (2, in "
-    "layers.0.fc1.weight); each counts as nonzero and is pruned last"
+INFINITE = phrase(
+    "note.weights_infinite", model="tiny", count=2, tensors=1, names=["layers.0.fc1.weight"]
 )
 EVERY_DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 
@@ -51,8 +54,8 @@ def test_nan_is_a_nonzero_named_in_the_audit(dtype, tmp_path):
     study = sr.compare(sr.dense(sr.load(with_nan(dtype), name="tiny")), patterns=True)
     rows = study.layers.set_index("module_name")
     assert rows.loc["layers.0.fc1", ["weight_total", "weight_nonzero"]].tolist() == [60, 59]
-    assert [*map(str, study.notes)] == [NAN]
-    assert study.audit[0] == f"N{NAN[1:]}."
+    assert study.notes == (NAN,)
+    assert study.audit[0] == f"N{str(NAN)[1:]}."
     assert study.levels is None
     assert study.facts.levels is None
     with pytest.raises(sr.SparsityReportError, match=r"keeps no levels: .* or NaN"):
@@ -86,7 +89,7 @@ def test_every_reader_of_a_study_with_nan(tmp_path):
     study = sr.compare(sr.dense(sr.load(with_nan(), name="tiny")), patterns=True)
     for at_hand in (study, sr.read_study(study.save(tmp_path / "s.json"))):
         html = sr.write_report(at_hand, tmp_path / "r.html").read_text(encoding="utf-8")
-        assert "hold NaN (3, in" in html.replace("\u00a0", " ")
+        assert "hold 3 NaN in 2 tensors" in html.replace("\u00a0", " ")
         sr.write_report(at_hand, tmp_path / "r.pdf")
         sr.write_thesis(at_hand, tmp_path / "thesis")
         sr.write_csv(at_hand, tmp_path / "csv")
@@ -106,8 +109,8 @@ def test_the_command_line_says_what_to_do_about_nan(tmp_path):
 def test_infinity_is_counted_pruned_last_and_saved(dtype, tmp_path):
     weights = sr.load(with_infinity(dtype), name="tiny")
     study = study_of(weights, 0.5, patterns=True)
-    assert [*map(str, study.notes)] == [INFINITE]
-    assert study.audit[0] == f"N{INFINITE[1:]}."
+    assert study.notes == (INFINITE,)
+    assert study.audit[0] == f"N{str(INFINITE)[1:]}."
     deepest = sr.masked(sr.global_magnitude(weights, 1.0))
     assert deepest.pruning.threshold == torch.inf
     study = study.with_variants(deepest, sr.masked(sr.global_magnitude(weights, 310 / 312)))

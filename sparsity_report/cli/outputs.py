@@ -88,7 +88,7 @@ def remark(study: Comparison) -> None:
     from sparsity_report.words.sentences import say_note
 
     for note in study.notes:
-        if str(note).startswith(CACHE_NOTES):
+        if note.key in CACHE_NOTES:
             tell(f"sparsity-report: {printable(say_note(note))}", sys.stderr)
 
 

@@ -14,11 +14,12 @@ from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import SMALL, in_order, own_settings
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
-# First words of the notes about NaN and infinity.
-NOT_FINITE = "not finite"
+NOT_A_NUMBER, INFINITE = "note.weights_nan", "note.weights_infinite"
+"""Keys of the notes about weights that are not finite."""
 # Tensors that such a note lists.
 _NAMED = 3
 
@@ -28,7 +29,7 @@ class _Memory:
     """Counts and notes of a model; `complete` once all its tensors are counted."""
 
     counts: dict[str, Magnitudes] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
     complete: bool = False
 
 
@@ -40,29 +41,31 @@ def known_counts(weights: Weights) -> Mapping[str, Magnitudes]:
     return MappingProxyType(_MEMORIES.get(weights, _Memory()).counts)
 
 
-def count_notes(weights: Weights) -> tuple[str, ...]:
+def count_notes(weights: Weights) -> tuple[Phrase, ...]:
     """Return the notes about the counts of a model."""
     memory = _MEMORIES.get(weights, _Memory())
     return (*memory.notes, *_not_finite(weights.name, memory.counts))
 
 
-def add_notes(weights: Weights, notes: Iterable[str]) -> None:
+def add_notes(weights: Weights, notes: Iterable[Phrase]) -> None:
     """Add notes about the counts or scores of a model."""
     memory = _MEMORIES.setdefault(weights, _Memory())
     memory.notes = tuple(dict.fromkeys([*memory.notes, *notes]))
 
 
-def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[str]:
+def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[Phrase]:
     """Yield notes that name the prunable tensors with NaN or infinite weights."""
-    for value, many, effect in (
-        ("NaN", [c.nan for c in counts.values()], "has no rank, so that the model has no levels"),
-        ("infinity", [c.infinite for c in counts.values()], "is pruned last"),
+    for key, numbers in (
+        (NOT_A_NUMBER, {name: c.nan for name, c in counts.items() if c.nan}),
+        (INFINITE, {name: c.infinite for name, c in counts.items() if c.infinite}),
     ):
-        if names := [name for name, number in zip(counts, many, strict=True) if number]:
-            more = ", …" if len(names) > _NAMED else ""
-            yield (
-                f"{NOT_FINITE}: the prunable weights of {model} hold {value} ({sum(many):,}, in "
-                f"{', '.join(names[:_NAMED])}{more}); each counts as nonzero and {effect}"
+        if numbers:
+            yield phrase(
+                key,
+                model=model,
+                count=sum(numbers.values()),
+                tensors=len(numbers),
+                names=list(numbers)[:_NAMED],
             )
 
 

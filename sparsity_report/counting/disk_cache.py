@@ -19,16 +19,25 @@ from typing import TypeVar
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder, write_entry
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 
 _Result = TypeVar("_Result")
 
-# First words of the notes about the cache.
-CACHE_NOTES = ("kept ", "counts could not be kept", "scores could not be kept")
+_DAMAGED, _OUTDATED = "note.cache_damaged", "note.cache_outdated"
+_UNWRITABLE = "note.cache_unwritable"
+CACHE_NOTES = frozenset({_DAMAGED, _OUTDATED, _UNWRITABLE})
+"""Keys of the notes about a cache."""
 _MAGIC = b"sparsity-report kept 3\n"
 _DIGEST = hashlib.sha256().digest_size
 # Opening must not wait for a pipe, nor follow a link.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+# Names of the kinds of entries.
+_KINDS = {
+    "counts": "note.cached_counts",
+    "pairs": "note.cached_comparisons",
+    "scores": "note.cached_scores",
+}
 # Kinds whose keys do not cover every byte of their sources, so that verification repeats the work.
 _SAMPLED = frozenset({"counts", "pairs"})
 # Names that a note lists.
@@ -130,16 +139,14 @@ class Entries:
         except SparsityReportError as error:
             self._trouble = str(error)
 
-    def notes(self) -> Iterator[str]:
+    def notes(self) -> Iterator[Phrase]:
         """Yield notes about rejected entries, and about a folder that cannot be written."""
-        for names, wrong in (
-            (self._damaged, "damaged"),
-            (self._outdated, "not those of the files"),
-        ):
+        kind = phrase(_KINDS[self._kind])
+        for key, names in ((_DAMAGED, self._damaged), (_OUTDATED, self._outdated)):
             if names:
-                yield f"kept {self._kind} were {wrong}, so these were taken anew: {_named(names)}"
+                yield phrase(key, kind=kind, count=len(names), names=names[:_NAMED])
         if self._trouble:
-            yield f"{self._kind} could not be kept: {self._trouble}"
+            yield phrase(_UNWRITABLE, kind=kind, reason=self._trouble)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.{self._kind}"
@@ -157,8 +164,3 @@ class Entries:
         if data[: len(head)] != head or hashlib.sha256(head + payload).digest() != digest:
             raise ValueError("damaged")
         return payload
-
-
-def _named(names: list[str]) -> str:
-    more = ", …" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more} ({len(names):,})"

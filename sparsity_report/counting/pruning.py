@@ -15,6 +15,7 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import parse_pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Presentable
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
 from sparsity_report.weights.weights import Weights
 
@@ -268,13 +269,16 @@ class Basis:
     window: int | None = None
 
     @property
-    def note(self) -> str:
+    def note(self) -> Phrase:
         """A note about the source."""
         if self.windows is None:
-            return f"masks made elsewhere: {self.name} (fingerprint {self.fingerprint})"
-        return (
-            f"calibrated on {self.windows:,} windows of {self.window:,} tokens of {self.name} "
-            f"(fingerprint {self.fingerprint}), in one pass over the dense model"
+            return phrase("note.imported_masks", name=self.name, fingerprint=self.fingerprint)
+        return phrase(
+            "note.calibrated",
+            windows=self.windows,
+            window=self.window,
+            name=self.name,
+            fingerprint=self.fingerprint,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.counting.counts import NOT_FINITE
+from sparsity_report.counting.counts import INFINITE, NOT_A_NUMBER
 from sparsity_report.findings.rounding_findings import zeros_hidden
 from sparsity_report.findings.variant_names import group_names
 from sparsity_report.findings.zero_findings import zero_findings
@@ -38,7 +38,7 @@ def audit(study: Comparison) -> list[Phrase]:
     findings = [
         phrase("format.note_sentence", note=note)
         for note in study.notes
-        if str(note).startswith(NOT_FINITE)
+        if note.key in {NOT_A_NUMBER, INFINITE}
     ]
     for variant in study.variants["variant"]:
         findings += zeros_hidden(study, variant)

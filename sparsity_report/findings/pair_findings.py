@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sparsity_report.pairing.permutations import OTHER_ORDER
+from sparsity_report.pairing.permutations import ORDER_NOTES
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
@@ -125,7 +125,7 @@ def _permutations(pair: Pair) -> Iterator[Phrase]:
     if (pair.layers["alignment"] == "rotated").any():
         yield phrase("pair.rotated_width", **_models(pair))
     for note in pair.notes:
-        if OTHER_ORDER in str(note):
+        if note.key in ORDER_NOTES.values():
             yield phrase("format.note_sentence", note=note)
 
 

@@ -1,4 +1,7 @@
-"""Which units of a base those of another model are, and what nothing is recognised by."""
+"""The alignment of two models, and the comparisons of rows by which units are matched.
+
+A unit is a block, an expert, a head, a channel, a token or a channel of the width.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,31 @@ import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.fingerprints import Index, digests, glimpse, matrix, projections, units
-from sparsity_report.pairing.roles import Anatomy, Part
-from sparsity_report.pairing.unit_matching import Match, alike, cosines, equal, reordered, same
+from sparsity_report.pairing.fingerprints import (
+    Index,
+    hash_rows,
+    project,
+    read_matrix,
+    sample_rows,
+    unit_rows,
+)
+from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Place
+from sparsity_report.pairing.unit_matching import (
+    UnitMatch,
+    cosines,
+    match_equal,
+    match_identical,
+    match_permuted,
+    match_similar,
+)
 
-Place = tuple[str, int | None, int | None]
 Tables = Callable[[], Iterable[torch.Tensor]]
-"""Rows of which each is a unit, some at a time, as often as they are asked for."""
-WHOLE: Place = ("", None, None)
-"""Outside of blocks."""
-# Less sure than this, and less alike, nothing is recognised at all.
-_RECOGNISED, _LIKE = 0.1, 0.5
-# How much alike a row is that is in its place; rows of fewer values are alike by chance.
-_THERE, _TELLING = 0.5, 32
-_PLURAL = {
+"""Returns the rows of a table, one per unit, in chunks; may be called several times."""
+# Below this mean certainty and this similarity the models are unrelated.
+_MIN_CERTAINTY, _MIN_SIMILARITY = 0.1, 0.5
+# Cosine above which a row is in its place; rows with fewer values are similar by chance.
+_SAME_ROW, _MIN_COLUMNS = 0.5, 32
+_PLURALS = {
     "head": "heads", "kv_head": "key-value heads", "channel": "channels", "expert": "experts",
     "vocabulary": "tokens", "width": "channels of the width", "block": "blocks",
 }  # fmt: skip
@@ -30,186 +44,194 @@ _PLURAL = {
 
 @dataclass
 class Alignment:
-    """Which units of the base those of the model after are.
+    """Matches of the units of a model with those of its base.
 
     Attributes
     ----------
-    before, after : Anatomy
+    before, after : ModelRoles
+        The base and the model.
     stacks : dict of str to str
-        The base's name of what holds blocks, by the name after.
-    blocks : dict of str to Match
-        By the base's stack; numbers are places among the blocks there.
+        The base's name of each stack of blocks, by the name after.
+    blocks : dict of str to UnitMatch
+        By stack of the base; indices are positions among its blocks.
     units : dict
-        Matches by axis and place in the base, those only that are not the same.
+        Matches other than the identity, by axis and place in the base.
     rotated : bool
-        Whether channels of the width are mixtures of the base's, none of them any one of those.
+        True if the channels of the width are linear combinations of the base's.
     """
 
-    before: Anatomy
-    after: Anatomy
+    before: ModelRoles
+    after: ModelRoles
     stacks: dict[str, str] = field(default_factory=dict)
-    blocks: dict[str, Match] = field(default_factory=dict)
-    units: dict[tuple[str, Place], Match] = field(default_factory=dict)
+    blocks: dict[str, UnitMatch] = field(default_factory=dict)
+    units: dict[tuple[str, Place], UnitMatch] = field(default_factory=dict)
     rotated: bool = False
 
     @property
     def columns(self) -> Index | None:
-        """The channels of the base's width that are left, in their order; None of all in theirs."""
-        found = self.units.get(("width", WHOLE))
-        return found.index if found else None
+        """Remaining channels of the base's width, in order; None for the identity."""
+        match = self.units.get(("width", OUTSIDE))
+        return match.index if match else None
 
-    def match(self, axis: str, place: Place, number: int) -> Match:
-        """Return where units of an axis in a place come from."""
+    @property
+    def names(self) -> str:
+        """Names of both models, for errors."""
+        return f"{self.before.weights.name} and {self.after.weights.name}"
+
+    def match(self, axis: str, place: Place, number: int) -> UnitMatch:
+        """Return the match of the units of an axis in a place of the base."""
         if axis in {"width", "vocabulary"}:
-            place = WHOLE
+            place = OUTSIDE
         elif axis == "expert":
             place = (*place[:2], None)
-        return self.units.get((axis, place)) or same(number)
+        return self.units.get((axis, place)) or match_identical(number)
 
     def base_place(self, part: Part) -> Place | None:
-        """Return where in the base a part of the model after stood."""
+        """Return the place in the base that matches the place of a parameter after."""
         if part.block is None:
-            return WHOLE
+            return OUTSIDE
         stack = self.stacks.get(part.stack)
         if stack is None:
             return None
         number = self.after.blocks(part.stack).index(part.block)
         block = self.before.blocks(stack)[int(self.blocks[stack].index[number])]
         expert = part.expert
-        if expert is not None and (found := self.units.get(("expert", (stack, block, None)))):
-            expert = int(found.index[self.after.experts(part.stack, part.block).index(expert)])
+        if expert is not None and (match := self.units.get(("expert", (stack, block, None)))):
+            expert = int(match.index[self.after.experts(part.stack, part.block).index(expert)])
             expert = self.before.experts(stack, block)[expert]
         return stack, block, expert
 
 
 def plural(axis: str) -> str:
-    """Return what several units of an axis are called.
+    """Return the English name of several units of an axis, for errors.
 
     Examples
     --------
     >>> plural("kv_head"), plural("channel, shared")
     ('key-value heads', 'channels')
     """
-    return _PLURAL[axis.partition(",")[0]]
+    return _PLURALS[axis.partition(",")[0]]
 
 
-def named(found: Alignment) -> str:
-    """Return what both models are called."""
-    return f"{found.before.weights.name} and {found.after.weights.name}"
-
-
-def check(found: Alignment, match: Match, axis: str, where: str) -> Match:
-    """Refuse what was not recognised."""
-    sure = float(np.mean(match.certainty)) if match.index.size else 1.0
-    if sure < _RECOGNISED and match.likeness < _LIKE:
+def check_recognised(alignment: Alignment, match: UnitMatch, axis: str, where: str) -> UnitMatch:
+    """Return a match, or raise an error if hardly a unit is recognised."""
+    certainty = float(np.mean(match.certainty)) if match.index.size else 1.0
+    if certainty < _MIN_CERTAINTY and match.similarity < _MIN_SIMILARITY:
         raise SparsityReportError(
-            f"{named(found)} look unrelated: of the {match.index.size:,} {plural(axis)} of "
-            f"{where} hardly one is recognised among those of the base (certainty {sure:.2f}); "
-            "give the base that the second one was made from"
+            f"{alignment.names} look unrelated: of the {match.index.size:,} {plural(axis)} of "
+            f"{where} hardly one is recognised among those of the base (certainty "
+            f"{certainty:.2f}); give the base that the second one was made from"
         )
     return match
 
 
-def fewer(found: Alignment, axis: str, where: str, was: int, now: int) -> None:
-    """Refuse more than there were."""
-    if now <= was:
+def check_not_more(alignment: Alignment, axis: str, where: str, base: int, number: int) -> None:
+    """Raise an error if the model has more units than its base."""
+    if number <= base:
         return
-    sides = (found.before.weights, found.after.weights)
+    sides = (alignment.before.weights, alignment.after.weights)
     kinds = [weights.architecture for weights in sides]
     other = f"; a {kinds[0]} and a {kinds[1]} may be unrelated" if kinds[0] != kinds[1] else ""
     raise SparsityReportError(
-        f"{where} has {now:,} {plural(axis)} in {sides[1].name} and {was:,} in {sides[0].name}: "
-        f"give the larger model first, as the base{other}"
+        f"{where} has {number:,} {plural(axis)} in {sides[1].name} and {base:,} in "
+        f"{sides[0].name}: give the larger model first, as the base{other}"
     )
 
 
-def as_many(found: Alignment, axis: str, where: str, was: int, now: int) -> bool:
-    """Whether units are the same without a look: as many, in a width that values cannot tell."""
-    fewer(found, axis, where, was, now)
-    if found.rotated and was != now:
-        raise SparsityReportError(
-            f"{named(found)}: the width looks rotated, so that nothing tells which of the {was:,} "
-            f"{plural(axis)} of {where} are the {now:,} that are left"
-        )
-    return found.rotated
+def is_fixed(alignment: Alignment, axis: str, where: str, base: int, number: int) -> bool:
+    """Return whether a rotated width rules out comparing units, so that they keep their places.
 
-
-def rows(found: Alignment, base: bool, part: Part, expert: int | None = None) -> torch.Tensor:
-    """Read the rows of a matrix, in the width that both have."""
-    side = found.before if base else found.after
-    wide = [segment.axis for segment in part.columns] == ["width"]
-    return units(matrix(side.weights, part, expert), 1, found.columns if base and wide else None)
-
-
-def held(table: torch.Tensor) -> Tables:
-    """Return a table in memory as it is asked for."""
-    return lambda: (table,)
-
-
-def matched(base: Tables, stayed: Tables, *beside: tuple[Tables, Tables]) -> Match:
-    """Match units, rows of tables: equal ones first, else those that are most alike.
-
-    As many as there were are the same ones, unless their values clearly say something else. What
-    else the units have, `beside`, is asked for where values are not equal: rows of one matrix can
-    be much like each other.
+    Raises
+    ------
+    SparsityReportError
+        There are more units than in the base, or fewer in a rotated width.
     """
-    told = [[d for table in tables() for d in digests([table])] for tables in (base, stayed)]
-    if (found := equal(*told)) is not None:
-        return found
-    # Few need the projections, which take longer than to read once more.
+    check_not_more(alignment, axis, where, base, number)
+    if alignment.rotated and base != number:
+        raise SparsityReportError(
+            f"{alignment.names}: the width looks rotated, so that nothing tells which of the "
+            f"{base:,} {plural(axis)} of {where} are the {number:,} that are left; compare the "
+            "rotated model before and after pruning"
+        )
+    return alignment.rotated
+
+
+def read_rows(
+    alignment: Alignment, base: bool, part: Part, expert: int | None = None
+) -> torch.Tensor:
+    """Return the rows of a matrix, with the columns that both models have."""
+    side = alignment.before if base else alignment.after
+    in_width = [segment.axis for segment in part.columns] == ["width"]
+    columns = alignment.columns if base and in_width else None
+    return unit_rows(read_matrix(side.weights, part, expert), 1, columns)
+
+
+def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) -> UnitMatch:
+    """Match units by their rows: equal rows first, else the most similar ones.
+
+    As many units as in the base keep their places unless their values clearly differ. Further rows
+    of the units, `more`, are read only if some rows are not equal, as rows of one matrix can be
+    similar.
+    """
+    hashes = [[d for table in tables() for d in hash_rows([table])] for tables in (base, remaining)]
+    if (match := match_equal(*hashes)) is not None:
+        return match
+    # Reading again takes less time than projecting rows that turn out to be equal.
     one, other = (
-        np.concatenate([projections(some) for some in zip(*(t() for t in side), strict=True)])
-        for side in zip((base, stayed), *beside, strict=True)
+        np.concatenate([project(some) for some in zip(*(t() for t in side), strict=True)])
+        for side in zip((base, remaining), *more, strict=True)
     )
     if len(one) != len(other):
-        return alike(one, other)
-    return reordered(cosines(one, other), len(one)) or same(len(one))
+        return match_similar(one, other)
+    return match_permuted(cosines(one, other), len(one)) or match_identical(len(one))
 
 
-def away(
-    found: Alignment,
+def moved_share(
+    alignment: Alignment,
     parts: tuple[Part, Part],
     experts: tuple[int | None, int | None] = (None, None),
     lines: tuple[int, int, int] | None = None,
     number: int = 16,
 ) -> float:
-    """Return the share of a few rows of a matrix that are not what they were in their places.
+    """Return the share of some sampled rows of a matrix that are not in their places.
 
     Parameters
     ----------
-    found : Alignment
+    alignment : Alignment
     parts : pair of Part
         Before and after.
     experts : pair of int or None
-        In tensors of several.
-    lines : tuple of int
-        The first row before and after, and how many there are in both; all if not given.
+        Indices in tensors of several experts.
+    lines : tuple of int, optional
+        The first row before and after, and the number of rows in both. Default: all rows.
     number : int
-        Rows that are looked at.
+        Rows to sample.
     """
-    wide = [segment.axis for segment in parts[0].columns] == ["width"]
+    in_width = [segment.axis for segment in parts[0].columns] == ["width"]
     sizes = [sum(s.size for s in part.columns) for part in parts]
     first, start, many = lines or (0, 0, sum(s.size for s in parts[0].rows))
     some = np.unique(np.linspace(0, many - 1, number).round().astype(np.int64))
-    inputs = found.columns if wide and found.columns is not None else np.arange(sizes[0])
-    if inputs.size != sizes[1]:
+    columns = alignment.columns if in_width else None
+    columns = np.arange(sizes[0]) if columns is None else columns
+    if columns.size != sizes[1]:
         return 0.0
-    one = glimpse(found.before.weights, parts[0], experts[0], first + some, inputs)
-    other = glimpse(found.after.weights, parts[1], experts[1], start + some, np.arange(sizes[1]))
-    return 0.0 if one is None or other is None else apart(one, other)
+    before, after = alignment.before.weights, alignment.after.weights
+    one = sample_rows(before, parts[0], experts[0], first + some, columns)
+    other = sample_rows(after, parts[1], experts[1], start + some, np.arange(sizes[1]))
+    return 0.0 if one is None or other is None else differing_share(one, other)
 
 
-def apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Return the share of rows that are not much like those in the same places.
+def differing_share(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the share of rows that differ from the rows in the same places.
 
     Examples
     --------
-    >>> apart(torch.eye(32), torch.eye(32)[[1, 0, *range(2, 32)]])
+    >>> differing_share(torch.eye(32), torch.eye(32)[[1, 0, *range(2, 32)]])
     0.0625
     """
-    if other.shape[1] < _TELLING:
+    if other.shape[1] < _MIN_COLUMNS:
         return 0.0
     cosines = torch.nn.functional.cosine_similarity(one, other, dim=1)
-    # Of rows of zeros nothing is known.
-    there = (cosines >= _THERE) | ~one.any(dim=1) | ~other.any(dim=1)
-    return float((~there).float().mean())
+    # Rows of zeros give no evidence.
+    same = (cosines >= _SAME_ROW) | ~one.any(dim=1) | ~other.any(dim=1)
+    return float((~same).float().mean())

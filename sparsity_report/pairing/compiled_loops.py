@@ -1,7 +1,7 @@
-"""Values compared one by one, in loops that numba compiles: each is looked at once.
+"""Comparison of values in loops that numba compiles, each value read once.
 
-NumPy would pass over them some twenty times, in steps of microseconds for which threads would
-mostly wait; these loops let other threads run from their beginning to their end.
+NumPy would need about twenty passes over the values, and its short steps would keep threads waiting
+for Python's lock. These loops release the lock.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from sparsity_report.counting.n_m_patterns import KNOWN
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.tally import NO_GROUPS, Tally
 
-# Values that are compared at a time, whole groups, and those that are made floats at a time.
+# Values compared at a time, a multiple of eight, and values converted to floats at a time.
 _BLOCK, _MADE = 2**12, 2**16
-# What float32 holds all values of.
+# Dtypes whose values float32 represents exactly.
 _SINGLE = {
     torch.int8, torch.uint8, torch.int16, torch.bool,
     torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
 }  # fmt: skip
-# Of eight weights, a bit each, how many groups comply with each N:M.
+# Complying groups for each N:M pattern and each pattern of nonzeros among eight weights.
 _EIGHTS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
 _COMPLYING = np.array([(_EIGHTS.reshape(256, -1, m).sum(2) <= n).sum(1) for n, m in KNOWN])
 # Gathers the lowest bits of eight bytes in the highest byte.
 _GATHER = np.uint64(0x0102040810204080)
-# Halves that NumPy or numba lacks, as integers by which they are told apart.
+# 16-bit dtypes that NumPy or numba lacks, as distinct integer dtypes.
 _HALVES = {torch.bfloat16: np.int16, torch.float16: np.uint16}
 _READ = {torch.float32, torch.float64, *_HALVES}
 Values = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
@@ -42,33 +42,33 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def _compiled(function: F) -> F:
-    """Compile a function for each kind of array when it is first given that."""
-    # Sums in any order, as those of any library are; NaN and infinity stay what they are.
+    """Return a function that is compiled on its first call with each dtype."""
+    # Sums may be reordered; NaN and infinity keep their meaning.
     compiled: F = numba.njit(nogil=True, fastmath={"contract", "nsz", "reassoc"})(function)
     return compiled
 
 
-def tally(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> Tally:
+def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> Tally:
     """Compare values one by one.
 
     Parameters
     ----------
     before, after : torch.Tensor
-        One-dimensional, of one length, of any dtype; NaN is no zero, and equal to NaN.
+        One-dimensional, of equal length and any dtype. NaN is not zero, and equal to NaN.
     grouped : bool
-        Whether the values are whole groups of eight along the input, to be looked at for N:M.
+        True if the values are whole groups of eight along the input, to check N:M patterns.
 
     Raises
     ------
     ValueError
-        They are of different lengths, or not one-dimensional.
+        The tensors differ in length or are not one-dimensional.
     SparsityReportError
-        Nothing may be compiled.
+        Compilation is disabled.
 
     Examples
     --------
-    >>> found = tally(torch.tensor([0.0, 0.0, 3.0, 4.0]), torch.tensor([0.0, 1.0, 0.0, 5.0]))
-    >>> found.kept, found.revived, found.new, found.changed, found.relative_change, found.iou
+    >>> sums = tally_values(torch.tensor([0.0, 0.0, 3.0, 4.0]), torch.tensor([0.0, 1.0, 0.0, 5.0]))
+    >>> sums.kept, sums.revived, sums.new, sums.changed, sums.relative_change, sums.iou
     (1, 1, 1, 1, 0.25, 0.3333333333333333)
     """
     patterns = np.zeros((2 * grouped, 256), dtype=np.int64)
@@ -97,12 +97,12 @@ def tally(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> T
     )  # fmt: skip
 
 
-def alone(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally:
-    """Count weights that stand in one of the models only; it raises what :func:`tally` does.
+def count_values(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally:
+    """Count the weights of one model; raise the errors of :func:`tally_values`.
 
     Examples
     --------
-    >>> alone(torch.tensor([0.0, 2.0]), before=True).zeros_before
+    >>> count_values(torch.tensor([0.0, 2.0]), before=True).zeros_before
     1
     """
     patterns = np.zeros((int(grouped), 256), dtype=np.int64)
@@ -117,17 +117,17 @@ def alone(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally
 
 
 @cache
-def make_ready(*dtypes: torch.dtype) -> None:
-    """Compile what compares values of two dtypes, or counts those of one.
+def compile_for(*dtypes: torch.dtype) -> None:
+    """Compile the loops that compare values of two dtypes, or count values of one.
 
-    Where threads and processes share the work it is called before either is given any: a process
-    that is forked while a thread compiles waits for ever.
+    Call this before threads or processes start: a process that is forked while a thread compiles
+    would wait forever.
     """
     first, *second = (torch.empty(1, dtype=dtype) for dtype in dtypes)
     if second:
-        tally(first, second[0])
+        tally_values(first, second[0])
     else:
-        alone(first, before=True)
+        count_values(first, before=True)
 
 
 def _complying(patterns: Patterns) -> tuple[int, ...]:
@@ -135,10 +135,10 @@ def _complying(patterns: Patterns) -> tuple[int, ...]:
 
 
 def _readable(*sides: torch.Tensor) -> Iterator[list[Values]]:
-    """Yield values as what :func:`_number` reads, of other dtypes some at a time."""
+    """Yield arrays that :func:`_number` reads, in chunks if the dtype must be converted."""
     if len({side.shape for side in sides}) > 1 or sides[0].dim() != 1:
         shapes = " and ".join(str(tuple(side.shape)) for side in sides)
-        raise ValueError(f"values of {shapes} are no two rows of one length")
+        raise ValueError(f"shapes {shapes} are not one-dimensional and equal")
     size = len(sides[0])
     step = size if all(side.dtype in _READ for side in sides) else _MADE
     for start in range(0, size, step):
@@ -146,7 +146,7 @@ def _readable(*sides: torch.Tensor) -> Iterator[list[Values]]:
 
 
 def _read(side: torch.Tensor) -> Values:
-    """Return singles, doubles, or the bits of halves."""
+    """Return values as float32 or float64, or the bits of 16-bit floats."""
     values = side.resolve_neg().contiguous()
     if values.dtype in _HALVES:
         bits: Values = values.view(torch.int16).numpy().view(_HALVES[values.dtype])
@@ -157,10 +157,9 @@ def _read(side: torch.Tensor) -> Values:
 
 
 def _number(element: Any) -> Any:  # noqa: ARG001
-    """Return what an element stands for; compiled it is one of the three that follow."""
+    """Return the value of an element; compiled, it is one of the next three functions."""
     raise SparsityReportError(
-        "two models are compared by compiled loops, which numba is told not to compile; unset "
-        "NUMBA_DISABLE_JIT"
+        "comparing models needs compiled loops, and numba may not compile; unset NUMBA_DISABLE_JIT"
     )
 
 
@@ -174,7 +173,7 @@ def _of_bfloat16(element: Any) -> Any:
 
 
 def _of_float16(element: Any) -> Any:
-    # An exponent of 5 bits, not 8, is less by 112.
+    # The bias of an exponent of 5 bits is smaller by 112 than that of 8 bits.
     magnitude = np.int32((np.int32(element) & 0x7FFF) << 13)
     if magnitude >= 0x0F800000:  # infinity and NaN
         magnitude |= 0x7F800000
@@ -195,8 +194,8 @@ def _compare(
 ) -> tuple[int, int, int, int, float, float, float, float, float]:
     """Return nonzeros of each and of both, changes, and the five sums of :class:`Tally`.
 
-    Adds to `patterns`, of shape (2, 256), how often each pattern of nonzeros of eight weights is
-    seen on each side, a bit each; of shape (0, 256) nothing.
+    Count the patterns of nonzeros among eight weights, a bit each, in `patterns` of shape (2, 256),
+    one row per side; with shape (0, 256), count none.
     """
     flags = np.empty((2, _BLOCK), np.uint8)
     there, still = flags[0], flags[1]
@@ -232,7 +231,7 @@ def _compare(
 
 @_compiled
 def _count(values: Values, patterns: Patterns) -> int:
-    """Return nonzeros; add to `patterns`, of shape (1, 256) or (0, 256), as :func:`_compare`."""
+    """Return nonzeros; count patterns, of shape (1, 256) or (0, 256), like :func:`_compare`."""
     flags = np.empty(_BLOCK, np.uint8)
     nonzero = 0
     for start in range(0, values.size, _BLOCK):

@@ -1,4 +1,4 @@
-"""What rows of a matrix are like: read once, told apart by their bytes, compared by projections."""
+"""Rows of a matrix: reading, hashing, and projections that preserve similarity."""
 
 from __future__ import annotations
 
@@ -17,150 +17,159 @@ from sparsity_report.weights.weights import Weights
 Floats = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
 
-# Projections of a row: unrelated rows seem alike by 1/√128 = 0.09, give or take.
+# Projections per row: the cosine of unrelated rows is within about 1/√128 = 0.09 of zero.
 PROJECTIONS = 128
 _ROWS = 256
-# Inputs of a few outputs that are looked at where a matrix lies the other way.
+# Inputs sampled from a matrix that is stored with its inputs first.
 _INPUTS = 64
 
 
-def matrix(
-    weights: Weights, part: Part, expert: int | None = None, most: int | None = None
-) -> torch.Tensor:
-    """Read a matrix, of one expert where there are several in the tensor; outputs come first.
+class Fingerprints(NamedTuple):
+    """Digests and projections of the rows of a matrix.
 
-    Of `most` rows in memory, no more are read.
+    Attributes
+    ----------
+    digests : list of bytes
+        Equal for rows with equal values.
+    projections : numpy.ndarray of float32
+        One row of `PROJECTIONS` numbers for each.
     """
-    return read(tuple(weights.as_in_memory(part.parameter.name)), part, expert, most)
+
+    digests: list[bytes]
+    projections: Floats
 
 
-def read(
-    slices: Sequence[Slice], part: Part, expert: int | None = None, most: int | None = None
+def take_fingerprints(table: torch.Tensor) -> Fingerprints:
+    """Return the fingerprints of the rows of a table."""
+    return Fingerprints(hash_rows([table]), project([table]))
+
+
+def read_matrix(
+    weights: Weights, part: Part, expert: int | None = None, rows: int | None = None
 ) -> torch.Tensor:
-    """Return :func:`matrix` of a parameter's slices; those that it does not lie in are not read."""
+    """Read a matrix, outputs first, of one expert if the tensor holds several.
+
+    Parameters
+    ----------
+    weights : Weights
+    part : Part
+    expert : int, optional
+    rows : int, optional
+        Read only the first so many rows, as they are stored.
+    """
+    return matrix_of_slices(tuple(weights.as_in_memory(part.parameter.name)), part, expert, rows)
+
+
+def matrix_of_slices(
+    slices: Sequence[Slice], part: Part, expert: int | None = None, rows: int | None = None
+) -> torch.Tensor:
+    """Return :func:`read_matrix` from slices of the parameter; read only slices that overlap it."""
     shape = part.parameter.shape[-2:] if part.columns else (*part.parameter.shape[-1:], 1)
     first = (expert or 0) * shape[0] * shape[1]
-    shape = (min(shape[0], most or shape[0]), shape[1])
-    turned = _span(slices, first, first + shape[0] * shape[1]).reshape(shape)
-    return turned.T if part.parameter.transposed and part.columns else turned
+    shape = (min(shape[0], rows or shape[0]), shape[1])
+    stored = _read_span(slices, first, first + shape[0] * shape[1]).reshape(shape)
+    return stored.T if part.parameter.transposed and part.columns else stored
 
 
-def _span(slices: Sequence[Slice], first: int, last: int) -> torch.Tensor:
-    """Read the values of a parameter from one place to before another."""
+def _read_span(slices: Sequence[Slice], first: int, last: int) -> torch.Tensor:
+    """Read the values of a parameter from position `first` to before `last`."""
     values = torch.empty(last - first, dtype=slices[0].dtype)
     start = done = 0
-    for cut in slices:
-        low, high = max(first - start, 0), min(last - start, cut.total)
-        for piece in cut.within(low, high) if low < high else ():
+    for part in slices:
+        low, high = max(first - start, 0), min(last - start, part.total)
+        for piece in part.within(low, high) if low < high else ():
             values[done : done + piece.numel()] = piece
             done += piece.numel()
-        start += cut.total
+        start += part.total
     return values
 
 
-def glimpse(
-    weights: Weights, part: Part, expert: int | None, rows: Index, inputs: Index
+def sample_rows(
+    weights: Weights, part: Part, expert: int | None, rows: Index, columns: Index
 ) -> torch.Tensor | None:
-    """Read a few rows of a matrix, of one that lies the other way in some columns of all only.
+    """Read some rows of a matrix, and of a transposed one only some of the columns.
 
-    None where that would take as long as reading it as a whole.
+    Return None if this would take as long as reading the whole matrix.
     """
     name, (lines, width) = part.parameter.name, part.parameter.shape[-2:]
     if not weights.gives_some(name):
         return None
     slices = tuple(weights.as_in_memory(name))
     if not all(
-        isinstance(cut, HeldSlice)
-        or (isinstance(cut, FileSlice) and isinstance(cut.file, LocalFile))
-        for cut in slices
+        isinstance(each, HeldSlice)
+        or (isinstance(each, FileSlice) and isinstance(each.file, LocalFile))
+        for each in slices
     ):
         return None
-    turned = part.parameter.transposed
+    transposed = part.parameter.transposed
     first = (expert or 0) * lines
-    wanted = inputs[:_INPUTS] if turned else rows
-    starts = [(first + line) * width for line in wanted.tolist()]
-    table = torch.stack([_span(slices, start, start + width) for start in starts])
-    if turned:
+    stored_rows = columns[:_INPUTS] if transposed else rows
+    starts = [(first + row) * width for row in stored_rows.tolist()]
+    table = torch.stack([_read_span(slices, start, start + width) for start in starts])
+    if transposed:
         return table.T[torch.from_numpy(rows)].float()
-    return table[:, torch.from_numpy(inputs)].float()
+    return table[:, torch.from_numpy(columns)].float()
 
 
-def units(table: torch.Tensor, lines: int, columns: Index | None = None) -> torch.Tensor:
-    """Return rows of a matrix, so many to a unit, with some of the columns only, as float32."""
+def unit_rows(table: torch.Tensor, lines: int, columns: Index | None = None) -> torch.Tensor:
+    """Return one row per unit of so many lines, with some of the columns, as float32."""
     some = table if columns is None else table[:, torch.from_numpy(columns)]
     return some.float().reshape(some.shape[0] // lines, -1)
 
 
-def digests(tables: Sequence[torch.Tensor]) -> list[bytes]:
-    """Return what tells each unit from others: equal values have equal digests.
+def hash_rows(tables: Sequence[torch.Tensor]) -> list[bytes]:
+    """Return a digest of each row over all tables; rows with equal values have equal digests.
 
     Examples
     --------
-    >>> one, zero, other = digests([torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, -0.0]])])
+    >>> one, zero, other = hash_rows([torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, -0.0]])])
     >>> one == other, one == zero
     (True, False)
     """
-    found = [hashlib.blake2b(digest_size=16) for _ in range(len(tables[0]))]
+    digests = [hashlib.blake2b(digest_size=16) for _ in range(len(tables[0]))]
     for table in tables:
         for start in range(0, len(table), _ROWS):
             rows = (table[start : start + _ROWS] + 0.0).contiguous().numpy()
-            for digest, row in zip(found[start:], rows, strict=False):
+            for digest, row in zip(digests[start:], rows, strict=False):
                 digest.update(row.data)
-    return [digest.digest() for digest in found]
+    return [digest.digest() for digest in digests]
 
 
-def rows_of(weights: Weights, part: Part) -> Iterator[torch.Tensor]:
-    """Yield the rows of a table, some at a time; of a large one never all are in memory."""
+def iterate_rows(weights: Weights, part: Part) -> Iterator[torch.Tensor]:
+    """Yield the rows of a table in chunks, so that a large one is never in memory as a whole."""
     slices = weights.as_in_memory(part.parameter.name)
-    return whole_rows(pieces(slices), part.parameter.shape[-1])
+    return split_rows(pieces(slices), part.parameter.shape[-1])
 
 
-def whole_rows(parts: Iterable[torch.Tensor], width: int) -> Iterator[torch.Tensor]:
-    """Cut values into rows, as many at a time as come.
+def split_rows(parts: Iterable[torch.Tensor], width: int) -> Iterator[torch.Tensor]:
+    """Yield consecutive values as chunks of whole rows.
 
     Examples
     --------
-    >>> [rows.tolist() for rows in whole_rows([torch.arange(3), torch.arange(3, 6)], 2)]
+    >>> [rows.tolist() for rows in split_rows([torch.arange(3), torch.arange(3, 6)], 2)]
     [[[0, 1]], [[2, 3], [4, 5]]]
     """
-    left = None
+    rest = None
     for part in parts:
-        joined = part if left is None else torch.cat([left, part])
-        whole = joined.numel() // width * width
-        if whole:
-            yield joined[:whole].view(-1, width)
-        left = joined[whole:] if whole < joined.numel() else None
+        joined = part if rest is None else torch.cat([rest, part])
+        size = joined.numel() // width * width
+        if size:
+            yield joined[:size].view(-1, width)
+        rest = joined[size:] if size < joined.numel() else None
 
 
-class Seen(NamedTuple):
-    """What is known of the rows of a matrix that is not in memory any more.
+def project(tables: Sequence[torch.Tensor]) -> Floats:
+    """Return rows over all tables projected to random directions, the same ones for any model.
 
-    Attributes
-    ----------
-    digests : list of bytes
-    drawn : numpy.ndarray of float32
-        Their projections.
+    Rows are normalized, so that a product of two is about the cosine of their angle.
     """
-
-    digests: list[bytes]
-    drawn: Floats
-
-
-def seen(tables: Iterable[torch.Tensor]) -> Seen:
-    """Return what tells the units of tables, one table after the other, from others."""
-    told = [(digests([table]), projections([table])) for table in tables]
-    return Seen([d for ds, _ in told for d in ds], np.concatenate([drawn for _, drawn in told]))
-
-
-def projections(tables: Sequence[torch.Tensor]) -> Floats:
-    """Return units of length 1, projected to few random directions, the same for any model."""
     total = torch.zeros(len(tables[0]), PROJECTIONS)
     for number, table in enumerate(tables):
-        seed = torch.Generator().manual_seed(number)
+        generator = torch.Generator().manual_seed(number)
         step = max(2**20 // PROJECTIONS, 1)
         for start in range(0, table.shape[1], step):
             some = table[:, start : start + step]
-            signs = torch.randint(0, 2, (some.shape[1], PROJECTIONS), generator=seed)
+            signs = torch.randint(0, 2, (some.shape[1], PROJECTIONS), generator=generator)
             total += some @ (2.0 * signs - 1)
     array: Floats = torch.nn.functional.normalize(total, dim=1).nan_to_num().numpy()
     return array

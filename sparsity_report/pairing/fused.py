@@ -1,4 +1,4 @@
-"""What is fused in one model and split in the other: matrices inside of parameters."""
+"""Matches of matrices that are fused in one model and separate in the other."""
 
 from __future__ import annotations
 
@@ -6,87 +6,98 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.alignment import Alignment, Place, named
-from sparsity_report.pairing.matches import Link, Piece
-from sparsity_report.pairing.roles import Part, Segment
-from sparsity_report.pairing.row_maps import lines_of, of_one_kind, sure_of_place
+from sparsity_report.pairing.alignment import Alignment
+from sparsity_report.pairing.matches import ParameterMatch, Piece
+from sparsity_report.pairing.roles import Part, Place, Segment
+from sparsity_report.pairing.row_maps import have_same_axes, map_lines, place_certainty
 
-InPart = tuple[Part, Piece]
+PartPiece = tuple[Part, Piece]
 Key = tuple[str, int | None, int | None, str, str]
-# Matrices of which several may be one, in the order of its rows.
+# Matrices in a fused one, in the order of its rows.
 _FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 
 
-def in_pieces(
-    found: Alignment, alone: list[tuple[Part, Place]], waiting: dict[str, Part]
-) -> Iterator[Link]:
-    """Pair what is fused in one model and split in the other; the rest is new."""
-    pieces, claims = dict[Key, InPart](), Counter[str]()
-    for part in waiting.values():
-        stack = part.stack if part.block is not None else ""
-        for key, piece in pieces_of(part):
+def match_fused(
+    alignment: Alignment, unmatched: list[tuple[Part, Place]], remaining: dict[str, Part]
+) -> Iterator[ParameterMatch]:
+    """Match parameters after with pieces of the base's, and yield the others as added.
+
+    Parameters
+    ----------
+    alignment : Alignment
+    unmatched : list of (Part, Place)
+        Parameters after without a match, and their places in the base.
+    remaining : dict of str to Part
+        Parameters of the base without a match, by name; matched ones are removed.
+    """
+    pieces, claims = dict[Key, PartPiece](), Counter[str]()
+    for part in remaining.values():
+        for key, piece in split_fused(part):
             expert = part.expert if piece.expert is None else piece.expert
-            pieces[(stack, part.block, expert, *key)] = part, piece
-            claims[part.parameter.name] += not _is_gone(found, part, piece)
-    pairs = [(part, [*_twins(found, part, place, pieces)]) for part, place in alone]
+            pieces[(part.stack, part.block, expert, *key)] = part, piece
+            claims[part.parameter.name] += not _is_removed(alignment, part, piece)
+    pairs = [(part, [*_find_pieces(alignment, part, place, pieces)]) for part, place in unmatched]
     for _, twins in pairs:
         claims.subtract(base[0].parameter.name for base, *_ in twins)
     for part, twins in pairs:
-        # A matrix of which only some is left has no place of its own.
+        # A fused matrix must be matched by all pieces of it that are left.
         if twins and not any(claims[base[0].parameter.name] for base, *_ in twins):
-            yield from (_link(found, base, left, place) for base, left, place in twins)
+            yield from (_match_pieces(alignment, base, left, place) for base, left, place in twins)
             for base, *_ in twins:
-                waiting.pop(base[0].parameter.name, None)
+                remaining.pop(base[0].parameter.name, None)
         else:
-            yield Link(None, part, "added")
+            yield ParameterMatch(None, part, "added")
 
 
-def _is_gone(found: Alignment, part: Part, piece: Piece) -> bool:
-    """Whether a piece is of an expert that is not there any more."""
-    place: Place = (part.stack, part.block, None)
-    return piece.expert in found.match("expert", place, part.stacked).gone
+def _is_removed(alignment: Alignment, part: Part, piece: Piece) -> bool:
+    """Return whether a piece belongs to an expert that was removed."""
+    experts = alignment.match("expert", (*part.place[:2], None), part.stacked)
+    return piece.expert in experts.removed
 
 
-def _twins(
-    found: Alignment, part: Part, place: Place, pieces: Mapping[Key, InPart]
-) -> Iterator[tuple[InPart, InPart, Place]]:
-    """Yield the pieces of a parameter with those of the base, if all of them were there."""
-    told = []
-    experts = found.match("expert", place, part.stacked).index if part.stacked else None
-    for key, piece in pieces_of(part):
+def _find_pieces(
+    alignment: Alignment, part: Part, place: Place, pieces: Mapping[Key, PartPiece]
+) -> Iterator[tuple[PartPiece, PartPiece, Place]]:
+    """Yield the matching pieces of the base and of a parameter, if there is one for each."""
+    twins = []
+    experts = alignment.match("expert", place, part.stacked).index if part.stacked else None
+    for key, piece in split_fused(part):
         expert = place[2]
         if piece.expert is not None and experts is not None:
             expert = int(experts[piece.expert])
         twin = pieces.get((*place[:2], expert, *key))
         if twin is None or not _fits(twin, (part, piece)):
             return
-        told.append((twin, (part, piece), (*place[:2], expert)))
-    yield from told
+        twins.append((twin, (part, piece), (*place[:2], expert)))
+    yield from twins
 
 
-def _fits(base: InPart, left: InPart) -> bool:
+def _fits(base: PartPiece, left: PartPiece) -> bool:
     rows = [tuple(_segments(*each)) for each in (base, left)]
-    return of_one_kind(*rows) and of_one_kind(base[0].columns, left[0].columns)
+    return have_same_axes(*rows) and have_same_axes(base[0].columns, left[0].columns)
 
 
-def _link(found: Alignment, base: InPart, left: InPart, place: Place) -> Link:
+def _match_pieces(
+    alignment: Alignment, base: PartPiece, left: PartPiece, place: Place
+) -> ParameterMatch:
     (before, old), (after, new) = base, left
-    if found.rotated:
+    if alignment.rotated:
         raise SparsityReportError(
-            f"{named(found)}: the width looks rotated, and {after.parameter.name} has other rows "
-            "than the base's, fused or split: nothing tells which"
+            f"{alignment.names}: the width looks rotated, and the rows of {after.parameter.name} "
+            "are fused or split, so that they cannot be matched; compare models with the same "
+            "fused matrices"
         )
     segments = [tuple(_segments(part, piece)) for part, piece in (base, left)]
-    rows, sure = lines_of(found, segments[0], segments[1], place)
-    columns, certain = lines_of(found, before.columns, after.columns, place)
-    certainty = min(sure, certain, sure_of_place(found, before, after))
-    return Link(before, after, "fused", certainty, rows, (columns,), (old, new))
+    rows, row_certainty = map_lines(alignment, segments[0], segments[1], place)
+    columns, column_certainty = map_lines(alignment, before.columns, after.columns, place)
+    certainty = min(row_certainty, column_certainty, place_certainty(alignment, before, after))
+    return ParameterMatch(before, after, "fused", certainty, rows, (columns,), (old, new))
 
 
-def pieces_of(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
-    """Cut a parameter into the matrices that it would be if nothing were fused."""
-    role, _, more = part.role.partition(",")
-    tail = f",{more}" if more else ""
+def split_fused(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
+    """Yield the separate matrices in a parameter, with their roles."""
+    role, _, suffix = part.role.partition(",")
+    tail = f",{suffix}" if suffix else ""
     fused = _FUSED.get(role, ()) if len(part.rows) > 1 else ()
     for expert in range(part.stacked) if part.stacked else (None,):
         start = 0

@@ -1,4 +1,4 @@
-"""What belongs to what in two models, as values: a link of two parameters, and a plan of links."""
+"""Matches of parameters: which parameter, rows and columns of the base each one comes from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsity_report.pairing.roles import Part, Segment
 from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
-# How a parameter was recognised, the most doubtful way first.
+# Kinds of matches, the least certain first.
 ALIGNMENTS = (
     "rotated",
     "content",
@@ -28,14 +28,14 @@ ALIGNMENTS = (
 
 
 class Piece(NamedTuple):
-    """A matrix inside of a parameter: of one expert, and of the rows of one segment.
+    """A matrix inside a parameter: some rows of one expert.
 
     Attributes
     ----------
     expert : int or None
-        In a tensor of several.
+        Index in a tensor of several experts.
     first, last : int
-        Rows, as outputs.
+        Rows, outputs first.
     """
 
     expert: int | None
@@ -44,8 +44,8 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Link:
-    """A parameter of the base and the one that became of it; without one side, what is gone or new.
+class ParameterMatch:
+    """A parameter of the base and its match; one side is missing if it was added or removed.
 
     Attributes
     ----------
@@ -53,14 +53,14 @@ class Link:
     alignment : str
         One of :data:`ALIGNMENTS`.
     certainty : float
-        1 where names or equal values leave no doubt.
+        1 if names or equal values leave no doubt.
     rows : numpy.ndarray of int64 or None
-        For each row after, as it lies in memory, experts one after the other, the row in the base;
-        None where all are there, in their places.
+        The row of the base for each row after, as stored, expert after expert; None for the
+        identity.
     columns : tuple of (numpy.ndarray of int64 or None)
-        The same of columns, for each expert.
-    pieces : tuple of Piece or None
-        Of each side what is compared, where it is a part of the parameter or lies the other way.
+        The column of the base for each column after, per expert.
+    pieces : pair of Piece or None
+        Compared part of each side, if it is only a part or if one side is transposed.
     """
 
     before: Part | None
@@ -72,26 +72,19 @@ class Link:
     pieces: tuple[Piece, Piece] | None = None
 
     @property
-    def apart(self) -> bool:
-        """Whether nothing says which value of one is which of the other."""
+    def is_rotated(self) -> bool:
+        """True if the values cannot be compared one by one."""
         return self.alignment == "rotated"
 
     @property
     def name(self) -> str:
-        """Of the link, unique in a plan."""
+        """A name that is unique in a plan."""
         names = [part.parameter.name if part else "" for part in (self.before, self.after)]
         return "\n".join([*names, repr(self.pieces or "")])
 
     @property
-    def shown(self) -> str:
-        """The parameter that it is about."""
-        part = self.before or self.after
-        assert part is not None
-        return part.parameter.name
-
-    @property
     def parameters(self) -> Iterator[Parameter]:
-        """The one or two that there are."""
+        """The parameters of the base and of the model, if there are both."""
         return (p.parameter for p in (self.before, self.after) if p is not None)
 
     @property
@@ -101,41 +94,38 @@ class Link:
         if self.pieces is None:
             return self.after.parameter.total
         piece = self.pieces[1]
-        return (piece.last - piece.first) * sum(
-            s.size for s in self.after.columns or (Segment("", 1),)
-        )
+        columns = self.after.columns or (Segment("", 1),)
+        return (piece.last - piece.first) * sum(s.size for s in columns)
 
     @property
-    def how(self) -> str:
-        """What tells this way to compare the two from any other."""
-        digest = hashlib.sha256(repr((self.pieces, self.apart)).encode())
+    def method(self) -> str:
+        """A digest of the way in which the two are compared, for cache keys."""
+        digest = hashlib.sha256(repr((self.pieces, self.is_rotated)).encode())
         for index in (self.rows, *self.columns):
             digest.update(b"-" if index is None else index.tobytes())
         return digest.hexdigest()
 
     @property
-    def in_step(self) -> bool:
-        """Whether both are read place by place."""
+    def is_in_place(self) -> bool:
+        """True if values in the same positions are compared."""
         return (
-            self.rows is None
-            and self.pieces is None
-            and not any(each is not None for each in self.columns)
+            self.rows is None and self.pieces is None and all(each is None for each in self.columns)
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How two models are read side by side.
+    """The matches of all parameters of two models.
 
     Attributes
     ----------
     alignment : Alignment
-    links : tuple of Link
-        Every stored parameter of both stands in one, or in pieces in several.
+    matches : tuple of ParameterMatch
+        Every stored parameter of both models is in one match, or its pieces in several.
     """
 
     alignment: Alignment
-    links: tuple[Link, ...]
+    matches: tuple[ParameterMatch, ...]
 
     @property
     def before(self) -> Weights:
@@ -144,5 +134,5 @@ class Plan:
 
     @property
     def after(self) -> Weights:
-        """What became of it."""
+        """The model to compare with it."""
         return self.alignment.after.weights

@@ -1,4 +1,4 @@
-"""Two models read in step, piece by piece, each value once."""
+"""Comparison of two models in one pass over the values of both."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ import torch
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
-from sparsity_report.pairing.compiled_loops import alone, make_ready, tally
-from sparsity_report.pairing.fingerprints import read, whole_rows
-from sparsity_report.pairing.matches import Link, Piece, Plan
+from sparsity_report.pairing.compiled_loops import compile_for, count_values, tally_values
+from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_rows
+from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
 from sparsity_report.pairing.tally import NO_GROUPS, Tally
 from sparsity_report.pairing.tally_cache import decode_tally, encode_tally, tally_key
+from sparsity_report.phrases import Phrase
 from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces
 
-# Rows that are compared at a time where they are in memory.
+# Rows compared at a time in memory.
 _ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Stretch(Slice):
-    """Values of two tensors that belong to each other, place by place, or of one alone.
+class PairedSlice(Slice):
+    """Values of two tensors in the same positions, or values of one tensor.
 
     Attributes
     ----------
     before, after : tuple of Slice
-        Equally many values in all, or none of one.
+        Equally many values of both, or none of one.
     grouped : bool
-        Whether they are whole groups along the input.
+        True if the values are whole groups of eight along the input.
     """
 
     before: tuple[Slice, ...]
@@ -44,135 +45,130 @@ class Stretch(Slice):
         return pieces(self.after)
 
     def sources(self) -> Sequence[FileSlice]:
-        """Return the stretches of both, if all are in files."""
-        stretches = [part.sources() for part in (*self.before, *self.after)]
-        return [each for some in stretches for each in some] if all(stretches) else ()
+        """Return the file slices of both, or none if one is in memory."""
+        sources = [part.sources() for part in (*self.before, *self.after)]
+        return [each for some in sources for each in some] if all(sources) else ()
 
-    def make_ready(self) -> None:
-        """Compile what :meth:`tally` needs."""
-        make_ready(*(side[0].dtype for side in (self.before, self.after) if side))
+    def compile(self) -> None:
+        """Compile the loops that :meth:`tally` calls."""
+        compile_for(*(side[0].dtype for side in (self.before, self.after) if side))
 
     def tally(self) -> Tally:
-        """Read both and compare them."""
+        """Read both sides and compare them."""
         sums = Tally()
         if not (self.before and self.after):
-            for piece in _by_groups(pieces(self.before or self.after)):
+            for piece in _whole_groups(pieces(self.before or self.after)):
                 grouped = self.grouped and piece.numel() % 8 == 0
-                sums += alone(piece, before=bool(self.before), grouped=grouped)
+                sums += count_values(piece, before=bool(self.before), grouped=grouped)
             return sums
-        sides = (_by_groups(pieces(side)) for side in (self.before, self.after))
+        sides = (_whole_groups(pieces(side)) for side in (self.before, self.after))
         for one, other in in_step(*sides):
-            sums += tally(one, other, self.grouped and one.numel() % 8 == 0)
+            sums += tally_values(one, other, self.grouped and one.numel() % 8 == 0)
         return sums
 
 
 @dataclass(frozen=True, eq=False)
-class Moved(Stretch):
-    """Values of two tensors of which one has only some rows and columns of the other.
+class PermutedSlice(PairedSlice):
+    """Values of two tensors, one of which has some rows and columns of the other.
 
     Attributes
     ----------
-    link : Link
+    match : ParameterMatch
     """
 
-    link: Link
+    match: ParameterMatch
 
-    def make_ready(self) -> None:
-        """Compile what :meth:`tally` needs; of the base more is counted than is compared."""
-        super().make_ready()
-        make_ready(self.before[0].dtype)
+    def compile(self) -> None:
+        """Compile the loops that :meth:`tally` calls."""
+        super().compile()
+        compile_for(self.before[0].dtype)  # all of the base is counted
 
     def tally(self) -> Tally:
-        """Read both once, the base as far ahead as its rows are out of order, and compare them."""
-        if self.link.pieces:
-            return self._in_pieces(*self.link.pieces)
-        assert self.link.before
-        assert self.link.after
-        widths = [
-            p.parameter.shape[-1] if p.columns else 1 for p in (self.link.before, self.link.after)
-        ]
-        ahead = whole_rows(pieces(self.before), widths[0])
+        """Read both sides once and compare them.
+
+        The base is read ahead as far as its rows are out of order.
+        """
+        match = self.match
+        if match.pieces:
+            return self._tally_pieces(*match.pieces)
+        parts = [part for part in (match.before, match.after) if part]
+        widths = [p.parameter.shape[-1] if p.columns else 1 for p in parts]
+        ahead = split_rows(pieces(self.before), widths[0])
         total = self.total // widths[1]
-        rows = np.arange(total) if self.link.rows is None else self.link.rows
-        # No later row comes from before this one.
+        rows = np.arange(total) if match.rows is None else match.rows
+        # The lowest row of the base that is still needed, for each row after.
         lowest = np.minimum.accumulate(rows[::-1])[::-1]
         window, low, sums, done = torch.empty(0), 0, Tally(), 0
-        each = total // len(self.link.columns)
-        for some in whole_rows(pieces(self.after), widths[1]):
-            for chunk in _split(some, done, each):
-                last = int(rows[done : done + len(chunk)].max())
+        expert_rows = total // len(match.columns)
+        for some in split_rows(pieces(self.after), widths[1]):
+            for chunk in _split_experts(some, done, expert_rows):
+                wanted = rows[done : done + len(chunk)]
                 fresh: list[torch.Tensor] = []
-                high = low + len(window) + sum(map(len, fresh))
-                while high <= last:
+                high = low + len(window)
+                while high <= int(wanted.max()):
                     fresh.append(next(ahead))
-                    sums += self._base(fresh[-1])
+                    sums += self._count_base(fresh[-1])
                     high += len(fresh[-1])
-                keep = min(int(lowest[done]), low + len(window)) - low
-                window = (
-                    torch.cat([window[keep:], *fresh])
-                    if fresh and len(window)
-                    else (torch.cat(fresh) if fresh else window[keep:])
-                )
-                low += keep
-                wanted = torch.from_numpy(rows[done : done + len(chunk)] - low)
-                columns = self.link.columns[done // each]
-                old = window[wanted]
-                old = old if columns is None else old[:, torch.from_numpy(columns)]
-                sums += self._both(old, chunk)
+                drop = min(int(lowest[done]) - low, len(window))
+                kept = [window[drop:]] if len(window) else []
+                window = torch.cat([*kept, *fresh]) if fresh else window[drop:]
+                low += drop
+                old = window[torch.from_numpy(wanted - low)]
+                sums += self._compare(old, chunk, match.columns[done // expert_rows])
                 done += len(chunk)
         for left in ahead:
-            sums += self._base(left)
+            sums += self._count_base(left)
         return sums
 
-    def _base(self, rows: torch.Tensor) -> Tally:
+    def _count_base(self, rows: torch.Tensor) -> Tally:
         grouped = self.grouped and rows.shape[1] % 8 == 0
-        return alone(rows.reshape(-1), before=True, grouped=grouped)
+        return count_values(rows.reshape(-1), before=True, grouped=grouped)
 
-    def _both(self, old: torch.Tensor, new: torch.Tensor) -> Tally:
-        """Compare rows; those of the base have been counted already."""
+    def _compare(self, old: torch.Tensor, new: torch.Tensor, columns: Index | None) -> Tally:
+        """Compare rows, without the counts of the base, which are taken separately."""
+        old = old if columns is None else old[:, torch.from_numpy(columns)]
         grouped = self.grouped and new.shape[1] % 8 == 0
-        found = tally(old.reshape(-1), new.reshape(-1), grouped)
+        sums = tally_values(old.reshape(-1), new.reshape(-1), grouped)
         return replace(
-            found, total_before=0, zeros_before=0, groups_before=NO_GROUPS, grouped_before=0
+            sums, total_before=0, zeros_before=0, groups_before=NO_GROUPS, grouped_before=0
         )
 
-    def _in_pieces(self, one: Piece, other: Piece) -> Tally:
-        """Compare matrices that lie in parts of larger ones, or the other way."""
-        assert self.link.before
-        assert self.link.after
-        old = read(self.before, self.link.before, one.expert)[one.first : one.last]
-        new = read(self.after, self.link.after, other.expert)[other.first : other.last]
-        sums, columns = Tally(), self.link.columns[0]
+    def _tally_pieces(self, one: Piece, other: Piece) -> Tally:
+        """Compare matrices that are parts of larger ones, or one of which is transposed."""
+        match = self.match
+        assert match.before
+        assert match.after
+        old = matrix_of_slices(self.before, match.before, one.expert)[one.first : one.last]
+        new = matrix_of_slices(self.after, match.after, other.expert)[other.first : other.last]
+        sums = Tally()
         for start in range(0, len(old), _ROWS):
-            sums += self._base(old[start : start + _ROWS])
+            sums += self._count_base(old[start : start + _ROWS])
         for start in range(0, len(new), _ROWS):
             chunk = new[start : start + _ROWS]
-            wanted = np.arange(start, start + len(chunk))
-            wanted = wanted if self.link.rows is None else self.link.rows[wanted]
-            some = old[torch.from_numpy(wanted)]
-            some = some if columns is None else some[:, torch.from_numpy(columns)]
-            sums += self._both(some, chunk)
+            rows = np.arange(start, start + len(chunk))
+            rows = rows if match.rows is None else match.rows[rows]
+            sums += self._compare(old[torch.from_numpy(rows)], chunk, match.columns[0])
         return sums
 
 
-def _split(rows: torch.Tensor, done: int, each: int) -> Iterator[torch.Tensor]:
-    """Cut rows where one expert ends and the next begins."""
+def _split_experts(rows: torch.Tensor, done: int, expert_rows: int) -> Iterator[torch.Tensor]:
+    """Split rows at the ends of experts."""
     start = 0
     while start < len(rows):
-        stop = min(len(rows), start + each - (done + start) % each)
+        stop = min(len(rows), start + expert_rows - (done + start) % expert_rows)
         yield rows[start:stop]
         start = stop
 
 
-def _by_groups(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Cut values where groups of eight end, wherever they were cut; the last may be fewer."""
+def _whole_groups(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield consecutive values as pieces of whole groups of eight, and the rest."""
     rest = torch.empty(0)
     for part in parts:
         values = torch.cat([rest, part]) if rest.numel() else part
-        whole = values.numel() - values.numel() % 8
-        if whole:
-            yield values[:whole]
-        rest = values[whole:]
+        size = values.numel() - values.numel() % 8
+        if size:
+            yield values[:size]
+        rest = values[size:]
     if rest.numel():
         yield rest
 
@@ -180,7 +176,7 @@ def _by_groups(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
 def in_step(
     one: Iterator[torch.Tensor], other: Iterator[torch.Tensor]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Cut the values of two tensors of one size in the same places.
+    """Yield the values of two tensors of one size in pieces of equal length.
 
     Examples
     --------
@@ -198,89 +194,94 @@ def in_step(
         left, right = left[size:], right[size:]
 
 
-def compared(
+def compare_parameters(
     plan: Plan,
     progress: Progress | None = None,
     *,
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
-) -> tuple[Mapping[str, Tally], tuple[str, ...]]:
-    """Read both models of a plan; return what became of each link's weights, and notes.
+) -> tuple[Mapping[str, Tally], tuple[Phrase, ...]]:
+    """Read both models of a plan, except for cached results.
 
-    What is kept of a link in the cache is not read again.
+    Returns
+    -------
+    mapping of str to Tally
+        By name of the match.
+    tuple of Phrase
+        Notes about the cache.
     """
     tallies: dict[str, Tally] = {}
     keys: dict[str, str] = {}
     entries = None if cache is None else Entries(cache, "pairs")
-    for link in plan.links if entries else ():
-        method = link.how + repr(_is_grouped(link))
-        if entries and (key := tally_key(_slices(plan, link), method)):
-            keys[link.name] = key
-            if known := entries.get(key, link.name, decode_tally):
-                tallies[link.name] = known
-    waiting = [link for link in plan.links if link.name not in tallies]
-    tallies |= {link.name: Tally() for link in waiting}
-    size = sum(p.total * p.itemsize for link in waiting for p in link.parameters)
+    for match in plan.matches if entries else ():
+        method = match.method + repr(_is_grouped(match))
+        if entries and (key := tally_key(_slices(plan, match), method)):
+            keys[match.name] = key
+            if known := entries.get(key, match.name, decode_tally):
+                tallies[match.name] = known
+    waiting = [match for match in plan.matches if match.name not in tallies]
+    tallies |= {match.name: Tally() for match in waiting}
+    size = sum(p.total * p.itemsize for match in waiting for p in match.parameters)
     done = 0
 
-    def jobs() -> Iterator[tuple[str, Stretch, Callable[[Stretch], Tally]]]:
-        for link in waiting:
-            for part in _parts(plan, link):
-                # What goes to other processes is compiled there.
+    def jobs() -> Iterator[tuple[str, PairedSlice, Callable[[PairedSlice], Tally]]]:
+        for match in waiting:
+            for part in _split(plan, match):
+                # Other processes compile their own loops.
                 if executor is None or not part.sources():
-                    part.make_ready()
-                yield link.name, part, _tallied
+                    part.compile()
+                yield match.name, part, _tally
 
-    with bar("comparing", given=progress) as told:
-        for name, part, found in in_order(jobs(), executor):
-            tallies[name] += found
+    with bar("comparing", given=progress) as show:
+        for name, part, sums in in_order(jobs(), executor):
+            tallies[name] += sums
             done += sum(s.total * s.dtype.itemsize for s in (*part.before, *part.after))
-            told(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
-    for link in waiting if entries else ():
-        if entries and link.name in keys:
-            entries.put(keys[link.name], link.name, encode_tally(tallies[link.name]))
+            show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
+    for match in waiting if entries else ():
+        if entries and match.name in keys:
+            entries.put(keys[match.name], match.name, encode_tally(tallies[match.name]))
     return tallies, tuple(entries.notes()) if entries else ()
 
 
-def _tallied(part: Stretch) -> Tally:
+def _tally(part: PairedSlice) -> Tally:
     return part.tally()
 
 
-def _slices(plan: Plan, link: Link) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:
-    """Return how each side's tensor is cut."""
+def _slices(plan: Plan, match: ParameterMatch) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:
+    """Return the slices of both parameters, none for a missing one."""
     one, other = (
         () if p is None else tuple(weights.as_in_memory(p.parameter.name))
-        for weights, p in ((plan.before, link.before), (plan.after, link.after))
+        for weights, p in ((plan.before, match.before), (plan.after, match.after))
     )
     return one, other
 
 
-def _parts(plan: Plan, link: Link) -> Iterator[Stretch]:
-    """Cut a link where both of its tensors are cut; where they are not alike it is one part."""
-    grouped, sides = _is_grouped(link), _slices(plan, link)
-    if link.apart:
-        yield from (_stretch((cut,), (), grouped) for cut in sides[0])
-        yield from (_stretch((), (cut,), grouped) for cut in sides[1])
+def _split(plan: Plan, match: ParameterMatch) -> Iterator[PairedSlice]:
+    """Yield the slices of a match, or all of it if its slices differ."""
+    grouped, sides = _is_grouped(match), _slices(plan, match)
+    if match.is_rotated:
+        yield from (_paired((part,), (), grouped) for part in sides[0])
+        yield from (_paired((), (part,), grouped) for part in sides[1])
         return
-    if not link.in_step:
-        yield Moved(link.total, sides[1][0].dtype, *sides, grouped, link)
+    if not match.is_in_place:
+        yield PermutedSlice(match.total, sides[1][0].dtype, *sides, grouped, match)
         return
     if all(sides) and [s.total for s in sides[0]] != [s.total for s in sides[1]]:
-        yield _stretch(*sides, grouped)
+        yield _paired(*sides, grouped)
         return
     for place in range(max(map(len, sides))):
         before, after = (side[place : place + 1] for side in sides)
-        yield _stretch(before, after, grouped)
+        yield _paired(before, after, grouped)
 
 
-def _stretch(before: tuple[Slice, ...], after: tuple[Slice, ...], grouped: bool) -> Stretch:
-    shown = after or before
-    return Stretch(sum(part.total for part in shown), shown[0].dtype, before, after, grouped)
+def _paired(before: tuple[Slice, ...], after: tuple[Slice, ...], grouped: bool) -> PairedSlice:
+    slices = after or before
+    return PairedSlice(sum(part.total for part in slices), slices[0].dtype, before, after, grouped)
 
 
-def _is_grouped(link: Link) -> bool:
-    """Whether N:M can be seen in a stretch of values: inputs lie side by side, in whole groups."""
+def _is_grouped(match: ParameterMatch) -> bool:
+    """Return whether N:M is visible in consecutive values: whole groups along the input."""
     return any(
         p.prunable and p.matrix and not p.transposed and p.matrix[1] % 8 == 0
-        for p in link.parameters
+        for p in match.parameters
     )

@@ -1,4 +1,4 @@
-"""Which parameter of a model is which of another, and which of its rows and columns are left."""
+"""The plan of a comparison: which parameter of the base each parameter comes from."""
 
 from __future__ import annotations
 
@@ -9,168 +9,188 @@ import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.align import align
-from sparsity_report.pairing.alignment import Alignment, Place
-from sparsity_report.pairing.fingerprints import Index, digests, projections
-from sparsity_report.pairing.fused import in_pieces
-from sparsity_report.pairing.matches import Link, Piece, Plan
-from sparsity_report.pairing.roles import Part, anatomy, grouped
-from sparsity_report.pairing.row_maps import around, lines_of, of_one_kind, sure_of_place
-from sparsity_report.pairing.unit_matching import alike, equal
+from sparsity_report.pairing.align_blocks import align
+from sparsity_report.pairing.alignment import Alignment
+from sparsity_report.pairing.fingerprints import Index, hash_rows, project
+from sparsity_report.pairing.fused import match_fused
+from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
+from sparsity_report.pairing.roles import (
+    OUTSIDE,
+    Part,
+    Place,
+    assign_roles,
+    separate_key_heads,
+)
+from sparsity_report.pairing.row_maps import (
+    enclosing_matches,
+    have_same_axes,
+    map_lines,
+    place_certainty,
+)
+from sparsity_report.pairing.unit_matching import match_equal, match_similar
 from sparsity_report.weights.weights import Weights
 
-# Values of what is recognised by them alone, and how much alike they must be.
-_SMALL, _ALIKE = 2**20, 0.5
+# Values of parameters that are matched by them alone, and their smallest cosine.
+_SMALL, _SIMILAR = 2**20, 0.5
 
 
-def plan(before: Weights, after: Weights) -> Plan:
-    """Pair the parameters of two models, by names, places and, where numbers differ, by values.
+def plan_comparison(before: Weights, after: Weights) -> Plan:
+    """Match the parameters of two models by name and place, and by values if numbers differ.
 
     Raises
     ------
     SparsityReportError
-        A model has no values, or the two are not of one kind.
+        A model has no values, or the two are not related.
     """
     for weights in (before, after):
         if unknown := next((p.name for p in weights.stored if not p.known), None):
             raise SparsityReportError(
-                f"{weights.name}: the values of {unknown!r} are not known, and only values tell "
-                "what became of a weight; open it with its values"
+                f"{weights.name}: the values of {unknown!r} are not known, and a comparison needs "
+                "them; open it with its values"
             )
-    one = anatomy(before)
-    other = anatomy(after, one.head, None if after.architecture else one)
+    one = assign_roles(before)
+    other = assign_roles(after, one.head, None if after.architecture else one)
     if one.head is None and other.head is not None:
-        one = anatomy(before, other.head)
-    found = align(*grouped(one, other))
-    one, other = found.before, found.after
-    links, waiting = [], {part.parameter.name: part for part in one.parts}
-    names = {part.parameter.name: part for part in one.parts}
-    alone: list[tuple[Part, Place]] = []
+        one = assign_roles(before, other.head)
+    alignment = align(*separate_key_heads(one, other))
+    one, other = alignment.before, alignment.after
+    remaining = {part.parameter.name: part for part in one.parts}
+    names = dict(remaining)
+    matches, unmatched = list[ParameterMatch](), list[tuple[Part, Place]]()
     for part in other.parts:
-        place = found.base_place(part)
+        place = alignment.base_place(part)
         twin = one.at(*place).get(part.key) if place else None
-        if twin is None and place in {None, ("", None, None)}:
+        if twin is None and place in {None, OUTSIDE}:
             twin = names.get(part.parameter.name)
         if twin is None or not _fits(twin, part):
-            alone.append((part, place or ("", None, None)))
+            unmatched.append((part, place or OUTSIDE))
         else:
-            links.append(_link(found, twin, part))
-            waiting.pop(twin.parameter.name, None)
-    links += _by_values(found, alone, waiting)
-    links += in_pieces(found, alone, waiting)
-    links += [Link(part, None, "removed") for part in waiting.values()]
-    _check_related(found, links)
-    return Plan(found, tuple(links))
+            matches.append(_match_parts(alignment, twin, part))
+            remaining.pop(twin.parameter.name, None)
+    matches += _match_by_values(alignment, unmatched, remaining)
+    matches += match_fused(alignment, unmatched, remaining)
+    matches += [ParameterMatch(part, None, "removed") for part in remaining.values()]
+    _check_related(alignment, matches)
+    return Plan(alignment, tuple(matches))
 
 
 def _fits(before: Part, after: Part) -> bool:
-    """Whether two parameters have rows and columns of the same kinds, and experts or none."""
+    """Return whether two parameters have the same axes, and experts both or neither."""
     sides = (before.rows, after.rows), (before.columns, after.columns)
-    return bool(before.stacked) == bool(after.stacked) and all(of_one_kind(*each) for each in sides)
+    same_axes = all(have_same_axes(*each) for each in sides)
+    return bool(before.stacked) == bool(after.stacked) and same_axes
 
 
-def _link(found: Alignment, before: Part, after: Part) -> Link:
-    """Pair two parameters that have the same axes."""
-    if found.rotated and any(s.axis == "width" for s in (*before.rows, *before.columns)):
-        return Link(before, after, "rotated")
-    place = (before.stack if before.block is not None else "", before.block, before.expert)
-    experts = found.match("expert", place, after.stacked) if after.stacked else None
+def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMatch:
+    """Return the match of two parameters with the same axes."""
+    if alignment.rotated and any(s.axis == "width" for s in (*before.rows, *before.columns)):
+        return ParameterMatch(before, after, "rotated")
+    place = before.place
+    experts = alignment.match("expert", place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
-    ways = [_ways(found, before, after, (*place[:2], number)) for number in numbers]
-    certainty = min(sure for _, _, sure in ways)
+    maps = [_map_axes(alignment, before, after, (*place[:2], number)) for number in numbers]
+    certainty = min(sure for _, _, sure in maps)
     if experts:
         certainty = min(certainty, float(experts.certainty.min(initial=1)))
-    certainty = min(certainty, sure_of_place(found, before, after))
-    turned = before.parameter.transposed != after.parameter.transposed and bool(before.columns)
-    renamed = before.parameter.name != after.parameter.name
-    beside = [*around(found, before, after)]
-    moved = any(row is not None or column is not None for row, column, _ in ways)
-    moved |= bool(experts and not experts.is_identity) or any(
-        m.gone or m.index[number] != number for m, number in beside
-    )
-    cut = before.parameter.total != after.parameter.total or any(m.gone for m, _ in beside)
-    values = "content" if cut else "reordered"
-    way = values if moved else "turned" if turned else "renamed" if renamed else "name"
-    if turned:
-        whole = [Piece(None, 0, sum(s.size for s in p.rows)) for p in (before, after)]
-        rows, columns, _ = ways[0]
-        return Link(before, after, way, certainty, rows, (columns,), (whole[0], whole[1]))
+    certainty = min(certainty, place_certainty(alignment, before, after))
+    lines_moved = any(row is not None or column is not None for row, column, _ in maps)
+    lines_moved |= bool(experts and not experts.is_identity)
+    kind = _kind_of(alignment, before, after, lines_moved)
+    if _is_turned(before, after):
+        pieces = [Piece(None, 0, sum(s.size for s in p.rows)) for p in (before, after)]
+        rows, columns, _ = maps[0]
+        return ParameterMatch(
+            before, after, kind, certainty, rows, (columns,), (pieces[0], pieces[1])
+        )
     if after.parameter.transposed and after.columns:
-        ways = [(columns, rows, sure) for rows, columns, sure in ways]
-    lines, many = map(_in_memory, (before, after))
+        maps = [(columns, rows, sure) for rows, columns, sure in maps]
+    lines, lines_after = map(_stored_rows, (before, after))
     rows = np.concatenate(
         [
-            (number * lines if experts else 0) + (np.arange(many) if row is None else row)
-            for number, (row, _, _) in zip(numbers, ways, strict=True)
+            (number * lines if experts else 0) + (np.arange(lines_after) if row is None else row)
+            for number, (row, _, _) in zip(numbers, maps, strict=True)
         ]
     )
-    all_there = rows.size == lines * (before.stacked or 1)
-    identity = all_there and bool((rows == np.arange(rows.size)).all())
-    return Link(
-        before, after, way, certainty, None if identity else rows, tuple(c for _, c, _ in ways)
+    complete = rows.size == lines * (before.stacked or 1)
+    is_identity = complete and bool((rows == np.arange(rows.size)).all())
+    columns_by_expert = tuple(columns for _, columns, _ in maps)
+    return ParameterMatch(
+        before, after, kind, certainty, None if is_identity else rows, columns_by_expert
     )
 
 
-def _in_memory(part: Part) -> int:
-    """Return the rows of a matrix as it lies in memory."""
-    turned = part.parameter.transposed and part.columns
-    return sum(segment.size for segment in (part.columns if turned else part.rows))
+def _kind_of(alignment: Alignment, before: Part, after: Part, lines_moved: bool) -> str:
+    """Return the kind of a match, one of ``matches.ALIGNMENTS``."""
+    enclosing = [*enclosing_matches(alignment, before, after)]
+    if lines_moved or any(m.removed or m.index[number] != number for m, number in enclosing):
+        smaller = before.parameter.total != after.parameter.total
+        return "content" if smaller or any(m.removed for m, _ in enclosing) else "reordered"
+    if _is_turned(before, after):
+        return "turned"
+    return "renamed" if before.parameter.name != after.parameter.name else "name"
 
 
-def _ways(
-    found: Alignment, before: Part, after: Part, place: Place
+def _is_turned(before: Part, after: Part) -> bool:
+    """Return whether one of two matrices is stored transposed."""
+    return before.parameter.transposed != after.parameter.transposed and bool(before.columns)
+
+
+def _stored_rows(part: Part) -> int:
+    """Return the number of rows of a matrix as it is stored."""
+    transposed = part.parameter.transposed and part.columns
+    return sum(segment.size for segment in (part.columns if transposed else part.rows))
+
+
+def _map_axes(
+    alignment: Alignment, before: Part, after: Part, place: Place
 ) -> tuple[Index | None, Index | None, float]:
-    """Return where rows and columns come from, outputs and inputs, and how sure it is."""
-    rows, sure = lines_of(found, before.rows, after.rows, place)
-    columns, certain = lines_of(found, before.columns, after.columns, place)
-    return rows, columns, min(sure, certain)
+    """Return the maps of rows and columns, as outputs and inputs, and their certainty."""
+    rows, row_certainty = map_lines(alignment, before.rows, after.rows, place)
+    columns, column_certainty = map_lines(alignment, before.columns, after.columns, place)
+    return rows, columns, min(row_certainty, column_certainty)
 
 
-def _by_values(
-    found: Alignment, alone: list[tuple[Part, Place]], waiting: dict[str, Part]
-) -> Iterator[Link]:
-    """Pair what has another name in the same place, such as norms, by its values."""
-    kinds: dict[tuple[Place, tuple[int, ...]], list[Part]] = defaultdict(list)
-    for part, place in alone:
+def _match_by_values(
+    alignment: Alignment, unmatched: list[tuple[Part, Place]], remaining: dict[str, Part]
+) -> Iterator[ParameterMatch]:
+    """Match small parameters with different names in one place, such as norms, by their values."""
+    groups: dict[tuple[Place, tuple[int, ...]], list[Part]] = defaultdict(list)
+    for part, place in unmatched:
         if part.parameter.total <= _SMALL:
-            kinds[place, part.parameter.shape].append(part)
-    for (place, shape), parts in kinds.items():
-        known = [
-            part
-            for part in waiting.values()
-            if (part.stack if part.block is not None else "", part.block, part.expert) == place
-            and part.parameter.shape == shape
-        ]
+            groups[place, part.parameter.shape].append(part)
+    for (place, shape), parts in groups.items():
+        known = [p for p in remaining.values() if p.place == place and p.parameter.shape == shape]
         if len(known) < len(parts):
             continue
-        sides = ((found.before.weights, known), (found.after.weights, parts))
+        sides = ((alignment.before.weights, known), (alignment.after.weights, parts))
         tables = [
             torch.stack([w.tensor(p.parameter.name).detach().float().reshape(-1) for p in some])
             for w, some in sides
         ]
-        drawn = [projections([table]) for table in tables]
-        match = equal(*(digests([table]) for table in tables)) or alike(*drawn)
+        projected = [project([table]) for table in tables]
+        match = match_equal(*(hash_rows([table]) for table in tables)) or match_similar(*projected)
         for number, part in enumerate(parts):
-            twin = known[int(match.index[number])]
-            if float(drawn[1][number] @ drawn[0][int(match.index[number])]) < _ALIKE:
+            base = int(match.index[number])
+            if float(projected[1][number] @ projected[0][base]) < _SIMILAR:
                 continue
-            certainty = float(match.certainty[number])
-            yield Link(twin, part, "renamed", min(certainty, sure_of_place(found, twin, part)))
-            waiting.pop(twin.parameter.name)
-            alone.remove((part, place))
+            twin = known[base]
+            certainty = place_certainty(alignment, twin, part)
+            certainty = min(float(match.certainty[number]), certainty)
+            yield ParameterMatch(twin, part, "renamed", certainty)
+            remaining.pop(twin.parameter.name)
+            unmatched.remove((part, place))
 
 
-def _check_related(found: Alignment, links: list[Link]) -> None:
-    """Refuse two models of which nothing, or nearly, has the same place in both."""
-    base = [link for link in links if link.before and link.before.parameter.prunable]
-    there = sum(link.before.parameter.total for link in base if link.before and link.after)
-    if base and not there:
+def _check_related(alignment: Alignment, matches: list[ParameterMatch]) -> None:
+    """Raise an error if no prunable parameter of the base has a match."""
+    base = [match for match in matches if match.before and match.before.parameter.prunable]
+    if base and not any(match.after for match in base):
         first = [
-            next((p.parameter for p in a.parts if p.parameter.prunable), None)
-            for a in (found.before, found.after)
+            next((p.parameter for p in side.parts if p.parameter.prunable), None)
+            for side in (alignment.before, alignment.after)
         ]
-        said = [f"{p.name} {p.shape}" if p else "no prunable matrix" for p in first]
+        shapes = [f"{p.name} {p.shape}" if p else "no prunable matrix" for p in first]
         raise SparsityReportError(
-            f"{found.before.weights.name} and {found.after.weights.name} look unrelated: no matrix "
-            f"of one has its place in the other; the first are {said[0]} and {said[1]}"
+            f"{alignment.names} look unrelated: no matrix of one matches a matrix of the other; "
+            f"the first are {shapes[0]} and {shapes[1]}; give a model and its base"
         )

@@ -1,7 +1,7 @@
-"""What of a base is gone, thing by thing, and what went with each.
+"""The parts of a base that were removed, and the weights, bytes and FLOPs removed with each.
 
-A weight is told once, with the largest thing it was part of: a block before an expert, an expert
-before a head or a channel, and these before channels of the width.
+A weight is counted once, with the largest part that it belonged to: a block before an expert, an
+expert before a head or a channel, and these before channels of the width.
 """
 
 from __future__ import annotations
@@ -12,23 +12,34 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import takewhile
 
-from sparsity_report.pairing.alignment import Alignment, Place
+from sparsity_report.pairing.alignment import Alignment
 from sparsity_report.pairing.matches import Plan
-from sparsity_report.pairing.roles import Part, Segment
+from sparsity_report.pairing.roles import Part, Place, Segment
 
 Block = tuple[str, int]
-# Kinds of things inside of a block, those that are told first.
-_ORDER = ("expert", "head", "kv_head", "channel", "vocabulary", "width")
-KINDS = ("block", "attention", "mlp", "layer", *_ORDER)
-"""Whatever can be gone, in the order in which it is told."""
-# What a block can lose as a whole, by the groups of its modules.
+# Units inside a block, in the order in which their weights are counted.
+_UNITS = ("expert", "head", "kv_head", "channel", "vocabulary", "width")
+KINDS = ("block", "attention", "mlp", "layer", *_UNITS)
+"""Kinds of parts that can be removed, in the order of tables."""
+# Part of a block that the modules of each group belong to.
 _SUBMODULES = {"attention_linear": "attention", "mlp_linear": "mlp", "router": "mlp"}
-_MODULES = {"vocabulary": "embed", "width": "embed"}
 
 
 @dataclass(frozen=True)
-class Thing:
-    """What is gone."""
+class RemovedPart:
+    """A removed part: its kind, module, index among how many, and block.
+
+    Attributes
+    ----------
+    kind : str
+        One of :data:`KINDS`.
+    module : str
+    index : int or None
+        Number among units of its kind.
+    among : int
+        Number of these units in the base.
+    block : int or None
+    """
 
     kind: str
     module: str
@@ -39,7 +50,7 @@ class Thing:
 
 @dataclass
 class Loss:
-    """What went with it."""
+    """Sums over the parameters of a removed part; FLOPs per token."""
 
     certainty: float = 1.0
     weights: int = 0
@@ -47,171 +58,179 @@ class Loss:
     bytes: int = 0
     flops: Fraction = Fraction(0)
 
-    def add(self, part: Part, count: int, weight: bool, multiplied: bool) -> None:
-        """Add so many values of a parameter."""
+    def add(self, part: Part, count: int, certainty: float, multiplied: bool) -> None:
+        """Add some values of a parameter; FLOPs only if the model multiplied by them."""
         p = part.parameter
-        self.weights += count if weight else 0
+        self.certainty = min(self.certainty, certainty)
+        self.weights += count if p.name in _weight_names(part) else 0
         self.parameters += count
         self.bytes += count * p.itemsize
         if p.matrix and multiplied:
             self.flops += 2 * count * p.uses
 
 
-def gone(plan: Plan) -> dict[Thing, Loss]:
-    """Return what of a base is gone, in its order."""
-    found = plan.alignment
-    losses: dict[Thing, Loss] = defaultdict(Loss)
+def find_removed(plan: Plan) -> dict[RemovedPart, Loss]:
+    """Return the removed parts of a base, in the order of :data:`KINDS`, and their losses."""
+    alignment = plan.alignment
+    losses: dict[RemovedPart, Loss] = defaultdict(Loss)
     tied = {"head"} if any(p.matrix and p.tied_to for p in plan.after.parameters) else set()
-    there = {link.before.parameter.name for link in plan.links if link.before and link.after}
-    emptied = _emptied(found, there)
-    for part in found.before.parts:
-        weight = part.parameter.name in _weights(part)
-        if part.parameter.name in there:
-            for thing, certainty, count in _inside(found, part):
-                loss = losses[thing]
-                loss.certainty = min(loss.certainty, certainty)
-                # A token is sent to as many experts as before.
-                loss.add(part, count, weight, thing.kind != "expert" or not _mixed(part))
+    left = {match.before.parameter.name for match in plan.matches if match.before and match.after}
+    emptied = _emptied_submodules(alignment, left)
+    for part in alignment.before.parts:
+        if part.parameter.name in left:
+            for removed, certainty, count in _removed_units(alignment, part):
+                # The number of experts per token does not change.
+                multiplied = removed.kind != "expert" or not _is_of_experts(part)
+                losses[removed].add(part, count, certainty, multiplied)
             continue
-        thing, certainty = _whole(found, part) or (_layer(part, there, emptied), 1.0)
-        loss = losses[thing]
-        loss.certainty = min(loss.certainty, certainty)
-        # A head that is the embedding now is multiplied by as before.
-        multiplied = thing.kind != "expert" and part.role not in tied
-        loss.add(part, part.parameter.total, weight, multiplied)
-    _tied_head(plan, losses)
+        removed, certainty = _removed_block_or_expert(alignment, part) or (
+            _removed_layer(part, left, emptied),
+            1.0,
+        )
+        # The model still multiplies by an output head that is now tied.
+        multiplied = removed.kind != "expert" and part.role not in tied
+        losses[removed].add(part, part.parameter.total, certainty, multiplied)
+    _add_tied_head(plan, losses)
     return dict(sorted(losses.items(), key=lambda item: KINDS.index(item[0].kind)))
 
 
-def _emptied(found: Alignment, there: Set[str]) -> Mapping[Block, Mapping[str, Thing]]:
-    """Find the blocks that have no attention, or no feed-forward layer, any more."""
+def _emptied_submodules(
+    alignment: Alignment, left: Set[str]
+) -> Mapping[Block, Mapping[str, RemovedPart]]:
+    """Return the attention and feed-forward layers without parameters after, by block."""
     parts: dict[Block, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
-    for part in found.before.parts:
+    for part in alignment.before.parts:
         if part.block is not None and (kind := _SUBMODULES.get(part.module.group)):
             parts[part.stack, part.block][kind].append(part)
-    things: dict[Block, dict[str, Thing]] = defaultdict(dict)
-    for place, kinds in parts.items():
+    emptied: dict[Block, dict[str, RemovedPart]] = defaultdict(dict)
+    for block, kinds in parts.items():
         for kind, some in kinds.items():
-            if not any(part.parameter.name in there for part in some):
+            if not any(part.parameter.name in left for part in some):
                 names = [part.parameter.name.split(".")[:-1] for part in some]
                 shared = takewhile(lambda words: len(set(words)) == 1, zip(*names, strict=False))
                 name = ".".join(words[0] for words in shared)
-                things[place][kind] = Thing(kind, name, None, 1, place[1])
-    return things
+                emptied[block][kind] = RemovedPart(kind, name, None, 1, block[1])
+    return emptied
 
 
-def _layer(part: Part, there: Set[str], emptied: Mapping[Block, Mapping[str, Thing]]) -> Thing:
-    """Return the smallest thing that a parameter was the whole of, with all that is gone too."""
-    if any(p.name in there for p in part.module.parameters):
-        return Thing("layer", part.parameter.name, None, 1, part.block)
-    things = emptied.get((part.stack, part.block or 0), {}) if part.block is not None else {}
-    if thing := things.get(_SUBMODULES.get(part.module.group, "")):
-        return thing
-    if part.module.group == "norm" and len(things) == 1:
-        return next(iter(things.values()))  # its own norm
-    return Thing("layer", part.module.name, None, 1, part.block)
+def _removed_layer(
+    part: Part, left: Set[str], emptied: Mapping[Block, Mapping[str, RemovedPart]]
+) -> RemovedPart:
+    """Return the smallest removed part that holds all of a removed parameter."""
+    if any(p.name in left for p in part.module.parameters):
+        return RemovedPart("layer", part.parameter.name, None, 1, part.block)
+    submodules = emptied.get((part.stack, part.block or 0), {}) if part.block is not None else {}
+    if removed := submodules.get(_SUBMODULES.get(part.module.group, "")):
+        return removed
+    if part.module.group == "norm" and len(submodules) == 1:
+        return next(iter(submodules.values()))  # the norm before it
+    return RemovedPart("layer", part.module.name, None, 1, part.block)
 
 
-def _mixed(part: Part) -> bool:
+def _is_of_experts(part: Part) -> bool:
     return bool(part.stacked) or part.expert is not None
 
 
-def _weights(part: Part) -> list[str]:
-    """Name what a study calls the weights of a module: its matrices, else its first parameter."""
+def _weight_names(part: Part) -> list[str]:
+    """Return the names of a module's weights: its matrices, else its first parameter."""
     stored = [p for p in part.module.parameters if p.tied_to is None]
     return [p.name for p in [p for p in stored if p.matrix] or stored[:1]]
 
 
-def _whole(found: Alignment, part: Part) -> tuple[Thing, float] | None:
-    """Return the block or expert, all of it gone, that a parameter was part of."""
-    if part.block is not None and part.stack in found.stacks.values():
-        numbers = found.before.blocks(part.stack)
-        match = found.blocks[part.stack]
-        place = numbers.index(part.block)
-        if place in match.gone:
-            name = f"{part.stack}.{part.block}"
-            return Thing("block", name, part.block, len(numbers), part.block), match.gone[place]
-        experts = found.units.get(("expert", (part.stack, part.block, None)))
-        if experts and part.expert is not None:
-            known = found.before.experts(part.stack, part.block)
-            if (place := known.index(part.expert)) in experts.gone:
-                name = part.parameter.name.partition(f".{part.expert}.")[0]
-                if f".{part.block}." in f"{name}.":
-                    name = _experts_name(part)
-                thing = Thing("expert", name, part.expert, len(known), part.block)
-                return thing, experts.gone[place]
+def _removed_block_or_expert(alignment: Alignment, part: Part) -> tuple[RemovedPart, float] | None:
+    """Return the removed block or expert that a parameter belonged to, with its certainty."""
+    if part.block is None or part.stack not in alignment.stacks.values():
+        return None
+    numbers = alignment.before.blocks(part.stack)
+    removed = alignment.blocks[part.stack].removed
+    if (place := numbers.index(part.block)) in removed:
+        name = f"{part.stack}.{part.block}"
+        return RemovedPart("block", name, part.block, len(numbers), part.block), removed[place]
+    experts = alignment.units.get(("expert", (part.stack, part.block, None)))
+    if experts and part.expert is not None:
+        known = alignment.before.experts(part.stack, part.block)
+        if (place := known.index(part.expert)) in experts.removed:
+            name = part.parameter.name.partition(f".{part.expert}.")[0]
+            if f".{part.block}." in f"{name}.":
+                name = _experts_module(part)
+            expert = RemovedPart("expert", name, part.expert, len(known), part.block)
+            return expert, experts.removed[place]
     return None
 
 
-def _experts_name(part: Part) -> str:
-    """Return the module that holds the experts of a block."""
+def _experts_module(part: Part) -> str:
+    """Return the name of the module that holds the experts of a block."""
     words = part.parameter.name.split(".")
     last = max(i for i, word in enumerate(words) if "expert" in word)
     return ".".join(words[: last + 1])
 
 
-def _inside(found: Alignment, part: Part) -> Iterator[tuple[Thing, float, int]]:
-    """Yield the things that are gone from a parameter that stays, and how many values of it."""
-    place: Place = (part.stack if part.block is not None else "", part.block, part.expert)
-    sides = [list(part.rows), list(part.columns) or [Segment("", 1)]]
+def _removed_units(alignment: Alignment, part: Part) -> Iterator[tuple[RemovedPart, float, int]]:
+    """Yield the removed units of a remaining parameter, their certainty and number of values."""
     if not part.stacked:
-        yield from _of_matrix(found, part, place, sides)
+        yield from _removed_lines(alignment, part, part.place)
         return
-    experts = found.match("expert", place, part.stacked)
-    whole = part.parameter.total // part.stacked
-    for index, sure in experts.gone.items():
-        yield (Thing("expert", _experts_name(part), index, part.stacked, part.block), sure, whole)
+    experts = alignment.match("expert", part.place, part.stacked)
+    size = part.parameter.total // part.stacked
+    for index, certainty in experts.removed.items():
+        name = _experts_module(part)
+        yield RemovedPart("expert", name, index, part.stacked, part.block), certainty, size
     for index in sorted(experts.index.tolist()):
-        yield from _of_matrix(found, part, (*place[:2], index), sides)
+        yield from _removed_lines(alignment, part, (*part.place[:2], index))
 
 
-def _of_matrix(
-    found: Alignment, part: Part, place: Place, sides: list[list[Segment]]
-) -> Iterator[tuple[Thing, float, int]]:
-    """Go through the kinds in their order; what is told is not there for the next."""
+def _removed_lines(
+    alignment: Alignment, part: Part, place: Place
+) -> Iterator[tuple[RemovedPart, float, int]]:
+    """Yield the removed units of one matrix; values of one kind are not counted again."""
+    sides = [list(part.rows), list(part.columns) or [Segment("", 1)]]
     left = [sum(segment.size for segment in side) for side in sides]
-    for kind in _ORDER:
+    for kind in _UNITS:
         for number, side in enumerate(sides):
             for segment in side:
                 if segment.axis.partition(",")[0] != kind:
                     continue
-                match = found.match(segment.axis, place, segment.units)
-                for index, sure in match.gone.items():
-                    count = segment.lines * left[1 - number]
-                    yield _thing(found, part, place, segment, index), sure, count
-                left[number] -= segment.lines * len(match.gone)
+                match = alignment.match(segment.axis, place, segment.units)
+                for index, certainty in match.removed.items():
+                    removed = _removed_unit(alignment, part, place, kind, (index, segment.units))
+                    yield removed, certainty, segment.lines * left[1 - number]
+                left[number] -= segment.lines * len(match.removed)
 
 
-def _thing(found: Alignment, part: Part, place: Place, segment: Segment, index: int) -> Thing:
-    kind = segment.axis.partition(",")[0]
-    if kind in _MODULES:
-        table = found.before.at("", None)["embed", "weight"]
-        return Thing(kind, table.module.name, index, segment.units, None)
-    return Thing(kind, _home(found, part, place), index, segment.units, part.block)
+def _removed_unit(
+    alignment: Alignment, part: Part, place: Place, kind: str, number: tuple[int, int]
+) -> RemovedPart:
+    """Return a removed unit, given its index and among how many it was."""
+    if kind in {"vocabulary", "width"}:
+        table = alignment.before.at("", None)["embed", "weight"]
+        return RemovedPart(kind, table.module.name, *number, None)
+    return RemovedPart(kind, _enclosing_module(alignment, part, place), *number, part.block)
 
 
-def _home(found: Alignment, part: Part, place: Place) -> str:
-    """Name the module that heads, channels or experts of a place are in."""
-    beside = found.before.at(part.stack, part.block, part.expert)
+def _enclosing_module(alignment: Alignment, part: Part, place: Place) -> str:
+    """Return the name of the module that holds the heads, channels or experts of a place."""
+    parent = part.module.name.rpartition(".")[0]
     if part.role == "router":
-        stacks = [p for p in found.before.parts if (p.stack, p.block) == place[:2] and _mixed(p)]
-        return _experts_name(stacks[0]) if stacks else part.module.name.rpartition(".")[0]
-    attention = part.module.group == "attention_linear"
-    _, comma, more = part.role.partition(",")
-    for role in ("q", "qkv") if attention else ("gate", "up", "gate_up"):
-        if (told := beside.get((f"{role}{comma}{more}", "weight"))) is not None:
-            if told.stacked:
-                return f"{_experts_name(told)}.{place[2]}"
-            return told.module.name.rpartition(".")[0]
-    return part.module.name.rpartition(".")[0]
+        parts = alignment.before.parts
+        stacks = [p for p in parts if p.place[:2] == place[:2] and _is_of_experts(p)]
+        return _experts_module(stacks[0]) if stacks else parent
+    siblings = alignment.before.at(*part.place)
+    _, comma, suffix = part.role.partition(",")
+    in_attention = part.module.group == "attention_linear"
+    for role in ("q", "qkv") if in_attention else ("gate", "up", "gate_up"):
+        if (sibling := siblings.get((f"{role}{comma}{suffix}", "weight"))) is not None:
+            if sibling.stacked:
+                return f"{_experts_module(sibling)}.{place[2]}"
+            return sibling.module.name.rpartition(".")[0]
+    return parent
 
 
-def _tied_head(plan: Plan, losses: dict[Thing, Loss]) -> None:
-    """Add the FLOPs of an output head that is the embedding; its values are told there."""
-    found = plan.alignment
-    owners = {part.parameter.name: part for part in found.before.parts}
-    for p in found.before.weights.parameters:
+def _add_tied_head(plan: Plan, losses: dict[RemovedPart, Loss]) -> None:
+    """Add the FLOPs of an output head tied to the embedding, whose values are counted already."""
+    alignment = plan.alignment
+    owners = {part.parameter.name: part for part in alignment.before.parts}
+    for p in plan.before.parameters:
         if p.tied_to is None or p.matrix is None or p.tied_to not in owners:
             continue
-        for thing, _, count in _inside(found, owners[p.tied_to]):
-            losses[thing].flops += 2 * count * p.uses
+        for removed, _, count in _removed_units(alignment, owners[p.tied_to]):
+            losses[removed].flops += 2 * count * p.uses

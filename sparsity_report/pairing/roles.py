@@ -1,9 +1,9 @@
-"""What each parameter does in its block, and what its rows and columns are.
+"""Roles of parameters in a model, and the axes of their rows and columns.
 
-A matrix has rows and columns of six kinds: the width of the model, its vocabulary, heads, heads of
-keys and values, channels of a feed-forward layer, experts. Those of one kind in one place are one
-axis, whatever tensor they stand in, so that a head that is gone is gone from all of them. Names say
-which matrix is which; where they do not, a size that is the model's width is the width.
+An axis is the width of the model, its vocabulary, or the heads, key-value heads, feed-forward
+channels or experts of a block. Tensors of a block share its axes, so that a removed head is removed
+from all of them. The role of a matrix follows from its name. Without a known name, a size equal to
+the width is the width.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _WORDS = {
     "gate_up": "gate_up_proj",
 }
 _ROLES = {word: role for role, words in _WORDS.items() for word in words.split()}
-# Words that stand for the output of attention and of the feed-forward layer alike.
+# Names of the output matrix of attention and of the feed-forward layer.
 _OUTPUTS = {"dense", "c_proj", "wo"}
-# Fused matrices in which each head has its own query, key and value, one after the other.
+# Fused matrices with the query, key and value rows of each head side by side.
 _BY_HEAD = "query_key_value"
-# Experts whose gate and up rows come in turns.
+# Experts with alternating gate and up rows.
 _IN_TURNS = "GptOss"
-# What the rows and the columns are.
+# Axes of rows and columns by role.
 _AXES = {
     "q": ("head", "width"),
     "k": ("kv_head", "width"),
@@ -51,15 +51,21 @@ _AXES = {
 }
 
 
+Place = tuple[str, int | None, int | None]
+"""Stack, block and expert."""
+OUTSIDE: Place = ("", None, None)
+"""The place of parameters outside of blocks."""
+
+
 class Segment(NamedTuple):
-    """A run of rows or columns: so many units of so many lines of one axis.
+    """Consecutive rows or columns of one axis.
 
     Attributes
     ----------
     axis : str
-        A kind, and behind a comma what sets it apart from others of that kind in the same block,
-        such as ``"channel, shared"``.
+        Kind of unit, with a suffix if a block has several such axes, as in ``"channel, shared"``.
     units, lines : int
+        Number of units, and rows or columns per unit.
     """
 
     axis: str
@@ -68,29 +74,29 @@ class Segment(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Rows or columns."""
+        """Number of rows or columns."""
         return self.units * self.lines
 
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter with its place and its role.
+    """A parameter with its place, its role and its axes.
 
     Attributes
     ----------
     parameter : Parameter
     module : Module
     stack : str
-        What stands before the number of its block; all of the name outside of blocks.
+        Name before the number of its block; empty outside of blocks.
     block, expert : int or None
     role : str
-        As in a block of any model, else its name in its block.
+        A role common to all models, such as ``"q"``, or else its name in its block.
     leaf : str
         ``"weight"`` or ``"bias"``.
     rows, columns : tuple of Segment
-        Outputs and inputs of a matrix; a vector has rows only.
+        Outputs and inputs of a matrix; a vector has only rows.
     stacked : int
-        Experts in the tensor; 0 of one matrix.
+        Number of experts in the tensor; 0 for a single matrix.
     """
 
     parameter: Parameter
@@ -106,34 +112,39 @@ class Part:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What it is called in its place."""
+        """Role and leaf, unique in its place."""
         return self.role, self.leaf
+
+    @property
+    def place(self) -> Place:
+        """Stack, block and expert."""
+        return self.stack, self.block, self.expert
 
 
 @dataclass(frozen=True, eq=False)
-class Anatomy:
-    """A model's parameters by place and role.
+class ModelRoles:
+    """The parameters of a model by place and role.
 
     Attributes
     ----------
     weights : Weights
     parts : tuple of Part
     width, head : int or None
-        Of the model, and of a head.
+        Size of the model's width, and rows of a head.
+    places : mapping
+        Parts by place, then by role and leaf.
     """
 
     weights: Weights
     parts: tuple[Part, ...]
     width: int | None
     head: int | None
-    places: Mapping[tuple[str, int | None, int | None], Mapping[tuple[str, str], Part]] = field(
-        default_factory=dict
-    )
+    places: Mapping[Place, Mapping[tuple[str, str], Part]] = field(default_factory=dict)
 
     def at(
         self, stack: str, block: int | None, expert: int | None = None
     ) -> Mapping[tuple[str, str], Part]:
-        """Return what stands in a place, by role and leaf."""
+        """Return the parts in a place, by role and leaf."""
         return self.places.get((stack, block, expert), {})
 
     def blocks(self, stack: str) -> list[int]:
@@ -141,104 +152,107 @@ class Anatomy:
         return self._blocks.get(stack, [])
 
     def experts(self, stack: str, block: int) -> list[int]:
-        """Return the numbers of the experts of a block that are tensors of their own."""
+        """Return the numbers of the experts of a block that have separate tensors."""
         return self._experts.get((stack, block), [])
 
     @property
     def stacks(self) -> list[str]:
-        """Names of what holds blocks."""
+        """Names of the stacks of blocks."""
         return list(self._blocks)
 
     @cached_property
     def _blocks(self) -> dict[str, list[int]]:
-        found: dict[str, set[int]] = defaultdict(set)
+        numbers: dict[str, set[int]] = defaultdict(set)
         for stack, block, _ in self.places:
             if block is not None:
-                found[stack].add(block)
-        return {stack: sorted(numbers) for stack, numbers in found.items()}
+                numbers[stack].add(block)
+        return {stack: sorted(blocks) for stack, blocks in numbers.items()}
 
     @cached_property
     def _experts(self) -> dict[tuple[str, int | None], list[int]]:
-        found: dict[tuple[str, int | None], set[int]] = defaultdict(set)
+        numbers: dict[tuple[str, int | None], set[int]] = defaultdict(set)
         for stack, block, expert in self.places:
             if expert is not None:
-                found[stack, block].add(expert)
-        return {place: sorted(numbers) for place, numbers in found.items()}
+                numbers[stack, block].add(expert)
+        return {block: sorted(experts) for block, experts in numbers.items()}
 
 
-def anatomy(weights: Weights, head: int | None = None, model: Anatomy | None = None) -> Anatomy:
-    """Sort the stored parameters of a model.
+def assign_roles(
+    weights: Weights, head: int | None = None, model: ModelRoles | None = None
+) -> ModelRoles:
+    """Return the stored parameters of a model with their roles.
 
     Parameters
     ----------
     weights : Weights
     head : int, optional
-        Lines of a head where the model does not say.
+        Rows of a head if the model does not define it.
     model : Anatomy, optional
-        Of a model that tells which way square matrices lie, as their shapes do not.
+        A related model that defines the orientation of square matrices.
     """
-    found = [_placed(m, p) for m in weights.modules for p in m.parameters if p.tied_to is None]
+    parts = [_place(m, p) for m in weights.modules for p in m.parameters if p.tied_to is None]
     if model is not None:
-        found = _lying(found, model)
-    tables = [p.parameter.shape for p in found if p.role == "embed" and len(p.parameter.shape) == 2]
+        parts = _orient_square(parts, model)
+    tables = [p.parameter.shape for p in parts if p.role == "embed" and len(p.parameter.shape) == 2]
     width = max(tables, key=math.prod)[1] if tables else None
-    told = {p.parameter.head_dim for p in found if p.role in {"q", "qkv"}} - {None}
-    head = told.pop() if len(told) == 1 else head
+    head_sizes = {p.parameter.head_dim for p in parts if p.role in {"q", "qkv"}} - {None}
+    head = head_sizes.pop() if len(head_sizes) == 1 else head
     sizes: dict[tuple[str, int | None, str], dict[str, int]] = defaultdict(dict)
-    for part in found:
-        role, _, more = part.role.partition(",")
+    for part in parts:
+        role, _, suffix = part.role.partition(",")
         if part.leaf == "weight" and role in {"q", "k", "o"}:
             rows, columns = _sizes(part)
-            sizes[part.stack, part.block, more][role] = columns if role == "o" else rows
-    parts = tuple(
-        _with_lines(
+            sizes[part.stack, part.block, suffix][role] = columns if role == "o" else rows
+    complete = (
+        _with_axes(
             part, width, head or 1, sizes[part.stack, part.block, part.role.partition(",")[2]]
         )
-        for part in found
+        for part in parts
     )
-    return _anatomy(weights, parts, width, head)
+    return _model_roles(weights, complete, width, head)
 
 
-def _anatomy(
+def _model_roles(
     weights: Weights, parts: Iterable[Part], width: int | None, head: int | None
-) -> Anatomy:
-    places: dict[tuple[str, int | None, int | None], dict[tuple[str, str], Part]] = {}
+) -> ModelRoles:
+    places: dict[Place, dict[tuple[str, str], Part]] = {}
     named = []
     for part in parts:
-        place = places.setdefault((part.stack, part.block, part.expert), {})
-        # Of two biases of one output head, say, the second is called by its name.
+        place = places.setdefault(part.place, {})
+        # A second part with the same role, such as another bias, gets its name as role.
         role = part.parameter.name if part.key in place else part.role
         named.append(replace(part, role=role))
         place[named[-1].key] = named[-1]
-    return Anatomy(weights, tuple(named), width, head, places)
+    return ModelRoles(weights, tuple(named), width, head, places)
 
 
-def grouped(*models: Anatomy) -> tuple[Anatomy, ...]:
-    """Let heads of keys be no heads of queries in all models if that is so in one of them.
+def separate_key_heads(*models: ModelRoles) -> tuple[ModelRoles, ...]:
+    """Give key-value heads an axis in all models if one of them has such an axis.
 
-    A model with as many of one as of the other may be what is left of one that had more queries.
+    A model with equally many key-value heads and heads may be pruned from one with more heads.
     """
     axes = {segment.axis for model in models for part in model.parts for segment in part.rows}
     if not any(axis.startswith("kv_head") for axis in axes):
         return models
     return tuple(
-        _anatomy(m.weights, [replace(p, rows=_keys_apart(p)) for p in m.parts], m.width, m.head)
+        _model_roles(m.weights, [_with_key_heads(p) for p in m.parts], m.width, m.head)
         for m in models
     )
 
 
-def _keys_apart(part: Part) -> tuple[Segment, ...]:
-    role, rows = part.role.partition(",")[0], part.rows
-    first = {"k": 0, "v": 0, "qkv": 1}.get(role, len(rows))
-    return rows[:first] + tuple(
+def _with_key_heads(part: Part) -> Part:
+    rows = part.rows
+    first = {"k": 0, "v": 0, "qkv": 1}.get(part.role.partition(",")[0], len(rows))
+    renamed = (
         s._replace(axis=f"kv_{s.axis}") if s.axis.startswith("head") else s for s in rows[first:]
     )
+    return replace(part, rows=(*rows[:first], *renamed))
 
 
-def _lying(parts: list[Part], model: Anatomy) -> list[Part]:
-    """Let square matrices lie as those of their role do, or all the other way if others do."""
+def _orient_square(parts: list[Part], model: ModelRoles) -> list[Part]:
+    """Transpose square matrices as in a related model, or the other way if all others differ."""
     known = {p.key: p.parameter.transposed for p in model.parts if p.parameter.matrix}
-    biased = {(p.stack, p.block, p.expert, p.role) for p in parts if p.leaf == "bias"}
+    biased = {(p.place, p.role) for p in parts if p.leaf == "bias"}
     votes, square = [], set()
     for part in parts:
         shape = part.parameter.shape
@@ -246,7 +260,7 @@ def _lying(parts: list[Part], model: Anatomy) -> list[Part]:
             continue
         if shape[0] == shape[1]:
             square.add(part.parameter.name)
-        elif (part.stack, part.block, part.expert, part.role) in biased:
+        elif (part.place, part.role) in biased:
             votes.append(part.parameter.transposed == known[part.key])
     other = bool(votes) and not any(votes)
     return [
@@ -257,8 +271,8 @@ def _lying(parts: list[Part], model: Anatomy) -> list[Part]:
     ]
 
 
-def _placed(module: Module, parameter: Parameter) -> Part:
-    """Tell where a parameter stands and what it does there."""
+def _place(module: Module, parameter: Parameter) -> Part:
+    """Return a parameter with its place and role, by its name."""
     words = parameter.name.split(".")
     leaf = (
         "bias" if words[-1] in {"bias", "in_proj_bias"} or words[-1].endswith("_bias") else "weight"
@@ -294,14 +308,14 @@ def _role(group: str, words: list[str]) -> str:
             return "o"
         return "up" if "intermediate" in words else "down"
     role = _ROLES.get(last, ".".join(words))
-    # A mixture has experts that all tokens see beside those that are chosen.
+    # Shared experts process all tokens.
     shared = any(word.startswith("shared_expert") for word in words)
     cross = any(word in {"encoder_attn", "crossattention", "EncDecAttention"} for word in words)
     return f"{role}, shared" if shared else f"{role}, cross" if cross else role
 
 
 def _sizes(part: Part) -> tuple[int, int]:
-    """Rows and columns of a matrix, as outputs and inputs; a vector has no columns."""
+    """Return the outputs and inputs of a matrix; a vector has 0 inputs."""
     *_, rows, columns = (1, 1, *part.parameter.shape)
     if len(part.parameter.shape) - bool(_stacked(part)) < 2:
         return columns, 0
@@ -315,29 +329,27 @@ def _stacked(part: Part) -> int:
     return shape[0] if many and mixed and part.expert is None else 0
 
 
-def _with_lines(part: Part, width: int | None, head: int, sizes: Mapping[str, int]) -> Part:
-    """Say what the rows and columns of a parameter are."""
+def _with_axes(part: Part, width: int | None, head: int, sizes: Mapping[str, int]) -> Part:
+    """Return a part with the axes of its rows and columns."""
     rows, columns = _sizes(part)
-    base, comma, more = part.role.partition(",")
-    lines = [
+    base, comma, suffix = part.role.partition(",")
+    axes = [
         tuple(
             segment
             if segment.axis in {"", "width"}
-            else segment._replace(axis=f"{segment.axis}{comma}{more}")
+            else segment._replace(axis=f"{segment.axis}{comma}{suffix}")
             for segment in _segments(part, base, side, size, (width, head, sizes))
         )
         for side, size in enumerate((rows, columns))
     ]
-    return Part(
-        part.parameter, part.module, part.stack, part.block, part.expert, part.role, part.leaf,
-        lines[0], lines[1] if columns else (), _stacked(part),
-    )  # fmt: skip
+    inputs = axes[1] if columns else ()
+    return replace(part, rows=axes[0], columns=inputs, stacked=_stacked(part))
 
 
 def _segments(
     part: Part, role: str, side: int, size: int, about: tuple[int | None, int, Mapping[str, int]]
 ) -> Iterator[Segment]:
-    """Cut rows (side 0) or columns (1) into what they are."""
+    """Yield the segments of rows (side 0) or columns (side 1)."""
     width, head, sizes = about
     if role == "gate_up" and side == 0 and size % 2 == 0:
         if part.module.class_name.startswith(_IN_TURNS):
@@ -346,7 +358,7 @@ def _segments(
             yield from [Segment("channel", size // 2)] * 2
         return
     if role == "qkv" and side == 0:
-        yield from _of_fused(part, size, head, sizes)
+        yield from _fused_segments(part, size, head, sizes)
         return
     axis = {"qkv": ("", "width"), "gate_up": ("", "width")}.get(role, _AXES.get(role, ("", "")))[
         side
@@ -362,8 +374,10 @@ def _segments(
         yield Segment(axis, size)
 
 
-def _of_fused(part: Part, size: int, head: int, sizes: Mapping[str, int]) -> Iterator[Segment]:
-    """Cut the rows of query, key and value in one."""
+def _fused_segments(
+    part: Part, size: int, head: int, sizes: Mapping[str, int]
+) -> Iterator[Segment]:
+    """Yield the segments of the rows of a fused query, key and value matrix."""
     queries = sizes.get("o", size // 3)
     others, odd = divmod(size - queries, 2)
     if odd or others <= 0 or queries % head or others % head:
@@ -376,14 +390,14 @@ def _of_fused(part: Part, size: int, head: int, sizes: Mapping[str, int]) -> Ite
         yield from [Segment(kind, others // head, head)] * 2
 
 
-def cached(part: Part, first: int = 0, last: int | None = None) -> int | None:
-    """Return the keys and values that some rows of attention give a token; None if not known."""
-    role, _, more = part.role.partition(",")
-    if part.module.group != "attention_linear" or part.leaf != "weight" or more:
+def cached_values(part: Part, first: int = 0, last: int | None = None) -> int | None:
+    """Return the keys and values per token that some rows add to the cache; None if unknown."""
+    role, _, suffix = part.role.partition(",")
+    if part.module.group != "attention_linear" or part.leaf != "weight" or suffix:
         return 0
-    # One matrix in place of attention, as Puzzletron has it, keeps none.
-    alone = part.module.name.endswith(".linear_attn")
-    if role in {"q", "o"} or not part.parameter.matrix or alone:
+    # A single matrix instead of attention, as in Puzzletron, caches nothing.
+    is_linear = part.module.name.endswith(".linear_attn")
+    if role in {"q", "o"} or not part.parameter.matrix or is_linear:
         return 0
     if role == "qkv" and len(part.rows) == 1 and part.rows[0].axis:
         return part.rows[0].size // 3 * 2
@@ -391,7 +405,7 @@ def cached(part: Part, first: int = 0, last: int | None = None) -> int | None:
         return None
     start = total = 0
     for number, segment in enumerate(part.rows):
-        inside = first <= start < (last or start + 1)
-        total += segment.size if inside and (role != "qkv" or number) else 0
+        included = first <= start < (last or start + 1)
+        total += segment.size if included and (role != "qkv" or number) else 0
         start += segment.size
     return total

@@ -1,4 +1,4 @@
-"""Which line of the base each row or column is, as the alignment of what they are made of says."""
+"""Maps from rows and columns of a parameter to those of its match in the base."""
 
 from __future__ import annotations
 
@@ -7,51 +7,53 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.alignment import Alignment, Place, named, plural
+from sparsity_report.pairing.alignment import Alignment, plural
 from sparsity_report.pairing.fingerprints import Index
-from sparsity_report.pairing.roles import Part, Segment
-from sparsity_report.pairing.unit_matching import Match
+from sparsity_report.pairing.roles import Part, Place, Segment
+from sparsity_report.pairing.unit_matching import UnitMatch
 
 
-def of_one_kind(before: Sequence[Segment], after: Sequence[Segment]) -> bool:
-    """Whether rows, or columns, are of the same kinds; as many, where they are of none."""
+def have_same_axes(before: Sequence[Segment], after: Sequence[Segment]) -> bool:
+    """Return whether rows, or columns, have the same axes, or equal sizes without an axis."""
     kinds = [[s.axis or s.size for s in side] for side in (before, after)]
     return kinds[0] == kinds[1]
 
 
-def lines_of(
-    found: Alignment, before: tuple[Segment, ...], after: tuple[Segment, ...], place: Place
+def map_lines(
+    alignment: Alignment, before: tuple[Segment, ...], after: tuple[Segment, ...], place: Place
 ) -> tuple[Index | None, float]:
-    """Return the line of the base that each line after comes from; None of the same ones."""
-    start, told, sure, moved = 0, [], 1.0, False
+    """Return the line of the base for each line after, None for the identity; and the certainty."""
+    start, maps, certainty, moved = 0, [], 1.0, False
     for old, new in zip(before, after, strict=True):
-        match: Match = found.match(new.axis, place, new.units)
-        if match.index.size != new.units or new.units + len(match.gone) != old.units:
+        match = alignment.match(new.axis, place, new.units)
+        if match.index.size != new.units or new.units + len(match.removed) != old.units:
             raise SparsityReportError(
-                f"{named(found)} look unrelated: {'.'.join(map(str, place[:2])).strip('.')} has "
+                f"{alignment.names} look unrelated: {'.'.join(map(str, place[:2])).strip('.')} has "
                 f"{old.units:,} {plural(new.axis)} in one and {new.units:,} in the other, and no "
-                "matrix that both have tells which are left"
+                "matrix that both have tells which are left; give a model and its base"
             )
         lines = match.index[:, None] * old.lines + np.arange(old.lines)
-        told.append(start + lines.ravel())
+        maps.append(start + lines.ravel())
         moved |= not match.is_identity or old.units != new.units
-        sure = min(sure, float(match.certainty.min(initial=1)))
+        certainty = min(certainty, float(match.certainty.min(initial=1)))
         start += old.size
-    return (np.concatenate(told) if moved else None), sure
+    return (np.concatenate(maps) if moved else None), certainty
 
 
-def around(found: Alignment, before: Part, after: Part) -> Iterator[tuple[Match, int]]:
-    """Yield the match of blocks, and of experts, that a parameter is in, and which one it is."""
+def enclosing_matches(
+    alignment: Alignment, before: Part, after: Part
+) -> Iterator[tuple[UnitMatch, int]]:
+    """Yield the match and the index after of the block, and of the expert, of a parameter."""
     if before.block is None or after.block is None:
         return
-    number = found.after.blocks(after.stack).index(after.block)
-    yield found.blocks[before.stack], number
-    experts = found.units.get(("expert", (before.stack, before.block, None)))
+    number = alignment.after.blocks(after.stack).index(after.block)
+    yield alignment.blocks[before.stack], number
+    experts = alignment.units.get(("expert", (before.stack, before.block, None)))
     if experts is not None and after.expert is not None:
-        yield experts, found.after.experts(after.stack, after.block).index(after.expert)
+        yield experts, alignment.after.experts(after.stack, after.block).index(after.expert)
 
 
-def sure_of_place(found: Alignment, before: Part, after: Part) -> float:
-    """Return how sure it is that the block, and the expert, are the right ones."""
-    sure = (float(match.certainty[number]) for match, number in around(found, before, after))
-    return min(sure, default=1.0)
+def place_certainty(alignment: Alignment, before: Part, after: Part) -> float:
+    """Return the certainty that the block and the expert of a parameter are matched correctly."""
+    matches = enclosing_matches(alignment, before, after)
+    return min((float(match.certainty[number]) for match, number in matches), default=1.0)

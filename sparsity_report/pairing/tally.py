@@ -1,4 +1,4 @@
-"""What became of weights, from the values that they had and those that they have."""
+"""Counts and sums over the values of two models, and the figures that follow from them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ NO_GROUPS = (0,) * len(KNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts over weights that stand in both of two models, and over all of each.
+    """Counts over the compared weights of two models, and over all weights of each.
 
     Attributes
     ----------
     total_before, total_after, zeros_before, zeros_after : int
-        Of all weights of each model, those that stand in one only, too.
+        All weights of each model, and zeros among them.
     compared : int
-        Weights that stand in both.
+        Weights that both models have.
     kept, revived, new : int
-        Zero in both; zero before and not after; zero after and not before.
+        Weights that are zero in both, zero only before, and zero only after.
     changed : int
-        Nonzero in both, with another value.
+        Weights that are nonzero in both with different values.
     square, change : float
-        Sums over weights that are nonzero in both: of squares before, and of squared changes.
+        Sums of squares before, and of squared changes, over weights that are nonzero in both.
     product, square_before, square_after : float
-        Sums over all compared weights.
+        Sums of products and of squares over all compared weights.
     groups_before, groups_after : tuple of int
-        Groups of M weights that comply with each N:M, in the order of :data:`.KNOWN`.
+        Groups of m weights that comply with each pattern of ``n_m_patterns.KNOWN``.
     grouped_before, grouped_after : int
-        Weights that were looked at for it.
+        Weights in groups that were checked.
     """
 
     total_before: int = 0
@@ -65,28 +65,28 @@ class Tally:
 
     @property
     def surviving(self) -> int:
-        """Weights that are nonzero in both."""
+        """Weights that are nonzero in both models."""
         return self.compared - self.kept - self.revived - self.new
 
     @property
     def untouched(self) -> bool:
-        """Whether every weight that stands in both is what it was."""
+        """True if no compared weight changed."""
         return not (self.changed or self.revived or self.new)
 
     @property
     def relative_change(self) -> float | None:
-        """Norm of the change ÷ norm before, of the weights that are nonzero in both."""
+        """Norm of the change ÷ norm before, over weights that are nonzero in both."""
         share = ratio(self.change, self.square)
         return math.sqrt(share) if share is not None and math.isfinite(share) else None
 
     @property
     def norm(self) -> float | None:
-        """Norm before, of the weights that are nonzero in both."""
+        """Norm before, over weights that are nonzero in both."""
         return math.sqrt(self.square) if math.isfinite(self.square) else None
 
     @property
     def correlation(self) -> float | None:
-        """Cosine of the angle between what was and what is; None where one of them is nothing."""
+        """Cosine of the angle between the compared weights; None if one side is all zeros."""
         norms = math.sqrt(self.square_before) * math.sqrt(self.square_after)
         cosine = ratio(self.product, norms)
         if cosine is None or not math.isfinite(cosine):
@@ -95,19 +95,19 @@ class Tally:
 
     @property
     def iou(self) -> float | None:
-        """Zeros that both have ÷ zeros that either has, of the weights that stand in both."""
+        """Common zeros ÷ zeros of either, over compared weights."""
         return ratio(self.kept, self.kept + self.revived + self.new)
 
     @property
     def n_m(self) -> tuple[str | None, str | None]:
-        """The sparsest N:M that the model before, and the one after, comply with."""
+        """The sparsest N:M pattern of the base and of the model after, if any."""
         return (
-            _complied(self.groups_before, self.grouped_before, self.total_before),
-            _complied(self.groups_after, self.grouped_after, self.total_after),
+            _pattern(self.groups_before, self.grouped_before, self.total_before),
+            _pattern(self.groups_after, self.grouped_after, self.total_after),
         )
 
 
-def _complied(groups: tuple[int, ...], grouped: int, total: int) -> str | None:
+def _pattern(groups: tuple[int, ...], grouped: int, total: int) -> str | None:
     if not total or grouped != total:
         return None
     pattern = find_pattern(dict(zip(KNOWN, groups, strict=True)), total)

@@ -1,4 +1,4 @@
-"""Which of a base's units, rows or blocks, are those that stayed: equal ones first, then alike."""
+"""Matching of the units of a model with those of its base, by equal values or by similarity."""
 
 from __future__ import annotations
 
@@ -12,122 +12,123 @@ import numpy.typing as npt
 
 from sparsity_report.pairing.fingerprints import Floats, Index
 
-Likeness = Callable[[int, int], Floats]
-"""How much some of what stayed, from one to before another, are like all of the base."""
+Similarity = Callable[[int, int], Floats]
+"""Returns the similarity of the units `start` to `stop` with all units of the base."""
 
-# Likenesses that are looked at at a time, and the digits of them that are no noise.
+# Similarities in memory at a time, and their digits above the noise.
 _AT_ONCE, _DIGITS = 2**21, 5
-# A unit stands somewhere else where it is so much like another one, and more than like its own.
-_LIKE, _MORE = 0.6, 0.3
-# Units of very many that are looked at before all are.
-_SOME = 512
+# Similarity of a moved unit to its match, and its margin over the unit in the same place.
+_SIMILAR, _MARGIN = 0.6, 0.3
+# Units sampled before all are compared.
+_SAMPLE = 512
 
 
 @dataclass(frozen=True, eq=False)
-class Match:
-    """Where units of the model after come from.
+class UnitMatch:
+    """The units of the base that the units of a model come from.
 
     Attributes
     ----------
     index : numpy.ndarray of int64
-        The number in the base of each.
+        Number in the base of each unit.
     certainty : numpy.ndarray of float64
-        That it is this one: 1 where the values are equal, and no other has them, else
-        (likeness − likeness of the next best) ÷ (1 − the latter), and 1 ÷ n where n are alike.
-    gone : mapping of int to float
-        Of the units that are not there any more, the certainty that none that stayed is it: of n
-        that are alike, of which k are gone, k ÷ n.
-    likeness : float
-        Of what stayed to what it was taken for, the mean cosine; 1 of equal values.
+        1 for equal values that no other unit has, 1 ÷ n among n equal units, else
+        (similarity − that of the next best) ÷ (1 − that of the next best).
+    removed : dict of int to float
+        Units of the base without a match, and their certainty: k ÷ n if k of n equal units were
+        removed.
+    similarity : float
+        Mean cosine of the matched units; 1 for equal values.
     """
 
     index: Index
     certainty: npt.NDArray[np.float64]
-    gone: dict[int, float]
-    likeness: float = 1.0
+    removed: dict[int, float]
+    similarity: float = 1.0
 
     @property
     def is_identity(self) -> bool:
-        """Whether all are there, in their places."""
-        return not self.gone and not self.moved.size
+        """True if all units are in their places."""
+        return not self.removed and not self.moved.size
 
     @property
     def moved(self) -> Index:
-        """Return the units, by their numbers after, that stand where another one stood."""
+        """Units, by their numbers after, in another order among the remaining ones."""
         places = np.arange(self.index.size)
-        if not self.gone:
+        if not self.removed:
             return np.flatnonzero(self.index != places)
-        # Among those that are left.
         return np.flatnonzero(np.argsort(np.argsort(self.index)) != places)
 
 
-def same(number: int) -> Match:
-    """Return the match of units that are all there, in their places."""
-    return Match(np.arange(number), np.ones(number), {})
+def match_identical(number: int) -> UnitMatch:
+    """Return the match of units that are all in their places."""
+    return UnitMatch(np.arange(number), np.ones(number), {})
 
 
-def untold(base: int, stayed: int) -> Match:
-    """Return a match of so many units of which nothing says which of the base's they are.
+def match_unknown(base: int, remaining: int) -> UnitMatch:
+    """Return a match with certainty 0, for units that cannot be compared.
 
     Examples
     --------
-    >>> untold(3, 2).certainty.tolist(), untold(3, 2).gone
+    >>> match_unknown(3, 2).certainty.tolist(), match_unknown(3, 2).removed
     ([0.0, 0.0], {2: 0.0})
     """
-    return Match(np.arange(stayed), np.zeros(stayed), dict.fromkeys(range(stayed, base), 0.0), 0.0)
+    removed = dict.fromkeys(range(remaining, base), 0.0)
+    return UnitMatch(np.arange(remaining), np.zeros(remaining), removed, 0.0)
 
 
-def equal(base: Sequence[bytes], stayed: Sequence[bytes]) -> Match | None:
-    """Match units by digests; None where some of what stayed has no equal in the base.
+def match_equal(base: Sequence[bytes], remaining: Sequence[bytes]) -> UnitMatch | None:
+    """Match units by digests; return None if a unit has no equal in the base.
 
-    Of equal ones, each is in its own place where all are there, else they are in order.
+    Equal units are matched in place if none was removed, else in order.
 
     Examples
     --------
-    >>> found = equal([b"a", b"b", b"c"], [b"c", b"a"])
-    >>> found.index.tolist(), found.gone
+    >>> match = match_equal([b"a", b"b", b"c"], [b"c", b"a"])
+    >>> match.index.tolist(), match.removed
     ([2, 0], {1: 1.0})
-    >>> found = equal([b"a", b"a", b"b"], [b"a", b"b"])
-    >>> found.index.tolist(), found.certainty.tolist(), found.gone
+    >>> match = match_equal([b"a", b"a", b"b"], [b"a", b"b"])
+    >>> match.index.tolist(), match.certainty.tolist(), match.removed
     ([0, 2], [0.5, 1.0], {1: 0.5})
     """
     places: dict[bytes, list[int]] = defaultdict(list)
     for number, digest in enumerate(base):
         places[digest].append(number)
     copies = {digest: len(numbers) for digest, numbers in places.items()}
-    index = np.full(len(stayed), -1)
-    if len(base) == len(stayed):
-        for number, digest in enumerate(stayed):
+    index = np.full(len(remaining), -1)
+    if len(base) == len(remaining):
+        for number, digest in enumerate(remaining):
             if base[number] == digest:
                 index[number] = number
                 places[digest].remove(number)
     last = -1
-    for number, digest in enumerate(stayed):
+    for number, digest in enumerate(remaining):
         if index[number] >= 0:
             continue
         if not (numbers := places.get(digest)):
             return None
         later = bisect.bisect(numbers, last)
         index[number] = last = numbers.pop(later if later < len(numbers) else 0)
-    # Of units that are equal nobody can tell which one is gone.
+    # Among equal units any one may be the removed one.
     left = {digest: len(numbers) for digest, numbers in places.items() if numbers}
-    certainty = [1 / copies[digest] if digest in left else 1.0 for digest in stayed]
-    gone = {n: left[d] / copies[d] for d, numbers in places.items() for n in numbers}
-    return Match(index, np.array(certainty), dict(sorted(gone.items())))
+    certainty = [1 / copies[digest] if digest in left else 1.0 for digest in remaining]
+    removed = {n: left[d] / copies[d] for d, numbers in places.items() for n in numbers}
+    return UnitMatch(index, np.array(certainty), dict(sorted(removed.items())))
 
 
-def one_of(candidates: Sequence[set[int]], base: int) -> Match | None:
-    """Match units each of which can be any of some; None where one is left without.
+def match_candidates(candidates: Sequence[set[int]], base: int) -> UnitMatch | None:
+    """Match units with several candidates each; return None if a unit is left without one.
 
-    Where all are there, one that can be in its own place is there for sure.
+    If none was removed, a unit that can be in its place is certainly there.
 
     Examples
     --------
-    >>> found = one_of([{0, 1}, {2}], 3)
-    >>> found.index.tolist(), found.certainty.tolist(), found.gone
+    >>> match = match_candidates([{0, 1}, {2}], 3)
+    >>> match.index.tolist(), match.certainty.tolist(), match.removed
     ([0, 2], [0.5, 1.0], {1: 0.5})
     """
     index, free = np.full(len(candidates), -1), set(range(base))
+    complete = len(candidates) == base
     for number in sorted(range(len(candidates)), key=lambda n: len(candidates[n])):
         if not (some := sorted(candidates[number] & free)):
             return None
@@ -138,159 +139,159 @@ def one_of(candidates: Sequence[set[int]], base: int) -> Match | None:
             number_in_base = number
         index[number] = number_in_base
         free.remove(number_in_base)
-    whole = len(candidates) == base
     certainty = [
-        1.0 if whole and index[number] == number else 1 / len(some)
+        1.0 if complete and index[number] == number else 1 / len(some)
         for number, some in enumerate(candidates)
     ]
-    gone = {}
+    removed = {}
     for number in sorted(free):
         claims = [some for some in candidates if number in some]
         rivals = len(set().union(*claims))
-        gone[number] = (rivals - len(claims)) / rivals if claims else 1.0
-    return Match(index, np.array(certainty), gone)
+        removed[number] = (rivals - len(claims)) / rivals if claims else 1.0
+    return UnitMatch(index, np.array(certainty), removed)
 
 
-def alike(base: Floats, stayed: Floats) -> Match:
-    """Match units by the cosine of their projections, each with one of its own.
+def match_similar(base: Floats, remaining: Floats) -> UnitMatch:
+    """Match units one to one by the cosine of their projections.
 
     Examples
     --------
     >>> base = np.eye(3, dtype=np.float32)
-    >>> found = alike(base, base[[2, 0]])
-    >>> found.index.tolist(), found.certainty.round(4).tolist(), [*found.gone]
+    >>> match = match_similar(base, base[[2, 0]])
+    >>> match.index.tolist(), match.certainty.round(4).tolist(), [*match.removed]
     ([2, 0], [1.0, 1.0], [1])
     """
-    return likest(cosines(base, stayed), len(stayed), len(base))
+    return match_by_similarity(cosines(base, remaining), len(remaining), len(base))
 
 
-def cosines(base: Floats, stayed: Floats) -> Likeness:
-    """Return the likeness of units by their projections."""
-    return lambda start, stop: stayed[start:stop] @ base.T
+def cosines(base: Floats, remaining: Floats) -> Similarity:
+    """Return the similarity of units by their projections."""
+    return lambda start, stop: remaining[start:stop] @ base.T
 
 
 def _chunks(
-    likeness: Likeness, stayed: int, base: int
+    similarity: Similarity, remaining: int, base: int
 ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
     step = max(_AT_ONCE // max(base, 1), 1)
-    for start in range(0, stayed, step):
-        some = slice(start, min(start + step, stayed))
-        yield some, likeness(some.start, some.stop).astype(np.float64).round(_DIGITS)
+    for start in range(0, remaining, step):
+        some = slice(start, min(start + step, remaining))
+        yield some, similarity(some.start, some.stop).astype(np.float64).round(_DIGITS)
 
 
-def likest(likeness: Likeness, stayed: int, base: int) -> Match:
-    """Match by likeness, given for some of what stayed with all of the base at a time."""
-    found = [
-        np.stack([like.argmax(axis=1), like.max(axis=1)])
-        for _, like in _chunks(likeness, stayed, base)
+def match_by_similarity(similarity: Similarity, remaining: int, base: int) -> UnitMatch:
+    """Match units one to one by similarity, computed in chunks."""
+    tables = [
+        np.stack([chunk.argmax(axis=1), chunk.max(axis=1)])
+        for _, chunk in _chunks(similarity, remaining, base)
     ]
-    best, most = np.concatenate(found, axis=1)
-    index = _apart(likeness, best.astype(np.int64), most, base)
-    certainty, sums = np.ones(stayed), 0.0
+    best, highest = np.concatenate(tables, axis=1)
+    index = _assign(similarity, best.astype(np.int64), highest, base)
+    certainty, total = np.ones(remaining), 0.0
     absent = np.setdiff1d(np.arange(base), index)
-    surest = np.ones(absent.size)
-    for some, like in _chunks(likeness, stayed, base):
-        margins, ties = _margins(like, index[some])
-        sums += float(like[np.arange(len(like)), index[some]].sum())
+    absent_certainty = np.ones(absent.size)
+    for some, chunk in _chunks(similarity, remaining, base):
+        margins, ties = _margins(chunk, index[some])
+        total += float(chunk[np.arange(len(chunk)), index[some]].sum())
         certainty[some] = margins.min(axis=1)
         if absent.size:
             share = ties[:, absent].sum(axis=1) / ties.sum(axis=1)
-            told = np.where(ties[:, absent], share[:, None], margins[:, absent])
-            surest = np.minimum(surest, told.min(axis=0))
-    gone = dict(zip(absent.tolist(), surest.tolist(), strict=True))
-    return Match(index, certainty, gone, sums / max(stayed, 1))
+            distinct = np.where(ties[:, absent], share[:, None], margins[:, absent])
+            absent_certainty = np.minimum(absent_certainty, distinct.min(axis=0))
+    removed = dict(zip(absent.tolist(), absent_certainty.tolist(), strict=True))
+    return UnitMatch(index, certainty, removed, total / max(remaining, 1))
 
 
-def reordered(likeness: Likeness, number: int) -> Match | None:
-    """Match units that are all there, in another order; None unless their values clearly say so.
+def match_permuted(similarity: Similarity, number: int) -> UnitMatch | None:
+    """Match units of which none was removed; return None unless they clearly are permuted.
 
-    What is moved stands for something else: copies of what stays in its place are no other order.
+    A unit that moved makes room for another: copies of a unit in its place are no permutation.
 
     Examples
     --------
     >>> base = np.eye(3, dtype=np.float32)
-    >>> reordered(cosines(base, base[[2, 1, 0]]), 3).index.tolist()
+    >>> match_permuted(cosines(base, base[[2, 1, 0]]), 3).index.tolist()
     [2, 1, 0]
-    >>> reordered(cosines(base, base[[2, 1, 2]]), 3) is None
+    >>> match_permuted(cosines(base, base[[2, 1, 2]]), 3) is None
     True
     """
-    if not _any_away(likeness, number):
+    if not _is_any_moved(similarity, number):
         return None
-    found = []
-    for some, like in _chunks(likeness, number, number):
-        rows = np.arange(len(like))
-        best = like.argmax(axis=1)
-        found.append(np.stack([best, like[rows, best], like[rows, rows + some.start]], axis=1))
-    table = np.concatenate(found)
-    index, most, own = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
-    home = (own >= _LIKE) | (most - own < _MORE) & (most >= _LIKE)
-    moves = (most >= _LIKE) & (most - own >= _MORE)
-    home &= ~moves
+    tables = []
+    for some, chunk in _chunks(similarity, number, number):
+        rows = np.arange(len(chunk))
+        best = chunk.argmax(axis=1)
+        tables.append(np.stack([best, chunk[rows, best], chunk[rows, rows + some.start]], axis=1))
+    table = np.concatenate(tables)
+    index, highest, in_place = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
+    moves = (highest >= _SIMILAR) & (highest - in_place >= _MARGIN)
+    stays = (in_place >= _SIMILAR) | (highest - in_place < _MARGIN) & (highest >= _SIMILAR)
+    stays &= ~moves
     targets, counts = np.unique(index[moves], return_counts=True)
-    taken = np.zeros(number, dtype=bool)
-    taken[np.flatnonzero(home)] = True
+    taken = stays.copy()
     moves &= ~np.isin(index, targets[counts > 1]) & ~taken[index]
-    lost = np.flatnonzero(~home & ~moves)
-    if moves.sum() <= lost.size:
+    unclear = np.flatnonzero(~stays & ~moves)
+    if moves.sum() <= unclear.size:
         return None
     taken[index[moves]] = True
     index = np.where(moves, index, np.arange(number))
-    stays = lost[~taken[lost]]
-    taken[stays] = True
-    others, places = np.setdiff1d(lost, stays), np.flatnonzero(~taken)
+    left_in_place = unclear[~taken[unclear]]
+    taken[left_in_place] = True
+    others, places = np.setdiff1d(unclear, left_in_place), np.flatnonzero(~taken)
     index[others] = places
-    certainty, sums = np.ones(number), 0.0
-    for some, like in _chunks(likeness, number, number):
-        certainty[some] = _margins(like, index[some])[0].min(axis=1)
-        sums += float(like[np.arange(len(like)), index[some]].sum())
-    return Match(index, certainty, {}, sums / number)
+    certainty, total = np.ones(number), 0.0
+    for some, chunk in _chunks(similarity, number, number):
+        certainty[some] = _margins(chunk, index[some])[0].min(axis=1)
+        total += float(chunk[np.arange(len(chunk)), index[some]].sum())
+    return UnitMatch(index, certainty, {}, total / number)
 
 
-def _any_away(likeness: Likeness, number: int) -> bool:
-    """Whether one of many units, evenly spread, is like another one and not like its own."""
-    for place in range(0, number, max(number // _SOME, 1)):
-        like = likeness(place, place + 1)[0]
-        if like.max() >= max(_LIKE, like[place] + _MORE):
+def _is_any_moved(similarity: Similarity, number: int) -> bool:
+    """Return whether a sampled unit is similar to another one and not to the one in its place."""
+    for place in range(0, number, max(number // _SAMPLE, 1)):
+        row = similarity(place, place + 1)[0]
+        if row.max() >= max(_SIMILAR, row[place] + _MARGIN):
             return True
     return False
 
 
 def _margins(
-    like: npt.NDArray[np.float64], index: Index
+    chunk: npt.NDArray[np.float64], index: Index
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return how sure it is that each is none of the others, and which are as much like it."""
+    """Return the certainty of each match against each unit of the base, and the ties."""
     rows = np.arange(index.size)
-    best = like[rows, index][:, None]
-    ties = like >= best
-    margins = np.clip((best - like) / (1 - like + 10.0**-_DIGITS), 0, 1)
+    best = chunk[rows, index][:, None]
+    ties = chunk >= best
+    margins = np.clip((best - chunk) / (1 - chunk + 10.0**-_DIGITS), 0, 1)
     margins = np.where(ties, 1 / ties.sum(axis=1, keepdims=True), margins)
     margins[rows, index] = 1
     return margins, ties
 
 
-def _apart(likeness: Likeness, index: Index, most: npt.NDArray[np.float64], base: int) -> Index:
-    """Give each a unit of its own, the likest pairs first.
+def _assign(
+    similarity: Similarity, index: Index, highest: npt.NDArray[np.float64], base: int
+) -> Index:
+    """Assign units one to one, the most similar pairs first.
 
-    Whoever is less like a unit than somebody else takes the best of those that it is likest to.
+    A unit that loses its match to a more similar one takes its next-best free match.
     """
     owner, held = np.full(base, -1), np.full(base, -np.inf)
-    # The last one comes first off the stack: of those that are as much alike, the first of all.
-    waiting = np.lexsort((-np.arange(index.size), most)).tolist()
+    # The last is popped first; the first unit wins ties.
+    waiting = np.lexsort((-np.arange(index.size), highest)).tolist()
     claimed = index.copy()
-    first = np.ones(index.size, dtype=bool)
+    is_first = np.ones(index.size, dtype=bool)
     while waiting:
         number = waiting.pop()
-        if first[number] and most[number] > held[claimed[number]]:
-            place, like = claimed[number], most[number]
+        if is_first[number] and highest[number] > held[claimed[number]]:
+            place, value = claimed[number], highest[number]
         else:
-            row = likeness(number, number + 1)[0].astype(np.float64).round(_DIGITS)
+            row = similarity(number, number + 1)[0].astype(np.float64).round(_DIGITS)
             row[row <= held] = -np.inf
             place = int(row.argmax())
-            like = row[place]
-        first[number] = False
+            value = row[place]
+        is_first[number] = False
         if owner[place] >= 0:
             waiting.append(int(owner[place]))
-        owner[place], held[place] = number, like
+        owner[place], held[place] = number, value
     taken = np.flatnonzero(owner >= 0)
     index = index.copy()
     index[owner[taken]] = taken

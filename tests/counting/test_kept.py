@@ -1,4 +1,4 @@
-"""What is kept on disk is believed where it proves itself; else it is taken anew, and told once."""
+"""The cache rejects invalid entries, computes them again, and notes this once."""
 
 import os
 import struct
@@ -13,7 +13,7 @@ import sparsity_report as sr
 from sparsity_report.counting import disk_cache
 from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.disk_cache import Entries
-from sparsity_report.words.sentences import say_note
+from sparsity_report.phrases import phrase
 
 KEY, OTHER = "0" * 64, "1" * 64
 
@@ -26,6 +26,11 @@ def model(tmp_path):
     weights["layers.0.fc1.weight"][:4] = 0
     save_file(weights, tmp_path / "x.safetensors")
     return tmp_path / "x.safetensors"
+
+
+def cache_note(problem, *names):
+    kind = phrase("note.cached_counts")
+    return phrase(f"note.cache_{problem}", kind=kind, count=len(names), names=names)
 
 
 def counted(model, cache):
@@ -45,7 +50,7 @@ def test_an_entry_of_another_key_is_not_believed(model, tmp_path):
     other.write_bytes(one.read_bytes())
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
-    assert count_notes(weights)[0].endswith("taken anew: layers.1.fc1.weight (1)")
+    assert count_notes(weights) == (cache_note("damaged", "layers.1.fc1.weight"),)
 
 
 def test_damage_is_said_once_in_the_language_that_is_spoken(model, tmp_path):
@@ -54,30 +59,29 @@ def test_damage_is_said_once_in_the_language_that_is_spoken(model, tmp_path):
         entry.write_bytes(entry.read_bytes()[:-1])
     weights = counted(model, tmp_path / "kept")
     _, note = study_of(weights).notes  # the first says that there is no config
-    assert str(note) == (
-        "kept counts were damaged, so these were taken anew: "
-        "layers.0.fc1.weight, layers.1.fc1.weight (2)"
-    )
+    assert note == cache_note("damaged", "layers.0.fc1.weight", "layers.1.fc1.weight")
+    assert str(note).startswith("the cache held damaged counts")
     with sr.speaking("fr"):
-        assert say_note(note).startswith("des comptes conservés étaient endommagés")
+        assert str(note).startswith("le cache contenait des comptes endommagés")
     assert not count_notes(counted(model, tmp_path / "kept"))  # the entries are right again
 
 
-@pytest.mark.parametrize("kind", ["counts", "scores"])
+@pytest.mark.parametrize("kind", ["counts", "pairs", "scores"])
 def test_every_note_has_its_french(tmp_path, kind, monkeypatch):
-    kept = Entries(sr.Cache(tmp_path, verify=kind == "counts"), kind)
+    kept = Entries(sr.Cache(tmp_path, verify=kind != "scores"), kind)
     kept.put(KEY, "", b"x")
-    if kind == "counts":  # scores are not compared
+    if kind != "scores":  # scores are not compared
         kept.put(KEY, "a", b"y")
     (tmp_path / f"{KEY}.{kind}").write_bytes(b"")
     assert kept.get(KEY, "b", bytes) is None
     monkeypatch.setattr(disk_cache, "write_entry", full)
     kept.put(KEY, "", b"z")
     notes = set(kept.notes())
-    assert len(notes) == (3 if kind == "counts" else 2)
-    assert all(note.startswith(disk_cache.CACHE_NOTES) for note in notes)
+    assert len(notes) == (2 if kind == "scores" else 3)
+    assert {note.key for note in notes} <= disk_cache.CACHE_NOTES
+    english = {*map(str, notes)}
     with sr.speaking("fr"):
-        assert not notes & {say_note(note) for note in notes}
+        assert not english & {*map(str, notes)}
 
 
 def full(*_):
@@ -146,7 +150,7 @@ def test_what_is_no_file_is_neither_read_nor_waited_for(model, tmp_path, harm):
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
     (note,) = count_notes(weights)
-    assert note.startswith("counts could not be kept")
+    assert note.key == "note.cache_unwritable"
 
 
 def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch):
@@ -159,7 +163,8 @@ def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch
     monkeypatch.setattr(disk_cache, "write_entry", None)
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
-    assert count_notes(weights) == (f"counts could not be kept: cannot write to {tmp_path}/kept",)
+    (note,) = count_notes(weights)
+    assert note.values["reason"] == f"cannot write to {tmp_path}/kept"
     with pytest.raises(sr.SparsityReportError, match=r"cannot write to .*nowhere"):
         counted(model, tmp_path / "nowhere")
 
@@ -180,7 +185,7 @@ def test_what_no_sample_sees_is_seen_when_it_is_verified(tmp_path):
         return count_weights(weights)["fc1.weight"].nonzero, count_notes(weights)
 
     assert nonzero(kept) == (512 * 512, ())
-    note = "kept counts were not those of the files, so these were taken anew: fc1.weight (1)"
+    note = cache_note("outdated", "fc1.weight")
     assert nonzero(sr.Cache(kept, verify=True)) == (512 * 512 - 10, (note,))
     assert nonzero(kept) == (512 * 512 - 10, ())
     assert nonzero(sr.Cache(kept, verify=True)) == (512 * 512 - 10, ())

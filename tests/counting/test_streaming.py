@@ -323,9 +323,9 @@ def test_a_full_disk_ends_the_keeping_not_the_counting(folder, tmp_path, monkeyp
     weights = sr.load(folder)
     sr.global_magnitude(weights, 0.3, cache=tmp_path / "kept")
     same_counts(weights, sr.load(folder))
-    (note,) = map(str, sr.compare(sr.dense(weights)).notes)
-    assert "counts could not be kept" in note
-    assert "No space left" in note
+    (note,) = sr.compare(sr.dense(weights)).notes
+    assert note.key == "note.cache_unwritable"
+    assert "No space left" in note.values["reason"]
     assert list((tmp_path / "kept").iterdir()) == []
 
 

@@ -294,10 +294,9 @@ def test_a_score_with_a_digit_changed_is_not_believed(tmp_path):
     pd.testing.assert_frame_equal(frame, right)
     compared = sr.compare(sr.dense(weights))
     (note,) = compared.notes
-    assert str(note) == (
-        "kept scores were damaged, so these were taken anew: dense, attention_linear, mlp_linear "
-        "(3)"
-    )
+    assert note.key == "note.cache_damaged"
+    assert (note.values["kind"].key, note.values["count"]) == ("note.cached_scores", 3)
+    assert note.values["names"] == ("dense", "attention_linear", "mlp_linear")
     assert replace(compared, notes=()).with_measured(sensitivity=frame).notes == (note,)
 
 
@@ -340,7 +339,8 @@ def test_a_full_disk_ends_the_keeping_of_scores_not_the_scoring(tmp_path, monkey
     weights, frame = scored(small_llama(), tmp_path)
     pd.testing.assert_frame_equal(frame, right)
     (note,) = sr.compare(sr.dense(weights)).notes
-    assert str(note).startswith("scores could not be kept: cannot write")
+    assert note.key == "note.cache_unwritable"
+    assert "cannot write" in note.values["reason"]
 
 
 def test_another_tokenizer_is_another_score(demo, tmp_path):

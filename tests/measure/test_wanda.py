@@ -13,7 +13,7 @@ from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.words.sentences import say_note
+from sparsity_report.phrases import phrase
 
 IDS = torch.arange(3 * 16).reshape(-1) * 7 % 61
 
@@ -273,10 +273,8 @@ def test_a_study_says_what_it_was_calibrated_on(tmp_path):
     assert rows["basis_fingerprint"].nunique() == 2
     assert rows.loc["Dense", "basis_windows"] is pd.NA
     assert read.facts.prunings == ("One", "Other", "Masked50")
-    said = f"calibrated on 3 windows of 16 tokens of token ids (fingerprint {other.fingerprint})"
-    assert [note for note in read.notes if str(note).startswith(said)] != []
-    with sr.speaking("fr"):
-        assert say_note(f"{said}, in one pass over the dense model").startswith("calibré sur 3 fen")
+    source = {"name": "token ids", "fingerprint": other.fingerprint}
+    assert phrase("note.calibrated", windows=3, window=16, **source) in read.notes
 
 
 def test_who_is_scored_on_the_calibration_text_is_flattered():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsity_report.pairing.compiled_loops import alone, tally
+from sparsity_report.pairing.compiled_loops import count_values, tally_values
 
 
 def patterns(dtype):
@@ -20,27 +20,27 @@ def test_every_half_is_the_number_that_torch_has_for_it(dtype):
     """NaN and infinity, numbers below the normal ones, and both zeros among them."""
     halves = patterns(dtype)
     for wide in (torch.float32, torch.float64):
-        for found in (tally(halves, halves.to(wide)), tally(halves.to(wide), halves)):
+        for found in (tally_values(halves, halves.to(wide)), tally_values(halves.to(wide), halves)):
             assert (found.kept, found.revived, found.new, found.changed) == (2, 0, 0, 0)
             assert found.zeros_before == found.zeros_after == 2
         doubles = halves.to(wide)
         doubled = torch.where(doubles.isfinite(), doubles * 2, doubles)
         finite = int((doubles.isfinite() & doubles.ne(0)).sum())
-        assert tally(halves, doubled).changed == finite
+        assert tally_values(halves, doubled).changed == finite
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8])
 def test_every_byte_is_the_number_that_torch_has_for_it(dtype):
     values = torch.arange(256, dtype=torch.uint8).view(dtype)
-    found = tally(values, values.double())
+    found = tally_values(values, values.double())
     assert found.untouched
     assert found.zeros_before == found.kept == int((values.double() == 0).sum())
 
 
 def test_large_integers_are_not_rounded_together():
     before = torch.tensor([2**24, 2**40, 2**52], dtype=torch.int64)
-    assert tally(before, before + 1).changed == 3
-    assert tally(before.int()[:1], before.int()[:1] + 1).changed == 1
+    assert tally_values(before, before + 1).changed == 3
+    assert tally_values(before.int()[:1], before.int()[:1] + 1).changed == 1
 
 
 @pytest.mark.parametrize("size", [1, 7, 4095, 4096, 4097, 3 * 4096 + 5])
@@ -62,7 +62,7 @@ def test_small_changes_keep_their_digits(size, one, other):
     bits[torch.rand(size, generator=generator) < 0.01] += 1
     bits[0] += 1
     a, b = before.double().numpy(), after.to(other).double().numpy()
-    found = tally(before, after.to(other))
+    found = tally_values(before, after.to(other))
     assert found.changed == int((a != b).sum()) > 0
     due = np.linalg.norm(b - a) / np.linalg.norm(a)
     assert found.relative_change == pytest.approx(due, rel=1e-11)
@@ -77,12 +77,14 @@ def test_infinity_and_nan_stay_what_they_are():
         after = before.clone()
         after[100] = value
         for one, other in ((before, after), (after, before)):
-            found = tally(one, other)
+            found = tally_values(one, other)
             assert found.changed == 1
             assert found.relative_change is None
             assert found.zeros_before == found.zeros_after == 0
-        assert tally(after, after).untouched
-    assert tally(torch.tensor([float("inf"), 1]), torch.tensor([float("inf"), 1])).change == 0
+        assert tally_values(after, after).untouched
+    assert (
+        tally_values(torch.tensor([float("inf"), 1]), torch.tensor([float("inf"), 1])).change == 0
+    )
 
 
 def test_groups_count_where_few_others_are_zero():
@@ -101,37 +103,37 @@ def test_groups_count_where_few_others_are_zero():
             tuple(int(some.sum()) for some in (four <= 1, eight <= 2, four <= 2, eight <= 4))
         )
     assert due[0] != due[1]
-    found = tally(*sides, True)
+    found = tally_values(*sides, True)
     assert [found.groups_before, found.groups_after] == due
     assert found.n_m == ("2:4", None)
-    assert tally(*(side.to(torch.int8) for side in sides), True) == found
+    assert tally_values(*(side.to(torch.int8) for side in sides), True) == found
     assert found.grouped_before == found.grouped_after == values.numel()
     for flat, told in zip(sides, due, strict=True):
-        before, after = (alone(flat, before=which, grouped=True) for which in (True, False))
+        before, after = (count_values(flat, before=which, grouped=True) for which in (True, False))
         assert before.groups_before == after.groups_after == told
         assert before.grouped_before == after.grouped_after == flat.numel()
         assert before.zeros_before == after.zeros_after == int((flat == 0).sum())
-    assert tally(*sides).grouped_before == tally(*sides).grouped_after == 0
-    assert alone(sides[0], before=False).grouped_after == 0
+    assert tally_values(*sides).grouped_before == tally_values(*sides).grouped_after == 0
+    assert count_values(sides[0], before=False).grouped_after == 0
 
 
 def test_rows_that_do_not_belong_together_are_refused():
     for one, other in ((torch.ones(16), torch.ones(8)), (torch.ones(2, 8), torch.ones(2, 8))):
         for sides in ((one, other), (other, one)):
-            with pytest.raises(ValueError, match="no two rows of one length"):
-                tally(*sides)
+            with pytest.raises(ValueError, match="not one-dimensional and equal"):
+                tally_values(*sides)
 
 
 def test_views_are_read_as_what_they_are():
     values = torch.arange(-8.0, 8, requires_grad=True)
     one = torch.complex(values, values).detach()
     for some in (values, values[::2], one.conj().imag):
-        found = tally(some, some.detach().clone())
+        found = tally_values(some, some.detach().clone())
         assert found.untouched
         assert found.zeros_before == 1
     # Of a single number the view lies side by side, and its sign is a note that it carries.
     assert one[:1].conj().imag.is_neg()
-    assert tally(one[:1].conj().imag, -values[:1]).untouched
+    assert tally_values(one[:1].conj().imag, -values[:1]).untouched
 
 
 FORKED = """
@@ -165,8 +167,8 @@ def test_a_process_that_is_forked_waits_for_no_compiler(tmp_path):
 
 def test_without_compilation_it_says_why():
     code = (
-        "import torch; from sparsity_report.pairing.compiled_loops import tally\n"
-        "tally(*torch.ones(2, 8))"
+        "import torch; from sparsity_report.pairing.compiled_loops import tally_values\n"
+        "tally_values(*torch.ones(2, 8))"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,8 +1,8 @@
-"""Units are given to each other the likest pairs first, in little memory."""
+"""Units are given to each other the match_by_similarity pairs first, in little memory."""
 
 import numpy as np
 
-from sparsity_report.pairing.unit_matching import likest
+from sparsity_report.pairing.unit_matching import match_by_similarity
 
 
 def greedily(likeness):
@@ -22,8 +22,10 @@ def test_the_likest_pairs_come_first():
             # Of so many numbers no two are the same; rows that are near one another want the same.
             likeness = generator.permutation(stayed * base).reshape(stayed, base) / 200
             likeness = (likeness / 4 + np.linspace(0, 0.25, base)).astype(np.float32).round(5)
-            found = likest(lambda start, stop, rows=likeness: rows[start:stop], stayed, base)
+            found = match_by_similarity(
+                lambda start, stop, rows=likeness: rows[start:stop], stayed, base
+            )
             if len(np.unique(likeness)) == likeness.size:
                 assert found.index.tolist() == greedily(likeness).tolist()
             assert len(set(found.index.tolist())) == stayed
-            assert sorted({*found.index.tolist(), *found.gone}) == [*range(base)]
+            assert sorted({*found.index.tolist(), *found.removed}) == [*range(base)]

@@ -34,31 +34,30 @@ ORDERS = {
     ("llama", "width and tokens"): Left(width=shuffled(64, 64), vocabulary=shuffled(96, 96, 4)),
     ("gpt2", ""): Left(blocks=BLOCKS, channels=shuffled(128, 128), heads=HEADS),
 }  # fmt: skip
-KINDS = {
-    "blocks": "blocks", "heads": "heads", "kv_heads": "key-value heads", "channels": "channels",
-    "experts": "experts", "vocabulary": "tokens", "width": "channels of the width",
+KEYS = {
+    "blocks": "blocks", "heads": "heads", "kv_heads": "kv_heads", "channels": "channels",
+    "experts": "experts", "vocabulary": "tokens", "width": "width_channels",
 }  # fmt: skip
 
 
 def moved(pair):
-    """What notes say is in another order, and how many units of how many."""
-    pattern = r"(.*) stand in another order than in the base: (\d+) of (\d+), each compared .*"
-    found = [re.fullmatch(pattern, str(note)) for note in pair.notes]
-    return {match[1]: (int(match[2]), int(match[3])) for match in found if match}
+    """Units in another order, and how many there are, by the key of the note."""
+    notes = [note for note in pair.notes if note.key.startswith("note.moved_")]
+    return {note.key: (note.values["moved"], note.values["total"]) for note in notes}
 
 
 def due(kind, left):
-    """How many units are in another place, of how many: each of four blocks has its own."""
-    told = {}
-    for name, called in KINDS.items():
+    """The notes due: every kind of unit but three is in each of four blocks."""
+    notes = {}
+    for name, key in KEYS.items():
         if (order := getattr(left, name)) is None:
             continue
         places = 1 if name in {"blocks", "vocabulary", "width"} else 4
         if kind == "mixtral" and name == "channels":
             places *= 8
         elsewhere = sum(number != place for place, number in enumerate(order))
-        told[called] = (places * elsewhere, places * len(order))
-    return told
+        notes[f"note.moved_{key}"] = (places * elsewhere, places * len(order))
+    return notes
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,8 @@ def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
 
 
 def moved_heads(pair):
-    (note,) = (note for note in map(str, pair.notes) if note.startswith("key-value heads stand"))
-    return int(note.partition(": ")[2].split()[0])
+    (note,) = (note for note in pair.notes if note.key == "note.moved_kv_heads")
+    return note.values["moved"]
 
 
 def test_a_shared_expert_has_channels_of_its_own(tmp_path):

@@ -18,8 +18,8 @@ from sparsity_report.counting.pruned_model import PrunedWeights
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.matches import Plan
-from sparsity_report.pairing.paired_reading import compared
-from sparsity_report.pairing.parameter_plan import plan
+from sparsity_report.pairing.paired_reading import compare_parameters
+from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.permutations import order_notes
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.phrases import Phrase, phrase
@@ -83,8 +83,8 @@ def compare_checkpoints(
     0
     """
     models = _opened(before), _opened(after)
-    planned = plan(*models)
-    tallies, kept = compared(planned, progress, executor=executor, cache=cache)
+    planned = plan_comparison(*models)
+    tallies, kept = compare_parameters(planned, progress, executor=executor, cache=cache)
     _check_related(planned, tallies)
     frames = [_layers(planned, tallies, side) for side in ("before", "after")]
     described = [
@@ -111,7 +111,7 @@ def compare_checkpoints(
 def _check_related(planned: Plan, tallies: Mapping[str, Tally]) -> None:
     """Refuse two models whose weights have nothing to do with each other."""
     whole = Tally()
-    for link in planned.links:
+    for link in planned.matches:
         if link.before and link.before.parameter.prunable:
             whole += tallies[link.name]
     alike = whole.correlation
@@ -132,7 +132,7 @@ def _check_related(planned: Plan, tallies: Mapping[str, Tally]) -> None:
 def _layers(planned: Plan, tallies: Mapping[str, Tally], side: str) -> pd.DataFrame:
     """Return the layers of one side as a study has them, of what was counted of both."""
     weights, zeros = getattr(planned, side), Counter[str]()
-    for link in planned.links:
+    for link in planned.matches:
         if (part := getattr(link, side)) is not None:
             zeros[part.parameter.name] += getattr(tallies[link.name], f"zeros_{side}")
     counts = {p.name: Magnitudes(p.total, p.total - zeros[p.name]) for p in weights.stored}

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.pairing.matches import ALIGNMENTS, Link, Plan
-from sparsity_report.pairing.removed import gone
-from sparsity_report.pairing.roles import cached
+from sparsity_report.pairing.matches import ALIGNMENTS, ParameterMatch, Plan
+from sparsity_report.pairing.removed import find_removed
+from sparsity_report.pairing.roles import cached_values
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import records, total_frame
@@ -34,9 +34,9 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
     """Return one row per module of the base, then those that only the model after has."""
     owners = {p.name: m for m in plan.after.modules for p in m.parameters}
     after = {m.name: m for m in plan.after.modules}
-    links: dict[str, list[Link]] = defaultdict(list)
-    added: dict[str, list[Link]] = defaultdict(list)
-    for link in plan.links:
+    links: dict[str, list[ParameterMatch]] = defaultdict(list)
+    added: dict[str, list[ParameterMatch]] = defaultdict(list)
+    for link in plan.matches:
         if link.before:
             links[link.before.parameter.name].append(link)
         elif link.after:
@@ -64,7 +64,7 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
     return typed("pair_layers", pd.DataFrame(rows))
 
 
-def _caches(plan: Plan, links: list[Link]) -> dict[str, int | None]:
+def _caches(plan: Plan, links: list[ParameterMatch]) -> dict[str, int | None]:
     """Return the bytes of keys and values that a module gives a token, before and after."""
     called = plan.before.architecture or plan.after.architecture
     # What reads a text as a whole keeps none.
@@ -75,7 +75,7 @@ def _caches(plan: Plan, links: list[Link]) -> dict[str, int | None]:
             if (part := (link.before, link.after)[side]) is None:
                 continue
             piece = link.pieces[side] if link.pieces else None
-            many = cached(part, piece.first, piece.last) if piece else cached(part)
+            many = cached_values(part, piece.first, piece.last) if piece else cached_values(part)
             many = many if kept or many == 0 else None
             one = part.parameter.itemsize
             sums[column] = None if many is None or known is None else known + many * one
@@ -83,7 +83,10 @@ def _caches(plan: Plan, links: list[Link]) -> dict[str, int | None]:
 
 
 def _row(
-    before: Module | None, after: list[Module], links: list[Link], tallies: Mapping[str, Tally]
+    before: Module | None,
+    after: list[Module],
+    links: list[ParameterMatch],
+    tallies: Mapping[str, Tally],
 ) -> dict[str, Any]:
     told = before or after[0]
     # A module's weight is told by the base, where it has some.
@@ -125,7 +128,7 @@ def _row(
     }
 
 
-def _told(link: Link) -> Parameter:
+def _told(link: ParameterMatch) -> Parameter:
     part = link.before or link.after
     assert part is not None
     return part.parameter
@@ -156,7 +159,7 @@ def removed_frame(plan: Plan) -> pd.DataFrame:
             "bytes": loss.bytes,
             "flops_per_token": round(loss.flops),
         }
-        for thing, loss in gone(plan).items()
+        for thing, loss in find_removed(plan).items()
     ]
     return typed("pair_removed", pd.DataFrame(rows, columns=list(TABLES["pair_removed"].names)))
 

@@ -1,0 +1,336 @@
+"""Alignment of blocks, experts, heads and channels.
+
+As many units as in the base are the same ones in their places, unless a sample of their rows
+differs. Otherwise values decide: equal rows first, then the most similar ones. The width is
+aligned before the matrices that use it, and a block before its experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.pairing.align_embeddings import align_embeddings
+from sparsity_report.pairing.alignment import (
+    Alignment,
+    Tables,
+    check_recognised,
+    differing_share,
+    is_fixed,
+    match_rows,
+    moved_share,
+    read_rows,
+)
+from sparsity_report.pairing.fingerprints import Fingerprints, hash_rows, take_fingerprints
+from sparsity_report.pairing.fused import split_fused
+from sparsity_report.pairing.matches import Piece
+from sparsity_report.pairing.roles import ModelRoles, Part, Place
+from sparsity_report.pairing.unit_matching import (
+    UnitMatch,
+    match_by_similarity,
+    match_candidates,
+    match_equal,
+    match_identical,
+    match_permuted,
+)
+
+# Rows compared per block or expert, and the share of moved rows at which all blocks are compared.
+_SAMPLE, _HALF = 64, 0.5
+# Matrices that identify blocks, small ones first, and those that can be pruned last.
+_IDENTIFYING = ("k", "qkv", "q", "v", "gate", "up", "gate_up", "router", "o", "down")
+# Axes within a block. Shared experts and cross-attention have separate axes.
+_AXES = ("head", "kv_head", "channel", "channel, shared", "head, cross", "kv_head, cross")
+# Matrices with rows of each axis.
+_MATRICES = {"head": ("q", "qkv"), "kv_head": ("k", "qkv"), "channel": ("gate", "up", "gate_up")}
+# Matrices whose rows belong to the same units.
+_TWIN_MATRICES = {"gate": "up"}
+# Share of moved rows up to which channels keep their places.
+_FEW_MOVED = 0.1
+# Rows sampled per axis, and per expert of many.
+_AXIS_SAMPLE, _EXPERT_SAMPLE = 16, 4
+
+
+def align(before: ModelRoles, after: ModelRoles) -> Alignment:
+    """Return the alignment of a model with its base.
+
+    Raises
+    ------
+    SparsityReportError
+        The model has more units than the base, or they are not recognised.
+    """
+    alignment = Alignment(before, after)
+    align_embeddings(alignment)
+    _align_stacks(alignment)
+    for stack_after, stack in alignment.stacks.items():
+        alignment.blocks[stack] = _match_blocks(alignment, stack_after, stack)
+        numbers = before.blocks(stack)
+        for place, number in enumerate(after.blocks(stack_after)):
+            block = numbers[int(alignment.blocks[stack].index[place])]
+            _align_experts(alignment, (stack_after, number), (stack, block))
+            _align_block(alignment, (stack_after, number), (stack, block))
+    return alignment
+
+
+def _align_stacks(alignment: Alignment) -> None:
+    """Pair stacks of blocks by name, or in order if there are as many."""
+    one, other = alignment.before.stacks, alignment.after.stacks
+    if set(other) <= set(one):
+        alignment.stacks = {name: name for name in other}
+    elif len(one) == len(other):
+        alignment.stacks = dict(zip(other, one, strict=True))
+    else:
+        raise SparsityReportError(
+            f"{alignment.names} look unrelated: blocks are in {', '.join(one) or 'nothing'} of one "
+            f"and in {', '.join(other) or 'nothing'} of the other; give a model and its base"
+        )
+
+
+def _match_row_sets(
+    base: Sequence[Mapping[str, Fingerprints]], remaining: Sequence[tuple[str, Fingerprints]]
+) -> UnitMatch:
+    """Match blocks or experts by common rows, or else by the similarity of their rows.
+
+    Parameters
+    ----------
+    base : sequence of (mapping of str to Fingerprints)
+        For each unit the rows of matrices by role.
+    remaining : sequence of (str, Fingerprints)
+        For each unit the role of one matrix, and its rows.
+    """
+    known = [{role: set(rows.digests) for role, rows in each.items()} for each in base]
+    candidates = [
+        {n for n, each in enumerate(known) if each.get(role, set()).issuperset(rows.digests)}
+        for role, rows in remaining
+    ]
+    if (match := match_candidates(candidates, len(base))) is not None:
+        return match
+    table = np.zeros((len(remaining), len(base)), dtype=np.float32)
+    for number, (role, rows) in enumerate(remaining):
+        some = rows.projections[:: max(len(rows.projections) // _SAMPLE, 1)][:_SAMPLE]
+        for place, each in enumerate(base):
+            if role in each:
+                table[number, place] = (some @ each[role].projections.T).max(axis=1).mean()
+    if len(remaining) == len(base):
+        permuted = match_permuted(lambda start, stop: table[start:stop], len(base))
+        return permuted or match_identical(len(base))
+    return match_by_similarity(lambda start, stop: table[start:stop], len(remaining), len(base))
+
+
+def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMatch:
+    one, other = alignment.before.blocks(stack), alignment.after.blocks(stack_after)
+    if is_fixed(alignment, "block", stack, len(one), len(other)):
+        return match_identical(len(one))
+    base = [_identifying_matrices(alignment.before.at(stack, number)) for number in one]
+    remaining = [_identifying_matrices(alignment.after.at(stack_after, n)) for n in other]
+    if len(one) == len(other):
+        both = [
+            next(((b[role], a[role]) for role in _IDENTIFYING if role in b and role in a), None)
+            for b, a in zip(base, remaining, strict=True)
+        ]
+        if not any(pair and _is_moved(alignment, *pair) for pair in both):
+            return match_identical(len(one))
+    shared = set[str]().union(*base)
+    roles = [next((role for role in each if role in shared), "") for each in remaining]
+    if not all(roles):
+        if len(one) == len(other):
+            return match_identical(len(one))
+        raise SparsityReportError(
+            f"{alignment.names}: of {len(one):,} blocks {len(other):,} are left, and no matrix "
+            "that all of them have tells which; compare models whose blocks have matrices"
+        )
+    known = [
+        {role: _piece_rows(alignment, True, *each[role]) for role in set(roles) if role in each}
+        for each in base
+    ]
+    left = [
+        (role, _piece_rows(alignment, False, *each[role]))
+        for role, each in zip(roles, remaining, strict=True)
+    ]
+    return check_recognised(alignment, _match_row_sets(known, left), "block", stack)
+
+
+def _identifying_matrices(
+    parts: Mapping[tuple[str, str], Part],
+) -> dict[str, tuple[Part, Piece]]:
+    """Return the matrices by role that identify a block, the best one first."""
+    matrices = {
+        role: (part, piece)
+        for part in parts.values()
+        for (role, leaf), piece in split_fused(part)
+        if leaf == "weight" and part.columns and not piece.expert
+    }
+    return {role: matrices[role] for role in _IDENTIFYING if role in matrices}
+
+
+def _is_moved(alignment: Alignment, one: tuple[Part, Piece], other: tuple[Part, Piece]) -> bool:
+    """Return whether two matrices in one place are those of different blocks."""
+    (before, old), (after, new) = one, other
+    rows = old.last - old.first
+    if rows != new.last - new.first:
+        return True
+    lines = (old.first, new.first, rows)
+    return moved_share(alignment, (before, after), (old.expert, new.expert), lines) > _HALF
+
+
+def _piece_rows(alignment: Alignment, base: bool, part: Part, piece: Piece) -> Fingerprints:
+    rows = read_rows(alignment, base, part, piece.expert)
+    return take_fingerprints(rows[piece.first : piece.last])
+
+
+def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str, int]) -> None:
+    sides = ((alignment.before, *base), (alignment.after, *after))
+    matrices = [list(_expert_matrices(side, stack, block)) for side, stack, block in sides]
+    one, other = map(len, matrices)
+    where = f"{base[0]}.{base[1]}"
+    if not (one and other):
+        return
+    if is_fixed(alignment, "expert", where, one, other):
+        return
+    routers = [side.at(stack, block).get(("router", "weight")) for side, stack, block in sides]
+    match = None
+    if (old := routers[0]) and (new := routers[1]):
+        tables = read_rows(alignment, True, old), read_rows(alignment, False, new)
+        if one == other and not differing_share(*tables):
+            return
+        match = match_equal(*map(hash_rows, ([table] for table in tables)))
+    if match is None or match.certainty.min(initial=1) < 1:
+        known, left = (
+            [take_fingerprints(read_rows(alignment, is_base, *each)) for each in side]
+            for is_base, side in zip((True, False), matrices, strict=True)
+        )
+        match = _match_row_sets([{"": rows} for rows in known], [("", rows) for rows in left])
+    if not match.is_identity:
+        match = check_recognised(alignment, match, "expert", where)
+        alignment.units["expert", (*base, None)] = match
+
+
+def _expert_matrices(side: ModelRoles, stack: str, block: int) -> Iterator[tuple[Part, int | None]]:
+    """Yield for each expert a matrix that identifies it, and its index in a stacked tensor."""
+    for role in ("gate", "gate_up", "up"):
+        if (part := side.at(stack, block).get((role, "weight"))) and part.stacked:
+            yield from ((part, number) for number in range(part.stacked))
+            return
+        if numbers := [
+            e for e in side.experts(stack, block) if (role, "weight") in side.at(stack, block, e)
+        ]:
+            yield from ((side.at(stack, block, e)[role, "weight"], None) for e in numbers)
+            return
+
+
+def _align_block(alignment: Alignment, after: tuple[str, int], base: tuple[str, int]) -> None:
+    """Match the heads and channels of a block, and of each of its experts."""
+    parts = alignment.before.at(*base), alignment.after.at(*after)
+    for axis in _AXES:
+        _align_axis(alignment, axis, (*base, None), parts, None)
+    known = alignment.before.experts(*base)
+    for number, expert in enumerate(alignment.after.experts(*after)):
+        match = alignment.match("expert", (*base, None), number + 1)
+        if number < match.index.size and int(match.index[number]) < len(known):
+            place = (*base, known[int(match.index[number])])
+            inner = alignment.before.at(*place), alignment.after.at(*after, expert)
+            _align_axis(alignment, "channel", place, inner, None)
+    stack = next((p for p in parts[1].values() if p.stacked), None)
+    if stack is not None:
+        match = alignment.match("expert", (*base, None), stack.stacked)
+        for number, expert in enumerate(match.index.tolist()):
+            _align_axis(alignment, "channel", (*base, expert), parts, number)
+
+
+def _align_axis(
+    alignment: Alignment,
+    axis: str,
+    place: Place,
+    sides: tuple[Mapping[tuple[str, str], Part], ...],
+    number: int | None,
+) -> None:
+    """Match the units of an axis in a place by the rows of the first matrix that has it."""
+    kind, comma, suffix = axis.partition(",")
+    for role, role_after in _matrix_roles(kind):
+        one, other = (
+            side.get((f"{each}{comma}{suffix}", "weight"))
+            for each, side in zip((role, role_after), sides, strict=True)
+        )
+        if one is None or other is None or bool(one.stacked) != (number is not None):
+            continue
+        ranges = [rows for part in (one, other) if (rows := _axis_rows(part, axis))]
+        if len(ranges) < 2:
+            continue
+        (first, base, lines), (_, left, lines_after) = ranges
+        if is_fixed(alignment, axis, one.module.name, base, left):
+            return
+        if lines != lines_after:
+            raise SparsityReportError(
+                f"{alignment.names}: a head of {one.module.name} has {lines:,} rows in one and "
+                f"{lines_after:,} in the other; give models with heads of one size"
+            )
+        experts = (place[2] if number is not None else None, number)
+        span = (first, ranges[1][0], base, lines)
+        if base == left and _keeps_places(alignment, (one, other), experts, span):
+            return
+        tables = [_unit_tables(alignment, (one, other), experts, ranges)]
+        twins = [
+            side.get((f"{_TWIN_MATRICES.get(role_after)}{comma}{suffix}", "weight"))
+            for side in sides
+        ]
+        if twins[0] and twins[1] and [_axis_rows(part, axis) for part in twins if part] == ranges:
+            tables.append(_unit_tables(alignment, (twins[0], twins[1]), experts, ranges))
+        match = match_rows(*tables[0], *tables[1:])
+        if not match.is_identity:
+            match = check_recognised(alignment, match, axis, one.module.name)
+            alignment.units[axis, place] = match
+        return
+
+
+def _matrix_roles(kind: str) -> Iterator[tuple[str, str]]:
+    """Yield roles of matrices before and after with rows of an axis, in the same order."""
+    roles = _MATRICES[kind]
+    yield from zip(roles, roles, strict=True)
+    # A fused matrix begins with the rows of the separate one.
+    for separate, fused in (("q", "qkv"), ("k", "qkv"), ("gate", "gate_up")):
+        if separate in roles:
+            yield from ((separate, fused), (fused, separate))
+
+
+def _unit_tables(
+    alignment: Alignment,
+    parts: tuple[Part, Part],
+    experts: tuple[int | None, int | None],
+    ranges: Sequence[tuple[int, int, int]],
+) -> tuple[Tables, Tables]:
+    """Return functions that read the units of an axis in a matrix of each model."""
+
+    def table(side: int) -> Iterator[torch.Tensor]:
+        first, number, lines = ranges[side]
+        rows = read_rows(alignment, not side, parts[side], experts[side])
+        yield rows[first : first + number * lines].reshape(number, -1)
+
+    return partial(table, 0), partial(table, 1)
+
+
+def _keeps_places(
+    alignment: Alignment,
+    parts: tuple[Part, Part],
+    experts: tuple[int | None, int | None],
+    span: tuple[int, int, int, int],
+) -> bool:
+    """Return whether sampled rows of an axis, one per head, are in their places."""
+    first, start, number, lines = span
+    of_experts = parts[0].expert is not None or bool(parts[0].stacked)
+    heads = max(number, _AXIS_SAMPLE) if lines > 1 else _AXIS_SAMPLE
+    some = _EXPERT_SAMPLE if of_experts else heads
+    share = moved_share(alignment, parts, experts, (first, start, number * lines), some)
+    return share <= (0 if of_experts or lines > 1 else _FEW_MOVED)
+
+
+def _axis_rows(part: Part, axis: str) -> tuple[int, int, int] | None:
+    """Return the first row, the units and the rows per unit of an axis in a matrix."""
+    start = 0
+    for segment in part.rows:
+        if segment.axis == axis:
+            return start, segment.units, segment.lines
+        start += segment.size
+    return None

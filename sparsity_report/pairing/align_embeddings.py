@@ -1,0 +1,166 @@
+"""Alignment of the channels of the width and of the tokens, by the embedding."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.pairing.alignment import (
+    Alignment,
+    check_not_more,
+    check_recognised,
+    differing_share,
+    is_fixed,
+    match_rows,
+    moved_share,
+)
+from sparsity_report.pairing.fingerprints import (
+    iterate_rows,
+    read_matrix,
+    sample_rows,
+    unit_rows,
+)
+from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part
+from sparsity_report.pairing.unit_matching import UnitMatch, match_candidates, match_unknown
+
+# Tokens by which channels are matched, and tokens of a sample.
+_TOKENS, _SAMPLE = 2048, 64
+# Share of sampled channels or tokens up to which all keep their places.
+_FEW_MOVED = 0.1
+# Share of moved channels, or certainty of the remaining ones, that suggests a rotation.
+_NEARLY_ALL, _HALF = 0.9, 0.5
+# Tokens whose angles are compared, and the correlation of the angles in a rotated width.
+_ANGLES, _CORRELATED = 256, 0.9
+
+
+def align_embeddings(alignment: Alignment) -> None:
+    """Match the channels of the width, then the tokens."""
+    one, other = (
+        side.at("", None).get(("embed", "weight")) for side in (alignment.before, alignment.after)
+    )
+    if one is None or other is None or not (one.columns and other.columns):
+        return
+    _align_width(alignment, one, other)
+    _align_vocabulary(alignment, one, other)
+
+
+def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
+    """Match channels; if hardly one is recognised, test whether the width is rotated."""
+    (tokens_before, width), (tokens_after, narrower) = one.parameter.shape, other.parameter.shape
+    if width < narrower:
+        check_not_more(alignment, "width", one.module.name, width, narrower)
+    # Tokens are in the same order even if some were cut off at the end.
+    tokens = min(tokens_before, tokens_after)
+    moved = _moved_columns(alignment, one, other, tokens) if width == narrower else 0.0
+    if width == narrower and moved < _FEW_MOVED:
+        return
+    sides = ((alignment.before, one), (alignment.after, other))
+    tables = [
+        read_matrix(side.weights, part, rows=min(tokens, _TOKENS)).float().T.contiguous()
+        for side, part in sides
+    ]
+    match = match_rows(lambda: (tables[0],), lambda: (tables[1],))
+    if width == narrower:
+        is_lost = moved >= _NEARLY_ALL and match.is_identity
+    else:
+        is_lost = bool(match.certainty.mean() < _HALF)
+    if is_lost and _have_same_angles(*(table[:, -_ANGLES:] for table in tables)):
+        alignment.rotated = True
+        alignment.units["width", OUTSIDE] = match_unknown(width, narrower)
+        return
+    if is_lost:  # the first tokens may be different ones
+        both_cut = tokens_before != tokens_after and width != narrower
+        match = _match_by_vectors(alignment, both_cut) or match
+    if not match.is_identity:
+        match = check_recognised(alignment, match, "width", one.module.name)
+        alignment.units["width", OUTSIDE] = match
+
+
+def _moved_columns(alignment: Alignment, one: Part, other: Part, tokens: int) -> float:
+    """Return the share of channels that are not in their places, by a sample of tokens."""
+    rows = np.unique(np.linspace(0, tokens - 1, _SAMPLE).round().astype(np.int64))
+    columns = np.arange(one.parameter.shape[1])
+    sides = ((alignment.before.weights, one), (alignment.after.weights, other))
+    tables = [sample_rows(weights, part, None, rows, columns) for weights, part in sides]
+    if tables[0] is None or tables[1] is None:
+        return 0.0
+    return differing_share(tables[0].T, tables[1].T)
+
+
+def _match_by_vectors(alignment: Alignment, both_cut: bool) -> UnitMatch | None:
+    """Match channels by equal values in norms and biases; None if these are not conclusive.
+
+    Raises
+    ------
+    SparsityReportError
+        They are not conclusive, and both the width and the vocabulary were cut.
+    """
+    sides = [_vector_values(side) for side in (alignment.before, alignment.after)]
+    by_outside = defaultdict(set)
+    for channel, (outside, _) in enumerate(sides[0]):
+        by_outside[outside].add(channel)
+    candidates = [
+        {n for n in by_outside[outside] if sides[0][n][1] >= inside} for outside, inside in sides[1]
+    ]
+    match = match_candidates(candidates, len(sides[0]))
+    if match is not None and match.certainty.mean() >= _HALF:
+        return match
+    if both_cut:
+        raise SparsityReportError(
+            f"{alignment.names}: both the width and the vocabulary were cut, and neither the first "
+            "tokens nor the norms tell which channels are left; cut one after the other, and "
+            "compare each with what was there before, or the two are unrelated"
+        )
+    return None
+
+
+def _vector_values(side: ModelRoles) -> list[tuple[bytes, set[tuple[str, str, float]]]]:
+    """Return for each channel its values in vectors outside of blocks, and those inside.
+
+    A value inside a block is kept with the role of its vector, as the block is not known yet.
+    """
+    outside, inside = [], list[tuple[tuple[str, str], list[float]]]()
+    for part in side.parts:
+        if [s.axis for s in part.rows] == ["width"] and not part.columns and part.expert is None:
+            values = read_matrix(side.weights, part).flatten()
+            if part.block is None:
+                outside.append(values.float().numpy())
+            else:
+                inside.append((part.key, values.tolist()))
+    width = side.width or 0
+    table = np.stack(outside, axis=1) if outside else np.empty((width, 0), dtype=np.float32)
+    return [
+        (table[n].tobytes(), {(*key, values[n]) for key, values in inside}) for n in range(width)
+    ]
+
+
+def _have_same_angles(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether the angles between tokens, the columns, are nearly the same.
+
+    A rotation keeps them, and cutting unimportant channels changes them little.
+    """
+    pairs = torch.triu_indices(one.shape[1], one.shape[1], 1)
+    angles = []
+    for table in (one, other):
+        directions = torch.nn.functional.normalize(table, dim=0)
+        angles.append((directions.T @ directions)[pairs[0], pairs[1]])
+    return bool(torch.corrcoef(torch.stack(angles))[0, 1] >= _CORRELATED)
+
+
+def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:
+    base, left = one.parameter.shape[0], other.parameter.shape[0]
+    if is_fixed(alignment, "vocabulary", one.module.name, base, left):
+        return
+    if base == left and moved_share(alignment, (one, other)) < _FEW_MOVED:
+        return
+    before, after, columns = alignment.before.weights, alignment.after.weights, alignment.columns
+    match = match_rows(
+        lambda: (unit_rows(rows, 1, columns) for rows in iterate_rows(before, one)),
+        lambda: (unit_rows(rows, 1) for rows in iterate_rows(after, other)),
+    )
+    if not match.is_identity:
+        match = check_recognised(alignment, match, "vocabulary", one.module.name)
+        alignment.units["vocabulary", OUTSIDE] = match
