@@ -100,7 +100,7 @@ def test_interpolated_levels_stay_within_their_bound(demo):
 def test_sixteen_bits_are_exact_at_once(dtype, monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(Tiny(width=24, hidden=40, dtype=dtype))
-    monkeypatch.setattr("sparsity_report.study.levels.sweep.look_into", None)
+    monkeypatch.setattr("sparsity_report.study.levels.sweep.read_buckets", None)
     agrees(weights, [0.1, 0.5, 0.77])
 
 
