@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import Tiny, command, small_llama
 from safetensors.torch import save_file
+from wording import wording
 
 import sparsity_report as sr
 
@@ -77,9 +78,7 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
     assert run.stdout.startswith("This study was edited by hand after it was written")
     run = command("diff", out / "study.json", edited)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(
-        "The study after was edited by hand after it was written.\nNo diff"
-    )
+    assert run.stdout.startswith(f"{wording('difference.after_edited')}\nNo diff")
     for line in (["render", edited, *plain], ["diff", edited, out / "study.json"]):
         run = command(*line, "--strict")
         assert run.returncode == 2
@@ -432,7 +431,7 @@ def test_measurements_go_into_everything(tmp_path):
         " at a time ",
         "Perplexity on some.txt ",
         "nats for CSR30",
-        "Pruned alone at 30 %",
+        "pruned alone at 30 %",
     ):
         assert sum(said in line for line in done.stdout.splitlines()) >= 1, said
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ from sparsity_report.findings.layer_changes import Match, distinct, rows_of_matc
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import is_edited
-from sparsity_report.words.column_titles import title
 
 _NAMES = {
     "module": "column.module",
@@ -58,9 +57,9 @@ def difference_findings(difference: Difference) -> list[Phrase]:
     return findings
 
 
-def name_of(fact: str) -> str | Phrase:
+def name_of(fact: str) -> Phrase:
     """Return the name of a fact: a column, or a property of the study."""
-    return phrase(_NAMES[fact]) if fact in _NAMES else title(fact)
+    return phrase(_NAMES[fact]) if fact in _NAMES else phrase("format.column_title", name=fact)
 
 
 def value_of(fact: str, value: Any) -> str | Phrase:

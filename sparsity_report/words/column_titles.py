@@ -6,8 +6,7 @@ which share a text with something else.
 
 from __future__ import annotations
 
-from sparsity_report.study.schema import COLUMNS
-from sparsity_report.words.sentences import say
+from sparsity_report.words.languages import spoken
 
 _SHARED = {
     "variant": "label.variant",
@@ -55,14 +54,14 @@ def title_key(name: str) -> str:
 
 
 def title(name: str) -> str:
-    """Return the title of a column, or the words of its name if no table declares it.
+    """Return the title of a column, or the words of its name if it has none.
 
     Examples
     --------
     >>> title("stored_bytes"), title("sparsity_prunable"), title("own_figure")
     ('stored bytes', 'zeros of the prunable weights', 'own figure')
     """
-    return say(title_key(name)) if name in COLUMNS else name.replace("_", " ")
+    return spoken().sentences.get(title_key(name), name.replace("_", " "))
 
 
 def head(name: str) -> str:

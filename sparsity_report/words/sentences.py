@@ -11,6 +11,7 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.phrases import Phrase
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words import number_format
+from sparsity_report.words.column_titles import title
 from sparsity_report.words.display_names import (
     display_name,
     layout_name,
@@ -37,7 +38,7 @@ def say(key: str, /, **values: Any) -> str:
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
           ``duration``, ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard
           error), or a Python format such as ``,`` or ``.2f``;
-        - names of raw values: ``variant`` (shortened), ``group``, ``layout``, ``method``,
+        - names of raw values: ``variant`` (shortened), ``column``, ``group``, ``layout``, ``method``,
           ``policy``, ``kind``, ``structure``, ``cache``, ``part``, ``shape``;
         - ``plural ONE|MANY``: a number or several, and the noun;
         - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
@@ -192,6 +193,7 @@ _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "points": number_format.points,
     "variant": short_name,
+    "column": title,
     "layout": layout_name,
     "method": method_name,
     "policy": policy_name,

@@ -9,11 +9,14 @@ import packing
 import pytest
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+from wording import of_key, wording
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes, count_slices
 from sparsity_report.counting.quantization_steps import Steps, merge_steps
+from sparsity_report.findings.audit import audit
+from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.weights.anatomy.rounding_levels import Rounding, nearest_to_zero
 from sparsity_report.weights.gguf.gguf_header import BlockSlice
 from sparsity_report.weights.gguf.gguf_steps import ROUNDINGS, block_steps
@@ -162,21 +165,19 @@ def test_workers_and_kept_counts_tell_the_same(way, tmp_path):
     assert (told[0][-1] > 0) == (way == "mlx-4")
 
 
-SHARES = {0.0: "nothing shows that it was pruned", 0.5: "it was sparse before it was packed"}
-
-
-@pytest.mark.parametrize(("pruned", "conclusion"), SHARES.items())
-def test_a_sentence_says_where_zeros_come_from(pruned, conclusion, tmp_path):
+@pytest.mark.parametrize(("pruned", "outcome"), [(0.0, "explained"), (0.5, "before_packing")])
+def test_a_sentence_says_where_zeros_come_from(pruned, outcome, tmp_path):
     weights, means = packing.packed_matrix(tmp_path / "m", "gptq-4-v1", packing.gaussian(pruned))
     study = sr.compare(sr.dense(weights))
-    (said,) = [s for s in sr.summarize(study) if "rounding" in s]
+    (finding,) = [f for f in study_findings(study) if f.key.startswith("rounding.")]
+    assert finding.key == f"rounding.zeros_{outcome}"
     zeros = 100 * float((means == 0).double().mean())
-    assert said.startswith(
-        f"{zeros:.1f} % of the 524\u202f288 prunable weights of Dense in gptq-4bit-g32 are zero"
-    )
     expected = 100 * study.layers["expected_rounding_sparsity"].iloc[0]
-    assert f"rounding explains {expected:.1f} %: {conclusion}." in said
-    assert not any("zero exactly" in s for s in study.audit)
+    assert str(finding) == wording(
+        finding.key, sparsity=f"{zeros:.1f}", weights="524\u202f288", variant="Dense",
+        packings="gptq-4bit-g32", expected=f"{expected:.1f}",
+    )  # fmt: skip
+    assert not any(f.key.startswith("rounding.") for f in audit(study))
 
 
 def test_without_zeros_there_is_nothing_to_explain(tmp_path):
@@ -188,28 +189,26 @@ def test_without_zeros_there_is_nothing_to_explain(tmp_path):
 def test_what_is_not_clear_is_left_open(tmp_path):
     """10 % pruned, of which rounding would have hidden 7 %."""
     weights, _ = packing.packed_matrix(tmp_path / "m", "nvfp4-modelopt", packing.gaussian(0.1))
-    (said,) = [s for s in sr.summarize(sr.compare(sr.dense(weights))) if "rounding" in s]
-    assert said.endswith("whether some were zero before cannot be told.")
+    findings = study_findings(sr.compare(sr.dense(weights)))
+    assert of_key(findings, "rounding.zeros_undecided")
 
 
-@pytest.mark.parametrize(
-    ("pruned", "conclusion"), [(0.0, "nothing hints that"), (0.5, "a hint that it was pruned")]
-)
-def test_the_audit_tells_of_formats_without_a_zero(pruned, conclusion, tmp_path):
+@pytest.mark.parametrize(("pruned", "outcome"), [(0.0, "explained"), (0.5, "before_packing")])
+def test_the_audit_tells_of_formats_without_a_zero(pruned, outcome, tmp_path):
     weights, means = packing.packed_matrix(tmp_path / "m", "mlx-4", packing.gaussian(pruned))
     study = sr.compare(sr.dense(weights))
-    (said,) = [s for s in study.audit if "zero exactly" in s]
+    (finding,) = of_key(audit(study), f"rounding.near_zeros_{outcome}")
     zeros = float((means == 0).double().mean())
     near, expected = (
         100 * study.layers[column].iloc[0]
         for column in ("near_zero_share", "expected_rounding_sparsity")
     )
-    assert said.startswith(
-        f"mlx-4bit-g32 need not hold zero exactly: {percent(zeros, space=' ')} of the 524\u202f288 "
-        f"prunable weights of Dense are zero, {near:.1f} % within half a step of zero"
-    )
-    assert f"brings {expected:.1f} %: {conclusion}" in said
-    assert not any("rounding" in s for s in sr.summarize(study))
+    assert str(finding) == wording(
+        finding.key, packings="mlx-4bit-g32", sparsity=percent(zeros, space=" ").removesuffix(" %"),
+        weights="524\u202f288", variant="Dense", near_zero=f"{near:.1f}",
+        expected=f"{expected:.1f}",
+    )  # fmt: skip
+    assert not any(f.key.startswith("rounding.") for f in study_findings(study))
 
 
 def test_the_page_has_both_shares_of_each_layer(tmp_path):

@@ -170,7 +170,7 @@ def test_what_nobody_pruned_is_a_line_as_it_comes(demo):
     study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
     scores = {"Dense": (0.0, 10.0), "Again": (0.0, 10.5)}
     assert lines_of(drawn.quality_chart(scored(study, scores))) == {
-        "as it comes": [("Dense", 0.0, 10.0), ("Again", 0.0, 10.5)]
+        "as loaded": [("Dense", 0.0, 10.0), ("Again", 0.0, 10.5)]
     }
 
 
@@ -246,23 +246,21 @@ def test_nothing_measured_nothing_drawn(draw, demo_study):
 def test_sentences_say_the_numbers(study):
     said = " ".join(sr.summarize(study))
     for sentence in (
-        "With 1 and 128 tokens at a time CSR30 runs 0.40 (0.38 to 0.42) and 0.40 (0.38 to 0.42) "
-        "times as fast as Dense on this machine (2 threads, 99 % intervals in brackets); its FLOPs "
-        "promise 1.25.",
-        "Masked30 runs the same kernels as Dense and differed from it by up to 8 %; what lies "
-        "within that is no speed.",
-        "Sparsity from which CSR layers overtake dense ones here, by tokens at a time, with "
-        "weights from memory: between 58 % and 67 % with 1; never with 128.",
+        "With 1 and 128 tokens at a time, CSR30 runs 0.40 (0.38 to 0.42) and 0.40 (0.38 to 0.42) "
+        "times as fast as Dense on this machine (2 threads, 99 % intervals in parentheses). Its "
+        "FLOPs promise 1.25.",
+        "Masked30 runs the same kernels as Dense and differed from it by up to 8 %.",
+        "with weights read from memory: between 58 % and 67 % with 1; never with 128.",
         "Perplexity on some.txt (protocol sliding; text 0123456789abcdef; 99 of 100 tokens scored, "
-        "windows of 64, float32) is 10.00 for Dense (25.0 % first guesses right) and 12.50 for "
+        "windows of 64, float32) is 10.00 for Dense (25.0 % top-1 accuracy) and 12.50 for "
         "Masked30 "
-        "(25.0 % first guesses right).",
-        "On some.txt the mean KL divergence of Dense from the variant is 0.125 nats for Masked30 "
-        "(66.7 % of first guesses the same).",
-        "Pruned alone at 50 %, block 0 costs most (+0.090 nats per token) and block 19 least "
+        "(25.0 % top-1 accuracy).",
+        "On some.txt, the mean KL divergence of Dense from the variant is 0.125 nats for Masked30 "
+        "(66.7 % top-1 agreement).",
+        "at 50 % sparsity, block 0 costs most (+0.090 nats per token) and block 19 costs least "
         "(-0.005).",
-        "Over 20 parts sensitivity goes most with the position in the model (Spearman's ρ = "
-        "-1.00).",
+        "Across 20 parts, sensitivity correlates most strongly with the position in the model "
+        "(Spearman's ρ = -1.00).",
         "The smallest lossless layout for the prunable weights of Masked30 and CSR30 is bitmask, "
         "at 0.73 times their dense bytes.",
     ):

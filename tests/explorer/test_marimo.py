@@ -233,7 +233,7 @@ def test_the_pair_is_alive(opened, demo):
     opened.pair.get_by_label("Layer", exact=True).focus()
     opened.page.keyboard.press("ArrowDown")
     opened.until(lambda: opened.pair.locator(".sx-below h3").inner_text() != module)
-    opened.pair.get_by_label("Metric", exact=True).select_option("Agreement of zeros")
+    opened.pair.get_by_label("Metric", exact=True).select_option("Overlap of zeros (IoU)")
     opened.until(lambda: set(numbers(opened.pair)) == {0})
 
 

@@ -10,6 +10,7 @@ import pytest
 from explored import chart_texts, html_tables, html_texts, widget_texts, widgets
 from ipywidgets import Dropdown
 from pairs import LOST, gone, two_policies
+from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.explorer.page_widgets import Picture
@@ -94,7 +95,7 @@ def test_a_layer_has_its_own_counts_and_matrix(explorer, pair):
     written = dict(table)
     titles = {
         "Weights before": "weight_before", "Weights in both": "compared", "Zeros kept": "kept",
-        "Zeros revived": "revived", "Zeros made": "new", "Weights changed": "changed",
+        "Zeros revived": "revived", "New zeros": "new", "Weights changed": "changed",
     }  # fmt: skip
     for title, key in titles.items():
         assert written[title] == f"{int(row[key]):,}".replace(",", THIN), title
@@ -114,7 +115,7 @@ def test_a_layer_has_its_own_counts_and_matrix(explorer, pair):
     explorer.module = LOST
     assert data(explorer, "overlap") == []
     assert "Matrix of" not in explorer.chart["description"]
-    assert "No weight of it stands in both." in html_texts(explorer._detail.value)
+    assert wording("pair.layer_weights_not_shared") in html_texts(explorer._detail.value)
 
 
 def test_a_click_the_menus_and_python_say_the_same(explorer):
@@ -162,7 +163,7 @@ def test_what_is_kept_in_a_notebook_is_what_was_shown(explorer):
     kept = explorer._repr_mimebundle_()
     assert kept["text/plain"].split("\n") == sr.summarize(explorer.pair)
     texts = html_texts(kept["text/html"])
-    assert {"Agreement of zeros", "model.decoder.layers.0.fc1"} <= set(texts)
+    assert {"Overlap of zeros (IoU)", "model.decoder.layers.0.fc1"} <= set(texts)
     assert explorer.chart["description"] in texts
     assert "data:image/png;base64," in kept["text/html"]
 

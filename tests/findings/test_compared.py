@@ -6,6 +6,7 @@ import measurements
 import pandas as pd
 import pytest
 import torch
+from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.findings.policy_findings import policy_findings
@@ -32,24 +33,33 @@ def timed(study, low, high):
     return replace(study, latency=frame)
 
 
+def clauses(study):
+    (finding,) = policy_findings(study)
+    return finding.values["clauses"]
+
+
 def test_bytes_of_equal_counts_are_a_tie_and_silence_is_said(study):
-    (said,) = policy_findings(study)
-    assert said.startswith("Pruned to 50 %, CSR50 and CSR50Layerwise take the same 0.53 of")
-    assert said.endswith("what any of them costs in quality and time was not measured.")
+    (finding,) = policy_findings(study)
+    assert [clause.key for clause in finding.values["clauses"]] == [
+        "policy.smallest_layout_equal", "policy.quality_not_measured",
+    ]  # fmt: skip
+    assert "50 % sparsity, CSR50 and CSR50Layerwise take the same 0.53 times" in str(finding)
 
 
 def test_the_lower_perplexity_wins_and_the_digits_shown_decide(study):
-    (said,) = policy_findings(scored(study, 10.0, 11.75, 12.5))
-    assert "lowest perplexity on some.txt: CSR50, 11.75, against 12.50;" in said
-    assert "nearest to Dense (KL, nats per token): CSR50, 0.125, against 0.250." in said
-    (said,) = policy_findings(scored(study, 10.0, 12.501, 12.499))
-    assert "perplexity on some.txt is 12.50 for all;" in said
-    assert "lowest" not in said
+    _, perplexity, kl = clauses(scored(study, 10.0, 11.75, 12.5))
+    assert str(perplexity) == wording(
+        "policy.perplexity_lowest", text="some.txt", best="CSR50", values="11.75", others="12.50"
+    )
+    assert str(kl) == wording(
+        "policy.kl_lowest", base="Dense", best="CSR50", values="0.125", others="0.250"
+    )
+    _, perplexity, _ = clauses(scored(study, 10.0, 12.501, 12.499))
+    assert str(perplexity) == wording("policy.perplexity_equal", text="some.txt", values="12.50")
     # The one of the lower perplexity has fewer first guesses of dense's: 33 of 99, against 66.
-    (said,) = policy_findings(scored(study, 10.0, 12.5, 11.75))
-    assert (
-        "none is told to have a lower perplexity on some.txt than the others: 11.75 to 12.50;"
-        in said
+    _, perplexity, _ = clauses(scored(study, 10.0, 12.5, 11.75))
+    assert str(perplexity) == wording(
+        "policy.perplexity_no_winner", text="some.txt", values="11.75 to 12.50"
     )
 
 
@@ -57,12 +67,10 @@ def test_the_lower_perplexity_wins_and_the_digits_shown_decide(study):
     ("ends", "fastest"), [((0.5, 0.6), True), ((0.41, 0.6), False)], ids=["apart", "overlapping"]
 )
 def test_a_speed_within_anothers_interval_is_no_win(study, ends, fastest):
-    (said,) = policy_findings(timed(study, *ends))
-    wins = "fastest with 1 token at a time: CSR50Layerwise, 0.55 (0.50 to 0.60) times as fast"
-    assert (wins in said) is fastest
-    assert ("none is told to be faster than the others with 1 token at a time" in said) is (
-        not fastest
-    )
+    speed = clauses(timed(study, *ends))[-1]
+    assert speed.key == ("policy.fastest" if fastest else "policy.speed_no_winner")
+    assert "with 1 token at a time" in str(speed)
+    assert ("CSR50Layerwise, 0.55 (0.50 to 0.60) times as fast" in str(speed)) is fastest
 
 
 def test_zeros_in_blocks_take_fewer_bytes():
@@ -75,9 +83,10 @@ def test_zeros_in_blocks_take_fewer_bytes():
         sr.dense(weights), sr.masked(blocks, name="Blocks"),
         sr.masked(sr.global_magnitude(weights, 0.5)), patterns=True,
     )  # fmt: skip
-    (said,) = policy_findings(study)
+    layout, *_ = clauses(study)
     row = study.storage.query("variant == 'Blocks' and scope == 'prunable' and layout == 'bsr_32'")
     ratio = f"{row['bytes'].iloc[0] / (4 * 64 * 64):.2f}"
-    assert f"fewest bytes in a lossless layout: Blocks, {ratio} of dense as BSR 32 × 32" in said
+    assert layout.key == "policy.smallest_layout"
+    assert f"{ratio} times the dense bytes for Blocks as BSR 32 × 32" in str(layout)
     assert isinstance(study.facts.compared.figures, tuple)
     assert pd.notna(row["bytes"].iloc[0])

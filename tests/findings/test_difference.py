@@ -6,8 +6,10 @@ import measurements
 import pytest
 import torch
 from helpers import Tiny, command, study_of
+from wording import of_key, wording
 
 import sparsity_report as sr
+from sparsity_report.findings.difference_findings import difference_findings
 
 PRUNABLE = 2 * (6 * 6 + 2 * 6 * 10)
 
@@ -35,7 +37,7 @@ def test_the_same_weights_make_no_difference(before, tmp_path):
         changed = sr.diff(before, other)
         assert not changed
         assert changed.changes.empty
-        assert str(changed) == "No difference: 3 variants agree in every count."
+        assert str(changed) == wording("difference.none", count="3 variants")
 
 
 def test_another_level_changes_counts_but_no_shape(before):
@@ -76,11 +78,14 @@ def test_variants_and_modules_that_come_and_go(before):
     assert facts(changed, module_name="layers.0.fc1")["total"] == (10 * 7, 12 * 7)
     back = sr.diff(after, before)
     assert facts(back, module_name="layers.2.fc1")["module"] == ((12, 6), None)
-    said = "\n".join(changed.sentences())
-    assert "gone" not in said
-    assert "CSR30 → CSR50, asked sparsity: 30 % → 50 %" in said
-    assert "Dense, modules new: layers.2.self_attn.q_proj, layers.2.fc1, layers.2.fc2" in said
-    assert "first layers.0.fc1: 10 × 6 → 12 × 6" in said
+    assert not of_key(difference_findings(changed), "difference.modules_removed")
+    (added,) = of_key(difference_findings(changed), "difference.modules_added")
+    leaves = ("self_attn.q_proj", "fc1", "fc2", "norm")
+    names = tuple(f"layers.2.{leaf}" for leaf in leaves)
+    assert added.values == {"variant": "Dense", "names": names}
+    sentences = "\n".join(changed.sentences())
+    assert "CSR30 → CSR50, asked sparsity: 30 % → 50 %" in sentences
+    assert "layers.0.fc1: 10 × 6 → 12 × 6" in sentences
 
 
 def test_levels_are_matched_by_layout_and_policy_only_where_one_of_each_is_left():
@@ -103,19 +108,18 @@ def test_levels_are_matched_by_layout_and_policy_only_where_one_of_each_is_left(
     assert matched == {"a": "z", "b": "y", "c": "x"}
     two = sr.compare(sr.masked(low, name="d"), sr.masked(high, name="e"))
     assert sr.diff(one, two).matches == ()
-    said = sr.diff(one, two).sentences()
-    assert said[:2] == [
-        "Gone: a (masked), b (masked) and c (CSR)", "New: d (masked) and e (masked)"
+    assert sr.diff(one, two).sentences()[:2] == [
+        "Removed: a (masked), b (masked) and c (CSR)", "Added: d (masked) and e (masked)"
     ]  # fmt: skip
-    assert "c (CSR) is gone" in sr.diff(one, sr.compare(*fewer)).sentences()
+    assert "Removed: c (CSR)" in sr.diff(one, sr.compare(*fewer)).sentences()
 
 
 @pytest.mark.parametrize(
     ("speed", "far", "machine", "told"),
     [
-        (0.4, 1.04, "some machine", "no difference in speed is told: 0.40 (0.38 to 0.42) and 0.40"),
+        (0.4, 1.04, "some machine", "0.40 (0.38 to 0.42) and 0.40 (0.38 to 0.42) over Dense"),
         # As far apart as the same kernel, timed twice, was.
-        (0.46, 1.1, "some machine", "no difference in speed is told: 0.40 (0.38 to 0.42) and 0.46"),
+        (0.46, 1.1, "some machine", "0.40 (0.38 to 0.42) and 0.46 (0.44 to 0.48) over Dense"),
         (2.5, 1.04, "some machine", "at a time: 0.40 (0.38 to 0.42) → 2.50 (2.38 to 2.62)"),
         # Noise, of which the study after tells no speed.
         (2.5, 6.0, "some machine", ""),
@@ -137,10 +141,10 @@ def test_speeds_are_told_where_both_are_stated_and_their_intervals_are_apart(
             for share, frame in ((0.3, one), (0.9, other))
         )
     )
-    said = [sentence for sentence in changed.sentences() if "times as fast" in sentence]
+    speeds = [f for f in difference_findings(changed) if f.key.startswith("difference.speed_up")]
     # With 1 and with 128 tokens; Dense is its own reference, Masked runs the same kernels.
-    assert len(said) == (2 if told else 0)
-    assert all(sentence.startswith("CSR30 → CSR90, ") and told in sentence for sentence in said)
+    assert len(speeds) == (2 if told else 0)
+    assert all(f.values["name"] == "CSR30 → CSR90" and told in str(f) for f in speeds)
 
 
 def test_perplexities_are_compared_of_one_text_scored_in_one_way():
@@ -154,8 +158,8 @@ def test_perplexities_are_compared_of_one_text_scored_in_one_way():
         for own in levels
     ]
     changed = sr.diff(*studies)
-    said = [s for s in changed.sentences() if "perplexity" in s]
-    assert said == ["Masked30 → Masked90, perplexity on some.txt: 12.50 → 1\u202f234.50"]
+    perplexities = [s for s in changed.sentences() if "perplexity" in s]
+    assert perplexities == ["Masked30 → Masked90, perplexity on some.txt: 12.50 → 1\u202f234.50"]
     for column, value in (("window", 128), ("dtype", "float16"), ("text_fingerprint", "b")):
         scored = studies[1].quality.assign(**{column: value})
         other = sr.diff(studies[0], measurements.put_in(studies[1], quality=scored))
@@ -174,10 +178,10 @@ def test_names_in_what_changed_are_those_for_people():
     one = sr.compare(sr.masked(sr.global_magnitude(weights, 0.3), name="M"))
     layerwise = sr.csr(sr.layerwise_magnitude(weights, 0.3), name="M")
     regrouped = sr.load(model, name="tiny", groups={"*.fc1": "attention_linear"})
-    said = sr.diff(one, sr.compare(layerwise)).sentences()
-    assert "M, layout: masked → CSR" in said
-    assert "M, method: global magnitude → layerwise magnitude" in said
-    assert any(s.endswith(": dense → CSR") and "layout of 6 modules" in s for s in said)
+    sentences = sr.diff(one, sr.compare(layerwise)).sentences()
+    assert "M, layout: masked → CSR" in sentences
+    assert "M, method: global magnitude → layerwise magnitude" in sentences
+    assert any(s.endswith(": dense → CSR") and "layout of 6 modules" in s for s in sentences)
     spared = sr.compare(sr.masked(sr.global_magnitude(regrouped, 0.3), name="M"))
     assert any(": MLP → attention" in s for s in sr.diff(one, spared).sentences())
     layers = one.layers.assign(prunable=False)
@@ -206,7 +210,7 @@ def test_command_line_and_page(before, tmp_path):
     other = study_of(tiny(seed=1), 0.3).save(tmp_path / "two.json")
     same = command("diff", one, one)
     assert (same.returncode, same.stderr) == (0, "")
-    assert same.stdout == "No difference: 3 variants agree in every count.\n"
+    assert same.stdout == wording("difference.none", count="3 variants") + "\n"
     run = command("diff", one, other, "--html", tmp_path / "diff.html", "--language", "fr")
     assert run.returncode == 1
     assert "Dense, empreinte" in run.stdout

@@ -11,10 +11,13 @@ import transformers
 from helpers import Tiny, study_of
 from measurements import latency, put_in, quality, sensitivity
 from torch import nn
+from wording import of_key, wording
 
 import sparsity_report as sr
 from sparsity_report.findings import rounding_findings
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.audit import audit
+from sparsity_report.findings.difference_findings import difference_findings
+from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.study.derived.rounded_zeros import Rounded
 from sparsity_report.study.derived.speedups import reference
 
@@ -44,8 +47,8 @@ def with_zeros(study, **shares):
 
 @pytest.mark.parametrize(("share", "told"), [(0.95, False), (0.951, True)])
 def test_very_sparse_is_more_than_95_percent(study, share, told):
-    said = with_zeros(study, **{"0.fc1": share}).audit
-    assert any("leaves 1 of 6 prunable layers" in sentence for sentence in said) is told
+    flags = of_key(audit(with_zeros(study, **{"0.fc1": share})), "audit.very_sparse_layers")
+    assert [(flag.values["count"], flag.values["layers"]) for flag in flags] == told * [(1, 6)]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +60,8 @@ def test_some_blocks_only_is_a_twentieth_against_nearly_nothing(study, one, othe
               for name in ("q_proj", "fc1", "fc2")}  # fmt: skip
     shares = {name.replace("0.q_proj", "0.self_attn.q_proj"): s for name, s in shares.items()}
     shares = {name.replace("1.q_proj", "1.self_attn.q_proj"): s for name, s in shares.items()}
-    said = with_zeros(study, **shares).audit
-    assert any("stand in 1 of 2 blocks only" in sentence for sentence in said) is told
+    flags = of_key(audit(with_zeros(study, **shares)), "audit.some_blocks_only")
+    assert [(flag.values["touched"], flag.values["blocks"]) for flag in flags] == told * [(1, 2)]
 
 
 def test_dead_heads_are_told_once_and_module_by_module():
@@ -73,11 +76,11 @@ def test_dead_heads_are_told_once_and_module_by_module():
         layers[1].self_attn.k_proj.weight[4:] = 0
         layers[0].self_attn.v_proj.weight[:] = 0
     study = sr.compare(*(sr.dense(model, name=name) for name in "ZA"), patterns=True)
-    said = [s for s in study.audit if "attention heads" in s]
+    heads = map(str, of_key(audit(study), "audit.zero_heads"))
     modules = "{0}.0.self_attn.v_proj (2) and {0}.1.self_attn.k_proj (1)".format(
         "model.decoder.layers"
     )
-    assert said == [f"Z and A have attention heads without a nonzero weight: {modules}."]
+    assert [*heads] == [wording("audit.zero_heads", variants="Z and A", modules=modules)]
 
 
 def test_a_head_is_told_of_where_more_than_a_twentieth_of_its_embedding_is_zero():
@@ -85,10 +88,10 @@ def test_a_head_is_told_of_where_more_than_a_twentieth_of_its_embedding_is_zero(
         model = Tiny(vocabulary=10, width=6)
         with torch.no_grad():
             model.embed_tokens.weight.fill_(1).view(-1)[:zeros] = 0
-        said = sr.compare(sr.dense(model, name="D")).audit
-        assert any("prunes the output head lm_head" in s for s in said) is told
-    free = sr.compare(sr.dense(Tiny(tied=False), name="D")).audit
-    assert not any("output head lm_head" in sentence for sentence in free)
+        flags = of_key(audit(sr.compare(sr.dense(model, name="D"))), "audit.tied_head_pruned")
+        assert [flag.values["head"] for flag in flags] == told * ["lm_head"]
+    free = audit(sr.compare(sr.dense(Tiny(tied=False), name="D")))
+    assert not of_key(free, "audit.tied_head_pruned")
 
 
 def test_a_note_that_numbers_are_none_opens_the_audit_as_a_sentence():
@@ -115,18 +118,14 @@ def test_a_note_that_numbers_are_none_opens_the_audit_as_a_sentence():
 def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, verdict):
     """And half as much again is clearly more; of few zeros nothing can be told."""
     part = Rounded(True, ["nf4"], 1000, near, near, expected)
-    assert rounding_findings._verdict(part) == verdict
+    assert rounding_findings._origin(part) == verdict
 
 
 @pytest.mark.parametrize(
-    ("near", "shown", "hinted"),
-    [
-        (0.1, "nothing shows that it was pruned", "nothing hints that it was pruned"),
-        (0.15, "whether some were zero before cannot be told", "pruned before cannot be told"),
-        (0.5, "it was sparse before it was packed", "a hint that it was pruned before"),
-    ],
+    ("near", "outcome"),
+    [(0.1, "explained"), (0.15, "undecided"), (0.5, "before_packing")],
 )
-def test_what_is_concluded_follows_from_the_numbers(near, shown, hinted):
+def test_what_is_concluded_follows_from_the_numbers(near, outcome):
     parts = [Rounded(exact, ["w4"], 10_000, 0.05 + near / 2, near, 0.1) for exact in (True, False)]
     facts = SimpleNamespace(rounded=lambda _: parts)
     study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
@@ -134,12 +133,14 @@ def test_what_is_concluded_follows_from_the_numbers(near, shown, hinted):
         rounding_findings.zeros_explained(study),
         rounding_findings.zeros_hidden(study, "D"),
     )
-    assert shown in explained
-    assert hinted in hidden
-    for said in (explained, hidden):
-        assert f"{100 * (0.05 + near / 2):.1f} % of the 10\u202f000 prunable weights of D" in said
-        assert "10.0 %" in said
-    assert f"{100 * near:.1f} % within half a step" in hidden
+    assert explained.key == f"rounding.zeros_{outcome}"
+    assert hidden.key == f"rounding.near_zeros_{outcome}"
+    for finding in (explained, hidden):
+        text = str(finding)
+        assert f"{100 * (0.05 + near / 2):.1f} % " in text
+        assert "10\u202f000 prunable weights of D" in text
+        assert "10.0 %" in text
+    assert f"{100 * near:.1f} % lie within half a step" in str(hidden)
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.0005, 0), (0.0006, 1)])
@@ -153,8 +154,8 @@ def test_few_zeros_are_no_question(share, told):
 # What was measured.
 
 
-def spoken(study, **frames):
-    return sr.summarize(put_in(study, **frames))
+def of_measured(key, study, **frames):
+    return of_key(study_findings(put_in(study, **frames)), key)
 
 
 def test_the_reference_is_the_first_whose_speed_is_always_one():
@@ -167,33 +168,29 @@ def test_the_reference_is_the_first_whose_speed_is_always_one():
 
 
 def test_speeds_and_texts_are_told_in_the_order_of_their_tables(study):
-    said = spoken(study, latency=latency())
-    speeds = [
-        sentence.split(" runs ")[0].split(" ")[-1]
-        for sentence in said
-        if " times as fast " in sentence
-    ]
-    assert speeds == ["CSR30"]
+    speeds = of_measured("speed.speed_up", study, latency=latency())
+    assert [finding.values["variant"] for finding in speeds] == ["CSR30"]
     frames = [quality(names=("Dense", "Masked30", "CSR30")).assign(text=name) for name in "ba"]
-    both = spoken(study, quality=pd.concat(frames, ignore_index=True))
-    assert [s.split(" ")[2] for s in both if s.startswith("Perplexity on")] == ["b", "a"]
+    both = of_measured("finding.perplexity", study, quality=pd.concat(frames, ignore_index=True))
+    assert [finding.values["text"] for finding in both] == ["b", "a"]
 
 
 @pytest.mark.parametrize(("parts", "told"), [(1, False), (2, True)])
 def test_of_one_part_alone_nothing_is_told(study, parts, told):
     frame = sensitivity(parts).assign(sparsity=1 / 3)
-    said = [s for s in spoken(study, sensitivity=frame) if s.startswith("Pruned alone")]
-    assert bool(said) is told
-    if told:
-        assert said[0].startswith("Pruned alone at 33.33 %, block 0 costs most")
+    extremes = of_measured("finding.sensitivity_extremes", study, sensitivity=frame)
+    assert bool(extremes) is told
+    for finding in extremes:
+        assert "33.33 % " in str(finding)
+        assert "block 0 costs most" in str(finding)
 
 
 def test_where_csr_overtakes_for_no_layer_nothing_is_told(study):
     never = latency().assign(crossover_sparsity=None, crossover_low=0.99, crossover_high=None)
-    said = spoken(
-        study, latency=never.astype({"crossover_sparsity": "Float64", "crossover_high": "Float64"})
-    )
-    assert not any("overtake" in sentence for sentence in said)
+    frame = never.astype({"crossover_sparsity": "Float64", "crossover_high": "Float64"})
+    for key in ("speed.crossover_in_cache", "speed.crossover_from_memory"):
+        assert not of_measured(key, study, latency=frame)
+        assert of_measured(key, study, latency=latency()) or key.endswith("cache")
 
 
 # Conventions.
@@ -213,22 +210,23 @@ def named(*paths):
 
 
 def test_conventions_are_those_that_matter(study):
+    extra = ("mixture_of_experts", "flops_per_sequence", "encoder_decoder")
+    experts, sequence, stacks_apart = (f"convention.{name}" for name in extra)
     plain = conventions(study)
-    for words in ("mixture of experts", "once per sequence", "encoder-decoder"):
-        assert not any(words in sentence for sentence in plain)
+    assert not any(of_key(plain, key) for key in (experts, sequence, stacks_apart))
     for stacks, told in (
         (["encoder"], False),
         (["decoder"], False),
         (["encoder", "decoder"], True),
     ):
-        said = conventions(named(*(f"{stack}.layers.fc1" for stack in stacks)))
-        assert any("encoder-decoder" in sentence for sentence in said) is told
+        used = conventions(named(*(f"{stack}.layers.fc1" for stack in stacks)))
+        assert bool(of_key(used, stacks_apart)) is told
     config = transformers.BertConfig(
         vocab_size=16, hidden_size=8, intermediate_size=12, num_hidden_layers=1,
         num_attention_heads=1,
     )  # fmt: skip
     pooled = sr.compare(sr.dense(sr.load(transformers.BertModel(config), name="b")))
-    assert any("once per sequence" in sentence for sentence in conventions(pooled))
+    assert of_key(conventions(pooled), sequence)
 
 
 # What changed.
@@ -237,9 +235,8 @@ def test_conventions_are_those_that_matter(study):
 def test_facts_of_the_whole_study_are_named(weights):
     before, after = (study_of(weights, convention=c, context=n) for c, n in
                      (("standard", None), ("notebook", 8)))  # fmt: skip
-    said = sr.diff(before, after).sentences()
-    assert said[:2] == [
-        "study, convention: standard → notebook", "study, positions of context: – → 8",
+    assert sr.diff(before, after).sentences()[:2] == [
+        "study, convention: standard → notebook", "study, context length in positions: – → 8",
     ]  # fmt: skip
 
 
@@ -248,27 +245,30 @@ def test_changes_are_told_in_the_order_of_the_studies(weights):
     before, after = (
         sr.compare(*(sr.masked(pruning, name=name) for name in "ZA")) for pruning in prunings
     )
-    everything = sr.diff(before, after).sentences()
+    findings = difference_findings(sr.diff(before, after))
     # Both are one pruning, whose zeros are told once.
-    assert {s[0] for s in everything if s[1] == ":"} == {"Z"}
-    said = [s for s in everything if s[1] != ":"]
-    whole = [s for s in said if " modules, first " not in s]
-    assert [s[0] for s in whole] == sorted((s[0] for s in whole), reverse=True)
-    modules = [s for s in said if " modules, first " in s]
-    assert [s[0] for s in modules] == ["Z", "Z", "A", "A"]
-    assert [s.split(" of ")[0][3:] for s in modules[:2]] == ["nonzero", "useful FLOPs per token"]
+    assert {f.values["name"] for f in findings if ".layer_" in f.key} == {"Z"}
+    changed = [f.values["of"] for f in of_key(findings, "difference.changed_value")]
+    assert changed == sorted(changed, reverse=True)
+    modules = of_key(findings, "difference.module_values_changed")
+    assert [f.values["variant"] for f in modules] == ["Z", "Z", "A", "A"]
+    facts = [str(f.values["what"]) for f in modules[:2]]
+    assert facts == ["nonzero", "useful FLOPs per token"]
 
 
 def test_the_first_module_that_changed_is_named(study):
     layers = study.layers.copy()
     inside = (layers["variant"] == "Dense") & layers["module_name"].str.endswith("fc2")
     layers.loc[inside, "stored_bytes"] += 8
-    (said,) = [
-        s for s in sr.diff(study, dataclasses.replace(study, layers=layers)).sentences()
-        if "modules" in s
-    ]  # fmt: skip
+    changed = difference_findings(sr.diff(study, dataclasses.replace(study, layers=layers)))
+    (finding,) = of_key(changed, "difference.module_values_changed")
     first = layers[inside].iloc[0]
-    assert said == (
-        f"Dense, stored bytes of 2 modules, first {first['module_name']}: "
-        f"{first['stored_bytes'] - 8} → {first['stored_bytes']}"
+    assert str(finding) == wording(
+        "difference.module_values_changed",
+        variant="Dense",
+        what="stored bytes",
+        count="2 modules",
+        module=first["module_name"],
+        before=f"{first['stored_bytes'] - 8}",
+        after=f"{first['stored_bytes']}",
     )

@@ -4,29 +4,31 @@ import pytest
 import torch
 from helpers import Tiny, study_of
 from torch import nn
+from wording import of_key
 
 import sparsity_report as sr
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.words.number_format import percent, scaled
 
 
 def test_the_three_sentences(tiny):
     study = study_of(sr.load(tiny), 0.5)
     zeros, storage, arithmetic, *_ = sr.summarize(study)
-    assert zeros.startswith(
-        "Masked50 and CSR50 set 156 of 312 prunable weights to zero (asked 50 %): 50.0 % of the "
-        "prunable weights,"
-    )
+    for part in ("156 of 312 prunable weights", "Masked50 and CSR50 (target 50 %)", "50.0 % of"):
+        assert part in zeros
     parameters = sum(p.numel() for p in tiny.parameters())
     rows = 2 * (6 + 10 + 6)
     csr = 4 * (parameters - 312) + 156 * (4 + 4) + (rows + 6) * 4
     assert f"CSR50 stores {csr / (4 * parameters):.2f} times the bytes of Dense" in storage
     even = (4 * 312 + (rows + 6) * 4) / (8 * 312)
-    assert f"with float32 values and int32 indices from {100 * even:.1f} % sparsity" in storage
+    assert (
+        f"With float32 values and int32 indices, CSR pays off from {100 * even:.1f} % sparsity"
+        in storage
+    )
     dense = 2 * (312 + 66)
     sparse = 2 * (156 + 66)
-    assert f"Per token Dense does {dense} FLOPs; Masked50 the same" in arithmetic
-    assert f"CSR50 does {sparse} FLOPs, {sparse / dense:.2f} times" in arithmetic
+    assert f"Dense performs {dense} FLOPs. The same holds for Masked50" in arithmetic
+    assert f"CSR50 performs {sparse} FLOPs, in theory {sparse / dense:.2f} times" in arithmetic
 
 
 def test_one_share_apart_is_another_sentence():
@@ -43,10 +45,12 @@ def test_one_share_apart_is_another_sentence():
         name: sr.global_magnitude(sr.load(source, name=name), 0.5)
         for name, source in sources.items()
     }
-    said = sr.summarize(sr.compare(*[sr.masked(p, name=name) for name, p in prunings.items()]))
-    for name, share in (("A", 32 / 64), ("B", 32 / 80)):
-        sentence = next(s for s in said if s.startswith(f"{name} sets 32 of 64"))
-        assert f"{100 * share:.1f} % of the non-embedding parameters" in sentence
+    study = sr.compare(*[sr.masked(p, name=name) for name, p in prunings.items()])
+    pruned = of_key(study_findings(study), "finding.pruned_weights")
+    assert [finding.values["variants"] for finding in pruned] == [("A",), ("B",)]
+    for finding, share in zip(pruned, (32 / 64, 32 / 80), strict=True):
+        assert "32 of 64" in str(finding)
+        assert f"{100 * share:.1f} % of the non-embedding parameters" in str(finding)
 
 
 def test_shares_that_are_written_alike_are_said_once(demo):
@@ -55,9 +59,9 @@ def test_shares_that_are_written_alike_are_said_once(demo):
         *(sr.masked(sr.global_magnitude(demo, s), name=n) for n, s in levels.items())
     )
     assert study.totals["pruned"].nunique() == 3
-    said = next(sentence for sentence in sr.summarize(study) if sentence.startswith("Zeros among"))
-    assert "30.0 % in A and C (" in said
-    assert said.count("% in ") == 2
+    (zeros,) = of_key(study_findings(study), "finding.zeros_by_variant")
+    assert "30.0 % in A and C (" in str(zeros)
+    assert len(zeros.values["shares"]) == 2
 
 
 def test_break_even_of_half_precision():
@@ -65,22 +69,26 @@ def test_break_even_of_half_precision():
     storage = sr.summarize(study_of(sr.load(model)))[1]
     # 2-byte values: (n·(v + i) + p·i − n·v) ÷ n·(v + i), p row pointers of six matrices.
     even = (4 * 312 + 4 * (2 * (6 + 10 + 6) + 6)) / (6 * 312)
-    assert f"bfloat16 values and int32 indices from {100 * even:.1f} % sparsity" in storage
+    assert (
+        f"bfloat16 values and int32 indices, CSR pays off from {100 * even:.1f} % sparsity"
+        in storage
+    )
 
 
 def test_where_zeros_land_is_said_with_both_ends():
     model = nn.ModuleDict({"fc1": nn.Linear(10, 10), "fc2": nn.Linear(10, 10)})
     with torch.no_grad():
         model["fc1"].weight.mul_(1e-6)
-    sentence = next(s for s in sr.summarize(study_of(sr.load(model), 0.5)) if "evenly" in s)
-    assert "0.0 % of fc2 and 100.0 % of fc1" in sentence
+    findings = study_findings(study_of(sr.load(model), 0.5))
+    (uneven,) = of_key(findings, "finding.uneven_sparsity")
+    assert "0.0 % of fc2 and 100.0 % of fc1" in str(uneven)
 
 
 def test_zeros_that_were_there(tiny):
     sr.freeze_pruning_(sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), 0.5))
     zeros = sum(int((p == 0).sum()) for p in tiny.parameters())
-    text = " ".join(sr.summarize(sr.compare(sr.dense(tiny))))
-    assert f"Dense holds {zeros} zeros as it comes" in text
+    (loaded,) = of_key(study_findings(sr.compare(sr.dense(tiny))), "finding.zeros_as_loaded")
+    assert f"Dense, as loaded, contains {zeros} zeros" in str(loaded)
 
 
 def test_unclassified_is_said():
@@ -90,10 +98,10 @@ def test_unclassified_is_said():
             self.strange = nn.Parameter(torch.ones(3))
 
     study = sr.compare(sr.dense(nn.ModuleDict({"fc1": nn.Linear(2, 3), "m": Mystery()})))
-    assert (
-        "1 module matches no grouping rule and stands under other (25.0 % of"
-        in (sr.summarize(study)[-1])
-    )
+    unclassified = study_findings(study)[-1]
+    assert unclassified.key == "finding.unclassified_modules"
+    assert "1 module matches no grouping rule" in str(unclassified)
+    assert "(25.0 % of" in str(unclassified)
 
 
 def test_unclassified_is_said_of_all_models():
@@ -104,8 +112,8 @@ def test_unclassified_is_said_of_all_models():
     )
     strange["m"] = nn.ParameterList([nn.Parameter(torch.ones(3))])
     models = [sr.load(model, name=name) for name, model in (("a", plain), ("b", strange))]
-    said = sr.summarize(sr.compare(*(sr.dense(model, name=model.name) for model in models)))
-    assert f"({3 / (9 + 9 + 3):.1%}".replace("%", " %") in said[-1].replace("\u00a0", " ")
+    sentences = sr.summarize(sr.compare(*(sr.dense(model, name=model.name) for model in models)))
+    assert f"({3 / (9 + 9 + 3):.1%}".replace("%", " %") in sentences[-1].replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize("variants", ["dense", "masked", "csr", "both"])
@@ -118,18 +126,17 @@ def test_fewer_variants_say_less_but_never_fail(tiny, variants):
         "csr": [sr.csr(pruning)],
         "both": [sr.masked(pruning), sr.csr(pruning)],
     }[variants]
-    said = sr.summarize(sr.compare(*chosen))
-    assert all(re.search(r"\d", sentence) for sentence in said)
-    assert not any("nan" in sentence.lower() for sentence in said)
+    sentences = sr.summarize(sr.compare(*chosen))
+    assert all(re.search(r"\d", sentence) for sentence in sentences)
+    assert not any("nan" in sentence.lower() for sentence in sentences)
 
 
 def test_conventions_name_the_one_in_force(tiny):
-    standard, notebook = (
-        " ".join(conventions(sr.compare(sr.dense(tiny), convention=c)))
-        for c in ("standard", "notebook")
-    )
-    assert "look-up costs no FLOPs" in standard
-    assert "counted again" in notebook
+    for convention in ("standard", "notebook"):
+        used = conventions(sr.compare(sr.dense(tiny), convention=convention))
+        assert [p.key for p in used if ".tied_head_" in p.key] == [
+            f"convention.tied_head_{convention}"
+        ]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import torch
 import transformers
 from helpers import Tiny, small_llama
 from torch import nn
+from wording import of_key
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.findings.audit import audit
 from sparsity_report.phrases import phrase
 
 IDS = torch.arange(3 * 16).reshape(-1) * 7 % 61
@@ -284,11 +286,11 @@ def test_who_is_scored_on_the_calibration_text_is_flattered():
     variants = [sr.masked(p, name=n) for p, n in zip(prunings, ("One", "Other"), strict=True)]
     variants.append(sr.masked(sr.global_magnitude(weights, 0.5)))
     study = sr.compare(sr.dense(weights), *variants)
-    assert not any("alibrated on" in sentence for sentence in study.audit)
+    key = "audit.calibrated_on_evaluation_text"
+    assert not of_key(audit(study), key)
     scored = study.with_measured(quality=sr.perplexity(variants, IDS))
-    said = [sentence for sentence in scored.audit if "alibrated on" in sentence]
-    due = "Calibrated on token ids, the very text that scores: One. "
-    assert [sentence.startswith(due) for sentence in said] == [True]
+    (finding,) = of_key(audit(scored), key)
+    assert finding.values == {"variants": ("One",), "text": "token ids"}
 
 
 def small(**options):

@@ -7,8 +7,10 @@ import structural
 import torch
 from safetensors.torch import load_file
 from structural import WIDTH, Left, shuffled, written
+from wording import of_key
 
 import sparsity_report as sr
+from sparsity_report.findings.pair_findings import pair_findings
 
 WIDE = ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 NARROW = ("o_proj", "down_proj")
@@ -73,8 +75,8 @@ def test_rotated(bases, tmp_path, left, per_block):
     assert of.isna().any() == per_block
     if per_block:
         assert "model.layers.0.attn_shortcut_Q" in set(layers["module_name"])
-    assert any("the width looks rotated" in sentence for sentence in sentences)
-    assert not any("recognised by its values" in sentence for sentence in sentences)
+    assert of_key(pair_findings(pair), "pair.rotated_width")
+    assert not of_key(pair_findings(pair), "pair.matched_by_values")
     pair.save(tmp_path / "pair.json")
     assert sr.read_pair(tmp_path / "pair.json").sentences() == sentences
     first = "12.5 % of the" if left < WIDTH else "after has as many prunable weights as"

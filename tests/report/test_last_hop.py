@@ -451,7 +451,7 @@ def side_by_side_grid(study, w):
         own = rows(study.patterns[study.patterns["variant"] == name])
         lines.append(sum(round(matrix["zero_rows"] * matrix["rows"]) for matrix in own))
     assert any(lines)
-    row("Outputs that are zero", map(w.count, lines))
+    row("Zero outputs", map(w.count, lines))
     ratios = []
     for name in names:
         frame = study.storage[study.storage["variant"] == name]
@@ -778,7 +778,7 @@ def compact(grid):
 UNITS = {
     "Zeros": "Zeros (÷ prunable weights, %)",
     "Zeros per layer": "Zeros per layer (least to most sparse, %)",
-    "Outputs that are zero": "Outputs that are zero (whole rows of matrices)",
+    "Zero outputs": "Zero outputs (whole rows of matrices)",
     "Smallest lossless layout": "Smallest lossless layout (÷ dense bytes)",
 }
 

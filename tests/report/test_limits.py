@@ -196,9 +196,9 @@ def test_captions_and_notes_are_those_of_their_numbers(study, page):
     assert shares[1] == sorted(shares[1])
     notes = {row.cells[0].text: row.cells[0].note for row in tables.totals(study).rows}
     for label, note in (
-        ("prunable weights", "weights that pruning may choose from"),
-        ("non-embedding parameters", "all parameters but embeddings and output head"),
-        ("whole model", "all parameters, each stored tensor once"),
+        ("prunable weights", "weights that pruning can choose from"),
+        ("non-embedding parameters", "all parameters except embeddings and output head"),
+        ("whole model", "all parameters, each stored tensor counted once"),
     ):
         assert notes[f"Sparsity of the {label}"] == f"zeros ÷ {note}"
     assert notes["FLOPs per token"] == "as the layout computes them"

@@ -124,7 +124,7 @@ def test_copies_have_the_pairs_integers_and_small_charts_are_one_picture(chromiu
     assert [texts.count(name) for name in ("all prunable weights", "attention", "MLP")] == [1] * 3
     assert "share of the weights that stand in both" in texts
     assert download.value.suggested_filename.endswith("what-became-of-the-zeros.svg")
-    heads = ("Weights in both", "Zeros kept", "Zeros revived", "Zeros made")
+    heads = ("Weights in both", "Zeros kept", "Zeros revived", "New zeros")
     columns = [rows[0].index(head) for head in heads]
     sums = pair.survival[["compared", "kept", "revived", "new"]].to_numpy().tolist()
     assert [[int(row[at]) for at in columns] for row in rows[1:]] == sums

@@ -8,6 +8,7 @@ import packing
 import pytest
 from helpers import study_of
 from papers import text_of
+from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
@@ -61,14 +62,14 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
 def test_sentences_name_the_bytes(studies):
     said = sr.summarize(studies[0])
     kilobytes, bits = f"{FILE / 1000:.1f} kB", 8 * FILE / (WEIGHTS + PLAIN)
-    assert said[1] == (
-        f"Dense takes {kilobytes} in the file, {bits:.2f} bits per weight (gptq-4bit-g32); "
-        f"unpacked to float32, as it is counted here, {DENSE / 1000:.0f} kB."
-    )
-    assert "rounding explains" in said[2]
+    assert said[1] == wording(
+        "finding.packed_bytes", variant="Dense", file_bytes=kilobytes, bits=f"{bits:.2f}",
+        packings="gptq-4bit-g32", dtypes="float32", stored_bytes=f"{DENSE / 1000:.0f} kB",
+    )  # fmt: skip
+    assert "ounding explains" in said[2]
     assert "times the bytes of Dense unpacked to float32 (" in said[3]
-    assert "CSR pays off with unpacked float32 values" in said[3]
-    assert any(sentence.endswith("their bytes unpacked to float32.") for sentence in said)
+    assert "ith unpacked float32 values and int32 indices" in said[3]
+    assert any(sentence.endswith("times their bytes unpacked to float32.") for sentence in said)
 
 
 def test_tables_cards_and_charts_name_the_bytes(studies, tmp_path):
@@ -111,7 +112,7 @@ def test_of_a_plain_model_nothing_is_said_of_files(studies, tmp_path):
 def test_how_weights_are_packed_is_no_change_of_a_count(studies):
     packed, plain = (study.layers for study in studies)
     assert not packed["packing"].equals(plain["packing"])
-    assert sr.diff(*studies).sentences() == ["No difference: 3 variants agree in every count."]
+    assert sr.diff(*studies).sentences() == [wording("difference.none", count="3 variants")]
 
 
 def test_french_names_them_too(studies, tmp_path):

@@ -173,9 +173,9 @@ def test_every_number_of_the_totals_appears(parsed, study):
         for part in ("prunable", "non_embedding", "model"):
             assert f"{100 * row[f'sparsity_{part}']:.2f}\u202f%" in section
     for denominator in (
-        "weights that pruning may choose from",
-        "all parameters but embeddings and output head",
-        "all parameters, each stored tensor once",
+        "weights that pruning can choose from",
+        "all parameters except embeddings and output head",
+        "all parameters, each stored tensor counted once",
     ):
         assert denominator in section
 

@@ -214,7 +214,7 @@ def test_every_module_has_a_row(pair, page):
     frame = pair.layers.set_index("module_name")
     for name, _, recognised, _, *cells in rows:
         row = frame.loc[name]
-        assert recognised == ("nothing, it is gone" if name == LOST else "its name")
+        assert recognised == ("none (removed)" if name == LOST else "name")
         columns = ("weight_before", "weight_after", "zeros_before", "zeros_after", "kept")
         assert cells[:5] == [whole(row[column]) for column in columns]
         assert cells[5:7] == [whole(row["revived"]), whole(row["new"])]
@@ -228,7 +228,7 @@ def test_the_page_and_its_french_twin_say_the_sentences(pair, page, tmp_path):
     french = sr.write_report(pair, tmp_path / "pair.html", language="fr")
     told = french.read_text(encoding="utf-8")
     assert '<html lang="fr">' in told
-    for words in ("Where they differ", "What was taken away", "zero before", "hollow", "Taken"):
+    for words in ("Differences", "Removed parts", "zero before", "hollow", "Taken"):
         assert words not in told
     assert "Experts retirés" in told
     heads = [grid[0] for _, grid in tables_of(french)]
@@ -318,7 +318,7 @@ def test_without_numbered_blocks_and_zeros_there_is_no_chart(pair, tmp_path):
     flat = replace(pair, layers=layers, removed=pair.removed.head(0))
     assert difference_chart(flat) is None
     page = sr.write_report(flat, tmp_path / "flat.html").read_text(encoding="utf-8")
-    assert "Where they differ" not in page
+    assert ">Differences<" not in page
     assert 'id="removed"' not in page
     assert sr.write_report(flat, tmp_path / "flat.pdf").stat().st_size > 10_000
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from helpers import command, small_llama
 from safetensors.torch import load_file, save_file
+from wording import of_key
 
 import sparsity_report as sr
+from sparsity_report.findings.pair_findings import pair_findings
 from sparsity_report.pairing.paired_reading import PairedSlice
 from sparsity_report.study.notes import is_edited
 from sparsity_report.weights.tensor_slices import HeldSlice
@@ -83,7 +85,7 @@ def test_layers_are_those_of_numpy(parent, child):
     assert whole["untouched"] == whole["modules"] - 2
     assert pair.removed.empty
     text = " ".join(pair.sentences())
-    assert "Nothing was taken away" in text
+    assert of_key(pair_findings(pair), "pair.nothing_removed")
     assert f"{whole['revived']:,}".replace(",", "\u202f") in text
 
 
@@ -144,23 +146,25 @@ def test_prunings_of_one_model(demo):
     rows = pair.layers[pair.layers["prunable"]]
     assert set(rows["n_m_after"]) == {"2:4"}
     assert rows["n_m_before"].isna().all()
-    assert "2:4 was kept by 0 of 24 layers" not in " ".join(pair.sentences())
+    key = "pair.n_m_pattern_kept"
+    assert not of_key(pair_findings(pair), key)
     back = sr.compare_checkpoints(prunings[1], prunings[0])
-    assert "2:4 was kept by 0 of 24 layers that had it." in back.sentences()
+    (kept,) = of_key(pair_findings(back), key)
+    assert kept.values == {"pattern": "2:4", "kept": 0, "modules": 24}
 
 
 def test_command(parent, child, tmp_path):
     out = command("pair", parent, child, "--json", tmp_path / "pair.json")
     assert out.returncode == 0, out.stderr
     pair = sr.read_pair(tmp_path / "pair.json")
-    said, _, table = out.stdout.partition("\n\n")
-    assert said.splitlines() == pair.sentences()
+    text, _, table = out.stdout.partition("\n\n")
+    assert text.splitlines() == pair.sentences()
     rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[-len(pair.survival) :]]
     for row, (_, due) in zip(rows, pair.survival.iterrows(), strict=True):
         shown = [int(cell.replace("\u202f", "")) for cell in row[1:5]]
         assert shown == [due[key] for key in ("compared", "kept", "revived", "new")]
     french = command("pair", parent, child, "--language", "fr").stdout
-    assert french.startswith("Rien n’a été retiré")
+    assert french.startswith("Aucun poids élagable n’a été retiré")
 
 
 def test_what_merging_an_adapter_revives(parent, tmp_path):

@@ -7,8 +7,10 @@ import structural
 import torch
 from safetensors.torch import load_file, save_file
 from structural import Left, fused, renamed, shuffled, turned, written
+from wording import of_key, wording
 
 import sparsity_report as sr
+from sparsity_report.findings.pair_findings import pair_findings
 
 BLOCKS, HEADS, KV, EXPERTS = [0, 1, 3], [0, 1, 3, 4, 6, 7], [3, 1], [7, 0, 1, 3, 4, 6]
 CUTS = {
@@ -222,8 +224,8 @@ def test_two_layers_that_changed_places_are_told(bases, tmp_path):
     tensors[one], tensors[other] = tensors[other], tensors[one]
     config = json.loads((bases("llama") / "config.json").read_text())
     pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "swapped", tensors, config))
-    (said,) = [s for s in pair.sentences() if s.startswith("Nothing in the values of")]
-    assert "model.layers.0.mlp.gate_proj and model.layers.0.mlp.up_proj" in said
+    (finding,) = of_key(pair_findings(pair), "pair.unrelated_values")
+    assert "model.layers.0.mlp.gate_proj and model.layers.0.mlp.up_proj" in str(finding)
 
 
 def test_a_head_that_is_the_embedding_now(bases, tmp_path):
@@ -235,9 +237,10 @@ def test_a_head_that_is_the_embedding_now(bases, tmp_path):
     (row,) = pair.removed.to_dict("records")
     assert (row["kind"], row["module"], row["parameters"]) == ("layer", "lm_head", head)
     assert row["flops_per_token"] == 0
-    said = "The output head is the embedding in tied, and has values of its own in"
-    assert any(sentence.startswith(said) for sentence in pair.sentences())
-    assert "Gone besides them: lm_head." in pair.sentences()
+    (finding,) = of_key(pair_findings(pair), "pair.head_tied_and_untied")
+    assert finding.values["tied"] == "tied"
+    gone = wording("pair.removed_besides_prunable", parts="lm_head")
+    assert gone in pair.sentences()
     back = sr.compare_checkpoints(tied, bases("llama"))
     row = back.layers.set_index("module_name").loc["lm_head"]
     assert (row["alignment"], row["weight_before"], row["weight_after"]) == ("added", 0, head)

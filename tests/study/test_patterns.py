@@ -152,22 +152,22 @@ def test_audit_of_some_blocks_only():
     zeroed(model, *(f"layers.{b}.{leaf}" for b in (0, 2) for leaf in ("fc1", "fc2")), share=0.6)
     zeroed(model, *(f"layers.{b}.self_attn.q_proj" for b in (0, 2)), share=0.6)
     said = audit_of(sr.dense(model))
-    assert "The zeros of Dense stand in 2 of 4 blocks only" in said
-    assert "blocks 1 and 3 are not pruned" in said
+    assert "The zeros of Dense are concentrated in 2 of 4 blocks" in said
+    assert "Unpruned blocks: 1 and 3." in said
 
 
 def test_audit_of_asked_and_achieved(tiny):
     zeroed(tiny, "layers.0.fc1", "layers.1.fc1", share=1.0)
     pruning = sr.global_magnitude(sr.load(tiny), 0.1)
     said = audit_of(sr.masked(pruning))
-    assert f"holds {100 * 120 / 312:.1f} % zeros: {120 - 31} more weights were zero" in said
-    assert "leaves 2 of 6 prunable layers more than 95 % sparse: layers.0.fc1 and" in said
+    assert f"{100 * 120 / 312:.1f} % of its prunable weights are zero: {120 - 31} more" in said
+    assert "has 2 of 6 prunable layers above 95 % sparsity: layers.0.fc1 and" in said
 
 
 def test_audit_of_a_head_pruned_through_its_embedding(tiny):
     with torch.no_grad():
         tiny.embed_tokens.weight[:, :3] = 0
-    assert "prunes the output head lm_head through the embedding" in audit_of(sr.dense(tiny))
+    assert "prunes the output head lm_head through its tied embedding" in audit_of(sr.dense(tiny))
 
 
 def test_audit_of_dead_heads():
@@ -188,8 +188,9 @@ def test_audit_of_dead_heads():
 def test_audit_of_what_was_left_out(tiny):
     said = audit_of(sr.masked(sr.global_magnitude(sr.load(tiny, name="tiny"), 0.3)))
     total = sum(p.numel() for p in tiny.parameters())
-    assert f"{100 * (total - 312) / total:.1f} % of the parameters of tiny were not open" in said
-    assert f"embeddings {100 * 66 / total:.1f} %" in said
+    share = f"{100 * (total - 312) / total:.1f} %"
+    assert f"Pruning excluded {share} of the parameters of tiny" in said
+    assert f"embeddings ({100 * 66 / total:.1f} %)" in said
 
 
 def test_an_unpruned_model_needs_no_audit(tiny):
