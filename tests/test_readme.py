@@ -35,7 +35,7 @@ def test_python(snippet, tmp_path, monkeypatch, capsys):
         harnesses.write(tmp_path / name, harnesses.lm_eval())
     monkeypatch.chdir(tmp_path)
     # What is timed is timed as long as it takes to know it; here nobody reads it.
-    monkeypatch.setattr("sparsity_report.measure.clock.USUAL", sr.Clock(budget=1))
+    monkeypatch.setattr("sparsity_report.measure.clock.DEFAULT", sr.Clock(budget=1))
     runpy.run_path(str(tmp_path / "snippet.py"), run_name="__main__")
     if '"report.html"' in snippet:
         assert (tmp_path / "report.html").stat().st_size > 100_000

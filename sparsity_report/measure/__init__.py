@@ -1,18 +1,22 @@
-"""The only rooms that run a model.
+"""Measurements that run a model: perplexity, sensitivity, text, latency, calibration.
 
-- `texts`: what is scored; `protocols`: its windows, under the names that papers use.
-- `model_stage`: one model that becomes each of its variants in turn; `scoring`: what they say of a text.
-- `perplexity`, `sensitivity`, `continuations`, `latency`: each study → frame.
+Scores:
 
-`calibration` measures what matrices are multiplied with on a text, `wanda` prunes by it, and a
-`policy_grid` has all policies by name.
+- `texts`: strings, files, data sets and token ids to score.
+- `protocols`: evaluation protocols of papers, as windows of tokens.
+- `model_stage`: one model in memory that is pruned as each variant in turn.
+- `scoring`: likelihood, accuracy and KL divergence of windows.
+- `perplexity`, `sensitivity`, `continuations`: the public measurements, one frame each.
+- `calibration`: norms of the inputs of each matrix. `wanda`: pruning by them.
 
-May import ``study`` and all below it. What is timed is made by ``timed_calls``, timed by ``clock``,
-which keeps a control beside it, given its bounds by ``ratio_intervals``, with weights from memory by
-``cold_cache``, on what ``machine`` looks at; ``crossover`` times layers at several sparsities, and
-``study.speed`` says what of it all may be told.
+Times:
 
-Maintainers: variants are timed in turn, so that a drift of the machine hits them alike; a text is
-scored by one protocol that every row carries; a model that is pruned for a measurement is put
-back.
+- `machine`: processor, caches, memory bandwidth and load.
+- `clock`: interleaved timing with a duplicate kernel as control.
+- `ratio_intervals`: bootstrap intervals of ratios of times.
+- `cold_cache`: weights that are read from memory. `timed_calls`: layers and models as calls.
+- `crossover`: the sparsity at which CSR overtakes dense. `latency`: the public measurement.
+
+Maintainers: time variants in turn, so that a drift of the machine affects all alike. Score a text
+by one protocol, and store it in every row. Restore a model that is pruned for a measurement.
 """

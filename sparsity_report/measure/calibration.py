@@ -1,4 +1,4 @@
-"""What a model multiplies its weights by on a text: the norms of the inputs of every matrix."""
+"""Calibration: the norms of the inputs of every prunable matrix on a text."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 aten = torch.ops.aten
-# Products, and where their two factors stand among the arguments.
+# Products, and the position of the first of their two factors among the arguments.
 _PRODUCTS = {
     aten.mm.default: 0, aten.bmm.default: 0, aten.mv.default: 0,
     aten.addmm.default: 1, aten.baddbmm.default: 1, aten.addmv.default: 1,
 }  # fmt: skip
-# Tokens of a window at most by default, as perplexity has it; windows, as Wanda's paper has it.
+# Default tokens of a window, as for perplexity, and number of windows, as in Wanda's paper.
 _WINDOW, _WINDOWS = 1024, 128
 
 
 class CalibrationOptions(TypedDict, total=False):
-    """On what a model is calibrated, see :func:`calibrate`."""
+    """Options of :func:`calibrate`."""
 
     tokenizer: Any
     windows: int | None
@@ -47,23 +47,25 @@ class CalibrationOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The norms of what the prunable matrices of a model are multiplied with on a text.
+    """Norms of the inputs of the prunable matrices of a model on a text.
 
-    Attributes
+    Parameters
     ----------
     weights : Weights
-        The model, as it comes.
+        The model.
     scales : mapping of str to InputNorms
-        By parameter name: ``‖x‖₂`` over all tokens of each input, of fused experts over those
-        that each is sent. float64.
+        By parameter name: ``‖x‖₂`` of each input over all tokens in float64. A fused expert has
+        the tokens that are routed to it.
     tokens : mapping of str to tuple of int
-        How many tokens each matrix of a parameter was multiplied with.
+        By parameter name: number of tokens of each of its matrices.
     text : str
-        What the text is called.
+        Name of the text.
     fingerprint : str
-        Of the text, as ``text_fingerprint`` of :func:`sparsity_report.perplexity`.
-    windows, window : int
-        How many disjoint runs of how many tokens, from the begin of the text on.
+        ``text_fingerprint`` of the text, see :func:`sparsity_report.perplexity`.
+    windows : int
+        Number of disjoint windows, from the start of the text.
+    window : int
+        Tokens of a window.
     """
 
     weights: Weights
@@ -76,7 +78,7 @@ class Calibration:
 
     @property
     def basis(self) -> Basis:
-        """What a pruning says it rests on."""
+        """Description of the calibration for a pruning."""
         return Basis(self.text, self.fingerprint, self.windows, self.window)
 
     def __repr__(self) -> str:
@@ -94,40 +96,36 @@ def calibrate(
     progress: Progress | None = None,
     **options: Unpack[CalibrationOptions],
 ) -> Calibration:
-    """Run a model once over a text and measure what its prunable matrices are multiplied with.
+    """Run a model once over a text and measure the norms of the inputs of its prunable matrices.
 
-    The model is run as it comes, so that what a matrix reads is what it reads in the dense model.
-    (Wanda's own code prunes a layer and goes on with what the pruned layer puts out.) Windows are
-    disjoint and follow each other from the begin of the text on; what is left at the end is not
-    read. Squares are summed in float64.
+    The model runs unpruned, so the inputs are those of the dense model. (Wanda's code prunes a
+    layer and measures the next one on the output of the pruned layer.) Windows are disjoint and
+    start at the beginning of the text; the rest is not read. Squares are summed in float64.
 
     Parameters
     ----------
     weights : Weights
-        From :func:`sparsity_report.load`; any model that can be run and reads token ids.
+        From :func:`sparsity_report.load`. The model must accept token ids.
     text : str, pathlib.Path, iterable of str, dataset or 1-d tensor of token ids, optional
-        See :func:`sparsity_report.perplexity`. By default 37 KB of Python source that come with
-        the demo model, other than those that :func:`sparsity_report.perplexity` scores.
+        See :func:`sparsity_report.perplexity`. The default is 37 KB of Python source that ships
+        with the demo model and differs from the default text of perplexity.
     progress : callable, optional
-        Called with windows done, windows in all and the text's name.
-    tokenizer : callable, optional
-        By default the one that came with the model.
-    windows : int, optional
-        By default as many as the text has, 128 at most, as in Wanda's paper.
-    window : int, optional
-        Tokens of each; by default the model's limit or 1,024, whichever is less.
+        Called with windows done, windows in total and the text's name.
+    **options
+        ``tokenizer``: a callable, by default that of the model. ``windows``: number of windows, by
+        default all of the text, at most 128 as in Wanda's paper. ``window``: tokens of each, by
+        default the model's limit or 1,024, whichever is less.
 
     Returns
     -------
     Calibration
-        Give it to :func:`wanda` and :func:`owl` in place of the text, as often as you like.
+        Pass it to :func:`wanda` and :func:`owl` in place of the text.
 
     Raises
     ------
     SparsityReportError
-        The text is shorter than what was asked for, an activation is NaN or infinite, the model
-        cannot be run or reads no text, or a matrix is not multiplied with as that of a linear
-        layer is, or with no token at all, as an expert that none is sent.
+        The text is too short; an activation is NaN or infinite; the model cannot be run on token
+        ids; a matrix is not used as the weight of a linear layer; or no token reaches an expert.
 
     Examples
     --------
@@ -139,12 +137,12 @@ def calibrate(
     (1, 512)
     """
     check_options("calibrate", options, CalibrationOptions.__annotations__)
-    # What can be known of the text is said before the model is loaded.
+    # The text is checked before the model is loaded.
     name, given = read_text(DEMO / "calibration.txt" if text is None else text)
     with within_memory(f"{weights.name}: calibration", "take a shorter window="):
         model = weights.module().eval()
         batch = _windows(weights, model, _ids(weights, given, options), options)
-        scales, tokens = _watched(weights, model, batch, name, progress)
+        scales, tokens = _measure(weights, model, batch, name, progress)
     return Calibration(weights, scales, tokens, name, fingerprint(given), *batch.shape)
 
 
@@ -165,37 +163,37 @@ def _windows(
     limit: Any = getattr(config, "max_position_embeddings", None)
     limit = limit if isinstance(limit, int) and limit > 0 else _WINDOW
     window, windows = options.get("window"), options.get("windows")
-    for what, number in (("window", window), ("windows", windows)):
+    for option, number in (("window", window), ("windows", windows)):
         if number is not None and (type(number) is not int or number < 1):
-            raise SparsityReportError(f"{what} must be a whole number from 1, not {number!r}")
+            raise SparsityReportError(f"{option} must be a whole number from 1, not {number!r}")
     if (size := window or min(limit, _WINDOW)) > limit:
         raise SparsityReportError(
-            f"window must be from 1 to the model's {limit:,} positions, not {size:,}"
+            f"window={size:,} is out of range; use 1 to the model's {limit:,} positions"
         )
-    there = len(ids) // size
-    if there < (windows or 1):
+    available = len(ids) // size
+    if available < (windows or 1):
         raise SparsityReportError(
             f"the calibration text has {len(ids):,} tokens, fewer than {windows or 1:,} windows of "
-            f"{size:,}: give a longer text, or fewer and shorter windows (windows=, window=)"
+            f"{size:,}; give a longer text, or fewer and shorter windows (windows=, window=)"
         )
-    used = ids[: min(there, windows or _WINDOWS) * size].reshape(-1, size)
+    used = ids[: min(available, windows or _WINDOWS) * size].reshape(-1, size)
     embeddings: Any = getattr(model, "get_input_embeddings", None)
     if embeddings and (embedding := embeddings()) is not None:
         vocabulary = int(embedding.weight.shape[0])
         if int(used.max()) >= vocabulary or int(used.min()) < 0:
             raise SparsityReportError(
                 f"the calibration text holds token {int(used.max())}, beyond the {vocabulary:,} of "
-                f"{weights.name}; is the tokenizer another model's?"
+                f"{weights.name}; give the tokenizer of this model"
             )
     return used
 
 
-def _watched(
+def _measure(
     weights: Weights, model: nn.Module, batch: torch.Tensor, text: str, progress: Progress | None
 ) -> tuple[dict[str, InputNorms], dict[str, tuple[int, ...]]]:
-    """Run a model over windows; return the norms of each prunable parameter, and their tokens."""
+    """Run a model over windows; return the input norms and numbers of tokens per parameter."""
     if hasattr(model, "set_experts_implementation"):
-        # One expert at a time, with the tokens that it is sent.
+        # One product per expert, with the tokens that are routed to it.
         cast(Any, model).set_experts_implementation("eager")
     device = next(model.parameters()).device
     watch = _Watch(weights, model)
@@ -207,8 +205,8 @@ def _watched(
             raise
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise SparsityReportError(
-                f"{weights.name} cannot be run on a text to calibrate: "
-                f"{type(error).__name__}: {printable(str(error), 200)}"
+                f"{weights.name} cannot be run on a text to calibrate: {type(error).__name__}: "
+                f"{printable(str(error), 200)}; use a policy without calibration"
             ) from error
         if progress:
             progress(number + 1, len(batch), text)
@@ -222,15 +220,15 @@ def _run(weights: Weights, model: nn.Module, ids: torch.Tensor) -> None:
     if "input_ids" not in known:
         if config is not None:
             raise SparsityReportError(
-                f"{weights.name} is a {type(model).__name__}, which reads no token ids, so it "
-                "cannot be calibrated on a text"
+                f"{weights.name} is a {type(model).__name__}, which reads no token ids; use a "
+                "policy without calibration"
             )
         model(ids)
         return
     options: dict[str, Any] = {"use_cache": False} if "use_cache" in known else {}
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in known:
         options["decoder_input_ids"] = ids
-    # Logits of all tokens are not looked at, unless the head is what they are made of.
+    # Logits of one token are enough, unless the output head is pruned.
     if "logits_to_keep" in known and not any(
         p.prunable for m in weights.modules if m.group == "lm_head" for p in m.parameters
     ):
@@ -239,7 +237,7 @@ def _run(weights: Weights, model: nn.Module, ids: torch.Tensor) -> None:
 
 
 class _Watch(TorchDispatchMode):
-    """Sum up the squares of what prunable matrices are multiplied with."""
+    """Sums of squares of the inputs of prunable matrices, from the products that torch runs."""
 
     def __init__(self, weights: Weights, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -252,14 +250,14 @@ class _Watch(TorchDispatchMode):
             if p.matrix
         }
         self._tokens = {p.name: Counter[int]() for p in weights.prunable}
-        # Kept, so that no other storage comes to lie there.
+        # Kept alive, so that no other storage gets their addresses.
         self._held = {name: value(*places[name]) for name in self._parameters}
         self._by_storage = {t.untyped_storage().data_ptr(): n for n, t in self._held.items()}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Look at the factors of a product."""
+        """Record the inputs of a product with a prunable matrix."""
         if (place := _PRODUCTS.get(func)) is not None:
             left, right = args[place : place + 2]
             for matrix, other, second in ((right, left, True), (left, right, False)):
@@ -270,13 +268,13 @@ class _Watch(TorchDispatchMode):
     def _multiplied(
         self, name: str, matrix: torch.Tensor, other: torch.Tensor, second: bool
     ) -> None:
-        """Add what a parameter, or one of its matrices, is multiplied with."""
+        """Add the inputs of a parameter or of one of its matrices."""
         parameter, sums = self._parameters[name], self._sums[name]
         outputs, inputs = parameter.matrix or (0, 0)
         if matrix.dim() < 2 or not _is_whole(parameter, matrix, second):
             raise SparsityReportError(
-                f"{self._name} multiplies by a part of {name}, or from its other side, so that its "
-                "rows have no inputs in common; leave it out (blacklist=)"
+                f"{self._name} multiplies by a part or the transpose of {name}, so its rows share "
+                "no inputs; leave it out (blacklist=)"
             )
         x = other if second else other[..., None] if other.dim() == 1 else other.mT
         stacked = matrix.dim() == 3
@@ -287,27 +285,26 @@ class _Watch(TorchDispatchMode):
             squares = rows.to(torch.float64).square().sum(dim=0).cpu()
             if not squares.isfinite().all():
                 raise SparsityReportError(
-                    f"{self._name}: what {name} is multiplied with holds NaN or infinity, so its "
-                    "weights cannot be ranked by it; look for such weights, or load it in float32"
+                    f"{self._name}: the inputs of {name} hold NaN or infinity; look for such "
+                    "weights, or load the model in float32"
                 )
             sums[expert] += squares
             self._tokens[name][expert] += len(rows)
 
     def scales(self) -> dict[str, InputNorms]:
-        """Return the norms of all parameters."""
+        """Return the input norms of all parameters."""
         for name, parameter in self._parameters.items():
             missing = [n for n in range(parameter.experts) if not self._tokens[name][n]]
             if len(missing) == parameter.experts:
                 raise SparsityReportError(
-                    f"{self._name} never multiplied a token of the calibration text by {name} as "
-                    "by the weight of a linear layer, so its inputs are not known; leave it out "
-                    "(blacklist=)"
+                    f"{self._name} did not use {name} as the weight of a linear layer on the "
+                    "calibration text, so its inputs are unknown; leave it out (blacklist=)"
                 )
             if missing:
                 raise SparsityReportError(
-                    f"{self._name}: no token of the calibration text came to expert {missing[0]} "
-                    f"of {name} ({len(missing):,} of {parameter.experts:,} got none), so what it "
-                    "is multiplied with is not known; give a longer text"
+                    f"{self._name}: no token of the calibration text reached expert {missing[0]} "
+                    f"of {name} ({len(missing):,} of {parameter.experts:,} got none), so its "
+                    "inputs are unknown; give a longer text"
                 )
         return {
             name: InputNorms(FrozenArray(np.sqrt(sums.numpy())), (parameter.matrix or (0, 0))[0])
@@ -317,7 +314,7 @@ class _Watch(TorchDispatchMode):
         }
 
     def tokens(self) -> dict[str, tuple[int, ...]]:
-        """Return how many tokens each matrix was multiplied with."""
+        """Return the number of tokens of each matrix."""
         return {
             name: tuple(self._tokens[name][number] for number in range(parameter.experts))
             for name, parameter in self._parameters.items()
@@ -325,7 +322,7 @@ class _Watch(TorchDispatchMode):
 
 
 def _is_whole(parameter: Parameter, matrix: torch.Tensor, second: bool) -> bool:
-    """Whether a factor is a matrix of a parameter, or several, with its inputs multiplied."""
+    """Return whether a factor is one or more full matrices of a parameter, not transposed."""
     outputs, inputs = parameter.matrix or (0, 0)
     shape = (inputs, outputs) if second else (outputs, inputs)
     along, across = (matrix.stride(-2), matrix.stride(-1)) if second else matrix.stride()[-2:][::-1]

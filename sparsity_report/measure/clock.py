@@ -1,4 +1,4 @@
-"""A clock that knows when it is wrong: what it times it times in turn, the same kernel twice."""
+"""Interleaved timing of calls, with a duplicate kernel as control."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from sparsity_report.study.schema import CACHES
 
 Call = Callable[[], object]
 
-# A sample lasts at least this long, so that the clock's own cost disappears in it.
+# Shortest sample in seconds, to make the cost of the clock negligible.
 SAMPLE = 1e-3
-# How often it is looked in a sample whether it takes far too long.
+# Checks per sample for its longest duration.
 _LOOKS, _LONGEST = 10, 10 * SAMPLE
-# Rounds that are timed however long they take, and those after which precision is not waited for.
+# Fewest and most rounds.
 _FEWEST, _MOST = 5, 400
-# While it is looked whether the precision is reached.
+# Resamples for the check of the precision.
 _FEW_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
 class Clock:
-    """How precisely, for how long and in what state of the cache things are timed.
+    """Precision, time limit and cache state of timing.
 
     Parameters
     ----------
     precision : float
-        A thing is timed until each of its ratios is known to this part of itself, half the width
-        of its interval.
+        Target relative precision of ratios: half the width of the interval. Timing of one
+        measurement ends when all its ratios reach it.
     budget : float
-        Seconds for all that is timed in one call; a thing whose share is used up is left as
-        precise as it is. Each is timed five times at least.
+        Seconds for all measurements of one call. A measurement that uses up its share ends, after
+        at least five rounds.
     cold : bool, optional
-        Whether the weights of a layer come from memory: calls then cycle through copies that
-        together are larger than the last-level cache, as the layers of a model do. False: the
-        same matrix again and again, from the cache where it fits. None: both.
+        True reads the weights of a layer from memory: calls cycle through copies that together
+        exceed the last-level cache, as the layers of a model do. False repeats the same matrix,
+        from the cache if it fits. None measures both.
 
     Raises
     ------
@@ -71,16 +71,16 @@ class Clock:
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The states of the cache that layers are timed in."""
+        """Cache states in which layers are timed."""
         return {True: CACHES[1:], False: CACHES[:1], None: CACHES}[self.cold]
 
 
-#: What things are timed by where nothing else is said.
-USUAL = Clock()
+#: The default clock.
+DEFAULT = Clock()
 
 
 class Allowance:
-    """Shares out the time of a clock among what is still to be timed."""
+    """The time budget of a clock, divided among the measurements left."""
 
     def __init__(self, clock: Clock, measurements: int) -> None:
         self.precision = clock.precision
@@ -88,14 +88,14 @@ class Allowance:
         self._left = measurements
 
     def next(self) -> float:
-        """Return how many seconds the next measurement may take."""
+        """Return the seconds of the next measurement."""
         share = (self._end - time.perf_counter()) / max(1, self._left)
         self._left -= 1
         return max(0.0, share)
 
 
 class Time(NamedTuple):
-    """Seconds per call, median and quartiles, and how many times faster than the base."""
+    """Seconds per call (median and quartiles) and speed-up over the base with its interval."""
 
     seconds: float
     seconds_low: float
@@ -108,18 +108,18 @@ class Time(NamedTuple):
 
 @dataclass(frozen=True)
 class Timing:
-    """Samples of calls that were timed in turn.
+    """Samples of calls that were timed in turn, round by round.
 
     Attributes
     ----------
     samples : numpy.ndarray
-        Seconds per call, a row to each round.
+        Seconds per call, of shape (rounds, calls).
     base : int
-        The column that the others are compared with.
+        Column that the others are compared with.
     control : int
-        The column of the same kernel once more.
+        Column of the duplicate kernel.
     streamed : int or None
-        Bytes that the last column read from memory, where one did.
+        Bytes that the last column reads from memory, if it does.
     """
 
     samples: Floats
@@ -129,14 +129,14 @@ class Timing:
 
     @property
     def bandwidth(self) -> float | None:
-        """Bytes per second that were read from memory in between; None where none were."""
+        """Bytes per second that the last column read from memory, None if it did not."""
         if self.streamed is None:
             return None
         return self.streamed / float(np.median(self.samples[:, -1]))
 
     @property
     def times(self) -> list[Time]:
-        """What is known of each call."""
+        """Times and speed-ups of each call."""
         quartiles = np.quantile(self.samples, [0.5, 0.25, 0.75], axis=0)
         drawn = resampled(self.samples)
         ratios = drawn[:, [self.base]] / drawn
@@ -149,17 +149,16 @@ class Timing:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The control's smallest and largest ratio over parts of the rounds."""
+        """Smallest and largest ratio of the control over parts of the rounds."""
         return spread(self.samples[:, self.base], self.samples[:, self.control])
 
 
 def sampler(call: Call, number: int, now: Callable[[], float] = timer) -> Callable[[], float]:
-    """Return what takes one sample: seconds per call, of so many calls.
+    """Return a function that takes one sample: seconds per call over a number of calls.
 
-    The clock is that of torch's benchmarks, which waits for an accelerator to be done.
-
-    Where threads wait for a core that others have, a call may take a thousand times as long as it
-    did: a sample ends early after ten times its due.
+    The clock is that of torch's benchmarks, which waits for an accelerator. A sample ends early
+    after ten times its duration, because a call takes up to a thousand times as long when other
+    programs use the cores.
     """
     part, parts = -(-number // _LOOKS), _LOOKS
 
@@ -178,12 +177,12 @@ def sampler(call: Call, number: int, now: Callable[[], float] = timer) -> Callab
 
 
 def numbers(calls: Sequence[Call]) -> list[int]:
-    """Warm calls up, and return how many of each last as long as a sample has to."""
-    found = []
+    """Warm calls up; return the number of each that fills a sample."""
+    counts = []
     for call in calls:
         once = min(sampler(call, 1)() for _ in range(3))
-        found.append(max(1, math.ceil(SAMPLE / max(once, 1e-9))))
-    return found
+        counts.append(max(1, math.ceil(SAMPLE / max(once, 1e-9))))
+    return counts
 
 
 def rounds(
@@ -194,30 +193,30 @@ def rounds(
     now: Callable[[], float] = time.perf_counter,
     beside: int = 0,
 ) -> Floats:
-    """Take a sample of everything in turn until all ratios are precise or the time is over.
+    """Take samples of all calls in turn until all ratios are precise or the time is over.
 
-    The order changes from round to round, at random from one seed: what disturbs the machine
-    regularly does not always meet the same call.
+    The order is shuffled each round from a fixed seed, so that a regular disturbance does not
+    always affect the same call.
 
     Parameters
     ----------
     samplers : sequence of callable
-        Each returns seconds per call of one more sample.
+        Each takes a sample and returns seconds per call.
     base : int
-        The one that the others are compared with.
+        Index of the call that the others are compared with.
     precision : float
-        Half the width of a ratio's interval, as a part of it, that is enough.
+        Target half width of the interval of a ratio, relative to it.
     seconds : float
-        How long it may take.
+        Time limit.
     now : callable
-        The clock by which it takes so long.
+        Clock for the time limit.
     beside : int
-        So many of the last are taken whatever their precision.
+        Number of last calls whose precision does not matter.
 
     Returns
     -------
     numpy.ndarray
-        A row to each round.
+        Samples of shape (rounds, calls).
 
     Examples
     --------
@@ -243,7 +242,7 @@ def rounds(
 
 
 def _width(samples: Floats, base: int) -> float:
-    """Return half the width of the widest interval of a ratio, in its logarithm."""
+    """Return half the width of the widest interval of a logarithm of a ratio."""
     drawn = np.log(resampled(samples, _FEW_RESAMPLES))
     ratios = drawn[:, [base]] - drawn
     return float(np.ptp(np.quantile(ratios, [0.005, 0.995], axis=0), axis=0).max() / 2)
@@ -268,20 +267,20 @@ def timed(
     allowed: Allowance,
     stream: tuple[Call, int] | None = None,
 ) -> Timing:
-    """Time calls in turn, with the base once more where none of them is the control.
+    """Time calls in turn; time the base twice if none of them is the control.
 
     Parameters
     ----------
     calls : sequence of callable
     counts : sequence of int
-        How many of each make one sample, see :func:`numbers`.
+        Calls per sample, see :func:`numbers`.
     base : int
-        What the others are compared with.
+        Index of the call that the others are compared with.
     control : int or None
-        What runs the same kernels as the base.
+        Index of a call that runs the same kernels as the base.
     allowed : Allowance
     stream : (callable, int), optional
-        What reads so many bytes from memory, to be timed beside.
+        A call that reads memory, and its bytes, to time along.
     """
     samplers = [sampler(call, count) for call, count in zip(calls, counts, strict=True)]
     again = len(samplers) if control is None else control

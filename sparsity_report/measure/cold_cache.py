@@ -1,4 +1,4 @@
-"""Weights that come from memory: calls that cycle through copies no cache holds together."""
+"""Weights read from memory: calls that cycle through more copies than the cache holds."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ Call = Callable[[], object]
 
 
 def copies_needed(sizes: Sequence[int], numbers: Sequence[int], streamed: int) -> list[int]:
-    """Return through how many copies each call has to cycle, so that none is in the cache again.
+    """Return the number of copies per call that keeps every copy out of the cache.
 
-    In a round each call reads its next `numbers` copies. Between two reads of a copy lie the
-    rounds in which its cycle closes, with all that the other calls read, and at least one sample.
+    In a round each call reads its next `numbers` copies. Between two reads of the same copy lie
+    all reads of the other calls in the rounds of a cycle, and at least one sample.
 
     Parameters
     ----------
     sizes : sequence of int
-        Bytes of the weights that a call reads.
+        Bytes of weights that each call reads.
     numbers : sequence of int
-        Calls in one sample.
+        Calls per sample.
     streamed : int
-        Bytes that have to be read between two reads of the same copy.
+        Bytes to read between two reads of the same copy.
 
     Returns
     -------
     list of int
-        All copies of all calls take about `streamed` bytes, or as many as a round reads.
+        All copies of all calls take about `streamed` bytes, or as many as one round reads.
 
     Examples
     --------
-    Of two calls, one reads 8 bytes ten times a round, the other 1 byte twenty times:
+    One call reads 8 bytes ten times a round, another reads 1 byte twenty times:
 
     >>> copies_needed([8, 1], [10, 20], 1000)
     [100, 200]
@@ -45,7 +45,7 @@ def copies_needed(sizes: Sequence[int], numbers: Sequence[int], streamed: int) -
 
 
 def cycling(calls: Sequence[Call]) -> Call:
-    """Return a call of the next of them each time, and of the first again after the last.
+    """Return a call that runs the given calls in turn, again and again.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What variants write: a prompt, continued by each."""
+"""Continuations of a prompt by each variant."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError, without_panics, writable
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import NoScoreError, check_causal, limit_of
+from sparsity_report.phrases import phrase
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant
 
-# Tokens to write at most; every one is a run over all before it.
+# Most tokens to write.
 MOST = 4096
 
 
@@ -29,33 +30,36 @@ def continuations(
     tokenizer: Any = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Let causal language models continue a prompt, each token the likeliest one.
+    """Continue a prompt with causal language models by greedy decoding.
 
-    Every token is a run over all before it, without a cache; of two that are equally likely it is
-    the first of the vocabulary. No setting of the checkpoint's for generation plays a part but its
-    tokens that end a text.
+    The model runs over the text without a key-value cache for each token. Of equally likely tokens
+    the first in the vocabulary is chosen. The checkpoint's generation settings are ignored, except
+    for its end-of-text tokens.
 
     Parameters
     ----------
     variants : Variant or sequence of Variant
+        Models that continue the prompt.
     prompt : str
+        Text to continue.
     tokens : int
-        How many to write at most.
+        Most tokens to write, from 1 to 4,096.
     tokenizer : callable, optional
-        By default the one that came with the model.
+        By default that of the model.
     progress : callable, optional
-        Called with tokens written, tokens in all of one model's variants, and the variant's name.
+        Called with tokens written, tokens in total of one model's variants, and the variant's name.
 
     Returns
     -------
     pandas.DataFrame
-        ``variant, prompt, continuation``; ``study.with_measured(continuations=…)`` keeps it.
+        One row per variant with columns ``variant, prompt, continuation``.
+        ``study.with_measured(continuations=…)`` adds the frame to a study.
 
     Raises
     ------
     SparsityReportError
-        The model has no causal head or no tokenizer, the prompt is empty or too long, or what the
-        model says is not a number.
+        The model has no causal head or no tokenizer, the prompt is empty or too long, or a logit
+        is not a number.
 
     Examples
     --------
@@ -65,9 +69,9 @@ def continuations(
     """
     chosen = [variants] if isinstance(variants, Variant) else list(variants)
     if not isinstance(prompt, str) or not prompt or writable(prompt) != prompt:
-        raise SparsityReportError("the prompt to continue must be text, and not empty")
+        raise SparsityReportError("the prompt to continue is empty or not text; give a string")
     if not 1 <= tokens <= MOST:
-        raise SparsityReportError(f"tokens must be from 1 to {MOST:,}, not {tokens}")
+        raise SparsityReportError(f"tokens={tokens} is out of range; use 1 to {MOST:,}")
     texts: dict[int, str] = {}
     for weights in dict.fromkeys(variant.weights for variant in chosen):
         stage = Stage(weights)
@@ -78,10 +82,10 @@ def continuations(
         limit = limit_of(stage.model)
         if not len(ids) or (limit is not None and len(ids) + tokens > limit):
             raise SparsityReportError(
-                f"the prompt has {len(ids):,} tokens; with {tokens:,} more the model takes "
-                f"{limit:,} at most"
+                f"the prompt has {len(ids):,} tokens, and the model accepts {limit:,}; shorten the "
+                f"prompt, or write fewer than {tokens:,} tokens"
                 if len(ids)
-                else "the prompt has no tokens"
+                else "the prompt has no tokens; give a longer text"
             )
         places = [place for place, v in enumerate(chosen) if v.weights is weights]
         for number, place in enumerate(places):
@@ -102,26 +106,23 @@ def continuations(
 
 @torch.inference_mode()
 def _written(model: nn.Module, ids: torch.Tensor, tokens: int, name: str) -> list[int]:
-    """Return the tokens that a model puts after others, the last of them none that ends a text."""
-    ends, seen = _ends(model), ids.to(next(model.parameters()).device)[None]
+    """Return the tokens that a model writes after a prompt, without an end-of-text token."""
+    ends, text = _ends(model), ids.to(next(model.parameters()).device)[None]
     written: list[int] = []
     for _ in range(tokens):
-        logits = model(input_ids=seen, use_cache=False).logits[0, -1]
+        logits = model(input_ids=text, use_cache=False).logits[0, -1]
         if logits.isnan().any():
-            raise NoScoreError(
-                f"{name}: what it says of the next token is not a number; look for NaN or infinite "
-                "weights, or convert the model to float32"
-            )
+            raise NoScoreError(phrase("note.logits_not_finite", variant=name))
         token = logits.argmax()
         if int(token) in ends:
             break
         written.append(int(token))
-        seen = torch.cat([seen, token.view(1, 1)], dim=1)
+        text = torch.cat([text, token.view(1, 1)], dim=1)
     return written
 
 
 def _ends(model: nn.Module) -> set[int]:
-    """Return the tokens that end a text, as the checkpoint tells."""
+    """Return the end-of-text tokens of the checkpoint."""
     known: Any = getattr(model, "generation_config", None) or model.config
     end = getattr(known, "eos_token_id", None)
     return {end} if isinstance(end, int) else set(end or ())

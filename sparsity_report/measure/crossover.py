@@ -1,4 +1,4 @@
-"""From which sparsity CSR layers are faster than dense ones on this machine."""
+"""The crossover: the sparsity from which CSR layers are faster than dense ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LEVELS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, HIGHEST)
 
 @dataclass(frozen=True)
 class Bench:
-    """What one table of times is measured on and by: the machine, the clock, and who is told.
+    """The machine, time budget and progress of one table of times.
 
     Attributes
     ----------
@@ -45,9 +45,9 @@ class Bench:
     watch : Watch
     allowed : Allowance
     states : tuple of str
-        Of the cache.
+        States of the cache.
     step : callable
-        Called with what is measured next.
+        Called with the name of the next measurement.
     """
 
     machine: Machine
@@ -57,13 +57,13 @@ class Bench:
     step: Callable[[str], None]
 
     @classmethod
-    def of(cls, clock: Clock, progress: Progress | None, measurements: int) -> Bench:
-        """Look at the machine, and begin to count measurements."""
+    def start(cls, clock: Clock, progress: Progress | None, measurements: int) -> Bench:
+        """Return a bench on this machine for a number of measurements."""
         watch, places = Watch(), count()
 
-        def step(what: str) -> None:
+        def step(name: str) -> None:
             if progress:
-                progress(next(places), measurements, what)
+                progress(next(places), measurements, name)
 
         machine = this_machine()
         return cls(machine, watch, Allowance(clock, measurements), clock.states, step)
@@ -75,12 +75,12 @@ class Bench:
         base: int,
         control: int | None,
     ) -> Timing:
-        """Time what is ready; with weights from memory, beside a bare read of it."""
+        """Time prepared calls; if weights come from memory, time a bare read of it along."""
         read = stream(self.machine.cache_bytes) if cache == "out of cache" else None
         return timed(*ready, base, control, self.allowed, read)
 
-    def told(self, timing: Timing) -> dict[str, Any]:
-        """Return the columns that tell of the machine, and of how it stood."""
+    def facts(self, timing: Timing) -> dict[str, Any]:
+        """Return the columns that describe the machine and its conditions."""
         low, high = timing.spread
         bandwidth = timing.bandwidth or self.machine.bandwidth
         machine, conditions = self.machine._asdict(), self.watch.conditions()._asdict()
@@ -91,7 +91,7 @@ class Bench:
 def bound(
     weight_bytes: int | None, seconds: float, timing: Timing, bandwidth: float
 ) -> dict[str, Any]:
-    """Return the least time in which memory gives the weights, and what share of it is used."""
+    """Return the least seconds to read the weights from memory, and their share of the time."""
     if weight_bytes is None:
         return {}
     least = weight_bytes / bandwidth
@@ -108,44 +108,59 @@ def crossover(
     clock: Clock | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Find the sparsity from which CSR is faster than dense here, per layer shape and tokens.
+    """Measure the sparsity from which CSR is faster than dense, per layer shape and tokens.
 
-    ``LinearCSR`` layers with zeros at random are timed at eight sparsities against the dense
-    layer, and that against itself, in turn; between two of them the speed-up is interpolated in
-    its logarithm.
+    ``LinearCSR`` layers with random zeros at eight sparsities, the dense layer and a duplicate of
+    it as control are timed in turn. The speed-up is interpolated in its logarithm.
 
     Parameters
     ----------
     weights : Weights
-        Whose prunable shapes are measured.
+        Model whose prunable layer shapes are measured.
     tokens : sequence of int
+        Numbers of tokens per call.
     dtype : str
-        Name of the torch dtype of values and input.
+        Name of the torch dtype of values and inputs.
     clock : Clock, optional
-        How precisely, for how long, and with weights from the cache, from memory or both.
+        Precision, time limit and cache state. The default is 2 %, 60 s, both states.
     progress : callable, optional
-        Called with measurements done, measurements in all and what is measured.
+        Called with measurements done, measurements in total and the name of the measurement.
 
     Returns
     -------
     pandas.DataFrame
-        One row per shape, tokens, state of the cache and sparsity. ``crossover_sparsity`` lies
-        between ``crossover_low`` and ``crossover_high`` with 99 % confidence, where speed-ups are
-        off by as much as the control was. It is null, and so is the upper end, where CSR is not
-        faster with such certainty even at 99 %: then it lies above the lower end. All three are
-        null where the control did not settle, or other programs had cores that were needed.
+        One row per shape, tokens, cache state and sparsity. With 99 % confidence
+        ``crossover_sparsity`` lies between ``crossover_low`` and ``crossover_high``, errors of
+        speed-ups as large as that of the control included. It and the upper end are null if CSR
+        is not faster with this confidence even at 99 % sparsity. All three are null if the
+        control did not settle, or if other programs used cores that were needed.
+
+    Raises
+    ------
+    SparsityReportError
+        The model has no prunable linear layer, or `tokens` or `dtype` is not valid.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> clock = sr.Clock(cold=False, budget=1)
+    >>> frame = sr.crossover(sr.load(), tokens=[1], clock=clock)
+    >>> sorted(set(frame["name"]))
+    ['128 × 128', '128 × 512', '512 × 128']
     """
-    clock = clock or clocks.USUAL
+    clock = clock or clocks.DEFAULT
     counts, shapes = checked(tokens), shapes_of(weights)
     if not shapes:
-        raise SparsityReportError(f"{weights.name} has no prunable linear layer to measure")
-    bench = Bench.of(clock, progress, len(counts) * len(shapes) * len(clock.states))
+        raise SparsityReportError(
+            f"{weights.name} has no prunable linear layer to measure; load another model"
+        )
+    bench = Bench.start(clock, progress, len(counts) * len(shapes) * len(clock.states))
     with torch.inference_mode():
         return curves(shapes, counts, dtype, bench)
 
 
 def checked(tokens: Sequence[int]) -> list[int]:
-    """Return numbers of tokens, refusing what is none."""
+    """Return numbers of tokens; refuse anything but positive whole numbers."""
     counts = list(tokens)
     if not counts or any(not isinstance(n, int) or n < 1 for n in counts):
         raise SparsityReportError(f"tokens must be positive whole numbers, not {tokens!r}")
@@ -155,7 +170,7 @@ def checked(tokens: Sequence[int]) -> list[int]:
 def curves(
     shapes: Mapping[str, Sequence[Parameter]], tokens: Sequence[int], dtype: str, bench: Bench
 ) -> pd.DataFrame:
-    """Return speed-ups against sparsity of all shapes, see :func:`crossover`."""
+    """Return the speed-ups of all shapes by sparsity, see :func:`crossover`."""
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise SparsityReportError(f"dtype must name a torch dtype of floats, not {dtype!r}")
@@ -182,11 +197,11 @@ def curves(
 
 def _curve(timing: Timing, sizes: Sequence[int | None], bench: Bench) -> Iterator[dict[str, Any]]:
     base, *times = timing.times[: len(_LEVELS) + 1]
-    told = bench.told(timing) | {"runs": base.runs}
-    edge = _edge(timing, told)
+    facts = bench.facts(timing) | {"runs": base.runs}
+    edge = _edge(timing, facts)
     for level, time, size in zip(_LEVELS, times, sizes, strict=True):
         yield (
-            told
+            facts
             | edge
             | {
                 "sparsity": level,
@@ -195,16 +210,16 @@ def _curve(timing: Timing, sizes: Sequence[int | None], bench: Bench) -> Iterato
                 "speedup": ratio(base.seconds, time.seconds),
                 "speedup_low": time.realised_low,
                 "speedup_high": time.realised_high,
-                **bound(size, time.seconds, timing, told["bandwidth"]),
+                **bound(size, time.seconds, timing, facts["bandwidth"]),
             }
         )
 
 
-def _edge(timing: Timing, told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where CSR overtakes and between what, as far as the control lets it be told."""
-    low, high = told["control_low"], told["control_high"]
-    row = pd.DataFrame([told])
-    if not settled(low, high) or bool(crowded(row).iloc[0]) or told["runs"] < ENOUGH:
+def _edge(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the crossover and its interval, nothing if the control does not support one."""
+    low, high = facts["control_low"], facts["control_high"]
+    row = pd.DataFrame([facts])
+    if not settled(low, high) or bool(crowded(row).iloc[0]) or facts["runs"] < ENOUGH:
         return {}
     drawn = resampled(timing.samples)
     speedups = drawn[:, [0]] / drawn[:, 1 : len(_LEVELS) + 1]

@@ -1,4 +1,4 @@
-"""How long variants take on this machine, beside what their FLOPs promise."""
+"""Latency of layers and models on this machine, compared with their FLOPs."""
 
 from __future__ import annotations
 
@@ -44,46 +44,49 @@ def measure_latency(
 ) -> pd.DataFrame:
     """Time every distinct layer shape and the whole forward pass of variants.
 
-    All variants are timed in turn, sample by sample, in an order that changes each round, after
-    warming up; so is a control, which runs the same kernels as the first dense variant: a masked
-    one where there is one, else the dense one once more. What the control reaches is noise, and
-    what lies within it is told nowhere as a speed-up.
+    After warming up, all variants are timed in turn in an order that changes each round. A
+    control runs the same kernels as the first dense variant: it is a masked variant if there is
+    one, otherwise the dense one again. The speed-up of the control is noise, and no report shows
+    a speed-up within it.
 
-    A shape is measured on its module of median nonzeros, where some run as CSR among these; of a
-    module that does more than multiply, the product alone. It is timed with its weights in the
-    cache and with weights from memory, see :class:`Clock`; a matrix of which it would take more
-    than 10,000 copies to be out of the cache, in the cache only. The whole forward pass is that
-    of one sequence of random tokens without a key-value cache; models that do not read token ids
-    have layers only.
+    A shape is measured on the module with the median number of nonzeros, among those in CSR if
+    any. If a module does more than multiply, only the product is timed. Weights are in the cache
+    or read from memory, see :class:`Clock`; matrices that would need more than 10,000 copies are
+    timed in the cache only. The forward pass is that of one sequence of random tokens without a
+    key-value cache; models that do not read token ids have layers only.
 
     Parameters
     ----------
     variants : sequence of Variant
-        The first dense one, else the first, is what speed-ups are against.
+        Variants of one model. Speed-ups are over the first dense one, or else the first.
     tokens : sequence of int
-        Numbers of tokens that go through at a time.
+        Numbers of tokens per call.
     crossovers : bool
-        Whether to measure, too, from which sparsity CSR is faster than dense, see
-        :func:`crossover`.
+        Also measure the sparsity from which CSR is faster than dense, see :func:`crossover`.
     clock : Clock, optional
-        How precisely, for how long, and in what state of the cache: 2 %, a minute, both.
+        Precision, time limit and cache state. The default is 2 %, 60 s, both states.
     progress : callable, optional
-        Called with measurements done, measurements in all and what is measured.
+        Called with measurements done, measurements in total and the name of the measurement.
 
     Returns
     -------
     pandas.DataFrame
-        ``scope`` is ``"layer"`` (``name`` is the shape, out × in, ``modules`` how many have it)
-        or ``"model"``. ``seconds`` is the median and ``seconds_low``, ``seconds_high`` the
-        quartiles over ``runs`` samples. ``promised_speedup`` is the ratio of FLOPs,
-        ``realised_speedup`` that of seconds, ``realised_share`` realised ÷ promised;
-        ``realised_low`` and ``realised_high`` are the ends of its 99 % interval, of a bootstrap
-        in blocks of rounds. ``control_low`` and ``control_high`` are the smallest and largest
-        ratio of ``control`` over five parts of the rounds. ``bound_seconds`` is ``weight_bytes``
-        ÷ ``bandwidth``, the least in which memory gives the weights, ``bound_share`` that ÷
-        ``seconds``, null in the cache; with weights from memory ``bandwidth`` is the median of a
-        bare read timed in the same rounds, else the best of some before. ``others`` is how many
-        cores other programs took.
+        One row per variant and measurement. ``scope`` is ``"layer"`` (``name`` is the shape, out ×
+        in, and ``modules`` the number of modules with it) or ``"model"``. ``seconds`` is the
+        median of ``runs`` samples, ``seconds_low`` and ``seconds_high`` are their quartiles.
+        ``promised_speedup`` is the ratio of FLOPs, ``realised_speedup`` that of seconds,
+        ``realised_share`` realised ÷ promised. ``realised_low`` and ``realised_high`` are the ends
+        of the 99 % interval of a block bootstrap. ``control_low`` and ``control_high`` are the
+        smallest and largest ratio of ``control`` over five parts of the rounds. ``bound_seconds``
+        is ``weight_bytes`` ÷ ``bandwidth``, the least time to read the weights from memory, and
+        ``bound_share`` that ÷ ``seconds``, null in the cache. ``bandwidth`` in bytes per second is
+        measured in the same rounds if weights come from memory, otherwise before. ``others`` is
+        the number of cores that other programs used.
+
+    Raises
+    ------
+    SparsityReportError
+        There is no variant, the variants are of different models, or `tokens` is not valid.
 
     Examples
     --------
@@ -96,23 +99,23 @@ def measure_latency(
     ['128 × 128', '128 × 512', '512 × 128', 'whole forward']
     """
     if not variants:
-        raise SparsityReportError("nothing to measure: give at least one variant")
-    counts, clock = checked(tokens), clock or clocks.USUAL
+        raise SparsityReportError("no variant to measure; give at least one")
+    counts, clock = checked(tokens), clock or clocks.DEFAULT
     base = next((n for n, variant in enumerate(variants) if variant.layout == "dense"), 0)
     weights = variants[base].weights
     for variant in variants:
         matrices = {(p.name, p.matrix) for p in variant.weights.parameters}
         if not matrices.issuperset((p.name, p.matrix) for p in weights.prunable):
             raise SparsityReportError(
-                f"{variant.name} has other layers than {variants[base].name}; time variants of one "
-                "model, or each model by itself"
+                f"{variant.name} has other layers than {variants[base].name}; time the variants of "
+                "one model at a time"
             )
     models, shapes = list(materialized(list(variants))), shapes_of(weights)
     measurements = len(counts) * (len(shapes) * len(clock.states) * (1 + crossovers) + 1)
-    bench = Bench.of(clock, progress, measurements)
+    bench = Bench.start(clock, progress, measurements)
     with torch.inference_mode():
         rows = [*_layers(models, base, shapes, counts, bench)]
-        rows += (row for number in counts for row in _whole(models, base, number, bench))
+        rows += (row for number in counts for row in _forward_passes(models, base, number, bench))
         frame = pd.DataFrame(rows, columns=list(TABLES["latency"].names))
         if crossovers and shapes:
             keys = ["name", "tokens", "cache"]
@@ -128,7 +131,7 @@ def _layers(
     tokens: Sequence[int],
     bench: Bench,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row to each variant, shape, number of tokens and state of the cache."""
+    """Yield a row per variant, shape, number of tokens and cache state."""
     for shape, parameters in shapes.items():
         chosen = typical(models[-1][0], parameters)
         for number in tokens:
@@ -140,8 +143,10 @@ def _layers(
                 yield from (facts | {"cache": cache} | row for row in compared)
 
 
-def _whole(models: Models, base: int, number: int, bench: Bench) -> Iterator[dict[str, Any]]:
-    """Yield a row to each variant; none where a model does not read so many tokens."""
+def _forward_passes(
+    models: Models, base: int, number: int, bench: Bench
+) -> Iterator[dict[str, Any]]:
+    """Yield a row per variant, none if a model does not accept so many tokens."""
     bench.step(f"whole forward, {number} tokens")
     facts = {"scope": "model", "name": "whole forward", "tokens": number}
     inputs = inputs_of(models[base][1], number)
@@ -155,19 +160,19 @@ def _whole(models: Models, base: int, number: int, bench: Bench) -> Iterator[dic
 def _compared(
     models: Models, calls: Sequence[Timed], base: int, cache: str | None, bench: Bench
 ) -> Iterator[dict[str, Any]]:
-    """Time calls and yield what each promised and realised against the one that is the base."""
+    """Time calls; yield promised and realised speed-ups over the base."""
     control = _control(models, base)
     ready = prepared(calls, cache == "out of cache", bench.machine)
     if ready is None:
         bench.allowed.next()
         return
     timing = bench.time(ready, cache, base, control)
-    told = bench.told(timing)
-    told["control"] = models[base if control is None else control][0].name
+    facts = bench.facts(timing)
+    facts["control"] = models[base if control is None else control][0].name
     for (variant, _), call, time in zip(models, calls, timing.times, strict=False):
         promised = ratio(calls[base].flops, call.flops)
         yield (
-            told
+            facts
             | time._asdict()
             | {
                 "variant": variant.name,
@@ -176,13 +181,13 @@ def _compared(
                 "kernel": call.kernel,
                 "promised_speedup": promised,
                 "realised_share": ratio(time.realised_speedup, promised),
-                **bound(call.weight_bytes, time.seconds, timing, told["bandwidth"]),
+                **bound(call.weight_bytes, time.seconds, timing, facts["bandwidth"]),
             }
         )
 
 
 def _control(models: Models, base: int) -> int | None:
-    """Find a variant that runs the kernels of the base."""
+    """Return the index of a variant that runs the kernels of the base, None without one."""
     if models[base][0].layout != "dense":
         return None
     layouts = [variant.layout for variant, _ in models]

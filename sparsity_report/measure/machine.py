@@ -1,4 +1,4 @@
-"""The machine that things are timed on: what it is, and what else it does meanwhile."""
+"""The machine: processor, caches, memory bandwidth, and load by other programs."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import NamedTuple
 import torch
 
 _CACHES = Path("/sys/devices/system/cpu")
-# Where the size of the last-level cache cannot be read, it is hardly larger.
+# Assumed size of the last-level cache if it cannot be read.
 _CACHE_AT_MOST = 256 * 2**20
-# Times that many of the last-level cache are read to know how fast memory is.
+# Multiple of the last-level cache that is read to measure bandwidth, and number of passes.
 _STREAMED, _PASSES = 4, 5
-# Ticks of the kernel's statistics are a hundredth of a second.
+# Seconds over which load is measured; the kernel counts in hundredths.
 _WINDOW = 1.0
-# What of a line of /proc/stat is no work: idle, and waiting for a disk.
+# Columns of /proc/stat that are not work: idle, and waiting for a disk.
 _IDLE = (3, 4)
 
 
 class Machine(NamedTuple):
-    """What stays as it is while things are timed; what cannot be read is None.
+    """Constant properties of the machine; unknown ones are None.
 
     Attributes
     ----------
     machine : str
         Processor and libraries that do the arithmetic.
     cores, threads : int
-        Cores this process may use, and threads torch computes with.
+        Cores this process may use, and threads of torch.
     cache_bytes : int or None
-        Of the last-level cache, of all its parts together.
+        Size of all parts of the last-level cache.
     bandwidth : float
-        Bytes per second that these threads read from memory.
+        Bytes per second that the threads read from memory.
     """
 
     machine: str
@@ -47,16 +47,16 @@ class Machine(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """What changes while things are timed; what cannot be read is None.
+    """Changing properties of the machine; unknown ones are None.
 
     Attributes
     ----------
     others : float or None
-        Cores that other programs, and the host of a virtual machine, took.
+        Cores used by other programs and by the host of a virtual machine.
     load : float or None
         The load average of the last minute.
     frequency : float or None
-        Of the first core, in Hz.
+        Frequency of the first core in Hz.
     """
 
     others: float | None
@@ -65,13 +65,13 @@ class Conditions(NamedTuple):
 
 
 def this_machine() -> Machine:
-    """Look at the machine, and measure how fast it reads."""
+    """Return the properties of this machine; measure its bandwidth."""
     threads = torch.get_num_threads()
     return Machine(processor(), cores(), threads, cache_bytes(), read_bandwidth(threads))
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -79,7 +79,7 @@ def cores() -> int:
 
 @lru_cache(maxsize=1)
 def processor() -> str:
-    """Name the processor and the libraries that do the arithmetic."""
+    """Return the names of the processor and of the libraries that do the arithmetic."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
@@ -90,12 +90,12 @@ def processor() -> str:
 
 
 def cache_bytes(root: Path = _CACHES) -> int | None:
-    """Return the size of the last-level cache, of all its parts together; None if not known.
+    """Return the size in bytes of all parts of the last-level cache, None if unknown.
 
     Parameters
     ----------
     root : pathlib.Path
-        Where Linux tells of processors.
+        Folder in which Linux describes the processors.
     """
     sizes: dict[tuple[int, str], int] = {}
     try:
@@ -113,31 +113,30 @@ def cache_bytes(root: Path = _CACHES) -> int | None:
 
 
 def streamed_bytes(cached: int | None) -> int:
-    """Return how many bytes together are surely not in a cache of such a size."""
+    """Return a number of bytes that a cache of this size cannot hold."""
     return 2 * (cached or _CACHE_AT_MOST)
 
 
 @lru_cache(maxsize=1)
 def stream(cached: int | None) -> tuple[Callable[[], object], int]:
-    """Return what reads an array from memory, all of it once, and how many bytes that are."""
+    """Return a call that reads an array from memory once, and the bytes of the array."""
     array = torch.ones(streamed_bytes(cached) // 4)
     return array.sum, array.nbytes
 
 
 @lru_cache(maxsize=4)
 def read_bandwidth(threads: int) -> float:
-    """Return the bytes per second that so many threads of torch read from memory.
+    """Return the memory bandwidth of the threads of torch in bytes per second.
 
-    The fastest of some passes over an array of four times the last-level cache: of single
-    precision numbers the sum, the largest, the sums of eight parts side by side and the product of
-    two halves, a read without a write as STREAM has it for a copy (McCalpin, 1995). A pass is
-    nothing but a read where its arithmetic keeps up and enough of them are under way at a time,
-    so the fastest is nearest to the limit.
+    It is that of the fastest pass over a float32 array of four times the last-level cache. The
+    passes are a sum, a maximum, sums of eight parts, and a product of two halves: reads without
+    writes, in analogy to the copy of STREAM (McCalpin, 1995). The fastest pass is the least
+    limited by its arithmetic.
 
     Parameters
     ----------
     threads : int
-        Those torch computes with: its own number, for which the result is kept.
+        Number of threads of torch, the key under which the result is cached.
     """
     del threads
     size = _STREAMED * (cache_bytes() or _CACHE_AT_MOST // _STREAMED) // 4
@@ -159,29 +158,29 @@ def read_bandwidth(threads: int) -> float:
 
 
 class Watch:
-    """Watches what other programs do, over the last second at least."""
+    """A record of the work of other programs over at least the last second."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque()
+        self._records: deque[tuple[float, float]] = deque()
         self.conditions()
 
     def conditions(self) -> Conditions:
-        """Return how things stood since a second ago, or since it was last asked."""
+        """Return the conditions of the last second, or since the previous call."""
         now, others = time.perf_counter(), _work_of_others()
         taken = None
         if others is not None:
-            while len(self._seen) > 1 and now - self._seen[1][0] >= _WINDOW:
-                self._seen.popleft()
-            if self._seen and now > self._seen[0][0]:
-                since, before = self._seen[0]
+            while len(self._records) > 1 and now - self._records[1][0] >= _WINDOW:
+                self._records.popleft()
+            if self._records and now > self._records[0][0]:
+                since, before = self._records[0]
                 taken = max(0.0, (others - before) / (now - since))
-            self._seen.append((now, others))
+            self._records.append((now, others))
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         return Conditions(taken, load, _frequency())
 
 
 def _work_of_others() -> float | None:
-    """Return seconds of all cores that were not idle and not this process's; None if not known."""
+    """Return seconds of work of all cores for other processes, None if unknown."""
     try:
         line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
         ticks = [int(each) for each in line[1:9]]

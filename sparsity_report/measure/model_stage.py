@@ -1,4 +1,4 @@
-"""One model in memory that becomes each of its variants in turn, and itself again."""
+"""One model in memory that is pruned as each variant in turn and restored."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sparsity_report.weights.weights import Weights
 
 
 class Stage:
-    """A model that is opened once; what pruning changes of it is put back.
+    """A model that is loaded once, and pruned and restored in place.
 
-    A CSR variant is a model of its own, kept, which shares all tensors that are not CSR.
+    A CSR variant is a second model, which is kept and shares all tensors that are not CSR.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -28,13 +28,13 @@ class Stage:
         self._sparse: dict[int, tuple[Variant, nn.Module]] = {}
 
     def become(self, variant: Variant) -> nn.Module:
-        """Return the model of a variant, good until the next one's."""
+        """Return the model of a variant, valid until the next call."""
         if variant.layout != "csr":
             self.prune(variant.pruning)
             return self.model
         if id(variant) not in self._sparse:
             self._keep(variant.pruning)
-            # Prunes what the two share, too.
+            # This also prunes the tensors that the two models share.
             model = variant.module(_shared(self.model)).eval()
             self._pruning = variant.pruning
             self._sparse[id(variant)] = variant, model  # the variant, so that its id is no other's
@@ -42,7 +42,7 @@ class Stage:
 
     @torch.no_grad()
     def prune(self, pruning: Pruning | None) -> None:
-        """Let the model be pruned so, and in no other way."""
+        """Restore the model, then apply a pruning."""
         if pruning is self._pruning:
             return
         self._keep(pruning)
@@ -52,7 +52,7 @@ class Stage:
 
     @torch.no_grad()
     def _keep(self, pruning: Pruning | None) -> None:
-        """Put back what was changed, and keep what will be."""
+        """Restore the weights that were pruned, and keep those that a pruning will change."""
         for name, values in self._before.items():
             tensor = value(*self._places[name])
             tensor.copy_(values)
@@ -65,7 +65,7 @@ class Stage:
 
 
 def _shared(model: nn.Module) -> nn.Module:
-    """Return a copy of a model's modules that holds the same tensors."""
+    """Return a copy of a model's modules that shares its tensors."""
     held: dict[int, Any] = {}
     for module in model.modules():
         tensors = (*module._parameters.values(), *module._buffers.values(), *computed_by(module))

@@ -1,4 +1,4 @@
-"""What a variant still knows: perplexity, next-token accuracy, and the distance from dense."""
+"""Perplexity, next-token accuracy and distance from the dense model."""
 
 from __future__ import annotations
 
@@ -31,69 +31,62 @@ def perplexity(
     progress: Progress | None = None,
     **scoring: Unpack[ProtocolOptions],
 ) -> pd.DataFrame:
-    """Run causal language models over a text and score its tokens.
+    """Score a text with causal language models: perplexity, accuracy, distance from dense.
 
-    Perplexity is ``exp`` of the mean negative log likelihood of a token given those before it in
-    its window; the mean is over all scored tokens exactly. How windows lie is the protocol:
+    Perplexity is ``exp`` of the mean negative log likelihood of a token given the tokens before it
+    in its window. The mean is over all scored tokens. The protocol decides the windows:
 
-    - ``"sliding"``, as in https://huggingface.co/docs/transformers/perplexity: the window moves on
-      by `stride`, and only tokens not yet scored are. Where the stride is a whole window, the
-      first token of each has no context and is not scored.
-    - ``"wikitext2-2048"``: the test split of wikitext-2-raw-v1 joined by blank lines, in windows
-      of 2,048 tokens that do not overlap; the first token of each is not scored, the tail is
-      dropped. It is what the code of SparseGPT and Wanda computes: there a window's mean over
-      2,047 tokens counts 2,048 times, in the sum and in what it is divided by.
-    - ``"wikitext2-max"``: the same in windows as long as the model takes.
-    - ``"c4-256x2048"``: the first 1,100 texts of the first validation file of C4 joined by
-      blanks, of these the first 256 windows of 2,048 tokens.
-    - ``"ptb"``: the test split of ptb_text_only joined by blanks, windows of 2,048 tokens.
+    - ``"sliding"``, as in https://huggingface.co/docs/transformers/perplexity: the window moves by
+      `stride`, and each token is scored once. If the stride is a whole window, the first token of
+      each window has no context and is not scored.
+    - ``"wikitext2-2048"``: the test split of wikitext-2-raw-v1 joined by blank lines, in disjoint
+      windows of 2,048 tokens. The first token of each is not scored, and the rest of the text is
+      dropped. The result equals that of the code of SparseGPT and Wanda, where the mean of a
+      window over 2,047 tokens has weight 2,048 in sum and divisor.
+    - ``"wikitext2-max"``: the same with windows as long as the model accepts.
+    - ``"c4-256x2048"``: the first 256 windows of 2,048 tokens of the first 1,100 texts of the
+      first validation file of C4, joined by blanks.
+    - ``"ptb"``: the test split of ptb_text_only joined by blanks, in windows of 2,048 tokens.
 
-    Windows of one model are scored for all its variants together: it is opened once, pruned and
-    put back in place.
+    All variants of a model are scored together: it is loaded once, pruned and restored in place.
 
     Parameters
     ----------
     variants : Variant or sequence of Variant
+        Models to score.
     text : str, pathlib.Path, iterable of str, dataset or 1-d tensor of token ids, optional
-        A path, or a string that names a file, is read as UTF-8, of at most 2**28 characters. A
-        string without white space that looks like a path and names no file is refused; any other
-        is the text itself. Items, or their key ``"text"``, are always texts and are joined by
-        blank lines. By default the 11 KB of held-out Python source that come with the demo model.
-        Of a protocol with a data set a file or items are its rows (lines, JSON lines or Parquet),
-        and as many as it has; words are its joined text; by default the library ``datasets``
-        fetches it.
-    protocol : str, optional
-        ``"sliding"`` unless told.
-    tokenizer : callable, optional
-        By default the one that came with the model.
-    window : int, optional
-        Of ``"sliding"``: tokens the model sees at most; by default its own limit or 1,024,
-        whichever is less.
-    stride : int, optional
-        Of ``"sliding"``: tokens the window moves by; by default half a window.
+        A path, or a string that names a file, is read as UTF-8 of at most 2**28 characters. A
+        string without white space that looks like a path and names no file is refused. Any other
+        string is the text itself. Items, or their key ``"text"``, are joined by blank lines. The
+        default is 11 KB of held-out Python source that ships with the demo model. If the protocol
+        has a data set, a file or items are its rows (lines, JSON lines or Parquet), a string is
+        its joined text, and by default the library ``datasets`` fetches it.
     progress : callable, optional
-        Called with tokens scored and tokens in all, of the variants of one model, and the
-        variant's name.
+        Called with tokens scored, tokens in total of the variants of one model, and the variant's
+        name.
+    **scoring
+        ``protocol``: one of the names above, ``"sliding"`` by default. ``tokenizer``: a callable,
+        by default that of the model. ``window``, ``stride``: tokens, for ``"sliding"`` only; by
+        default the model's limit or 1,024, whichever is less, and half a window.
 
     Returns
     -------
     pandas.DataFrame
-        One row per variant: ``nll`` in nats per token, ``top1`` the share of tokens that were the
-        model's first guess, ``sparsity`` of the prunable weights, and the protocol. From the same
-        pass, against the first of several variants of a model that is not pruned, which is named
-        in ``against`` and called dense: ``kl``, the mean of KL(dense ‖ variant) =
-        Σ p·(ln p − ln q) over the vocabulary, p of dense, in nats per scored token; ``agreement``,
-        the share of tokens at which both guess the same first; ``flips``, the share that one of
-        them guesses right and the other wrong (Dutta et al., Accuracy is Not All You Need,
-        arXiv:2407.09141). Null where there is no such variant.
-        ``study.with_measured(quality=…)`` keeps it.
+        One row per variant. ``nll`` is in nats per token, ``top1`` the share of tokens that were
+        the model's first guess, ``sparsity`` that of the prunable weights. The first variant of a
+        model that is not pruned is the dense one, named in ``against``. Compared with it in the
+        same pass: ``kl``, the mean of KL(dense ‖ variant) = Σ p·(ln p − ln q) over the vocabulary,
+        in nats per scored token; ``agreement``, the share of tokens with the same first guess;
+        ``flips``, the share that exactly one of the two guesses right (Dutta et al., Accuracy is
+        Not All You Need, arXiv:2407.09141). These are null if no variant is dense or there is
+        only one. ``study.with_measured(quality=…)`` adds the frame to a study.
 
     Raises
     ------
     SparsityReportError
-        The model has no causal head or no tokenizer, the text is empty, one token long, shorter
-        than a protocol's window or a file that cannot be read, a window exceeds the model's, or
-        the loss is not a number.
+        The model has no causal head or no tokenizer; the text cannot be read or is shorter than
+        two tokens or a protocol's window; a window exceeds the model's; or the loss is not a
+        number.
 
     Examples
     --------
@@ -108,7 +101,7 @@ def perplexity(
     rows: dict[int, dict[str, object]] = {}
     for weights in dict.fromkeys(variant.weights for variant in chosen):
         stage = Stage(weights)
-        passage = passages.of(weights, stage.model)
+        passage = passages.passage(weights, stage.model)
         places = [place for place, v in enumerate(chosen) if v.weights is weights]
         scored = score_variants(stage, passage, [chosen[place] for place in places], progress)
         for place, (score, distance) in zip(places, scored, strict=True):
@@ -123,7 +116,7 @@ def perplexity(
 
 
 def _described(variant: Variant) -> dict[str, object]:
-    """Return what a table says of a variant itself."""
+    """Return the columns that describe a variant."""
     return {
         "variant": variant.name,
         "model": variant.weights.name,

@@ -1,4 +1,4 @@
-"""Protocols: how a text becomes tokens and windows, under the names that papers use."""
+"""Evaluation protocols: the tokens and windows of a text, under the names that papers use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, without_panics, writable
 from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_corpus, read_text
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
 from sparsity_report.weights.tensor_slices import dtype_name
 from sparsity_report.weights.weights import Weights
 
-# Windows of long models are cut to this; the one Hugging Face's guide uses for GPT-2.
+# Longest default window; Hugging Face's guide uses it for GPT-2.
 _WINDOW = 1024
 
-# Rows are those of the data sets' own pages.
+# Numbers of rows are those on the pages of the data sets.
 _WIKITEXT = Corpus(
     title="wikitext-2-raw-v1 test",
     source=("Salesforce/wikitext", "wikitext-2-raw-v1"),
@@ -50,14 +51,14 @@ _PTB = Corpus(
 )
 
 
-#: What named protocols score. They cut it into windows that do not overlap and drop what is left,
-#: as the code of SparseGPT (github.com/IST-DASLab/sparsegpt, ``llama_eval``) and of Wanda
-#: (github.com/locuslab/wanda, ``lib/eval.py``) does.
+#: Data sets of named protocols. They are cut into disjoint windows and the rest is dropped, as in
+#: the code of SparseGPT (github.com/IST-DASLab/sparsegpt, ``llama_eval``) and of Wanda
+#: (github.com/locuslab/wanda, ``lib/eval.py``).
 CORPORA = {"wikitext2-2048": _WIKITEXT, "wikitext2-max": _WIKITEXT, "c4-256x2048": _C4, "ptb": _PTB}
 
 
 class ProtocolOptions(TypedDict, total=False):
-    """How a text is scored, see :func:`sparsity_report.perplexity`."""
+    """Options of scoring, see :func:`sparsity_report.perplexity`."""
 
     protocol: str | None
     tokenizer: Any
@@ -66,13 +67,13 @@ class ProtocolOptions(TypedDict, total=False):
 
 
 class ScoringOptions(ProtocolOptions, total=False):
-    """What is scored and how."""
+    """Options of scoring, and the text."""
 
     text: Text | None
 
 
 class Passage(NamedTuple):
-    """Tokens to score, and in which windows."""
+    """Tokens to score, and their windows."""
 
     ids: torch.Tensor
     protocol: str
@@ -82,7 +83,7 @@ class Passage(NamedTuple):
     fingerprint: str
 
     def facts(self, model: nn.Module) -> dict[str, object]:
-        """Return what a table says of it."""
+        """Return the columns that describe the passage."""
         return {
             "protocol": self.protocol,
             "tokens": len(self.ids),
@@ -95,16 +96,26 @@ class Passage(NamedTuple):
 
 
 class NoScoreError(SparsityReportError):
-    """A model has no score, of no fault of whoever asks for it."""
+    """A model that has no score, though the request was right.
+
+    Attributes
+    ----------
+    note : Phrase
+        The reason, for the notes of a study.
+    """
+
+    def __init__(self, note: Phrase) -> None:
+        super().__init__(str(note))
+        self.note = note
 
 
 class Passages:
-    """The passages of models for one text, which is read once and tokenised once a tokenizer.
+    """Passages of one text, which is read once and tokenized once per tokenizer.
 
     Raises
     ------
     SparsityReportError
-        There is no such protocol, it takes no window of one's own, or the text cannot be read.
+        The protocol is unknown or has fixed windows, or the text cannot be read.
     """
 
     def __init__(self, scoring: ScoringOptions) -> None:
@@ -114,32 +125,30 @@ class Passages:
         given = [key for key in ("window", "stride") if scoring.get(key) is not None]
         if corpus and given:
             raise SparsityReportError(
-                f"protocol {self._name} has its own windows; leave {' and '.join(given)} out"
+                f"protocol {self._name} has fixed windows; leave {' and '.join(given)} out"
             )
         self._title, self._text = read_corpus(corpus, text) if corpus else read_text(text)
         self._ids: dict[int, tuple[Any, torch.Tensor]] = {}
         if isinstance(self._text, str):
             if not self._text.strip():
-                raise SparsityReportError("the text to score is empty")
+                raise SparsityReportError("the text to score is empty; give at least two tokens")
             if writable(self._text) != self._text:
                 raise SparsityReportError(
-                    "the text to score holds halves of characters: save it anew"
+                    "the text to score holds unpaired surrogates; save it as UTF-8"
                 )
         self._fingerprint = fingerprint(self._text)
 
-    def of(self, weights: Weights, model: nn.Module) -> Passage:
-        """Return what is scored of a model, which must be a causal one."""
+    def passage(self, weights: Weights, model: nn.Module) -> Passage:
+        """Return the passage for a causal language model; refuse any other model."""
         check_causal(model, weights.name)
         ids = self._tokens(weights)
         if len(ids) < 2:
-            raise SparsityReportError(
-                f"the text to score has {len(ids)} token; at least two are needed"
-            )
+            raise SparsityReportError(f"the text to score has {len(ids)} token; give at least two")
         vocabulary = vocabulary_of(model)
         if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
             raise SparsityReportError(
                 f"the text holds token {int(ids.max())}, beyond the model's {vocabulary:,}; "
-                "is the tokenizer another model's?"
+                "give the tokenizer of this model"
             )
         if self._name not in CORPORA:
             window, stride = self._scoring.get("window"), self._scoring.get("stride")
@@ -163,34 +172,34 @@ class Passages:
         return self._ids[id(tokenizer)][1]
 
     def _fixed(self, model: nn.Module, tokens: int) -> int:
-        """Return the window of a protocol that has one."""
+        """Return the window of a named protocol."""
         limit = limit_of(model)
         window = PROTOCOLS[self._name][0] or limit
         if window is None:
             raise SparsityReportError(
-                f"protocol {self._name} takes the model's own window, and this one tells none; "
-                "take wikitext2-2048"
+                f"protocol {self._name} uses the model's window, which its config does not state; "
+                "use wikitext2-2048"
             )
         if limit is not None and window > limit:
             raise SparsityReportError(
-                f"protocol {self._name} has windows of {window:,} tokens, the model takes "
-                f"{limit:,}; wikitext2-max has the model's own"
+                f"protocol {self._name} has windows of {window:,} tokens, but the model accepts "
+                f"{limit:,}; use wikitext2-max"
             )
         if tokens < window:
             raise SparsityReportError(
-                f"the text to score has {tokens:,} tokens; protocol {self._name} needs a window "
-                f"of {window:,} at least"
+                f"the text to score has {tokens:,} tokens, too few for protocol {self._name}; give "
+                f"at least one window of {window:,}"
             )
         return window
 
 
 def check_protocol(name: str | None) -> str:
-    """Return the name of a protocol, ours where none is given; refuse one that is none."""
+    """Return the name of a protocol, the default for None; refuse an unknown one."""
     if name is None:
         return SLIDING
     if name not in PROTOCOLS:
         raise SparsityReportError(
-            f"there is no protocol {name!r}; there are {', '.join(PROTOCOLS)}"
+            f"there is no protocol {name!r}; use one of {', '.join(PROTOCOLS)}"
         )
     return name
 
@@ -200,19 +209,16 @@ def check_causal(model: nn.Module, name: str) -> None:
     config = getattr(model, "config", None)
     generates = getattr(model, "can_generate", lambda: False)()
     if not generates or getattr(config, "is_encoder_decoder", False):
-        raise NoScoreError(
-            f"{name} is a {type(model).__name__} without a causal language model head, so it has "
-            "no perplexity; everything else works"
-        )
+        raise NoScoreError(phrase("note.no_causal_head", model=name, kind=type(model).__name__))
 
 
 def vocabulary_of(model: nn.Module) -> int:
-    """Return how many tokens a model knows."""
+    """Return the size of a model's vocabulary."""
     return int(cast(Any, model).get_input_embeddings().weight.shape[0])
 
 
 def limit_of(model: nn.Module) -> int | None:
-    """Return how many tokens a model takes, as its config tells."""
+    """Return the longest sequence of a model according to its config, None if it is not stated."""
     config: Any = model.config
     return getattr(config, "max_position_embeddings", None) or None
 
@@ -220,15 +226,15 @@ def limit_of(model: nn.Module) -> int | None:
 def _sliding(
     model: nn.Module, tokens: int, window: int | None, stride: int | None
 ) -> tuple[int, int]:
-    """Return window and stride, defaults filled in."""
+    """Return window and stride in tokens, with defaults filled in."""
     limit = limit_of(model) or _WINDOW
     size = min(limit, _WINDOW) if window is None else window
     if not 2 <= size <= limit:
         raise SparsityReportError(
-            f"window must be from 2 to the model's {limit:,} positions, not {size}"
+            f"window={size} is out of range; use 2 to the model's {limit:,} positions"
         )
     size = min(size, tokens)
     step = max(size // 2, 1) if stride is None else stride
     if not 1 <= step <= size:
-        raise SparsityReportError(f"stride must be from 1 to the window of {size}, not {step}")
+        raise SparsityReportError(f"stride={step} is out of range; use 1 to the window of {size}")
     return size, step

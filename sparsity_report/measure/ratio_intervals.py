@@ -1,6 +1,6 @@
-"""Between which bounds a ratio of times lies, and how far one kernel is from itself.
+"""Bootstrap intervals of ratios of times, the spread of a control, and the crossover.
 
-Samples are a matrix: a round, in which everything is timed once, is a row; a call is a column.
+Samples have the shape (rounds, calls): every call is timed once per round.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# Of a hundred intervals one leaves out the ratio it is of.
+# Confidence of all intervals.
 CONFIDENCE = 0.99
-# Consecutive parts of the rounds whose ratios are the control's spread.
+# Consecutive parts of the rounds for the spread of the control.
 PARTS = 5
 _RESAMPLES = 1000
 
 
 def resampled(samples: Floats, resamples: int = _RESAMPLES) -> Floats:
-    """Return medians of each call over rounds drawn again and again, by the same draws each time.
+    """Return bootstrap medians of each call, from a fixed seed.
 
-    Rounds are drawn whole, so that what was timed together stays together, and in blocks of
-    neighbours, ∛n of n, as a disturbance lasts longer than a round (Künsch, 1989).
+    Whole rounds are drawn, in blocks of ∛n neighbours of n rounds, because a disturbance lasts
+    longer than a round (block bootstrap; Künsch, 1989).
 
     Returns
     -------
     numpy.ndarray
-        A row of medians to each resample.
+        Medians of shape (resamples, calls).
 
     Examples
     --------
@@ -49,7 +49,7 @@ def resampled(samples: Floats, resamples: int = _RESAMPLES) -> Floats:
 
 
 def interval(ratios: Floats, ratio: float) -> tuple[float, float]:
-    """Return the ends of the middle 99 % of resampled ratios; the ratio itself lies between.
+    """Return the ends of the middle 99 % of resampled ratios, widened to include the ratio.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def spread(base: Floats, control: Floats) -> tuple[float, float]:
 
 
 def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | None:
-    """Sparsity from which the speed-up stays above 1, interpolated in its logarithm.
+    """Return the sparsity from which the speed-up stays above 1, interpolated in its logarithm.
 
     Examples
     --------
@@ -97,23 +97,23 @@ def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | 
 def crossing_interval(
     sparsities: Sequence[float], speedups: Floats, noise: float
 ) -> tuple[float, float | None]:
-    """Return between which sparsities the crossing lies.
+    """Return the interval of sparsities that contains the crossing.
 
     Parameters
     ----------
     sparsities : sequence of float
     speedups : numpy.ndarray
-        A row of resampled speed-ups to each resample.
+        Resampled speed-ups of shape (resamples, sparsities).
     noise : float
-        How far apart the same kernel was twice, as a part of 1: speed-ups may be off by as much
-        either way.
+        Relative difference of the control from itself, by which speed-ups may be off in either
+        direction.
 
     Returns
     -------
     low : float
-        The largest of the sparsities where none is reached with confidence.
+        Lower end; the largest sparsity if no crossing is reached with confidence.
     high : float or None
-        None where the speed-up may stay under 1 at every sparsity.
+        Upper end; None if the speed-up may stay below 1 at every sparsity.
 
     Examples
     --------
@@ -124,8 +124,8 @@ def crossing_interval(
     rest = (1 - CONFIDENCE) / 2
 
     def crossings(factor: float) -> Floats:
-        found = (crossing(sparsities, row) for row in (speedups * factor).tolist())
-        return np.array([np.inf if edge is None else edge for edge in found])
+        edges = (crossing(sparsities, row) for row in (speedups * factor).tolist())
+        return np.array([np.inf if edge is None else edge for edge in edges])
 
     low = float(np.quantile(crossings(1 + noise), rest, method="lower"))
     high = float(np.quantile(crossings(1 / (1 + noise)), 1 - rest, method="higher"))

@@ -1,4 +1,4 @@
-"""Score a passage: the likelihood of its tokens, the guesses, and how far from dense both are."""
+"""Scores of a passage: likelihood and accuracy of its tokens, and distance from dense."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch import nn
 from sparsity_report.counting.progress import Progress
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import NoScoreError, Passage, vocabulary_of
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.schema import SLIDING
 from sparsity_report.study.variants import Variant
 
-# Logits held at a time.
+# Most logits of one batch.
 _LOGITS = 2**25
-# Logits of dense that are kept while the other variants are run: half a gigabyte in float32.
+# Logits of dense kept while the other variants run: half a gigabyte in float32.
 KEPT = 2**27
-# Logits that are taken in double precision at a time.
+# Logits converted to double precision at a time.
 _SLICE = 2**21
 
 
@@ -33,15 +34,15 @@ class Score(NamedTuple):
     scored: int
 
     def facts(self) -> dict[str, object]:
-        """Return means: perplexity is ``exp(nll)``."""
+        """Return means per scored token; perplexity is ``exp(nll)``."""
         nll = self.nll / self.scored
-        # Where even the exponential of a mean overflows, infinity would not be JSON.
+        # JSON has no infinity.
         perplexity = math.exp(nll) if nll < 700 else None
         return {"perplexity": perplexity, "nll": nll, "top1": self.hits / self.scored}
 
 
 class Distance(NamedTuple):
-    """How far guesses are from those of dense, summed over the tokens scored.
+    """Distance of predictions from those of dense, summed over the tokens scored.
 
     Attributes
     ----------
@@ -50,9 +51,9 @@ class Distance(NamedTuple):
     agreed : int
         Tokens at which the first guesses are the same.
     flipped : int
-        Tokens that one of the two guesses right and the other does not.
+        Tokens that exactly one of the two guesses right.
     against : str
-        The variant that is called dense.
+        Name of the dense variant.
     """
 
     kl: float
@@ -71,7 +72,7 @@ class Distance(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Windows of the same length, of which the same last tokens are scored."""
+    """Windows of one length with one number of last tokens to score."""
 
     begins: list[int]
     length: int
@@ -83,7 +84,7 @@ class _Batch(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What dense said of a batch: logits, logarithms of their sums, first guesses."""
+    """Predictions of dense for a batch: logits, their logsumexp, first guesses."""
 
     logits: torch.Tensor
     sums: torch.Tensor
@@ -92,7 +93,7 @@ class _Kept(NamedTuple):
 
 @dataclass
 class _Sums:
-    """What adds up to scores; the distance is from what was kept."""
+    """Running sums of a score and of a distance."""
 
     nll: float = 0.0
     hits: int = 0
@@ -113,7 +114,7 @@ def score_text(model: nn.Module, passage: Passage, name: str, progress: Progress
     """Run a model over every window of a passage."""
     sums, total = _Sums(), tokens_scored(passage)
     for batch in _batches(passage, vocabulary_of(model)):
-        _add(sums, *_run(model, passage, batch), _place(name, batch))
+        _add(sums, *_run(model, passage, batch), _no_score(name, batch))
         if progress:
             progress(sums.scored, total, name)
     return sums.score
@@ -122,12 +123,12 @@ def score_text(model: nn.Module, passage: Passage, name: str, progress: Progress
 def score_variants(
     stage: Stage, passage: Passage, variants: Sequence[Variant], progress: Progress | None
 ) -> list[tuple[Score, Distance | None]]:
-    """Score variants of one model, the first that nobody pruned beside each of the others.
+    """Score variants of one model; compare each with the first that is not pruned.
 
-    What it says of some windows is kept while the others are run over them.
+    The logits of that one are kept for some windows while the others run over them.
     """
     dense = next((n for n, v in enumerate(variants) if v.pruning is None), None)
-    if len(variants) == 1:  # nothing to compare it with
+    if len(variants) == 1:  # nothing to compare
         dense = None
     order = sorted(range(len(variants)), key=lambda n: n != dense)
     sums = [_Sums() for _ in variants]
@@ -140,12 +141,12 @@ def score_variants(
             name, model = variants[number].name, stage.become(variants[number])
             for place, batch in enumerate(part):
                 logits, targets = _run(model, passage, batch)
-                told = _place(name, batch)
                 against = None if number == dense or dense is None else kept[place]
-                said = _add(sums[number], logits, targets, told, against)
+                missing = _no_score(name, batch)
+                predictions = _add(sums[number], logits, targets, missing, against)
                 if number == dense:
                     sums[number].agreed += batch.scored
-                    kept.append(said)
+                    kept.append(predictions)
                 done += batch.scored
                 if progress:
                     progress(done, total, name)
@@ -155,7 +156,7 @@ def score_variants(
 
 
 def tokens_scored(passage: Passage) -> int:
-    """Return how many tokens are scored."""
+    """Return the number of scored tokens."""
     return sum(count for *_, count in _windows(passage))
 
 
@@ -166,7 +167,7 @@ def _run(model: nn.Module, passage: Passage, batch: _Batch) -> tuple[torch.Tenso
     ids = [passage.ids[begin : begin + batch.length] for begin in batch.begins]
     tokens = torch.stack(ids).to(device)
     logits = model(input_ids=tokens, use_cache=False).logits
-    # The logits at a place are about the token after it.
+    # The logits at a position predict the next token.
     return logits[:, -batch.last - 1 : -1].flatten(0, 1), tokens[:, -batch.last :].flatten()
 
 
@@ -175,10 +176,10 @@ def _add(
     sums: _Sums,
     logits: torch.Tensor,
     targets: torch.Tensor,
-    told: str,
+    missing: Phrase,
     against: _Kept | None = None,
 ) -> _Kept:
-    """Add what a model says of tokens, in double precision, and return what was said."""
+    """Add the score of tokens in double precision and return the predictions."""
     rows = max(_SLICE // logits.shape[-1], 1)
     totals, guesses = [], logits.argmax(dim=-1)
     for begin in range(0, len(targets), rows):
@@ -187,7 +188,7 @@ def _add(
         total = wide.logsumexp(dim=-1)
         nll = total - wide.gather(-1, targets[part, None]).squeeze(-1)
         if not nll.isfinite().all():
-            raise NoScoreError(told)
+            raise NoScoreError(missing)
         sums.nll += float(nll.sum())
         totals.append(total)
         if against:
@@ -202,29 +203,26 @@ def _add(
 
 
 def _divergence(dense: _Kept, part: slice, wide: torch.Tensor, total: torch.Tensor) -> float:
-    """Return the sum over tokens of KL(dense ‖ variant), of their logits and sums.
+    """Return the sum over tokens of KL(dense ‖ variant) from logits and their logsumexp.
 
     ln p = l − s of each, so that Σ p·(ln p − ln q) = Σ p·(l − l′) − s + s′.
     """
     logits, sums = dense.logits[part].double(), dense.sums[part]
     share = (logits - sums[:, None]).exp()
     terms = share * (logits - wide)
-    if not terms.isfinite().all():  # what dense rules out counts nothing, whatever q is
+    if not terms.isfinite().all():  # a token of probability 0 adds nothing
         terms = terms.where(share > 0, torch.zeros_like(terms))
-    # Not negative but for rounding.
+    # Rounding can make it negative.
     return float((terms.sum(dim=-1) - sums + total).clamp(min=0).sum())
 
 
-def _place(name: str, batch: _Batch) -> str:
-    return (
-        f"{name}: the loss is not a number in tokens {batch.begins[0]:,} to "
-        f"{batch.begins[-1] + batch.length:,}; look for NaN or infinite weights, or convert the "
-        "model to float32"
-    )
+def _no_score(name: str, batch: _Batch) -> Phrase:
+    first, last = batch.begins[0], batch.begins[-1] + batch.length
+    return phrase("note.loss_not_finite", variant=name, first=first, last=last)
 
 
 def _parts(batches: Iterator[_Batch], vocabulary: int) -> Iterator[list[_Batch]]:
-    """Yield batches of so many logits together as are kept; all at once of no vocabulary."""
+    """Yield groups of batches whose logits can be kept; one group if `vocabulary` is 0."""
     part: list[_Batch] = []
     held = 0
     for batch in batches:
@@ -238,7 +236,7 @@ def _parts(batches: Iterator[_Batch], vocabulary: int) -> Iterator[list[_Batch]]
 
 
 def _batches(passage: Passage, vocabulary: int) -> Iterator[_Batch]:
-    """Yield windows alike that are run at once."""
+    """Yield batches of equal windows."""
     most = max(_LOGITS // (passage.window * vocabulary), 1)
     for shape, alike in groupby(_windows(passage), key=lambda window: window[1:]):
         begins = [begin for begin, *_ in alike]
@@ -249,14 +247,14 @@ def _batches(passage: Passage, vocabulary: int) -> Iterator[_Batch]:
 def _windows(passage: Passage) -> Iterator[tuple[int, int, int]]:
     """Yield begin, length and number of tokens to score of each window."""
     tokens = len(passage.ids)
-    if passage.protocol != SLIDING:  # side by side, and what does not fill the last is dropped
+    if passage.protocol != SLIDING:  # disjoint, and the rest is dropped
         for begin in range(0, tokens - passage.window + 1, passage.window):
             yield begin, passage.window, passage.window - 1
         return
     done = 1
     for begin in range(0, tokens, passage.stride):
         end = min(begin + passage.window, tokens)
-        # The first token of a window that overlaps no other has nothing before it.
+        # The first token of a window that overlaps no other has no context.
         if (count := min(end - done, end - begin - 1)) > 0:
             yield begin, end - begin, count
         done = max(done, end)

@@ -1,4 +1,4 @@
-"""What each part of a model is worth: prune one at a time and score a text."""
+"""Sensitivity: the loss in perplexity and accuracy when one part of a model is pruned."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sparsity_report.weights.weights import Weights
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Part of every key, so that entries of another version are not even looked at.
+# Part of every cache key, so that entries of other versions are not found.
 _VERSION = "sparsity-report scores 3"
 _SCORE = struct.Struct("<dqq")
 
@@ -51,29 +51,38 @@ def sensitivity(
     progress: Progress | None = None,
     **scoring: Unpack[ScoringOptions],
 ) -> pd.DataFrame:
-    """Prune one part of a model at a time and see what that does to perplexity and accuracy.
+    """Prune one part of a model at a time and measure perplexity and accuracy.
 
     Parameters
     ----------
     weights : Weights
         From :func:`sparsity_report.load`.
     sparsity : float
-        Share of the part's prunable weights, smallest magnitudes of the part first.
+        Share of the part's prunable weights to prune by magnitude, from 0 to 1.
     by : {"block", "group", "layer"}
+        Kind of part.
     cache : path-like or Cache, optional
-        Folder where the score of every part is kept and looked up, for runs that are interrupted,
-        by every byte of the model, its config and the tokens; of a class of your own not its code.
+        Folder that keeps the score of each part, so that an interrupted run continues. The key
+        covers every byte of the model, its config and the tokens, but not the code of your own
+        module classes.
     progress : callable, optional
-        Called with parts done, parts in all and the part's name.
-    text, protocol, tokenizer, window, stride : optional
-        See :func:`sparsity_report.perplexity`.
+        Called with parts done, parts in total and the part's name.
+    **scoring
+        ``text, protocol, tokenizer, window, stride``, see :func:`sparsity_report.perplexity`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per part: ``nll_increase`` in nats per token and ``top1_drop`` against the dense
-        model; ``threshold`` the largest magnitude pruned, ``std`` of the part's weights,
-        ``global_sparsity`` what pruning the whole model at `sparsity` would take of the part.
+        One row per part. ``nll_increase`` in nats per token and ``top1_drop``, a share of tokens,
+        compare it with the dense model. ``threshold`` is the largest magnitude pruned, ``std`` the
+        standard deviation of the part's weights, ``global_sparsity`` the part's sparsity when the
+        whole model is pruned at `sparsity`.
+
+    Raises
+    ------
+    SparsityReportError
+        `by` or `sparsity` is not valid, or the text cannot be scored, see
+        :func:`sparsity_report.perplexity`.
 
     Examples
     --------
@@ -85,7 +94,7 @@ def sensitivity(
     check_options("sensitivity", scoring, ScoringOptions.__annotations__)
     level, parts = check_sparsity(sparsity), _parts(weights, by)
     passages, stage = Passages(scoring), Stage(weights)
-    passage = passages.of(weights, stage.model)
+    passage = passages.passage(weights, stage.model)
     counts = count_weights(weights)
     scorer = _Scorer(stage, passage)
     if cache is not None:
@@ -93,7 +102,8 @@ def sensitivity(
         scorer = _Scorer(stage, passage, Entries(cache, "scores"), key)
     dense = scorer.score("dense")
     everywhere = global_magnitude(weights, level)
-    whole = layer_frame(weights, counts, variant="", pruning=everywhere).set_index("module_name")
+    pruned_layers = layer_frame(weights, counts, variant="", pruning=everywhere)
+    pruned_layers = pruned_layers.set_index("module_name")
     rows = []
     for number, (part, modules) in enumerate(parts.items()):
         if progress:
@@ -101,7 +111,7 @@ def sensitivity(
         names = [module.name for module in modules]
         pruning = global_magnitude(weights, level, modules=names)
         score = scorer.score(part, pruning)
-        total, nonzero = whole.loc[names, ["weight_total", "weight_nonzero"]].sum().tolist()
+        total, nonzero = pruned_layers.loc[names, ["weight_total", "weight_nonzero"]].sum().tolist()
         rows.append(
             {
                 "by": by,
@@ -128,7 +138,7 @@ def sensitivity(
 
 
 def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rank how well structure foretells sensitivity: Spearman's ρ with ``nll_increase``.
+    """Rank structural features by how well they predict sensitivity.
 
     Parameters
     ----------
@@ -138,8 +148,16 @@ def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``structure, rho, parts``, strongest first; ``position`` is the order of the parts in the
-        model. Null where a column is constant or fewer than three parts were measured.
+        Columns ``structure, rho, parts``, strongest first. ``rho`` is Spearman's ρ with
+        ``nll_increase``; it is null if a feature is constant or there are fewer than three parts.
+        ``position`` is the order of the parts in the model.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> frame = sr.sensitivity(sr.load(), 0.5, by="layer")
+    >>> sr.sensitivity_correlation(frame).columns.tolist()
+    ['structure', 'rho', 'parts']
     """
     columns = ["position", "weight_total", "threshold", "std", "global_sparsity"]
     numbers = frame.assign(position=range(len(frame)))[[*columns, "nll_increase"]].astype(float)
@@ -153,7 +171,7 @@ def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _parts(weights: Weights, by: str) -> dict[str, list[Module]]:
     if by not in PARTS:
-        raise SparsityReportError(f"by must be one of {', '.join(PARTS)}, not {by!r}")
+        raise SparsityReportError(f"by={by!r} is unknown; use one of {', '.join(PARTS)}")
     parts: dict[str, list[Module]] = {}
     for module in weights.modules:
         if not any(p.prunable for p in module.parameters):
@@ -165,14 +183,14 @@ def _parts(weights: Weights, by: str) -> dict[str, list[Module]]:
 
 
 def _values(weights: Weights, modules: Sequence[Module]) -> Iterator[torch.Tensor]:
-    """Yield the prunable weights of modules as they are read."""
+    """Yield the prunable weights of modules."""
     for parameter in (p for m in modules for p in m.parameters if p.prunable):
         for part in weights.slices(parameter.name):
             yield from part.pieces()
 
 
 class _Scorer(NamedTuple):
-    """Scores a model; what was scored is kept, where there is a folder."""
+    """Scores of one model on one passage, with an optional cache."""
 
     stage: Stage
     passage: Passage
@@ -180,7 +198,7 @@ class _Scorer(NamedTuple):
     run: str = ""
 
     def score(self, part: str, pruning: Pruning | None = None) -> Score:
-        """Return the score of the model, pruned if asked, as it is kept or else as it is."""
+        """Return the score of the model with a pruning, from the cache if it is there."""
         cuts = sorted(pruning.cuts.items()) if pruning else None
         key = hashlib.sha256(f"{self.run} {cuts}".encode()).hexdigest()
         if self.entries and (known := self.entries.get(key, part, self._decoded)):
@@ -192,7 +210,7 @@ class _Scorer(NamedTuple):
         return score
 
     def _decoded(self, payload: bytes) -> Score:
-        """Return a score that could be one of this text."""
+        """Return the score of a cache entry; raise ValueError if it cannot be one of this text."""
         if len(payload) != _SCORE.size:
             raise ValueError("of another length")
         score = Score(*_SCORE.unpack(payload))
@@ -204,14 +222,13 @@ class _Scorer(NamedTuple):
 
 @torch.inference_mode()
 def _run_key(model: nn.Module, passage: Passage) -> str:
-    """Return a digest of all that a score depends on but what is pruned."""
+    """Return a digest of all that a score depends on, except the pruning."""
     config: Any = model.config
     settings = config.to_dict() if hasattr(config, "to_dict") else vars(config)
     settings = {name: each for name, each in settings.items() if name != "_name_or_path"}
     versions = (_VERSION, torch.__version__, transformers.__version__, type(model).__qualname__)
-    told = (*versions, passage[1:], json.dumps(settings, sort_keys=True, default=str))
-    digest = hashlib.sha256(repr(told).encode())
-    # The same text is other tokens with another tokenizer.
+    description = (*versions, passage[1:], json.dumps(settings, sort_keys=True, default=str))
+    digest = hashlib.sha256(repr(description).encode())
     digest.update(passage.ids.cpu().numpy().tobytes())
     parameters = ((name, value(*place)) for name, place in locate(walk(model)).items())
     for name, tensor in chain(parameters, model.named_buffers()):

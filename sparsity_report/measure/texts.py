@@ -1,4 +1,4 @@
-"""Texts to score: words, files, data sets, token ids."""
+"""Texts to score: strings, files, data sets and token ids."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sparsity_report.untrusted.gates import open_file, parse_json
 
 Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
 
-# Characters of a file: some 60 million tokens, more than anyone waits for.
+# Most characters of a file, about 60 million tokens.
 LONGEST = 2**28
-# What a word ends in that is meant as the name of a file.
+# Endings by which a word is taken for the name of a file.
 _TEXT_FILES = (
     *(".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".csv", ".tsv", ".json", ".jsonl"),
     *(".parquet", ".arrow", ".raw", ".tokens", ".gz", ".bz2", ".xz", ".zst", ".zip"),
@@ -32,29 +32,29 @@ _TEXT_FILES = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """The rows of a data set that papers score, and how they become one text.
+    """A data set that papers score, and the rule that joins its rows to one text.
 
     Attributes
     ----------
     title : str
-        What to call it.
+        Name in messages and tables.
     source : tuple of str
-        What ``datasets.load_dataset`` takes: repository and, if it has one, configuration.
+        Arguments of ``datasets.load_dataset``: repository and, if it has one, configuration.
     split : str
-    files : str
-        The file of the repository to take, where not all of it is wanted.
     column : str
-        That holds the text of a row.
+        Column with the text of a row.
     joint : str
-        What stands between two rows.
+        Text between two rows.
     rows : int
-        How many there are: of `first`, so many at least.
-    first : bool
-        Whether only the first so many rows are taken.
-    bare : bool
-        Whether rows have no white space at their ends; else an empty line is an empty row.
+        Number of rows, or of the rows to use if `first`.
     bring : str
-        The file to bring where there is no network.
+        File to download by hand where there is no network.
+    files : str
+        File of the repository, where one is enough.
+    first : bool
+        Use the first `rows` rows of a larger set.
+    bare : bool
+        Strip white space from rows; otherwise a blank line is an empty row.
     """
 
     title: str
@@ -70,7 +70,7 @@ class Corpus:
 
 
 def read_text(text: Text | None) -> tuple[str, str | torch.Tensor]:
-    """Return what to call a text, and its words or token ids; see :func:`perplexity`."""
+    """Return the name of a text, and its characters or token ids; see :func:`perplexity`."""
     if text is None:
         text = DEMO / "eval.txt"
     if isinstance(text, str):
@@ -85,15 +85,15 @@ def read_text(text: Text | None) -> tuple[str, str | torch.Tensor]:
 
 
 def read_corpus(corpus: Corpus, text: Text | None) -> tuple[str, str | torch.Tensor]:
-    """Return what to call the text of a corpus, and its words, its rows joined as papers do.
+    """Return the name of the text of a corpus, and its characters or token ids.
 
-    Words and token ids are taken as they are; a file and items are its rows; None is looked for
-    with the library ``datasets``.
+    A string and token ids are the text itself. A file and items are rows, which are joined as the
+    papers do. For None, the library ``datasets`` fetches the rows.
 
     Raises
     ------
     SparsityReportError
-        The rows are not as many as the corpus has, or cannot be read.
+        The rows cannot be read, or their number is not that of the corpus.
     """
     if isinstance(text, str) and not names_file(text):
         return "text", text
@@ -107,8 +107,8 @@ def read_corpus(corpus: Corpus, text: Text | None) -> tuple[str, str | torch.Ten
     assert rows is not None
     if len(rows) < corpus.rows or (not corpus.first and len(rows) > corpus.rows):
         raise SparsityReportError(
-            f"{printable(name, 200)} is not {corpus.title}: rows are {len(rows):,}, not "
-            f"{corpus.rows:,}; bring {corpus.bring}, or in Python the joined text as words"
+            f"{printable(name, 200)} is not {corpus.title}: it has {len(rows):,} rows, not "
+            f"{corpus.rows:,}; give {corpus.bring}, or in Python the joined text as a string"
         )
     return name, corpus.joint.join(rows[: corpus.rows])
 
@@ -119,17 +119,17 @@ def _items(text: Any, column: str) -> Iterator[str]:
         for item in text:
             words = item[column] if isinstance(item, Mapping) else item
             if not isinstance(words, str):
-                raise TypeError(f"{type(words).__name__} is no text")
+                raise TypeError(f"{type(words).__name__} is not text")
             yield words
     except (KeyError, TypeError) as error:
         raise SparsityReportError(
-            "the text to score must be a str, a Path, a tensor of token ids, or items that are "
-            f"texts or have a key {column!r}: {error!r}"
+            f"cannot score this text: {error!r}; give a str, a Path, a tensor of token ids, or "
+            f"items that are texts or have a key {column!r}"
         ) from error
 
 
 def names_file(text: str) -> bool:
-    """Whether a string names a file; one that only looks as if it did is refused."""
+    """Return whether a string names a file; refuse the name of a missing file."""
     if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112 - never raise
         return True
     one_word = len(text.split()) == 1 and len(text) <= 4096
@@ -146,7 +146,9 @@ def _read_file(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             text = file.read(LONGEST + 1)
     except (OSError, ValueError) as error:
-        raise SparsityReportError(f"cannot read the text {path}: {error}") from error
+        raise SparsityReportError(
+            f"cannot read the text {path}: {error}; give a file of UTF-8 text"
+        ) from error
     _check_length(path, len(text))
     return text
 
@@ -154,12 +156,12 @@ def _read_file(path: Path) -> str:
 def _check_length(path: Path, length: int) -> None:
     if length > LONGEST:
         raise SparsityReportError(
-            f"the text {path} is longer than {LONGEST:,} characters; score a part of it"
+            f"{path}: the text is longer than {LONGEST:,} characters; score a part of it"
         )
 
 
 def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:
-    """Return the rows of a corpus from its file: Parquet, JSON lines or lines, packed or not."""
+    """Return the rows of a corpus from its file: Parquet, JSON lines or lines, gzipped or not."""
     kinds = [suffix.lower() for suffix in path.suffixes]
     try:
         if kinds[-1:] == [".parquet"]:
@@ -180,11 +182,13 @@ def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:
                 return [line.strip() for line in lines]
             return [line if line.strip() else "" for line in lines]
     except (OSError, EOFError, ValueError, KeyError, ImportError) as error:
-        raise SparsityReportError(f"cannot read the text {path}: {error}") from error
+        raise SparsityReportError(
+            f"cannot read the text {path}: {error}; give a file of UTF-8 text"
+        ) from error
 
 
 def _limited(path: Path, file: IO[str]) -> Iterator[str]:
-    """Yield lines, of so many characters in all."""
+    """Yield lines; refuse a file that is too long."""
     length = 0
     while line := file.readline(LONGEST + 1 - length):
         length += len(line)
@@ -193,23 +197,23 @@ def _limited(path: Path, file: IO[str]) -> Iterator[str]:
 
 
 def _from_datasets(corpus: Corpus) -> list[str]:
-    """Return the rows of a corpus from the Hub, or from where ``datasets`` keeps it."""
+    """Return the rows of a corpus from the Hub or from the cache of ``datasets``."""
     files = {"data_files": {corpus.split: corpus.files}} if corpus.files else {}
     try:
         import datasets
 
         rows = datasets.load_dataset(*corpus.source, split=corpus.split, **files)
         return [str(row[corpus.column]) for row in islice(rows, corpus.rows + 1)]
-    except Exception as error:  # of many libraries
+    except Exception as error:  # the libraries below raise many types
         why = "the library datasets is not installed" if isinstance(error, ImportError) else error
         raise SparsityReportError(
-            f"cannot fetch {corpus.title} ({printable(str(why), 200)}): bring {corpus.bring} and "
-            "give its path, text= or --text"
+            f"cannot fetch {corpus.title}: {printable(str(why), 200)}; download {corpus.bring} and "
+            "give its path as text= or --text"
         ) from error
 
 
 def fingerprint(text: str | torch.Tensor) -> str:
-    """Return what a text is known by: 16 hexadecimal digits of SHA-256 of its UTF-8, or its ids.
+    """Return the first 16 hexadecimal digits of the SHA-256 of a text or of token ids.
 
     Examples
     --------

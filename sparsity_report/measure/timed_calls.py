@@ -1,4 +1,4 @@
-"""What is timed: products of layers and whole forward passes, as calls without arguments."""
+"""Calls to time: products of layers and forward passes of models, without arguments."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.tensor_slices import dtype_name
 from sparsity_report.weights.weights import Weights
 
-# Of a model so small that it takes more copies to be out of the cache no layer ever is.
+# Most copies of a layer; a smaller layer is always in the cache.
 _COPIES = 10_000
 
 
 class Timed(NamedTuple):
-    """A call to time, and what is known of it.
+    """A call to time and its properties.
 
     Attributes
     ----------
     run : callable
     again : callable or None
-        Makes the same call of a copy of the weights; None for what holds many weights.
+        Makes the same call with a copy of the weights; None for a whole model.
     flops : int or None
     sparsity : float or None
     dtype : torch.dtype
     kernel : str
     weight_bytes : int or None
-        What of the weights is read each time.
+        Bytes of weights read per call.
     """
 
     run: Call
@@ -58,13 +58,13 @@ class Timed(NamedTuple):
 def prepared(
     calls: Sequence[Timed], cold: bool, machine: Machine
 ) -> tuple[list[Call], list[int]] | None:
-    """Warm calls up; out of the cache, let each cycle through copies of its weights.
+    """Warm calls up; if `cold`, let each cycle through copies of its weights.
 
     Returns
     -------
     (calls, numbers) or None
-        The calls, and how many of each make a sample. None where the matrices are so small that
-        it would take more than 10,000 copies.
+        The calls, and the number of each per sample. None if the matrices are so small that more
+        than 10,000 copies would be needed.
     """
     runs = [call.run for call in calls]
     counts = numbers(runs)
@@ -75,7 +75,7 @@ def prepared(
     if sum(needed) > _COPIES:
         return None
     threads, turning = torch.get_num_threads(), []
-    # Thousands of short calls, which threads would only wait for each other in.
+    # Threads slow thousands of short calls down.
     torch.set_num_threads(1)
     try:
         for call, copies in zip(calls, needed, strict=True):
@@ -90,7 +90,7 @@ def prepared(
 
 
 def shapes_of(weights: Weights) -> dict[str, list[Parameter]]:
-    """Return prunable parameters by the shape of their matrices, largest first."""
+    """Return prunable parameters by the shape (out × in) of their matrices, largest first."""
     shapes: dict[tuple[int, int], list[Parameter]] = {}
     for p in weights.prunable:
         if p.matrix is not None:
@@ -100,7 +100,7 @@ def shapes_of(weights: Weights) -> dict[str, list[Parameter]]:
 
 
 def typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
-    """Return the parameter of median nonzeros; where some run as CSR, among these."""
+    """Return the parameter with the median number of nonzeros, among those in CSR if any."""
     rows = variant.layers().set_index("module_name")["nonzero"]
     runs = csr_parameters(variant.weights)
     sparse = [p for p in parameters if p.name in runs]
@@ -121,14 +121,14 @@ def layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> Timed:
         x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
         run, again = partial(module, x), lambda: partial(deepcopy(module), x)
         return _dense(weight, linear_flops(rows, columns), run, again)
-    # What the module does besides is not known: the first of its matrices alone is timed.
+    # The module does more than multiply: only its first matrix is timed.
     sizes = parameter.inputs_outputs
     weight = weight.reshape(-1, *(sizes or (rows, columns)))[0]
     return dense_call(weight.T if sizes else weight, tokens)
 
 
 def dense_call(weight: torch.Tensor, tokens: int) -> Timed:
-    """Return the product of a matrix, out × in, with so many random tokens."""
+    """Return the product of a matrix (out × in) with random tokens."""
     rows, columns = weight.shape
     x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
 
@@ -145,7 +145,7 @@ def _dense(weight: torch.Tensor, flops: int, run: Call, again: Callable[[], Call
 
 
 def csr_call(layer: LinearCSR, tokens: int) -> Timed:
-    """Return the product of a CSR layer with so many random tokens."""
+    """Return the product of a CSR layer with random tokens."""
     values = layer.values
     x = torch.randn(tokens, layer.in_features, device=values.device).to(values.dtype)
     kernel = "CSR × vector" if tokens == 1 else "CSR × matrix"
@@ -161,7 +161,7 @@ def csr_call(layer: LinearCSR, tokens: int) -> Timed:
 
 
 def whole_call(variant: Variant, model: nn.Module, inputs: dict[str, Any]) -> Timed:
-    """Return the whole forward pass of a variant."""
+    """Return the forward pass of a variant."""
     (total,) = records(total_frame(variant.layers()))
     flops, share = total["flops_per_token"], total["sparsity_prunable"]
     dtype = next(model.parameters()).dtype
@@ -169,7 +169,7 @@ def whole_call(variant: Variant, model: nn.Module, inputs: dict[str, Any]) -> Ti
 
 
 def inputs_of(model: nn.Module, tokens: int) -> dict[str, Any] | None:
-    """Return one sequence of random tokens; None for a model that does not read so many."""
+    """Return one sequence of random tokens, None if the model cannot read it."""
     config: Any = getattr(model, "config", None)
     if config is None or getattr(model, "main_input_name", "") != "input_ids":
         return None

@@ -1,4 +1,4 @@
-"""Prune by magnitude times the norm of the input, with one pass over a calibration text."""
+"""Wanda and OWL: pruning by magnitude times input norm from one calibration pass."""
 
 from __future__ import annotations
 
@@ -44,46 +44,46 @@ def wanda(
     progress: Progress | None = None,
     **options: Unpack[CalibrationOptions],
 ) -> Pruning:
-    """Prune by |w|·‖x‖₂, compared within each output, with one pass over a calibration text.
+    """Prune each output by |w|·‖x‖₂, the score of Wanda, from one calibration pass.
 
-    The score of Wanda (Sun et al. 2023, https://arxiv.org/abs/2306.11695): the magnitude of a
-    weight times the norm of its input over all tokens of the text. Of each row of c weights the
-    ``round(sparsity·c)`` lowest scores go (half to even; the paper's code rounds down), of equal
-    ones the first. So of a whole model about, not exactly, `sparsity` goes, as ``pruned`` says.
+    The score of Wanda (Sun et al. 2023, https://arxiv.org/abs/2306.11695) is the magnitude of a
+    weight times the norm of its input over all tokens of the text. In each row of c weights the
+    ``round(sparsity·c)`` lowest scores are pruned (half to even; the paper's code rounds down),
+    ties by position. The sparsity of the whole model is therefore close to `sparsity`, not exact.
 
-    What differs from the paper's code is the one pass: all norms are those of the dense model,
-    where the code prunes block after block and measures each on what the pruned ones before it put
-    out. The method is called ``wanda_one_pass``. Scores are float64 products of the norms and the
-    weights; the last bits of a norm may differ between machines, as those of activations do.
+    Unlike the paper's code, which measures each block on the output of the pruned blocks before
+    it, all norms are those of the dense model. The method is called ``wanda_one_pass``. Scores are
+    float64 products; the last bits of a norm may differ between machines.
 
     Parameters
     ----------
     weights : Weights
-        From :func:`sparsity_report.load`, and not streamed: it is run.
+        From :func:`sparsity_report.load`; not streamed, because the model runs.
     sparsity : float or None
-        Between 0 and 1. None: what the allocation or ``n_m`` come to.
-    text : optional
-        See :func:`calibrate`; or what it returned, for several prunings of one pass.
+        Share of weights to prune, from 0 to 1. None: that of `allocation` or `n_m`.
+    text : Calibration, str, pathlib.Path, iterable of str or 1-d tensor of token ids, optional
+        Text of :func:`calibrate`, or its result for several prunings from one pass.
     n_m : tuple of int, optional
         ``(2, 4)`` keeps the two highest scores of every four consecutive weights of a row.
     allocation : DataFrame, mapping, callable or "owl", optional
         A share for each module, see :func:`layerwise_magnitude`; ``"owl"`` is :func:`owl` with its
-        defaults. Then ``round(sparsity·n)`` of all n weights go: of each matrix its share rounded
-        down, and one more of those with the largest remainders; of its r rows each as many, and
-        one more of the first that are left over.
+        defaults. Exactly ``round(sparsity·n)`` of all n weights are pruned: each matrix gets its
+        share rounded down, those with the largest remainders one more. The rows of a matrix get
+        equal numbers, the first rows one more where they do not divide evenly.
     progress : callable, optional
-        Called with what is done, what there is to do, and of what.
-    tokenizer, windows, window : optional
-        See :func:`calibrate`.
+        Called with work done, work in total and the name of the tensor.
+    **options
+        ``tokenizer, windows, window``, see :func:`calibrate`.
 
     Returns
     -------
     Pruning
+        For :func:`masked` and :func:`csr`. No weight is changed.
 
     Raises
     ------
     SparsityReportError
-        As of :func:`calibrate`, :func:`layerwise_magnitude` and :func:`n_m`.
+        For the reasons of :func:`calibrate`, :func:`layerwise_magnitude` and :func:`n_m`.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def wanda(
         level = zero_share(pattern[1], pattern[0]) or 0.0
         if sparsity not in {None, level} or allocation is not None:
             raise SparsityReportError(
-                f"n_m={n_m} prunes {level:g} of every layer: leave sparsity= and allocation= out"
+                f"n_m={n_m} prunes {level:g} of every layer; leave sparsity= and allocation= out"
             )
     elif allocation is None:
         check_sparsity(sparsity)
@@ -137,25 +137,31 @@ def owl(
     progress: Progress | None = None,
     **options: Unpack[CalibrationOptions],
 ) -> pd.DataFrame:
-    """Give blocks with many outliers a lower sparsity, for ``allocation=`` of any policy.
+    """Allocate lower sparsity to blocks with many outliers, for ``allocation=`` of any policy.
 
     Outlier weighed layerwise sparsity (Yin et al. 2023, https://arxiv.org/abs/2310.05175): the
-    outlier ratio of a block is the share of its prunable weights whose score |w|·‖x‖₂ is more than
-    `m` times the mean of the block. Densities are these ratios stretched to a range of 2·`lam`,
-    ``2·lam·(ratio − min) ÷ (max − min)``, and shifted so that their mean is ``1 − sparsity``; all
-    matrices of a block get the same. As in the paper's code, but for the mean: it is that over
-    weights, not blocks, so that the whole comes to `sparsity` where blocks differ in size, too.
-    What stands outside blocks gets `sparsity` itself.
+    outlier ratio of a block is the share of its prunable weights whose score |w|·‖x‖₂ exceeds `m`
+    times the mean of the block. The densities ``2·lam·(ratio − min) ÷ (max − min)`` span 2·`lam`
+    and are shifted to the mean ``1 − sparsity``. All matrices of a block get the same density.
+    Unlike the paper's code, the mean is weighted by weights, not blocks, so that the model has
+    `sparsity` even if blocks differ in size. Modules outside blocks get `sparsity`.
 
     Parameters
     ----------
     weights : Weights
+        From :func:`sparsity_report.load`.
     sparsity : float
-        Of all prunable weights.
-    text, progress, tokenizer, windows, window : optional
+        Share of all prunable weights, from 0 to 1.
+    text : Calibration, str, pathlib.Path, iterable of str or 1-d tensor of token ids, optional
         See :func:`wanda`.
-    m, lam : float
-        The paper's M and λ.
+    m : float
+        Multiple of the mean above which a score is an outlier, the paper's M.
+    lam : float
+        Half the range of densities, the paper's λ.
+    progress : callable, optional
+        See :func:`wanda`.
+    **options
+        ``tokenizer, windows, window``, see :func:`calibrate`.
 
     Returns
     -------
@@ -166,8 +172,8 @@ def owl(
     Raises
     ------
     SparsityReportError
-        As of :func:`calibrate`; there are no blocks, or a block would get less than 0 or more than
-        all.
+        For the reasons of :func:`calibrate`; there are no blocks; or a block would get a sparsity
+        below 0 or above 1.
 
     Examples
     --------
@@ -180,9 +186,9 @@ def owl(
     'Masked50LayerwiseOWL'
     """
     level = check_sparsity(sparsity)
-    for what, number in (("m", m), ("lam", lam)):
+    for option, number in (("m", m), ("lam", lam)):
         if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
-            raise SparsityReportError(f"{what} must be a number above 0, not {number!r}")
+            raise SparsityReportError(f"{option}={number!r} is not a number above 0; change it")
     prunable_counts(weights)
     calibration = calibrated(weights, text, progress, options)
     modules = {mod: sum(p.total for p in mod.parameters if p.prunable) for mod in weights.modules}
@@ -208,21 +214,23 @@ def calibrated(
     progress: Progress | None,
     options: CalibrationOptions,
 ) -> Calibration:
-    """Return a calibration of just this model, or make one."""
+    """Return a calibration of this model, made from a text if none is given."""
     if not isinstance(text, Calibration):
         return calibrate(weights, text, progress=progress, **options)
     if options:
-        raise SparsityReportError(f"a calibration is done: {min(options)}= comes too late for it")
+        raise SparsityReportError(
+            f"{min(options)}= does not apply to a finished calibration; pass it to calibrate()"
+        )
     if text.weights is not weights:
         raise SparsityReportError(
-            f"the calibration is one of {text.weights.name}, opened apart: give the same weights, "
-            "or calibrate(weights, …) anew"
+            f"the calibration belongs to other weights, {text.weights.name}; give the same "
+            "weights, or calibrate(weights, …) again"
         )
     return text
 
 
 def _block(module: Module) -> str:
-    """Name the Transformer block that a module stands in; empty outside."""
+    """Return the name of the Transformer block of a module, empty outside blocks."""
     words = module.name.split(".")
     at = next((place for place, word in enumerate(words, 1) if word.isdecimal()), 0)
     return ".".join(words[:at])
@@ -272,7 +280,7 @@ def _stretched(
     """Return the sparsity of each block."""
     if not ratios:
         raise SparsityReportError(
-            f"{weights.name} has no prunable weights in numbered blocks, which OWL tells apart"
+            f"{weights.name} has no prunable weights in numbered blocks, which OWL needs; use wanda"
         )
     low, high = min(ratios.values()), max(ratios.values())
     room = 2 * lam / (high - low) if high > low else 0.0
@@ -286,7 +294,7 @@ def _stretched(
     for block, share in shares.items():
         if not 0 <= share <= 1:
             raise SparsityReportError(
-                f"OWL with lam={lam:g} would prune {share:.2%} of {block}: at {level:.2%} in all "
-                "take a smaller lam="
+                f"OWL with lam={lam:g} would prune {share:.2%} of {block} at {level:.2%} overall; "
+                "use a smaller lam="
             )
     return shares

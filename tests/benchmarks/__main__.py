@@ -476,7 +476,7 @@ def perplexity(small):
     def apart():
         passages, rows = Passages({"text": text}), []
         for variant, model in materialized(variants):
-            passage = passages.of(weights, model)
+            passage = passages.passage(weights, model)
             total_frame(variant.layers())
             rows.append(score_text(model, passage, variant.name, None).facts()["nll"])
         return rows

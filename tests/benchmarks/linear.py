@@ -116,7 +116,7 @@ def case(found, cache, bench):
         return None
     timing = bench.time(ready, cache, 0, None)
     low, high = timing.spread
-    told = bench.told(timing)
+    told = bench.facts(timing)
     crowded = told["others"] is not None and (
         told["others"] > told["cores"] - 0.9 * told["threads"]
     )
@@ -164,7 +164,7 @@ def measure(small):
     shapes, levels = (SHAPES[:1], (0.9,)) if small else (SHAPES, LEVELS)
     states, seconds = ("in cache", "out of cache"), 3.0
     count = len(shapes) * len(levels) * len(TOKENS) * len(states)
-    bench = crossover.Bench.of(sr.Clock(precision=0.01, budget=seconds * count), None, count)
+    bench = crossover.Bench.start(sr.Clock(precision=0.01, budget=seconds * count), None, count)
     print(bench.machine, file=sys.stderr)
     cases = {}
     with torch.inference_mode():

@@ -179,29 +179,29 @@ def test_other_rows_than_those_of_the_data_set_are_refused(tmp_path):
         path.write_text("".join(row or "\n" for row in rows), encoding="utf-8")
         for text in (rows, path):
             with pytest.raises(
-                sr.SparsityReportError, match="is not wikitext-2-raw-v1 test: rows are"
+                sr.SparsityReportError, match="is not wikitext-2-raw-v1 test: it has"
             ):
                 text_of("wikitext2-2048", text)
-    with pytest.raises(sr.SparsityReportError, match="is not C4 validation: rows are 3, not 4"):
+    with pytest.raises(sr.SparsityReportError, match="is not C4 validation: it has 3 rows, not 4"):
         text_of("c4-256x2048", ROWS[:3])
     for content in (b"\x1f\x8bno gzip", b"", b"\xff"):
         (tmp_path / "c4.json.gz").write_bytes(content)
         with pytest.raises(
-            sr.SparsityReportError, match=r"cannot read the text .*c4.json.gz|rows are 0"
+            sr.SparsityReportError, match=r"cannot read the text .*c4.json.gz|it has 0 rows"
         ):
             text_of("c4-256x2048", tmp_path / "c4.json.gz")
     (tmp_path / "c4.json").write_text('{"words": "x"}\n' * 5)
     with pytest.raises(sr.SparsityReportError, match="have a key 'text'"):
         text_of("c4-256x2048", tmp_path / "c4.json")
     (tmp_path / "c4.json").write_text('{"text": 3}\n' * 5)
-    with pytest.raises(sr.SparsityReportError, match="int is no text"):
+    with pytest.raises(sr.SparsityReportError, match="int is not text"):
         text_of("c4-256x2048", tmp_path / "c4.json")
 
 
 def test_a_line_without_end_is_not_read_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "LONGEST", 10)
     (tmp_path / "wiki.test.raw").write_text("x" * 10)
-    with pytest.raises(sr.SparsityReportError, match="rows are 1, not 4,358"):
+    with pytest.raises(sr.SparsityReportError, match="it has 1 rows, not 4,358"):
         text_of("wikitext2-2048", tmp_path / "wiki.test.raw")
     (tmp_path / "wiki.test.raw").write_text("x\n" * 5 + "x" * 100)
     with pytest.raises(sr.SparsityReportError, match="longer than 10 characters"):
@@ -210,23 +210,23 @@ def test_a_line_without_end_is_not_read_for_ever(tmp_path, monkeypatch):
 
 def test_what_a_protocol_does_not_take_is_refused(demo, tmp_path):
     dense, small = sr.dense(demo), sr.dense(sr.load(long_llama(), name="small"))
-    with pytest.raises(sr.SparsityReportError, match="no protocol 'c4'; there are sliding, wiki"):
+    with pytest.raises(sr.SparsityReportError, match="no protocol 'c4'; use one of sliding, wiki"):
         sr.perplexity(dense, protocol="c4")
-    with pytest.raises(sr.SparsityReportError, match="its own windows; leave window and stride"):
+    with pytest.raises(sr.SparsityReportError, match="fixed windows; leave window and stride"):
         sr.perplexity(dense, tokens(99), protocol="ptb", window=64, stride=64)
     with pytest.raises(
         sr.SparsityReportError,
-        match="windows of 2,048 tokens, the model takes 256; wikitext2-max has the model's own",
+        match="windows of 2,048 tokens, but the model accepts 256; use wikitext2-max",
     ):
         sr.perplexity(dense, tokens(5000), protocol="wikitext2-2048")
     with pytest.raises(
-        sr.SparsityReportError, match="2,047 tokens; protocol ptb needs a window of"
+        sr.SparsityReportError, match="2,047 tokens, too few for protocol ptb; give at least"
     ):
         sr.perplexity(small, tokens(2047), protocol="ptb")
     assert sr.perplexity(small, tokens(2048), protocol="ptb").loc[0, "scored"] == 2047
     model = long_llama()
     vars(model.config)["max_position_embeddings"] = None
-    with pytest.raises(sr.SparsityReportError, match="own window, and this one tells none"):
+    with pytest.raises(sr.SparsityReportError, match="window, which its config does not state"):
         sr.perplexity(sr.dense(model), tokens(5000), protocol="wikitext2-max")
     for words in (("--perplexity", "--protocol", "c4"), ("--protocol", "ptb")):
         run = command("run", *words, "--out", tmp_path / "out")
