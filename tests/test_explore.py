@@ -10,9 +10,9 @@ import sys
 import urllib.request
 
 import pytest
+from helpers import command
 
 from sparsity_report.cli import explore_command
-from sparsity_report.errors import SparsityReportError
 
 pytestmark = pytest.mark.slow(seconds=50)
 
@@ -21,8 +21,10 @@ def test_what_it_needs_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(
         explore_command, "find_spec", lambda name: None if name == "voila" else name
     )
-    with pytest.raises(SparsityReportError, match=r"pip install 'sparsity-report\[explore\]'"):
-        explore_command.explore(None, None, choice=explore_command.Choice())
+    run = command("explore")
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "pip install 'sparsity-report[explore]'" in run.stderr
 
 
 @pytest.fixture(scope="module")

@@ -262,22 +262,6 @@ def test_a_list_that_somebody_made_up(tmp_path):
         assert (tmp_path / "kept.txt").read_text() == "kept"
 
 
-def test_a_system_call_that_is_interrupted(tmp_path):
-    """Python asks again (PEP 475)."""
-    rings = []
-    before = signal.signal(signal.SIGALRM, lambda *_: rings.append(1))
-    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
-    try:
-        for number in range(10):
-            write(tmp_path, {"a": f"{number}" * 10**6, "b/c": f"{number}"})
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert len(rings) > 10
-    assert tree(tmp_path).keys() == {"a", "b", "b/c", MANIFEST}
-    assert (tmp_path / "a").read_text() == "9" * 10**6
-
-
 def test_file_systems_without_links_or_locks(sets, place, monkeypatch):
     """FAT has no links, and some that are shared no locks."""
 

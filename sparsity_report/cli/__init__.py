@@ -1,10 +1,13 @@
-"""The command line: ``run_command``, ``pair_command``, ``render_command``, ``diff_command``, ``explore_command``, ``notebook_command``, in rooms.
+"""The command line.
 
-The commands call the functions of the package: ``compared_models`` opens and prunes models, ``measurements``
-measures, ``outputs`` writes and opens the page, ``terminal`` says what has to be heard; only that
-room prints. ``options`` are values whose fields are options, and ``dataclass_options`` shows them to typer.
-``signals`` end a run whole, ``worker_processes`` count beside it, ``libraries`` are imported late: nothing
-heavy before a command runs, so that ``--help`` and the shell's completion are quick.
+- `run_command`, `pair_command`, `render_command`, `diff_command`, `explore_command`,
+  `notebook_command`: one command each.
+- `options`: the options of the commands in dataclasses. `dataclass_options`: these for typer.
+- `compared_models`: models to open and prune. `policy_grid`: policies by name and their levels.
+- `measurements`: scores and times of a study. `outputs`: files of a study or pair.
+- `terminal`: lines, warnings and progress bars; no other module prints.
+- `signals`: Ctrl-C and SIGTERM as an exception. `worker_processes`: processes that count.
+- `libraries`: late imports, so that ``--help`` and completion start quickly.
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ from sparsity_report.cli import (
     render_command,
     run_command,
 )
-from sparsity_report.cli.dataclass_options import spread
 from sparsity_report.cli.signals import PIPE, Stopped, stoppable
 from sparsity_report.cli.terminal import complain, flush, tell
 from sparsity_report.errors import SparsityReportError, within_memory
@@ -40,11 +42,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-# Wrong options and arguments; typer does not export what they have in common.
+# Base class of errors about options and arguments, which typer does not export.
 _UsageError: Any = typer.BadParameter.__base__
 
-# What to do where memory runs out.
-_LESS = "give it more, or leave out what takes most: --no-patterns, --no-png, --no-html, --workers"
+# Advice when memory runs out.
+_LESS = "use a machine with more, or add --no-patterns, --no-png, --no-html, or fewer --workers"
 
 for command in (
     run_command.run,
@@ -54,11 +56,11 @@ for command in (
     explore_command.explore,
     notebook_command.notebook,
 ):
-    app.command()(spread(command))
+    app.command()(command)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         typer.echo(f"sparsity-report {__version__}")
         raise typer.Exit
 
@@ -66,7 +68,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass
@@ -86,12 +89,12 @@ def main() -> None:
             complain(str(error))
             code = 2
         except _UsageError as error:
-            said = io.StringIO()
-            error.show(said)  # with what was given, which may be the name of a file
-            for line in said.getvalue().rstrip("\n").split("\n"):
+            message = io.StringIO()
+            error.show(message)  # may quote the name of a file
+            for line in message.getvalue().rstrip("\n").split("\n"):
                 tell(line, sys.stderr)
             code = error.exit_code
-        except OSError as error:  # of the machine, where nothing more is known about it
+        except OSError as error:  # the system failed outside any file of ours
             complain(f"{error.filename or 'the system'}: {error.strerror or error}")
             code = 2
         except Stopped as stopped:

@@ -1,4 +1,4 @@
-"""What a run compares: a model, its prunings, and models pruned elsewhere."""
+"""Models that a run compares: one model, its prunings, and already-pruned models."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a run compares.
+    """Variants of one model.
 
     Attributes
     ----------
     variants : tuple of Variant
     prunings : tuple of Pruning
     steps : callable
-        Gives the prunings at every tenth of sparsity, where there is one policy with levels.
+        Returns prunings at each tenth of sparsity if there is one policy with levels.
     """
 
     variants: tuple[Variant, ...]
@@ -38,18 +38,20 @@ class Compared:
 
 
 def opened(models: Sequence[str], analysis: Analysis) -> list[Weights]:
-    """Open models, the demo's if there is none, before any of them is counted."""
+    """Open all models, or the demo model, before any of them is counted."""
     import sparsity_report as sr
 
-    names = [_called(model) for model in models]
-    # Models of one name are told apart by how they were given.
-    own = {model: model for model, name in zip(models, names, strict=True) if names.count(name) > 1}
+    names = [_model_name(model) for model in models]
+    # Models with the same name keep the argument as their name.
+    full_names = {
+        model: model for model, name in zip(models, names, strict=True) if names.count(name) > 1
+    }
     given: list[str | None] = [*models] or [None]
     with without_collecting():
         return [
             sr.load(
                 model,
-                name=analysis.name or own.get(model or ""),
+                name=analysis.name or full_names.get(model or ""),
                 blacklist=analysis.blacklist,
                 revision=analysis.revision,
                 subfolder=analysis.subfolder,
@@ -93,10 +95,10 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
 
 
 def others(also: Sequence[str], analysis: Analysis) -> list[Variant]:
-    """Open models that others have pruned, each under a name that no other has."""
+    """Open already-pruned models, each under a unique name."""
     import sparsity_report as sr
 
-    names = [_called(each) for each in also]
+    names = [_model_name(each) for each in also]
     return [
         sr.dense(
             sr.load(each, blacklist=analysis.blacklist, allow_pickle=analysis.allow_pickle),
@@ -106,8 +108,8 @@ def others(also: Sequence[str], analysis: Analysis) -> list[Variant]:
     ]
 
 
-def _called(model: str) -> str:
-    """Name a model by its folder, its file, or the last part of its Hub id."""
+def _model_name(model: str) -> str:
+    """Return the name of a model: its folder, its file, or the last part of its Hub id."""
     path = Path(model)
     if not path.exists():
         return path.name
@@ -118,7 +120,7 @@ def _called(model: str) -> str:
 
 
 def cache_of(analysis: Analysis) -> Cache | None:
-    """Return where counts are kept; None where they are not."""
+    """Return the cache of counts, None without --cache."""
     import sparsity_report as sr
 
     if analysis.cache is None:

@@ -1,35 +1,40 @@
-"""Values whose fields are options of a command."""
+"""Dataclasses as groups of command-line options."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 
-def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Show typer the fields of a command's values, which are its keywords, as options."""
+def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the fields of a command's dataclass parameters into options.
+
+    Typer makes an option of each parameter of a function. The function returned here has the
+    fields of a dataclass in place of the parameter, and passes an instance to the command.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
-    values: dict[str, Any] = {}
-    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+    for name, parameter in signature.parameters.items():
         kind = parameter.annotation
         if not (isinstance(kind, type) and is_dataclass(kind)):
             parameters.append(parameter)
             continue
-        values[name] = value = kind()
-        kinds = get_type_hints(kind, include_extras=True)
-        for option, default in vars(value).items():
-            parameters.append(
-                parameter.replace(name=option, default=default, annotation=kinds[option])
-            )
+        groups[name], hints = kind, get_type_hints(kind, include_extras=True)
+        parameters += [
+            parameter.replace(name=option, default=default, annotation=hints[option])
+            for option, default in vars(kind()).items()
+        ]
 
-    def called(**given: Any) -> None:
-        for name, value in values.items():
-            given[name] = replace(value, **{option: given.pop(option) for option in vars(value)})
-        command(**given)
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, kind in groups.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        command(**values)
 
-    called.__doc__, called.__name__ = command.__doc__, command.__name__
-    called.__annotations__ = {each.name: each.annotation for each in parameters}
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return called
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run

@@ -1,4 +1,4 @@
-"""``sparsity-report diff``: what changed between two studies."""
+"""``sparsity-report diff``: the changes between two studies."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import Annotated
 
 import typer
 
-from sparsity_report.cli.options import Telling
+from sparsity_report.cli.dataclass_options import dataclass_options
+from sparsity_report.cli.options import DiffOptions
 from sparsity_report.cli.terminal import speak, tell
 
 
+@dataclass_options
 def diff(
     ctx: typer.Context,
     before: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     after: Annotated[Path, typer.Argument(help="study.json of a later run.")],
     *,
-    telling: Telling,
+    options: DiffOptions,
 ) -> None:
-    """Say what changed and moved between two studies; exits with 0 for nothing, 1 for a change."""
+    """Print the changes between two studies; exit with 0 if there are none, 1 otherwise."""
     import sparsity_report as sr
 
-    speak(ctx, telling.language, telling.template_dir)
-    changed = sr.diff(*(sr.read_study(study, strict=telling.strict) for study in (before, after)))
+    speak(ctx, options.language, options.template_dir)
+    changed = sr.diff(*(sr.read_study(study, strict=options.strict) for study in (before, after)))
     for sentence in changed.sentences():
         tell(sentence)
-    if telling.html is not None:
+    if options.html is not None:
         names = (str(before), str(after))
-        sr.write_diff(changed, telling.html, names=names, template_dir=telling.template_dir)
+        sr.write_diff(changed, options.html, names=names, template_dir=options.template_dir)
     raise typer.Exit(1 if changed else 0)

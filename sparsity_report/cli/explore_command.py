@@ -1,4 +1,4 @@
-"""``sparsity-report explore``: the explorer as a local page, for those without a notebook."""
+"""``sparsity-report explore``: the explorer as a local page, without a notebook."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsity_report.cli.compared_models import opened, others, pruned
+from sparsity_report.cli.dataclass_options import dataclass_options
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import Analysis, Choice, Language
 from sparsity_report.cli.signals import Stopped
-from sparsity_report.cli.terminal import complain, flush, speak, tell
+from sparsity_report.cli.terminal import flush, open_page, speak, tell
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.untrusted.display_text import clip
 
@@ -32,54 +33,59 @@ if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison
 
 _NEEDED = ("voila", "ipykernel")
-# Seconds that the server may take to start, and to end.
+# Most seconds for the server to start and to end.
 _START, _END = 60.0, 10.0
 
 
+@dataclass_options
 def explore(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="As for run; nothing: the demo.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Model, as for run. [default: the demo model]")
+    ] = None,
     *,
     choice: Choice,
     language: Language = "en",
     shown: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Show the explorer of a model as a page of this machine, until Ctrl-C."""
+    """Serve the explorer of a model as a page on this machine until Ctrl-C."""
     if not all(map(find_spec, _NEEDED)):
         raise SparsityReportError(
-            "explore needs voila and ipykernel: pip install 'sparsity-report[explore]'"
+            "explore needs voila and ipykernel; pip install 'sparsity-report[explore]'"
         )
     speak(ctx, language, None)
     with TemporaryDirectory(prefix="sparsity-report-") as folder, quiet_libraries():
         place = Path(folder)
         given = {"model": model, "choice": asdict(choice), "cache": str(place / "counts")}
-        # Counted here first: what is refused is refused in one line, and the page finds the counts.
+        # Errors show here, and the page finds the counts in the cache.
         name = explored(given).variants["model"].iloc[0]
         with _served(place, _notebook(given, language)) as (server, address):
             tell(f"Explorer of {clip(name)}: {address} (Ctrl-C ends it)")
             flush()
             if shown:
-                _open(address)
+                open_page(address)
             with _until_interrupted():
                 server.wait()
             if server.returncode is not None:
-                raise SparsityReportError(f"the page's server ended: {_last_words(place)}")
+                raise SparsityReportError(
+                    f"the server of the page ended: {_last_line(place)}; run the command again"
+                )
 
 
 def explored(given: Mapping[str, Any]) -> Comparison:
-    """Count and prune a model as ``explore`` was told, here or in the page's kernel."""
+    """Count and prune a model by the options of ``explore``, here or in the kernel of the page."""
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import Grid
 
     choice, analysis = Choice(**given["choice"]), Analysis(cache=Path(given["cache"]))
-    grid = Grid.of(choice.policy, choice.sparsity)
+    grid = Grid.parse(choice.policy, choice.sparsity)
     (weights,) = opened([given["model"]] if given["model"] else [], analysis)
-    elsewhere = others(choice.also, analysis)
-    return sr.compare(*pruned(weights, choice, grid, analysis).variants, *elsewhere)
+    pruned_models = others(choice.also, analysis)
+    return sr.compare(*pruned(weights, choice, grid, analysis).variants, *pruned_models)
 
 
 def _notebook(given: Mapping[str, Any], language: str) -> str:
-    """Return a notebook of one cell, which shows the explorer."""
+    """Return a notebook with one cell that shows the explorer."""
     cell = (
         "import sparsity_report as sr\n"
         "from sparsity_report.cli.explore_command import explored\n\n"
@@ -101,8 +107,8 @@ def _notebook(given: Mapping[str, Any], language: str) -> str:
 
 @contextmanager
 def _served(place: Path, notebook: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Serve a notebook to this machine alone, to whoever knows the address; then end all of it."""
-    # A folder of its own, as its other files are not for the page.
+    """Serve a notebook on this machine behind a secret token, until the block ends."""
+    # The server shows files of this folder, so nothing else is in it.
     source = place / "page" / "explorer.ipynb"
     source.parent.mkdir()
     source.write_text(notebook, encoding="utf-8")
@@ -111,9 +117,9 @@ def _served(place: Path, notebook: str) -> Iterator[tuple[subprocess.Popen[bytes
         port = probe.getsockname()[1]
     token = secrets.token_urlsafe(24)
     (place / "config").mkdir()
-    # Voilà's own page would ask others for letters and icons.
-    own = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws://127.0.0.1:{port}"
-    settings = {"headers": {"Content-Security-Policy": own}}
+    # Keeps the page of Voilà from loading fonts and icons from other hosts.
+    policy = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws://127.0.0.1:{port}"
+    settings = {"headers": {"Content-Security-Policy": policy}}
     options = {"Voila": {"token": token, "tornado_settings": settings}}
     (place / "config" / "voila.json").write_text(json.dumps(options), encoding="utf-8")
     command = [sys.executable, "-m", "voila", str(source), "--no-browser", f"--port={port}"]
@@ -124,7 +130,7 @@ def _served(place: Path, notebook: str) -> Iterator[tuple[subprocess.Popen[bytes
     }
     environment = os.environ | {key: str(path) for key, path in private.items()}
     environment |= {"IPYTHONDIR": str(place / "ipython"), "TMPDIR": str(place)}
-    environment["TQDM_DISABLE"] = "1"  # a bar that has ended would stay in the page
+    environment["TQDM_DISABLE"] = "1"  # finished bars would stay in the page
     with (place / "log").open("wb") as log:
         server = subprocess.Popen(
             command, cwd=source.parent, env=environment, stdin=subprocess.DEVNULL,
@@ -148,27 +154,22 @@ def _wait_for(server: subprocess.Popen[bytes], port: int, place: Path) -> None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
-    raise SparsityReportError(f"the page's server did not start: {_last_words(place)}")
+    raise SparsityReportError(
+        f"the server of the page did not start: {_last_line(place)}; run the command again"
+    )
 
 
-def _last_words(place: Path) -> str:
+def _last_line(place: Path) -> str:
     lines = (place / "log").read_text(encoding="utf-8", errors="replace").split("\n")
-    return printable(next((line for line in lines[::-1] if line.strip()), "it said nothing"), 300)
+    return printable(next((line for line in lines[::-1] if line.strip()), "its log is empty"), 300)
 
 
 @contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Take Ctrl-C for the end, as it is the way to end this."""
+    """Exit with success on Ctrl-C."""
     try:
         yield
     except Stopped as stopped:
         if stopped.args[0] != signal.SIGINT:
             raise
         raise typer.Exit from None
-
-
-def _open(address: str) -> None:
-    import webbrowser
-
-    if not webbrowser.open(address):
-        complain("no browser could be started: open the address yourself, or name one in BROWSER")

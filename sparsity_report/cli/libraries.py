@@ -1,4 +1,4 @@
-"""Libraries that are imported late: quickly, and without their own advice."""
+"""Late imports of libraries, and their warnings silenced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Import libraries a fifth faster: no garbage is looked for among what is there to stay."""
+    """Import libraries a fifth faster, without garbage collection."""
     gc.disable()
     try:
         yield
@@ -30,14 +30,14 @@ def import_altair() -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep the libraries' own advice out of the way of our few lines."""
+    """Silence warnings and progress bars of libraries."""
     import warnings
 
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # these are also drawn into pipes
+    logging.disable_progress_bar()  # it also draws into pipes
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Measuring what was asked for; what is refused leaves the rest."""
+"""Measurements that options ask for; a refused one does not stop the others."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def clock_of(analysis: Analysis) -> Clock | None:
-    """Return how things are timed; None where nothing is."""
+    """Return the clock of --latency, None without that option."""
     names = ("cold", "budget", "precision")
-    told = {name: value for name in names if (value := getattr(analysis, name)) is not None}
-    if told and not analysis.latency:
-        option = "--cold and --warm need" if "cold" in told else f"--{next(iter(told))} needs"
-        raise SparsityReportError(f"{option} --latency: nothing else is timed")
+    given = {name: value for name in names if (value := getattr(analysis, name)) is not None}
+    if given and not analysis.latency:
+        option = "--cold and --warm need" if "cold" in given else f"--{next(iter(given))} needs"
+        raise SparsityReportError(f"{option} --latency, which is missing; add it")
     if not analysis.latency:
         return None
     from sparsity_report.measure.clock import Clock
 
-    return Clock(**told)
+    return Clock(**given)
 
 
 def studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
-    """Compare the variants and measure what was asked for; whether some of it was refused."""
+    """Compare and measure the variants; return the study, and True if a request was refused."""
     import sparsity_report as sr
 
     variants = compared.variants
@@ -67,23 +67,23 @@ def _unless_refused(
     compared: Compared,
     analysis: Analysis,
 ) -> tuple[Comparison, bool]:
-    """Measure what may be refused; then all else is written, and says why it is not there."""
+    """Measure; if that is refused, add the reason to the notes and to stderr."""
     from sparsity_report.measure.protocols import NoScoreError
 
     try:
         return measure(study, compared, analysis), False
+    except NoScoreError as error:  # the request was right
+        note, is_wrong = error.note, False
     except SparsityReportError as error:
-        # What a model does not have is nobody's mistake.
-        wrong = not isinstance(error, NoScoreError)
-        note = phrase("note.text", text=str(error))
-        if note in study.notes:
-            return study, wrong
-        complain(str(error))
-        return replace(study, notes=(*study.notes, note)), wrong
+        note, is_wrong = phrase("note.text", text=str(error)), True
+    if note in study.notes:
+        return study, is_wrong
+    complain(str(note))
+    return replace(study, notes=(*study.notes, note)), is_wrong
 
 
 def _with_quality(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
-    """Score a text with the variants, and at every tenth of sparsity."""
+    """Score a text with the variants, and at each tenth of sparsity."""
     import sparsity_report as sr
 
     steps = map(sr.masked, compared.steps())
@@ -114,7 +114,7 @@ def _with_sensitivity(study: Comparison, compared: Compared, analysis: Analysis)
 
 
 def _with_continuations(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
-    """Let the variants continue a prompt."""
+    """Continue a prompt with the variants."""
     import sparsity_report as sr
 
     with bar("writing", unit="token") as progress:

@@ -7,20 +7,23 @@ from typing import Annotated
 
 import typer
 
-from sparsity_report.cli.options import Export
+from sparsity_report.cli.dataclass_options import dataclass_options
+from sparsity_report.cli.options import NotebookOptions
 from sparsity_report.cli.outputs import check_writable
+from sparsity_report.cli.policy_grid import read_sparsity
 from sparsity_report.cli.terminal import tell
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.words.number_format import read_share
 
 
+@dataclass_options
 def notebook(
-    model: Annotated[str | None, typer.Argument(help="As for run; nothing: the demo.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Model, as for run. [default: the demo model]")
+    ] = None,
     *,
-    export: Export,
+    export: NotebookOptions,
 ) -> None:
     """Execute a notebook on a model and export it with its outputs."""
-    level = _share(export.sparsity)
+    level = read_sparsity(export.sparsity)
     check_writable(export.out)
     import sparsity_report as sr
 
@@ -35,15 +38,3 @@ def notebook(
         template_dir=export.template_dir,
     )
     tell(f"Written to {target}")
-
-
-def _share(text: str) -> float:
-    try:
-        share = read_share(text)
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise SparsityReportError(
-            f"--sparsity must be a number from 0 to 1, or 0% to 100%, not {text!r}"
-        )
-    return share

@@ -1,4 +1,4 @@
-"""The options of the commands, as values: what is opened, pruned, measured and written."""
+"""Options of the commands, grouped in dataclasses."""
 
 from __future__ import annotations
 
@@ -8,52 +8,53 @@ from typing import Annotated
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
-Json = Annotated[bool, typer.Option(help="study.json, to render again.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder.")]
+Json = Annotated[bool, typer.Option(help="Write study.json, for render and diff.")]
 Language = Annotated[
-    str, typer.Option(help="Of the report: en, fr, or one in --template-dir.", metavar="CODE")
+    str,
+    typer.Option(help="Language of the report: en, fr, or one in --template-dir.", metavar="CODE"),
 ]
-Templates = Annotated[Path | None, typer.Option("--template-dir", help="Your own templates.")]
+Templates = Annotated[
+    Path | None, typer.Option("--template-dir", help="Folder with your templates.")
+]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse a study that was edited, or is too old to tell.")
+    bool, typer.Option("--strict", help="Refuse a study that was edited after it was written.")
 ]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a command writes, and how."""
+    """Files that a command writes."""
 
     out: Out = Path("results")
-    html: Annotated[bool, typer.Option(help="report.html, self-contained.")] = True
-    pdf: Annotated[bool, typer.Option(help="report.pdf, typeset.")] = False
+    html: Annotated[bool, typer.Option(help="Write report.html, self-contained.")] = True
+    pdf: Annotated[bool, typer.Option(help="Write report.pdf.")] = False
     thesis: Annotated[
-        bool, typer.Option(help="Figures, tables and numbers for LaTeX in thesis/.")
+        bool, typer.Option(help="Write figures, tables and numbers for LaTeX to thesis/.")
     ] = False
-    csv: Annotated[bool, typer.Option(help="Tables in structural_layers/.")] = True
-    png: Annotated[bool, typer.Option(help="Figures in figures/.")] = True
+    csv: Annotated[bool, typer.Option(help="Write tables to structural_layers/.")] = True
+    png: Annotated[bool, typer.Option(help="Write figures to figures/.")] = True
     json: Json = True
     language: Language = "en"
     template_dir: Templates = None
-    shown: Annotated[
-        bool, typer.Option("--open", help="Open the report in the browser when it is written.")
-    ] = False
+    shown: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False
 
     @property
     def drawn(self) -> bool:
-        """Whether there are charts to draw."""
+        """True if there are charts to draw."""
         return self.html or self.pdf or self.thesis or self.png
 
 
 @dataclass(frozen=True)
-class OutputsAgain(Outputs):
-    """What is written of a study that lies in a file already."""
+class RenderOptions(Outputs):
+    """Files that ``render`` writes; study.json exists already."""
 
     json: Json = False
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is pruned by which policies, and what it is compared with."""
+    """Pruning policies, and models to compare with."""
 
     sparsity: Annotated[
         list[str],
@@ -62,168 +63,173 @@ class Choice:
     policy: Annotated[
         list[str],
         typer.Option(
-            help="How they are chosen: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4; "
+            help="Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4; "
             "several as magnitude,wanda."
         ),
     ] = field(default_factory=lambda: ["magnitude"])
     calibration: Annotated[
         str | None,
         typer.Option(
-            help="File to calibrate wanda and owl on, or the text itself; else what comes along.",
+            help="Calibration text of wanda and owl, or a file. [default: the demo's]",
             metavar="TEXT",
         ),
     ] = None
     also: Annotated[
         list[str],
-        typer.Option(help="A model to compare as it is, pruned elsewhere.", metavar="MODEL"),
+        typer.Option(help="An already-pruned model to include in the comparison.", metavar="MODEL"),
     ] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """How a model is opened, counted and measured."""
+    """Options to open, count and measure models."""
 
-    name: Annotated[str | None, typer.Option(help="What to call the model.")] = None
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model in the report. [default: from MODEL]")
+    ] = None
     blacklist: Annotated[
-        list[str], typer.Option(help="Modules with this word in their name are not pruned.")
+        list[str], typer.Option(help="Part of the names of modules to leave unpruned.")
     ] = field(default_factory=lambda: ["lm_head"])
     convention: Annotated[
-        str, typer.Option(help="standard, or notebook: look-ups and tied heads counted again.")
+        str,
+        typer.Option(
+            help="Counting convention: standard, or notebook (adds look-ups and tied heads)."
+        ),
     ] = "standard"
     context: Annotated[
-        int | None, typer.Option(help="Positions a token attends to, to add attention's own FLOPs.")
+        int | None,
+        typer.Option(
+            help="Context length in tokens, to count FLOPs of attention scores. [default: none]"
+        ),
     ] = None
     patterns: Annotated[
-        bool, typer.Option(help="Where in each matrix the zeros stand (reads twice).")
+        bool, typer.Option(help="Count N:M and block patterns of zeros (reads weights twice).")
     ] = True
     zstd: Annotated[
-        bool, typer.Option("--zstd", help="What the weights take as a compressed file, too (slow).")
+        bool, typer.Option("--zstd", help="Measure zstd-compressed file size (slow).")
     ] = False
     latency: Annotated[
-        bool, typer.Option("--latency", help="Time layers and whole forward passes here.")
+        bool, typer.Option("--latency", help="Time layers and forward passes on this machine.")
     ] = False
     cold: Annotated[
         bool | None,
-        typer.Option(
-            "--cold/--warm", help="Time layers from memory alone, or from the cache; else both."
-        ),
+        typer.Option("--cold/--warm", help="Cache state of timed weights. [default: both]"),
     ] = None
     budget: Annotated[
         float | None,
-        typer.Option(help="Seconds that --latency may take, about; else 60.", metavar="SECONDS"),
+        typer.Option(help="Time budget of --latency. [default: 60 s]", metavar="SECONDS"),
     ] = None
     precision: Annotated[
         float | None,
         typer.Option(
-            help="Part of itself to which --latency times a ratio, if it can; else 0.02.",
+            help="Target relative precision of latency ratios. [default: 0.02]",
             metavar="SHARE",
         ),
     ] = None
     perplexity: Annotated[
         bool,
         typer.Option(
-            "--perplexity", help="Score a text, of one policy and level at every 10 % too."
+            "--perplexity", help="Measure perplexity; for one policy and level also at every 10 %."
         ),
     ] = False
     sensitivity: Annotated[
         str | None,
         typer.Option(
-            help="Prune one block, group or layer at a time and score the text.", metavar="BY"
+            help="Sensitivity to pruning one part at a time: block, group or layer.", metavar="BY"
         ),
     ] = None
     text: Annotated[
-        str | None, typer.Option(help="File to score, or the text itself; else the demo's.")
+        str | None, typer.Option(help="Text to score, or a file. [default: the demo's]")
     ] = None
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="How the text is scored: sliding, or wikitext2-2048, wikitext2-max, c4-256x2048, "
-            "ptb with the text of that name.",
+            help="Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
+            "[default: sliding]",
             metavar="NAME",
         ),
     ] = None
     prompt: Annotated[
-        str | None, typer.Option(help="Let each variant continue this text, 40 tokens.")
+        str | None, typer.Option(help="Prompt that each variant continues by 40 tokens.")
     ] = None
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that count files; 0: threads of this one.")
+        int, typer.Option(min=0, help="Worker processes that count files; 0 uses threads.")
     ] = 0
     cache: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder where counts are kept; looked up by a file's length, time and samples."
-        ),
+        typer.Option(help="Cache folder for counts, keyed by each file's size, time and samples."),
     ] = None
     cache_verify: Annotated[
         bool,
         typer.Option(
-            "--cache-verify", help="Count everything all the same and say where --cache was wrong."
+            "--cache-verify", help="Count everything again and report wrong entries of --cache."
         ),
     ] = False
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None
     subfolder: Annotated[
-        str | None, typer.Option(help="The model's folder in the repository or directory.")
+        str | None, typer.Option(help="Folder of the model in the repository or directory.")
     ] = None
-    file: Annotated[
-        str | None, typer.Option(help="The file to open where there are several models.")
-    ] = None
+    file: Annotated[str | None, typer.Option(help="File to open if there are several.")] = None
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
     ] = False
     base: Annotated[
-        str | None, typer.Option(help="The model of a LoRA adapter, to count the two merged.")
+        str | None, typer.Option(help="Base model of a LoRA adapter, to count the two merged.")
     ] = None
     stream: Annotated[
         bool,
-        typer.Option("--stream", help="Count a Hub model over the network, without a copy here."),
+        typer.Option("--stream", help="Count a Hub model over the network, without a local copy."),
     ] = False
 
 
 @dataclass(frozen=True)
-class Telling:
-    """How it is told what changed."""
+class DiffOptions:
+    """Options of ``diff``."""
 
-    html: Annotated[Path | None, typer.Option(help="Also write it as this .html file.")] = None
+    html: Annotated[Path | None, typer.Option(help="Report as an .html file.")] = None
     strict: Strict = False
     language: Language = "en"
     template_dir: Templates = None
 
 
 @dataclass(frozen=True)
-class Pairing:
-    """How two checkpoints are opened and read, and what is written of them."""
+class PairOptions:
+    """Options of ``pair``."""
 
     out: Annotated[
         list[Path] | None,
-        typer.Option("--out", "-o", help="Write a report: .html, .pdf, or .json; may be repeated."),
+        typer.Option("--out", "-o", help="Report file: .html, .pdf or .json; may be repeated."),
     ] = None
     thesis: Annotated[
-        Path | None, typer.Option(help="Folder for figures, tables and numbers in LaTeX.")
+        Path | None, typer.Option(help="Folder for figures, tables and numbers for LaTeX.")
     ] = None
-    json: Annotated[Path | None, typer.Option(help="Also keep it as this .json file.")] = None
+    json: Annotated[Path | None, typer.Option(help="Comparison as a .json file.")] = None
     adapter: Annotated[
-        bool, typer.Option("--adapter", help="AFTER is a LoRA adapter of BEFORE: merge the two.")
+        bool, typer.Option("--adapter", help="Merge AFTER, a LoRA adapter of BEFORE.")
     ] = False
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that read files; 0: threads of this one.")
+        int, typer.Option(min=0, help="Worker processes that read files; 0 uses threads.")
     ] = 0
-    cache: Annotated[Path | None, typer.Option(help="Folder where what was found is kept.")] = None
+    cache: Annotated[Path | None, typer.Option(help="Cache folder for compared tensors.")] = None
     language: Language = "en"
     template_dir: Templates = None
 
 
 @dataclass(frozen=True)
-class Export:
-    """Which notebook is executed, and what becomes of it."""
+class NotebookOptions:
+    """Options of ``notebook``."""
 
-    to: Annotated[str, typer.Option(help="html or ipynb.")] = "html"
+    to: Annotated[str, typer.Option(help="Format: html or ipynb.")] = "html"
     sparsity: Annotated[str, typer.Option(help="Share of the prunable weights to prune.")] = "0.3"
     out: Out = Path("results")
-    hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Leave the code out.")] = False
+    hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Hide code cells.")] = False
     notebook: Annotated[
-        str, typer.Option(help="structural_csr_analysis, thesis_figures, policies, or a path.")
+        str,
+        typer.Option(
+            help="Notebook: structural_csr_analysis, thesis_figures, policies, or a path."
+        ),
     ] = "structural_csr_analysis"
     language: Annotated[
-        str, typer.Option(help="Of sentences, figures and tables: en, fr.", metavar="CODE")
+        str, typer.Option(help="Language of sentences, figures and tables: en, fr.", metavar="CODE")
     ] = "en"
     template_dir: Templates = None

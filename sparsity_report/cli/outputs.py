@@ -1,4 +1,4 @@
-"""What is written of a study, and what is said of it."""
+"""Files written for a study or a pair, and the lines printed with them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import import_altair
-from sparsity_report.cli.options import Outputs, Pairing
-from sparsity_report.cli.terminal import bar, complain, tell
+from sparsity_report.cli.options import Outputs, PairOptions
+from sparsity_report.cli.terminal import bar, open_page, tell
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, together
 from sparsity_report.words.sentences import say
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison
     from sparsity_report.study.pairs.pair import Pair
 
-# What a pair of checkpoints is written as.
+# Suffixes of the files of a pair.
 _REPORTS, _DATA = (".html", ".pdf"), ".json"
 
 
 def check_writable(out: Path) -> None:
-    """Refuse an impossible folder before minutes of counting, not after."""
+    """Refuse a folder that cannot be written to, before counting."""
     if out.exists() and not out.is_dir():
         raise SparsityReportError(f"--out {out} exists and is not a folder; choose another")
     check_folder(out)
 
 
 def check_outputs(outputs: Outputs) -> None:
-    """Refuse what cannot be written, drawn or shown before minutes of counting, not after."""
+    """Refuse outputs that cannot be written, drawn or opened, before counting."""
     if outputs.shown and not (outputs.html or outputs.pdf):
-        raise SparsityReportError("--open opens the report: leave out --no-html, or add --pdf")
+        raise SparsityReportError("--open has no report to open; leave out --no-html, or add --pdf")
     check_writable(outputs.out)
     if outputs.drawn:
         from sparsity_report.draw.vega import check_room
@@ -42,7 +42,7 @@ def check_outputs(outputs: Outputs) -> None:
 
 
 def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
-    """Write what is wanted of a study, all or nothing, and say the most important about it."""
+    """Write the files of a study, all or none, and print its main findings."""
     import sparsity_report as sr
     from sparsity_report.findings.study_findings import headlines
 
@@ -59,7 +59,7 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
         (outputs.thesis, "thesis/*", partial(sr.write_thesis, study, template_dir=folder)),
     ]
     wanted = {label: write for asked, label, write in steps if asked}
-    said = f"Written to {out}: {', '.join(wanted) or 'nothing'}"
+    summary = f"Written to {out}: {', '.join(wanted) or 'nothing'}"
     if wanted:
         with together(out, source) as files, bar("writing", unit="file") as progress:
             for number, (label, write) in enumerate(wanted.items(), 1):
@@ -67,55 +67,50 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
                 write(out / label.partition("/*")[0])
                 progress(number, len(wanted), label)
         if files.removed:
-            said += f"; removed {len(files.removed)} files of another run"
+            summary += f"; removed {len(files.removed)} files of another run"
     for finding in headlines(study):
         tell(str(finding))
-    tell(said)
+    tell(summary)
     if outputs.shown:
-        _show(out / ("report.html" if outputs.html else "report.pdf"))
-
-
-def _show(page: Path) -> None:
-    import webbrowser
-
-    if not webbrowser.open(page.resolve().as_uri()):
-        complain(f"no browser could be started: open {page} yourself, or name one in BROWSER")
+        page = out / ("report.html" if outputs.html else "report.pdf")
+        open_page(page.resolve().as_uri())
 
 
 def remark(study: Comparison) -> None:
-    """Say what a report tells among its notes, but whoever runs this must know."""
+    """Print notes about the cache."""
     from sparsity_report.counting.disk_cache import CACHE_NOTES
-    from sparsity_report.words.sentences import say_note
 
     for note in study.notes:
         if note.key in CACHE_NOTES:
-            tell(f"sparsity-report: {printable(say_note(note))}", sys.stderr)
+            tell(f"sparsity-report: {printable(str(note))}", sys.stderr)
 
 
-def check_pair_outputs(pairing: Pairing) -> None:
-    """Refuse what cannot be written of a pair before both checkpoints are read."""
-    for path in pairing.out or []:
+def check_pair_outputs(options: PairOptions) -> None:
+    """Refuse outputs that cannot be written, before reading checkpoints."""
+    for path in options.out or []:
         if path.suffix.lower() not in (*_REPORTS, _DATA):
-            raise SparsityReportError(f"--out {path}: a pair is written as .html, .pdf or .json")
-    if pairing.thesis is not None:
-        check_folder(pairing.thesis)
-    if pairing.thesis or any(path.suffix.lower() in _REPORTS for path in pairing.out or []):
+            raise SparsityReportError(
+                f"--out {path} has an unknown suffix; use .html, .pdf or .json"
+            )
+    if options.thesis is not None:
+        check_folder(options.thesis)
+    if options.thesis or any(path.suffix.lower() in _REPORTS for path in options.out or []):
         import_altair()
 
 
-def write_pair_outputs(pair: Pair, pairing: Pairing) -> None:
-    """Write what is wanted of two checkpoints, and say where it is."""
+def write_pair_outputs(pair: Pair, options: PairOptions) -> None:
+    """Write the files of a pair, and print where they are."""
     import sparsity_report as sr
 
-    folder = pairing.template_dir
-    for path in pairing.out or []:
+    folder = options.template_dir
+    for path in options.out or []:
         if path.suffix.lower() == _DATA:
             pair.save(path)
         else:
             sr.write_report(pair, path, template_dir=folder)
         tell(say("cli.written_path", path=str(path)))
-    if pairing.thesis is not None:
-        sr.write_thesis(pair, pairing.thesis, template_dir=folder)
-        tell(say("cli.written_path", path=f"{pairing.thesis}/*"))
-    if pairing.json is not None:
-        pair.save(pairing.json)
+    if options.thesis is not None:
+        sr.write_thesis(pair, options.thesis, template_dir=folder)
+        tell(say("cli.written_path", path=f"{options.thesis}/*"))
+    if options.json is not None:
+        pair.save(options.json)

@@ -1,4 +1,4 @@
-"""Policies by name, each at several levels: what a command asks for."""
+"""Pruning policies by name, and the levels of sparsity of each."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ _PATTERN = re.compile(r"(wanda-)?([0-9]{1,5}):([0-9]{1,5})")
 
 @dataclass(frozen=True)
 class Grid:
-    """Every policy at every level, patterns once.
+    """Every policy at every level, and each N:M pattern once.
 
     Attributes
     ----------
     policies : tuple of str
-        ``magnitude``, ``layerwise``, ``wanda``, ``owl`` (Wanda with its shares), ``random``, a
-        pattern such as ``2:4``, or ``wanda-2:4``.
+        ``magnitude``, ``layerwise``, ``wanda``, ``owl`` (Wanda with OWL's allocation), ``random``,
+        a pattern such as ``2:4``, or ``wanda-2:4``.
     levels : tuple of float
+        Sparsities from 0 to 1.
 
     Examples
     --------
-    >>> grid = Grid.of(["magnitude,wanda", "2:4"], ["30%,0.5"])
+    >>> grid = Grid.parse(["magnitude,wanda", "2:4"], ["30%,0.5"])
     >>> grid.policies, grid.levels, grid.calibrates, len(grid)
     (('magnitude', 'wanda', '2:4'), (0.3, 0.5), True, 5)
     """
@@ -50,16 +51,16 @@ class Grid:
     levels: tuple[float, ...]
 
     @classmethod
-    def of(cls, policies: Iterable[str], sparsities: Iterable[str]) -> Grid:
-        """Read names and levels, each text several of them with commas between."""
+    def parse(cls, policies: Iterable[str], sparsities: Iterable[str]) -> Grid:
+        """Return the grid of comma-separated names and levels."""
         names = [name.lower() for name in _split(policies)]
         for name in names:
             if name not in _POLICIES and not _PATTERN.fullmatch(name):
                 raise SparsityReportError(
-                    f"a policy is one of {', '.join(_POLICIES)}, a pattern such as 2:4, or "
-                    f"wanda-2:4, not {name!r}"
+                    f"--policy {name!r} is unknown; use {', '.join(_POLICIES)}, a pattern such as "
+                    "2:4, or wanda-2:4"
                 )
-        levels = [_level(text) for text in _split(sparsities)]
+        levels = [read_sparsity(text) for text in _split(sparsities)]
         return cls(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(levels)))
 
     def __len__(self) -> int:
@@ -68,7 +69,7 @@ class Grid:
 
     @property
     def calibrates(self) -> bool:
-        """Whether a policy runs the model on a text."""
+        """True if a policy runs the model on a calibration text."""
         return any(name == "owl" or name.startswith("wanda") for name in self.policies)
 
     def prunings(
@@ -80,7 +81,7 @@ class Grid:
         executor: Executor | None = None,
         cache: CacheFolder | None = None,
     ) -> Iterator[Pruning]:
-        """Yield what each policy takes at each level; see :func:`global_magnitude`."""
+        """Yield the pruning of each policy at each level; see :func:`global_magnitude`."""
         counting: dict[str, Any] = {"progress": progress, "executor": executor, "cache": cache}
         for name in self.policies:
             pattern = _PATTERN.fullmatch(name)
@@ -105,10 +106,11 @@ def _split(texts: Iterable[str]) -> list[str]:
     return [part.strip() for text in texts for part in text.split(",")]
 
 
-def _level(text: str) -> float:
+def read_sparsity(text: str) -> float:
+    """Return the sparsity of an option such as ``0.3`` or ``30%``."""
     try:
         return check_sparsity(read_share(text))
     except ValueError:
         raise SparsityReportError(
-            f"--sparsity must be a number from 0 to 1, or 0% to 100%, not {text!r}"
+            f"--sparsity {text!r} is not a share; use 0 to 1, or 0% to 100%"
         ) from None

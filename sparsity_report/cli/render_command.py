@@ -1,4 +1,4 @@
-"""``sparsity-report render``: write a saved study again, without the model."""
+"""``sparsity-report render``: reports, tables and figures of a saved study."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-from sparsity_report.cli.options import OutputsAgain, Strict
+from sparsity_report.cli.dataclass_options import dataclass_options
+from sparsity_report.cli.options import RenderOptions, Strict
 from sparsity_report.cli.outputs import check_outputs, write
 from sparsity_report.cli.terminal import speak
 from sparsity_report.files.filesystem import file_digest
 
 
+@dataclass_options
 def render(
     ctx: typer.Context,
     study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     strict: Strict = False,
     *,
-    outputs: OutputsAgain,
+    outputs: RenderOptions,
 ) -> None:
     """Write the report, tables and figures of a saved study again, without the model."""
     import sparsity_report as sr
 
     speak(ctx, outputs.language, outputs.template_dir)
-    check_outputs(outputs)  # first: it may put an older study back
+    check_outputs(outputs)  # first, because it may restore an older study.json
     loaded = sr.read_study(study, strict=strict)
     write(loaded, outputs, file_digest(study.resolve()) or None)

@@ -1,4 +1,4 @@
-"""``sparsity-report run``: count models and write everything about them."""
+"""``sparsity-report run``: count models; write reports, tables and figures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsity_report.cli.compared_models import opened, others, pruned
+from sparsity_report.cli.dataclass_options import dataclass_options
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.measurements import clock_of, studied
 from sparsity_report.cli.options import Analysis, Choice, Outputs
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison
 
 
+@dataclass_options
 def run(
     ctx: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Hub id, transformers directory, .safetensors or .gguf file; several are "
-            "compared. Nothing: the built-in demo model.",
+            help="Hub id, transformers directory, .safetensors or .gguf file; several models are "
+            "compared. [default: the demo model]",
             metavar="MODEL",
         ),
     ] = None,
@@ -38,12 +40,12 @@ def run(
 ) -> None:
     """Count a model as Dense, Masked and CSR and write the report, tables and figures.
 
-    Of several prunings, every --policy at every --sparsity, it compares Dense and Masked; several
-    models are compared in one report.
+    Several policies or sparsities are compared as Dense and Masked, each policy at each sparsity.
+    Several models are compared in one report.
     """
     from sparsity_report.cli.policy_grid import Grid
 
-    grid = Grid.of(choice.policy, choice.sparsity)
+    grid = Grid.parse(choice.policy, choice.sparsity)
     speak(ctx, outputs.language, outputs.template_dir)
     check_outputs(outputs)
     _check(analysis, choice, grid, len(models or ()))
@@ -58,17 +60,17 @@ def run(
 def _study(
     models: Sequence[str], choice: Choice, grid: Grid, analysis: Analysis
 ) -> tuple[Comparison, bool]:
-    """Study each model, the first with those pruned elsewhere, and put the studies together."""
+    """Study each model, the first together with already-pruned models; combine the studies."""
     import sparsity_report as sr
 
     weights = opened(models, analysis)
-    elsewhere = others(choice.also, analysis)
+    pruned_models = others(choice.also, analysis)
     studies: list[Comparison] = []
     refused = False
     for model in weights:
         compared = pruned(model, choice, grid, analysis)
         if not studies:
-            compared = replace(compared, variants=(*compared.variants, *elsewhere))
+            compared = replace(compared, variants=(*compared.variants, *pruned_models))
         study, wrong = studied(compared, analysis)
         studies.append(study)
         refused |= wrong
@@ -76,10 +78,10 @@ def _study(
 
 
 def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
-    """Refuse options that contradict each other before minutes of counting, not after."""
+    """Refuse contradictory options before counting."""
     if analysis.sensitivity not in {None, "block", "group", "layer"}:
         raise SparsityReportError(
-            f"--sensitivity must be block, group or layer, not {analysis.sensitivity!r}"
+            f"--sensitivity {analysis.sensitivity!r} is unknown; use block, group or layer"
         )
     clock_of(analysis)
     if models > 1:
@@ -87,20 +89,22 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
     scored = analysis.perplexity or analysis.sensitivity
     if analysis.stream and (analysis.latency or scored or analysis.prompt is not None):
         raise SparsityReportError(
-            "--stream keeps no copy of a model, so nothing can be run: leave it out, or --latency, "
-            "--perplexity, --sensitivity and --prompt"
+            "--stream keeps no copy of the model, so it cannot run; leave out --stream, or "
+            "--latency, --perplexity, --sensitivity and --prompt"
         )
     if analysis.stream and grid.calibrates:
         raise SparsityReportError(
-            "--stream keeps no copy of a model, so nothing can be run: leave it out, or the "
+            "--stream keeps no copy of the model, so it cannot run; leave out --stream, or the "
             "policies wanda and owl, which run it on a text"
         )
     if choice.calibration is not None and not grid.calibrates:
-        raise SparsityReportError("--calibration is read by the policies wanda and owl alone")
+        raise SparsityReportError(
+            "--calibration has no effect; add --policy wanda or owl, or leave it out"
+        )
     if analysis.cache_verify and analysis.cache is None:
-        raise SparsityReportError("--cache-verify needs --cache, the folder to verify")
+        raise SparsityReportError("--cache-verify has no folder; add --cache")
     if analysis.protocol is not None and not scored:
-        raise SparsityReportError("--protocol needs --perplexity or --sensitivity")
+        raise SparsityReportError("--protocol has no effect; add --perplexity or --sensitivity")
     if analysis.zstd:
         from sparsity_report.study.zstd_sizes import check_zstd
 
@@ -108,7 +112,6 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
     if analysis.text is not None or scored:
         from sparsity_report.measure.protocols import Passages
 
-        # Refused before minutes of counting, not after.
         Passages({"text": analysis.text, "protocol": analysis.protocol})
     if choice.calibration is not None:
         from sparsity_report.measure.texts import names_file
@@ -117,10 +120,10 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
 
 
 def _check_of_one(analysis: Analysis) -> None:
-    """Refuse what is of one model, or measured of one, where there are several."""
+    """Refuse options that apply to one model where there are several."""
     given = ("name", "base", "file", "subfolder", "revision", "latency", "sensitivity")
     if one := [f"--{name}" for name in given if getattr(analysis, name)]:
         raise SparsityReportError(
-            f"{', '.join(one)}: for one model; leave it out, or run each model by itself and put "
-            "the studies together by sr.combine"
+            f"{', '.join(one)} applies to one model; leave it out, or run each model separately "
+            "and combine the studies with sr.combine"
         )

@@ -1,4 +1,4 @@
-"""A signal undoes what is under way, and a pipe that nobody reads ends it quietly."""
+"""Signals as exceptions, so that a stopped command undoes its work."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from contextlib import contextmanager
 
 from sparsity_report.files.stop_signals import STOPPING
 
-# The signal of a pipe that nobody reads; Windows has none, and no such pipes.
+# Number of SIGPIPE, which Windows lacks.
 PIPE = 13
 
 
 class Stopped(BaseException):
-    """Somebody wants this process to stop; holds the number of the signal."""
+    """A request to stop; its argument is the number of the signal."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise where a signal comes, so that all that is under way is undone; at the end, just end."""
+    """Raise :class:`Stopped` on a signal; restore the default handlers at the end."""
 
     def stop(number: int, _: object) -> None:
         raise Stopped(number)
 
-    heard = []
+    numbers = []
     if threading.current_thread() is threading.main_thread():
         for number in STOPPING:
             if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
                 signal.signal(number, stop)
-                heard.append(number)
+                numbers.append(number)
     try:
         yield
     finally:
-        for number in heard:
+        for number in numbers:
             signal.signal(number, signal.SIG_DFL)

