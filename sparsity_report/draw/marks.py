@@ -224,10 +224,17 @@ class Curve(Shape):
     columns: int
 
 
+class _SharedRows(alt.InlineData):
+    """Rows that all copies of a chart share; altair copies a chart with each method call."""
+
+    def __deepcopy__(self, _: Any = None) -> _SharedRows:
+        return self
+
+
 def inline(rows: pd.DataFrame | Rows) -> alt.InlineData:
     """Return rows as data of a chart."""
     values: Any = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
-    return alt.InlineData(values=values)
+    return _SharedRows(values=values)
 
 
 def share_axis(

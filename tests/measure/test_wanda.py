@@ -308,7 +308,7 @@ REFUSED = [
     ({"text": IDS + 60, "window": 16}, "holds token 120, beyond the 64 of small"),
     ({"text": "words"}, "came without a tokenizer"),
     ({"text": "no/such/file.txt"}, "there is no file"),
-    ({"stride": 3}, "calibrate.. takes tokenizer, windows, window, not 'stride'"),
+    ({"stride": 3}, "calibrate.. accepts tokenizer, windows, window, not 'stride'"),
 ]
 
 

@@ -413,6 +413,10 @@ class Facts:
         shares = ((variant, self.total(variant, "sparsity_prunable")) for variant in self.prunings)
         return [(variant, share) for variant, share in shares if share is not None]
 
+    @cached_property
+    def _baseline_ends(self) -> pd.DataFrame:
+        return layout_ends(self.layers(self.baseline))
+
     def curve(self, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
         """Return bytes of the prunable weights in each layout against sparsity.
 
@@ -430,10 +434,9 @@ class Facts:
             ``sparsity, layout, bytes, ratio`` (to dense bytes); empty where nothing is prunable.
         """
         shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
-        ends = layout_ends(self.layers(self.baseline))
         lines = []
         for layout in CURVE_LAYOUTS:
-            if (line := _line(ends, layout)) is None:
+            if (line := _line(self._baseline_ends, layout)) is None:
                 continue
             total, dense, full, empty = line
             # Weights are whole numbers, and so are bytes.
