@@ -154,7 +154,7 @@ def _(difference: Difference) -> Content:
     columns = [Column("variant", head("variant"), kind_of("variant"))] + [
         Column(f"{key}_{side}", text, kind_of(key), head(key))
         for key in keys
-        for side, text in (("before", say("column.before")), ("after", say("column.after")))
+        for side, text in (("before", head("before")), ("after", head("after")))
     ]
     maps = _maps((study, study.facts.headline) for study in studies.values())
     return Content(lines, maps, _first_rows(columns, values))

@@ -19,7 +19,7 @@ _TEXTS = {
     "stored_bytes": ("metric.stored_bytes", "card.of_model_variant"),
     "perplexity": ("card.perplexity", "card.perplexity_variant_text"),
     "smallest": ("card.smallest_lossless_layout", "card.layout_prunable_to_dense"),
-    "speed": ("column.speedup", "card.speedup_interval"),
+    "speed": ("label.times_as_fast", "card.speedup_interval"),
     "flops_per_token": ("metric.flops_per_token", "card.flops_ratio_counted"),
 }
 # Notes where the baseline is packed.

@@ -151,7 +151,7 @@ def _totals(study: Comparison, medium: Medium) -> Iterator[Block]:
     table = study_tables.totals(study)
     if medium.is_kit:
         caption = say("thesis.totals_caption", models=theme.model_names(study))
-        turned = table.turned(say("column.variant")).called(caption)
+        turned = table.turned(head("variant")).called(caption)
         yield turned.for_medium(_COLUMNS, medium.name)
         return
     yield Text(say("page.sparsities_intro"))
@@ -178,7 +178,7 @@ def _groups(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     if medium.is_kit:
         caption = say("thesis.group_zeros_caption", models=theme.model_names(study))
         yield _bars(study, "sparsity", medium)
-        yield figures.turned(say("column.variant")).called(caption)
+        yield figures.turned(head("variant")).called(caption)
         for variant, stem in variant_stems(study).items():
             table = study_tables.groups(study, variant).for_medium(_COLUMNS, medium.name)
             yield replace(table, key=f"groups_{stem}")

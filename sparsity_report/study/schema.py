@@ -1,7 +1,7 @@
 """The columns of every table, declared once: names, types and bounds.
 
 Tables are made, read and checked by :data:`TABLES`, and the JSON Schema of a saved study follows
-from it. The catalogue holds the title of a column, see :mod:`.words.column_titles`.
+from it. The catalogue holds the title of a column, under ``column.`` and its name.
 """
 
 from __future__ import annotations

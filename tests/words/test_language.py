@@ -13,13 +13,12 @@ import sparsity_report as sr
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis.thesis import latex_templates
 from sparsity_report.study.schema import COLUMNS
-from sparsity_report.words.column_titles import title_key
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say, say_note
 
 ROOT = Path(__file__).parents[2]
 # Keys of these end in a raw value, such as the name of a column or of a layout.
-FAMILIES = ("group", "layout", "method", "kind", "alignment", "structure", "cache")
+FAMILIES = ("column", "group", "layout", "method", "kind", "alignment", "structure", "cache")
 CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
 
 
@@ -73,8 +72,7 @@ def test_every_key_has_a_text_and_every_text_a_use():
     assert len(ENGLISH) > 800
     assert set(said_keys()) - set(ENGLISH) == set(), "keys without a text"
     used = set(constants())
-    named = {f"{family}.{value}" for family in FAMILIES for value in used}
-    named |= set(map(title_key, COLUMNS))
+    named = {f"{family}.{value}" for family in FAMILIES for value in (*used, *COLUMNS)}
     assert set(ENGLISH) - used - named == set(), "texts that nothing uses"
 
 

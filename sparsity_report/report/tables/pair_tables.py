@@ -46,7 +46,6 @@ _PARTS = {
     "non_embedding": "name.non_embedding_parameters",
     "model": "name.whole_model",
 }
-_SIDES = {"before": "column.before", "after": "column.after"}
 # What was taken away, less than zero of what came.
 _SHARE_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
@@ -62,7 +61,7 @@ _SOME, _LISTED = 4, 500
 
 def models(pair: Pair) -> Table:
     """Return the two models that were compared."""
-    values = [{**row, "side": say(_SIDES[row["side"]])} for row in plain_rows(pair.models)]
+    values = [{**row, "side": head(row["side"])} for row in plain_rows(pair.models)]
     columns = columns_of("side model architecture source", (0.7, 1, 1, 1.6))
     return table_of("models", say("caption.compared_checkpoints"), columns, values, "facts")
 

@@ -8,6 +8,7 @@ from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Body, Table, rows_of, table_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words.column_titles import head
 from sparsity_report.words.sentences import say
 
 
@@ -37,9 +38,9 @@ def crossover(study: Comparison) -> Table | None:
     if rows is None or not rows["verdict"].isin(("stated", "never", "above")).any():
         return None
     heads = {
-        "name": say("column.shape"),
+        "name": head("shape"),
         "cache": say("explorer.column_weights"),
-        "crossover": say("column.sparsity"),
+        "crossover": say("column.crossover"),
     }
     keys = ["verdict", "crossover_low", "crossover_sparsity", "crossover_high"]
     told = zip(*(rows[key] for key in keys), strict=True)

@@ -274,7 +274,7 @@ def published() -> Table:
         Column("kernel", say("column.kernel_head"), WORDS, width=1.3),
         Column("zeros", say("metric.zeros"), WORDS, width=0.8),
         Column("crossover", say("column.faster_than_dense_from"), share(0), width=0.9),
-        Column("speedup", say("column.speedup"), WORDS, width=0.9),
+        Column("speedup", say("label.times_as_fast"), WORDS, width=0.9),
         Column("against", say("column.compared_with"), WORDS, width=1.1),
         Column("hardware", say("column.hardware"), WORDS, width=1.1),
         Column("source", head("source"), WORDS, width=3.6),
