@@ -264,7 +264,7 @@ def test_half_a_character_goes_into_no_file(tmp_path):
         sr.load(model)
     weights = sr.load(nn.Linear(2, 2), name=HALF)
     assert weights.name == "half\\ud800"
-    with pytest.raises(sr.SparsityReportError, match=r"name=.*is no Unicode text"):
+    with pytest.raises(sr.SparsityReportError, match=r"name=.*is not Unicode text"):
         sr.dense(weights, name=HALF)
     study = sr.compare(sr.dense(weights))
     assert sr.read_study(study.save(tmp_path / "study.json")).variants["model"][0] == weights.name

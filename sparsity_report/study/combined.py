@@ -1,4 +1,4 @@
-"""Several studies as one: models side by side, policies measured on different days."""
+"""One study made of several, for tables over models or over policies measured separately."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.schema import OPTIONAL, TABLES, typed
 
 _PASSAGE = ("protocol", "window", "stride", "dtype", "text_fingerprint")
-# What tells the rows of a table apart, and which figure of theirs has one value.
+# Columns that identify a row of each table.
 _KEYS = {
     "quality": ["variant", *_PASSAGE],
     "patterns": ["variant", "module_name", "parameter", "expert"],
     "continuations": ["variant", "prompt"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
 }
+# Columns with one value per row so identified.
 _SCORES = {"quality": "nll", "tasks": "value"}
-# Processors add up in other orders: scores this close, relative, are one.
+# Processors add in different orders, so scores that differ by less, relative, are equal.
 _SAME = 1e-3
 
 
 def combine(*studies: Comparison) -> Comparison:
-    """Put the variants of several studies, and what was measured of them, into one study.
+    """Combine the variants and measurements of several studies into one study.
 
-    For tables and figures over several models or policies. A variant that occurs in two studies
-    with the same weights, policy and counts is kept once, and so is what was measured of it under
-    the same protocol; where two scores disagree, the studies are refused. Different variants of one
-    name are told apart by their models: ``Dense (opt-125m)``.
+    The result serves tables and figures over several models or policies. A variant that occurs in
+    two studies with the same weights, policy and counts is kept once, with its scores. Different
+    variants of one name get the name of their model: ``Dense (opt-125m)``.
 
-    Times of two runs are not comparable, and a part's sensitivity says nothing of another model:
-    ``latency`` and ``sensitivity`` are those of the first study that measured them, ``levels``
-    those of the first study; ``notes`` say what was left out. ``speedups`` has those of all runs,
-    where there are several, each with the reference, control and machine of its own.
+    Times of two runs are not comparable, and a sensitivity is specific to its model. ``latency``
+    and ``sensitivity`` are therefore those of the first study that has them, ``levels`` those of
+    the first study, and ``notes`` name the omission. ``speedups`` holds the speed-ups of all runs
+    if there are several, each with its own reference, control and machine.
 
     Parameters
     ----------
     *studies : Comparison
-        At least one, all counted by one convention and context.
+        At least one study; all have one convention and context.
 
     Returns
     -------
     Comparison
+        A new study without weights of its own.
 
     Raises
     ------
@@ -64,14 +65,14 @@ def combine(*studies: Comparison) -> Comparison:
     ['Dense', 'Masked30', 'Masked50']
     """
     if not studies:
-        raise SparsityReportError("nothing to combine: give at least one study")
+        raise SparsityReportError("combine: there are no studies; give at least one")
     first = studies[0]
     for study in studies[1:]:
-        for what in ("convention", "context"):
-            if (one := getattr(first, what)) != (other := getattr(study, what)):
+        for option in ("convention", "context"):
+            if (one := getattr(first, option)) != (other := getattr(study, option)):
                 raise SparsityReportError(
-                    f"the studies were counted with {what}={one!r} and {what}={other!r}: their "
-                    "FLOPs and shares differ; count them alike"
+                    f"combine: the studies have {option}={one!r} and {option}={other!r}, so their "
+                    "FLOPs and shares differ; compare with the same options"
                 )
     notes = [note for study in studies for note in study.notes]
     renamed = _distinct(studies)
@@ -98,7 +99,7 @@ def combine(*studies: Comparison) -> Comparison:
 
 
 def _speedups(studies: Sequence[Comparison]) -> pd.DataFrame | None:
-    """Return what several measurements gave, numbered in order; None of one."""
+    """Return the speed-ups of several measurements, numbered in order; None for fewer than two."""
     runs: list[pd.DataFrame] = []
     for study in studies:
         if (frame := study.facts.speedups) is None:
@@ -123,7 +124,7 @@ def _once(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _joined(part: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
-    """Return the rows of frames; what is in several of them has to say the same."""
+    """Return the rows of frames; rows that occur in several must agree."""
     if not frames:
         return None
     frame = pd.concat(frames, ignore_index=True)
@@ -134,42 +135,42 @@ def _joined(part: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
         if len(apart):
             low, high = apart.iloc[0]
             raise SparsityReportError(
-                f"{printable(str(apart.index[0][0]))} has two values of {score} under one "
-                f"protocol, {low:.6g} and {high:.6g}: leave one of the studies out, or measure anew"
+                f"combine: {printable(str(apart.index[0][0]))} has two values of {score} under one "
+                f"protocol, {low:.6g} and {high:.6g}; leave one study out or measure again"
             )
     return typed(part, _once(frame, keys))
 
 
 def _distinct(studies: Sequence[Comparison]) -> list[Comparison]:
-    """Return the studies with names of variants that stand for one thing each."""
+    """Return the studies with names of variants that are unique over all of them."""
     known = [_identities(study) for study in studies]
-    meant: dict[str, set[tuple[object, ...]]] = {}
+    identities_of: dict[str, set[tuple[object, ...]]] = {}
     for identities in known:
         for name, identity in identities.items():
-            meant.setdefault(name, set()).add(identity)
+            identities_of.setdefault(name, set()).add(identity)
     renamed = []
-    told = {name: identity for name, (identity, *more) in meant.items() if not more}
+    unique = {name: identity for name, (identity, *more) in identities_of.items() if not more}
     for study, identities in zip(studies, known, strict=True):
         names = {}
         for name, identity in identities.items():
-            names[name] = name if len(meant[name]) == 1 else f"{name} ({identity[0]})"
-            if told.setdefault(names[name], identity) != identity:
+            names[name] = name if len(identities_of[name]) == 1 else f"{name} ({identity[0]})"
+            if unique.setdefault(names[name], identity) != identity:
                 raise SparsityReportError(
-                    f"two different variants are called {printable(names[name])}: give one of them "
-                    "another name="
+                    f"combine: two different variants are called {printable(names[name])}; give "
+                    "one of them another name="
                 )
         renamed.append(_renamed(study, names))
     return renamed
 
 
 def _identities(study: Comparison) -> dict[str, tuple[object, ...]]:
-    """Return what each name of a study stands for, its model first."""
+    """Return the identity of each named variant of a study, beginning with its model."""
     identities: dict[str, tuple[object, ...]] = {}
     for row in records(study.variants.astype(object).where(study.variants.notna(), None)):
         left = study.facts.layers(row["variant"])["nonzero"].astype("Int64").fillna(-1)
         how = (row[key] for key in ("fingerprint", "layout", "method", "pruned", "threshold"))
         identities[row["variant"]] = (row["model"], *how, tuple(left))
-    # Levels that were scored and are not compared.
+    # Levels that were scored but are not variants of the study.
     for row in [] if study.quality is None else records(study.quality):
         scored = (row["model"], row["layout"], row["method"], row["sparsity"])
         identities.setdefault(row["variant"], scored)

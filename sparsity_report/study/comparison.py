@@ -1,4 +1,4 @@
-"""Several variants side by side: one frozen value that can be saved, read and rendered."""
+"""Several variants side by side, as one frozen value."""
 
 from __future__ import annotations
 
@@ -41,46 +41,57 @@ class Comparison(StudyFrames, Presentable):
     convention : str
         ``"standard"`` or ``"notebook"``.
     context : int or None
-        Number of positions a token attends to, for the FLOPs of attention itself.
+        Number of positions a token attends to, for the FLOPs of attention scores.
     patterns : pandas.DataFrame or None
-        Where in each matrix the zeros stand, see :func:`sparsity_report.weight_patterns`.
+        Positions of zeros in each matrix, see :func:`sparsity_report.weight_patterns`.
     notes : tuple of Phrase
         Remarks on how the models were opened and counted.
     levels : pandas.DataFrame or None
-        What global magnitude pruning leaves of each prunable module of the first variant's
-        weights at every percent, see :func:`sparsity_report.study.levels.sweep.level_table`.
+        Nonzeros that global magnitude pruning leaves in each prunable module of the first
+        variant's weights, at every percent.
     latency, quality, sensitivity : pandas.DataFrame or None
-        What was measured by running variants, by :func:`sparsity_report.measure_latency`,
-        :func:`sparsity_report.perplexity` and :func:`sparsity_report.sensitivity`; put in with
-        :meth:`with_measured`.
+        Results of :func:`sparsity_report.measure_latency`, :func:`sparsity_report.perplexity` and
+        :func:`sparsity_report.sensitivity`.
     speedups : pandas.DataFrame or None
-        How many times as fast as its own reference each variant was in each of several
-        measurements, see :func:`sparsity_report.combine`.
+        Speed-ups of several measurements, each against its own reference, see
+        :func:`sparsity_report.combine`.
     continuations : pandas.DataFrame or None
-        What variants write after a prompt, by :func:`sparsity_report.continuations`.
+        Texts that variants write after a prompt, see :func:`sparsity_report.continuations`.
     tasks : pandas.DataFrame or None
-        Results of tasks that another program ran the variants on; put in with
-        :meth:`with_measured`.
+        Scores on tasks that another program ran, see :func:`sparsity_report.read_lm_eval`.
     weights : Weights or None
-        The first variant's weights, for exact further levels. Not saved.
+        The weights of the first variant, for exact further levels. Not saved.
     """
 
     @cached_property
     def facts(self) -> Facts:
-        """What every reader needs of the study, each figure computed once."""
+        """Figures derived from the tables, each computed once."""
         return Facts(self)
 
     @property
     def audit(self) -> list[str]:
-        """Sentences about anything a careful reviewer would flag."""
+        """Sentences on everything that a careful reviewer would flag."""
         return hooks.audit(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the study as JSON, to be read back exactly by :func:`read_study`."""
+        """Write the study as JSON, which :func:`read_study` reads back exactly.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to write.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
         return hooks.save(self, path)
 
     def at_level(self, sparsity: float) -> pd.DataFrame:
-        """Return every layer of the first variant's model at one kept level; no model is touched.
+        """Return every layer of the first variant's model at one kept level.
+
+        No model is read.
 
         Parameters
         ----------
@@ -90,12 +101,12 @@ class Comparison(StudyFrames, Presentable):
         Returns
         -------
         pandas.DataFrame
-            As of :func:`sweep`, with ``uncertainty`` in weights, see there.
+            One row per module with the columns of :func:`sweep`, ``uncertainty`` in weights.
 
         Raises
         ------
         SparsityReportError
-            The study has no levels, or not this one.
+            The study has no levels, or lacks this one.
 
         Examples
         --------
@@ -107,12 +118,30 @@ class Comparison(StudyFrames, Presentable):
         """
         if self.by_level is None:
             raise SparsityReportError(
-                "the study keeps no levels: nothing is prunable, or values are not known or NaN"
+                "the study keeps no levels: nothing is prunable, or values are not known or NaN; "
+                "compare a model with known prunable weights first"
             )
         return self.by_level.at(sparsity)
 
     def with_variants(self, *variants: Variant, progress: Progress | None = None) -> Comparison:
-        """Return the study with further variants behind its own.
+        """Return the study with further variants after the present ones.
+
+        Parameters
+        ----------
+        *variants : Variant
+            From :func:`dense`, :func:`masked` or :func:`csr`, with new names.
+        progress : callable, optional
+            Called with the bytes read, the bytes in all and the name of the tensor.
+
+        Returns
+        -------
+        Comparison
+            A new study; measurements and levels are kept.
+
+        Raises
+        ------
+        SparsityReportError
+            Two variants have one name.
 
         Examples
         --------
@@ -148,6 +177,21 @@ class Comparison(StudyFrames, Presentable):
     def pivot(self, metric: str) -> pd.DataFrame:
         """Return a table of groups × variants for one column of :attr:`groups`.
 
+        Parameters
+        ----------
+        metric : str
+            A column of numbers, such as ``"sparsity"``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Groups as rows, variants as columns.
+
+        Raises
+        ------
+        SparsityReportError
+            :attr:`groups` has no such column.
+
         Examples
         --------
         >>> import sparsity_report as sr
@@ -159,7 +203,7 @@ class Comparison(StudyFrames, Presentable):
         """
         if metric not in self.groups.columns[2:]:
             raise SparsityReportError(
-                f"no metric {metric!r}; use one of {', '.join(self.groups.columns[2:])}"
+                f"pivot: no metric {metric!r}; use one of {', '.join(self.groups.columns[2:])}"
             )
         order = list(dict.fromkeys(self.groups["group"]))
         indexed = self.groups.set_index(["group", "variant"])[metric]
@@ -174,21 +218,34 @@ class Comparison(StudyFrames, Presentable):
         continuations: pd.DataFrame | None = None,
         tasks: pd.DataFrame | None = None,
     ) -> Comparison:
-        """Return the study with what was measured put in; what is not given stays as it is.
+        """Return the study with measurements added; those not given stay.
 
         Parameters
         ----------
         latency, quality, sensitivity, continuations : pandas.DataFrame, optional
-            As the function that measures it returns it.
+            The frame that the measuring function returns.
         tasks : pandas.DataFrame, optional
-            Any frame with the columns ``variant``, ``task``, ``metric``, ``value`` and, where
-            known, ``stderr`` and what else the table ``tasks`` has of :attr:`tasks`.
+            A frame with the columns ``variant``, ``task``, ``metric`` and ``value``, and any
+            others of the table :attr:`tasks`, such as ``stderr``.
+
+        Returns
+        -------
+        Comparison
+            A new study.
 
         Raises
         ------
         SparsityReportError
-            A frame has other columns than those of the function that measures it, or contradicts
-            itself or the study, as one may that was cut or edited by hand.
+            A frame has other columns than the measuring function returns, or impossible numbers.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.dense(sr.load()))
+        >>> row = {"variant": "Dense", "task": "boolq", "metric": "acc", "value": 0.75}
+        >>> study.with_measured(tasks=pd.DataFrame([row])).tasks["value"].tolist()
+        [0.75]
         """
         given = {
             "latency": latency, "quality": quality, "sensitivity": sensitivity,
@@ -203,8 +260,8 @@ class Comparison(StudyFrames, Presentable):
         for part, frame in frames.items():
             if tuple(frame.columns) != TABLES[part].names:
                 raise SparsityReportError(
-                    f"{part}=: the columns are not those of the function that measures it; give a "
-                    f"frame with {', '.join(TABLES[part].names)}"
+                    f"with_measured: the columns of {part} are not those of its table; give a "
+                    f"frame with the columns {', '.join(TABLES[part].names)}"
                 )
             try:
                 frames[part] = typed(part, frame.reset_index(drop=True))
@@ -212,7 +269,7 @@ class Comparison(StudyFrames, Presentable):
                 check_measured(part, self, frames[part])
             except ValueError as error:
                 raise SparsityReportError(
-                    f"{part}=: {error}; give the frame as the function that measures it returns it"
+                    f"with_measured: {error}; give the frame that the measuring function returns"
                 ) from error
         # Measuring may have added notes about the weights.
         notes = count_notes(self.weights) if self.weights else ()
@@ -227,32 +284,38 @@ def compare(
     zstd: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Put variants side by side.
+    """Compare variants side by side.
 
     Parameters
     ----------
     *variants : Variant
-        From :func:`dense`, :func:`masked`, :func:`csr`; any number, of one model or several.
+        From :func:`dense`, :func:`masked` or :func:`csr`, of one model or several.
     convention : {"standard", "notebook"}
         ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
         and shares.
     context : int, optional
-        Number of positions a token attends to. With it the column
-        ``attention_flops_per_token`` of ``totals`` is for scores and weighted values,
-        ``2·context·(query width + value width)`` per attention layer, of a sliding window at most
-        its positions; null without it, and where the model's attention is not known.
+        Number of positions a token attends to. The column ``attention_flops_per_token`` of
+        ``totals`` then holds the FLOPs of scores and weighted values, ``2·context·(query width +
+        value width)`` per attention layer, at most the positions of a sliding window. It is null
+        without a context and for unknown attention.
     patterns : bool
-        Whether to look also at where in each matrix the zeros stand, which reads the prunable
-        weights once more; see :func:`sparsity_report.weight_patterns`.
+        Whether to find the positions of zeros in each matrix, which reads the prunable weights
+        once more, see :func:`sparsity_report.weight_patterns`.
     zstd : bool
-        Whether to compress every matrix, too, for what a file of it would take, several times as
-        slow as patterns alone, which it includes.
+        Whether to compress every matrix too, for the size of a compressed file. Includes patterns
+        and takes several times as long.
     progress : callable, optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        Called with the bytes read, the bytes in all and the name of the tensor.
 
     Returns
     -------
     Comparison
+        The study of the variants.
+
+    Raises
+    ------
+    SparsityReportError
+        There is no variant, two have one name, or an option is not valid.
 
     Examples
     --------
@@ -268,7 +331,7 @@ def compare(
     if zstd:
         check_zstd()
     if not variants:
-        raise SparsityReportError("nothing to compare: give at least one variant")
+        raise SparsityReportError("compare: there are no variants; give at least one")
     _check_distinct([variant.name for variant in variants])
     frames = [variant.layers(convention, progress) for variant in variants]
     models = dict.fromkeys(variant.weights for variant in variants)
@@ -297,5 +360,5 @@ def compare(
 def _check_distinct(names: Sequence[str]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SparsityReportError(
-            f"two variants are called {twice[0]!r}; give one of them another name="
+            f"compare: two variants are called {twice[0]!r}; give one of them another name="
         )

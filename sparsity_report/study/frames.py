@@ -64,20 +64,20 @@ class StudyFrames:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that stand for the variants and every count of the study."""
+        """Sixteen hexadecimal digits of a hash of the variants and every count."""
         tables = (plain_table(frame) for frame in (self.variants, self.layers))
         data = [*tables, self.convention, self.context]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     @property
     def unclassified(self) -> tuple[str, ...]:
-        """Names of modules no rule knows; they are counted under ``other``."""
+        """Names of the modules that no rule classifies; their group is ``other``."""
         names = self.layers.loc[self.layers["group"] == "other", "module_name"]
         return tuple(dict.fromkeys(names))
 
     @cached_property
     def by_level(self) -> Levels | None:
-        """The first variant's model at every kept level; None where :attr:`levels` is."""
+        """The first variant's model at every kept level; None without levels."""
         if self.levels is None:
             return None
         return Levels(self._first, self.levels)

@@ -1,8 +1,8 @@
-"""Results of other programs: what evaluation harnesses wrote of a model, as a tidy frame.
+"""Scores on tasks from the result files of evaluation harnesses, as a tidy frame.
 
-Read are files of lm-evaluation-harness (EleutherAI), of the versions that name a filter behind each
-metric (``"acc,none"``, since 0.4) and of those before, and of lighteval (Hugging Face). Keys of a
-task that are no scores are left out, and so is lighteval's mean of all its tasks: it mixes them.
+Files of lm-evaluation-harness (EleutherAI) are read with or without a filter after the metric
+(``"acc,none"``, since 0.4), and files of lighteval (Hugging Face). Keys of a task that are not
+scores are left out, as is the mean of all tasks that lighteval adds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -22,28 +22,21 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_nesting, open_file, parse_json
 
 LM_EVAL, LIGHTEVAL = "lm-evaluation-harness", "lighteval"
-#: What makes a score one: no two rows of a study agree in all of it.
+#: Columns that identify a score: no two rows of a study agree in all of them.
 KEYS = ("variant", "task", "metric", "filter", "n_shot")
 # Metrics that are shares of 1 whatever the task.
 _SHARES = ("acc", "acc_norm")
-# What harnesses write beside the scores of a task.
-_BESIDE = ("alias", "name", "sample_len", "sample_count", "samples", " ")
-# Stands for scores of a task that was only generated for.
-_NOT_SCORED = "bypass"
+# Keys that harnesses write next to the scores of a task.
+_NOT_SCORES = ("alias", "name", "sample_len", "sample_count", "samples", " ")
+# The metric of a task whose answers were generated but not scored.
+_BYPASS = "bypass"
 _STDERR = "_stderr"
-# Where arguments name the model, in the order that the harness looks: an adapter before its base.
+# Arguments that name the model, in the order of the harness: an adapter before its base.
 _MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
 
 
-class _Score(NamedTuple):
-    metric: str
-    filter: str | None
-    value: float | None
-    stderr: float | None
-
-
 def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd.DataFrame:
-    """Read what an evaluation harness wrote of a model: its scores on tasks, as a tidy frame.
+    """Read the scores on tasks that an evaluation harness wrote, as a tidy frame.
 
     Parameters
     ----------
@@ -51,31 +44,31 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
         A ``results_….json`` of lm-evaluation-harness or lighteval.
     variant : str, optional
         Name of the variant that was evaluated, for
-        :meth:`~sparsity_report.Comparison.with_measured`. A file names a model, and several
-        variants may be of one.
+        :meth:`~sparsity_report.Comparison.with_measured`. A file names only a model, which may
+        have several variants.
 
     Returns
     -------
     pandas.DataFrame
-        One row per ``task``, ``metric`` and ``filter`` of the answers: ``value`` and ``stderr`` as
-        the harness wrote them, null where it wrote no number; ``higher_is_better``, ``n_shot``,
-        ``samples`` and whether they were ``limited`` to a part of the task; ``task_version``,
-        ``evaluated_model``, ``harness``, ``harness_version``, ``results_file`` and the first half
-        of its SHA-256, ``results_fingerprint``, which is what a citation needs.
+        One row per ``task``, ``metric`` and ``filter`` of the answers. ``value`` and ``stderr`` are
+        as in the file, null where it has no number. ``higher_is_better``, ``n_shot``, ``samples``
+        and ``limited`` (whether only a part of the task was run) describe the run. A citation needs
+        ``task_version``, ``evaluated_model``, ``harness``, ``harness_version``, ``results_file``
+        and ``results_fingerprint``, the first 16 digits of the SHA-256 of the file.
 
     Raises
     ------
     SparsityReportError
-        It is not such a file, too large, damaged, or contradicts itself.
+        The file is not of a known harness, too large, damaged, or contradicts itself.
 
     Examples
     --------
     >>> import json, pathlib, tempfile
     >>> import sparsity_report as sr
-    >>> told = {"results": {"boolq": {"acc,none": 0.75, "acc_stderr,none": 0.01}}, "config": {}}
+    >>> results = {"results": {"boolq": {"acc,none": 0.75, "acc_stderr,none": 0.01}}, "config": {}}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = pathlib.Path(folder, "results.json")
-    ...     _ = file.write_text(json.dumps(told))
+    ...     _ = file.write_text(json.dumps(results))
     ...     frame = sr.read_lm_eval(file, variant="Dense")
     >>> frame[["variant", "task", "metric", "value", "stderr"]].to_numpy().tolist()
     [['Dense', 'boolq', 'acc', 0.75, 0.01]]
@@ -86,9 +79,9 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
             data = opened.read(limits.RESULTS_BYTES + 1)
         if len(data) > limits.RESULTS_BYTES:
             raise ValueError(f"it has more than {limits.RESULTS_BYTES:,} bytes")
-        told = parse_json(data, once=True)
-        check_nesting(told)
-        rows = list(_rows(told))
+        results = parse_json(data, once=True)
+        check_nesting(results)
+        rows = list(_rows(results))
         if not rows:
             raise ValueError("it holds no scores")
         if len(rows) > limits.RESULTS:
@@ -106,13 +99,14 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
         raise SparsityReportError(f"cannot read {file}: {error.strerror or error}") from error
     except ValueError as error:
         raise SparsityReportError(
-            f"{file} is no results file of {LM_EVAL} or {LIGHTEVAL} that can be read: {error}"
+            f"{file}: is not a results file of {LM_EVAL} or {LIGHTEVAL}: {error}; give a file that "
+            "one of them wrote"
         ) from error
     return frame if variant is not None else frame.assign(variant=None)
 
 
 def check_results(frame: pd.DataFrame) -> None:
-    """Refuse scores that cannot be: shares beyond 1, and one score with two values."""
+    """Refuse impossible scores: shares beyond 1, and two values of one score."""
     share = frame["metric"].isin(_SHARES)
     inside = frame["value"].between(0, 1) | frame["value"].isna() | ~share
     refuse("tasks", inside, "value: is an accuracy that is not between 0 and 1")
@@ -121,8 +115,8 @@ def check_results(frame: pd.DataFrame) -> None:
     refuse("tasks", ~frame.duplicated(list(KEYS)), "task: occurs twice with the same metric")
 
 
-def _rows(told: Any) -> Iterator[dict[str, Any]]:
-    data = _object(told, "it")
+def _rows(results: Any) -> Iterator[dict[str, Any]]:
+    data = _object(results, "it")
     general = data.get("config_general")
     if general is not None:
         yield from _lighteval_rows(data, _object(general, "config_general"))
@@ -151,19 +145,19 @@ def _lm_eval_rows(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             _member(parts["configs"], task).get("num_fewshot"),
             config.get("num_fewshot"),
         )
-        samples = _whole(counts.get("effective"), "n-samples", low=1)
-        of_task = {
+        samples = _count(counts.get("effective"), "n-samples", low=1)
+        task_facts = {
             "task": task,
-            "n_shot": _whole(shots, "n-shot"),
+            "n_shot": _count(shots, "n-shot"),
             "samples": samples,
             "limited": _limited(samples, counts.get("original"), config, "limit"),
             "task_version": _version(parts["versions"].get(task)),
         }
         better = _member(parts["higher_is_better"], task)
         for score in _scores(task, scores):
-            higher = better.get(score.metric)
+            higher = better.get(score["metric"])
             known = higher if isinstance(higher, bool) else None
-            yield {**facts, **of_task, **score._asdict(), "higher_is_better": known}
+            yield {**facts, **task_facts, **score, "higher_is_better": known}
 
 
 def _lighteval_rows(
@@ -180,24 +174,26 @@ def _lighteval_rows(
     for task, scores in _all_tasks(data):
         if task == "all":
             continue
-        # Named suite|task|examples, or without the suite; configs are named without the examples.
+        # Tasks are named (suite|)task|examples, and their configurations without the examples.
         name, _, shots = task.rpartition("|")
-        of = _member(configs, task) or _member(configs, name)
-        samples = of.get("effective_num_docs")
-        samples = None if samples == -1 else _whole(samples, "effective_num_docs", low=1)
-        of_task = {
+        task_config = _member(configs, task) or _member(configs, name)
+        samples = task_config.get("effective_num_docs")
+        samples = None if samples == -1 else _count(samples, "effective_num_docs", low=1)
+        task_facts = {
             "task": task,
-            "n_shot": _whole(int(shots), "examples") if _short_number(shots) else None,
+            "n_shot": _count(int(shots), "examples") if _short_number(shots) else None,
             "samples": samples,
-            "limited": _limited(samples, of.get("original_num_docs"), general, "max_samples"),
+            "limited": _limited(
+                samples, task_config.get("original_num_docs"), general, "max_samples"
+            ),
             "task_version": _version(versions.get(task)),
         }
         for score in _scores(task, scores):
-            yield {**facts, **of_task, **score._asdict(), "higher_is_better": None}
+            yield {**facts, **task_facts, **score, "higher_is_better": None}
 
 
 def _all_tasks(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield tasks, and groups of tasks, which some versions write apart, others twice."""
+    """Yield tasks and groups of tasks, which some versions write separately, others twice."""
     tasks, groups = _object(data.get("results"), "results"), _member(data, "groups")
     for task, scores in {**tasks, **groups}.items():
         if len(task) > limits.NAME_LENGTH:
@@ -209,61 +205,65 @@ def _all_tasks(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
         yield task, scores
 
 
-def _scores(task: str, told: Any) -> Iterator[_Score]:
-    """Yield the scores of a task; where one key names a filter, those without are no scores."""
-    scores = _object(told, _short(task))
+def _scores(task: str, results: Any) -> Iterator[dict[str, Any]]:
+    """Yield the scores of a task; if any key names a filter, keys without are not scores."""
+    scores = _object(results, _short(task))
     filtered = any("," in key for key in scores)
     for key, value in scores.items():
         metric, comma, after = key.partition(",")
-        if filtered != bool(comma) or metric in (*_BESIDE, _NOT_SCORED):
+        if filtered != bool(comma) or metric in (*_NOT_SCORES, _BYPASS):
             continue
         if metric.endswith(_STDERR):
             if metric.removesuffix(_STDERR) + comma + after not in scores:
-                raise ValueError(f"{_short(task)} has {_short(key)}, and nothing that it is of")
+                raise ValueError(f"{_short(task)} has {_short(key)} without its score")
             continue
-        what = f"{_short(task)}, {_short(key)}"
+        label = f"{_short(task)}, {_short(key)}"
         error = scores.get(metric + _STDERR + comma + after)
-        filter_name = after if comma else None
-        yield _Score(metric, filter_name, _number(value, what), _number(error, f"{what}, stderr"))
+        yield {
+            "metric": metric,
+            "filter": after if comma else None,
+            "value": _number(value, label),
+            "stderr": _number(error, f"{label}, stderr"),
+        }
 
 
 def _limited(
     samples: int | None, original: Any, config: Mapping[str, Any], key: str
 ) -> bool | None:
-    """Whether only a part of a task was run: by its samples, or by what was asked for."""
-    whole_task = None if original == -1 else _whole(original, "samples", low=1)
-    if samples is not None and whole_task is not None:
-        return samples < whole_task
+    """Return whether only a part of a task was run, by its samples or by the configuration."""
+    every = None if original == -1 else _count(original, "samples", low=1)
+    if samples is not None and every is not None:
+        return samples < every
     return config[key] is not None if key in config else None
 
 
-def _number(value: Any, what: str) -> float | None:
-    """Return a score; None where the harness could not compute it."""
+def _number(value: Any, label: str) -> float | None:
+    """Return a score; None if the harness could not compute it."""
     if value is None or value == "N/A":
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{what}: {printable(repr(value), 60)} is no number")
+        raise ValueError(f"{label}: {printable(repr(value), 60)} is not a number")
     return float(value) if math.isfinite(value) else None
 
 
-def _whole(value: Any, what: str, low: int = 0) -> int | None:
-    """Return a number of examples; None where the harness wrote none, or a word such as N/A."""
+def _count(value: Any, label: str, low: int = 0) -> int | None:
+    """Return a number of examples; None if the harness wrote none, or a word such as N/A."""
     if value is None or isinstance(value, str):
         return None
-    return check_integer(value, what, low, limits.ALL_VALUES)
+    return check_integer(value, label, low, limits.ALL_VALUES)
 
 
 def _version(value: Any) -> str | None:
-    """Return a task's version as text: harnesses write 0, 1.0, or words."""
+    """Return the version of a task as text; harnesses write 0, 1.0, or words."""
     if value is None or value in ("N/A", ""):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"versions: {printable(repr(value), 60)} is none")
+        raise ValueError(f"versions: {printable(repr(value), 60)} is not a version")
     return str(value)[: limits.NAME_LENGTH]
 
 
 def _named(arguments: Any) -> str | None:
-    """Return the model that a harness's arguments name: text such as ``pretrained=x,dtype=y``."""
+    """Return the model that arguments such as ``pretrained=x,dtype=y`` name."""
     if isinstance(arguments, str):
         pairs = (item.partition("=") for item in arguments.split(","))
         arguments = {name.strip(): value for name, _, value in pairs}
@@ -279,13 +279,13 @@ def _text(data: Mapping[str, Any], key: str) -> str | None:
 
 
 def _member(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return an object inside another; an empty one where it is missing."""
+    """Return an object inside another; an empty one if it is missing."""
     return {} if data.get(key) is None else _object(data[key], _short(key))
 
 
-def _object(value: Any, what: str) -> Mapping[str, Any]:
+def _object(value: Any, label: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is {printable(repr(value), 60)}, not an object")
+        raise ValueError(f"{label} is {printable(repr(value), 60)}, not an object")
     return value
 
 

@@ -1,7 +1,4 @@
-"""From weights and a pruning decision to rows: what each module holds, does and costs.
-
-Everything here is derived from counts; no tensor is read or changed.
-"""
+"""Parameters, zeros, bytes and FLOPs of each module, derived from counts; no tensor is read."""
 
 from __future__ import annotations
 
@@ -178,13 +175,16 @@ def layer_frame(
 
 
 def csr_parameters(weights: Weights) -> frozenset[str]:
-    """Name the prunable parameters that a CSR variant stores as CSR: all of a module or none."""
+    """Return the names of the parameters that a CSR variant stores as CSR.
+
+    A module has all of its prunable parameters among them, or none.
+    """
     prunable = ([p for p in module.parameters if p.prunable] for module in weights.modules)
     return frozenset(p.name for ps in prunable if all(p.runs_as_csr for p in ps) for p in ps)
 
 
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
-    """Fill in the shares of layers or groups, and give every column its type."""
+    """Return layers or groups with their shares, every column of its type."""
     totals = frame["total"].to_numpy(np.int64)
     codes, variants = pd.factorize(frame["variant"])
     with np.errstate(invalid="ignore"):  # of a variant without parameters
@@ -194,7 +194,7 @@ def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def summed(grouped: Any) -> pd.DataFrame:
-    """Sum a frame's rows by group; what is unknown of one is unknown of all.
+    """Return the sums of a grouped frame; a sum with an unknown part is unknown.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def summed(grouped: Any) -> pd.DataFrame:
 
 
 def added(numbers: Integers, codes: npt.NDArray[np.intp], size: int) -> Integers:
-    """Sum the rows of numbers that share a code.
+    """Return the sums of the rows of numbers that share a code.
 
     Examples
     --------
@@ -220,7 +220,7 @@ def added(numbers: Integers, codes: npt.NDArray[np.intp], size: int) -> Integers
 
 
 def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
-    """Sum layers per variant and group, the table ``groups``; variants keep their order."""
+    """Return the sums of layers per variant and group; variants keep their order."""
     variants, _ = pd.factorize(layers["variant"])
     groups = pd.Categorical(layers["group"], GROUPS).codes
     grouped = layers.iloc[np.lexsort((groups, variants))].groupby(["variant", "group"], sort=False)
@@ -229,7 +229,7 @@ def group_frame(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
-    """Sum layers per variant, with three sparsities that each name their denominator.
+    """Return the sums of layers per variant, with three sparsities.
 
     Returns
     -------
@@ -257,15 +257,14 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a frame as dictionaries."""
+    """Return the rows of a frame as dictionaries."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def used(numbers: Integers, uses: Floats) -> Integers:
     """Return ``round(numbers · uses)`` row by row, exactly, half to even.
 
-    Uses such as k of E experts are ratios of small numbers, which a float stands for exactly
-    enough to be known again.
+    Uses such as k of E experts are ratios of small integers, which are recovered from the float.
 
     Examples
     --------
@@ -275,15 +274,15 @@ def used(numbers: Integers, uses: Floats) -> Integers:
     products = numbers.copy()
     for share in np.unique(uses[uses != 1]):
         ratio, rows = Fraction(share).limit_denominator(_LARGEST_RATIO), uses == share
-        whole, rest = np.divmod(numbers[rows] * ratio.numerator, ratio.denominator)
+        quotient, rest = np.divmod(numbers[rows] * ratio.numerator, ratio.denominator)
         twice = 2 * rest
-        odd = (twice == ratio.denominator) & (whole % 2 == 1)
-        products[rows] = whole + ((twice > ratio.denominator) | odd)
+        odd = (twice == ratio.denominator) & (quotient % 2 == 1)
+        products[rows] = quotient + ((twice > ratio.denominator) | odd)
     return products
 
 
 def check_convention(convention: str) -> None:
-    """Refuse a convention that does not exist."""
+    """Refuse an unknown convention."""
     if convention not in CONVENTIONS:
         raise SparsityReportError(
             f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}"
@@ -291,9 +290,9 @@ def check_convention(convention: str) -> None:
 
 
 def check_context(context: int | None) -> None:
-    """Refuse what is no number of positions."""
-    whole = isinstance(context, int) and not isinstance(context, bool)
-    if context is not None and not (whole and context > 0):
+    """Refuse a context that is not a positive number of tokens."""
+    is_count = type(context) is int and context > 0
+    if context is not None and not is_count:
         raise SparsityReportError(f"context must be a positive number of tokens, not {context!r}")
 
 
@@ -305,13 +304,13 @@ def _flags(values: Iterable[Any]) -> Flags:
 def _left(
     weights: Weights, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut]
 ) -> Iterator[int | None]:
-    """Yield the nonzeros that cuts leave of each parameter; None where not known."""
+    """Yield the nonzeros that cuts leave in each parameter; None where unknown."""
     owners = {p.tied_to for p in weights.parameters}
     totals = {p.name: p.total for p in weights.parameters if p.name in owners}
     for p in weights.parameters:
         owner = p.tied_to or p.name
         counted = counts.get(owner)
-        # Unknown: values on the meta device, and a view of only a part of its owner.
+        # Unknown for values on the meta device and for a view of a part of its owner.
         if counted is None or (p.tied_to and totals[owner] != p.total):
             yield None
         else:
@@ -321,12 +320,12 @@ def _left(
 def _layout(parameter: Parameter, csr: bool, cut: bool) -> str:
     if csr:
         return "csr"
-    # What is neither CSR nor dense is made dense to be pruned.
+    # Pruning makes other sparse layouts dense.
     return "dense" if cut and parameter.layout != "csr" else parameter.layout
 
 
 def _bytes(parameter: Parameter, layout: str, nonzero: int | None, cut: bool) -> int | None:
-    """Bytes of a parameter; None where they follow from nonzeros that are not known."""
+    """Return the bytes of a parameter; None if they depend on an unknown number of nonzeros."""
     if parameter.held_bytes is not None and layout == parameter.layout and not cut:
         return parameter.held_bytes
     if layout == "dense" or parameter.matrix is None:
@@ -338,13 +337,13 @@ def _bytes(parameter: Parameter, layout: str, nonzero: int | None, cut: bool) ->
 
 
 def _file_bytes(parameter: Parameter) -> int | None:
-    """Bytes of a parameter in its file; None of values in memory."""
+    """Return the bytes of a parameter in its file; None for values in memory."""
     known = parameter.file_bytes is not None
     return 0 if known and parameter.tied_to else parameter.file_bytes
 
 
 def _rounded(counted: Magnitudes | None) -> tuple[float | None, int | None]:
-    """Return the zeros that rounding explains, and the weights that stand near to zero for one."""
+    """Return the expected zeros by rounding, and the weights near zero where zero is no level."""
     if counted is None or not (steps := counted.steps):
         return None, None
     deviation = counted.root_mean_square
@@ -355,7 +354,7 @@ def _rounded(counted: Magnitudes | None) -> tuple[float | None, int | None]:
 
 
 def _row_pointers(parameter: Parameter) -> int:
-    """Row pointers of a matrix in CSR, ``rows + 1``; of E experts in one tensor E times as many."""
+    """Return the row pointers in CSR: ``rows + 1``, E times as many for E experts in one tensor."""
     return parameter.experts * (parameter.matrix[0] + 1) if parameter.matrix else 0
 
 

@@ -1,4 +1,4 @@
-"""Structure beyond a number: where in a matrix the zeros of a variant stand."""
+"""Positions of zeros in each matrix: rows, columns, heads, N:M patterns and blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sparsity_report.weights.anatomy.parameters import Module, Parameter
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
 
-# Weights looked at together, whole rows, so many at a time that no block of a layout is cut.
+# Weights that are read together, in whole rows, and rows that cut no block of any layout.
 _BLOCK, _LINES = 2**20, max(*BLOCKS, TILE)
 Mask = npt.NDArray[np.bool_]
 
@@ -33,38 +33,43 @@ Mask = npt.NDArray[np.bool_]
 def weight_patterns(
     variant: Variant, *, zstd: bool = False, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Look at every prunable matrix of a variant, one row each and one per expert.
+    """Return the positions of zeros in every prunable matrix of a variant.
 
     Parameters
     ----------
     variant : Variant
-        From :func:`dense`, :func:`masked` or :func:`csr`; it is read, not materialised.
+        From :func:`dense`, :func:`masked` or :func:`csr`. Its weights are read slice by slice.
     zstd : bool
-        Whether to compress each matrix as well, which takes several times as long. It needs
-        Python 3.14 or ``pip install 'sparsity-report[zstd]'``.
+        Whether to compress each matrix too, which takes several times as long. Needs Python 3.14
+        or ``pip install 'sparsity-report[zstd]'``.
     progress : callable, optional
-        Called with bytes done, bytes in all and the tensor's name.
+        Called with the bytes read, the bytes in all and the name of the tensor.
 
     Returns
     -------
     pandas.DataFrame
-        ``rows`` (out), ``columns`` (in) and ``sparsity`` of the matrix, and
-        ``expected_sparsity``, the share that one global threshold would take of a Gaussian with
-        the matrix's own standard deviation, ``erf(t / (σ·√2))`` (null without a threshold);
-        ``mean_abs`` and ``std`` of the weights before pruning; shares of rows and columns that
-        are zero throughout; sparsity of each attention head; ``n_m``, the sparsest of 1:4, 2:8,
-        2:4 and 4:8 that 99 % of the groups of M weights along the input comply with, else the
-        pattern most comply with, and that share; ``fill_b``, the share of b × b blocks that hold
-        a nonzero; ``gap_padding`` and ``tile_padding``, zeros that MACKO and a tensor-core bitmap
-        store among the nonzeros (every sixteenth of a run of zeros; what fills the nonzeros of a
-        tile of 64 × 64 up to a multiple of 8); ``zstd_bytes``, the size of a frame of the matrix
-        at level 3, row by row as the model holds it, in the dtype it is counted in, with the
-        library's ``zstd_version``, both null unless asked for.
+        One row per matrix, experts apart.
+
+        ``rows`` (outputs), ``columns`` (inputs) and ``sparsity`` describe the matrix; ``mean_abs``
+        and ``std`` its weights before pruning. ``expected_sparsity`` is the share that one global
+        threshold t would remove from a Gaussian with the same standard deviation σ,
+        ``erf(t / (σ·√2))``, null without a threshold.
+
+        ``zero_rows`` and ``zero_columns`` are the shares of rows and columns without a nonzero,
+        ``head_sparsity`` the sparsity of each attention head. ``n_m`` is the sparsest of 1:4, 2:8,
+        2:4 and 4:8 that 99 % of the groups of M weights along the input comply with, or else the
+        pattern that most groups comply with; ``n_m_share`` is the share of groups that comply.
+
+        ``fill_b`` is the share of b × b blocks with a nonzero. ``gap_padding`` and
+        ``tile_padding`` are the zeros that MACKO and a tensor-core bitmap store: every sixteenth
+        of a run of zeros, and the padding of the nonzeros of a 64 × 64 tile to a multiple of 8.
+        ``zstd_bytes`` is the size of the matrix as a zstd frame at level 3, ``zstd_version`` the
+        version of the library, both null unless asked for.
 
     Raises
     ------
     SparsityReportError
-        Values are not known, or there is no zstd to compress with.
+        Values are unknown, or the zstd library is missing.
 
     Examples
     --------
@@ -81,37 +86,37 @@ def weight_patterns(
 def variant_patterns(
     variants: Sequence[Variant], *, zstd: bool = False, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Look at several variants at once, see :func:`weight_patterns`; every tensor is read once."""
+    """Return :func:`weight_patterns` of several variants; every tensor is read once."""
     if zstd:
         check_zstd()
     models = dict.fromkeys(variant.weights for variant in variants)
     done, size = 0, sum(p.total * p.itemsize for weights in models for p in weights.prunable)
-    looks: dict[tuple[Weights, int], list[dict[str, object]]] = defaultdict(list)
+    rows_of: dict[tuple[Weights, int], list[dict[str, object]]] = defaultdict(list)
     for weights in models:
         prunings = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
         parts = [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
-        # Two: a core each on the smallest machine.
+        # Two threads, as the smallest machines have two cores.
         instead = "leave them out (patterns=False, --no-patterns)"
         with within_memory(f"{weights.name}: patterns", instead), ThreadPoolExecutor(2) as pool:
-            looked = pool.map(lambda part: _look(weights, prunings, zstd, *part), parts)  # noqa: B023
-            for (_, parameter), by_pruning in zip(parts, looked, strict=True):
+            results = pool.map(lambda part: _patterns(weights, prunings, zstd, *part), parts)  # noqa: B023
+            for (_, parameter), by_pruning in zip(parts, results, strict=True):
                 for key, rows in by_pruning.items():
-                    looks[weights, key] += rows
+                    rows_of[weights, key] += rows
                 done += parameter.total * parameter.itemsize
                 if progress:
                     progress(done, size, parameter.name)
     rows = [
         {"variant": variant.name, **row}
         for variant in variants
-        for row in looks[variant.weights, id(variant.pruning)]
+        for row in rows_of[variant.weights, id(variant.pruning)]
     ]
     return typed("patterns", pd.DataFrame(rows, columns=list(TABLES["patterns"].names)))
 
 
 def expected_sparsity(threshold: float | None, std: float) -> float | None:
-    """Share of a centred Gaussian below a threshold in magnitude, ``erf(t / (σ·√2))``.
+    """Return the share of a centred Gaussian below a threshold t, ``erf(t / (σ·√2))``.
 
-    None without a threshold, and where the deviation is not finite.
+    None without a threshold or with a deviation σ that is not finite.
 
     Examples
     --------
@@ -123,16 +128,19 @@ def expected_sparsity(threshold: float | None, std: float) -> float | None:
     return math.erf(threshold / (std * math.sqrt(2))) if std else 1.0
 
 
-def _look(
+def _patterns(
     weights: Weights,
     prunings: Mapping[int, Pruning | None],
     zstd: bool,
     module: Module,
     parameter: Parameter,
 ) -> dict[int, list[dict[str, object]]]:
-    """Read a tensor once, block by block, and look at it under every pruning."""
+    """Return the rows of a tensor under every pruning, reading it once, block by block."""
     if not parameter.known:
-        raise SparsityReportError(f"{weights.name}: {parameter.name} has no values to look at")
+        raise SparsityReportError(
+            f"{weights.name}: {parameter.name} has unknown values; give a model whose values are "
+            "known, or leave patterns out"
+        )
     assert parameter.matrix is not None
     rows, columns = parameter.inputs_outputs or parameter.matrix
     cuts = {key: p.cuts.get(parameter.name) if p else None for key, p in prunings.items()}
@@ -149,7 +157,7 @@ def _look(
     for number, start, tensor in _blocks(slices, rows, columns, step):
         values[number].add(tensor)
         nonzero = tensor != 0
-        for key, found in zeros.items():
+        for key, matrices in zeros.items():
             mask = nonzero
             if key in stays:
                 waiting[key].append(tensor)
@@ -157,19 +165,19 @@ def _look(
             if zstd:
                 frames[key].add(tensor, mask)
             turned = parameter.transposed
-            found[number].add(
+            matrices[number].add(
                 0 if turned else start, start if turned else 0, (mask.T if turned else mask).numpy()
             )
     for masks in stays.values():
-        next(masks, None)  # which finds that all have been taken
+        next(masks, None)  # ends the generator
     return {
         key: [
-            _facts(module, parameter, number, values[number], found, pruning)
+            _row(module, parameter, number, values[number], counted, pruning)
             | {
                 "zstd_bytes": frames[key].sizes[number] if zstd else None,
                 "zstd_version": zstd_version() if zstd else None,
             }
-            for number, found in enumerate(zeros[key])
+            for number, counted in enumerate(zeros[key])
         ]
         for key, pruning in prunings.items()
     }
@@ -178,7 +186,7 @@ def _look(
 def _blocks(
     slices: Iterable[Slice], rows: int, columns: int, step: int
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yield a stack of matrices in blocks of `step` rows, with number of the matrix and row."""
+    """Yield the number of the matrix, the row and a block of `step` rows of stacked matrices."""
     if not rows * columns:
         return
     waiting: list[torch.Tensor] = []
@@ -199,12 +207,12 @@ def _blocks(
 
 
 def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield what lies in a queue when it is asked for."""
+    """Yield the tensors of a queue that is filled meanwhile."""
     while queue:
         yield queue.pop()
 
 
-def _facts(
+def _row(
     module: Module,
     parameter: Parameter,
     number: int,
@@ -212,7 +220,7 @@ def _facts(
     zeros: Zeros,
     pruning: Pruning | None,
 ) -> dict[str, object]:
-    """Say of one matrix what its weights are like and where its zeros stand."""
+    """Return the row of one matrix."""
     mean_abs, std = values.mean_abs, values.std
     pattern, share = zeros.n_m()
     return {
@@ -239,12 +247,12 @@ def _facts(
 
 
 class Zeros:
-    """Where the zeros of one matrix stand, as far as its blocks have been added.
+    """Positions of the zeros of one matrix, counted block by block.
 
     Attributes
     ----------
     rows, columns : numpy.ndarray of int64
-        Nonzeros of each output and of each input.
+        Nonzeros of each output and each input.
     gap_padding, tile_padding : int
         Zeros that MACKO and a tensor-core bitmap store, see :func:`weight_patterns`.
 
@@ -261,11 +269,11 @@ class Zeros:
         self._complying = {p: 0 for p in KNOWN if rows and columns and columns % p.m == 0}
         self._filled = dict.fromkeys(BLOCKS, 0)
         self.gap_padding = self.tile_padding = 0
-        # Zeros behind the last value stored of each row.
+        # Zeros after the last stored value of each row.
         self._run = np.zeros(rows, dtype=np.int32)
 
     def add(self, row: int, column: int, mask: Mask) -> None:
-        """Add a block that begins at a row and a column, both multiples of 64; its nonzeros."""
+        """Add a block of nonzero flags that begins at a row and a column, both multiples of 64."""
         flags = np.ascontiguousarray(mask).view(np.uint8)
         for lines, first, axis in ((self.rows, row, 1), (self.columns, column, 0)):
             lines[first : first + flags.shape[1 - axis]] += flags.sum(axis=axis, dtype=np.uint32)
@@ -283,12 +291,12 @@ class Zeros:
             blocks = _quarter(blocks)
 
     def _add_padding(self, row: int, flags: npt.NDArray[np.uint8]) -> None:
-        """Count the zeros that two layouts store of a block."""
+        """Add the zeros of a block that MACKO and a tensor-core bitmap store."""
         if not flags.size:
             return
         self.tile_padding += int((-_in_tiles(flags) % 8).sum())
         rows, width = flags.shape
-        if width == self.columns.size:  # as most come: every run of zeros ends with its row
+        if width == self.columns.size:  # the usual case: every run of zeros ends with its row
             ended = np.ones((rows, width + 1), dtype=np.bool_)
             ended[:, :width] = flags
             gaps = np.diff(np.flatnonzero(ended), prepend=-1) - 1
@@ -302,7 +310,7 @@ class Zeros:
         before[:] = run[:, -1] % GAP
 
     def heads(self, head_dim: int | None, axis: int) -> tuple[float, ...] | None:
-        """Sparsity of every run of `head_dim` rows (axis 0) or columns (axis 1); None without."""
+        """Return the sparsity of each run of `head_dim` rows (axis 0) or columns (axis 1)."""
         lines, across = (self.columns, self.rows) if axis else (self.rows, self.columns)
         if not head_dim or lines.size % head_dim:
             return None
@@ -310,7 +318,7 @@ class Zeros:
         return tuple(shares.tolist())
 
     def n_m(self) -> tuple[str | None, float | None]:
-        """Name the N:M pattern it comes closest to, and the share of groups that comply."""
+        """Return the closest N:M pattern and the share of groups that comply."""
         size = self.rows.size * self.columns.size
         shares = compliance(self._complying, size)
         if not shares:
@@ -319,13 +327,13 @@ class Zeros:
         return str(pattern), shares[pattern]
 
     def fill(self) -> dict[int, float]:
-        """Share of the b × b blocks that hold a nonzero, edges padded with zeros."""
+        """Return the share of b × b blocks with a nonzero, edges padded with zeros."""
         numbers = {b: -(-self.rows.size // b) * -(-self.columns.size // b) for b in BLOCKS}
         return {b: self._filled[b] / number if number else 0.0 for b, number in numbers.items()}
 
 
 def _in_tiles(flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    """Count the flags of each tile; eight at a time are added, as 64 rows of them fit a byte."""
+    """Return the number of flags in each tile, adding eight bytes at a time without overflow."""
     lacking = [(0, -size % TILE) for size in flags.shape]
     whole = np.pad(flags, lacking) if any(after for _, after in lacking) else flags
     rows, columns = (size // TILE for size in whole.shape)
@@ -337,7 +345,7 @@ def _in_tiles(flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
 
 
 def _quarter(mask: Mask) -> Mask:
-    """Merge blocks of 2 × 2 into one that is filled where any of them is."""
+    """Return whether each block of 2 × 2 has any flag."""
     rows, columns = mask.shape
     if rows % 2 or columns % 2:
         mask = np.pad(mask, ((0, rows % 2), (0, columns % 2)))

@@ -19,7 +19,7 @@ from sparsity_report.pairing.removed import KINDS
 from sparsity_report.weights.anatomy.groups import GROUPS
 
 BLOCKS = (4, 8, 16, 32)
-# Rows and columns of a tile of a tensor-core bitmap, and zeros in a row of which MACKO stores one.
+# Rows and columns of a tile of a tensor-core bitmap; MACKO stores one zero of so many in a row.
 TILE, GAP = 64, 16
 LAYOUTS = (
     "dense",
@@ -36,14 +36,14 @@ LAYOUTS = (
     "marlin_2:4",
     "zstd",
 )
-# Layouts that a file may have, and nothing computes from.
+# Layouts of files, from which nothing computes.
 FILES = ("zstd",)
 SCOPES = ("layer", "group", "prunable", "model")
-# Where the weights of a timed layer come from.
+# Sources of the weights of a timed layer.
 CACHES = ("in cache", "out of cache")
 PARTS = ("block", "group", "layer")
-# Protocols of perplexity: tokens of a window, or None for what the model takes, and how many
-# windows at most. Ours is for any text, and its windows overlap.
+# Protocols of perplexity: tokens per window (None: as many as the model accepts) and the largest
+# number of windows. The sliding protocol is for any text, and its windows overlap.
 SLIDING = "sliding"
 PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
     SLIDING: (None, None),
@@ -54,9 +54,9 @@ PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
 }
 VERSION = 1
 CONVENTIONS = ("standard", "notebook")
-# Tables that only running a model gives; tasks are run by other programs.
+# Tables of measurements; tasks are run by other programs.
 MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "tasks")
-# Of a pair of checkpoints: its sides, and what is summed.
+# The sides of a pair of checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
     "prunable_weights",
@@ -136,7 +136,7 @@ CELL_KINDS: Mapping[str, tuple[str, str, set[type]]] = {
 ITEMS = {"shape": "int64", "shares": "float64"}
 # A time is not zero.
 _PICOSECOND = 1e-12
-# By name. A name means the same in every table; where its type differs, see below.
+# By name. A name means the same in every table; tables may change its type.
 COLUMNS = {
     column.name: column
     for column in (
@@ -234,12 +234,12 @@ _SUMMED = (
     "flops_per_sequence active_total stored_bytes file_bytes"
 )
 SUMMED = tuple(_SUMMED.split())
-# On what machine something was timed, and how it stood meanwhile.
+# The machine of a measurement and its state meanwhile.
 _CONDITIONS = "threads cores others load frequency cache_bytes bandwidth machine"
 
 
 def _table(names: str, /, **differing: Mapping[str, Any]) -> Table:
-    """Declare a table by the names of its columns, and what of them differs in it."""
+    """Return a table with columns by name, some with changed attributes."""
     columns = (replace(COLUMNS[each], **differing.get(each, {})) for each in names.split())
     return Table(tuple(columns))
 
@@ -266,7 +266,7 @@ TABLES: Mapping[str, Table] = {
         "sparsity_non_embedding sparsity_model attention_flops_per_token"
     ),
     "levels": _table("module_name sparsity weight_nonzero uncertainty"),
-    # Of the model at one level, see Comparison.at_level.
+    # The model at one level, see Comparison.at_level.
     "level": _table(
         "module_name block group shape dtype prunable total nonzero weight_total weight_nonzero "
         "row_pointers flops_per_token useful_flops_per_token csr_flops_per_token sparsity "
@@ -325,7 +325,7 @@ TABLES: Mapping[str, Table] = {
         "variant task metric filter value stderr higher_is_better n_shot samples limited "
         "task_version evaluated_model harness harness_version results_file results_fingerprint"
     ),
-    # Of a pair of checkpoints, see study.pair.
+    # Tables of a pair, see study.pairs.pair.
     "pair_models": _table("side model architecture source"),
     "pair_layers": _table(
         "module_name after_name block group prunable shape_before shape_after alignment certainty "
@@ -352,7 +352,7 @@ TABLES: Mapping[str, Table] = {
 
 
 def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with the columns of a table, in order, each of its type.
+    """Return a frame with the columns of a table, in order and typed.
 
     Raises
     ------
@@ -378,7 +378,7 @@ def check(table: str, frame: pd.DataFrame) -> None:
     Raises
     ------
     ValueError
-        Names the first row and column that is not good, and what is wrong with it.
+        Names the first bad row and its column.
     """
     for column in TABLES[table].columns:
         cells, among = frame[column.name], list(column.among)
@@ -406,12 +406,12 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        It has other columns than the schema says, or cells that do not belong there.
+        The columns are not those of the schema, or a cell does not fit.
     """
     columns = TABLES[table].columns
     if tuple(data["columns"]) != TABLES[table].names:
         raise ValueError(f"{table}: columns {data['columns']}")
-    # Short rows would be filled up with nothing.
+    # pandas would fill short rows with nulls.
     for place, row in enumerate(data["rows"]):
         if not isinstance(row, list) or len(row) != len(columns):
             raise ValueError(
@@ -428,7 +428,7 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def plain_table(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """Return columns and rows of plain values for JSON; what is unknown is null."""
+    """Return columns and rows of plain values for JSON; an unknown value is null."""
     columns = [_plain(frame[column]) for column in frame.columns]
     return {
         "columns": list(frame.columns),
@@ -437,7 +437,7 @@ def plain_table(frame: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def refuse(table: str, good: Any, wrong: str) -> None:
-    """Name the first row of a table that is not good, by raising a ValueError."""
+    """Raise a ValueError that names the first row of a table that is not good."""
     flags = np.asarray(good, dtype=bool)
     if not flags.all():
         raise ValueError(f"{table}, row {int(flags.argmin())}, {wrong}")
@@ -450,7 +450,7 @@ def _plain(cells: pd.Series[Any]) -> list[Any]:
 
 def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype == "text":
-        # Null in a column of pandas' own text would be NaN.
+        # A null in a string column of pandas would become NaN.
         known = cells.astype(object) if column.optional else cells
         if column.optional and known.hasnans:
             known = known.where(known.notna(), None)

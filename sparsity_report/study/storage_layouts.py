@@ -1,4 +1,4 @@
-"""What the prunable matrices of each variant would take in every storage layout."""
+"""Bytes of the prunable matrices of each variant in every storage layout."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     Parameters
     ----------
     layers : pandas.DataFrame
-        As of a study.
+        The table ``layers`` of a study.
     patterns : pandas.DataFrame, optional
-        As of a study. Without them the block formats are unknown, and so is whether a matrix
-        complies with 2:4.
+        The table ``patterns`` of a study. Without it, block formats and compliance with 2:4 are
+        unknown.
 
     Returns
     -------
     pandas.DataFrame
-        ``scope`` is ``"layer"`` (the prunable matrices of
-        one module, biases left out), ``"group"`` and ``"prunable"`` (sums of these) or
-        ``"model"`` (every parameter, those that are not prunable as they are). ``bytes`` is null
-        where the layout does not apply or zeros are unknown, ``ratio`` is bytes ÷ dense bytes.
-        ``break_even`` is the sparsity from which the layout is smaller than dense, row pointers
-        included; of BSR if zeros came in whole blocks, of MACKO and the tensor-core bitmap without
-        the zeros they store, of 2:4 the sparsity it takes.
-        ``lossless`` says whether the layout can hold every nonzero; null where that is unknown.
+        ``scope`` is ``"layer"`` (the prunable matrices of one module, without biases), ``"group"``
+        and ``"prunable"`` (sums of layers) or ``"model"`` (every parameter; those that are not
+        prunable stay as they are). ``bytes`` is null if the layout does not apply or zeros are
+        unknown. ``ratio`` is bytes ÷ dense bytes. ``lossless`` is whether the layout can hold every
+        nonzero, null if unknown.
 
-        Matrices that the model cannot run with as CSR stay dense where the others are CSR.
-        ``csr_int16`` has int16 columns, for at most 32,768 of them, and int32 row pointers;
-        ``csr_int32`` holds at most 2³¹ − 1 nonzeros and columns in a tensor; torch's COO has int64
-        indices. MACKO and the tensor-core bitmap (``tca_bme``) fill up with zeros, whose number is
-        known where patterns are. ``marlin_2:4`` is for rows of whole groups of 128, and rounds.
-        ``zstd`` is a file that was compressed, with no formula and no break-even; it is known where
-        patterns were looked for with ``zstd=True``, and nothing computes from it.
+        ``break_even`` is the sparsity from which the layout is smaller than dense, row pointers
+        included. For BSR it assumes zeros in whole blocks, for MACKO and the tensor-core bitmap no
+        stored zeros; for 2:4 it is the sparsity of the layout.
+
+        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int16`` has
+        int16 columns, for at most 32,768 of them, and int32 row pointers. ``csr_int32`` holds at
+        most 2³¹ − 1 nonzeros and columns in a tensor. COO of torch has int64 indices. MACKO and the
+        tensor-core bitmap (``tca_bme``) are padded with zeros, whose number patterns hold.
+        ``marlin_2:4`` needs rows of whole groups of 128, and rounds. ``zstd`` is the size of a
+        compressed file, known for patterns with ``zstd=True``; it has no formula and no break-even.
 
     Examples
     --------
@@ -79,26 +79,26 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
 
 
 def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the straight lines on which bytes of a variant's prunable weights lie.
+    """Return the lines of bytes against zeros of the prunable weights of a variant.
 
     Parameters
     ----------
     layers : pandas.DataFrame
-        Rows of one variant, as of ``study.layers``.
+        The rows of one variant in ``study.layers``.
 
     Returns
     -------
     pandas.DataFrame
-        By ``layout``: ``total`` weights, and bytes ``dense``, without zeros (``full``) and with
-        nothing but zeros (``empty``).
+        By ``layout``: ``total`` weights, and the bytes if ``dense``, without zeros (``full``) and
+        with only zeros (``empty``).
     """
     return summed(layer_ends(layers).groupby("layout", sort=False))
 
 
 def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of :func:`layout_ends` of each prunable layer, by ``name`` and ``layout``.
+    """Return the lines of :func:`layout_ends` for each prunable layer, by ``name`` and ``layout``.
 
-    With z of ``total`` weights zero a layer takes ``full − z·(full − empty) ÷ total`` bytes.
+    With z of ``total`` weights zero, a layer takes ``full − z·(full − empty) ÷ total`` bytes.
     """
     sizes = _layer_sizes(_matrices(layers), None).set_index(["name", "layout"])
     return sizes[["total", "dense", "full", "empty"]]
@@ -114,7 +114,7 @@ def _prunable(layers: pd.DataFrame) -> pd.Series:
 
 
 def _summed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sum layers; what is unknown of one is unknown of all."""
+    """Return the sums of layers; a sum with an unknown part is unknown."""
     grouped = frame.groupby(["variant", "scope", "name", "layout"], sort=False)
     sums = summed(grouped[_SUMMED])
     sums["lossless"] = _all(grouped["lossless"], grouped.size())
@@ -122,8 +122,8 @@ def _summed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
-    """Return a row per layer and layout; ``empty`` and ``full`` are the ends of its line."""
-    # Typed loosely: the formulas are written for one matrix and serve for many at a time.
+    """Return one row per layer and layout, with the ends ``empty`` and ``full`` of its line."""
+    # Any: the formulas are typed for one matrix and compute many at a time.
     layers = layers.reset_index(drop=True)
     n: Any = layers["weight_total"].astype("Int64")
     z: Any = layers["weight_nonzero"].astype("Int64")
@@ -140,7 +140,7 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
             "dense": cost.dense_bytes(n, v),
         }
     )
-    looks = _looks(facts, patterns)
+    sums = _pattern_sums(facts, patterns)
     parts = []
 
     def add(layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = True) -> None:
@@ -165,39 +165,39 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     add("coo_int32", lambda k: cost.coo_bytes(k, v, 4))
     add("coo_int64", lambda k: cost.coo_bytes(k, v, 8))
     for b in BLOCKS:
-        ends = looks[f"pointers_{b}"]
+        ends = sums[f"pointers_{b}"]
         add(
             f"bsr_{b}",
             lambda k, b=b, ends=ends: cost.bsr_bytes(k, b, ends - 1, v, 4),  # type: ignore[misc]
-            used=looks[f"filled_{b}"],
-            slots=looks[f"slots_{b}"],
+            used=sums[f"filled_{b}"],
+            slots=sums[f"slots_{b}"],
         )
         parts[-1].loc[ends.isna(), "lossless"] = pd.NA
     add("bitmask", lambda k: cost.bitmask_bytes(n, k, v))
-    tiles, ends = looks["tiles"], 4 * looks["matrices"] - 4
+    tiles, ends = sums["tiles"], 4 * sums["matrices"] - 4
     bitmap: Any = cost.tensor_core_bitmap_bytes
-    add("tca_bme", lambda k: bitmap(k, tiles, v) + ends, used=looks["tca_bme"])
-    add("macko", lambda k: cost.macko_bytes(k, pointers, v), used=looks["macko"])
+    add("tca_bme", lambda k: bitmap(k, tiles, v) + ends, used=sums["tca_bme"])
+    add("macko", lambda k: cost.macko_bytes(k, pointers, v), used=sums["macko"])
     for part in parts[-2:]:
         part.loc[part["bytes"].isna(), "lossless"] = pd.NA
     add("2:4", lambda _: cost.two_four_bytes(n, v))
-    parts[-1]["lossless"] = looks["two_four"]
+    parts[-1]["lossless"] = sums["two_four"]
     add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=_in_whole_groups(layers))
     parts[-1]["lossless"] = parts[-1]["lossless"].where(parts[-1]["bytes"].isna(), False)
-    # Measured: there is no line that it lies on.
-    add("zstd", lambda k: k, used=looks["zstd"], slots=looks["zstd"] * pd.NA)
+    # A measured size lies on no line.
+    add("zstd", lambda k: k, used=sums["zstd"], slots=sums["zstd"] * pd.NA)
     parts[-1].loc[parts[-1]["bytes"].isna(), "lossless"] = pd.NA
     return pd.concat(parts).sort_index(kind="stable")
 
 
 def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:
-    """Whether a layer is of one matrix, or experts alike, whose rows are whole groups of 128."""
+    """Return whether each layer has equal matrices whose rows are whole groups of 128."""
     sizes = pd.Series([math.prod(shape) for shape in layers["shape"]], index=layers.index)
     return (sizes == layers["weight_total"]) & (layers["columns"] % 128 == 0)
 
 
-def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
-    """Return blocks and compliance with 2:4, layer by layer; null without a look at the values."""
+def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
+    """Return block counts and compliance with 2:4 per layer; null without patterns."""
     counts = [f"{kind}_{b}" for b in BLOCKS for kind in ("filled", "slots", "pointers")]
     counts += ["matrices", "tiles", "tca_bme", "macko", "zstd"]
     if patterns is None:
@@ -226,19 +226,19 @@ def _looks(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def nonzeros(patterns: pd.DataFrame) -> pd.Series:
-    """Return how many nonzeros each matrix has, from its share of zeros."""
+    """Return the number of nonzeros of each matrix, from its share of zeros."""
     size = patterns["rows"].astype(float) * patterns["columns"]
     return ((1 - patterns["sparsity"].fillna(0).astype(float)) * size).round().astype("Int64")
 
 
 def _all(grouped: Any, size: pd.Series) -> Any:
-    """Whether all are true: one false makes it so, whatever is unknown of the others."""
+    """Return whether all of a group are true; one false decides, whatever is unknown."""
     worst = grouped.min()
     return worst.where((grouped.count() == size) | (worst == False))  # noqa: E712
 
 
 def _others(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return what is not a prunable matrix, the same bytes beside every layout."""
+    """Return the parameters outside prunable matrices, with the same bytes in every layout."""
     inside = _prunable(layers)
     total, nonzero = (
         (layers[name] - layers[f"weight_{name}"].where(inside, 0)).astype("Int64")

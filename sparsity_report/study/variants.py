@@ -1,4 +1,4 @@
-"""The variants that are compared: a model as it is, with a mask, or with CSR linears."""
+"""Variants to compare: a model as it is, with a mask, or with CSR linears."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ from sparsity_report.weights.weights import Weights
 
 @dataclass(frozen=True, repr=False)
 class Variant(Presentable):
-    """A model under one pruning decision and one layout. Numbers are derived, not materialised.
+    """A model under one pruning decision and one layout, whose figures are derived from counts.
 
     Attributes
     ----------
     name : str
+        Name in tables and reports.
     weights : Weights
+        The model.
     pruning : Pruning or None
-        None: the weights as they are.
+        The weights set to zero; None for the weights as they are.
     layout : str
         ``"dense"``, ``"masked"`` (zeros kept in dense tensors) or ``"csr"``.
     """
@@ -50,7 +52,7 @@ class Variant(Presentable):
 
     def __post_init__(self) -> None:
         if writable(self.name) != self.name:
-            raise SparsityReportError(f"name={self.name!r} is no Unicode text; give another name")
+            raise SparsityReportError(f"name={self.name!r}: is not Unicode text; give another name")
 
     def layers(
         self, convention: str = "standard", progress: Progress | None = None
@@ -66,12 +68,17 @@ class Variant(Presentable):
         )
 
     def module(self, base: nn.Module | None = None) -> nn.Module:
-        """Return a runnable model with these weights; the original's bits stay as they were.
+        """Return a runnable model with these weights, leaving the original unchanged.
 
         Parameters
         ----------
         base : nn.Module, optional
-            From ``weights.module()``, to be changed in place instead of loading the model again.
+            A model from ``weights.module()``, changed in place instead of loading it again.
+
+        Returns
+        -------
+        nn.Module
+            The pruned model, with ``LinearCSR`` layers in a CSR variant.
 
         Examples
         --------
@@ -90,7 +97,7 @@ class Variant(Presentable):
         return model
 
     def described(self, fingerprint: str, context: int | None = None) -> dict[str, object]:
-        """Return what the table ``variants`` says of this one."""
+        """Return the row of the table ``variants``."""
         pruning = self.pruning
         basis = pruning.basis if pruning else None
         return {
@@ -114,12 +121,19 @@ class Variant(Presentable):
 
 
 def dense(weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = "Dense") -> Variant:
-    """Return a model as it is, also one that somebody else has pruned.
+    """Return a model as it is, pruned already or not.
 
     Parameters
     ----------
-    weights : Weights, or what :func:`sparsity_report.load` takes
+    weights : Weights, path, Hub id or nn.Module
+        The model; anything that :func:`sparsity_report.load` accepts.
     name : str
+        Name of the variant.
+
+    Returns
+    -------
+    Variant
+        The model with its weights unchanged.
 
     Examples
     --------
@@ -131,15 +145,62 @@ def dense(weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = 
 
 
 def masked(pruning: Pruning, *, name: str | None = None) -> Variant:
-    """Return the pruned model with its zeros kept in dense tensors; ``Masked30`` at 30 %."""
+    """Return a pruned model with its zeros kept in dense tensors.
+
+    Parameters
+    ----------
+    pruning : Pruning
+        From :func:`global_magnitude` or another pruning policy.
+    name : str, optional
+        Name of the variant; ``Masked30`` at 30 % by default.
+
+    Returns
+    -------
+    Variant
+        The pruned model in the dense layout.
+
+    Raises
+    ------
+    SparsityReportError
+        The argument is not a pruning.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> sr.masked(sr.global_magnitude(sr.load(), sparsity=0.3)).name
+    'Masked30'
+    """
     return _pruned(pruning, "masked", name, "Masked")
 
 
 def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
-    """Return the pruned model with its prunable linears stored as CSR; ``CSR30`` at 30 %.
+    """Return a pruned model with its prunable linears stored as CSR.
 
-    A matrix that the model does not multiply by as ``nn.Linear`` or ``Conv1D`` does stays masked,
-    is counted so, and named in ``study.notes``.
+    A matrix that the model does not apply as ``nn.Linear`` or ``Conv1D`` stays masked, is counted
+    as such, and is named in ``study.notes``.
+
+    Parameters
+    ----------
+    pruning : Pruning
+        From :func:`global_magnitude` or another pruning policy.
+    name : str, optional
+        Name of the variant; ``CSR30`` at 30 % by default.
+
+    Returns
+    -------
+    Variant
+        The pruned model in the CSR layout.
+
+    Raises
+    ------
+    SparsityReportError
+        The argument is not a pruning.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> sr.csr(sr.global_magnitude(sr.load(), sparsity=0.3)).name
+    'CSR30'
     """
     return _pruned(pruning, "csr", name, "CSR")
 
@@ -153,7 +214,7 @@ def csr_note(weights: Weights) -> Phrase | None:
 
 
 def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:
-    """Yield variants as runnable models in evaluation mode, opening every checkpoint once."""
+    """Yield variants as runnable models in evaluation mode, opening each checkpoint once."""
     opened: dict[Weights, nn.Module] = {}
     for number, variant in enumerate(variants, 1):
         weights = variant.weights
@@ -166,20 +227,23 @@ def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Modu
 def analyze_layers(
     model: nn.Module, label: str, *, convention: str = "standard"
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Count a module in memory: one row per layer, and their sums per group.
+    """Count the zeros of a module in memory, per layer and per group.
 
     Parameters
     ----------
     model : nn.Module
-        ``LinearCSR`` layers and pruning masks are understood.
+        A model, with ``LinearCSR`` layers and pruning masks or without.
     label : str
-        Goes into the column ``variant``.
+        Content of the column ``variant``.
     convention : {"standard", "notebook"}
-        See :func:`sparsity_report.study.layers.layer_frame`.
+        The convention of counting, see :func:`compare`.
 
     Returns
     -------
-    layers, groups : pandas.DataFrame
+    layers : pandas.DataFrame
+        One row per module that owns parameters.
+    groups : pandas.DataFrame
+        The sums per group.
 
     Examples
     --------
@@ -193,9 +257,23 @@ def analyze_layers(
 
 
 def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
-    """Return ``nonzero``, ``total``, ``sparsity`` and ``size_mb`` of a module's parameters.
+    """Return the size and sparsity of the parameters of a module in memory.
 
-    Tied tensors count once. ``size_mb`` is the size as dense tensors in units of 2²⁰ bytes.
+    Parameters
+    ----------
+    model : nn.Module
+        A model; tied tensors count once.
+
+    Returns
+    -------
+    dict of str to float
+        ``nonzero`` and ``total`` elements, ``sparsity`` as a fraction of 1, and ``size_mb``, the
+        size as dense tensors in units of 2²⁰ bytes.
+
+    Raises
+    ------
+    SparsityReportError
+        A parameter is on the meta device, so its values are unknown.
 
     Examples
     --------
@@ -208,7 +286,8 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
     stored = list(weights.stored)
     if unknown := [p.name for p in stored if not p.known]:
         raise SparsityReportError(
-            f"{weights.name}: {unknown[0]} is on the meta device and has no values to count"
+            f"{weights.name}: {unknown[0]} is on the meta device and has no values to count; load "
+            "its values first"
         )
     total = sum(p.total for p in stored)
     nonzero = sum(counts[p.name].nonzero for p in stored)
@@ -221,10 +300,10 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
 
 
 def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
-    """Return 16 hexadecimal digits that identify the weights that were counted.
+    """Return 16 hexadecimal digits that identify counted weights.
 
-    SHA-256 over names, shapes, dtypes, nonzeros and magnitude histograms, so the same for the
-    same model whatever its file format or sharding.
+    They begin the SHA-256 of names, shapes, dtypes, nonzeros and magnitude histograms, so they do
+    not depend on file format or sharding.
     """
     digest = hashlib.sha256()
     for p in weights.stored:
@@ -242,13 +321,13 @@ def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module
         if len(p.shape) == 3:
             convert_experts_to_csr_(module, leaf)
         else:
-            put_(module, leaf, value(module, leaf))  # 2:4 and the like cannot be taken apart
+            put_(module, leaf, value(module, leaf))  # sparse layouts such as 2:4 become dense first
             linears.append(module)
-    # In a box, as the model may be one linear layer itself.
-    box = nn.ModuleDict({"model": model})
-    convert_linears_to_csr_(box, linears)
-    model = box["model"]
-    # The other ways to run experts want all of them in one tensor.
+    # The model itself may be one linear layer, which only its parent can replace.
+    parent = nn.ModuleDict({"model": model})
+    convert_linears_to_csr_(parent, linears)
+    model = parent["model"]
+    # Other implementations need all experts in one tensor.
     if hasattr(model, "set_experts_implementation") and any(len(p.shape) == 3 for p in parameters):
         cast(Any, model).set_experts_implementation("eager")
     return model
@@ -257,7 +336,7 @@ def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module
 def _pruned(pruning: Pruning, layout: str, name: str | None, prefix: str) -> Variant:
     if not isinstance(pruning, Pruning):
         raise SparsityReportError(
-            f"{layout}() needs a pruning such as global_magnitude(weights, sparsity=0.3), "
-            f"not {type(pruning).__name__}; a model pruned by others goes into dense()"
+            f"{layout}: needs a pruning such as global_magnitude(weights, sparsity=0.3), not "
+            f"{type(pruning).__name__}; give an already-pruned model to dense()"
         )
     return Variant(name or f"{prefix}{pruning.label}", pruning.weights, pruning, layout)

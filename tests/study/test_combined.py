@@ -86,7 +86,7 @@ def test_scores_that_disagree(weights):
 
 def test_what_cannot_be_combined(weights):
     dense = sr.dense(weights)
-    with pytest.raises(sr.SparsityReportError, match="at least one study"):
+    with pytest.raises(sr.SparsityReportError, match="there are no studies"):
         sr.combine()
     with pytest.raises(sr.SparsityReportError, match="context=None and context=64"):
         sr.combine(sr.compare(dense), sr.compare(dense, context=64))

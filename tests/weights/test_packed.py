@@ -183,7 +183,7 @@ def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
     assert study.totals[["nonzero", "sparsity_model"]].isna().all(axis=None)
     with pytest.raises(sr.SparsityReportError, match=r"weight_packed'.*order of a GPU's kernel"):
         weights.tensor(f"{OWNER}.weight")
-    with pytest.raises(sr.SparsityReportError, match="has no values to look at"):
+    with pytest.raises(sr.SparsityReportError, match="has unknown values; give a model"):
         sr.weight_patterns(sr.dense(weights))
 
 

@@ -1,4 +1,10 @@
-"""Studies and pairs as JSON files: reading, writing, digests and consistency checks.
+"""Files of studies and pairs.
 
-Modules: `agreement`, `digest`, `pair_file`, `recomputed`, `study_file`, `upgrade`.
+Modules:
+
+- `json_files`: writing and reading studies and pairs as JSON.
+- `file_kinds`: the content of each kind of file.
+- `bounds`: checks that refuse impossible numbers.
+- `json_schema`: the JSON Schema of a saved study.
+- `csv_files`: a study as CSV files for a spreadsheet.
 """

@@ -140,7 +140,7 @@ def _check_patterns(frame: pd.DataFrame, layers: pd.DataFrame) -> None:
     size: Any = frame["rows"].astype(float) * frame["columns"]
     within = size.to_numpy() <= totals.loc[places].to_numpy()
     refuse("patterns", within, "rows: the matrix is larger than its layer")
-    # What fills tiles of 64 × 64 may exceed a small matrix.
+    # The padding of a tile of 64 × 64 may exceed a small matrix.
     sizes = {"gap_padding": size, "tile_padding": 8 * size, "zstd_bytes": 32 * size + 64}
     for column, most in sizes.items():
         fits = (frame[column].isna() | (frame[column] <= most)).fillna(True)

@@ -15,8 +15,8 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.schema import MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
-# Where a formula may begin: at the start of a cell, or after the character that separates cells in
-# many European locales, quoted or not, and with the full-width signs of East Asia.
+# Possible beginnings of a formula: at the start of a cell, or after the separator of cells in many
+# European locales, quoted or not, also with the full-width signs of East Asia.
 FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 

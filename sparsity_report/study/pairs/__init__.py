@@ -1,4 +1,9 @@
-"""Two checkpoints compared: the Pair value and its frames.
+"""Two checkpoints compared weight by weight.
 
-Modules: `checkpoints`, `pair`, `pair_cells`, `pair_frames`.
+Modules:
+
+- `checkpoints`: opening and comparing two checkpoints, ``compare_checkpoints``.
+- `pair`: the comparison as one frozen value.
+- `pair_frames`: the tables of a pair.
+- `pair_cells`: differences as numbers for maps and strips.
 """

@@ -1,4 +1,4 @@
-"""Compare two checkpoints: open both, say which weight is which, count what became of each."""
+"""Comparison of two checkpoints: open both, match their weights, tally the differences."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import pair_layers, removed_frame
-from sparsity_report.study.schema import typed
+from sparsity_report.study.schema import SIDES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.weights import Weights
 
 Checkpoint = Weights | Variant | Pruning | str | os.PathLike[str] | nn.Module
-"""What can be compared: a model, opened or not, as it is or pruned."""
+"""A model that can be compared: opened or not, as it is or pruned."""
 
 
 def compare_checkpoints(
@@ -44,31 +44,32 @@ def compare_checkpoints(
     cache: CacheFolder | None = None,
     progress: Progress | None = None,
 ) -> Pair:
-    """Compare two checkpoints of one model, weight by weight: what was taken away, what became.
+    """Compare two checkpoints of one model weight by weight.
 
     Every count is taken from the values of both, which are read once, slice by slice, in step.
 
     Parameters
     ----------
     before, after : Weights, Variant, Pruning, path, Hub id or nn.Module
-        The base (or the pruned parent) and what became of it: pruned, fine-tuned, merged with an
-        adapter (``sr.load(adapter, base=…)``) or quantised. A pruning stands for the pruned model,
-        of which one tensor at a time is in memory.
+        The base (or the pruned parent) and the model made from it: pruned, fine-tuned, merged with
+        an adapter (``sr.load(adapter, base=…)``) or quantized. A pruning means the pruned model,
+        with one tensor at a time in memory.
     executor : concurrent.futures.Executor, optional
         Reads checkpoints in files, see :func:`sparsity_report.counting.counts.count_weights`.
     cache : path-like or Cache, optional
-        Folder where what was found of large tensors in files is kept.
+        Folder that keeps the tallies of large tensors in files.
     progress : callable, optional
-        Called with bytes done, bytes in all and the tensor's name.
+        Called with the bytes read, the bytes in all and the name of the tensor.
 
     Returns
     -------
     Pair
+        Removed parts, the fate of zeros, and the sums of both models.
 
     Raises
     ------
     SparsityReportError
-        The two are no models of one kind; the line says what differs.
+        The models are not of one kind; the message names the difference.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def compare_checkpoints(
     planned = plan_comparison(*models)
     tallies, kept = compare_parameters(planned, progress, executor=executor, cache=cache)
     _check_related(planned, tallies)
-    frames = [_layers(planned, tallies, side) for side in ("before", "after")]
+    frames = [_layers(planned, tallies, side) for side in SIDES]
     described = [
         {
             "side": side,
@@ -94,7 +95,7 @@ def compare_checkpoints(
             "architecture": weights.architecture,
             "source": weights.source,
         }
-        for side, weights in zip(("before", "after"), models, strict=True)
+        for side, weights in zip(SIDES, models, strict=True)
     ]
     notes: list[Phrase | str] = [note for weights in models for note in weights.notes]
     notes += [*order_notes(planned.alignment), *kept]
@@ -109,38 +110,38 @@ def compare_checkpoints(
 
 
 def _check_related(planned: Plan, tallies: Mapping[str, Tally]) -> None:
-    """Refuse two models whose weights have nothing to do with each other."""
-    whole = Tally()
-    for link in planned.matches:
-        if link.before and link.before.parameter.prunable:
-            whole += tallies[link.name]
-    alike = whole.correlation
+    """Refuse two models whose weights are unrelated."""
+    sums = Tally()
+    for match in planned.matches:
+        if match.before and match.before.parameter.prunable:
+            sums += tallies[match.name]
+    correlation = sums.correlation
     if (
-        alike is not None
-        and whole.compared >= ENOUGH
-        and alike < UNRELATED
-        # Of what is nearly all zero little is alike, and yet what is left is what it was.
-        and whole.changed > whole.surviving / 2
+        correlation is not None
+        and sums.compared >= ENOUGH
+        and correlation < UNRELATED
+        # Weights that are nearly all zero correlate little although the rest is unchanged.
+        and sums.changed > sums.surviving / 2
     ):
         raise SparsityReportError(
             f"{planned.before.name} and {planned.after.name} look unrelated: the "
-            f"{whole.compared:,} prunable weights that have one place in both correlate by "
-            f"{alike:.2f}, as those of two models trained apart; give the base of the second one"
+            f"{sums.compared:,} matched prunable weights correlate by {correlation:.2f}, as in "
+            "models trained apart; give the base of the second one"
         )
 
 
 def _layers(planned: Plan, tallies: Mapping[str, Tally], side: str) -> pd.DataFrame:
-    """Return the layers of one side as a study has them, of what was counted of both."""
+    """Return the layers of one side as a study has them."""
     weights, zeros = getattr(planned, side), Counter[str]()
-    for link in planned.matches:
-        if (part := getattr(link, side)) is not None:
-            zeros[part.parameter.name] += getattr(tallies[link.name], f"zeros_{side}")
+    for match in planned.matches:
+        if (part := getattr(match, side)) is not None:
+            zeros[part.parameter.name] += getattr(tallies[match.name], f"zeros_{side}")
     counts = {p.name: Magnitudes(p.total, p.total - zeros[p.name]) for p in weights.stored}
     return layer_frame(weights, counts, variant=side)
 
 
 def _opened(model: Any) -> Weights:
-    """Open what is to be compared; a pruning becomes the model that it leaves."""
+    """Open a model to compare; a pruning becomes the pruned model."""
     if isinstance(model, Weights):
         return model
     if isinstance(model, Pruning):
@@ -158,6 +159,6 @@ def _opened(model: Any) -> Weights:
             weights = load(model, config=False)
         except SparsityReportError:
             raise error from None
-        # What is pruned in width often has a config that no class can be built of.
+        # A model pruned in width often has a config from which no class can be built.
         weights.notes += (phrase("note.opened_by_names", reason=str(error)),)
         return weights

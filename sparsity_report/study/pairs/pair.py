@@ -1,4 +1,4 @@
-"""Two checkpoints compared weight by weight: what was taken away, and what became of the zeros."""
+"""The comparison of two checkpoints, weight by weight, as one frozen value."""
 
 from __future__ import annotations
 
@@ -20,40 +20,46 @@ from sparsity_report.study.pairs.pair_frames import (
     total_sums,
 )
 
-# Correlation of weights below which two models have nothing in common, and of how many.
+# Models with at least this many compared weights are unrelated below this correlation.
 UNRELATED, ENOUGH = 0.1, 1000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pair(Presentable):
-    """A base and what became of it, as data. Renderers take this and never touch a model.
+    """A base checkpoint and a model made from it, as data that can be saved, read and rendered.
 
     Attributes
     ----------
     models : pandas.DataFrame
         ``side`` (``before``, ``after``), ``model``, ``architecture``, ``source``.
     layers : pandas.DataFrame
-        One row per module of the base, and of those that only the model after has. ``module_name``
-        and ``block`` are the base's, ``after_name`` is the module it became, null where it is gone;
-        ``alignment`` says how that is known and ``certainty`` how surely; of what is ``rotated``
-        the module is known and no weight of it, so that nothing is compared. ``weight_*`` and
-        ``zeros_*`` are of all weights of each side, ``compared`` of those that stand in both; of
-        them ``kept`` are zero in both, ``revived`` before only, ``new`` after only, and ``changed``
-        are nonzero in both with another value. ``relative_change`` is the norm of the change ÷ the
-        norm before, ``norm``, of the weights that are nonzero in both; ``correlation`` the cosine
-        of both; ``iou`` the zeros of both ÷ those of either. ``untouched``: every parameter, biases
-        too, is what it was. ``n_m_*``: the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the
-        groups comply with, null of none. ``kv_cache_*``: bytes that a token leaves in the cache of
-        keys and values, null where that is not known.
+        One row per module of the base, then one per module that only the model after has.
+
+        ``module_name`` and ``block`` are those of the base; ``after_name`` is the matching module,
+        null if it was removed. ``alignment`` names how the two were matched, with ``certainty``.
+        In a ``rotated`` module no single weight is matched, so nothing is compared.
+
+        ``weight_*`` and ``zeros_*`` count all weights of each side, ``compared`` the weights that
+        both have. Of those, ``kept`` are zero in both, ``revived`` only before, ``new`` only after;
+        ``changed`` are nonzero in both with different values.
+
+        For the weights that are nonzero in both, ``norm`` is the norm before, ``relative_change``
+        the norm of the change ÷ the norm before, and ``correlation`` the cosine. ``iou`` is the
+        number of common zeros ÷ the zeros of either. ``untouched`` is true if every parameter,
+        biases included, is unchanged.
+
+        ``n_m_*`` is the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups comply with, or
+        null. ``kv_cache_*`` are the bytes that a token adds to the key-value cache, null if
+        unknown.
     removed : pandas.DataFrame
-        One row per thing of the base that is gone: ``kind``, ``module`` and ``index`` (of ``among``
-        such things there; null where nothing tells which) as the base has them, ``certainty`` that
-        it is this one, and what went with it: ``weights``, ``parameters``, ``bytes`` and
-        ``flops_per_token``. A weight is told once, with the largest thing that it was part of.
+        One row per removed part of the base: ``kind``, ``module`` and ``index`` (of ``among`` such
+        parts; null if unknown), the ``certainty`` that this one was removed, and the ``weights``,
+        ``parameters``, ``bytes`` and ``flops_per_token`` removed with it. A weight is counted once,
+        with the largest removed part that contains it.
     before, after : pandas.DataFrame
         The table ``layers`` of a study of each model.
     notes : tuple of Phrase
-        What a careful reader should know.
+        Remarks on how the models were opened and matched.
     """
 
     models: pd.DataFrame
@@ -68,17 +74,18 @@ class Pair(Presentable):
 
     @cached_property
     def taken(self) -> int:
-        """Prunable weights of the base that stand in the model after no more."""
+        """Number of prunable weights of the base that were removed."""
         rows = self.layers[self.layers["prunable"]]
         return int(gone_weights(rows).sum())
 
     @cached_property
     def totals(self) -> pd.DataFrame:
-        """``figure, before, after, removed, share``: each denominator over the whole model.
+        """Sums over the whole of both models: ``figure, before, after, removed, share``.
 
-        ``prunable_weights``, ``parameters``, ``active_parameters`` and ``flops_per_token`` of a
-        token, ``stored_bytes``, ``kv_cache_bytes_per_token``. ``removed`` is before − after, less
-        than zero of what came to it; zeros that stand there still are not removed.
+        The figures are ``prunable_weights``, ``parameters``, ``active_parameters`` and
+        ``flops_per_token`` of a token, ``stored_bytes`` and ``kv_cache_bytes_per_token``.
+        ``removed`` is before − after, so it is negative if something was added. Zeros that are
+        still stored are not removed.
         """
         return total_sums(self.before, self.after, self.layers)
 
@@ -89,31 +96,47 @@ class Pair(Presentable):
 
     @cached_property
     def sparsities(self) -> pd.DataFrame:
-        """Shares of zeros under three names, of three things.
+        """Shares of zeros ``of`` three totals, under three names.
 
-        ``of`` the ``prunable`` weights, the ``non_embedding`` parameters and the whole ``model``:
-        ``sparsity_before`` is of the base itself, ``sparsity_itself`` of the model after itself,
-        and ``gone_of_base`` counts what is zero or gone against the base: 1 − nonzero after ÷ all
-        before, of what stands in both; null where the model after is the larger one, or has what
-        the base has not and nobody can tell the two apart.
+        The totals are ``prunable`` weights, ``non_embedding`` parameters and the whole ``model``.
+        ``sparsity_before`` is that of the base, ``sparsity_itself`` that of the model after.
+        ``gone_of_base`` is 1 − the common nonzeros ÷ all of the base: what is zero or removed. It
+        is null if the model after is larger or has additions that cannot be told apart.
         """
         return sparsity_frame(self.before, self.after, self.layers)
 
     @cached_property
     def survival(self) -> pd.DataFrame:
-        """What became of zeros: per ``group`` of prunable weights, the first row (null) of all.
+        """Fate of zeros per ``group`` of prunable weights, the first row (null) for all.
 
-        Of the weights that stand in both: ``zeros_before`` = ``kept`` + ``revived``,
-        ``zeros_after`` = ``kept`` + ``new``, ``kept_share`` = kept ÷ zeros before, ``iou`` = kept ÷
-        zeros of either; of ``surviving``, nonzero in both, ``changed`` have another value.
-        ``untouched`` of ``modules`` are what they were.
+        Of the weights that both models have, ``zeros_before`` = ``kept`` + ``revived`` and
+        ``zeros_after`` = ``kept`` + ``new``. ``kept_share`` is kept ÷ zeros before, ``iou`` is
+        kept ÷ zeros of either. Of ``surviving`` weights, nonzero in both, ``changed`` have another
+        value. Of the ``modules``, ``untouched`` are unchanged.
         """
         return survival_frame(self.layers)
 
     def sentences(self) -> list[str]:
-        """Return what was removed and what became of the zeros, most important first."""
+        """Return the findings about the pair as sentences, most important first.
+
+        Returns
+        -------
+        list of str
+            Sentences in the language in use.
+        """
         return hooks.sentences(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the pair as JSON, to be read back exactly by :func:`read_pair`."""
+        """Write the pair as JSON, which :func:`read_pair` reads back exactly.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to write.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
         return hooks.save(self, path)

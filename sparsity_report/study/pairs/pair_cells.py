@@ -13,7 +13,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_frames import gone_weights, survival_of, zeros_left
 
-# Kinds of things that stand in a row and can be drawn one by one, the largest first.
+# Kinds of parts that a module has several of, which a strip shows one by one; the largest first.
 ROWS = ("block", "expert", "head", "kv_head")
 
 

@@ -1,4 +1,4 @@
-"""The tables of a pair of checkpoints, from what was read of both."""
+"""The tables of a pair of checkpoints, from the tallies of both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsity_report.pairing.roles import cached_values
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import records, total_frame
-from sparsity_report.study.schema import DENOMINATORS, FIGURES, TABLES, typed
+from sparsity_report.study.schema import DENOMINATORS, FIGURES, SIDES, TABLES, typed
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.anatomy.parameters import Module, Parameter
 
@@ -28,118 +28,118 @@ _SUMMED = {
     "flops_per_token": "flops_per_token",
     "stored_bytes": "stored_bytes",
 }
+# Figures of a tally that a layer has in any case, and those that only compared weights have.
+_COUNTS = ["zeros_before", "zeros_after", "compared", "kept", "revived", "new", "changed"]
+_MEASURES = ("relative_change", "norm", "correlation", "iou")
 
 
 def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
     """Return one row per module of the base, then those that only the model after has."""
     owners = {p.name: m for m in plan.after.modules for p in m.parameters}
     after = {m.name: m for m in plan.after.modules}
-    links: dict[str, list[ParameterMatch]] = defaultdict(list)
+    matches: dict[str, list[ParameterMatch]] = defaultdict(list)
     added: dict[str, list[ParameterMatch]] = defaultdict(list)
-    for link in plan.matches:
-        if link.before:
-            links[link.before.parameter.name].append(link)
-        elif link.after:
-            added[link.after.module.name].append(link)
-    rows, named = [], {m.name for m in plan.before.modules}
+    for match in plan.matches:
+        if match.before:
+            matches[match.before.parameter.name].append(match)
+        elif match.after:
+            added[match.after.module.name].append(match)
+    rows, matched = [], {m.name for m in plan.before.modules}
     for module in plan.before.modules:
-        of_module = [link for p in module.parameters for link in links[p.name]]
-        names = [owners[k.after.parameter.name].name for k in of_module if k.after]
-        if not of_module and module.name in after:  # tied to another one
+        own_matches = [match for p in module.parameters for match in matches[p.name]]
+        names = [owners[match.after.parameter.name].name for match in own_matches if match.after]
+        if not own_matches and module.name in after:  # tied to another module
             names = [module.name]
-        twins = [after[name] for name in dict.fromkeys(names)]
-        # What came to it: a bias, or the values of a head that was the embedding.
-        of_module += [link for twin in twins for link in added.pop(twin.name, [])]
-        named.update(names)
-        rows.append(_row(module, twins, of_module, tallies) | _caches(plan, of_module))
+        counterparts = [after[name] for name in dict.fromkeys(names)]
+        # Parameters that the base lacks: a bias, or the values of a head that was tied before.
+        own_matches += [match for each in counterparts for match in added.pop(each.name, [])]
+        matched.update(names)
+        rows.append(
+            _row(module, counterparts, own_matches, tallies) | _cache_bytes(plan, own_matches)
+        )
     holders = {m.name.rpartition(".")[0] for m in plan.after.modules}
     for module in plan.after.modules:
-        of_module = added.pop(module.name, [])
-        if of_module or module.name not in named:
-            row = _row(None, [module], of_module, tallies) | _caches(plan, of_module)
+        own_matches = added.pop(module.name, [])
+        if own_matches or module.name not in matched:
+            row = _row(None, [module], own_matches, tallies) | _cache_bytes(plan, own_matches)
             row["alignment"] = "added"
-            if module.name in holders and len(of_module) == 1:
-                row["module_name"] = _told(of_module[0]).name  # what a block itself has
+            if module.name in holders and len(own_matches) == 1:  # a parameter of the block itself
+                row["module_name"] = _parameter(own_matches[0]).name
             rows.append(row)
     return typed("pair_layers", pd.DataFrame(rows))
 
 
-def _caches(plan: Plan, links: list[ParameterMatch]) -> dict[str, int | None]:
-    """Return the bytes of keys and values that a module gives a token, before and after."""
-    called = plan.before.architecture or plan.after.architecture
-    # What reads a text as a whole keeps none.
-    kept = not called or bool(re.search("CausalLM|LMHead|ConditionalGeneration", called))
+def _cache_bytes(plan: Plan, matches: list[ParameterMatch]) -> dict[str, int | None]:
+    """Return the bytes that a module adds to the key-value cache per token, before and after."""
+    architecture = plan.before.architecture or plan.after.architecture
+    # Encoders keep no cache.
+    has_cache = not architecture or bool(
+        re.search("CausalLM|LMHead|ConditionalGeneration", architecture)
+    )
     sums: dict[str, int | None] = {"kv_cache_before": 0, "kv_cache_after": 0}
-    for link in links:
+    for match in matches:
         for side, (column, known) in enumerate(sums.items()):
-            if (part := (link.before, link.after)[side]) is None:
+            if (part := (match.before, match.after)[side]) is None:
                 continue
-            piece = link.pieces[side] if link.pieces else None
-            many = cached_values(part, piece.first, piece.last) if piece else cached_values(part)
-            many = many if kept or many == 0 else None
-            one = part.parameter.itemsize
-            sums[column] = None if many is None or known is None else known + many * one
+            piece = match.pieces[side] if match.pieces else None
+            values = cached_values(part, piece.first, piece.last) if piece else cached_values(part)
+            if known is None or values is None or (values and not has_cache):
+                sums[column] = None
+            else:
+                sums[column] = known + values * part.parameter.itemsize
     return sums
 
 
 def _row(
     before: Module | None,
     after: list[Module],
-    links: list[ParameterMatch],
+    matches: list[ParameterMatch],
     tallies: Mapping[str, Tally],
 ) -> dict[str, Any]:
-    told = before or after[0]
-    # A module's weight is told by the base, where it has some.
-    sides = [_weights(before), _weights(after[0] if after else None)]
-    names = {p.name for p in (sides[0] or sides[1])}
-    whole = Tally()
-    for link in links:
-        if _told(link).name in names:
-            whole += tallies[link.name]
-    ways = {link.alignment for link in links}
-    n_m_before, n_m_after = whole.n_m
-    stands = whole.compared > 0
+    """Return the row of a module, except the bytes of its cache."""
+    module = before or after[0]
+    weights_before, weights_after = _weights(before), _weights(after[0] if after else None)
+    # The base decides which parameters are the weight of a module.
+    names = {p.name for p in (weights_before or weights_after)}
+    sums = Tally()
+    for match in matches:
+        if _parameter(match).name in names:
+            sums += tallies[match.name]
+    alignments = {match.alignment for match in matches}
+    n_m_before, n_m_after = sums.n_m
+    is_compared = sums.compared > 0
     return {
-        "module_name": told.name,
+        "module_name": module.name,
         "after_name": ", ".join(module.name for module in after) or None,
-        "block": told.block,
-        "group": told.group,
-        "prunable": any(p.prunable for p in told.parameters),
-        "shape_before": sides[0][0].shape if sides[0] else None,
-        "shape_after": sides[1][0].shape if sides[1] and len(after) == 1 else None,
-        "alignment": next((way for way in ALIGNMENTS if way in ways), "name"),
-        "certainty": min((link.certainty for link in links), default=1.0),
-        "weight_before": whole.total_before,
-        "weight_after": whole.total_after,
-        "zeros_before": whole.zeros_before,
-        "zeros_after": whole.zeros_after,
-        "compared": whole.compared,
-        "kept": whole.kept,
-        "revived": whole.revived,
-        "new": whole.new,
-        "changed": whole.changed,
-        "relative_change": whole.relative_change if stands else None,
-        "norm": whole.norm if stands else None,
-        "correlation": whole.correlation if stands else None,
-        "iou": whole.iou if stands else None,
-        "untouched": stands and all(_untouched(tallies[link.name]) for link in links),
+        "block": module.block,
+        "group": module.group,
+        "prunable": any(p.prunable for p in module.parameters),
+        "shape_before": weights_before[0].shape if weights_before else None,
+        "shape_after": weights_after[0].shape if weights_after and len(after) == 1 else None,
+        "alignment": next((each for each in ALIGNMENTS if each in alignments), "name"),
+        "certainty": min((match.certainty for match in matches), default=1.0),
+        "weight_before": sums.total_before,
+        "weight_after": sums.total_after,
+        **{name: getattr(sums, name) for name in _COUNTS},
+        **{name: getattr(sums, name) if is_compared else None for name in _MEASURES},
+        "untouched": is_compared and all(_is_untouched(tallies[match.name]) for match in matches),
         "n_m_before": n_m_before,
         "n_m_after": n_m_after,
     }
 
 
-def _told(link: ParameterMatch) -> Parameter:
-    part = link.before or link.after
+def _parameter(match: ParameterMatch) -> Parameter:
+    part = match.before or match.after
     assert part is not None
     return part.parameter
 
 
-def _untouched(tally: Tally) -> bool:
+def _is_untouched(tally: Tally) -> bool:
     return tally.untouched and tally.compared == tally.total_before == tally.total_after
 
 
 def _weights(module: Module | None) -> list[Parameter]:
-    """Return what a study calls the weights of a module: its matrices, else its first parameter."""
+    """Return the weights of a module as a study has them: its matrices, or its first parameter."""
     if module is None:
         return []
     stored = [p for p in module.parameters if p.tied_to is None]
@@ -147,19 +147,19 @@ def _weights(module: Module | None) -> list[Parameter]:
 
 
 def removed_frame(plan: Plan) -> pd.DataFrame:
-    """Return what of the base is gone."""
+    """Return the removed parts of the base, one row each."""
     rows = [
         {
-            **vars(thing),
-            # Of what is gone and nothing tells which, only how many there are is known.
-            "index": thing.index if loss.certainty else None,
+            **vars(part),
+            # Without any certainty only the number of removed parts is known.
+            "index": part.index if loss.certainty else None,
             "certainty": loss.certainty,
             "weights": loss.weights,
             "parameters": loss.parameters,
             "bytes": loss.bytes,
             "flops_per_token": round(loss.flops),
         }
-        for thing, loss in find_removed(plan).items()
+        for part, loss in find_removed(plan).items()
     ]
     return typed("pair_removed", pd.DataFrame(rows, columns=list(TABLES["pair_removed"].names)))
 
@@ -184,25 +184,27 @@ def group_sums(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) 
 
 def _sums(
     figure: str, before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame
-) -> tuple[int | None, int | None]:
+) -> list[int | None]:
+    """Return a figure of the model before and of the one after; None where it is unknown."""
     if figure == "kv_cache_bytes_per_token":
-        sides = (layers["kv_cache_before"], layers["kv_cache_after"])
-        one, other = (None if s.isna().any() else int(s.sum()) for s in sides)
-        return one, other
-    sums = []
-    for frame in (before, after):
-        column = _SUMMED[figure]
-        rows = frame[frame["prunable"]] if figure == "prunable_weights" else frame
-        sums.append(None if rows[column].isna().any() else int(rows[column].sum()))
-    heads = [head_is_embedding(frame) for frame in (before, after)]
+        return [_known_sum(layers[f"kv_cache_{side}"]) for side in SIDES]
+    frames = [before, after]
+    if figure == "prunable_weights":
+        frames = [frame[frame["prunable"]] for frame in frames]
+    sums = [_known_sum(frame[_SUMMED[figure]]) for frame in frames]
+    heads = [head_is_embedding(frame) for frame in frames]
     if figure == "flops_per_token" and True in heads and None in heads:
-        # A file without a head is also what a head that is the embedding leaves: who knows.
-        sums = [None if tied is None else known for tied, known in zip(heads, sums, strict=True)]
-    return sums[0], sums[1]
+        # A file without a head may have lost it or tied it to the embedding.
+        return [None if tied is None else known for tied, known in zip(heads, sums, strict=True)]
+    return sums
+
+
+def _known_sum(numbers: pd.Series[Any]) -> int | None:
+    return None if numbers.isna().any() else int(numbers.sum())
 
 
 def head_is_embedding(layers: pd.DataFrame) -> bool | None:
-    """Return whether the output head has no values of its own; None where no head is known."""
+    """Return whether the output head is tied to the embedding; None if no head is known."""
     tied = layers.loc[layers["group"] == "lm_head", "tied_to"].notna()
     return bool(tied.any()) if len(tied) else None
 
@@ -219,70 +221,72 @@ def _figure(figure: str, before: int | None, after: int | None) -> dict[str, Any
 
 
 def sparsity_frame(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
-    """Return shares of zeros of the base, of the model after, and against the base.
+    """Return shares of zeros in the base, in the model after, and of the base.
 
-    What only the model after has is nothing of the base: of the prunable weights those that stand
-    in both are known, of what has biases too it is not known where something came.
+    Weights that only the model after has are not part of the base. For prunable weights, those
+    that both models have are known. For totals that include biases, the share of the base is
+    unknown once something was added.
     """
     rows = layers[layers["prunable"]]
-    there = int((rows["weight_before"] - gone_weights(rows) - zeros_left(rows)).sum())
-    came = _came(before, after, layers)
+    common = int((rows["weight_before"] - gone_weights(rows) - zeros_left(rows)).sum())
+    has_added = _has_added(before, after, layers)
     sums = [records(total_frame(frame))[0] for frame in (before, after)]
     frames = []
-    for of in DENOMINATORS:
-        prefix = "" if of == "model" else f"{of}_"
-        (total, nonzero), (left, nonzero_left) = (
+    for denominator in DENOMINATORS:
+        prefix = "" if denominator == "model" else f"{denominator}_"
+        (total, nonzero), (total_after, nonzero_after) = (
             (int(each[f"{prefix}total"]), int(each[f"{prefix}nonzero"])) for each in sums
         )
-        prunable = of == "prunable"
-        unknown, stands = came and not prunable, there if prunable else nonzero_left
+        is_prunable = denominator == "prunable"
+        is_unknown = total_after > total or (has_added and not is_prunable)
+        left = common if is_prunable else nonzero_after
         frames.append(
             {
-                "of": of,
+                "of": denominator,
                 "total_before": total,
-                "total_after": left,
+                "total_after": total_after,
                 "zeros_before": total - nonzero,
-                "zeros_after": left - nonzero_left,
+                "zeros_after": total_after - nonzero_after,
                 "sparsity_before": zero_share(total, nonzero),
-                "sparsity_itself": zero_share(left, nonzero_left),
-                "gone_of_base": None if left > total or unknown else zero_share(total, stands),
+                "sparsity_itself": zero_share(total_after, nonzero_after),
+                "gone_of_base": None if is_unknown else zero_share(total, left),
             }
         )
     return typed("pair_sparsities", pd.DataFrame(frames))
 
 
-def _came(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> bool:
-    """Whether the model after has weights, or biases, that are none of the base's."""
-    new = (layers["weight_after"] > layers["compared"]) & (layers["alignment"] != "rotated")
-    beside = [int((frame["total"] - frame["weight_total"]).sum()) for frame in (before, after)]
-    return bool(new.any()) or beside[1] > beside[0]
+def _has_added(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> bool:
+    """Return whether the model after has weights or biases that the base lacks."""
+    added = (layers["weight_after"] > layers["compared"]) & (layers["alignment"] != "rotated")
+    biases = [int((frame["total"] - frame["weight_total"]).sum()) for frame in (before, after)]
+    return bool(added.any()) or biases[1] > biases[0]
 
 
 def gone_weights(layers: pd.DataFrame) -> pd.Series[int]:
-    """Return of each layer how many weights of the base are not there any more.
+    """Return the number of removed weights of each layer.
 
-    Where nothing tells which weight is which, they are as many as there are fewer.
+    In rotated layers no weight is matched, so the number is the difference of the sizes.
     """
     left = layers["compared"].where(layers["alignment"] != "rotated", layers["weight_after"])
     return layers["weight_before"] - left
 
 
 def zeros_left(layers: pd.DataFrame) -> pd.Series[int]:
-    """Return of each layer how many of its weights that are there still are zero."""
+    """Return the number of zeros of each layer among the weights that both models have."""
     known = layers["kept"] + layers["new"]
     return known.where(layers["alignment"] != "rotated", layers["zeros_after"])
 
 
 def survival_frame(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return what became of the zeros of prunable weights that stand in both, and per group."""
+    """Return the fate of the zeros of compared prunable weights, in all and per group."""
     rows = layers[layers["prunable"] & (layers["compared"] > 0)]
     parts = [(None, rows), *((g, rows[rows["group"] == g]) for g in GROUPS)]
-    found = [survival_of(group, part) for group, part in parts if group is None or len(part)]
-    return typed("pair_survival", pd.DataFrame(found))
+    sums = [survival_of(group, part) for group, part in parts if group is None or len(part)]
+    return typed("pair_survival", pd.DataFrame(sums))
 
 
 def survival_of(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return what became of the zeros of layers that stand in both, as a row called `group`."""
+    """Return the fate of the zeros of compared layers, as the row of a group."""
     counts = ("compared", "kept", "revived", "new", "changed")
     sums = {name: int(rows[name].sum()) for name in counts}
     zeros = sums["kept"] + sums["revived"]
