@@ -74,7 +74,7 @@ def _of_projections(study: Comparison, variant: str) -> pd.DataFrame:
 
 
 def _of_prunings(study: Comparison) -> pd.DataFrame:
-    names = study.facts.side_by_side
+    names = study.side_by_side
     shown = distinct_names(list(names))
     frames = []
     for name, text in zip(names, shown, strict=True):

@@ -59,7 +59,7 @@ class TradeoffShape(NamedTuple):
 def tradeoff_shape(study: Comparison) -> TradeoffShape | None:
     """Return the look of a study's chart; None if quality was measured at fewer than two places."""
     facts = study.facts
-    if (tradeoff := facts.tradeoff) is None:
+    if (tradeoff := study.tradeoff) is None:
         return None
     ends = [
         point.value + side * (point.error or 0.0)
@@ -118,9 +118,9 @@ def _is_share(tradeoff: Tradeoff) -> bool:
 def tradeoff_rows(study: Comparison) -> tuple[Rows, Rows]:
     """Return rows of the lines, and of the marks.
 
-    A mark's ``id`` is the place of its point among those of ``facts.tradeoff``, as text.
+    A mark's ``id`` is the place of its point among those of ``study.tradeoff``, as text.
     """
-    tradeoff = study.facts.tradeoff
+    tradeoff = study.tradeoff
     if tradeoff is None:
         return [], []
     rows = [_row(tradeoff, at) for at in range(len(tradeoff.points))]

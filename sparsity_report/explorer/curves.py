@@ -21,7 +21,7 @@ from sparsity_report.explorer.picture import CURVES, EVEN, Data
 from sparsity_report.explorer.view import View
 from sparsity_report.study.derived.policy_names import is_level_of
 from sparsity_report.study.levels.levels import same_level
-from sparsity_report.study.levels.tradeoff import Point
+from sparsity_report.study.levels.tradeoff import Point, places
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import count
@@ -109,7 +109,7 @@ class QualityCurve:
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.tradeoff = view.study.facts.tradeoff
+        self.tradeoff = view.study.tradeoff
         self.shape = tradeoff_shape(view.study)
         self._lines, self._points = tradeoff_rows(view.study)
         self._levels = lru_cache(maxsize=None)(self._at_levels)
@@ -156,7 +156,7 @@ class QualityCurve:
         """Return bytes and measured point of the state, its name and its place on the curve."""
         if not state.live:
             on = next((k for k, p in enumerate(self._known) if state.variant in p.variants), None)
-            place = self.view.study.facts.places.get(state.variant)
+            place = places(self.view.study.facts).get(state.variant)
             name = clip(short_name(state.variant), 24)
             return place and place.bytes, on, name, "" if on is None else str(on)
         row, on = self._at(state.policy, state.sparsity)

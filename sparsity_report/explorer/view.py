@@ -111,7 +111,7 @@ class View:
     @property
     def curves(self) -> list[str]:
         """Available curves, the main one first."""
-        measured = [QUALITY] if self.study.facts.tradeoff is not None else []
+        measured = [QUALITY] if self.study.tradeoff is not None else []
         return [*measured, *([COSTS] if self.policies else [])]
 
     def shown(self, state: State) -> str:

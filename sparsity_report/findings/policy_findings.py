@@ -1,6 +1,6 @@
 """Findings about policies that prune to the same sparsity: the best of each measured figure.
 
-``study.facts.compared`` marks the best. Figures that read alike, or differ by no more than noise,
+``study.compared`` marks the best. Figures that read alike, or differ by no more than noise,
 are a tie, and a speed is the best only if its interval lies above all others.
 """
 
@@ -36,7 +36,7 @@ def policy_findings(study: Comparison) -> Iterator[Phrase]:
     >>> print(str(next(policy_findings(study)))[:59])
     At 50 % sparsity, Masked50 and Masked2:4 take the same 0.53
     """
-    if (compared := study.facts.compared) is None:
+    if (compared := study.compared) is None:
         return
     measured = any(figure.key in (*_SCORES, "realised") for figure in compared.figures)
     for place, (share, names) in enumerate(compared.contests, 1):

@@ -32,7 +32,7 @@ _PACKED = {
 
 def study_cards(study: Comparison) -> list[dict[str, str]]:
     """Return each large number with its title and its note: denominator and variant."""
-    return [card(say(_TEXTS[c.key][0]), _number(c), _note(study, c)) for c in study.facts.cards]
+    return [card(say(_TEXTS[c.key][0]), _number(c), _note(study, c)) for c in study.cards]
 
 
 def _number(shown: Card) -> str:

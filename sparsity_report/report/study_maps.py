@@ -90,7 +90,7 @@ def _small_maps(
     study: Comparison, domain: tuple[float, float] | None
 ) -> Iterator[Text | Multiples | None]:
     """Yield small maps of several prunings; those with equal shares in all cells as a sentence."""
-    mapped = [v for v in study.facts.side_by_side if not study.facts.cells(v).empty]
+    mapped = [v for v in study.side_by_side if not study.facts.cells(v).empty]
     if len(mapped) < 2:
         return
     maps: list[Chart] = []

@@ -215,7 +215,7 @@ def _kit_figures(study: Comparison, *names: str) -> Iterator[Drawing]:
 
 def _is_all_compared(study: Comparison) -> bool:
     """Tell whether the comparison of policies has every perplexity already."""
-    compared = study.facts.compared
+    compared = study.compared
     if study.quality is None or compared is None:
         return False
     shown = {v for f in compared.figures if f.key == "perplexity" for v in f.values}
@@ -414,7 +414,7 @@ def _numbered(table: Table, place: int) -> Table:
 
 def _chips(study: Comparison) -> list[tuple[str, str, str]]:
     """Return each variant with its outline and fill, compared ones in the order of their table."""
-    inks, compared = theme.palette(study), study.facts.compared
+    inks, compared = theme.palette(study), study.compared
     ordered = [] if compared is None else list(compared.variants)
     places = iter(ordered)
     names = (next(places) if name in ordered else name for name in inks)

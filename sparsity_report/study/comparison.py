@@ -16,11 +16,18 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Presentable, hooks
 from sparsity_report.phrases import Phrase
+from sparsity_report.study.derived.cards import Card, cards
 from sparsity_report.study.derived.facts import Facts
+from sparsity_report.study.derived.policy_comparison import (
+    Comparables,
+    comparables,
+    side_by_side,
+)
 from sparsity_report.study.files.bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import check_context, check_convention, with_shares
 from sparsity_report.study.levels.sweep import level_table
+from sparsity_report.study.levels.tradeoff import Tradeoff, places, tradeoff
 from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
@@ -67,6 +74,26 @@ class Comparison(StudyFrames, Presentable):
     def facts(self) -> Facts:
         """Figures derived from the tables, each computed once."""
         return Facts(self)
+
+    @cached_property
+    def cards(self) -> tuple[Card, ...]:
+        """The four large numbers at the head of a report."""
+        return tuple(cards(self.facts))
+
+    @cached_property
+    def compared(self) -> Comparables | None:
+        """The prunings of the first pruned model side by side; None of fewer than two."""
+        return comparables(self.facts)
+
+    @cached_property
+    def side_by_side(self) -> tuple[str, ...]:
+        """The distinct prunings; those that are compared come first, by sparsity."""
+        return side_by_side(self.facts, self.compared)
+
+    @cached_property
+    def tradeoff(self) -> Tradeoff | None:
+        """Quality against bytes of the variants scored by one protocol."""
+        return tradeoff(self.quality, self.tasks, places(self.facts))
 
     @property
     def audit(self) -> list[str]:

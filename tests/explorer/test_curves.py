@@ -173,7 +173,7 @@ def test_of_several_texts_the_one_most_variants_were_scored_on(bare):
     )
     assert note.endswith("not drawn: Masked70")
     alone = put_in(bare, quality=scored(("Masked30", "CSR30"), (12.5, 13.0)))
-    assert alone.facts.tradeoff is None
+    assert alone.tradeoff is None
     assert live(alone).curve == "bytes"
 
 

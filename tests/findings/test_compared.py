@@ -88,5 +88,5 @@ def test_zeros_in_blocks_take_fewer_bytes():
     ratio = f"{row['bytes'].iloc[0] / (4 * 64 * 64):.2f}"
     assert layout.key == "policy.smallest_layout"
     assert f"{ratio} times the dense bytes for Blocks as BSR 32 × 32" in str(layout)
-    assert isinstance(study.facts.compared.figures, tuple)
+    assert isinstance(study.compared.figures, tuple)
     assert pd.notna(row["bytes"].iloc[0])

@@ -36,7 +36,7 @@ def of(compared, key):
 
 
 def test_levels_are_sets_that_compete(study):
-    compared = study.facts.compared
+    compared = study.compared
     assert compared.variants == [
         "Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4",
     ]  # fmt: skip
@@ -44,7 +44,7 @@ def test_levels_are_sets_that_compete(study):
 
 
 def test_only_2_4_is_lossless_as_2_4(study):
-    layouts = {f.of: f for f in study.facts.compared.figures if f.key == "layout"}
+    layouts = {f.of: f for f in study.compared.figures if f.key == "layout"}
     held = {name for name, ratio in layouts["2:4"].values.items() if ratio is not None}
     assert held == {"Masked2:4"}
     assert "csr_int32" in layouts
@@ -72,12 +72,12 @@ def test_what_is_shown_alike_or_not_told_apart_is_a_tie(study, perplexities, rig
     names = ("Masked50", "Masked50Layerwise", "Masked2:4")
     known = {"Dense": 9.0, **dict(zip(names, perplexities, strict=True))}
     quality = scored(known, (90, *right))
-    assert of(replace(study, quality=quality).facts.compared, "perplexity").best == best
+    assert of(replace(study, quality=quality).compared, "perplexity").best == best
 
 
 def test_one_pruning_is_no_comparison(demo):
     pruning = sr.global_magnitude(demo, 0.3)
-    assert sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning)).facts.compared is None
+    assert sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning)).compared is None
 
 
 def test_dead_rows_and_columns_are_counted():

@@ -216,7 +216,7 @@ def test_the_cells_of_a_level_are_those_of_the_map(study):
 
 
 def test_cards_are_all_of_one_variant(study):
-    cards = {card.key: card for card in study.facts.cards}
+    cards = {card.key: card for card in study.cards}
     assert study.facts.headline == "CSR30"
     totals = study.totals.set_index("variant")
     assert [*cards] == ["sparsity_prunable", "stored_bytes", "smallest", "flops_per_token"]
@@ -233,17 +233,18 @@ def test_cards_are_all_of_one_variant(study):
 
 
 def test_cards_of_a_study_of_three_policies_do_not_mix(demo):
-    facts = policies(demo).facts
-    assert {card.variant for card in facts.cards} == {"CSR30"}
+    study = policies(demo)
+    facts = study.facts
+    assert {card.variant for card in study.cards} == {"CSR30"}
     assert facts.prunings == ("Masked30", "Two of four", "Layerwise")
 
 
 def test_cards_of_the_baseline_alone_are_its_sizes(demo):
-    facts = sr.compare(sr.dense(demo)).facts
-    assert [card.key for card in facts.cards] == [
+    study = sr.compare(sr.dense(demo))
+    assert [card.key for card in study.cards] == [
         "total", "prunable_total", "sparsity_prunable", "stored_bytes",
     ]  # fmt: skip
-    assert not any(card.against for card in facts.cards)
+    assert not any(card.against for card in study.cards)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_what_was_measured_has_its_cards(demo, low, high, told):
         latency=measurements.latency().assign(realised_low=low, realised_high=high),
         quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
     )
-    *_, quality, time = study.facts.cards
+    *_, quality, time = study.cards
     assert (quality.key, quality.value) == ("perplexity", 1234.0)
     assert quality.more == {"text": "some.txt", "before": 10.0}
     assert (time.key, time.value, time.against) == ("speed", told, "Dense")

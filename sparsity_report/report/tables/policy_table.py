@@ -60,7 +60,7 @@ def compared(study: Comparison) -> Table | None:
     Table or None
         None of fewer than two distinct prunings.
     """
-    found = study.facts.compared
+    found = study.compared
     if found is None:
         return None
     names = found.variants

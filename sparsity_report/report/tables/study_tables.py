@@ -178,7 +178,7 @@ def layers(study: Comparison, variant: str) -> Table:
 
 def modules_compared(study: Comparison) -> Table | None:
     """Return the zeros of every module of prunings side by side; None of fewer than two."""
-    if (compared := study.facts.compared) is None:
+    if (compared := study.compared) is None:
         return None
     frame = study.layers[study.layers["variant"].isin(compared.variants)]
     wide = frame.pivot(index="module_name", columns="variant", values="sparsity")
@@ -316,7 +316,7 @@ def excess_map(study: Comparison, variant: str) -> Table:
 
 def spread(study: Comparison) -> Table:
     """Return the least and the most sparse layer of each pruning; none where all are as sparse."""
-    spreads = {name: study.facts.spread(name) for name in study.facts.side_by_side}
+    spreads = {name: study.facts.spread(name) for name in study.side_by_side}
     values = [{"variant": name, **of._asdict()} for name, of in spreads.items() if of]
     for row in values:
         if row["low"] == row["high"]:

@@ -1,18 +1,17 @@
-"""What every reader needs of a study, computed once, with one denominator per name.
+"""Figures of a study that more than one reader shows, each with one definition.
 
 Page, PDF, thesis, explorer, command line and sentences take figures from here and derive none.
-Two figures whose denominators differ have two names:
+Two figures with different denominators have different names:
 
-- ``sparsity`` of a *layer* or a cell is zeros ÷ weights of its matrices, biases left out; of a
-  *group* zeros ÷ all its parameters, biases included; of the *model* there are three, see
-  ``study.totals``.
-- ``bytes`` of the *prunable weights* are those of the prunable matrices alone; ``stored_bytes``
-  are those of the whole *model*. Each has its own ratio to dense.
+- ``sparsity`` of a *layer* or a cell is zeros ÷ weights of its matrices, without biases; of a
+  *group* zeros ÷ all its parameters, with biases; ``study.totals`` has three of the *model*.
+- ``bytes`` of the *prunable weights* are those of the prunable matrices; ``stored_bytes`` are those
+  of the whole *model*. Each has its own ratio to dense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,13 +21,11 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.sparse.shares import break_even as break_even_share
-from sparsity_report.study.derived.cards import Card, cards
 from sparsity_report.study.derived.heads_experts import Inner, Part, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import beyond
 from sparsity_report.study.derived.layer_spread import Spread, spread_of, uneven
 from sparsity_report.study.derived.perplexity import Scored, scored
-from sparsity_report.study.derived.policy_comparison import Comparables, comparables, passages
 from sparsity_report.study.derived.policy_names import selection_rule
 from sparsity_report.study.derived.pruning_methods import methods
 from sparsity_report.study.derived.rounded_zeros import Rounded, rounded
@@ -37,18 +34,21 @@ from sparsity_report.study.derived.zero_rows import Dead, dead
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import records, summed
 from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
-from sparsity_report.study.levels.tradeoff import Place, Tradeoff, places, tradeoff
 from sparsity_report.study.schema import FILES
 from sparsity_report.study.storage_layouts import layout_ends
 
 # Layouts of the curve of bytes against sparsity.
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
-# A model that somebody else pruned: above this share of zeros they are no accident.
+# Share of zeros from which a model counts as pruned before it was opened.
 _PRUNED_BY_OTHERS = 0.01
 
 
 class Facts:
-    """The figures of a study that more than one reader shows.
+    """The figures of a study, by variant.
+
+    Parameters
+    ----------
+    study : StudyFrames
 
     Examples
     --------
@@ -62,46 +62,39 @@ class Facts:
     """
 
     def __init__(self, study: StudyFrames) -> None:
-        self._study = study
+        self.study = study
         self._totals = study.totals.set_index("variant")
         by_variant = study.layers.groupby("variant", sort=False)
         self._layers = {str(name): rows for name, rows in by_variant}
 
     @cached_property
     def baseline(self) -> str:
-        """The variant others are compared with: the first dense one, else the first."""
-        variants = self._study.variants
+        """The variant that others are compared with: the first dense one, else the first."""
+        variants = self.study.variants
         dense = variants.loc[variants["layout"] == "dense", "variant"]
         return str(dense.iloc[0] if len(dense) else variants["variant"].iloc[0])
 
     @cached_property
     def prunings(self) -> tuple[str, ...]:
-        """The first variant of each distinct set of zeros, whoever pruned it.
+        """The first variant of each distinct set of zeros.
 
-        Equal counts are not equal zeros: 2:4 and layerwise 50 % leave as many weights in every
-        layer. Magnitude policies that leave as many do leave the same, as each takes the smallest;
-        so do a policy whose shares of layers were found in two ways, and one that takes no more
-        than what was zero before.
+        Equal counts per layer do not make equal zeros: 2:4 and layerwise 50 % leave as many weights
+        in every layer. Two magnitude policies with equal counts do, as each prunes the smallest
+        weights of a layer. So do policies that prune no more than the zeros of the model.
         """
         return tuple(dict.fromkeys(self._first_alike.values()))
 
-    @cached_property
-    def side_by_side(self) -> tuple[str, ...]:
-        """The distinct prunings, from the fewest to the most zeros where they are compared."""
-        order = [] if self.compared is None else self.compared.variants[1:]
-        return (*order, *(name for name in self.prunings if name not in order))
-
     @property
     def pruning(self) -> str | None:
-        """The first variant with the zeros of the headline; None where it is not pruned."""
+        """The first variant with the zeros of the headline; None if it is not pruned."""
         return self._first_alike.get(self.headline)
 
     @cached_property
     def _first_alike(self) -> dict[str, str]:
-        """The first variant with the same zeros, by each variant that is pruned."""
+        """The first variant with the same zeros, by pruned variant."""
         first: dict[tuple[object, ...], str] = {}
         alike: dict[str, str] = {}
-        for row in records(self._study.variants):
+        for row in records(self.study.variants):
             variant, fingerprint = row["variant"], row["fingerprint"]
             left = self._left(variant)
             share = self.total(variant, "sparsity_prunable") or 0.0
@@ -111,15 +104,15 @@ class Facts:
         return alike
 
     def _left(self, variant: str) -> tuple[int, ...]:
-        """Nonzero weights of each layer, -1 where they are not known."""
+        """Return the nonzero weights of each layer, -1 where unknown."""
         return tuple(self._layers[variant]["weight_nonzero"].astype("Int64").fillna(-1))
 
     def _policy(self, row: dict[str, Any], left: tuple[int, ...]) -> str:
-        """Name the rule that chose the zeros, and from what; one that removed none chose none."""
+        """Return the rule that chose the zeros, and its calibration; empty if it removed none."""
         fingerprint, method = row["fingerprint"], row["method"]
-        variants = self._study.variants
-        as_they_come = variants["pruned"].isna() & (variants["fingerprint"] == fingerprint)
-        if left in map(self._left, variants.loc[as_they_come, "variant"]):
+        variants = self.study.variants
+        unpruned = variants["pruned"].isna() & (variants["fingerprint"] == fingerprint)
+        if left in map(self._left, variants.loc[unpruned, "variant"]):
             return ""
         rule = selection_rule(method)
         if rule == "magnitude":
@@ -129,19 +122,14 @@ class Facts:
 
     @cached_property
     def headline(self) -> str:
-        """The one variant that cards and first sentences speak of: the first CSR one if any."""
-        variants = self._study.variants
+        """The variant of the cards and first sentences: the first CSR one if there is one."""
+        variants = self.study.variants
         sparse = variants.loc[variants["layout"] == "csr", "variant"]
         beside = [str(variant) for variant in sparse if variant != self.baseline]
         return (*beside, *self.prunings, self.baseline)[0]
 
-    @cached_property
-    def cards(self) -> tuple[Card, ...]:
-        """What people look for first, see :func:`.cards.cards`."""
-        return tuple(cards(self))
-
     def total(self, variant: str, column: str) -> float | None:
-        """Return a figure of ``study.totals``; None where it is unknown."""
+        """Return a figure of ``study.totals``; None if unknown."""
         value = self._totals[column][variant]
         return None if pd.isna(value) else float(value)
 
@@ -172,9 +160,9 @@ class Facts:
         return variant_sums(self.layers(variant), modules)
 
     def prunable(self, variant: str) -> pd.DataFrame:
-        """Return a variant's layers with prunable weights of known values, and their ``share``.
+        """Return a variant's layers with prunable weights of known values.
 
-        ``share`` is zeros ÷ weights of the layer's matrices.
+        The column ``share`` is zeros ÷ weights of the layer's matrices.
         """
         layers = self.layers(variant)
         known = layers["prunable"] & (layers["weight_total"] > 0) & layers["weight_nonzero"].notna()
@@ -182,20 +170,20 @@ class Facts:
         return rows.assign(share=zero_shares(rows["weight_total"], rows["weight_nonzero"]))
 
     def kept_masked(self, variant: str) -> pd.DataFrame:
-        """Return a variant's prunable layers that do not run as CSR, see ``study.layers``."""
+        """Return a variant's prunable layers that cannot run as CSR."""
         layers = self.layers(variant)
         return layers[layers["prunable"] & ~layers["runs_as_csr"].fillna(True).astype(bool)]
 
     def spread(self, variant: str) -> Spread | None:
-        """Return how unevenly a variant's zeros lie; None of fewer than two prunable layers."""
+        """Return the least and the most sparse layer; None of fewer than two prunable layers."""
         return spread_of(self.prunable(variant))
 
     def uneven(self, variant: str) -> bool:
-        """Whether they do so by more than chance, see :func:`.spread.uneven`."""
+        """Return true if the sparsities of layers differ by more than chance."""
         return uneven(self.prunable(variant))
 
     def grid(self, variant: str) -> Grid:
-        """Return where the prunable layers in numbered blocks stand in a heat map."""
+        """Return the heat map's cells of the prunable layers in numbered blocks."""
         return Grid(self._in_blocks(variant))
 
     def cells(self, variant: str) -> pd.DataFrame:
@@ -204,9 +192,9 @@ class Facts:
         Returns
         -------
         pandas.DataFrame
-            ``block`` (a label, ``"14–27"`` where neighbours are merged), ``projection``,
-            ``layers`` (how many the cell holds), ``total`` and ``nonzero`` weights, ``sparsity``
-            of the cell, ``low`` and ``high`` of its layers. Empty without numbered blocks.
+            ``block`` (a label, ``"14–27"`` for merged neighbours), ``projection``, ``layers``
+            (their number), ``total`` and ``nonzero`` weights, ``sparsity`` of the cell, and
+            ``low`` and ``high`` of its layers. Empty without numbered blocks.
         """
         rows = self._in_blocks(variant)
         grid = Grid(rows)
@@ -221,17 +209,16 @@ class Facts:
         return pd.concat([pd.DataFrame(grid.cells, columns=list(Cell._fields)), frame], axis=1)
 
     def excess(self, variant: str) -> pd.DataFrame:
-        """Return zeros minus what Gaussians would have, of the cells of a variant's heat map.
+        """Return zeros minus those that Gaussian weights would have, by cell of the heat map.
 
         Returns
         -------
         pandas.DataFrame
-            As of :meth:`cells`, with ``excess``: (zeros − Σ expected zeros) ÷ weights of the
-            matrices in a cell, each expected with its own spread at the variant's one threshold.
-            Empty where no expectation is known; a cell with a matrix without one is null.
+            As of :meth:`cells`, with ``excess``: (zeros − Σ expected zeros) ÷ weights of the cell's
+            matrices, each expected with its own spread at the variant's threshold. Empty if no
+            expectation is known; null for a cell with a matrix without one.
         """
-        frame, cells = self._study.patterns, self.cells(variant)
-        rows = None if frame is None else frame[frame["variant"] == variant]
+        rows, cells = self._patterns(variant), self.cells(variant)
         if rows is None or rows["expected_sparsity"].isna().all() or cells.empty:
             return cells.assign(excess=pd.Series(dtype=float)).iloc[:0]
         figure = beyond(rows)
@@ -255,54 +242,49 @@ class Facts:
 
     @cached_property
     def methods(self) -> pd.DataFrame:
-        """The models as they come and each distinct pruning, see :func:`.methods.methods`."""
+        """The unpruned models and each distinct pruning, see :func:`.pruning_methods.methods`."""
         shares = {variant: self.total(variant, "sparsity_prunable") for variant in self.prunings}
-        return methods(self._study.variants, shares)
+        return methods(self.study.variants, shares)
 
     @cached_property
-    def compared(self) -> Comparables | None:
-        """The prunings of the first model pruned side by side, see :mod:`.compared`."""
-        return comparables(self)
-
-    def passages(self, names: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Yield what variants were scored on alike, see :func:`.compared.passages`."""
-        return passages(self._study.quality, names)
-
-    def parts(self, variant: str) -> list[Part]:
-        """Return zeros of heads and experts of a variant, see :func:`.inside.parts`."""
-        if (frame := self._study.patterns) is None:
-            return []
-        inside = self._in_blocks(variant)
-        grid = self.grid(variant)
-        names = [grid.cells[code].projection for code in grid.codes]
-        projections = dict(zip(inside["module_name"], names, strict=True))
-        return list(parts(frame[frame["variant"] == variant], projections))
-
-    def inner(self, variant: str, module: str) -> Inner | None:
-        """Return what a module's matrices hold; None where they were not looked at."""
-        if (frame := self._study.patterns) is None:
-            return None
-        rows = frame[(frame["variant"] == variant) & (frame["module_name"] == module)]
-        return None if rows.empty else inner(rows)
-
-    def dead(self, variant: str) -> Dead | None:
-        """Return what of a variant is zero throughout; None where matrices were not looked at."""
-        if (frame := self._study.patterns) is None:
-            return None
-        rows = frame[frame["variant"] == variant]
-        return None if rows.empty else dead(rows)
+    def first_prunings(self) -> pd.DataFrame:
+        """The rows of :attr:`methods` of distinct prunings of the first pruned model."""
+        pruned = self.methods[self.methods["variant"].isin(self.prunings)]
+        if pruned.empty:
+            return pruned
+        prints = pruned.set_index("variant")["fingerprint"]
+        first = next(prints[variant] for variant in self.prunings if variant in prints)
+        return pruned[pruned["fingerprint"] == first]
 
     @cached_property
     def rivals(self) -> tuple[str, ...]:
-        """Distinct prunings of the first model pruned, where their zeros in blocks can differ."""
-        frame = self.methods
-        pruned = frame[frame["variant"].isin(self.prunings)]
-        if pruned.empty:
-            return ()
-        first = next(v for v in self.prunings if v in set(pruned["variant"]))
-        model = frame.set_index("variant")["fingerprint"][first]
-        names = pruned.loc[pruned["fingerprint"] == model, "variant"]
-        return tuple(names) if len(names) > 1 and len(self.blocks(first)) > 1 else ()
+        """Distinct prunings of the first pruned model, if it has several numbered blocks."""
+        names = tuple(self.first_prunings["variant"])
+        return names if len(names) > 1 and len(self.blocks(names[0])) > 1 else ()
+
+    def parts(self, variant: str) -> list[Part]:
+        """Return the sparsity of heads and experts of a variant, see :mod:`.heads_experts`."""
+        if (rows := self._patterns(variant)) is None:
+            return []
+        inside, grid = self._in_blocks(variant), self.grid(variant)
+        names = [grid.cells[code].projection for code in grid.codes]
+        return list(parts(rows, dict(zip(inside["module_name"], names, strict=True))))
+
+    def inner(self, variant: str, module: str) -> Inner | None:
+        """Return the zeros inside a module's matrices; None if the study has no patterns of it."""
+        if (rows := self._patterns(variant)) is None:
+            return None
+        rows = rows[rows["module_name"] == module]
+        return None if rows.empty else inner(rows)
+
+    def dead(self, variant: str) -> Dead | None:
+        """Return rows, columns, heads and layers without nonzeros; None without patterns."""
+        rows = self._patterns(variant)
+        return None if rows is None or rows.empty else dead(rows)
+
+    def _patterns(self, variant: str) -> pd.DataFrame | None:
+        frame = self.study.patterns
+        return None if frame is None else frame[frame["variant"] == variant]
 
     def _in_blocks(self, variant: str) -> pd.DataFrame:
         rows = self.prunable(variant)
@@ -314,19 +296,18 @@ class Facts:
         return ranked.head(limit), ranked.iloc[::-1].head(limit)
 
     def unusual(self, variant: str, limit: int = 10) -> pd.DataFrame | None:
-        """Return the matrices furthest from what a Gaussian of their spread would have.
+        """Return the matrices furthest from the sparsity of Gaussian weights with their spread.
 
-        Rows of ``study.patterns``; None where no expectation is known.
+        Rows of ``study.patterns``; None if no expectation is known.
         """
-        if (frame := self._study.patterns) is None:
+        if (rows := self._patterns(variant)) is None:
             return None
-        rows = frame[frame["variant"] == variant]
         away = (rows["sparsity"] - rows["expected_sparsity"]).abs().dropna()
         return None if away.empty else rows.loc[away.nlargest(limit).index]
 
     def storage(self, variant: str, scope: str = "prunable") -> pd.DataFrame:
-        """Return the rows of ``study.storage`` of one variant and scope, by ``layout``."""
-        frame = self._study.storage
+        """Return the rows of ``study.storage`` of a variant and scope, by ``layout``."""
+        frame = self.study.storage
         rows = frame[(frame["variant"] == variant) & (frame["scope"] == scope)]
         return rows.set_index("layout")
 
@@ -347,57 +328,45 @@ class Facts:
 
     @cached_property
     def speeds(self) -> pd.DataFrame | None:
-        """What was timed, and what of it may be told; None where nothing was.
-
-        See :func:`sparsity_report.study.derived.speedups.speeds`.
-        """
-        frame, variants = self._study.latency, self._study.variants
-        if frame is None or frame.empty:
-            return None
-        return speeds(frame, dict(zip(variants["variant"], variants["layout"], strict=True)))
+        """Measured times with a verdict on each, see :func:`.speedups.speeds`; None without any."""
+        frame = self.study.latency
+        return None if frame is None or frame.empty else speeds(frame, self._layouts)
 
     @cached_property
     def crossovers(self) -> pd.DataFrame | None:
-        """From which sparsity CSR layers are faster, if timed; see :func:`.speed.crossovers`."""
+        """Sparsities from which CSR layers are faster, see :func:`.speedups.crossovers`."""
         return None if self.speeds is None else crossovers(self.speeds)
 
     @property
     def speed_base(self) -> str:
-        """The variant that speeds are against."""
-        assert self._study.latency is not None
-        return reference(self._study.latency)
+        """The variant that speed-ups are relative to."""
+        assert self.study.latency is not None
+        return reference(self.study.latency)
 
     @cached_property
     def speedups(self) -> pd.DataFrame | None:
         """:attr:`speeds` of every ``measurement``, each ``against`` its own reference."""
-        if (frame := self._study.speedups) is None:
+        if (frame := self.study.speedups) is None:
             if self.speeds is None:
                 return None
             return self.speeds.assign(measurement=1, against=self.speed_base)
-        variants = self._study.variants
-        layouts = dict(zip(variants["variant"], variants["layout"], strict=True))
-        runs = [speeds(rows, layouts) for _, rows in frame.groupby("measurement")]
+        runs = [speeds(rows, self._layouts) for _, rows in frame.groupby("measurement")]
         return pd.concat(runs, ignore_index=True)
 
+    @property
+    def _layouts(self) -> dict[str, str]:
+        variants = self.study.variants
+        return dict(zip(variants["variant"], variants["layout"], strict=True))
+
     def whole_speeds(self, variant: str) -> pd.DataFrame:
-        """Return the rows of :attr:`speeds` of a variant's whole forward passes; maybe none."""
+        """Return the rows of :attr:`speeds` of a variant's whole forward passes."""
         if (frame := self.speeds) is None:
             return pd.DataFrame(columns=["tokens", "verdict", "realised_speedup"])
         return frame[(frame["scope"] == "model") & (frame["variant"] == variant)]
 
     def scored(self, variant: str) -> Scored | None:
-        """Return a variant's perplexity beside the baseline's, see :func:`.scored.scored`."""
-        return scored(self._study.quality, variant, self.baseline)
-
-    @cached_property
-    def places(self) -> dict[str, Place]:
-        """Where variants stand whose zeros and bytes are known, see :class:`.tradeoff.Place`."""
-        return places(self, self._study.variants)
-
-    @cached_property
-    def tradeoff(self) -> Tradeoff | None:
-        """Quality against bytes of what was scored alike, see :func:`.tradeoff.tradeoff`."""
-        return tradeoff(self._study.quality, self._study.tasks, self.places)
+        """Return a variant's perplexity beside the baseline's, see :func:`.perplexity.scored`."""
+        return scored(self.study.quality, variant, self.baseline)
 
     @property
     def levels(self) -> pd.DataFrame | None:
@@ -405,11 +374,11 @@ class Facts:
 
         See :meth:`.levels.Levels.sums`; None where the study keeps no levels.
         """
-        levels = self._study.by_level
+        levels = self.study.by_level
         return None if levels is None else levels.model
 
     def marks(self) -> list[tuple[str, float]]:
-        """Return where the study's own prunings stand on the scale of levels."""
+        """Return the study's distinct prunings with their sparsity, for the scale of levels."""
         shares = ((variant, self.total(variant, "sparsity_prunable")) for variant in self.prunings)
         return [(variant, share) for variant, share in shares if share is not None]
 
@@ -420,8 +389,8 @@ class Facts:
     def curve(self, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
         """Return bytes of the prunable weights in each layout against sparsity.
 
-        From the integers of ``study.storage``: each layout is a straight line from its bytes
-        without zeros to those with nothing but zeros, every matrix at the same sparsity.
+        The bytes of a layout fall linearly from those of a matrix without zeros to those of one
+        with nothing but zeros; every matrix has the same sparsity.
 
         Parameters
         ----------
@@ -431,7 +400,7 @@ class Facts:
         Returns
         -------
         pandas.DataFrame
-            ``sparsity, layout, bytes, ratio`` (to dense bytes); empty where nothing is prunable.
+            ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
         """
         shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
         lines = []
@@ -439,7 +408,7 @@ class Facts:
             if (line := _line(self._baseline_ends, layout)) is None:
                 continue
             total, dense, full, empty = line
-            # Weights are whole numbers, and so are bytes.
+            # Both weights and bytes are whole numbers.
             left = total - np.rint(total * shares)
             size = empty + np.rint((full - empty) * left / total).astype(np.int64)
             frame = pd.DataFrame({"sparsity": shares, "bytes": size, "ratio": size / dense})
@@ -451,49 +420,48 @@ class Facts:
 
     @property
     def dtypes(self) -> list[str]:
-        """Types of the prunable weights of the baseline, the commonest first."""
+        """Types of the baseline's prunable weights, the commonest first."""
         rows = self.layers(self.baseline)
         sizes = rows[rows["prunable"]].groupby("dtype", sort=False)["weight_total"].sum()
         return list(sizes.sort_values(ascending=False, kind="stable").index)
 
     def packings(self, variant: str | None = None) -> list[str]:
-        """Return how files pack weights of a variant, or of any; empty where they do not."""
-        layers = self._study.layers if variant is None else self.layers(variant)
+        """Return the packed formats of a variant's weights, or of all variants."""
+        layers = self.study.layers if variant is None else self.layers(variant)
         return sorted(set(layers["packing"].dropna()) - {""})
 
     def unpacked_dtypes(self, variant: str) -> list[str]:
-        """Return the types that packed weights of a variant are counted in."""
+        """Return the types that a variant's packed weights are unpacked to for counting."""
         layers = self.layers(variant)
         return list(layers.loc[layers["packing"].fillna("") != "", "dtype"].unique())
 
     def bits_per_weight(self, variant: str) -> float | None:
         """Return bits in the file ÷ parameters of a variant's model.
 
-        None where one is not known, and where the convention counts tied weights again, which a
-        file holds once.
+        None if one is unknown, or if the convention counts tied weights again, which a file holds
+        once.
         """
-        again = self._study.convention == "notebook" and self.layers(variant)["tied_to"].notna()
+        again = self.study.convention == "notebook" and self.layers(variant)["tied_to"].notna()
         if np.any(again):
             return None
         return bits_per_weight(self.total(variant, "file_bytes"), self.total(variant, "total"))
 
     def rounded(self, variant: str) -> list[Rounded]:
-        """Return what rounding in the file explains of a variant's zeros, where that is known."""
+        """Return the zeros that rounding in the file explains, see :mod:`.rounded_zeros`."""
         return list(rounded(self.layers(variant)))
 
     def lossless(self, variant: str) -> pd.DataFrame:
         """Return the rows of :meth:`storage` that lose no weight and whose bytes are known.
 
-        Without compressed files, from which nothing computes.
+        Compressed files are left out, since no program computes from them.
         """
         rows = self.storage(variant).drop(index=list(FILES), errors="ignore")
         return rows[rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()]
 
     def smaller_file(self, variant: str) -> float | None:
-        """Return bytes ÷ dense bytes of the prunable weights as a file compressed by zstd.
+        """Return bytes ÷ dense bytes of the prunable weights compressed by zstd.
 
-        None where it was not measured, and where the smallest layout that one computes with is as
-        small.
+        None if it was not measured, or if the smallest layout to compute with is as small.
         """
         rows, layout = self.storage(variant), self.smallest_layout(variant)
         size = rows["bytes"].get("zstd")
@@ -502,13 +470,12 @@ class Facts:
         return float(rows["ratio"]["zstd"])
 
     def zstd_versions(self, variant: str) -> list[str]:
-        """Return the versions of zstd that a variant's matrices were compressed with."""
-        if (frame := self._study.patterns) is None:
-            return []
-        return sorted(frame.loc[frame["variant"] == variant, "zstd_version"].dropna().unique())
+        """Return the versions of zstd that compressed a variant's matrices."""
+        rows = self._patterns(variant)
+        return [] if rows is None else sorted(rows["zstd_version"].dropna().unique())
 
     def smallest_layout(self, variant: str) -> str | None:
-        """Return the lossless layout that takes the fewest bytes for the prunable weights."""
+        """Return the lossless layout with the fewest bytes for the prunable weights."""
         rows = self.lossless(variant)
         return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
 

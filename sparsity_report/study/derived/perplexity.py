@@ -24,17 +24,19 @@ class Scored(NamedTuple):
 
 
 def by_protocol(
-    quality: pd.DataFrame, columns: tuple[str, ...] = PROTOCOL
+    quality: pd.DataFrame | None, columns: tuple[str, ...] = PROTOCOL
 ) -> Iterator[pd.DataFrame]:
-    """Yield the scores of each text and protocol, in the order of the table.
+    """Yield the scores of each text and protocol, in the order of the table; none of None.
 
     Parameters
     ----------
-    quality : pandas.DataFrame
+    quality : pandas.DataFrame or None
         As of a study.
     columns : tuple of str
         :data:`PROTOCOL`, or :data:`ANY_TOKENIZER` for several models.
     """
+    if quality is None:
+        return
     rows = _comparable(quality)
     for _, scores in rows.groupby(list(columns), sort=False, dropna=False):
         yield scores

@@ -1,43 +1,43 @@
-"""Quality against bytes: where variants stand that were scored alike, and what levels take.
+"""Quality against bytes of variants scored by one protocol.
 
-The bytes are those of the prunable weights in the smallest layout that loses none, as
-``facts.smallest_layout`` has it. Quality is known of variants alone; nothing is said of a level
-that none of them stands at.
+The bytes are those of the prunable weights in the smallest lossless layout. Quality is known for
+measured variants only, never for levels between them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import pandas as pd
 
+from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.perplexity import by_protocol
 from sparsity_report.study.derived.zero_shot import METRIC, one_version, seven_tasks
 from sparsity_report.study.layers import records
 
-# In what two scores of a task agree that may be compared.
+# Columns in which two comparable scores of a task agree.
 _ONE_TASK = ["task", "metric", "filter", "n_shot", "samples", "limited", "task_version"]
-# Layouts of one pruning score alike but for rounding, which is less than this part.
+# Relative difference that rounding makes between layouts of one pruning.
 _ROUNDING = 1e-3
 
 
 class Place(NamedTuple):
-    """Where a variant stands, whatever it scored.
+    """Sparsity and bytes of a variant.
 
     Attributes
     ----------
     source, model : str
-        Fingerprint and name of the model that it is of.
+        Fingerprint and name of its model.
     method : str or None
-        How it was pruned.
+        The pruning method.
     sparsity : float
         Zeros ÷ prunable weights.
     layout : str
-        The smallest lossless one.
+        The smallest lossless layout.
     bytes : int
-        Of the prunable weights in it.
+        Bytes of the prunable weights in that layout.
     """
 
     source: str
@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Variants that stand at one place and scored alike, and their score.
+    """Variants with one place and one score.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Point(NamedTuple):
     place : Place
     value : float
     error : float or None
-        The standard error, where the harness that scored tells one.
+        Standard error, if the evaluation harness reports one.
     """
 
     variants: tuple[str, ...]
@@ -67,19 +67,19 @@ class Point(NamedTuple):
 
 
 class Tradeoff(NamedTuple):
-    """What was scored alike of at least two places.
+    """Comparable scores at two places or more.
 
     Attributes
     ----------
     measure : str
-        ``"perplexity"``, else the name of a task, or ``"mean"`` of the seven.
+        ``"perplexity"``, the name of a task, or ``"mean"`` of the seven zero-shot tasks.
     of : str
         The text and its protocol, or the metric of a task.
     more_is_better : bool or None
     points : tuple of Point
         In the order of the study.
     left_out : tuple of str
-        Variants whose score is no number, or whose bytes are not known.
+        Variants whose score is not finite, or whose bytes are unknown.
     """
 
     measure: str
@@ -96,66 +96,44 @@ class _Scores(NamedTuple):
     rows: pd.DataFrame
 
 
-class Sizes(Protocol):
-    """What is known of variants; ``study.facts`` are such."""
-
-    def total(self, variant: str, column: str) -> float | None:
-        """Return a figure of ``study.totals``."""
-        ...
-
-    def smallest_layout(self, variant: str) -> str | None:
-        """Return the lossless layout of the fewest bytes."""
-        ...
-
-    def storage(self, variant: str) -> pd.DataFrame:
-        """Return the prunable weights by layout."""
-        ...
-
-
-def places(sizes: Sizes, variants: pd.DataFrame) -> dict[str, Place]:
-    """Return where the variants stand whose zeros and bytes are known.
-
-    Parameters
-    ----------
-    sizes : Sizes
-    variants : pandas.DataFrame
-        As of a study.
-    """
-    found = {}
-    for row in records(variants):
+def places(facts: Facts) -> dict[str, Place]:
+    """Return the places of all variants whose zeros and bytes are known."""
+    known = {}
+    for row in records(facts.study.variants):
         variant, method = str(row["variant"]), row["method"]
-        share, layout = sizes.total(variant, "sparsity_prunable"), sizes.smallest_layout(variant)
+        share, layout = facts.total(variant, "sparsity_prunable"), facts.smallest_layout(variant)
         if share is None or layout is None:
             continue
-        found[variant] = Place(
+        known[variant] = Place(
             str(row["fingerprint"]),
             str(row["model"]),
             None if pd.isna(method) else str(method),
             share,
             layout,
-            int(sizes.storage(variant)["bytes"][layout]),
+            int(facts.storage(variant)["bytes"][layout]),
         )
-    return found
+    return known
 
 
 def tradeoff(
     quality: pd.DataFrame | None, tasks: pd.DataFrame | None, places: Mapping[str, Place]
 ) -> Tradeoff | None:
-    """Return what most variants were scored on alike: a text by perplexity, else a task.
+    """Return the comparable scores of the most variants: perplexity, else zero-shot accuracy.
 
-    Of equally many the first. The mean of the seven zero-shot tasks comes before any task.
+    The mean of the seven zero-shot tasks precedes single tasks. Of equally many variants, the first
+    protocol or task counts.
 
     Parameters
     ----------
     quality, tasks : pandas.DataFrame or None
         As of a study.
     places : mapping of str to Place
-        By variant, of those whose bytes are known.
+        By variant, see :func:`places`.
 
     Returns
     -------
     Tradeoff or None
-        None where nothing was scored at two different places.
+        None if no scores at two different numbers of bytes are comparable.
 
     Examples
     --------
@@ -164,30 +142,23 @@ def tradeoff(
     >>> tasks = pd.DataFrame({"variant": [*places], "task": "t", "value": [1, 0.5]})
     >>> tasks = tasks.assign(metric="acc", stderr=0.25, higher_is_better=True, filter="none")
     >>> tasks = tasks.assign(n_shot=0, samples=4, limited=False, task_version="1")
-    >>> found = tradeoff(None, tasks, places)
-    >>> found.measure, [(point.place.bytes, point.value) for point in found.points]
+    >>> scores = tradeoff(None, tasks, places)
+    >>> scores.measure, [(point.place.bytes, point.value) for point in scores.points]
     ('t', [(400, 1.0), (300, 0.5)])
     """
-    for scores in (_perplexities(quality), _means(tasks), _tasks(tasks)):
-        best: Tradeoff | None = None
-        for one in scores:
-            found = _placed(one, places)
-            if len({point.place.bytes for point in found.points}) > 1 and (
-                best is None or len(found.points) > len(best.points)
-            ):
-                best = found
-        if best is not None:
-            return best
+    for kind in (_perplexities(quality), _means(tasks), _tasks(tasks)):
+        placed = [_placed(scores, places) for scores in kind]
+        several = [one for one in placed if len({point.place.bytes for point in one.points}) > 1]
+        if several:
+            return max(several, key=lambda one: len(one.points))
     return None
 
 
 def _perplexities(quality: pd.DataFrame | None) -> Iterator[_Scores]:
-    if quality is None:
-        return
-    for part in by_protocol(quality):
-        of = f"{part['text'].iloc[0]} ({part['protocol'].iloc[0]})"
-        scored = part[["variant"]].assign(value=part["perplexity"], stderr=math.nan)
-        yield _Scores("perplexity", of, False, scored)
+    for rows in by_protocol(quality):
+        passage = f"{rows['text'].iloc[0]} ({rows['protocol'].iloc[0]})"
+        values = rows[["variant"]].assign(value=rows["perplexity"], stderr=math.nan)
+        yield _Scores("perplexity", passage, False, values)
 
 
 def _means(tasks: pd.DataFrame | None) -> Iterator[_Scores]:
@@ -217,17 +188,16 @@ def _placed(scores: _Scores, places: Mapping[str, Place]) -> Tradeoff:
             left_out.append(variant)
             continue
         point = Point((variant,), place, float(value), None if pd.isna(error) else float(error))
-        alike = next((at for at, known in enumerate(points) if _alike(known, point)), None)
-        if alike is None:
+        same = next((at for at, known in enumerate(points) if _coincide(known, point)), None)
+        if same is None:
             points.append(point)
         else:
-            known = points[alike]
-            points[alike] = known._replace(variants=(*known.variants, variant))
-    measure, of, better, _ = scores
-    return Tradeoff(measure, of, better, tuple(points), tuple(left_out))
+            known = points[same]
+            points[same] = known._replace(variants=(*known.variants, variant))
+    return Tradeoff(*scores[:3], tuple(points), tuple(left_out))
 
 
-def _alike(one: Point, other: Point) -> bool:
-    """Whether two marks would be one."""
+def _coincide(one: Point, other: Point) -> bool:
+    """Return true if the marks of two points would coincide."""
     near = math.isclose(one.value, other.value, rel_tol=_ROUNDING)
     return near and one.place == other.place and one.error == other.error
