@@ -1,4 +1,4 @@
-"""A study and a level of it as text to paste elsewhere: Python, JSON, a recipe, a command."""
+"""A study at a level as text to copy: Python, JSON, a pruning recipe, a command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sparsity_report.words.sentences import say
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Attributes of an explorer that are variants of its study.
 _VARIANTS = {"variant", "against"}
-#: What a copy may be: its key, and what people read.
+#: Forms of a copy and the keys of their names.
 FORMS = {
     "python": "name.copy_python",
     "json": "name.copy_json",
@@ -37,29 +37,30 @@ FORMS = {
 }
 
 
-# What statements do not measure anew, and what shows nothing without it.
+# Measurements that statements do not repeat, and attributes that need them.
 _MEASURED = ("quality", "tasks", "latency", "sensitivity")
 _OF_MEASURED = {"metric": "sensitivity", "curve": "quality"}
 
 
 class Shown(NamedTuple):
-    """What of a study is looked at.
+    """A variant or a level of a study, as an explorer shows it.
 
     Attributes
     ----------
     study : Comparison
     variant : str or None
-        A variant of the study; None: a level of it.
+        A variant of the study; None for a level of it.
     sparsity : float
         The level.
     bounds : mapping
-        Of the level, see :func:`sparsity_report.bounded_magnitude`.
+        Bounds of the level, see :func:`sparsity_report.bounded_magnitude`.
     rows : pandas.DataFrame
-        Every layer of it, with ``prunable``, ``weight_total`` and ``weight_nonzero``.
+        Every layer, with ``prunable``, ``weight_total`` and ``weight_nonzero``.
     view : mapping
-        Attributes of an explorer that are not as it begins, in the order they are to be set.
+        Attributes of an explorer that differ from their defaults, in the order to set them.
     policy : str
-        Of the level: ``"global_magnitude"``, ``"layerwise_magnitude"``, or ``"N:4"`` and the like.
+        Policy of the level: ``"global_magnitude"``, ``"layerwise_magnitude"``, or an N:M family
+        such as ``"N:4"``.
     """
 
     study: Comparison
@@ -72,7 +73,7 @@ class Shown(NamedTuple):
 
     @property
     def method(self) -> str | None:
-        """How it was pruned; None where it was not."""
+        """Pruning method; None if nothing is pruned."""
         if self.variant is None and (pattern := pattern_at(self.policy, self.sparsity)):
             return str(pattern)
         if self.variant is None:
@@ -82,7 +83,7 @@ class Shown(NamedTuple):
 
     @property
     def asked(self) -> float | None:
-        """The share of the prunable weights that was asked for."""
+        """Requested share of zeros among the prunable weights."""
         if self.variant is None:
             return self.sparsity
         asked = self._described["asked_sparsity"]
@@ -96,31 +97,24 @@ class Shown(NamedTuple):
 
     @property
     def layers(self) -> pd.DataFrame:
-        """Its layers with prunable weights, and their ``share`` of zeros."""
+        """Layers with prunable weights, and their ``share`` of zeros."""
         rows = self.rows[self.rows["prunable"] & (self.rows["weight_total"] > 0)]
         return rows.assign(share=zero_shares(rows["weight_total"], rows["weight_nonzero"]))
 
 
 def copied(form: str, shown: Shown) -> str:
-    """Return what is shown as text in one of the forms.
+    """Return the study at a level as text in one of the forms.
 
     Raises
     ------
     SparsityReportError
-        It cannot be said in this form.
+        The form cannot express it.
     """
-    writers = {
-        "python": as_python,
-        "json": as_json,
-        "recipe": as_recipe,
-        "thesis": as_thesis,
-        "figure": as_figure,
-    }
-    return writers[form](shown)
+    return _WRITERS[form](shown)
 
 
 def as_python(shown: Shown) -> str:
-    """Return statements that make the study and the explorer anew; what they cannot is said."""
+    """Return statements that repeat the study and the explorer, with comments on what they omit."""
     lines = ["import sparsity_report as sr", ""]
     lines += _opening(shown.study.weights, shown.study)
     variants, known = [], set()
@@ -168,7 +162,7 @@ def as_python(shown: Shown) -> str:
 
 
 def as_figure(shown: Shown) -> str:
-    """Return statements that write the picture as it stands, all its parts, to a file."""
+    """Return statements that write the picture of the explorer to a file."""
     metric = str(shown.view.get("metric", "sparsity"))
     name = file_name(metric if metric in METRICS else "own_figure")
     *lines, _, _ = as_python(shown).split("\n")
@@ -176,10 +170,10 @@ def as_figure(shown: Shown) -> str:
 
 
 def as_json(shown: Shown) -> str:
-    """Return what is shown, and its layers' shares of zeros, as JSON."""
+    """Return the state of the explorer and the zeros of each layer as JSON."""
     first = records(shown.study.variants.head(1))[0]
     layers = {
-        row["module_name"]: {"weights": int(row["weight_total"]), "nonzero": _whole(row)}
+        row["module_name"]: {"weights": int(row["weight_total"]), "nonzero": _nonzero(row)}
         for row in records(shown.layers)
     }
     return json.dumps(
@@ -200,11 +194,10 @@ def as_json(shown: Shown) -> str:
 
 
 def as_recipe(shown: Shown) -> str:
-    """Return a recipe of llm-compressor that gives every layer the same share of zeros.
+    """Return a recipe of llm-compressor with the share of zeros of every layer.
 
-    N:M becomes its ``mask_structure``; all else lists a sparsity per target, layer by layer. Its
-    first lines say what it cannot: llm-compressor has no global magnitude pruning and no ties by
-    position, it chooses weights itself, and in its own way.
+    N:M becomes ``mask_structure``; other methods list a sparsity per layer. Comments in its first
+    lines state that llm-compressor chooses the weights by its own criterion.
     """
     rows = shown.layers
     if rows.empty or shown.method is None:
@@ -247,7 +240,7 @@ def as_recipe(shown: Shown) -> str:
 
 
 def as_thesis(shown: Shown) -> str:
-    """Return the command that writes the figures and tables of what is shown for a thesis."""
+    """Return the command that writes a thesis kit of this pruning."""
     method, asked = shown.method, shown.asked
     policies = {"global_magnitude": "magnitude", "layerwise_magnitude": "layerwise"}
     policy = method if is_pattern(method) else policies.get(method or "")
@@ -264,13 +257,13 @@ def as_thesis(shown: Shown) -> str:
 
 
 def _call(method: str | None, asked: Any) -> str | None:
-    """Return the call that prunes so; None where it takes more than a level."""
+    """Return the call that repeats a pruning; None if a level does not determine it."""
     if method is None:
         return ""
     if method in {"global_magnitude", "layerwise_magnitude"}:
         return f"sr.{method}(weights, {float(asked)!r})"
-    if found := re.fullmatch(r"random, seed (\d+)", method):
-        return f"sr.random_unstructured(weights, {float(asked)!r}, seed={found[1]})"
+    if match := re.fullmatch(r"random, seed (\d+)", method):
+        return f"sr.random_unstructured(weights, {float(asked)!r}, seed={match[1]})"
     if is_pattern(method):
         return f"sr.n_m(weights, {', '.join(method.split(':'))})"
     return None
@@ -286,7 +279,7 @@ def _opening(weights: Weights | None, study: Comparison) -> Iterator[str]:
 
 
 def _source(weights: Weights | None, study: Comparison) -> str:
-    """Return what ``load`` takes; empty of the demo model."""
+    """Return the argument of ``load``; empty for the demo model."""
     path = None if weights is None else _path(weights)
     if path is not None and path.resolve().parent == DEMO.resolve():
         return ""
@@ -297,7 +290,7 @@ def _source(weights: Weights | None, study: Comparison) -> str:
 
 
 def _path(weights: Weights) -> Any:
-    """Return the file of the first weights that come from one on this machine."""
+    """Return the file of the first prunable weights; None unless it is on this machine."""
     for p in weights.prunable[:1]:
         for part in weights.slices(p.name):
             for source in part.sources():
@@ -306,5 +299,14 @@ def _path(weights: Weights) -> Any:
     return None
 
 
-def _whole(row: Mapping[str, Any]) -> int | None:
+def _nonzero(row: Mapping[str, Any]) -> int | None:
     return None if pd.isna(row["weight_nonzero"]) else int(row["weight_nonzero"])
+
+
+_WRITERS = {
+    "python": as_python,
+    "json": as_json,
+    "recipe": as_recipe,
+    "thesis": as_thesis,
+    "figure": as_figure,
+}

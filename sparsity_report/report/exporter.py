@@ -1,4 +1,4 @@
-"""What ``jupyter nbconvert --to sparsity-report`` writes: a saved notebook as one page.
+"""The exporter of ``jupyter nbconvert --to sparsity-report``: a saved notebook as one page.
 
 nbconvert finds it by the entry point that ``pyproject.toml`` declares.
 """

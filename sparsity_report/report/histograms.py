@@ -1,4 +1,4 @@
-"""Histograms of all layers for the page, which draws the one that is chosen."""
+"""Histograms of all layers for a page, whose script draws the chosen one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsity_report.study.levels.sweep import thresholds
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
-# Layers up to which the page holds a histogram of each: about 400 kB.
+# Most layers with histograms in a page: about 400 kB.
 _MOST = 500
 _WIDTH, _HEIGHT = 620, 150
 
@@ -28,11 +28,10 @@ def histograms(study: Comparison) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``layers``, a list of ``name``, ``edges`` and ``counts``; ``thresholds``, one a level, null
-        where nothing is pruned; ``told``, what is said of each; ``spec`` of the chart, whose data
-        is ``bars`` and whose parameter ``threshold``; ``said``, words for the page. None where the
-        weights are not at hand, as of a study that was read, and of more layers than a page can
-        hold.
+        ``layers``, a list of ``name``, ``edges`` and ``counts``; ``thresholds``, one per level,
+        null where nothing is pruned; ``told``, their texts; ``spec``, the chart with the data
+        ``bars`` and the parameter ``threshold``; ``said``, the decimal sign. None without weights,
+        as in a study that was read, and for more layers than a page holds.
     """
     weights, levels = study.weights, study.facts.levels
     if weights is None or levels is None:
@@ -63,7 +62,7 @@ def histograms(study: Comparison) -> dict[str, Any] | None:
 
 
 def without_histograms(study: Comparison) -> str:
-    """Say why a page has no histograms of layers; nothing where it has them."""
+    """Return the reason why a page lacks histograms, or an empty text."""
     if study.weights is None:
         return say("histogram.weights_missing")
     if (number := len(module_magnitudes(study.weights))) > _MOST:
@@ -72,8 +71,8 @@ def without_histograms(study: Comparison) -> str:
 
 
 def _chart() -> alt.LayerChart:
-    """Return bars that are pale up to a parameter, and a rule there."""
-    # Nothing may be pruned, or all, and no data has no extent: the page says where x ends.
+    """Return bars that are pale up to the threshold, and a rule at the threshold."""
+    # The page sets the end of x, since data may be empty.
     scale = alt.Scale(nice=False, zero=True)
     x = alt.X("from:Q", title=say("chart.x_weight_magnitude"), scale=scale)
     y = alt.Y(
@@ -99,7 +98,7 @@ def _chart() -> alt.LayerChart:
         .transform_calculate(**{"from": "max(datum.from, threshold)"})
         .mark_bar(strokeWidth=0, color=BLUE)
     )
-    # The note says where it is; where nothing is pruned, a group of no rules would want a name.
+    # Hidden from screen readers: a note has the threshold.
     rule = (
         alt.Chart(alt.InlineData(values=[{}]))
         .transform_calculate(at="threshold")

@@ -85,8 +85,8 @@ def _level_texts(study: Comparison, table: Table) -> dict[str, list[str]]:
         spoken = "slider.spoken_bytes_ratio_unpacked"
     costs = {
         column: [
-            say(notes[column], part=scaled(part, unit), whole=scaled(whole, unit))
-            for part, whole in zip(levels[column], levels[f"dense_{column}"], strict=True)
+            say(notes[column], part=scaled(part, unit), whole=scaled(dense, unit))
+            for part, dense in zip(levels[column], levels[f"dense_{column}"], strict=True)
         ]
         for column, unit in _COSTS.items()
     }

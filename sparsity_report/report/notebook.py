@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 DEFAULT = "structural_csr_analysis"
-# In what an explorer puts out, and the script that lets it move.
+# Marks in the output of an explorer, and the script that moves its slider.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SLIDER, _MOVING = 'class="sx-levels"', "notebook/slider.js"
 
@@ -45,29 +45,30 @@ def write_notebook(
 ) -> Path:
     """Execute a notebook on a model and write it with its outputs.
 
-    The notebook runs in the folder of `path`, in a Python of its own, and may write there.
+    The notebook runs in the folder of `path` in another Python process, and may write there.
 
     Parameters
     ----------
     model : str or path-like, optional
-        What :func:`sparsity_report.load` opens; default the built-in demo model.
+        A model that :func:`sparsity_report.load` opens; the default is the built-in demo.
     path : path-like
         Ends in ``.html`` or ``.ipynb``.
     notebook : str or path-like
-        ``"structural_csr_analysis"``, ``"thesis_figures"``, ``"policies"``, or the path of one
-        whose parameters ``MODEL``, ``SPARSITY`` and ``OUT`` stand in a cell tagged ``parameters``.
+        ``"structural_csr_analysis"``, ``"thesis_figures"``, ``"policies"``, or the path of a
+        notebook with the parameters ``MODEL``, ``SPARSITY`` and ``OUT`` in a cell tagged
+        ``parameters``.
     sparsity : float
         Between 0 and 1.
     hide_inputs : bool
-        Whether to leave the code out of an ``.html`` file.
+        True to leave the code out of an ``.html`` file.
     language : str
-        Of the sentences, figures and tables that the notebook makes, see :func:`write_report`, and
-        of its own text where a cell's metadata has it: ``{"said": {"fr": "…"}}``, in which
-        ``{sparsity}`` and ``{masked}`` stand for the level and for the variant's name.
+        Language of sentences, figures and tables, see :func:`write_report`. It also selects the
+        text of cells with ``{"said": {"fr": "…"}}`` in their metadata, in which ``{sparsity}``
+        and ``{masked}`` are replaced by the level and the name of the variant.
     template_dir : path-like, optional
-        Where a folder ``notebook`` with an nbconvert template of your own is.
+        Folder whose subfolder ``notebook`` has an nbconvert template of your own.
     timeout : int, optional
-        Seconds that a cell may take; default as long as it takes.
+        Most seconds per cell; unlimited by default.
 
     Returns
     -------
@@ -81,7 +82,9 @@ def write_notebook(
     """
     target = Path(path)
     if target.suffix.lower() not in {".html", ".ipynb"}:
-        raise SparsityReportError(f"cannot write {target}: notebooks are .html or .ipynb files")
+        raise SparsityReportError(
+            f"cannot write {target}: notebooks are .html or .ipynb files; change the suffix"
+        )
     if not all(map(find_spec, ("nbformat", "nbclient", "nbconvert", "ipykernel"))):
         raise SparsityReportError(
             "a notebook needs nbclient, nbconvert and ipykernel: "
@@ -126,7 +129,7 @@ def _located(notebook: str | os.PathLike[str]) -> Path:
 
 
 def _speaking(language: str, template_dir: str | os.PathLike[str] | None) -> str:
-    """Return what lets a notebook speak a language from its first cell to its last."""
+    """Return code that sets the language of a notebook."""
     if language == "en" and template_dir is None:
         return ""
     folder = None if template_dir is None else str(Path(template_dir).resolve())
@@ -139,7 +142,7 @@ def _speaking(language: str, template_dir: str | os.PathLike[str] | None) -> str
 def _set_parameters(
     node: NotebookNode, values: dict[str, Any], source: Path, further: str = ""
 ) -> None:
-    """Put a cell of values after the one of defaults, as papermill does."""
+    """Insert a cell of values after the cell of defaults, as papermill does."""
     import nbformat
 
     tagged = [i for i, c in enumerate(node.cells) if "parameters" in c.metadata.get("tags", [])]
@@ -152,12 +155,12 @@ def _set_parameters(
 
 
 def _say_text(node: NotebookNode, sparsity: float) -> None:
-    """Put the words of the language that is spoken into cells that have them."""
+    """Set the text of cells in the language in use."""
     level = number_format.level(sparsity, spoken().space)
     names = {"{sparsity}": level, "{masked}": f"Masked{round(100 * sparsity, 10):g}"}
     for cell in node.cells:
-        said = cell.metadata.pop("said", None) if cell.cell_type == "markdown" else None
-        text = said.get(spoken().code, said.get("en")) if isinstance(said, dict) else None
+        texts = cell.metadata.pop("said", None) if cell.cell_type == "markdown" else None
+        text = texts.get(spoken().code, texts.get("en")) if isinstance(texts, dict) else None
         if isinstance(text, str):
             cell.source = re.sub(r"\{\w+\}", lambda name: names.get(name[0], name[0]), text)
 
@@ -171,28 +174,28 @@ def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
         timeout=timeout,
         kernel_name="python3",
         store_widget_state=False,
-        # The kernel listens on loopback only; its word about that is for servers.
+        # The kernel warns about unencrypted connections, and listens on loopback only.
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
     try:
         _run(client)
     except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
-        # Without the colours that are meant for terminals.
-        said = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "evalue", error)))
-        raise SparsityReportError(f"the notebook stopped: {said}") from error
+        # Without colours for terminals.
+        message = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "evalue", error)))
+        raise SparsityReportError(f"the notebook stopped: {message}") from error
 
 
 def _run(client: NotebookClient) -> None:
-    """Execute in a thread, as nbclient takes signals for itself in the main one; end with it."""
+    """Execute in a thread, since nbclient handles signals in the main thread."""
     with ThreadPoolExecutor(1) as thread:
-        # A bar that has ended is no output.
+        # Progress bars are no output.
         quiet = os.environ | {"TQDM_DISABLE": "1"}
         running = thread.submit(lambda: asyncio.run(client.async_execute(env=quiet)))
         try:
             running.result()
         finally:
-            while not running.done():  # somebody wants this process to stop
+            while not running.done():  # this process is asked to stop
                 kernel = getattr(client.km, "provisioner", None)
                 if process := getattr(kernel, "process", None):
                     process.kill()
@@ -236,7 +239,7 @@ def as_html(
 
 
 def _without_widgets(node: NotebookNode) -> bool:
-    """Take out what would want its kernel, and say whether an explorer can move without it."""
+    """Remove outputs that need a kernel; return True if an explorer moves without one."""
     moves = False
     for cell in node.cells:
         for output in cell.get("outputs", []):
@@ -248,7 +251,7 @@ def _without_widgets(node: NotebookNode) -> bool:
 
 
 def _apart() -> Callable[[str], str]:
-    """Return what names the parts of each picture apart from those of the others in a page."""
+    """Return a filter that gives the parts of each picture names unique in the page."""
     number = itertools.count(1)
 
     def rename(svg: str) -> str:

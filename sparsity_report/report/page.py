@@ -1,4 +1,4 @@
-"""A study as one self-contained file, HTML or PDF, that opens anywhere and never loads anything.
+"""Reports as one self-contained file, HTML or PDF, that loads nothing.
 
 Jinja2 writes the structure; Python hands it plain values, which reach the page escaped.
 """
@@ -36,19 +36,20 @@ def write_report(
     template_dir: str | os.PathLike[str] | None = None,
     language: str | None = None,
 ) -> Path:
-    """Write a study as one file with everything in it: numbers, charts, tables, conventions.
+    """Write a study or a pair as one self-contained file: numbers, charts, tables, conventions.
 
     Parameters
     ----------
     study : Comparison or Pair
-        Or two checkpoints compared, see :func:`sparsity_report.compare_checkpoints`.
+        From :func:`sparsity_report.compare` or :func:`sparsity_report.compare_checkpoints`.
     path : path-like
         Ends in ``.html`` or ``.pdf``.
     template_dir : path-like, optional
-        Files here stand in for the package's own of the same name, such as ``report.css``.
+        Folder with files that replace the package's files of the same name, such as
+        ``report.css``.
     language : str, optional
-        ``"en"``, ``"fr"``, or one with a catalogue ``languages/<language>.json`` in `template_dir`;
-        default the one spoken, see :func:`sparsity_report.speaking`.
+        ``"en"``, ``"fr"``, or a language with a catalogue ``languages/<language>.json`` in
+        `template_dir`. The default is the language in use, see :func:`sparsity_report.speaking`.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def write_report(
     Raises
     ------
     SparsityReportError
-        Another file type is asked for, a template is at fault, or the file cannot be written.
+        The path has another suffix, a template is faulty, or the file cannot be written.
 
     Examples
     --------
@@ -72,7 +73,9 @@ def write_report(
     target = Path(path)
     kind = target.suffix.lower()
     if kind not in {".html", ".pdf"}:
-        raise SparsityReportError(f"cannot write {target}: reports are .html or .pdf files")
+        raise SparsityReportError(
+            f"cannot write {target}: reports are .html or .pdf files; change the suffix"
+        )
     with speaking(language, template_dir) if language else nullcontext():
         medium, templates = Medium("paper" if kind == ".pdf" else "page"), environment(template_dir)
         is_pair = isinstance(study, Pair)
@@ -90,7 +93,7 @@ def write_diff(
     template_dir: str | os.PathLike[str] | None = None,
     language: str | None = None,
 ) -> Path:
-    """Write what changed between two studies as one HTML file.
+    """Write the differences between two studies as one HTML file.
 
     Parameters
     ----------
@@ -99,14 +102,21 @@ def write_diff(
     path : path-like
         Ends in ``.html``.
     names : tuple of str, optional
-        What to call the studies; default their models and fingerprints.
-    template_dir, language : optional
+        Names of the studies; the default is their models and fingerprints.
+    template_dir : path-like, optional
+        See :func:`write_report`.
+    language : str, optional
         See :func:`write_report`.
 
     Returns
     -------
     pathlib.Path
         The path written.
+
+    Raises
+    ------
+    SparsityReportError
+        The path has another suffix, a template is faulty, or the file cannot be written.
 
     Examples
     --------
@@ -119,7 +129,9 @@ def write_diff(
     """
     target = Path(path)
     if target.suffix.lower() != ".html":
-        raise SparsityReportError(f"cannot write {target}: what changed is an .html file")
+        raise SparsityReportError(
+            f"cannot write {target}: differences are .html files; change the suffix"
+        )
     with speaking(language, template_dir) if language else nullcontext():
         shown = difference_document(difference, names)
         return write_file(target, _page(environment(template_dir), shown))

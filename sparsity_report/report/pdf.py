@@ -1,8 +1,7 @@
 """The report as PDF: Jinja2 writes the structure, Typst sets it, values pass between as JSON.
 
-A value is never part of what Typst reads as markup: the template holds its place in a list, and
-the list is data. Typst sees no file, no system font and no network, so the same study gives the
-same bytes.
+A value is never markup: the template has its place in a list, and Typst reads the list as data.
+Typst reads no file, no system font and no network, so that equal studies give equal bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from sparsity_report.report.templates import render
 from sparsity_report.untrusted.display_text import BREAK, breakable
 
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
-# Marks in one text that Typst replaces; between 500 and 1,000 it gives up.
+# Most marks in one text; Typst fails at 500 to 1,000.
 _BREAKS = 250
 _QUANTITY = re.compile(r"(?<=\d)[ \u00a0](?=%|[kMGTP]?(?:B|FLOPs)\b)")
 
@@ -42,7 +41,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     Raises
     ------
     SparsityReportError
-        Typst cannot set what a template says.
+        A template is faulty.
     """
     values: list[Any] = []
 
@@ -72,7 +71,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
 
 
 def _readable(value: Any) -> Any:
-    """Spell out what the fonts lack; outside pictures, break long words and no quantities."""
+    """Spell out characters that fonts lack; outside pictures, break long words, not quantities."""
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, dict):
@@ -80,9 +79,8 @@ def _readable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_readable(part) for part in value]
     if isinstance(value, Markup):
-        # Pictures have one font, in which a mark has no place but on its own letter.
-        whole = unicodedata.normalize("NFC", value)
-        return _NOT_ASCII.sub(lambda match: _drawn(match[0]), whole)
+        # The one font of pictures has no combining marks.
+        return _NOT_ASCII.sub(lambda m: _drawn(m[0]), unicodedata.normalize("NFC", value))
     text = _NOT_ASCII.sub(
         lambda match: match[0] if _held(match[0]) else spelled(match[0]), legible(str(value))
     )
@@ -95,14 +93,14 @@ def _drawn(character: str) -> str:
 
 
 def _broken(text: str) -> str:
-    """Mark where long words may break, in so many places as Typst can set."""
+    """Mark breaks of long words, no more than Typst can set."""
     pieces = breakable(text).split(BREAK)
     step = -(-len(pieces) // _BREAKS)
     return BREAK.join("".join(pieces[at : at + step]) for at in range(0, len(pieces), step))
 
 
 def _held(character: str) -> bool:
-    """Whether the fonts in Typst have a character: letters of Europe, punctuation, mathematics."""
+    """Tell whether Typst's fonts have a character: European letters, punctuation, mathematics."""
     code = ord(character)
     known = code < 0x500 or 0x1E00 <= code < 0x2040 or 0x2190 <= code < 0x2400
     return known and (character.isprintable() or character in "\u00a0\u202f")

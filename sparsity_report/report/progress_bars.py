@@ -1,4 +1,4 @@
-"""A bar of progress: a notebook's own in a cell, or a line on a terminal; nothing in a pipe."""
+"""Progress bars in notebook cells and terminals; none in a pipe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def drawn(what: str, unit: str, after: float) -> Iterator[Progress]:
-    """Draw a bar, after so many seconds, until all is done."""
+def drawn(label: str, unit: str, after: float) -> Iterator[Progress]:
+    """Draw a bar that appears after so many seconds and vanishes at the end."""
     from tqdm.auto import tqdm
 
     with tqdm(
-        desc=what, unit=unit, unit_scale=unit == "B", unit_divisor=1000,
+        desc=label, unit=unit, unit_scale=unit == "B", unit_divisor=1000,
         disable=None, leave=False, delay=after,
     ) as bar:  # fmt: skip
         shown = None if getattr(bar, "displayed", True) else _Cell(bar)
@@ -34,9 +34,9 @@ def drawn(what: str, unit: str, after: float) -> Iterator[Progress]:
 
 
 class _Cell:
-    """What shows a notebook's bar, and is empty once all is done.
+    """An output of a notebook cell with a bar, emptied at the end.
 
-    Closed alone, the bar would stay in the notebook's file as a widget that there is no more.
+    A closed bar alone would leave a dead widget in the notebook's file.
     """
 
     def __init__(self, bar: Any) -> None:
@@ -44,16 +44,16 @@ class _Cell:
 
         untyped: Any = DisplayHandle
         self._handle, self._bar, self._draw = untyped(), bar, bar.display
-        # Displayed by the bar itself it could not be emptied.
+        # An output that the bar displays cannot be emptied.
         self._shown, bar.displayed, bar.display = False, True, self._display
 
-    def _display(self, *message: Any, check_delay: bool = True, **how: Any) -> None:
-        self._draw(*message, check_delay=check_delay, **how)
+    def _display(self, *message: Any, check_delay: bool = True, **options: Any) -> None:
+        self._draw(*message, check_delay=check_delay, **options)
         if check_delay and not self._shown:
             self._handle.display(self._bar.container)
             self._shown = True
 
     def clear(self) -> None:
-        """Leave nothing behind."""
+        """Empty the output."""
         if self._shown:
             self._handle.update({}, raw=True)

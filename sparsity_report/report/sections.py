@@ -138,7 +138,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Partial:
-    """Content with a template of its own, ``sections/<name>.html.j2``."""
+    """Content shown by the template ``sections/<name>.html.j2`` or ``typst/<name>.typ.j2``."""
 
     name: str
     values: Mapping[str, Any]

@@ -332,7 +332,7 @@ def _layers(study: Comparison, medium: Medium) -> Iterator[Block]:
     variants = list(study.variants["variant"])
     most = _PAPER_ROWS // len(variants)
     tables = [study_tables.layers(study, variant) for variant in variants]
-    # Of variants side by side the modules are listed once, with the zeros of each beside them.
+    # A comparison of policies lists the modules once, with the zeros of each policy beside them.
     compared = study_tables.modules_compared(study)
     if max(len(table.rows) for table in tables) > most:
         yield Text(say("page.html_layers_note"))

@@ -1,4 +1,4 @@
-"""The templates: how they are found, what they may use, what is said of one that is at fault."""
+"""The Jinja2 environment of the templates: their filters, and errors of faulty ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sparsity_report.words.display_names import group_name, method_name
 from sparsity_report.words.languages import template_folders
 from sparsity_report.words.sentences import say
 
-# What Jinja2 raises, and what expressions in templates do.
+# Errors of Jinja2 and of expressions in templates.
 _FAULTS = (
     TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
     RecursionError,
@@ -34,23 +34,20 @@ _QUANTITY = re.compile(
     r"\|w\|\s≤\s\S+\b|(?:&[lg]t;\s)?\d[\d.,\u202f]*\s(?:%|[kMGTP]?(?:B|o|FLOPs?)\b)"
 )
 _BEFORE_UNIT = re.compile(r"(?<=\d)\s(?=\D+$)")
-# Words in scripts that are written from the right, beside which numbers would change places.
+# Words in right-to-left scripts, beside which numbers would change places.
 _RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff"
 _FROM_THE_RIGHT = re.compile(rf"[{_RIGHT}]+(?:[\W_]*[{_RIGHT}]+)*")
 
 
 def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: str) -> str:
-    """Return what a template makes of values; `doing` is what cannot be done with a faulty one.
-
-    All of the values are in ``page``, too, where a template asks which there are.
-    """
+    """Return the text of a template; `doing` is the task in the error of a faulty one."""
     with blaming(doing):
-        return templates.get_template(name).render(shown, page=shown)
+        return templates.get_template(name).render(shown)
 
 
 @contextmanager
 def blaming(doing: str) -> Iterator[None]:
-    """Say of a template that is at fault what cannot be done, and its file and line."""
+    """Turn errors of a template into one that names the task, the file and the line."""
     try:
         yield
     except SparsityReportError:
@@ -59,14 +56,16 @@ def blaming(doing: str) -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)
         file, line = getattr(error, "filename", None), getattr(error, "lineno", None)
         if file is None:
-            # Jinja2 writes the lines of templates into what is traced.
+            # Jinja2 rewrites tracebacks to lines of templates.
             lines = [(frame.filename, frame.lineno) for frame in frames]
             file, line = next((at for at in lines[::-1] if _is_template(at[0])), (None, None))
         if file is None and not isinstance(error, TemplateError):
             raise  # no template's fault
         where = f"{printable(str(file), 500)}, line {line}: " if file else ""
-        said = printable(f"{type(error).__name__}: {error}", 500)
-        raise SparsityReportError(f"cannot {doing}: {where}{said}; check template_dir") from error
+        message = printable(f"{type(error).__name__}: {error}", 500)
+        raise SparsityReportError(
+            f"cannot {doing}: {where}{message}; check template_dir"
+        ) from error
 
 
 def _is_template(file: str) -> bool:
@@ -74,9 +73,9 @@ def _is_template(file: str) -> bool:
 
 
 def environment(template_dir: str | os.PathLike[str] | None = None) -> Environment:
-    """Return the one Jinja2 environment: the user's templates first, then the package's.
+    """Return the Jinja2 environment: the user's templates first, then the package's.
 
-    HTML templates escape every value, and spell out what would not be seen; an undefined one is an
+    HTML templates escape every value and spell out invisible characters. An undefined value is an
     error.
 
     Examples
@@ -115,7 +114,7 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
 
 
 def _escapes() -> dict[str, Any]:
-    """Return what the page escapes by where it copies a table, as the package's writers do."""
+    """Return the escapes by which the page copies tables, those of the package's writers."""
     return {
         "formula": FORMULA.pattern,
         "latex": ESCAPED,
@@ -129,9 +128,9 @@ def _legible(value: Any) -> Any:
 
 
 def _unbroken(sentence: str) -> Markup:
-    """Keep numbers with their signs and units, and names from turning the text around them.
+    """Keep numbers on one line with their signs and units, and isolate right-to-left names.
 
-    Before a unit stands a thin space, as in tables.
+    A thin space separates number and unit, as in tables.
     """
     text = _FROM_THE_RIGHT.sub(r"<bdi>\g<0></bdi>", str(broken(legible(sentence))))
     return Markup(_QUANTITY.sub(_held, text))

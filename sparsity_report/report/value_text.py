@@ -1,4 +1,4 @@
-"""Text of values: what ``repr`` of weights, prunings, variants, studies, pairs and differences is."""
+"""Text of values for ``repr``: weights, prunings, variants, studies, pairs and differences."""
 
 from __future__ import annotations
 
@@ -27,58 +27,42 @@ def describe(value: Any) -> str:
 
 @describe.register
 def _(weights: Weights) -> str:
-    lines = [
-        say(
-            "repr.weights_source",
-            name=short_name(weights.name),
-            architecture=short_name(weights.architecture or "–"),
-            source=weights.source,
-        ),
-        say(
-            "repr.parameters_in_modules",
-            total=sum(p.total for p in weights.stored),
-            modules=len(weights.modules),
-        ),
-        say(
-            "repr.prunable_matrices",
-            total=sum(p.total for p in weights.prunable),
-            count=sum(p.experts for p in weights.prunable),
-        ),
-    ]
-    return "\n".join(lines)
+    name, architecture = short_name(weights.name), short_name(weights.architecture or "–")
+    total, modules = sum(p.total for p in weights.stored), len(weights.modules)
+    prunable = sum(p.total for p in weights.prunable)
+    count = sum(p.experts for p in weights.prunable)
+    return "\n".join(
+        [
+            say("repr.weights_source", name=name, architecture=architecture, source=weights.source),
+            say("repr.parameters_in_modules", total=total, modules=modules),
+            say("repr.prunable_matrices", total=prunable, count=count),
+        ]
+    )
 
 
 @describe.register
 def _(pruning: Pruning) -> str:
+    name, method = short_name(pruning.weights.name), short_name(method_name(pruning.method))
     total = sum(p.total for p in pruning.weights.prunable)
+    pruned, share = pruning.pruned, ratio(pruning.pruned, total)
     threshold = say("repr.no_single_threshold")
     if pruning.threshold is not None:
         threshold = say("repr.pruning_threshold", threshold=pruning.threshold)
-    lines = [
-        say(
-            "repr.pruning_target",
-            name=short_name(pruning.weights.name),
-            method=short_name(method_name(pruning.method)),
-            sparsity=pruning.sparsity,
-        ),
-        say(
-            "repr.pruned_weights",
-            pruned=pruning.pruned,
-            total=total,
-            share=ratio(pruning.pruned, total),
-        ),
-        threshold,
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            say("repr.pruning_target", name=name, method=method, sparsity=pruning.sparsity),
+            say("repr.pruned_weights", pruned=pruned, total=total, share=share),
+            threshold,
+        ]
+    )
 
 
 @describe.register
 def _(variant: Variant) -> str:
-    first = say(
-        "repr.variant_layout", variant=short_name(variant.name), layout=layout_name(variant.layout)
-    )
-    whole = describe(variant.weights if variant.pruning is None else variant.pruning)
-    return "\n".join([first, *whole.split("\n")[:2]])
+    name, layout = short_name(variant.name), layout_name(variant.layout)
+    first = say("repr.variant_layout", variant=name, layout=layout)
+    inner = describe(variant.weights if variant.pruning is None else variant.pruning)
+    return "\n".join([first, *inner.split("\n")[:2]])
 
 
 @describe.register

@@ -309,7 +309,7 @@ def test_templates_get_what_is_documented(study, page):
     assert [row["group"] for row in page["groups"]] == [*study.groups["group"]]
     assert page["chips"] == [(name, *inks) for name, inks in theme.palette(study).items()]
     assert page["findings"] + page["further"] == sr.summarize(study)
-    assert (page["verdict"], page["version"]) == (verdict(study), sr.__version__)
+    assert (page["verdict"], page["version"]) == (str(verdict(study)), sr.__version__)
     assert page["program"] == f"sparsity-report {sr.__version__}"
     assert page["fingerprint"] == study.fingerprint
     assert (page["audit"], page["notes"]) == (study.audit, [])

@@ -1,8 +1,8 @@
-"""The columns of tables by their keys, or by names from a model: heads, how cells are written."""
+"""Columns of tables by key or by a name from a model: heads and formats of their cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words.column_titles import head
 from sparsity_report.words.sentences import say
 
-# Heads of columns that the schema does not have, or has under a longer title.
+# Heads of columns that differ from their titles.
 _HEADS = {
     "stored_as": "column.stored_as",
     "share": "column.zero_share_of_weights",
@@ -37,28 +37,46 @@ _HEADS = {
 }
 
 
-def columns_of(keys: str, widths: tuple[float, ...] = (1.6, 1), /, **heads: str) -> list[Column]:
-    """Return columns by their keys; the last of the widths is that of all others."""
+def columns_of(
+    keys: str,
+    widths: tuple[float, ...] = (1.6, 1),
+    kinds: Mapping[str, Kind] | None = None,
+    /,
+    **heads: str,
+) -> list[Column]:
+    """Return columns by key.
+
+    Parameters
+    ----------
+    keys : str
+        Separated by spaces.
+    widths : tuple of float
+        Widths on paper; the last is that of all further columns.
+    kinds : mapping, optional
+        Formats of cells that differ from those of :func:`kind_of`.
+    **heads
+        Heads that differ from those of :func:`head_of`.
+    """
     names = keys.split()
     sizes = [*widths, *widths[-1:] * len(names)]
     return [
-        Column(key, heads.get(key) or head_of(key), kind_of(key), width=width)
+        Column(key, heads.get(key) or head_of(key), (kinds or {}).get(key, kind_of(key)), "", width)
         for key, width in zip(names, sizes, strict=False)
     ]
 
 
 def head_of(key: str) -> str:
-    """Return the head of a column, in the language that is spoken."""
+    """Return the head of a column."""
     return say(_HEADS[key]) if key in _HEADS else head(key)
 
 
 def key_of_name(name: str) -> str:
-    """Return the key of a column under a name from a model, which no column of ours has."""
+    """Return the key of a column for a name from a model, unlike any other key."""
     return f"{name} ="
 
 
 def side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
-    """Return columns of the same kind under names from a model, see :func:`key_of_name`."""
+    """Return columns of one kind for names from a model, see :func:`key_of_name`."""
     listed = list(names)
     shown = zip(listed, distinct_names(listed), strict=True)
     return [Column(key_of_name(name), text, kind, width=1) for name, text in shown]

@@ -1,4 +1,4 @@
-"""Tables of what changed between two studies, and of what moved."""
+"""Tables of differences between two studies."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ def totals(difference: Difference) -> Table | None:
     bodies = []
     for match in difference.matches:
         values = []
-        for what in TOTALS:
+        for figure in TOTALS:
             sides = zip((old, new), match, strict=True)
-            before, after = (str(value_of(what, frame[what].get(name))) for frame, name in sides)
-            row = {"what": str(name_of(what)), "before": before, "after": after}
+            before, after = (
+                str(value_of(figure, frame[figure].get(name))) for frame, name in sides
+            )
+            row = {"what": str(name_of(figure)), "before": before, "after": after}
             values.append({**row, "row_style": "changed" if before != after else ""})
         bodies.append(Body(rows_of(columns, values), clip(match.name, 80)))
     caption = say("caption.totals_before_after")
@@ -34,7 +36,7 @@ def totals(difference: Difference) -> Table | None:
 
 
 def modules(difference: Difference, limit: int) -> Table:
-    """Return what changed in modules, so many rows at most."""
+    """Return changes of modules, at most `limit` rows."""
     changes = difference.changes[difference.changes["module_name"].notna()]
     values = [
         {
@@ -50,7 +52,7 @@ def modules(difference: Difference, limit: int) -> Table:
 
 
 def moved(difference: Difference, limit: int) -> Table | None:
-    """Return layers whose zeros moved, those that did most first, so many at most; None of none.
+    """Return layers whose zeros moved, most first, at most `limit` rows; None of none.
 
     Of variants with the same zeros, such as Masked30 and CSR30, the first has them.
     """
@@ -64,14 +66,18 @@ def moved(difference: Difference, limit: int) -> Table | None:
     keys = "variant module_name weight_total zeros_before zeros_after"
     columns = columns_of(f"{keys} sparsity_before sparsity_after moved")
     columns[0] = columns[0]._replace(kind=name(80))
-    whole = "caption.layers_zeros_changed"
-    part = "caption.layers_zeros_changed_first"
-    caption = say(whole if len(rows) == len(frame) else part, shown=len(rows), count=len(frame))
+    caption = say(
+        "caption.layers_zeros_changed"
+        if len(rows) == len(frame)
+        else "caption.layers_zeros_changed_first",
+        shown=len(rows),
+        count=len(frame),
+    )
     return table_of("moved", caption, columns, _named(rows), "sortable")
 
 
 def measured(difference: Difference) -> Table | None:
-    """Return what was measured alike in both studies; None where nothing was."""
+    """Return measurements that both studies have; None without any."""
     frame = difference.measured
     if frame.empty:
         return None
@@ -97,6 +103,6 @@ def measured(difference: Difference) -> Table | None:
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with the name of the match that each is of."""
+    """Return rows with the name of their match as ``variant``."""
     pairs = zip(frame["variant_before"], frame["variant_after"], strict=True)
     return frame.assign(variant=[Match(*pair).name for pair in pairs])

@@ -1,4 +1,4 @@
-"""Text, numbers and names for LaTeX: a value is never read as a command."""
+"""Text, numbers, names and tables as LaTeX, in which no value is read as a command."""
 
 from __future__ import annotations
 
@@ -17,58 +17,31 @@ from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.number_format import THIN, UNKNOWN
 
 _UNKNOWN = "\\textendash{}"
-# Letters from which a text breaks in a column of its own, and how wide that is, in centimetres.
+# Letters from which texts of a column break, and the widths of such columns in centimetres.
 _LONG, _WORDS_CM, _TITLE_CM = 40, 9, 12
-# Columns after the first from which they are set smaller and closer, or a page cannot hold them.
+# Columns after the first from which a table is set smaller and closer.
 _NARROW = 7
+# BibTeX counts escaped braces, too, so that braces have names.
 ESCAPED = {
-    "\\": "\\textbackslash{}",
-    # BibTeX counts braces that are escaped, too.
-    "{": "\\textbraceleft{}",
-    "}": "\\textbraceright{}",
-    "$": "\\$",
-    "&": "\\&",
-    "#": "\\#",
-    "%": "\\%",
-    "_": "\\_",
-    "^": "\\textasciicircum{}",
-    "~": "\\textasciitilde{}",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "|": "\\textbar{}",
-    '"': "\\textquotedbl{}",
-    "`": "\\textasciigrave{}",
-    "\u00a0": "~",
-    "\u202f": "\\,",
-    "\u200b": "\\allowbreak{}",
-    "≤": "$\\le$",
-    "−": "$-$",
-    "–": "\\textendash{}",
-    "…": "\\textellipsis{}",
-    "‘": "\\textquoteleft{}",
-    "’": "\\textquoteright{}",
-    "“": "\\textquotedblleft{}",
-    "”": "\\textquotedblright{}",
-    "ρ": "$\\rho$",
-    "→": "$\\to$",
-    "÷": "\\textdiv{}",
-    "×": "\\texttimes{}",
-    "·": "\\textperiodcentered{}",
-    "±": "$\\pm$",
-    "²": "\\texttwosuperior{}",
-    "³": "\\textthreesuperior{}",
-}
-# What LaTeX has as it comes: ASCII and the accented letters of Europe.
+    "\\": "\\textbackslash{}", "{": "\\textbraceleft{}", "}": "\\textbraceright{}", "$": "\\$",
+    "&": "\\&", "#": "\\#", "%": "\\%", "_": "\\_", "^": "\\textasciicircum{}",
+    "~": "\\textasciitilde{}", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
+    "\"": "\\textquotedbl{}", "`": "\\textasciigrave{}", "\u00a0": "~", "\u202f": "\\,",
+    "\u200b": "\\allowbreak{}", "≤": "$\\le$", "−": "$-$", "–": "\\textendash{}",
+    "…": "\\textellipsis{}", "‘": "\\textquoteleft{}", "’": "\\textquoteright{}",
+    "“": "\\textquotedblleft{}", "”": "\\textquotedblright{}", "ρ": "$\\rho$", "→": "$\\to$",
+    "÷": "\\textdiv{}", "×": "\\texttimes{}", "·": "\\textperiodcentered{}", "±": "$\\pm$",
+    "²": "\\texttwosuperior{}", "³": "\\textthreesuperior{}",
+}  # fmt: skip
+# Characters that LaTeX has: ASCII and the accented letters of Europe.
 HELD = re.compile("(?![\u00adĦħĸĿŀŉŦŧſ])[ -~\u00a1-\u017f]")
-# fmt: off
 _ONES = (
     "Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven",
     "Twelve", "Thirteen", "Fourteen", "Fifteen", "Sixteen", "Seventeen", "Eighteen", "Nineteen",
-)
+)  # fmt: skip
 _TENS = (
     "Zero", "Ten", "Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety",
-)
-# fmt: on
+)  # fmt: skip
 
 
 class Tex(str):
@@ -92,17 +65,17 @@ def tex(value: Any, longest: int = 80) -> Tex:
     text = re.sub(r"\S+", lambda word: printable(word[0], longest), str(value))
     text = "".join(c if c in ESCAPED or HELD.match(c) else spelled(c) for c in text)
     text = "".join(ESCAPED.get(c, c) for c in breakable(text))
-    # Pairs of these would be joined to one sign.
+    # Ligatures would join pairs of these to one sign.
     text = re.sub(r"([-,'!?])(?=[-,'`])", r"\1{}", text)
-    # Where a row begins, the end of the one before takes these for its own.
+    # At the start of a row these would be arguments of the line end before it.
     text = re.sub(r"^(?=\s*[\[*])", "{}", text)
     return Tex(re.sub(r"(\d) (?=\\%)", r"\1~", text))
 
 
 def command_names(wanted: Iterable[str], longest: int | None = 40) -> list[str]:
-    r"""Make names of LaTeX commands, letters only and all different, numbers in words.
+    r"""Return names of LaTeX commands: letters only, all different, numbers in words.
 
-    What is wanted counts up to `longest` characters.
+    Each is made of the first `longest` characters.
 
     Examples
     --------
@@ -131,13 +104,13 @@ def group_commands(groups: Iterable[str | None]) -> dict[str | None, str]:
 
 
 def variant_commands(study: Comparison) -> dict[str, str]:
-    """Return for each variant what the names of its LaTeX commands begin with."""
+    """Return the start of the names of LaTeX commands of each variant."""
     variants = list(study.variants["variant"])
     return dict(zip(variants, command_names(variants), strict=True))
 
 
 def quantity(value: Any, kind: Kind) -> Tex:
-    r"""Write a number for siunitx, with the digits that people read everywhere else.
+    r"""Write a number for siunitx, with the digits of every other renderer.
 
     Examples
     --------
@@ -156,7 +129,7 @@ def quantity(value: Any, kind: Kind) -> Tex:
 
 
 def siunitx(text: str) -> str:
-    """Return a written number as siunitx reads it: it sets the marks and spaces of the document.
+    """Return a written number as input of siunitx, which sets the marks of the document.
 
     Examples
     --------
@@ -175,7 +148,7 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
     table : Table
         Its first column is text.
     label : str
-        What ``\ref{tab:…}`` takes.
+        Label of the table: ``\ref{tab:label}``.
     first_cm : float, optional
         Width of the first column in centimetres, where its text has to break.
     """
@@ -220,7 +193,7 @@ def to_tabular(table: Table) -> str:
 
 
 def _setting(table: Table, place: int) -> str:
-    """Return how LaTeX sets a column but the first: numbers at their points, long texts broken."""
+    """Return the LaTeX setting of a column after the first: numbers aligned, long texts broken."""
     cells = [row.cells[place] for row in table.rows]
     if table.columns[place].kind.unit is None:
         longest = max((len(cell.text) for cell in cells), default=0)
@@ -253,7 +226,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _heads(table: Table) -> list[str]:
-    """Return the lines of the head, each column's words on lines of a few letters."""
+    """Return the lines of the head, with the words of each column wrapped."""
     texts = []
     for column in table.columns:
         head = f"{column.head} /\u00a0%" if column.kind.unit == "%" else column.head
@@ -268,7 +241,7 @@ def _heads(table: Table) -> list[str]:
 
 
 def _number_format(cells: Iterable[str]) -> str:
-    """Return the widest number of a column in siunitx's terms: <2.1 leaves room for <10.0."""
+    """Return the width of a column for siunitx: ``<2.1`` leaves room for <10.0."""
     parts = [re.fullmatch(r"([<>+-]?)(\d+)\.?(\d*)", cell) for cell in cells]
     known = [part.groups() for part in parts if part]
     sign = max((sign for sign, _, _ in known), default="")

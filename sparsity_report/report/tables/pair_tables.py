@@ -1,4 +1,4 @@
-"""Tables of two checkpoints compared, each declared once."""
+"""Tables of pairs of checkpoints."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ _PARTS = {
     "non_embedding": "name.non_embedding_parameters",
     "model": "name.whole_model",
 }
-# What was taken away, less than zero of what came.
+# Removed weights; negative where weights were added.
 _SHARE_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
-# What is told of one module.
+# Figures of one module.
 _OF_A_LAYER = (
     "after_name alignment certainty shape_before shape_after weight_before weight_after "
     "zeros_before zeros_after compared kept revived new iou changed relative_change correlation "
     "n_m_before n_m_after"
 )
-# Spans of numbers of what is gone that a cell lists, among others and of a strip.
+# Most spans of removed indices in a cell of a table, and of a strip.
 _SOME, _LISTED = 4, 500
 
 
@@ -67,14 +67,14 @@ def models(pair: Pair) -> Table:
 
 
 def totals(pair: Pair) -> Table:
-    """Return what was taken away of the whole, by what it is counted in."""
+    """Return what was removed from the model: weights, parameters, bytes and FLOPs."""
     caption = say("caption.removed_totals")
     values = [{**row, "figure": _figure_name(row["figure"])} for row in plain_rows(pair.totals)]
     return table_of("totals", caption, _figure_columns("figure"), values)
 
 
 def groups(pair: Pair) -> Table:
-    """Return what was taken away of each group of modules, by what it is counted in."""
+    """Return what was removed from each group of modules."""
     columns = _figure_columns("group")
     bodies = [
         Body(
@@ -82,14 +82,14 @@ def groups(pair: Pair) -> Table:
                 columns,
                 [
                     {**row, "group": group_name(row["group"])}
-                    for row in plain_rows(of)
+                    for row in plain_rows(frame)
                     if (row["before"], row["after"]) != (0, 0)
                 ],
             ),
             _figure_name(str(figure)),
         )
-        for figure, of in pair.groups.groupby("figure", sort=False)
-        if of["before"].fillna(0).any() or of["after"].fillna(0).any()
+        for figure, frame in pair.groups.groupby("figure", sort=False)
+        if frame["before"].fillna(0).any() or frame["after"].fillna(0).any()
     ]
     caption = say("caption.removed_groups")
     return Table("groups", caption, tuple(columns), tuple(bodies), "groups")
@@ -102,28 +102,27 @@ def _figure_name(figure: str) -> str:
 
 
 def _figure_columns(first: str) -> list[Column]:
-    share = say("column.share_of_base")
-    columns = columns_of(f"{first} before after removed share", (1.6, 1), share=share)
-    kinds = (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN)
-    return [column._replace(kind=kind) for column, kind in zip(columns, kinds, strict=True)]
+    keys = f"{first} before after removed share"
+    kinds = dict(zip(keys.split(), (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN), strict=True))
+    return columns_of(keys, (1.6, 1), kinds, share=say("column.share_of_base"))
 
 
 def sparsities(pair: Pair) -> Table:
-    """Return the three sparsities: of the base, of what is left, and against the base."""
+    """Return the three sparsities of the base and of the model after."""
     caption = say("caption.pair_sparsities")
     values = [{**row, "of": say(_PARTS[row["of"]])} for row in plain_rows(pair.sparsities)]
     columns = columns_of(
         "of total_before total_after sparsity_before sparsity_itself gone_of_base",
         (1.6, 1),
+        {"of": WORDS},
         of=say("column.scope_head"),
         sparsity_before=head("sparsity_before"),
     )
-    columns[0] = columns[0]._replace(kind=WORDS)
     return table_of("sparsities", caption, columns, values)
 
 
 def survival(pair: Pair) -> Table:
-    """Return what became of the zeros of prunable weights that stand in both."""
+    """Return the fate of zeros of the prunable weights that both models have."""
     caption = say("caption.zero_survival")
     everything = say("name.all_prunable_weights")
     values = [
@@ -134,8 +133,8 @@ def survival(pair: Pair) -> Table:
         "group compared zeros_before zeros_after kept revived new kept_share iou surviving changed "
         "relative_change",
         (1.4, 1),
+        {"group": WORDS},
     )
-    columns[0] = columns[0]._replace(kind=WORDS)
     return table_of("survival", caption, columns, values)
 
 
@@ -149,7 +148,7 @@ def difference(pair: Pair) -> Table | None:
 
 
 def strip(shown: Strip) -> Table:
-    """Return which things of a kind are gone, row by row of their strip."""
+    """Return the removed parts of a kind, row by row of their strip."""
     values = [
         {
             "where": where,
@@ -172,7 +171,7 @@ def strip(shown: Strip) -> Table:
 
 
 def _listed(numbers: Sequence[int], limit: int) -> str:
-    """List numbers, neighbours as a span; of more spans than the limit, how many numbers follow."""
+    """List numbers, neighbours as a span, and how many follow after so many spans."""
     spans = [*_spans(numbers)]
     shown = [
         count(first) if first == last else f"{count(first)}–{count(last)}"
@@ -184,7 +183,7 @@ def _listed(numbers: Sequence[int], limit: int) -> str:
 
 
 def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last of numbers that follow one another, in order."""
+    """Yield the first and last of each run of consecutive numbers."""
     start = 0
     for at in range(1, len(numbers) + 1):
         if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
@@ -193,42 +192,43 @@ def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def removed(pair: Pair, limit: int) -> Table | None:
-    """Return what of the base is gone, what of one kind and place in one row, so many at most."""
+    """Return the removed parts of the base, a row per kind and module, at most `limit` rows."""
     frame = pair.removed
     if frame.empty:
         return None
     rows = []
-    for (kind, module), of in frame.groupby(["kind", "module"], sort=False):
-        numbers = [int(number) for number in of["index"].dropna()]
+    for (kind, module), parts in frame.groupby(["kind", "module"], sort=False):
+        numbers = [int(number) for number in parts["index"].dropna()]
         rows.append(
             {
                 "kind": display_name("kind", str(kind)),
                 "module": module,
-                "gone": len(of),
-                "among": int(of["among"].iloc[0]),
+                "gone": len(parts),
+                "among": int(parts["among"].iloc[0]),
                 "numbers": _listed(sorted(numbers), _SOME) or None,
-                "certainty": float(of["certainty"].min()),
-                **{key: int(of[key].sum()) for key in ("weights", "parameters", "bytes")},
-                "flops_per_token": int(of["flops_per_token"].sum()),
+                "certainty": float(parts["certainty"].min()),
+                **{key: int(parts[key].sum()) for key in ("weights", "parameters", "bytes")},
+                "flops_per_token": int(parts["flops_per_token"].sum()),
             }
         )
     columns = columns_of(
         "kind module gone among numbers certainty weights parameters bytes flops_per_token",
         (0.8, 1.6, 0, 0, 1.4, 0),
+        {"kind": WORDS, "module": name(200), "numbers": WORDS},
         gone=say("column.removed_head"),
         numbers=say("column.indices_in_base"),
     )
-    kinds = {"kind": WORDS, "module": name(200), "numbers": WORDS}
-    columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
-    whole = "caption.removed_parts"
-    part = "caption.removed_parts_first"
     shown = rows[:limit]
-    caption = say(whole if shown == rows else part, shown=len(shown), number=len(rows))
+    caption = say(
+        "caption.removed_parts" if shown == rows else "caption.removed_parts_first",
+        shown=len(shown),
+        number=len(rows),
+    )
     return table_of("removed", caption, columns, shown, "sortable")
 
 
 def small(pair: Pair, limit: int = 20) -> list[Table]:
-    """Return what one wants to see at once: what was taken away, and what became of the zeros."""
+    """Return the tables of a terminal: removed parts, and the fate of zeros."""
     gone = removed(pair, limit)
     parts = [] if gone is None else [gone.only("module", "gone", "among", "numbers", "weights")]
     kept = survival(pair)
@@ -238,41 +238,42 @@ def small(pair: Pair, limit: int = 20) -> list[Table]:
 
 
 def layers(pair: Pair, limit: int) -> Table:
-    """Return every module of both, so many at most."""
+    """Return all modules of both models, at most `limit` rows."""
     frame = pair.layers.head(limit)
     names = [
-        clip(other, 2000) if pd.notna(other) and other != own else ""
-        for own, other in zip(frame["module_name"], frame["after_name"], strict=True)
+        clip(after, 2000) if pd.notna(after) and after != before else ""
+        for before, after in zip(frame["module_name"], frame["after_name"], strict=True)
     ]
     untouched = say("column.untouched")
     values = [
         {
             **row,
-            "module_name_note": untouched if row["untouched"] else other,
+            "module_name_note": untouched if row["untouched"] else after,
             "group": group_name(row["group"]),
             "alignment": display_name("alignment", row["alignment"]),
         }
-        for row, other in zip(plain_rows(frame), names, strict=True)
+        for row, after in zip(plain_rows(frame), names, strict=True)
     ]
-    # Where every module was found by its name, how it was recognised says nothing.
+    # The alignment is of no interest if every module was matched by name.
     plain = (pair.layers["alignment"] == "name").all()
     recognised = "" if plain else "alignment certainty "
     columns = columns_of(
         f"module_name group {recognised}weight_before weight_after zeros_before zeros_after "
         "kept revived new iou changed relative_change correlation",
         (1.6, 0),
+        {"module_name": name(2000), "group": WORDS, "alignment": WORDS},
     )
-    kinds = {"module_name": name(2000), "group": WORDS, "alignment": WORDS}
-    columns = [column._replace(kind=kinds.get(column.key, column.kind)) for column in columns]
-    whole = "caption.pair_modules_all"
-    part = "caption.pair_modules_first"
     number = len(pair.layers)
-    caption = say(whole if len(frame) == number else part, shown=len(frame), number=number)
+    caption = say(
+        "caption.pair_modules_all" if len(frame) == number else "caption.pair_modules_first",
+        shown=len(frame),
+        number=number,
+    )
     return table_of("layers", caption, columns, values, "layers sortable")
 
 
 def layer(pair: Pair, module: str) -> Table:
-    """Return what was counted of one module, figure by figure."""
+    """Return the figures of one module, one per row."""
     (row,) = plain_rows(pair.layers[pair.layers["module_name"] == module].head(1))
     known = {"alignment": display_name("alignment", row["alignment"])}
     kinds = {"after_name": name(200), "shape_before": SHAPE, "shape_after": SHAPE}
@@ -294,11 +295,10 @@ def layer(pair: Pair, module: str) -> Table:
 
 
 def extremes(pair: Pair, limit: int = 10) -> Table | None:
-    """Return the prunable layers whose zeros agree least; None where no side has zeros."""
+    """Return the prunable layers whose zeros agree least; None without zeros."""
     rows = pair.layers[pair.layers["prunable"] & pair.layers["iou"].notna()]
     if rows.empty:
         return None
     least = rows.sort_values("iou", kind="stable").head(limit)
     columns = columns_of("module_name weight_before kept revived new iou", (3.4, 1))
-    caption = say("caption.least_agreeing_layers")
-    return table_of("least_agreeing", caption, columns, records(least))
+    return table_of("least_agreeing", say("caption.least_agreeing_layers"), columns, records(least))

@@ -1,4 +1,4 @@
-"""Variants side by side: one table, a column to each, the best of each row strong."""
+"""The comparison of policies: a column per variant, the best of each row in bold."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from sparsity_report.words.sentences import say
 
 
 def _ends(ends: tuple[float, float] | None) -> str:
-    """Write the least and the most sparse layer; once where they are written alike."""
+    """Write the shares of the least and the most sparse layer, once if they read the same."""
     if ends is None:
         return UNKNOWN
     low, high = map(percent, ends)
     return low if low == high else f"{low.removesuffix(f'{THIN}%')}–{high}"
 
 
-# Columns of figures, and letters of their heads, that a table in LaTeX has room for.
+# Most columns of figures, and letters of their heads, in a table for LaTeX.
 _COLUMNS, _LETTERS = 4, 45
-# Row head, note and how its cells are written, by figure.
+# Head, note and format of each row, by figure.
 _ROWS: dict[str, tuple[str, str, Kind]] = {
     "sparsity_prunable": ("metric.zeros", "compared.of_prunable_weights", share(2)),
     "spread": ("compared.zeros_per_layer", "compared.least_to_most_sparse", Kind(_ends, "%")),
@@ -60,41 +60,37 @@ def compared(study: Comparison) -> Table | None:
     Table or None
         None of fewer than two distinct prunings.
     """
-    found = study.compared
-    if found is None:
+    shown = study.compared
+    if shown is None:
         return None
-    names = found.variants
-    shown = distinct_names(names)
-    over = {name: percent(level, digits=0) for level, of in found.sets for name in of}
+    names = shown.variants
+    over = {name: percent(level, digits=0) for level, group in shown.sets for name in group}
     columns = [Column("", "", WORDS, width=1.8)]
     columns += [
         Column(name, text, COUNT, over.get(name, ""), width=1)
-        for name, text in zip(names, shown, strict=True)
+        for name, text in zip(names, distinct_names(names), strict=True)
     ]
-    rows = tuple(_row(study, figure, names) for figure in found.figures)
-    alone = "caption.compared"
-    several = "caption.compared_same_sparsity"
-    caption = say(several if found.contests else alone)
-    if any(figure.guesses for figure in found.figures):
-        told = say("caption.compared_scores_distinguished")
-        caption = f"{caption} {told}"
+    rows = tuple(_row(study, figure, names) for figure in shown.figures)
+    caption = say("caption.compared_same_sparsity" if shown.contests else "caption.compared")
+    if any(figure.guesses for figure in shown.figures):
+        caption = f"{caption} {say('caption.compared_scores_distinguished')}"
     return Table("compared", caption, tuple(columns), (Body(rows),), "compared")
 
 
 def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
     title, note, kind = _ROWS[figure.key]
     facts = study.facts
-    of = figure.of
+    scope = figure.of
     if figure.key == "layout":
-        of = layout_name(of)
+        scope = layout_name(scope)
     elif figure.key == "realised":
-        of = say("format.token_count", tokens=int(of))
-    said = {
-        "of": short_name(of),
+        scope = say("format.token_count", tokens=int(scope))
+    values = {
+        "of": short_name(scope),
         "base": short_name(facts.baseline),
         "speed_base": short_name(facts.speed_base) if figure.key == "realised" else "",
     }
-    cells = [Cell(say(title, **said), WORDS, say(note, **said) if note else "")]
+    cells = [Cell(say(title, **values), WORDS, say(note, **values) if note else "")]
     for name in names:
         value: Any = figure.values[name]
         below = ""
@@ -106,7 +102,7 @@ def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
 
 
 def side_by_side(study: Comparison) -> list[Table]:
-    """Return what :func:`compared` does for LaTeX: rows name their unit, and columns have room."""
+    """Return the table of :func:`compared` for LaTeX: units in row heads, and few columns."""
     table = compared(study)
     if table is None:
         return []

@@ -1,4 +1,4 @@
-"""Tables of what was timed: times, from where CSR is faster, and the speed-ups of several runs."""
+"""Tables of timings: latency, crossover of CSR and dense, speed-ups of several runs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def latency(study: Comparison) -> Table | None:
     )
     ends = [*zip(frame["seconds_low"], frame["seconds_high"], strict=True)]
     quartiles = pd.Series(ends, index=frame.index, dtype=object)
-    values = _told(frame, study.facts.speed_base).assign(quartiles=quartiles)
+    values = _intervals(frame, study.facts.speed_base).assign(quartiles=quartiles)
     return table_of("speed", caption, columns, values)
 
 
 def crossover(study: Comparison) -> Table | None:
-    """Return from which sparsity CSR layers are faster; None where it is known of no shape."""
+    """Return the sparsity from which CSR layers are faster; None where it is unknown."""
     rows = study.facts.crossovers
     if rows is None or not rows["verdict"].isin(("stated", "never", "above")).any():
         return None
@@ -43,9 +43,9 @@ def crossover(study: Comparison) -> Table | None:
         "crossover": say("column.crossover"),
     }
     keys = ["verdict", "crossover_low", "crossover_sparsity", "crossover_high"]
-    told = zip(*(rows[key] for key in keys), strict=True)
+    ends = zip(*(rows[key] for key in keys), strict=True)
     caption = say("caption.crossover")
-    values = rows.assign(crossover=pd.Series([*told], index=rows.index, dtype=object))
+    values = rows.assign(crossover=pd.Series([*ends], index=rows.index, dtype=object))
     columns = columns_of("name tokens cache crossover", **heads)
     return table_of("crossover", caption, columns, values)
 
@@ -53,13 +53,13 @@ def crossover(study: Comparison) -> Table | None:
 def speedups(study: Comparison) -> Table | None:
     """Return the speed-ups of several runs, each with its own reference; None of fewer than two.
 
-    Of whole forward passes where some were timed, else of layers.
+    Rows are whole forward passes if some were timed, else layers.
     """
     frame = study.facts.speedups
     if frame is None or frame["measurement"].nunique() < 2:
         return None
-    whole = frame["scope"] == "model"
-    shown = frame[whole if whole.any() else ~whole]
+    is_model = frame["scope"] == "model"
+    shown = frame[is_model if is_model.any() else ~is_model]
     columns = columns_of("variant name cache tokens realised control_span", name=say("column.item"))
     caption = say("caption.speedups")
     bodies = []
@@ -72,13 +72,13 @@ def speedups(study: Comparison) -> Table | None:
             machine=clip(rows["machine"].iloc[0], 80),
             threads=int(rows["threads"].iloc[0]),
         )
-        told = _told(rows[rows["variant"] != against], against)
-        bodies.append(Body(rows_of(columns, told), title))
+        values = _intervals(rows[rows["variant"] != against], against)
+        bodies.append(Body(rows_of(columns, values), title))
     return Table("speedups", caption, tuple(columns), tuple(bodies))
 
 
-def _told(frame: pd.DataFrame, against: str) -> pd.DataFrame:
-    """Return rows of speeds with what is shown of ratios and of the control."""
+def _intervals(frame: pd.DataFrame, against: str) -> pd.DataFrame:
+    """Return speeds with ratios, their intervals and those of the control as tuples."""
     ratio = frame["realised_speedup"].where(frame["verdict"] == "stated")
     others = frame["variant"] != against
     spans = (frame[column].where(others) for column in ("realised_low", "realised_high"))

@@ -1,4 +1,4 @@
-"""Every table of the product, declared once: its heads, its rows, and how each cell is written."""
+"""Tables of studies."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
 _CELL = ["block", "projection"]  # of a heat map
-_LETTERS = 2000  # of a text that a model wrote
+_LETTERS = 2000  # of a text written by a model
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
 # Label and denominator by part.
@@ -76,7 +76,7 @@ def models(study: Comparison) -> Table:
 
 
 def variants(study: Comparison) -> Table:
-    """Return how each variant came to be."""
+    """Return the pruning and the layout of each variant."""
     keys = "variant layout method asked_sparsity threshold fingerprint"
     columns = columns_of(keys, _FIRST, fingerprint=say("explorer.column_weights"))
     return table_of("variants", say("caption.variants"), columns, study.variants, "facts")
@@ -116,7 +116,7 @@ def totals(study: Comparison) -> Table:
 
 
 def _work(study: Comparison) -> Iterator[tuple[str, str]]:
-    """Yield columns of work per token, and what each counts."""
+    """Yield columns of work per token, each with a note on what it counts."""
     yield "flops_per_token", say("column.flops_per_token_note")
     yield "useful_flops_per_token", say("column.useful_flops_note")
     if study.totals["flops_per_sequence"].fillna(0).any():
@@ -158,10 +158,10 @@ def layers(study: Comparison, variant: str) -> Table:
         f"{' '.join(key for key in rounded if frame[key].notna().any())} flops_per_token "
         f"useful_flops_per_token {_sizes(study)}",
         _FIRST,
+        {"module_name": name(2000)},
         sparsity=say("column.zero_share_of_parameters"),
         **_unpacked(study),
     )
-    columns[0] = columns[0]._replace(kind=name(2000))
     packings = frame["packing"].fillna("")
     frame = frame.assign(
         stored_as=packings.where(packings == "", packings + " → ")
@@ -187,8 +187,7 @@ def modules_compared(study: Comparison) -> Table | None:
     (module,) = columns_of("module_name")
     columns = [module._replace(kind=name(2000), width=3)]
     columns += side_by_side(compared.variants, SHARE)
-    caption = say("caption.modules_compared")
-    return table_of("modules_compared", caption, columns, wide, "layers")
+    return table_of("modules_compared", say("caption.modules_compared"), columns, wide, "layers")
 
 
 def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, Table] | None:
@@ -232,16 +231,18 @@ def storage(study: Comparison, variant: str) -> Table:
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
     unpacked = study.facts.unpacked_dtypes(variant)
-    plain = "caption.storage"
-    packed = "caption.storage_unpacked"
-    caption = say(packed if unpacked else plain, variant=short_name(variant), dtypes=unpacked)
+    caption = say(
+        "caption.storage_unpacked" if unpacked else "caption.storage",
+        variant=short_name(variant),
+        dtypes=unpacked,
+    )
     if versions := study.facts.zstd_versions(variant):
         caption = say("caption.storage_zstd", caption=caption, versions=versions, level=LEVEL)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
 def useful(study: Comparison, variant: str) -> Table:
-    """Return of :func:`storage` dense, CSR, and the lossless layouts that save a tenth."""
+    """Return the rows of :func:`storage` for dense, CSR and lossless layouts that save a tenth."""
     table = storage(study, variant)
     rows = study.facts.storage(variant)
     saves = rows["lossless"].fillna(False).astype(bool) & (rows["ratio"] <= USEFUL).fillna(False)
@@ -252,7 +253,7 @@ def useful(study: Comparison, variant: str) -> Table:
 
 
 def published() -> Table:
-    """Return what others published of kernels, in the sources' words."""
+    """Return published speeds of sparse kernels, in the words of their sources."""
     values = [
         {
             "kernel": each.kernel,
@@ -279,8 +280,7 @@ def published() -> Table:
         Column("hardware", say("column.hardware"), WORDS, width=1.1),
         Column("source", head("source"), WORDS, width=3.6),
     ]
-    caption = say("caption.published_kernels")
-    return table_of("published", caption, columns, values, "published")
+    return table_of("published", say("caption.published_kernels"), columns, values, "published")
 
 
 def curve(study: Comparison) -> Table:
@@ -289,20 +289,20 @@ def curve(study: Comparison) -> Table:
     wide = frame.pivot_table(index="sparsity", columns="layout", values="bytes", sort=False)
     columns = [Column("sparsity", head("sparsity"), share(0), width=1.6)]
     columns += [Column(key, layout_name(key), COUNT, width=1) for key in wide.columns]
-    plain = "caption.layout_bytes"
-    packed = "caption.layout_bytes_unpacked"
     unpacked = study.facts.unpacked_dtypes(study.facts.baseline)
-    caption = say(packed if unpacked else plain, dtypes=unpacked)
+    caption = say(
+        "caption.layout_bytes_unpacked" if unpacked else "caption.layout_bytes", dtypes=unpacked
+    )
     return table_of("curve", caption, columns, wide.reset_index())
 
 
 def zeros_map(study: Comparison, variant: str) -> Table:
     """Return the shares of zeros of a variant's heat map, block by projection."""
     cells = study.facts.cells(variant)
-    alone = "caption.zeros_map"
-    merged = "caption.zeros_map_merged"
     one_each = cells["layers"].max() == 1
-    caption = say(alone if one_each else merged, variant=short_name(variant))
+    caption = say(
+        "caption.zeros_map" if one_each else "caption.zeros_map_merged", variant=short_name(variant)
+    )
     figures = cells.set_index(_CELL)["sparsity"]
     return by_cell("map", caption, study.facts.grid(variant), figures, SHARE)
 
@@ -315,9 +315,9 @@ def excess_map(study: Comparison, variant: str) -> Table:
 
 
 def spread(study: Comparison) -> Table:
-    """Return the least and the most sparse layer of each pruning; none where all are as sparse."""
+    """Return the least and the most sparse layer of each pruning."""
     spreads = {name: study.facts.spread(name) for name in study.side_by_side}
-    values = [{"variant": name, **of._asdict()} for name, of in spreads.items() if of]
+    values = [{"variant": name, **spread._asdict()} for name, spread in spreads.items() if spread]
     for row in values:
         if row["low"] == row["high"]:
             row |= {"least": None, "most": None}
@@ -329,8 +329,7 @@ def spread(study: Comparison) -> Table:
         Column("high", say("chart.zeros_label"), SHARE, high),
         Column("most", say("kind.layer"), name(80), high),
     ]
-    caption = say("caption.layer_spread")
-    return table_of("spread", caption, columns, values)
+    return table_of("spread", say("caption.layer_spread"), columns, values)
 
 
 def inside(variant: str, key: str, projection: str, rows: pd.DataFrame) -> Table:
@@ -355,7 +354,7 @@ def comparison(study: Comparison, metric: str) -> Table:
 
 
 def levels(study: Comparison) -> Table | None:
-    """Return what global magnitude pruning would leave at every level of the study."""
+    """Return zeros, FLOPs and bytes after global magnitude pruning at every level."""
     if (frame := study.facts.levels) is None:
         return None
     zeros, flops = say("metric.zeros"), say("metric.flops_per_token")
@@ -370,28 +369,27 @@ def levels(study: Comparison) -> Table | None:
         Column("stored_bytes", say("column.in_csr"), COUNT, size),
         Column("bytes_ratio", say("column.ratio_to_dense"), TIMES, size),
     ]
-    caption = say("caption.levels")
-    return table_of("levels", caption, columns, frame)
+    return table_of("levels", say("caption.levels"), columns, frame)
 
 
 def quality(study: Comparison) -> Table | None:
     """Return perplexities and accuracies; None where none were measured.
 
-    What all rows share of text and protocol stands in the caption, else in columns.
+    The caption has the text and the protocol if all rows share them, else columns have.
     """
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    said = scored_on(study)
+    passage = scored_on(study)
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
-    further = "" if said else " protocol text text_fingerprint scored windows dtype"
+    further = "" if passage else " protocol text text_fingerprint scored windows dtype"
     columns = columns_of(f"variant sparsity perplexity top1{further}")
-    caption = said or say("caption.quality")
+    caption = passage or say("caption.quality")
     return table_of("quality", caption, columns, frame.assign(windows=windows))
 
 
 def distance(study: Comparison) -> Table | None:
-    """Return how far variants are from dense; None where that was not measured."""
+    """Return divergences of variants from dense; None where none were measured."""
     frame = study.quality
     if frame is None or frame.empty or frame["kl"].isna().all():
         return None
@@ -409,14 +407,14 @@ def distance(study: Comparison) -> Table | None:
 
 
 def scored_on(study: Comparison) -> str | None:
-    """Say on what perplexities were scored; None where not all of them were on the same."""
+    """Return the text and protocol of all perplexities as a sentence; None if they differ."""
     if (passage := _passage(study)) is None:
         return None
     return say("caption.quality_passage", passage=passage)
 
 
 def _passage(study: Comparison) -> str | None:
-    """Say which text all rows of quality are of, and by which protocol; None where they differ."""
+    """Return the text and protocol of all perplexities as a clause; None if they differ."""
     assert study.quality is not None
     different = study.quality[[*PROTOCOL]].drop_duplicates()
     if len(different) > 1:
@@ -441,8 +439,7 @@ def zero_shot(study: Comparison) -> Table | None:
     columns = columns_of("variant", (1.1,))
     columns += [Column(task, title, SCORE, width=1) for task, title in SEVEN.items()]
     columns.append(Column("mean", say("column.mean"), SCORE, width=1))
-    caption = say("caption.zero_shot")
-    return table_of("zero_shot", caption, columns, values)
+    return table_of("zero_shot", say("caption.zero_shot"), columns, values)
 
 
 def tasks(study: Comparison, limit: int = 100) -> Table | None:
@@ -462,21 +459,24 @@ def tasks(study: Comparison, limit: int = 100) -> Table | None:
     columns = columns_of("task")
     columns += [Column(place, text, FIGURE, width=1) for place, text in heads]
     shown = [dict.fromkeys(places.values()) | values for values in list(rows.values())[:limit]]
-    whole = "caption.harness_scores"
-    part = "caption.harness_scores_first"
-    caption = say(whole if len(rows) <= limit else part, shown=limit, number=len(rows))
+    caption = say(
+        "caption.harness_scores" if len(rows) <= limit else "caption.harness_scores_first",
+        shown=limit,
+        number=len(rows),
+    )
     return table_of("tasks", caption, columns, shown)
 
 
 def task_sources(study: Comparison) -> Table | None:
-    """Return where scores come from, as one cites them; None where nothing is told of it."""
+    """Return the sources of scores for a citation; None where none is known."""
     keys = "variant evaluated_model harness harness_version results_file results_fingerprint"
     if study.tasks is None or study.tasks[keys.split()[1:]].isna().all(axis=None):
         return None
     files = study.tasks.groupby(keys.split(), sort=False, dropna=False).size()
     columns = columns_of(f"{keys} scores", evaluated_model=say("column.evaluated_model_head"))
-    caption = say("caption.score_sources")
-    return table_of("task_sources", caption, columns, files.rename("scores").reset_index())
+    return table_of(
+        "task_sources", say("caption.score_sources"), columns, files.rename("scores").reset_index()
+    )
 
 
 def _score_name(row: Mapping[str, Any]) -> str:
@@ -493,7 +493,7 @@ def _pair(wide: pd.DataFrame, variant: str, task: str) -> tuple[float, float] | 
 
 
 def continuations(study: Comparison) -> Table | None:
-    """Return what variants write after each prompt; None where none was asked to."""
+    """Return continuations of each prompt by variant; None without any."""
     frame = study.continuations
     if frame is None or frame.empty:
         return None
@@ -508,7 +508,7 @@ def continuations(study: Comparison) -> Table | None:
 
 
 def sensitivity(study: Comparison) -> Table | None:
-    """Return what pruning one part alone costs; None where it was not measured."""
+    """Return the cost of pruning one part alone; None where it was not measured."""
     frame = study.sensitivity
     if frame is None or frame.empty:
         return None

@@ -1,7 +1,7 @@
-"""What a table is: columns, cells that keep their values, and how all of it is written.
+"""Tables as columns and cells that keep their values, and their HTML and Typst.
 
-A cell is written once, as text for people; HTML, Typst and LaTeX take that text, so that no two
-of them can show different digits.
+A cell is written once, as text. Every renderer uses this text, so that no two show different
+digits.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _IN_HEADS = ("%", "s")
 
 
 class Kind(NamedTuple):
-    """How the cells of a column are written.
+    """A format of the cells of a column.
 
     Attributes
     ----------
     write : callable
-        From a value, null where unknown, to text.
+        Return the text of a value, which is null where unknown.
     unit : str or None
-        Of numbers: ``"%"``, ``"×"``, ``""``, or ``"s"`` of times, whose unit differs from cell to
-        cell; None of words, which stand left.
+        Unit of numbers: ``"%"``, ``"×"``, ``""``, or ``"s"`` for times, whose unit differs by cell.
+        None for words, which are aligned left.
     tag : str
-        The HTML element around a cell's text: ``bdi`` keeps a name from a model from turning the
-        text around it.
+        HTML element around the text: ``bdi`` keeps a name from changing the direction of the text
+        around it.
     places : int
-        By which the point of a value moves for its unit: 2 of shares in percent.
+        Decimal places by which the unit scales a value: 2 for shares in percent.
     """
 
     write: Callable[[Any], str]
@@ -56,22 +56,22 @@ class Kind(NamedTuple):
 
 
 def name(limit: int) -> Kind:
-    """Return how names from a model are written: clipped, and apart from what stands around."""
+    """Return the format of names from a model, clipped to so many letters."""
     return Kind(lambda text: "–" if text is None else clip(text, limit), tag="bdi")
 
 
 def share(digits: int = 1) -> Kind:
-    """Return how shares of 1 are written: as percentages."""
+    """Return the format of shares of 1: percentages."""
     return Kind(partial(numbers.percent, digits=digits), "%", places=2)
 
 
 def scaled(unit: str) -> Kind:
-    """Return how quantities with a decimal prefix are written, as in 1.2 MB."""
+    """Return the format of quantities with a decimal prefix, such as 1.2 MB."""
     return Kind(partial(numbers.scaled, unit=unit), "")
 
 
 def figures(spec: str) -> Kind:
-    """Return how numbers are written by a Python format."""
+    """Return the format of numbers by a Python format."""
     return Kind(partial(numbers.figures, spec=spec), "")
 
 
@@ -81,10 +81,10 @@ SHAPE = Kind(numbers.shape)
 COUNT = Kind(numbers.count, "")
 SHARE = share()
 TIMES = Kind(numbers.times, "×")
-# A difference of shares, in percentage points.
+# Differences of shares in percentage points.
 POINTS = Kind(numbers.points, "")
 DURATION = Kind(numbers.duration, "s")
-# Of a value and its standard error: a share, and a figure as it was written elsewhere.
+# Pairs of a value and its standard error: a share, and a figure in any unit.
 SCORE = Kind(
     lambda pair: numbers.with_error(*(pair or (None, None))).removesuffix(f"{numbers.THIN}%"),
     "",
@@ -100,18 +100,18 @@ def _span(ends: tuple[Any, Any]) -> str:
     return f"{numbers.figures(low, '.2f')}–{numbers.times(high)}"
 
 
-def _realised(told: tuple[Any, Any, Any]) -> str:
-    """Write a ratio and its interval; one that is not told has its interval only."""
-    ratio, low, high = told
+def _realised(speed_up: tuple[Any, Any, Any]) -> str:
+    """Write a ratio and its interval; the interval alone if the ratio is within the noise."""
+    ratio, low, high = speed_up
     span = _span((low, high))
     if span == numbers.UNKNOWN:
         return span
     return f"{numbers.figures(ratio, '.2f')} ({span})" if numbers.known(ratio) else f"({span})"
 
 
-def _crossing(told: tuple[str, Any, Any, Any]) -> str:
-    """Write where CSR overtakes, or what is known instead."""
-    verdict, low, edge, high = told
+def _crossing(crossover: tuple[str, Any, Any, Any]) -> str:
+    """Write the sparsity from which CSR is faster, or its bound."""
+    verdict, low, edge, high = crossover
     if verdict != "stated":
         above = say("format.above_percent", low=low) if verdict == "above" else numbers.UNKNOWN
         return say("chart.crossover_never") if verdict == "never" else above
@@ -121,7 +121,7 @@ def _crossing(told: tuple[str, Any, Any, Any]) -> str:
 
 _LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}
 _DECLARED = [column for table in TABLES.values() for column in table.columns]
-# How the cells of a column are written: by its type in the schema, or else by its name.
+# Formats of columns, by their type in the schema or by their name.
 _KINDS: Mapping[str, Kind] = {
     **{column.name: NAME for column in _DECLARED if column.dtype == "text"},
     **{column.name: SHARE for column in _DECLARED if column.high == 1},
@@ -167,7 +167,7 @@ _KINDS: Mapping[str, Kind] = {
 
 
 def kind_of(key: str) -> Kind:
-    """Return how the values of a column are written."""
+    """Return the format of a column."""
     return _KINDS.get(key, COUNT)
 
 
@@ -222,8 +222,8 @@ class Cell(NamedTuple):
         """
         text, value = self.text, self.value
         if isinstance(value, str):
-            whole = printable(value, _LETTERS)
-            return whole if text.endswith("…") and whole.startswith(text[:-1]) else None
+            complete = printable(value, _LETTERS)
+            return complete if text.endswith("…") and complete.startswith(text[:-1]) else None
         parts = value if isinstance(value, tuple) else (value,)
         known = [part for part in parts if numbers.known(part)]
         if self.kind.unit is None or not known or not all(isinstance(p, Real) for p in known):
@@ -462,10 +462,10 @@ def _html_row(row: Row, columns: Sequence[Column], plain: bool) -> str:
     more = {"class": row.style, **row.attributes} if row.style else row.attributes
     attributes = "".join(f' {key}="{escape(value)}"' for key, value in more.items())
     first, *others = row.cells
-    # Where a row has a unit of its own, as in tables with variants as columns.
+    # In tables with variants as columns a row may have another unit than the columns.
     same = plain and len({cell.kind.unit for cell in others}) == 1
-    own = others[0].kind.unit if same and others[0].kind.unit != columns[-1].kind.unit else ""
-    lead = f'<th scope="row"{_unit(own)}{_digits(first, plain)}>{_html_cell(first)}</th>'
+    unit = others[0].kind.unit if same and others[0].kind.unit != columns[-1].kind.unit else ""
+    lead = f'<th scope="row"{_unit(unit)}{_digits(first, plain)}>{_html_cell(first)}</th>'
     rest = "".join(f"<td{_digits(cell, plain)}>{_html_cell(cell)}</td>" for cell in others)
     return f"<tr{attributes}>{lead}{rest}</tr>"
 

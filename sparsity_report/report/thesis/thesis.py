@@ -45,7 +45,7 @@ _YEAR = 2026
 
 
 class Paper(TypedDict, total=False):
-    """How the figures look: widths in centimetres, family of their text, colours or greys."""
+    """Options of figures: widths in centimetres, font family, greyscale."""
 
     column_cm: float
     text_cm: float
@@ -62,48 +62,46 @@ def write_thesis(
     language: str | None = None,
     **paper: Unpack[Paper],
 ) -> list[Path]:
-    r"""Write figures, tables and numbers that a thesis in LaTeX takes in as they are.
+    r"""Write figures, tables and numbers for a thesis in LaTeX.
 
-    ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi), without a
-    title: that is in ``captions.tex``. ``tables/*.tex`` are for booktabs and siunitx, with caption
-    and label, and the same as ``.md`` and ``.html``; ``compared`` has several prunings side by
-    side; where they were scored, ``perplexity_grid`` has methods by sparsity and model,
-    ``zero_shot_grid`` by sparsity and task, the best in bold. ``numbers.tex`` names every figure a
-    text would quote, such as ``\MaskedThirtySparsityModel``. ``findings.tex`` says what
-    :func:`summarize` says, ``sparsity-report.bib`` is for citing, and ``example.tex`` uses all of
-    it. All files are written, or none is.
+    The folder gets these files, or none of them:
 
-    Of two checkpoints the figures are where they differ, what is gone and how their zeros overlap,
-    and numbers are such as ``\PrunableWeightsRemoved``.
+    - ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi). Their
+      titles are in ``captions.tex``.
+    - ``tables/<name>.tex`` for booktabs and siunitx, with caption and label, and the same tables
+      as ``.md`` and ``.html``. ``compared`` has several prunings side by side. With scores,
+      ``perplexity_grid`` and ``zero_shot_grid`` have methods by sparsity, the best in bold.
+    - ``numbers.tex``, a command for each number that a text would quote, such as
+      ``\MaskedThirtySparsityModel`` or, for a pair, ``\PrunableWeightsRemoved``.
+    - ``findings.tex`` with the sentences of :func:`summarize`, ``sparsity-report.bib`` for
+      citations, and ``example.tex``, which uses all of them.
 
     Parameters
     ----------
     study : Comparison or Pair
     directory : path-like
-        Made if missing.
+        Created if missing.
     top : int
-        Number of most and of least sparse layers in their tables.
+        Number of layers in the tables of the most and of the least sparse ones.
     template_dir : path-like, optional
-        Files in its folder ``thesis`` stand in for the package's own of the same name.
+        Folder whose subfolder ``thesis`` replaces templates of the same name.
     language : str, optional
         See :func:`write_report`. Names of commands and files are the same in every language.
-    column_cm, text_cm : float
-        Widths of the figures in centimetres, 8.5 and 16 unless told.
-    font : str, optional
-        Font family of the figures, ``"Latin Modern Roman"`` say. It has to be installed, unless a
-        generic family is named after it: ``"Palatino, serif"``.
-    greyscale : bool
-        Draw in black, white and greys, told apart by lightness and dashes.
+    **paper
+        ``column_cm`` and ``text_cm``, widths of the figures in centimetres (8.5 and 16);
+        ``font``, a font family such as ``"Latin Modern Roman"``, which must be installed unless a
+        generic family follows it, as in ``"Palatino, serif"``; ``greyscale``, True to draw in
+        black, white and greys.
 
     Returns
     -------
     list of pathlib.Path
-        What was written.
+        The files written.
 
     Raises
     ------
     SparsityReportError
-        A width is impossible, the font is missing, a template is at fault, or a file cannot be
+        A width is impossible, the font is missing, a template is faulty, or a file cannot be
         written.
 
     Examples
