@@ -36,6 +36,7 @@ def check_outputs(outputs: Outputs) -> None:
         raise SparsityReportError("--open has no report to open; leave out --no-html, or add --pdf")
     check_writable(outputs.out)
     if outputs.drawn:
+        import_altair()
         from sparsity_report.draw.vega import check_room
 
         check_room()
@@ -46,8 +47,6 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
     import sparsity_report as sr
     from sparsity_report.findings.study_findings import headlines
 
-    if outputs.drawn:
-        import_altair()
     out, folder = outputs.out, outputs.template_dir
     report = partial(sr.write_report, study, template_dir=folder)
     steps: list[tuple[bool, str, Callable[[Path], object]]] = [

@@ -8,8 +8,9 @@ from helpers import need
 
 CODE = """
 import sys
-from sparsity_report.cli.libraries import import_altair
-import_altair()
+from sparsity_report.cli.options import Outputs
+from sparsity_report.cli.outputs import check_outputs
+check_outputs(Outputs())
 import sparsity_report.draw.charts
 print("lark" in sys.modules)
 """
