@@ -256,6 +256,27 @@ def names_axis(
     return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
 
 
+_CHANNELS: dict[str, Any] = {
+    "color": alt.Color,
+    "fill": alt.Fill,
+    "stroke": alt.Stroke,
+    "strokeDash": alt.StrokeDash,
+    "shape": alt.Shape,
+}
+
+
+def channels(
+    field: str, names: Sequence[str], legend: alt.Legend | None, **ranges: Sequence[Any]
+) -> dict[str, Any]:
+    """Return encodings of a field of names, one per channel and range, with one legend."""
+    return {
+        channel: _CHANNELS[channel](
+            f"{field}:N", scale=alt.Scale(domain=list(names), range=list(steps)), legend=legend
+        )
+        for channel, steps in ranges.items()
+    }
+
+
 def tips(**keys: str) -> tuple[tuple[str, str], ...]:
     """Return fields of a tooltip with their titles, given the keys of these."""
     return tuple((field, say(key)) for field, key in keys.items())
@@ -636,10 +657,7 @@ def _inks(shape: Bars) -> dict[str, Any]:
     names, strokes, fills = (list(part) for part in zip(*shape.inks, strict=True))
     columns = int(0.8 * shape.width) // (34 + min(shape.named, 5 * max(map(len, names))))
     legend = _legend(shape, names, max(1, columns), symbolType="square", labelLimit=shape.named)
-    return {
-        channel: encoding("variant:N", scale=alt.Scale(domain=names, range=inks), legend=legend)
-        for channel, encoding, inks in (("fill", alt.Fill, fills), ("stroke", alt.Stroke, strokes))
-    }
+    return channels("variant", names, legend, fill=fills, stroke=strokes)
 
 
 def _strokes(shape: Curve) -> dict[str, Any]:
@@ -647,11 +665,7 @@ def _strokes(shape: Curve) -> dict[str, Any]:
     names, colours, dashes = (list(part) for part in zip(*shape.lines, strict=True))
     form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
     legend = _legend(shape, names, shape.columns, **form)
-    drawn = (("color", alt.Color, colours), ("strokeDash", alt.StrokeDash, dashes))
-    return {
-        channel: encoding("line:N", scale=alt.Scale(domain=names, range=steps), legend=legend)
-        for channel, encoding, steps in drawn
-    }
+    return channels("line", names, legend, color=colours, strokeDash=dashes)
 
 
 def _legend(shape: Shape, names: Sequence[str], columns: int, **form: Any) -> alt.Legend | None:

@@ -101,17 +101,12 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
         chart: alt.Chart = alt.Chart(marks.inline(chosen)).encode(y=y)
         return chart
 
-    kinds = {
-        "color": alt.Color(
-            "mark:N",
-            scale=alt.Scale(domain=names, range=[VERMILLION, BLUE]),
-            legend=alt.Legend(title=None, orient="top", columns=1 if width < theme.NARROW else 2),
-        ),
-        "shape": alt.Shape("mark:N", scale=alt.Scale(domain=names, range=["diamond", "circle"])),
-        "tooltip": marks.tooltips(
-            marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
-        ),
-    }
+    legend = alt.Legend(title=None, orient="top", columns=1 if width < theme.NARROW else 2)
+    forms = {"color": [VERMILLION, BLUE], "shape": ["diamond", "circle"]}
+    kinds = marks.channels("mark", names, legend, **forms)
+    kinds["tooltip"] = marks.tooltips(
+        marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
+    )
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
     text = known().mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
     one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
@@ -199,18 +194,18 @@ def _crossover_layers(
     )
     legend = alt.Legend(title=say("chart.tokens_at_a_time"), orient="top", titleOrient="left")
     hues, forms = theme.cycle(theme.HUES, len(counts)), theme.cycle(_SHAPES, len(counts))
+    encodings = marks.channels("tokens", counts, legend, color=hues, shape=forms)
     placed = alt.Chart(marks.inline(rows)).encode(
         y=marks.names_axis("name", names, grid=True),
         yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
-        color=alt.Color("tokens:N", scale=alt.Scale(domain=counts, range=hues), legend=legend),
+        color=encodings["color"],
         tooltip=marks.tooltips(
             marks.tips(
                 name="label.shape", tokens="label.tokens", label="chart.crossover_sparsity_label"
             )
         ),
     )
-    shape = alt.Shape("tokens:N", scale=alt.Scale(domain=counts, range=forms), legend=legend)
     return [
-        placed.mark_point(filled=True, size=50, opacity=1).encode(x=at, shape=shape),
+        placed.mark_point(filled=True, size=50, opacity=1).encode(x=at, shape=encodings["shape"]),
         placed.mark_rule(strokeWidth=2).encode(x=low, x2="high:Q"),
     ]

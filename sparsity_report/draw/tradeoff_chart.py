@@ -272,10 +272,6 @@ def _hue(shape: TradeoffShape, width: float, columns: int) -> dict[str, Any]:
     # Vermillion is the place in view, black the unpruned model.
     hues = [hue for hue in theme.HUES if hue not in {VERMILLION, BLACK}]
     hues, forms = theme.cycle(hues, len(names)), theme.cycle(_SHAPES, len(names))
-    colour = alt.Scale(domain=names, range=hues)
-    form = alt.Scale(domain=names, range=forms)
-    begins = [{"test": "datum.begins", "value": INK}]
-    return {
-        "color": alt.Color("line:N", scale=colour, legend=legend, condition=begins),
-        "shape": alt.Shape("line:N", scale=form, legend=legend),
-    }
+    encodings = marks.channels("line", names, legend, color=hues, shape=forms)
+    encodings["color"]["condition"] = [{"test": "datum.begins", "value": INK}]
+    return encodings

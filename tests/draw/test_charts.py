@@ -82,11 +82,11 @@ def hostile():
 
 def rows(spec):
     """All inline rows of a chart."""
-    found = list(itertools.chain.from_iterable(spec.get("datasets", {}).values()))
+    matches = list(itertools.chain.from_iterable(spec.get("datasets", {}).values()))
     for part in walk(spec):
         if isinstance(part, dict) and isinstance(part.get("values"), list):
-            found += [row for row in part["values"] if isinstance(row, dict)]
-    return found
+            matches += [row for row in part["values"] if isinstance(row, dict)]
+    return matches
 
 
 def walk(part):
@@ -128,7 +128,7 @@ def test_bars_are_the_groups(study, metric):
 
 
 def test_the_unknown_is_a_dash_and_no_bar(study):
-    # The head is tied: it has no parameters of its own to be sparse.
+    # The head is tied and has no parameters.
     head = [
         row
         for row in rows(charts.group_bars(study, "sparsity").to_dict())
@@ -183,11 +183,11 @@ def test_layouts_differ_without_colour(study):
 
 def test_map_cells_are_the_weights_sparsity(study):
     cells = rows(heat_maps.sparsity_map(study, "Masked30").to_dict())
-    own = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
+    custom = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
     expected = {
         (str(row["block"]), row["module_name"].split(".")[-1]): 1
         - row["weight_nonzero"] / row["weight_total"]
-        for row in own.to_dict("records")
+        for row in custom.to_dict("records")
     }
     assert len(cells) == len(expected) == 2 * 6
     for cell in cells:
@@ -234,8 +234,7 @@ def test_a_map_says_what_its_merged_cells_hold(study):
     assert first["value"] == (0 + 1 + 2) / (3 * 512)
     assert first["range"] == "0.0 % to 0.4 %"
     assert (
-        "0.0 % to 50.6 % zeros per layer · a cell holds up to 3 layers"
-        in (spec["title"]["subtitle"])
+        "0.0 % to 50.6 % zeros per layer · up to 3 layers per cell" in (spec["title"]["subtitle"])
     )
 
 
@@ -325,17 +324,17 @@ def test_no_map_without_blocks():
 @pytest.mark.parametrize(("blocks", "inner"), [(700, 1), (3, 70), (300, 60)])
 def test_a_large_map_stays_small_and_loses_nothing(study, blocks, inner):
     one = study.layers[study.layers["module_name"].str.endswith("fc1")].iloc[[0]]
-    own = pd.concat([one] * (blocks * inner), ignore_index=True)
-    own["block"] = pd.array([i % blocks for i in range(len(own))], dtype="Int64")
-    own["module_name"] = [f"h.{i % blocks}.experts.{i // blocks}.w" for i in range(len(own))]
+    custom = pd.concat([one] * (blocks * inner), ignore_index=True)
+    custom["block"] = pd.array([i % blocks for i in range(len(custom))], dtype="Int64")
+    custom["module_name"] = [f"h.{i % blocks}.experts.{i // blocks}.w" for i in range(len(custom))]
     large = dataclasses.replace(
-        study, layers=own, variants=study.variants.iloc[[0]].reset_index(drop=True)
+        study, layers=custom, variants=study.variants.iloc[[0]].reset_index(drop=True)
     )
     frame = large.facts.cells("Dense")
     assert len(frame) <= 5000
     assert frame["projection"].nunique() <= 40
     assert frame["total"].sum() == blocks * inner * 32 * 16
-    assert frame["nonzero"].sum() == own["weight_nonzero"].sum()
+    assert frame["nonzero"].sum() == custom["weight_nonzero"].sum()
 
 
 def test_curve_is_the_storage_arithmetic(study):
@@ -354,16 +353,16 @@ def test_curve_is_the_storage_arithmetic(study):
 
 def test_curve_meets_the_study(study):
     """The marked point is what the CSR variant really stores, biases aside."""
-    own = study.layers[(study.layers["variant"] == "CSR30") & study.layers["prunable"]]
-    biases = 4 * (own["total"] - own["weight_total"]).sum()
-    level = 1 - own["weight_nonzero"].sum() / own["weight_total"].sum()
+    custom = study.layers[(study.layers["variant"] == "CSR30") & study.layers["prunable"]]
+    biases = 4 * (custom["total"] - custom["weight_total"]).sum()
+    level = 1 - custom["weight_nonzero"].sum() / custom["weight_total"].sum()
     mark = next(
         row
         for row in rows(charts.csr_bytes_curve(study).to_dict())
         if "top" in row and row["sparsity"] == pytest.approx(level)
     )
     assert mark["value"] == pytest.approx(
-        (own["stored_bytes"].sum() - biases) / (4 * own["weight_total"].sum())
+        (custom["stored_bytes"].sum() - biases) / (4 * custom["weight_total"].sum())
     )
     assert mark["label"].startswith(f"{100 * level:.1f} %")
 
@@ -412,12 +411,12 @@ def test_names_are_never_fields_or_expressions(study, hostile):
     def code(chart):
         keys = ("field", "expr", "labelExpr", "test", "filter", "calculate", "sort", "as")
         parts = [p for p in walk(chart.to_dict()) if isinstance(p, dict)]
-        found = {json.dumps(p[key]) for p in parts for key in keys if key in p}
+        matches = {json.dumps(p[key]) for p in parts for key in keys if key in p}
         # Titles of fields and values of axes become expressions, too.
-        found |= {p["title"] for p in parts if isinstance(p.get("title"), str)}
-        found |= {v for p in parts for v in p.get("values", ()) if isinstance(v, str)}
+        matches |= {p["title"] for p in parts if isinstance(p.get("title"), str)}
+        matches |= {v for p in parts for v in p.get("values", ()) if isinstance(v, str)}
         # Ends of scales are numbers of the study.
-        return {re.sub(r"\d+(\.\d+)?", "0", text) for text in found}
+        return {re.sub(r"\d+(\.\d+)?", "0", text) for text in matches}
 
     plain = set().union(*map(code, every_chart(study)))
     assert set().union(*map(code, every_chart(hostile))) <= plain
@@ -576,5 +575,5 @@ class TestBarPlot:
 
 def test_what_is_heard_of_a_chart_is_translated(study):
     with sr.speaking("fr"):
-        said = charts.group_bars(study, "sparsity").to_dict()["description"]
-    assert said.startswith("Diagramme en barres, proportion de zéros dans le groupe\u00a0: ")
+        wording = charts.group_bars(study, "sparsity").to_dict()["description"]
+    assert wording.startswith("Diagramme en barres, proportion de zéros dans le groupe\u00a0: ")

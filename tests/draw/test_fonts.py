@@ -33,7 +33,7 @@ def test_figures_keep_their_text_on_a_machine_without_fonts(tmp_path):
     with_text = drawn(FAMILY, tmp_path / "with", bare)
     assert set(fonts(tmp_path / "with" / "figure.pdf").values()) == {True}
     assert text_of(tmp_path / "with" / "figure.pdf") == "embeddingoutputhead"
-    # What a family that is missing looks like.
+    # The look of a missing family.
     assert with_text > 2 * drawn("No Such Font", tmp_path / "without", bare)
     assert text_of(tmp_path / "without" / "figure.pdf") == ""
 

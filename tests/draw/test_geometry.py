@@ -1,4 +1,4 @@
-"""Where things stand in a chart: inside, on scales, beside each other; what pointers read."""
+"""Geometry of charts: everything is inside, on its scale and in its place; tooltips are right."""
 
 import dataclasses
 import itertools
@@ -50,28 +50,28 @@ CHARTS = {
 }
 
 
-def made(name, study, width):
-    of = {"map": ["Masked30"]}.get(name, name.split(" of ")[1:])
-    return CHARTS[name](study, *of, width=width)
+def built(name, study, width):
+    member = {"map": ["Masked30"]}.get(name, name.split(" of ")[1:])
+    return CHARTS[name](study, *member, width=width)
 
 
 @pytest.mark.parametrize("width", [COLUMN, TEXT])
 @pytest.mark.parametrize("name", CHARTS)
 def test_nothing_leaves_a_chart_or_hides_another_text(study, name, width):
-    texts, _, wide, high = drawn(made(name, study, width))
+    texts, _, wide, high = drawn(built(name, study, width))
     assert wide == pytest.approx(width, abs=1)
     for text in texts:
         assert text.left >= -1, text
         assert text.right <= wide + 1 or text.text.endswith("…"), text
         assert -1 <= text.top < text.bottom <= high + 1, text
-    # What is written twice is the halo around the letters.
+    # Texts that are drawn twice are halos around letters.
     for one, other in itertools.combinations({text[:5]: text for text in texts}.values(), 2):
         assert not one.meets(other), (one, other)
 
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_field_that_is_read_is_in_the_data(study, name):
-    spec = made(name, study, TEXT).to_dict()
+    spec = built(name, study, TEXT).to_dict()
     assert unread_fields(spec) == []
 
 
@@ -93,8 +93,8 @@ def test_pointers_read_what_a_bar_is(study):
 
 def test_pointers_read_what_a_cell_is(study):
     read = tooltips(heat_maps.sparsity_map(study, "Masked30").to_dict())
-    own = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
-    for row in own.to_dict("records"):
+    custom = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
+    for row in custom.to_dict("records"):
         share = 1 - row["weight_nonzero"] / row["weight_total"]
         cell = {"block": str(row["block"]), "projection": row["module_name"].rpartition(".")[2]}
         assert {**cell, "zeros": f"{100 * share:.1f} %"} in read
@@ -114,17 +114,17 @@ def test_pointers_read_what_was_measured(study):
         assert {"variant": "CSR30 · 1 token", "speed-up": mark, "realised": "0.40 ×"} in bars
     assert {
         "policy": "global magnitude, demo", "variant": "Masked30", "perplexity": "12.5",
-        "first guesses": "25.0 %",
+        "top-1 accuracy": "25.0 %",
     } in points  # fmt: skip
     assert (
         places
         == [
-            {"shape": "8 × 4, from memory", "tokens": "1", "from": "62 %"},
-            {"shape": "8 × 4, from memory", "tokens": "128", "from": "never"},
+            {"shape": "8 × 4, from memory", "tokens": "1", "crossover sparsity": "62 %"},
+            {"shape": "8 × 4, from memory", "tokens": "128", "crossover sparsity": "never"},
         ]
         * 2
     )  # a point and its interval
-    assert {"part": "block 0", "more nats per token than dense": "+0.090"} in parts
+    assert {"part": "block 0", "increase over dense, nats per token": "+0.090"} in parts
 
 
 def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
@@ -132,16 +132,16 @@ def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
     shares = 1 - layers["weight_nonzero"] / layers["weight_total"]
     least, most = (layers.loc[end] for end in (shares.idxmin(), shares.idxmax()))
     projections = [one["module_name"].rpartition(".")[2] for one in (least, most)]
-    heard = {name: made(name, study, TEXT).to_dict()["description"] for name in CHARTS}
+    heard = {name: built(name, study, TEXT).to_dict()["description"] for name in CHARTS}
     assert heard["map"] == (
-        f"Heat map, 4 blocks by 6 projections: from {100 * shares.min():.1f} % zeros in block "
+        f"Heat map of 4 blocks by 6 projections: zeros range from {100 * shares.min():.1f} % in block "
         f"{least['block']}, {projections[0]}, to {100 * shares.max():.1f} % in block "
         f"{most['block']}, {projections[1]}."
     )
     assert "; MLP Masked30 30.0 %; MLP CSR30 30.0 %; " in heard["bars of sparsity"]
     assert heard["curve"].endswith(
-        "CSR with int32 indices: smaller than dense from 50.3 %. CSR with int64 indices: smaller "
-        "than dense from 67.1 %. This study: 30.0 %: CSR 1.41 × dense."
+        "CSR with int32 indices is smaller than dense from 50.3 % sparsity. CSR with int64 indices "
+        "is smaller than dense from 67.1 % sparsity. This study: 30.0 %: CSR 1.41 × dense."
     )
     assert heard["crossover"] == (
         "Crossover sparsity: 8 × 4, from memory, 1: 62 %; 8 × 4, from memory, 128: never."
@@ -149,12 +149,14 @@ def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
     assert "global magnitude, demo, 30.0 %: 12.5; " in heard["quality"]
     # Dense is not far from itself, which is no point.
     assert heard["distance"] == (
-        "Distance from dense by sparsity: global magnitude, demo, 30.0 %: 0.125; M90, "
+        "KL divergence from dense by sparsity: global magnitude, demo, 30.0 %: 0.125; M90, "
         "90.0 %: 0.250."
     )
-    assert heard["sensitivity"].startswith("Nats per token by part: block 0: +0.090; block 1: +0.0")
+    assert heard["sensitivity"].startswith(
+        "Increase in nats per token by part: block 0: +0.090; block 1: +0.0"
+    )
     strip = charts.hero(study).to_dict()["description"]
-    assert "One dot per layer at its share of zeros, around 30.0 % overall." in strip
+    assert "Each dot shows the share of zeros of one layer, around 30.0 % overall." in strip
     assert all(heard[name] in strip for name in ("map", "curve"))
 
 
@@ -208,16 +210,16 @@ def marked(chart):
 
 
 @pytest.mark.parametrize(
-    ("level", "width", "said", "anchor"),
+    ("level", "width", "wording", "anchor"),
     [
         (0.3, TEXT, "30.0 %: CSR 1.41 × dense", "start"),
         (0.3, COLUMN, "30.0 %: 1.41 ×", "start"),
         (0.95, TEXT, "95.0 %: CSR 0.11 × dense", "end"),
     ],
 )
-def test_one_level_is_told_in_full_where_there_is_room(demo, level, width, said, anchor):
+def test_one_level_is_told_in_full_where_there_is_room(demo, level, width, wording, anchor):
     study = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, level)))
-    assert marked(charts.csr_bytes_curve(study, width)) == [(said, anchor)]
+    assert marked(charts.csr_bytes_curve(study, width)) == [(wording, anchor)]
 
 
 def test_levels_step_down_to_the_right_and_stay_in_the_picture(levels):
@@ -281,8 +283,8 @@ def test_each_layout_has_one_look_everywhere(study):
             if "strokeDash" in unit.get("encoding", {}):
                 colours, dashes = (unit["encoding"][c]["scale"] for c in ("color", "strokeDash"))
                 assert colours["domain"] == dashes["domain"]
-                of = zip(colours["domain"], colours["range"], dashes["range"], strict=True)
-                looks |= {name: (colour, dash) for name, colour, dash in of}
+                member = zip(colours["domain"], colours["range"], dashes["range"], strict=True)
+                looks |= {name: (colour, dash) for name, colour, dash in member}
     solid = [1, 0]
     assert looks["dense"] == looks["dense and masked"] == (look.BLUE, solid)
     assert looks["bytes in CSR"] == looks["CSR with int32 indices"] == (look.BLACK, solid)
@@ -479,12 +481,12 @@ def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
         (charts.group_bars(study, "sparsity"), False),
         (measured_charts.speed_chart(study), True),
     ):
-        found = {
+        matches = {
             unit["encoding"]["y"]["axis"]["grid"]
             for unit, *_ in units(draw.to_dict())
             if "axis" in unit["encoding"].get("y", {})
         }
-        assert found == {lines}
+        assert matches == {lines}
 
 
 @pytest.mark.parametrize(
@@ -549,9 +551,9 @@ def test_a_histogram_goes_from_zero_to_its_last_bar():
     at = [{"at": 0.5, "label": "here"}]
     spec = marks.histogram(marks.inline(rows), marks.inline(at), (97, 112)).to_dict()
     svg = export.svg(spec)
-    _, found, _, _ = boxes(svg)
-    assert found[-1].right - found[0].left == pytest.approx(97)
-    assert found[0].right - found[0].left == pytest.approx(50)
+    _, matches, _, _ = boxes(svg)
+    assert matches[-1].right - matches[0].left == pytest.approx(97)
+    assert matches[0].right - matches[0].left == pytest.approx(50)
     assert tooltips(spec)[1] == {"magnitude": "d", "holds": "c"}
     pale, full = (
         float(part.partition('fill-opacity="')[2].partition('"')[0] or 1)
@@ -561,11 +563,11 @@ def test_a_histogram_goes_from_zero_to_its_last_bar():
     assert pale < full
 
 
-# What was measured.
+# Measurements.
 
 
 def test_speeds_have_an_axis_that_does_not_magnify(study):
-    """From 0.8 to 1.25, as far below as above, or as far as what is shown and a tenth."""
+    """From 0.8 to 1.25, extended to equal distances and a tenth beyond the values."""
     same = latency().assign(realised_speedup=1.0, realised_low=0.98, realised_high=1.02)
     same = same.assign(promised_speedup=1.0, seconds=1.0, seconds_low=0.98, seconds_high=1.02)
     near = put_in(study, latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
@@ -720,12 +722,12 @@ def test_lines_of_two_texts_are_told_apart(demo_study):
     )
     domain = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert {f"global magnitude, demo, {name}" for name in "ab"} <= {*domain}
-    told = "{} (sliding, 0123456789abcdef): 99 tokens in windows of 64"
+    raised = "{} (sliding, 0123456789abcdef): 99 scored tokens in windows of 64"
     note = chart.to_dict()["title"]["subtitle"]
-    assert note == f"{told.format('a')} · {told.format('b')}"
+    assert note == f"{raised.format('a')} · {raised.format('b')}"
     both = put_in(demo_study, quality=pd.concat([frames[0], frames[0].assign(window=99)]))
     note = measured_charts.quality_chart(both).to_dict()["title"]["subtitle"]
-    assert note.endswith(f"{told.format('a')} and 99 tokens in windows of 99")
+    assert note.endswith(f"{raised.format('a')} and 99 scored tokens in windows of 99")
     frames.append(frames[0].assign(protocol="ptb", text="c"))
     chart = measured_charts.quality_chart(
         put_in(demo_study, quality=pd.concat(frames, ignore_index=True))
@@ -735,14 +737,14 @@ def test_lines_of_two_texts_are_told_apart(demo_study):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "wording"),
     [(99.94, "99.9"), (99.5, "99.5"), (100.0, "100"), (9999.0, "9\u202f999"), (10_000.0, "10.0k")],
 )
-def test_perplexities_have_the_digits_that_matter(demo_study, value, said):
+def test_perplexities_have_the_digits_that_matter(demo_study, value, wording):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}
     frame = quality([*scores.values()], [*scores])
     read = tooltips(measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
-    assert read[-1]["perplexity"] == said
+    assert read[-1]["perplexity"] == wording
 
 
 def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
@@ -760,12 +762,12 @@ def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
     assert domain([0.2, -0.1]) == pytest.approx([-0.1 - 0.3 * room, 0.2 + 0.3 * room])
 
 
-@pytest.mark.parametrize(("parts", "said"), [(40, False), (41, True)])
-def test_that_parts_are_left_out_is_said(demo_study, parts, said):
+@pytest.mark.parametrize(("parts", "wording"), [(40, False), (41, True)])
+def test_that_parts_are_left_out_is_said(demo_study, parts, wording):
     study = put_in(demo_study, sensitivity=sensitivity(parts))
     note = measured_charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
-    assert note.startswith("50 % of the part; some.txt")
-    assert ("parts" in note) is said
+    assert note.startswith("50 % of the part pruned; some.txt")
+    assert ("parts" in note) is wording
 
 
 def test_names_of_parts_have_sixty_letters(demo_study):

@@ -242,8 +242,8 @@ def test_what_is_pruned_is_pale_and_ends_at_the_threshold():
     ]
     at = [{"at": 0.5, "label": "threshold 0.5"}]
     svg = drawn(marks.histogram(marks.inline(bars), marks.inline(at), (100, 112)))
-    found = [(float(r[2]), float(r[3]), r[4]) for r in rects(svg, "bar")]
-    assert found == [(50, 100, "#D55E00"), (50, 50, "#0072B2")]
+    matches = [(float(r[2]), float(r[3]), r[4]) for r in rects(svg, "bar")]
+    assert matches == [(50, 100, "#D55E00"), (50, 50, "#0072B2")]
     assert "threshold 0.5" in texts(svg)
 
 

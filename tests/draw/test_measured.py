@@ -32,9 +32,11 @@ def values(chart):
 def code(spec, key=""):
     """Whatever a chart evaluates: fields and expressions."""
     if isinstance(spec, dict):
-        return [text for name, own in spec.items() if name != "data" for text in code(own, name)]
+        return [
+            text for name, custom in spec.items() if name != "data" for text in code(custom, name)
+        ]
     if isinstance(spec, list):
-        return [text for own in spec for text in code(own, key)]
+        return [text for custom in spec for text in code(custom, key)]
     evaluated = {"field", "expr", "labelExpr", "filter", "calculate", "title", "values"}
     return [spec] if key in evaluated else []
 
@@ -53,7 +55,7 @@ def test_speed_shows_what_was_promised_and_realised(study):
     assert (csr["control_low"], csr["control_high"]) == (0.93, 1.04)
     described = chart.to_dict()["description"]
     assert "CSR30 · 1 token: 0.40 ×" in described
-    # What runs the same kernels has an interval and a control, but no speed.
+    # A variant with the same kernels has an interval and a control, but no speed.
     masked = rows["Masked30 · 1 token"]
     assert masked["realised"] is None
     assert masked["label"] == "same kernels"
@@ -69,7 +71,7 @@ def test_what_is_noise_has_no_point_and_no_number(study):
     for cells in ({"others": 3.9}, {"control_low": 1.03}, {"control_low": None}):
         untold = put_in(study, latency=study.latency.assign(**cells))
         labels = {row.get("label") for row in values(drawn.speed_chart(untold))}
-        assert labels - {None} == {"same kernels", "not told"}
+        assert labels - {None} == {"same kernels", "not reported"}
 
 
 def test_crossover_shows_never(study):
@@ -79,7 +81,7 @@ def test_crossover_shows_never(study):
     assert (rows[0]["low"], rows[0]["high"]) == (pytest.approx(0.58), pytest.approx(0.67))
     assert rows[1]["at"] > 1
     assert rows[0]["name"] == "8 × 4, from memory"
-    # Each number of tokens has a line of its own.
+    # Each number of tokens has a line.
     alone = put_in(study, latency=study.latency[study.latency["tokens"] == 1])
     both, one = (drawn.crossover_chart(s).to_dict()["height"] for s in (study, alone))
     assert both - one == 10
@@ -93,13 +95,13 @@ def test_a_crossover_that_is_not_certain_is_not_drawn(study):
     inside = unsure[unsure["scope"] == "layer"].assign(cache="in cache")
     both = pd.concat([frame, inside], ignore_index=True)
     chart = drawn.crossover_chart(put_in(study, latency=both)).to_dict()
-    assert "; 2 not certain" in chart["title"]["subtitle"]
+    assert "; 2 inconclusive" in chart["title"]["subtitle"]
 
 
 def test_quality_is_drawn_over_sparsity(study):
     rows = values(drawn.quality_chart(study))
-    seen = {(row["sparsity"], row["value"], row["label"]) for row in rows}
-    assert seen == {(0.0, 10.0, "10.0"), (0.3, 12.5, "12.5"), (0.9, 1234.0, "1\u202f234")}
+    observed = {(row["sparsity"], row["value"], row["label"]) for row in rows}
+    assert observed == {(0.0, 10.0, "10.0"), (0.3, 12.5, "12.5"), (0.9, 1234.0, "1\u202f234")}
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +246,7 @@ def test_nothing_measured_nothing_drawn(draw, demo_study):
 
 
 def test_sentences_say_the_numbers(study):
-    said = " ".join(sr.summarize(study))
+    wording = " ".join(sr.summarize(study))
     for sentence in (
         "With 1 and 128 tokens at a time, CSR30 runs 0.40 (0.38 to 0.42) and 0.40 (0.38 to 0.42) "
         "times as fast as Dense on this machine (2 threads, 99 % intervals in parentheses). Its "
@@ -264,14 +266,14 @@ def test_sentences_say_the_numbers(study):
         "The smallest lossless layout for the prunable weights of Masked30 and CSR30 is bitmask, "
         "at 0.73 times their dense bytes.",
     ):
-        assert sentence in said
+        assert sentence in wording
 
 
 def test_hostile_names_are_data(demo):
     pruning = sr.global_magnitude(demo, 0.3)
     makers = (sr.dense, sr.masked, sr.csr)
-    made = zip(makers, (demo, pruning, pruning), HOSTILE, strict=True)
-    variants = [maker(what, name=name) for maker, what, name in made]
+    built = zip(makers, (demo, pruning, pruning), HOSTILE, strict=True)
+    variants = [maker(target, name=name) for maker, target, name in built]
     study = put_in(
         sr.compare(*variants),
         latency=latency(HOSTILE),

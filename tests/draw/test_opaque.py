@@ -29,11 +29,11 @@ def test_a_browser_sees_the_same_in_fewer_bytes(chromium):
     )  # fmt: skip
     drawn = vl_convert.vegalite_to_png(chart.to_dict(), vl_version=VEGALITE)
     page = chromium.new_page()
-    seen, same = (
+    observed, same = (
         page.evaluate(PIXELS, base64.b64encode(png).decode()) for png in (drawn, opaque(drawn))
     )
     page.close()
-    assert seen == same
-    assert seen[2] > 50
+    assert observed == same
+    assert observed[2] > 50
     assert len(opaque(drawn)) < len(drawn) / 2
     assert opaque(opaque(drawn)) == opaque(drawn)  # which has no opacity to lose

@@ -159,7 +159,7 @@ def test_cells_of_several_layers_name_none():
 def test_the_chart_is_valid_and_speaks(chart, weights):
     without_data = {key: part for key, part in chart.spec.items() if key != "datasets"}
     assert alt.VConcatChart.from_dict(without_data)
-    assert "a chosen level" in chart.spec["description"]
+    assert "the selected level" in chart.spec["description"]
     with sr.speaking("fr"):
         french = level_chart(study_of(weights, 0.4))
     shown = texts(french.spec)

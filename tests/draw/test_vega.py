@@ -8,7 +8,7 @@ from sparsity_report.draw.vega import VEGALITE, bundle
 
 
 def test_the_bundle_reads_what_altair_writes():
-    # Where this fails: python docs/tools/bundle_vega.py
+    # If this fails, run python docs/tools/bundle_vega.py
     assert re.search(rf'="{re.escape(VEGALITE)}\.\d+"', bundle())
     assert alt.SCHEMA_VERSION.removeprefix("v").split(".")[0] == VEGALITE.split(".")[0]
 

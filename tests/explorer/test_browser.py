@@ -166,13 +166,18 @@ def test_shows_everything_and_asks_nobody(opened, demo_study):
         assert sentence.replace("\u202f", " ") in text
     for row in demo_study.totals.to_dict("records"):
         assert percent(row["sparsity_model"]).replace("\u202f", " ") in text
-    for title in ("Zeros per layer", "CSR against dense", "Magnitudes of one layer", "pays from"):
+    for title in (
+        "Zeros per layer",
+        "CSR relative to dense",
+        "Magnitudes of one layer",
+        "break-even at",
+    ):
         assert title in text
     away = [u for u in opened.requests if not u.startswith((opened.server.home, "data:", "blob:"))]
     assert away == []
     assert opened.complaints == []
-    said = opened.page.locator(".sparsity-explorer [role=graphics-document]")
-    assert "heat map of 4 blocks by 6 projections" in said.get_attribute("aria-label")
+    wording = opened.page.locator(".sparsity-explorer [role=graphics-document]")
+    assert "heat map of 4 blocks by 6 projections" in wording.get_attribute("aria-label")
     assert not opened.page.locator(".sx-still").is_visible()
 
 
@@ -193,8 +198,8 @@ def test_the_slider_by_keyboard(fresh, demo_study):
     assert f"42.0 %: {ratio:.2f} ×" in fresh.drawn()
     assert fresh.state()["variant"] == "Masked at level"
     assert slider.get_attribute("aria-valuetext") == "42\u202f%"
-    said = fresh.page.get_by_role("status").filter(has_text="42\u202f% by global magnitude")
-    assert "level" in said.inner_text()
+    wording = fresh.page.get_by_role("status").filter(has_text="42\u202f% by global magnitude")
+    assert "level" in wording.inner_text()
     assert fresh.active_cell() == active, "the arrow keys moved through the notebook"
 
 
@@ -289,7 +294,7 @@ def test_ticks_stand_under_the_thumb_to_the_pixel(fresh):
     for percents in (0, 25, 50, 75, 99):
         thumb = 8 + (width - 16) * percents / 99
         assert texts[f"{percents}\u202f%"] == pytest.approx(thumb, abs=0.5)
-    assert any("pays from" in text for text in texts)
+    assert any("break-even at" in text for text in texts)
 
 
 def test_a_level_is_marked_and_a_variant_is(fresh):
@@ -355,7 +360,7 @@ def test_names_beside_the_picture_and_legends_can_be_clicked(fresh):
     fc2 = [name for name in NAMES if name.endswith("fc2")]
     fresh.until(lambda s: s["selection"] == fc2)
     assert "FLOPs of the selected layers (4)" in fresh.drawn()
-    assert fresh.card("Zeros of the selected prunable weights")
+    assert fresh.card("Sparsity of the selected prunable weights")
     picture.locator(".role-legend-label text", has_text="CSR30").click()
     fresh.until(lambda s: s["variant"] == "CSR30")
 
@@ -472,7 +477,7 @@ def test_search_and_metric_by_keyboard(fresh):
     # In command mode these letters would delete and insert cells.
     fresh.page.keyboard.type("ddb")
     fresh.until(lambda s: s["search"] == "ddb")
-    assert "no module name holds “ddb”" in fresh.page.locator(".sx-add").inner_text()
+    assert "no module name contains “ddb”" in fresh.page.locator(".sx-add").inner_text()
     field.fill("V_PROJ")
     fresh.until(lambda s: len(s["selection"]) == 4)
     assert all("v_proj" in name for name in fresh.state()["selection"])
@@ -506,9 +511,9 @@ def test_budget_bounds_and_copies_by_keyboard(fresh):
     budget.fill("0.5 × FLOPs")
     budget.press("Enter")
     fresh.until(lambda state: state["sparsity"] == 0.59)
-    said = page.locator(".sx-add [role=status]")
-    assert "within 0.50" in said.inner_text()
-    hold, copy = (page.locator(".sx-tools button", has_text=text) for text in ("Hold", "Copy"))
+    wording = page.locator(".sx-add [role=status]")
+    assert "within 0.50" in wording.inner_text()
+    hold, copy = (page.locator(".sx-tools button", has_text=text) for text in ("Apply", "Copy"))
     hold.press("Enter")
     page.locator(".sx-add [role=status]", has_text="1 layer or group is held").wait_for()
     fresh.settle()
@@ -586,10 +591,10 @@ def run_last(session, code):
 @pytest.fixture(scope="class")
 def curve(opened):
     run_last(opened, SCORED.format(tests=str(Path(__file__).parents[1])))
-    made = Curve(opened)
+    built = Curve(opened)
     opened.page.locator(".sparsity-explorer svg.marks").nth(1).wait_for(timeout=60_000)
-    made.marks.first.scroll_into_view_if_needed()
-    yield made
+    built.marks.first.scroll_into_view_if_needed()
+    yield built
     run_last(opened, "scored.close()")
     opened.page.locator(".sparsity-explorer").nth(1).wait_for(state="detached")
 
@@ -638,7 +643,7 @@ class TestQualityCurve:
             "select"
         )
         menu.select_option("bytes")
-        curve.root.locator(".vega-embed", has_text="CSR against dense").wait_for()
+        curve.root.locator(".vega-embed", has_text="CSR relative to dense").wait_for()
         curve.session.settle()
         assert [(b["x"], b["y"]) for b in before] == [
             (box["x"], box["y"]) for box in (one.bounding_box() for one in boxes.all())
@@ -667,7 +672,7 @@ def luminance(channels):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def contrast(page, selector, what="fill"):
+def contrast(page, selector, target_="fill"):
     """WCAG contrast of an element's colour against the notebook's paper."""
     ink, paper = page.evaluate(
         """([selector, what]) => {
@@ -680,7 +685,7 @@ def contrast(page, selector, what="fill"):
             const paper = getComputedStyle(document.querySelector(".jp-NotebookPanel-notebook"));
             return [rgb(style[what]), rgb(paper.backgroundColor)];
         }""",
-        [selector, what],
+        [selector, target_],
     )  # fmt: skip
     light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
@@ -795,10 +800,10 @@ def test_hostile_names_are_text(browser, lab):
     with Session(browser, lab, "hostile.ipynb", HOSTILE_STUDY, SHOW) as session:
         session.until(lambda s: len(s["layers"]) == 3 * len(HOSTILE))
         page = session.page
-        said = page.locator(".sparsity-explorer").inner_text()
+        wording = page.locator(".sparsity-explorer").inner_text()
         for text in HOSTILE:
-            assert printable(text, 30)[:29] in said, ascii(text)
-        assert UNSEEN.findall(said.replace("\t", "")) == []
+            assert printable(text, 30)[:29] in wording, ascii(text)
+        assert UNSEEN.findall(wording.replace("\t", "")) == []
         assert page.locator(".sparsity-explorer img").count() == 0
         page.mouse.move(*session.cell(0, 1))
         page.locator("#vg-tooltip-element.visible").wait_for()

@@ -34,9 +34,9 @@ def study(bare):
 
 
 def live(study, width=900):
-    made = sr.explore(study)
-    made._shell.width = width
-    return made
+    built = sr.explore(study)
+    built._shell.width = width
+    return built
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def bitmask(demo, zeros):
 
 def test_marks_stand_at_the_smallest_lossless_bytes(explorer, demo):
     marks = {row["variant"]: row for row in data(explorer, "points")}
-    # What scored alike at one place is one mark.
+    # Equal scores at one place share a mark.
     assert [*marks] == ["Dense", "Masked30, CSR30", "Masked70", "Masked2:4"]
     total = sum(demo.tensor(p.name).numel() for p in demo.prunable)
     wanted = [4 * total, *(bitmask(demo, round(s * total)) for s in (0.3, 0.7, 0.5))]
@@ -70,8 +70,8 @@ def test_marks_stand_at_the_smallest_lossless_bytes(explorer, demo):
     assert [row["layout"] for row in marks.values()] == ["dense", *["bitmask"] * 3]
     lines = pd.DataFrame(data(explorer, "curve")).groupby("line", sort=False)["value"].agg(list)
     assert lines.to_dict() == {"global magnitude": [10.0, 12.5, 40.0], "2:4": [10.0, 20.0]}
-    said = explorer.chart["description"].replace("\u202f", " ")
-    assert "perplexity against bytes: 10.0 at 3.15 MB (Dense), 12.5 at 2.30 MB (Masked30" in said
+    wording = explorer.chart["description"].replace("\u202f", " ")
+    assert "perplexity against bytes: 10.0 at 3.15 MB (Dense), 12.5 at 2.30 MB (Masked30" in wording
 
 
 def test_a_level_has_bytes_and_no_quality(explorer, demo):
@@ -83,13 +83,13 @@ def test_a_level_has_bytes_and_no_quality(explorer, demo):
     assert (level["open"], level["on"]) == (True, None)
     assert "not measured at this level" in level["tip"]
     assert not any(row["on"] for row in data(explorer, "points"))
-    # Where a variant of the policy was scored, it is said by its name.
+    # A scored variant of the policy is named.
     explorer.sparsity = 0.7
     (level,) = data(explorer, "level")
     assert level["tip"].endswith("measured as Masked70")
     assert [row["variant"] for row in data(explorer, "points") if row["on"]] == ["Masked70"]
     assert explorer.variant == "Masked at level"
-    # Of another policy it was not, nor within bounds.
+    # No variant of another policy, and none within bounds, was scored.
     explorer.policy = "layerwise_magnitude"
     assert data(explorer, "level")[0]["open"]
     explorer.policy = "global_magnitude"
@@ -147,7 +147,7 @@ def test_the_switch_keeps_all_in_its_place_and_is_a_step(explorer, bare):
     assert "explorer.curve = 'bytes'" in explorer.copied("python")
     explorer.undo()
     assert explorer.curve == "quality"
-    with pytest.raises(sr.SparsityReportError, match="curve is one of quality, bytes"):
+    with pytest.raises(sr.SparsityReportError, match=r"curve: .*; use one of quality, bytes"):
         explorer.curve = "speed"
     plain = live(bare)
     assert plain.curve == "bytes"
@@ -160,11 +160,11 @@ def shape(explorer):
 
 def test_of_several_texts_the_one_most_variants_were_scored_on(bare):
     other = scored(NAMES[:2], (7.0, 8.0), text="other.txt", text_fingerprint="fedcba9876543210")
-    made = live(put_in(bare, quality=pd.concat([other, scored()])))
-    assert [row["value"] for row in data(made, "points")] == [10.0, 12.5, 40.0, 20.0]
-    note = next(row["text"] for row in data(made, "notes") if row["panel"] == "curve")
-    assert note == "some.txt (sliding), whole model; only marks are measured"
-    # Infinity has no mark and is told; of one place alone there is no curve.
+    built = live(put_in(bare, quality=pd.concat([other, scored()])))
+    assert [row["value"] for row in data(built, "points")] == [10.0, 12.5, 40.0, 20.0]
+    note = next(row["text"] for row in data(built, "notes") if row["panel"] == "curve")
+    assert note == "some.txt (sliding), whole model; only the marks are measured"
+    # The note names infinite scores; a single place has no curve.
     broken = scored(scores=(10.0, 12.5, 12.5, float("inf"), 20.0))
     note = next(
         row["text"]
@@ -187,19 +187,19 @@ def tasks(**columns):
 
 
 def test_a_task_has_its_direction_and_its_error(bare):
-    made = live(put_in(bare, tasks=tasks()))
-    assert shape(made).titles[1] == "lambada, acc (more is better)"
-    first = data(made, "points")[0]
+    built = live(put_in(bare, tasks=tasks()))
+    assert shape(built).titles[1] == "lambada, acc (higher is better)"
+    first = data(built, "points")[0]
     assert (first["low"], first["high"]) == (pytest.approx(0.59), pytest.approx(0.61))
-    assert shape(made).domain[0] < 0.19
+    assert shape(built).domain[0] < 0.19
     assert shape(live(put_in(bare, tasks=tasks(higher_is_better=False)))).titles[1] == (
-        "lambada, acc (less is better)"
+        "lambada, acc (lower is better)"
     )
     unknown = live(put_in(bare, tasks=tasks(higher_is_better=pd.NA)))
     assert shape(unknown).titles[1] == "lambada, acc"
     # Perplexity comes before tasks.
     both = live(put_in(bare, tasks=tasks(), quality=scored()))
-    assert shape(both).titles[1] == "perplexity (less is better)"
+    assert shape(both).titles[1] == "perplexity (lower is better)"
 
 
 def test_far_apart_they_stand_on_a_logarithmic_axis(bare):
@@ -213,8 +213,8 @@ def test_far_apart_they_stand_on_a_logarithmic_axis(bare):
 def test_a_model_of_other_tokens_is_not_on_the_curve(bare):
     assert {"tokens", "text_fingerprint"} <= {*TABLES["quality"].names}
     mixed = scored(tokens=[100, 100, 100, 100, 90], **TEXT)
-    made = live(put_in(bare, quality=mixed))
-    assert [row["variant"] for row in data(made, "points")] == [
+    built = live(put_in(bare, quality=mixed))
+    assert [row["variant"] for row in data(built, "points")] == [
         "Dense",
         "Masked30, CSR30",
         "Masked70",
@@ -222,5 +222,5 @@ def test_a_model_of_other_tokens_is_not_on_the_curve(bare):
 
 
 def test_a_study_with_levels_alone_is_as_before(demo):
-    made = live(study_of(demo))
-    assert (made.curve, made._view.curves) == ("bytes", ["bytes"])
+    built = live(study_of(demo))
+    assert (built.curve, built._view.curves) == ("bytes", ["bytes"])

@@ -1,4 +1,4 @@
-"""What the map shows that is no count: differences, zeros beyond a bell curve, one's own."""
+"""Metrics of the map that are not counts: differences, excess zeros, sensitivity, columns."""
 
 import math
 import re
@@ -32,9 +32,9 @@ MINE = pd.DataFrame({"module_name": NAMES, "rank": range(24), "norm": [None, *ra
 @pytest.fixture(scope="module")
 def study(demo):
     prunings = [sr.global_magnitude(demo, 0.3), sr.n_m(demo, 2, 4)]
-    made = sr.compare(sr.dense(demo), *map(sr.masked, prunings), patterns=True)
+    built = sr.compare(sr.dense(demo), *map(sr.masked, prunings), patterns=True)
     blocks = [{"by": "block", "part": f"block {n}", "nll_increase": x} for n, x in BLOCKS.items()]
-    return put_in(made, sensitivity=measured(blocks))
+    return put_in(built, sensitivity=measured(blocks))
 
 
 BLOCKS = {0: 0.5, 1: 0.25, 3: -0.125}
@@ -42,20 +42,20 @@ BLOCKS = {0: 0.5, 1: 0.25, 3: -0.125}
 
 def measured(rows):
     """A table of sensitivity with what is asked for, the rest as one may find it."""
-    whole = {
+    full = {
         "modules": 6, "weight_total": 196608, "pruned": 98304, "sparsity": 0.5,
         "perplexity": 10.0, "dense_perplexity": 10.0, "top1": 0.5, "top1_drop": 0.0,
         "threshold": 0.1, "std": 0.1, "global_sparsity": 0.5, "protocol": "sliding",
         "window": 8, "stride": 8, "dtype": "float32", "text": "t", "text_fingerprint": "f",
     }  # fmt: skip
-    return pd.DataFrame([whole | row for row in rows])[[*TABLES["sensitivity"].names]]
+    return pd.DataFrame([full | row for row in rows])[[*TABLES["sensitivity"].names]]
 
 
 @pytest.fixture
 def explorer(study):
-    made = sr.explore(study, columns=MINE)
-    made._shell.width = 900
-    return made
+    built = sr.explore(study, columns=MINE)
+    built._shell.width = 900
+    return built
 
 
 def cells(explorer):
@@ -107,14 +107,14 @@ def scale(explorer):
 @pytest.mark.parametrize("metric", ["difference", "beyond"])
 def test_colours_are_even_at_zero_and_stay_while_the_level_moves(explorer, metric):
     explorer.metric, explorer.variant = metric, "Masked at level"
-    ends, seen = set(), []
+    ends, observed = set(), []
     for explorer.sparsity in (0.01, 0.25, 0.6, 0.99):
         low, middle, high = scale(explorer)["scale"]["domain"]
         ends.add((low, middle, high))
-        seen += [value for value in cells(explorer).values() if value is not None]
+        observed += [value for value in cells(explorer).values() if value is not None]
     ((low, middle, high),) = ends
     assert (low, middle) == (-high, 0)
-    assert max(map(abs, seen)) <= high
+    assert max(map(abs, observed)) <= high
     assert scale(explorer)["legend"]["title"].endswith(", percentage points")
 
 
@@ -142,20 +142,20 @@ def test_zeros_beyond_a_bell_curve(explorer, demo, study):
 
 def test_zeros_beyond_a_bell_curve_where_nobody_looked_for_patterns(demo, study):
     pruning = sr.global_magnitude(demo, 0.3)
-    made = sr.explore(sr.compare(sr.dense(demo), sr.masked(pruning)))
-    made._shell.width = 900
-    made.metric, made.variant = "beyond", "Masked30"
+    built = sr.explore(sr.compare(sr.dense(demo), sr.masked(pruning)))
+    built._shell.width = 900
+    built.metric, built.variant = "beyond", "Masked30"
     excess = study.facts.excess("Masked30")["excess"]
-    assert [*cells(made)] == NAMES
-    assert [*cells(made).values()] == pytest.approx(excess.tolist(), abs=0.006)
+    assert [*cells(built)] == NAMES
+    assert [*cells(built).values()] == pytest.approx(excess.tolist(), abs=0.006)
 
 
 def test_sensitivity_is_of_the_part_that_was_pruned(explorer):
     explorer.metric = "sensitivity"
-    found = cells(explorer)
-    for name, value in found.items():
+    matches = cells(explorer)
+    for name, value in matches.items():
         assert value == BLOCKS.get(int(name.split(".")[3])), name
-    # Of a group no block's cost is the cost.
+    # The cost of a group is not that of a block.
     assert set(bars(explorer).values()) == {None}
     explorer.grouping = "block"
     assert bars(explorer) == {"0": 0.5, "1": 0.25, "2": None, "3": -0.125}
@@ -165,7 +165,7 @@ def test_sensitivity_is_of_the_part_that_was_pruned(explorer):
     explorer.detail = NAMES[0]
     figures = {row[0]: row[1:] for row in html_tables(explorer._detail.value)[0]}
     assert figures["Sensitivity"][0] == "+0.500"
-    assert "50 % of its block pruned alone" in figures["Sensitivity"][1]
+    assert "only its block pruned, at 50 %" in figures["Sensitivity"][1]
 
 
 def test_figures_of_ones_own(explorer):
@@ -194,7 +194,7 @@ def test_the_state_is_kept_undone_and_copied(explorer):
     )
     (picture,) = [one for one in widgets(explorer) if isinstance(one, Picture)]
     assert picture.hint == "Map of Difference per layer: arrow keys move, Enter selects"
-    with pytest.raises(sr.SparsityReportError, match="against is one of Dense, Masked30"):
+    with pytest.raises(sr.SparsityReportError, match=r"against: .*; use one of Dense, Masked30"):
         explorer.against = "CSR at level"
 
 
@@ -202,29 +202,29 @@ def test_columns_have_any_name(demo):
     """It is shown, and no program."""
     texts = list(dict.fromkeys(TEXTS.values()))[:50]
     mine = pd.DataFrame({"module_name": NAMES} | dict.fromkeys(texts, range(24)))
-    made = sr.explore(sr.compare(sr.dense(demo)), columns=mine)
-    made._shell.width = 900
+    built = sr.explore(sr.compare(sr.dense(demo)), columns=mine)
+    built._shell.width = 900
     for text in texts:
-        made.metric = text
-        assert cells(made)[NAMES[3]] == 3
-        for html in (made._table.value, made._detail.value):
+        built.metric = text
+        assert cells(built)[NAMES[3]] == 3
+        for html in (built._table.value, built._detail.value):
             assert not re.search("<(script|img|svg|style)", html)
-    export.svg(made.chart.to_dict())
+    export.svg(built.chart.to_dict())
 
 
 def test_columns_are_copied_and_refused(demo_study):
     mine = MINE.copy()
-    made = sr.explore(demo_study, columns=mine)
+    built = sr.explore(demo_study, columns=mine)
     mine["rank"] = 0
-    made._shell.width = 900
-    made.metric = "rank"
-    assert cells(made)[NAMES[5]] == 5
+    built._shell.width = 900
+    built.metric = "rank"
+    assert cells(built)[NAMES[5]] == 5
     with pytest.raises(sr.SparsityReportError, match="'total' is a metric already"):
         sr.explore(demo_study, columns=MINE.rename(columns={"rank": "total"}))
     with pytest.raises(sr.SparsityReportError, match="takes a frame with module_name"):
         sr.explore(demo_study, columns=[1])
     alone = sr.explore(study_of(sr.load()))
-    with pytest.raises(sr.SparsityReportError, match="metric is one of sparsity, total"):
+    with pytest.raises(sr.SparsityReportError, match=r"metric: .*; use one of sparsity, total"):
         alone.metric = "sensitivity"
 
 
@@ -233,23 +233,23 @@ def test_columns_are_copied_and_refused(demo_study):
 
 def test_another_pruning_s_threshold_and_another_layer_lie_over_a_histogram(demo_study, demo):
     other = sr.global_magnitude(demo, 0.5)
-    made = sr.explore(demo_study.with_variants(sr.masked(other)))
-    made._shell.width = 900
-    made.variant = "Masked30"
-    data = made.chart["datasets"]
+    built = sr.explore(demo_study.with_variants(sr.masked(other)))
+    built._shell.width = 900
+    built.variant = "Masked30"
+    data = built.chart["datasets"]
     assert len(data["threshold"]) == 1
     before = data["magnitudes"]
-    made.against = "Masked50"
-    mine, its = made.chart["datasets"]["threshold"]
+    built.against = "Masked50"
+    mine, its = built.chart["datasets"]["threshold"]
     assert mine["at"] == pytest.approx(sr.global_magnitude(demo, 0.3).threshold)
     assert (its["at"], its["other"]) == (pytest.approx(other.threshold), True)
     assert its["label"] == f"Masked50: {other.threshold:.3g}"
-    assert made.chart["datasets"]["outline"] == []
-    made.selection = ["model.decoder.layers.1.fc1", "model.decoder.layers.0.self_attn.out_proj"]
-    made.detail = made.selection[1]
-    data = made.chart["datasets"]
+    assert built.chart["datasets"]["outline"] == []
+    built.selection = ["model.decoder.layers.1.fc1", "model.decoder.layers.0.self_attn.out_proj"]
+    built.detail = built.selection[1]
+    data = built.chart["datasets"]
     steps = data["outline"]
-    # Of equal areas, as shares of their weights are; but for the outermost thousandth.
+    # Bins have equal areas, except for the outermost thousandth.
     areas = [
         sum(bar["height"] * (bar["to"] - bar["from"]) for bar in data["magnitudes"]),
         sum(a["height"] * (b["from"] - a["from"]) for a, b in pairwise(steps)),
@@ -259,12 +259,12 @@ def test_another_pruning_s_threshold_and_another_layer_lie_over_a_histogram(demo
     weights = demo.tensor("model.decoder.layers.1.fc1.weight").abs().flatten().double().numpy()
     inside, _ = np.histogram(weights, [row["from"] for row in steps])
     heights = inside / np.diff([row["from"] for row in steps])
-    found = np.array([row["height"] for row in steps[:-1]])
-    assert found / found.max() == pytest.approx(heights / heights.max(), abs=0.02)
+    matches = np.array([row["height"] for row in steps[:-1]])
+    assert matches / matches.max() == pytest.approx(heights / heights.max(), abs=0.02)
     note = next(row["text"] for row in data["notes"] if row["panel"] == "histogram")
     assert note.endswith("self_attn.out_proj; the line: model.decoder.layers.1.fc1")
-    made.selection = ()
-    assert [bar["height"] for bar in made.chart["datasets"]["magnitudes"]] == [
+    built.selection = ()
+    assert [bar["height"] for bar in built.chart["datasets"]["magnitudes"]] == [
         bar["height"] for bar in before
     ]
 
@@ -273,14 +273,14 @@ def test_heads_and_dead_rows_of_the_layer_looked_at(explorer, demo):
     explorer.variant, explorer.detail = "Masked30", NAMES[3]
     gone = zeros_of(sr.global_magnitude(demo, 0.3), NAMES)[NAMES[3]]
     heads = gone.reshape(128, 4, 32).mean(axis=(0, 2))
-    found = re.findall(r'style="--at: ([^"]+)"', explorer._detail.value)
-    assert [float(share) for share in found] == pytest.approx(heads.tolist())
+    matches = re.findall(r'style="--at: ([^"]+)"', explorer._detail.value)
+    assert [float(share) for share in matches] == pytest.approx(heads.tolist())
     figures = {row[0]: row[1:] for row in html_tables(explorer._detail.value)[0]}
-    for name, axis in (("Rows of zeros", 1), ("Columns of zeros", 0)):
+    for name, axis in (("Zero rows", 1), ("Zero columns", 0)):
         assert figures[name] == [str(int(gone.all(axis=axis).sum())), "of 128"]
-    # Of a level they were not counted.
+    # Levels have no such counts.
     explorer.sparsity = 0.6
-    assert "Rows of zeros" not in explorer._detail.value
+    assert "Zero rows" not in explorer._detail.value
     assert "sx-parts" not in explorer._detail.value
 
 
@@ -289,12 +289,12 @@ def test_rows_are_no_columns():
     with torch.no_grad():
         linear.weight[1], linear.weight[:, [0, 4, 6]] = 0, 0
     weights = sr.load(torch.nn.ModuleDict({"fc": linear}))
-    made = sr.explore(sr.compare(sr.dense(weights), patterns=True))
-    made._shell.width = 900
-    made.detail = "fc"
-    figures = {row[0]: row[1:] for row in html_tables(made._detail.value)[0]}
-    assert figures["Rows of zeros"] == ["1", "of 5"]
-    assert figures["Columns of zeros"] == ["3", "of 7"]
+    built = sr.explore(sr.compare(sr.dense(weights), patterns=True))
+    built._shell.width = 900
+    built.detail = "fc"
+    figures = {row[0]: row[1:] for row in html_tables(built._detail.value)[0]}
+    assert figures["Zero rows"] == ["1", "of 5"]
+    assert figures["Zero columns"] == ["3", "of 7"]
 
 
 def test_experts_of_a_layer():
@@ -306,9 +306,9 @@ def test_experts_of_a_layer():
             for (expert, share), size in zip(rows, (2, 2, 6, 6), strict=True)
         ]
     )  # fmt: skip
-    found = inner(frame)
-    assert found.experts == pytest.approx((0.5 * 2 / 8, (0.25 * 2 + 6) / 8))
-    assert (found.rows, found.zero_rows, found.columns, found.heads) == (16, 8, 16, ())
+    matches = inner(frame)
+    assert matches.experts == pytest.approx((0.5 * 2 / 8, (0.25 * 2 + 6) / 8))
+    assert (matches.rows, matches.zero_rows, matches.columns, matches.heads) == (16, 8, 16, ())
 
 
 def test_the_curve_is_pulled_to_the_nearest_level(explorer):
@@ -334,7 +334,7 @@ def test_a_figure_is_copied(explorer, tmp_path, monkeypatch):
     assert (tmp_path / "difference.pdf").read_bytes().startswith(b"%PDF")
     explorer.metric = "rank"
     assert "# 'rank' is a figure of your own" in explorer.copied("python")
-    # What was measured is not made anew, which is said; the statements run without it.
+    # Statements do not repeat a measurement; a comment names it, and they run without it.
     explorer.metric = "sensitivity"
     text = explorer.copied("figure")
     assert "# Not measured anew: sensitivity." in text

@@ -1,4 +1,4 @@
-"""The explorer speaks one language: the one it was made in, whatever is spoken later."""
+"""The explorer keeps the language in which it was made."""
 
 import json
 import re
@@ -152,7 +152,7 @@ def test_an_english_explorer_is_not(demo_study):
         "Show",
         "Stored bytes as CSR",
         "Transformer block",
-        "pays from 50.3 %",
+        "break-even at 50.3 %",
         "prunable",
     ):
         assert any(english in text for text in foreign), english
@@ -162,14 +162,14 @@ def test_an_english_explorer_is_not(demo_study):
 def test_what_cannot_be_set_is_said_in_french(demo_study):
     with sr.speaking("fr"):
         explorer = sr.explore(demo_study)
-    for name, value, said in [
+    for name, value, wording in [
         ("metric", "beauty", "metric est l’un de sparsity, .*, et non 'beauty'"),
         ("detail", "fc9", "detail est l’un de .*, …, et non 'fc9'"),
         ("selection", ["fc9"], "selection est l’un de .*, …, et non 'fc9'"),
         ("sparsity", 1.5, "sparsity va de 0 à 0,99, et non 1.5"),
         ("study", sr.compare(sr.dense(sr.load())), "on peut ajouter des variantes"),
     ]:
-        with pytest.raises(sr.SparsityReportError, match=said):
+        with pytest.raises(sr.SparsityReportError, match=wording):
             setattr(explorer, name, value)
 
 
@@ -189,7 +189,7 @@ def test_keys_stay_english_while_labels_speak(demo_study):
     assert explorer.variant == "CSR at level"
     menus = [widget for widget in explorer._controls.rows[0].children if hasattr(widget, "options")]
     assert ("CSR au niveau", "CSR at level") in menus[0].options
-    # What is longer is cut in the narrowest menu.
+    # Longer labels are cut in the narrowest menu.
     assert max(len(text) for text, _ in menus[-1].options) <= 16
     assert [menu.value for menu in menus] == [
         "CSR at level", "bytes_ratio", "prunable", "group", "largest first",

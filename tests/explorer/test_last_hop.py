@@ -27,11 +27,11 @@ GROUPS = {
 ITEM = 4
 
 
-def share(part, whole):
+def share(part, full):
     """Zeros in percent, with one digit."""
-    if part is None or not whole:
+    if part is None or not full:
         return "–"
-    hundredths = 100 * part / whole
+    hundredths = 100 * part / full
     if 0 < hundredths < 0.05:
         return f"<{THIN}0.1{THIN}%"
     return f"{hundredths:.1f}{THIN}%"
@@ -45,25 +45,25 @@ def short(number, unit=""):
     return f"{digits}{THIN}{prefix}{unit}" if prefix or unit else digits
 
 
-def whole(number):
+def full(number):
     return f"{number:,}".replace(",", THIN)
 
 
-def times(part, of):
-    return f"{part / of:.2f}{THIN}×" if of else "–"
+def times(part, member):
+    return f"{part / member:.2f}{THIN}×" if member else "–"
 
 
 def three_policies():
     torch.manual_seed(3)
     weights = sr.load(Tiny(width=8, hidden=16))
-    made = [sr.dense(weights)]
+    built = [sr.dense(weights)]
     for name, pruning in (
         ("G", sr.global_magnitude(weights, 0.6)),
         ("L", sr.layerwise_magnitude(weights, 0.5)),
         ("N", sr.n_m(weights, 2, 4)),
     ):
-        made += [sr.masked(pruning, name=f"M{name}"), sr.csr(pruning, name=f"C{name}")]
-    return sr.compare(*made)
+        built += [sr.masked(pruning, name=f"M{name}"), sr.csr(pruning, name=f"C{name}")]
+    return sr.compare(*built)
 
 
 @pytest.fixture(scope="module", params=["demo", "three policies"])
@@ -118,10 +118,10 @@ def label_of(value, metric):
 
 def table(html, at=0):
     """A table as a list of mappings from heading to text."""
-    found = html_tables(html)[at]
+    matches = html_tables(html)[at]
     # A head that neighbours share leaves blanks beside it.
-    first = 0 if all(found[0]) else 1
-    heads, body = found[first], found[first + 1 :]
+    first = 0 if all(matches[0]) else 1
+    heads, body = matches[first], matches[first + 1 :]
     assert all(len(row) == len(heads) for row in body)
     return [dict(zip(heads, row, strict=True)) for row in body]
 
@@ -167,21 +167,21 @@ def test_cards_and_the_point_of_the_curve(explorer, sparsity):
     prunable = [row for row in sparse if row["prunable"]]
     weights = summed(prunable, "weight_total")
     zeros = weights - summed(prunable, "weight_nonzero")
-    assert read["Zeros of the prunable weights"] == (
+    assert read["Sparsity of the prunable weights"] == (
         share(zeros, weights), f"{short(zeros)} of {short(weights)}",
     )  # fmt: skip
     total = summed(sparse, "total")
     zeros_of_all = total - summed(sparse, "nonzero")
-    assert read["Zeros of the whole model"] == (
+    assert read["Sparsity of the whole model"] == (
         share(zeros_of_all, total), f"{short(zeros_of_all)} of {short(total)}",
     )  # fmt: skip
     small, large = summed(sparse, "stored_bytes"), summed(dense, "stored_bytes")
     number, note = read["Stored bytes as CSR"]
     assert number == times(small, large)
-    assert note.startswith(f"{short(small, 'B')} against {short(large, 'B')}; pays from ")
+    assert note.startswith(f"{short(small, 'B')} against {short(large, 'B')}; break-even at ")
     fewer, flops = summed(sparse, "flops_per_token"), summed(dense, "flops_per_token")
     assert read["FLOPs as CSR"] == (
-        times(fewer, flops), f"{short(fewer)} against {short(flops)}; on paper",
+        times(fewer, flops), f"{short(fewer)} against {short(flops)}; theoretical",
     )  # fmt: skip
     (point,) = data(explorer, "level")
     assert (point["sparsity"], point["value"]) == pytest.approx((zeros / weights, small / large))
@@ -207,11 +207,11 @@ def test_where_csr_pays(explorer):
     (mark,) = data(explorer, "even")
     assert mark["sparsity"] == pytest.approx(even)
     assert mark["value"] == 1
-    text = f"pays from {100 * even:.1f}"
+    text = f"break-even at {100 * even:.1f}"
     assert mark["label"].startswith(text)
     assert text in explorer._controls.cards.value
-    at, said, _ = explorer._controls.level.ticks[-1]
-    assert f"CSR {text}" in said
+    at, wording, _ = explorer._controls.level.ticks[-1]
+    assert f"CSR {text}" in wording
     assert at == pytest.approx(even)
 
 
@@ -314,10 +314,10 @@ def test_one_layer_closely(explorer):
         tables = html_tables(explorer._detail.value)
         figures = {cells[0]: cells[1:] for cells in tables[0]}
         assert figures["Zeros"] == [
-            share(weights - left, weights), f"{whole(weights - left)} of {whole(weights)} weights",
+            share(weights - left, weights), f"{full(weights - left)} of {full(weights)} weights",
         ]  # fmt: skip
         assert figures["FLOPs per token"] == [
-            short(row["flops_per_token"]), f"{short(row['useful_flops_per_token'])} on nonzeros",
+            short(row["flops_per_token"]), f"{short(row['useful_flops_per_token'])} on nonzero weights",
         ]  # fmt: skip
         threshold = explorer.study.variants.set_index("variant")["threshold"].get(variant)
         if pd.notna(threshold):
@@ -325,13 +325,13 @@ def test_one_layer_closely(explorer):
             (mark,) = data(explorer, "threshold")
             assert mark["at"] == threshold
         for one in table(explorer._detail.value, 1):
-            (own,) = [r for r in rows_of(explorer, one["Variant"]) if r["module_name"] == name]
+            (custom,) = [r for r in rows_of(explorer, one["Variant"]) if r["module_name"] == name]
             assert one == {
                 "Variant": one["Variant"],
-                "Zeros": share(weights - own["weight_nonzero"], weights),
-                "Nonzero": whole(int(own["weight_nonzero"])),
-                "FLOPs": short(own["flops_per_token"]),
-                "Bytes": short(own["stored_bytes"], "B"),
+                "Zeros": share(weights - custom["weight_nonzero"], weights),
+                "Nonzero": full(int(custom["weight_nonzero"])),
+                "FLOPs": short(custom["flops_per_token"]),
+                "Bytes": short(custom["stored_bytes"], "B"),
             }
         rows = row["shape"][0]
         sizes = {
@@ -342,7 +342,7 @@ def test_one_layer_closely(explorer):
         }
         read = table(explorer._detail.value, 2)
         assert {one["Stored as"]: (one["Bytes"], one["÷ dense"]) for one in read} == {
-            layout: (whole(size), times(size, weights * ITEM)) for layout, size in sizes.items()
+            layout: (full(size), times(size, weights * ITEM)) for layout, size in sizes.items()
         }, variant
 
 

@@ -1,4 +1,4 @@
-"""Where the explorer's picture, tables and controls change: at limits, nothing, the unknown."""
+"""Limits of the explorer: thresholds of layout, empty selections, unknown values."""
 
 import dataclasses
 import math
@@ -43,9 +43,9 @@ def blocks_of(blocks, *names, size=4):
 
 
 def live(study, width=900, **options):
-    made = sr.explore(study, **options)
-    made._shell.width = width
-    return made
+    built = sr.explore(study, **options)
+    built._shell.width = width
+    return built
 
 
 def data(explorer, name="cells"):
@@ -63,8 +63,8 @@ def named(spec, name):
                 yield from parts_of(one)
         yield spec
 
-    (found,) = (one for one in parts_of(spec) if one.get("name") == name)
-    return found
+    (matches,) = (one for one in parts_of(spec) if one.get("name") == name)
+    return matches
 
 
 def drawn(look):
@@ -163,7 +163,7 @@ def test_nothing_moves(demo_study, width):
     """Titles, legends and axes stand where they stood, whatever level, metric or modules."""
     explorer = live(demo_study, width)
     fixed = {
-        "CSR against dense", "Magnitudes of one layer", "Transformer block",
+        "CSR relative to dense", "Magnitudes of one layer", "Transformer block",
         "magnitude of a weight", "zeros of the prunable weights", "FLOPs in CSR", "Dense",
     }  # fmt: skip
 
@@ -228,8 +228,8 @@ def test_without_a_histogram_the_curve_ends_near_the_map(tiny):
     assert at["bytes in CSR"].left < wide / 2 < at["Masked50"].left
     assert at["bytes in CSR"].bottom == pytest.approx(at["Masked50"].bottom, abs=12)
     assert at["dense"].bottom > high - 30
-    _, _, _, whole = boxes(export.svg(live(tiny).chart.to_dict(validate=False)))
-    assert high < whole - 100
+    _, _, _, full = boxes(export.svg(live(tiny).chart.to_dict(validate=False)))
+    assert high < full - 100
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
@@ -282,7 +282,7 @@ def test_ends_of_the_colours(explorer):
         values = [cell["value"] for cell in data(explorer)]
         assert domain() == (0, max(2.0, *values))
     assert max(values) > 2
-    # Of a ratio the colours go as far as it goes at this level, not as of nothing pruned.
+    # The colours of a ratio end at its greatest value at this level.
     explorer.sparsity = 0.9
     assert domain() == (0, max(2.0, *(cell["value"] for cell in data(explorer))))
     explorer.variant, explorer.metric, explorer.log_scale = "Dense", "flops_per_token", True
@@ -318,18 +318,18 @@ def test_a_level_keeps_the_scales_of_what_is_not_pruned(explorer):
 def test_the_alternative_text_says_what_is_in_view(explorer):
     explorer.variant, explorer.modules = "Masked50", "prunable"
     values = [cell["value"] for cell in data(explorer)]
-    said = explorer.chart.to_dict(validate=False)["description"]
-    assert "of Masked50 (variant): heat map of 2 blocks by 3 projections" in said
-    assert f"from {100 * min(values):.1f} % to {100 * max(values):.1f} %" in said
+    wording = explorer.chart.to_dict(validate=False)["description"]
+    assert "of Masked50 (variant): heat map of 2 blocks by 3 projections" in wording
+    assert f"from {100 * min(values):.1f} % to {100 * max(values):.1f} %" in wording
     explorer.modules = "all"
     assert (
         "heat map of 2 blocks by 6 projections"
         in explorer.chart.to_dict(validate=False)["description"]
     )
     explorer.variant = "CSR at level"
-    said = explorer.chart.to_dict(validate=False)["description"]
-    assert "of a level: " in said
-    assert "values that follow the level" in said
+    wording = explorer.chart.to_dict(validate=False)["description"]
+    assert "of a sparsity level: " in wording
+    assert "values that depend on the level" in wording
 
 
 def notes(explorer):
@@ -338,15 +338,15 @@ def notes(explorer):
 
 def test_notes_say_the_level_the_layer_and_what_a_cell_holds(explorer):
     explorer.variant, explorer.sparsity = "Masked at level", 0.3
-    said = notes(explorer)
-    assert said["cells"] == "Masked at 30 % (level) · zeros ÷ weights of the matrix"
-    assert said["bars"].startswith("at 30 % · zeros ÷ parameters")
+    wording = notes(explorer)
+    assert wording["cells"] == "Masked at 30 % (level) · zeros ÷ weights of the matrix"
+    assert wording["bars"].startswith("at 30 % · zeros ÷ parameters")
     explorer.variant = "CSR50"
     assert notes(explorer)["bars"].startswith("zeros ÷ parameters")
     explorer.detail = None
     assert notes(explorer)["histogram"] == "none, before pruning"
     merged = live(study_of(blocks_of(130, "fc")))
-    assert notes(merged)["cells"].endswith(" · a cell holds up to 2 layers")
+    assert notes(merged)["cells"].endswith(" · up to 2 layers per cell")
     assert data(merged)[0]["tip"] == "layers.0.fc and 1 more"
 
 
@@ -357,7 +357,7 @@ def test_up_to_32_blocks_have_a_bar_each(blocks, bars):
     assert len({bar["group"] for bar in data(explorer, "bars")}) == bars
 
 
-# What is read.
+# Texts and tables.
 
 
 @pytest.mark.parametrize(("blocks", "note"), [(100, ""), (101, "2 more: explorer.layers() has")])
@@ -408,7 +408,7 @@ def test_a_threshold_is_shown_of_what_is_pruned_only(explorer):
     explorer.variant = "Masked50"
     for explorer.detail, shown in (("layers.0.fc1", True), ("layers.0.norm", False)):
         assert ("Threshold" in explorer._detail.value) is shown
-    assert "Magnitudes are counted for prunable weights only." in explorer._detail.value
+    assert "Magnitude histograms cover prunable weights only." in explorer._detail.value
 
 
 def test_a_threshold_of_a_level_is_known_to_a_bucket_and_says_so(explorer):
@@ -419,15 +419,15 @@ def test_a_threshold_of_a_level_is_known_to_a_bucket_and_says_so(explorer):
     (bits,) = struct.unpack("<I", struct.pack("<f", mark["at"]))
     (end,) = struct.unpack("<f", struct.pack("<I", bits + 2**16))
     low, high = f"{mark['at']:.2g}", f"{end:.2g}"
-    said = f"≈ {low}" if low == high else f"{low}–{high}"
-    assert mark["label"] == f"threshold {said}"
-    assert said in explorer._detail.value
+    wording = f"≈ {low}" if low == high else f"{low}–{high}"
+    assert mark["label"] == f"threshold {wording}"
+    assert wording in explorer._detail.value
     assert mark["at"] <= exact < end
     assert mark["at"] <= exact <= mark["at"] * (1 + 2**-7)
 
 
 def test_expected_is_what_a_gaussian_of_the_spread_would_have(explorer, tiny):
-    """Of a variant and of a level, from the weights as they come."""
+    """Histograms of a variant and of a level come from the weights before pruning."""
     explorer.detail = "layers.1.fc2"
     weight = tiny.weights.tensor("layers.1.fc2.weight").double()
     prunable = torch.cat(
@@ -478,9 +478,9 @@ def test_a_model_without_levels_has_no_slider():
     assert buttons["Add as variants"].disabled
     # There are no levels, but what is shown has numbers: of four ones and four zeros as they come.
     cards = html_texts(explorer._controls.cards.value)
-    assert cards[cards.index("Zeros of the whole model") + 1] == f"50.0{THIN}%"
-    assert cards[cards.index("Zeros of the whole model") + 2] == "4 of 8"
-    assert cards[cards.index("Zeros of the prunable weights") + 1] == "–"
+    assert cards[cards.index("Sparsity of the whole model") + 1] == f"50.0{THIN}%"
+    assert cards[cards.index("Sparsity of the whole model") + 2] == "4 of 8"
+    assert cards[cards.index("Sparsity of the prunable weights") + 1] == "–"
 
 
 def test_the_slider_goes_over_the_levels(explorer):
@@ -490,13 +490,13 @@ def test_the_slider_goes_over_the_levels(explorer):
     assert [text for _, text, _ in slider.ticks][:5] == [f"{n}{THIN}%" for n in (0, 25, 50, 75, 99)]
     buttons = {b.description: b for b in widgets(explorer) if type(b).__name__ == "Button"}
     explorer.selection = ["layers.0.fc1"]
-    buttons["Select nothing"].click()
+    buttons["Clear selection"].click()
     assert explorer.selection == ()
     assert not buttons["Add as variants"].disabled
-    explorer.sparsity, seen = 0.4, []
-    explorer.observe(lambda _: seen.append(buttons["Add as variants"].disabled), "study")
+    explorer.sparsity, observed = 0.4, []
+    explorer.observe(lambda _: observed.append(buttons["Add as variants"].disabled), "study")
     buttons["Add as variants"].click()
-    assert seen == [True]
+    assert observed == [True]
     assert not buttons["Add as variants"].disabled
 
 
@@ -523,12 +523,12 @@ def test_bytes_of_packed_weights_are_said_to_be_unpacked(tmp_path):
     for variant, how in (("Masked50", "÷ dense"), ("CSR at level", "as CSR")):
         explorer.variant = variant
         texts = html_texts(explorer._controls.cards.value)
-        for name, told in (("Stored bytes", True), ("FLOPs", False)):
-            assert (" unpacked; " in texts[texts.index(f"{name} {how}") + 2]) is told
-    assert notes(explorer)["curve"].startswith("stored bytes, unpacked")
+        for name, raised in (("Stored bytes", True), ("FLOPs", False)):
+            assert (" unpacked; " in texts[texts.index(f"{name} {how}") + 2]) is raised
+    assert notes(explorer)["curve"].startswith("unpacked stored bytes")
 
 
-# What is set and heard.
+# Traits and messages.
 
 
 @pytest.mark.parametrize(
@@ -554,14 +554,18 @@ def test_levels_from_nothing_to_all_but_a_hundredth(explorer):
 
 
 def test_a_wrong_name_is_answered_by_the_closest(explorer):
-    with pytest.raises(sr.SparsityReportError) as told:
+    with pytest.raises(sr.SparsityReportError) as raised:
         explorer.detail = "layers.0.fc9"
     assert re.fullmatch(
-        r"detail is one of layers\.0\.fc[12], …, not 'layers\.0\.fc9'", str(told.value)
+        r"detail: 'layers\.0\.fc9' is not a valid choice; use one of layers\.0\.fc[12], …",
+        str(raised.value),
     )
-    with pytest.raises(sr.SparsityReportError) as told:
+    with pytest.raises(sr.SparsityReportError) as raised:
         explorer.detail = "?"
-    assert str(told.value) == f"detail is one of {explorer._view.names[0]}, …, not '?'"
+    assert (
+        str(raised.value)
+        == f"detail: '?' is not a valid choice; use one of {explorer._view.names[0]}, …"
+    )
 
 
 def test_a_row_is_looked_at_and_with_a_key_held_selected(explorer):
@@ -601,7 +605,7 @@ def test_a_brush_stays_until_something_else_is_drawn(explorer):
 
 def test_what_finds_nothing_is_told(explorer):
     explorer.search = "zzz"
-    assert "no module name holds “zzz”" in explorer._controls._message.value
+    assert "no module name contains “zzz”" in explorer._controls._message.value
     assert explorer.selection == ()
     explorer.search = "FC1"
     assert "no module name" not in explorer._controls._message.value
@@ -655,7 +659,7 @@ def test_the_still_picture_has_numbers_up_to_a_hundred_cells(blocks, numbers, mo
     html = explorer._still()["text/html"]
     assert [one.numbers for one in looks] == [numbers]
     assert f'<div class="sx-still sx-still-{explorer._shell.key} ' in html
-    # Its style is there as it was written, or it would stand beside the live one.
+    # The style is included unchanged, or the picture would show next to the live one.
     assert (Path(alive.__file__).parent / "explorer.css").read_text(encoding="utf-8") in html
     drawn = base64.b64decode(re.search(r"base64,([^\"]+)", html)[1])
     assert drawn[:8] == b"\x89PNG\r\n\x1a\n"
@@ -690,15 +694,15 @@ def test_bars_of_a_histogram_have_areas_of_their_weights():
 def test_the_spread_is_exact_where_values_are_and_close_where_they_are_buckets():
     torch.manual_seed(0)
     weight = torch.randn(300, 200)
-    whole = float(weight.double().pow(2).mean().sqrt())
-    assert spread(count(weight)) == pytest.approx(whole, rel=2e-3)
+    full = float(weight.double().pow(2).mean().sqrt())
+    assert spread(count(weight)) == pytest.approx(full, rel=2e-3)
     # A bucket is 1/128 wide here, and its middle is what its weights are taken for.
     even = 1 + torch.rand(300, 200) / 20
-    whole = float(even.double().pow(2).mean().sqrt())
-    assert spread(count(even)) == pytest.approx(whole, rel=5e-4)
+    full = float(even.double().pow(2).mean().sqrt())
+    assert spread(count(even)) == pytest.approx(full, rel=5e-4)
     half = weight.bfloat16()
-    whole = float(half.double().pow(2).mean().sqrt())
-    assert spread(count(half)) == pytest.approx(whole, rel=1e-9)
+    full = float(half.double().pow(2).mean().sqrt())
+    assert spread(count(half)) == pytest.approx(full, rel=1e-9)
 
 
 def test_of_another_model_no_magnitudes_are_shown():
@@ -728,11 +732,11 @@ def test_all_of_a_modules_matrices_are_in_its_histogram():
 
 
 def test_how_sure_a_level_is(demo_study):
-    """Of float32 weights levels are interpolated within a bucket, and so it is said."""
+    """Levels of float32 weights are interpolated within a bucket, and a note says so."""
     explorer = live(demo_study)
     row = demo_study.facts.levels.iloc[37]
     explorer.sparsity = 0.37
-    said = " ".join(html_texts(explorer._controls.cards.value))
+    wording = " ".join(html_texts(explorer._controls.cards.value))
     assert row["uncertainty"] > 0
-    assert f"within {row['uncertainty']:.0f} weights" in said.replace(THIN, "")
-    assert f"{100 * row['uncertainty_share']:.2f}" in said
+    assert f"within {row['uncertainty']:.0f} weights" in wording.replace(THIN, "")
+    assert f"{100 * row['uncertainty_share']:.2f}" in wording

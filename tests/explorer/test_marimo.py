@@ -73,19 +73,19 @@ def _(ipywidgets, sr, study):
 
 
 class Marimo(Serving):
-    """A marimo of its own on a free port: loopback, nothing shared with the user."""
+    """A marimo server on a free loopback port that shares nothing with the user."""
 
     def __init__(self, folder):
         port = free_port()
         self.kind, self.work = "marimo", folder
         self.home = f"http://127.0.0.1:{port}"
         self.alive = f"{self.home}/health"
-        own = {
+        custom = {
             f"XDG_{part}_HOME": str(folder / part) for part in ("CONFIG", "CACHE", "DATA", "STATE")
         }
         # Traits of one message come in the order of a set: the frame before its data, here.
-        own |= {"HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "2"}
-        self.environment = {**os.environ, **own}
+        custom |= {"HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "2"}
+        self.environment = {**os.environ, **custom}
         (folder / "CONFIG" / "marimo").mkdir(parents=True)
         (folder / "CONFIG" / "marimo" / "marimo.toml").write_text(
             '[runtime]\nauto_instantiate = true\n[display]\ntheme = "system"\n'
@@ -113,22 +113,22 @@ class Opened:
         for drawn in (self.study, self.pair, self.hostile):
             drawn.locator("svg.marks").wait_for(timeout=90_000)
 
-    def until(self, said):
+    def until(self, wording):
         """Wait until the notebook says so."""
         end = time.monotonic() + 20
-        while not said():
+        while not wording():
             assert time.monotonic() < end, self.study.inner_text()
             self.page.wait_for_timeout(50)
 
     def read(self):
-        """What a cell has read from the explorer's value."""
+        """Return the text that a cell read from the explorer's value."""
         return self.page.locator(".markdown", has_text=re.compile("^read ")).last.inner_text()
 
     def cards(self):
         return self.study.locator(".sx-number").all_inner_texts()
 
     def brightness(self, scheme):
-        """How bright, of 255, letters, what they stand on and what is marked are in a theme."""
+        """Return the brightness, of 255, of letters, background and highlights in a theme."""
         self.page.emulate_media(color_scheme=scheme)
         self.page.wait_for_timeout(300)
         return self.study.locator(".sx-readout").evaluate(
@@ -155,9 +155,9 @@ class Opened:
 def opened(chromium, tmp_path_factory):
     need(find_spec("marimo") is not None, "marimo")
     with Marimo(tmp_path_factory.mktemp("marimo")) as server:
-        made = Opened(chromium, server.home)
-        yield made
-        made.context.close()
+        built = Opened(chromium, server.home)
+        yield built
+        built.context.close()
 
 
 def counted(weights, level):
@@ -182,7 +182,7 @@ def test_the_slider_moves_picture_cards_and_table(opened, demo):
     for _ in range(8):
         opened.page.keyboard.press("ArrowRight")
     opened.until(lambda: opened.cards()[0] == f"38.0{THIN}%")
-    # What a cell reads of it is read again.
+    # Cells that read the value run again.
     opened.until(lambda: opened.read() == "read 0.38 sparsity 24")
     assert opened.focused() == "sx-range"
     assert opened.study.locator(".sx-readout").input_value() == f"38{THIN}%"
@@ -238,10 +238,10 @@ def test_the_pair_is_alive(opened, demo):
 
 
 def test_names_of_a_checkpoint_are_text_and_nobody_is_asked(opened):
-    said = opened.hostile.inner_text()
+    wording = opened.hostile.inner_text()
     for text in HOSTILE:
-        assert printable(text, 30)[:29] in said, ascii(text)
-    assert UNSEEN.findall(said.replace("\t", "")) == []
+        assert printable(text, 30)[:29] in wording, ascii(text)
+    assert UNSEEN.findall(wording.replace("\t", "")) == []
     assert opened.hostile.locator("img, script").count() == 0
     for label in ("Show", "Modules", "Bars by"):
         menu = opened.hostile.get_by_label(label, exact=True)
@@ -249,8 +249,8 @@ def test_names_of_a_checkpoint_are_text_and_nobody_is_asked(opened):
             menu.select_option(option)
     opened.page.wait_for_timeout(300)
     assert opened.page.evaluate("window.hacked") is None
-    own = (opened.page.url.rpartition("/")[0], "data:", "blob:")
-    assert [url for url in opened.requests if not url.startswith(own)] == []
+    custom = (opened.page.url.rpartition("/")[0], "data:", "blob:")
+    assert [url for url in opened.requests if not url.startswith(custom)] == []
     assert opened.complaints == ["The explorer has no element for IntSliderModel."]
     assert opened.odd.locator("> div").first.inner_text() == opened.complaints[0]
 
@@ -264,10 +264,10 @@ def test_axe_finds_nothing(opened, width):
 
 def test_where_no_kernel_answers_it_says_so(opened):
     # No kernel hears of the last one: it has lost what tells of its width.
-    said = opened.page.locator(".sx-lost")
-    said.last.wait_for()
-    assert said.last.inner_text().startswith("No kernel answers here")
-    assert [one.is_visible() for one in said.all()] == [False, False, False, True]
+    wording = opened.page.locator(".sx-lost")
+    wording.last.wait_for()
+    assert wording.last.inner_text().startswith("No kernel is running")
+    assert [one.is_visible() for one in wording.all()] == [False, False, False, True]
     assert (
         opened.odd.locator(".widget-box").first.evaluate("one => getComputedStyle(one).visibility")
         == "hidden"
@@ -292,10 +292,10 @@ def unknown(explorer):
     elements = set(re.findall(r"(\w+): \w+,", table))
     parts = list(widgets(explorer))
     laid = [p.layout.get_state() for p in parts]
-    said = {
+    wording = {
         key for one in laid for key, value in one.items() if key[0] != "_" and value is not None
     }
-    return {part._model_name for part in parts} - elements | said
+    return {part._model_name for part in parts} - elements | wording
 
 
 def test_every_kind_of_control_has_an_element(demo):

@@ -1,4 +1,4 @@
-"""Two checkpoints in the explorer: what is drawn and written is what stands in the pair's rows."""
+"""The explorer of a pair: pictures and tables show the rows of the pair."""
 
 import json
 import math
@@ -10,7 +10,6 @@ import pytest
 from explored import chart_texts, html_tables, html_texts, widget_texts, widgets
 from ipywidgets import Dropdown
 from pairs import LOST, gone, two_policies
-from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.explorer.page_widgets import Picture
@@ -31,9 +30,9 @@ def pair(demo):
 
 @pytest.fixture(scope="module")
 def opened(pair):
-    made = sr.explore(pair)
-    made._shell.width = 1000
-    return made
+    built = sr.explore(pair)
+    built._shell.width = 1000
+    return built
 
 
 @pytest.fixture
@@ -108,9 +107,9 @@ def test_a_layer_has_its_own_counts_and_matrix(explorer, pair):
         ("nonzero before", "nonzero"): rest / row["compared"],
     }
     assert math.isclose(sum(parts.values()), 1)
-    said = explorer.chart["description"].replace(THIN, " ")
-    assert said.startswith(f"Matrix of {name}, ")
-    assert f"{100 * row['kept'] / row['compared']:.1f} % zero in both" in said
+    wording = explorer.chart["description"].replace(THIN, " ")
+    assert wording.startswith(f"Matrix of {name}, ")
+    assert f"{100 * row['kept'] / row['compared']:.1f} % zero in both" in wording
     assert data(explorer, "looked") == [{"block": "3", "projection": "fc2"}]
     explorer.module = LOST
     assert data(explorer, "overlap") == []
@@ -142,7 +141,7 @@ def test_a_click_the_menus_and_python_say_the_same(explorer):
     assert explorer.module == menus["Layer"].value != other
     assert "experts" in picture.described.lower()
     for name, value in (("metric", "beauty"), ("group", "heads"), ("module", other)):
-        with pytest.raises(sr.SparsityReportError, match=f"{name} is one of"):
+        with pytest.raises(sr.SparsityReportError, match=f"{name}: .* use one of"):
             setattr(explorer, name, value)
 
 
@@ -154,8 +153,8 @@ def test_strips_stand_below_where_something_is_gone(explorer, pair):
         if "gone" in row and "place" in row
     ]
     assert rows == [(0, False), (1, True), (2, True), (3, False)]
-    whole = sr.explore(replace(pair, removed=pair.removed.head(0)))
-    assert len(whole.chart["vconcat"]) == 1
+    full = sr.explore(replace(pair, removed=pair.removed.head(0)))
+    assert len(full.chart["vconcat"]) == 1
 
 
 def test_what_is_kept_in_a_notebook_is_what_was_shown(explorer):
@@ -226,5 +225,5 @@ def test_it_speaks_french(pair):
             t for t in same if t not in names | allowed and "_proj" not in t and "→" not in t
         } == set(), metric
     # Pages set a thin space before a unit, as in tables.
-    said = [text.replace("\u00a0", THIN) for text in html_texts(explorer._head.value)]
-    assert sentences[0].replace("\u00a0", THIN) in said
+    wording = [text.replace("\u00a0", THIN) for text in html_texts(explorer._head.value)]
+    assert sentences[0].replace("\u00a0", THIN) in wording

@@ -13,15 +13,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def explorer(demo_study):
-    made = sr.explore(demo_study)
-    made._shell.width = 900
-    return made
+    built = sr.explore(demo_study)
+    built._shell.width = 900
+    return built
 
 
 def control(explorer, text):
     """The control with a description."""
-    (found,) = [w for w in widgets(explorer) if getattr(w, "description", "") == text]
-    return found
+    (matches,) = [w for w in widgets(explorer) if getattr(w, "description", "") == text]
+    return matches
 
 
 def zeros(explorer):
@@ -57,7 +57,7 @@ def test_a_budget_moves_the_slider_and_says_why(explorer):
 def test_held_layers_are_made_up_for_exactly(explorer, demo):
     first, second, third = list(explorer.layers()["module_name"])[:3]
     explorer.sparsity = 0.5
-    menu, button = control(explorer, "Hold layers"), control(explorer, "Hold")
+    menu, button = control(explorer, "Layer bounds"), control(explorer, "Apply")
     for names, how in (((first,), "dense"), ((second,), "0.2"), ((third,), "now")):
         before, total = zeros(explorer)
         explorer.selection = names
@@ -95,10 +95,10 @@ def test_holding_is_undone_and_ends(explorer):
     assert zeros(explorer)[0] == plain
     explorer.redo()
     assert explorer.bounds == {"mlp_linear": 0.1}
-    control(explorer, "Hold layers").value = "free"
-    control(explorer, "Hold").click()
+    control(explorer, "Layer bounds").value = "free"
+    control(explorer, "Apply").click()
     assert explorer.bounds == {}
-    assert len(control(explorer, "Prune by").options) > 1
+    assert len(control(explorer, "Pruning policy").options) > 1
 
 
 WRONG = (
@@ -117,7 +117,7 @@ def test_bounds_that_are_none_leave_all_as_it_was(explorer, bounds, message):
 
 def test_a_study_from_a_file_has_no_weights_to_hold(demo_study, tmp_path):
     explorer = sr.explore(sr.read_study(demo_study.save(tmp_path / "s.json")))
-    with pytest.raises(sr.SparsityReportError, match="no weights to hold"):
+    with pytest.raises(sr.SparsityReportError, match="holds no weights; to set layer bounds"):
         explorer.bounds = {"mlp_linear": 0.1}
 
 
@@ -143,8 +143,8 @@ def test_python_that_is_copied_makes_the_explorer_again(explorer):
 def test_copies_know_the_policy(explorer, policy):
     explorer.policy = policy
     explorer.sparsity = 0.5
-    told = json.loads(explorer.copied("json"))
-    assert told["method"] == ("2:4" if policy == "N:4" else policy)
+    raised = json.loads(explorer.copied("json"))
+    assert raised["method"] == ("2:4" if policy == "N:4" else policy)
     place = {}
     exec(compile(explorer.copied("python"), "copied", "exec"), place)
     rows = explorer.layers()

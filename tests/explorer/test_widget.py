@@ -35,9 +35,9 @@ def shown(explorer, panel="cells"):
 
 def live(study, **options):
     """An explorer as a front end of 900 pixels has it."""
-    made = sr.explore(study, **options)
-    made._shell.width = 900
-    return made
+    built = sr.explore(study, **options)
+    built._shell.width = 900
+    return built
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_of_the_dense_model_alone_a_level_is_shown_and_said_to_be_one(demo):
     explorer.variant = "Dense"
     assert explorer.sparsity == 0
     assert "is-variant" in explorer._shown.value
-    assert card(explorer, "Zeros of the prunable weights") == "0.0\u202f%"
+    assert card(explorer, "Sparsity of the prunable weights") == "0.0\u202f%"
 
 
 def card(explorer, name):
@@ -130,7 +130,7 @@ def test_a_selection_is_what_cards_bars_curve_and_captions_speak_of(explorer, de
         explorer.variant = variant
         inside = rows[rows["variant"] == variant]
         share = 1 - inside["weight_nonzero"].sum() / inside["weight_total"].sum()
-        assert card(explorer, "Zeros of the selected prunable weights") == percent(share)
+        assert card(explorer, "Sparsity of the selected prunable weights") == percent(share)
         ratio = inside["stored_bytes"].sum() / (4 * inside["total"].sum())
         assert card(explorer, "Stored bytes of the selection ÷ dense") == times(ratio)
     bars = {
@@ -153,12 +153,12 @@ def test_a_selection_is_what_cards_bars_curve_and_captions_speak_of(explorer, de
     notes = {row["panel"]: row["text"] for row in shown(explorer, "notes")}
     assert notes["curve"] == "stored bytes and FLOPs of the selected layers (2)"
     assert notes["bars"].startswith("2 selected · ")
-    # Where CSR of these pays: n weights of 4 bytes against 8 a nonzero and 4 a row pointer.
+    # Break-even of CSR: n weights of 4 bytes against 8 bytes a nonzero and 4 a row pointer.
     n, pointers = at["weight_total"].sum(), at["row_pointers"].sum()
     (even,) = shown(explorer, "even")
     assert even["sparsity"] == pytest.approx(1 - (4 * n - 4 * pointers) / (8 * n))
     explorer.selection = ["model.decoder.layers.1.final_layer_norm"]
-    assert card(explorer, "Zeros of the selected prunable weights") == "–"
+    assert card(explorer, "Sparsity of the selected prunable weights") == "–"
     assert shown(explorer, "curve") == []
 
 
@@ -166,10 +166,10 @@ def test_the_cards_of_a_variant_are_its_totals(explorer, demo_study):
     totals = demo_study.totals.set_index("variant")
     for variant in demo_study.variants["variant"]:
         explorer.variant = variant
-        found = explorer._view.sums(explorer._state())
+        matches = explorer._view.sums(explorer._state())
         for column in ("sparsity_prunable", "sparsity_model", "stored_bytes", "flops_per_token"):
-            assert found[column] == pytest.approx(totals[column][variant]), (variant, column)
-        assert card(explorer, "Zeros of the whole model") == percent(
+            assert matches[column] == pytest.approx(totals[column][variant]), (variant, column)
+        assert card(explorer, "Sparsity of the whole model") == percent(
             totals["sparsity_model"][variant]
         )
 
@@ -181,20 +181,20 @@ def test_undo_redo_and_reset(explorer):
     explorer.sparsity = 0.75
     last = explorer._state()
     explorer.selection = ["model.decoder.layers.1.fc1"]
-    seen = [explorer._state()]
+    observed = [explorer._state()]
     for _ in range(4):
         explorer.undo()
-        seen.append(explorer._state())
-    assert seen[1] == last
-    assert seen[-1] == first
+        observed.append(explorer._state())
+    assert observed[1] == last
+    assert observed[-1] == first
     assert (explorer._controls.level.levels[1], explorer.sparsity) == (0.01, 0.3)
-    for state in reversed(seen[:-1]):
+    for state in reversed(observed[:-1]):
         explorer.redo()
         assert explorer._state() == state
     explorer.reset()
     assert explorer._state() == first
     explorer.undo()
-    assert explorer._state() == seen[0]
+    assert explorer._state() == observed[0]
 
 
 def test_names_beside_the_picture_select(explorer):
@@ -235,14 +235,14 @@ def test_cells_are_the_layers(explorer):
 def test_bars_are_the_groups_of_the_study(explorer, demo_study, metric):
     explorer.modules = "all"
     explorer.metric = metric
-    found = {(bar["group"], bar["variant"]): bar["value"] for bar in shown(explorer, "bars")}
+    matches = {(bar["group"], bar["variant"]): bar["value"] for bar in shown(explorer, "bars")}
     for row in demo_study.groups.to_dict("records"):
         group = {"attention_linear": "attention", "mlp_linear": "MLP", "lm_head": "output head"}
-        own = found[group.get(row["group"], row["group"]), row["variant"]]
+        custom = matches[group.get(row["group"], row["group"]), row["variant"]]
         expected = row["stored_bytes"] / (4 * row["total"]) if row["total"] else None
         if metric != "bytes_ratio":
             expected = None if pd.isna(row[metric]) else row[metric]
-        assert own == (None if expected is None else pytest.approx(expected))
+        assert custom == (None if expected is None else pytest.approx(expected))
 
 
 def test_the_level_is_the_studys(explorer, demo_study):
@@ -282,13 +282,13 @@ def test_the_chart_stands_alone(explorer, tmp_path):
 
 
 def test_everything_can_be_observed(explorer):
-    seen = []
-    explorer.observe(lambda change: seen.append(change["name"]))
+    observed = []
+    explorer.observe(lambda change: observed.append(change["name"]))
     explorer.sparsity = 0.5
     explorer.metric = "nonzero"
     explorer.search = "FC1"
     assert explorer.selection == tuple(f"model.decoder.layers.{block}.fc1" for block in range(4))
-    assert {"sparsity", "metric", "search", "selection", "chart", "variant"} <= set(seen)
+    assert {"sparsity", "metric", "search", "selection", "chart", "variant"} <= set(observed)
     explorer.selection = ["model.decoder.layers.2.fc2"]
     assert explorer.search == ""
     assert explorer.detail == "model.decoder.layers.2.fc2"
@@ -299,7 +299,7 @@ def test_everything_can_be_observed(explorer):
 
 
 def heard(explorer, **content):
-    """Tell the explorer what its picture says when somebody clicks or brushes."""
+    """Send the explorer the message of a click or a brush on its picture."""
     (picture,) = [widget for widget in widgets(explorer) if isinstance(widget, Picture)]
     picture._handle_custom_msg(content, [])
 
@@ -342,26 +342,30 @@ def test_sorting_and_scopes(explorer):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "wording"),
     [
         (
             "selection",
             ["model.decoder.layers.0.fc9"],
-            r"selection is one of .*fc\d, …, not '.*fc9'",
+            r"selection: '.*fc9' is not a valid choice; use one of .*fc\d, …",
         ),
-        ("selection", [["fc1"]], r"selection is one of .*, …, not \['fc1'\]"),
-        ("sparsity", 1.5, "sparsity is from 0 to 0.99, not 1.5"),
-        ("metric", "beauty", "metric is one of sparsity, total"),
-        ("variant", "Sparse", "variant is one of Dense, Masked30, CSR30, Masked at level"),
-        ("detail", "fc9", "detail is one of .*, …, not 'fc9'"),
-        ("study", None, "study: variants may be added"),
+        ("selection", [["fc1"]], r"selection: \['fc1'\] is not a valid choice; use one of .*, …"),
+        ("sparsity", 1.5, "sparsity: 1.5 is out of range"),
+        ("metric", "beauty", "metric: .*; use one of sparsity, total"),
+        (
+            "variant",
+            "Sparse",
+            "variant: 'Sparse' is not .*; use one of Dense, Masked30, CSR30, Masked at level",
+        ),
+        ("detail", "fc9", "detail: 'fc9' is not a valid choice; use one of .*, …"),
+        ("study", None, "study: the new study must extend"),
     ],
 )
-def test_what_cannot_be_set(explorer, name, value, said):
+def test_what_cannot_be_set(explorer, name, value, wording):
     before = getattr(explorer, name)
     if name == "study":
         value = sr.compare(sr.dense(Tiny()))
-    with pytest.raises(sr.SparsityReportError, match=said):
+    with pytest.raises(sr.SparsityReportError, match=wording):
         setattr(explorer, name, value)
     assert getattr(explorer, name) == before
 
@@ -389,10 +393,10 @@ def test_a_study_from_a_file(demo, demo_study, minilm, tmp_path):
     assert "weights=sr.load(" in explorer._detail.value
     with pytest.raises(sr.SparsityReportError, match=r"explore\(study, weights=sr.load"):
         explorer.add()
-    whole = sr.explore(read, weights=demo)
-    whole.add()
-    assert "CSR30" in list(whole.study.variants["variant"])
-    assert whole.chart["datasets"]["magnitudes"]
+    full = sr.explore(read, weights=demo)
+    full.add()
+    assert "CSR30" in list(full.study.variants["variant"])
+    assert full.chart["datasets"]["magnitudes"]
     with pytest.raises(sr.SparsityReportError, match="MiniLM has the fingerprint"):
         sr.explore(read, weights=minilm)
 
@@ -455,7 +459,7 @@ def test_odd_studies_can_be_explored(kind):
     views = [*product([value for _, value in choices(view, "variant")], view.scopes())]
     # Every variant with all modules it can be narrowed to, and every metric; not all with all.
     for number, (variant, modules) in zip(range(max(len(views), len(SHOWN))), cycle(views)):
-        # Of two models one may have no module of a group.
+        # One of two models may have no module of a group.
         held = set(study.layers["group"][study.layers["variant"] == view.model(variant)])
         asked = state._replace(variant=variant, modules=modules, log_scale=True)
         look, data = scene.look_and_data(
@@ -524,7 +528,7 @@ def test_the_picture_is_as_wide_as_the_page(blocks, width):
     spec = explorer.chart.to_dict(validate=False)
     (cells,) = (part for part in parts_of(spec) if part.get("name") == "cells")
     if blocks == 2 and width > 400:
-        # Cells are no wider than they need, so that there is room for what stands beside them.
+        # Cells are no wider than necessary, so that there is room for the bars.
         assert cells["width"] == 2 * 110
     svg = export.svg(spec)
     wide = float(re.search(r'<svg[^>]* width="([\d.]+)"', svg)[1])
@@ -557,9 +561,9 @@ def test_bars_are_sorted_by_the_shown_variant_and_unknown_ones_come_last(explore
 
 @pytest.mark.parametrize(("level", "least"), [(0.3, 0.0), (0.02, 0.1)])
 def test_bars_reach_as_far_as_the_longest(level, least, demo):
-    """With a seventh more for its label; shares to 10 % at least, so that little looks little.
+    """The axis has a seventh more for labels and at least 10 % of sparsity.
 
-    A share reaches as far as that of any layer: none is cut, whatever is selected.
+    It holds the sparsity of any layer, so that no selection is cut.
     """
     explorer = live(study_of(demo, level))
     explorer.variant = f"Masked{round(100 * level)}"

@@ -54,7 +54,9 @@ def test_refusals(demo):
         with pytest.raises(sr.SparsityReportError, match="is empty or not text"):
             sr.continuations(dense, prompt)
     for tokens in (0, 4097):
-        with pytest.raises(sr.SparsityReportError, match=r"tokens=\d+ is out of range; use 1 to 4,096"):
+        with pytest.raises(
+            sr.SparsityReportError, match=r"tokens=\d+ is out of range; use 1 to 4,096"
+        ):
             sr.continuations(dense, PROMPT, tokens=tokens)
     with pytest.raises(sr.SparsityReportError, match="the model accepts 256; shorten"):
         sr.continuations(dense, PROMPT, tokens=250)

@@ -180,7 +180,9 @@ def test_files_that_are_no_texts(demo, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("def f(): 1")
     assert texts.read_text(tmp_path / "a.txt") == ("a.txt", "def f(): 1")
     (tmp_path / "a.txt").write_text("def f(): 12")
-    with pytest.raises(sr.SparsityReportError, match=r"a.txt: the text is longer than 10 characters; score"):
+    with pytest.raises(
+        sr.SparsityReportError, match=r"a.txt: the text is longer than 10 characters; score"
+    ):
         sr.perplexity(sr.dense(demo), tmp_path / "a.txt")
 
 
@@ -200,7 +202,9 @@ def test_refusals(demo):
         sr.perplexity(dense, "half\ud800 a word")
     with pytest.raises(sr.SparsityReportError, match="at least two"):
         sr.perplexity(dense, torch.tensor([3]))
-    with pytest.raises(sr.SparsityReportError, match="window=300 is out of range; use 2 to the model's 256"):
+    with pytest.raises(
+        sr.SparsityReportError, match="window=300 is out of range; use 2 to the model's 256"
+    ):
         sr.perplexity(dense, TEXT, window=300)
     with pytest.raises(sr.SparsityReportError, match="stride=30 is out of range"):
         sr.perplexity(dense, TEXT, window=20, stride=30)

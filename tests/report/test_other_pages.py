@@ -122,7 +122,7 @@ def test_copies_have_the_pairs_integers_and_small_charts_are_one_picture(chromiu
         rows = [*csv.reader(io.StringIO(copied(visit.page, tools, "CSV")))]
     texts = ["".join(text.itertext()) for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert [texts.count(name) for name in ("all prunable weights", "attention", "MLP")] == [1] * 3
-    assert "share of the weights that stand in both" in texts
+    assert "share of the weights present in both" in texts
     assert download.value.suggested_filename.endswith("what-became-of-the-zeros.svg")
     heads = ("Weights in both", "Zeros kept", "Zeros revived", "New zeros")
     columns = [rows[0].index(head) for head in heads]

@@ -86,7 +86,7 @@ def test_the_map_is_what_is_zero_or_gone_minus_what_was_zero(pair, page):
     expected = moved(pair)
     assert expected[LOST] > 0.4  # all of it gone, half was zero
     (caption, (heads, *rows)), *_ = [t for t in tables_of(page) if t[1][0][1:2] == ["k_proj"]]
-    assert caption.startswith("Weights of the base that are zero or gone, after − before")
+    assert caption.startswith("Weights of the base that are zero or removed, after − before")
     shown = {}
     for block, *cells in rows:
         for projection, cell in zip(heads[1:], cells, strict=True):
@@ -100,7 +100,9 @@ def test_the_map_is_what_is_zero_or_gone_minus_what_was_zero(pair, page):
     scale = spec["layer"][0]["encoding"]["color"]["scale"]
     far = max(map(abs, expected.values()))
     assert scale["domain"] == pytest.approx([-far, 0, far])
-    assert spec["description"].startswith("Heat map of weights of the base that are zero or gone")
+    assert spec["description"].startswith(
+        "Heat map of weights of the base that are zero or removed"
+    )
 
 
 def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
