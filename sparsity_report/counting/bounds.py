@@ -117,6 +117,7 @@ def bounded_magnitude(
     Returns
     -------
     Pruning
+        The cut of each tensor; the model is not modified.
 
     Raises
     ------

@@ -48,7 +48,7 @@ _NAMED = 3
 class Cache:
     """A folder that caches counts and scores, for ``cache=``.
 
-    Attributes
+    Parameters
     ----------
     folder : path-like
         Created when it is missing.

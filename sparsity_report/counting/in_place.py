@@ -28,12 +28,14 @@ def select_prunable_linears(
     Parameters
     ----------
     model : nn.Module
+        A live model, which is not modified.
     blacklist : collection of str
         Words in the dotted names of modules to leave out.
 
     Returns
     -------
     list of nn.Module
+        Modules of `model`, not copies.
 
     Examples
     --------
@@ -110,6 +112,7 @@ def freeze_pruning_(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
     Parameters
     ----------
     layers : sequence of nn.Module
+        Layers with a ``weight``, masked or not.
 
     Returns
     -------

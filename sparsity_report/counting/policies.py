@@ -56,6 +56,7 @@ def global_magnitude(
     Returns
     -------
     Pruning
+        The cut of each tensor; the model is not modified.
 
     Raises
     ------
@@ -121,6 +122,7 @@ def layerwise_magnitude(
     Returns
     -------
     Pruning
+        The cut of each tensor; the model is not modified.
 
     Raises
     ------
@@ -166,16 +168,19 @@ def random_unstructured(
     ----------
     weights : Weights
         From :func:`sparsity_report.load`.
-    sparsity, allocation
-        See :func:`layerwise_magnitude`.
+    sparsity : float or None
+        From 0 to 1. None: the share that the allocation adds up to.
     seed : int
         Seed of the generator, 0 or more.
+    allocation : DataFrame, mapping or callable, optional
+        See :func:`layerwise_magnitude`.
     progress : callable, optional
         See :func:`sparsity_report.counting.counts.count_weights`.
 
     Returns
     -------
     Pruning
+        The cut of each tensor; the model is not modified.
 
     Raises
     ------

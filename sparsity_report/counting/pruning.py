@@ -286,7 +286,7 @@ class Basis:
 class Pruning(Presentable):
     """A choice of weights to prune; the model is not modified.
 
-    Attributes
+    Parameters
     ----------
     weights : Weights
         The model to prune.
@@ -297,8 +297,15 @@ class Pruning(Presentable):
         followed by details such as ``"seed 0"`` or ``"owl"`` after commas.
     cuts : mapping of str to Cut
         Cuts by parameter name.
-    basis : Basis or None
+    basis : Basis, optional
         Calibration text or masks.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+    >>> pruning.label, pruning.pruned
+    ('50', 393216)
     """
 
     weights: Weights

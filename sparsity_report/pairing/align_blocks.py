@@ -18,12 +18,8 @@ from sparsity_report.pairing.align_embeddings import align_embeddings
 from sparsity_report.pairing.alignment import (
     Alignment,
     Tables,
-    check_recognised,
     differing_share,
-    is_fixed,
     match_rows,
-    moved_share,
-    read_rows,
 )
 from sparsity_report.pairing.fingerprints import Fingerprints, hash_rows, take_fingerprints
 from sparsity_report.pairing.fused import split_fused
@@ -122,7 +118,7 @@ def _match_row_sets(
 
 def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMatch:
     one, other = alignment.before.blocks(stack), alignment.after.blocks(stack_after)
-    if is_fixed(alignment, "block", stack, len(one), len(other)):
+    if alignment.is_fixed("block", stack, len(one), len(other)):
         return match_identical(len(one))
     base = [_identifying_matrices(alignment.before.at(stack, number)) for number in one]
     remaining = [_identifying_matrices(alignment.after.at(stack_after, n)) for n in other]
@@ -150,7 +146,7 @@ def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMat
         (role, _piece_rows(alignment, False, *each[role]))
         for role, each in zip(roles, remaining, strict=True)
     ]
-    return check_recognised(alignment, _match_row_sets(known, left), "block", stack)
+    return alignment.check_recognised(_match_row_sets(known, left), "block", stack)
 
 
 def _identifying_matrices(
@@ -173,11 +169,11 @@ def _is_moved(alignment: Alignment, one: tuple[Part, Piece], other: tuple[Part, 
     if rows != new.last - new.first:
         return True
     lines = (old.first, new.first, rows)
-    return moved_share(alignment, (before, after), (old.expert, new.expert), lines) > _HALF
+    return alignment.moved_share((before, after), (old.expert, new.expert), lines) > _HALF
 
 
 def _piece_rows(alignment: Alignment, base: bool, part: Part, piece: Piece) -> Fingerprints:
-    rows = read_rows(alignment, base, part, piece.expert)
+    rows = alignment.read_rows(base, part, piece.expert)
     return take_fingerprints(rows[piece.first : piece.last])
 
 
@@ -188,24 +184,22 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
     where = f"{base[0]}.{base[1]}"
     if not (one and other):
         return
-    if is_fixed(alignment, "expert", where, one, other):
+    if alignment.is_fixed("expert", where, one, other):
         return
     routers = [side.at(stack, block).get(("router", "weight")) for side, stack, block in sides]
     match = None
     if (old := routers[0]) and (new := routers[1]):
-        tables = read_rows(alignment, True, old), read_rows(alignment, False, new)
+        tables = alignment.read_rows(True, old), alignment.read_rows(False, new)
         if one == other and not differing_share(*tables):
             return
         match = match_equal(*map(hash_rows, ([table] for table in tables)))
     if match is None or match.certainty.min(initial=1) < 1:
         known, left = (
-            [take_fingerprints(read_rows(alignment, is_base, *each)) for each in side]
+            [take_fingerprints(alignment.read_rows(is_base, *each)) for each in side]
             for is_base, side in zip((True, False), matrices, strict=True)
         )
         match = _match_row_sets([{"": rows} for rows in known], [("", rows) for rows in left])
-    if not match.is_identity:
-        match = check_recognised(alignment, match, "expert", where)
-        alignment.units["expert", (*base, None)] = match
+    alignment.add("expert", (*base, None), match, where)
 
 
 def _expert_matrices(side: ModelRoles, stack: str, block: int) -> Iterator[tuple[Part, int | None]]:
@@ -260,7 +254,7 @@ def _align_axis(
         if len(ranges) < 2:
             continue
         (first, base, lines), (_, left, lines_after) = ranges
-        if is_fixed(alignment, axis, one.module.name, base, left):
+        if alignment.is_fixed(axis, one.module.name, base, left):
             return
         if lines != lines_after:
             raise SparsityReportError(
@@ -278,10 +272,7 @@ def _align_axis(
         ]
         if twins[0] and twins[1] and [_axis_rows(part, axis) for part in twins if part] == ranges:
             tables.append(_unit_tables(alignment, (twins[0], twins[1]), experts, ranges))
-        match = match_rows(*tables[0], *tables[1:])
-        if not match.is_identity:
-            match = check_recognised(alignment, match, axis, one.module.name)
-            alignment.units[axis, place] = match
+        alignment.add(axis, place, match_rows(*tables[0], *tables[1:]), one.module.name)
         return
 
 
@@ -305,7 +296,7 @@ def _unit_tables(
 
     def table(side: int) -> Iterator[torch.Tensor]:
         first, number, lines = ranges[side]
-        rows = read_rows(alignment, not side, parts[side], experts[side])
+        rows = alignment.read_rows(not side, parts[side], experts[side])
         yield rows[first : first + number * lines].reshape(number, -1)
 
     return partial(table, 0), partial(table, 1)
@@ -322,7 +313,7 @@ def _keeps_places(
     of_experts = parts[0].expert is not None or bool(parts[0].stacked)
     heads = max(number, _AXIS_SAMPLE) if lines > 1 else _AXIS_SAMPLE
     some = _EXPERT_SAMPLE if of_experts else heads
-    share = moved_share(alignment, parts, experts, (first, start, number * lines), some)
+    share = alignment.moved_share(parts, experts, (first, start, number * lines), some)
     return share <= (0 if of_experts or lines > 1 else _FEW_MOVED)
 
 

@@ -10,12 +10,8 @@ import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import (
     Alignment,
-    check_not_more,
-    check_recognised,
     differing_share,
-    is_fixed,
     match_rows,
-    moved_share,
 )
 from sparsity_report.pairing.fingerprints import (
     iterate_rows,
@@ -51,7 +47,7 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
     """Match channels; if hardly one is recognised, test whether the width is rotated."""
     (tokens_before, width), (tokens_after, narrower) = one.parameter.shape, other.parameter.shape
     if width < narrower:
-        check_not_more(alignment, "width", one.module.name, width, narrower)
+        alignment.check_not_more("width", one.module.name, width, narrower)
     # Tokens are in the same order even if some were cut off at the end.
     tokens = min(tokens_before, tokens_after)
     moved = _moved_columns(alignment, one, other, tokens) if width == narrower else 0.0
@@ -74,9 +70,7 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
     if is_lost:  # the first tokens may be different ones
         both_cut = tokens_before != tokens_after and width != narrower
         match = _match_by_vectors(alignment, both_cut) or match
-    if not match.is_identity:
-        match = check_recognised(alignment, match, "width", one.module.name)
-        alignment.units["width", OUTSIDE] = match
+    alignment.add("width", OUTSIDE, match, one.module.name)
 
 
 def _moved_columns(alignment: Alignment, one: Part, other: Part, tokens: int) -> float:
@@ -152,15 +146,13 @@ def _have_same_angles(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:
     base, left = one.parameter.shape[0], other.parameter.shape[0]
-    if is_fixed(alignment, "vocabulary", one.module.name, base, left):
+    if alignment.is_fixed("vocabulary", one.module.name, base, left):
         return
-    if base == left and moved_share(alignment, (one, other)) < _FEW_MOVED:
+    if base == left and alignment.moved_share((one, other)) < _FEW_MOVED:
         return
     before, after, columns = alignment.before.weights, alignment.after.weights, alignment.columns
     match = match_rows(
         lambda: (unit_rows(rows, 1, columns) for rows in iterate_rows(before, one)),
         lambda: (unit_rows(rows, 1) for rows in iterate_rows(after, other)),
     )
-    if not match.is_identity:
-        match = check_recognised(alignment, match, "vocabulary", one.module.name)
-        alignment.units["vocabulary", OUTSIDE] = match
+    alignment.add("vocabulary", OUTSIDE, match, one.module.name)

@@ -101,6 +101,91 @@ class Alignment:
             expert = self.before.experts(stack, block)[expert]
         return stack, block, expert
 
+    def add(self, axis: str, place: Place, match: UnitMatch, where: str) -> None:
+        """Add a match unless it is the identity."""
+        if not match.is_identity:
+            self.units[axis, place] = self.check_recognised(match, axis, where)
+
+    def check_recognised(self, match: UnitMatch, axis: str, where: str) -> UnitMatch:
+        """Return a match, or raise an error if hardly a unit is recognised."""
+        certainty = float(np.mean(match.certainty)) if match.index.size else 1.0
+        if certainty < _MIN_CERTAINTY and match.similarity < _MIN_SIMILARITY:
+            raise SparsityReportError(
+                f"{self.names} look unrelated: of the {match.index.size:,} {plural(axis)} of "
+                f"{where} hardly one is recognised among those of the base (certainty "
+                f"{certainty:.2f}); give the base that the second one was made from"
+            )
+        return match
+
+    def check_not_more(self, axis: str, where: str, base: int, number: int) -> None:
+        """Raise an error if the model has more units than its base."""
+        if number <= base:
+            return
+        sides = (self.before.weights, self.after.weights)
+        kinds = [weights.architecture for weights in sides]
+        other = f"; a {kinds[0]} and a {kinds[1]} may be unrelated" if kinds[0] != kinds[1] else ""
+        raise SparsityReportError(
+            f"{where} has {number:,} {plural(axis)} in {sides[1].name} and {base:,} in "
+            f"{sides[0].name}: give the larger model first, as the base{other}"
+        )
+
+    def is_fixed(self, axis: str, where: str, base: int, number: int) -> bool:
+        """Return whether a rotated width rules out comparing units, so that they keep their places.
+
+        Raises
+        ------
+        SparsityReportError
+            There are more units than in the base, or fewer in a rotated width.
+        """
+        self.check_not_more(axis, where, base, number)
+        if self.rotated and base != number:
+            raise SparsityReportError(
+                f"{self.names}: the width looks rotated, so that nothing tells which of the "
+                f"{base:,} {plural(axis)} of {where} are the {number:,} that are left; compare the "
+                "rotated model before and after pruning"
+            )
+        return self.rotated
+
+    def read_rows(self, base: bool, part: Part, expert: int | None = None) -> torch.Tensor:
+        """Return the rows of a matrix, with the columns that both models have."""
+        side = self.before if base else self.after
+        in_width = [segment.axis for segment in part.columns] == ["width"]
+        columns = self.columns if base and in_width else None
+        return unit_rows(read_matrix(side.weights, part, expert), 1, columns)
+
+    def moved_share(
+        self,
+        parts: tuple[Part, Part],
+        experts: tuple[int | None, int | None] = (None, None),
+        lines: tuple[int, int, int] | None = None,
+        number: int = 16,
+    ) -> float:
+        """Return the share of some sampled rows of a matrix that are not in their places.
+
+        Parameters
+        ----------
+        parts : pair of Part
+            Before and after.
+        experts : pair of int or None
+            Indices in tensors of several experts.
+        lines : tuple of int, optional
+            The first row before and after, and the number of rows in both. Default: all rows.
+        number : int
+            Rows to sample.
+        """
+        in_width = [segment.axis for segment in parts[0].columns] == ["width"]
+        sizes = [sum(s.size for s in part.columns) for part in parts]
+        first, start, many = lines or (0, 0, sum(s.size for s in parts[0].rows))
+        some = np.unique(np.linspace(0, many - 1, number).round().astype(np.int64))
+        columns = self.columns if in_width else None
+        columns = np.arange(sizes[0]) if columns is None else columns
+        if columns.size != sizes[1]:
+            return 0.0
+        before, after = self.before.weights, self.after.weights
+        one = sample_rows(before, parts[0], experts[0], first + some, columns)
+        other = sample_rows(after, parts[1], experts[1], start + some, np.arange(sizes[1]))
+        return 0.0 if one is None or other is None else differing_share(one, other)
+
 
 def plural(axis: str) -> str:
     """Return the English name of several units of an axis, for errors.
@@ -111,59 +196,6 @@ def plural(axis: str) -> str:
     ('key-value heads', 'channels')
     """
     return _PLURALS[axis.partition(",")[0]]
-
-
-def check_recognised(alignment: Alignment, match: UnitMatch, axis: str, where: str) -> UnitMatch:
-    """Return a match, or raise an error if hardly a unit is recognised."""
-    certainty = float(np.mean(match.certainty)) if match.index.size else 1.0
-    if certainty < _MIN_CERTAINTY and match.similarity < _MIN_SIMILARITY:
-        raise SparsityReportError(
-            f"{alignment.names} look unrelated: of the {match.index.size:,} {plural(axis)} of "
-            f"{where} hardly one is recognised among those of the base (certainty "
-            f"{certainty:.2f}); give the base that the second one was made from"
-        )
-    return match
-
-
-def check_not_more(alignment: Alignment, axis: str, where: str, base: int, number: int) -> None:
-    """Raise an error if the model has more units than its base."""
-    if number <= base:
-        return
-    sides = (alignment.before.weights, alignment.after.weights)
-    kinds = [weights.architecture for weights in sides]
-    other = f"; a {kinds[0]} and a {kinds[1]} may be unrelated" if kinds[0] != kinds[1] else ""
-    raise SparsityReportError(
-        f"{where} has {number:,} {plural(axis)} in {sides[1].name} and {base:,} in "
-        f"{sides[0].name}: give the larger model first, as the base{other}"
-    )
-
-
-def is_fixed(alignment: Alignment, axis: str, where: str, base: int, number: int) -> bool:
-    """Return whether a rotated width rules out comparing units, so that they keep their places.
-
-    Raises
-    ------
-    SparsityReportError
-        There are more units than in the base, or fewer in a rotated width.
-    """
-    check_not_more(alignment, axis, where, base, number)
-    if alignment.rotated and base != number:
-        raise SparsityReportError(
-            f"{alignment.names}: the width looks rotated, so that nothing tells which of the "
-            f"{base:,} {plural(axis)} of {where} are the {number:,} that are left; compare the "
-            "rotated model before and after pruning"
-        )
-    return alignment.rotated
-
-
-def read_rows(
-    alignment: Alignment, base: bool, part: Part, expert: int | None = None
-) -> torch.Tensor:
-    """Return the rows of a matrix, with the columns that both models have."""
-    side = alignment.before if base else alignment.after
-    in_width = [segment.axis for segment in part.columns] == ["width"]
-    columns = alignment.columns if base and in_width else None
-    return unit_rows(read_matrix(side.weights, part, expert), 1, columns)
 
 
 def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) -> UnitMatch:
@@ -184,41 +216,6 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
     if len(one) != len(other):
         return match_similar(one, other)
     return match_permuted(cosines(one, other), len(one)) or match_identical(len(one))
-
-
-def moved_share(
-    alignment: Alignment,
-    parts: tuple[Part, Part],
-    experts: tuple[int | None, int | None] = (None, None),
-    lines: tuple[int, int, int] | None = None,
-    number: int = 16,
-) -> float:
-    """Return the share of some sampled rows of a matrix that are not in their places.
-
-    Parameters
-    ----------
-    alignment : Alignment
-    parts : pair of Part
-        Before and after.
-    experts : pair of int or None
-        Indices in tensors of several experts.
-    lines : tuple of int, optional
-        The first row before and after, and the number of rows in both. Default: all rows.
-    number : int
-        Rows to sample.
-    """
-    in_width = [segment.axis for segment in parts[0].columns] == ["width"]
-    sizes = [sum(s.size for s in part.columns) for part in parts]
-    first, start, many = lines or (0, 0, sum(s.size for s in parts[0].rows))
-    some = np.unique(np.linspace(0, many - 1, number).round().astype(np.int64))
-    columns = alignment.columns if in_width else None
-    columns = np.arange(sizes[0]) if columns is None else columns
-    if columns.size != sizes[1]:
-        return 0.0
-    before, after = alignment.before.weights, alignment.after.weights
-    one = sample_rows(before, parts[0], experts[0], first + some, columns)
-    other = sample_rows(after, parts[1], experts[1], start + some, np.arange(sizes[1]))
-    return 0.0 if one is None or other is None else differing_share(one, other)
 
 
 def differing_share(one: torch.Tensor, other: torch.Tensor) -> float:

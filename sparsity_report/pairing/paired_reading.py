@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from operator import methodcaller
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class PermutedSlice(PairedSlice):
     def tally(self) -> Tally:
         """Read both sides once and compare them.
 
-        The base is read ahead as far as its rows are out of order.
+        The base is read ahead by as many rows as are out of order.
         """
         match = self.match
         if match.pieces:
@@ -230,7 +231,7 @@ def compare_parameters(
                 # Other processes compile their own loops.
                 if executor is None or not part.sources():
                     part.compile()
-                yield match.name, part, _tally
+                yield match.name, part, methodcaller("tally")
 
     with bar("comparing", given=progress) as show:
         for name, part, sums in in_order(jobs(), executor):
@@ -241,10 +242,6 @@ def compare_parameters(
         if entries and match.name in keys:
             entries.put(keys[match.name], match.name, encode_tally(tallies[match.name]))
     return tallies, tuple(entries.notes()) if entries else ()
-
-
-def _tally(part: PairedSlice) -> Tally:
-    return part.tally()
 
 
 def _slices(plan: Plan, match: ParameterMatch) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:

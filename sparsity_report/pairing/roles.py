@@ -149,32 +149,27 @@ class ModelRoles:
 
     def blocks(self, stack: str) -> list[int]:
         """Return the numbers of the blocks of a stack."""
-        return self._blocks.get(stack, [])
+        return self._numbers.get((stack,), [])
 
     def experts(self, stack: str, block: int) -> list[int]:
         """Return the numbers of the experts of a block that have separate tensors."""
-        return self._experts.get((stack, block), [])
+        return self._numbers.get((stack, block), [])
 
     @property
     def stacks(self) -> list[str]:
         """Names of the stacks of blocks."""
-        return list(self._blocks)
+        return [str(prefix[0]) for prefix in self._numbers if len(prefix) == 1]
 
     @cached_property
-    def _blocks(self) -> dict[str, list[int]]:
-        numbers: dict[str, set[int]] = defaultdict(set)
-        for stack, block, _ in self.places:
-            if block is not None:
-                numbers[stack].add(block)
-        return {stack: sorted(blocks) for stack, blocks in numbers.items()}
-
-    @cached_property
-    def _experts(self) -> dict[tuple[str, int | None], list[int]]:
-        numbers: dict[tuple[str, int | None], set[int]] = defaultdict(set)
+    def _numbers(self) -> dict[tuple[str | int | None, ...], list[int]]:
+        """Blocks by stack, and experts by stack and block."""
+        numbers: dict[tuple[str | int | None, ...], set[int]] = defaultdict(set)
         for stack, block, expert in self.places:
+            if block is not None:
+                numbers[stack,].add(block)
             if expert is not None:
                 numbers[stack, block].add(expert)
-        return {block: sorted(experts) for block, experts in numbers.items()}
+        return {prefix: sorted(some) for prefix, some in numbers.items()}
 
 
 def assign_roles(

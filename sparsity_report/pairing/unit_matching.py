@@ -185,7 +185,12 @@ def match_by_similarity(similarity: Similarity, remaining: int, base: int) -> Un
         for _, chunk in _chunks(similarity, remaining, base)
     ]
     best, highest = np.concatenate(tables, axis=1)
-    index = _assign(similarity, best.astype(np.int64), highest, base)
+    return _unit_match(similarity, _assign(similarity, best.astype(np.int64), highest, base), base)
+
+
+def _unit_match(similarity: Similarity, index: Index, base: int) -> UnitMatch:
+    """Return a match with its certainty and mean similarity."""
+    remaining = index.size
     certainty, total = np.ones(remaining), 0.0
     absent = np.setdiff1d(np.arange(base), index)
     absent_certainty = np.ones(absent.size)
@@ -238,11 +243,7 @@ def match_permuted(similarity: Similarity, number: int) -> UnitMatch | None:
     taken[left_in_place] = True
     others, places = np.setdiff1d(unclear, left_in_place), np.flatnonzero(~taken)
     index[others] = places
-    certainty, total = np.ones(number), 0.0
-    for some, chunk in _chunks(similarity, number, number):
-        certainty[some] = _margins(chunk, index[some])[0].min(axis=1)
-        total += float(chunk[np.arange(len(chunk)), index[some]].sum())
-    return UnitMatch(index, certainty, {}, total / number)
+    return _unit_match(similarity, index, number)
 
 
 def _is_any_moved(similarity: Similarity, number: int) -> bool:

@@ -27,7 +27,7 @@ def modules_of(weights):
 
 
 def hamilton(sizes, shares):
-    """Largest remainders, on paper: as seats are given to parties."""
+    """Round shares by the largest remainder, as seats are given to parties."""
     exact = [size * share for size, share in zip(sizes, shares, strict=True)]
     seats = [math.floor(number) for number in exact]
     order = sorted(range(len(exact)), key=lambda i: (-(exact[i] - seats[i]), i))
@@ -46,9 +46,9 @@ def test_the_sum_is_exact_and_remainders_go_to_the_largest(layers):
     shares = [share for *_, share in layers]
     sizes = [rows * columns for columns, rows, _ in layers]
     mapping = dict(zip((m.name for m in modules_of(weights)), shares, strict=True))
-    found = compute_quotas(weights, None, mapping)
-    assert list(found.counts.values()) == hamilton(sizes, shares)
-    assert sum(found.counts.values()) == round(found.sparsity * sum(sizes))
+    result = compute_quotas(weights, None, mapping)
+    assert list(result.counts.values()) == hamilton(sizes, shares)
+    assert sum(result.counts.values()) == round(result.sparsity * sum(sizes))
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
@@ -129,16 +129,16 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("allocation", "said"), WRONG, ids=range(len(WRONG)))
+@pytest.mark.parametrize(("allocation", "message"), WRONG, ids=range(len(WRONG)))
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
-def test_wrong_allocations_are_one_line(weights, policy, allocation, said):
-    with pytest.raises(sr.SparsityReportError, match=said) as caught:
+def test_wrong_allocations_are_one_line(weights, policy, allocation, message):
+    with pytest.raises(sr.SparsityReportError, match=message) as caught:
         policy(weights, 0.5, allocation=allocation)
     assert "\n" not in str(caught.value)
 
 
 def drawn(weights, seed, name, total, pruned):
-    """Who goes, from all lots at once."""
+    """Return the mask by the lowest random words, drawn at once."""
     key = hashlib.sha256(f"{seed} {name}".encode()).digest()[:16]
     lots = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(total)
     keep = np.ones(total, dtype=bool)
@@ -162,12 +162,12 @@ def test_the_lots_of_a_seed(weights, seed, sparsity):
 
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_lots_are_drawn_block_by_block(weights, monkeypatch, block):
-    whole = sr.masked(sr.random_unstructured(weights, 0.5)).module()
+    complete = sr.masked(sr.random_unstructured(weights, 0.5)).module()
     monkeypatch.setattr("sparsity_report.counting.pruning._BLOCK", block)
     monkeypatch.setattr("sparsity_report.counting.random_pruning._BLOCK", block)
     for one, other in zip(
         sr.masked(sr.random_unstructured(weights, 0.5)).module().parameters(),
-        whole.parameters(),
+        complete.parameters(),
         strict=True,
     ):
         assert torch.equal(one, other)

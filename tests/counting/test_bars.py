@@ -1,4 +1,4 @@
-"""Something long shows a bar by itself: on a terminal, in a notebook, once, and never in a pipe."""
+"""Long functions show one bar on a terminal and in a notebook, and none in a pipe."""
 
 import inspect
 import io
@@ -18,14 +18,14 @@ class Terminal(io.StringIO):
 
 @contextmanager
 def terminal():
-    """Pytest takes what is printed for itself until a test runs."""
+    """Capture standard error as a terminal, inside a test as pytest captures it before."""
     with redirect_stderr(Terminal()) as shown:
         yield shown
 
 
 def test_a_terminal_shows_one_bar():
-    with terminal() as shown, bar("counting", after=0) as told:
-        told(1, 2, "a\x1b[31mname")
+    with terminal() as shown, bar("counting", after=0) as report:
+        report(1, 2, "a\x1b[31mname")
         with bar("pruning", after=0) as inner:
             inner(1, 2, "x")
     assert "counting" in shown.getvalue()
@@ -33,19 +33,19 @@ def test_a_terminal_shows_one_bar():
     assert "\x1b[31m" not in shown.getvalue()
 
 
-def test_nothing_is_shown_in_a_pipe_nor_of_what_is_short(monkeypatch):
-    with redirect_stderr(io.StringIO()) as pipe, bar("counting", after=0) as told:
-        told(1, 2, "x")
+def test_pipes_and_short_work_show_no_bar(monkeypatch):
+    with redirect_stderr(io.StringIO()) as pipe, bar("counting", after=0) as report:
+        report(1, 2, "x")
     with terminal() as shown:
-        with bar("counting") as told:
-            told(1, 2, "x")
+        with bar("counting") as report:
+            report(1, 2, "x")
         monkeypatch.setenv("TQDM_DISABLE", "1")
-        with bar("counting", after=0) as told:
-            told(1, 2, "x")
+        with bar("counting", after=0) as report:
+            report(1, 2, "x")
     assert pipe.getvalue() == shown.getvalue() == ""
 
 
-def test_who_shows_progress_in_a_way_of_his_own_is_told():
+def test_a_given_progress_function_is_called():
     heard = []
 
     @with_bar("counting")
@@ -53,13 +53,13 @@ def test_who_shows_progress_in_a_way_of_his_own_is_told():
         progress(number, 9, "x")
 
     with terminal() as shown:
-        work(3, progress=lambda *told: heard.append(told))
+        work(3, progress=lambda *report: heard.append(report))
     assert heard == [(3, 9, "x")]
     assert shown.getvalue() == ""
 
 
 def test_every_long_function_has_its_bar():
-    # What passes its progress on to one of these has none of its own.
+    # Functions that pass their progress on show no second bar.
     passing = ["compare", "compare_checkpoints", "import_mask", "sweep", "weight_patterns"]
     long = [
         getattr(sr, name)

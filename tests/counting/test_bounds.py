@@ -1,4 +1,4 @@
-"""Layers that may lose only so much: the others make up for it, exactly."""
+"""Global pruning within bounds per layer, against a walk over all weights."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def prunable_modules(weights):
 
 
 def greedy(weights, sparsity, bounds):
-    """Walk through all weights by magnitude, one by one, passing over layers that are full."""
+    """Return the pruned weights, found one by one, skipping layers at their bound."""
     modules = prunable_modules(weights)
     sizes, owners, parts = [], [], []
     for place, module in enumerate(modules):
@@ -46,7 +46,7 @@ def greedy(weights, sparsity, bounds):
     if not least.sum() <= target <= most.sum():
         return None
     order = np.argsort(flat, kind="stable")
-    # What must go of a layer goes in any case: it is spoken for from the start.
+    # The lower bound of a layer is reserved from the start.
     gone, spoken, free = np.zeros(flat.size, bool), least.copy(), target - least.sum()
     taken = np.zeros(len(modules), int)
     for one in order:

@@ -1,4 +1,4 @@
-"""Other processes count the same to the bit, and one that dies is an error, never a wrong sum."""
+"""Other processes return equal counts, and a process that dies is an error."""
 
 import multiprocessing
 import random
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def cut(folder, monkeypatch):
-    """A checkpoint in many slices, anew at each call."""
+    """Return a function that opens a checkpoint in many slices."""
     monkeypatch.setattr(tensor_slices, "_SLICE", 256)
     return lambda: sr.load(folder)
 
 
 def everything(weights, executor):
-    """What depends on counting, by an executor."""
+    """Return all results of counting with an executor."""
     pruning = sr.global_magnitude(weights, 0.3, executor=executor)
     return (
         pruning.cuts,
@@ -41,10 +41,10 @@ def everything(weights, executor):
 
 def same(cut, executor):
     here, away = cut(), cut()
-    expected, found = everything(here, None), everything(away, executor)
+    expected, actual = everything(here, None), everything(away, executor)
     same_counts(away, here)
-    assert found[:3] == expected[:3]
-    assert found[3].equals(expected[3])
+    assert actual[:3] == expected[:3]
+    assert actual[3].equals(expected[3])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_processes_do_the_counting(cut, processes, monkeypatch):
     monkeypatch.setattr(tensor_slices.FileSlice, "pieces", None)  # in this process only
     sr.global_magnitude(weights, 0.3, executor=processes)
     totals = {p.name: p.total for p in weights.stored}
-    assert {name: seen.total for name, seen in known_counts(weights).items()} == totals
+    assert {name: tally.total for name, tally in known_counts(weights).items()} == totals
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -72,7 +72,7 @@ def test_any_number_of_threads_counts_the_same(cut, workers):
 
 
 class Shuffled(Executor):
-    """Does nothing until a result is asked for, then everything in random order."""
+    """An executor that runs all tasks in random order when a result is requested."""
 
     def __init__(self, seed):
         self.random = random.Random(seed)
@@ -148,7 +148,7 @@ def test_a_worker_that_dies_is_an_error_that_names_the_tensor(cut, monkeypatch):
     same_counts(weights, cut())
 
 
-def test_what_a_dead_dask_worker_had_is_counted_by_another(cut, tmp_path, monkeypatch):
+def test_tasks_of_a_dead_dask_worker_are_run_again(cut, tmp_path, monkeypatch):
     mark = tmp_path / "died"
     monkeypatch.setenv("SPARSITY_REPORT_TEST_MARK", str(mark))
     weights = cut()
@@ -198,8 +198,8 @@ def test_models_in_memory_are_counted_here(tiny):
 
 @pytest.mark.parametrize("size", [64, 2**14])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_what_is_too_small_for_a_normal_number_is_no_zero(size, dtype):
-    """Whatever a model is run with: such numbers are zeros in arithmetic then, not in the file."""
+def test_denormal_numbers_are_not_zero(size, dtype):
+    """Denormal numbers are zeros in arithmetic while torch flushes them, but not in the file."""
     unit = 2.0**-20 if dtype == torch.float16 else 2.0**-130
     values = torch.from_numpy(np.arange(size) % 3 * unit)
     small = torch.nn.ModuleDict({"fc1": torch.nn.Linear(size, 1, bias=False, dtype=dtype)})

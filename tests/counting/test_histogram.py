@@ -20,12 +20,12 @@ INTEGERS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
 
 
 def count_nonzero(tensor):
-    """Count without a histogram, as what is not pruned is counted."""
+    """Count without a histogram, like a tensor that is not prunable."""
     return sum(count_slice(part, False).nonzero for part in memory_slices(tensor))
 
 
 def awkward(dtype):
-    """Zeros of both signs, the smallest and the largest numbers, repeated values."""
+    """Return zeros of both signs, the smallest and largest numbers, and repeated values."""
     numbers = torch.tensor([0.0, -0.0, 1.0, -1.0, 1.0, 0.5, -2.0, 3.0, 96.0], dtype=torch.float64)
     if dtype.is_floating_point and dtype.itemsize > 1:
         info = torch.finfo(dtype)
@@ -43,17 +43,17 @@ def expected(tensor):
 @pytest.mark.parametrize("dtype", [*FLOATS, *FLOAT8, *INTEGERS, torch.bool], ids=str)
 def test_counts_are_those_of_python(dtype):
     tensor = awkward(dtype) if dtype != torch.uint8 else torch.tensor([0, 255, 3, 3], dtype=dtype)
-    seen, by_hand = count(tensor), expected(tensor)
+    tally, by_hand = count(tensor), expected(tensor)
     zeros = by_hand.get(0.0, 0)
-    assert seen.total == tensor.numel()
-    assert seen.nonzero == tensor.numel() - zeros == count_nonzero(tensor)
-    assert seen.counts.sum() == tensor.numel()
+    assert tally.total == tensor.numel()
+    assert tally.nonzero == tensor.numel() - zeros == count_nonzero(tensor)
+    assert tally.counts.sum() == tensor.numel()
     if dtype.itemsize <= 2:
-        assert seen.exact
-        assert dict(zip(seen.values.tolist(), seen.counts.tolist(), strict=True)) == by_hand
+        assert tally.exact
+        assert dict(zip(tally.values.tolist(), tally.counts.tolist(), strict=True)) == by_hand
     else:
         numbers = bucket_of(np.array(list(by_hand)))
-        for bucket, size in zip(bucket_of(seen.values), seen.counts, strict=True):
+        for bucket, size in zip(bucket_of(tally.values), tally.counts, strict=True):
             inside = {
                 v: c for (v, c), n in zip(by_hand.items(), numbers, strict=True) if n == bucket
             }
@@ -71,16 +71,16 @@ def test_int8_minimum_is_128_not_negative():
 @pytest.mark.parametrize("dtype", [*FLOATS, *FLOAT8], ids=str)
 def test_nan_is_counted_apart_and_is_not_zero(dtype):
     tensor = torch.tensor([float("nan"), 0.0, 1.0, float("nan")]).to(dtype)
-    seen = count(tensor)
-    assert (seen.nan, seen.nonzero, seen.counts.sum()) == (2, 3, 2)
+    tally = count(tensor)
+    assert (tally.nan, tally.nonzero, tally.counts.sum()) == (2, 3, 2)
 
 
 def test_nan_marked_in_the_low_half_is_not_infinity():
     bits = torch.tensor([0x7F800001, 0x7F800000, 0xFF800000 - 2**32], dtype=torch.int64)
     tensor = bits.to(torch.int32).view(torch.float32)
-    seen = count(tensor)
-    assert seen.nan == 1
-    assert (seen.values.tolist(), seen.counts.tolist()) == ([np.inf], [2])
+    tally = count(tensor)
+    assert tally.nan == 1
+    assert (tally.values.tolist(), tally.counts.tolist()) == ([np.inf], [2])
 
 
 def test_denormals_are_nonzero():
@@ -104,8 +104,8 @@ def test_complex_and_views():
 def test_more_than_one_chunk():
     tensor = torch.zeros(2**18 * 2 + 5)
     tensor[[0, 2**18 - 1, 2**18, -1]] = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    seen = count(tensor)
-    assert (seen.nonzero, seen.values.tolist()) == (4, [0.0, 1.0, 2.0, 3.0, 4.0])
+    tally = count(tensor)
+    assert (tally.nonzero, tally.values.tolist()) == (4, [0.0, 1.0, 2.0, 3.0, 4.0])
 
 
 @settings(deadline=None, max_examples=60)
@@ -115,10 +115,10 @@ def test_more_than_one_chunk():
 )
 def test_any_numbers(numbers, dtype):
     tensor = torch.tensor(numbers, dtype=torch.float64).to(dtype)
-    seen = count(tensor)
+    tally = count(tensor)
     zeros = sum(float(x) == 0 for x in tensor.to(torch.float64))
-    assert seen.nonzero == len(numbers) - zeros
-    assert seen.counts.sum() == len(numbers)
+    assert tally.nonzero == len(numbers) - zeros
+    assert tally.counts.sum() == len(numbers)
 
 
 def test_counting_changes_nothing_of_the_model(tmp_path):

@@ -26,7 +26,7 @@ def masks(weights):
 
 
 def saved(path, masks):
-    """Masks as files hold them, by suffix."""
+    """Write masks in the format of a suffix."""
     if path.suffix == ".npz":
         np.savez_compressed(path, **{name: mask.numpy() for name, mask in masks.items()})
     else:
@@ -110,7 +110,7 @@ def test_arrays_whose_columns_come_first(weights, tmp_path):
     same(sr.import_mask(tmp_path / "m.npz", weights), {name: torch.from_numpy(mask.copy())})
 
 
-def test_what_goes_must_be_prunable(weights):
+def test_masks_of_unprunable_parameters_are_refused(weights):
     table = weights["embed_tokens.weight"]
     kept = {"embed_tokens.weight": torch.ones(table.shape), "layers.0.fc1.weight": torch.eye(10, 6)}
     assert sr.import_mask(kept, weights).pruned == 54
@@ -136,9 +136,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("masks", "said"), WRONG, ids=range(len(WRONG)))
-def test_wrong_masks_are_one_line(weights, masks, said):
-    with pytest.raises(sr.SparsityReportError, match=said) as caught:
+@pytest.mark.parametrize(("masks", "message"), WRONG, ids=range(len(WRONG)))
+def test_wrong_masks_are_one_line(weights, masks, message):
+    with pytest.raises(sr.SparsityReportError, match=message) as caught:
         sr.import_mask(masks, weights)
     assert "\n" not in str(caught.value)
 
@@ -150,7 +150,7 @@ def test_the_value_of_what_goes_is_not_guessed(weights, masks, value):
 
 
 def npy(header, body=b""):
-    """An array as its file has it, of any header."""
+    """Return the bytes of an array file with any header."""
     text = header.encode().ljust(118 - 1) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
 
@@ -175,31 +175,31 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), HOSTILE, ids=range(len(HOSTILE)))
-def test_arrays_that_lie_are_one_line(weights, tmp_path, monkeypatch, content, said):
+@pytest.mark.parametrize(("content", "message"), HOSTILE, ids=range(len(HOSTILE)))
+def test_arrays_that_lie_are_one_line(weights, tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
         archive.writestr(f"{FC1}.npy", content)
-    with pytest.raises(sr.SparsityReportError, match=said):
+    with pytest.raises(sr.SparsityReportError, match=message):
         sr.import_mask(tmp_path / "m.npz", weights)
     assert not (tmp_path / "hacked").exists()
 
 
 def test_archives_cut_or_flipped_anywhere_are_one_line(weights, masks, tmp_path):
-    whole = saved(tmp_path / "m.npz", masks).read_bytes()
+    complete = saved(tmp_path / "m.npz", masks).read_bytes()
     path = tmp_path / "cut.npz"
-    damaged = [whole[:size] for size in range(0, len(whole), 97)]
-    for place in range(0, len(whole), 61):
-        damaged.append(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
-    said = []
+    damaged = [complete[:size] for size in range(0, len(complete), 97)]
+    for place in range(0, len(complete), 61):
+        damaged.append(complete[:place] + bytes([complete[place] ^ 0x41]) + complete[place + 1 :])
+    message = []
     for content in damaged:
         path.write_bytes(content)
         try:
             same(sr.import_mask(path, weights), masks)
         except sr.SparsityReportError as error:
-            said.append(str(error))
-    assert len(said) > len(damaged) / 2
-    assert all("cut.npz" in each for each in said)
+            message.append(str(error))
+    assert len(message) > len(damaged) / 2
+    assert all("cut.npz" in each for each in message)
 
 
 def test_an_endless_name_is_one_line(weights, tmp_path):

@@ -40,7 +40,7 @@ def counted(model, cache):
 
 
 def by_size(folder):
-    """The entry of fewer magnitudes, that of the matrix with zeros, first."""
+    """Return the entries by size; the matrix with zeros has the smaller one."""
     return sorted(folder.iterdir(), key=lambda file: file.stat().st_size)
 
 
@@ -53,7 +53,7 @@ def test_an_entry_of_another_key_is_not_believed(model, tmp_path):
     assert count_notes(weights) == (cache_note("damaged", "layers.1.fc1.weight"),)
 
 
-def test_damage_is_said_once_in_the_language_that_is_spoken(model, tmp_path):
+def test_damage_is_noted_once_in_the_language_in_use(model, tmp_path):
     counted(model, tmp_path / "kept")
     for entry in (tmp_path / "kept").iterdir():
         entry.write_bytes(entry.read_bytes()[:-1])
@@ -137,7 +137,7 @@ def test_nonsense_with_a_digest_that_fits_is_not_believed(model, tmp_path, chang
 
 
 @pytest.mark.parametrize("harm", ["pipe", "folder", "link", "device"])
-def test_what_is_no_file_is_neither_read_nor_waited_for(model, tmp_path, harm):
+def test_special_files_are_neither_read_nor_waited_for(model, tmp_path, harm):
     counted(model, tmp_path / "kept")
     for entry in (tmp_path / "kept").iterdir():
         entry.rename(tmp_path / entry.name)
@@ -169,8 +169,8 @@ def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch
         counted(model, tmp_path / "nowhere")
 
 
-def test_what_no_sample_sees_is_seen_when_it_is_verified(tmp_path):
-    """The limit that is stated, and what to do about it."""
+def test_verification_finds_changes_between_samples(tmp_path):
+    """A change that the key misses is found with verify=True, as documented."""
     file, kept = tmp_path / "x.safetensors", tmp_path / "kept"
     save_file({"fc1.weight": torch.ones(512, 512)}, file)  # 1 MiB, of which 256 KiB are sampled
     counted(file, kept)
@@ -191,7 +191,7 @@ def test_what_no_sample_sees_is_seen_when_it_is_verified(tmp_path):
     assert nonzero(sr.Cache(kept, verify=True)) == (512 * 512 - 10, ())
 
 
-def test_of_many_that_write_one_entry_one_is_whole(tmp_path):
+def test_concurrent_writers_leave_one_whole_entry(tmp_path):
     payloads = [bytes([number]) * 100_000 for number in range(4)]
 
     def write(payload):

@@ -20,7 +20,7 @@ def linears(model):
 
 
 def oracle(tensors, sparsity):
-    """Masks by sorting everything, as one would do it with all the memory in the world."""
+    """Return masks by sorting all weights in memory."""
     flat = np.concatenate([t.detach().to(torch.float64).abs().numpy().ravel() for t in tensors])
     gone = np.argsort(flat, kind="stable")[: round(sparsity * flat.size)]
     keep = np.ones(flat.size, dtype=bool)
@@ -100,7 +100,7 @@ def test_ties_go_by_position():
     assert pruning.threshold == 1.0
 
 
-def test_what_is_not_pruned(tiny):
+def test_unprunable_parameters_stay(tiny):
     names = [p.name for p in sr.load(tiny).prunable]
     assert names == [
         f"layers.{b}.{leaf}.weight" for b in (0, 1) for leaf in ("self_attn.q_proj", "fc1", "fc2")
@@ -239,7 +239,7 @@ def test_layerwise_is_what_torch_does_layer_by_layer(tiny):
 
 
 def n_m_oracle(weight, n, m):
-    """Masks group by group, with Python's own sort."""
+    """Return masks group by group, with Python's sort."""
     keep = np.zeros(weight.numel(), dtype=bool)
     flat = weight.detach().to(torch.float64).abs().numpy().ravel()
     for start in range(0, flat.size, m):
@@ -334,15 +334,15 @@ def test_nan_has_no_rank_in_a_group_either(tiny):
 
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_pruning_in_place_goes_block_by_block(tiny, monkeypatch, block):
-    whole = sr.masked(sr.global_magnitude(sr.load(tiny), 0.5)).module()
+    complete = sr.masked(sr.global_magnitude(sr.load(tiny), 0.5)).module()
     groups = sr.masked(sr.n_m(sr.load(tiny), 1, 2)).module()
     monkeypatch.setattr("sparsity_report.counting.pruning._BLOCK", block)
     for expected, pruning in (
-        (whole, sr.global_magnitude(sr.load(tiny), 0.5)),
+        (complete, sr.global_magnitude(sr.load(tiny), 0.5)),
         (groups, sr.n_m(sr.load(tiny), 1, 2)),
     ):
-        found = sr.masked(pruning).module()
-        for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        result = sr.masked(pruning).module()
+        for one, other in zip(result.parameters(), expected.parameters(), strict=True):
             assert torch.equal(one, other)
 
 

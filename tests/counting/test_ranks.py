@@ -1,4 +1,4 @@
-"""Ranks of many small matrices with many ties: exact in sum, and monotone tensor by tensor."""
+"""Ranks among many small matrices with ties: exact sums, monotone for each tensor."""
 
 import numpy as np
 import torch

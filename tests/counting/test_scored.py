@@ -13,7 +13,7 @@ from sparsity_report.counting.pruning import Pruning
 
 
 def lowest(weight, norms, counts):
-    """Who goes of each row, with Python's own sort."""
+    """Return the mask of each row, with Python's sort."""
     keep = np.ones(weight.shape, dtype=bool)
     numbers = weight.detach().double().abs().numpy()
     for row, count in enumerate(counts):
@@ -54,12 +54,12 @@ def test_blocks_make_no_difference(block, monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(nn.Linear(8, 12, bias=False))
     scales = {"weight": InputNorms(FrozenArray(np.arange(8.0)[None]), 12)}
-    whole = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
-    masks = [cuts["weight"].mask(weights.tensor("weight")) for cuts in whole]
+    complete = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
+    masks = [cuts["weight"].mask(weights.tensor("weight")) for cuts in complete]
     for module in ("pruning", "activation_scores"):
         monkeypatch.setattr(f"sparsity_report.counting.{module}._BLOCK", block)
     again = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
-    assert again == whole
+    assert again == complete
     for cuts, mask in zip(again, masks, strict=True):
         assert torch.equal(cuts["weight"].mask(weights.tensor("weight")), mask)
 

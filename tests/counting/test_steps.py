@@ -1,4 +1,4 @@
-"""Zeros that rounding explains: of Gaussian weights, rounded, and by each format's rule."""
+"""Zeros that rounding creates, in rounded Gaussian weights and by the rule of each format."""
 
 import math
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +23,7 @@ from sparsity_report.weights.gguf.gguf_steps import ROUNDINGS, block_steps
 from sparsity_report.weights.tensor_slices import LocalFile
 from sparsity_report.words.number_format import percent
 
-# Where the low bit of codes stands in a block, and the byte that sets it of every weight.
+# Position of the low bits of codes in a block, and the byte that sets them for every weight.
 LOW_BITS = {
     "Q4_0": (2, 18, 0x11), "Q4_1": (4, 20, 0x11), "Q5_0": (6, 22, 0x11), "Q5_1": (8, 24, 0x11),
     "Q8_0": (2, 34, 0x01), "Q2_K": (16, 80, 0x55), "Q3_K": (32, 96, 0x55), "Q4_K": (16, 144, 0x11),
@@ -54,7 +54,7 @@ def test_gaussian_weights_have_the_zeros_that_are_expected(way, share, tmp_path)
 
 
 def test_the_share_is_a_product_written_out(tmp_path):
-    """Of int8 there is one scale to a row, and σ is that of the values."""
+    """For int8 with one scale per row, compare with the formula for each row."""
     weights, means = packing.packed_matrix(tmp_path / "m", "int8", packing.gaussian())
     steps = packing.gaussian().abs().amax(1).double() / 127
     sigma = float(means.double().square().mean().sqrt())
@@ -93,7 +93,7 @@ def test_blocks_of_gguf(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ROUNDINGS)
 def test_a_step_is_what_one_more_in_a_code_makes(kind):
-    """The decoder of the gguf library is asked for blocks whose codes differ by one."""
+    """Compare with the gguf library, for blocks whose codes differ by one."""
     size, rng = GGML_QUANT_SIZES[GGMLQuantizationType[kind]][1], np.random.default_rng(1)
     blocks = rng.integers(0, 256, (64, size), np.uint8)
     if kind == "MXFP4":
@@ -110,8 +110,8 @@ def test_a_step_is_what_one_more_in_a_code_makes(kind):
     apart = np.abs(dequantize(with_low, number) - dequantize(without, number))
     steps = block_steps(kind, blocks)
     width = 0.5 if kind == "MXFP4" else 1
-    told = width * steps.repeat(apart.shape[1] // steps.shape[1], axis=1)
-    np.testing.assert_allclose(told, apart, rtol=1e-3, atol=1e-3 * float(apart.max()))
+    text = width * steps.repeat(apart.shape[1] // steps.shape[1], axis=1)
+    np.testing.assert_allclose(text, apart, rtol=1e-3, atol=1e-3 * float(apart.max()))
     assert width == 2 * ROUNDINGS[kind].above
 
 
@@ -141,7 +141,7 @@ def test_a_pruned_variant_and_one_as_csr_are_not_what_was_rounded(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["sparse-bitmask", "sparse-24"])
-def test_what_was_not_rounded_has_no_share(way, tmp_path):
+def test_unrounded_tensors_have_no_share(way, tmp_path):
     weights, _ = packing.packed_matrix(tmp_path / "m", way, packing.gaussian(0.5))
     rows = sr.compare(sr.dense(weights)).layers
     assert rows[["expected_rounding_sparsity", "near_zero_share"]].isna().all(axis=None)
@@ -149,7 +149,7 @@ def test_what_was_not_rounded_has_no_share(way, tmp_path):
 
 @pytest.mark.parametrize("way", ["nf4", "mlx-4"])
 def test_workers_and_kept_counts_tell_the_same(way, tmp_path):
-    told = []
+    text = []
     with ProcessPoolExecutor(1) as pool:
         for options in (
             {},
@@ -159,10 +159,10 @@ def test_workers_and_kept_counts_tell_the_same(way, tmp_path):
         ):
             weights, _ = packing.packed_matrix(tmp_path / "m", way, packing.gaussian())
             steps = count_weights(weights, **options)["layers.0.q_proj.weight"].steps
-            told.append((steps.rounding, steps.values.tolist(), steps.counts.tolist(), steps.near))
-    assert told[0] == told[1] == told[2] == told[3]
+            text.append((steps.rounding, steps.values.tolist(), steps.counts.tolist(), steps.near))
+    assert text[0] == text[1] == text[2] == text[3]
     assert list((tmp_path / "c").iterdir())
-    assert (told[0][-1] > 0) == (way == "mlx-4")
+    assert (text[0][-1] > 0) == (way == "mlx-4")
 
 
 @pytest.mark.parametrize(("pruned", "outcome"), [(0.0, "explained"), (0.5, "before_packing")])
@@ -182,12 +182,12 @@ def test_a_sentence_says_where_zeros_come_from(pruned, outcome, tmp_path):
 
 def test_without_zeros_there_is_nothing_to_explain(tmp_path):
     weights, _ = packing.packed_matrix(tmp_path / "m", "fp8-blocks", packing.gaussian())
-    said = sr.summarize(sr.compare(sr.dense(weights)))
-    assert not any("are zero" in sentence for sentence in said)
+    message = sr.summarize(sr.compare(sr.dense(weights)))
+    assert not any("are zero" in sentence for sentence in message)
 
 
-def test_what_is_not_clear_is_left_open(tmp_path):
-    """10 % pruned, of which rounding would have hidden 7 %."""
+def test_unclear_cases_have_no_share(tmp_path):
+    """Prune 10 %, of which rounding would hide 7 %."""
     weights, _ = packing.packed_matrix(tmp_path / "m", "nvfp4-modelopt", packing.gaussian(0.1))
     findings = study_findings(sr.compare(sr.dense(weights)))
     assert of_key(findings, "rounding.zeros_undecided")

@@ -1,4 +1,4 @@
-"""Checkpoints read slice by slice: bounded memory, changed files refused, counts kept."""
+"""Checkpoints read in slices: bounded memory, refused changed files, cached counts."""
 
 import gc
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    """Slices and buffers of so few values that a small model has many."""
+    """Use small slices and buffers, so that a small model has many."""
     monkeypatch.setattr(tensors, "_SLICE", 96)
     monkeypatch.setattr(tensors, "_BUFFER", 40)
 
@@ -68,26 +68,26 @@ def test_gguf_blocks_are_cut_like_whole_tensors(tmp_path, monkeypatch, kind):
     quant = gguf.GGMLQuantizationType[kind]
     blocks = {"blk.0.attn_q.weight": (values, quant)}
     write_gguf(tmp_path / "x.gguf", blocks, architecture="mystery")
-    whole = sr.load(tmp_path / "x.gguf").tensor("blk.0.attn_q.weight")
+    complete = sr.load(tmp_path / "x.gguf").tensor("blk.0.attn_q.weight")
     expected = gguf.dequantize(gguf.quantize(values, quant), quant).reshape(9, 64)
-    assert np.array_equal(whole.float().numpy(), expected)
+    assert np.array_equal(complete.float().numpy(), expected)
     monkeypatch.setattr(tensors, "_SLICE", 130)
     monkeypatch.setattr(tensors, "_BUFFER", 32)
     weights = sr.load(tmp_path / "x.gguf")
     assert [part.total for part in weights.slices("blk.0.attn_q.weight")] == [128] * 4 + [64]
-    assert torch.equal(weights.tensor("blk.0.attn_q.weight"), whole)
+    assert torch.equal(weights.tensor("blk.0.attn_q.weight"), complete)
 
 
 def test_slices_count_like_whole_tensors(folder, monkeypatch):
-    whole = sr.load(folder)
-    study = study_of(whole)
+    complete = sr.load(folder)
+    study = study_of(complete)
     monkeypatch.setattr(tensors, "_SLICE", 96)
     monkeypatch.setattr(tensors, "_BUFFER", 40)
     cut = sr.load(folder)
-    same_counts(cut, whole)
+    same_counts(cut, complete)
     assert study_of(cut).layers.equals(study.layers)
-    assert sr.n_m(cut, 2, 4).cuts == sr.n_m(whole, 2, 4).cuts
-    assert sr.sweep(cut, exact=True).equals(sr.sweep(whole, exact=True))
+    assert sr.n_m(cut, 2, 4).cuts == sr.n_m(complete, 2, 4).cuts
+    assert sr.sweep(cut, exact=True).equals(sr.sweep(complete, exact=True))
 
 
 @pytest.mark.usefixtures("small_slices")
@@ -96,12 +96,12 @@ def test_a_tensor_in_memory_is_cut_too():
     tensor = torch.randn(30, 50)
     tensor[3, 4:9] = torch.tensor([0.0, -0.0, torch.inf, torch.nan, 1e-45])
     for view in (tensor, tensor.T, tensor[:, ::3], tensor[0, 0]):
-        seen = count(view)
+        sizes = count(view)
         values = view.reshape(-1).double().abs()
-        assert seen.total == values.numel()
-        assert seen.nan == int(values.isnan().sum())
-        assert seen.nonzero == seen.total - int((values == 0).sum())
-        assert seen.counts.sum() == seen.total - seen.nan
+        assert sizes.total == values.numel()
+        assert sizes.nan == int(values.isnan().sum())
+        assert sizes.nonzero == sizes.total - int((values == 0).sum())
+        assert sizes.counts.sum() == sizes.total - sizes.nan
 
 
 @pytest.mark.usefixtures("small_slices")
@@ -174,9 +174,9 @@ def test_a_shard_that_changes_while_it_is_read(folder, monkeypatch):
     file, name = shard_of(weights)
 
     def read_and_change(opened, offset, size):
-        found = real(opened, offset, size)
+        result = real(opened, offset, size)
         os.utime(file, ns=(1, 1))
-        return found
+        return result
 
     real = tensors.read_at
     monkeypatch.setattr(tensors, "read_at", read_and_change)
@@ -196,7 +196,7 @@ def test_a_file_that_ends_while_it_is_read_is_no_bus_error(folder, monkeypatch):
 
 
 def forget(monkeypatch):
-    """Make counting anew an error."""
+    """Make counting raise an error."""
 
     def fail(*_, **__):
         raise AssertionError("counted again")
@@ -206,7 +206,7 @@ def forget(monkeypatch):
 
 @pytest.fixture
 def all_kept(monkeypatch):
-    """Keep small tensors too, so that nothing at all is counted again."""
+    """Cache small tensors too, so that nothing is counted again."""
     monkeypatch.setattr(cache_module, "_SMALL", -1)
 
 

@@ -1,4 +1,4 @@
-"""Width and vocabulary cut together: what tells the channels, and what says that nothing does."""
+"""Width and vocabulary cut together, with and without evidence for the channels."""
 
 import pytest
 import structural

@@ -17,12 +17,15 @@ def patterns(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_half_is_the_number_that_torch_has_for_it(dtype):
-    """NaN and infinity, numbers below the normal ones, and both zeros among them."""
+    """Return values with NaN, infinity, denormal numbers and zeros of both signs."""
     halves = patterns(dtype)
     for wide in (torch.float32, torch.float64):
-        for found in (tally_values(halves, halves.to(wide)), tally_values(halves.to(wide), halves)):
-            assert (found.kept, found.revived, found.new, found.changed) == (2, 0, 0, 0)
-            assert found.zeros_before == found.zeros_after == 2
+        for result in (
+            tally_values(halves, halves.to(wide)),
+            tally_values(halves.to(wide), halves),
+        ):
+            assert (result.kept, result.revived, result.new, result.changed) == (2, 0, 0, 0)
+            assert result.zeros_before == result.zeros_after == 2
         doubles = halves.to(wide)
         doubled = torch.where(doubles.isfinite(), doubles * 2, doubles)
         finite = int((doubles.isfinite() & doubles.ne(0)).sum())
@@ -32,9 +35,9 @@ def test_every_half_is_the_number_that_torch_has_for_it(dtype):
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8])
 def test_every_byte_is_the_number_that_torch_has_for_it(dtype):
     values = torch.arange(256, dtype=torch.uint8).view(dtype)
-    found = tally_values(values, values.double())
-    assert found.untouched
-    assert found.zeros_before == found.kept == int((values.double() == 0).sum())
+    result = tally_values(values, values.double())
+    assert result.untouched
+    assert result.zeros_before == result.kept == int((values.double() == 0).sum())
 
 
 def test_large_integers_are_not_rounded_together():
@@ -54,7 +57,7 @@ def test_large_integers_are_not_rounded_together():
     ],
 )
 def test_small_changes_keep_their_digits(size, one, other):
-    """As far as doubles go; of the difference of two squares none would be left."""
+    """The norm of a small change is accurate; a difference of squares would be zero."""
     generator = torch.Generator().manual_seed(size)
     before = torch.randn(size, generator=generator).to(one)
     after = before.clone()
@@ -62,25 +65,25 @@ def test_small_changes_keep_their_digits(size, one, other):
     bits[torch.rand(size, generator=generator) < 0.01] += 1
     bits[0] += 1
     a, b = before.double().numpy(), after.to(other).double().numpy()
-    found = tally_values(before, after.to(other))
-    assert found.changed == int((a != b).sum()) > 0
+    result = tally_values(before, after.to(other))
+    assert result.changed == int((a != b).sum()) > 0
     due = np.linalg.norm(b - a) / np.linalg.norm(a)
-    assert found.relative_change == pytest.approx(due, rel=1e-11)
-    assert found.square_after == pytest.approx(b @ b, rel=1e-11)
-    assert found.product == pytest.approx(a @ b, rel=1e-11)
+    assert result.relative_change == pytest.approx(due, rel=1e-11)
+    assert result.square_after == pytest.approx(b @ b, rel=1e-11)
+    assert result.product == pytest.approx(a @ b, rel=1e-11)
 
 
 def test_infinity_and_nan_stay_what_they_are():
-    """Compiled in any order of sums, but not as if there were no such numbers."""
+    """Reordered sums still treat NaN and infinity correctly."""
     before = torch.ones(4096)
     for value in (float("inf"), float("nan")):
         after = before.clone()
         after[100] = value
         for one, other in ((before, after), (after, before)):
-            found = tally_values(one, other)
-            assert found.changed == 1
-            assert found.relative_change is None
-            assert found.zeros_before == found.zeros_after == 0
+            result = tally_values(one, other)
+            assert result.changed == 1
+            assert result.relative_change is None
+            assert result.zeros_before == result.zeros_after == 0
         assert tally_values(after, after).untouched
     assert (
         tally_values(torch.tensor([float("inf"), 1]), torch.tensor([float("inf"), 1])).change == 0
@@ -88,7 +91,7 @@ def test_infinity_and_nan_stay_what_they_are():
 
 
 def test_groups_count_where_few_others_are_zero():
-    """A hundredth of the groups may be dense, wherever they are: all in one place, too."""
+    """One percent of the groups may be dense, even all in one place."""
     values = torch.ones(1024, 512)
     values[:, ::2] = 0
     values[:10] = 1
@@ -103,14 +106,14 @@ def test_groups_count_where_few_others_are_zero():
             tuple(int(some.sum()) for some in (four <= 1, eight <= 2, four <= 2, eight <= 4))
         )
     assert due[0] != due[1]
-    found = tally_values(*sides, True)
-    assert [found.groups_before, found.groups_after] == due
-    assert found.n_m == ("2:4", None)
-    assert tally_values(*(side.to(torch.int8) for side in sides), True) == found
-    assert found.grouped_before == found.grouped_after == values.numel()
-    for flat, told in zip(sides, due, strict=True):
+    result = tally_values(*sides, True)
+    assert [result.groups_before, result.groups_after] == due
+    assert result.n_m == ("2:4", None)
+    assert tally_values(*(side.to(torch.int8) for side in sides), True) == result
+    assert result.grouped_before == result.grouped_after == values.numel()
+    for flat, shown in zip(sides, due, strict=True):
         before, after = (count_values(flat, before=which, grouped=True) for which in (True, False))
-        assert before.groups_before == after.groups_after == told
+        assert before.groups_before == after.groups_after == shown
         assert before.grouped_before == after.grouped_after == flat.numel()
         assert before.zeros_before == after.zeros_after == int((flat == 0).sum())
     assert tally_values(*sides).grouped_before == tally_values(*sides).grouped_after == 0
@@ -128,10 +131,10 @@ def test_views_are_read_as_what_they_are():
     values = torch.arange(-8.0, 8, requires_grad=True)
     one = torch.complex(values, values).detach()
     for some in (values, values[::2], one.conj().imag):
-        found = tally_values(some, some.detach().clone())
-        assert found.untouched
-        assert found.zeros_before == 1
-    # Of a single number the view lies side by side, and its sign is a note that it carries.
+        result = tally_values(some, some.detach().clone())
+        assert result.untouched
+        assert result.zeros_before == 1
+    # The view of a single number is contiguous and only flagged as negative.
     assert one[:1].conj().imag.is_neg()
     assert tally_values(one[:1].conj().imag, -values[:1]).untouched
 
@@ -159,7 +162,7 @@ with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as p
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked there")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_process_that_is_forked_waits_for_no_compiler(tmp_path):
-    """What is pruned goes to threads, norms to the process, at the same time."""
+    """Prunable tensors are compared by threads and norms by the process at the same time."""
     line = [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path / "model")]
     run = subprocess.run(line, capture_output=True, text=True, timeout=120)
     assert run.stdout == f"{4 * 3 * 2**20 // 2}\n", run.stderr

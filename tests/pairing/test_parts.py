@@ -1,4 +1,4 @@
-"""What a block lost or got is called what it is: attention, MLP, a bias, a shared expert."""
+"""Removed and added parts have names: attention, MLP, a bias, a shared expert."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ from sparsity_report.study.schema import typed
 from sparsity_report.words.display_names import display_name
 
 ATTENTION, FFN = ("self_attn", "input_layernorm"), ("mlp", "post_attention_layernorm")
-# Of each block attention and FFN: all of it, none, one matrix instead, or so many units of it.
+# Attention and FFN of each block: all of it, none, one matrix instead, or some of its units.
 PUZZLE = [
     {"attention": [0, 1, 2, 3], "ffn": None},
     {"attention": "linear", "ffn": shuffled(64, 128)},
@@ -30,11 +30,11 @@ PUZZLE = [
 
 def puzzle(base, folder, blocks):
     """Write a model as Puzzletron does (nemotron-nas), its own Python beside it."""
-    made = {}
+    tensors = {}
     for name, values in load_file(base / "model.safetensors").items():
         words = name.split(".")
         if "layers" not in words:
-            made[name] = values
+            tensors[name] = values
             continue
         block = blocks[int(words[2])]
         attention, ffn = block["attention"], block["ffn"]
@@ -48,15 +48,15 @@ def puzzle(base, folder, blocks):
                 continue
             if "mlp" in words:
                 values = values[:, ffn] if "down_proj" in words else values[ffn]
-        made[name] = values
+        tensors[name] = values
     for number, block in enumerate(blocks):
         for key, name in (("attention", "self_attn.linear_attn"), ("ffn", "mlp.linear_mlp")):
             if block[key] == "linear":
-                made[f"model.layers.{number}.{name}.weight"] = torch.randn(64, 64)
+                tensors[f"model.layers.{number}.{name}.weight"] = torch.randn(64, 64)
     config = json.loads((base / "config.json").read_text())
     del config["num_key_value_heads"], config["intermediate_size"]
 
-    def told(part, **more):
+    def block_config(part, **more):
         return {"no_op": part is None, "replace_with_linear": part == "linear", **more}
 
     config |= {
@@ -68,27 +68,27 @@ def puzzle(base, folder, blocks):
         },
         "block_configs": [
             {
-                "attention": told(
+                "attention": block_config(
                     b["attention"],
                     n_heads_in_group=8 // len(b["attention"])
                     if isinstance(b["attention"], list)
                     else None,
                 ),
-                "ffn": told(
+                "ffn": block_config(
                     b["ffn"], ffn_mult=len(b["ffn"]) / 96 if isinstance(b["ffn"], list) else None
                 ),
             }
             for b in blocks
         ],
     }
-    written(folder, made, config)
+    written(folder, tensors, config)
     for module in ("configuration_decilm", "modeling_decilm"):
         (folder / f"{module}.py").write_text("raise SystemExit('a checkpoint was executed')\n")
     return folder
 
 
 def gone(pair):
-    """What is gone by kind and module: numbers, else how many parameters."""
+    """Return the removed parts by kind and module: indices, or the number of parameters."""
     rows = pair.removed.groupby(["kind", "module"])
     return {
         key: sorted(some["index"]) if some["index"].notna().all() else some["parameters"].sum()
@@ -119,22 +119,22 @@ def test_a_puzzle(bases, tmp_path):
     cache = pair.totals.set_index("figure").loc["kv_cache_bytes_per_token"]
     assert cache["before"] == 4 * 2 * 32 * 4
     assert cache["after"] == (4 + 0 + 0 + 2) * 2 * 8 * 4
-    # What came in place of what is gone is no part of the base that is left.
+    # Replacements of removed parts do not count as weights of the base.
     linears = pair.layers[pair.layers["prunable"]]
     lost = linears["weight_before"].sum() - linears["compared"].sum()
-    of = pair.sparsities.set_index("of")
+    parent = pair.sparsities.set_index("of")
     assert pair.taken == lost
-    assert of.loc["prunable", "gone_of_base"] == lost / linears["weight_before"].sum()
-    assert of["gone_of_base"].isna().tolist() == [False, True, True]
+    assert parent.loc["prunable", "gone_of_base"] == lost / linears["weight_before"].sum()
+    assert parent["gone_of_base"].isna().tolist() == [False, True, True]
     again = sr.read_pair(pair.save(tmp_path / "pair.json"))
     assert again.sentences() == pair.sentences()
     assert gone(again) == gone(pair)
-    said = pair.sentences()
-    assert "the attention of 2 blocks, the MLP of 2 blocks, " in said[0]
-    assert f"puzzle has what {bases('llama').name} has not: {linear[0]} and {linear[1]}." in said
+    message = pair.sentences()
+    assert "the attention of 2 blocks, the MLP of 2 blocks, " in message[0]
+    assert f"puzzle has what {bases('llama').name} has not: {linear[0]} and {linear[1]}." in message
 
 
-def test_whatever_can_be_gone_has_a_name_everywhere(bases):
+def test_every_kind_of_removed_part_has_a_name_everywhere(bases):
     pair = sr.compare_checkpoints(bases("llama"), bases("llama"))
     row = {"module": "m", "index": None, "among": 2, "block": None, "certainty": 1.0}
     row |= dict.fromkeys(("weights", "parameters", "bytes", "flops_per_token"), 1)
@@ -147,14 +147,14 @@ def test_whatever_can_be_gone_has_a_name_everywhere(bases):
     assert commands_of(all_gone)
 
 
-def test_blocks_of_a_puzzle_are_told_by_what_they_have(bases, tmp_path):
-    """One block is gone, and no matrix stands in all that are left."""
+def test_blocks_of_a_puzzle_are_matched_by_their_matrices(bases, tmp_path):
+    """Remove a block so that no matrix is in all remaining ones."""
     base, blocks = bases("llama"), [PUZZLE[0], PUZZLE[2], PUZZLE[3]]
     cut = structural.pruned(base, tmp_path / "cut", Left(blocks=[0, 1, 3]))
     pair = sr.compare_checkpoints(base, puzzle(cut, tmp_path / "puzzle", blocks))
-    found = gone(pair)
-    assert found.pop(("block", "model.layers.2")) == [2]
-    assert set(found) == {
+    matches = gone(pair)
+    assert matches.pop(("block", "model.layers.2")) == [2]
+    assert set(matches) == {
         ("mlp", "model.layers.0.mlp"),
         ("attention", "model.layers.1.self_attn"),
         ("mlp", "model.layers.3.mlp"),
@@ -164,7 +164,7 @@ def test_blocks_of_a_puzzle_are_told_by_what_they_have(bases, tmp_path):
 
 
 def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
-    """As DeciLM-7B has them, with a number for each layer."""
+    """Vary the number of key-value heads per layer, like DeciLM-7B."""
     tensors, heads = (
         load_file(bases("llama") / "model.safetensors"),
         [[0, 1, 2, 3], [2, 0], [3], [1, 2]],
@@ -206,9 +206,9 @@ def test_a_shared_expert_has_channels_of_its_own(tmp_path):
     for name, values in tensors.items():
         if ".shared_expert." in name:
             tensors[name] = values[:, left] if "down_proj" in name else values[left]
-    told = json.loads((tmp_path / "base/config.json").read_text())
-    told |= {"shared_expert_intermediate_size": 40}
-    pair = sr.compare_checkpoints(tmp_path / "base", written(tmp_path / "after", tensors, told))
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    config |= {"shared_expert_intermediate_size": 40}
+    pair = sr.compare_checkpoints(tmp_path / "base", written(tmp_path / "after", tensors, config))
     channels = sorted(set(range(48)) - set(left))
     assert gone(pair) == {
         ("channel", f"model.layers.{block}.mlp.shared_expert"): channels for block in (0, 1)
@@ -236,15 +236,15 @@ def test_heads_that_look_at_another_text_are_heads_of_their_own(tmp_path):
                 tensors[name] = values[rows]
             elif name.endswith("weight"):
                 tensors[name] = values[:, rows]
-    told = json.loads((tmp_path / "base/config.json").read_text())
-    pair = sr.compare_checkpoints(tmp_path / "base", written(tmp_path / "after", tensors, told))
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    pair = sr.compare_checkpoints(tmp_path / "base", written(tmp_path / "after", tensors, config))
     assert gone(pair) == {
         ("head", f"model.decoder.layers.{block}.encoder_attn"): [1, 4, 5] for block in (0, 1)
     }
     assert pair.layers["changed"].sum() == 0
 
 
-def test_what_came_and_what_went_is_listed(bases, tmp_path):
+def test_added_and_removed_parameters_are_listed(bases, tmp_path):
     tensors = load_file(bases("llama") / "model.safetensors") | {"score.weight": torch.randn(3, 64)}
     before = written(tmp_path / "before", tensors)
     q = "model.layers.1.self_attn.q_proj"
@@ -282,14 +282,14 @@ def test_a_head_that_only_the_model_after_has_is_listed_though_it_is_tied(bases,
 
 
 def lora(folder, base):
-    """Write an adapter of rank 2 on one matrix that says whose it is."""
+    """Write an adapter of rank 2 for one matrix that names its base."""
     folder.mkdir()
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
     matrices = {f"{key}A.weight": torch.randn(2, 64), f"{key}B.weight": torch.randn(64, 2)}
     save_file(matrices, folder / "adapter_model.safetensors")
-    told = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
-    told["base_model_name_or_path"] = base
-    (folder / "adapter_config.json").write_text(json.dumps(told))
+    options = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    options["base_model_name_or_path"] = base
+    (folder / "adapter_config.json").write_text(json.dumps(options))
     return folder
 
 
@@ -302,22 +302,22 @@ def lora(folder, base):
     ],
 )  # fmt: skip
 def test_an_adapter_that_names_another_base(bases, tmp_path, named, agrees):
-    """Shapes cannot tell two models of one size apart; a name is a hint, and no more."""
+    """Two models of one size have equal shapes, so that another base is only noted."""
     config = json.loads((bases("llama") / "config.json").read_text())
     tensors = load_file(bases("llama") / "model.safetensors")
     base = written(tmp_path / "tiny-llama", tensors, config | {"_name_or_path": "org/first"})
     merged = sr.load(lora(tmp_path / "adapter", named), base=base)
     pair = sr.compare_checkpoints(base, merged)
-    said = [note for note in map(str, pair.notes) if note.startswith("the adapter names ")]
-    assert len(said) == (not agrees)
+    notes = [note for note in map(str, pair.notes) if note.startswith("the adapter names ")]
+    assert len(notes) == (not agrees)
     sentences = [text for text in pair.sentences() if text.startswith("The adapter names ")]
-    assert len(sentences) == len(said)
-    assert all("applied to tiny-llama: the shapes agree" in note for note in said)
-    assert not any("\n" in note or "\x1b" in note for note in said)
+    assert len(sentences) == len(notes)
+    assert all("applied to tiny-llama: the shapes agree" in note for note in notes)
+    assert not any("\n" in note or "\x1b" in note for note in notes)
 
 
-def test_a_fused_matrix_of_which_some_is_left_is_not_half_told(bases, tmp_path):
-    """Whatever is compared, every weight of both stands in one row, and what is gone is told."""
+def test_a_partly_removed_fused_matrix_is_not_matched(bases, tmp_path):
+    """Every weight of both models is in one row or removed, for any comparison."""
     tensors = load_file(bases("llama") / "model.safetensors")
     fused = dict(tensors)
     qkv = [f"model.layers.1.self_attn.{name}_proj.weight" for name in "qkv"]

@@ -1,4 +1,4 @@
-"""A width that is rotated, with some of it cut off or none, is told as such and not compared."""
+"""A rotated width, cut or not, is recognised and not compared."""
 
 import json
 
@@ -22,24 +22,24 @@ def orthogonal(seed):
 
 
 def rotated(base, folder, left, per_block=True):
-    """Rotate the width as SliceGPT does, by another matrix in each block, and cut its end off."""
-    made = {}
+    """Rotate the width like SliceGPT, by one matrix per block, and cut its end off."""
+    tensors = {}
     for name, values in load_file(base / "model.safetensors").items():
         words = name.split(".")
         block = int(words[2]) + 1 if "layers" in words and per_block else 0
         turn = orthogonal(block)[:, :left]
         if any(word in name for word in WIDE):
-            made[name] = (values.double() @ turn).float()
+            tensors[name] = (values.double() @ turn).float()
         elif any(word in name for word in NARROW):
-            made[name] = (turn.T @ values.double()).float()
+            tensors[name] = (turn.T @ values.double()).float()
         else:
-            made[name] = torch.ones(left)  # norms are in the matrices that follow
+            tensors[name] = torch.ones(left)  # norms are in the matrices that follow
     if per_block:
         for block in range(4):
             turn = orthogonal(block)[:, :left].T @ orthogonal(block + 1)[:, :left]
-            made[f"model.layers.{block}.attn_shortcut_Q"] = turn.float()
+            tensors[f"model.layers.{block}.attn_shortcut_Q"] = turn.float()
     config = json.loads((base / "config.json").read_text()) | {"hidden_size": left}
-    return written(folder, made, None if per_block else config)
+    return written(folder, tensors, None if per_block else config)
 
 
 @pytest.mark.parametrize(("left", "per_block"), [(56, True), (56, False), (64, False)], ids=str)
@@ -70,9 +70,9 @@ def test_rotated(bases, tmp_path, left, per_block):
     assert pair.removed["index"].isna().all()
     assert (pair.removed["certainty"] == 0).all()
     sentences = pair.sentences()
-    of = pair.sparsities.set_index("of")["gone_of_base"]
-    assert of["prunable"] == (share if share else 0)
-    assert of.isna().any() == per_block
+    parent = pair.sparsities.set_index("of")["gone_of_base"]
+    assert parent["prunable"] == (share if share else 0)
+    assert parent.isna().any() == per_block
     if per_block:
         assert "model.layers.0.attn_shortcut_Q" in set(layers["module_name"])
     assert of_key(pair_findings(pair), "pair.rotated_width")
@@ -83,15 +83,15 @@ def test_rotated(bases, tmp_path, left, per_block):
     assert sentences[0].replace("\u202f", " ").startswith(first)
 
 
-def test_a_rotation_and_fewer_heads_are_not_told_apart(bases, tmp_path):
-    """Nothing says which heads are left where all that they read is mixed."""
+def test_a_rotation_with_fewer_heads_is_refused(bases, tmp_path):
+    """Removed heads cannot be identified in a rotated width."""
     fewer = Left(heads=[0, 1, 3, 4, 6, 7], config={"num_attention_heads": 6})
     less = structural.pruned(bases("llama"), tmp_path / "fewer", fewer)
     with pytest.raises(sr.SparsityReportError, match="looks rotated, so that nothing tells which"):
         sr.compare_checkpoints(bases("llama"), rotated(less, tmp_path / "after", 56, False))
 
 
-def test_what_is_cut_or_shuffled_and_changed_is_not_rotated(bases, tmp_path):
+def test_cut_or_permuted_and_changed_widths_are_not_rotated(bases, tmp_path):
     for order, number in ((shuffled(48, 64), 48), (shuffled(64, 64), 64)):
         left = Left(width=order, noise=0.3, config={"hidden_size": number})
         after = structural.pruned(bases("llama"), tmp_path / str(number), left)
@@ -102,7 +102,7 @@ def test_what_is_cut_or_shuffled_and_changed_is_not_rotated(bases, tmp_path):
 
 @pytest.mark.parametrize("left", [48, 64])
 def test_norms_that_are_all_one_tell_nothing(bases, tmp_path, left):
-    """Two models of one vocabulary, trained apart, whose norms are as they began."""
+    """Two unrelated models with one vocabulary and norms of ones are refused."""
 
     def plain(tensors):
         return {name: torch.ones_like(v) if v.ndim == 1 else v for name, v in tensors.items()}
