@@ -131,7 +131,8 @@ def test_a_puzzle(bases, tmp_path):
     assert gone(again) == gone(pair)
     message = pair.sentences()
     assert "the attention of 2 blocks, the MLP of 2 blocks, " in message[0]
-    assert f"puzzle has modules that {bases('llama').name} lacks: {linear[0]} and {linear[1]}." in message
+    lacks = f"puzzle has modules that {bases('llama').name} lacks"
+    assert f"{lacks}: {linear[0]} and {linear[1]}." in message
 
 
 def test_every_kind_of_removed_part_has_a_name_everywhere(bases):
