@@ -18,15 +18,15 @@ _NAMES = {
     "convention": "difference.convention",
     "context": "difference.context_length",
 }
-# Keys by fact whose values are written in a way of their own.
-_VALUES = {
-    "group": "format.group_value",
-    "layout": "format.layout_value",
-    "variant": "format.layout_value",
-    "method": "format.method_value",
-    "shape": "format.shape_value",
-    "module": "format.shape_value",
-    "asked_sparsity": "format.level_value",
+# Formats of values by fact; numbers and text need none.
+_FORMATS = {
+    "group": "group",
+    "layout": "layout",
+    "variant": "layout",
+    "method": "method",
+    "shape": "shape",
+    "module": "shape",
+    "asked_sparsity": "level",
 }
 # Facts by which two matched variants of different names are compared.
 _MATCHED = ("model", "method", "asked_sparsity", "sparsity_prunable", "stored_bytes")
@@ -62,26 +62,21 @@ def name_of(fact: str) -> Phrase:
     return phrase(_NAMES[fact]) if fact in _NAMES else phrase("format.column_title", name=fact)
 
 
-def value_of(fact: str, value: Any) -> str | Phrase:
-    """Return a fact's value as it is written; an unknown value is a dash."""
-    key = "format.count_value"
-    if fact in _VALUES:
-        key = _VALUES[fact]
-    elif fact.startswith("sparsity"):
-        key = "format.percent2_value"
-    elif isinstance(value, bool):
-        key = "format.yes" if value else "format.no"
-    elif isinstance(value, str):
-        return value
-    elif isinstance(value, float):
-        key = "format.number_value"
-    return phrase(key, value=value)
+def format_of(fact: str, *values: Any) -> str:
+    """Return the format of a fact's values in the catalogue."""
+    if fact in _FORMATS or fact.startswith("sparsity"):
+        return _FORMATS.get(fact, "percent2")
+    if any(isinstance(value, bool) for value in values):
+        return "yes_no"
+    return ".6g" if any(isinstance(value, float) for value in values) else ","
 
 
 def measured_sides(row: Mapping[str, Any]) -> list[Phrase]:
     """Return a measurement before and after: perplexities, or speed-ups with their intervals."""
     if row["what"] == "perplexity":
-        return [phrase("format.hundredths_value", value=row[side]) for side in ("before", "after")]
+        return [
+            phrase("format.value", value=row[side], format=",.2f") for side in ("before", "after")
+        ]
     return [
         phrase(
             "format.ratio_interval",
@@ -98,8 +93,9 @@ def _change(of: str | Phrase, fact: str, before: Any, after: Any) -> Phrase:
         "difference.changed_value",
         of=of,
         what=name_of(fact),
-        before=value_of(fact, before),
-        after=value_of(fact, after),
+        before=before,
+        after=after,
+        format=format_of(fact, before, after),
     )
 
 
@@ -210,6 +206,7 @@ def _modules(variant: str, changes: pd.DataFrame) -> Iterator[Phrase]:
             what=name_of(str(fact)),
             count=len(rows),
             module=first["module_name"],
-            before=value_of(str(fact), first["before"]),
-            after=value_of(str(fact), first["after"]),
+            before=first["before"],
+            after=first["after"],
+            format=format_of(str(fact), first["before"], first["after"]),
         )

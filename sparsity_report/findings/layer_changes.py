@@ -17,6 +17,8 @@ from sparsity_report.study.layers import records
 # Columns in which two comparable measurements of speed agree.
 _TIMED = ["tokens", "cache", "dtype", "threads", "machine"]
 _SIDES = ("before", "after")
+# Columns in which two layers agree that are compared.
+_SAME = ["module_name", "shape", "weight_total"]
 LAYERS = (
     "variant_before", "variant_after", "module_name", "group", "weight_total", "zeros_before",
     "zeros_after", "sparsity_before", "sparsity_after", "moved",
@@ -86,33 +88,25 @@ def _layout_and_policy(row: dict[str, Any]) -> tuple[str, str]:
 
 def moved_layers(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
     """Return the zeros of each prunable layer that both variants of a match have in one shape."""
-    parts = []
-    for match in matched:
-        sides = [
-            study.facts.prunable(name)[["module_name", "group", "shape", "weight_total",
-                                        "weight_nonzero", "share"]]
-            for study, name in zip((one, other), match, strict=True)
-        ]  # fmt: skip
-        both = sides[0].merge(sides[1], on=["module_name", "shape", "weight_total"],
-                              suffixes=("_before", "_after"))  # fmt: skip
-        parts.append(
-            pd.DataFrame(
-                {
-                    "variant_before": match.before,
-                    "variant_after": match.after,
-                    "module_name": both["module_name"],
-                    "group": both["group_after"],
-                    "weight_total": both["weight_total"],
-                    **{
-                        f"zeros_{side}": both["weight_total"] - both[f"weight_nonzero_{side}"]
-                        for side in _SIDES
-                    },
-                    **{f"sparsity_{side}": both[f"share_{side}"] for side in _SIDES},
-                    "moved": both["share_after"] - both["share_before"],
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*LAYERS])
+    frames = [_moved_layers(one, other, match) for match in matched]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*LAYERS])
+
+
+def _moved_layers(one: Comparison, other: Comparison, match: Match) -> pd.DataFrame:
+    before = one.facts.prunable(match.before)[[*_SAME, "weight_nonzero", "share"]]
+    after = other.facts.prunable(match.after)[[*_SAME, "group", "weight_nonzero", "share"]]
+    both = before.merge(after, on=_SAME, suffixes=("_before", "_after"))
+    zeros = {
+        f"zeros_{side}": both["weight_total"] - both[f"weight_nonzero_{side}"] for side in _SIDES
+    }
+    return both.assign(
+        variant_before=match.before,
+        variant_after=match.after,
+        sparsity_before=both["share_before"],
+        sparsity_after=both["share_after"],
+        moved=both["share_after"] - both["share_before"],
+        **zeros,
+    )[[*LAYERS]]
 
 
 def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:

@@ -87,15 +87,9 @@ def _nothing_removed(pair: Pair, total: int) -> Phrase:
     if (pair.layers["alignment"] == "rotated").any():
         return phrase("pair.same_weight_count", total=total, **_models(pair))
     zeros = records(pair.survival)[0]
-    if zeros["zeros_before"] or not zeros["new"]:
-        return phrase("pair.nothing_removed", total=total, **_models(pair))
-    return phrase(
-        "pair.new_zeros_only",
-        new=zeros["new"],
-        share=ratio(zeros["new"], total),
-        total=total,
-        **_models(pair),
-    )
+    new = None if zeros["zeros_before"] else zeros["new"]
+    key = "pair.new_zeros_only" if new else "pair.nothing_removed"
+    return phrase(key, new=new, share=ratio(new or 0, total), total=total, **_models(pair))
 
 
 def _removed_parts(pair: Pair) -> Iterator[Phrase]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from sparsity_report.findings.variant_names import counted_bytes, group_names, unpacked_name
@@ -10,9 +10,6 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
-
-# Distinct answers up to which each has a finding of its own.
-_SEVERAL = 2
 
 
 def packed_bytes(study: Comparison) -> Iterator[Phrase]:
@@ -79,51 +76,27 @@ def layers_kept_masked(study: Comparison) -> Iterator[Phrase]:
 
 
 def smallest_layouts(study: Comparison) -> Iterator[Phrase]:
-    """Yield the smallest lossless layout of the prunable weights of pruned variants."""
+    """Yield the smallest lossless layouts of the prunable weights of pruned variants."""
     facts = study.facts
-    groups = group_names(
-        (
-            (
-                layout,
-                round(float(facts.lossless(variant)["ratio"][layout]), 2),
-                tuple(facts.unpacked_dtypes(variant)),
-            ),
-            variant,
-        )
-        for variant in _pruned_variants(study)
-        if (layout := facts.smallest_layout(variant))
-    )
-    if len(groups) > _SEVERAL:
-        yield _smallest_of_several(groups)
-        return
-    for (layout, times, unpacked), variants in groups.items():
-        yield phrase(
-            "finding.smallest_layout",
-            variants=variants,
-            layout=layout,
-            ratio=times,
-            bytes=counted_bytes(unpacked),
-        )
-
-
-def _smallest_of_several(groups: Mapping[tuple[Any, ...], list[str]]) -> Phrase:
-    """Return one finding about many variants, with the range of ratios of each layout."""
-    by_layout: dict[tuple[Any, ...], tuple[list[str], list[float]]] = {}
-    for (layout, times, unpacked), variants in groups.items():
-        names, ratios = by_layout.setdefault((layout, unpacked), ([], []))
-        names += variants
-        ratios.append(times)
+    groups: dict[tuple[Any, ...], tuple[list[str], list[float]]] = {}
+    for variant in _pruned_variants(study):
+        if layout := facts.smallest_layout(variant):
+            key = (layout, *facts.unpacked_dtypes(variant))
+            names, ratios = groups.setdefault(key, ([], []))
+            names.append(variant)
+            ratios.append(facts.lossless(variant)["ratio"][layout])
     layouts = [
         phrase(
             "finding.layout_ratio",
             layout=layout,
             variants=names,
             ratios=ratios,
-            bytes=counted_bytes(unpacked),
+            bytes=counted_bytes(dtypes),
         )
-        for (layout, unpacked), (names, ratios) in by_layout.items()
+        for (layout, *dtypes), (names, ratios) in groups.items()
     ]
-    return phrase("finding.smallest_layouts", layouts=layouts)
+    if layouts:
+        yield phrase("finding.smallest_layouts", layouts=layouts)
 
 
 def smaller_files(study: Comparison) -> Iterator[Phrase]:

@@ -212,13 +212,9 @@ def _active_parameters(study: Comparison) -> Iterator[Phrase]:
 def _attention(study: Comparison) -> Iterator[Phrase]:
     if study.context is None:
         return
-    groups = list(_alike(study.totals, ["attention_flops_per_token"]))
-    known, unknown = "finding.attention_flops", "finding.attention_flops_unknown"
-    if len(groups) > 1:
-        known, unknown = "finding.attention_flops_of", "finding.attention_flops_unknown_of"
-    for names, row in groups:
+    for names, row in _alike(study.totals, ["attention_flops_per_token"]):
         cost = row["attention_flops_per_token"]
-        key = unknown if pd.isna(cost) else known
+        key = "finding.attention_flops_unknown" if pd.isna(cost) else "finding.attention_flops"
         yield phrase(key, positions=study.context, cost=cost, variants=names)
 
 

@@ -67,10 +67,7 @@ def _bytes(study: Comparison, variant: str) -> Phrase:
 
 def _speed(study: Comparison, variant: str) -> Iterator[Phrase]:
     rows = study.facts.whole_speeds(variant)
-    for outcome, key in (
-        ("stated", "verdict.speed_up"),
-        ("noise", "verdict.speed_within_noise"),
-    ):
+    for outcome, key in (("stated", "verdict.speed_up"), ("noise", "verdict.speed_within_noise")):
         timed = rows[rows["verdict"] == outcome]
         if len(timed):
             yield phrase(

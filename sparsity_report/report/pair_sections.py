@@ -17,7 +17,6 @@ from sparsity_report.draw.pair_charts import (
     strip_charts,
 )
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.errors import printable
 from sparsity_report.report.sections import (
     Block,
     Drawing,
@@ -39,7 +38,7 @@ from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.column_titles import head
 from sparsity_report.words.display_names import display_name
 from sparsity_report.words.number_format import known, percent, scaled
-from sparsity_report.words.sentences import say, say_note, say_noted
+from sparsity_report.words.sentences import say
 
 # Most rows of removed parts and of modules, by medium.
 _ROWS = {"page": 6_000, "paper": 200, "kit": 40}
@@ -70,7 +69,9 @@ KINDS = {
 def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a pair show, in the language in use."""
     verdict, *findings = pair.sentences()
-    notes = [printable(say_note(note)) for note in pair.notes if say_noted(note) not in findings]
+    notes = [
+        str(note) for note in pair.notes if say("format.note_sentence", note=note) not in findings
+    ]
     names = [str(name) for name in pair.models["model"]]
     return document(
         pair_sections(pair, medium),

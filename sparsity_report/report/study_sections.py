@@ -13,7 +13,6 @@ from sparsity_report.draw import charts, theme
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.theme import FILED
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.errors import printable
 from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
@@ -46,7 +45,7 @@ from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.column_titles import head
 from sparsity_report.words.number_format import count
-from sparsity_report.words.sentences import say, say_note
+from sparsity_report.words.sentences import say
 
 # Most rows of all variants' layers that a page holds as a table; it holds more as data.
 _ROWS = 6_000
@@ -404,7 +403,7 @@ def _model(study: Comparison, medium: Medium) -> Iterator[Block | None]:
 
 
 def _notes(study: Comparison) -> list[str]:
-    return [printable(say_note(note)) for note in study.notes]
+    return [str(note) for note in study.notes]
 
 
 def _numbered(table: Table, place: int) -> Table:

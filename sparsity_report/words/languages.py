@@ -38,8 +38,6 @@ class Language:
         ``B`` and ``FLOPs`` where they are called something else.
     sentences : mapping of str to str
         Templates by key, the English ones where a language lacks its own.
-    notes : mapping of str to str
-        Notes from English, recognised by their pattern.
     """
 
     code: str = "en"
@@ -50,7 +48,6 @@ class Language:
     singular_below_two: bool = False
     units: Mapping[str, str] = field(default_factory=dict)
     sentences: Mapping[str, str] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     def template(self, key: str) -> str:
         """Return the template of a key."""

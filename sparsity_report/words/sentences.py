@@ -38,14 +38,16 @@ def say(key: str, /, **values: Any) -> str:
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
           ``duration``, ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard
           error), or a Python format such as ``,`` or ``.2f``;
-        - names of raw values: ``variant`` (shortened), ``column``, ``group``, ``layout``, ``method``,
-          ``policy``, ``kind``, ``structure``, ``cache``, ``part``, ``shape``;
+        - names of raw values: ``variant`` (shortened), ``column``, ``group``, ``layout``,
+          ``method``, ``policy``, ``kind``, ``structure``, ``cache``, ``part``, ``shape``;
         - ``plural ONE|MANY``: a number or several, and the noun;
         - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
         - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
         - ``span FORMAT``: the lowest and the highest number of a list;
         - ``sentences`` and ``clauses``: phrases joined by full stops, or by semicolons;
-        - ``sentence``: the first letter as a capital.
+        - ``sentence``: the first letter as a capital; ``yes_no``.
+
+        A format may be a value itself: ``{share:{format}}``.
 
         An unknown value becomes a dash.
     **values
@@ -63,37 +65,16 @@ def say(key: str, /, **values: Any) -> str:
 
 def render(phrase: Phrase) -> str:
     """Return the text of a phrase in the language in use."""
-    return _put_in(phrase.key, spoken().template(phrase.key), phrase.values)
-
-
-def _put_in(key: str, template: str, values: Mapping[str, Any]) -> str:
+    template = spoken().template(phrase.key)
     try:
-        return _TEMPLATES.vformat(template, (), values)
+        return _TEMPLATES.vformat(template, (), phrase.values)
     except SparsityReportError:  # of a phrase among the values
         raise
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         raise SparsityReportError(
-            f"languages/{spoken().code}.json: the text of {key!r} does not fit its values: "
+            f"languages/{spoken().code}.json: the text of {phrase.key!r} does not fit its values: "
             f"{error!r}; compare its placeholders with languages/en.json"
         ) from error
-
-
-def say_note(text: object) -> str:
-    """Say a note, which comes from a study as English text, in the language that is spoken."""
-    if isinstance(text, Phrase):
-        if text.key != "note.text":
-            return render(text)
-        text = text.values["text"]
-    for english, other in spoken().notes.items():
-        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*)", re.escape(english))
-        if match := re.fullmatch(pattern, str(text), re.DOTALL):
-            return _put_in(english, other, match.groupdict())
-    return str(text)
-
-
-def say_noted(text: object) -> str:
-    """Say a note as a sentence: notes begin small and end without a stop."""
-    return say("format.note_sentence", note=_sentence(say_note(text)))
 
 
 def join(words: Sequence[Any]) -> str:
@@ -199,6 +180,7 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "policy": policy_name,
     "part": lambda value: part_name(*value),
     "shape": lambda value: number_format.shape(value, " "),
+    "yes_no": lambda value: say("format.yes" if value else "format.no"),
     "sentence": _sentence,
     **{
         family: partial(display_name, family)

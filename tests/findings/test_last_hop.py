@@ -235,13 +235,6 @@ def kept_masked(study, _):
     }
 
 
-def smallest(study, said):
-    name = split(said["variants"])[0]
-    names = study.variants["variant"][study.variants["pruned"].eq(row(study, name)["pruned"])]
-    told = {"variants": listed(list(names)), "bytes": dense_of(study, name)}
-    return told | least_bytes(study, name)
-
-
 def dense_of(study, name):
     """The bytes that a layout stands beside."""
     if (layers(study, name)["packing"] != "").any():
@@ -337,26 +330,19 @@ def active(study, _):
     return {"active_total": si(seen, ""), "total": si(stored, ""), "share": pct(seen / stored)}
 
 
-def attention(study, _):
-    return {
-        "positions": whole(study.context),
-        "cost": si(float(study.variants["attention_flops_per_token"].iloc[0]), "FLOPs"),
-    }
-
-
-def attention_of_some(study, said):
+def attention(study, said):
     cost = row(study, split(said["variants"])[0])["attention_flops_per_token"]
     alike = study.variants["attention_flops_per_token"] == cost
     return {
         "positions": whole(study.context),
         "cost": si(float(cost), "FLOPs"),
-        "variants": listed(list(study.variants["variant"][alike])),
+        "variants": few(list(study.variants["variant"][alike])),
     }
 
 
 def attention_unknown(study, _):
     unknown = study.variants["attention_flops_per_token"].isna()
-    return {"variants": listed(list(study.variants["variant"][unknown]))}
+    return {"variants": few(list(study.variants["variant"][unknown]))}
 
 
 def variants_of_models(study):
@@ -797,17 +783,14 @@ READERS = {
     "finding.flops_of_masked": masked_flops,
     "finding.flops_of_csr": csr_flops,
     "finding.layers_kept_masked": kept_masked,
-    "finding.smallest_layout": smallest,
     "finding.smallest_layouts": smallest_of_each,
     "finding.zstd_file": as_file,
     "finding.uneven_sparsity": uneven,
     "finding.uneven_sparsity_of_several": least_even,
     "finding.unusual_matrix": unusual,
     "finding.active_parameters": active,
-    "finding.attention_flops_unknown": lambda *_: {},
     "finding.attention_flops": attention,
-    "finding.attention_flops_of": attention_of_some,
-    "finding.attention_flops_unknown_of": attention_unknown,
+    "finding.attention_flops_unknown": attention_unknown,
     "finding.zeros_as_loaded": as_it_comes,
     "finding.unclassified_modules": unclassified,
     "finding.continuation": continued,

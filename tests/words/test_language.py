@@ -10,11 +10,12 @@ import pytest
 from jinja2 import nodes
 
 import sparsity_report as sr
+from sparsity_report.phrases import phrase
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis.thesis import latex_templates
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.words.languages import speaking, spoken
-from sparsity_report.words.sentences import say, say_note
+from sparsity_report.words.sentences import say
 
 ROOT = Path(__file__).parents[2]
 # Keys of these end in a raw value, such as the name of a column or of a layout.
@@ -82,7 +83,7 @@ def test_every_sentence_is_translated(path):
     plain = {
         key
         for key, text in ENGLISH.items()
-        if re.fullmatch(r"{\w+(:(?!plural|choose)[^{}]*)?}", text)
+        if re.fullmatch(r"{\w+(:(?!plural|choose)([^{}]|{\w+})*)?}", text)
     }
     assert set(ENGLISH) - plain - set(sentences) == set(), "not translated"
     assert set(sentences) - set(ENGLISH) == set(), "translated but never said"
@@ -138,12 +139,11 @@ def test_french_typography():
                 assert not re.search(r" [;:!?»](?!\w)|« |'", said), said
 
 
-def test_notes_are_recognised():
-    note = "quantized blocks (Q4_0, Q6_K) are counted as the float32 values they stand for"
-    assert say_note(note) == note
+def test_notes_are_said_in_the_language_in_use():
+    note = phrase("note.gguf_blocks", kinds=["Q4_0", "Q6_K"])
+    assert str(note).startswith("quantized blocks (Q4_0 and Q6_K) are counted")
     with speaking("fr"):
-        assert say_note(note).startswith("les blocs quantifiés (Q4_0, Q6_K) sont")
-        assert say_note("something else {x}") == "something else {x}"
+        assert str(note).startswith("les blocs quantifiés (Q4_0 et Q6_K) sont")
 
 
 def test_values_are_never_templates():
@@ -192,7 +192,6 @@ def test_a_translation_that_does_not_fit_is_refused(tmp_path):
     (tmp_path / "languages").mkdir()
     wrong = {
         "sentences": {"format.count_more": "{number} mehr"},
-        "notes": {"counts of {what}": "Zahlen {which}"},
     }
     (tmp_path / "languages" / "de.json").write_text(json.dumps(wrong))
     with (
@@ -200,5 +199,3 @@ def test_a_translation_that_does_not_fit_is_refused(tmp_path):
         pytest.raises(sr.SparsityReportError, match=r"de\.json: the text of .* does not fit"),
     ):
         say("format.count_more", count=2)
-    with speaking("de", tmp_path), pytest.raises(sr.SparsityReportError, match="counts of"):
-        say_note("counts of zeros")

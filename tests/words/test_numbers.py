@@ -121,6 +121,7 @@ def test_a_word_agrees_with_a_number_or_a_list():
         ("{x:group}", "my rule", "my rule"),
         ("{x:group}", None, "–"),
         ("{x:cache}", "out of cache", "from memory"),
+        ("{x:yes_no}", False, "no"),
         ("{x:sentence}.", phrase("format.yes"), "Yes."),
         ("{x}", phrase("format.name_size", name=phrase("format.no"), size=1), "no: 1"),
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sparsity_report.findings.difference import TOTALS, Difference
-from sparsity_report.findings.difference_findings import measured_sides, name_of, value_of
+from sparsity_report.findings.difference_findings import format_of, measured_sides, name_of
 from sparsity_report.findings.layer_changes import Match, distinct
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Body, Table, name, rows_of, table_of
@@ -25,9 +27,7 @@ def totals(difference: Difference) -> Table | None:
         values = []
         for figure in TOTALS:
             sides = zip((old, new), match, strict=True)
-            before, after = (
-                str(value_of(figure, frame[figure].get(name))) for frame, name in sides
-            )
+            before, after = (_text(figure, frame[figure].get(name)) for frame, name in sides)
             row = {"what": str(name_of(figure)), "before": before, "after": after}
             values.append({**row, "row_style": "changed" if before != after else ""})
         bodies.append(Body(rows_of(columns, values), clip(match.name, 80)))
@@ -42,7 +42,7 @@ def modules(difference: Difference, limit: int) -> Table:
         {
             **row,
             "what": str(name_of(row["what"])),
-            **{side: str(value_of(row["what"], row[side])) for side in ("before", "after")},
+            **{side: _text(row["what"], row[side]) for side in ("before", "after")},
         }
         for row in records(changes.head(limit))
     ]
@@ -100,6 +100,10 @@ def measured(difference: Difference) -> Table | None:
     columns[0] = columns[0]._replace(kind=name(80))
     columns[2] = columns[2]._replace(kind=name(200))
     return table_of("measured", say("caption.comparable_measurements"), columns, values)
+
+
+def _text(fact: str, value: Any) -> str:
+    return say("format.value", value=value, format=format_of(fact, value))
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.config_limits import building, check_config
 from sparsity_report.weights.sources.data_files import plain_folder, read_config_file
@@ -25,14 +26,14 @@ _OTHERS = (
 
 def read_config(
     directory: Path, fits: Callable[[nn.Module], bool] | None = None, most: int = limits.PARAMETERS
-) -> tuple[nn.Module | None, tuple[str, ...]]:
+) -> tuple[nn.Module | None, tuple[Phrase, ...]]:
     """Build the model of ``config.json``; None and a note where it cannot be known.
 
     `fits` and `most` are those of :func:`meta_model`.
     """
     path = directory / "config.json"
     if not os.path.lexists(path):
-        return None, ("no config.json: groups follow from tensor names and shapes alone",)
+        return None, (phrase("note.no_config"),)
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -42,10 +43,7 @@ def read_config(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SparsityReportError(f"{path} is not a transformers config: {error!r}") from error
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        return None, (
-            f"transformers does not know model type {kind!r}: "
-            "groups follow from tensor names and shapes alone",
-        )
+        return None, (phrase("note.unknown_model_type", kind=repr(kind)),)
     check_config(known, path)
     try:
         with plain_folder(directory, ["config.json"]) as plain:
