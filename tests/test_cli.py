@@ -346,7 +346,7 @@ def test_bad_models(tmp_path):
     refused(command("run", tmp_path / "empty", "--out", tmp_path / "o"), "holds no weights")
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"\x10\x00")
-    refused(command("run", bad, "--out", tmp_path / "o"), "bad.safetensors", "fetch it again")
+    refused(command("run", bad, "--out", tmp_path / "o"), "bad.safetensors", "download it again")
     torch.save(Tiny().state_dict(), tmp_path / "x.bin")
     refused(command("run", tmp_path / "x.bin", "--out", tmp_path / "o"), "--allow-pickle")
     save_file({"norm.weight": torch.ones(3)}, tmp_path / "norm.safetensors")

@@ -421,7 +421,7 @@ def test_a_million_tensors_are_one_line_within_seconds(tmp_path):
 
     shapes = {f"l{i}.weight": (2, 2) for i in range(10**6)}
     for number, most, place in (
-        (10**6, 15, r"announces 1,000,000 tensors, more than the 524,288"),
+        (10**6, 15, r"announces 1,000,000 tensors, more than the limit of 524,288"),
         (limits.TENSORS, 45, r"has 524,288 modules with parameters, more than the 131,072"),
     ):
         file = sparse(

@@ -1,6 +1,6 @@
 """FLOPs and bytes of one matrix from integers alone.
 
-Conventions: one multiply-add is 2 FLOPs; `v` is the bytes of a value, `i` the bytes of an index.
+One multiply-add is 2 FLOPs; `v` is the bytes of a value, `i` the bytes of an index.
 """
 
 import re
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 
 def linear_flops(out_features: int, in_features: int) -> int:
-    """Floating-point operations of a dense linear layer for one token, ``2·out·in``.
+    """Return the FLOPs of a dense linear layer for one token, ``2·out·in``.
 
     Examples
     --------
@@ -19,17 +19,17 @@ def linear_flops(out_features: int, in_features: int) -> int:
 
 
 def sparse_flops(nonzero: int) -> int:
-    """Floating-point operations of a sparse matrix times one token, ``2·nnz``."""
+    """Return the FLOPs of a sparse matrix times one token, ``2·nnz``."""
     return 2 * nonzero
 
 
 def dense_bytes(total: int, v: int) -> int:
-    """Bytes of a dense tensor, ``n·v``."""
+    """Return the bytes of a dense tensor, ``n·v``."""
     return total * v
 
 
 def csr_bytes(nonzero: int, rows: int, v: int, i: int) -> int:
-    """Bytes of a CSR matrix, ``nnz·(v + i) + (rows + 1)·i``.
+    """Return the bytes of a CSR matrix, ``nnz·(v + i) + (rows + 1)·i``.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def csr_bytes(nonzero: int, rows: int, v: int, i: int) -> int:
 
 @lru_cache(maxsize=64)
 def value_bytes(dtype: str) -> int:
-    """Bytes of one value of a torch dtype, by its name; a byte at least.
+    """Return the bytes of one value of a torch dtype by its name, at least 1.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def value_bytes(dtype: str) -> int:
 
 
 def index_bytes(nonzero: int, columns: int) -> int:
-    """Bytes of one CSR index: 4 where int32 can number every nonzero and column, else 8.
+    """Return the bytes of a CSR index: 4 if int32 holds every nonzero and column, else 8.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def index_bytes(nonzero: int, columns: int) -> int:
 
 
 def coo_bytes(nonzero: int, v: int, i: int) -> int:
-    """Bytes of a matrix in coordinate format (COO), ``nnz·(v + 2·i)``.
+    """Return the bytes of a matrix in coordinate format (COO), ``nnz·(v + 2·i)``.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def coo_bytes(nonzero: int, v: int, i: int) -> int:
 
 
 def bsr_bytes(filled: int, block: int, block_rows: int, v: int, i: int) -> int:
-    """Bytes in block sparse row (BSR) format, ``filled·(b²·v + i) + (block rows + 1)·i``.
+    """Return the bytes in block sparse row format, ``filled·(b²·v + i) + (block rows + 1)·i``.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def bsr_bytes(filled: int, block: int, block_rows: int, v: int, i: int) -> int:
 
 
 def bitmask_bytes(total: int, nonzero: int, v: int) -> int:
-    """Bytes of the nonzeros and one bit per weight that says where they are, ``nnz·v + n/8``.
+    """Return the bytes of the nonzeros and a mask of one bit per weight, ``nnz·v + n/8``.
 
     Examples
     --------
@@ -102,12 +102,12 @@ def bitmask_bytes(total: int, nonzero: int, v: int) -> int:
 
 
 def macko_bytes(stored: int, row_pointers: int, v: int) -> int:
-    """Bytes in the format of MACKO: CSR whose columns are 4-bit gaps, ``m·(v + ½) + (rows + 1)·4``.
+    """Return the bytes in MACKO: CSR with 4-bit column gaps, ``m·(v + ½) + (rows + 1)·4``.
 
-    `stored` are the nonzeros and the zeros between them that are stored because a gap of four bits
-    ends there, one for every 16 zeros in a row; m is that rounded up to a multiple of 8. Macko and
-    Boža 2025, arXiv:2511.13061, as in their code (github.com/vlejd/macko_spmv,
-    ``cpu_compressor.cuh``), which has values of 16 bits; row pointers are int32.
+    `stored` counts the nonzeros and one zero for every 16 consecutive zeros, where a 4-bit gap
+    ends; m is `stored` rounded up to a multiple of 8. Row pointers are int32. Macko and Boža 2025,
+    arXiv:2511.13061, as in ``cpu_compressor.cuh`` of github.com/vlejd/macko_spmv, which has 16-bit
+    values.
 
     Examples
     --------
@@ -121,13 +121,12 @@ def macko_bytes(stored: int, row_pointers: int, v: int) -> int:
 
 
 def tensor_core_bitmap_bytes(stored: int, tiles: int, v: int) -> int:
-    """Bytes in the tensor-core-aware bitmap encoding of SpInfer, ``m·v + tiles·(512 + 20) + 4``.
+    """Return the bytes in the bitmap encoding of SpInfer, ``m·v + tiles·(512 + 20) + 4``.
 
-    Each tile of 64 × 64 has a bit per weight, an int32 offset and four more of 16 rows each; the
-    nonzeros of a tile are filled up with zeros to a multiple of 8, which are among the `stored` m.
-    Fan et al. 2025, EuroSys, doi:10.1145/3689031.3717481, as in their code (``SpMM_API.cu``,
-    ``InitSparseMatrixA_bitmap``), which has values of 16 bits and only whole tiles; here the tiles
-    at the edges are whole, too.
+    Each tile of 64 × 64 has one bit per weight, an int32 offset and four more for 16 rows each. The
+    m `stored` values include zeros that pad each tile to a multiple of 8; tiles at the edges are
+    padded to full size. Fan et al. 2025, EuroSys, doi:10.1145/3689031.3717481, as in
+    ``InitSparseMatrixA_bitmap`` of their ``SpMM_API.cu``, which has 16-bit values.
 
     Examples
     --------
@@ -140,11 +139,11 @@ def tensor_core_bitmap_bytes(stored: int, tiles: int, v: int) -> int:
 
 
 def marlin_two_four_bytes(total: int) -> int:
-    """Bytes of 4-bit values in 2:4 as Sparse-Marlin has them, ``n/4 + n/8 + n/64``.
+    """Return the bytes of 4-bit values in the 2:4 format of Sparse-Marlin, ``n/4 + n/8 + n/64``.
 
-    Half of the weights in four bits, two bits each to place them, and a 16-bit scale to every 128
-    weights of a row. Castro and Alistarh 2024, github.com/IST-DASLab/Sparse-Marlin,
-    ``Layer_2_4``, with groups of 128. The values are rounded: nothing is kept exactly.
+    Half of the weights take 4 bits and a 2-bit index each; every 128 weights of a row share a
+    16-bit scale. The values are rounded. Castro and Alistarh 2024, ``Layer_2_4`` of
+    github.com/IST-DASLab/Sparse-Marlin, with groups of 128.
 
     Examples
     --------
@@ -155,9 +154,9 @@ def marlin_two_four_bytes(total: int) -> int:
 
 
 def two_four_bytes(total: int, v: int) -> int:
-    """Bytes of a 2:4 sparse matrix, ``n·v/2 + n/8``: two values of four, two bits each to place.
+    """Return the bytes of a 2:4 sparse matrix, ``n·v/2 + n/8``.
 
-    That is 9/16 of dense for 16-bit values: Mishra et al. 2021, arXiv:2104.08378, figure 2.
+    Two of four values are stored, with a 2-bit index each. That is 9/16 of dense for 16-bit values: Mishra et al. 2021, arXiv:2104.08378, figure 2.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where a layer that is stored as CSR can stand in for a part of a model, and the swap."""
+"""Replacement of layers of a model by layers stored as CSR."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.experts import ExpertsCSR
 from sparsity_report.sparse.linear_csr import LinearCSR
 
-# What multiplies by its arguments.
+# Functions that multiply by their arguments.
 _PRODUCTS = frozenset({
     "linear", "matmul", "mm", "bmm", "einsum", "conv1d", "conv2d", "multi_head_attention_forward",
     "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
@@ -28,22 +28,22 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 
 def runs_as_csr(module: nn.Module, leaf: str, parent: nn.Module | None, name: str) -> bool:
-    """Whether a model computes the same with one of its parameters stored as CSR.
+    """Return True if a model computes the same with one of its parameters stored as CSR.
 
-    It does with a matrix whose layer multiplies as ``nn.Linear`` or transformers' ``Conv1D`` does,
-    unless the module around that multiplies by the matrix itself; and with experts in one tensor
-    which their module takes one at a time.
+    That holds for the matrix of a layer that multiplies as ``nn.Linear`` or transformers'
+    ``Conv1D``, unless the code of its parent multiplies by the matrix directly. It also holds for
+    experts in one tensor that their module indexes one at a time.
 
     Parameters
     ----------
     module : nn.Module
-        What holds the parameter.
+        Module that owns the parameter.
     leaf : str
-        What the module calls the parameter.
+        Name of the parameter in the module.
     parent : nn.Module or None
-        The module around.
+        Parent of the module.
     name : str
-        What the parent calls the module.
+        Name of the module in its parent.
     """
     if isinstance(module._modules.get(leaf), ExpertsCSR):
         return True
@@ -51,10 +51,9 @@ def runs_as_csr(module: nn.Module, leaf: str, parent: nn.Module | None, name: st
     if tensor is not None and not tensor.is_floating_point():
         return False
     if tensor is not None and tensor.ndim == 3:
-        kind: Any = type(module)
-        by_index, otherwise = _taken(kind)
-        return leaf in by_index - otherwise
-    return leaf == "weight" and _stands_in(module, parent, name)
+        indexed, otherwise_used = _attribute_uses(type(module))
+        return leaf in indexed - otherwise_used
+    return leaf == "weight" and _is_replaceable(module, parent, name)
 
 
 def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn.Module:
@@ -66,14 +65,19 @@ def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn
         The model that holds them, e.g. after ``prune_global_magnitude_`` and ``freeze_pruning_``.
     layers : iterable of nn.Module
         ``nn.Linear`` or transformers ``Conv1D`` modules of `model`, e.g. from
-        ``select_prunable_linears``. A module used in several places stays one module. One that
-        multiplies in its own way, has hooks, or whose weight the module around it multiplies by
-        itself, stays as it is; a warning names it.
+        ``select_prunable_linears``. A module used in several places stays one module. A module
+        that overrides ``forward``, has hooks, or whose parent multiplies by its weight directly
+        stays unchanged, with a warning.
 
     Returns
     -------
     nn.Module
         The same `model`.
+
+    Raises
+    ------
+    SparsityReportError
+        A layer is not part of the model, carries a pruning mask, or has an unsupported dtype.
 
     Examples
     --------
@@ -91,9 +95,13 @@ def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn
         if child is not None and id(child) in wanted
     ]
     if missing := len(wanted - {id(child) for _, _, child in places}):
-        raise SparsityReportError(f"{missing} of the layers to convert are not part of the model")
+        raise SparsityReportError(
+            f"layers: {missing} of them are not part of the model; give modules of this model"
+        )
     kept = {
-        id(child): child for parent, name, child in places if not _stands_in(child, parent, name)
+        id(child): child
+        for parent, name, child in places
+        if not _is_replaceable(child, parent, name)
     }
     replaced: dict[int, LinearCSR] = {}
     for parent, name, child in places:
@@ -106,9 +114,9 @@ def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn
                 raise SparsityReportError(f"layer {names[id(child)]!r}: {error}") from error
         setattr(parent, name, replaced[id(child)])
     if kept:
-        told = ", ".join(f"{names[key]} ({type(layer).__name__})" for key, layer in kept.items())
+        skipped = ", ".join(f"{names[key]} ({type(layer).__name__})" for key, layer in kept.items())
         warnings.warn(
-            f"LinearCSR cannot stand in for {told}: the model does not multiply by them as "
+            f"LinearCSR cannot replace {skipped}: the model does not multiply by them as "
             "nn.Linear does, so they stay dense with their zeros",
             stacklevel=2,
         )
@@ -126,22 +134,21 @@ def _as_csr(layer: nn.Module) -> LinearCSR:
     csr = LinearCSR(weight.T if transposed else weight)
     if transposed:
         csr.transposed = True
-    csr.register_parameter("bias", bias)  # itself, as others may share it
+    csr.register_parameter("bias", bias)  # not a copy, because modules may share it
     return csr
 
 
-def _stands_in(layer: nn.Module, parent: nn.Module | None, name: str) -> bool:
-    """Whether a :class:`LinearCSR` computes the same in the place of a layer."""
-    kind: Any = type(parent)
-    plain = isinstance(layer, LinearCSR) or keeps_forward(layer)
-    return plain and (parent is None or name not in _multiplied(kind))
+def _is_replaceable(layer: nn.Module, parent: nn.Module | None, name: str) -> bool:
+    """Return True if a :class:`LinearCSR` computes the same as a layer in its place."""
+    is_plain = isinstance(layer, LinearCSR) or keeps_forward(layer)
+    return is_plain and (parent is None or name not in _multiplied_children(type(parent)))
 
 
 def keeps_forward(module: nn.Module) -> bool:
-    """Whether a layer multiplies as ``nn.Linear`` or ``Conv1D`` does, and does nothing else.
+    """Return True if a layer multiplies as ``nn.Linear`` or ``Conv1D`` and does nothing else.
 
-    Its class is one of these or inherits their forward, its parameters are its own and not
-    computed, and nothing is hooked to it but masks of torch's pruning.
+    Its class inherits their ``forward``, its parameters are not computed, and it has no hooks
+    except those of pruning masks.
 
     Examples
     --------
@@ -154,12 +161,12 @@ def keeps_forward(module: nn.Module) -> bool:
     utils = sys.modules.get("transformers.pytorch_utils")
     forwards: tuple[object, ...] = (nn.Linear.forward, *([utils.Conv1D.forward] if utils else []))
     hooks = [hook for kind in _HOOKS for hook in vars(module)[kind].values()]
-    own = all(
+    has_parameters = all(
         leaf in module._parameters or f"{leaf}_mask" in module._buffers
         for leaf in ("weight", "bias")
     )
     return (
-        own
+        has_parameters
         and type(module).forward in forwards
         and "forward" not in vars(module)
         and not module._modules
@@ -168,11 +175,11 @@ def keeps_forward(module: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _multiplied(kind: Any) -> frozenset[str]:
-    """Name the attributes whose ``weight`` the code of a class multiplies by itself."""
+def _multiplied_children(module_class: Any) -> frozenset[str]:
+    """Return the attributes by whose ``weight`` the code of a class multiplies."""
     names = set()
-    for tree in _functions(kind):
-        for operand in map(_bare, _operands(tree)):
+    for tree in _functions(module_class):
+        for operand in map(_without_methods, _operands(tree)):
             match operand:
                 case ast.Attribute(value=ast.Attribute(attr=name), attr="weight"):
                     names.add(name)
@@ -180,7 +187,7 @@ def _multiplied(kind: Any) -> frozenset[str]:
 
 
 def _operands(tree: ast.AST) -> Iterator[ast.expr]:
-    """Yield what stands beside ``@``, and what functions get that multiply."""
+    """Yield the operands of ``@`` and the arguments of functions that multiply."""
     for node in ast.walk(tree):
         match node:
             case ast.BinOp(left=left, op=ast.MatMult(), right=right):
@@ -189,8 +196,8 @@ def _operands(tree: ast.AST) -> Iterator[ast.expr]:
                 yield from (value, *node.args, *(keyword.value for keyword in node.keywords))
 
 
-def _bare(node: ast.expr) -> ast.expr:
-    """Take away transpositions and other methods that a tensor is called with."""
+def _without_methods(node: ast.expr) -> ast.expr:
+    """Return the tensor of an expression without transpositions and other method calls."""
     while True:
         match node:
             case ast.Call(func=ast.Attribute(value=value)):
@@ -202,32 +209,31 @@ def _bare(node: ast.expr) -> ast.expr:
 
 
 @lru_cache(maxsize=1024)
-def _taken(kind: Any) -> tuple[frozenset[str], frozenset[str]]:
-    """Name the attributes that the code of a class takes by an index, and those otherwise."""
-    by_index: set[str] = set()
-    otherwise: set[str] = set()
-    for tree in _functions(kind):
-        around = {id(part): node for node in ast.walk(tree) for part in ast.iter_child_nodes(node)}
+def _attribute_uses(module_class: Any) -> tuple[set[str], set[str]]:
+    """Return the attributes that the code of a class indexes, and those it uses otherwise."""
+    indexed: set[str] = set()
+    otherwise_used: set[str] = set()
+    for tree in _functions(module_class):
+        parents = {id(part): node for node in ast.walk(tree) for part in ast.iter_child_nodes(node)}
         for node in ast.walk(tree):
-            match node:
-                case ast.Attribute(value=ast.Name(id="self"), attr=name):
-                    pass
-                case _:
-                    continue
-            match around[id(node)]:
-                case ast.Subscript(value=taken, slice=index) if taken is node:
-                    whole = isinstance(index, ast.Slice | ast.Tuple)
-                    (otherwise if whole else by_index).add(name)
+            if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+                continue
+            if node.value.id != "self":
+                continue
+            match parents[id(node)]:
+                case ast.Subscript(value=value, slice=index) if value is node:
+                    is_range = isinstance(index, ast.Slice | ast.Tuple)
+                    (otherwise_used if is_range else indexed).add(node.attr)
                 case ast.Attribute(attr="shape" | "dtype" | "device") | ast.Compare():
                     pass
                 case _:
-                    otherwise.add(name)
-    return frozenset(by_index), frozenset(otherwise)
+                    otherwise_used.add(node.attr)
+    return indexed, otherwise_used
 
 
-def _functions(kind: Any) -> Iterator[ast.AST]:
-    """Yield the code of a class and those it is derived from; none where it cannot be read."""
-    for base in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+def _functions(module_class: Any) -> Iterator[ast.AST]:
+    """Yield the methods of a class and its bases whose source is available."""
+    for base in module_class.__mro__[: module_class.__mro__.index(nn.Module)]:
         for function in vars(base).values():
             if isinstance(function, FunctionType) and function.__name__ != "__init__":
                 try:

@@ -1,4 +1,4 @@
-"""Experts that a model keeps in one tensor, each stored as CSR."""
+"""Experts that a model keeps in one tensor, stored as CSR matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MATMUL = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
 
 class ExpertCSR(LinearCSR):
-    """One expert's matrix, which multiplies where a model writes ``F.linear`` or ``@``."""
+    """The matrix of one expert, used through ``F.linear`` or ``@``."""
 
     def __init__(self, weight: torch.Tensor, transposed: bool) -> None:
         super().__init__(weight)
@@ -29,7 +29,7 @@ class ExpertCSR(LinearCSR):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> torch.Tensor:
-        """Stand in for the matrix in a product with it; nothing else can be done with it."""
+        """Compute a product with the matrix; refuse every other operation."""
         x, expert, *rest = (*args, *(kwargs or {}).values())
         known = _MATMUL if getattr(expert, "transposed", False) else (nn.functional.linear,)
         if func not in known or not isinstance(expert, cls):
@@ -43,14 +43,14 @@ class ExpertCSR(LinearCSR):
 
 
 class ExpertsCSR(nn.ModuleList):
-    """E matrices, which a model reads one at a time as ``experts[e]``.
+    """E matrices that a model indexes one at a time as ``experts[e]``.
 
     Parameters
     ----------
     weight : torch.Tensor
         Shape ``(E, out, in)``.
     transposed : bool
-        Whether the shape is ``(E, in, out)`` instead, for models that compute ``x @ weight[e]``.
+        True if the shape is ``(E, in, out)``, for models that compute ``x @ weight[e]``.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class ExpertsCSR(nn.ModuleList):
         return iter(self._modules.values())  # type: ignore[arg-type]
 
     def __getitem__(self, index: Any) -> Any:
-        """Return one expert; models index by tensors, too."""
+        """Return one expert; `index` may be a tensor."""
         return super().__getitem__(int(index))
 
     @property
@@ -81,11 +81,11 @@ class ExpertsCSR(nn.ModuleList):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense tensor, built anew at each call: for reading, not for computing."""
+        """The dense tensor, built on every access; for reading, not for computing."""
         return torch.stack([expert.weight for expert in self])
 
     def assign_(self, weight: torch.Tensor) -> None:
-        """Take the nonzeros of another tensor of the same shape."""
+        """Set the nonzeros from another tensor of the same shape."""
         for expert, matrix in zip(self, weight, strict=True):
             expert.assign_(matrix)
 

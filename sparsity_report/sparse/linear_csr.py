@@ -22,36 +22,36 @@ _ARRAYS = ("crow_indices", "col_indices", "values")
 class LinearCSR(nn.Module):
     """``y = x Wᵀ + b`` with W in compressed sparse row (CSR) format.
 
-    The three CSR arrays are plain buffers, so that ``deepcopy``, ``state_dict``, ``.to()`` and
-    safetensors work as for any module; ``load_state_dict`` takes any number of nonzeros. Indices
-    are int32 where they fit. Up to three tokens go through the matrix-vector kernel; more through
-    the matrix-matrix kernel on the transposed input, on the CPU in blocks of 32 filled up to fours,
-    whose result is then laid out as that of ``nn.Linear``. These were the fastest of torch's and
-    scipy's by measurement, see ``tests/benchmarks``.
+    The three CSR arrays are plain buffers, so ``deepcopy``, ``state_dict``, ``.to()`` and
+    safetensors work as for any module; ``load_state_dict`` accepts any number of nonzeros. Indices
+    are int32 where they fit. Up to three tokens use the matrix-vector kernel. More use the
+    matrix-matrix kernel on the transposed input, on the CPU in blocks of 32 padded to multiples of
+    four; the result has the memory layout of ``nn.Linear``. These kernels were the fastest of torch
+    and scipy, see ``tests/benchmarks``.
 
-    On the CPU torch has no float16 or bfloat16 CSR product: there the layer keeps, from its first
+    On the CPU torch has no float16 or bfloat16 CSR product. There the layer keeps, from its first
     forward on, a float32 copy of its values (4 bytes more per nonzero), computes in float32 and
     rounds the result once. Under ``torch.autocast`` values, input and bias are rounded to its
-    dtype, which the result has, too.
+    dtype, which is also that of the result.
 
     Parameters
     ----------
     weight : torch.Tensor
         Shape ``(out_features, in_features)``, dense or sparse, of dtype float32, float64, float16
-        or bfloat16. Zeros are dropped, explicit ones of a sparse tensor too.
+        or bfloat16. Zeros are dropped, explicit zeros of a sparse tensor included.
     bias : torch.Tensor, optional
         Shape ``(out_features,)``.
-
-    Raises
-    ------
-    SparsityReportError
-        The weight is not a matrix, of another dtype, or a CSR tensor with impossible indices.
 
     Attributes
     ----------
     transposed : bool
-        Whether the layer stands in for a tensor of shape ``(in_features, out_features)``, as
-        ``Conv1D`` has it.
+        True if the layer replaces a tensor of shape ``(in_features, out_features)``, as in
+        ``Conv1D``.
+
+    Raises
+    ------
+    SparsityReportError
+        The weight is not a matrix, has another dtype, or is a CSR tensor with invalid indices.
 
     Examples
     --------
@@ -73,7 +73,7 @@ class LinearCSR(nn.Module):
         super().__init__()
         if weight.ndim != 2:
             raise SparsityReportError(
-                f"LinearCSR needs a weight of shape (out, in), not {tuple(weight.shape)}"
+                f"LinearCSR: the weight has shape {tuple(weight.shape)}; give one of shape (out, in)"
             )
         if weight.dtype not in _DTYPES:
             raise SparsityReportError(
@@ -87,7 +87,7 @@ class LinearCSR(nn.Module):
         self.register_parameter("bias", copy)
 
     def assign_(self, weight: torch.Tensor) -> None:
-        """Take the nonzeros of another :attr:`weight`."""
+        """Set the nonzeros from another :attr:`weight`."""
         weight = weight.detach()
         if weight.layout == torch.sparse_csr:
             arrays = [getattr(weight, name)() for name in _ARRAYS]
@@ -112,7 +112,7 @@ class LinearCSR(nn.Module):
 
     @property
     def total(self) -> int:
-        """Number of weights of the dense matrix, bias left out."""
+        """Number of weights of the dense matrix, without the bias."""
         return self.out_features * self.in_features
 
     @property
@@ -141,15 +141,26 @@ class LinearCSR(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense tensor that this stands for, built anew: for reading, not for computing."""
+        """The dense weight, built on every access; for reading, not for computing."""
         rows = torch.repeat_interleave(self.crow_indices.diff().to(torch.int64))
         dense = self.values.new_zeros(self.dense_shape)
         dense = dense.index_put((rows, self.col_indices.to(torch.int64)), self.values)
         return dense.T if self.transposed else dense
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the layer to ``x`` of shape ``(…, in_features)``."""
-        # Written for little overhead: a small sparse product takes no longer than ten calls.
+        """Apply the layer.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Input of shape ``(…, in_features)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Output of shape ``(…, out_features)`` in the dtype of `x`.
+        """
+        # Few calls on purpose: a small sparse product takes as long as ten Python calls.
         kind = "cpu" if x.is_cpu else x.device.type
         if (
             kind != "meta"
@@ -164,7 +175,7 @@ class LinearCSR(nn.Module):
         return self._matrix(values.dtype).times(x, self._parameters["bias"])
 
     def _matrix(self, rounded: torch.dtype) -> CSRMatrix:
-        """Return what is multiplied by; it is kept."""
+        """Return the matrix for products in a dtype, cached until an array changes."""
         arrays, held = self._buffers, self._held
         values = cast(torch.Tensor, arrays["values"])
         if (
@@ -173,7 +184,7 @@ class LinearCSR(nn.Module):
             and held[1] is arrays["col_indices"]
             and held[2] is arrays["crow_indices"]
             and held[3] == rounded
-            # A copy in another dtype does not see what is written into the values in place.
+            # A copy in another dtype misses changes of the values in place.
             and (held[4] is None or held[4] == values._version)
         ):
             return cast(CSRMatrix, held[5])
@@ -192,17 +203,17 @@ class LinearCSR(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        given = {name: state_dict[key] for name in _ARRAYS if (key := prefix + name) in state_dict}
-        if len(given) == len(_ARRAYS):
-            _check(given.values(), self.dense_shape, prefix.rstrip(".") or "LinearCSR")
-            for name, array in given.items():
-                kind = self.values.dtype if name == "values" else array.dtype
-                space = torch.empty(array.shape, dtype=kind, device=self.values.device)
-                self.register_buffer(name, space)
+        arrays = {name: state_dict[key] for name in _ARRAYS if (key := prefix + name) in state_dict}
+        if len(arrays) == len(_ARRAYS):
+            _check(arrays.values(), self.dense_shape, prefix.rstrip(".") or "LinearCSR")
+            for name, array in arrays.items():
+                dtype = self.values.dtype if name == "values" else array.dtype
+                buffer = torch.empty(array.shape, dtype=dtype, device=self.values.device)
+                self.register_buffer(name, buffer)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
-        """Describe the layer in ``repr`` as torch's own layers do."""
+        """Return the part of ``repr`` that describes the layer."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, nnz={self.nnz}, "
             f"sparsity={self.sparsity:.4f}, bias={self.bias is not None}"
@@ -210,12 +221,12 @@ class LinearCSR(nn.Module):
 
 
 def _check(arrays: Iterable[torch.Tensor], shape: tuple[int, int], where: str) -> None:
-    """Refuse CSR arrays that would read or write outside the matrix."""
+    """Refuse CSR arrays whose indices lie outside the matrix."""
     try:
         crow, col, values = arrays
         torch._validate_sparse_csr_tensor_args(crow, col, values, shape)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise SparsityReportError(
-            f"{where} is not a CSR matrix of shape {shape}: {reason}"
+            f"{where} is not a CSR matrix of shape {shape}: {reason}; save the layer again"
         ) from error

@@ -1,4 +1,4 @@
-"""Parts of a whole, each defined once: the share of zeros, ratios, and where a layout pays."""
+"""Shares of zeros, ratios, and the sparsity at which a layout becomes smaller than dense."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pandas as pd
 
 
 def zero_share(total: Any, nonzero: Any) -> float | None:
-    """Return the share of zeros, ``1 − nonzero ÷ total``; every sparsity is computed here.
+    """Return the share of zeros, ``1 − nonzero ÷ total``.
 
     Parameters
     ----------
     total, nonzero : int or null
-        Elements, of the same things.
+        Numbers of elements.
 
     Returns
     -------
     float or None
-        A fraction of 1; None where a count is unknown or there is nothing to be sparse.
+        Share from 0 to 1; None if a count is unknown or the total is 0.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def zero_share(total: Any, nonzero: Any) -> float | None:
 
 
 def zero_shares(totals: Any, nonzeros: Any) -> Any:
-    """Return :func:`zero_share` row by row, NaN for None, as a Series or array like `totals`.
+    """Return :func:`zero_share` of each row, with NaN for None, in the type of `totals`.
 
     Examples
     --------
@@ -43,23 +43,23 @@ def zero_shares(totals: Any, nonzeros: Any) -> Any:
     return 1 - nonzeros.astype("Float64").astype(float) / known
 
 
-def ratio(part: Any, whole: Any) -> float | None:
-    """Return ``part ÷ whole``; None where one is unknown or the whole is nothing.
+def ratio(part: Any, total: Any) -> float | None:
+    """Return ``part ÷ total``; None if one is unknown or the total is 0.
 
     Examples
     --------
     >>> ratio(3, 2), ratio(3, 0), ratio(None, 2)
     (1.5, None, None)
     """
-    return None if pd.isna(part) or pd.isna(whole) or not whole else float(part / whole)
+    return None if pd.isna(part) or pd.isna(total) or not total else float(part / total)
 
 
 def bits_per_weight(file_bytes: Any, weights: Any) -> float | None:
-    """Return the bits that a weight takes in a file, ``8 · bytes ÷ weights``.
+    """Return the bits per weight in a file, ``8 · bytes ÷ weights``.
 
     Examples
     --------
-    4-bit codes, a 16-bit scale and a 4-bit zero point to each 128:
+    4-bit codes with a 16-bit scale and a 4-bit zero point per 128 weights:
 
     >>> bits_per_weight(128 // 2 + 2 + 0.5, 128)
     4.15625
@@ -69,11 +69,11 @@ def bits_per_weight(file_bytes: Any, weights: Any) -> float | None:
 
 
 def break_even(dense: Any, full: Any, empty: Any) -> Any:
-    """Return the sparsity from which a layout is smaller than dense, everything included.
+    """Return the sparsity from which a layout is smaller than dense, row pointers included.
 
-    Bytes of the layout fall on a straight line from `full` at no zeros to `empty` at nothing but
-    zeros; the line meets `dense` at ``(full − dense) ÷ (full − empty)``. For CSR that is
-    ``1 − (n·v − p·i) ÷ (n·(v + i))`` with all p row pointers.
+    The bytes of a layout fall linearly from `full` without zeros to `empty` with only zeros, and
+    equal `dense` at ``(full − dense) ÷ (full − empty)``. For CSR with p row pointers that is
+    ``1 − (n·v − p·i) ÷ (n·(v + i))``.
 
     Parameters
     ----------
@@ -83,11 +83,11 @@ def break_even(dense: Any, full: Any, empty: Any) -> Any:
     Returns
     -------
     float or None, or Series of float
-        None, NaN in a Series, where the layout never gets smaller or does not depend on zeros.
+        None, or NaN in a Series, if the layout is never smaller or does not depend on zeros.
 
     Examples
     --------
-    A 3072 × 768 float32 matrix as CSR with int32 indices; the row pointers cost the last digit:
+    A 3072 × 768 float32 matrix as CSR with int32 indices:
 
     >>> n, p = 3072 * 768, 3073
     >>> round(break_even(4 * n, 8 * n + 4 * p, 4 * p), 4)

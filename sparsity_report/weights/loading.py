@@ -1,15 +1,15 @@
-"""Open a model: find out which source it is, and hand it to the room that reads it."""
+"""Open a model: choose the reader for its source."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
-from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
+from sparsity_report.errors import SparsityReportError, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.anatomy.describe import ReaderOptions
 from sparsity_report.weights.sources.hub import Remote, fetch, find, is_hub_id
@@ -17,29 +17,27 @@ from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn
-    from typing_extensions import Unpack
 
-# Headers that are read side by side over the network.
-_AT_ONCE = 8
+# Headers that are read in parallel over the network.
+_PARALLEL = 8
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
-class FileOptions(TypedDict, total=False):
-    """Which files to open, see :func:`load`."""
+@dataclass(frozen=True)
+class _Source:
+    """The files of a model, and how they may be read."""
 
     revision: str | None
-    subfolder: str | None
-    file: str | None
+    subfolder: str
+    file: str
     allow_pickle: bool
     stream: bool
+    values: bool
 
-
-class LoadOptions(FileOptions, total=False):
-    """Further options of :func:`load`: its files, and the base of an adapter."""
-
-    base: str | os.PathLike[str] | nn.Module | None
-    merge: bool
-    config: bool
+    @property
+    def place(self) -> dict[str, Any]:
+        """Revision, subfolder and file as keyword arguments."""
+        return {"revision": self.revision, "subfolder": self.subfolder, "file": self.file}
 
 
 def load(
@@ -49,62 +47,69 @@ def load(
     blacklist: Collection[str] = ("lm_head",),
     groups: Mapping[str, str] | None = None,
     values: bool = True,
-    **files: Unpack[LoadOptions],
+    revision: str | None = None,
+    subfolder: str | None = None,
+    file: str | None = None,
+    allow_pickle: bool = False,
+    stream: bool = False,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+    merge: bool = True,
+    config: bool = True,
 ) -> Weights:
-    """Open a model for counting and pruning. Values are read later, when they are needed.
+    """Open a model for counting and pruning; values are read when they are needed.
 
     Parameters
     ----------
     model : str, path, nn.Module or None
         A Hub id, a transformers directory, a ``.safetensors`` or ``.gguf`` file, or a module in
-        memory. Nothing: the built-in demo model. Any piece of a split GGUF model, such as
-        ``name-00001-of-00003.gguf``, stands for all of them.
+        memory. None opens the built-in demo model. Any shard of a GGUF model, such as
+        ``name-00001-of-00003.gguf``, opens the whole model.
     name : str, optional
-        What to call it in tables and reports; by default the id, folder or file name.
+        Name in tables and reports. By default the Hub id, folder or file name.
     blacklist : collection of str
         Modules with one of these words in their dotted name are not pruned.
     groups : mapping of pattern to group, optional
-        Your own grouping, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match wins.
+        Groups of modules by pattern, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match
+        wins over the built-in rules.
     values : bool
-        False: structure only, from the headers of the files; of a Hub id they are read over the
-        network, some kilobytes of each file, of GGUF some megabytes. Where that has neither
-        safetensors nor GGUF, or cannot be reached, it is what ``config.json`` promises. What
-        depends on zeros is then unknown.
+        If False, read only structure from the headers of the files; figures that depend on zeros
+        are then unknown. For a Hub id this reads some kilobytes of each safetensors file, or some
+        megabytes of GGUF, over the network. Without such files, or without a network, the
+        structure comes from ``config.json``.
     revision : str, optional
         Branch, tag or commit on the Hub.
     subfolder : str, optional
-        The folder inside the repository or directory that holds the model.
+        Folder of the repository or directory that holds the model.
     file : str, optional
-        The file to open where a repository or directory holds several models, e.g.
+        File to open where a repository or directory holds several models, e.g.
         ``sr.load("org/model-GGUF", file="model-Q4_K_M.gguf")``.
     allow_pickle : bool
-        Open PyTorch pickles, with ``weights_only=True``. Off by default.
+        Open PyTorch pickles, with ``weights_only=True``.
     stream : bool
-        Count safetensors or GGUF of a Hub id over the network, slice by slice, without a copy on
-        this disk; such a model cannot be run. What is read again, patterns and the exact
-        thresholds of float32 and packed weights, crosses the network again. Of GPTQ and AWQ a
-        packed matrix is in memory as a whole. With ``cache=``, counting goes on where it stopped.
-        Local files are always read slice by slice.
+        Read safetensors or GGUF of a Hub id over the network, without a copy on disk. Such a
+        model can be counted but not run. Patterns and the exact thresholds of float32 and packed
+        weights read the values a second time. A packed matrix of GPTQ or AWQ is held in memory as
+        a whole. With ``cache=``, counting resumes where it stopped.
     base : str, path or nn.Module, optional
-        The model that `model`, an adapter of PEFT's LoRA, goes with. What is counted is the two
-        merged, as they run: ``W + scaling · B · A``, in the base's dtype. The base alone is
-        ``load(base)``. `revision`, `subfolder` and `file` are the adapter's, `stream` the base's.
+        Base model of `model`, which is then a LoRA adapter of PEFT. Counted are the merged
+        weights ``W + scaling · B · A`` in the dtype of the base. `revision`, `subfolder` and
+        `file` apply to the adapter, `stream` to the base.
     merge : bool
-        False: the base as it is and the adapter's matrices beside it, as modules of their own; to
-        be counted, not run.
+        If False, count the base and the matrices of the adapter as separate modules; the model
+        cannot be run.
     config : bool
-        False: ``config.json`` is not asked which model it is; names and shapes of tensors alone
-        decide, as they do where transformers does not know it. For models whose layers differ in
-        shape, as after structural pruning, so that no class can be built of the config.
+        If False, ignore ``config.json``: groups follow from names and shapes of tensors. This
+        opens models whose layers differ in shape, as after structural pruning.
 
     Returns
     -------
     Weights
+        The opened model.
 
     Raises
     ------
     SparsityReportError
-        One line: what is wrong, where, and what to do.
+        The model cannot be found, read or understood.
 
     Examples
     --------
@@ -112,38 +117,40 @@ def load(
     >>> sr.load().architecture
     'OPTForCausalLM'
     """
-    check_options("load", files, LoadOptions.__annotations__)
+    from sparsity_report.weights.sources.structure import Outline, without_values
+
+    source = _Source(revision, subfolder or "", file or "", allow_pickle, stream, values)
+    options = ReaderOptions(name or "", blacklist, groups, config=config)
+    if model is None and base is None:
+        model, options = DEMO, replace(options, name=options.name or "demo")
     try:
-        return _load(model, ReaderOptions(name or "", blacklist, groups), values, files)
+        if base is not None:
+            if not isinstance(model, str | os.PathLike):
+                raise SparsityReportError(
+                    "base= goes with the path or Hub id of an adapter, not with "
+                    f"{type(model).__name__}"
+                )
+            beneath = load(
+                base,
+                blacklist=blacklist,
+                groups=groups,
+                values=values,
+                allow_pickle=allow_pickle,
+                stream=stream,
+            )
+            weights = _open_adapted(os.fspath(model), beneath, options, source, merge)
+        elif isinstance(model, str | os.PathLike):
+            path = os.fspath(model)
+            with within_memory(f"{path} cannot be opened", "open it on a larger machine"):
+                weights = _open_path(path, options, source)
+        else:
+            weights = _open_module(model, options)
     except OSError as error:
         raise SparsityReportError(
             f"{printable(str(error.filename or model), 200)} cannot be read: "
             f"{error.strerror or error}"
         ) from error
-
-
-def _load(
-    model: str | os.PathLike[str] | nn.Module | None,
-    options: ReaderOptions,
-    values: bool,
-    files: LoadOptions,
-) -> Weights:
-    base, merge = files.pop("base", None), files.pop("merge", True)
-    options = replace(options, config=files.pop("config", True))
-    if base is not None:
-        return _open_adapted(model, base, options, values, merge, files)
-    if model is None:
-        model, options = DEMO, replace(options, name=options.name or "demo")
-    if isinstance(model, str | os.PathLike):
-        with within_memory(f"{os.fspath(model)} cannot be opened", "open it on a larger machine"):
-            weights = _open_path(os.fspath(model), options, values, files)
-    else:
-        weights = _open_module(model, options)
-    if values or weights.source == "config":
-        return weights
-    from sparsity_report.weights.sources.structure import without_values
-
-    return without_values(weights)
+    return weights if values or isinstance(weights, Outline) else without_values(weights)
 
 
 def _open_module(model: object, options: ReaderOptions) -> Weights:
@@ -159,69 +166,47 @@ def _open_module(model: object, options: ReaderOptions) -> Weights:
 
 
 def _open_adapted(
-    adapter: object,
-    base: str | os.PathLike[str] | nn.Module,
-    options: ReaderOptions,
-    values: bool,
-    merge: bool,
-    files: FileOptions,
+    model: str, base: Weights, options: ReaderOptions, source: _Source, merge: bool
 ) -> Weights:
     from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
-    from sparsity_report.weights.sources.structure import without_values
 
-    if not isinstance(adapter, str | os.PathLike):
-        raise SparsityReportError(
-            f"base= goes with the path or Hub id of an adapter, not with {type(adapter).__name__}"
-        )
-    model, allow_pickle = os.fspath(adapter), files.get("allow_pickle", False)
-    subfolder, file = files.get("subfolder") or "", files.get("file") or ""
-    beneath = load(
-        base,
-        blacklist=options.blacklist,
-        groups=options.groups,
-        values=values,
-        allow_pickle=allow_pickle,
-        stream=files.get("stream", False),
-    )
-    path = Path(model, subfolder, file)
-    if not Path(model).exists() and is_hub_id(model):
-        where = {"revision": files.get("revision"), "subfolder": subfolder, "file": file or TENSORS}
-        path, notes = fetch(model, allow_pickle=allow_pickle, **where)
+    if (path := _local_path(model, source)) is None:
+        place = source.place | {"file": source.file or TENSORS}
+        path, notes = fetch(model, **place, allow_pickle=source.allow_pickle)
         options = replace(options, name=options.name or model, notes=notes)
-    elif not path.exists():
-        raise SparsityReportError(f"{path}: no such file or directory")
-    options = replace(options, name=options.name or _called(path))
-    weights = AdaptedWeights(beneath, read_adapter(path, allow_pickle), options, merge)
-    return weights if values else without_values(weights)
+    options = replace(options, name=options.name or _model_name(path))
+    return AdaptedWeights(base, read_adapter(path, source.allow_pickle), options, merge)
 
 
-def _open_path(model: str, options: ReaderOptions, values: bool, files: FileOptions) -> Weights:
-    path, name, file = Path(model), options.name, files.get("file")
-    allow_pickle = files.get("allow_pickle", False)
-    where = {"revision": files.get("revision"), "subfolder": files.get("subfolder"), "file": file}
-    if path.exists():
-        path = path / (files.get("subfolder") or "") / (file or "")
-        if not path.exists():
-            raise SparsityReportError(f"{path}: no such file or directory")
-    elif not is_hub_id(model):
-        raise SparsityReportError(f"{model}: no such file or directory")
-    elif values and not files.get("stream"):
-        path, notes = fetch(model, **where, allow_pickle=allow_pickle)
-        name = name or (_called(path) if file else model)
-        options = replace(options, notes=notes)
-    else:
-        remote = find(model, **where, values=values)
-        path, name = remote.folder, name or (_called(Path(file)) if file else model)
-        options = replace(options, name=name, notes=remote.notes)
-        if remote.files:
-            return _open_remote(remote, options)
-    options = replace(options, name=name or _called(path))
-    if not values and (path / "config.json").is_file() and not _has_headers(path):
+def _open_path(model: str, options: ReaderOptions, source: _Source) -> Weights:
+    name = options.name
+    if (path := _local_path(model, source)) is None:
+        name = name or (_model_name(Path(source.file)) if source.file else model)
+        if source.values and not source.stream:
+            path, notes = fetch(model, **source.place, allow_pickle=source.allow_pickle)
+            options = replace(options, notes=notes)
+        else:
+            remote = find(model, **source.place, values=source.values)
+            path, options = remote.folder, replace(options, name=name, notes=remote.notes)
+            if remote.files:
+                return _open_remote(remote, options)
+    options = replace(options, name=name or _model_name(path))
+    if not source.values and (path / "config.json").is_file() and not _has_headers(path):
         from sparsity_report.weights.sources.structure import from_config
 
         return from_config(path, options)
-    return _open_files(path, options, allow_pickle)
+    return _open_files(path, options, source.allow_pickle)
+
+
+def _local_path(model: str, source: _Source) -> Path | None:
+    """Return the local path of a model; None for a Hub id."""
+    if not Path(model).exists() and is_hub_id(model):
+        return None
+    path = Path(model, source.subfolder, source.file)
+    if not path.exists():
+        raise SparsityReportError(f"{path}: no such file or directory; give a path or a Hub id")
+    return path
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
@@ -232,16 +217,16 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
     if remote.files[0].name.endswith(".gguf"):
         return open_remote(remote.files, remote.folder, options)
     shards = Shards(remote.files, remote.weight_map)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_PARALLEL) as pool:
         headers = dict(zip(shards.files, pool.map(shards.read, shards.files), strict=True))
     return open_checkpoint(remote.folder, options, "safetensors", headers, headers.__getitem__)
 
 
-def _called(path: Path) -> str:
-    """Return the name of a folder, or of a file as it would be called if it were not split."""
+def _model_name(path: Path) -> str:
+    """Return the name of a folder, or of a file without its shard number."""
     from sparsity_report.weights.gguf.gguf_shards import unsharded_name
 
-    # In the Hub's cache a file is a link to a blob that is called by its hash.
+    # A file in the cache of the Hub is a link to a blob whose name is a hash.
     return path.resolve().name if path.is_dir() else unsharded_name(path.name)
 
 
@@ -271,12 +256,15 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
             )
         if not (pickles := pickle_files(path)):
             raise SparsityReportError(
-                f"{path} holds no weights: no .safetensors, .gguf or pytorch_model.bin file"
+                f"{path} holds no weights; give a folder with .safetensors, .gguf or "
+                "pytorch_model.bin files"
             )
     elif not path.is_file():
-        raise SparsityReportError(f"{path} is neither a regular file nor a directory")
+        raise SparsityReportError(
+            f"{path} is neither a regular file nor a directory; give one of them"
+        )
     elif not path.stat().st_size:
-        raise SparsityReportError(f"{path} has 0 bytes; it may be truncated, fetch it again")
+        raise SparsityReportError(f"{path} has 0 bytes; download it again")
     elif path.suffix == ".safetensors":
         return open_checkpoint(path, options, "safetensors", [path], read_header)
     elif path.suffix == ".gguf":

@@ -1,7 +1,7 @@
-"""Tensors read slice by slice: from a file, by any process, or from memory.
+"""Tensors read slice by slice, from files by any process or from memory.
 
-Files are read, not mapped: touching a page of a mapped file that somebody has truncated kills the
-process, and mapped pages count towards its memory.
+Files are not mapped into memory: access to a mapped page of a truncated file kills the process,
+and mapped pages count as its memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted.gates import check_regular, open_file
 from sparsity_report.weights.anatomy.rounding_levels import Rounding
 
-# Values of a slice, some tens of milliseconds of counting, and of what is in a buffer at a time.
+# Values of a slice, some tens of milliseconds of counting, and of a buffer.
 _SLICE = 2**24
 _BUFFER = 2**19
 
@@ -39,7 +39,6 @@ class Slice(ABC):
     total : int
         Number of values.
     dtype : torch.dtype
-        Of the values.
     """
 
     total: int
@@ -47,10 +46,10 @@ class Slice(ABC):
 
     @abstractmethod
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values in order, in one-dimensional tensors on the CPU."""
+        """Yield the values in order, as one-dimensional tensors on the CPU."""
 
     def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
-        """Yield the values from `first` to before `last`; what stands before them may be read."""
+        """Yield the values from `first` to before `last`; values before them may be read."""
         start = 0
         for piece in self.pieces():
             if start >= last:
@@ -60,23 +59,22 @@ class Slice(ABC):
 
     @property
     def rounding(self) -> Rounding | None:
-        """What a packed format rounded to zero; None where that is not known."""
+        """Rounding of a packed format; None where it is unknown."""
         return None
 
     def rounded(self) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.float32]]]:
-        """Yield :meth:`pieces`, each with the steps of its rounding, none of them negative.
+        """Yield :meth:`pieces`, each with its rounding steps, which are not negative.
 
-        A step stands for equally many values of the piece; where zero is no level, for those that
-        follow each other.
+        Each step covers equally many values; consecutive ones where zero is not a level.
         """
         yield from ()
 
     def sources(self) -> Sequence[FileSlice]:
-        """Return the stretches of files that the values come from; none of those in memory."""
+        """Return the slices of files that the values come from; none for values in memory."""
         return ()
 
     def identity(self) -> str:
-        """Return what tells the values from others, with what stands in their sources."""
+        """Return a text that identifies the values together with the content of their sources."""
         return repr(self)
 
 
@@ -87,7 +85,7 @@ class HeldSlice(Slice):
     values: torch.Tensor
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values, without a copy where they lie side by side on the CPU."""
+        """Yield the values, without a copy where they are contiguous on the CPU."""
         yield self.values.cpu().contiguous()
 
     def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
@@ -96,85 +94,75 @@ class HeldSlice(Slice):
 
 
 class Reader(Protocol):
-    """An open file, read from anywhere in it."""
+    """An open file, read at any offset."""
 
     def seek(self, offset: int, /) -> object:
-        """Go to a byte."""
+        """Move to an offset."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a buffer; return how many bytes there were before the end of the file."""
+        """Fill a buffer; return the number of bytes before the end of the file."""
 
 
 class Origin(ABC):
-    """A file that bytes come from; small and picklable, so that another process can read it.
+    """A source of bytes; small and picklable, so that another process can read it.
 
-    Its `repr` tells its content from any other, as far as that can be known without reading it.
+    Its `repr` identifies its content without reading it.
+
+    Attributes
+    ----------
+    size : int
+        Size in bytes.
     """
+
+    size: int
 
     @property
     @abstractmethod
     def name(self) -> str:
         """Name without the folder."""
 
-    @property
-    @abstractmethod
-    def size(self) -> int:
-        """Bytes."""
-
     @abstractmethod
     def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:
-        """Open it to read bytes from `start` to `stop`, in that order if it may be.
+        """Open the file for bytes from `start` to `stop`, preferably in that order.
 
         Raises
         ------
         SparsityReportError
-            The file is gone, shorter, or no longer the one that was opened.
+            The file is missing, shorter, or has changed.
         """
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What tells a file from a later state of it."""
-
-    size: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, file: Path | BinaryIO) -> Stamp:
-        """Look at a file, by path or open."""
-        state = file.stat() if isinstance(file, Path) else os.fstat(file.fileno())
-        return cls(state.st_size, state.st_mtime_ns)
 
 
 @dataclass(frozen=True)
 class LocalFile(Origin):
-    """A file on this machine, as it was when it was opened.
+    """A local file, as it was on look-up; a file that has changed since is refused.
 
     Attributes
     ----------
     path : pathlib.Path
-        Absolute, as workers have working directories of their own.
-    stamp : Stamp
-        A file that has changed since is refused.
+        Absolute path, because worker processes have other working directories.
+    size, modified_ns : int
+        Size in bytes, and time of the last change.
     """
 
-    # Not told from its content: a copy that keeps its time is the same.
+    # Absent from the identity: a copy with the same time has the same content.
     path: Path = field(repr=False)
-    stamp: Stamp
+    size: int
+    modified_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> LocalFile:
-        """Look at a file.
+    def look_up(cls, path: Path) -> LocalFile:
+        """Return a file with its size and time of change.
 
         Raises
         ------
         ValueError
-            It is no regular file.
+            The path is not a regular file.
         OSError
-            It is not there.
+            The file does not exist.
         """
-        check_regular(path.stat())
-        return cls(path.absolute(), Stamp.of(path))
+        state = path.stat()
+        check_regular(state)
+        return cls(path.absolute(), state.st_size, state.st_mtime_ns)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -184,36 +172,28 @@ class LocalFile(Origin):
         """Name without the folder."""
         return self.path.name
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.stamp.size
-
     @contextmanager
-    def opened(self, start: int, stop: int) -> Iterator[Reader]:  # noqa: ARG002
-        """Open it to read from anywhere in it."""
+    def opened(self, start: int, stop: int) -> Iterator[BufferedReader]:  # noqa: ARG002
+        """Open the file for reading at any offset."""
         try:
-            with self._open() as file:
+            with open_file(self.path) as file:
                 self._check(file)
                 yield file
-                # A writer that kept the length has left its mark in the time of change.
+                # A writer that kept the size has changed the time.
                 self._check(file)
-        except (OSError, EOFError) as error:
+        except SparsityReportError:
+            raise
+        except (OSError, EOFError, ValueError) as error:
             raise SparsityReportError(
                 f"{self.path} cannot be read: {getattr(error, 'strerror', None) or error}; "
                 "is it still complete?"
             ) from error
 
-    def _open(self) -> BufferedReader:
-        try:
-            return open_file(self.path)
-        except ValueError as error:
-            raise SparsityReportError(f"{self.path} cannot be read: {error}") from error
-
-    def _check(self, file: BinaryIO) -> None:
-        if Stamp.of(file) != self.stamp:
+    def _check(self, file: BufferedReader) -> None:
+        state = os.fstat(file.fileno())
+        if (state.st_size, state.st_mtime_ns) != (self.size, self.modified_ns):
             raise SparsityReportError(
-                f"{self.path} changed after it was opened; load it again and count anew"
+                f"{self.path} changed after it was opened; load it and count again"
             )
 
 
@@ -221,13 +201,13 @@ class LocalFile(Origin):
 class FileSlice(Slice):
     """Values in a file; small and picklable, so that another process can read them.
 
-    Values that are packed are those of a subclass with its own `bytes_of` and `decode`.
+    Subclasses for packed values override `bytes_of` and `decode`.
 
     Attributes
     ----------
     file : Origin
     offset : int
-        First byte.
+        Offset of the first byte.
     """
 
     file: Origin
@@ -235,19 +215,19 @@ class FileSlice(Slice):
 
     @property
     def packing(self) -> str:
-        """How the values are packed; not at all."""
+        """Name of the packing; empty for plain values."""
         return ""
 
     def bytes_of(self, count: int) -> int:
-        """Bytes that so many values take in the file."""
+        """Return the bytes of `count` values in the file."""
         return count * self.dtype.itemsize
 
     def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Return the values that bytes of the file stand for."""
+        """Return the values of bytes of the file."""
         return torch.from_numpy(raw).view(self.dtype)
 
     def sources(self) -> Sequence[FileSlice]:
-        """Return itself."""
+        """Return the slice itself."""
         return (self,)
 
     @property
@@ -260,23 +240,26 @@ class FileSlice(Slice):
         return map(self.decode, self.raw())
 
     def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
-        """Yield some of the values, of packed ones whole blocks, and read no others."""
+        """Yield the values from `first` to before `last` and read no others.
+
+        Packed values start and end at whole blocks.
+        """
         offset = self.offset + self.bytes_of(first)
         yield from replace(self, offset=offset, total=last - first).pieces()
 
     def raw(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield the bytes of each piece as they are read."""
+        """Yield the bytes of each piece of values."""
         with self.opened() as file:
             for start in range(0, self.total, _BUFFER):
                 size = self.bytes_of(min(_BUFFER, self.total - start))
                 yield read_at(file, self.offset + self.bytes_of(start), size)
 
     def opened(self) -> AbstractContextManager[Reader]:
-        """Open the file to read the values from it, see :meth:`Origin.opened`."""
+        """Open the file for the bytes of the values, see :meth:`Origin.opened`."""
         return self.file.opened(self.offset, self.offset + self.nbytes)
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[FileSlice]:
-        """Yield the values, a tensor of `shape`, as slices of whole rows."""
+        """Yield the values of a tensor of `shape` as slices of whole rows."""
         step = _step(shape)
         for start in range(0, self.total, step):
             offset = self.offset + self.bytes_of(start)
@@ -292,7 +275,7 @@ def memory_slices(tensor: torch.Tensor) -> Iterator[HeldSlice]:
 
 
 def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
-    """Yield the values of slices in order, in one-dimensional tensors on the CPU."""
+    """Yield the values of slices in order, as one-dimensional tensors on the CPU."""
     return (piece for part in slices for piece in part.pieces())
 
 
@@ -300,17 +283,16 @@ def join_slices(
     slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]
 ) -> torch.Tensor:
     """Read slices into one tensor, the only copy in memory."""
-    whole = torch.empty(sum(part.total for part in slices), dtype=dtype)
-    done = 0
-    for part in slices:
-        for piece in part.pieces():
-            whole[done : done + piece.numel()] = piece
-            done += piece.numel()
-    return whole.reshape(shape)
+    tensor = torch.empty(sum(part.total for part in slices), dtype=dtype)
+    start = 0
+    for piece in pieces(slices):
+        tensor[start : start + piece.numel()] = piece
+        start += piece.numel()
+    return tensor.reshape(shape)
 
 
 def read_at(file: Reader, offset: int, size: int) -> npt.NDArray[np.uint8]:
-    """Read exactly `size` bytes, or raise EOFError."""
+    """Read exactly `size` bytes; raise EOFError if the file is shorter."""
     raw = np.empty(size, dtype=np.uint8)
     file.seek(offset)
     if missing := size - file.readinto(raw.data):
@@ -319,28 +301,28 @@ def read_at(file: Reader, offset: int, size: int) -> npt.NDArray[np.uint8]:
 
 
 def _step(shape: tuple[int, ...]) -> int:
-    """Values of a slice: whole rows where a slice holds at least one."""
+    """Return the values of a slice: whole rows if at least one fits."""
     row = shape[-1] if len(shape) > 1 else 1
     return _SLICE // row * row if 0 < row <= _SLICE else _SLICE
 
 
 class Stored(Protocol):
-    """Values that are somewhere else, and can be had slice by slice."""
+    """Values outside memory that can be read slice by slice."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the values."""
+        """Dtype of the values."""
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes in the file; None where they are in none."""
+        """Bytes in the file; None for values in no file."""
 
     @property
     def packing(self) -> str:
-        """How the values are packed, such as ``"Q4_1"``; empty where they are not."""
+        """Name of the packing, such as ``"Q4_1"``; empty for plain values."""
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:
-        """Yield the values, a tensor of `shape`, as slices."""
+        """Yield the values of a tensor of `shape` as slices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,12 +332,12 @@ class Entry:
     Attributes
     ----------
     key : str
-        Its name on disk.
+        Name on disk.
     shape : tuple of int
     values : Stored or torch.Tensor
-        Where they all are, or they themselves.
+        The values, or how to read them.
     kind : str
-        What the file calls their dtype where it is none of torch's: they are its bytes then.
+        Name of a dtype that torch lacks; `values` are then its bytes.
     """
 
     key: str
@@ -370,7 +352,7 @@ class Entry:
 
     @property
     def dtype(self) -> str:
-        """Name of the torch dtype, or what the file calls it."""
+        """Name of the dtype."""
         return self.kind or dtype_name(self.values.dtype)
 
     @property
@@ -380,7 +362,7 @@ class Entry:
 
     @property
     def packing(self) -> str:
-        """How its values are packed, such as ``"Q4_1"``; empty where they are not."""
+        """Name of the packing, such as ``"Q4_1"``; empty for plain values."""
         return "" if isinstance(self.values, torch.Tensor) else self.values.packing
 
     def slices(self) -> Iterator[Slice]:
@@ -393,5 +375,5 @@ class Entry:
 
 @lru_cache(maxsize=64)
 def dtype_name(dtype: torch.dtype) -> str:
-    """Name of a torch dtype, e.g. ``"bfloat16"``."""
+    """Return the name of a torch dtype, e.g. ``"bfloat16"``."""
     return str(dtype).removeprefix("torch.")

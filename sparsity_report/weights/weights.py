@@ -1,4 +1,4 @@
-"""A model opened for counting: what every source of weights offers."""
+"""The interface of an opened model, common to all sources of weights."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def check_modules(name: str, modules: int) -> None:
 
 @dataclass(eq=False, repr=False)
 class Weights(Presentable, ABC):
-    """A model opened for counting. Nothing is loaded before it is asked for, nothing is modified.
+    """A model opened for counting; values are read on demand and never modified.
 
     Attributes
     ----------
     name : str
-        What to call the model in tables and reports.
+        Name in tables and reports.
     source : str
-        Where the values come from: ``module``, ``safetensors``, ``gguf`` or ``pickle``.
+        Source of the values: ``module``, ``safetensors``, ``gguf``, ``pickle`` or ``config``.
     architecture : str
-        Class name of the model, empty where it is not known.
+        Class name of the model; empty if unknown.
     modules : tuple of Module
         Every module that owns parameters, in the model's order.
     attention_widths : dict or None
-        Sums over the attention layers of (query width + value width), by the sliding window the
-        layers see, or None for all positions: FLOPs of scores and values are twice this per token
-        and position attended to. None where it is not known.
+        Sums over the attention layers of (query width + value width), by the length of their
+        sliding window, or None for all positions. FLOPs of scores and values are twice this per
+        token and position. None if unknown.
     notes : tuple of Phrase
         Remarks on how the model was opened.
     """
@@ -66,14 +66,16 @@ class Weights(Presentable, ABC):
     notes: tuple[Phrase, ...] = ()
 
     def __post_init__(self) -> None:
-        self.name = writable(self.name)  # a folder may be called anything
+        self.name = writable(self.name)  # names of folders may be any bytes
         for name in (p.name for p in self.parameters if not p.name.isascii()):
             if writable(name) != name:
                 raise SparsityReportError(
-                    f"{self.name}: the name {name!r} is no Unicode text; rename the tensor"
+                    f"{self.name}: the name {name!r} is not Unicode; rename the tensor"
                 )
         if not self.modules:
-            raise SparsityReportError(f"{self.name} has no parameters: there is nothing to count")
+            raise SparsityReportError(
+                f"{self.name} has no parameters, so there is nothing to count; open another model"
+            )
         check_modules(self.name, len(self.modules))
         if (total := sum(p.total for p in self.stored)) > limits.ALL_VALUES:
             raise SparsityReportError(
@@ -83,25 +85,25 @@ class Weights(Presentable, ABC):
 
     @abstractmethod
     def tensor(self, name: str) -> torch.Tensor:
-        """Return the values of one parameter, dense, in its own dtype, not to be written to."""
+        """Return the values of one parameter, dense and in its dtype; do not modify them."""
 
     def slices(self, name: str) -> Iterator[Slice]:
-        """Yield the values of one parameter in order, as slices that can be read one by one."""
+        """Yield the values of one parameter in order, as slices."""
         from sparsity_report.weights.tensor_slices import memory_slices
 
         yield from memory_slices(self.tensor(name))
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
-        """Yield the values of one parameter in the order that they have in :meth:`tensor`."""
+        """Yield the values of one parameter in the order of :meth:`tensor`."""
         yield from self.slices(name)
 
     def gives_some(self, name: str) -> bool:  # noqa: ARG002
-        """Whether some values of a parameter are had without computing all of them."""
+        """Return True if some values of a parameter can be read without computing all."""
         return True
 
     @abstractmethod
     def module(self) -> nn.Module:
-        """Return a runnable copy of the model that may be modified freely."""
+        """Return a runnable copy of the model, which may be modified."""
 
     def tokenizer(self) -> Any:
         """Return the tokenizer that came with the model."""
@@ -109,17 +111,17 @@ class Weights(Presentable, ABC):
 
     @property
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters, tied ones too, in the model's order."""
+        """All parameters in the model's order, tied ones included."""
         return (parameter for module in self.modules for parameter in module.parameters)
 
     @property
     def stored(self) -> Iterator[Parameter]:
-        """The parameters that own their storage: each tied tensor once."""
+        """Parameters that own their storage: each tied tensor once."""
         return (parameter for parameter in self.parameters if parameter.tied_to is None)
 
     @property
     def prunable(self) -> tuple[Parameter, ...]:
-        """The parameters pruning may choose from, in the order that breaks ties."""
+        """Prunable parameters, in the order that breaks ties."""
         return tuple(parameter for parameter in self.parameters if parameter.prunable)
 
     @property
@@ -128,7 +130,7 @@ class Weights(Presentable, ABC):
         return sum(self.attention_widths.values()) if self.attention_widths else None
 
     def attention_flops(self, context: int | None) -> int | None:
-        """FLOPs of scores and weighted values for a token at the end of `context` positions."""
+        """Return the FLOPs of scores and weighted values of the last of `context` tokens."""
         if context is None or self.attention_widths is None:
             return None
         widths = self.attention_widths.items()
@@ -136,7 +138,7 @@ class Weights(Presentable, ABC):
 
     @property
     def unclassified(self) -> tuple[str, ...]:
-        """Names of the modules no rule knows."""
+        """Names of the modules that no rule classifies."""
         return tuple(module.name for module in self.modules if module.group == "other")
 
     def __getitem__(self, name: str) -> Parameter:

@@ -161,8 +161,8 @@ def plain(shape="(10, 6)", descr="'|b1'", order="False"):
 
 ONES = b"\1" * 60
 HOSTILE = [
-    (npy(plain(), ONES[:-1]), "not as many values"),
-    (npy(plain(), ONES + b"\1"), "not as many values"),
+    (npy(plain(), ONES[:-1]), "does not fit its shape"),
+    (npy(plain(), ONES + b"\1"), "does not fit its shape"),
     (npy(plain(descr="'|O'"), ONES), "array of numbers"),
     (npy(plain(descr="[('a', '|b1')]"), ONES), "array of numbers"),
     (npy(plain(shape="(-10, -6)"), ONES), "has shape"),

@@ -189,9 +189,8 @@ def test_a_shard_that_changes_while_it_is_read(folder, monkeypatch):
 def test_a_file_that_ends_while_it_is_read_is_no_bus_error(folder, monkeypatch):
     weights = sr.load(folder)
     file, _ = shard_of(weights)
-    stamp = tensors.Stamp.of(file)
     os.truncate(file, 1000)
-    monkeypatch.setattr(tensors.Stamp, "of", lambda _: stamp)
+    monkeypatch.setattr(tensors.LocalFile, "_check", lambda *_: None)
     refused("cannot be read: it ends .* bytes too early; is it still complete", weights)
 
 

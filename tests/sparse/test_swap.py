@@ -134,7 +134,7 @@ def test_what_does_not(make):
     layer = make()
     assert not keeps_forward(layer)
     model = nn.Sequential(layer)
-    with pytest.warns(UserWarning, match=rf"cannot stand in for 0 \({type(layer).__name__}\)"):
+    with pytest.warns(UserWarning, match=rf"cannot replace 0 \({type(layer).__name__}\)"):
         sr.convert_linears_to_csr_(model, [layer])
     assert model[0] is layer
 

@@ -301,41 +301,39 @@ CONFIGS = {
     r"r = 0 for 'model\.layers\.0": {"r": 0},
     "r = 2.0 for": {"r": 2.0},
     "r = True for": {"r": True},
-    "are not matrices of the rank that adapter_config.json says, 3": {"r": 3},
+    "are not matrices of rank 3, which adapter_config.json gives": {"r": 3},
     "lora_alpha = nan for": {"lora_alpha": float("nan")},
     "lora_alpha = inf for": {"lora_alpha": float("inf")},
     "lora_alpha = None for": {"lora_alpha": None},
     "lora_alpha = '8' for": {"lora_alpha": "8"},
     r"lora_alpha = 1(0{30})": {"lora_alpha": 10**30},
-    "'use_dora' is set, which is not understood": {"use_dora": True},
+    "'use_dora' is set, which is not supported": {"use_dora": True},
     "'target_parameters' is set": {"target_parameters": ["mlp.experts.gate_up_proj"]},
     "'layer_replication' is set": {"layer_replication": [[0, 1], [0, 1]]},
     "'alora_invocation_tokens' is set": {"alora_invocation_tokens": [1]},
     "'made_up' is set": {"made_up": 1},
     "'pissa_niter_4' changes the base itself": {"init_lora_weights": "pissa_niter_4"},
     "rank_pattern or alpha_pattern is not an object": {"rank_pattern": [1]},
-    r"pattern '\(' of adapter_config.json is not one": {"rank_pattern": {"(": 4}},
-    r"pattern '\(a\+\)\+' .* too involved": {"alpha_pattern": {"(a+)+": 4}},
-    r"pattern '\.\*\.\*\.\*' .* too involved": {"alpha_pattern": {".*.*.*": 4}},
-    r"pattern '[a?]{48}' .* too involved": {"alpha_pattern": {"a?" * 24: 4}},
+    r"pattern '\(' of adapter_config.json is not a regular": {"rank_pattern": {"(": 4}},
+    r"pattern '\(a\+\)\+' .* too complex": {"alpha_pattern": {"(a+)+": 4}},
+    r"pattern '\.\*\.\*\.\*' .* too complex": {"alpha_pattern": {".*.*.*": 4}},
+    r"pattern '[a?]{48}' .* too complex": {"alpha_pattern": {"a?" * 24: 4}},
 }
 TENSORS = {
     "it holds no matrices of LoRA": lambda _: {"base_model.model.lm_head.bias": torch.ones(64)},
-    "lora_B.weight' is there without the one matrix": without(A),
-    "lora_A.weight' is there without the one": without(B),
-    "are not matrices of the rank": put(A=torch.ones(3, 32)),
+    "lora_B.weight' lacks the other matrix": without(A),
+    "lora_A.weight' lacks the other": without(B),
+    "are not matrices of rank": put(A=torch.ones(3, 32)),
     r"\(float32, \(8, 32, 1\)\) and .* are not matrices": put(A=torch.ones(8, 32, 1)),
     "complex64, .* are not matrices": put(A=torch.ones(8, 32, dtype=torch.complex64)),
-    "'x.lora_A.weight' is not understood": put(**{"x.lora_A.weight": torch.ones(8, 32)}),
+    "'x.lora_A.weight' is not supported": put(**{"x.lora_A.weight": torch.ones(8, 32)}),
     r"q_proj.weight' of shape \(32, 31\), but in base its shape is \(32, 32\)": put(
         A=torch.ones(8, 31)
     ),
-    "lora_magnitude_vector' is not understood": put(
-        **{f"{Q}lora_magnitude_vector": torch.ones(32)}
-    ),
-    "lora_B.bias' is not understood": put(**{f"{Q}lora_B.bias": torch.ones(32)}),
-    "lora_A.other.weight' is not understood": put(**{f"{Q}lora_A.other.weight": torch.ones(8, 32)}),
-    "'model.norm.weight' is not understood": put(**{"model.norm.weight": torch.ones(32)}),
+    "lora_magnitude_vector' is not supported": put(**{f"{Q}lora_magnitude_vector": torch.ones(32)}),
+    "lora_B.bias' is not supported": put(**{f"{Q}lora_B.bias": torch.ones(32)}),
+    "lora_A.other.weight' is not supported": put(**{f"{Q}lora_A.other.weight": torch.ones(8, 32)}),
+    "'model.norm.weight' is not supported": put(**{"model.norm.weight": torch.ones(32)}),
     "'base_model.model.model.norm.wait' belongs to no parameter of base": put(
         **{"base_model.model.model.norm.wait": torch.ones(32)}
     ),
@@ -404,10 +402,10 @@ def test_tied_tensors_are_left_to_peft(tmp_path):
     small_llama(tie_word_embeddings=True).save_pretrained(tmp_path / "tied")
     write(tmp_path, "embedding and head")
     edit(tmp_path, tensors=lambda held: {k: v for k, v in held.items() if "embedding" in k})
-    said = "embed_tokens.*'model.embed_tokens.weight', which tied uses twice"
+    said = "embed_tokens.*'model.embed_tokens.weight', which is tied to another parameter of tied"
     refused(said, tmp_path / "adapter", base=tmp_path / "tied")
     write(tmp_path, "embedding and head")
-    said = "lm_head.* changes 'lm_head.weight', which tied uses twice"
+    said = "lm_head.* changes 'lm_head.weight', which is tied to another parameter of tied"
     refused(said, tmp_path / "adapter", base=tmp_path / "tied")
 
 
@@ -423,7 +421,7 @@ def test_a_base_that_is_pickled_nameless_or_in_memory(tmp_path):
         assert torch.equal(live.get_parameter(name), kept[name])
     torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
     (adapter / "adapter_model.safetensors").unlink()
-    refused("pickles are not opened", adapter, base=base)
+    refused("pickles are opened only on request", adapter, base=base)
     (base / "config.json").unlink()  # nothing says which matrices are turned but the adapter
     nameless = sr.load(adapter, base=base, allow_pickle=True)
     for name, value in merged.items():
@@ -464,7 +462,7 @@ def test_a_packed_base_is_unpacked(tmp_path):
 
 def test_what_is_not_stored_as_a_matrix_of_its_own(tmp_path, monkeypatch):
     write(tmp_path, "plain")
-    said = "'model.layers.0.mlp.down_proj.weight' of .* is not stored as a matrix of its own"
+    said = "'model.layers.0.mlp.down_proj.weight' of .* is not stored as one dense matrix"
     live = small_llama()
     down = live.model.layers[0].mlp.down_proj
     live.model.layers[0].mlp.down_proj = sr.LinearCSR(down.weight)
@@ -481,7 +479,7 @@ def test_what_is_not_stored_as_a_matrix_of_its_own(tmp_path, monkeypatch):
 def test_gguf_arranges_otherwise(tmp_path):
     write(tmp_path, "plain")
     write_gguf(tmp_path / "x.gguf", {"token_embd.weight": (np.ones((2, 32), "f4"), None)}, "odd")
-    refused("x.gguf is GGUF, which arranges", tmp_path / "adapter", base=tmp_path / "x.gguf")
+    refused("x.gguf is GGUF, whose matrices", tmp_path / "adapter", base=tmp_path / "x.gguf")
 
 
 def test_a_merged_model_runs_is_pruned_and_written_by_the_command(tmp_path):

@@ -327,7 +327,7 @@ def test_a_tokenizer_that_is_code_is_told(planted, asked):
     folder, marker = planted
     (folder / "tokenizer.json").unlink()
     said = (
-        r"know EvilTokenizer, there is no tokenizer.json, and code .* not run\); pass tokenizer=$"
+        r"has no EvilTokenizer, there is no tokenizer.json, and code .* not run\); pass tokenizer=$"
     )
     with pytest.raises(sr.SparsityReportError, match=said):
         sr.load(folder).tokenizer()

@@ -1,4 +1,6 @@
-"""PEFT adapters: their files, LoRA products, and adapters merged into a base model.
+"""PEFT adapters.
 
-Modules: `adapter_files`, `lora`, `merged_adapter`.
+- `adapter_files`: recognition of adapters among files
+- `lora`: the low-rank pairs of a LoRA adapter
+- `merged_adapter`: a base model with its adapter
 """

@@ -1,4 +1,4 @@
-"""Adapters of PEFT's LoRA: which weights of a base they change, and by which low-rank product."""
+"""LoRA adapters of PEFT: the low-rank products that they add to weights of a base."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import Entry
 
-# What PEFT calls the tensors of an adapter, the first where there are both.
+# Files of the tensors of an adapter; PEFT prefers the first.
 TENSORS, _PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 _MATRIX = re.compile(r"(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|embedding_(?P<table>[AB]))")
-# Fields of a configuration that say nothing about values, or that are read here; any other that is
-# set may change what the tensors mean.
+# Fields of a configuration that are read here or do not affect values; any other field that is set
+# may change the meaning of the tensors.
 _KNOWN = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
     "revision", "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha",
@@ -33,9 +33,9 @@ _KNOWN = {
     "alpha_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config",
     "lora_ga_config", "qalora_group_size",
 }  # fmt: skip
-# Beginnings that leave the base as it is; others, such as PiSSA's, subtract from it.
+# Initializations that leave the base unchanged; others, such as PiSSA, subtract from it.
 _INITS = {"true", "false", "none", "gaussian", "eva", "orthogonal", "mica"}
-# A pattern and a name come from files, and may be made to keep a search busy for ever.
+# Pattern and name come from files and could make a search run for ever.
 _REPEAT, _CHOICE, _REPEATED_GROUP = map(re.compile, (r"[*+{]", r"[?|]", r"\)[*+{]"))
 _LONGEST = 200
 
@@ -50,7 +50,7 @@ class Pair:
         (rank, inputs) and (outputs, rank).
     scaling : float
     embedding : bool
-        The weight is a table of vectors: inputs are its rows.
+        True if the weight is an embedding, whose rows are inputs.
     """
 
     a: Entry
@@ -60,7 +60,7 @@ class Pair:
 
     @property
     def beside(self) -> dict[str, Entry]:
-        """The two, by what a model in memory calls them within the module."""
+        """The two matrices by the names that PEFT gives them inside the module."""
         if self.embedding:
             return {"lora_embedding_A.default": self.a, "lora_embedding_B.default": self.b}
         return {"lora_A.default.weight": self.a, "lora_B.default.weight": self.b}
@@ -68,35 +68,35 @@ class Pair:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter does to its base.
+    """The changes of an adapter to its base.
 
     Attributes
     ----------
     file : pathlib.Path
-        That holds its tensors.
+        File of its tensors.
     pairs : mapping of str to Pair
-        By the name of the module that they change.
+        Pairs by the name of the module that they change.
     replaced : mapping of str to Entry
-        Biases and whole modules that were trained, by the name of the parameter.
-    turned : bool
-        Whether the inputs come first in the base's matrices, if their classes do not say it.
+        Trained biases and modules by the name of the parameter.
+    transposed : bool
+        True if inputs are the first dimension of the matrices of a base of unknown class.
     """
 
     file: Path
     pairs: Mapping[str, Pair]
     replaced: Mapping[str, Entry]
-    turned: bool
+    transposed: bool
 
-    def wrong(self, why: str) -> SparsityReportError:
+    def wrong(self, reason: str) -> SparsityReportError:
         """Return an error about this adapter."""
-        return wrong(self.file, why)
+        return wrong(self.file, reason)
 
 
-def wrong(file: Path, why: str) -> SparsityReportError:
+def wrong(file: Path, reason: str) -> SparsityReportError:
     """Return an error about a file of an adapter."""
     base = base_name(file.parent / CONFIG)
     return SparsityReportError(
-        f"{file}: {why}; let peft's merge_and_unload() merge it into its base{base and f', {base}'}"
+        f"{file}: {reason}; let peft's merge_and_unload() merge it into its base{base and f', {base}'}"
         ", if it can, and open what save_pretrained writes"
     )
 
@@ -107,7 +107,7 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
     Raises
     ------
     SparsityReportError
-        It is none, is of another kind than LoRA, or does more than add products and replace
+        The path is not a LoRA adapter, or the adapter does more than add products and replace
         parameters.
     """
     folder = path if path.is_dir() else path.parent
@@ -115,7 +115,9 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
     if (file := path).is_dir():
         files = (folder / name for name in (TENSORS, _PICKLED))
         if (file := next(filter(Path.is_file, files), folder)) == folder:
-            raise SparsityReportError(f"{folder} has a {CONFIG} and no {TENSORS} or {_PICKLED}")
+            raise SparsityReportError(
+                f"{folder} has a {CONFIG} and no {TENSORS} or {_PICKLED}; download the adapter again"
+            )
     if file.suffix == ".safetensors":
         entries = read_header(file)
     else:
@@ -127,12 +129,12 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
     for entry in entries:
         name = entry.key.removeprefix(_PREFIX)
         if name == entry.key:
-            raise wrong(file, f"{entry.key!r} is not understood")
+            raise wrong(file, f"{entry.key!r} is not supported")
         if match := _MATRIX.fullmatch(name):
             side = match["side"] or f"embedding {match['table']}"
             sides.setdefault(match["module"], {})[side] = entry
         elif LEAF.search(name):
-            raise wrong(file, f"{entry.key!r} is not understood")
+            raise wrong(file, f"{entry.key!r} is not supported")
         elif replaced.setdefault(name.replace(".base_layer.", "."), entry) is not entry:
             raise wrong(file, f"{entry.key!r} is there twice")
     if not sides:
@@ -142,76 +144,80 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
 
 
 def _pair(file: Path, config: Mapping[str, Any], module: str, sides: Mapping[str, Entry]) -> Pair:
-    """Put the two matrices of a module together, with the scaling that the configuration says."""
+    """Return the two matrices of a module, with the scaling of the configuration."""
     embedding = "embedding A" in sides
     names = ("embedding A", "embedding B") if embedding else ("A", "B")
     if sides.keys() != {*names}:
         first = next(iter(sides.values()))
-        raise wrong(file, f"{first.key!r} is there without the one matrix that it goes with")
+        raise wrong(file, f"{first.key!r} lacks the other matrix of its pair")
     a, b = (sides[name] for name in names)
-    rank = _told(file, config, "r", "rank_pattern", module)
-    alpha = _told(file, config, "lora_alpha", "alpha_pattern", module)
-    floats = {a.values.dtype, b.values.dtype} <= {*FLOATS}
-    matrices = floats and len(a.shape) == len(b.shape) == 2
-    if not matrices or not a.shape[0] == b.shape[1] == rank:
+    rank = _module_number(file, config, "r", "rank_pattern", module)
+    alpha = _module_number(file, config, "lora_alpha", "alpha_pattern", module)
+    is_float = {a.values.dtype, b.values.dtype} <= {*FLOATS}
+    are_matrices = is_float and len(a.shape) == len(b.shape) == 2
+    if not are_matrices or not a.shape[0] == b.shape[1] == rank:
         raise wrong(
             file,
             f"{a.key!r} ({a.dtype}, {a.shape}) and {b.key!r} ({b.dtype}, {b.shape}) are not "
-            f"matrices of the rank that {CONFIG} says, {rank}",
+            f"matrices of rank {rank}, which {CONFIG} gives",
         )
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Pair(a, b, scaling, embedding)
 
 
-def _told(
+def _module_number(
     file: Path, config: Mapping[str, Any], field: str, patterns: str, module: str
 ) -> int | float:
-    """Return a number for a module: of the first pattern that its name ends with, as PEFT does."""
-    told = config.get(field)
+    """Return a number for a module: that of the first pattern that ends its name, as PEFT does."""
+    value = config.get(field)
     for pattern, number in (config.get(patterns) or {}).items():
-        if _is_involved(pattern) or max(len(pattern), len(module)) > _LONGEST:
-            raise wrong(file, f"pattern {pattern!r} of {CONFIG} is too involved to be tried")
+        if _is_complex(pattern) or max(len(pattern), len(module)) > _LONGEST:
+            raise wrong(file, f"pattern {pattern!r} of {CONFIG} is too complex")
         try:
             matches = re.match(rf"(.*\.)?({pattern})$", module)
         except (re.error, RecursionError, OverflowError) as error:
-            raise wrong(file, f"pattern {pattern!r} of {CONFIG} is not one: {error}") from error
+            raise wrong(
+                file, f"pattern {pattern!r} of {CONFIG} is not a regular expression: {error}"
+            ) from error
         if matches:
-            told = number
+            value = number
             break
-    least = 1 if field == "r" else -1e9
-    whole = int if field == "r" else int | float
-    if isinstance(told, bool) or not isinstance(told, whole) or not least <= told < 1e9:
-        raise wrong(file, f"{CONFIG} says {field} = {told!r} for {module!r}")
-    return told
+    least, number_type = (1, int) if field == "r" else (-1e9, int | float)
+    if isinstance(value, bool) or not isinstance(value, number_type) or not least <= value < 1e9:
+        raise wrong(file, f"{CONFIG} gives {field} = {value!r} for {module!r}")
+    return value
 
 
-def _is_involved(pattern: str) -> bool:
-    """Whether a search for a pattern may take long."""
+def _is_complex(pattern: str) -> bool:
+    """Return True if a search for a pattern may take long."""
     repeats, choices = (len(each.findall(pattern)) for each in (_REPEAT, _CHOICE))
     return repeats > 2 or choices > 12 or bool(_REPEATED_GROUP.search(pattern))
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    """Read the configuration of an adapter; refuse what may change the meaning of its tensors."""
+    """Read the configuration of an adapter; refuse fields that may change its meaning."""
     if not file.is_file():
         raise SparsityReportError(
-            f"{file.parent} has no {CONFIG}: base= (--base) goes with an adapter of PEFT; a whole "
-            "model is opened without"
+            f"{file.parent} has no {CONFIG}: base= (--base) goes with an adapter of PEFT; open a "
+            "whole model without it"
         )
     try:
         config = read_json(file, most=limits.CONFIG_BYTES)
-        kind, begin = config.get("peft_type"), str(config.get("init_lora_weights")).lower()
+        peft_type = config.get("peft_type")
+        initialization = str(config.get("init_lora_weights")).lower()
         patterns = [config.get(f"{name}_pattern") or {} for name in ("rank", "alpha")]
     except (OSError, ValueError, AttributeError) as error:
-        raise SparsityReportError(f"{file} is not a configuration of PEFT: {error!r}") from error
-    if kind != "LORA":
-        raise wrong(file, f"an adapter of type {kind!r} is not LoRA and is not understood")
-    if not all(isinstance(told, dict) for told in patterns):
+        raise SparsityReportError(
+            f"{file} is not a configuration of PEFT: {error!r}; download the adapter again"
+        ) from error
+    if peft_type != "LORA":
+        raise wrong(file, f"an adapter of type {peft_type!r} is not LoRA and is not supported")
+    if not all(isinstance(pattern, dict) for pattern in patterns):
         raise wrong(file, "rank_pattern or alpha_pattern is not an object")
     if max(map(len, patterns)) > limits.BLOCKS:
         raise wrong(file, f"rank_pattern or alpha_pattern has more than {limits.BLOCKS:,} entries")
-    if begin not in _INITS:
-        raise wrong(file, f"init_lora_weights = {begin!r} changes the base itself")
-    if further := sorted(key for key, told in config.items() if told and key not in _KNOWN):
-        raise wrong(file, f"{further[0]!r} is set, which is not understood")
+    if initialization not in _INITS:
+        raise wrong(file, f"init_lora_weights = {initialization!r} changes the base itself")
+    if others := sorted(key for key, value in config.items() if value and key not in _KNOWN):
+        raise wrong(file, f"{others[0]!r} is set, which is not supported")
     return dict(config)

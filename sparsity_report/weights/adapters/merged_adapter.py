@@ -1,4 +1,4 @@
-"""A model with an adapter of LoRA: merged, as PEFT's ``merge_and_unload`` does it, or beside it."""
+"""A model with a LoRA adapter, merged as PEFT's ``merge_and_unload`` does, or beside it."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ if TYPE_CHECKING:
 
     from sparsity_report.weights.packed.packed_integers import Bytes
 
-# Values of a slice that are changed at a time.
+# Values of a slice that are computed at a time.
 _BUFFER = 2**19
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """``scaling · B · A`` of a pair, to be added to the weight that it changes.
+    """The product ``scaling · B · A`` of a pair, to be added to a weight.
 
     Attributes
     ----------
     pair : Pair
-    turned : bool
-        Rows of the weight are inputs.
+    transposed : bool
+        True if rows of the weight are inputs.
     """
 
     pair: Pair
-    turned: bool
+    transposed: bool
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the weight."""
+        """Shape of the weight."""
         outputs, inputs = self.pair.b.shape[0], self.pair.a.shape[1]
-        return (inputs, outputs) if self.turned else (outputs, inputs)
+        return (inputs, outputs) if self.transposed else (outputs, inputs)
 
     def add(self, values: torch.Tensor, start: int) -> torch.Tensor:
-        """Return values of the weight, those from place `start` on, with the product added.
+        """Return values of the weight, which begin at `start`, with the product added.
 
-        As in PEFT the sum is rounded once, and of a table of vectors the product before it, too.
+        As in PEFT, the sum is rounded once; for an embedding the product is rounded before.
         """
         a, b = self.pair.a, self.pair.b
         width = self.shape[1]
         first, last = start // width, math.ceil((start + values.numel()) / width)
-        if self.turned:
+        if self.transposed:
             left, right = _floats(a, columns(a, first, last)).T, _floats(b, rows(b, 0, width)).T
         else:
             left, right = _floats(b, rows(b, first, last)), _floats(a, rows(a, 0, a.shape[0]))
-        # A sum in float64 is the same for any rows that are asked for at a time, once rounded.
+        # Rounded sums in float64 do not depend on the rows that are computed together.
         wide = torch.promote_types(values.dtype, torch.float32)
         product = (left @ right).to(wide).mul_(self.pair.scaling).reshape(-1)
         product = product[start - first * width :][: values.numel()]
@@ -78,14 +78,14 @@ def _floats(part: Entry, raw: Bytes) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class AdaptedSlice(Slice):
-    """Values of a weight that an adapter changes; small and picklable where all lie in files.
+    """Values of a weight that an adapter changes; small and picklable if all are in files.
 
     Attributes
     ----------
     values : Slice
-        Of the base, or what the adapter puts in its place.
+        Values of the base, or of the adapter's replacement.
     start : int
-        Their place in the weight.
+        Position of the first value in the weight.
     product : Product or None
     """
 
@@ -94,14 +94,14 @@ class AdaptedSlice(Slice):
     product: Product | None
 
     def sources(self) -> Sequence[FileSlice]:
-        """Return the stretches of the base, and both matrices, if all are in files."""
+        """Return the slices of the base and of both matrices if all are in files."""
         parts = [self.product.pair.a.values, self.product.pair.b.values] if self.product else []
         files = [part for part in parts if isinstance(part, FileSlice)]
-        stretches = self.values.sources()
-        return [*stretches, *files] if stretches and len(files) == len(parts) else ()
+        slices = self.values.sources()
+        return [*slices, *files] if slices and len(files) == len(parts) else ()
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the changed values as those of the base are read."""
+        """Yield the changed values."""
         place = self.start
         for piece in self.values.pieces():
             for part in piece.split(_BUFFER):
@@ -112,14 +112,14 @@ class AdaptedSlice(Slice):
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a parameter, or what is one of the adapter itself.
+    """The change of a parameter, or a parameter of the adapter itself.
 
     Attributes
     ----------
     values : Entry or None
-        In place of the base's.
+        Values that replace those of the base.
     product : Product or None
-        Added to them.
+        Product to add.
     """
 
     values: Entry | None = None
@@ -127,26 +127,26 @@ class Change:
 
     @property
     def file_bytes(self) -> int | None:
-        """Bytes in a file; None of what is computed."""
+        """Bytes in a file; None for computed values."""
         return None if self.product or not self.values else self.values.file_bytes
 
 
 class AdaptedWeights(Weights):
-    """A base with an adapter, merged or beside it.
+    """A base model with an adapter, merged or beside it.
 
     Parameters
     ----------
     base : Weights
     adapter : Adapter
     options : ReaderOptions
-        What to call the two, and groups of matrices that are beside the base.
+        Name of the two, and groups of matrices beside the base.
     merge : bool
-        Add the products to the weights they change, or leave the matrices as modules beside them.
+        If False, keep the matrices as separate modules.
 
     Raises
     ------
     SparsityReportError
-        The adapter is not of this base, or what it changes is not stored as a matrix of its own.
+        The adapter belongs to another base, or changes a weight that is not one stored matrix.
     """
 
     def __init__(
@@ -164,9 +164,9 @@ class AdaptedWeights(Weights):
                 for leaf, entry in pair.beside.items()
             }
         folder = base.directory if isinstance(base, CheckpointWeights) else None
-        nameless = base.name == base.architecture  # a module that was made here
+        is_unnamed = base.name == base.architecture  # a module without a checkpoint
         config = adapter.file.parent / CONFIG
-        doubts = () if nameless else base_note(config, base.name, folder)
+        doubts = () if is_unnamed else base_note(config, base.name, folder)
         super().__init__(
             name=options.name,
             source=base.source,
@@ -178,7 +178,7 @@ class AdaptedWeights(Weights):
         self._base, self._changes, self._merged = base, changes, merge
 
     def slices(self, name: str) -> Iterator[Slice]:
-        """Yield the values of a parameter; the product is added as they are read."""
+        """Yield the values of a parameter with the product added."""
         if (change := self._changes.get(name)) is None:
             yield from self._base.slices(name)
             return
@@ -201,7 +201,7 @@ class AdaptedWeights(Weights):
 
     @torch.no_grad()
     def module(self) -> nn.Module:
-        """Return the base as a runnable model, filled with what is changed."""
+        """Return the base as a runnable model with the changed values."""
         if not self._merged:
             raise SparsityReportError(
                 f"{self.name} is counted beside its base and cannot be run; open it merged"
@@ -214,45 +214,43 @@ class AdaptedWeights(Weights):
 
 
 def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
-    """Find what the adapter changes in the base."""
+    """Return the changes of an adapter to a base by parameter."""
     if base.source == "gguf":
         raise adapter.wrong(
-            f"{base.name} is GGUF, which arranges matrices in another way than the adapter does: "
-            "give the base as safetensors"
+            f"{base.name} is GGUF, whose matrices are arranged in another way: give the base as "
+            "safetensors"
         )
     parameters = {p.name: p for p in base.parameters}
     shared = {p.tied_to for p in parameters.values()}
 
-    def changed(name: str, entry: Entry) -> Parameter:
+    def find_parameter(name: str, entry: Entry) -> Parameter:
         if (parameter := parameters.get(name)) is None:
             raise adapter.wrong(f"{entry.key!r} belongs to no parameter of {base.name}")
         if parameter.tied_to or name in shared:
             raise adapter.wrong(
-                f"{entry.key!r} changes {name!r}, which {base.name} uses twice, as a tied tensor; "
-                "what becomes of the other depends on how they are merged"
+                f"{entry.key!r} changes {name!r}, which is tied to another parameter of {base.name}, "
+                "so the result depends on how they are merged"
             )
         return parameter
 
     changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
     for name, entry in adapter.replaced.items():
-        _check_shape(base, adapter, changed(name, entry), entry.shape)
+        _check_shape(base, adapter, find_parameter(name, entry), entry.shape)
     for module, pair in adapter.pairs.items():
         name = f"{module}.weight"
-        parameter = changed(name, pair.a)
-        turned = parameter.transposed if base.architecture else adapter.turned
-        product = Product(pair, pair.embedding or turned)
+        parameter = find_parameter(name, pair.a)
+        transposed = parameter.transposed if base.architecture else adapter.transposed
+        product = Product(pair, pair.embedding or transposed)
         _check_shape(base, adapter, parameter, product.shape)
-        pieces = 1
-        if isinstance(base, CheckpointWeights):
-            pieces = len(base.entries(name))
-        if pieces > 1 or parameter.layout != "dense":
-            raise adapter.wrong(f"{name!r} of {base.name} is not stored as a matrix of its own")
+        tensors = len(base.entries(name)) if isinstance(base, CheckpointWeights) else 1
+        if tensors > 1 or parameter.layout != "dense":
+            raise adapter.wrong(f"{name!r} of {base.name} is not stored as one dense matrix")
         changes[name] = Change(adapter.replaced.get(name), product)
     return changes
 
 
 def _changed(module: Module, changes: Mapping[str, Change]) -> Module:
-    """Return a module as it is changed: what is computed lies in no file."""
+    """Return a module with its changed parameters; computed values have no file bytes."""
     parameters = [
         p
         if (change := changes.get(p.name)) is None
@@ -267,13 +265,13 @@ def _check_shape(
 ) -> None:
     if parameter.shape != shape:
         raise adapter.wrong(
-            f"it is made for {parameter.name!r} of shape {shape}, but in {base.name} its shape is "
-            f"{parameter.shape}: it is an adapter of another model, or of one that was resized"
+            f"it changes {parameter.name!r} of shape {shape}, but in {base.name} its shape is "
+            f"{parameter.shape}, so it belongs to another model, or to one that was resized"
         )
 
 
 def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tuple[Module, ...]:
-    """Return a module, and behind it the matrices that an adapter has beside it."""
+    """Return a module, followed by the matrices of an adapter for it."""
     if (pair := adapter.pairs.get(module.name)) is None:
         return (module,)
     beneath = next(p for p in module.parameters if p.name == f"{module.name}.weight")
@@ -282,7 +280,7 @@ def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tupl
     for leaf, entry in pair.beside.items():
         name = f"{module.name}.{leaf}"
         owner = name.rpartition(".")[0]
-        # The first matrix of a table is looked up in, too.
+        # The first matrix of an embedding pair is a lookup table.
         matrix = None if pair.embedding and entry is pair.a else (entry.shape[0], entry.shape[1])
         parameter = Parameter(
             name, entry.shape, matrix=matrix, uses=uses, uses_per_sequence=once, **on_disk([entry])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
-from sparsity_report.files.atomic import write_file
+import numpy as np
+from gguf import GGUFValueType, GGUFWriter
+
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.gguf.gguf_metadata import ARCHITECTURE, TOKENS
@@ -18,6 +21,13 @@ _IGNORED = {
     "context_length": "n_positions",
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+}
+
+_VALUE_TYPES = {
+    bool: GGUFValueType.BOOL,
+    int: GGUFValueType.INT64,
+    float: GGUFValueType.FLOAT64,
+    str: GGUFValueType.STRING,
 }
 
 
@@ -42,7 +52,7 @@ def read_config(metadata: Mapping[str, Any], names: Collection[str]) -> Any:
     from transformers import AutoConfig
 
     with scratch() as folder:
-        write_file(folder / "model.gguf", _header(metadata, names))
+        _write_header(folder / "model.gguf", metadata, names)
         config: Any = AutoConfig.from_pretrained(
             folder, gguf_file="model.gguf", local_files_only=True, trust_remote_code=False
         )
@@ -63,48 +73,34 @@ def _amend_(config: Any, metadata: Mapping[str, Any], names: Collection[str]) ->
         config.is_gated_act = False  # transformers assumes that every T5 is gated
 
 
-def _header(metadata: Mapping[str, Any], names: Collection[str]) -> bytes:
-    """Return a GGUF file of metadata and of tensors that all have the same value."""
+def _write_header(path: Path, metadata: Mapping[str, Any], names: Collection[str]) -> None:
+    """Write a GGUF file of metadata and of tensors that all have the same value."""
     # Transformers only asks which kinds of tensors there are.
     kinds = {re.sub(r"\d+", "0", name): name for name in names}
     if len(kinds) > limits.BLOCKS:
         raise ValueError(f"it holds {len(kinds):,} kinds of tensors")
-    needed = re.compile(
-        rf"{re.escape(metadata.get(ARCHITECTURE, ''))}\..*|{re.escape(ARCHITECTURE)}.*|"
-        r"general\.name.*|tokenizer\.ggml\..*_token_id",
-        re.DOTALL,
-    )
-    pairs = [
-        _text(key) + _value(value)
-        for key, value in metadata.items()
-        if value is not None and needed.fullmatch(key)
-    ]
+    architecture = metadata.get(ARCHITECTURE, "")
+    writer = GGUFWriter(path, architecture)
+    for key, value in metadata.items():
+        is_token = key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
+        if not (is_token or key.startswith((f"{architecture}.", "general.name"))):
+            continue
+        if isinstance(value, list) and value:
+            writer.add_array(key, value)
+        elif value_type := _VALUE_TYPES.get(type(value)):
+            is_huge = value_type == GGUFValueType.INT64 and value >= 2**63
+            writer.add_key_value(key, value, GGUFValueType.UINT64 if is_huge else value_type)
     if TOKENS in metadata:
-        pairs.append(_text(TOKENS) + struct.pack("<IIQ", 9, 8, 1) + _text(""))
-    tensors = [_text(name) + struct.pack("<IQIQ", 1, 1, 0, 0) for name in kinds.values()]
-    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(pairs))
-    header = b"".join([head, *pairs, *tensors])
-    return header + bytes(-len(header) % 32) + bytes(32)
-
-
-def _value(value: object) -> bytes:
-    """Return the type and the bytes of a value in GGUF."""
-    match value:
-        case bool():
-            return struct.pack("<I?", 7, value)
-        case int():
-            return struct.pack("<IQ" if value >= 2**63 else "<Iq", 10 + (value < 2**63), value)
-        case float():
-            return struct.pack("<Id", 12, value)
-        case list():
-            # All items have one type, which is written once.
-            items = [_value(item) for item in value] or [struct.pack("<I", 4)]
-            contents = b"".join(item[4:] for item in items)
-            return struct.pack("<I", 9) + items[0][:4] + struct.pack("<Q", len(value)) + contents
-        case _:
-            return struct.pack("<I", 8) + _text(str(value))
-
-
-def _text(value: str) -> bytes:
-    raw = value.encode()
-    return struct.pack("<Q", len(raw)) + raw
+        writer.add_array(TOKENS, [""])
+    for name in kinds.values():
+        writer.add_tensor(name, np.zeros(1, np.float32))
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    except OSError as error:
+        raise SparsityReportError(
+            f"{path}: cannot be written: {error.strerror}; free space for temporary files"
+        ) from error
+    finally:
+        writer.close()

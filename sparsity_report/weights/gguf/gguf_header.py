@@ -22,7 +22,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.rounding_levels import Rounding
 from sparsity_report.weights.gguf.gguf_metadata import HeaderReader, Opened, read_metadata
 from sparsity_report.weights.gguf.gguf_steps import ROUNDINGS, block_steps
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin, Stamp
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin
 
 _UNQUANTIZED = {
     "F64": torch.float64,
@@ -86,10 +86,13 @@ class BlockSlice(FileSlice):
 def read_header(path: Path) -> Header:
     """Read the header of a GGUF file."""
     try:
-        with path.open("rb") as file:
-            return parse_header(file, LocalFile(path.absolute(), Stamp.of(file)))
-    except OSError as error:
-        raise SparsityReportError(f"{path} cannot be read: {error.strerror}") from error
+        origin = LocalFile.look_up(path)
+    except (OSError, ValueError) as error:
+        raise SparsityReportError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    with origin.opened(0, origin.size) as file:
+        return parse_header(file, origin)
 
 
 def parse_header(file: Opened, origin: Origin) -> Header:

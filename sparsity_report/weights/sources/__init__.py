@@ -1,5 +1,11 @@
-"""Sources of weights: directories, single files, the Hub, and models in memory.
+"""Sources of weights: local files, the Hub, and models in memory.
 
-Modules: `checkpoint`, `data_files`, `http_ranges`, `hub`, `memory`, `npz`, `pickles`,
-`safetensors`, `structure`, `tokenizer`.
+- `checkpoint`: tensors of files matched with the model of ``config.json``
+- `safetensors`, `pickles`: headers of these files
+- `hub`: files of a repository; `http_ranges` streams them
+- `memory`: an ``nn.Module``
+- `structure`: models without values
+- `tokenizer`: the tokenizer of a checkpoint
+- `data_files`: copies of data files without code, for transformers to read
+- `npz`: arrays that are not a model
 """

@@ -1,8 +1,8 @@
-"""Checkpoints in a transformers directory: their tensors matched with the model they belong to.
+"""Checkpoints whose tensors are matched with the model of ``config.json``.
 
-The model is built from ``config.json`` on the meta device, and transformers' own renaming rules
-say which tensor on disk is which parameter in memory; so file and module routes agree. Without a
-config, names and shapes alone decide.
+The model is built on the meta device, and the renaming rules of transformers map tensors on disk
+to parameters in memory, so files and modules in memory give the same counts. Without a config,
+names and shapes decide.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from sparsity_report.weights.weights import Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
 
-# What transformers looks for in a folder, in this order.
+# Files that transformers looks for in a folder, in this order.
 _DEFAULTS = {
     "model.safetensors": "safetensors",
     "model.safetensors.index.json": "safetensors",
@@ -53,20 +53,20 @@ _DEFAULTS = {
 
 @dataclass(frozen=True)
 class Contents:
-    """What the files of a checkpoint hold, and which model they are of.
+    """The tensors of a checkpoint and its model.
 
     Attributes
     ----------
     entries : mapping of str to Entry
-        Tensors on disk by their keys.
+        Tensors on disk by key.
     parts : mapping of str to list of Entry
-        Those that make up each parameter or buffer, or what of them does.
+        Tensors that make up each parameter or buffer.
     model : nn.Module or None
-        On the meta device; None where transformers does not know it.
+        The model on the meta device; None if transformers has no class for it.
     notes : tuple of Phrase
         Remarks on how the files were read.
     experts_used : Fraction
-        Share of fused experts that a token is sent to, where no model says it.
+        Share of fused experts that a token is routed to, for files without a model.
     """
 
     entries: Mapping[str, Entry]
@@ -82,7 +82,7 @@ class CheckpointWeights(Weights):
     Attributes
     ----------
     path : pathlib.Path
-        File or directory that was opened.
+        File or directory of the weights.
     """
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
@@ -110,7 +110,7 @@ class CheckpointWeights(Weights):
 
     @property
     def directory(self) -> Path:
-        """Where config and tokenizer lie."""
+        """Folder of config and tokenizer."""
         return _folder(self.path)
 
     def cut(self, entry: Entry) -> Iterable[Slice]:
@@ -118,30 +118,31 @@ class CheckpointWeights(Weights):
         return entry.slices()
 
     def slices(self, name: str) -> Iterator[Slice]:
-        """Yield the values of a parameter; of one in several pieces on disk, piece after piece."""
+        """Yield the values of a parameter, tensor after tensor if several make it up on disk."""
         for entry in self.entries(name):
             yield from self.cut(entry)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return the values of a parameter; one kept in several pieces on disk comes stacked."""
+        """Return the values of a parameter, stacked if several tensors make it up on disk."""
         dtype = self.entries(name)[0].values.dtype
         return join_slices(list(self.slices(name)), dtype, self[name].shape)
 
     def entries(self, name: str) -> list[Entry]:
         """Return the tensors on disk that make up a parameter."""
         if name not in self._parts:
-            raise SparsityReportError(f"{self.name} has no tensor for {name!r}")
+            raise SparsityReportError(
+                f"{self.name} has no tensor for {name!r}; see weights.parameters"
+            )
         return self._parts[name]
 
     def tokenizer(self) -> Any:
-        """Open the tokenizer beside the weights, or inside a GGUF file; no code there is run."""
+        """Open the tokenizer beside the weights or in a GGUF file, without running code."""
         return open_tokenizer(self.directory, self.path if self.source == "gguf" else None)
 
     def module(self) -> nn.Module:
-        """Load a runnable model with transformers, in its own dtype, if no tensor is missing.
+        """Load a runnable model with transformers in its dtype.
 
-        Packed weights are put into it as the float32 values they stand for; a model with float8
-        weights, which torch has no products of, is loaded in float32.
+        Packed and float8 weights, for which torch has no products, are loaded as float32.
         """
         self._require_files()
         self._require_class()
@@ -150,7 +151,7 @@ class CheckpointWeights(Weights):
         dtype = torch.float32 if float8_notes(self.modules) else "auto"
         if _is_default(self.path, self.source):
             return self._load(self.directory, dtype=dtype)
-        # transformers would look for files of other names, perhaps of other weights.
+        # transformers would look for its default file names and perhaps load other weights.
         values = {
             key: join_slices(list(e.slices()), e.values.dtype, e.shape)
             for key, e in self._entries.items()
@@ -158,7 +159,7 @@ class CheckpointWeights(Weights):
         return self._load(None, dtype=dtype, state_dict=values)
 
     def filled_module(self) -> nn.Module:
-        """Return a runnable model in float32, filled with the values that are counted."""
+        """Return a runnable model in float32 with the counted values."""
         self._require_files()
         outline = self._require_class()
         values = {p.name: self.tensor(p.name).float() for p in self.stored}
@@ -167,23 +168,22 @@ class CheckpointWeights(Weights):
             if sum(entry.total for entry in entries) != shape.numel():
                 raise SparsityReportError(
                     f"{self.name}: {name} has shape {entries[0].shape} on disk but "
-                    f"{tuple(shape)} in the model of config.json, so it cannot be run"
+                    f"{tuple(shape)} in the model of config.json; it can be counted but not run"
                 )
             parts = [part for entry in entries for part in self.cut(entry)]
             values[name] = join_slices(parts, entries[0].values.dtype, tuple(shape))
         return self._load(None, dtype=torch.float32, state_dict=values)
 
     def _load(self, folder: Path | None, **options: Any) -> nn.Module:
-        """Load a model from the files of a folder, or from given values, if none is missing."""
+        """Load a model from a folder or from given values; refuse missing tensors."""
         import transformers
 
         outline = self._require_class()
         model, info = getattr(transformers, self.architecture).from_pretrained(
             folder,
-            # As the config in a file may name code.
+            # The config in the folder may name code to run.
             config=outline.config,
-            # transformers would put an adapter that lies in the folder into the model; it looks
-            # for it in a folder of a name that there cannot be.
+            # An impossible subfolder stops transformers from loading an adapter in the folder.
             adapter_kwargs={"subfolder": "\0"},
             local_files_only=True,
             output_loading_info=True,
@@ -192,13 +192,13 @@ class CheckpointWeights(Weights):
         if bad := [*info["missing_keys"], *info["mismatched_keys"]]:
             raise SparsityReportError(
                 f"{self.name}: {len(bad)} tensor(s) missing or mis-shaped on loading, "
-                f"first {bad[0]}"
+                f"first {bad[0]}; download the whole checkpoint"
             )
         assert isinstance(model, nn.Module)
         return model.eval()
 
     def _require_files(self) -> None:
-        """Refuse to run a model that is read over the network, of which no copy is here."""
+        """Refuse to run a streamed model, which has no copy on disk."""
         entries = self._entries.values()
         if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
             raise SparsityReportError(
@@ -209,7 +209,8 @@ class CheckpointWeights(Weights):
     def _require_class(self) -> nn.Module:
         if self._outline is None:
             raise SparsityReportError(
-                f"{self.name} can be counted but not run: transformers knows no class for it"
+                f"{self.name} can be counted but not run: transformers has no class for it; load it "
+                "with that class and pass the nn.Module"
             )
         return self._outline
 
@@ -221,7 +222,7 @@ def open_checkpoint(
     files: Iterable[T],
     read: Callable[[T], Iterable[Entry]],
 ) -> CheckpointWeights:
-    """Open the tensors of files, matched with the model of the ``config.json`` beside them."""
+    """Open the tensors of files and match them with the model of their ``config.json``."""
     entries: dict[str, Entry] = {}
     holders: dict[str, T] = {}
     for file in files:
@@ -229,24 +230,24 @@ def open_checkpoint(
             if entry.key in entries:
                 raise SparsityReportError(
                     f"{file}: tensor {entry.key!r} is in {holders[entry.key].name} too; "
-                    "which one counts?"
+                    "remove one of the files"
                 )
             entries[entry.key], holders[entry.key] = entry, file
         if len(entries) > limits.TENSORS:
             raise SparsityReportError(
-                f"{file} and the files before it hold more than the {limits.TENSORS:,} tensors "
-                "that are opened together; open files one by one"
+                f"{file} and the files before it hold more than {limits.TENSORS:,} tensors; "
+                "open the files one by one"
             )
     check_tensors(path, entries)
     folder = _folder(path)
 
-    def fitting(model: nn.Module) -> bool:
+    def is_fitting(model: nn.Module) -> bool:
         return fits(model, recognise(entries, read_scheme(folder)).entries)
 
     model: nn.Module | None = None
     notes: tuple[Phrase, ...] = (phrase("note.config_unused"),)
     if options.config:
-        model, notes = read_config(folder, fitting, parameters_for(len(entries)))
+        model, notes = read_config(folder, is_fitting, parameters_for(len(entries)))
     known = recognise(entries, read_scheme(folder))
     parts = memory_parts(model, known.entries)
     buffers = set() if model is None else {name for name, _ in model.named_buffers()}
@@ -258,7 +259,7 @@ def open_checkpoint(
 
 
 def _is_default(path: Path, source: str) -> bool:
-    """Whether transformers, given the folder, reads what was opened."""
+    """Return True if transformers, given the folder, loads the opened files."""
     files = (name for name in _DEFAULTS if (_folder(path) / name).is_file())
     first = next(files, "")
     return first == path.name if path.is_file() else _DEFAULTS.get(first) == source
@@ -271,56 +272,56 @@ def _folder(path: Path) -> Path:
 def _complete(
     name: str, model: nn.Module, parts: Mapping[str, list[Entry]], any_arrangement: bool
 ) -> dict[str, list[Entry]]:
-    """Give each parameter its tensors, tied ones those of their twin; refuse missing ones."""
+    """Return the tensors of each parameter, tied ones included; refuse missing tensors."""
     twins = _twins(model)
     if missing := without_tensor(model, parts):
         raise SparsityReportError(
             f"{name}: {len(missing)} tensor(s) are missing from the checkpoint, "
-            f"first {missing[0]!r}; counting would be wrong. Fetch the whole checkpoint; if it is "
-            "whole, config.json names another class than the one that was saved"
+            f"first {missing[0]!r}; download the whole checkpoint. If it is complete, config.json "
+            "names another class than the saved one"
         )
     complete: dict[str, list[Entry]] = {}
     for parameter, names in twins.items():
         entries = next(parts[twin] for twin in names if twin in parts)
         shape = entries[0].shape
-        # Of a stack of one expert, too.
-        same = tuple(parameter.shape) in {shape, (1, *shape)} or any_arrangement
-        if (len(entries) == 1 and not same) or sum(e.total for e in entries) != parameter.numel():
+        # A stack of one expert may lack its first dimension.
+        same_shape = tuple(parameter.shape) in {shape, (1, *shape)} or any_arrangement
+        if (len(entries) == 1 and not same_shape) or sum(
+            e.total for e in entries
+        ) != parameter.numel():
             shapes = ", ".join(str(e.shape) for e in entries[:3])
             raise SparsityReportError(
                 f"{name}: {names[0]} has shape {shapes} on disk but {tuple(parameter.shape)} "
-                "in the model of config.json; they are not of the same model"
+                "in the model of config.json; give the config.json of these weights"
             )
         complete |= dict.fromkeys(names, entries)
     return complete
 
 
 def _known(module: Module, parts: Mapping[str, list[Entry]]) -> Module:
-    """Return a module with what is not decoded marked as unknown."""
-    unread = {
-        parameter.name
-        for parameter in module.parameters
-        if any(isinstance(entry.values, Undecoded) for entry in parts[parameter.name])
-    }
-    if not unread:
-        return module
-    marked = (replace(p, known=p.name not in unread) for p in module.parameters)
-    return replace(module, parameters=tuple(marked))
+    """Return a module with undecoded parameters marked as unknown."""
+    parameters = tuple(
+        replace(p, known=False)
+        if any(isinstance(entry.values, Undecoded) for entry in parts[p.name])
+        else p
+        for p in module.parameters
+    )
+    return replace(module, parameters=parameters)
 
 
 def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> None:
-    """Part tied parameters that are on disk with different values, as transformers does."""
+    """Untie parameters whose values on disk differ, as transformers does."""
     for parameter, names in _twins(model).items():
         first, *others = [name for name in names if name in parts] or names[:1]
         for name in others:
             if not _equal(parts[first], parts[name]):
                 parent, _, leaf = name.rpartition(".")
-                own = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
-                model.get_submodule(parent).register_parameter(leaf, own)
+                untied = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
+                model.get_submodule(parent).register_parameter(leaf, untied)
 
 
 def _twins(model: nn.Module) -> dict[nn.Parameter, list[str]]:
-    """Name each parameter, a tied one by all its names."""
+    """Return all names of each parameter; tied ones have several."""
     twins: dict[nn.Parameter, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         twins[parameter].append(name)
@@ -328,7 +329,7 @@ def _twins(model: nn.Module) -> dict[nn.Parameter, list[str]]:
 
 
 def _equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
-    """Whether tensors are the same, bit by bit; only those that are on disk twice are read."""
+    """Return True if tensors are equal bit by bit."""
     if [(e.shape, e.dtype) for e in one] != [(e.shape, e.dtype) for e in other]:
         return False
     slices = ((part for e in entries for part in e.slices()) for entries in (one, other))

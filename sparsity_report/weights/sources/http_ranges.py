@@ -40,7 +40,7 @@ class HubFile(Origin):
     model, commit, path : str
     etag : str
         Digest of the content.
-    length : int
+    size : int
         Size in bytes.
     """
 
@@ -49,7 +49,7 @@ class HubFile(Origin):
     commit: str
     path: str
     etag: str
-    length: int
+    size: int
 
     @classmethod
     def look_up(cls, model: str, commit: str, path: str) -> HubFile:
@@ -78,11 +78,6 @@ class HubFile(Origin):
     def name(self) -> str:
         """Name without the folder."""
         return self.path.rpartition("/")[2]
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return self.length
 
     def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:
         """Open the file for bytes from `start` to `stop`; the first read connects."""

@@ -1,4 +1,4 @@
-"""Weights of an ``nn.Module`` already in memory."""
+"""Weights of an ``nn.Module`` in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEFAULT = ReaderOptions()
 
 
 class ModuleWeights(Weights):
-    """A view of a live model: counted when first asked, so count before you change it."""
+    """A view of a live model; its values are read when they are first counted."""
 
     def __init__(self, model: nn.Module, options: ReaderOptions = _DEFAULT) -> None:
         config = getattr(model, "config", None)
@@ -44,26 +44,28 @@ class ModuleWeights(Weights):
         self._places = locate(places)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return the live tensor, pruning mask applied."""
+        """Return the live tensor with its pruning mask applied."""
         if name not in self._places:
-            raise SparsityReportError(f"{self.name} has no parameter named {name!r}")
+            raise SparsityReportError(
+                f"{self.name} has no parameter named {name!r}; see weights.parameters"
+            )
         tensor = value(*self._places[name])
         if tensor.is_meta:
             raise SparsityReportError(
-                f"{self.name}: {name} is on the meta device and has no values to count"
+                f"{self.name}: {name} is on the meta device and has no values to count; load it with them"
             )
         return tensor
 
     def module(self) -> nn.Module:
-        """Return a deep copy of the model, its pruning masks made permanent.
+        """Return a deep copy of the model with its pruning masks made permanent.
 
-        A model with float8 weights, which torch has no products of, is copied to float32.
+        A model with float8 weights, for which torch has no products, is copied to float32.
         """
         model = copied(self._model)
         for module in model.modules():
             for leaf in [name.removesuffix("_mask") for name in module._buffers]:
                 if (original := module._parameters.get(f"{leaf}_orig")) is not None:
-                    # What is tied to it carries no mask.
+                    # Parameters tied to it have no mask.
                     alone = nn.Parameter(original.detach().clone(), original.requires_grad)
                     module._parameters[f"{leaf}_orig"] = alone
                     prune.remove(module, leaf)
@@ -71,10 +73,10 @@ class ModuleWeights(Weights):
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy of a model, in which tensors share memory where they do in the model.
+    """Return a deep copy of a model that preserves shared memory.
 
-    ``copy.deepcopy`` parts parameters that are views of one memory, and refuses sparse ones and the
-    computed ``weight`` that torch's pruning leaves behind.
+    ``copy.deepcopy`` copies parameters that are views of one storage separately, and refuses
+    sparse tensors and the computed ``weight`` of a module that torch has pruned.
     """
     copies: dict[int, Any] = {}
     sharing: dict[tuple[torch.device, int], dict[int, torch.Tensor]] = defaultdict(dict)
@@ -100,7 +102,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def _like(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Return values as a parameter if a tensor is one."""
+    """Return values as a parameter if `tensor` is one."""
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(values, tensor.requires_grad)
     return values

@@ -1,4 +1,4 @@
-"""Weights in PyTorch pickles, opened only when asked for and never allowed to run code."""
+"""Weights in PyTorch pickles, opened only on request and never allowed to run code."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def pickle_files(directory: Path) -> list[Path]:
 
 
 def check_allowed(path: Path, allow_pickle: bool) -> None:
-    """Refuse a pickle that was not asked for."""
+    """Refuse a pickle unless pickles are allowed."""
     if not allow_pickle:
         raise SparsityReportError(
-            f"{path}: PyTorch pickles are not opened unless asked for; convert to safetensors, "
-            "or trust it with allow_pickle=True (--allow-pickle)"
+            f"{path}: PyTorch pickles are opened only on request; convert to safetensors, or "
+            "trust it with allow_pickle=True (--allow-pickle)"
         )
 
 
 def read_pickle(file: Path) -> list[Entry]:
     """Return the tensors of a state dict, read with ``weights_only=True``.
 
-    Those that stand in the file as they are, nearly always all, are read from there when they are
-    counted; views that are not contiguous and sparse tensors are in memory from now on.
+    Contiguous tensors are read from the file when they are counted. Sparse tensors and views that
+    are not contiguous are copied into memory.
     """
     try:
-        origin = LocalFile.of(file)
+        origin = LocalFile.look_up(file)
         if not zipfile.is_zipfile(file):
-            raise ValueError("it is none that PyTorch 1.6 or later writes, or is damaged")
+            raise ValueError("it is damaged or older than PyTorch 1.6")
         records = _records(file)
         outline = _load(file, map_location="meta")
         _check_state(file, outline)
@@ -51,17 +51,18 @@ def read_pickle(file: Path) -> list[Entry]:
         if None in places.values():
             mapped = _load(file, map_location="cpu", mmap=True)
             others = {key: mapped[key] for key, place in places.items() if place is None}
-            # A copy: the file may be cut short, and what is mapped of it then ends the process.
+            # A copy, because access to mapped memory of a truncated file kills the process.
             others = {k: t.clone() if is_strided(t) else t.to_dense() for k, t in others.items()}
     except SparsityReportError:
         raise
     except pickle.UnpicklingError as error:
         raise SparsityReportError(
-            f"{file} holds more than a state dict of tensors, or is damaged; no code of it is run"
+            f"{file} holds more than a state dict of tensors, or is damaged; its code is not run, so "
+            "save a plain state dict"
         ) from error
-    except Exception as error:  # a damaged one can fail anywhere inside torch
+    except Exception as error:  # torch raises many exceptions for damaged files
         raise SparsityReportError(
-            f"{file} cannot be read as a PyTorch state dict: {first_line(error)}"
+            f"{file} cannot be read as a PyTorch state dict: {first_line(error)}; save it again"
         ) from error
     entries = []
     for key, tensor in outline.items():
@@ -75,55 +76,57 @@ def read_pickle(file: Path) -> list[Entry]:
 
 
 def _check_state(file: Path, state: Any) -> None:
-    """Refuse what is no state dict, with names that are names."""
-    named = isinstance(state, dict) and all(isinstance(key, str) for key in state)
-    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise SparsityReportError(f"{file} does not hold a plain state dict of tensors")
-    try:
-        for key in state:
-            check_name(key)
-    except ValueError as error:
-        raise SparsityReportError(f"{file}: {error}") from error
+    """Refuse anything but a dict of tensors with valid names."""
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
+        raise SparsityReportError(
+            f"{file} does not hold a plain state dict of tensors; save model.state_dict()"
+        )
+    for key in state:
+        check_name(key)
 
 
 def _load(file: Path, **how: Any) -> Any:
     with warnings.catch_warnings():
-        # That indices of sparse tensors are checked, as they are to be, is no news to the user.
+        # Checks of sparse indices are wanted, so torch need not warn about them.
         warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)
         return torch.load(file, weights_only=True, **how)
 
 
 def _records(file: Path) -> dict[int, int]:
-    """Return the bytes of each member of an archive of torch, by where its content begins.
+    """Return the size of each member of a torch archive by the offset of its content.
 
     Raises
     ------
     zipfile.BadZipFile
-        It is no such archive, or its members are not what is in memory.
+        A member is compressed, or the byte order is not that of this machine.
     """
     records = {}
     with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
-                raise zipfile.BadZipFile(f"{member.filename!r} is compressed, as torch writes none")
-            # Of a member's own header, whose length the directory does not tell.
+                raise zipfile.BadZipFile(
+                    f"{member.filename!r} is compressed, which torch never writes"
+                )
+            # The directory lacks the length of the local header of a member.
             raw.seek(member.header_offset + 26)
             begin = member.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
             raw.seek(begin)
             order = raw.read(min(member.file_size, 16))
             if member.filename.endswith("/byteorder") and order != sys.byteorder.encode():
-                # Torch would turn what is mapped, or is not there at all: the process would end.
+                # Torch would swap bytes of mapped or missing memory, which kills the process.
                 raise zipfile.BadZipFile("it was written by a machine of another byte order")
             records[begin] = member.file_size
     return records
 
 
 def _place(tensor: torch.Tensor, records: dict[int, int]) -> int | None:
-    """Return the first byte of a tensor in the file; None where it is not as in memory."""
+    """Return the offset of a tensor in the file; None if its bytes there differ from memory."""
     if not is_strided(tensor) or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
         return None
     storage = tensor.untyped_storage()
-    # Torch tells it of storages that it leaves in the file; here it must be a member's.
+    # Torch sets the offset of storages that stay in the file; a member must begin there.
     begin = getattr(storage, "_checkpoint_offset", None)
     if begin is None or records.get(begin) != storage.nbytes():
         return None

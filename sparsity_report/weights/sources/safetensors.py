@@ -1,4 +1,4 @@
-"""Weights in safetensors files: one file, or shards named by an index."""
+"""Weights in one safetensors file, or in shards that an index names."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, O
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# Bytes of a header that come with its length.
+# Bytes that the first read of a header requests.
 _FIRST = 2**16
-# Bytes of the name of a file.
+# Most bytes of a file name.
 _LONGEST = 255
 
-# https://github.com/huggingface/safetensors: names of dtypes in the header.
+# Dtypes by their name in the header, see https://github.com/huggingface/safetensors.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -46,9 +46,9 @@ _DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
-# Read as bytes.
+# Dtypes that torch lacks, read as bytes.
 _BYTES = (E8M0, FP4)
-# Four to three bytes, in an order of bits that the format does not state.
+# Four values in three bytes; the format does not specify the order of their bits.
 _FP6 = ("F6_E2M3", "F6_E3M2")
 
 
@@ -60,41 +60,41 @@ class Shards:
     ----------
     files : sequence of Path or Origin
     weight_map : mapping of str to str, optional
-        The file that an index places each tensor in.
+        File of each tensor, from the index.
     """
 
     files: Sequence[Path | Origin]
     weight_map: Mapping[str, str] | None = None
 
     def read(self, file: Path | Origin) -> list[Entry]:
-        """Return the tensors of a file, which are those that the index places there.
+        """Return the tensors of a file.
 
         Raises
         ------
         SparsityReportError
-            The file lacks a tensor, or holds one that the index does not place there.
+            The file and the index disagree on its tensors.
         """
         entries = read_header(file)
         if self.weight_map is None:
             return entries
-        held = {entry.key for entry in entries}
+        keys = {entry.key for entry in entries}
         placed = {key for key, name in self.weight_map.items() if name == file.name}
-        if lacking := sorted(placed - held):
+        if lacking := sorted(placed - keys):
             raise SparsityReportError(
                 f"{file} lacks {len(lacking)} tensor(s) that {INDEX} places in it, "
-                f"first {lacking[0]!r}; fetch both again"
+                f"first {lacking[0]!r}; download both again"
             )
-        for stray in sorted(held - placed)[:1]:
+        for stray in sorted(keys - placed)[:1]:
             other = self.weight_map.get(stray)
-            where = f"places it in {other}: which one counts?" if other else "does not name it:"
+            claim = f"places it in {other}" if other else "does not name it"
             raise SparsityReportError(
-                f"{file} holds tensor {stray!r}, but {INDEX} {where} Fetch both again"
+                f"{file} holds tensor {stray!r}, but {INDEX} {claim}; download both again"
             )
         return entries
 
 
 def find_shards(directory: Path) -> Shards:
-    """Return the safetensors files of a checkpoint directory, shard names checked."""
+    """Return the safetensors files of a directory, with checked shard names."""
     index, single = directory / INDEX, directory / SINGLE
     if not index.is_file():
         files = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
@@ -108,8 +108,8 @@ def find_shards(directory: Path) -> Shards:
     names = sorted(set(weight_map.values()))
     if single.is_file() and SINGLE not in names:
         raise SparsityReportError(
-            f"{directory} holds {SINGLE}, and {INDEX} names other files; which ones count? "
-            f"Name {SINGLE}, or move one of the two away"
+            f"{directory} holds {SINGLE}, and {INDEX} names other files; open {SINGLE} by name, "
+            "or move one of the two away"
         )
     for name in names:
         if not _stays_inside(directory / name):
@@ -118,34 +118,42 @@ def find_shards(directory: Path) -> Shards:
             )
         if not (directory / name).exists():
             raise SparsityReportError(
-                f"{directory / name} is missing, but {INDEX} names it; fetch the whole checkpoint"
+                f"{directory / name} is missing, but {INDEX} names it; download the whole checkpoint"
             )
     return Shards([directory / name for name in names], weight_map)
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """Return which tensor is in which file, the names of files checked."""
+    """Return the file of each tensor, with checked file names."""
     try:
         weight_map = read_json(index, once=True)["weight_map"]
         names = sorted(set(weight_map.values()), key=str)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SparsityReportError(f"{index} is not a safetensors index: {error!r}") from error
+        raise SparsityReportError(
+            f"{index} is not a safetensors index: {error!r}; download it again"
+        ) from error
     if not names:
-        raise SparsityReportError(f"{index} names no tensor; fetch it again")
+        raise SparsityReportError(f"{index} names no tensor; download it again")
     for name in names:
-        # Untrusted: only a plain file name inside the directory may be opened.
-        plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
-        plain = plain and name.isprintable() and len(name.encode()) <= _LONGEST
-        if not plain or not name.endswith(".safetensors"):
-            raise SparsityReportError(f"{index} names a shard outside its folder: {name!r}")
+        if not (
+            isinstance(name, str)
+            and Path(name).name == name
+            and "\\" not in name
+            and name.isprintable()
+            and len(name.encode()) <= _LONGEST
+            and name.endswith(".safetensors")
+        ):
+            raise SparsityReportError(
+                f"{index} names a shard outside its folder: {name!r}; download it again"
+            )
     return cast(dict[str, str], weight_map)
 
 
 def _stays_inside(file: Path) -> bool:
-    """Whether a link stays in its folder, or in the blobs of its own Hub cache entry."""
+    """Return True if a link leads to its folder or to the blobs of its Hub cache entry."""
     try:
         home, target = file.parent.resolve(), file.resolve()
-    except (OSError, RuntimeError):  # links in a circle
+    except (OSError, RuntimeError):  # circular links
         return False
     allowed = {home}
     if home.parent.name == "snapshots":
@@ -154,110 +162,109 @@ def _stays_inside(file: Path) -> bool:
 
 
 def read_header(file: Path | Origin) -> list[Entry]:
-    """Return the tensors of one safetensors file in the order of their values.
+    """Return the tensors of a file in the order of their values.
 
     Layout: https://github.com/huggingface/safetensors#format
     """
     entries = []
     try:
-        origin = LocalFile.of(file) if isinstance(file, Path) else file
+        origin = LocalFile.look_up(file) if isinstance(file, Path) else file
         text = _header(origin)
-        for key, told, shape, begin in _tensors(text, origin.size - 8 - len(text)):
+        for key, dtype_name, shape, begin in _tensors(text, origin.size - 8 - len(text)):
             try:
-                shape, dtype = _held(shape, told)
+                shape, dtype = _stored_shape(shape, dtype_name)
             except ValueError as error:
                 raise SparsityReportError(f"{file}: tensor {key!r} {error}") from error
             values = FileSlice(math.prod(shape), dtype, origin, 8 + len(text) + begin)
-            entries.append(Entry(key, shape, values, told if told in _BYTES else ""))
+            entries.append(Entry(key, shape, values, dtype_name if dtype_name in _BYTES else ""))
     except SparsityReportError:
         raise
     except (OSError, ValueError) as error:
         raise SparsityReportError(
-            f"{file} cannot be read as safetensors: {error}; it may be truncated, fetch it again"
+            f"{file} cannot be read as safetensors: {error}; download it again"
         ) from error
     return entries
 
 
-def _held(shape: tuple[int, ...], told: str) -> tuple[tuple[int, ...], torch.dtype]:
-    """Return shape and dtype of what a file holds of a tensor; ValueError where it is not known."""
-    if told in _FP6:
+def _stored_shape(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], torch.dtype]:
+    """Return shape and torch dtype of the stored values of a tensor."""
+    if dtype in _FP6:
         raise ValueError(
-            f"has dtype {told}, of which the format does not state in which order its bits stand, "
-            "so it cannot be counted; give a checkpoint that is not packed"
+            f"has dtype {dtype}, whose order of bits the format does not specify; give a "
+            "checkpoint that is not packed"
         )
-    if told == FP4:
+    if dtype == FP4:
         if 0 in shape or shape[-1] % 2:
-            raise ValueError(f"has dtype {told} and shape {shape}, not rows of whole bytes")
+            raise ValueError(
+                f"has dtype {dtype} and shape {shape}, not rows of whole bytes; save it again"
+            )
         return (*shape[:-1], shape[-1] // 2), torch.uint8
-    if told not in _DTYPES and told not in _BYTES:
-        raise ValueError(f"has dtype {told[:40]}, which is not known")
-    return shape, _DTYPES.get(told, torch.uint8)
+    if dtype not in _DTYPES and dtype not in _BYTES:
+        raise ValueError(f"has dtype {dtype[:40]}, which is not known; convert it to another one")
+    return shape, _DTYPES.get(dtype, torch.uint8)
 
 
 def _header(origin: Origin) -> bytes:
-    """Read the JSON at the begin of a file."""
+    """Return the JSON text at the beginning of a file."""
     if origin.size < 8:
         raise ValueError(f"it has {origin.size} bytes")
     with origin.opened(0, min(origin.size, _FIRST)) as raw:
         (length,) = struct.unpack("<Q", read_at(raw, 0, 8).tobytes())
     if length > origin.size - 8:
-        raise ValueError(f"its header announces {length:,} bytes, the file has {origin.size:,}")
+        raise ValueError(f"its header announces {length:,} bytes, but the file has {origin.size:,}")
     if length > limits.HEADER_BYTES:
         raise ValueError(
-            f"its header announces {length:,} bytes, more than the {limits.HEADER_BYTES:,} that "
-            "the format allows"
+            f"its header announces {length:,} bytes, more than the {limits.HEADER_BYTES:,} of "
+            "the format"
         )
     with origin.opened(8, 8 + length) as raw:
         return read_at(raw, 8, length).tobytes()
 
 
 def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], int]]:
-    """Return name, dtype, shape and first byte of each tensor in the order of their values.
+    """Return name, dtype, shape and offset of each tensor in the order of their values.
 
-    What the safetensors library refuses is refused, and names that are there twice: the values
-    fill what follows the header, all `size` bytes of it, without gaps and without overlaps.
+    Refuse everything that the safetensors library refuses, and duplicate names. The values must
+    fill all `size` bytes after the header without gaps or overlaps.
     """
     if text[:1] != b"{":
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     header = parse_json(text, once=True, finite=True)
-    match header.pop("__metadata__", None):
-        case None:
-            pass
-        case dict(told) if all(isinstance(value, str) for value in told.values()):
-            pass
-        case _:
-            raise ValueError("its metadata is no mapping of texts")
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("its metadata is not a mapping of texts")
     if len(header) > limits.TENSORS:
         raise ValueError(
-            f"it announces {len(header):,} tensors, more than the {limits.TENSORS:,} that are "
-            "opened together"
+            f"it announces {len(header):,} tensors, more than the limit of {limits.TENSORS:,}"
         )
-    tensors = [(key, *_told(key, facts)) for key, facts in header.items()]
+    tensors = [(key, *_checked(key, fields)) for key, fields in header.items()]
     tensors.sort(key=lambda tensor: tensor[3:])
-    reached = 0
+    next_begin = 0
     for key, _, _, begin, end in tensors:
-        if begin != reached:
-            raise ValueError(f"the values of {key!r} begin at {begin:,}, not at {reached:,}")
-        reached = end
-    if reached != size:
-        raise ValueError(f"its header tells of {reached:,} bytes of values, the file has {size:,}")
+        if begin != next_begin:
+            raise ValueError(f"the values of {key!r} begin at {begin:,}, not at {next_begin:,}")
+        next_begin = end
+    if next_begin != size:
+        raise ValueError(
+            f"its header announces {next_begin:,} bytes of values, but the file has {size:,}"
+        )
     return [tensor[:4] for tensor in tensors]
 
 
-def _told(key: str, facts: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """Return dtype, shape, first byte and end of a tensor, if they fit each other."""
-    match facts:
+def _checked(key: str, fields: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Return dtype, shape, begin and end of a tensor if they agree."""
+    match fields:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
             check_name(key)
         case _:
-            raise ValueError(f"it does not tell dtype, shape and place of {key!r}")
-    what = f"shape or place of {key!r}"
+            raise ValueError(f"it lacks dtype, shape or data_offsets of {key!r}")
     for number in (*shape, begin, end):
-        check_integer(number, what)
+        check_integer(number, f"shape or data_offsets of {key!r}")
     if len(shape) > limits.DIMENSIONS:
         raise ValueError(f"{key!r} has {len(shape):,} dimensions")
     if math.prod(max(n, 1) for n in shape) > limits.VALUES:
-        raise ValueError(f"the shape of {key!r} is beyond counting")
+        raise ValueError(f"the shape of {key!r} has too many values")
     digits = re.search(r"\d{1,3}", dtype)
     bits = math.prod(shape) * (8 if dtype == "BOOL" else int(digits[0]) if digits else 0)
     if bits != 8 * (end - begin):

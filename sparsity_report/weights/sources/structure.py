@@ -1,4 +1,4 @@
-"""Structure without values: from ``config.json`` alone, or from what another source has opened."""
+"""Structure without values, from ``config.json`` or from an opened model."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 
 
 class Outline(Weights):
-    """Names, shapes, dtypes, FLOPs and dense bytes of a model; its zeros are unknown."""
+    """A model of known names, shapes, dtypes, FLOPs and dense bytes, and unknown zeros."""
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Refuse."""
+        """Refuse to read values."""
         raise SparsityReportError(
             f"{self.name} was opened without values, so {name} cannot be read; load it with them"
         )
 
     def module(self) -> nn.Module:
-        """Refuse."""
-        raise SparsityReportError(f"{self.name} was opened without values and cannot be run")
+        """Refuse to run."""
+        raise SparsityReportError(
+            f"{self.name} was opened without values and cannot be run; load it with them"
+        )
 
 
 def without_values(weights: Weights) -> Outline:
-    """Return the structure of a model that was opened."""
+    """Return the structure of an opened model."""
     return Outline(
         name=weights.name,
         source=weights.source,
@@ -52,16 +54,18 @@ def _unknown(modules: tuple[Module, ...]) -> tuple[Module, ...]:
 
 
 def from_config(directory: Path, options: ReaderOptions) -> Outline:
-    """Return what a transformers config promises, where nothing else of a model is there."""
+    """Return the structure of a model from its transformers config."""
     model, notes = read_config(directory)
     if model is None:
-        raise SparsityReportError(f"{options.name} cannot be opened without values: {notes[0]}")
+        raise SparsityReportError(
+            f"{options.name} cannot be opened without values: {notes[0]}; open it with them"
+        )
     description = describe(walk(model), options)
     return Outline(
         name=options.name,
         source="config",
         architecture=type(model).__name__,
-        # Some classes make parameters on the CPU wherever they are told to.
+        # Some classes create parameters on the CPU even on the meta device.
         modules=_unknown(description.modules),
         attention_widths=description.attention_widths,
         notes=(*options.notes, phrase("note.config_promise"), *description.notes),
