@@ -95,7 +95,9 @@ def measure_name(tradeoff: Tradeoff) -> str:
         return say("label.perplexity")
     if tradeoff.measure == "mean":
         return say("chart.mean_accuracy_seven_tasks")
-    return f"{clip(SEVEN.get(tradeoff.measure, tradeoff.measure), 24)}, {clip(tradeoff.of, 16)}"
+    return (
+        f"{clip(SEVEN.get(tradeoff.measure, tradeoff.measure), 24)}, {clip(tradeoff.subject, 16)}"
+    )
 
 
 def score_text(tradeoff: Tradeoff, point: Point) -> str:
@@ -112,7 +114,7 @@ def place_text(size: int) -> str:
 
 
 def _is_share(tradeoff: Tradeoff) -> bool:
-    return tradeoff.of == METRIC and (tradeoff.measure == "mean" or tradeoff.measure in SEVEN)
+    return tradeoff.subject == METRIC and (tradeoff.measure == "mean" or tradeoff.measure in SEVEN)
 
 
 def tradeoff_rows(study: Comparison) -> tuple[Rows, Rows]:

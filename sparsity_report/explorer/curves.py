@@ -215,7 +215,7 @@ class QualityCurve:
         del state
         if self.tradeoff is None:
             return ""
-        note = say("explorer.quality_note", of=clip(self.tradeoff.of, 40))
+        note = say("explorer.quality_note", of=clip(self.tradeoff.subject, 40))
         if self.tradeoff.left_out:
             names = [short_name(name) for name in self.tradeoff.left_out]
             note += " · " + say("chart.omitted_points_note", names=names)

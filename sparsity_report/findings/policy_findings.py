@@ -80,7 +80,7 @@ def _score(base: str, figure: Compared, names: Sequence[str]) -> Phrase:
     is_equal = len({f"{figure.values[name]:{digits}}" for name in names}) == 1
     return phrase(
         lowest if winners else equal if is_equal else no_winner,
-        text=figure.of,
+        text=figure.subject,
         base=base,
         best=winners,
         values=[figure.values[name] for name in winners or names],
@@ -89,7 +89,7 @@ def _score(base: str, figure: Compared, names: Sequence[str]) -> Phrase:
 
 
 def _speed(base: str, figure: Compared, names: Sequence[str]) -> Phrase:
-    tokens = int(figure.of)
+    tokens = int(figure.subject)
     winner = next((name for name in names if name in figure.best), None)
     if winner is None:
         return phrase("policy.speed_no_winner", tokens=tokens)

@@ -44,7 +44,7 @@ def test_levels_are_sets_that_compete(study):
 
 
 def test_only_2_4_is_lossless_as_2_4(study):
-    layouts = {f.of: f for f in study.compared.figures if f.key == "layout"}
+    layouts = {f.subject: f for f in study.compared.figures if f.key == "layout"}
     held = {name for name, ratio in layouts["2:4"].values.items() if ratio is not None}
     assert held == {"Masked2:4"}
     assert "csr_int32" in layouts

@@ -80,7 +80,7 @@ def compared(study: Comparison) -> Table | None:
 def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
     title, note, kind = _ROWS[figure.key]
     facts = study.facts
-    scope = figure.of
+    scope = figure.subject
     if figure.key == "layout":
         scope = layout_name(scope)
     elif figure.key == "realised":

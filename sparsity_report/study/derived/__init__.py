@@ -1,6 +1,19 @@
 """Figures derived from the frames of a study, each with one definition.
 
-Modules: `cards`, `facts`, `heads_experts`, `heatmap_grid`, `histograms`, `layer_metrics`,
-`layer_spread`, `perplexity`, `policy_comparison`, `pruning_methods`, `rounded_zeros`, `speedups`,
-`zero_rows`, `zero_shot`.
+- `facts`: the figures of each variant that several readers show
+- `cards`: the four large numbers at the head of a report
+- `policy_comparison`: prunings of one model side by side
+- `winners`: the best of several figures
+- `policy_names`: names of pruning policies
+- `pruning_methods`: unpruned models and each distinct pruning
+- `perplexity`: scores of one text by one protocol
+- `zero_shot`: the seven zero-shot tasks
+- `speedups`: speed-ups that exceed timing noise
+- `heatmap_grid`: cells of the heat map
+- `heads_experts`: sparsity of attention heads and experts
+- `zero_rows`: rows, columns, heads and layers that are all zero
+- `layer_spread`: differences of sparsity between layers
+- `layer_metrics`: figures of layers besides counts
+- `histograms`: histograms of the magnitudes of layers
+- `rounded_zeros`: zeros that rounding made in packed files
 """

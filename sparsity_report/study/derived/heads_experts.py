@@ -1,4 +1,4 @@
-"""Zeros of the parts of matrices that were counted: attention heads, and experts."""
+"""Sparsity of attention heads and experts, and zeros inside one module's matrices."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sparsity_report.study.layers import records
 
 
 class Part(NamedTuple):
-    """Parts of one kind.
+    """Heads of one projection, or experts.
 
     Attributes
     ----------
     key : {"heads", "experts"}
     projection : str
-        Whose heads they are; "" of experts, of which all matrices are added.
+        Projection of the heads; empty for experts, whose matrices are summed.
     rows : pandas.DataFrame
-        ``block, part`` (its number) and ``sparsity``, of all weights of the part.
+        ``block``, ``part`` (number of the head or expert) and ``sparsity`` of its weights.
     """
 
     key: str
@@ -29,14 +29,14 @@ class Part(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """What one module's matrices hold, where that was counted.
+    """Zeros inside the matrices of one module.
 
     Attributes
     ----------
     heads, experts : tuple of float
-        Zeros ÷ weights of each, in their order; empty where there is no more than one.
+        Sparsity of each, in order; empty if there are fewer than two.
     rows, zero_rows, columns, zero_columns : int
-        Of all its matrices, and those that are zero throughout.
+        Numbers of rows and columns of all matrices, and of those that are all zero.
     """
 
     heads: tuple[float, ...]
@@ -48,35 +48,42 @@ class Inner(NamedTuple):
 
 
 def inner(patterns: pd.DataFrame) -> Inner:
-    """Return what the rows of one module of a variant say, one at least."""
+    """Return the zeros inside a module's matrices.
+
+    Parameters
+    ----------
+    patterns : pandas.DataFrame
+        Rows of one module of a variant, at least one, of
+        :func:`sparsity_report.weight_patterns`.
+    """
     shares = patterns["head_sparsity"].iloc[0]
     heads = tuple(shares) if len(patterns) == 1 and shares is not None else ()
     known = patterns[patterns["expert"].notna()]
     weights = (known["rows"] * known["columns"]).astype(float)
     by = known["expert"].astype("int64")
     zeros = (weights * known["sparsity"]).groupby(by).sum() / weights.groupby(by).sum()
-    found, name = dead(patterns), str(patterns["module_name"].iloc[0])
+    zero, name = dead(patterns), str(patterns["module_name"].iloc[0])
     return Inner(
         heads if len(heads) > 1 else (),
         tuple(zeros) if len(zeros) > 1 else (),
         int(patterns["rows"].sum()),
-        int(found.rows.get(name, 0)),
+        int(zero.rows.get(name, 0)),
         int(patterns["columns"].sum()),
-        int(found.columns.get(name, 0)),
+        int(zero.columns.get(name, 0)),
     )
 
 
 def parts(patterns: pd.DataFrame, projections: Mapping[str, str]) -> Iterator[Part]:
-    """Yield heads by projection, then experts, of a variant's numbered blocks.
+    """Yield the heads of each projection, then the experts, of a variant's numbered blocks.
 
-    What has no zeros is left out, and projections of which a block has several matrices.
+    Kinds without zeros are left out, and projections of which a block has several matrices.
 
     Parameters
     ----------
     patterns : pandas.DataFrame
         Rows of one variant, of :func:`sparsity_report.weight_patterns`.
     projections : mapping of str to str
-        Short names, by module.
+        Short names of projections, by module.
     """
     known = patterns[patterns["block"].notna() & patterns["head_sparsity"].notna()]
     inside = known[known["module_name"].isin(projections)]
@@ -87,7 +94,7 @@ def parts(patterns: pd.DataFrame, projections: Mapping[str, str]) -> Iterator[Pa
             for row in records(rows)
             for number, share in enumerate(row["head_sparsity"])
         ]
-        yield from _shown("heads", str(projection), pd.DataFrame(heads))
+        yield from _sparse_parts("heads", str(projection), pd.DataFrame(heads))
     experts = patterns[patterns["block"].notna() & patterns["expert"].notna()]
     if len(experts):
         weights = (experts["rows"] * experts["columns"]).astype(float)
@@ -98,11 +105,11 @@ def parts(patterns: pd.DataFrame, projections: Mapping[str, str]) -> Iterator[Pa
         )
         frame = sums.reset_index(names=["block", "part"])
         frame["sparsity"] = frame["zeros"] / frame["weights"]
-        yield from _shown("experts", "", frame[["block", "part", "sparsity"]])
+        yield from _sparse_parts("experts", "", frame[["block", "part", "sparsity"]])
 
 
-def _shown(key: str, projection: str, rows: pd.DataFrame) -> Iterator[Part]:
-    # Two matrices of one projection in a block would lie on each other.
-    alone = not rows.duplicated(["block", "part"]).any()
-    if len(rows) > 1 and alone and (rows["sparsity"] > 0).any():
+def _sparse_parts(key: str, projection: str, rows: pd.DataFrame) -> Iterator[Part]:
+    # Two matrices of one projection in a block would share a cell of the chart.
+    is_unique = not rows.duplicated(["block", "part"]).any()
+    if len(rows) > 1 and is_unique and (rows["sparsity"] > 0).any():
         yield Part(key, projection, rows)

@@ -1,4 +1,4 @@
-"""Where modules stand in a heat map: Transformer block × projection, under short names."""
+"""Cells of a heat map, Transformer block × projection, with short names of projections."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import pandas as pd
 from sparsity_report.untrusted.display_text import distinct_names
 
 OUTSIDE = "outside"
-# Columns of a heat map up to which each stands for one Transformer block.
+# Columns of a heat map up to which each is one Transformer block.
 _BLOCKS = 120
-# Rows of a heat map up to which projections keep names of their own.
+# Rows of a heat map up to which each is one projection.
 _PROJECTIONS = 40
 
 
 class Cell(NamedTuple):
-    """A place in a heat map.
+    """A cell of a heat map.
 
     Attributes
     ----------
     block : str
-        The number of a Transformer block, ``"14–27"`` of several, ``"outside"`` of none.
+        Number of a Transformer block, ``"14–27"`` of several, or ``"outside"`` blocks.
     projection : str
     """
 
@@ -46,9 +46,9 @@ class Grid:
     cells : tuple of Cell
         In model order.
     codes : numpy.ndarray
-        Of each row of `layers`, the place of its cell in ``cells``.
+        Position in ``cells`` of the cell of each row of `layers`.
     merged : int
-        How many neighbouring blocks share a cell.
+        Number of neighbouring blocks in a cell.
     """
 
     def __init__(self, layers: pd.DataFrame) -> None:
@@ -67,7 +67,7 @@ class Grid:
 
     @property
     def blocks(self) -> list[str]:
-        """Labels of blocks in their order, ``"outside"`` first."""
+        """Labels of blocks in order, ``"outside"`` first."""
         return sorted(dict.fromkeys(cell.block for cell in self.cells), key=_block_order)
 
     @property
@@ -89,7 +89,7 @@ def _block_order(label: str) -> int:
 
 
 def block_labels(numbers: Sequence[int], merged: int) -> dict[int, str]:
-    """Name blocks by number; neighbours that share a cell by the first and the last of them."""
+    """Return labels of blocks by number; blocks in one cell have the first and last number."""
     labels: dict[int, str] = {}
     together: dict[int, list[int]] = {}
     for number in map(int, numbers):
@@ -100,9 +100,10 @@ def block_labels(numbers: Sequence[int], merged: int) -> dict[int, str]:
 
 
 def _projections(layers: pd.DataFrame) -> list[str]:
-    """Return the shortest names that tell projections apart, per row.
+    """Return the shortest distinct name of each row's projection.
 
-    More than 40, such as the experts of a mixture, are merged.
+    If there are more than 40, such as the experts of a mixture, names without numbers replace them,
+    then names of groups.
     """
     in_block = layers["block"].notna().to_numpy()
     names = np.full(len(layers), "", dtype=object)
@@ -120,7 +121,7 @@ def _projections(layers: pd.DataFrame) -> list[str]:
 
 
 def _path(name: str) -> tuple[str, ...]:
-    """Split a module's name into its stack of blocks and the words after the block's number."""
+    """Return a module's stack of blocks and the words after the block's number."""
     words = name.split(".")
     at = next((place for place, word in enumerate(words) if word.isdigit()), 0)
     inner = words[at + 1 :] or ["linear"]
@@ -134,11 +135,11 @@ def _whole_path(name: str) -> tuple[str, ...]:
 
 
 def _short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return for each path the shortest tail no other path has, after its stack if several."""
+    """Return the shortest unique tail of each path, after its stack if there are several."""
     distinct = list(dict.fromkeys(paths))
     stacks = list(dict.fromkeys(stack for stack, *_ in distinct))
     words = [stack.split(".") for stack in stacks]
-    # Of encoder.block and decoder.block, the first word says it; else the whole name has to.
+    # The first word distinguishes encoder.block and decoder.block; otherwise, the full name does.
     heads = [first for first, *_ in words]
     if len(set(heads)) < len(heads):
         heads = stacks

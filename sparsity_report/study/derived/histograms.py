@@ -15,7 +15,7 @@ _BARS = 56
 
 
 def module_magnitudes(weights: Weights) -> dict[str, Magnitudes]:
-    """Return the magnitudes of each module's prunable weights before pruning."""
+    """Return the magnitudes of each module's prunable weights before pruning, by module."""
     counted, modules = count_weights(weights), {}
     for module in weights.modules:
         parts = [counted[p.name] for p in module.parameters if p.prunable and p.known]
@@ -27,11 +27,11 @@ def module_magnitudes(weights: Weights) -> dict[str, Magnitudes]:
 def bars(
     magnitudes: Magnitudes, threshold: float | None = None
 ) -> tuple[npt.NDArray[np.float64], Integers]:
-    """Return edges of bars of about equal width, and how many weights each bar holds.
+    """Return edges of bars of about equal width, and the number of weights in each bar.
 
-    Bars end where buckets of the count do, so that no count is guessed, and where the threshold
-    cuts; the outermost thousandth of the weights is left out, and what is infinite. Fewer than two
-    edges where there is nothing to show.
+    Bars end at the edges of counted buckets, so that counts are exact, and at the threshold. The
+    largest thousandth of the weights and infinite weights are left out. Without weights to show,
+    there are fewer than two edges.
     """
     finite = np.isfinite(magnitudes.values)
     values, counts = magnitudes.values[finite], magnitudes.counts[finite]
@@ -51,7 +51,7 @@ def bars(
 
 
 def spread(magnitudes: Magnitudes) -> float:
-    """Return the root mean square of a layer's weights, from the middle of each bucket."""
+    """Return the root mean square of a layer's weights, taken at the middle of each bucket."""
     wide = 1.0 if magnitudes.exact else 1 + 2.0**-8
     weights = int(magnitudes.counts.sum())
     return math.sqrt(float((magnitudes.counts * (magnitudes.values * wide) ** 2).sum()) / weights)

@@ -1,7 +1,7 @@
-"""Figures of layers that are no counts: differences, zeros beyond a bell curve, what was measured.
+"""Figures of layers besides counts: differences, excess over Gaussian zeros, sensitivity.
 
-Each is a sum over a size, so that several layers have one, too: a difference and what lies beyond
-a bell curve are zeros ÷ weights, sensitivity and figures of one's own are means over layers.
+Each figure is an amount ÷ a size, so that several layers have one, too. Differences and excesses
+are zeros ÷ weights; sensitivity and columns of the user are means over layers.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.patterns import expected_sparsity
 
 Floats = npt.NDArray[np.float64]
-# How parts of a model are cut, the finest last.
+# Kinds of parts of a model, the finest last.
 _CUTS = ("group", "block", "layer")
-# Columns of one's own that a study can be looked at by.
+# Largest number of columns of the user.
 _MOST = 50
 
 
 class LayerFigure(NamedTuple):
-    """A figure by ``module_name``: of several layers the sum of amounts ÷ that of sizes.
+    """A figure by module; the figure of several layers is Σ amounts ÷ Σ sizes.
 
     Attributes
     ----------
     amounts, sizes : pandas.Series of float
-        Null where it is not known.
+        Indexed by ``module_name``; null where unknown.
     """
 
     amounts: pd.Series
@@ -39,16 +39,16 @@ class LayerFigure(NamedTuple):
 
 
 class LevelFigures(NamedTuple):
-    """The same at every level of a policy.
+    """A figure by module at every level of a policy.
 
     Attributes
     ----------
     names : pandas.Index
-        Of modules.
+        Names of modules.
     amounts : numpy.ndarray
         Shape (modules, levels).
     sizes : numpy.ndarray
-        Shape (modules,); NaN where it is not known.
+        Shape (modules,); NaN where unknown.
     """
 
     names: pd.Index
@@ -56,18 +56,18 @@ class LevelFigures(NamedTuple):
     sizes: Floats
 
     def at(self, place: int) -> LayerFigure:
-        """Return the figure at the level that stands there."""
+        """Return the figure at the level in a position."""
         amounts, sizes = self.amounts[:, place], self.sizes
         return LayerFigure(pd.Series(amounts, self.names), pd.Series(sizes, self.names))
 
 
 def difference(rows: pd.DataFrame, before: pd.DataFrame) -> LayerFigure:
-    """Return by how much the share of zeros among weights rose from some rows to others.
+    """Return the change of sparsity from one set of rows to another.
 
     Parameters
     ----------
     rows, before : pandas.DataFrame
-        Of ``study.layers`` or a level; a layer whose number of weights differs has no difference.
+        Rows of ``study.layers`` or of a level. A layer whose number of weights differs is null.
 
     Examples
     --------
@@ -84,14 +84,15 @@ def difference(rows: pd.DataFrame, before: pd.DataFrame) -> LayerFigure:
 
 
 def differences(levels: Levels, layers: pd.DataFrame, before: pd.DataFrame) -> LevelFigures:
-    """Return the difference of every level, see :func:`difference`.
+    """Return the change of sparsity to every level, see :func:`difference`.
 
     Parameters
     ----------
     levels : Levels
     layers : pandas.DataFrame
-        Rows of the variant whose levels they are.
+        Rows of the variant that the levels describe.
     before : pandas.DataFrame
+        Rows that the levels are compared with.
     """
     names = pd.Index(layers["module_name"].iloc[levels.rows])
     total = layers["weight_total"].iloc[levels.rows].to_numpy(dtype=float)
@@ -102,7 +103,7 @@ def differences(levels: Levels, layers: pd.DataFrame, before: pd.DataFrame) -> L
 
 
 def beyond(patterns: pd.DataFrame) -> LayerFigure:
-    """Return zeros minus what Gaussians of the matrices' own spread would have, ÷ weights.
+    """Return the excess of zeros over those of Gaussian weights with the matrices' spread.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ def beyond(patterns: pd.DataFrame) -> LayerFigure:
     weights = (patterns["rows"] * patterns["columns"]).astype(float)
     excess = (patterns["sparsity"] - patterns["expected_sparsity"]).astype(float)
     parts = pd.DataFrame({"amounts": weights * excess, "sizes": weights})
-    # What is not known of one matrix of a layer is not known of the layer.
+    # A layer with an unknown matrix is unknown.
     sums = summed(parts.groupby(patterns["module_name"], sort=False)).astype(float)
     return LayerFigure(sums["amounts"], sums["sizes"])
 
@@ -120,16 +121,16 @@ def beyond(patterns: pd.DataFrame) -> LayerFigure:
 def beyond_at(
     rows: pd.DataFrame, threshold: float | None, spreads: Mapping[str, float]
 ) -> LayerFigure:
-    """Return the same of layers that lost all weights up to a threshold, by their spreads.
+    """Return the excess of layers that lost all weights up to a threshold.
 
     Parameters
     ----------
     rows : pandas.DataFrame
-        Of ``study.layers``.
+        Rows of ``study.layers``.
     threshold : float or None
-        None: they were not pruned so, and nothing is expected.
+        None if the layers were not pruned by a threshold.
     spreads : mapping of str to float
-        Of modules whose weights are known.
+        Root mean squares of weights, by module.
     """
     zeros, total = _zeros(rows)
     shares = [expected_sparsity(threshold, spreads.get(name, np.nan)) for name in zeros.index]
@@ -142,17 +143,17 @@ def beyond_levels(
     thresholds: Sequence[float | None],
     spreads: Mapping[str, float],
 ) -> LevelFigures:
-    """Return the same of every level of pruning by one threshold.
+    """Return the excess at every level of pruning by one threshold.
 
     Parameters
     ----------
     levels : Levels
     layers : pandas.DataFrame
-        Rows of the variant whose levels they are.
+        Rows of the variant that the levels describe.
     thresholds : sequence of float or None
-        Of the levels; None where nothing is pruned, and nothing is expected.
+        Threshold of each level; None where nothing is pruned.
     spreads : mapping of str to float
-        Of modules whose weights are known.
+        Root mean squares of weights, by module.
     """
     names = pd.Index(layers["module_name"].iloc[levels.rows])
     total = layers["weight_total"].iloc[levels.rows].to_numpy(dtype=float)
@@ -163,9 +164,9 @@ def beyond_levels(
 
 
 def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigure:
-    """Return what pruning a part alone costs in nats per token, for every layer of the part.
+    """Return the loss in nats per token of pruning a part alone, for every layer of the part.
 
-    Of parts cut in several ways layers are taken, else blocks, else groups.
+    Single layers take precedence over blocks, and blocks over groups.
 
     Parameters
     ----------
@@ -184,25 +185,24 @@ def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigu
 
 
 def finest(frame: pd.DataFrame) -> str:
-    """Return how the parts of a table of sensitivity are cut: by layer, else by block or group."""
+    """Return the finest kind of part in a table of sensitivity: layer, block or group."""
     return str(max(frame["by"].unique(), key=_CUTS.index))
 
 
 def own_figures(columns: pd.DataFrame, layers: pd.DataFrame) -> dict[str, LayerFigure]:
-    """Return one's own columns by name.
+    """Return the columns of a user's frame as figures, by name.
 
     Parameters
     ----------
     columns : pandas.DataFrame
-        ``module_name``, once each, and columns of numbers; null where one is not known.
+        ``module_name``, each once, and columns of numbers; null where unknown.
     layers : pandas.DataFrame
-        Of the study.
+        Rows of the study.
 
     Raises
     ------
     SparsityReportError
-        There is no such column, a module is named twice or is none of the study's, or a column
-        holds what is no number.
+        A column is missing or is not numeric, or a module occurs twice or is not in the study.
 
     Examples
     --------
@@ -251,7 +251,7 @@ def _means(amounts: pd.Series) -> LayerFigure:
 
 
 def _zeros(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return zeros and weights of prunable matrices by ``module_name``; null where not known."""
+    """Return zeros and weights of prunable matrices by ``module_name``; null where unknown."""
     matrices = rows[rows["prunable"] & (rows["weight_total"] > 0)].set_index("module_name")
     total, left = (matrices[f"weight_{part}"].astype("Float64") for part in ("total", "nonzero"))
     return (total - left).astype(float), total.astype(float)

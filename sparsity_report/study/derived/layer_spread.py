@@ -1,4 +1,4 @@
-"""How unevenly zeros lie over layers, and whether that is more than chance."""
+"""Differences of sparsity between layers, and a test against chance."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ import pandas as pd
 
 from sparsity_report.sparse.shares import zero_share
 
-# Shares that differ by less are said to be the same.
+# Smallest difference of two sparsities that counts.
 _POINT = 0.01
-# Standard deviations: at random one in a billion pairs lies so far apart.
+# Standard deviations that chance exceeds for one in a billion pairs of layers.
 _FAR = 6
 
 
 class Spread(NamedTuple):
-    """How unevenly one variant's zeros lie over its prunable layers; shares of each layer."""
+    """The least and the most sparse prunable layer of a variant.
+
+    Attributes
+    ----------
+    layers : int
+        Number of layers.
+    low, high : float
+        Their sparsities.
+    least, most : str
+        Their names.
+    """
 
     layers: int
     low: float
@@ -26,7 +36,7 @@ class Spread(NamedTuple):
 
 
 def spread_of(layers: pd.DataFrame) -> Spread | None:
-    """Return the least and the most sparse of layers with their ``share``; None of fewer than two.
+    """Return the least and the most sparse of several layers; None of fewer than two.
 
     Parameters
     ----------
@@ -43,10 +53,10 @@ def spread_of(layers: pd.DataFrame) -> Spread | None:
 
 
 def uneven(layers: pd.DataFrame) -> bool:
-    """Whether the most and the least sparse layer differ by more than chance, and by a point.
+    """Return true if the extreme layers differ by more than chance and by a percentage point.
 
-    Taken at random, shares of zeros of two layers of n and m weights differ by a standard
-    deviation of ``√(p·(1 − p)·(1/n + 1/m))``.
+    If zeros fell at random, the sparsities of two layers of n and m weights would differ with a
+    standard deviation of ``√(p·(1 − p)·(1/n + 1/m))``.
 
     Examples
     --------
@@ -60,7 +70,6 @@ def uneven(layers: pd.DataFrame) -> bool:
         return False
     ends = layers.loc[[layers["share"].idxmin(), layers["share"].idxmax()]]
     share = zero_share(layers["weight_total"].sum(), layers["weight_nonzero"].sum()) or 0.0
-    parts = (1 / ends["weight_total"].astype(float)).sum()
-    chance = _FAR * np.sqrt(share * (1 - share) * parts)
+    chance = _FAR * np.sqrt(share * (1 - share) * (1 / ends["weight_total"].astype(float)).sum())
     low, high = ends["share"]
     return bool(high - low > max(_POINT, chance))

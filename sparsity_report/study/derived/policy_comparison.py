@@ -26,7 +26,7 @@ class Compared(NamedTuple):
         and ``dead_heads``; ``smallest`` and ``layout`` (bytes ÷ dense bytes of the prunable
         weights); ``perplexity``, ``kl``, ``agreement``; or ``realised`` (a speed-up with its
         interval).
-    of : str
+    subject : str
         The layout, the text, or the number of tokens per call.
     values : mapping
         By variant; None where unknown, and for layouts that would lose weights.
@@ -39,7 +39,7 @@ class Compared(NamedTuple):
     """
 
     key: str
-    of: str
+    subject: str
     values: Mapping[str, Any]
     best: frozenset[str] = frozenset()
     guesses: Mapping[str, int] = {}
@@ -84,7 +84,7 @@ def comparables(facts: Facts) -> Comparables | None:
     >>> compared = comparables(study.facts)
     >>> compared.variants
     ['Dense', 'Masked50', 'Masked2:4']
-    >>> next(f.values for f in compared.figures if f.of == "2:4")
+    >>> next(f.values for f in compared.figures if f.subject == "2:4")
     {'Dense': None, 'Masked50': None, 'Masked2:4': 0.53125}
     """
     pruned = facts.first_prunings

@@ -12,24 +12,22 @@ from sparsity_report.study.layers import records
 
 
 def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.DataFrame:
-    """Return the models as they come and each distinct pruning of them, one row each.
+    """Return the unpruned models and each distinct pruning of them, one row each.
 
     Parameters
     ----------
     variants : pandas.DataFrame
         As of a study.
     prunings : mapping of str to float
-        Its distinct prunings, see ``facts.prunings``, and the share of zeros of their prunable
-        weights.
+        Sparsity of the prunable weights of each distinct pruning, see ``facts.prunings``.
 
     Returns
     -------
     pandas.DataFrame
-        ``variant``; ``model`` and its ``fingerprint``; ``policy``, the method without its
-        pattern, empty of a pattern by magnitude, null of what somebody else pruned; ``kind`` of
-        sparsity: a pattern such as ``"2:4"``, else null; ``sparsity`` that was asked for, of what
-        somebody else pruned the share of zeros, 0 of a model as it comes. In order of sparsity,
-        patterns last, then as in the study.
+        ``variant``; ``model`` and its ``fingerprint``; ``policy``, the method without its pattern,
+        empty for a pattern by magnitude, null for a model pruned before it was opened; ``kind``, a
+        pattern such as ``"2:4"``, else null; ``sparsity``, the target, or the share of zeros of a
+        model pruned before, 0 of an unpruned one. Sorted by sparsity, patterns last.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What rounding to the levels of a packed file did to the zeros of a model, summed over layers."""
+"""Zeros that rounding to the levels of a packed file made, summed over layers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sparsity_report.sparse.shares import ratio, zero_share
 
 
 class Rounded(NamedTuple):
-    """Packed prunable weights of a variant whose formats have a zero, or have none.
+    """Packed prunable weights of a variant, in formats with or without a level at zero.
 
     Attributes
     ----------
     has_zero : bool
-        Zero is a level of the formats.
+        True if zero is a level of the formats.
     packings : list of str
     weights : int
-        How many.
+        Number of weights.
     sparsity : float
-        Share of them that is zero.
+        Share of the weights that is zero.
     near_zero : float
-        The same, or where zero is no level the share within half a step of it.
+        The same, or the share within half a step of zero if zero is not a level.
     expected : float
-        Share of Gaussian weights that rounding would bring there.
+        Share of Gaussian weights that rounding brings there.
     """
 
     has_zero: bool
@@ -37,7 +37,7 @@ class Rounded(NamedTuple):
 
 
 def rounded(layers: pd.DataFrame) -> Iterator[Rounded]:
-    """Sum the layers of a variant of which it is known."""
+    """Yield sums over a variant's layers with known expectations, by kind of format."""
     known = layers[layers["expected_rounding_sparsity"].notna()]
     without = known["near_zero_share"].notna()
     for has_zero, rows in ((True, known[~without]), (False, known[without])):

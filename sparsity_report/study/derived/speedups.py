@@ -1,7 +1,7 @@
-"""Which measured speeds may be told: those that the same kernel, timed twice, does not reach.
+"""Speed-ups that exceed timing noise, measured by timing the same kernel twice.
 
-Everything that tells a ratio of times, a sentence, a cell, a chart or a command of LaTeX, asks
-:func:`speeds` whether it may.
+Every sentence, table, chart and LaTeX command with a ratio of times shows it only if the verdict of
+:func:`speeds` allows it.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# Where two copies of a matrix lie in memory makes them differ by as much.
+# Relative difference that the position of a matrix in memory alone explains.
 TOLERANCE = 0.02
-# Rounds from which an interval means something.
+# Smallest number of rounds for an interval.
 ENOUGH = 15
 # The highest sparsity at which CSR is timed against dense.
 HIGHEST = 0.99
-# How much of a thread's core others may take while it is timed.
+# Share of a thread's core that other programs may use during timing.
 _OTHERS = 0.1
 _PLACE = ["scope", "name", "tokens", "cache"]
-#: Why a speed is told or not: it may be; both run the same kernels; no control was timed beside
-#: it; other programs had cores that it needed; it was timed too few times; the control did not
-#: settle around 1; or the same kernel twice was as far apart.
+#: Verdicts on a speed-up: it is valid; both variants run the same kernels; no control was timed;
+#: other programs used cores that it needed; it was timed too few times; the control did not settle
+#: around 1; or the same kernel, timed twice, differed as much.
 VERDICTS = ("stated", "same", "unknown", "crowded", "few", "unsettled", "noise")
 
 
 def reference(latency: pd.DataFrame) -> str:
-    """Name the variant whose speed-up is 1 by definition."""
+    """Return the variant whose speed-up is 1 by definition."""
     steady = (latency["realised_speedup"] == 1).groupby(latency["variant"], sort=False).all()
     return str(steady.index[int(steady.argmax())])
 
 
 def noise(low: Any, high: Any) -> Any:
-    """Return how far apart the same kernel was twice, as a part of 1, from the control's spread.
+    """Return the relative difference of the same kernel timed twice, from the control's ratios.
 
     Parameters
     ----------
@@ -49,14 +49,15 @@ def noise(low: Any, high: Any) -> Any:
 
 
 def settled(low: Any, high: Any) -> Any:
-    """Whether a control's spread holds 1, within what memory alone explains."""
+    """Return true where a control's ratios include 1, within :data:`TOLERANCE`."""
     return (low <= 1 + TOLERANCE) & (high >= 1 / (1 + TOLERANCE))
 
 
 def crowded(frame: Any) -> Any:
-    """Whether other programs had cores that the threads needed; not where it is not known.
+    """Return true where other programs used cores that the timed threads needed.
 
-    Where their work is not known, the load average beyond one's own threads stands for it.
+    If the processor time of other programs is unknown, the load average beyond the timed threads
+    replaces it.
     """
     room = frame["cores"] - frame["threads"] * (1 - _OTHERS)
     others = frame["others"].astype("Float64")
@@ -65,28 +66,28 @@ def crowded(frame: Any) -> Any:
 
 
 def speeds(latency: pd.DataFrame, layouts: dict[str, str]) -> pd.DataFrame:
-    """Return measured times with what may be told of them.
+    """Return measured times with a verdict on each speed-up.
 
-    A ratio is stated only where its interval leaves out 1 and lies outside the spread of the
-    control, widened to as much the other way and to 2 % at least, and the control itself holds 1.
+    A speed-up is stated only if the control's ratios include 1 and its interval lies outside the
+    noise: the control's largest deviation from 1, in both directions and at least 2 %.
 
     Parameters
     ----------
     latency : pandas.DataFrame
         Of :func:`sparsity_report.measure_latency`.
     layouts : dict
-        The layout of each variant: dense and masked ones run the same kernels.
+        Layout by variant; dense and masked variants run the same kernels.
 
     Returns
     -------
     pandas.DataFrame
-        With ``verdict``, one of :data:`VERDICTS`, and ``noise``, see :func:`noise`.
+        The rows with ``verdict``, one of :data:`VERDICTS`, and ``noise``, see :func:`noise`.
     """
     base = latency["variant"] == reference(latency)
     plain = latency["variant"].map(layouts).isin(("dense", "masked"))
     plain |= latency["kernel"] == "dense"
     keys = pd.MultiIndex.from_frame(latency[_PLACE].astype(object).fillna(""))
-    # Places where the base runs dense kernels.
+    # Keys for which the base runs dense kernels.
     beside = keys.isin(keys[base & plain])
     low, high = latency["realised_low"], latency["realised_high"]
     far = noise(latency["control_low"], latency["control_high"])
@@ -105,7 +106,7 @@ def speeds(latency: pd.DataFrame, layouts: dict[str, str]) -> pd.DataFrame:
 
 
 def crossovers(latency: pd.DataFrame) -> pd.DataFrame:
-    """Return from which sparsity CSR layers are faster, as far as it may be told.
+    """Return the sparsity from which CSR is faster than dense, by layer shape.
 
     Parameters
     ----------
@@ -115,10 +116,9 @@ def crossovers(latency: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``name, tokens, cache`` and ``crossover_low, crossover_sparsity, crossover_high``, a row to
-        each layer shape that was timed; ``verdict`` is ``stated``, ``never`` (not even at the
-        highest sparsity that was timed), ``above`` (somewhere above the lower end, if at all) or
-        ``unknown``.
+        ``name, tokens, cache`` and ``crossover_low, crossover_sparsity, crossover_high``, one row
+        per timed layer shape. ``verdict`` is ``stated``, ``never`` (dense is faster up to the
+        highest timed sparsity), ``above`` (above the lower end, if at all) or ``unknown``.
     """
     rows = latency[(latency["scope"] == "layer") & (latency["variant"] == reference(latency))]
     rows = rows.drop_duplicates(["name", "tokens", "cache"])

@@ -1,4 +1,4 @@
-"""What pruning, or training, left without a single nonzero weight: rows, columns, heads, layers."""
+"""Rows, columns, heads and layers without a single nonzero weight."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pandas as pd
 
 
 class Dead(NamedTuple):
-    """What of a variant's prunable matrices is zero throughout.
+    """Rows, columns, heads and layers of a variant's prunable matrices that are all zero.
 
     Attributes
     ----------
     rows, columns : pandas.Series of int
-        Outputs, and inputs, that are zero throughout, by module; of those that have any.
+        Numbers of zero outputs and zero inputs, by module; modules without any are left out.
     heads : pandas.Series of int
-        Attention heads, by module, of the projections whose heads were counted.
+        Numbers of zero attention heads, by projection whose heads were counted.
     layers : list of str
-        Modules with no nonzero weight at all; their rows, columns and heads stand above, too.
+        Modules without a nonzero weight; their rows, columns and heads count above, too.
     """
 
     rows: pd.Series
@@ -27,7 +27,7 @@ class Dead(NamedTuple):
 
 
 def dead(patterns: pd.DataFrame) -> Dead:
-    """Return what of one variant is zero throughout.
+    """Return the all-zero rows, columns, heads and layers of one variant.
 
     Parameters
     ----------
@@ -38,27 +38,27 @@ def dead(patterns: pd.DataFrame) -> Dead:
     --------
     >>> import sparsity_report as sr
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
-    >>> found = dead(sr.weight_patterns(sr.masked(pruning)))
-    >>> int(found.rows.sum()), int(found.heads.sum()), found.layers
+    >>> zeros = dead(sr.weight_patterns(sr.masked(pruning)))
+    >>> int(zeros.rows.sum()), int(zeros.heads.sum()), zeros.layers
     (45, 0, [])
     """
     names = patterns["module_name"]
 
-    def counted(share: str, of: str) -> pd.Series:
-        # The shares are of whole rows or columns, which they give back.
-        many = (patterns[share].fillna(0.0) * patterns[of]).round().astype("int64")
-        return _some(many, names)
+    def counted(share: str, size: str) -> pd.Series:
+        # The share times the size is a whole number but for rounding.
+        numbers = (patterns[share].fillna(0.0) * patterns[size]).round().astype("int64")
+        return _positive_sums(numbers, names)
 
     heads = patterns["head_sparsity"].map(lambda shares: 0 if shares is None else shares.count(1))
     sparsity = patterns["sparsity"].groupby(names, sort=False).min()
     return Dead(
         counted("zero_rows", "rows"),
         counted("zero_columns", "columns"),
-        _some(heads.astype("int64"), names),
+        _positive_sums(heads.astype("int64"), names),
         [str(name) for name in sparsity.index[sparsity == 1]],
     )
 
 
-def _some(counts: pd.Series, names: pd.Series) -> pd.Series:
+def _positive_sums(counts: pd.Series, names: pd.Series) -> pd.Series:
     sums = counts.groupby(names, sort=False).sum()
     return sums[sums > 0]

@@ -1,9 +1,9 @@
-"""The seven zero-shot tasks that pruning papers compare by, and whose model a file says it ran.
+"""The seven zero-shot tasks by which pruning papers compare, and checks of the evaluated model.
 
-BoolQ, RTE, HellaSwag, WinoGrande, ARC-easy, ARC-challenge and OpenBookQA: the table of Wanda (Sun
-et al. 2023, arXiv:2306.11695), whose code runs them with lm-evaluation-harness without examples
-(github.com/locuslab/wanda, ``lib/eval.py``). The metric here is accuracy, ``acc``, of all seven;
-``acc_norm`` of some, as other papers have it, is another figure and never mixed in.
+The tasks are BoolQ, RTE, HellaSwag, WinoGrande, ARC-easy, ARC-challenge and OpenBookQA, as in Wanda
+(Sun et al. 2023, arXiv:2306.11695), whose code runs them by lm-evaluation-harness without examples
+(github.com/locuslab/wanda, ``lib/eval.py``). The metric is accuracy, ``acc``, of all seven.
+``acc_norm``, which other papers report for some of them, is a different figure and is not mixed in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,18 @@ METRIC = "acc"
 
 
 class Doubt(NamedTuple):
-    """A variant whose scores are of a file that names another model than one expects."""
+    """A variant whose scores come from a file that names an unexpected model.
+
+    Attributes
+    ----------
+    variant : str
+    named : str
+        Model named by the file.
+    model : str
+        Model of the variant.
+    before : bool
+        True if the file names the model before pruning.
+    """
 
     variant: str
     named: str
@@ -39,9 +50,9 @@ class Doubt(NamedTuple):
 
 
 def seven_tasks(tasks: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the seven accuracies of every variant that has some, and their mean.
+    """Return the seven accuracies of every variant, and their mean.
 
-    Taken are scores without examples in the prompt, of whole tasks, as far as that is told.
+    Only scores of complete tasks without examples in the prompt count; unknown settings pass.
 
     Parameters
     ----------
@@ -51,9 +62,9 @@ def seven_tasks(tasks: pd.DataFrame) -> pd.DataFrame | None:
     Returns
     -------
     pandas.DataFrame or None
-        ``variant, task, value, stderr``, where ``task`` is ``"mean"`` for the mean of a variant
-        that has all seven; its standard error is ``√Σ stderr² ÷ 7``, of tasks that are
-        independent. None where no variant has all seven.
+        ``variant, task, value, stderr``. The task ``"mean"`` is the mean of a variant with all
+        seven; its standard error is ``√Σ stderr² ÷ 7``, for independent tasks. None if no variant
+        has all seven.
     """
     rows = tasks[_taken(tasks)]
     means = []
@@ -69,9 +80,9 @@ def seven_tasks(tasks: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def one_version(tasks: pd.DataFrame) -> tuple[str, ...]:
-    """Return which of the seven all variants ran in one version, with ``"mean"`` where all are.
+    """Return the tasks that all variants ran in one version, with ``"mean"`` if all seven are.
 
-    Only these are compared: another version may ask other questions, or score them otherwise.
+    Versions of a task may differ in questions or scoring, so their scores are not compared.
     """
     rows = tasks[_taken(tasks)]
     versions = rows.groupby("task")["task_version"].nunique(dropna=False)
@@ -80,18 +91,17 @@ def one_version(tasks: pd.DataFrame) -> tuple[str, ...]:
 
 
 def other_scores(tasks: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that are not in the table of the seven."""
+    """Return the rows that are not in the table of the seven tasks."""
     return tasks if seven_tasks(tasks) is None else tasks[~_taken(tasks)]
 
 
 def doubts(variants: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[Doubt]:
-    """Yield variants whose scores come from a file of another model, as far as names tell.
+    """Yield variants whose scores come from a file that names an unexpected model.
 
-    Names differ for harmless reasons: a model has one on a Hub, another on a disk, and Wanda's own
-    code hands the harness a pruned model under the name of the one before. So nothing is refused.
-    Told is a file that names neither the source nor the name of a variant that was analysed as it
-    came (the last part of a path is compared), and one that names what a variant was before it was
-    pruned here.
+    Names can differ for harmless reasons: a model has one name on a Hub and another on disk, and
+    Wanda's code evaluates a pruned model under the name of the unpruned one. So no score is
+    refused. For an unpruned variant, a file is doubtful if it names neither the variant's source
+    nor its model (the last parts of paths are compared); for a pruned one, if it names either.
     """
     known = tasks.dropna(subset=["evaluated_model"]).drop_duplicates(["variant", "evaluated_model"])
     described = variants.set_index("variant")
@@ -106,7 +116,7 @@ def doubts(variants: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[Doubt]:
 
 
 def _taken(tasks: pd.DataFrame) -> pd.Series:
-    """Whether each row belongs into the table; where two would stand in one cell, neither does."""
+    """Return true for rows of the seven tasks; of two rows for one cell, neither counts."""
     right = tasks["task"].isin(SEVEN) & (tasks["metric"] == METRIC)
     right &= tasks["filter"].isna() | (tasks["filter"] == "none")
     right &= (tasks["n_shot"].isna() | (tasks["n_shot"] == 0)).astype(bool)

@@ -344,20 +344,20 @@ def variant_sums(rows: pd.DataFrame, modules: Collection[str] = ()) -> pd.Series
     weights = rows["weight_total"].to_numpy(dtype=np.int64, na_value=0)
     uses = rows["uses"].to_numpy(dtype=float, na_value=1.0)
     flops = pd.Series(used(2 * weights, uses), rows.index, dtype="Int64")
-    whole = rows.assign(
+    layers = rows.assign(
         dense_stored_bytes=rows["stored_bytes"].mask(sparse, dense_sizes(rows)),
         dense_flops_per_token=rows["flops_per_token"].mask(sparse, flops),
     )[selected(rows, modules)]
-    prunable = whole[whole["prunable"]]
+    prunable = layers[layers["prunable"]]
 
     def summed(frame: pd.DataFrame, column: str) -> Any:
         return frame[column].sum(skipna=False)
 
     costs = ("stored_bytes", "flops_per_token")
-    sums = {name: summed(whole, name) for cost in costs for name in (cost, f"dense_{cost}")}
-    sums |= {"prunable_total": summed(prunable, "weight_total"), "total": summed(whole, "total")}
+    sums = {name: summed(layers, name) for cost in costs for name in (cost, f"dense_{cost}")}
+    sums |= {"prunable_total": summed(prunable, "weight_total"), "total": summed(layers, "total")}
     sums["zeros"] = sums["prunable_total"] - summed(prunable, "weight_nonzero")
-    sums["model_zeros"] = sums["total"] - summed(whole, "nonzero")
+    sums["model_zeros"] = sums["total"] - summed(layers, "nonzero")
     frame = pd.DataFrame({name: pd.array([number], "Int64") for name, number in sums.items()})
     frame = _with_shares(frame).assign(uncertainty=0, uncertainty_share=0.0)
     return frame[_SUMS].astype(object).iloc[0]

@@ -73,7 +73,7 @@ class Tradeoff(NamedTuple):
     ----------
     measure : str
         ``"perplexity"``, the name of a task, or ``"mean"`` of the seven zero-shot tasks.
-    of : str
+    subject : str
         The text and its protocol, or the metric of a task.
     more_is_better : bool or None
     points : tuple of Point
@@ -83,7 +83,7 @@ class Tradeoff(NamedTuple):
     """
 
     measure: str
-    of: str
+    subject: str
     more_is_better: bool | None
     points: tuple[Point, ...]
     left_out: tuple[str, ...]
@@ -91,7 +91,7 @@ class Tradeoff(NamedTuple):
 
 class _Scores(NamedTuple):
     measure: str
-    of: str
+    subject: str
     more_is_better: bool | None
     rows: pd.DataFrame
 
