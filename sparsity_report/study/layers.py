@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -82,29 +83,12 @@ def layer_frame(
     notebook = convention == "notebook"
     cuts, runs = pruning.cuts if pruning else {}, csr_parameters(weights)
     parameters = list(weights.parameters)
-    pruned = [p.name in cuts for p in parameters]
-    left = list(_left(weights, counts, cuts))
-    layouts = [
-        _layout(p, csr and p.name in runs, cut) for p, cut in zip(parameters, pruned, strict=True)
-    ]
     stored = [
-        0 if p.tied_to else _bytes(p, layout, nonzero, cut)
-        for p, layout, nonzero, cut in zip(parameters, layouts, left, pruned, strict=True)
+        _Stored(p, nonzero, is_pruned=p.name in cuts, is_csr=csr and p.name in runs)
+        for p, nonzero in zip(parameters, _left(weights, counts, cuts), strict=True)
     ]
-    # As the file holds it: neither pruned nor converted.
-    in_file = [
-        not cut and layout == p.layout
-        for p, layout, cut in zip(parameters, layouts, pruned, strict=True)
-    ]
-    held = [_file_bytes(p) if same else None for p, same in zip(parameters, in_file, strict=True)]
-    rounding = [
-        _rounded(counts.get(p.name)) if same else (None, None)
-        for p, same in zip(parameters, in_file, strict=True)
-    ]
-    elements = [
-        nonzero if layout == "csr" else p.total
-        for p, layout, nonzero in zip(parameters, layouts, left, strict=True)
-    ]
+    left = [each.nonzero for each in stored]
+    rounding = [each.rounding(counts.get(each.parameter.name)) for each in stored]
     starts = np.cumsum([0, *(len(m.parameters) for m in weights.modules)], dtype=np.intp)[:-1]
     places = np.arange(len(parameters))
     matrix = _flags(p.matrix for p in parameters)
@@ -127,8 +111,8 @@ def layer_frame(
 
     main = [parameters[place] for place in mains]
     without_matrix = ~matrix[mains]
-    uses, once = (np.array([float(u) for u in us]) for us in (
-        (p.uses for p in main), (p.uses_per_sequence for p in main)))  # fmt: skip
+    uses = np.array([p.uses for p in main], dtype=float)
+    once = np.array([p.uses_per_sequence for p in main], dtype=float)
     prunable = np.logical_or.reduceat(_flags(p.prunable for p in parameters), starts)
     runs_as_csr = pd.array(
         np.logical_or.reduceat(_flags(p.name in runs for p in parameters), starts), dtype="boolean"
@@ -138,7 +122,7 @@ def layer_frame(
     columns = np.maximum.reduceat([p.matrix[1] if p.matrix else 0 for p in parameters], starts)
     total = sums((p.total for p in parameters), counted)
     weight_total = sums((p.total for p in parameters), weight)
-    flops = 2 * sums(elements, multiplied)
+    flops = 2 * sums((each.elements for each in stored), multiplied)
     frame = pd.DataFrame(
         {
             "variant": variant,
@@ -148,7 +132,7 @@ def layer_frame(
             "shape": [p.shape for p in main],
             "dtype": [p.dtype for p in main],
             "packing": [p.packing for p in main],
-            "layout": [layouts[place] for place in mains],
+            "layout": [stored[place].layout for place in mains],
             "total": total,
             "nonzero": sums(left, counted),
             "prunable": prunable,
@@ -162,8 +146,8 @@ def layer_frame(
             "useful_flops_per_token": _used(2 * sums(left, multiplied), uses),
             "flops_per_sequence": _used(flops, once),
             "active_total": _used(total, np.minimum(np.maximum(uses, once), 1)),
-            "stored_bytes": sums(stored, everything),
-            "file_bytes": sums(held, everything),
+            "stored_bytes": sums((each.bytes for each in stored), everything),
+            "file_bytes": sums((each.file_bytes for each in stored), everything),
             "expected_rounding_sparsity": sums((e for e, _ in rounding), weight, "Float64")
             / weight_total,
             "near_zero_share": sums((near for _, near in rounding), weight) / weight_total,
@@ -301,6 +285,67 @@ def _flags(values: Iterable[Any]) -> Flags:
     return np.fromiter(map(bool, values), dtype=np.bool_)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A parameter as a variant stores it."""
+
+    parameter: Parameter
+    nonzero: int | None
+    is_pruned: bool
+    is_csr: bool
+
+    @property
+    def layout(self) -> str:
+        """The layout in memory; pruning makes sparse layouts other than CSR dense."""
+        if self.is_csr:
+            return "csr"
+        before = self.parameter.layout
+        return "dense" if self.is_pruned and before != "csr" else before
+
+    @property
+    def is_as_opened(self) -> bool:
+        """Whether the parameter is neither pruned nor converted."""
+        return not self.is_pruned and self.layout == self.parameter.layout
+
+    @property
+    def elements(self) -> int | None:
+        """Number of elements that a product multiplies by."""
+        return self.nonzero if self.layout == "csr" else self.parameter.total
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes in memory; None if they depend on an unknown number of nonzeros."""
+        parameter = self.parameter
+        if parameter.tied_to:
+            return 0
+        if parameter.held_bytes is not None and self.is_as_opened:
+            return parameter.held_bytes
+        if self.layout == "dense" or parameter.matrix is None:
+            return dense_bytes(parameter.total, parameter.itemsize)
+        if self.nonzero is None:
+            return None
+        index = index_bytes(self.nonzero, parameter.matrix[1])
+        rows = _row_pointers(parameter) - 1
+        return csr_bytes(self.nonzero, rows, parameter.itemsize, index)
+
+    @property
+    def file_bytes(self) -> int | None:
+        """Bytes in the file; None if the file holds something else."""
+        if not self.is_as_opened or self.parameter.file_bytes is None:
+            return None
+        return 0 if self.parameter.tied_to else self.parameter.file_bytes
+
+    def rounding(self, counted: Magnitudes | None) -> tuple[float | None, int | None]:
+        """Return the expected zeros by rounding, and the weights near zero if zero is no level."""
+        if not self.is_as_opened or counted is None or not (steps := counted.steps):
+            return None, None
+        deviation = counted.root_mean_square
+        if not deviation or counted.nan or counted.infinite:
+            return None, None
+        near = None if steps.rounding.has_zero else steps.near
+        return steps.expected_zeros(deviation), near
+
+
 def _left(
     weights: Weights, counts: Mapping[str, Magnitudes], cuts: Mapping[str, Cut]
 ) -> Iterator[int | None]:
@@ -315,42 +360,6 @@ def _left(
             yield None
         else:
             yield cuts[owner].nonzero_after(counted) if owner in cuts else counted.nonzero
-
-
-def _layout(parameter: Parameter, csr: bool, cut: bool) -> str:
-    if csr:
-        return "csr"
-    # Pruning makes other sparse layouts dense.
-    return "dense" if cut and parameter.layout != "csr" else parameter.layout
-
-
-def _bytes(parameter: Parameter, layout: str, nonzero: int | None, cut: bool) -> int | None:
-    """Return the bytes of a parameter; None if they depend on an unknown number of nonzeros."""
-    if parameter.held_bytes is not None and layout == parameter.layout and not cut:
-        return parameter.held_bytes
-    if layout == "dense" or parameter.matrix is None:
-        return dense_bytes(parameter.total, parameter.itemsize)
-    if nonzero is None:
-        return None
-    index = index_bytes(nonzero, parameter.matrix[1])
-    return csr_bytes(nonzero, _row_pointers(parameter) - 1, parameter.itemsize, index)
-
-
-def _file_bytes(parameter: Parameter) -> int | None:
-    """Return the bytes of a parameter in its file; None for values in memory."""
-    known = parameter.file_bytes is not None
-    return 0 if known and parameter.tied_to else parameter.file_bytes
-
-
-def _rounded(counted: Magnitudes | None) -> tuple[float | None, int | None]:
-    """Return the expected zeros by rounding, and the weights near zero where zero is no level."""
-    if counted is None or not (steps := counted.steps):
-        return None, None
-    deviation = counted.root_mean_square
-    if not deviation or counted.nan or counted.infinite:
-        return None, None
-    near = None if steps.rounding.has_zero else steps.near
-    return steps.expected_zeros(deviation), near
 
 
 def _row_pointers(parameter: Parameter) -> int:

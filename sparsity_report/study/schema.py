@@ -111,8 +111,8 @@ class Table:
 
 
 def _columns(
-    names: str,
     dtype: str,
+    names: str,
     low: float | None = None,
     high: float | None = None,
     optional: bool = False,
@@ -140,83 +140,64 @@ _PICOSECOND = 1e-12
 COLUMNS = {
     column.name: column
     for column in (
-        *_columns(
-            "variant layout model architecture source fingerprint module_name dtype name "
-            "parameter kernel machine text text_fingerprint prompt continuation part task "
-            "metric module",
-            "text",
-        ),
-        *_columns(
-            "method basis basis_fingerprint packing tied_to n_m zstd_version control against "
-            "filter task_version evaluated_model harness harness_version results_file "
-            "results_fingerprint after_name n_m_before n_m_after",
-            "text",
-            optional=True,
-        ),
-        *_columns(
-            "modules total weight_total active_total prunable_total non_embedding_total "
-            "uncertainty rows weight_before weight_after zeros_before zeros_after compared "
-            "kept revived new changed surviving weights parameters total_before total_after",
-            "int64",
-            0,
-        ),
-        *_columns(
-            "nonzero weight_nonzero flops_per_token useful_flops_per_token flops_per_sequence "
-            "stored_bytes prunable_nonzero non_embedding_nonzero dense_bytes csr_bytes "
-            "csr_flops_per_token",
-            "int64",
-            0,
-            optional=True,
-        ),
-        *_columns("tokens measurement runs threads scored stride among", "int64", 1),
-        *_columns("window", "int64", 2),
-        *_columns(
-            "pruned attention_width attention_flops_per_token block row_pointers columns "
-            "file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores "
-            "cache_bytes n_shot kv_cache_before kv_cache_after index before after",
-            "Int64",
-            0,
-            optional=True,
-        ),
-        *_columns("basis_windows basis_window samples", "Int64", 1, optional=True),
-        *_columns("removed", "Int64", optional=True),
-        *_columns(
-            "asked_sparsity sparsity expected_rounding_sparsity near_zero_share param_frac "
-            "sparsity_prunable sparsity_non_embedding sparsity_model break_even "
-            "expected_sparsity zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 "
-            "crossover_sparsity crossover_low crossover_high agreement flips certainty "
-            "kept_share iou sparsity_before sparsity_itself gone_of_base",
-            "float64",
-            0,
-            1,
-            optional=True,
-        ),
-        *_columns(
-            "threshold uses ratio mean_abs std promised_speedup realised_low realised_high "
-            "realised_share control_high bound_seconds bound_share others load frequency "
-            "speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change "
-            "norm",
-            "float64",
-            0,
-            optional=True,
-        ),
-        *_columns(
-            "seconds seconds_low seconds_high dense_seconds csr_seconds", "float64", _PICOSECOND
-        ),
-        *_columns("realised_speedup speedup nll", "float64", 0),
-        *_columns("control_low", "float64", _PICOSECOND, optional=True),
-        *_columns("bandwidth", "float64", 1, optional=True),
-        *_columns("top1 global_sparsity", "float64", 0, 1),
-        *_columns("nll_increase", "float64"),
-        *_columns("top1_drop", "float64", -1, 1),
-        *_columns("value", "float64", optional=True),
-        *_columns("correlation", "float64", -1, 1, optional=True),
-        *_columns("share", "float64", None, 1, optional=True),
-        *_columns("head_sparsity", "shares", 0, 1, optional=True),
+        *_columns("text", """
+            variant layout model architecture source fingerprint module_name dtype name
+            parameter kernel machine text text_fingerprint prompt continuation part task metric
+            module
+        """),
+        *_columns("text", """
+            method basis basis_fingerprint packing tied_to n_m zstd_version control against
+            filter task_version evaluated_model harness harness_version results_file
+            results_fingerprint after_name n_m_before n_m_after
+        """, optional=True),
+        *_columns("int64", """
+            modules total weight_total active_total prunable_total non_embedding_total
+            uncertainty rows weight_before weight_after zeros_before zeros_after compared kept
+            revived new changed surviving weights parameters total_before total_after
+        """, 0),
+        *_columns("int64", """
+            nonzero weight_nonzero flops_per_token useful_flops_per_token flops_per_sequence
+            stored_bytes prunable_nonzero non_embedding_nonzero dense_bytes csr_bytes
+            csr_flops_per_token
+        """, 0, optional=True),
+        *_columns("int64", "tokens measurement runs threads scored stride among", 1),
+        *_columns("int64", "window", 2),
+        *_columns("Int64", """
+            pruned attention_width attention_flops_per_token block row_pointers columns
+            file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
+            cache_bytes n_shot kv_cache_before kv_cache_after index before after
+        """, 0, optional=True),
+        *_columns("Int64", "basis_windows basis_window samples", 1, optional=True),
+        *_columns("Int64", "removed", optional=True),
+        *_columns("float64", """
+            asked_sparsity sparsity expected_rounding_sparsity near_zero_share param_frac
+            sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
+            zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 crossover_sparsity
+            crossover_low crossover_high agreement flips certainty kept_share iou
+            sparsity_before sparsity_itself gone_of_base
+        """, 0, 1, optional=True),
+        *_columns("float64", """
+            threshold uses ratio mean_abs std promised_speedup realised_low realised_high
+            realised_share control_high bound_seconds bound_share others load frequency
+            speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
+        """, 0, optional=True),
+        *_columns("float64", """
+            seconds seconds_low seconds_high dense_seconds csr_seconds
+        """, _PICOSECOND),
+        *_columns("float64", "realised_speedup speedup nll", 0),
+        *_columns("float64", "control_low", _PICOSECOND, optional=True),
+        *_columns("float64", "bandwidth", 1, optional=True),
+        *_columns("float64", "top1 global_sparsity", 0, 1),
+        *_columns("float64", "nll_increase"),
+        *_columns("float64", "top1_drop", -1, 1),
+        *_columns("float64", "value", optional=True),
+        *_columns("float64", "correlation", -1, 1, optional=True),
+        *_columns("float64", "share", None, 1, optional=True),
+        *_columns("shares", "head_sparsity", 0, 1, optional=True),
         *_columns("shape", "shape", 0),
-        *_columns("shape_before shape_after", "shape", 0, optional=True),
-        *_columns("prunable untouched", "bool"),
-        *_columns("runs_as_csr lossless higher_is_better limited", "boolean", optional=True),
+        *_columns("shape", "shape_before shape_after", 0, optional=True),
+        *_columns("bool", "prunable untouched"),
+        *_columns("boolean", "runs_as_csr lossless higher_is_better limited", optional=True),
         Column("group", "text", among=GROUPS),
         Column("scope", "text", among=SCOPES),
         Column("cache", "text", optional=True, among=CACHES),
@@ -228,7 +209,7 @@ COLUMNS = {
         Column("figure", "text", among=FIGURES),
         Column("of", "text", among=DENOMINATORS),
     )
-}
+}  # fmt: skip
 _SUMMED = (
     "total nonzero weight_total weight_nonzero flops_per_token useful_flops_per_token "
     "flops_per_sequence active_total stored_bytes file_bytes"
