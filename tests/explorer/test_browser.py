@@ -182,7 +182,7 @@ def test_shows_everything_and_asks_nobody(opened, demo_study):
 
 
 def test_the_slider_by_keyboard(fresh, demo_study):
-    slider = fresh.page.get_by_role("slider", name="Prune at")
+    slider = fresh.page.get_by_role("slider", name="Sparsity level")
     slider.focus()
     active = fresh.active_cell()
     for _ in range(12):
@@ -515,7 +515,7 @@ def test_budget_bounds_and_copies_by_keyboard(fresh):
     assert "within 0.50" in wording.inner_text()
     hold, copy = (page.locator(".sx-tools button", has_text=text) for text in ("Apply", "Copy"))
     hold.press("Enter")
-    page.locator(".sx-add [role=status]", has_text="1 layer or group is held").wait_for()
+    page.locator(".sx-add [role=status]", has_text="1 layer or group has a sparsity bound").wait_for()
     fresh.settle()
     assert fresh.state()["sparsity"] == 0.59
     shown = page.locator(".sx-state").inner_text()
