@@ -211,7 +211,7 @@ def test_where_csr_pays(explorer):
     assert mark["label"].startswith(text)
     assert text in explorer._controls.cards.value
     at, wording, _ = explorer._controls.level.ticks[-1]
-    assert f"CSR {text}" in wording
+    assert f"CSR breaks even at {100 * even:.1f}" in wording
     assert at == pytest.approx(even)
 
 
