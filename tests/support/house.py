@@ -1,11 +1,12 @@
-"""The rules of the house, read from source text: arrows, cycles, private names, sizes, printing.
+"""Rules of the architecture, read from source text: imports, circles, private names, sizes, prints.
 
-A module is given as text, so that each rule can be shown to fail on a small one.
+A module is passed as text, so that a test can show each rule failing on a small one.
 """
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,8 @@ from pathlib import Path
 PACKAGE = "sparsity_report"
 # From the top down: a room imports from its own wing and those after it.
 WINGS = (
-    "__main__", "cli", "explorer", "report", "draw", "findings", "measure", "study", "pairing",
-    "counting", "weights", "sparse", "words", "files", "untrusted",
-    "errors",
+    "__main__", "cli", "api", "explorer", "report", "draw", "words", "findings", "measure", "study",
+    "pairing", "counting", "weights", "sparse", "untrusted", "files", "phrases", "hooks", "errors",
 )  # fmt: skip
 SHOWING = {
     "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "tqdm", "typer", "typst",
@@ -171,32 +171,24 @@ def edges(modules: Iterable[Module], public: Mapping[str, str]) -> dict[tuple[st
     return found
 
 
-def wrong_arrows(
-    modules: Iterable[Module], public: Mapping[str, str], doors: Mapping[tuple[str, str], str]
-) -> list[str]:
-    """Name imports that point up, but for the named doors, which must open late."""
-    said = []
-    for (module, target), late in edges(modules, public).items():
-        up = _floor(target) < _floor(module)
-        if (module, target) in doors:
-            said += [] if late else [f"{module} opens the door to {target} at once"]
-        elif up:
-            said.append(f"{module} imports {target}")
-    return said
+def wrong_arrows(modules: Iterable[Module], public: Mapping[str, str]) -> list[str]:
+    """Return the imports that point up, late and type-only ones included."""
+    return [
+        f"{module} imports {target}"
+        for module, target in edges(modules, public)
+        if _floor(target) < _floor(module)
+    ]
 
 
 def _floor(module: str) -> int:
     return WINGS.index(module.partition(".")[0])
 
 
-def cycles(
-    modules: Iterable[Module], public: Mapping[str, str], doors: Mapping[tuple[str, str], str]
-) -> list[str]:
-    """Name the modules that import each other, late or not, other than by a named door."""
+def cycles(modules: Iterable[Module], public: Mapping[str, str]) -> list[str]:
+    """Return the modules that import each other, directly or through others, late or not."""
     below: dict[str, set[str]] = {}
     for module, target in edges(modules, public):
-        if (module, target) not in doors:
-            below.setdefault(module, set()).add(target)
+        below.setdefault(module, set()).add(target)
     reached: dict[str, set[str]] = {}
     for start in below:
         todo, seen = list(below[start]), set()
@@ -206,6 +198,21 @@ def cycles(
                 todo += below.get(module, ())
         reached[start] = seen
     return sorted(start for start, seen in reached.items() if start in seen)
+
+
+def crowded(modules: Iterable[Module], limit: int = 20) -> list[str]:
+    """Return the folders that hold more modules than the limit, ``__init__`` not counted."""
+    folders = Counter(m.name.rpartition(".")[0] for m in modules if not m.is_package)
+    return [f"{folder}: {count} modules" for folder, count in folders.items() if count > limit]
+
+
+def repeated_names(modules: Iterable[Module]) -> dict[str, list[str]]:
+    """Return the file names that several modules share, with the modules."""
+    names: dict[str, list[str]] = {}
+    for module in modules:
+        if not module.is_package:
+            names.setdefault(module.name.rpartition(".")[2], []).append(module.name)
+    return {name: places for name, places in names.items() if len(places) > 1}
 
 
 def unreadable_imports(modules: Iterable[Module], public: Mapping[str, str]) -> list[str]:
