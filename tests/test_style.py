@@ -1,0 +1,89 @@
+"""Style: prose opens plainly, names say something, public docstrings follow numpydoc."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import house
+import pytest
+from numpydoc.validate import validate
+
+import sparsity_report
+
+ROOT = Path(sparsity_report.__file__).parent
+PUBLIC = house.public_names((ROOT / "__init__.pyi").read_text(encoding="utf-8"))
+MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+OPENERS = re.compile(r"(What|Which|Whether|Who|Whoever|Whose|That|Of|As far as|Where|How|Why)\b")
+RIDDLES = re.compile(
+    r"\b(is told|are told|be told|is said|are said|be said|stands? in\b(?! for)|by itself|"
+    r"of its own|of their own|which is which|whoever|somebody|as far as)\b",
+    re.IGNORECASE,
+)
+EMPTY_NAMES = {"found", "made", "of", "own", "said", "seen", "told", "what", "whole"}
+CHECKS = {"GL06", "GL07", "GL09", "SS01", "SS02", "SS03", "SS04", "SS05", "YD01"}
+CHECKS |= {f"PR{number:02d}" for number in range(1, 11)} | {"RT01", "RT03", "RT04", "RT05"}
+
+
+def prose(text):
+    """Yield the line, the kind and the text of each docstring and each comment."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, documented) and (docstring := ast.get_docstring(node)):
+            yield node.body[0].lineno, docstring
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string.lstrip("#: ")
+
+
+def names(text):
+    """Yield the line and each name that a module gives: variables, arguments, functions."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.lineno, node.name.strip("_")
+
+
+def faults(text):
+    for line, words in prose(text):
+        if OPENERS.match(words) or RIDDLES.search(words):
+            yield f"line {line}: {words.splitlines()[0]}"
+    for line, name in names(text):
+        if name in EMPTY_NAMES:
+            yield f"line {line}: the name {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_prose_and_names_are_plain(module):
+    assert list(faults((ROOT / module).read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"""Which measured speeds may be quoted."""',
+        'def f():\n    """What remains of a model."""',
+        "# Whoever calls this waits.",
+        "# Nothing is said twice.",
+        "told = 1",
+        "def f(found): ...",
+        "for own in (): ...",
+    ],
+)
+def test_each_fault_is_seen(text):
+    assert list(faults(text))
+
+
+def test_plain_prose_passes():
+    text = '"""Ratios that exceed noise."""\n# The cache rejects damaged entries.\nratio = 1\n'
+    assert list(faults(text)) == []
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_docstrings_follow_numpydoc(name):
+    errors = validate(f"sparsity_report.{name}")["errors"]
+    assert [error for error in errors if error[0] in CHECKS] == []
