@@ -1,4 +1,4 @@
-"""bitsandbytes: NF4, FP4 and LLM.int8()."""
+"""Packed formats of bitsandbytes: NF4, FP4 and LLM.int8()."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
 from sparsity_report.weights.packed.block_scales import Blocks, NestedBlocks
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.part_slices import integers, seen_as, whole
+from sparsity_report.weights.packed.part_slices import flattened, integers, seen_as
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
 
-# Bytes of what is told of a weight; it has some hundreds.
+# Limit on the bytes of a quantization state; real ones have some hundreds.
 _LARGEST_STATE = 2**16
 
 
 def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
-    """NF4 or FP4 of bitsandbytes: blocks of the flattened matrix, scales perhaps packed again."""
+    """Return the decoder of NF4 or FP4: blocks of the flattened matrix, possibly nested scales."""
     state = next((leaf for leaf in parts.leaves if leaf.startswith("quant_state.")), None)
     if state is None:
         raise parts.wrong("weight", "its quant_state is missing")
     parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
-    told, codes = _state(parts, state), parts.need("weight", torch.uint8)
-    shape, size = tuple(told["shape"]), told["blocksize"]
-    blocks, table = math.prod(shape) // size, whole(parts.need("quant_map", torch.float32))
+    settings, codes = _state(parts, state), parts.need("weight", torch.uint8)
+    shape, size = tuple(settings["shape"]), settings["blocksize"]
+    blocks, table = math.prod(shape) // size, flattened(parts.need("quant_map", torch.float32))
     if math.prod(shape) % size or codes.total * 2 != math.prod(shape):
         raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
     if parts.leaves["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
@@ -38,42 +38,42 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
             "absmax", f"{parts.leaves['absmax'].total:,} scales for {blocks:,} blocks"
         )
     return Rowwise(
-        shape, str(told["quant_type"]), parts.all, seen_as(codes, blocks, size // 2), size, 4,
-        tuple(table.tolist()), high_first=True, scales=(_absmax(parts, told, blocks, size),),
+        shape, str(settings["quant_type"]), parts.all, seen_as(codes, blocks, size // 2), size, 4,
+        tuple(table.tolist()), high_first=True, scales=(_absmax(parts, settings, blocks, size),),
     )  # fmt: skip
 
 
 def _state(parts: Parts, leaf: str) -> dict[str, Any]:
-    """Return what bitsandbytes tells of a weight as JSON in a tensor."""
+    """Return the quantization state, JSON in a tensor."""
     try:
         part = parts.need(leaf, torch.uint8)
         text = integers(part) if part.total <= _LARGEST_STATE else np.zeros(0)
-        told = parse_json(text.astype(np.uint8).tobytes(), once=True)
-        shape, size = told["shape"], check_integer(told["blocksize"], "blocksize", 2)
+        state = parse_json(text.astype(np.uint8).tobytes(), once=True)
+        shape, size = state["shape"], check_integer(state["blocksize"], "blocksize", 2)
         for each in shape:
             check_integer(each, "shape", 1)
-        if size % 2 == 0 and shape and told["quant_type"] in {"nf4", "fp4"}:
-            return dict(told)
+        if size % 2 == 0 and shape and state["quant_type"] in {"nf4", "fp4"}:
+            return dict(state)
     except (ValueError, KeyError, TypeError):
         pass
-    raise parts.wrong(leaf, "it does not tell shape, size of blocks and type")
+    raise parts.wrong(leaf, "it lacks a valid shape, blocksize or quant_type")
 
 
-def _absmax(parts: Parts, told: Mapping[str, Any], blocks: int, size: int) -> Blocks:
+def _absmax(parts: Parts, state: Mapping[str, Any], blocks: int, size: int) -> Blocks:
     part = seen_as(parts.leaves["absmax"], blocks, 1)
     if (nested := parts.get("nested_absmax")) is None:
         parts.need("absmax", torch.float32)
         return Blocks(part, 1, size)
     table = parts.need("nested_quant_map", torch.float32)
     parts.need("nested_absmax", torch.float32)
-    every, more = told.get("nested_blocksize"), told.get("nested_offset")
+    every, more = state.get("nested_blocksize"), state.get("nested_offset")
     if not (
         type(every) is int
         and 0 < every <= limits.VALUES
         and isinstance(more, float)
         and math.isfinite(more)
     ):
-        raise parts.wrong("nested_absmax", "quant_state does not tell its size and offset")
+        raise parts.wrong("nested_absmax", "quant_state lacks its size or offset")
     if table.total != 256 or nested.total != -(-blocks // every):
         raise parts.wrong("nested_absmax", f"{nested.total:,} scales for {blocks:,} blocks")
     parts.need("absmax", torch.uint8)
@@ -81,11 +81,11 @@ def _absmax(parts: Parts, told: Mapping[str, Any], blocks: int, size: int) -> Bl
 
 
 def bitsandbytes_8bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
-    """LLM.int8() of bitsandbytes: a scale of 127 steps to each row."""
+    """Return the decoder of LLM.int8(): a scale of 127 steps per row."""
     parts.only("weight", "SCB", "weight_format")
     codes = parts.need("weight", torch.int8)
     if parts.get("weight_format") and integers(parts.need("weight_format", torch.uint8)).any():
-        raise parts.wrong("weight_format", "weights in the order of a kernel are not decoded")
+        raise parts.wrong("weight_format", "weights in kernel order are not supported")
     shape = parts.matrix("weight")
     scale = parts.scales("SCB", shape)
     if (scale.height, scale.width) != (1, shape[1]):

@@ -1,4 +1,4 @@
-"""Scales and zero points: numbers of which each stands for a block of a matrix."""
+"""Scales and zero points, one number per block of a matrix."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsity_report.weights.packed.packed_integers import Floats, looked_up, plain
-from sparsity_report.weights.packed.part_slices import finite, integers, numbers, rows, whole
+from sparsity_report.weights.packed.packed_integers import Floats, decode_codes, integer_values
+from sparsity_report.weights.packed.part_slices import finite, flattened, integers, numbers, rows
 from sparsity_report.weights.tensor_slices import Entry
 
-#: Rows that packed zero points can be read by.
+#: Rows that share words of packed zero points.
 ALIGNED = 32
 
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Numbers of a matrix of blocks.
+    """One number per block of a matrix.
 
     Attributes
     ----------
@@ -42,38 +42,40 @@ class Blocks:
     order: Entry | None = None
 
     def of_rows(self, start: int, stop: int) -> Floats:
-        """Return the numbers of some rows of the matrix, (rows, blocks across)."""
+        """Return the numbers of a range of rows, (rows, blocks per row)."""
         first, last = start // self.height, -(-stop // self.height)
         if self.bits:
             words = rows(self.part, first * self.bits // 32, -(-last * self.bits // 32))
             down = np.ascontiguousarray(words.view(np.uint32).T).view(np.uint8)
-            across = looked_up(down, self.bits, plain(self.bits, self.offset), high_first=False)
-            told = across.T[: last - first]
+            across = decode_codes(
+                down, self.bits, integer_values(self.bits, self.offset), high_first=False
+            )
+            values = across.T[: last - first]
         elif self.exponent:
             powers = rows(self.part, first, last).astype(np.int32)
-            told = np.ldexp(np.float32(1), np.minimum(powers, 254) - 127)
-            # 255 is what is no number.
-            told[powers == 255] = np.nan
+            values = np.ldexp(np.float32(1), np.minimum(powers, 254) - 127)
+            # 255 stands for NaN.
+            values[powers == 255] = np.nan
         else:
-            told = numbers(self.part, rows(self.part, first, last)) - np.float32(self.offset)
-        told = finite(self.part, told.astype(np.float32, copy=False))
+            values = numbers(self.part, rows(self.part, first, last)) - np.float32(self.offset)
+        values = finite(self.part, values.astype(np.float32, copy=False))
         if self.height == 1:
-            return told
-        return told.repeat(self.height, axis=0)[start - first * self.height :][: stop - start]
+            return values
+        return values.repeat(self.height, axis=0)[start - first * self.height :][: stop - start]
 
     def spread(self, start: int, stop: int, columns: int) -> Floats:
-        """Return a number per weight of some rows, to be broadcast: (rows, blocks, 1 or width)."""
-        told = self.of_rows(start, stop)
+        """Return broadcastable numbers of a range of rows, (rows, blocks, 1 or width)."""
+        values = self.of_rows(start, stop)
         if self.order is not None:
-            return told[:, integers(self.order), None]
-        if told.shape[1] * self.width == columns:
-            return told[:, :, None]
-        return told.repeat(self.width, axis=1)[:, :columns, None]
+            return values[:, integers(self.order), None]
+        if values.shape[1] * self.width == columns:
+            return values[:, :, None]
+        return values.repeat(self.width, axis=1)[:, :columns, None]
 
 
 @dataclass(frozen=True, eq=False)
 class NestedBlocks(Blocks):
-    """Scales, one below the other, that bitsandbytes has packed again.
+    """Nested scales of bitsandbytes: scales that are quantized themselves.
 
     Attributes
     ----------
@@ -93,13 +95,13 @@ class NestedBlocks(Blocks):
     more: float = 0
 
     def of_rows(self, start: int, stop: int) -> Floats:
-        """Return the scales of some blocks, (blocks, 1)."""
+        """Return the scales of a range of blocks, (blocks, 1)."""
         assert self.table is not None
         assert self.nested is not None
         codes = rows(self.part, start, stop).reshape(-1)
-        scales = whole(self.nested)[np.arange(start, stop) // self.size]
-        told = whole(self.table)[codes] * scales + np.float32(self.more)
-        return finite(self.part, told)[:, None]
+        scales = flattened(self.nested)[np.arange(start, stop) // self.size]
+        values = flattened(self.table)[codes] * scales + np.float32(self.more)
+        return finite(self.part, values)[:, None]
 
 
 def combined(values: Floats, numbers: Floats, how: np.ufunc) -> None:

@@ -1,4 +1,4 @@
-"""Matrices whose columns of outputs lie packed side by side: GPTQ and AWQ.
+"""Decoder of matrices whose outputs are stored side by side: GPTQ and AWQ.
 
 The file has the inputs of a layer down and its outputs across; the model has them turned.
 """
@@ -12,7 +12,12 @@ import numpy as np
 
 from sparsity_report.weights.anatomy.rounding_levels import Rounding
 from sparsity_report.weights.packed.block_scales import ALIGNED
-from sparsity_report.weights.packed.packed_integers import Bytes, Floats, looked_up, plain
+from sparsity_report.weights.packed.packed_integers import (
+    Bytes,
+    Floats,
+    decode_codes,
+    integer_values,
+)
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.part_slices import (
     columns,
@@ -23,7 +28,7 @@ from sparsity_report.weights.packed.part_slices import (
 )
 from sparsity_report.weights.tensor_slices import Entry
 
-# Of the eight outputs in a word of AWQ, the place of each.
+# Position of each of the eight outputs in a word of AWQ.
 _INTERLEAVED = [0, 4, 1, 5, 2, 6, 3, 7]
 
 
@@ -42,7 +47,7 @@ class Columnwise(Packed):
     bits : int
     interleaved : bool
         AWQ.
-    less : int
+    shift : int
         By how much the file writes zero points too small: GPTQ's first version by 1.
     order : Entry or None
         The group of each input; None: as many inputs to each, in order.
@@ -53,21 +58,21 @@ class Columnwise(Packed):
     zeros: Entry
     bits: int
     interleaved: bool = False
-    less: int = 0
+    shift: int = 0
     order: Entry | None = None
 
     crosswise: ClassVar[bool] = True
 
     @property
     def unit(self) -> int:
-        """As many outputs as whole words hold, whatever the bits."""
+        """Values of the outputs that fill whole words for every code width."""
         return ALIGNED * self.shape[1]
 
     def loaded(self, start: int, stop: int) -> Columnwise:
-        """Read the columns of some outputs at once: a piece of them would be as many reads."""
+        """Return a decoder whose columns are in memory: reading shift needs as many reads."""
         first, last = start // self.shape[1], stop // self.shape[1]
         words = first * self.bits // 32, -(-last * self.bits // 32)
-        # Refused here, where it is known in which file they stand.
+        # Refuse here, where the file is known.
         self._scales(first, last)
         return replace(
             self,
@@ -83,7 +88,7 @@ class Columnwise(Packed):
         return Rounding()
 
     def steps(self, start: int, stop: int) -> Floats:
-        """Return the scales of whole outputs, one for each input where these have an order."""
+        """Return the scales of whole outputs, one per input if inputs are ordered."""
         first, last = start // self.shape[1], stop // self.shape[1]
         scale = np.abs(self._scales(first, last))
         return scale if self.order is None else scale[integers(self.order)]
@@ -97,11 +102,13 @@ class Columnwise(Packed):
         else:
             words = columns(self.codes, first, last).view("<u4")
             down = np.ascontiguousarray(words.T).view(np.uint8)
-            values = looked_up(down, self.bits, plain(self.bits), high_first=False)[:, :inputs]
+            values = decode_codes(down, self.bits, integer_values(self.bits), high_first=False)[
+                :, :inputs
+            ]
         scale = self._scales(first, last)
-        zero = self._across(self.zeros, first, last) + np.float32(self.less)
-        if self.less:
-            # The first version adds one within the bits of a code.
+        zero = self._across(self.zeros, first, last) + np.float32(self.shift)
+        if self.shift:
+            # Version 1 adds one modulo the code width.
             zero %= 2**self.bits
         if self.order is not None:
             groups = integers(self.order)
@@ -112,14 +119,14 @@ class Columnwise(Packed):
         return parted
 
     def _scales(self, first: int, last: int) -> Floats:
-        """Return the scales of some outputs, (groups, outputs)."""
+        """Return the scales of a range of outputs, (groups, outputs)."""
         return finite(self.scales, numbers(self.scales, columns(self.scales, first, last)))
 
     def _across(self, part: Entry, first: int, last: int) -> Floats:
-        """Return codes that are packed along the outputs, (rows of the part, outputs)."""
+        """Return codes packed along the outputs, (rows of the part, outputs)."""
         words = first * self.bits // 32, -(-last * self.bits // 32)
         raw: Bytes = columns(part, *words)
-        codes = looked_up(raw, self.bits, plain(self.bits), high_first=False)
+        codes = decode_codes(raw, self.bits, integer_values(self.bits), high_first=False)
         if self.interleaved:
             codes = codes.reshape(len(codes), -1, 8)[:, :, _INTERLEAVED].reshape(len(codes), -1)
         return codes[:, : last - first]

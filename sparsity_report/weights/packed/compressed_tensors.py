@@ -1,4 +1,4 @@
-"""Packed weights of compressed-tensors: sparse ones, integers, NVFP4 and MXFP4."""
+"""Packed formats of compressed-tensors: sparse, integer, NVFP4, MXFP4 and MXFP6."""
 
 from __future__ import annotations
 
@@ -7,34 +7,40 @@ import math
 import torch
 
 from sparsity_report.weights.packed.block_scales import Blocks
-from sparsity_report.weights.packed.packed_integers import E2M1, E2M3, MX_GROUP, NV_GROUP, plain
+from sparsity_report.weights.packed.packed_integers import (
+    E2M1,
+    E2M3,
+    MX_GROUP,
+    NV_GROUP,
+    integer_values,
+)
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
-from sparsity_report.weights.packed.part_slices import FLOATS, FP4, FP8, integers, whole
+from sparsity_report.weights.packed.part_slices import FLOATS, FP4, FP8, flattened, integers
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.sparse_bitmask import Bitmasked
 from sparsity_report.weights.packed.tensor_groups import Parts
 
-# Of Marlin 2:4: side of a tile, and weights that share a scale where those of a row do not.
+# Marlin 2:4: side of a tile, and weights per scale unless one scale serves a row.
 _TILE, _MARLIN_GROUP = 16, 128
 
 
 def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
-    """Sparse weights of compressed-tensors before 0.13: ``sparse-bitmask``, ``sparse-24-bitmask``.
+    """Return the decoder of ``sparse-bitmask`` or ``sparse-24-bitmask`` (before version 0.13).
 
-    ``row_offsets`` are missing where every row keeps half of its values.
+    ``row_offsets`` are missing if every row keeps half of its values.
     """
     parts.only("compressed", "bitmask", "shape", "row_offsets", "weight_scale")
-    shape = parts.told_shape("shape")
+    shape = parts.declared_shape("shape")
     parts.need("bitmask", torch.uint8)
     parts.check("bitmask", (shape[0], -(-shape[1] // 8)))
     scaled = parts.get("weight_scale") is not None
     kept = parts.need("compressed", *((torch.int8, *FP8) if scaled else FLOATS))
     starts = parts.get("row_offsets")
     name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
-    told = scheme.told.get("sparsity_config", {})
-    if isinstance(told, dict) and told.get("format", name) != name:
-        raise parts.wrong("compressed", f"it is {name}, {told['format']} by the configuration")
+    declared = scheme.settings.get("sparsity_config", {})
+    if isinstance(declared, dict) and declared.get("format", name) != name:
+        raise parts.wrong("compressed", f"it is {name}, {declared['format']} by the configuration")
     if starts is None:
         parts.check("compressed", (shape[0], shape[1] // 2))
     elif starts.shape not in {(shape[0],), (shape[0], 1)}:
@@ -44,9 +50,9 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
 
 
 def marlin(parts: Parts, scheme: Scheme) -> Packed:
-    """``marlin-24``, whose order of weights follows from the kernel of one GPU: its shape only.
+    """Return the shape of a ``marlin-24`` weight, whose values stay in the order of a GPU kernel.
 
-    Half of the inputs are kept, in tiles of 16 × 16: compressed-tensors 0.12, ``pack_weight_24``.
+    Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of compressed-tensors 0.12).
     """
     parts.only("weight_packed", "scale_packed", "meta")
     codes, scale = parts.need("weight_packed", torch.int32), parts.need("scale_packed", *FLOATS)
@@ -58,16 +64,15 @@ def marlin(parts: Parts, scheme: Scheme) -> Packed:
     parts.check("meta", (tiles, 2 * outputs))
     if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
         raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
-    if (told := scheme.bits()) and bits not in told:
-        raise parts.wrong("weight_packed", f"it has {bits} bits a weight, {told} by configuration")
+    _check_bits(parts, scheme, bits)
     return Undecoded(
         (outputs, inputs), f"marlin-24-{bits}bit", parts.all,
-        "marlin-24 has weights in the order of a GPU's kernel; give the checkpoint in another form",
+        "marlin-24 keeps weights in the order of a GPU kernel; give the checkpoint in another format",
     )  # fmt: skip
 
 
 def compressed(parts: Parts, scheme: Scheme) -> Packed:
-    """Packed weights of compressed-tensors: integers, NVFP4, MXFP4 or MXFP6."""
+    """Return the decoder of packed integers, NVFP4, MXFP4 or MXFP6."""
     if parts.leaves["weight_packed"].values.dtype == torch.int32:
         return _pack_quantized(parts, scheme)
     codes = parts.need("weight_packed", torch.uint8, FP4)
@@ -76,13 +81,12 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
     six = not codes.kind and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
     bits, name = (6, "mxfp6") if six else (4, "nvfp4" if divisor else "mxfp4")
     shape = (down, size * 8 // bits)
-    if (told := scheme.bits()) and bits not in told:
-        raise parts.wrong("weight_packed", f"it has {bits} bits a weight, {told} by configuration")
+    _check_bits(parts, scheme, bits)
     scale, factor = parts.grouped("weight_scale", shape, NV_GROUP if divisor else MX_GROUP), 1.0
     if divisor:
-        whole_scale = float(whole(divisor)[0]) if divisor.total == 1 else math.nan
+        whole_scale = float(flattened(divisor)[0]) if divisor.total == 1 else math.nan
         if not (math.isfinite(whole_scale) and whole_scale):
-            raise parts.wrong("weight_global_scale", "it is not one number, different from zero")
+            raise parts.wrong("weight_global_scale", "it is not one nonzero number")
         factor = 1 / whole_scale
     return Rowwise(
         shape, name, parts.all, codes, shape[1], bits, E2M3 if six else E2M1, scales=(scale,),
@@ -92,32 +96,32 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
 
 def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
     parts.only("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
-    codes, shape = parts.leaves["weight_packed"], parts.told_shape("weight_shape")
-    told = scheme.bits()
+    codes, shape = parts.leaves["weight_packed"], parts.declared_shape("weight_shape")
+    declared = scheme.bits()
     fitting = [
         (bits, wasted)
-        for bits in told or (2, 3, 4, 5, 6, 8)
+        for bits in declared or (2, 3, 4, 5, 6, 8)
         if 0 < bits <= 8
         for wasted in ((False, True) if 32 % bits else (False,))
         if codes.shape == (shape[0], _words(shape[1], bits, wasted))
     ]
     if len(fitting) != 1:
-        bits_told = f" of {', '.join(map(str, told))} bits" if told else ""
-        why = f"its shape is {codes.shape} for {shape} weights{bits_told}"
+        width = f" of {', '.join(map(str, declared))} bits" if declared else ""
+        why = f"its shape is {codes.shape} for {shape} weights{width}"
         raise parts.wrong("weight_packed", why)
     (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
     scale = parts.scales("weight_scale", shape, scheme.block())
     if scale.height != 1 and scale.part.total != 1:
         raise parts.wrong("weight_scale", f"its shape is {scale.part.shape} for {shape[0]:,} rows")
-    if scale.part.total > 1 and shape[1] % scale.width:  # the library packs no such
+    if scale.part.total > 1 and shape[1] % scale.width:  # the library packs no such shape
         why = f"rows of {shape[1]:,} weights are not groups of {scale.width:,}"
         raise parts.wrong("weight_scale", why)
     zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
-    for part, leaf, told_so in (
+    for part, leaf, is_declared in (
         (zero, "weight_zero_point", [w.get("symmetric") is False for w in scheme.weights()]),
         (order, "weight_g_idx", [w.get("actorder") == "group" for w in scheme.weights()]),
     ):
-        if part is None and told_so and all(told_so):
+        if part is None and is_declared and all(is_declared):
             raise parts.wrong("weight_packed", f"its {leaf} is missing")
     if order is not None and order.shape != (shape[1],):
         raise parts.wrong("weight_g_idx", f"its shape is {order.shape} for {shape[1]} columns")
@@ -133,10 +137,17 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
         blocks = Blocks(zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(
         shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes, shape[1],
-        bits, plain(bits, offset), wasted=wasted, zero=blocks, scales=(scale,),
+        bits, integer_values(bits, offset), wasted=wasted, zero=blocks, scales=(scale,),
     )  # fmt: skip
 
 
+def _check_bits(parts: Parts, scheme: Scheme, bits: int) -> None:
+    """Refuse a code width that the configuration contradicts."""
+    if (declared := scheme.bits()) and bits not in declared:
+        why = f"it has {bits} bits a weight, {declared} by configuration"
+        raise parts.wrong("weight_packed", why)
+
+
 def _words(columns: int, bits: int, wasted: bool) -> int:
-    """Words of 32 bits of a row; older files waste what is left of a word where bits are odd."""
+    """Return the 32-bit words per row; older files leave the rest of a word unused."""
     return -(-columns // (32 // bits)) if wasted else -(-columns * bits // 32)

@@ -1,7 +1,7 @@
-"""What each tensor of a checkpoint is, decided before anything is counted.
+"""Detection of packed formats: the role of each tensor, decided before anything is counted.
 
-Tensors that make up one weight become one entry with a decoder; scales, zero points and what
-belongs to activations are not parameters. What looks packed and is not understood is refused.
+Tensors that make up one weight become one entry with a decoder. Scales, zero points and tensors
+of activations are not parameters. Tensors that look packed in an unknown way are refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.packed import (
     bitsandbytes,
     compressed_tensors,
@@ -26,7 +27,7 @@ from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import Entry
 
-# A leaf of a packed weight, and what stands before it. Longer ones first.
+# Owner and leaf of a part of a packed weight; longer leaves first.
 _LEAF = re.compile(
     r"^(?P<owner>.+?)(?:\.weight)?\.(?P<leaf>weight_(?:packed|scale_inv|scale_2|scale|global_scale|"
     r"zero_point|shape|g_idx|format)|qweight|qzeros|scales|biases|g_idx|compressed|bitmask|"
@@ -34,24 +35,24 @@ _LEAF = re.compile(
     r"quant_state\.bitsandbytes__\w+|_weight_\w+)$"
     r"|^(?P<fused>.+)_(?P<part>blocks|scales)$"
 )
-# Of activations and of the cache, never of weights.
-_BESIDE = re.compile(
+# Scales of activations and of the KV cache.
+_ACTIVATION = re.compile(
     r"\.((input|output)_(scale|global_scale|zero_point)|(q|k|v|prob|prob_output)_(scale|zero_point)|"
     r"act_scale|act_scales)$"
 )
-# Masks, places and rotary tables that older checkpoints carry: of integers, yet not packed.
+# Integer masks, positions and rotary tables of older checkpoints, which are not packed.
 _INDEX = re.compile(
     r"(^|\.)(position_ids|token_type_ids|position_index|relative_position_index|"
     r"num_batches_tracked|attn\.bias|attention\.bias|cu_seqlens|\w*_mask|mask)$"
 )
-# Of weights, too, but not needed to read those that are not packed.
-_TOLD_BESIDE = {
+# Scales that may also accompany unpacked weights.
+_OPTIONAL_LEAVES = {
     "weight_scale", "weight_zero_point", "weight_g_idx", "weight_global_scale",
 }  # fmt: skip
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _SMALL_FLOATS = {"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
 
-# By what a weight's leaves are called; the first that knows them all decodes them.
+# Decoders by the leaves they need; the first whose leaves are all present is used.
 _FORMATS: tuple[tuple[frozenset[str], Callable[[Parts, Scheme], Packed]], ...] = (
     (frozenset({"compressed", "bitmask", "shape"}), compressed_tensors.bitmasked),
     (frozenset({"weight_packed", "scale_packed", "meta"}), compressed_tensors.marlin),
@@ -67,7 +68,7 @@ _FORMATS: tuple[tuple[frozenset[str], Callable[[Parts, Scheme], Packed]], ...] =
     (frozenset({"_weight_qdata", "_weight_scale"}), scaled_floats.torchao),
 )
 
-# What a configuration may call it, and how the layouts that it then holds begin.
+# Methods that a configuration may declare, and the prefixes of their layouts.
 _METHODS = {
     "auto-round": ("gptq-", "awq-"),
     "awq": ("awq-",),
@@ -84,7 +85,7 @@ _METHODS = {
     "mxfp4": ("mxfp4",),
     "torchao": ("torchao-",),
 }  # fmt: skip
-# The same, where a further word of it says more.
+# Further settings, and the prefixes of the layouts they allow.
 _FORMS = {
     ("load_in_4bit", True): ("nf4", "fp4"),
     ("load_in_8bit", True): ("bitsandbytes-",),
@@ -97,54 +98,53 @@ _FORMS = {
     ("format", "mxfp8-quantized"): ("mxfp8",),
     ("format", "marlin-24"): ("marlin-24-",),
 }
-# Weights that come out of a decoder at once, in 1 GB: a row that is longer is no layer's.
+# Largest number of weights decoded at once, 1 GB: no layer has a longer row.
 _LARGEST = 2**28
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """The parameters of a checkpoint, packed ones among them.
+class DetectedParameters:
+    """Parameters of a checkpoint, packed ones included.
 
     Attributes
     ----------
     entries : mapping of str to Entry
-    notes : tuple of str
-        What a careful reader should know.
+    notes : tuple of Phrase
+        Facts about packed weights for a careful reader.
     """
 
     entries: Mapping[str, Entry]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
 
 
 @dataclass
 class _Sorted:
-    """Tensors by what they are: parts of packed weights, or by themselves."""
+    """Tensors by role: parts of packed weights, single tensors, scales of activations."""
 
     weights: dict[tuple[str, bool], Parts] = field(default_factory=dict)
     alone: dict[str, Entry] = field(default_factory=dict)
     beside: list[str] = field(default_factory=list)
 
 
-def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
-    """Decide what each tensor of a checkpoint is.
+def detect_parameters(entries: Mapping[str, Entry], scheme: Scheme) -> DetectedParameters:
+    """Return the parameters of a checkpoint, packed ones with their decoders.
 
     Raises
     ------
     SparsityReportError
-        A tensor looks packed and is not understood, parts of one are missing or do not fit, or
-        the configuration says that weights are packed which are not.
+        A tensor looks packed in an unknown way, parts are missing or do not fit, or the
+        configuration contradicts the tensors.
     """
     for size in scheme.group_sizes():
         if size == 0 or size < -1:
             raise SparsityReportError(
-                f"{scheme.file} says that {size} weights share a scale, which cannot be; fetch it "
-                "again"
+                f"{scheme.file}: a group size of {size} weights is impossible; fetch the file again"
             )
     sorted_ = _sort(entries, scheme)
     decoders = {parts.name: _decoder(parts, scheme) for parts in sorted_.weights.values()}
     packed = {name: Entry(name, values.shape, values) for name, values in decoders.items()}
     _check_method(scheme, {decoder.packing for decoder in decoders.values()})
-    # A scale beside plain weights may be a parameter of its own.
+    # Beside plain weights, a scale may be a parameter.
     plain = {
         key: entry
         for key, entry in entries.items()
@@ -173,18 +173,18 @@ def recognise(entries: Mapping[str, Entry], scheme: Scheme) -> Recognised:
         for key in entries
         if key in firsts or key in known
     }
-    return Recognised(ordered, _notes([*decoders.values(), *fours.values()]))
+    return DetectedParameters(ordered, _notes([*decoders.values(), *fours.values()]))
 
 
 def _sort(entries: Mapping[str, Entry], scheme: Scheme) -> _Sorted:
     sorted_ = _Sorted()
     for key, entry in entries.items():
-        if found := _LEAF.match(key):
-            fused = found["fused"] is not None
-            owner = found["fused"] or found["owner"]
+        if match := _LEAF.match(key):
+            fused = match["fused"] is not None
+            owner = match["fused"] or match["owner"]
             parts = sorted_.weights.setdefault((owner, fused), Parts(owner, fused))
-            parts.add(found["part"] or found["leaf"], entry)
-        elif _BESIDE.search(key):
+            parts.add(match["part"] or match["leaf"], entry)
+        elif _ACTIVATION.search(key):
             sorted_.beside.append(key)
         else:
             sorted_.alone[key] = entry
@@ -195,14 +195,14 @@ def _sort(entries: Mapping[str, Entry], scheme: Scheme) -> _Sorted:
             continue
         del sorted_.weights[owner]
         for leaf, entry in parts.leaves.items():
-            if leaf not in _TOLD_BESIDE:
+            if leaf not in _OPTIONAL_LEAVES:
                 sorted_.alone[entry.key] = entry
     _check_names(sorted_)
     return sorted_
 
 
 def _check_names(sorted_: _Sorted) -> None:
-    """Refuse a weight that is there twice, packed and plain, or by the name of its module."""
+    """Refuse a weight that is present twice: packed and plain, or under its module's name."""
     taken = {key: key for key in sorted_.alone}
     for parts in sorted_.weights.values():
         first = next(iter(parts.leaves.values()))
@@ -210,13 +210,13 @@ def _check_names(sorted_: _Sorted) -> None:
             if name in taken:
                 raise SparsityReportError(
                     f"{origin(first)}: {first.key!r} and {taken[name]!r} both stand for {name!r}; "
-                    "which one counts? Give a checkpoint with one of them"
+                    "keep one of them"
                 )
             taken[name] = first.key
 
 
 def _is_packed(parts: Parts, scheme: Scheme) -> bool:
-    """Whether tensors with telling names are parts of a packed weight, not parameters."""
+    """Return whether tensors with names of parts make up a packed weight."""
     if parts.fused:
         blocks = parts.get("blocks")
         return blocks is not None and blocks.values.dtype not in _FLOATS
@@ -224,10 +224,10 @@ def _is_packed(parts: Parts, scheme: Scheme) -> bool:
     telling = parts.leaves.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
     plain = weight is not None and weight.values.dtype in _FLOATS
     if plain and scheme.method == "compressed-tensors":
-        # Calibrated and saved as they were, weights have the scales of their rounding beside them.
-        telling -= _TOLD_BESIDE
+        # Weights that were calibrated but saved unpacked keep their scales.
+        telling -= _OPTIONAL_LEAVES
     if {"scales", "biases"} <= parts.leaves.keys():
-        # What MLX has beside codes, whatever has become of these.
+        # MLX stores both beside its codes.
         return True
     return bool(telling) or (weight is not None and not plain)
 
@@ -239,13 +239,13 @@ def _decoder(parts: Parts, scheme: Scheme) -> Packed:
     first = next(iter(parts.leaves.values()))
     names = ", ".join(sorted(parts.leaves))
     raise SparsityReportError(
-        f"{origin(first)}: {parts.owner!r} holds {names}, which no known format of packed weights "
-        "has together; fetch the whole checkpoint, or give one that is not packed"
+        f"{origin(first)}: {parts.owner!r} holds {names}, which no known packed format "
+        "combines; fetch the whole checkpoint, or give one that is not packed"
     )
 
 
 def _bounded(packed: Packed) -> Packed:
-    """Refuse a weight of which no part could be unpacked within memory."""
+    """Return a decoder; refuse one whose smallest slice exceeds memory."""
     if packed.unit > _LARGEST:
         first = packed.parts[0]
         raise SparsityReportError(
@@ -255,47 +255,45 @@ def _bounded(packed: Packed) -> Packed:
     return packed
 
 
-def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
-    """Say what is counted as what."""
+def _notes(decoders: Collection[Packed]) -> tuple[Phrase, ...]:
+    """Return notes on what packed weights are counted as."""
     unread = {decoder.packing for decoder in decoders if isinstance(decoder, Undecoded)}
     decoded = {decoder.packing for decoder in decoders} - unread
-    told = "packed weights ({}) are counted as the float32 values they stand for"
-    shown = "packed weights ({}) are counted by their shapes only: what of them is zero is unknown"
-    return tuple(
-        sentence.format(", ".join(sorted(layouts)))
-        for sentence, layouts in ((told, decoded), (shown, unread))
-        if layouts
-    )
+    notes = (("note.packed_as_float32", decoded), ("note.packed_shapes_only", unread))
+    return tuple(phrase(key, layouts=sorted(layouts)) for key, layouts in notes if layouts)
 
 
 def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
-    """Refuse a configuration that says something else than the tensors do."""
+    """Refuse a configuration that contradicts the tensors."""
     if not scheme.method or (not layouts and _keeps_plain(scheme)):
         return
     if scheme.method not in _METHODS:
         raise SparsityReportError(
-            f"{scheme.file} says that weights are packed by {scheme.method!r}, which is not known; "
+            f"{scheme.file}: weights are packed by {scheme.method!r}, which is not supported; "
             "give a checkpoint that is not packed"
         )
     if not layouts:
         raise SparsityReportError(
-            f"{scheme.file} says that weights are packed by {scheme.method}, but none is; if these "
-            "are the unpacked weights, delete what it says, else fetch the right ones"
+            f"{scheme.file}: declares weights packed by {scheme.method}, but none is packed; delete "
+            "the setting if these are the unpacked weights, else fetch the packed ones"
         )
-    said = [form for form in _FORMS if scheme.told.get(form[0]) == form[1]]
+    forms = [form for form in _FORMS if scheme.settings.get(form[0]) == form[1]]
     for layout in layouts:
-        begins = (_METHODS[scheme.method], *(_FORMS[form] for form in said))
+        begins = (_METHODS[scheme.method], *(_FORMS[form] for form in forms))
         if not all(layout.startswith(begin) for begin in begins):
-            further = "".join(f", {key} {word}" for key, word in said)
+            further = "".join(f", {key} {word}" for key, word in forms)
             raise SparsityReportError(
-                f"{scheme.file} says that weights are packed by {scheme.method}{further}, but they "
-                f"are {layout}; it is not of these weights"
+                f"{scheme.file}: declares weights packed by {scheme.method}{further}, but they "
+                f"are {layout}; give the configuration of these weights"
             )
 
 
 def _keeps_plain(scheme: Scheme) -> bool:
-    """Whether what is said allows for weights that are not packed at all."""
-    return scheme.method == "compressed-tensors" and scheme.told.get("format") in {None, "dense"}
+    """Return whether the settings allow weights that are not packed."""
+    return scheme.method == "compressed-tensors" and scheme.settings.get("format") in {
+        None,
+        "dense",
+    }
 
 
 def _is_index(entry: Entry) -> bool:
@@ -304,11 +302,11 @@ def _is_index(entry: Entry) -> bool:
 
 
 def check_weights(*entries: Entry) -> None:
-    """Refuse tensors to be counted that hold integers: codes of a packing that is not known."""
+    """Refuse tensors to be counted that hold integers, codes of an unknown packing."""
     for entry in entries:
         dtype = entry.values.dtype
         if not (dtype in _FLOATS or entry.dtype in _SMALL_FLOATS or dtype.is_complex):
             raise SparsityReportError(
                 f"{origin(entry)}: {entry.key!r} holds {entry.dtype}, not weights: it looks packed "
-                "in a way that is not known; give a checkpoint that is not packed"
+                "in an unknown way; give a checkpoint that is not packed"
             )

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from sparsity_report.weights.packed.columnwise import Columnwise
-from sparsity_report.weights.packed.packed_integers import separated
+from sparsity_report.weights.packed.packed_integers import unpack_codes
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.part_slices import FLOATS, integers, rows
 from sparsity_report.weights.packed.quantization_config import Scheme
@@ -16,7 +16,7 @@ from sparsity_report.weights.tensor_slices import Entry
 
 
 def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
-    """GPTQ, whose words hold several inputs, or AWQ, whose words hold several outputs."""
+    """Return the decoder of GPTQ (words of several inputs) or AWQ (words of several outputs)."""
     parts.only("qweight", "scales", "qzeros", "g_idx")
     codes, scales = parts.need("qweight", torch.int32), parts.need("scales", *FLOATS)
     if len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in (*codes.shape, *scales.shape):
@@ -24,8 +24,8 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
     groups, outputs = scales.shape
     zeros, order = parts.need("qzeros", torch.int32), parts.get("g_idx")
     across = codes.shape[1] != outputs
-    if not across and order is None and scheme.told.get("desc_act") is not False:
-        raise parts.wrong("qweight", "its g_idx is missing, so the group of an input is not known")
+    if not across and order is None and scheme.settings.get("desc_act") is not False:
+        raise parts.wrong("qweight", "its g_idx is missing, so the groups of inputs are unknown")
     bits = _bits(parts, scheme, across)
     inputs = codes.shape[0] if across else codes.shape[0] * 32 // bits
     if order is not None:
@@ -39,21 +39,25 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
     parts.check("qzeros", (groups, -(-outputs * bits // 32)))
     shape = (outputs, inputs)
     size = scheme.number("group_size", "q_group_size")
-    if size and groups != (-(-inputs // size) if size > 0 else 1) and "dynamic" not in scheme.told:
+    if (
+        size
+        and groups != (-(-inputs // size) if size > 0 else 1)
+        and "dynamic" not in scheme.settings
+    ):
         why = (
             f"it has {groups:,} groups for {inputs:,} inputs, in groups of {size} by configuration"
         )
         raise parts.wrong("scales", why)
     group = f"-g{size or inputs // groups}" if groups > 1 else ""
-    less = 0 if across else _less(parts, scheme, zeros, bits)
+    shift = 0 if across else _zero_point_shift(parts, scheme, zeros, bits)
     name = f"{'awq' if across else 'gptq'}-{bits}bit{group}"
-    return Columnwise(shape, name, parts.all, codes, scales, zeros, bits, across, less, order)
+    return Columnwise(shape, name, parts.all, codes, scales, zeros, bits, across, shift, order)
 
 
 def _bits(parts: Parts, scheme: Scheme, across: bool) -> int:
-    """Return the bits of a code, by the shapes and the configuration, which must agree."""
+    """Return the bits of a code, on which shapes and configuration must agree."""
     codes, outputs = parts.leaves["qweight"], parts.leaves["scales"].shape[1]
-    told, order = scheme.number("bits", "w_bit"), parts.get("g_idx")
+    declared, order = scheme.number("bits", "w_bit"), parts.get("g_idx")
     if across:
         shown = codes.shape[1] * 32 / outputs
     elif order is not None:
@@ -63,28 +67,30 @@ def _bits(parts: Parts, scheme: Scheme, across: bool) -> int:
     known = (4,) if across else (2, 3, 4, 8)
     if shown not in known:
         raise parts.wrong("qweight", f"its shape {codes.shape} leaves no whole bits for a weight")
-    if told not in {None, shown} and "dynamic" not in scheme.told:
-        raise parts.wrong("qweight", f"it has {shown:g} bits a weight, {told} by the configuration")
+    if declared not in {None, shown} and "dynamic" not in scheme.settings:
+        raise parts.wrong(
+            "qweight", f"it has {shown:g} bits a weight, {declared} by the configuration"
+        )
     return int(shown)
 
 
-def _less(parts: Parts, scheme: Scheme, zeros: Entry, bits: int) -> int:
-    """Return by how much GPTQ's zero points are written too small: which version it is."""
+def _zero_point_shift(parts: Parts, scheme: Scheme, zeros: Entry, bits: int) -> int:
+    """Return 1 if zero points are stored minus one (GPTQ version 1), 0 otherwise."""
     if scheme.method:
-        form = scheme.told.get("checkpoint_format") or "gptq"
+        form = scheme.settings.get("checkpoint_format") or "gptq"
         if form not in {"gptq", "gptq_v2"}:
-            raise parts.wrong("qweight", f"checkpoint_format {form!r} of GPTQ is not known")
+            raise parts.wrong("qweight", f"checkpoint_format {form!r} of GPTQ is not supported")
         return 0 if form == "gptq_v2" else 1
-    middle, stored = 2 ** (bits - 1), np.unique(separated(rows(zeros, 0, zeros.shape[0]), bits))
+    middle, stored = 2 ** (bits - 1), np.unique(unpack_codes(rows(zeros, 0, zeros.shape[0]), bits))
     if len(stored) == 1 and middle - stored[0] in {0, 1}:
         return int(middle - stored[0])
     raise parts.wrong(
-        "qzeros", "only the configuration says which version of GPTQ wrote it", "put it beside"
+        "qzeros", "only the configuration names its version of GPTQ", "add config.json"
     )
 
 
 def _follows(order: npt.NDArray[np.int64], groups: int) -> bool:
-    """Whether groups follow each other, each with as many inputs."""
+    """Return whether groups are consecutive and of equal size."""
     return len(order) % groups == 0 and bool(
         (order == np.arange(len(order)) // (len(order) // groups)).all()
     )

@@ -1,15 +1,13 @@
-"""MLX: integers with scale and bias, or microscaling floats."""
+"""Packed formats of MLX: integers with scale and bias, or microscaling floats."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from sparsity_report.weights.packed.block_scales import Blocks
-from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP, plain
+from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP, integer_values
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.part_slices import FLOATS, as_dtype, seen_as
 from sparsity_report.weights.packed.quantization_config import Scheme
@@ -18,16 +16,16 @@ from sparsity_report.weights.packed.tensor_groups import Parts
 
 
 def mlx(parts: Parts, scheme: Scheme) -> Packed:
-    """Weights of MLX: integers with scale and bias, or the microscaling floats."""
+    """Return the decoder of a weight of MLX."""
     parts.only("weight", "scales", "biases")
     codes, scale = parts.need("weight", torch.uint32), parts.leaves["scales"]
-    told: Mapping[str, Any] = scheme.told
-    alone = scheme.told.get(parts.owner)
-    told = {**told, **alone} if isinstance(alone, dict) else told
-    bits, size, mode = told.get("bits"), told.get("group_size"), told.get("mode", "affine")
+    override = scheme.settings.get(parts.owner)
+    settings = {**scheme.settings, **(override if isinstance(override, dict) else {})}
+    bits, size = settings.get("bits"), settings.get("group_size")
+    mode = settings.get("mode", "affine")
     if type(bits) is not int or type(size) is not int or not (0 < bits <= 8 and size > 0):
         raise parts.wrong(
-            "weight", "only config.json says how many bits a weight of MLX has", "put it beside"
+            "weight", "only config.json declares the bits of a weight of MLX", "add config.json"
         )
     if len(codes.shape) < 2 or codes.shape[:-1] != scale.shape[:-1]:
         raise parts.wrong("scales", f"its shape is {scale.shape}, that of weight {codes.shape}")
@@ -45,7 +43,7 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
         parts.check("biases", scale.shape)
         bias = Blocks(seen_as(parts.leaves["biases"], down, scale.shape[-1]), 1, size)
         return Rowwise(
-            shape, f"mlx-{bits}bit-g{size}", parts.all, flat, columns, bits, plain(bits),
+            shape, f"mlx-{bits}bit-g{size}", parts.all, flat, columns, bits, integer_values(bits),
             scales=(Blocks(across, 1, size),), bias=bias,
         )  # fmt: skip
     parts.only("weight", "scales")
@@ -56,7 +54,7 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
     elif form in {("mxfp4", 4, MX_GROUP), ("mxfp8", 8, MX_GROUP)}:
         scales = Blocks(across, 1, size, exponent=True)
     else:
-        raise parts.wrong("weight", f"mode {mode!r} of MLX with {bits} bits is not known")
+        raise parts.wrong("weight", f"mode {mode!r} of MLX with {bits} bits is not supported")
     name = f"mlx-{mode}"
     if bits == 8:
         floats = as_dtype(seen_as(codes, down, columns), torch.float8_e4m3fn)

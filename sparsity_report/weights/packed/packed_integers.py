@@ -1,4 +1,4 @@
-"""Packed integers taken apart: numbers of a few bits, the lowest bits first."""
+"""Unpacking of integers of a few bits, lowest bits first."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-#: What the sixteen codes of a 4-bit float stand for: a sign, two bits of exponent, one of fraction.
+#: Values of the sixteen codes of a 4-bit float: a sign, two exponent bits, one fraction bit.
 #: OCP Microscaling Formats (MX) Specification 1.0, table 5: E2M1.
 E2M1 = tuple(sign * value for sign in (1.0, -1.0) for value in (0, 0.5, 1, 1.5, 2, 3, 4, 6))
-#: The same of six bits, three of fraction, table 4: E2M3.
+#: Values of the 6-bit float E2M3, three fraction bits, table 4.
 E2M3 = tuple(
     sign * 2.0 ** max(0, code // 8 - 1) * (code % 8 / 8 + (code > 7))
     for sign in (1.0, -1.0)
     for code in range(32)
 )
 
-#: Weights that share a scale: of microscaling formats, and of NVIDIA's.
+#: Weights per scale in microscaling formats and in NVIDIA's.
 MX_GROUP, NV_GROUP = 32, 16
 
 
-def plain(bits: int, offset: float = 0) -> tuple[float, ...]:
-    """Return what the codes of so many bits stand for where they are integers from -`offset`."""
+def integer_values(bits: int, offset: float = 0) -> tuple[float, ...]:
+    """Return the values of integer codes of a width, from -`offset`."""
     return tuple(code - offset for code in range(2**bits))
 
 
-def looked_up(packed: Bytes, bits: int, values: tuple[float, ...], high_first: bool) -> Floats:
-    """Return what each code of rows of bytes stands for.
+def decode_codes(packed: Bytes, bits: int, values: tuple[float, ...], high_first: bool) -> Floats:
+    """Return the value of each code in rows of bytes.
 
     Parameters
     ----------
@@ -50,30 +50,30 @@ def looked_up(packed: Bytes, bits: int, values: tuple[float, ...], high_first: b
 
     Examples
     --------
-    >>> looked_up(np.array([[0x21, 0x43]], np.uint8), 4, plain(4), False)
+    >>> decode_codes(np.array([[0x21, 0x43]], np.uint8), 4, integer_values(4), False)
     array([[1., 2., 3., 4.]], dtype=float32)
     """
     rows = len(packed)
     if 8 % bits == 0:
-        # Two bytes at a time: the table of their values still fits a core's cache.
+        # Decode two bytes at a time: their table of values fits a core's cache.
         table = _table(bits, values, high_first)
         if bits < 8 and packed.shape[1] % 2 == 0 and packed.flags.c_contiguous:
             wide = _wide_table(bits, values, high_first)
             return wide.take(packed.view("<u2"), axis=0).reshape(rows, -1)
         return table.take(packed, axis=0).reshape(rows, -1)
-    return np.array(values, np.float32)[separated(packed, bits)]
+    return np.array(values, np.float32)[unpack_codes(packed, bits)]
 
 
-def separated(packed: Bytes, bits: int) -> npt.NDArray[np.uint8]:
-    """Return the codes of rows of bytes, whatever bytes they straddle.
+def unpack_codes(packed: Bytes, bits: int) -> npt.NDArray[np.uint8]:
+    """Return the codes in rows of bytes, also those that straddle bytes.
 
     Examples
     --------
-    >>> separated(np.array([[0b11_010_001, 0b0, 0b111_00000]], np.uint8), 3).tolist()
+    >>> unpack_codes(np.array([[0b11_010_001, 0b0, 0b111_00000]], np.uint8), 3).tolist()
     [[1, 2, 3, 0, 0, 0, 0, 7]]
     """
     rows, size = packed.shape
-    # Eight codes fill as many bytes as a code has bits.
+    # Eight codes of b bits fill b bytes.
     eights = -(-size // bits)
     padded = np.zeros((rows, eights * bits), np.uint8)
     padded[:, :size] = packed

@@ -1,4 +1,4 @@
-"""A tensor that a file keeps packed, in parts, and slices of it."""
+"""Interface of decoders: a packed tensor, its parts and its slices."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sparsity_report.weights.packed.part_slices import origin
 from sparsity_report.weights.packed.remote_parts import Span, connected, is_remote
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice
 
-# Values of a slice, and of what is decoded at a time.
+# Values of a slice, and values decoded at a time.
 _SLICE, _BUFFER = 2**24, 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Packed(ABC):
-    """A tensor whose values come out of several that the file holds.
+    """A tensor whose values are decoded from several stored tensors.
 
     Attributes
     ----------
@@ -41,19 +41,19 @@ class Packed(ABC):
     packing: str
     parts: tuple[Entry, ...]
 
-    #: Of the values that come out.
+    #: Dtype of the decoded values.
     dtype: ClassVar[torch.dtype] = torch.float32
-    #: Whether the values of any slice come from all over the parts.
+    #: True if each slice needs bytes from everywhere in the parts.
     crosswise: ClassVar[bool] = False
 
     @property
     @abstractmethod
     def unit(self) -> int:
-        """Values that come out together: a slice holds whole units."""
+        """Number of values decoded together; a slice holds whole units."""
 
     @abstractmethod
     def values(self, start: int, stop: int) -> Floats:
-        """Return values by their place in the model's tensor, whole units of them.
+        """Return whole units of values, by position in the model's tensor.
 
         Returns
         -------
@@ -62,22 +62,22 @@ class Packed(ABC):
         """
 
     def loaded(self, start: int, stop: int) -> Packed | None:  # noqa: ARG002
-        """Return some values, counted from 0, with their parts in memory if that saves reading.
+        """Return a decoder of a range with its parts in memory, if that saves reads.
 
         Returns
         -------
         Packed or None
-            None where a piece of a part is read as fast by itself.
+            None where a piece of a part is read as fast alone.
         """
         return None
 
     @property
     def rounding(self) -> Rounding | None:
-        """What was rounded to zero; None where values are as they were, or it is not known."""
+        """Rounding levels near zero; None if values are unrounded or the levels unknown."""
         return None
 
     def steps(self, start: int, stop: int) -> Floats:  # noqa: ARG002
-        """Return the steps of the rounding of values, each standing for equally many of them."""
+        """Return the rounding steps of values, each for equally many of them."""
         return np.empty(0, np.float32)
 
     @property
@@ -87,7 +87,7 @@ class Packed(ABC):
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes of all parts in the file; None where one is in none."""
+        """Bytes of all parts in the file; None if a part is in no file."""
         sizes = [part.file_bytes for part in self.parts]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
@@ -102,7 +102,7 @@ class Packed(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Undecoded(Packed):
-    """A tensor of which no more than the shape is known.
+    """A tensor with a known shape and unknown values.
 
     Attributes
     ----------
@@ -114,11 +114,11 @@ class Undecoded(Packed):
 
     @property
     def unit(self) -> int:
-        """A value."""
+        """One value."""
         return 1
 
     def values(self, start: int, stop: int) -> Floats:  # noqa: ARG002
-        """Refuse."""
+        """Refuse to decode."""
         key = self.parts[0].key
         raise SparsityReportError(
             f"{origin(self.parts[0])}: {key!r} cannot be unpacked: {self.why}"
@@ -127,20 +127,20 @@ class Undecoded(Packed):
 
 @dataclass(frozen=True, eq=False)
 class PackedSlice(Slice):
-    """Some values of a packed tensor; small and picklable where its parts lie in files."""
+    """A range of a packed tensor; small and picklable if its parts are in files."""
 
     packed: Packed
     start: int
 
     def sources(self) -> Sequence[FileSlice]:
-        """Return all parts of the tensor, if each lies in a file."""
+        """Return all parts of the tensor, if each is in a file."""
         parts = [part.values for part in self.packed.parts]
         files = [part for part in parts if isinstance(part, FileSlice)]
         return files if len(files) == len(parts) else ()
 
     @property
     def rounding(self) -> Rounding | None:
-        """That of the whole tensor."""
+        """Rounding levels of the whole tensor."""
         return self.packed.rounding
 
     def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
@@ -151,7 +151,7 @@ class PackedSlice(Slice):
             yield _decoded(packed, start, stop), steps
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values as they are decoded."""
+        """Yield the decoded values."""
         return (_decoded(*run) for run in self._runs())
 
     def _runs(self) -> Iterator[tuple[Packed, int, int]]:
@@ -172,11 +172,11 @@ class PackedSlice(Slice):
 
 
 def _decoded(packed: Packed, start: int, stop: int) -> torch.Tensor:
-    # Scales may be too large or too small for their products; that is no mistake here.
+    # Products of extreme scales may overflow, which is not an error here.
     with np.errstate(all="ignore"):
         return torch.from_numpy(packed.values(start, stop)).reshape(-1)
 
 
 def grouped(width: int, shape: tuple[int, int]) -> str:
-    """Name the weights that share a scale where they are fewer than a row."""
+    """Return the group size as part of a name, empty if a scale serves a whole row."""
     return f"-g{width}" if width < shape[1] else ""

@@ -1,4 +1,4 @@
-"""Parts of a packed tensor as arrays: some rows or some columns of what a file holds."""
+"""Slices of stored parts as arrays: ranges of rows or columns."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.packed_integers import Bytes, Floats
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, read_at
 
-#: What scales may be written in.
+#: Dtypes of scales.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-#: Floats of eight bits.
+#: Floats of 8 bits.
 FP8 = tuple(getattr(torch, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz"))
 
-#: What safetensors calls dtypes that torch lacks or has late. FP4 is E2M1, two to a byte, the low
-#: half first, as torch has them since 2.8; E8M0 the exponent of a power of two, always a scale.
+#: Names in safetensors of dtypes that older torch lacks. FP4 is E2M1, two per byte, low nibble first.
+#: E8M0 is the exponent of a power of two, used for scales only.
 FP4, E8M0 = "F4", "F8_E8M0"
 
 
 def rows(part: Entry, start: int, stop: int) -> Bytes:
-    """Return the bytes of some rows of a part, its first dimension counted down.
+    """Return the bytes of a range of rows of a part.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def rows(part: Entry, start: int, stop: int) -> Bytes:
 
 
 def columns(part: Entry, start: int, stop: int) -> Bytes:
-    """Return the bytes of some columns of a matrix, row by row.
+    """Return the bytes of a range of columns of a matrix, row by row.
 
     Returns
     -------
@@ -65,26 +65,26 @@ def columns(part: Entry, start: int, stop: int) -> Bytes:
 
 
 def held_columns(part: Entry, start: int, stop: int) -> Entry:
-    """Return some columns of a matrix, read into memory."""
+    """Return a range of columns of a matrix, read into memory."""
     held = torch.from_numpy(columns(part, start, stop)).view(part.values.dtype)
     return Entry(part.key, tuple(held.shape), held)
 
 
 def numbers(part: Entry, raw: Bytes) -> Floats:
-    """Return bytes of a part as the numbers they are."""
+    """Return bytes of a part as float32 numbers."""
     dtype = part.values.dtype
     if dtype == torch.float32:
         return raw.view(np.float32)
     return torch.from_numpy(raw).view(dtype).float().numpy()
 
 
-def whole(part: Entry) -> Floats:
-    """Return all numbers of a small part, in a row."""
+def flattened(part: Entry) -> Floats:
+    """Return all numbers of a small part, flattened."""
     return numbers(part, rows(part, 0, part.shape[0] if part.shape else 1)).reshape(-1)
 
 
 def integers(part: Entry) -> npt.NDArray[np.int64]:
-    """Return all numbers of a small part of integers, in a row; refuse what holds none."""
+    """Return all numbers of a small integer part, flattened; refuse other dtypes."""
     dtype = part.values.dtype
     if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
         raise SparsityReportError(
@@ -101,7 +101,7 @@ def seen_as(part: Entry, *shape: int) -> Entry:
 
 
 def as_dtype(part: Entry, dtype: torch.dtype) -> Entry:
-    """Return a part whose bytes are numbers of another type."""
+    """Return a part with its bytes reinterpreted as another dtype."""
     if isinstance(part.values, torch.Tensor):
         return Entry(part.key, part.shape, part.values.view(dtype))
     assert isinstance(part.values, FileSlice)
@@ -109,7 +109,7 @@ def as_dtype(part: Entry, dtype: torch.dtype) -> Entry:
 
 
 def finite(part: Entry, values: Floats) -> Floats:
-    """Return scales; refuse those that would make every weight of a group unknown."""
+    """Return scales; refuse NaN and infinity."""
     if not np.isfinite(values).all():
         raise SparsityReportError(
             f"{origin(part)}: {part.key!r} holds a scale that is not a number, so what it scales "
@@ -119,7 +119,7 @@ def finite(part: Entry, values: Floats) -> Floats:
 
 
 def origin(part: Entry) -> str:
-    """Say where a part lies."""
+    """Return the file of a part."""
     return str(part.values.file) if isinstance(part.values, FileSlice) else "the checkpoint"
 
 

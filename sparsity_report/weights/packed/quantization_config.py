@@ -1,4 +1,4 @@
-"""How a checkpoint says its weights are packed: in ``config.json`` or in files beside it."""
+"""Quantization settings of a checkpoint, from ``config.json`` or the files beside it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, read_json
 
-# Beside config.json: of GPTQ, of AWQ and of ModelOpt.
+# Files beside config.json, written by GPTQ, AWQ and ModelOpt.
 _BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 _MODELOPT = "hf_quant_config.json"
 _TEXTS = ("quant_method", "format", "checkpoint_format")
-# Bits of a code, and weights that share a scale: fewer than none are told from what is no number.
+# Ranges of the bits of a code, and of the number of weights that share a scale.
 _NUMBERS = {
     **dict.fromkeys(("bits", "w_bit", "num_bits"), (1, 64)),
     **dict.fromkeys(("group_size", "q_group_size"), (-limits.WIDTH, limits.WIDTH)),
@@ -24,124 +24,125 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class Scheme:
-    """What is said of how weights are packed; nothing where nothing is.
+    """Quantization settings; empty for a checkpoint that declares none.
 
     Attributes
     ----------
     method : str
-        Such as ``"gptq"``; empty where the checkpoint says nothing.
-    told : mapping
-        All that is said, as it stands in the file.
+        Such as ``"gptq"``; empty without settings.
+    settings : mapping
+        All settings of the file.
     file : pathlib.Path or None
-        Where it stands.
+        File that holds the settings.
     """
 
     method: str = ""
-    told: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
 
     def number(self, *keys: str) -> int | None:
-        """Return the first of some whole numbers that is told."""
+        """Return the first integer set under one of the keys."""
         for key in keys:
-            if (value := self.told.get(key)) is not None:
+            if (value := self.settings.get(key)) is not None:
                 return int(value)
         return None
 
     def weights(self) -> list[Mapping[str, Any]]:
-        """Return what compressed-tensors says of weights, group by group."""
-        groups = (self.told.get("config_groups") or {}).values()
-        # A group may be a list of the modules that one of its presets is for.
+        """Return the weight settings of each group of compressed-tensors."""
+        groups = (self.settings.get("config_groups") or {}).values()
+        # A group may also be a list of modules for a preset.
         return [g["weights"] for g in groups if isinstance(g, dict) and g.get("weights")]
 
     def bits(self) -> list[int]:
-        """Return the bits that compressed-tensors says codes have, of any group."""
-        told = (weights.get("num_bits") for weights in self.weights())
-        return sorted({bits for bits in told if isinstance(bits, int)})
+        """Return the code widths in bits that compressed-tensors declares."""
+        widths = (weights.get("num_bits") for weights in self.weights())
+        return sorted({bits for bits in widths if isinstance(bits, int)})
 
     def group_sizes(self) -> list[int]:
-        """Return how many weights are said to share a scale; -1: all of a row."""
-        tables = (self.told, *self.weights())
-        told = [table.get(key) for table in tables for key in ("group_size", "q_group_size")]
-        return [size for size in told if size is not None]
+        """Return the declared numbers of weights per scale; -1 stands for a whole row."""
+        tables = (self.settings, *self.weights())
+        sizes = [table.get(key) for table in tables for key in ("group_size", "q_group_size")]
+        return [size for size in sizes if size is not None]
 
     def block(self) -> tuple[int, int] | None:
-        """Return height and width of what shares a scale, where they are told."""
-        told = [self.told.get("weight_block_size")]
+        """Return height and width of the block that shares a scale, if declared."""
+        blocks = [self.settings.get("weight_block_size")]
         for weights in self.weights():
-            told += [weights.get("block_structure"), [1, weights.get("group_size")]]
-        return next(((height, width) for height, width in filter(_is_pair, told)), None)
+            blocks += [weights.get("block_structure"), [1, weights.get("group_size")]]
+        return next(((height, width) for height, width in filter(_is_pair, blocks)), None)
 
 
 def read_scheme(directory: Path) -> Scheme:
-    """Read what a checkpoint says of how its weights are packed.
+    """Return the quantization settings of a checkpoint.
 
-    ``quantization_config`` stands at the top of ``config.json`` or in its ``text_config``; older
-    files say ``compression_config``, MLX says ``quantization``.
+    ``config.json`` or its ``text_config`` holds ``quantization_config``, in older files
+    ``compression_config``, in files of MLX ``quantization``.
 
     Raises
     ------
     SparsityReportError
-        It says so in a way that cannot be.
+        The settings contradict themselves or have the wrong types.
     """
     config = directory / "config.json"
-    told = _json(config)
-    inner = told.get("text_config")
-    for holder in (told, inner if isinstance(inner, dict) else {}):
+    content = _json(config)
+    inner = content.get("text_config")
+    for holder in (content, inner if isinstance(inner, dict) else {}):
         for key in ("quantization_config", "compression_config", "quantization"):
-            if said := _told(holder, key, config):
-                return Scheme(_method(said, key), _checked(said, config), config)
+            if settings := _object(holder, key, config):
+                return Scheme(_method(settings, key), _checked(settings, config), config)
     for name, method in _BESIDE.items():
         if beside := _json(directory / name):
             return Scheme(method, _checked(beside, directory / name), directory / name)
     file = directory / _MODELOPT
-    if modelopt := _told(_json(file), "quantization", file):
+    if modelopt := _object(_json(file), "quantization", file):
         return Scheme("modelopt", _checked(modelopt, file), file)
     return Scheme()
 
 
-def _told(holder: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
-    """Return what is said under a key; nothing where nothing is."""
-    told = holder.get(key) or {}
-    if isinstance(told, dict):
-        return told
-    # Others than MLX may mean something else by it.
+def _object(holder: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
+    """Return the object under a key, empty if there is none."""
+    settings = holder.get(key) or {}
+    if isinstance(settings, dict):
+        return settings
+    # Other programs than MLX use this key for other purposes.
     if key == "quantization":
         return {}
-    raise SparsityReportError(f"{file}: {key} is no JSON object; fetch it again")
+    raise SparsityReportError(f"{file}: {key} is not a JSON object; fetch the file again")
 
 
-def _checked(told: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Return what is said, if all of it that is read here is of a kind that can be."""
+def _checked(settings: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return settings whose types and ranges were checked."""
     try:
         for key in _TEXTS:
-            if not isinstance(told.get(key) or "", str):
-                raise ValueError(f"{key} is no text")
-        _check_numbers(told)
-        groups = _told(told, "config_groups", file).values()
+            if not isinstance(settings.get(key) or "", str):
+                raise ValueError(f"{key} is not text")
+        _check_numbers(settings)
+        groups = _object(settings, "config_groups", file).values()
         if not all(isinstance(group, dict | list) for group in groups):
-            raise ValueError("a group of config_groups is no JSON object")
+            raise ValueError("a group of config_groups is not a JSON object")
         for group in groups:
-            _check_numbers(_told(group, "weights", file) if isinstance(group, dict) else {})
+            _check_numbers(_object(group, "weights", file) if isinstance(group, dict) else {})
     except SparsityReportError:
         raise
     except ValueError as error:
         raise SparsityReportError(
-            f"{file} says how weights are packed, and {error}; fetch it again"
+            f"{file}: {error} in the quantization settings; fetch the file again"
         ) from error
-    return told
+    return settings
 
 
-def _check_numbers(told: Mapping[str, Any]) -> None:
+def _check_numbers(settings: Mapping[str, Any]) -> None:
     for key, (low, high) in _NUMBERS.items():
-        # Of float8 the bits of exponent and fraction may be told apart.
-        if told.get(key) is not None and not (key == "num_bits" and _is_pair(told[key])):
-            check_integer(told[key], key, low, high)
-    if told.get("weight_block_size") and not _is_pair(told["weight_block_size"]):
+        # float8 may list the bits of exponent and fraction separately.
+        is_pair = key == "num_bits" and _is_pair(settings.get(key))
+        if settings.get(key) is not None and not is_pair:
+            check_integer(settings[key], key, low, high)
+    if settings.get("weight_block_size") and not _is_pair(settings["weight_block_size"]):
         raise ValueError("weight_block_size is not two numbers")
 
 
 def _is_pair(value: object) -> TypeGuard[list[int]]:
-    """Whether something is two positive whole numbers."""
+    """Return whether a value is a list of two positive integers."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -149,22 +150,24 @@ def _is_pair(value: object) -> TypeGuard[list[int]]:
     )
 
 
-def _method(told: Mapping[str, Any], key: str) -> str:
-    method = told.get("quant_method")
+def _method(settings: Mapping[str, Any], key: str) -> str:
+    method = settings.get("quant_method")
     if isinstance(method, str):
         return printable(method.lower().replace("_", "-"), 40)
-    if told.get("load_in_4bit") or told.get("load_in_8bit"):
+    if settings.get("load_in_4bit") or settings.get("load_in_8bit"):
         return "bitsandbytes"
-    if key == "compression_config" or "sparsity_config" in told or "config_groups" in told:
+    if key == "compression_config" or "sparsity_config" in settings or "config_groups" in settings:
         return "compressed-tensors"
-    return "mlx" if key == "quantization" or "group_size" in told else "unknown"
+    return "mlx" if key == "quantization" or "group_size" in settings else "unknown"
 
 
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        told = read_json(file)
+        content = read_json(file)
     except (OSError, ValueError) as error:
-        raise SparsityReportError(f"{file} cannot be read as JSON: {error}") from error
-    return told if isinstance(told, dict) else {}
+        raise SparsityReportError(
+            f"{file}: cannot be read as JSON ({error}); fetch the file again"
+        ) from error
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""Parts that lie on the Hub, connected while values are decoded: one connection to each."""
+"""Parts on the Hub, each read over one connection while values are decoded."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sparsity_report.weights.tensor_slices import Entry, FileSlice, Origin, Read
 
 T = TypeVar("T")
 
-# Bytes of a read that are kept; what a slice reads as a whole is not read again.
+# Largest read that is kept, so that a slice is not read twice.
 _REMEMBERED = 2**22
 
 
 class Span(NamedTuple):
-    """Values from `start` to `stop`, of `total`."""
+    """Range of values from `start` to `stop`, of `total`."""
 
     start: int
     stop: int
@@ -27,7 +27,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Connected(Origin):
-    """A file with a reader that stays open."""
+    """File with a reader that stays open."""
 
     origin: Origin
     reader: Reader
@@ -48,7 +48,7 @@ class _Connected(Origin):
 
 
 class _Repeating:
-    """A reader that has its last read at hand: steps are read after the values that they scale."""
+    """Reader that keeps its last read: scales are read again for rounding steps."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader, self._at = reader, 0
@@ -70,14 +70,14 @@ class _Repeating:
 
 
 def is_remote(parts: Sequence[Entry]) -> bool:
-    """Whether a part lies on the Hub."""
+    """Return whether a part is on the Hub."""
     values = [part.values for part in parts]
     return any(isinstance(v, FileSlice) and isinstance(v.file, HubFile) for v in values)
 
 
 @contextmanager
 def connected(decoder: T, span: Span) -> Iterator[T]:
-    """Yield a decoder for some of its values, each part read over one connection.
+    """Yield a decoder of a range of values, each part read over one connection.
 
     Parameters
     ----------
@@ -102,13 +102,13 @@ def connected(decoder: T, span: Span) -> Iterator[T]:
 
 
 def _opened(values: FileSlice, span: Span) -> AbstractContextManager[Reader]:
-    """Open a part where the values of a span begin, which are as far apart in it."""
+    """Open a part at the position that corresponds to a span of values."""
     first, last = (-(-values.nbytes * place // span.total) for place in (span.start, span.stop))
     return values.file.opened(values.offset + first, values.offset + last)
 
 
 def _changed(value: Any, change: Callable[[Entry], Entry]) -> Any:
-    """Return a value that is made of entries with each of them changed."""
+    """Return a copy of a decoder with a function applied to each of its entries."""
     if isinstance(value, Entry):
         return change(value)
     if isinstance(value, tuple):

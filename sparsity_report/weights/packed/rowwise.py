@@ -1,4 +1,4 @@
-"""Matrices whose rows lie packed one after the other, as most formats have them."""
+"""Decoder of matrices stored row by row, as in most formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from sparsity_report.weights.anatomy.rounding_levels import Rounding, nearest_to_zero
 from sparsity_report.weights.packed.block_scales import ALIGNED, Blocks, combined
-from sparsity_report.weights.packed.packed_integers import Floats, looked_up
+from sparsity_report.weights.packed.packed_integers import Floats, decode_codes
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.part_slices import numbers, rows
 from sparsity_report.weights.tensor_slices import Entry
@@ -53,12 +53,12 @@ class Rowwise(Packed):
 
     @property
     def unit(self) -> int:
-        """As many rows as packed zero points can be read by."""
+        """Values of the rows that share words of packed zero points."""
         return ALIGNED * self.columns
 
     @property
     def rounding(self) -> Rounding | None:
-        """Half a step to both sides where codes are whole numbers."""
+        """Half a step to both sides if codes are integers."""
         if self.zero or self.bias:
             return Rounding(has_zero=self.bias is None)
         return nearest_to_zero(self.table or _levels(self.codes.values.dtype))
@@ -95,13 +95,13 @@ class Rowwise(Packed):
             parted = words[:, :, None] >> places & np.uint32(2**self.bits - 1)
             looked: Floats = np.array(self.table, np.float32)[parted.reshape(len(raw), -1)]
         else:
-            looked = looked_up(raw, self.bits, self.table, self.high_first)
+            looked = decode_codes(raw, self.bits, self.table, self.high_first)
         return looked if looked.shape[1] == self.columns else looked[:, : self.columns].copy()
 
 
 @dataclass(frozen=True, eq=False)
 class Experts(Packed):
-    """Matrices of experts that the model holds turned: (experts, inputs, outputs).
+    """Matrices of experts, transposed in the model: (experts, inputs, outputs).
 
     Attributes
     ----------
@@ -113,12 +113,12 @@ class Experts(Packed):
 
     @property
     def unit(self) -> int:
-        """An expert."""
+        """Values of one expert."""
         return self.shape[1] * self.shape[2]
 
     @property
     def rounding(self) -> Rounding | None:
-        """That of the matrices."""
+        """Rounding levels of the matrices."""
         return self.matrices.rounding
 
     def steps(self, start: int, stop: int) -> Floats:
@@ -134,5 +134,5 @@ class Experts(Packed):
 
 @lru_cache
 def _levels(dtype: torch.dtype) -> tuple[float, ...]:
-    """Return the numbers of a type of eight bits."""
+    """Return the numbers that an 8-bit dtype represents."""
     return tuple(torch.arange(256).to(torch.uint8).view(dtype).float().tolist())

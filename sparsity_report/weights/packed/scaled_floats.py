@@ -1,4 +1,4 @@
-"""Small floats and integers with scales: FP8, int8, ModelOpt, gpt-oss and torchao."""
+"""Small floats and integers with scales: FP8, int8, FP4, ModelOpt, gpt-oss and torchao."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsity_report.weights.tensor_slices import Entry
 
 
 def scaled(parts: Parts, scheme: Scheme) -> Packed:
-    """Eight-bit integers or floats with scales of a tensor, of rows or of blocks; FP4 in groups."""
+    """Return the decoder of int8, FP8 or FP4 with scales per tensor, row, block or group."""
     leaf = "weight_scale_inv" if parts.get("weight_scale_inv") else "weight_scale"
     if parts.need("weight").kind == FP4:
         return _fp4(parts, leaf)
@@ -37,7 +37,7 @@ def scaled(parts: Parts, scheme: Scheme) -> Packed:
 
 
 def _fp4(parts: Parts, leaf: str) -> Packed:
-    """FP4 of safetensors: NVFP4 without a scale of the whole tensor, or MXFP4."""
+    """Return the decoder of FP4 in safetensors: NVFP4 without a tensor scale, or MXFP4."""
     parts.only("weight", leaf)
     codes, (down, half) = parts.leaves["weight"], parts.matrix("weight")
     shape = (down, 2 * half)
@@ -48,14 +48,14 @@ def _fp4(parts: Parts, leaf: str) -> Packed:
 
 
 def unscaled(entry: Entry) -> Packed:
-    """FP4 of safetensors that no scale belongs to."""
+    """Return the decoder of FP4 in safetensors without scales."""
     *outer, half = entry.shape
     codes = seen_as(entry, math.prod(outer), half)
     return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 2 * half, 4, E2M1)
 
 
 def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
-    """NVFP4 of ModelOpt: two codes to a byte, two levels of scales."""
+    """Return the decoder of ModelOpt's NVFP4: two codes per byte, two levels of scales."""
     parts.only("weight", "weight_scale", "weight_scale_2")
     codes, (down, half) = parts.need("weight", torch.uint8, FP4), parts.matrix("weight")
     shape = (down, 2 * half)
@@ -66,7 +66,7 @@ def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
 
 
 def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
-    """Experts of gpt-oss: (experts, outputs, groups, 16 bytes), turned in memory."""
+    """Return the decoder of gpt-oss experts: (experts, outputs, groups, 16 bytes), transposed."""
     parts.only("blocks", "scales")
     codes, scale = parts.need("blocks", torch.uint8, FP4), parts.need("scales", torch.uint8, E8M0)
     if len(codes.shape) != 4 or codes.shape[3] * 2 != MX_GROUP:
@@ -83,7 +83,7 @@ def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
 
 
 def torchao(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
-    """Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor of torchao."""
+    """Return the decoder of torchao's Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor."""
     parts.only("_weight_qdata", "_weight_scale", "_weight_zero_point")
     codes, shape = parts.need("_weight_qdata", torch.int8, *FP8), parts.matrix("_weight_qdata")
     scale = parts.scales("_weight_scale", shape)

@@ -1,4 +1,4 @@
-"""Matrices of which the file holds what is not zero, and a bit per weight that says where."""
+"""Decoder of sparse matrices: nonzero values and a bitmask of their positions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsity_report.weights.tensor_slices import Entry
 
 @dataclass(frozen=True, eq=False)
 class Bitmasked(Packed):
-    """Where a bit is set, the next of the values that are kept; elsewhere zero.
+    """The next stored value for each set bit, zero for the others.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Bitmasked(Packed):
 
     @property
     def unit(self) -> int:
-        """Whole rows."""
+        """Values of one row."""
         return ALIGNED * self.shape[-1]
 
     def values(self, start: int, stop: int) -> Floats:
@@ -58,7 +58,7 @@ class Bitmasked(Packed):
         return values
 
     def _places(self, first: int, last: int) -> tuple[int, int]:
-        """Return from where to where the values of some rows stand."""
+        """Return the range of stored values of a range of rows."""
         if self.starts is None:
             each = self.kept.total // self.shape[0]
             return first * each, last * each
@@ -73,5 +73,5 @@ class Bitmasked(Packed):
 
 
 def _flat(part: Entry, begin: int, end: int) -> np.ndarray:
-    """Return the bytes of some values, whatever rows they stand in."""
+    """Return the bytes of a range of values, across rows."""
     return rows(Entry(part.key, (part.total,), part.values), begin, end)

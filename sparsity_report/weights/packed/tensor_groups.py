@@ -1,4 +1,4 @@
-"""The tensors that make up one packed weight, and what does not fit among them."""
+"""Groups of tensors that make up one packed weight, with their checks."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sparsity_report.weights.packed.packed_integers import MX_GROUP
 from sparsity_report.weights.packed.part_slices import E8M0, FLOATS, FP8, integers, origin
 from sparsity_report.weights.tensor_slices import Entry
 
-# What a number of a block stands for where the file does not say: DeepSeek's 128 × 128.
+# Block size where the file declares none: DeepSeek's 128 × 128.
 _BLOCK = 128
 
 
 class Parts:
-    """Tensors by the end of their names.
+    """Parts of one packed weight, by the last component of their names.
 
     Attributes
     ----------
     owner : str
-        What stands before: a module, or a fused parameter.
+        Name of the module or of the fused parameter.
     fused : bool
-        It is a parameter itself.
+        Whether the owner is a fused parameter.
     leaves : dict of str to Entry
     """
 
@@ -35,26 +35,26 @@ class Parts:
 
     @property
     def name(self) -> str:
-        """Of the weight that they make up."""
+        """Name of the packed weight."""
         return self.owner if self.fused else f"{self.owner}.weight"
 
     @property
     def all(self) -> tuple[Entry, ...]:
-        """Every part."""
+        """All parts."""
         return tuple(self.leaves.values())
 
     def add(self, leaf: str, entry: Entry) -> None:
-        """Take in a tensor; refuse a second one for the same purpose."""
+        """Add a part; refuse a second one under the same leaf."""
         if leaf in self.leaves:
-            raise self.wrong(leaf, f"{self.leaves[leaf].key!r} says the same")
+            raise self.wrong(leaf, f"{self.leaves[leaf].key!r} has the same role")
         self.leaves[leaf] = entry
 
     def get(self, leaf: str) -> Entry | None:
-        """Return a part that may be missing."""
+        """Return a part, or None if it is missing."""
         return self.leaves.get(leaf)
 
     def need(self, leaf: str, *dtypes: torch.dtype | str) -> Entry:
-        """Return a part, of one of some dtypes if any are given, by the file's name or torch's."""
+        """Return a required part; refuse other dtypes than those given."""
         if leaf not in self.leaves:
             first = next(iter(self.leaves))
             raise self.wrong(first, f"its {leaf} is missing")
@@ -64,12 +64,12 @@ class Parts:
         return part
 
     def only(self, *leaves: str) -> None:
-        """Refuse a part that the format does not have."""
+        """Refuse parts other than those of the format."""
         if further := sorted(self.leaves.keys() - {*leaves}):
             raise self.wrong(further[0], "this format has no such tensor")
 
     def check(self, leaf: str, shape: Sequence[int]) -> None:
-        """Refuse a part that has not the shape it must have."""
+        """Refuse a part of another shape."""
         if self.leaves[leaf].shape != tuple(shape):
             raise self.wrong(leaf, f"its shape is {self.leaves[leaf].shape}, not {tuple(shape)}")
 
@@ -80,16 +80,16 @@ class Parts:
             raise self.wrong(leaf, f"its shape is {shape}")
         return shape[0], shape[1]
 
-    def told_shape(self, leaf: str) -> tuple[int, int]:
-        """Return the shape that a part tells of the weight."""
+    def declared_shape(self, leaf: str) -> tuple[int, int]:
+        """Return the shape of the weight, from the part that holds it."""
         part = self.need(leaf, torch.int64, torch.int32)
-        told = integers(part).tolist() if part.total == 2 else []
-        if len(told) != 2 or min(told) < 1:
-            raise self.wrong(leaf, f"it does not tell a shape: {told}")
-        return told[0], told[1]
+        sizes = integers(part).tolist() if part.total == 2 else []
+        if len(sizes) != 2 or min(sizes) < 1:
+            raise self.wrong(leaf, f"it does not hold a shape: {sizes}")
+        return sizes[0], sizes[1]
 
     def check_order(self, leaf: str, groups: int) -> None:
-        """Refuse an order of inputs that names a group without a scale."""
+        """Refuse an input order that names a group without a scale."""
         order = integers(self.leaves[leaf])
         if order.size and not 0 <= order.min() <= order.max() < groups:
             raise self.wrong(leaf, f"it names groups beyond the {groups:,} that have a scale")
@@ -100,7 +100,7 @@ class Parts:
         why: str,
         advice: str = "fetch the checkpoint again, or give one that is not packed",
     ) -> SparsityReportError:
-        """Return an error about one of the parts."""
+        """Return the error for a faulty part."""
         entry = self.leaves[leaf]
         return SparsityReportError(
             f"{origin(entry)}: {entry.key!r} looks packed and cannot be unpacked: {why}; {advice}"
@@ -113,37 +113,37 @@ class Parts:
         block: tuple[int, int] | None = None,
         dtypes: Sequence[torch.dtype] = FLOATS,
     ) -> Blocks:
-        """Return numbers for blocks of a matrix: one, one a row, some across, or one a square.
+        """Return the scales of a matrix: one in all, or one per row, group or square block.
 
         Parameters
         ----------
         leaf : str
         shape : tuple of int
-            Of the matrix.
+            Shape of the matrix.
         block : tuple of int, optional
-            Height and width of a block, where the configuration says it.
+            Height and width of a block, if the configuration declares it.
         dtypes : sequence of torch.dtype
-            That the numbers may have.
+            Allowed dtypes.
         """
         part, (down, across) = self.need(leaf, *dtypes), shape
         if part.total == 1:
             return Blocks(Entry(part.key, (1, 1), part.values), max(1, down), max(1, across))
-        told = (*part.shape, 1) if len(part.shape) == 1 else part.shape
-        if len(told) != 2:
+        grid = (*part.shape, 1) if len(part.shape) == 1 else part.shape
+        if len(grid) != 2:
             raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")
-        part = Entry(part.key, told, part.values)
-        even, square = self._even(told, shape), (_BLOCK, _BLOCK)
+        part = Entry(part.key, grid, part.values)
+        even, square = self._even(grid, shape), (_BLOCK, _BLOCK)
         inverse = leaf == "weight_scale_inv"
-        told_so = inverse and block is not None
-        for size in (block,) if told_so else (square, even) if inverse else (block, even, square):
-            if size and told == (math.ceil(down / size[0]), math.ceil(across / size[1])):
+        declared = inverse and block is not None
+        for size in (block,) if declared else (square, even) if inverse else (block, even, square):
+            if size and grid == (math.ceil(down / size[0]), math.ceil(across / size[1])):
                 return Blocks(part, *size)
         raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")
 
     def grouped(self, leaf: str, shape: tuple[int, int], width: int) -> Blocks:
-        """Return a number for each group of a row, as NVFP4 and microscaling have them.
+        """Return the scales of groups within rows, as in NVFP4 and microscaling formats.
 
-        Powers of two are written as their exponents, in bytes; other numbers as FP8.
+        Powers of two are stored as exponents in bytes, other scales as FP8.
         """
         exponent = width == MX_GROUP
         self.need(leaf, *((torch.uint8, E8M0) if exponent else FP8))
@@ -153,8 +153,8 @@ class Parts:
         return Blocks(self.leaves[leaf], 1, width, exponent=exponent)
 
     @staticmethod
-    def _even(told: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int] | None:
-        if 0 in told or any(whole % part for whole, part in zip(shape, told, strict=True)):
+    def _even(grid: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int] | None:
+        if 0 in grid or any(size % number for size, number in zip(shape, grid, strict=True)):
             return None
-        height, width = shape[0] // told[0], shape[1] // told[1]
+        height, width = shape[0] // grid[0], shape[1] // grid[1]
         return (height, width) if height in {1, width} else None

@@ -32,7 +32,7 @@ from sparsity_report.weights.anatomy.meta_model import read_config
 from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.parameters import ONCE, Module
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
-from sparsity_report.weights.packed.format_detection import check_weights, recognise
+from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.packed.remote_parts import is_remote
@@ -242,13 +242,13 @@ def open_checkpoint(
     folder = _folder(path)
 
     def is_fitting(model: nn.Module) -> bool:
-        return fits(model, recognise(entries, read_scheme(folder)).entries)
+        return fits(model, detect_parameters(entries, read_scheme(folder)).entries)
 
     model: nn.Module | None = None
     notes: tuple[Phrase, ...] = (phrase("note.config_unused"),)
     if options.config:
         model, notes = read_config(folder, is_fitting, parameters_for(len(entries)))
-    known = recognise(entries, read_scheme(folder))
+    known = detect_parameters(entries, read_scheme(folder))
     parts = memory_parts(model, known.entries)
     buffers = set() if model is None else {name for name, _ in model.named_buffers()}
     for name, tensors in parts.items():
