@@ -68,7 +68,7 @@ def test_what_the_rule_has_packed_stands_for_what_it_says(way, tmp_path):
     tensors, means, config = packing.WAYS[way](matrix())
     weights = sr.load(write(tmp_path / "m", tensors, config))
     agrees(weights, means)
-    assert any("packed weights" in note for note in weights.notes)
+    assert any("packed weights" in str(note) for note in weights.notes)
 
 
 # Of these, the bits or the zero point stand in the configuration alone.
@@ -80,7 +80,7 @@ def test_alone_it_is_right_or_refused(way, tmp_path):
     tensors, means, _ = packing.WAYS[way](matrix())
     folder = write(tmp_path / "m", tensors)
     if way.startswith(NEEDS_CONFIG):
-        with pytest.raises(sr.SparsityReportError, match="put it beside"):
+        with pytest.raises(sr.SparsityReportError, match="add config.json"):
             sr.load(folder)
     else:
         agrees(sr.load(folder), means)
@@ -171,7 +171,7 @@ def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
     folder = write(tmp_path / "m", tensors, config if told else None)
     for weights in (sr.load(folder), sr.load(folder, values=False)):
         assert weights[f"{OWNER}.weight"].shape == pruned.shape == (64, 512)
-        assert f"(marlin-24-{bits}bit) are counted by their shapes only" in weights.notes[-1]
+        assert f"(marlin-24-{bits}bit) are counted by their shapes only" in str(weights.notes[-1])
         rows = sr.compare(sr.dense(weights)).layers.set_index("module_name")
         assert rows["total"].to_dict() == {OWNER: 64 * 512, "layers.0.norm": 8}
         assert rows["nonzero"].isna()[OWNER]
@@ -181,7 +181,7 @@ def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
     study = sr.compare(sr.dense(weights))
     assert study.layers.set_index("module_name")["nonzero"]["layers.0.norm"] == 8
     assert study.totals[["nonzero", "sparsity_model"]].isna().all(axis=None)
-    with pytest.raises(sr.SparsityReportError, match=r"weight_packed'.*order of a GPU's kernel"):
+    with pytest.raises(sr.SparsityReportError, match=r"weight_packed'.*order of a GPU kernel"):
         weights.tensor(f"{OWNER}.weight")
     with pytest.raises(sr.SparsityReportError, match="has unknown values; give a model"):
         sr.weight_patterns(sr.dense(weights))
@@ -195,7 +195,7 @@ def test_a_known_model_packed_by_marlin_is_its_structure(tmp_path):
     rows = [sr.compare(sr.dense(w)).layers for w in (packed, plain)]
     for column in ("total", "prunable", "group", "flops_per_token"):
         assert rows[0][column].equals(rows[1][column]), column
-    with pytest.raises(sr.SparsityReportError, match="order of a GPU's kernel"):
+    with pytest.raises(sr.SparsityReportError, match="order of a GPU kernel"):
         packed.module()
 
 
@@ -284,7 +284,7 @@ def test_a_weight_that_is_there_twice_is_refused(case, tmp_path):
     tensors = {} if "gate_blocks" in fused else packing.gptq(matrix())[0]
     tensors |= {leaf: blocks[part] for leaf, part in fused.items()}
     named = {key if key == OWNER else f"{OWNER}.{key}": value for key, value in beside.items()}
-    with pytest.raises(sr.SparsityReportError, match=r"both stand for .* which one counts"):
+    with pytest.raises(sr.SparsityReportError, match=r"both stand for .* keep one of them"):
         sr.load(write(tmp_path / "m", tensors, **named))
 
 
@@ -322,7 +322,7 @@ def test_fp4_without_a_scale_is_what_it_says(shape, tmp_path):
         agrees(sr.load(file), means)
         agrees(sr.load(tmp_path), means)
         assert sr.load(tmp_path, values=False)[f"{OWNER}.weight"].shape == shape
-    assert "(fp4)" in sr.load(file).notes[-1]
+    assert "(fp4)" in str(sr.load(file).notes[-1])
     quantised = {"model_type": "custom", **packing.fp8_blocks(matrix())[2]}
     (tmp_path / "config.json").write_text(json.dumps(quantised))
     with pytest.raises(sr.SparsityReportError, match="but none is"):
@@ -438,7 +438,7 @@ WRONG = {
         changed("sparse-bitmask", compressed=lambda t: t.to(torch.uint8)), "it holds uint8",
     ),
     "no codes of MLX": (
-        ({"scales": torch.ones(32, 2), "biases": torch.ones(32, 2)}, None), "no known format",
+        ({"scales": torch.ones(32, 2), "biases": torch.ones(32, 2)}, None), "no known packed format",
     ),
     "no zero points": (gptq_without("qzeros"), "qzeros is missing"),
     "no order": ((gptq_without("g_idx")[0], None), "g_idx is missing"),
@@ -473,11 +473,11 @@ WRONG = {
     ),
     "a scale that does not fit": (changed("nf4", **{"weight.absmax": lambda t: t[:-1]}), "scales"),
     "a group too few": (changed("gptq-4-v1", scales=lambda t: t[:-1]), "groups"),
-    "no scales": (gptq_without("scales"), "no known format"),
+    "no scales": (gptq_without("scales"), "no known packed format"),
     "other bits": (told("gptq-4-v1", bits=8), "4 bits a weight, 8 by"),
     "another method": (told("gptq-4-v1", quant_method="awq"), "but they are gptq-4bit"),
-    "an unknown method": (told("gptq-4-v1", quant_method="hqq"), "which is not known"),
-    "an unknown version": (told("gptq-4-v1", checkpoint_format="gptq_v9"), "is not known"),
+    "an unknown method": (told("gptq-4-v1", quant_method="hqq"), "which is not supported"),
+    "an unknown version": (told("gptq-4-v1", checkpoint_format="gptq_v9"), "is not supported"),
     "a lie": (({"weight": matrix()}, told("gptq-4-v1")[1]), "but none is"),
     "two forms": (({**packing.awq(matrix())[0], "weight": matrix()}, None), "no such tensor"),
     "a truncated pack": (
@@ -488,13 +488,13 @@ WRONG = {
     ),
     "a group of nothing": (
         (packing.mlx(matrix())[0], {"quantization": {"bits": 4, "group_size": 0}}),
-        "0 weights share",
+        "a group size of 0 weights",
     ),
-    "groups of nothing": (told("gptq-4-v1", group_size=0), "0 weights share"),
-    "groups of less than nothing": (told("awq", group_size=-32), "-32 weights share"),
+    "groups of nothing": (told("gptq-4-v1", group_size=0), "a group size of 0 weights"),
+    "groups of less than nothing": (told("awq", group_size=-32), "a group size of -32 weights"),
     "groups of nothing, by groups": (
         told("pack-quantized-4-symmetric", config_groups={
-            "g": {"weights": {"num_bits": 4, "group_size": 0}}}), "0 weights share",
+            "g": {"weights": {"num_bits": 4, "group_size": 0}}}), "a group size of 0 weights",
     ),
     "other bits of pack-quantized": (
         told("pack-quantized-4-symmetric", config_groups={"g": {"weights": {"num_bits": 8}}}),
@@ -525,7 +525,7 @@ WRONG = {
     "a state without an end": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4":
                 lambda t: torch.cat([t, torch.full((2**16,), 32, dtype=torch.uint8)])}),
-        "does not tell",
+        "lacks a valid shape",
     ),
     "weights beyond the file": (
         changed("pack-quantized-4-symmetric", weight_shape=lambda _: torch.tensor([10**6, 10**6])),
@@ -591,29 +591,29 @@ WRONG = {
     ),
     "a state that is none": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda t: t[:-3]}),
-        "does not tell",
+        "lacks a valid shape",
     ),
     "a state of numbers that are none": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda _: torch.tensor(
             list(b'{"quant_type": "nf4", "blocksize": true, "shape": [64, 128]}'),
-            dtype=torch.uint8)}), "does not tell",
+            dtype=torch.uint8)}), "lacks a valid shape",
     ),
     "a state that says it twice": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda t: torch.tensor(
             list(b'{"blocksize": 2, ' + bytes(t.tolist())[1:]), dtype=torch.uint8)}),
-        "does not tell",
+        "lacks a valid shape",
     ),
     "scales of scales without end": (
         ({k: torch.tensor(list(bytes(t.tolist()).replace(b'"nested_blocksize": 256',
                                                          b'"nested_blocksize": ' + b"9" * 30)),
                           dtype=torch.uint8) if "quant_state" in k else t
-          for k, t in LIBRARY["fp4-True"][0].items()}, None), "does not tell its size and offset",
+          for k, t in LIBRARY["fp4-True"][0].items()}, None), "lacks its size or offset",
     ),
-    "a mode that is no text": (
+    "a mode that is not text": (
         (packing.mlx(matrix())[0], {"quantization": {"bits": 4, "group_size": 32, "mode": {}}}),
         "biases'.*no such tensor",
     ),
-    "a mode of MLX that is no text": (
+    "a mode of MLX that is not text": (
         (LIBRARY["mlx-mxfp4"][0], {"quantization": {"bits": 4, "group_size": 32, "mode": {}}}),
         "mode {} of MLX",
     ),
@@ -624,29 +624,29 @@ WRONG = {
         'num_bits is "4", not a whole number',
     ),
     "groups that are a number": (
-        told("pack-quantized-4-symmetric", config_groups=1e3), "config_groups is no JSON object",
+        told("pack-quantized-4-symmetric", config_groups=1e3), "config_groups is not a JSON object",
     ),
     "a group that is a number": (
-        told("pack-quantized-4-symmetric", config_groups={"g": 2}), "is no JSON object",
+        told("pack-quantized-4-symmetric", config_groups={"g": 2}), "is not a JSON object",
     ),
     "weights of a group that are a number": (
         told("pack-quantized-4-symmetric", config_groups={"g": {"weights": 2**64}}),
-        "weights is no JSON object",
+        "weights is not a JSON object",
     ),
-    "a version that is no text": (
-        told("gptq-4-v1", checkpoint_format=["gptq_v2"]), "checkpoint_format is no text",
+    "a version that is not text": (
+        told("gptq-4-v1", checkpoint_format=["gptq_v2"]), "checkpoint_format is not text",
     ),
-    "a format that is no text": (
-        ({"weight": matrix()}, packing.compressed({"a": 1})), "format is no text",
+    "a format that is not text": (
+        ({"weight": matrix()}, packing.compressed({"a": 1})), "format is not text",
     ),
     "blocks of one number": (told("fp8-blocks", weight_block_size=[32]), "is not two numbers"),
     "nothing that is known of it": (
         (packing.gptq(matrix())[0], {"quantization_config": 3.0}),
-        "quantization_config is no JSON object",
+        "quantization_config is not a JSON object",
     ),
     "weights in a kernel's order": (changed("int8", weight_format=lambda t: t + 1), "kernel"),
     "a shape that is none": (
-        changed("pack-quantized-4-symmetric", weight_shape=lambda t: -t), "does not tell a shape",
+        changed("pack-quantized-4-symmetric", weight_shape=lambda t: -t), "does not hold a shape",
     ),
 }  # fmt: skip
 
@@ -669,7 +669,7 @@ def test_what_does_not_fit_is_refused_in_one_line(case, values, tmp_path):
 def test_a_file_beside_that_is_no_json_is_refused(text, match, tmp_path):
     folder = write(tmp_path / "m", packing.gptq(matrix())[0])
     (folder / "quantize_config.json").write_text(text)
-    with pytest.raises(sr.SparsityReportError, match=rf"quantize_config\.json cannot .*{match}"):
+    with pytest.raises(sr.SparsityReportError, match=rf"quantize_config\.json: cannot .*{match}"):
         sr.load(folder)
 
 
@@ -767,7 +767,7 @@ def test_a_scale_that_is_no_number_is_refused_when_it_is_met(way, leaf, number, 
         part = torch.full(part.shape, number if part.itemsize > 1 else math.nan).to(part.dtype)
     tensors = {**tensors, leaf: part}
     folder = write(tmp_path / "m", tensors, config)
-    with pytest.raises(sr.SparsityReportError, match=r"not (a|one) number"):
+    with pytest.raises(sr.SparsityReportError, match=r"not (a|one nonzero|one) number"):
         sr.compare(sr.dense(sr.load(folder)))
 
 

@@ -15,7 +15,7 @@ OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "
 
 def head_dim(around: Sequence[nn.Module]) -> int | None:
     """Width of a head of the attention a matrix belongs to."""
-    # BERT's output projection stands beside the module that knows its heads.
+    # BERT's output projection is a sibling of the module that knows its heads.
     tellers = (m for a in around[:2] if _is_attention(a) for m in (a, *a.children()))
     return declared(tellers, "head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
 

@@ -1,9 +1,9 @@
-"""What a configuration announces, checked before and while a model is built from it.
+"""Limits on configurations, checked before and while a model is built.
 
-Classes of configurations and models make lists as long as a number says, so a hostile one would
-keep a machine busy for ever. Numbers are checked by what they are called, as far as the class of
-the configuration knows them; whatever they are called, building stops where a model gets far more
-parameters than there are tensors.
+Classes of configurations and models build lists as long as a number demands, so a hostile
+configuration could keep a machine busy forever. Numbers are checked by their names if the class of
+the configuration knows them. Under any name, building stops once a model has far more parameters
+than the files have tensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
 
-# What a number is by the words of its name, the first that fits, and the most that it may be.
+# Kinds of numbers by words of their names, the first match first, with their largest values.
 _KINDS = tuple(
     (re.compile(rf"(^|_)({words})s?(_|\d|$)"), low, high)
     for words, low, high in (
@@ -34,7 +34,7 @@ _KINDS = tuple(
          -limits.VALUES, limits.VALUES),
         ("expert", 0, limits.EXPERTS),
         ("vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
-        # -1 stands for none or all under many names.
+        # Many settings use -1 for none or all.
         ("layer|block|depth|stage|loop|iter|iteration|cycle|flow|step|repeat|interval|level|factor|"
          "replace|attention_type|tp|time", -1, limits.BLOCKS),
         ("image_size|img_size|resolution|grid", -1, limits.PIXELS),
@@ -46,30 +46,30 @@ _KINDS = tuple(
          -1, limits.WIDTH),
     )
 )  # fmt: skip
-# Parameters in memory per tensor in the files, and besides: buffers of experts in one tensor,
-# parts that are computed or tied, and small models.
+# Parameters allowed per tensor in the files, and a constant for buffers, fused experts, computed or
+# tied parts, and small models.
 _PER_TENSOR, _BESIDES = 16, 1000
 
 
-def check_config(told: Any, path: Path) -> None:
+def check_config(settings: Any, path: Path) -> None:
     """Refuse a configuration that announces sizes beyond :mod:`sparsity_report.untrusted.limits`.
 
     Raises
     ------
     SparsityReportError
-        It does.
+        A size exceeds its limit.
     """
     try:
-        _check(told, _known(told))
+        _check(settings, _known(settings))
     except ValueError as error:
         raise SparsityReportError(
             f"{path}: {error}, which no known model has; fetch it again"
         ) from error
 
 
-def _check(told: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:
-    """Check what the class of a configuration knows, or all where there is none."""
-    for name, value in told.items():
+def _check(settings: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:
+    """Check the numbers that the class of a configuration knows, or all without a class."""
+    for name, value in settings.items():
         if known is not None and name not in known:
             continue
         if isinstance(value, dict):
@@ -96,14 +96,14 @@ def _numbers(value: Any) -> Iterator[int]:
         yield value
 
 
-def _known(told: Mapping[str, Any]) -> dict[str, Any] | None:
-    kind = told.get("model_type")
+def _known(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    kind = settings.get("model_type")
     return _defaults(kind) if isinstance(kind, str) else None
 
 
 @lru_cache(maxsize=64)
 def _defaults(kind: str) -> dict[str, Any] | None:
-    """Return what the configuration of a model type begins with; None where it is not known."""
+    """Return the defaults of a model type's configuration; None for an unknown type."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.utils import logging
 
@@ -122,7 +122,7 @@ def _defaults(kind: str) -> dict[str, Any] | None:
 
 
 def parameters_for(tensors: int) -> int:
-    """Return the most parameters that a model may have whose files hold so many tensors.
+    """Return the most parameters allowed for a model whose files hold a number of tensors.
 
     Examples
     --------
@@ -134,17 +134,17 @@ def parameters_for(tensors: int) -> int:
 
 @contextmanager
 def building(most: int) -> Iterator[None]:
-    """Let a model be built that has no more than so many parameters, nor parts.
+    """Stop the building of a model beyond a number of parameters or parts.
 
     Raises
     ------
     ValueError
-        It has more; it is not built any further.
+        The model exceeds the number.
     """
     thread, counts = get_ident(), {"parameters": 0, "modules": 0}
 
     def count(kind: str, holder: nn.Module) -> None:
-        # The hooks are those of all modules: other threads may build some.
+        # The hooks are global: other threads may build modules too.
         if get_ident() == thread:
             counts[kind] += 1
             if counts[kind] > most:

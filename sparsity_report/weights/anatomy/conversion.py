@@ -1,8 +1,7 @@
-"""Parameters that transformers computes on loading of tensors that a file keeps in another form.
+"""Parameters that transformers converts on loading from tensors stored in another form.
 
-Where transformers only stacks tensors, as it does with experts, they are read one after the other,
-and where it takes rows of one, these are read. All else goes through transformers' own operation,
-which turns, permutes or takes apart whole tensors in memory, those of one rule at a time.
+Stacked tensors, such as experts, are read one after the other, and parts of a tensor as rows. All
+other conversions run transformers' own operation on whole tensors in memory, one rule at a time.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from sparsity_report.weights.tensor_slices import (
     memory_slices,
 )
 
-# Values of a slice that are given out at a time.
+# Values of a slice yielded at a time.
 _BUFFER = 2**19
 
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """A rule of transformers, and the tensors that it takes together.
+    """A conversion rule of transformers, with the tensors it combines.
 
     Attributes
     ----------
@@ -43,7 +42,7 @@ class Conversion:
         On the meta device.
     rule : WeightConverter
     name : str
-        Of the parameter that comes of them, the first one of several.
+        Name of the resulting parameter, the first of several.
     sources : sequence of (str, Entry)
         Tensors on disk and the patterns of the rule that they match, in transformers' order.
     """
@@ -76,12 +75,12 @@ class Conversion:
         return entries
 
     def run(self, read: Callable[[Entry], torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return what transformers makes of tensors, by the names of parameters.
+        """Return the parameters that transformers makes of the tensors, by name.
 
         Raises
         ------
         SparsityReportError
-            They do not fit each other, or the model.
+            The tensors do not fit each other or the model.
         """
         rule = deepcopy(self.rule)
         for pattern, entry in self.sources:
@@ -96,7 +95,7 @@ class Conversion:
         return {name: r[0] if isinstance(r, list) else r for name, r in results.items()}
 
     def _stacked(self) -> list[Entry] | None:
-        """Return the tensors in the order of their values if all that is done is to stack them."""
+        """Return the tensors in the order of their values if the rule only stacks them."""
         lists: dict[str, list[Entry]] = defaultdict(list)
         for pattern, entry in self.sources:
             lists[pattern].append(entry)
@@ -111,7 +110,7 @@ class Conversion:
         return None
 
     def _rows(self, outlines: Mapping[int, torch.Tensor], result: torch.Tensor) -> Entry | None:
-        """Return a tensor that is nothing but a stretch of one on disk."""
+        """Return a parameter that is a range of rows of one tensor on disk."""
         for _, entry in self.sources:
             outline, values = outlines[id(entry)], entry.values
             if not result.is_contiguous() or (
@@ -143,17 +142,17 @@ class Conversion:
 
 @dataclass(frozen=True, eq=False)
 class Converted:
-    """Values of a parameter as transformers makes them.
+    """Values of a parameter as converted by transformers.
 
     Attributes
     ----------
     dtype : torch.dtype
     conversion : Conversion
     name : str
-        Of the parameter.
+        Name of the parameter.
     shape : tuple of int
     span : tuple of int
-        Its first and last place, and all places, among the values that the conversion makes.
+        Start, stop and total among the values that the conversion makes.
     """
 
     dtype: torch.dtype
@@ -164,24 +163,24 @@ class Converted:
 
     @property
     def nbytes(self) -> int | None:
-        """Share of the bytes of all tensors that are taken together."""
+        """Share of the bytes of all combined tensors."""
         sizes = [entry.file_bytes for _, entry in self.conversion.sources]
         start, stop, total = self.span
-        whole = sum(size or 0 for size in sizes)
-        return None if None in sizes else whole * stop // total - whole * start // total
+        byte_count = sum(size or 0 for size in sizes)
+        return None if None in sizes else byte_count * stop // total - byte_count * start // total
 
     @property
     def packing(self) -> str:
-        """How the tensors are packed that they are made of."""
+        """Packing of the source tensors."""
         packings = {entry.packing for _, entry in self.conversion.sources}
         return ", ".join(sorted(packings - {""}))
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[ConvertedSlice]:  # noqa: ARG002
-        """Yield the values in one slice, as they are all made at once."""
+        """Yield the values in one slice, since the conversion makes all at once."""
         if total := self.span[1] - self.span[0]:
             yield ConvertedSlice(total, self.dtype, self)
 
-    def made(self) -> torch.Tensor:
+    def convert(self) -> torch.Tensor:
         """Read the tensors and return the parameter."""
 
         def read(entry: Entry) -> torch.Tensor:
@@ -192,18 +191,18 @@ class Converted:
 
 @dataclass(frozen=True, eq=False)
 class ConvertedSlice(Slice):
-    """All values of a parameter as transformers makes them."""
+    """All values of a parameter as converted by transformers."""
 
     values: Converted
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Make the parameter and yield its values."""
-        yield from self.values.made().reshape(-1).split(_BUFFER)
+        """Convert the parameter and yield its values."""
+        yield from self.values.convert().reshape(-1).split(_BUFFER)
 
 
 @dataclass(frozen=True, eq=False)
 class Computed:
-    """Values that no file holds, as transformers computes them anew on loading."""
+    """Values that no file holds and transformers computes on loading."""
 
     tensor: torch.Tensor
     nbytes = 0
@@ -211,7 +210,7 @@ class Computed:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the values."""
+        """Dtype of the values."""
         return self.tensor.dtype
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:  # noqa: ARG002

@@ -1,8 +1,7 @@
-"""Describe the modules and parameters of a model, values not needed.
+"""Description of the modules and parameters of a model, without their values.
 
-A model built from its config on the meta device serves as well as a loaded one, so the file and
-the module route share :func:`describe`. Where transformers knows no model, names and shapes alone
-decide: :func:`describe_names`.
+:func:`describe` serves models built on the meta device from a config as well as loaded ones. For a
+model that transformers does not know, :func:`describe_names` decides by names and shapes.
 """
 
 from __future__ import annotations
@@ -38,28 +37,28 @@ from sparsity_report.weights.anatomy.parameters import NEVER, ONCE, Module, Para
 from sparsity_report.weights.tensor_slices import Entry, dtype_name
 from sparsity_report.weights.weights import check_modules
 
-# Low-rank adapters belong to fine-tuning; pruning is about the weights beneath.
+# Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
 _ADAPTER = re.compile(r"(^|\.)lora_")
-# Of an adapter of an embedding the first matrix is looked up in, and the second multiplied by.
+# In an adapter of an embedding, the first matrix is looked up and the second multiplied.
 _MULTIPLIED = re.compile(r"(^|\.)lora_embedding_B$")
 
 
 @dataclass(frozen=True)
 class ReaderOptions:
-    """What every format is opened with.
+    """Options for opening a model in any format.
 
     Attributes
     ----------
     name : str
-        What to call the model in tables and reports; of a module in memory empty for its own.
+        Name of the model in tables and reports; empty for the default.
     blacklist : collection of str
         Modules with one of these words in their dotted name are not pruned.
     groups : mapping of pattern to group, optional
-        The user's own grouping, see :func:`sparsity_report.weights.anatomy.groups.classify`.
+        User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
     notes : tuple of str
-        What is known of where the model came from.
+        Facts about the origin of the model.
     config : bool
-        Whether ``config.json`` says which model it is; else names and shapes alone do.
+        Whether ``config.json`` decides which model it is, rather than names and shapes.
     """
 
     name: str = ""
@@ -74,23 +73,23 @@ class ReaderOptions:
             object.__setattr__(self, "blacklist", (self.blacklist,))
 
     def spares(self, module_name: str) -> bool:
-        """Whether pruning leaves a module alone."""
+        """Return whether a module is excluded from pruning."""
         return not set(self.blacklist).isdisjoint(module_name.split("."))
 
 
 @dataclass(frozen=True)
 class Description:
-    """What there is to know of a model without its values.
+    """Description of a model without its values.
 
     Attributes
     ----------
     modules : tuple of Module
-        Every module that owns parameters. Matrices that a token is not multiplied by as often as
-        by the others of their module are modules of their own.
+        Every module that owns parameters. A matrix whose use count differs from its module's
+        others is a separate module.
     attention_widths : dict or None
         See :class:`sparsity_report.weights.weights.Weights`.
     notes : tuple of str
-        What a careful reader should know.
+        Facts for a careful reader.
     """
 
     modules: tuple[Module, ...]
@@ -103,7 +102,7 @@ def describe(
     options: ReaderOptions,
     parts: Mapping[str, Sequence[Entry]] | None = None,
 ) -> Description:
-    """Return the modules of a model with their groups and parameters, and what a token does there.
+    """Return the modules of a model with their groups, parameters and use counts.
 
     Parameters
     ----------
@@ -111,8 +110,7 @@ def describe(
         From :func:`walk` of a model on any device, ``meta`` included.
     options : ReaderOptions
     parts : mapping of str to sequence of Entry, optional
-        Tensors on disk that hold the values of each parameter. Without, values are those of the
-        model; on ``meta`` there are none.
+        Tensors on disk with the values of each parameter; by default the values of the model.
     """
     behaviour, reason = _behaviour(places)
     usages = behaviour.usages if behaviour else {}
@@ -169,7 +167,7 @@ def describe(
 
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return what the tensors on disk that make up a parameter tell of it."""
+    """Return the attributes of a parameter that follow from its tensors on disk."""
     sizes = [entry.file_bytes for entry in entries]
     packings = sorted({entry.packing for entry in entries} - {""})
     return {
@@ -180,7 +178,7 @@ def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _behaviour(places: Sequence[Place]) -> tuple[Behaviour | None, str]:
-    """Run a model of transformers without its values; None and why where that cannot be done."""
+    """Return the traced use of a model, or None and the reason why it cannot run."""
     from transformers import PreTrainedModel
 
     model = places[0].module
@@ -188,9 +186,7 @@ def _behaviour(places: Sequence[Place]) -> tuple[Behaviour | None, str]:
         return None, ""
     try:
         return observe(places), ""
-    except (
-        Exception
-    ) as error:  # a model can fail anywhere when it is run on inputs that are made up
+    except Exception as error:  # a model may fail anywhere on made-up inputs
         return None, (
             "how often a token is multiplied by a matrix follows from rules, as "
             f"{type(model).__name__} could not be run without values: {first_line(error)}"
@@ -204,14 +200,14 @@ def _group(
     ties: _Ties,
     usages: Mapping[str, Usage],
 ) -> str:
-    """Return the group of a module: by the user's rules, by what it does, by its class and name."""
+    """Return the group of a module: by user rules, traced use, class and name."""
     class_name = type(place.module).__name__
     enclosing = tuple([type(module).__name__ for module in place.around])
     roles = {usages[name].role for name in map(place.full_name, place.tensors) if name in usages}
     head = ties.is_head(place.module) or ("lm_head" in roles and not ties.is_input(place.module))
     group = classify(place.path, class_name, enclosing=enclosing, head=head, rules=options.groups)
-    if own := ruled(place.path, options.groups):
-        return own
+    if group := ruled(place.path, options.groups):
+        return group
     if adapter := _ADAPTER.search(place.path):
         return groups.get(place.path[: adapter.start()], group)
     if "router" in roles:
@@ -220,13 +216,13 @@ def _group(
 
 
 def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
-    """Return the group of a module that no rule knows, by what it does with its parameters."""
+    """Return the group of a module that no rule knows, from its traced use."""
     known = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
     if any(usage.shape and not usage.is_vector for usage in known):
         return "other_linear"
     if any(usage.convolved for usage in known) or is_other_linear(type(place.module).__name__):
         return "other_linear"
-    # Rows that are added to what is read, or put beside it: positions, queries, separators.
+    # Rows added or concatenated to the input: positions, queries, separators.
     sizes = [sorted(tensor.shape)[-2:] for tensor in place.tensors.values()]
     if known and any(len(size) > 1 and size[0] > 1 for size in sizes):
         return "embedding"
@@ -234,7 +230,7 @@ def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
 
 
 def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
-    """Return what a module does with a parameter as far as its class and name tell."""
+    """Return the use of a parameter according to its class and name."""
     csr = as_csr(place.module, leaf)
     shape = csr.weight_shape if csr else tuple(place.tensors[leaf].shape)
     multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
@@ -250,15 +246,15 @@ def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
 
 
 def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
-    """Return what the module of a parameter, and what it does with it, tell of it."""
+    """Return the attributes of a parameter that follow from its module and its use."""
     module, tensor = place.module, place.tensors[leaf]
     csr = as_csr(module, leaf)
     shape = csr.weight_shape if csr else tuple(tensor.shape)
     matrix, size = usage.shape, math.prod(shape)
     stacked = len(shape) > 2 or "Expert" in type(module).__name__
     if matrix and size and (not stacked or size % math.prod(matrix)):
-        # Of a product with several parameters joined, or with a part of one, as of some heads, the
-        # matrix is what the parameter is by itself.
+        # In a product with joined parameters or with a part of one, the matrix is the whole
+        # parameter.
         matrix = _outputs_inputs(shape, usage.turned)
     layout, held_bytes = _layout(module, leaf, tensor)
     return {
@@ -276,7 +272,7 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
 
 
 def _apart(module: Module) -> Iterator[Module]:
-    """Yield a module, and of each of its matrices that is not used as the first one a module."""
+    """Yield a module, and a separate module for each matrix with another use count."""
     matrices = [p for p in module.parameters if p.matrix]
     often = {p.name: (p.uses, p.uses_per_sequence) for p in matrices}
     others = [p for p in matrices if often[p.name] != often[matrices[0].name]]
@@ -289,7 +285,7 @@ def _apart(module: Module) -> Iterator[Module]:
 
 
 def _idle(modules: Iterable[Module]) -> tuple[str, ...]:
-    """Say which modules have matrices that no token of a text comes by."""
+    """Yield a note on modules whose matrices no token of a text uses."""
     idle = [
         module.name
         for module in modules
@@ -304,7 +300,7 @@ def _idle(modules: Iterable[Module]) -> tuple[str, ...]:
 
 
 def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[str]:
-    """Say which experts do not get as many tokens as those beside them."""
+    """Yield a note on experts that receive unequal numbers of tokens."""
     for place in places:
         if not type(place.module).__name__.endswith("Experts"):
             continue
@@ -324,7 +320,7 @@ def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[st
 
 
 def _unsorted(modules: Sequence[Module]) -> Iterator[str]:
-    """Say which experts all tokens are multiplied by, although a router chooses among them."""
+    """Yield a note on experts that all tokens use although a router chooses among them."""
     routed = any(module.group == "router" for module in modules)
     experts = (module for module in modules if module.class_name.endswith("Experts"))
     stacks = [p for module in experts for p in module.parameters if p.experts > 1 and p.uses >= 1]
@@ -336,12 +332,12 @@ def _unsorted(modules: Sequence[Module]) -> Iterator[str]:
 
 
 class _Ties:
-    """Which parameters are one, and where they are counted.
+    """Tied parameters, and the parameter under which each is counted.
 
     Attributes
     ----------
     owners : dict of int to str
-        By id of a tensor the parameter that it is counted as: the embedding, else the first.
+        Parameter under which each tensor is counted, by id: the embedding, else the first.
     shared : set of str
         Parameters that others are tied to.
     """
@@ -358,18 +354,18 @@ class _Ties:
         }
 
     def is_input(self, module: nn.Module) -> bool:
-        """Whether a module is the embedding of what the model reads."""
+        """Return whether a module is the input embedding."""
         return id(module) == self._input
 
     def is_head(self, module: nn.Module) -> bool:
-        """Whether the model calls a module its output embedding."""
+        """Return whether a module is the model's output embedding."""
         return id(module) == self._output
 
 
 def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]:
-    """Name the parameter under which each tensor is counted: the embedding, else the first.
+    """Return the parameter under which each tensor is counted: the embedding, else the first.
 
-    A parameter whose memory lies inside another's is a view of it and counted there.
+    A parameter whose memory is inside another's is a view and counted there.
     """
     owners: dict[int, str] = {}
     spans: dict[int, list[tuple[int, int, str]]] = {}
@@ -406,7 +402,7 @@ def _embedding_id(model: nn.Module, side: str) -> int | None:
 
 
 def _is_matrix(module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied: bool) -> bool:
-    """Whether a token is multiplied by a tensor, or by one expert after the other of it."""
+    """Return whether tokens are multiplied by a tensor, or by the experts inside it."""
     class_name = type(module).__name__
     if class_name.endswith("Experts"):
         return len(shape) == 3
@@ -425,12 +421,12 @@ def _outputs_inputs(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]
 
 
 def _is_direction(module: nn.Module, leaf: str) -> bool:
-    """Whether this is the direction that torch's older weight norm keeps of a weight."""
+    """Return whether a tensor is the direction of torch's older weight norm."""
     return leaf == "weight_v" and "weight_g" in module._parameters
 
 
 def _is_transposed(module: nn.Module) -> bool:
-    """Whether the input dimension of a matrix comes first: the shape of a square one hides it."""
+    """Return whether the input dimension comes first, which a square shape does not show."""
     if isinstance(module, LinearCSR):
         return module.transposed
     class_name = type(module).__name__
@@ -439,7 +435,7 @@ def _is_transposed(module: nn.Module) -> bool:
 
 
 def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, int | None]:
-    """Name the layout, and if it is sparse the bytes of its arrays, explicit zeros and all."""
+    """Return the layout and, if sparse, the bytes of its arrays, explicit zeros included."""
     layout, arrays = str(tensor.layout).removeprefix("torch.sparse_"), []
     if csr := as_csr(module, leaf):
         layout, arrays = "csr", [*csr.buffers()]
@@ -459,11 +455,11 @@ def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, in
 def describe_names(
     parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, experts_used: Fraction
 ) -> tuple[Module, ...]:
-    """Return the modules that tensors on disk belong to, by their names and shapes alone."""
+    """Return the modules of tensors on disk, by names and shapes alone."""
     owned: dict[str, dict[str, Entry]] = defaultdict(dict)
     for name, (entry, *_) in parts.items():
         owned[name.rpartition(".")[0]][name] = entry
-    check_modules(options.name, len(owned))  # before half a minute is spent on them
+    check_modules(options.name, len(owned))  # before spending half a minute on them
     modules = []
     for module_name, tensors in owned.items():
         # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
@@ -473,7 +469,7 @@ def describe_names(
         group = classify(module_name, linear=wide is not None, rules=options.groups)
         multiplied = group in LINEAR_GROUPS or group in {"lm_head", "router"}
         may_prune = group in LINEAR_GROUPS and not options.spares(module_name)
-        # A bias has a value per output: it tells where the inputs come first, as in ``Conv1D``.
+        # A bias has one value per output, which reveals input-first matrices such as ``Conv1D``.
         bias = tensors.get(f"{module_name}.bias")
         turned = wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1]
         parameters = tuple(

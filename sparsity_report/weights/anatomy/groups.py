@@ -1,11 +1,11 @@
-"""Name the group a module belongs to: class first, then whole words of its name, never substrings.
+"""Groups of modules: by class first, then by whole words of names, never by substrings.
 
 The rules, in order:
 
-1. the user's own patterns;
+1. user patterns;
 2. the model's output embedding is ``lm_head``; a class called ``…Embedding`` is ``embedding``;
-3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…MoEGate`` is ``router``, and so are what
-   is inside of a router and the gate of a mixture of experts;
+3. a class called ``…Norm`` is ``norm``, ``…Router`` or ``…MoEGate`` is ``router``, and so are
+   modules inside a router and the gate of a mixture of experts;
 4. the nearest class, its own or an enclosing one, that says attention, MLP, experts, Mamba
    mixer or patch embedding;
 5. whole words of the dotted name;
@@ -78,9 +78,9 @@ _EMBEDDING_WORDS = _words(
 _HEAD_WORDS = _words("lm_head embed_out output_embedding")
 _ROUTER_WORDS = _words("router shared_expert_gate ffn_gate_inp ffn_gate_inp_shexp")
 _OTHER_LINEAR = re.compile(r"Conv(Transpose)?[123]d$|^(LSTM|GRU|RNN)(Cell)?$")
-# Attention of any kind says so at the end of a word: self_attn, linear_attn, cross_attention.
+# Names of attention end in these words: self_attn, linear_attn, cross_attention.
 _ATTENTION_WORD = re.compile(r"(^|_)(attn|attention)$")
-# Vectors to be looked up that are multiplied by what is read, as those of segments are.
+# Lookup tables that are multiplied by the input, such as segment embeddings.
 _TABLE_WORD = re.compile(r"(^|_)(embed|embeds|embedding|embeddings|embd)$")
 _NORM_WORD = re.compile(
     r"(^|_)(layer|rms|group|batch)?_?norm(_?\d+|_[a-z]+)?$|^ln(_|\d|$)|(^|_)ln$"
@@ -88,7 +88,7 @@ _NORM_WORD = re.compile(
 
 
 def is_linear(class_name: str) -> bool:
-    """Whether a class multiplies tokens by a matrix, by its name.
+    """Return whether a class of this name multiplies tokens by a matrix.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def is_linear(class_name: str) -> bool:
 
 
 def is_other_linear(class_name: str) -> bool:
-    """Whether a class convolves or recurs, by its name: matrices that are not those of a layer.
+    """Return whether a class of this name is a convolution or a recurrence.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def is_other_linear(class_name: str) -> bool:
 
 
 def is_table(name: str) -> bool:
-    """Whether a parameter is a table of vectors, by its name.
+    """Return whether a parameter of this name is a table of vectors.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def classify(
 def _classify(
     words: tuple[str, ...], class_name: str, enclosing: tuple[str, ...], linear: bool | None
 ) -> str:
-    """Apply the rules; blocks differ in their numbers only, so most modules are known already."""
+    """Apply the rules; cached, since blocks differ in their numbers only."""
     linear = is_linear(class_name) if linear is None else linear
     return (
         _by_class((class_name,), _OWN_CLASS_RULES)
@@ -177,13 +177,13 @@ def _classify(
 
 
 def ruled(name: str, rules: Mapping[str, str] | None) -> str | None:
-    """Return the group that the user's own patterns give a module."""
+    """Return the group that user patterns assign to a module."""
     matches = (group for pattern, group in (rules or {}).items() if fnmatchcase(name, pattern))
     return next(matches, None)
 
 
 def check_rules(rules: Mapping[str, str] | None) -> None:
-    """Refuse rules that name a group this package does not have."""
+    """Refuse rules that name an unknown group."""
     for pattern, group in (rules or {}).items():
         if group not in GROUPS:
             raise SparsityReportError(
@@ -192,7 +192,7 @@ def check_rules(rules: Mapping[str, str] | None) -> None:
 
 
 def _router(words: Sequence[str], enclosing: Sequence[str]) -> str | None:
-    """Find the gate of a mixture of experts, a plain linear layer or several in some models."""
+    """Return whether a linear layer is the gate of a mixture of experts."""
     if any("Router" in name for name in enclosing):
         return "router"
     leaf = words[-1] if words else ""
@@ -201,7 +201,7 @@ def _router(words: Sequence[str], enclosing: Sequence[str]) -> str | None:
 
 
 def _by_class(classes: Sequence[str], rules: Sequence[tuple[re.Pattern[str], str]]) -> str | None:
-    """Find the group of the first class that a rule knows."""
+    """Return the group of the first class that a rule knows."""
     matches = (group for name in classes for pattern, group in rules if pattern.search(name))
     return next(matches, None)
 

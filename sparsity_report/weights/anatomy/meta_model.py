@@ -1,4 +1,4 @@
-"""From ``config.json`` to a model on the meta device: its structure, without memory for weights."""
+"""Models on the meta device built from ``config.json``: structure without weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.config_limits import building, check_config
 from sparsity_report.weights.sources.data_files import plain_folder, read_config_file
 
-# Tasks that a class may be for whose name the config does not tell.
+# Tasks to try if the config names no class.
 _OTHERS = (
     "PreTraining", "MaskedLM", "ImageTextToText", "SpeechSeq2Seq", "SequenceClassification",
     "TokenClassification",
@@ -27,7 +27,7 @@ _OTHERS = (
 def read_config(
     directory: Path, fits: Callable[[nn.Module], bool] | None = None, most: int = limits.PARAMETERS
 ) -> tuple[nn.Module | None, tuple[Phrase, ...]]:
-    """Build the model of ``config.json``; None and a note where it cannot be known.
+    """Return the model of ``config.json``, or None and a note for an unknown one.
 
     `fits` and `most` are those of :func:`meta_model`.
     """
@@ -62,18 +62,18 @@ def meta_model(
     fits: Callable[[nn.Module], bool] | None = None,
     most: int = limits.PARAMETERS,
 ) -> nn.Module:
-    """Build a transformers config on the meta device, or say why it cannot be built.
+    """Return the model of a config on the meta device, or the reason why it cannot be built.
 
-    The first of the config's ``architectures`` that transformers has is built, in the dtype that
-    it promises. Where it has none, the classes of the model type are tried, its causal or
-    encoder-decoder LM first, then its base model and others, and the first that `fits` is taken;
-    the very first if none does. A model of more than `most` parameters is not built.
+    The first known class of the config's ``architectures`` is built in the declared dtype. Without
+    one, the classes of the model type are tried: its causal or encoder-decoder LM, then its base
+    model and others. The first that `fits` is taken, else the very first. A model of more than
+    `most` parameters is not built.
     """
     try:
         named = _named(config, most)
         return _fitting(config, fits, most) if named is None else named
     except SparsityReportError:
-        raise  # of the tensors that were to tell
+        raise  # raised by the tensors that decide
     except Exception as error:  # a hostile config can fail anywhere inside transformers
         raise SparsityReportError(
             f"{where}: no model can be built from this config: {first_line(error)}"
@@ -101,7 +101,7 @@ def _fitting(config: Any, fits: Callable[[nn.Module], bool] | None, most: int) -
     kinds = [*(f"For{kind}" for kind in language), "", *(f"For{kind}" for kind in _OTHERS)]
     autos = [getattr(transformers, f"AutoModel{kind}") for kind in kinds]
     known = [auto for auto in autos if type(config) in auto._model_mapping]
-    # The base one says what is wrong where there is none. They are built as they are asked for.
+    # The base model's error explains a failure. Models are built lazily.
     models = (_on_meta(a.from_config, config, most) for a in known or [transformers.AutoModel])
     first = next(models)
     return first if fits is None else next(filter(fits, chain([first], models)), first)
@@ -115,7 +115,7 @@ def _on_meta(build: Callable[[Any], Any], config: Any, most: int) -> nn.Module:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error of a library says first, or its kind."""
+    """Return the first line of a library's error, or its type."""
     first, *more = str(error).strip().splitlines() or [type(error).__name__]
-    # "… for validator 'validate_architecture':" is said before the reason.
+    # "… for validator 'validate_architecture':" precedes the reason.
     return f"{first} {more[0].strip()}" if more and first.endswith(":") else first

@@ -1,7 +1,7 @@
-"""Learn what a token does in a model by running it without its values, see :mod:`watching`.
+"""Use counts of parameters from runs of a model on the meta device, see :mod:`tracer`.
 
-The model is run on texts of three lengths. What grows with the length is done by each token, what
-does not once per sequence, and what grows with its square are attention scores.
+The model runs on texts of three lengths. Operations that grow with the length are per token,
+constant ones per sequence, and quadratic ones are attention scores.
 """
 
 from __future__ import annotations
@@ -27,50 +27,49 @@ from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, comp
 from sparsity_report.weights.anatomy.sample_inputs import Sample, numbers, samples
 from sparsity_report.weights.anatomy.tracer import Budget, Record, Use, Watch, tensors_among
 
-# Tokens of the shortest text. Models that work on pieces of a text fill the last one up; of those
-# that do, most take 64 tokens and none more than 512.
+# Tokens of the shortest text. Models that pad texts to blocks use 64 tokens mostly, at most 512.
 _LENGTHS = (8, 64, 512)
 _MOST_TOKENS = 1024
-# Of so many structures it is remembered what they do: variants of a model have the same.
+# Number of structures whose behaviour is cached: variants of a model share one.
 _REMEMBERED = 64
 _CHANGED = ("forward", "_forward_hooks", "_forward_pre_hooks")
 _observed: dict[Hashable, Behaviour] = {}
-# Of a configuration, what says where a model comes from and how it is stored, not what it does.
+# Settings about origin and storage, which do not affect behaviour.
 _OF_THE_FILES = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
-# Of a module, how it was made and what it is used for.
+# Module attributes about construction and mode.
 _HISTORY = {"training", "name_or_path", "_is_hf_initialized"}
 _POSITIONS = (
     "max_position_embeddings", "n_positions", "max_target_positions", "max_source_positions",
     "max_seq_len", "seq_length", "n_ctx", "max_sequence_length",
 )  # fmt: skip
-# Not of token types, of which there are as many as labels.
+# Not token types, which are as many as labels.
 _VOCABULARY = re.compile("(?<!type_)vocab_size|^codebook_size$")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a module does with a parameter that it holds.
+    """Use of a parameter by the module that holds it.
 
     Attributes
     ----------
     per_token, per_sequence : Fraction
-        How often the parameter is multiplied by: for each token, and besides once for all. What is
-        no factor of a product is used once where it is read at all.
+        Multiplications by the parameter per token, and further ones per sequence. A parameter that
+        is read but is no factor of a product counts once.
     shape : tuple of int or None
-        Outputs and inputs of the matrix; None of what is no factor of a product.
+        Outputs and inputs of the matrix; None for parameters that are no factor of a product.
     turned : bool
-        Whether its inputs come first in memory.
+        Whether the input dimension comes first in memory.
     touched : bool
         Whether it is read at all.
     elsewhere : bool
         Whether a module that does not hold it reads it.
     convolved : bool
-        Whether something is convolved with it.
+        Whether it is the kernel of a convolution.
     raw : bool
-        Whether it is no layer's ``weight``.
+        Whether it is a raw parameter rather than the ``weight`` of a layer.
     role : str
-        ``"lm_head"`` where its product is what the model puts out, a number for each word;
-        ``"router"`` where a choice by size is made from it.
+        ``"lm_head"`` if its product is the output logits, ``"router"`` if its product is selected
+        by size.
     """
 
     per_token: Fraction
@@ -85,13 +84,13 @@ class Usage:
 
     @property
     def is_vector(self) -> bool:
-        """Whether it is multiplied by as a single row or column that is no layer of its own."""
+        """Whether it multiplies as a single row or column rather than as a layer."""
         return self.shape is not None and self.raw and 1 in self.shape
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a model does with its parameters.
+    """Traced behaviour of a model.
 
     Attributes
     ----------
@@ -100,7 +99,7 @@ class Behaviour:
     attention : dict of int or None to int, or None
         Query and value widths, summed over the layers, by the window they see.
     notes : tuple of str
-        What a careful reader should know.
+        Facts for a careful reader.
     """
 
     usages: Mapping[str, Usage]
@@ -109,7 +108,7 @@ class Behaviour:
 
 
 def observe(places: Sequence[Place]) -> Behaviour:
-    """Run a model on the meta device and return what it does.
+    """Return the behaviour of a model from a run on the meta device.
 
     Parameters
     ----------
@@ -144,10 +143,10 @@ def _structure(places: Sequence[Place]) -> Hashable:
     if any(vars(module).get(name) for module in modules for name in _CHANGED):
         return None
     config: Any = getattr(modules[0], "config", None)
-    told = _of_the_model(config.to_dict()) if hasattr(config, "to_dict") else {}
+    settings = _of_the_model(config.to_dict()) if hasattr(config, "to_dict") else {}
     numbered: dict[int, int] = {}
     return (
-        json.dumps(told, sort_keys=True, default=str),
+        json.dumps(settings, sort_keys=True, default=str),
         *(
             (place.path, _type(place.module), place.times, leaf, tuple(shape), number)
             for place in places
@@ -166,10 +165,10 @@ def _type(module: nn.Module) -> type[nn.Module]:
     return nn.Linear if is_linear else type(module)
 
 
-def _of_the_model(told: dict[str, Any]) -> dict[str, Any]:
+def _of_the_model(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         key: _of_the_model(value) if isinstance(value, dict) else value
-        for key, value in told.items()
+        for key, value in settings.items()
         if key not in _OF_THE_FILES
     }
 
@@ -177,8 +176,8 @@ def _of_the_model(told: dict[str, Any]) -> dict[str, Any]:
 def _settings(module: nn.Module) -> tuple[tuple[str, object], ...]:
     """Return the plain values that a module has been given, which it may go by."""
     plain = (bool, int, float, str, type(None))
-    told = vars(module).items()
-    return tuple(sorted((k, v) for k, v in told if isinstance(v, plain) and k not in _HISTORY))
+    settings = vars(module).items()
+    return tuple(sorted((k, v) for k, v in settings if isinstance(v, plain) and k not in _HISTORY))
 
 
 _Run = tuple[Record, frozenset[int]]
@@ -218,9 +217,9 @@ class _Twin:
         # Some count positions from the number after that of padding.
         return max(min(wanted, (limit - 2) // 3), 1)
 
-    def set_(self, what: str, implementation: str) -> None:
+    def set_(self, kind: str, implementation: str) -> None:
         """Choose one of transformers' implementations of a part, where there are several."""
-        if hasattr(self.model, setting := f"set_{what}_implementation"):
+        if hasattr(self.model, setting := f"set_{kind}_implementation"):
             getattr(self.model, setting)(implementation)
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> _Run:
@@ -230,8 +229,8 @@ class _Twin:
         watch = Watch(self.parameters, self.budget)
         with watch.watching():
             out = self.model(**inputs, **options)
-        told = out if isinstance(out, Mapping) else {}
-        logits = [value for name, value in told.items() if "logits" in name]
+        outputs = out if isinstance(out, Mapping) else {}
+        logits = [value for name, value in outputs.items() if "logits" in name]
         traces = map(watch.trace, tensors_among(logits))
         return watch.record, frozenset().union(*(trace.last for trace in traces))
 
@@ -280,12 +279,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _readable(twin: _Twin) -> tuple[bool, Sample, _Run]:
-    """Return the first of what a model may be able to read that it reads, and what it then did."""
+    """Return the first sample input that the model accepts, with its record."""
     failure: Exception = NotImplementedError("it reads nothing that can be made up")
     for number, (is_text, sample) in enumerate(samples(twin.model)):
         try:
             run = twin.run(sample(twin.length(_LENGTHS[0])))
-        except Exception as error:  # it may fail anywhere on what it was not made for
+        except Exception as error:  # a model may fail anywhere on unsuitable inputs
             failure = failure if number else error
         else:
             return is_text, sample, run
@@ -293,11 +292,11 @@ def _readable(twin: _Twin) -> tuple[bool, Sample, _Run]:
 
 
 def _over_lengths(twin: _Twin, sample: Sample, first: _Run) -> Behaviour:
-    """Run a model on texts of three lengths, of which the first is known."""
+    """Return the behaviour from texts of three lengths, the first of which has run."""
     for number, length in enumerate(map(twin.length, _LENGTHS)):
         runs = [twin.run(sample(length)) if number else first]
         if choices := {c for record, _ in runs for c in record.choices}:
-            # Every expert is to get equally many tokens.
+            # Every expert receives equally many tokens.
             length = math.lcm(*choices) * -(-length // math.lcm(*choices))
             runs = [twin.run(sample(length))]
         if length > _MOST_TOKENS:
@@ -313,7 +312,7 @@ def _over_lengths(twin: _Twin, sample: Sample, first: _Run) -> Behaviour:
 
 
 def _at_once(twin: _Twin, sample: Sample) -> Behaviour:
-    """Run a model on what has no length: a token is a row of the first matrix."""
+    """Return the behaviour from inputs without a length: a token is a row of the first product."""
     record, heads = twin.run(sample(0))
     if not record.rows or record.guessed:
         raise ValueError("it multiplies by no matrix, or values say how often")
@@ -326,9 +325,9 @@ def _at_once(twin: _Twin, sample: Sample) -> Behaviour:
 
 
 def _grown(flops: Sequence[int], once: int = 0) -> tuple[int, int, int]:
-    """Return from values at one, two and three times a length the polynomial in the length.
+    """Return the polynomial through values at one, two and three times a length.
 
-    That of the square comes twice. A value alone grows with the length if it is more than `once`.
+    The quadratic coefficient is doubled. A single value counts as linear beyond `once`.
 
     Examples
     --------
@@ -346,14 +345,14 @@ def _grown(flops: Sequence[int], once: int = 0) -> tuple[int, int, int]:
 def _usages(
     twin: _Twin, records: Sequence[Record], heads: frozenset[int], length: int
 ) -> dict[str, Usage]:
-    """Return what is done with each parameter; nothing where that does not grow evenly."""
+    """Return the use of each parameter; empty if growth is not polynomial."""
     usages: dict[str, Usage] = {}
     outside: set[int] = set()
     for module, place in twin.places.items():
         for leaf, tensor in place.tensors.items():
             name, parameter = id(tensor), twin.parameters[id(tensor)]
             keys = [(name, module)] if name in outside else [(name, module), (name, 0)]
-            outside.add(name)  # what no holder does is told of the first
+            outside.add(name)  # uses outside of all holders count for the first
             uses = [[record.uses[key] for key in keys if key in record.uses] for record in records]
             flops = max(2 * parameter.numel(), 1)
             constant, slope, curved = _grown([sum(u.flops for u in run) for run in uses], flops)
@@ -380,18 +379,18 @@ def _usages(
 
 
 def _attention(twin: _Twin, records: Sequence[Record], length: int) -> dict[int | None, int] | None:
-    """Sum query and value widths over the attention layers, by the windows that they see.
+    """Return the sums of query and value widths over attention layers, by window.
 
     Scores and weighted values of one token cost ``2·(query width + value width)`` FLOPs for
-    every position it attends to: of all, or of a sliding window.
+    every attended position: all, or those of a sliding window.
     """
     widths: dict[int | None, Fraction] = {}
-    # A model that puts other modules in the place of its own attends otherwise to longer texts.
+    # Models that swap modules attend differently to longer texts.
     if not all(record.scores.keys() <= twin.places.keys() for record in records):
         return None
     for module in set().union(*(record.scores for record in records)):
         _, _, curved = _grown([record.scores[module] for record in records])
-        if curved < 0:  # it looks at parts of a text, so these lengths do not tell of others
+        if curved < 0:  # it attends to parts of a text, so these lengths do not generalize
             return None
         if curved:
             window = _window(twin, module)
@@ -401,12 +400,12 @@ def _attention(twin: _Twin, records: Sequence[Record], length: int) -> dict[int 
 
 
 def _window(twin: _Twin, module: int) -> int | None:
-    """Positions an attention layer can see, by its word or the config's for all layers alike."""
+    """Return the window of an attention layer, from the layer or the config."""
     place = twin.places[module]
-    # A config may carry words its model does not know, and may say it layer by layer.
+    # A config may hold settings unknown to its model, and lists per layer.
     config: Any = twin.config
     alike = hasattr(type(config), "sliding_window") and not getattr(config, "layer_types", None)
     tellers: tuple[Any, ...] = (place.module, *place.around[:1], *([config] if alike else []))
-    windows = (told.sliding_window for told in tellers if hasattr(told, "sliding_window"))
+    windows = (layer.sliding_window for layer in tellers if hasattr(layer, "sliding_window"))
     window = next(windows, None)
     return window if isinstance(window, int) and window > 0 else None

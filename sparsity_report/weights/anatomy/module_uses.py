@@ -1,4 +1,4 @@
-"""How often a token passes through a module of a model that cannot be run, by names of classes."""
+"""Use counts of modules from class names, for models that cannot be run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
 
 
 def uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:
-    """How often a token passes through a module, and how often a sequence does as a whole."""
+    """Return the uses of a module per token and per sequence."""
     classes = tuple(type(module).__name__ for module in place.around)
     words = place.path.split(".")
     if any(map(_PER_SEQUENCE_CLASS.search, classes)) or not _PER_SEQUENCE_WORDS.isdisjoint(words):
@@ -49,7 +49,7 @@ def _uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Mod
 
 
 def _share(chosen: int | None, experts: int) -> Fraction:
-    """Share of the experts that a token is sent to; all where nothing says how many."""
+    """Return the share of experts per token; 1 if no number is known."""
     if chosen is None or not experts:
         return ONCE
     if chosen > experts:
@@ -66,13 +66,13 @@ def _mixed(classes: tuple[str, ...]) -> bool:
 
 
 def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
-    """Experts per token, from the block's router, the block itself, or the config."""
+    """Return the experts per token, from the router, the block or the config."""
     block = (*around[0].children(), around[0]) if around else ()
     configs, names = (config, getattr(config, "text_config", None)), _EXPERTS_PER_TOKEN
     return declared(block, "top_k") or declared(configs, *names)
 
 
 def declared(sources: Iterable[object], *names: str) -> int | None:
-    """Return the first whole number above 0 that a source has under one of the names."""
+    """Return the first positive integer that a source has under one of the names."""
     values = (getattr(source, name, None) for source in sources for name in names)
     return next((n for n in values if isinstance(n, int) and n is not True and n > 0), None)

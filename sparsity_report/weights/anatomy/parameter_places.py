@@ -1,6 +1,6 @@
-"""Places of a live model where parameters stand: find them, read and write what they hold.
+"""Places of parameters in a live model: find, read and write them.
 
-Wrappers, masks of torch's pruning, parametrisations, shared modules and CSR are seen through.
+Wrappers, pruning masks of torch, parametrizations, shared modules and CSR are transparent.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.experts import ExpertCSR, ExpertsCSR
 from sparsity_report.sparse.linear_csr import LinearCSR
 
-# torch.compile and PEFT put these names around modules; they are not part of the model.
+# torch.compile and PEFT wrap modules under these names, which are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}
-# With the module whose tensor an expert comes from, and with what originals parametrise.
+# Names that lead from an expert to its module, and from originals to the parametrized tensor.
 _TOLD_ELSEWHERE = (ExpertCSR, parametrize.ParametrizationList)
 
 
 @dataclass(slots=True)
 class Place:
-    """A module of a model where it is first met.
+    """A module of a model, at its first occurrence.
 
     Attributes
     ----------
     path : str
-        Dotted name, words of wrappers left out.
+        Dotted name without wrappers.
     module : nn.Module
     around : tuple of nn.Module
-        What encloses it, nearest first.
+        Enclosing modules, nearest first.
     tensors : dict
-        Its parameters under their plain names; masks of torch's pruning folded in.
+        Parameters under their plain names, pruning masks applied.
     times : int
-        How often the model holds it.
+        Number of occurrences in the model.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Place:
     times: int = 1
 
     def full_name(self, leaf: str) -> str:
-        """Dotted name of one of its parameters in the model."""
+        """Return the dotted name of one of its parameters."""
         return f"{self.path}.{leaf}" if self.path else leaf
 
 
@@ -74,14 +74,14 @@ def walk(model: nn.Module) -> list[Place]:
 
 
 def locate(places: Sequence[Place]) -> dict[str, tuple[nn.Module, str]]:
-    """Map the name of every described parameter to the module and attribute that hold it."""
+    """Return the module and attribute of every described parameter, by name."""
     return {
         place.full_name(leaf): (place.module, leaf) for place in places for leaf in place.tensors
     }
 
 
 def value(module: nn.Module, leaf: str) -> torch.Tensor:
-    """Return the tensor a described parameter stands for: dense, pruning mask applied."""
+    """Return the values of a described parameter: dense, pruning mask applied."""
     if f"{leaf}_mask" in module._buffers:
         tensor = getattr(module, f"{leaf}_orig") * getattr(module, f"{leaf}_mask")
     else:
@@ -104,7 +104,7 @@ def put_(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
 
 
 def as_csr(module: nn.Module, leaf: str) -> LinearCSR | ExpertsCSR | None:
-    """Return what holds a described parameter as CSR, None where it is a tensor."""
+    """Return the CSR holder of a described parameter, None for a tensor."""
     if isinstance(module, LinearCSR):
         return module if leaf == "weight" else None
     child = module._modules.get(leaf)
@@ -120,7 +120,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a module's parameters under their plain names; masks of torch's pruning folded in."""
+    """Return a module's parameters under their plain names, pruning masks applied."""
     if isinstance(module, _TOLD_ELSEWHERE):
         return {}
     tensors: dict[str, torch.Tensor] = {}
@@ -132,7 +132,7 @@ def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     for leaf, parameter in module._parameters.items():
         if parameter is None:
             continue
-        # The mixin, as torch's test for UninitializedParameter itself is slow.
+        # The mixin, because torch's check for UninitializedParameter is slow.
         if isinstance(parameter, UninitializedTensorMixin):
             raise SparsityReportError(
                 f"{type(module).__name__}.{leaf} is lazy and has no shape yet; "
@@ -155,6 +155,6 @@ def computed_by(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def is_strided(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is dense in memory."""
+    """Return whether a tensor is dense in memory."""
     semi_structured = isinstance(tensor, torch.sparse.SparseSemiStructuredTensor)
     return tensor.layout == torch.strided and not semi_structured

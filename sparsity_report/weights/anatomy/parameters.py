@@ -25,41 +25,40 @@ class Parameter:
     dtype : str
         Name of the torch dtype, e.g. ``"bfloat16"``.
     matrix : tuple of int or None
-        ``(out_features, in_features)`` where tokens are multiplied by this tensor; of each
-        expert where experts are fused into one tensor.
+        ``(out_features, in_features)`` if tokens are multiplied by this tensor; sizes of
+        one expert for fused experts.
     transposed : bool
         Whether the input dimension comes before the output dimension, as in ``Conv1D``.
     experts : int
-        How many such matrices the tensor holds.
+        Number of such matrices in the tensor.
     uses : Fraction
         How often a token is multiplied by the whole tensor: 1, more for shared modules, k/E
-        for E experts of which a token sees k, 0 where no token comes by.
+        for E experts of which a token uses k, 0 if no token uses it.
     uses_per_sequence : Fraction
-        How often it is multiplied by besides, however many tokens there are, as a pooler is.
+        Further uses per sequence, independent of its length, as in a pooler.
     head_dim : int or None
-        Width of an attention head where the matrix belongs to heads.
+        Width of an attention head, for matrices made of heads.
     head_axis : int
-        0 where heads are runs of output rows (q, k, v), 1 where of input columns (output).
+        0 if heads are ranges of output rows (q, k, v), 1 for input columns (output projection).
     prunable : bool
         Whether pruning may choose from it.
     runs_as_csr : bool
-        Whether the model can run with this matrix stored as CSR; where it cannot, a CSR variant
-        keeps it masked.
+        Whether the model can run with this matrix as CSR; otherwise a CSR variant masks it.
     tied_to : str or None
-        Name of the parameter that this one shares its storage with, where it is counted.
+        Name of the parameter that owns the shared storage and is counted instead.
     layout : str
-        ``"dense"``, ``"csr"``, ``"csc"``, ``"coo"``, ``"bsr"``, ``"bsc"`` or ``"2:4"``: how the
-        source holds it.
+        ``"dense"``, ``"csr"``, ``"csc"``, ``"coo"``, ``"bsr"``, ``"bsc"`` or ``"2:4"``; layout
+        in the source.
     held_bytes : int or None
-        Bytes the source holds where the layout is not dense.
+        Bytes in the source for layouts other than dense.
     file_bytes : int or None
-        Bytes of all tensors on disk that make it up, scales and zero points included; None of
-        values in memory. A tied parameter has those of the one it is tied to.
+        Bytes of all its tensors on disk, scales and zero points included; None for values in
+        memory. A tied parameter has those of its owner.
     packing : str
-        How the file packs it, such as ``"gptq-4bit-g128"`` or ``"Q4_1"``; empty where it does not.
+        Packing in the file, such as ``"gptq-4bit-g128"`` or ``"Q4_1"``; empty if unpacked.
     known : bool
-        Whether its values are there to be counted; on the meta device they are not, nor where a
-        format is understood by its shapes only.
+        Whether its values can be counted; False on the meta device and for formats of which
+        only shapes are known.
     """
 
     name: str
@@ -88,7 +87,7 @@ class Parameter:
 
     @property
     def inputs_outputs(self) -> tuple[int, int] | None:
-        """Sizes of a matrix as it lies in memory, where its inputs come before its outputs."""
+        """Sizes of a matrix as (inputs, outputs)."""
         return (self.matrix[1], self.matrix[0]) if self.matrix and self.transposed else None
 
     @property
@@ -117,7 +116,7 @@ class Module:
     def block(self) -> int | None:
         """Index of the Transformer block, the first number in the dotted name; None outside.
 
-        What has more than nine digits numbers no block.
+        A number of more than nine digits is not a block.
         """
         words = self.name.split(".")
         return next((int(word) for word in words if word.isdecimal() and len(word) < 10), None)

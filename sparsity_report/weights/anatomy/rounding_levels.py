@@ -1,4 +1,4 @@
-"""The levels that a packed format rounds weights to, as far as zeros depend on them."""
+"""Rounding levels of packed formats near zero."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rounding:
-    """What of weights is rounded to zero, in steps: the scale of a block.
+    """Range of weights that are rounded to zero, in steps of a block's scale.
 
     Attributes
     ----------
     below, above : float
         Weights from ``-below`` to ``above`` steps are nearest to zero.
     has_zero : bool
-        Zero is a level of every block. If it need not be, these weights become small ones, or zero.
+        Whether zero is a level of every block. Otherwise these weights become small or zero.
     """
 
     below: float = 0.5
@@ -25,7 +25,7 @@ class Rounding:
 
 
 def nearest_to_zero(levels: Iterable[float]) -> Rounding | None:
-    """Return what is rounded to zero where these are the levels; None if zero is none of them.
+    """Return the range that a set of levels rounds to zero; None if zero is not a level.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a model can be given to read, made up from its config and the arguments of its forward."""
+"""Sample inputs for a model, derived from its config and the signature of its forward."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-# A length to what is passed to the forward.
+# Forward arguments for a sequence length.
 Sample = Callable[[int], dict[str, torch.Tensor]]
 
 _CODEBOOKS = ("num_codebooks", "num_channels")
 _OTHERS = ("pixel_values", "input_values", "input_features", "inputs", "flattened_patches")
-# Frames of a spectrogram that models take; samples of sound; pixels of a side, where none are told.
+# Default spectrogram frames, audio samples, and pixels per side.
 _FRAMES = (3000, 512, 64)
 _SAMPLES = 16_000
 _SIDE = 224
@@ -26,12 +26,12 @@ _FEATURES = (
 
 
 def samples(model: nn.Module) -> Iterator[tuple[bool, Sample]]:
-    """Yield what a model may be able to read, plain text first.
+    """Yield inputs that a model may accept, plain text first.
 
     Yields
     ------
     bool
-        Whether it is a text, of any length.
+        Whether the input is text of any length.
     Sample
     """
     config, takes = getattr(model, "config", None), inspect.signature(model.forward).parameters
@@ -45,7 +45,7 @@ def samples(model: nn.Module) -> Iterator[tuple[bool, Sample]]:
 
 
 def _texts(config: Any, takes: Collection[str]) -> Iterator[tuple[str, ...]]:
-    """Yield names of texts that may have to be there together."""
+    """Yield the names of text arguments, also in combinations."""
     names = tuple(name for name in ("input_ids", "decoder_input_ids", "bbox") if name in takes)
     first = 1 + (getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in takes)
     if names:
@@ -55,9 +55,9 @@ def _texts(config: Any, takes: Collection[str]) -> Iterator[tuple[str, ...]]:
 
 
 def numbers(config: Any, wanted: Callable[[str], object]) -> Iterator[int]:
-    """Yield the whole numbers that a config, or one inside it, has under some names."""
-    told = config.to_dict() if hasattr(config, "to_dict") else config
-    for name, value in told.items() if isinstance(told, dict) else ():
+    """Yield the integers that a config or a nested config has under some names."""
+    settings = config.to_dict() if hasattr(config, "to_dict") else config
+    for name, value in settings.items() if isinstance(settings, dict) else ():
         if isinstance(value, list | tuple) and value and wanted(str(name)):
             value = value[-1]
         if isinstance(value, dict):
@@ -69,13 +69,13 @@ def numbers(config: Any, wanted: Callable[[str], object]) -> Iterator[int]:
 def _read(
     config: Any, names: Sequence[str], shaped: Any, besides: Mapping[str, torch.Tensor], length: int
 ) -> dict[str, torch.Tensor]:
-    """Return texts of plain tokens that end as the model has it, and what else there is to read."""
+    """Return texts of plain tokens with the model's end token, and the other inputs."""
     special = set(numbers(config, lambda name: name.endswith(("token_id", "token_index"))))
     plain = next(number for number in range(len(special) + 1) if number not in special)
     given = dict(besides)
     for name in names:
         given[name] = torch.full((1, length), plain)
-        if name == "bbox":  # where on a page each token stands
+        if name == "bbox":  # position of each token on a page
             given[name] = torch.zeros(1, length, 4)
             continue
         if isinstance(end := getattr(config, "eos_token_id", None), int) and end >= 0:
@@ -87,7 +87,7 @@ def _read(
 
 
 def _shapes(config: Any) -> Iterator[Callable[[int], tuple[int, ...]] | None]:
-    """Yield shapes of texts: a token at a time, or as many codes as there are codebooks."""
+    """Yield shapes of texts: one token per position, or one code per codebook."""
     yield None
     for codes in sorted(set(numbers(config, _CODEBOOKS.__contains__))):
         yield partial(_shape, (codes,), ())
@@ -100,13 +100,13 @@ def _shape(before: tuple[int, ...], after: tuple[int, ...], length: int) -> tupl
 
 
 def _other(config: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield what is read besides text or instead of it: pictures, sound, spectrograms."""
+    """Yield inputs other than text: images, audio, spectrograms."""
     if name == "pixel_values":
         side = next(numbers(config, "image_size".__eq__), _SIDE)
         channels = next(numbers(config, _CHANNELS.__contains__), 3)
         yield name, torch.empty(1, channels, side, side, device="meta")
         yield name, torch.empty(1, 1, channels, side, side, device="meta")
-    elif name == "flattened_patches":  # a row, a column and the pixels of each
+    elif name == "flattened_patches":  # row, column and pixels of each patch
         width = next(numbers(config, "patch_embed_hidden_size".__eq__), 768)
         yield name, torch.zeros(1, 1, 1).expand(1, 64, width + 2)
     elif name in {"input_values", "inputs"}:

@@ -1,4 +1,4 @@
-"""Which tensor on disk is which parameter in memory, by transformers' own rules of loading."""
+"""Map from tensors on disk to parameters in memory, by transformers' loading rules."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.conversion import Computed, Conversion
 from sparsity_report.weights.tensor_slices import Entry
 
-# Buffers older checkpoints carry and current classes compute: masks, position ids, rotary tables.
+# Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
 _BUFFER = re.compile(
     r"(^|\.)(position_ids|token_type_ids|masked_bias|attn\.bias|attention\.bias|inv_freq|"
     r"rotary_emb\.\w+|num_batches_tracked)$"
 )
-# Most values of a parameter that is computed: its size is told by a config and by no file.
+# Limit on computed parameters, whose size comes from a config only.
 _MOST_COMPUTED = 2**24
 
 
 def fits(model: nn.Module, entries: Mapping[str, Entry]) -> bool:
-    """Whether tensors on disk are those of a model: none without a place, no parameter without."""
+    """Return whether tensors on disk and the parameters of a model match completely."""
     try:
         return not without_tensor(model, memory_parts(model, entries))
     except SparsityReportError:
@@ -35,8 +35,8 @@ def fits(model: nn.Module, entries: Mapping[str, Entry]) -> bool:
 def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
     """Return the tensors that make up each parameter in memory, in the order of its values.
 
-    Buffers that are saved come with them. What transformers ignores is left out, what it computes
-    instead of saving it is added.
+    Saved buffers are included. Tensors that transformers ignores are left out, parameters that it
+    computes instead of saving are added.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
 def _placed(
     model: nn.Module, entries: Mapping[str, Entry]
 ) -> tuple[dict[str, list[Entry]], dict[str, str]]:
-    """Return the tensors of each parameter or buffer, and names for those that belong to none."""
+    """Return the tensors of each parameter or buffer, and those that belong to none."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
         WeightConverter,
@@ -93,10 +93,10 @@ def _placed(
     parts: dict[str, list[Entry]] = defaultdict(list)
     extra: dict[str, str] = {}
     taken: dict[str, tuple[Any, list[tuple[str, Entry]]]] = {}
-    # Rules may depend on what they have met before, so the order is transformers'.
+    # Rules may depend on earlier matches, so keep transformers' order.
     for key in sorted(entries, key=dot_natural_key):
         name, pattern = rename_source_key(key, renamings, converters, prefix, state)
-        if name not in state and key in state:  # it has its name in memory already
+        if name not in state and key in state:  # already under its name in memory
             name, pattern = rename_source_key(key, [], [], prefix, state)
         if name not in state:
             extra[key] = name
@@ -114,29 +114,29 @@ def _placed(
 
 
 def without_tensor(model: nn.Module, parts: Mapping[str, Sequence[Entry]]) -> list[str]:
-    """Name the parameters that no tensor is for, nor for one that they are tied to."""
+    """Return the parameters without a tensor, tied ones considered."""
     names = model.named_parameters(remove_duplicate=False)
     filled = {id(parameter) for name, parameter in names if name in parts}
     return [name for name, parameter in model.named_parameters() if id(parameter) not in filled]
 
 
 def _misplaced(model: nn.Module, extra: Sequence[str], lacking: Sequence[str]) -> str:
-    """Say that tensors have no place; what lacks a tensor tells whether names are the reason."""
-    said = (
+    """Return the error for tensors without a place, with parameters that lack a tensor."""
+    message = (
         f"{len(extra)} tensor(s) of the checkpoint have no place in {type(model).__name__}, "
         f"first {extra[0]!r}"
     )
     if not lacking:
-        return f"{said}; is config.json of the same model?"
+        return f"{message}; is config.json of the same model?"
     return (
-        f"{said}, and {len(lacking)} of its parameters have no tensor, first {lacking[0]!r}: "
+        f"{message}, and {len(lacking)} of its parameters have no tensor, first {lacking[0]!r}: "
         "config.json is of another model, or the names are those of other code; "
         "load it with that code and give the module"
     )
 
 
 def _computed(model: nn.Module, name: str) -> Computed:
-    """Compute a parameter that is never saved as transformers does it on loading."""
+    """Return a parameter that transformers computes on loading instead of saving."""
     if (total := model.get_parameter(name).numel()) > _MOST_COMPUTED:
         raise SparsityReportError(
             f"{name!r} is never saved, and config.json gives it {total:,} values, more than the "
@@ -148,7 +148,7 @@ def _computed(model: nn.Module, name: str) -> Computed:
         m._init_weights for m in (*around[::-1], model) if hasattr(m, "_init_weights")
     )
     values = []
-    # Whatever was there before, the same must come out: else it is random, or not computed at all.
+    # The result must not depend on prior values: otherwise it is random or not computed.
     for before in (0, 1):
         module = deepcopy(model.get_submodule(path)).to_empty(device="cpu")
         parameter = module.get_parameter(leaf)

@@ -1,10 +1,9 @@
-"""Watch a model run without its values: which parameters multiply what it reads.
+"""Tracer of a model run on the meta device: the parameters that multiply its input.
 
-Every tensor that depends on a parameter stays on the meta device, so that a model of any size runs
-in the time that its Python takes. Whole numbers are real, so that code that looks at them goes its
-way. Where one would depend on values it is made up: a router sends tokens to its experts in turn,
-so that all get equally many; what is checked of all values is true of all, and anything else is 0
-or false.
+Tensors that depend on a parameter stay on the meta device, so a model of any size runs in the time
+of its Python code. Integers are real, so control flow works. An integer that would depend on values
+is made up: a router sends tokens to its experts in turn, so that all receive equally many; `all` is
+true, and everything else is 0 or false.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-# Matrix products; their factors are the last two tensors.
+# Matrix products, whose factors are the last two tensors.
 _PRODUCTS = {
     aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.addmm.default,
     aten.baddbmm.default, aten.addmv.default, aten.addbmm.default,
 }  # fmt: skip
-# What chooses by size, and the place of the dimension among the arguments.
+# Operations that select by size, and the argument position of the dimension.
 _CHOICES = {aten.topk.default: 2, aten.sort.default: 1, aten.argmax.default: 1, aten.max.dim: 1}
-# What has as many results as values say.
+# Operations whose result size depends on values.
 _COUNTED = {aten.nonzero.default, aten.masked_select.default, aten.repeat_interleave.Tensor}
 _ITEM = aten._local_scalar_dense.default
 _CHECKS = {aten.all, aten._is_all_true}
@@ -40,35 +39,35 @@ _LOOKUPS = {aten.embedding.default, aten._embedding_bag.default}
 _INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 _RESHAPED = {aten._unsafe_view.default, aten.view.default, aten.unsqueeze.default}
 _JOINED = {aten.cat.default, aten.stack.default}
-# What takes from a tensor no more than its shape.
+# Operations that use only the shape of a tensor.
 _SHAPED = re.compile(r"_like$|^new_")
 _FILLED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
-# Values that are computed although no one may look at them.
+# Operations computed although their values are unknown.
 _SMALL = 2**20
-# Whole numbers that are made up at a time, half a GB of int64.
+# Limit on made-up integers, half a GB of int64.
 _LARGEST = 2**26
-# Sizes that what is really computed with need not be checked for, as no two make much together.
+# Size below which real operands need no check.
 _FEW = 2**12
-# Operations of all runs of a model, for each parameter and besides, and the most: half a minute.
-# Of what is published DBRX takes most, 100,000.
+# Operations of all runs: per parameter, constant, and the maximum of about half a minute.
+# Among published models, DBRX needs most: 100,000.
 _PER_PARAMETER, _BESIDES, _MOST = 400, 1_000, 250_000
 
 
 class Trace(NamedTuple):
-    """Where the values of a tensor come from.
+    """Origin of the values of a tensor.
 
     Attributes
     ----------
     weights : frozenset of int
-        Parameters it was computed from, and from nothing that was read; by their ids.
-    seen : bool
-        Whether it depends on what the model reads.
+        Ids of the parameters it was computed from, independent of the input.
+    reads_input : bool
+        Whether it depends on the input.
     last : frozenset of int
-        Matrices whose products it holds, at most scaled, shifted, cut or joined since.
+        Matrices whose products it holds, possibly scaled, shifted, sliced or joined.
     """
 
     weights: frozenset[int] = frozenset()
-    seen: bool = False
+    reads_input: bool = False
     last: frozenset[int] = frozenset()
 
 
@@ -77,18 +76,18 @@ _CONSTANT = Trace()
 
 @dataclass
 class Use:
-    """What a run did with a parameter.
+    """Use of a parameter in a run.
 
     Attributes
     ----------
     flops : int
-        Of the products with it.
+        FLOPs of the products with it.
     shape : tuple of int or None
-        Outputs and inputs of the last of them.
+        Outputs and inputs of the last product.
     turned : bool
         Whether the inputs come first in memory.
     readers : set of str
-        What was done to it directly.
+        Operations applied to it directly.
     """
 
     flops: int = 0
@@ -99,23 +98,22 @@ class Use:
 
 @dataclass
 class Record:
-    """What happened in a run.
+    """Record of a run.
 
     Attributes
     ----------
     uses : dict of (int, int) to Use
-        By what the parameter is called and the id of the module that it was multiplied by in: one
-        that holds it, or 0.
+        Uses by key of the parameter and id of the holding module, 0 for other modules.
     scores : Counter
-        FLOPs of products of two tensors that depend on what is read, by id of the module.
+        FLOPs of products of two input-dependent tensors, by id of the module.
     routers : set of int
-        Parameters whose products a choice by size was made from.
+        Parameters whose products were selected by size.
     choices : set of int
-        Among how many was chosen.
+        Numbers of candidates of selections.
     rows : int
         Rows of the first product.
     guessed : bool
-        Whether how much was computed depends on values, other than through a choice by size.
+        Whether the amount of computation depends on values other than by selection.
     """
 
     uses: dict[tuple[int, int], Use] = field(default_factory=lambda: defaultdict(Use))
@@ -127,31 +125,31 @@ class Record:
 
 
 class Budget:
-    """Operations that a model may take in all its runs.
+    """Limit on the operations of all runs of a model.
 
-    More than these is what a number in a configuration makes of a model, such as one that goes
-    through the same layer a million times.
+    Only an extreme number in a configuration exceeds it, such as a layer repeated a million
+    times.
     """
 
     def __init__(self, parameters: int) -> None:
         self._left = min(_PER_PARAMETER * parameters + _BESIDES, _MOST)
 
     def take(self) -> None:
-        """Spend one; ValueError when there is none left."""
+        """Count an operation; raise ValueError beyond the limit."""
         self._left -= 1
         if self._left < 0:
             raise ValueError("it takes far more operations than models of so many parameters do")
 
 
 class Watch(TorchDispatchMode):
-    """Run modules under this mode to get a :class:`Record`.
+    """Dispatch mode that records a run as a :class:`Record`.
 
     Parameters
     ----------
     parameters : mapping of int to torch.Tensor
-        On the meta device, by what they are called in the record.
+        Parameters on the meta device, by their keys in the record.
     budget : Budget
-        For all runs of the model.
+        Limit for all runs of the model.
     """
 
     def __init__(self, parameters: Mapping[int, torch.Tensor], budget: Budget) -> None:
@@ -163,12 +161,12 @@ class Watch(TorchDispatchMode):
         self._running: list[nn.Module] = []
         self._budget = budget
         self._outputs: dict[int, int] = {}
-        # By address of storages that were written to, kept so that no other gets it.
+        # Written storages by address, kept alive so that no other gets the address.
         self._written: dict[int, tuple[torch.UntypedStorage, Trace]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch what is run."""
+        """Record the modules that run inside the block."""
         enter = register_module_forward_pre_hook(self._enter)
         leave = register_module_forward_hook(self._leave, always_call=True)
         try:
@@ -179,18 +177,18 @@ class Watch(TorchDispatchMode):
             leave.remove()
 
     def trace(self, tensor: torch.Tensor) -> Trace:
-        """Return where a tensor comes from."""
+        """Return the origin of a tensor."""
         if (name := self._names.get(id(tensor))) is not None:
             return Trace(frozenset([name]))
         trace: Trace = getattr(tensor, "_trace", _CONSTANT)
-        if not trace.seen and self._written:
+        if not trace.reads_input and self._written:
             trace = self._written.get(tensor.untyped_storage()._cdata, (None, trace))[1]
         return trace
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Follow one operation."""
+        """Trace one operation."""
         kwargs = kwargs or {}
         self._budget.take()
         tensors = [*tensors_among((*args, *kwargs.values()))]
@@ -221,12 +219,12 @@ class Watch(TorchDispatchMode):
         return out
 
     def _is_unknown(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor has no values, or values that unknown ones were written over."""
+        """Return whether the values of a tensor are unknown."""
         written = self._written and tensor.untyped_storage()._cdata in self._written
         return tensor.is_meta or bool(written)
 
     def _enter(self, module: nn.Module, *_: object) -> None:
-        # The hooks are those of all modules: other threads may run some.
+        # The hooks are global: other threads may run modules too.
         if get_ident() == self._thread:
             self._running.append(module)
 
@@ -235,40 +233,40 @@ class Watch(TorchDispatchMode):
             self._running.pop()
 
     def _read(self, func: Any, tensors: Sequence[torch.Tensor]) -> None:
-        """Note who reads which parameter."""
+        """Record the operations that read parameters."""
         for tensor in tensors:
             if (name := self._names.get(id(tensor))) is not None:
                 self._use(name).readers.add(str(func))
 
     def _use(self, name: int) -> Use:
-        """Return the record of a parameter in the module that is running, or in none of its own."""
+        """Return the record of a parameter for the running module that holds it, or for none."""
         running = self._running[-1] if self._running else None
         tensor = self._parameters[name]
         holds = running is not None and any(tensor is p for p in running._parameters.values())
         return self.record.uses[name, id(running) if holds else 0]
 
     def _chosen(self, among: int, trace: Trace) -> None:
-        """Note a choice by size among all that a matrix has to offer."""
+        """Record a selection by size among all outputs of a matrix."""
         if routers := {name for name in trace.last if self._outputs.get(name) == among}:
             self.record.routers |= routers
             self.record.choices.add(among)
 
     def _multiplied(self, factors: Sequence[torch.Tensor], traces: Sequence[Trace]) -> Trace:
-        """Note a product: with a parameter, or of two tensors that depend on what is read."""
+        """Record a product with a parameter, or of two input-dependent tensors."""
         left, right = (factor if factor.dim() > 1 else factor[:, None] for factor in factors)
         left = left if factors[0].dim() > 1 else left.mT
         rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
         batch = math.prod(left.shape[:-2])
         flops = 2 * batch * rows * inner * columns
-        # Where both come from parameters, as with learnt positions, the second is the matrix.
+        # If both factors come from parameters, as with learned positions, the second is the matrix.
         second = bool(traces[1].weights)
         if weights := traces[second].weights:
             shape = (columns if second else rows, inner)
             factor, others = (right, rows) if second else (left, columns)
         else:
-            if traces[0].seen and traces[1].seen and self._running:
+            if traces[0].reads_input and traces[1].reads_input and self._running:
                 self.record.scores[id(self._running[-1])] += flops
-            return Trace(seen=any(trace.seen for trace in traces))
+            return Trace(reads_input=any(trace.reads_input for trace in traces))
         self.record.rows = self.record.rows or batch * others
         for name, share in self._shares(weights).items():
             use = self._use(name)
@@ -276,10 +274,10 @@ class Watch(TorchDispatchMode):
             use.shape = shape
             self._outputs[name] = shape[0]
             use.turned = _is_turned(factor, shape[0], second)
-        return Trace(seen=True, last=weights)
+        return Trace(reads_input=True, last=weights)
 
     def _shares(self, weights: frozenset[int]) -> dict[int, Fraction]:
-        """Share a product out over the parameters its matrix comes from; scales get nothing."""
+        """Distribute a product over the parameters of its matrix; scales get nothing."""
         sizes = {name: self._parameters[name].numel() for name in weights}
         largest = max(sizes.values())
         sizes = {
@@ -291,10 +289,10 @@ class Watch(TorchDispatchMode):
 
 
 def _is_turned(factor: torch.Tensor, outputs: int, second: bool) -> bool:
-    """Whether the values of one input lie side by side in memory, as in ``Conv1D``.
+    """Return whether the values of one input are adjacent in memory, as in ``Conv1D``.
 
-    ``Linear`` multiplies by the transpose of its weight. Of a copy, which einsum makes, its
-    original's strides tell: the last sizes are those of the outputs if it is the second factor.
+    ``Linear`` multiplies by the transpose of its weight. For a copy made by einsum, the strides of
+    the original decide: the last sizes are outputs if it is the second factor.
     """
     strides = getattr(factor, "_copied", None)
     if strides is None:
@@ -309,23 +307,23 @@ def _is_turned(factor: torch.Tensor, outputs: int, second: bool) -> bool:
 
 
 def _followed(func: Any, traces: Sequence[Trace]) -> Trace:
-    """Return where the result of an operation comes from."""
+    """Return the origin of the result of an operation."""
     name = func.overloadpacket.__name__
     if _SHAPED.search(name):
         return _CONSTANT
     if func in _LOOKUPS:
-        return Trace(seen=True)
-    seen = [trace for trace in traces if trace.seen]
-    if not seen:
+        return Trace(reads_input=True)
+    dependent = [trace for trace in traces if trace.reads_input]
+    if not dependent:
         return Trace(frozenset().union(*(trace.weights for trace in traces)))
-    # A norm mixes the values of a row: what comes out is no longer the product that went in.
-    kept = (len(seen) == 1 or func in _JOINED) and "norm" not in name
-    last = frozenset().union(*(trace.last for trace in seen)) if kept else frozenset()
-    return Trace(seen=True, last=last)
+    # A norm mixes the values of a row: its result is no longer the product.
+    kept = (len(dependent) == 1 or func in _JOINED) and "norm" not in name
+    last = frozenset().union(*(trace.last for trace in dependent)) if kept else frozenset()
+    return Trace(reads_input=True, last=last)
 
 
 def _really(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]) -> Any:
-    """Compute what depends on no parameter, on the CPU even where the model asks for meta."""
+    """Compute an operation without parameters on the CPU, even if the model asks for meta."""
     _check_size(func, args, kwargs, tensors)
     out = func(*args, **kwargs)
     if any(map(_is_made_up, tensors)):
@@ -340,14 +338,14 @@ def _really(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torc
 
 
 def _check_size(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Any]) -> None:
-    """Refuse to compute what is so large that only a number in a configuration makes it so."""
+    """Refuse sizes that only an extreme number in a configuration causes."""
     numbers = [n for n in _flat(args) if isinstance(n, int | float)]
     if max((*map(abs, numbers), *(tensor.numel() for tensor in tensors)), default=0) <= _FEW:
         return
     meta = {"device": torch.device("meta")} if not tensors or "device" in kwargs else {}
     try:
         out = func(*_each(_meta, args), **{**kwargs, **meta})
-    except Exception:  # what has no size without values, or is wrong and says so when it is run
+    except Exception:  # operations without a known size, or wrong ones that fail when run
         return
     _check_largest(tensors_among([out]))
 
@@ -367,7 +365,7 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Return the result of an operation on tensors of which some are on the meta device."""
+    """Return the result of an operation with tensors on the meta device."""
     written = [
         value
         for value, argument in zip(args, func._schema.arguments, strict=False)
@@ -388,7 +386,7 @@ def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _dimension(func: Any, args: Any) -> int | None:
-    """Return along which dimension is chosen; None where there is no such."""
+    """Return the dimension of a selection, or None."""
     place = _CHOICES[func]
     dim: int | None = args[place] if len(args) > place else None if place == 1 else -1
     if dim is None and func is aten.sort.default:
@@ -397,7 +395,7 @@ def _dimension(func: Any, args: Any) -> int | None:
 
 
 def _in_turn(shape: Sequence[int], dim: int | None, out: Any) -> Any:
-    """Choose the next ones in each row, going on from the row before."""
+    """Return consecutive choices for each row, continuing from the row before."""
     values, indices = (None, out) if isinstance(out, torch.Tensor) else out
     if dim is None:
         chosen = torch.zeros(indices.shape, dtype=torch.int64)
@@ -411,7 +409,7 @@ def _in_turn(shape: Sequence[int], dim: int | None, out: Any) -> Any:
 
 
 def _numbered(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """Say by whole numbers what masks of trues and falses pick."""
+    """Return index tensors for boolean masks."""
     numbered: list[torch.Tensor | None] = []
     for index in indices:
         mask = index is not None and index.dtype in {torch.bool, torch.uint8}
@@ -424,7 +422,7 @@ def _is_made_up(tensor: torch.Tensor) -> bool:
 
 
 def tensors_among(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """Yield the tensors among arguments or results, which may be in lists."""
+    """Yield the tensors in arguments or results, lists included."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
@@ -433,7 +431,7 @@ def tensors_among(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 
 
 def _each(change: Callable[[torch.Tensor], torch.Tensor], values: Any) -> Any:
-    """Change the tensors among the arguments or results of an operation."""
+    """Return arguments or results with a function applied to each tensor."""
     if isinstance(values, torch.Tensor):
         return change(values)
     if isinstance(values, list | tuple):
@@ -450,7 +448,7 @@ def _meta(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _real(tensor: torch.Tensor) -> torch.Tensor:
-    """Make up whole numbers that are not known."""
+    """Return made-up integers in place of unknown ones."""
     if not (tensor.is_meta and _is_whole(tensor)):
         return tensor
     _check_largest([tensor])
