@@ -212,7 +212,7 @@ def test_refusals(demo):
         sr.perplexity(dense, torch.tensor([1, 5000]))
     with pytest.raises(sr.SparsityReportError, match="cannot read the text nowhere"):
         sr.perplexity(dense, DEMO.__class__("nowhere"))
-    with pytest.raises(sr.SparsityReportError, match="by=.* is unknown; use one of"):
+    with pytest.raises(sr.SparsityReportError, match=r"by=.* is unknown; use one of"):
         sr.sensitivity(demo, 0.3, by="head")
     for name in ("BERT", "T5", "RoBERTa"):
         case = next(c for n, c in NAMED.items() if n.startswith(name))

@@ -80,7 +80,7 @@ def test_alone_it_is_right_or_refused(way, tmp_path):
     tensors, means, _ = packing.WAYS[way](matrix())
     folder = write(tmp_path / "m", tensors)
     if way.startswith(NEEDS_CONFIG):
-        with pytest.raises(sr.SparsityReportError, match="add config.json"):
+        with pytest.raises(sr.SparsityReportError, match=r"add config.json"):
             sr.load(folder)
     else:
         agrees(sr.load(folder), means)
