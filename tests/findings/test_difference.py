@@ -10,6 +10,7 @@ from wording import of_key, wording
 
 import sparsity_report as sr
 from sparsity_report.findings.difference_findings import difference_findings
+from sparsity_report.words.sentences import say
 
 PRUNABLE = 2 * (6 * 6 + 2 * 6 * 10)
 
@@ -63,7 +64,7 @@ def test_another_level_changes_counts_but_no_shape(before):
     assert csr["flops_per_token"][1] - csr["flops_per_token"][0] == 2 * fewer
     layer = facts(changed, variant="Masked30", module_name="layers.0.fc1")
     assert set(layer) == {"nonzero", "useful_flops_per_token"}
-    assert "Masked30, asked sparsity: 30 % → 50 %" in changed.sentences()
+    assert f"Masked30, {say('column.asked_sparsity')}: 30 % → 50 %" in changed.sentences()
 
 
 def test_variants_and_modules_that_come_and_go(before):
@@ -84,7 +85,7 @@ def test_variants_and_modules_that_come_and_go(before):
     names = tuple(f"layers.2.{leaf}" for leaf in leaves)
     assert added.values == {"variant": "Dense", "names": names}
     sentences = "\n".join(changed.sentences())
-    assert "CSR30 → CSR50, asked sparsity: 30 % → 50 %" in sentences
+    assert f"CSR30 → CSR50, {say('column.asked_sparsity')}: 30 % → 50 %" in sentences
     assert "layers.0.fc1: 10 × 6 → 12 × 6" in sentences
 
 

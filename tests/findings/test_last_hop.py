@@ -30,6 +30,7 @@ from sparsity_report.findings.difference_findings import difference_findings
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.words.languages import spoken
+from sparsity_report.words.sentences import say
 
 FINDINGS = Path(sr.__file__).parent / "findings"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -1098,12 +1099,12 @@ def test_every_finding_of_the_code_has_a_reader():
 # What a difference calls a column, and how its cells are written.
 WHOLE, SHARE = whole, "{:.2%}".format
 COLUMNS = {
-    "asked sparsity": ("asked_sparsity", lambda s: f"{100 * s:g} %"),
+    say("column.asked_sparsity"): ("asked_sparsity", lambda s: f"{100 * s:g} %"),
     "weights set to zero": ("pruned", WHOLE),
     "threshold": ("threshold", "{:.6g}".format),
     "zeros of the prunable weights": ("sparsity_prunable", SHARE),
-    "zeros of the non-embedding parameters": ("sparsity_non_embedding", SHARE),
-    "zeros of the whole model": ("sparsity_model", SHARE),
+    say("column.sparsity_non_embedding"): ("sparsity_non_embedding", SHARE),
+    say("column.sparsity_model"): ("sparsity_model", SHARE),
     "nonzero": ("nonzero", WHOLE),
     "parameters": ("total", WHOLE),
     "prunable weights": ("prunable_total", WHOLE),

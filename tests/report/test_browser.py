@@ -12,6 +12,7 @@ from helpers import need
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.slow(seconds=130)
 
@@ -136,7 +137,7 @@ def test_printed_to_pdf_nothing_is_missing(chromium, report, tmp_path):
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     text = " ".join(text.split())
-    for said in ("Three sparsities", "layers.2.fc2", "How to cite", "90 % 259 89.9 %"):
+    for said in (say("page.sparsities_heading"), "layers.2.fc2", "How to cite", "90 % 259 89.9 %"):
         assert said in text
     assert "Show more" not in text
 

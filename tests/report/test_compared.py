@@ -21,6 +21,7 @@ from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.policy_table import compared, side_by_side
 from sparsity_report.study.derived.histograms import module_magnitudes
+from sparsity_report.words.sentences import say
 
 NAMES = ("Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4")
 PERPLEXITIES = (9.0, 9.5, 14.0, 12.5, 1204.125)
@@ -127,7 +128,8 @@ def test_what_few_need_is_folded_away(text):
     open_parts = re.sub(r'<details class="folded">.*?</details>', "", text, flags=re.S)
     assert text.count("in every layout</span></caption>") == 4
     assert "in every layout</span></caption>" not in open_parts
-    assert open_parts.count("furthest from a Gaussian of their own spread</span></caption>") == 1
+    end = say("caption.unusual_matrices", variant="\0").partition("\0")[2]
+    assert open_parts.count(f"{end}</span></caption>") == 1
     assert "in the words of each source" not in open_parts
 
 
@@ -194,7 +196,7 @@ def test_a_study_without_weights_has_no_histograms(demo_study):
 def test_too_many_layers_for_histograms_are_said(demo_study, monkeypatch):
     monkeypatch.setattr("sparsity_report.report.histograms._MOST", 23)
     assert histograms(demo_study) is None
-    assert "23 layers at most, and the model has 24:" in without_histograms(demo_study)
+    assert without_histograms(demo_study) == say("histogram.too_many_layers", most=23, number=24)
 
 
 def test_one_pruning_has_no_comparison(demo):

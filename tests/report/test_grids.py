@@ -15,6 +15,7 @@ from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.tables.method_tables import blocks, method_grids, task_grid
 from sparsity_report.report.tables.table_model import NAME, SHARE, Column, table_of, to_html
+from sparsity_report.words.sentences import say
 
 TEXT = torch.arange(60) * 7 % 31
 EVIL = "<script>alert(1)</script> | `x` \\input{/etc/passwd}\n**a**"
@@ -173,8 +174,8 @@ def test_accuracies_by_method_and_task(tried):
             assert rows[model + kind, label] == due
     errors = tried.tasks["stderr"].to_numpy().reshape(-1, 7)
     means = np.sqrt((errors**2).sum(axis=1)) / 7
-    assert f"reach {100 * errors.max():.2f} % of a task and {100 * means.max():.2f} %" in (
-        table.caption.replace("\u202f", " ")
+    assert (
+        say("caption.bold_standard_errors", error=errors.max(), mean=means.max()) in table.caption
     )
 
 
@@ -207,7 +208,7 @@ def test_only_one_version_of_a_task_has_a_best(tried):
     rows = read(to_markdown(table := task_grid(tried.with_measured(tasks=other))))
     bold = {place for cells in rows.values() for place, cell in enumerate(cells) if "!" in cell}
     assert bold == {0, 2, 3, 4, 5, 6}  # not RTE, nor the mean
-    assert "No best is told of RTE" in table.caption
+    assert say("caption.no_winner_versions", tasks=["RTE"]) in table.caption
     unknown = tried.with_measured(tasks=tried.tasks.assign(stderr=float("nan")))
     assert "no standard error is known" in task_grid(unknown).caption
 

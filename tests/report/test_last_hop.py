@@ -25,17 +25,18 @@ pytestmark = pytest.mark.slow
 
 THIN = "\u202f"
 GROUPS = {
-    "embedding": "embedding", "attention_linear": "attention", "mlp_linear": "MLP",
-    "lm_head": "output head", "norm": "norm", "other_linear": "other linear",
-}  # fmt: skip
+    group: f"group.{group}"
+    for group in ("embedding", "attention_linear", "mlp_linear", "lm_head", "norm", "other_linear")
+}
 LAYOUTS = {
-    "dense": "dense", "csr_int16": "CSR with int16 columns", "csr_int32": "CSR with int32 indices",
-    "csr_int64": "CSR with int64 indices", "coo_int32": "COO with int32 indices",
-    "coo_int64": "COO with int64 indices", "bitmask": "bitmask", "2:4": "2:4",
-    "tca_bme": "SpInfer bitmap", "macko": "MACKO",
-    "marlin_2:4": "4-bit 2:4 (Marlin)", "zstd": "compressed file (zstd)",
+    "dense": "layout.dense", "csr_int16": "layout.csr_int16", "csr_int32": "layout.csr_int32",
+    "csr_int64": "layout.csr_int64", "coo_int32": "layout.coo_int32",
+    "coo_int64": "layout.coo_int64", "bitmask": "layout.bitmask", "2:4": "2:4",
+    "tca_bme": "layout.tca_bme", "macko": "layout.macko",
+    "marlin_2:4": "layout.marlin_2:4", "zstd": "layout.zstd",
     **{f"bsr_{side}": f"BSR {side} × {side}" for side in (4, 8, 16, 32)},
 }  # fmt: skip
+LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}
 COMMANDS = {
     "Dense": "Dense", "Masked30": "MaskedThirty", "CSR30": "CSRThirty", "MaskedG50": "MaskedGFifty",
     "CSRG50": "CSRGFifty", "MaskedL50": "MaskedLFifty", "MaskedN24": "MaskedNTwentyFour",
@@ -60,10 +61,10 @@ class Writer:
     def __init__(self, code):
         self.decimal = "," if code == "fr" else "."
         with sr.speaking(code):
-            self.sentences = spoken().sentences
+            self.text = spoken().template
 
-    def say(self, english):
-        return self.sentences.get(english, english)
+    def say(self, key):
+        return self.text(key) if "." in key else key
 
     def count(self, value):
         if unknown(value):
@@ -178,28 +179,28 @@ def totals_grid(study, w):
         return row["group"] not in {"embedding", "lm_head"}
 
     parts = [
-        ("Sparsity of the prunable weights", "weight_", lambda row: row["prunable"]),
-        ("Sparsity of the non-embedding parameters", "", body),
-        ("Sparsity of the whole model", "", lambda _: True),
+        ("sparsity.prunable", "weight_", lambda row: row["prunable"]),
+        ("sparsity.non_embedding", "", body),
+        ("sparsity.model", "", lambda _: True),
     ]
     grid = [["", *layers]]
     for label, prefix, keep in parts:
         total, nonzero = summed(f"{prefix}total", keep), summed(f"{prefix}nonzero", keep)
         shares = [share(*pair) for pair in zip(total, nonzero, strict=True)]
         grid.append([w.say(label), *map(w.percent2, shares)])
-        grid.append([w.say("of"), *map(w.count, total)])
-        grid.append([w.say("nonzero"), *map(w.count, nonzero)])
+        grid.append([w.say("label.of_total"), *map(w.count, total)])
+        grid.append([w.say("column.nonzero"), *map(w.count, nonzero)])
     variants = rows(study.variants)
     for label, column, write in (
-        ("asked sparsity", "asked_sparsity", w.percent),
-        ("weights set to zero", "pruned", w.count),
-        ("Threshold |w| ≤", "threshold", w.six),
+        ("column.asked_sparsity", "asked_sparsity", w.percent),
+        ("column.pruned", "pruned", w.count),
+        ("column.threshold_magnitude", "threshold", w.six),
     ):
         grid.append([capital(w.say(label)), *(write(row[column]) for row in variants)])
     for label, column in (
-        ("stored bytes", "stored_bytes"),
-        ("FLOPs per token", "flops_per_token"),
-        ("useful FLOPs per token", "useful_flops_per_token"),
+        ("column.stored_bytes", "stored_bytes"),
+        ("column.flops_per_token", "flops_per_token"),
+        ("column.useful_flops_per_token", "useful_flops_per_token"),
     ):
         grid.append([capital(w.say(label)), *map(w.count, summed(column))])
     return grid
@@ -237,16 +238,18 @@ def groups_heads(w):
     return [
         capital(w.say(head))
         for head in (
-            "group", "modules", "parameters", "nonzero", "Zeros ÷ parameters", "FLOPs per token",
-            "useful FLOPs per token", "stored bytes", "share of parameters",
+            "column.group", "column.modules", "column.total", "column.nonzero",
+            "column.zero_share_of_parameters", "column.flops_per_token",
+            "column.useful_flops_per_token", "column.stored_bytes", "column.param_frac",
         )
     ]  # fmt: skip
 
 
 def layers_grid(study, w, variant):
     heads = (
-        "module", "group", "shape", "Stored as", "parameters", "nonzero", "Zeros ÷ parameters",
-        "FLOPs per token", "useful FLOPs per token", "stored bytes",
+        "column.module_name", "column.group", "column.shape", "column.stored_as", "column.total",
+        "column.nonzero", "column.zero_share_of_parameters", "column.flops_per_token",
+        "column.useful_flops_per_token", "column.stored_bytes",
     )  # fmt: skip
     grid = [[capital(w.say(head)) for head in heads]]
     for row in rows(study.layers[study.layers["variant"] == variant]):
@@ -273,12 +276,15 @@ def storage_grid(study, w, variant, few=False):
         for scope in ("prunable", "model")
     }
     weights, model = by_scope.values()
-    over = [w.say("Prunable weights")] * 2 + [w.say("Whole model")] * 2
-    heads = [f"{o} {w.say(h)}" for o, h in zip(over, ["Bytes", "÷ dense"] * 2, strict=True)]
+    over = [w.say("card.prunable_weights")] * 2 + [w.say("name.whole_model")] * 2
+    heads = [
+        f"{o} {w.say(h)}"
+        for o, h in zip(over, ["explorer.column_bytes", "column.ratio_to_dense"] * 2, strict=True)
+    ]
     grid = [
         [
-            capital(w.say("layout")), *heads, capital(w.say("break-even")),
-            capital(w.say("lossless")),
+            capital(w.say("column.layout")), *heads, capital(w.say("column.break_even")),
+            capital(w.say("column.lossless")),
         ]
     ]  # fmt: skip
     for layout, row in weights.items():
@@ -293,7 +299,7 @@ def storage_grid(study, w, variant, few=False):
                 w.count(sizes[0]), w.times(ratio(sizes[0], weights["dense"]["bytes"])),
                 w.count(sizes[1]), w.times(ratio(sizes[1], model["dense"]["bytes"])),
                 w.percent(row["break_even"]),
-                w.say({True: "yes", False: "no", None: "unknown"}[row["lossless"]]),
+                w.say(LOSSLESS[row["lossless"]]),
             ]
         )  # fmt: skip
     return grid
@@ -301,7 +307,10 @@ def storage_grid(study, w, variant, few=False):
 
 def extremes_grids(study, w, variant):
     own = rows(study.layers[(study.layers["variant"] == variant) & study.layers["prunable"]])
-    heads = [capital(w.say(head)) for head in ("module", "weights", "Zeros ÷ weights")]
+    heads = [
+        capital(w.say(head))
+        for head in ("column.module_name", "column.weight_total", "column.zero_share_of_weights")
+    ]
     ranked = sorted(own, key=lambda row: -share(row["weight_total"], row["weight_nonzero"]))
     first, last = (
         w.percent(share(row["weight_total"], row["weight_nonzero"]))
@@ -331,15 +340,16 @@ def levels_grid(study, w):
     prunable = int(first.loc[first["prunable"], "weight_total"].sum())
     dense = {c: int(first[c].sum()) for c in ("flops_per_token", "stored_bytes", "total")}
     zeros, flops, size = (
-        w.say(over) for over in ("Zeros", "FLOPs per token", "Stored bytes")
+        w.say(over) for over in ("metric.zeros", "column.flops_per_token", "metric.stored_bytes")
     )  # fmt: skip
-    flops, size = capital(w.say("FLOPs per token")), capital(w.say("stored bytes"))
+    flops, size = capital(w.say("column.flops_per_token")), capital(w.say("column.stored_bytes"))
     grid = [
         [
-            w.say("Global sparsity"), f"{zeros} {w.say('prunable weights')}",
-            f"{zeros} {w.say('of the prunable weights')}", f"{zeros} {w.say('of the whole model')}",
-            f"{flops} {w.say('in CSR')}", f"{flops} {w.say('÷ dense')}",
-            f"{size} {w.say('in CSR')}", f"{size} {w.say('÷ dense')}",
+            w.say("column.global_sparsity_head"), f"{zeros} {w.say('column.prunable_weights')}",
+            f"{zeros} {w.say('column.of_prunable_weights')}",
+            f"{zeros} {w.say('column.of_whole_model')}",
+            f"{flops} {w.say('column.in_csr')}", f"{flops} {w.say('column.ratio_to_dense')}",
+            f"{size} {w.say('column.in_csr')}", f"{size} {w.say('column.ratio_to_dense')}",
         ]
     ]  # fmt: skip
     for level in range(0, 100, 10):
@@ -375,7 +385,7 @@ def curve_grid(study, w):
     first = study.layers[(study.layers["variant"] == "Dense") & study.layers["prunable"]]
     n, pointers = int(first["weight_total"].sum()), int(first["row_pointers"].sum())
     grid = [
-        [capital(w.say("share of zeros"))]
+        [capital(w.say("column.sparsity"))]
         + [w.say(LAYOUTS[k]) for k in ("dense", "csr_int32", "csr_int64", "bitmask")]
     ]
     for tenth in range(11):
@@ -396,7 +406,7 @@ def map_grid(study, w, variant):
         for row in own
     }
     blocks = sorted({row["block"] for row in own})
-    heads = [capital(w.say("block")), *names]
+    heads = [capital(w.say("column.block")), *names]
     return [heads, *([str(block), *(known[block, name] for name in names)] for block in blocks)]
 
 
@@ -409,7 +419,7 @@ def comparison_grid(study, w, column, write):
     table = {}
     for row in rows(study.groups):
         table.setdefault(row["group"], {})[row["variant"]] = row
-    heads = [capital(w.say("group")), *study.variants["variant"]]
+    heads = [capital(w.say("column.group")), *study.variants["variant"]]
     grid = [heads]
     for group, by_variant in table.items():
         cells = []
@@ -440,10 +450,10 @@ def side_by_side_grid(study, w):
     for name in names:
         own = study.layers[(study.layers["variant"] == name) & study.layers["prunable"]]
         zeros.append(share(own["weight_total"].sum(), own["weight_nonzero"].sum()))
-    row("Zeros", map(w.percent2, zeros))
+    row("metric.zeros", map(w.percent2, zeros))
     ends = [(w.percent(min(of.values())), w.percent(max(of.values()))) for of in shares]
     row(
-        "Zeros per layer",
+        "compared.zeros_per_layer",
         (low if low == high else f"{low[: -len(f'{THIN}%')]}–{high}" for low, high in ends),
     )
     lines = []
@@ -451,7 +461,7 @@ def side_by_side_grid(study, w):
         own = rows(study.patterns[study.patterns["variant"] == name])
         lines.append(sum(round(matrix["zero_rows"] * matrix["rows"]) for matrix in own))
     assert any(lines)
-    row("Zero outputs", map(w.count, lines))
+    row("compared.zero_outputs", map(w.count, lines))
     ratios = []
     for name in names:
         frame = study.storage[study.storage["variant"] == name]
@@ -460,12 +470,12 @@ def side_by_side_grid(study, w):
         ratios.append(
             {of["layout"]: ratio(of["bytes"], dense) for of in own if of["lossless"] is True}
         )
-    row("Smallest lossless layout", (w.times(min(of.values())) for of in ratios))
+    row("card.smallest_lossless_layout", (w.times(min(of.values())) for of in ratios))
     for layout in dict.fromkeys(layout for of in ratios for layout in of):
         own = [of.get(layout) for of in ratios]
         useful = any(of is not None and of <= Fraction(9, 10) for of in own)
         if layout == "csr_int32" or useful:
-            label = w.say("as {of}").format(of=w.say(LAYOUTS[layout]))
+            label = w.say("compared.as_layout").format(of=w.say(LAYOUTS[layout]))
             grid.append([label, *map(w.times, own)])
     return grid
 
@@ -473,10 +483,10 @@ def side_by_side_grid(study, w):
 def spread_grid(study, w):
     ends = [
         f"{w.say(end)} {w.say(of)}"
-        for end in ("Least sparse layer", "Most sparse layer")
-        for of in ("zeros", "layer")
+        for end in ("column.least_sparse_layer", "column.most_sparse_layer")
+        for of in ("chart.zeros_label", "kind.layer")
     ]
-    grid = [[capital(w.say("variant")), *ends]]
+    grid = [[capital(w.say("column.variant")), *ends]]
     for variant in prunings(study):
         shares = layer_shares(study, variant)
         least, most = min(shares, key=shares.get), max(shares, key=shares.get)
@@ -488,7 +498,7 @@ def spread_grid(study, w):
 
 def blocks_grid(study, w):
     first = study.layers[study.layers["prunable"]]
-    grid = [[capital(w.say("block")), *prunings(study)]]
+    grid = [[capital(w.say("column.block")), *prunings(study)]]
     for block, own in first.groupby("block"):
         sums = own.groupby("variant")[["weight_total", "weight_nonzero"]].sum()
         grid.append([str(block), *(w.percent(share(*sums.loc[v])) for v in prunings(study))])
@@ -512,7 +522,7 @@ def heads_grid(study, w, variant, projection):
     of = [row for row in own if row["module_name"].endswith(f".{projection}")]
     numbers = map(str, range(len(of[0]["head_sparsity"])))
     return [
-        [capital(w.say("block")), *numbers],
+        [capital(w.say("column.block")), *numbers],
         *([str(row["block"]), *map(w.percent, row["head_sparsity"])] for row in of),
     ]
 
@@ -525,12 +535,11 @@ def expected_tables(study, w):
     yield "", [groups_heads(w), *(row for title, own in by_variant for row in (title, *own))]
     for variant in study.variants["variant"]:
         yield variant, layers_grid(study, w, variant)
-    captions = ("Most sparse layers of {variant}", "Least sparse layers of {variant}")
+    captions = ("caption.most_sparse_layers", "caption.least_sparse_layers")
     for variant in pruned:
         yield variant, storage_grid(study, w, variant)
         for caption, grid in zip(captions, extremes_grids(study, w, variant), strict=False):
-            said = w.say(f"{caption}: zeros ÷ weights")
-            yield said.format(variant=variant), grid
+            yield w.say(caption).format(variant=variant), grid
         if is_uneven(map_grid(study, w, variant)):
             yield variant, map_grid(study, w, variant)
     yield pruned[0], storage_grid(study, w, pruned[0], few=True)
@@ -589,7 +598,12 @@ def test_cards_and_slider(written):
     ]  # fmt: skip
     assert [title for title, _, _ in shown] == [
         w.say(title)
-        for title in ("Zeros", "Stored bytes", "Smallest lossless layout", "FLOPs per token")
+        for title in (
+            "metric.zeros",
+            "metric.stored_bytes",
+            "card.smallest_lossless_layout",
+            "metric.flops_per_token",
+        )
     ]
     assert all(base in note for _, _, note in (shown[1], shown[3]))
     assert all(head in note for _, _, note in shown)
@@ -710,8 +724,8 @@ def test_every_table_of_the_pdf(written):
         place, (page, top, ends) = check_pdf(words, grid, place)
         found = heads_above(words, page, top, ends, 40)
         for column in (1, 2, 3, 4, 5):
-            last = grid[0][column].removeprefix(w.say("Prunable weights")).strip()
-            last = last.removeprefix(w.say("Whole model")).strip()
+            last = grid[0][column].removeprefix(w.say("card.prunable_weights")).strip()
+            last = last.removeprefix(w.say("name.whole_model")).strip()
             assert found[column].endswith(bare(last)), (last, found)
     several = len(prunings(study)) > 1
     # Of prunings side by side every module stands once, and once more with the zeros of each.
@@ -738,7 +752,7 @@ def short_names(grid):
 
 def modules_grid(study, w):
     names = ["Dense", *prunings(study)]
-    grid = [[capital(w.say("module")), *names]]
+    grid = [[capital(w.say("column.module_name")), *names]]
     for module, own in study.layers.groupby("module_name", sort=False):
         sums = own.set_index("variant")
         shares = (share(sums["total"][name], sums["nonzero"][name]) for name in names)
@@ -776,17 +790,25 @@ def compact(grid):
 
 # What the rows of prunings side by side are of, and their unit.
 UNITS = {
-    "Zeros": "Zeros (÷ prunable weights, %)",
-    "Zeros per layer": "Zeros per layer (least to most sparse, %)",
-    "Zero outputs": "Zero outputs (whole rows of matrices)",
-    "Smallest lossless layout": "Smallest lossless layout (÷ dense bytes)",
+    "metric.zeros": ("compared.of_prunable_weights", "%"),
+    "compared.zeros_per_layer": ("compared.least_to_most_sparse", "%"),
+    "compared.zero_outputs": ("compared.whole_matrix_rows",),
+    "card.smallest_lossless_layout": ("compared.of_dense_bytes",),
 }
+
+
+def with_unit(w, text):
+    """Return the head of a row, with its note and unit if it has some."""
+    for key, words in UNITS.items():
+        if w.say(key) == text:
+            return f"{text} ({', '.join(map(w.say, words))})"
+    return text
 
 
 def test_every_table_of_the_thesis_kit(written):
     study, w, folder = written
     folder = folder / "thesis" / "tables"
-    variant = capital(w.say("variant"))
+    variant = capital(w.say("column.variant"))
     turned = transposed(totals_grid(study, w), variant)
     expected = {
         "totals": latex_of(turned, [1, 4, 7, 13, 14]),
@@ -806,7 +828,7 @@ def test_every_table_of_the_thesis_kit(written):
             expected[f"layers_{end}_{name.lower()}"] = latex_of(grid, [1, 2])
     if len(prunings(study)) > 1:
         heads, *body = side_by_side_grid(study, w)
-        rest = [[UNITS.get(row[0], row[0]), *map(siunitx, row[1:])] for row in body]
+        rest = [[with_unit(w, row[0]), *map(siunitx, row[1:])] for row in body]
         expected["compared"] = [heads, *rest]
     assert {path.stem for path in folder.glob("*.tex")} == set(expected)
     for stem, grid in expected.items():
@@ -858,7 +880,9 @@ def test_every_number_by_name(written):
             assert commands[f"{COMMANDS[variant]}{camel(column)}Ratio"] == f"\\num{{{value}}}"
             checked += 1
     for row in rows(study.groups):
-        group = "".join(word[0].upper() + word[1:] for word in GROUPS[row["group"]].split())
+        group = "".join(
+            word[0].upper() + word[1:] for word in Writer("en").say(GROUPS[row["group"]]).split()
+        )
         for column in study.groups.columns.drop(["variant", "group"]):
             check(COMMANDS[row["variant"]] + group + camel(column), row, column)
     assert checked == len(commands)

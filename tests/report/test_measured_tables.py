@@ -12,11 +12,12 @@ import pytest
 import torch
 from helpers import Tiny, study_of
 from measurements import latency, put_in, quality, sensitivity, seven
-from papers import tables_of
+from papers import head, tables_of
 from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
 
@@ -47,8 +48,9 @@ def page(study, tmp_path_factory):
 def test_speed(page):
     grid = table(page, ["Variant", "What"])
     assert grid[0] == [
-        "Variant", "What", "Weights", "Tokens", "Median", "Quartiles", "Promised", "Realised",
-        "Control", "Of memory’s limit", "Kernel",
+        "Variant", head("column.item"), "Weights", "Tokens", "Median", "Quartiles", "Promised",
+        head("column.realised_speedup"),
+        "Control", head("column.memory_limit_share"), "Kernel",
     ]  # fmt: skip
     for tokens, rows in (("1", grid[1:7]), ("128", grid[7:])):
         for place, (variant, median, span, promised, realised, share) in enumerate(
@@ -78,8 +80,8 @@ def test_crossover(page):
 
 
 def test_quality(page):
-    assert table(page, ["Variant", "Share of zeros", "Perplexity"]) == [
-        ["Variant", "Share of zeros", "Perplexity", "First guesses right"],
+    assert table(page, ["Variant", head("column.sparsity"), "Perplexity"]) == [
+        ["Variant", head("column.sparsity"), "Perplexity", head("column.top1")],
         ["Dense", "0.0 %", "10.00", "25.0 %"],
         ["Masked30", "30.0 %", "12.50", "25.0 %"],
         ["M90", "90.0 %", "1 234.00", "25.0 %"],
@@ -91,8 +93,8 @@ def test_quality(page):
 
 
 def test_distance(page):
-    assert table(page, ["Variant", "Share of zeros", "KL, nats per token"]) == [
-        ["Variant", "Share of zeros", "KL, nats per token", "Same first guess", "Flips"],
+    assert table(page, ["Variant", head("column.sparsity"), head("column.kl")]) == [
+        ["Variant", head("column.sparsity"), head("column.kl"), head("column.agreement"), "Flips"],
         ["Dense", "0.0 %", "0.00", "100.00 %", "0.00 %"],
         ["Masked30", "30.0 %", "0.125", "66.67 %", "11.11 %"],
         ["M90", "90.0 %", "0.250", "33.33 %", "22.22 %"],
@@ -101,8 +103,8 @@ def test_distance(page):
 
 def test_sensitivity(page):
     assert table(page, ["Part"]) == [
-        ["Part", "Weights", "Share of zeros", "Perplexity", "Nats per token more",
-         "First guesses lost", "Globally pruned"],
+        ["Part", "Weights", head("column.sparsity"), "Perplexity", head("column.nll_increase"),
+         head("column.top1_drop"), head("column.global_sparsity")],
         ["block 0", "10", "50.0 %", "9.00", "+0.0900", "0.00 %", "40.0 %"],
         ["block 1", "10", "50.0 %", "9.00", "+0.0400", "1.00 %", "40.0 %"],
         ["block 2", "10", "50.0 %", "9.00", "+0.0233", "2.00 %", "40.0 %"],
@@ -144,7 +146,7 @@ def test_seven_tasks_and_other_scores(scored, tmp_path):
         ["boolq, acc, 5-shot", "0.7500", "0.2500 ± 0.0195"],
         ["mmlu, acc, 0-shot", "–", "–"],
     ]
-    assert path.read_text(encoding="utf-8").count("<small>only a part was run<") == 1
+    assert path.read_text(encoding="utf-8").count(f"<small>{say('column.partial_run')}<") == 1
     assert table(path, ["Variant", "Model in the file"])[1:] == [
         ["Dense", "org/demo", "lm-evaluation-harness", "0.4.9", "Dense.json", "0123456789abcdef",
          "10"],
@@ -172,7 +174,14 @@ def test_models_and_variants(study, page, demo):
     threshold = Decimal(float(values.sort().values[round(0.3 * len(values)) - 1]))
     shown = f"{round(threshold, 7)}"
     assert table(page, ["Variant", "Layout"]) == [
-        ["Variant", "Layout", "Method", "Asked sparsity", "Threshold |w| ≤", "Weights"],
+        [
+            "Variant",
+            "Layout",
+            "Method",
+            head("column.asked_sparsity"),
+            "Threshold |w| ≤",
+            "Weights",
+        ],
         ["Dense", "dense", "–", "–", "–", fingerprint],
         ["Masked30", "masked", "global magnitude", "30.0 %", shown, fingerprint],
         ["CSR30", "CSR", "global magnitude", "30.0 %", shown, fingerprint],
@@ -183,7 +192,7 @@ def test_what_stands_out(study, page, demo):
     grid = table(page, ["Matrix"])
     assert grid[0] == [
         "Matrix", "Observed", "Expected", "Mean |w|", "Std", "Zero rows", "Zero columns",
-        "N:M, complying", "8 × 8 blocks filled",
+        head("column.n_m_compliance"), "8 × 8 blocks filled",
     ]  # fmt: skip
     threshold = study.variants.set_index("variant")["threshold"]["Masked30"]
     for name, seen, expected, mean, std, *rest in grid[1:4]:
@@ -243,7 +252,7 @@ def test_what_changed(tmp_path):
     # Of the 88 eight are the norm's zero biases.
     assert rows["nonzero"] == ["80", "48"]
     assert rows["zeros of the prunable weights"] == ["0.00 %", "50.00 %"]
-    assert rows["zeros of the whole model"] == ["9.09 %", "45.45 %"]
+    assert rows[say("column.sparsity_model")] == ["9.09 %", "45.45 %"]
     modules = table(path, ["Variant", "Module", "What"])
     assert ["W", "fc1", "nonzero", "72", "40"] in modules
 

@@ -16,6 +16,7 @@ from sparsity_report.explorer import details as reading
 from sparsity_report.report.level_slider_page import packed_note, slider
 from sparsity_report.report.study_cards import study_cards
 from sparsity_report.report.tables import study_tables
+from sparsity_report.words.sentences import say
 
 # Two blocks of q, o 64 × 64, k, v 32 × 64, gate, up, down 96 × 64: codes of 4 bits, to each 32 a
 # scale of 16 and a zero point of 4; a group number of 32 bits to each input; the others float32.
@@ -41,7 +42,7 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
     study = studies[0]
     digits = f"{FILE:,}".replace(",", "\u202f")
     page, bits = body(study, tmp_path), f"{8 * FILE / (WEIGHTS + PLAIN):.2f}"
-    assert f"Bytes in the file of the weights, scales and zero points included {digits}" in (
+    assert f"Bytes in the file {say('column.file_bytes_note')} {digits}" in (
         re.sub(r"\s*\n\s*| +", " ", page)
     )
     paper = text_of(sr.write_report(study, tmp_path / "report.pdf"))

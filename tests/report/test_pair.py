@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from helpers import command
 from pairs import LOST, gone, removed_like, two_policies
-from papers import bare, latex_table, tables_of, text_of
+from papers import bare, head, latex_table, tables_of, text_of
 
 import sparsity_report as sr
 from sparsity_report.draw.pair_charts import difference_chart, strip_chart
@@ -188,7 +188,7 @@ def test_matrices_of_zeros_hold_all_weights_that_stand_in_both(pair, page):
 
 def test_totals_and_sparsities_are_sums_of_modules(pair, page):
     sums = {side: getattr(pair, side) for side in ("before", "after")}
-    grid = grid_of(page, "Figure", "Before")
+    grid = grid_of(page, head("column.quantity"), "Before")
     shown = {row[0]: row[1:] for row in grid[1:]}
     for name, column in (
         ("Parameters", "total"), ("Stored bytes", "stored_bytes"),

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from helpers import need
 
 import sparsity_report as sr
+from sparsity_report.words.sentences import say
 
 
 def poppler(tool, path, *options):
@@ -22,6 +23,12 @@ def facts(path):
     """What pdfinfo says, by name."""
     lines = poppler("pdfinfo", path).splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def head(key):
+    """The head of a column by its key of the catalogue."""
+    text = say(key)
+    return text[:1].upper() + text[1:]
 
 
 def bare(text):
