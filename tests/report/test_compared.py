@@ -128,7 +128,7 @@ def test_what_few_need_is_folded_away(text):
     open_parts = re.sub(r'<details class="folded">.*?</details>', "", text, flags=re.S)
     assert text.count("in every layout</span></caption>") == 4
     assert "in every layout</span></caption>" not in open_parts
-    end = say("caption.unusual_matrices", variant="\0").partition("\0")[2]
+    end = say("caption.unusual_matrices", variant="@").partition("@")[2]
     assert open_parts.count(f"{end}</span></caption>") == 1
     assert "in the words of each source" not in open_parts
 

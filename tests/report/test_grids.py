@@ -210,7 +210,7 @@ def test_only_one_version_of_a_task_has_a_best(tried):
     assert bold == {0, 2, 3, 4, 5, 6}  # not RTE, nor the mean
     assert say("caption.no_winner_versions", tasks=["RTE"]) in table.caption
     unknown = tried.with_measured(tasks=tried.tasks.assign(stderr=float("nan")))
-    assert "no standard error is known" in task_grid(unknown).caption
+    assert say("caption.bold_no_standard_error") in task_grid(unknown).caption
 
 
 def test_no_grid_of_tasks_without_two_prunings(tried):

@@ -46,7 +46,7 @@ def page(study, tmp_path_factory):
 
 
 def test_speed(page):
-    grid = table(page, ["Variant", "What"])
+    grid = table(page, ["Variant", head("column.item")])
     assert grid[0] == [
         "Variant", head("column.item"), "Weights", "Tokens", "Median", "Quartiles", "Promised",
         head("column.realised_speedup"),
@@ -217,7 +217,11 @@ def test_totals_of_attention(page):
     rows = {row[0]: row[1:] for row in table(page, ["", "Dense"])}
     # Four layers with queries and values of 128 each, over 64 positions.
     flops = 4 * 2 * (128 + 128) * 64
-    (shown,) = [cells for label, cells in rows.items() if label.startswith("FLOPs of attention")]
+    (shown,) = [
+        cells
+        for label, cells in rows.items()
+        if label.startswith(head("column.attention_flops_per_token"))
+    ]
     assert shown == [f"{flops:,}".replace(",", " ")] * 3
 
 
@@ -245,15 +249,15 @@ def test_what_changed(tmp_path):
         model["fc1"].weight[:, :4] = 0
     after = sr.compare(sr.dense(sr.load(model), name="W"))
     path = sr.write_diff(sr.diff(before, after), tmp_path / "diff.html")
-    _, title, *lines = table(path, ["What", "Before"])
+    _, title, *lines = table(path, [head("column.item"), "Before"])
     assert title == ["W"]
     rows = {row[0]: row[1:] for row in lines}
     assert rows["parameters"] == ["88", "88"]
     # Of the 88 eight are the norm's zero biases.
     assert rows["nonzero"] == ["80", "48"]
-    assert rows["zeros of the prunable weights"] == ["0.00 %", "50.00 %"]
+    assert rows[say("column.sparsity_prunable")] == ["0.00 %", "50.00 %"]
     assert rows[say("column.sparsity_model")] == ["9.09 %", "45.45 %"]
-    modules = table(path, ["Variant", "Module", "What"])
+    modules = table(path, ["Variant", "Module", head("column.item")])
     assert ["W", "fc1", "nonzero", "72", "40"] in modules
 
 
@@ -279,6 +283,6 @@ def test_what_moved_has_a_row_per_layer_and_what_was_measured_its_figures(tmp_pa
             assert int(shown) == layer.weight_total - layer.weight_nonzero
     by = [abs(float(row[7].replace("−", "-"))) for row in rows]
     assert by == sorted(by, reverse=True)
-    _, *measured = table(path, ["Variant", "What", "Of"])
+    _, *measured = table(path, ["Variant", head("column.item"), head("column.scope_head")])
     assert [row[2] for row in measured] == ["1 token", "128 tokens"]
     assert {row[3] for row in measured} == {"0.40 (0.38 to 0.42)"}

@@ -48,7 +48,7 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
     paper = text_of(sr.write_report(study, tmp_path / "report.pdf"))
     for text in (re.sub(r"\s", "", page), paper):
         assert f"Bytesinthefile{FILE}" in text.replace(
-            "oftheweights,scalesandzeropointsincluded", ""
+            re.sub(r"\s", "", say("column.file_bytes_note")), ""
         )
         assert f"Bitsperweight{bits}" in text.replace("8×bytesinthefile÷parameters", "")
     data = json.loads(study.save(tmp_path / "s.json").read_text())["totals"]
