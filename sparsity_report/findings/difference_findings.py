@@ -46,8 +46,8 @@ def difference_findings(difference: Difference) -> list[Phrase]:
     in_module, is_variant = changes["module_name"].notna(), changes["what"] == "variant"
     findings += _variants(records(changes[~in_module & is_variant]), difference)
     for row in records(changes[~in_module & ~is_variant]):
-        of = phrase("difference.study") if row["variant"] is None else row["variant"]
-        findings.append(_change(of, row["what"], row["before"], row["after"]))
+        owner = row["variant"] or phrase("difference.study")
+        findings.append(_change(owner, row["what"], row["before"], row["after"]))
     for match in difference.matches:
         if match.renamed:
             findings += _matched(match, difference)
@@ -88,10 +88,10 @@ def measured_sides(row: Mapping[str, Any]) -> list[Phrase]:
     ]
 
 
-def _change(of: str | Phrase, fact: str, before: Any, after: Any) -> Phrase:
+def _change(owner: str | Phrase, fact: str, before: Any, after: Any) -> Phrase:
     return phrase(
         "difference.changed_value",
-        of=of,
+        of=owner,
         what=name_of(fact),
         before=before,
         after=after,

@@ -37,7 +37,7 @@ class Match(NamedTuple):
 
     @property
     def renamed(self) -> bool:
-        """Whether the names differ, as for two sparsity levels."""
+        """True if the names differ, as for two sparsity levels."""
         return self.before != self.after
 
     @property

@@ -1,4 +1,4 @@
-"""Verdict on a study: costs and savings of one variant, as far as they were counted or measured.
+"""Verdict on a study: what one variant saves and costs against the baseline.
 
 The variant is ``study.facts.headline``: the first CSR one, else the first pruned one, else the
 baseline. A speed is part of the verdict only if it exceeds timing noise.
@@ -25,7 +25,7 @@ def verdict(study: Comparison) -> Phrase:
     -------
     Phrase
         Zeros, bytes, speed and perplexity of ``study.facts.headline`` against the baseline, and
-        its smallest lossless layout, as far as each is known.
+        its smallest lossless layout, each if known.
 
     Examples
     --------

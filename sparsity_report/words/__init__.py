@@ -1,13 +1,10 @@
-"""How things are said: each number, name and sentence in one way, in the language spoken.
+"""Words: phrases, names and numbers as text in the language in use.
 
-Rooms, each importing only those before it:
+- ``languages``: the language in use, and its catalogue in ``templates/languages``
+- ``number_format``: one format for each kind of number
+- ``display_names``: names of groups, methods, layouts and other raw values
+- ``column_titles``: titles of the columns of tables
+- ``sentences``: text of phrases, from catalogue templates and the formats of their placeholders
 
-- ``languages``: which language is spoken, and its catalogue in ``templates/languages``.
-- ``number_format``: every kind of number; thin spaces in cells, the language's space in sentences.
-- ``sentences``: ``say``, ``message``, enumerations.
-- ``display_names``: groups, policies and layouts as people read them.
-- ``notebook_display``: values that show themselves in a notebook, by a late look at ``report``.
-
-Nothing but the standard library and ``errors`` and ``files`` below. English sentences stand in the
-code and are the keys of translations; a test fails on one that is not translated or never said.
+A renderer turns a phrase into text last, so that language is a property of rendering.
 """

@@ -1,4 +1,4 @@
-"""Languages: the catalogue of phrases by key, and how numbers are written.
+"""Languages: the catalogue of phrases by key, and the signs of numbers.
 
 A catalogue is a file ``languages/<code>.json`` among the templates, the package's own or the
 user's. A phrase that a catalogue lacks is written in English.
@@ -24,18 +24,19 @@ from sparsity_report.files.package_data import shipped
 
 @dataclass(frozen=True)
 class Language:
-    """A catalogue of phrases, and how numbers are written.
+    """A catalogue of phrases, and the signs of numbers.
 
     Attributes
     ----------
     code : str
-        For HTML and PDF, such as ``"fr"``.
+        Language code of HTML and PDF, such as ``"fr"``.
     decimal, thousands, space, conjunction : str
-        Between units and tenths; between thousands; before a unit or %; before the last of a list.
+        Decimal sign; separator of thousands; space before a unit or %; word before the last item
+        of a list.
     singular_below_two : bool
-        Whether 0 and 1.5 are singular, as in French; else 1 alone is.
+        True if 0 and 1.5 are singular, as in French; else only 1 is.
     units : mapping of str to str
-        ``B`` and ``FLOPs`` where they are called something else.
+        Names of ``B`` and ``FLOPs``, if the language has others.
     sentences : mapping of str to str
         Templates by key, the English ones where a language lacks its own.
     """
@@ -76,15 +77,24 @@ def _english() -> Language:
 def speaking(
     language: str | Language, template_dir: str | os.PathLike[str] | None = None
 ) -> Iterator[Language]:
-    r"""Say everything in a language for the length of a block.
+    r"""Use a language for all text within a block.
 
     Parameters
     ----------
     language : str or Language
-        ``"en"``, ``"fr"``, or any for which there is a file ``languages/<language>.json``; or one
-        that was spoken before.
+        ``"en"``, ``"fr"``, the code of another file ``languages/<language>.json``, or a language
+        from an earlier block.
     template_dir : path-like, optional
-        Where the user's own catalogues are; they add to the package's and come before them.
+        Folder of the user's catalogues, which extend and override those of the package.
+
+    Yields
+    ------
+    Language
+
+    Raises
+    ------
+    SparsityReportError
+        The language has no catalogue, or a catalogue cannot be read.
 
     Examples
     --------
@@ -103,24 +113,23 @@ def speaking(
 
 
 def template_folders(template_dir: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Return where templates and catalogues are looked for, the user's own first."""
+    """Return the folders of templates and catalogues, the user's first."""
     folders = shipped("templates")
     if template_dir is None:
         return folders
-    own = Path(template_dir)
-    if not own.is_dir():
-        near = _near(own.name, _names(own.parent))
-        raise SparsityReportError(f"template_dir {printable(str(own))} is not a folder{near}")
-    known = {path.relative_to(folder) for folder in folders for path in folder.rglob("*.*")}
-    if not any((own / path).is_file() for path in known) and not (
-        _catalogues(own) or _sections(own)
-    ):
-        near = "".join(_near(name, {*map(str, known), *_parts(known)}) for name in _names(own)[:3])
+    folder = Path(template_dir)
+    if not folder.is_dir():
+        near = _near(folder.name, _names(folder.parent))
+        raise SparsityReportError(f"template_dir {printable(str(folder))} is not a folder{near}")
+    known = {path.relative_to(root) for root in folders for path in root.rglob("*.*")}
+    if not any((folder / path).is_file() for path in known) and not _catalogues(folder):
+        names = {*map(str, known), *(part for path in known for part in path.parts)}
+        near = "".join(_near(name, names) for name in _names(folder)[:3])
         raise SparsityReportError(
-            f"template_dir {printable(str(own))} holds none of the templates there are, such as "
-            f"report.html.j2 or languages/fr.json{near}"
+            f"template_dir {printable(str(folder))} holds no template or catalogue; name its files "
+            f"as in the package, such as report.html.j2 or languages/fr.json{near}"
         )
-    return [own, *folders]
+    return [folder, *folders]
 
 
 def _catalogues(folder: Path) -> list[Path]:
@@ -139,13 +148,9 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _parts(paths: Iterable[Path]) -> set[str]:
-    return {part for path in paths for part in path.parts}
-
-
-def _near(name: str, there: Iterable[str]) -> str:
-    """Name what a name was meant to be; nothing where nothing is near."""
-    near = [printable(other) for other in get_close_matches(name, sorted(there), n=3)]
+def _near(name: str, known: Iterable[str]) -> str:
+    """Suggest close matches for a misspelled name; empty if there are none."""
+    near = [printable(other) for other in get_close_matches(name, sorted(known), n=3)]
     return f"; near {printable(name)}: {', '.join(near)}" if near else ""
 
 
@@ -154,23 +159,26 @@ def _catalogue(language: str, template_dir: str | os.PathLike[str] | None) -> La
     if re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*", language):
         folders = template_folders(template_dir)
         files = [path for f in folders if (path := f / "languages" / f"{language}.json").is_file()]
-    if not files and language != "en":
-        known = {path.stem for f in template_folders() for path in (f / "languages").glob("*.json")}
+    if not files:
+        known = {path.stem for f in template_folders() for path in _catalogues(f)}
         raise SparsityReportError(
-            f"no language {language!r}; there are {', '.join(sorted({'en', *known}))}, and any "
-            "other with languages/<code>.json in template_dir"
+            f"no language {language!r}; there are {', '.join(sorted(known))}; add another "
+            "as languages/<code>.json in template_dir"
         )
-    plain, read = Language(), dict[str, Any](code=language)
+    default, values = Language(), dict[str, Any](code=language)
     if language != "en":
-        read["sentences"] = _english().sentences
+        values["sentences"] = _english().sentences
     for path in reversed(files):
         try:
             for key, value in json.loads(path.read_text(encoding="utf-8")).items():
-                if type(value) is not type(getattr(plain, key)):
+                if type(value) is not type(getattr(default, key)):
                     raise ValueError(f"{key} is {value!r}")
-                read[key] = {**read.get(key, {}), **value} if isinstance(value, dict) else value
+                old = values.get(key, {})
+                values[key] = {**old, **value} if isinstance(value, dict) else value
         except OSError as error:
             raise SparsityReportError(f"cannot read {path}: {error.strerror or error}") from error
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise SparsityReportError(f"{path} is no catalogue: {error!r}") from error
-    return Language(**read)
+            raise SparsityReportError(
+                f"{path} is not a catalogue: {error!r}; compare it with languages/fr.json"
+            ) from error
+    return Language(**values)

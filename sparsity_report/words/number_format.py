@@ -1,7 +1,7 @@
-"""Each kind of number is written in one way, a dash for what is unknown.
+"""One format for each kind of number; a dash for an unknown value.
 
-Between thousands stands a thin no-break space, in cells, cards and labels before a unit, too; in a
-sentence :func:`sparsity_report.words.sentences.say` passes the space of the language.
+A thin no-break space separates thousands and, in cells, cards and labels, precedes a unit. In
+sentences, :func:`sparsity_report.words.sentences.say` passes the space of the language.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def known(value: Any) -> bool:
-    """Tell a number from None, NaN and pandas' NA."""
+    """Return False for None, NaN and pandas' NA."""
     try:
         return value is not None and bool(value == value)
-    except TypeError:  # what pandas' NA equals is unknown, too
+    except TypeError:  # comparing pandas' NA gives NA, which has no truth value
         return False
 
 
 def figures(value: Any, spec: str) -> str:
-    r"""Write a number by a Python format, with the signs of the language that is spoken.
+    r"""Write a number by a Python format, with the signs of the language in use.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def figures(value: Any, spec: str) -> str:
     return format(value, spec).translate(signs)
 
 
-def count(whole: Any, space: str = THIN) -> str:
+def count(number: Any, space: str = THIN) -> str:
     r"""Write an integer with spaces between thousands.
 
     Examples
@@ -49,11 +49,11 @@ def count(whole: Any, space: str = THIN) -> str:
     >>> count(1234567, " ")
     '1 234 567'
     """
-    return f"{int(whole):,}".replace(",", space) if known(whole) else UNKNOWN
+    return f"{int(number):,}".replace(",", space) if known(number) else UNKNOWN
 
 
 def plain(value: Any, places: int = 0) -> str:
-    """Write a number for programs: all its digits, the point moved by some places.
+    """Write a number for programs: all its digits, with the decimal point moved.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def plain(value: Any, places: int = 0) -> str:
 
 
 def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
-    """Write a share as a percentage; what is not all or nothing is not rounded to it.
+    """Write a share as a percentage; only 0 and 1 become 0 % and 100 %.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def points(share: Any) -> str:
 
 
 def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> str:
-    """Write a share as a percentage with its standard error, where that is known.
+    """Write a share as a percentage with its standard error, if known.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> st
 
 
 def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
-    """Write a score as its harness does, with its standard error where that is known.
+    """Write a score as its harness does, with its standard error, if known.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
 
 
 def level(share: Any, space: str = THIN) -> str:
-    """Write a level of sparsity that was asked for, as in 30 %."""
+    """Write a target sparsity, as in 30 %."""
     return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN
 
 
@@ -169,7 +169,7 @@ def duration(seconds: Any, space: str = THIN) -> str:
 
 
 def span(low: Any, high: Any, space: str = THIN) -> str:
-    """Write a range of times, its unit once where both have the same.
+    """Write a range of times, with the unit once if both have the same.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def read_share(text: str) -> float:
     Raises
     ------
     ValueError
-        It is no number.
+        The text is not a number.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def read_share(text: str) -> float:
     try:
         return float(Decimal(number[:-1].rstrip()).scaleb(-2))
     except ArithmeticError as error:
-        raise ValueError(f"{text!r} is no number") from error
+        raise ValueError(f"{text!r} is not a number") from error
 
 
 def _joined(space: str, *parts: str) -> str:
@@ -215,9 +215,9 @@ def _joined(space: str, *parts: str) -> str:
 
 
 def shares_domain(low: float, high: float) -> tuple[float, float]:
-    """Return the ends of a scale of shares: rounded outwards to 5 points, 20 apart at least.
+    """Return the ends of a scale of shares, rounded outwards to 5 points and at least 20 apart.
 
-    Less would make noise look like a finding.
+    A narrower scale would make noise look like a finding.
 
     Examples
     --------

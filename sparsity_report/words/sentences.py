@@ -116,7 +116,8 @@ class _Templates(string.Formatter):
         if kind in _NUMBERS:
             return _NUMBERS[kind](value, space=space)
         if kind == "with_error":
-            return number_format.with_error(*value, space=space)
+            share, error = value
+            return number_format.with_error(share, error, space=space)
         if kind == "scaled":
             return number_format.scaled(value, rest, space)
         return figures(value, spec) if isinstance(value, Real) else _text(value)

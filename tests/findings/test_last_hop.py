@@ -488,7 +488,7 @@ def perplexities(study, _):
     ]
     one = rows.iloc[0]
     return {
-        **{key: one[key] for key in ("text", "protocol", "text_fingerprint")},
+        **{key: one[key] for key in ("text", "protocol", "text_fingerprint", "dtype")},
         **{key: whole(one[key]) for key in ("scored", "tokens", "window")},
         "scores": listed(scores),
     }

@@ -183,7 +183,7 @@ def test_an_unknown_language_is_refused(language):
 def test_a_broken_catalogue_is_refused(tmp_path, text):
     (tmp_path / "languages").mkdir()
     (tmp_path / "languages" / "fr.json").write_text(text)
-    refused = pytest.raises(sr.SparsityReportError, match=r"fr\.json is no catalogue")
+    refused = pytest.raises(sr.SparsityReportError, match=r"fr\.json is not a catalogue")
     with refused, speaking("fr", tmp_path):
         pass
 
