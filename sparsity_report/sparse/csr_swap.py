@@ -51,7 +51,8 @@ def runs_as_csr(module: nn.Module, leaf: str, parent: nn.Module | None, name: st
     if tensor is not None and not tensor.is_floating_point():
         return False
     if tensor is not None and tensor.ndim == 3:
-        indexed, otherwise_used = _attribute_uses(type(module))
+        module_class: Any = type(module)
+        indexed, otherwise_used = _attribute_uses(module_class)
         return leaf in indexed - otherwise_used
     return leaf == "weight" and _is_replaceable(module, parent, name)
 
@@ -140,8 +141,9 @@ def _as_csr(layer: nn.Module) -> LinearCSR:
 
 def _is_replaceable(layer: nn.Module, parent: nn.Module | None, name: str) -> bool:
     """Return True if a :class:`LinearCSR` computes the same as a layer in its place."""
+    parent_class: Any = type(parent)
     is_plain = isinstance(layer, LinearCSR) or keeps_forward(layer)
-    return is_plain and (parent is None or name not in _multiplied_children(type(parent)))
+    return is_plain and (parent is None or name not in _multiplied_children(parent_class))
 
 
 def keeps_forward(module: nn.Module) -> bool:

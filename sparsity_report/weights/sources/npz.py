@@ -82,7 +82,7 @@ def _read_shape(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, .
 def _read_values(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> list[Values]:
     _read_shape(archive, info)
     with archive.open(info) as file:
-        values = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
+        values = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):
             raise ValueError(f"{info.filename} is longer than its shape")
         return [values]
