@@ -15,26 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.filesystem import (
-    close,
-    create,
-    file_digest,
-    lock,
-    locked,
-    one_line_errors,
-    regular_file_mode,
-    sync_folder,
-    write_through,
-)
-from sparsity_report.files.journal import (
-    commit,
-    keep_file,
-    new_journal,
-    recover,
-    remove_empty,
-    undo,
-    waiting,
-)
+from sparsity_report.files import filesystem, journal
 from sparsity_report.files.manifest import MANIFEST, manifest, read_manifest
 from sparsity_report.files.stop_signals import undisturbed
 
@@ -74,13 +55,10 @@ def together(folder: str | os.PathLike[str], source: str | None = None) -> Itera
     with ExitStack() as locks:
         try:
             files.begin(locks)
-            token = _OPEN.set(files)
-            try:
-                yield files
-            finally:
-                _OPEN.reset(token)
-            with one_line_errors(path):
-                locks.enter_context(locked(path))
+            locks.callback(_OPEN.reset, _OPEN.set(files))
+            yield files
+            with filesystem.one_line_errors(path):
+                locks.enter_context(filesystem.locked(path))
             files.switch(source)
         except BaseException as error:
             with undisturbed():
@@ -110,70 +88,62 @@ class FileSet:
 
     def begin(self, locks: ExitStack) -> None:
         """Make the folder, repair what a killed run left in it, and open a journal."""
-        with one_line_errors(self._folder):
+        with filesystem.one_line_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._folder), undisturbed():
-                recover(self._folder)
-                journal = new_journal(self._folder)
-                handle = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-                locks.callback(close, handle)
-                self._journal, self._handle = journal, handle
-                lock(handle)
+            with filesystem.locked(self._folder), undisturbed():
+                journal.recover(self._folder)
+                path = journal.new_journal(self._folder)
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                locks.callback(filesystem.close, handle)
+                self._journal, self._handle = path, handle
+                filesystem.lock(handle)
 
     def add(self, target: Path, content: str | bytes) -> None:
         """Write a file that waits for the switch."""
         assert self._journal is not None
         name = target.relative_to(self._folder).as_posix()
-        with one_line_errors(target):
-            mode, new = regular_file_mode(target), waiting(self._journal, name)
+        with filesystem.one_line_errors(target):
+            mode, new = filesystem.regular_file_mode(target), journal.waiting(self._journal, name)
             data = content.encode() if isinstance(content, str) else content
             if self._digests.pop(name, None):
                 new.unlink()
-            create(new, data, mode)
+            filesystem.create(new, data, mode)
         self._digests[name] = hashlib.sha256(data).hexdigest()
 
     def switch(self, source: str | None) -> None:
         """Move all files to their targets and commit."""
-        journal, folder = self._journal, self._folder
-        assert journal is not None
-        with one_line_errors(folder), undisturbed():
+        path, folder = self._journal, self._folder
+        assert path is not None
+        with filesystem.one_line_errors(folder), undisturbed():
             if source is not None:
                 self._list_files(source)
-            record = [
-                (name, digest, not keep_file(folder / name, waiting(journal, name, "old")))
+            moves = [
+                (name, digest, not journal.keep_file(path, folder / name))
                 for name, digest in self._digests.items()
             ]
-            sync_folder(folder)
-            write_through(self._handle, f"{json.dumps(record)}\n".encode())
+            filesystem.sync_folder(folder)
+            filesystem.write_through(self._handle, f"{json.dumps(moves)}\n".encode())
             for name, digest in self._digests.items():
-                self._place(journal, name, digest)
+                with filesystem.one_line_errors(folder / name):
+                    journal.place(path, name, digest)
             for inner in {inner for name in self._digests for inner in Path(name).parents}:
-                sync_folder(folder / inner)
-            commit(journal)
+                filesystem.sync_folder(folder / inner)
+            journal.commit(path)
             self._journal = None
             self.removed = [folder / name for name, sha in self._digests.items() if sha is None]
-            remove_empty(path.parent for path in self.removed)
+            journal.remove_empty(file.parent for file in self.removed)
 
     def put_back(self, error: BaseException) -> None:
         """Leave the folder as it was unless the set is committed; report both errors on failure."""
         try:
             if self._journal is not None:
-                undo(self._journal)
+                journal.undo(self._journal)
         except OSError as trouble:
             raise SparsityReportError(
                 f"{error}; not all of {self._folder} could be put back "
                 f"({trouble.strerror or trouble}): the next run into it puts that right"
             ) from error
-        remove_empty(self._made)
-
-    def _place(self, journal: Path, name: str, digest: str | None) -> None:
-        target = self._folder / name
-        with one_line_errors(target):
-            if digest is None:
-                target.unlink(missing_ok=True)
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                waiting(journal, name).replace(target)
+        journal.remove_empty(self._made)
 
     def _list_files(self, source: str) -> None:
         """Add the manifest, and remove files of another study that would stay beside this one."""
@@ -182,7 +152,7 @@ class FileSet:
         others = {
             name: digest
             for name, digest in former.items()
-            if name not in listed and file_digest(self._folder / name) == digest
+            if name not in listed and filesystem.file_digest(self._folder / name) == digest
         }
         if source and source in {former_source, *former.values()}:
             listed |= others
@@ -221,13 +191,13 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> Path:
 
 def write_entry(path: Path, content: bytes) -> None:
     """Write an entry of a cache whole or not at all, outside any set."""
-    new = waiting(new_journal(path.parent), path.name)
-    with one_line_errors(path):
-        regular_file_mode(path)
+    new = journal.waiting(journal.new_journal(path.parent), path.name)
+    with filesystem.one_line_errors(path):
+        filesystem.regular_file_mode(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent):
+        with filesystem.locked(path.parent):
             try:
-                create(new, content)
+                filesystem.create(new, content)
                 new.replace(path)
             finally:
                 with suppress(OSError):
@@ -242,8 +212,8 @@ def check_folder(path: Path) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
         if nearest == folder:
-            with locked(path), undisturbed():
-                recover(path)
+            with filesystem.locked(path), undisturbed():
+                journal.recover(path)
     except OSError as error:
         raise SparsityReportError(
             f"cannot write to the folder {path}: {error.strerror or error}; choose another"

@@ -35,15 +35,26 @@ def waiting(journal: Path, name: str, kind: str = "new") -> Path:
     return journal.with_name(f"{journal.name}-{place}.{kind}")
 
 
-def keep_file(target: Path, old: Path) -> bool:
+def keep_file(journal: Path, target: Path) -> bool:
     """Keep a file that is about to be replaced; return False if there is none."""
     if not os.path.lexists(target):
         return False
+    old = waiting(journal, target.relative_to(journal.parent).as_posix(), "old")
     try:
         os.link(target, old)
     except OSError:  # a file system without links
         create(old, target.read_bytes())
     return True
+
+
+def place(journal: Path, name: str, digest: str | None) -> None:
+    """Move a file of a set to its target; without a digest, remove the target."""
+    target = journal.parent / name
+    if digest is None:
+        target.unlink(missing_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        waiting(journal, name).replace(target)
 
 
 def recover(folder: Path) -> None:
