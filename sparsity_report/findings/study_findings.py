@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
@@ -48,6 +49,8 @@ _ZEROS = (
     "sparsity_non_embedding",
     "sparsity_model",
 )
+# File, page and terminal each show the findings of a study.
+_FINDINGS: WeakKeyDictionary[Comparison, tuple[Phrase, ...]] = WeakKeyDictionary()
 # Distinct numbers of zeros up to which each has a finding of its own.
 _SEVERAL = 2
 
@@ -58,6 +61,12 @@ def study_findings(study: Comparison) -> list[Phrase]:
     A study that was edited by hand says so first. The best policies follow where several prune to
     the same sparsity, then zeros, storage and arithmetic, then measurements, then the rest.
     """
+    if study not in _FINDINGS:
+        _FINDINGS[study] = tuple(_all_findings(study))
+    return list(_FINDINGS[study])
+
+
+def _all_findings(study: Comparison) -> list[Phrase]:
     edited = [
         phrase("format.note_sentence", note=note)
         for note in study.notes

@@ -11,6 +11,7 @@ Two figures with different denominators have different names:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
@@ -306,10 +307,15 @@ class Facts:
         return None if away.empty else rows.loc[away.nlargest(limit).index]
 
     def storage(self, variant: str, scope: str = "prunable") -> pd.DataFrame:
-        """Return the rows of ``study.storage`` of a variant and scope, by ``layout``."""
+        """Return the rows of ``study.storage`` of one variant and scope, by ``layout``."""
+        return self._storage_tables[variant, scope]
+
+    @cached_property
+    def _storage_tables(self) -> dict[tuple[str, str], pd.DataFrame]:
         frame = self.study.storage
-        rows = frame[(frame["variant"] == variant) & (frame["scope"] == scope)]
-        return rows.set_index("layout")
+        empty = frame.iloc[:0].set_index("layout")
+        tables = frame.groupby(["variant", "scope"], sort=False)
+        return defaultdict(lambda: empty, {key: rows.set_index("layout") for key, rows in tables})
 
     def break_even(
         self, variant: str, layout: str = "csr_int32", modules: Collection[str] = ()
