@@ -97,8 +97,6 @@ class Pictures:
             parts = {"vconcat": [cells, {"hconcat": below, **inner}]}
         else:
             columns = ([cells, *histogram], [bars, *curve])
-            if plan.form == "under":
-                columns = ([cells, *curve], [bars])
             parts = {"hconcat": [{"vconcat": column, **inner} for column in columns]}
         spec = chart_spec({**parts, **inner}, look.width, _config(), _NOTHING)
         return spec | {"description": look.alt, "params": [_BRUSH]}

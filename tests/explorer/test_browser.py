@@ -454,7 +454,7 @@ def test_brushing_the_map_selects_in_python(fresh):
 def test_clicking_cells_bars_and_rows(fresh):
     fresh.page.mouse.click(*fresh.cell(3, 4))
     fresh.until(lambda s: s["selection"] == [NAMES[6 * 3 + 4]])
-    assert NAMES[22] in fresh.page.locator(".sx-detail h3").inner_text()
+    fresh.page.locator(".sx-detail h3", has_text=NAMES[22]).wait_for()
     fresh.page.keyboard.down("Shift")
     fresh.page.mouse.click(*fresh.cell(0, 5))
     fresh.page.keyboard.up("Shift")
@@ -467,7 +467,7 @@ def test_clicking_cells_bars_and_rows(fresh):
     fresh.page.locator(".sx-table tbody tr", has_text="layers.2.fc2").click()
     state = fresh.until(lambda s: s["detail"] == "model.decoder.layers.2.fc2")
     assert set(state["selection"]) == mlp
-    assert "layers.2.fc2" in fresh.page.locator(".sx-detail h3").inner_text()
+    fresh.page.locator(".sx-detail h3", has_text="layers.2.fc2").wait_for()
 
 
 def test_search_and_metric_by_keyboard(fresh):

@@ -219,19 +219,6 @@ def test_the_picture_ends_within_the_page_and_its_columns_level(names, blocks, w
         assert ends["magnitude of a weight"] == pytest.approx(ends["bytes in CSR"], abs=12)
 
 
-def test_without_a_histogram_the_curve_ends_near_the_map(tiny):
-    """No column is empty where it would stand: the curve is below the lower of map and bars."""
-    without = dataclasses.replace(tiny, weights=None)
-    texts, _, wide, high = boxes(export.svg(live(without).chart.to_dict(validate=False)))
-    at = {text.text: text for text in texts}
-    assert "magnitude of a weight" not in at
-    assert at["bytes in CSR"].left < wide / 2 < at["Masked50"].left
-    assert at["bytes in CSR"].bottom == pytest.approx(at["Masked50"].bottom, abs=12)
-    assert at["dense"].bottom > high - 30
-    _, _, _, full = boxes(export.svg(live(tiny).chart.to_dict(validate=False)))
-    assert high < full - 100
-
-
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_a_map_of_few_blocks_is_as_wide_as_two_cells_at_most(blocks):
     spec = drawn(look_of(blocks=blocks, width=1400))
