@@ -206,8 +206,8 @@ def _group(
     roles = {usages[name].role for name in map(place.full_name, place.tensors) if name in usages}
     head = ties.is_head(place.module) or ("lm_head" in roles and not ties.is_input(place.module))
     group = classify(place.path, class_name, enclosing=enclosing, head=head, rules=options.groups)
-    if group := ruled(place.path, options.groups):
-        return group
+    if rule := ruled(place.path, options.groups):
+        return rule
     if adapter := _ADAPTER.search(place.path):
         return groups.get(place.path[: adapter.start()], group)
     if "router" in roles:
