@@ -47,7 +47,7 @@ def combine(*studies: Comparison) -> Comparison:
     Returns
     -------
     Comparison
-        A new study without weights of its own.
+        A new study.
 
     Raises
     ------

@@ -92,8 +92,10 @@ class StudyFrames:
             return {}
         rows = self._first
         tables = policy_tables(rows, self.levels, self.weights)
-        made = {policy: Levels(rows, table) for policy, table in tables.items() if policy != GLOBAL}
-        return {GLOBAL: self.by_level, **made}
+        further = {
+            policy: Levels(rows, table) for policy, table in tables.items() if policy != GLOBAL
+        }
+        return {GLOBAL: self.by_level, **further}
 
     @property
     def _first(self) -> pd.DataFrame:

@@ -304,7 +304,7 @@ class _Stored:
 
     @property
     def is_as_opened(self) -> bool:
-        """Whether the parameter is neither pruned nor converted."""
+        """The parameter is neither pruned nor converted."""
         return not self.is_pruned and self.layout == self.parameter.layout
 
     @property

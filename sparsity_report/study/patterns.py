@@ -195,8 +195,8 @@ def _blocks(
         rest = piece
         while rest.numel() >= lacking:
             parts, rest = [*waiting, rest[:lacking]], rest[lacking:]
-            whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-            yield number, start, whole.reshape(-1, columns)
+            block = torch.cat(parts) if len(parts) > 1 else parts[0]
+            yield number, start, block.reshape(-1, columns)
             start += step
             if start >= rows:
                 number, start = number + 1, 0
@@ -335,9 +335,9 @@ class Zeros:
 def _in_tiles(flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Return the number of flags in each tile, adding eight bytes at a time without overflow."""
     lacking = [(0, -size % TILE) for size in flags.shape]
-    whole = np.pad(flags, lacking) if any(after for _, after in lacking) else flags
-    rows, columns = (size // TILE for size in whole.shape)
-    eights = np.ascontiguousarray(whole).view(np.uint64).reshape(rows, TILE, -1).sum(axis=1)
+    padded = np.pad(flags, lacking) if any(after for _, after in lacking) else flags
+    rows, columns = (size // TILE for size in padded.shape)
+    eights = np.ascontiguousarray(padded).view(np.uint64).reshape(rows, TILE, -1).sum(axis=1)
     counts: npt.NDArray[np.int32] = (
         eights.view(np.uint8).reshape(rows, columns, TILE).sum(axis=2, dtype=np.int32)
     )

@@ -61,13 +61,13 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     if matrices.empty:
         return typed("storage", pd.DataFrame(columns=list(TABLES["storage"].names)))
     sized = _layer_sizes(matrices, patterns)
-    whole = pd.concat([sized, _others(layers)])
+    everything = pd.concat([sized, _others(layers)])
     frame = pd.concat(
         [
             sized.drop(columns="group"),
             _summed(sized.assign(scope="group", name=sized["group"])),
             _summed(sized.assign(scope="prunable", name="prunable weights")),
-            _summed(whole.assign(scope="model", name="whole model")),
+            _summed(everything.assign(scope="model", name="whole model")),
         ],
         ignore_index=True,
     )
@@ -213,10 +213,11 @@ def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     frame["tca_bme"] = kept + patterns["tile_padding"].astype("Int64")
     frame["macko"] = -(-(kept + patterns["gap_padding"].astype("Int64")) // 8) * 8
     frame["zstd"] = patterns["zstd_bytes"]
-    whole = patterns["n_m_share"] == 1
     two_four = Pattern(2, 4)
-    complies = whole & patterns["n_m"].isin([str(p) for p in KNOWN if p.implies(two_four)])
-    # Where another pattern was named it fits better, which says nothing of 2:4 unless it is 4:8.
+    complies = (patterns["n_m_share"] == 1) & patterns["n_m"].isin(
+        [str(p) for p in KNOWN if p.implies(two_four)]
+    )
+    # A matrix named after another pattern may still comply with 2:4; one named 2:4 does not.
     frame["two_four"] = complies.astype("boolean").mask(~complies & (patterns["n_m"] != "2:4"))
     grouped = frame.groupby(["variant", "module_name"], sort=False)
     sums = summed(grouped[counts]).astype("Int64")

@@ -57,7 +57,20 @@ class Variant(Presentable):
     def layers(
         self, convention: str = "standard", progress: Progress | None = None
     ) -> pd.DataFrame:
-        """Return one row per module, see :func:`sparsity_report.study.layers.layer_frame`."""
+        """Return one row per module that owns parameters.
+
+        Parameters
+        ----------
+        convention : {"standard", "notebook"}
+            The convention of counting, see :func:`compare`.
+        progress : callable, optional
+            Called with the bytes read, the bytes in all and the name of the tensor.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The rows of ``study.layers`` for this variant.
+        """
         return layer_frame(
             self.weights,
             count_weights(self.weights, progress),

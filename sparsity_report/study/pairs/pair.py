@@ -101,7 +101,7 @@ class Pair(Presentable):
         The totals are ``prunable`` weights, ``non_embedding`` parameters and the whole ``model``.
         ``sparsity_before`` is that of the base, ``sparsity_itself`` that of the model after.
         ``gone_of_base`` is 1 − the common nonzeros ÷ all of the base: what is zero or removed. It
-        is null if the model after is larger or has additions that cannot be told apart.
+        is null if the model after is larger or has additions that are not identified.
         """
         return sparsity_frame(self.before, self.after, self.layers)
 
