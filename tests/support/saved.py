@@ -1,4 +1,4 @@
-"""The study in ``version1.json`` and those after; its weights depend on no random numbers."""
+"""A study of several models with every measurement; its weights depend on no random numbers."""
 
 import measurements
 import numpy as np
