@@ -435,7 +435,7 @@ def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
         known = cells.astype(object) if column.optional else cells
         if column.optional and known.hasnans:
             known = known.where(known.notna(), None)
-        if not "".join(map(str, known)).isascii():
+        if not "".join(map(str, known.unique())).isascii():
             known = known.map(lambda text: writable(text) if isinstance(text, str) else text)
         return known if column.optional else known.astype(str)
     if column.dtype in ITEMS:
