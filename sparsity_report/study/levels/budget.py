@@ -132,6 +132,7 @@ def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Wit
     Parameters
     ----------
     study : Comparison
+        A study with levels; they are those of its first variant.
     budget : str
         ``"100 MB"``, ``"1.5 GiB"``, ``"0.5 × bytes"``, ``"0.5 × FLOPs"``, ``"2 GFLOPs"`` or
         ``"perplexity ≤ 15"``. Bytes and FLOPs per token are those of the whole model with its
