@@ -49,7 +49,7 @@ def test_speed(page):
     grid = table(page, ["Variant", head("column.item")])
     assert grid[0] == [
         "Variant", head("column.item"), "Weights", "Tokens", "Median", "Quartiles", "Promised",
-        head("column.realised_speedup"),
+        head("column.realised"),
         "Control", head("column.memory_limit_share"), "Kernel",
     ]  # fmt: skip
     for tokens, rows in (("1", grid[1:7]), ("128", grid[7:])):

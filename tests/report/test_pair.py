@@ -195,7 +195,7 @@ def test_matrices_of_zeros_hold_all_weights_that_stand_in_both(pair, page):
 
 def test_totals_and_sparsities_are_sums_of_modules(pair, page):
     sums = {side: getattr(pair, side) for side in ("before", "after")}
-    grid = grid_of(page, head("column.quantity"), "Before")
+    grid = grid_of(page, head("column.figure"), "Before")
     shown = {row[0]: row[1:] for row in grid[1:]}
     for name, column in (
         ("Parameters", "total"), ("Stored bytes", "stored_bytes"),
@@ -370,4 +370,4 @@ def test_command_writes_what_is_wanted(tmp_path):
     assert sr.read_pair(tmp_path / "p.json").sentences() == run.stdout.splitlines()[:-4]
     refused = command("pair", DEMO, DEMO, "-o", tmp_path / "p.txt")
     assert refused.returncode == 2
-    assert "a pair is written as .html, .pdf or .json" in refused.stderr
+    assert "use .html, .pdf or .json" in refused.stderr
