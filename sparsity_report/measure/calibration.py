@@ -328,8 +328,8 @@ def _is_whole(parameter: Parameter, matrix: torch.Tensor, second: bool) -> bool:
     along, across = (matrix.stride(-2), matrix.stride(-1)) if second else matrix.stride()[-2:][::-1]
     due = (outputs, 1) if parameter.transposed else (1, inputs)
     fits = tuple(matrix.shape[-2:]) == shape
-    # The stride of a single row or column tells nothing.
+    # The stride of a single row or column is arbitrary.
     return fits and all(
-        found == step or size == 1
-        for found, step, size in zip((along, across), due, (inputs, outputs), strict=True)
+        stride == step or size == 1
+        for stride, step, size in zip((along, across), due, (inputs, outputs), strict=True)
     )

@@ -5,7 +5,7 @@
     python -m tests.benchmarks --short          # small inputs and one round, under a minute
     python -m tests.benchmarks --readme         # the table of README.md
 
-Each case runs in a process of its own, on both revisions in turn (A B A B), so that a drift of the
+Each case runs in a separate process, on both revisions in turn (A B A B), so that a drift of the
 machine affects both alike. A ratio above 1 means that this revision is slower or its page larger.
 """
 
