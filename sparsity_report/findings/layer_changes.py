@@ -126,13 +126,13 @@ def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match])
 def _perplexities(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:
     if one.quality is None or other.quality is None:
         return
-    sides = [
+    before, after = (
         frame[frame["variant"] == name]
         for frame, name in zip((one.quality, other.quality), match, strict=True)
-    ]
-    for row in records(pairs_by_protocol(*sides)):
-        before, after = row["perplexity"], row["perplexity_other"]
-        yield {"what": "perplexity", "of": row["text"], "before": before, "after": after}
+    )
+    for row in records(pairs_by_protocol(before, after)):
+        scores = {"before": row["perplexity"], "after": row["perplexity_other"]}
+        yield {"what": "perplexity", "of": row["text"], **scores}
 
 
 def _speeds(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:

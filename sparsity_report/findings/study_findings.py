@@ -147,8 +147,8 @@ def _zeros_of_several(groups: Sequence[tuple[list[str], dict[str, Any]]]) -> Phr
     variants: dict[tuple[Any, ...], tuple[list[str], dict[str, Any]]] = {}
     for names, row in sorted(groups, key=lambda group: round(group[1]["sparsity_prunable"], 3)):
         # Variants whose shares read alike are named together.
-        shares = (row["sparsity_prunable"], row["sparsity_model"])
-        shown = tuple((f"{100 * share:.1f}", share in (0, 1)) for share in shares)
+        figures = (row["sparsity_prunable"], row["sparsity_model"])
+        shown = tuple((f"{100 * share:.1f}", share in (0, 1)) for share in figures)
         variants.setdefault(shown, ([], row))[0].extend(names)
     shares = [
         phrase(
