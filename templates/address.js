@@ -1,5 +1,4 @@
-/* What the reader has set stands behind the # of the address, so that it can be kept and sent:
-   a section, then settings that are not as at first. What makes no sense there is passed over. */
+{# State of the page behind the # of its address: a section, then settings that differ from their defaults. Unknown settings are ignored. #}
 class Address {
   static LONGEST = 4000;
   static WAIT = 250;

@@ -1,4 +1,4 @@
-/* The magnitudes of the layer that is chosen, and where the slider's threshold cuts them. */
+{# Histogram of the chosen layer, and the threshold of the slider in it. #}
 {
 const held = document.getElementById("histograms");
 if (held) {

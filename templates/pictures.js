@@ -1,5 +1,4 @@
-/* A chart as a file: drawn anew as it is declared, for white paper, whatever the window shows.
-   Small charts beside each other are one picture, with the colours that they share. */
+{# A chart as a file, drawn anew on white paper. Small charts side by side become one picture with their colour bar. #}
 class Picture {
   static SCALE = 2;
   static COLUMNS = 3;
