@@ -1,4 +1,4 @@
-"""What docs/templates.md shows is what happens."""
+"""Examples and lists of docs/templates.md."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers import study_of
+from jinja2 import Environment
 
 import sparsity_report as sr
 from sparsity_report.report.sections import Medium
@@ -16,12 +17,13 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")
+STANDARD = Environment().filters
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.S)
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """The files of the page, where it says they are."""
+    """Return a folder with the files of the page."""
     monkeypatch.chdir(tmp_path)
     for kind, text in BLOCKS:
         if kind == "jinja":
@@ -58,19 +60,24 @@ def test_a_language_of_ones_own(mine, demo_study):
     assert "30,0\u00a0%" in text
 
 
+def listed(head):
+    """Return the names in the first column of a table of the page."""
+    (rows,) = re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.M)
+    cells = (row.split("|")[1] for row in rows.splitlines())
+    return {name for cell in cells for name in re.findall(r"`(\w+)[(`]", cell)}
+
+
 def test_the_context_is_listed_whole(demo_study):
-    (listed,) = re.findall(r"What a template may use: (.*?)\.\nRows", PAGE, re.S)
-    assert set(re.findall(r"`(\w+)`", listed)) == set(
-        study_document(demo_study, Medium("page"))
-    ) | {"script"}
+    assert listed("value") == {*study_document(demo_study, Medium("page")), "script"}
 
 
 def test_names_for_people():
-    """The filters that the page promises are there, and are those of words."""
-    (listed,) = re.findall(r"The filters write numbers(.*?)too long", PAGE, re.S)
-    made = environment(None)
-    assert set(re.findall(r"`(\w+)[(`]", listed)) <= set(made.filters)
-    text = made.from_string("{{ 'global_magnitude' | method }}, {{ 'attention_linear' | group }}")
+    templates = environment(None)
+    shared = templates.filters.items() & STANDARD.items()
+    assert listed("filter") == set(templates.filters) - {name for name, _ in shared}
+    text = templates.from_string(
+        "{{ 'global_magnitude' | method }}, {{ 'attention_linear' | group }}"
+    )
     assert text.render() == "global magnitude, attention"
 
 
