@@ -78,8 +78,10 @@ def write_report(
         )
     with speaking(language, template_dir) if language else nullcontext():
         medium, templates = Medium("paper" if kind == ".pdf" else "page"), environment(template_dir)
-        is_pair = isinstance(study, Pair)
-        shown = pair_document(study, medium) if is_pair else study_document(study, medium)
+        if isinstance(study, Pair):
+            shown = pair_document(study, medium)
+        else:
+            shown = study_document(study, medium)
         if medium.is_paper:
             return write_file(target, typeset(templates, shown))
         return write_file(target, _page(templates, {**shown, "script": Markup(bundle())}))

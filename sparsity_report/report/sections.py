@@ -224,7 +224,14 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
     **values
         Values of the kind: ``title``, ``names``, ``verdict``, ``cards``, ``findings`` and others.
     """
-    defaults = {"heading": "", "chips": [], "verdict": "", "cards": [], "lead": None, "further": []}
+    defaults: dict[str, Any] = {
+        "heading": "",
+        "chips": [],
+        "verdict": "",
+        "cards": [],
+        "lead": None,
+        "further": [],
+    }
     tables: dict[str, Table] = {}
     for section in sections:
         for table in section.tables:

@@ -296,7 +296,7 @@ def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
             for table in study_tables.extremes(study, variant, medium.top) or ():
                 yield replace(table, key=f"{table.key}_{stems[variant]}")
         return
-    unusual = [table for v in prunings if (table := study_tables.unusual(study, v))]
+    unusual = [matrices for v in prunings if (matrices := study_tables.unusual(study, v))]
     yield Text(say("page.audit_intro"))
     yield from map(Text, study.audit or [say("page.audit_nothing")])
     yield from unusual[:1]
@@ -304,7 +304,8 @@ def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         beside = Beside(pair)
         summary = say("page.extremes_summary")
         yield beside if medium.is_paper else Fold(summary, (beside,), "roomy")
-    if further := (*unusual[1:], *map(Beside, extremes[1:])):
+    further: tuple[Block, ...] = (*unusual[1:], *map(Beside, extremes[1:]))
+    if further:
         yield (
             Text(say("page.html_audit_note"))
             if medium.is_paper

@@ -124,8 +124,10 @@ def write_thesis(
     check_folder(folder)
     with speaking(language, template_dir) if language else nullcontext():
         medium = Medium("kit", top)
-        is_pair = isinstance(study, Pair)
-        sections = pair_sections(study, medium) if is_pair else study_sections(study, medium)
+        if isinstance(study, Pair):
+            sections = pair_sections(study, medium)
+        else:
+            sections = study_sections(study, medium)
         captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
         tables = [table for section in sections for table in section.tables]
         for table in tables:
