@@ -99,7 +99,7 @@ def measure_latency(
     ['128 × 128', '128 × 512', '512 × 128', 'whole forward']
     """
     if not variants:
-        raise SparsityReportError("no variant to measure; give at least one")
+        raise SparsityReportError("nothing to measure; give at least one variant")
     counts, clock = checked(tokens), clock or clocks.DEFAULT
     base = next((n for n, variant in enumerate(variants) if variant.layout == "dense"), 0)
     weights = variants[base].weights
