@@ -1,4 +1,4 @@
-{# State of the page behind the # of its address: a section, then settings that differ from their defaults. Unknown settings are ignored. #}
+{# Settings of the reader, stored after the # of the address: a section, then the changed settings. Invalid parts are ignored. #}
 class Address {
   static LONGEST = 4000;
   static WAIT = 250;
@@ -48,12 +48,12 @@ class Address {
     try {
       history.replaceState(null, "", kept || location.pathname + location.search);
     } catch {
-      // Some frames have no address of their own.
+      // Some frames do not allow changes of the address.
     }
   }
 }
 
-/* The slider's place; null where it is as at first. */
+/* Position of the slider; null if unchanged. */
 function levelSetting(input) {
   return {
     get: () => (input.value === input.defaultValue ? null : input.value),
@@ -65,7 +65,7 @@ function levelSetting(input) {
   };
 }
 
-/* Whether a table is open, by which column it is sorted, down with a minus, and what is searched. */
+/* State of a table: open or closed, sorted column (negative if descending), and search text. */
 function tableSettings(table) {
   const details = table.body.closest("details");
   const open = details && {

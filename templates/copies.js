@@ -1,9 +1,9 @@
-/* A table to paste elsewhere: as CSV, LaTeX for booktabs, or Markdown, its numbers without grouping
-   and units, which stand in the heads. Texts are escaped by the rules of the package's own writers. */
+/* Copies of a table as CSV, LaTeX for booktabs, or Markdown. Numbers have no thousands separators, and
+   column heads hold the units. Texts are escaped by the rules of the Python writers. */
 const NUMBER = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
 const UNKNOWN = "–";
 
-/* A menu that copies a table: all of its rows, or of one that sorts and searches those found. */
+/* Menu that copies all rows of a table, or the matching rows of a searchable one. */
 function copies(table, rows = (body) => [...body.rows]) {
   const writers = { CSV: toCsv, LaTeX: toLatex, Markdown: toMarkdown };
   const choices = Object.entries(writers).map(([name, write]) => [
@@ -12,7 +12,7 @@ function copies(table, rows = (body) => [...body.rows]) {
   return menu(words.copy, Object.fromEntries(choices));
 }
 
-/* What a table holds: heads, and for each row its cells or a title over all columns. */
+/* Contents of a table: heads, and for each row its cells or a title across all columns. */
 function grid(table, rows) {
   const [first, second] = [...table.tHead.rows].map((row) =>
     [...row.cells].flatMap((cell) => Array(cell.colSpan).fill(head(cell))));
@@ -41,7 +41,7 @@ function read(cell) {
   return { text, sides, number, unknown: text === UNKNOWN, strong: cell.querySelector("strong") !== null };
 }
 
-/* Floats with as many digits as anybody prints; integers whole. */
+/* Round floats to six digits; keep integers. */
 const short = (text) => (/^-?\d+$/.test(text) ? text : String(Number(Number(text).toPrecision(6))));
 
 function toCsv({ heads, lines }) {
@@ -62,7 +62,7 @@ function toCsv({ heads, lines }) {
   return records.map((record) => `${record.map(quoted).join(",")}\n`).join("");
 }
 
-/* No text may be a formula to a spreadsheet. */
+/* Keep spreadsheets from reading a text as a formula. */
 const inert = (text) => text.replace(new RegExp(escapes.formula, "g"), "$1'");
 
 function toLatex({ caption, heads, lines, numeric }) {
@@ -83,7 +83,7 @@ function toLatex({ caption, heads, lines, numeric }) {
   ].join("\n");
 }
 
-/* As tex() of report.latex, but for the marks where long words may break. */
+/* Same as tex() of report/tables/latex.py, without break marks in long words. */
 function tex(text) {
   const words = text.replace(/\S+/g, (word) => ([...word].length > 80 ? `${[...word].slice(0, 79).join("")}…` : word));
   const held = new RegExp(escapes.held, "u");
@@ -115,7 +115,7 @@ function toMarkdown({ caption, heads, lines, numeric }) {
   ].join("\n");
 }
 
-/* By the clipboard's own door, by that of old, or else as text to take by hand. */
+/* Copy by the clipboard API, by the older command, or as a text field for manual copying. */
 async function copy(text, button) {
   let copied = true;
   try {
@@ -142,7 +142,7 @@ async function copy(text, button) {
   }, 1500);
 }
 
-/* Said aloud, too, and not where it would be seen twice. */
+/* Announce a text to screen readers only. */
 function say(text) {
   const place = document.getElementById("said");
   place.textContent = "";

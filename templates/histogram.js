@@ -1,4 +1,4 @@
-{# Histogram of the chosen layer, and the threshold of the slider in it. #}
+{# Histogram of the magnitudes of the selected layer, cut at the threshold of the slider. #}
 {
 const held = document.getElementById("histograms");
 if (held) {
@@ -23,7 +23,7 @@ if (held) {
   };
   const cut = () => {
     const threshold = thresholds[input.value];
-    // At levels in between it is known to within a bucket of the count.
+    // Between counted levels, the threshold is known to within a bucket of the histogram.
     told.textContent = texts[input.value];
     view?.signal("threshold", threshold ?? 0).runAsync();
   };

@@ -1,9 +1,9 @@
-{# A chart as a file, drawn anew on white paper. Small charts side by side become one picture with their colour bar. #}
+{# Download of a chart, redrawn on a white background. Small charts side by side become one picture with their color bar. #}
 class Picture {
   static SCALE = 2;
   static COLUMNS = 3;
 
-  /* The pictures of the page: every chart, but those that are part of another picture. */
+  /* Create a picture for every chart that is not part of another picture. */
   static all() {
     for (const row of document.querySelectorAll(".multiples")) new Picture(row);
     for (const figure of document.querySelectorAll("figure")) {
@@ -16,7 +16,7 @@ class Picture {
     place.after(menu(words.save, { SVG: () => this.save("svg"), PNG: () => this.save("png") }));
   }
 
-  /* What is drawn. */
+  /* Return the Vega-Lite specification of the picture. */
   spec() {
     const spec = (of) => ({ ...JSON.parse(of.querySelector("script").textContent), background: "white" });
     if (this.place.localName === "figure") return spec(this.place);
@@ -43,7 +43,7 @@ class Picture {
     return [title?.text ?? title ?? over].flat().join(" ");
   }
 
-  /* With what is seen in words, for those who do not see it. */
+  /* Return the SVG, with a description for screen readers. */
   async svg(view, description) {
     const drawn = new DOMParser().parseFromString(await view.toSVG(), "image/svg+xml");
     const title = drawn.createElementNS("http://www.w3.org/2000/svg", "title");
@@ -58,7 +58,7 @@ class Picture {
   }
 }
 
-/* Charts side by side in one; each keeps its data and its colours. */
+/* Join charts side by side in one specification; each keeps its data and its colors. */
 function together(specs) {
   const [colours, ...maps] = specs.map(({ config, background, autosize, datasets, data, ...part }) =>
     ({ ...part, data: { values: datasets[data.name] } }));
@@ -72,13 +72,13 @@ function together(specs) {
   };
 }
 
-/* A plain part of a file's name, as words.names.file_name makes it. */
+/* Return a safe part of a file name, as file_name of untrusted/display_text.py does. */
 function fileName(text) {
   const letters = text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
   return letters.replace(/[^a-z0-9_]+/g, "-").slice(0, 100).replace(/^-+|-+$/g, "") || "unnamed";
 }
 
-/* A file that the page holds compressed, as letters. */
+/* Decompress a file that the page stores as gzip in base64. */
 async function unpack(name) {
   const letters = atob(document.getElementById(name).textContent);
   const packed = new Blob([Uint8Array.from(letters, (letter) => letter.charCodeAt(0))]);
@@ -92,7 +92,7 @@ function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/* A button that shows a few more, one of which is wanted now and then. */
+/* Create a button that opens a menu of buttons. */
 function menu(name, choices) {
   const open = make("button", { type: "button", "aria-expanded": "false" }, name);
   const more = make("span", { class: "choices" });

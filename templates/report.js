@@ -4,7 +4,7 @@ const escapes = JSON.parse(document.getElementById("escapes").textContent);
 const THIN = "\u202f";
 const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, THIN);
 
-/* An element; text is always text. */
+/* Create an element; strings become text, never markup. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -12,7 +12,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/* On a phone the parts of a chart stand below each other, and cells too narrow have no digits. */
+/* On a phone, stack the parts of a chart and omit digits from narrow cells. */
 const NARROW = 210;
 function arranged(spec, room) {
   if (spec.vconcat && innerWidth < 640) {
@@ -23,15 +23,15 @@ function arranged(spec, room) {
   return !spec.layer || room >= spec.width ? spec : narrowed(spec, Math.round(room / 1.15));
 }
 
-/* Whether a layer of a map has room for its digits. */
+/* Return a test for layers of a map that have room for their digits. */
 const fits = (width) => (layer) => layer.mark.type !== "text" || !layer.encoding?.x?.scale?.domain
   || 24 * layer.encoding.x.scale.domain.length < width;
 
-/* The layers that there is room for, with axes that may leave labels out. */
+/* Return the layers that fit, with axes that may omit labels. */
 const fitting = (layers, width) =>
   layers.filter(fits(width)).map((part) => ({ ...part, encoding: loose(part.encoding) }));
 
-/* A chart drawn for the width it has, so that letters keep their size. */
+/* Adapt a chart to the available width, so that letters keep their size. */
 function narrowed(spec, room) {
   const { config, title } = spec;
   const axis = { ...config.axis, labelOverlap: "greedy" };
@@ -42,7 +42,7 @@ function narrowed(spec, room) {
   return { ...spec, width: room, layer, config: cut, title: title && { ...title, ...lines } };
 }
 
-/* Encodings without numbers that were made for another width. */
+/* Remove numbers from encodings that fit only the original width. */
 function loose(encoding = {}) {
   const entries = Object.entries(encoding).map(([channel, value]) => {
     const { legend, axis } = value ?? {};
@@ -54,20 +54,20 @@ function loose(encoding = {}) {
   return Object.fromEntries(entries);
 }
 
-/* Charts of Vega, drawn when they come near the window. */
+/* Draw Vega charts when they come near the viewport. */
 function drawCharts() {
   const near = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       near.unobserve(target);
       const spec = arranged(JSON.parse(target.querySelector("script").textContent), target.parentElement.clientWidth);
-      // What is not there yet cannot be measured.
+      // Vega measures text, so the fonts must be loaded first.
       const fonts = ["400", "700"].map((weight) => document.fonts.load(`${weight} 9px ${spec.config.font}`));
       const options = { mode: "vega-lite", renderer: "svg", ast: true, actions: false };
       Promise.all(fonts).then(() => vegaEmbed(target.querySelector(".live"), spec, options)).then(
         ({ view }) => {
           target.classList.add("is-live");
-          // A group of no marks is no picture that could have a name.
+          // An empty mark group is not an image and needs no accessible name.
           for (const mark of target.querySelectorAll(".live [role=graphics-symbol]:empty:not([aria-label])")) {
             mark.removeAttribute("role");
             mark.removeAttribute("aria-roledescription");
@@ -81,7 +81,7 @@ function drawCharts() {
   for (const figure of document.querySelectorAll("figure")) near.observe(figure);
 }
 
-/* Tables that sort and search; rows stand in the page, or come as columns of data. */
+/* Table with sorting and search; its rows are in the page, or come as columns of data. */
 class Table {
   static LIMIT = 200;
   static first = {};
@@ -132,7 +132,7 @@ class Table {
     });
   }
 
-  /* The row of a table for one row of data, made when it is first seen. */
+  /* Return the table row of a row of data, and create it on first use. */
   element(row) {
     if (row.row) return row.row;
     const head = make("th", { scope: "row" }, make("bdi", {}, row.cells[0]));
@@ -144,7 +144,7 @@ class Table {
     return row.row;
   }
 
-  /* What a cell sorts by: its number, of a shape the product, else its text; null is unknown. */
+  /* Return the sort key of a cell: its number, the product of a shape, or its text; null if unknown. */
   static key(cell) {
     const plain = cell.replace(/[\s<>%]/g, "").replace(",", ".");
     if (plain === "–") return null;
@@ -174,7 +174,7 @@ class Table {
     this.draw();
   }
 
-  /* Leave the rows with a text, and go there unless there is more to see where the reader is. */
+  /* Show the rows that contain a text; `go` scrolls to the table. */
   find(text, go = true) {
     this.search.value = text;
     this.filter();
@@ -184,7 +184,7 @@ class Table {
     this.search.scrollIntoView({ block: "center" });
   }
 
-  /* In the head of a column of shares how they spread: all rows pale, those found in full. */
+  /* Draw the distribution of a share in its column head: all rows pale, matching rows solid. */
   spread() {
     if (this.body.closest("details")?.open === false) return;
     for (const head of this.heads.filter(({ dataset }) => dataset.u === "%")) {
@@ -205,7 +205,7 @@ class Table {
   }
 }
 
-/* A small histogram of figures, those of some of them before those of all. */
+/* Create a small histogram; later parts are drawn over earlier ones. */
 function bars(low, high, ...parts) {
   const MANY = 14;
   const svg = (tag, attributes) => {
@@ -227,7 +227,7 @@ function bars(low, high, ...parts) {
   return drawn;
 }
 
-/* The slider moves its chart; the large numbers beside it come as texts, one a level. */
+/* Connect the slider with its chart and with the large numbers, which are texts by level. */
 function slide(texts, tables) {
   const panel = document.querySelector(".slider");
   const input = document.getElementById("level");
@@ -267,7 +267,7 @@ function slide(texts, tables) {
   show();
 }
 
-/* By day or by night, as the system says until the reader does. */
+/* Switch between the light and the dark theme; the system decides until the reader chooses. */
 function chooseScheme(button) {
   const root = document.documentElement;
   const night = matchMedia("(prefers-color-scheme: dark)");

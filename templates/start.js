@@ -11,7 +11,7 @@ for (const table of document.querySelectorAll(".scroll > table:not(.sortable)"))
   table.parentElement.after(copies(table));
 }
 Picture.all();
-// All digits of a figure, and all letters of a name, where a mouse rests on it.
+// Show all digits of a number or all letters of a name under the mouse pointer.
 document.addEventListener("pointerover", ({ target }) => {
   const cell = target.closest?.("td[data-v], th[data-v]");
   if (cell && !cell.title) cell.title = cell.dataset.v;

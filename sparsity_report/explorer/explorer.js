@@ -1,9 +1,9 @@
-// The chart of the explorer: one view at a time, data swapped by name; what is brushed, clicked or
-// chosen by keys goes to the kernel. `vegaEmbed` stands before this code.
+// Chart of the explorer: one Vega view at a time, with data replaced by name. Brushing, clicks and keys
+// go to the kernel. `vegaEmbed` is defined before this code.
 const OPTIONS = { renderer: "svg", actions: false, ast: true };
 const more = (event) => event.shiftKey || event.metaKey || event.ctrlKey;
 
-// What a name beside a plot or in a legend stands for, as a message.
+// Return the message for a click on an axis label or a legend entry.
 function named(item) {
   const role = item?.mark?.role ?? "";
   const value = item?.datum?.value;
@@ -38,14 +38,14 @@ async function render({ model, el }) {
     }, 40);
   };
 
-  // Each view of an explorer is drawn for its own width.
+  // Return the specification for the width of this view.
   function spec() {
     const width = Number(el.closest(".sparsity-explorer")?.dataset.width);
     const fits = (one) => one.usermeta.width === width;
     return model.get("further").find(fits) ?? model.get("spec");
   }
 
-  // The map by keys: arrows go from cell to cell, and what is there is said.
+  // Keyboard access to the map: arrows move between cells, which are announced to screen readers.
   const keys = document.createElement("div");
   Object.assign(keys, { className: "sx-keys", tabIndex: 0 });
   keys.setAttribute("role", "application");
@@ -82,7 +82,7 @@ async function render({ model, el }) {
     event.preventDefault();
   });
 
-  // The curve by keys: from stop to stop, which are levels and measured variants in order of bytes.
+  // Keyboard access to the curve: stops are levels and measured variants in order of bytes.
   const track = document.createElement("div");
   Object.assign(track, { className: "sx-track", hidden: true });
   track.setAttribute("role", "slider");
@@ -143,7 +143,7 @@ async function render({ model, el }) {
     const datasets = { ...chosen.datasets, ...structuredClone(data), pointed: [] };
     const made = await vegaEmbed(place, { ...structuredClone(chosen), datasets }, OPTIONS);
     if (mine !== turn) return made.finalize();
-    // Marks have names; what holds them, at times none, is no picture that could have one.
+    // Marks have accessible names. Their containers may be empty, so they lose the role of an image.
     for (const one of place.querySelectorAll("[aria-roledescription$='mark container']:not([aria-label])")) {
       one.removeAttribute("role");
       one.removeAttribute("aria-roledescription");
@@ -158,19 +158,19 @@ async function render({ model, el }) {
       const { kind, id } = item?.datum ?? {};
       if (kind && kind !== "pull") model.send({ [kind]: id, more: more(event) });
     });
-    // The curve is pulled to where the pointer is, which is sent as fast as the kernel takes it.
+    // Dragging pulls the curve to the pointer. Positions are sent as fast as the kernel accepts them.
     const drag = (item) => { if (item?.datum?.kind === "pull") pull(item.datum.id); };
     view.addEventListener("pointerdown", (event, item) => {
       pulled = null;
       if (event.button === 0) drag(item);
     });
     view.addEventListener("pointermove", (event, item) => { if (event.buttons & 1 && pulled !== null) drag(item); });
-    // Names beside plots take no events of Vega's.
+    // Vega sends no events for axis labels and legend entries.
     place.addEventListener("click", (event) => {
       const meant = named(event.target.__data__);
       if (meant) model.send({ ...meant, more: more(event) });
     });
-    // What is walked by keys stays, or it would lose them.
+    // Keep the elements that hold the keyboard focus; a replacement would lose it.
     if (keys.parentNode === el) el.lastElementChild.replaceWith(place);
     else el.replaceChildren(keys, track, place);
     stand();
@@ -180,11 +180,11 @@ async function render({ model, el }) {
   }
 
   async function swap() {
-    // What is being drawn takes the newest data once it stands.
+    // A chart that is being drawn reads the newest data when it is ready.
     if (view === null || settled !== turn) return;
     const data = model.get("data");
     for (const [name, rows] of Object.entries(data)) {
-      // What another curve shows comes with its picture.
+      // Data of another curve arrive with its specification.
       if (!(name in shown)) continue;
       if (JSON.stringify(rows) !== JSON.stringify(shown[name])) {
         view.data(name, structuredClone(rows));
@@ -199,7 +199,7 @@ async function render({ model, el }) {
     await view.runAsync();
   }
 
-  // Some hosts tell of each trait before they have set the next: old data in a new frame is wrong.
+  // Some hosts report a trait before they set the next, which would mix old data and a new frame.
   let due = false;
   function changed() {
     if (due) return;

@@ -1,5 +1,5 @@
-// The slider of an explorer: a range with its scale under it, and a field that takes 45, 45 %,
-// 45% and 0.45. Its levels and their texts come from the kernel.
+// Sparsity slider of the explorer: a range with a scale below, and a field that accepts 45, 45 %,
+// 45% and 0.45. The kernel sends the levels and their texts.
 function render({ model, el }) {
   const made = (tag, style, attributes = {}) => {
     const one = document.createElement(tag);
@@ -20,7 +20,7 @@ function render({ model, el }) {
   const nearest = (value) => levels().reduce(
     (best, level, place) => Math.abs(level - value) < Math.abs(levels()[best] - value) ? place : best, 0);
 
-  // A share below 1 without a sign is one of 1, everything else one of 100.
+  // A number below 1 without a percent sign is a fraction; every other number is a percentage.
   function read(text) {
     const found = text.trim().replace(",", ".").match(/^(\d*\.?\d+|\d+\.)\s*(%?)$/u);
     if (!found) return null;
@@ -70,7 +70,7 @@ function render({ model, el }) {
     const level = levels()[nearest(share)];
     field.value = model.get("texts")[nearest(share)];
     if (level !== model.get("value") || !model.get("live")) {
-      // The same level, asked for again, is shown again in place of a variant.
+      // Entering the same level again shows it in place of a variant.
       if (level === model.get("value")) model.send({ level });
       choose(level);
     }

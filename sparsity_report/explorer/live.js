@@ -1,5 +1,5 @@
-// The explorer where a notebook knows anywidgets and no ipywidgets, as marimo does: native elements
-// with the class names that ipywidgets give theirs, each bound to its widget's own model.
+// Explorer for notebooks that support anywidget but not ipywidgets, such as marimo: native elements with
+// the class names of ipywidgets, each bound to the model of its widget.
 const made = (tag, style, ...parts) => {
   const one = document.createElement(tag);
   one.className = style;
@@ -9,7 +9,7 @@ const made = (tag, style, ...parts) => {
 const reference = (ref) => `anywidget:${ref.slice("IPY_MODEL_".length)}`;
 const focused = (one) => one.getRootNode().activeElement === one;
 
-// Shows what some traits say, now and whenever they change.
+// Show the values of traits, now and after every change.
 function follow({ model, signal }, traits, show) {
   for (const trait of traits) {
     model.on(`change:${trait}`, show);
@@ -57,7 +57,7 @@ function text(widget) {
   field.type = "text";
   follow(widget, ["value", "placeholder"], () => {
     field.placeholder = model.get("placeholder");
-    // Where it says so already the caret stays where one types.
+    // Setting an equal value would move the caret.
     if (field.value !== model.get("value")) field.value = model.get("value");
   });
   field.addEventListener("input", () => {
@@ -93,7 +93,7 @@ function button(widget) {
     one.title = model.get("tooltip") ?? "";
     held ||= focused(one);
     one.disabled = model.get("disabled");
-    // While it is at work it takes no keys, and afterwards has them again, unless they went elsewhere.
+    // A disabled button loses the keyboard focus. Restore it unless another element has it.
     if (!one.disabled && held && [null, document.body].includes(one.getRootNode().activeElement)) one.focus();
     held &&= one.disabled;
   });
@@ -132,7 +132,7 @@ const column = (widget) => {
   return place;
 };
 
-// An anywidget draws itself, once it stands in the page: its style goes to where it stands.
+// Draw an anywidget after its element is in the page, because its style is added there.
 function any(widget) {
   const place = made("div", "");
   widget.attached = async () => {
@@ -193,7 +193,7 @@ function render({ model, el, host, signal }) {
   const widget = { model, host, signal };
   stand(widget, spot);
   widget.attached();
-  // What has changed in the kernel is a change of the cell's value, for the cells that read it.
+  // Report a change in the kernel as a change of the cell's value, so that dependent cells run.
   let rest;
   const changed = ({ changed: what }) => {
     if (!what) return;

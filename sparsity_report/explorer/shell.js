@@ -1,6 +1,7 @@
-// What surrounds the explorer: how wide its views are, keys that stay inside, rows that can be
-// clicked and walked, and what stays as it was when the kernel writes a table anew.
-// Views of each explorer, of which one page may have several.
+// Frame of the explorer: widths of its views, keyboard shortcuts, selectable table rows, and the scroll
+// position and focus of a table that the kernel writes again.
+
+// Views by explorer; a page may have several of both.
 const shown = new Map();
 
 function render({ model, el }) {
@@ -16,7 +17,7 @@ function render({ model, el }) {
     model.send({ row: Number(found.dataset.row), more: more(event) });
   }
 
-  // One stop of the tab key for all rows, at first the row looked at; arrows go from one to the next.
+  // All rows share one tab stop, initially the current row. Arrow keys move between rows.
   function stop(rows, at) {
     for (const one of rows) one.tabIndex = one === at ? 0 : -1;
   }
@@ -41,8 +42,8 @@ function render({ model, el }) {
     model.send({ [kind]: true });
   }
 
-  // The notebook's shortcuts take plain keys, arrows among them, some of its listeners on the way
-  // down to the explorer and some on the way up; Ctrl+S should reach it.
+  // Shortcuts of the notebook use plain keys, such as arrows, in capture and bubble listeners. Keep these
+  // keys from the notebook, but let Ctrl+S pass.
   const plain = (event) =>
     (!event.ctrlKey && !event.metaKey) || ["z", "y"].includes(event.key.toLowerCase());
   function guard(event) {
@@ -62,7 +63,7 @@ function render({ model, el }) {
     root()?.classList.toggle(`is-live-${model.get("key")}`, model.get("live"));
   }
 
-  // A table that is written anew stays where it was scrolled to, and keeps the keys.
+  // Keep the scroll position and the keyboard focus of a table that is written again.
   let [top, left, held] = [0, 0, null];
   function scrolled(event) {
     if (event.target.matches?.(".sx-tall")) ({ scrollTop: top, scrollLeft: left } = event.target);
@@ -73,7 +74,7 @@ function render({ model, el }) {
   const renewed = new MutationObserver(() => {
     const table = watched?.querySelector(".sx-tall");
     if (!table) return;
-    // Nothing focused: what held the keys has been replaced.
+    // If nothing has the focus, the focused row was replaced.
     const again = held !== null && document.activeElement === document.body;
     const rows = [...table.querySelectorAll("[data-row]")];
     const row = again ? rows.find((r) => r.dataset.row === held) : null;
@@ -88,12 +89,12 @@ function render({ model, el }) {
     const below = watched?.querySelector(".sx-below");
     const state = watched?.querySelector(".sx-state .widget-html-content");
     if (!below || !state) return void (tries && watched && setTimeout(settle, 50, tries - 1));
-    // What is shown is said when it changes.
+    // Screen readers announce a change of the shown state.
     state.setAttribute("role", "status");
     renewed.observe(below.firstElementChild ?? below, { childList: true, subtree: true });
   }
 
-  // The first view says how wide the explorer is, further ones how wide they are.
+  // The first view sets the width of the explorer; the others report their own.
   const own = { width: 0 };
   function publish() {
     if (!views.length) return;
@@ -114,7 +115,7 @@ function render({ model, el }) {
       settle();
       live();
     }
-    // A scroll bar that comes and goes is no reason to draw anew.
+    // Ignore changes as small as the width of a scroll bar.
     if (now === 0 || Math.abs(now - own.width) < 18) return;
     if (own.width === 0) views.push(own);
     own.width = Math.max(320, now);
@@ -123,7 +124,7 @@ function render({ model, el }) {
   });
   watch.observe(el);
   window.addEventListener("keydown", guard, true);
-  // The kernel has the text; where the clipboard is closed it is offered to be copied by hand.
+  // Copy a text from the kernel; without clipboard access, show it for manual copying.
   async function copy({ copy: text }) {
     if (text === undefined || views[0] !== own) return;
     try {

@@ -1,4 +1,4 @@
-/* Of an explorer whose kernel is gone: the slider of the page in place of the picture. */
+/* Sparsity slider that replaces the static picture of an explorer without a kernel. */
 async function unpacked(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
