@@ -1,7 +1,5 @@
 """Hooks by which values reach the wings above them; ``api`` connects them on import."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path

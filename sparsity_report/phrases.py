@@ -3,8 +3,6 @@
 Renderers turn a phrase into text with :func:`sparsity_report.words.sentences.render`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Dataclasses as groups of command-line options."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

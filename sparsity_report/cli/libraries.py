@@ -1,7 +1,5 @@
 """Late imports of libraries, and their warnings silenced."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Iterator

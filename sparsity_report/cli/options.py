@@ -122,8 +122,7 @@ class Analysis:
     precision: Annotated[
         float | None,
         typer.Option(
-            help="Target relative precision of latency ratios. [default: 0.02]",
-            metavar="SHARE",
+            help="Target relative precision of latency ratios. [default: 0.02]", metavar="SHARE"
         ),
     ] = None
     perplexity: Annotated[

@@ -1,7 +1,5 @@
 """Signals as exceptions, so that a stopped command undoes its work."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

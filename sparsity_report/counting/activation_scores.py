@@ -1,7 +1,5 @@
 """Pruning by magnitude times input norm, row by row, as Wanda does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass

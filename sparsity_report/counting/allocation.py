@@ -1,7 +1,5 @@
 """Numbers of weights to prune per layer: a uniform share, or a share for each."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

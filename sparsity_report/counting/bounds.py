@@ -1,7 +1,5 @@
 """Global magnitude pruning with bounds on single layers; the other layers compensate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor

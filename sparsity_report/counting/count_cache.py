@@ -8,8 +8,6 @@ the key, so that a copy with the same time is recognised. The key of a file on t
 address, its commit and its etag, a digest of its content; nothing is read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence

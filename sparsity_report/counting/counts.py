@@ -1,7 +1,5 @@
 """Counts of a whole model from one pass over its tensors, remembered while the model lives."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ can compute it. The reader therefore rejects a payload with impossible values, t
 written atomically, so that the last of two processes wins.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

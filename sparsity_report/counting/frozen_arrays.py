@@ -1,7 +1,5 @@
 """Read-only arrays that are compared and hashed by their content."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """Pruning by masks from a file or a mapping, stored as one bit per weight."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping

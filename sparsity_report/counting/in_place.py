@@ -1,7 +1,5 @@
 """In-place pruning of the layers of a live model."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Mean magnitude and standard deviation of weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pruning policies: global and layerwise magnitude, N:M patterns and random pruning."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace

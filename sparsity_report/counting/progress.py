@@ -1,7 +1,5 @@
 """Progress bars for long work, in a notebook and on a terminal, never in a pipe."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Prunings as values: the cut of each tensor, its mask and its application."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ probability ``erf(s / (2·σ·√2))``. Rounding to few bits therefore creates z
 format without a zero level keeps no zeros.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

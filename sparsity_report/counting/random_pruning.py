@@ -1,7 +1,5 @@
 """Random pruning with the same weights on every machine."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

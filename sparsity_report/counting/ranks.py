@@ -1,7 +1,5 @@
 """Thresholds and ties at a rank among the magnitudes of several tensors, from histograms."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor

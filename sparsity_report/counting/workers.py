@@ -4,8 +4,6 @@ The slow parts of NumPy, torch and compiled loops release Python's lock. Results
 of the jobs, so that their sums are equal to the bit on every run.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import deque

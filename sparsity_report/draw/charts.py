@@ -1,7 +1,5 @@
 """Charts of a study: bars per group, bytes against sparsity, and the picture of a README."""
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Charts as PNG and SVG, drawn by vl-convert without network access."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

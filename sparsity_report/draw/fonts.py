@@ -4,8 +4,6 @@ Helvetica, Arial and Liberation Sans are equally wide. vl-convert measures with 
 Liberation Sans. A browser without any of the three uses Sparsity Sans, a subset that the page holds.
 """
 
-from __future__ import annotations
-
 import base64
 from functools import lru_cache
 from pathlib import Path

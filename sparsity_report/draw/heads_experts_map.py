@@ -1,7 +1,5 @@
 """Heat maps of the zeros of each attention head and of each expert."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 ``block_map`` is the map that all of them share, and that of a pair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,11 +125,7 @@ def unfitted_map(
     cells, grid = study.facts.cells(variant), study.facts.grid(variant)
     if cells.empty:
         return None
-    tips = {
-        "block": "kind.block",
-        "projection": "name.projection",
-        "label": "chart.zeros_label",
-    }
+    tips = {"block": "kind.block", "projection": "name.projection", "label": "chart.zeros_label"}
     if (layers := int(cells["layers"].max())) > 1:
         ends = zip(cells["low"], cells["high"], strict=True)
         cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in ends])

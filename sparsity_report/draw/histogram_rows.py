@@ -1,7 +1,5 @@
 """Rows of the histogram of a layer: bars, the threshold, and the outline of another layer."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

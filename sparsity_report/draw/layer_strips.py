@@ -1,7 +1,5 @@
 """Spread of zeros over layers: a dot per layer, a line per projection or per pruning."""
 
-from __future__ import annotations
-
 import math
 
 import altair as alt

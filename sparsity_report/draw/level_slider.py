@@ -4,8 +4,6 @@ The data hold the counts of every level. The page only changes the parameter ``l
 of a level in :attr:`LevelChart.levels`.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any, NamedTuple
 

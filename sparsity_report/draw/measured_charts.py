@@ -1,7 +1,5 @@
 """Charts of measured quality and sensitivity, and the names of all charts of measurements."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Charts of a pair: differences per layer, removed units, and the overlap of zeros."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Figures of a paper: any width and font, in colours or greys, as PDF, SVG and PNG."""
 
-from __future__ import annotations
-
 import html
 import os
 import re

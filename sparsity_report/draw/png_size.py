@@ -1,7 +1,5 @@
 """Smaller PNG files of charts: without the opacity channel and compressed again."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

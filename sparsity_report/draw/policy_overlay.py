@@ -1,7 +1,5 @@
 """Zeros per Transformer block, one line per pruning policy."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import altair as alt

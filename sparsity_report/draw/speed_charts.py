@@ -1,7 +1,5 @@
 """Charts of measured speed: promised and realised speed-up, and crossovers of CSR."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import altair as alt

@@ -1,7 +1,5 @@
 """Titles and row names of strips, for charts and for tables, which load no chart library."""
 
-from __future__ import annotations
-
 from sparsity_report.study.pairs.pair_cells import Strip
 from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words.sentences import say

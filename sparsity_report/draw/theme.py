@@ -3,8 +3,6 @@
 Vega expressions contain text and numbers of this package only, never names of models or modules.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

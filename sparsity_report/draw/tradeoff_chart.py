@@ -1,7 +1,5 @@
 """Chart of quality against bytes: a mark per measurement, joined per policy by thin lines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The script with Vega and Vega-Lite for page and explorer, and limits of drawing without one."""
 
-from __future__ import annotations
-
 import mmap
 import sys
 from collections.abc import Iterator

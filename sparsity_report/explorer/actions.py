@@ -1,7 +1,5 @@
 """Actions on the level that an explorer shows: new variants, budgets, bounds and copies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 

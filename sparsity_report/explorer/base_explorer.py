@@ -4,8 +4,6 @@ A notebook shows the box of ipywidgets. In marimo the same object is an anywidge
 draws the widgets of the box.
 """
 
-from __future__ import annotations
-
 import difflib
 import sys
 from collections.abc import Callable, Iterator, Sequence

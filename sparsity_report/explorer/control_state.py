@@ -1,7 +1,5 @@
 """State of an explorer's controls as one value."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from sparsity_report.counting.bounds import Bounds

@@ -1,7 +1,5 @@
 """The controls of a study's explorer: menus, search, slider, tools and buttons."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple

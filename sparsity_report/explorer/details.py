@@ -47,10 +47,7 @@ _AS = {"masked": "layout.masked", "csr": "explorer.as_csr"}
 # selection and whether a level is in view.
 _ZEROS = {
     False: ("explorer.card_sparsity_prunable", "explorer.card_sparsity_model"),
-    True: (
-        "explorer.card_sparsity_selected_prunable",
-        "explorer.card_sparsity_selected_layers",
-    ),
+    True: ("explorer.card_sparsity_selected_prunable", "explorer.card_sparsity_selected_layers"),
 }
 _COSTS = {
     (False, True): ("explorer.card_bytes_csr", "explorer.card_flops_csr"),

@@ -1,7 +1,5 @@
 """History of an explorer's states, for undo, redo and reset."""
 
-from __future__ import annotations
-
 from time import monotonic
 
 from sparsity_report.explorer.control_state import State

@@ -1,7 +1,5 @@
 """Magnitudes of one layer: histogram, threshold, and zeros expected of a Gaussian."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import cached_property

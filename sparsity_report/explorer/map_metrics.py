@@ -1,7 +1,5 @@
 """Metrics of the map, and values of those that are not counts, per variant or level."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 

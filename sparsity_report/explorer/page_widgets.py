@@ -1,7 +1,5 @@
 """Widgets of an explorer with scripts in the page: its place in the page, and its chart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

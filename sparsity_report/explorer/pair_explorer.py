@@ -1,7 +1,5 @@
 """The explorer of a pair: a map of where two checkpoints differ, and one layer closely."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ipywidgets as widgets

@@ -1,7 +1,5 @@
 """Picture of a pair's explorer: a map, the zeros of one layer, and strips of removed units."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any, NamedTuple
 

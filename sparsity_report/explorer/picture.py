@@ -3,8 +3,6 @@
 A :class:`Look` determines the chart. With the same look, the slider only swaps data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ Every part has a frame with room for its title, axes and legend at any level, me
 that nothing moves when these change.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 GAP = 14

@@ -1,7 +1,5 @@
 """Look and data of the picture of a study in a state."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import cached_property

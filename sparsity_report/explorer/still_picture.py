@@ -1,7 +1,5 @@
 """The still picture of an explorer's last state, for a notebook without a kernel."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import gzip

@@ -1,7 +1,5 @@
 """Audit of a study: the weaknesses that a careful reviewer would flag."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Finding about the sparsity level that meets a budget."""
 
-from __future__ import annotations
-
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.levels.budget import Within
 

@@ -1,7 +1,5 @@
 """Difference between two studies as data: changed facts, zeros of layers, and measurements."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

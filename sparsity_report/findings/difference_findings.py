@@ -1,7 +1,5 @@
 """Findings about the difference of two studies: facts, zeros of layers, and measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

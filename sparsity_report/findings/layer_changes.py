@@ -1,7 +1,5 @@
 """Variants of two studies matched, with the zeros of their layers and their measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 

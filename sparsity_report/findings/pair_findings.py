@@ -1,7 +1,5 @@
 """Findings about a pair of checkpoints: removed parts, permutations, and the fate of zeros."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

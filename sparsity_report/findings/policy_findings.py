@@ -4,8 +4,6 @@
 are a tie, and a speed is the best only if its interval lies above all others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from sparsity_report.phrases import Phrase, phrase

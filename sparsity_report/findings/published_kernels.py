@@ -4,8 +4,6 @@ Each figure quotes its source: the abstract of a paper, or the README of the aut
 that neither states, such as the crossover sparsity, are null.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

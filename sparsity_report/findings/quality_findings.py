@@ -1,7 +1,5 @@
 """Findings about measured quality: perplexity, KL divergence, continuations, tasks, sensitivity."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Findings about the zeros of packed models: made by rounding, or by pruning before."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sparsity_report.phrases import Phrase, phrase

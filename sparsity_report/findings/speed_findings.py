@@ -1,7 +1,5 @@
 """Findings about measured speed: speed-ups that exceed timing noise, and where CSR overtakes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

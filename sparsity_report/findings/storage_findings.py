@@ -1,7 +1,5 @@
 """Findings about bytes: packed files, CSR against dense, and the smallest lossless layout."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

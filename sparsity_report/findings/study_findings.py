@@ -1,7 +1,5 @@
 """Findings about a study, most important first, and the conventions behind its numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary

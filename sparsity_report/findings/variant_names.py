@@ -1,7 +1,5 @@
 """Names of variants and of their bytes, as findings mention them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 

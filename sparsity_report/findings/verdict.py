@@ -4,8 +4,6 @@ The variant is ``study.facts.headline``: the first CSR one, else the first prune
 baseline. A speed is part of the verdict only if it exceeds timing noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens

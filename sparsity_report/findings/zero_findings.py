@@ -1,7 +1,5 @@
 """Findings about layers, heads, rows and columns without a nonzero weight."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from sparsity_report.findings.variant_names import group_names

@@ -1,7 +1,5 @@
 """Interleaved timing of calls, with a duplicate kernel as control."""
 
-from __future__ import annotations
-
 import gc
 import math
 import random

@@ -1,7 +1,5 @@
 """Weights read from memory: calls that cycle through more copies than the cache holds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import cycle

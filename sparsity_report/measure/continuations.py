@@ -1,7 +1,5 @@
 """Continuations of a prompt by each variant."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Latency of layers and models on this machine, compared with their FLOPs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The machine: processor, caches, memory bandwidth, and load by other programs."""
 
-from __future__ import annotations
-
 import os
 import platform
 import time

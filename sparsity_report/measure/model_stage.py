@@ -1,7 +1,5 @@
 """One model in memory that is pruned as each variant in turn and restored."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

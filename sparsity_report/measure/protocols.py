@@ -1,7 +1,5 @@
 """Evaluation protocols: the tokens and windows of a text, under the names that papers use."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple, TypedDict, cast
 
 import torch

@@ -3,8 +3,6 @@
 Samples have the shape (rounds, calls): every call is timed once per round.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Scores of a passage: likelihood and accuracy of its tokens, and distance from dense."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

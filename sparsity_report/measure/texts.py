@@ -1,7 +1,5 @@
 """Texts to score: strings, files, data sets and token ids."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

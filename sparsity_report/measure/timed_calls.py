@@ -1,7 +1,5 @@
 """Calls to time: products of layers and forward passes of models, without arguments."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence

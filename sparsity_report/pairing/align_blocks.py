@@ -5,8 +5,6 @@ differs. Otherwise values decide: equal rows first, then the most similar ones. 
 aligned before the matrices that use it, and a block before its experts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -15,12 +13,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.align_embeddings import align_embeddings
-from sparsity_report.pairing.alignment import (
-    Alignment,
-    Tables,
-    differing_share,
-    match_rows,
-)
+from sparsity_report.pairing.alignment import Alignment, Tables, differing_share, match_rows
 from sparsity_report.pairing.fingerprints import Fingerprints, hash_rows, take_fingerprints
 from sparsity_report.pairing.fused import split_fused
 from sparsity_report.pairing.matches import Piece
@@ -149,9 +142,7 @@ def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMat
     return alignment.check_recognised(_match_row_sets(known, left), "block", stack)
 
 
-def _identifying_matrices(
-    parts: Mapping[tuple[str, str], Part],
-) -> dict[str, tuple[Part, Piece]]:
+def _identifying_matrices(parts: Mapping[tuple[str, str], Part]) -> dict[str, tuple[Part, Piece]]:
     """Return the matrices by role that identify a block, the best one first."""
     matrices = {
         role: (part, piece)

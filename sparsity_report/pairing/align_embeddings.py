@@ -1,24 +1,13 @@
 """Alignment of the channels of the width and of the tokens, by the embedding."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.alignment import (
-    Alignment,
-    differing_share,
-    match_rows,
-)
-from sparsity_report.pairing.fingerprints import (
-    iterate_rows,
-    read_matrix,
-    sample_rows,
-    unit_rows,
-)
+from sparsity_report.pairing.alignment import Alignment, differing_share, match_rows
+from sparsity_report.pairing.fingerprints import iterate_rows, read_matrix, sample_rows, unit_rows
 from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part
 from sparsity_report.pairing.unit_matching import UnitMatch, match_candidates, match_unknown
 

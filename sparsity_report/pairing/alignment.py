@@ -3,8 +3,6 @@
 A unit is a block, an expert, a head, a channel, a token or a channel of the width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 

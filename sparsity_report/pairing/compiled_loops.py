@@ -4,8 +4,6 @@ NumPy would need about twenty passes over the values, and its short steps would 
 for Python's lock. These loops release the lock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Rows of a matrix: reading, hashing, and projections that preserve similarity."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Matches of matrices that are fused in one model and separate in the other."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 

@@ -1,7 +1,5 @@
 """Matches of parameters: which parameter, rows and columns of the base each one comes from."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Comparison of two models in one pass over the values of both."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The plan of a comparison: which parameter of the base each parameter comes from."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -14,13 +12,7 @@ from sparsity_report.pairing.alignment import Alignment
 from sparsity_report.pairing.fingerprints import Index, hash_rows, project
 from sparsity_report.pairing.fused import match_fused
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
-from sparsity_report.pairing.roles import (
-    OUTSIDE,
-    Part,
-    Place,
-    assign_roles,
-    separate_key_heads,
-)
+from sparsity_report.pairing.roles import OUTSIDE, Part, Place, assign_roles, separate_key_heads
 from sparsity_report.pairing.row_maps import (
     enclosing_matches,
     have_same_axes,

@@ -1,7 +1,5 @@
 """Notes about units in another order than in the base."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ A weight is counted once, with the largest part that it belonged to: a block bef
 expert before a head or a channel, and these before channels of the width.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ from all of them. The role of a matrix follows from its name. Without a known na
 the width is the width.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping

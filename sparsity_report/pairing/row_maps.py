@@ -1,7 +1,5 @@
 """Maps from rows and columns of a parameter to those of its match in the base."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Cache keys and cache entries of compared parameters."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Matching of the units of a model with those of its base, by equal values or by similarity."""
 
-from __future__ import annotations
-
 import bisect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """A study at a level as text to copy: Python, JSON, a pruning recipe, a command."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Sections of a report on two studies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Histograms of all layers for a page, whose script draws the chosen one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import altair as alt

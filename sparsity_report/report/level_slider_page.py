@@ -1,7 +1,5 @@
 """The slider of a page over all sparsity levels: its chart and its texts at each level."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sparsity_report.draw.level_slider import level_chart
@@ -62,11 +60,7 @@ def slider(study: Comparison) -> dict[str, Any] | None:
         "steps": len(table.rows),
         "marks": marks,
         "even": even
-        and {
-            "share": even,
-            "left": left(even),
-            "text": say("slider.csr_break_even", share=even),
-        },
+        and {"share": even, "left": left(even), "text": say("slider.csr_break_even", share=even)},
         "texts": as_json(_level_texts(study, table)),
         "table": table.with_rows(tenths),
         "slack": int(levels["uncertainty"].max()),

@@ -3,8 +3,6 @@
 The cell shows only what is known already, and loads no chart library.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import lru_cache, singledispatch
 from typing import Any, NamedTuple
@@ -64,11 +62,7 @@ def bundle(value: Any) -> dict[str, str]:
     ['text/html', 'text/latex', 'text/plain']
     """
     content = _content(value)
-    return {
-        "text/html": _html(content),
-        "text/latex": _latex(content),
-        "text/plain": repr(value),
-    }
+    return {"text/html": _html(content), "text/latex": _latex(content), "text/plain": repr(value)}
 
 
 @singledispatch

@@ -3,8 +3,6 @@
 Jinja2 writes the structure; Python hands it plain values, which reach the page escaped.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext

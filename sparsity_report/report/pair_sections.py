@@ -1,7 +1,5 @@
 """Sections of a report on two checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import Any

@@ -4,8 +4,6 @@ A value is never markup: the template has its place in a list, and Typst reads t
 Typst reads no file, no system font and no network, so that equal studies give equal bytes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

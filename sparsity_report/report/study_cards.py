@@ -1,7 +1,5 @@
 """The large numbers at the top of a report on a study."""
 
-from __future__ import annotations
-
 from sparsity_report.report.sections import card
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.cards import Card

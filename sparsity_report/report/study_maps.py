@@ -1,7 +1,5 @@
 """The section on where zeros are: maps of blocks, small maps, spread of layers, heads, experts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

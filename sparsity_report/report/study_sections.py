@@ -1,7 +1,5 @@
 """Sections of a report on a study."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 from collections.abc import Callable, Iterator, Sequence
@@ -387,7 +385,7 @@ def _conventions(study: Comparison, medium: Medium) -> Iterator[Block]:
                 ),
                 study=study.fingerprint,
                 weights=", ".join(study.variants["fingerprint"].unique()),
-            ),
+            )
         },
     )
 

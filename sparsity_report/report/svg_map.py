@@ -1,7 +1,5 @@
 """A heat map of shares as a small SVG without a chart library: block by projection."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The Jinja2 environment of the templates: their filters, and errors of faulty ones."""
 
-from __future__ import annotations
-
 import os
 import re
 import traceback

@@ -1,7 +1,5 @@
 """Text of values for ``repr``: weights, prunings, variants, studies, pairs and differences."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 from typing import Any
 

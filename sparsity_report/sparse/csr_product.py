@@ -1,7 +1,5 @@
 """A CSR matrix times tokens, in batches that suit the kernels of MKL."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

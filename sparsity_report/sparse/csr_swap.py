@@ -1,7 +1,5 @@
 """Replacement of layers of a model by layers stored as CSR."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import sys

@@ -1,7 +1,5 @@
 """Experts that a model keeps in one tensor, stored as CSR matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

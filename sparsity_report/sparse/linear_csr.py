@@ -1,7 +1,5 @@
 """A linear layer whose weight is stored as CSR."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Shares of zeros, ratios, and the sparsity at which a layout becomes smaller than dense."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

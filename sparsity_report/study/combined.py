@@ -1,7 +1,5 @@
 """One study made of several, for tables over models or over policies measured separately."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The tables of a study with their sums, as one frozen value."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ Files of lm-evaluation-harness (EleutherAI) are read with or without a filter af
 scores are left out, as is the mean of all tasks that lighteval adds.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

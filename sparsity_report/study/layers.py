@@ -1,7 +1,5 @@
 """Parameters, zeros, bytes and FLOPs of each module, derived from counts; no tensor is read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Notes about a study or a pair, as phrases, and the keys by which readers recognize them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from sparsity_report.phrases import Phrase, phrase

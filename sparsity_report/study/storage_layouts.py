@@ -1,7 +1,5 @@
 """Bytes of the prunable matrices of each variant in every storage layout."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Variants to compare: a model as it is, with a mask, or with CSR linears."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Sizes of matrices compressed by zstd, the only layout that is measured and not derived."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

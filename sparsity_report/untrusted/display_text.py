@@ -1,7 +1,5 @@
 """Names shortened for display: one line each, distinct, breakable, safe as part of a file name."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Functions raise :class:`ValueError` with the reason; the caller adds the file name.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Titles of the columns of tables, which the catalogue holds under ``column.`` and the name."""
 
-from __future__ import annotations
-
 from sparsity_report.words.languages import spoken
 
 

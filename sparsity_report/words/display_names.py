@@ -4,8 +4,6 @@ The catalogue holds a name under the family and the raw value, such as ``group.m
 without a name there is shown as it is.
 """
 
-from __future__ import annotations
-
 from sparsity_report.words.languages import spoken
 
 

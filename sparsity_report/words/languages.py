@@ -4,8 +4,6 @@ A catalogue is a file ``languages/<code>.json`` among the templates, the package
 user's. A phrase that a catalogue lacks is written in English.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ A thin no-break space separates thousands and, in cells, cards and labels, prece
 sentences, :func:`sparsity_report.words.sentences.say` passes the space of the language.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Columns of tables by key or by a name from a model: heads and formats of their cells."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import pandas as pd

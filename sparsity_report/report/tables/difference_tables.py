@@ -1,7 +1,5 @@
 """Tables of differences between two studies."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Text, numbers, names and tables as LaTeX, in which no value is read as a command."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 import unicodedata

@@ -1,7 +1,5 @@
 """Tables as Markdown, for README files, issues and notebooks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

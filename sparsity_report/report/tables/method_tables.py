@@ -1,7 +1,5 @@
 """Tables of a paper on pruning: methods by sparsity and model, the best in bold."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tables of pairs of checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import pandas as pd

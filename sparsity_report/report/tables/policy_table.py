@@ -1,7 +1,5 @@
 """The comparison of policies: a column per variant, the best of each row in bold."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tables of timings: latency, crossover of CSR and dense, speed-ups of several runs."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from sparsity_report.report.tables.column_heads import columns_of

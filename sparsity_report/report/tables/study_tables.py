@@ -1,7 +1,5 @@
 """Tables of studies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any

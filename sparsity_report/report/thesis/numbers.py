@@ -1,7 +1,5 @@
 """Numbers of a thesis kit: a LaTeX command for every number that a text would quote."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The four large numbers at the head of a report, all of one variant."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Sparsity of attention heads and experts, and zeros inside one module's matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Cells of a heat map, Transformer block × projection, with short names of projections."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple

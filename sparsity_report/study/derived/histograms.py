@@ -1,7 +1,5 @@
 """Histograms of the magnitudes of layers."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@ Each figure is an amount ÷ a size, so that several layers have one, too. Differ
 are zeros ÷ weights; sensitivity and columns of the user are means over layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Differences of sparsity between layers, and a test against chance."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

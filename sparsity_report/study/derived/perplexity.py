@@ -1,7 +1,5 @@
 """Perplexities that may be compared: scores of one text by one protocol."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Several prunings of one model side by side, and the best of them in each figure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Names of pruning policies, read from the ``method`` of a variant."""
 
-from __future__ import annotations
-
 from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, without_numbers
 
 GLOBAL, LAYERWISE = "global_magnitude", "layerwise_magnitude"

@@ -1,7 +1,5 @@
 """Pruning methods of a study: unpruned models and each distinct pruning."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

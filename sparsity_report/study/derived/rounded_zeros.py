@@ -1,7 +1,5 @@
 """Zeros that rounding to the levels of a packed file made, summed over layers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

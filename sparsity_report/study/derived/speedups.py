@@ -4,8 +4,6 @@ Every sentence, table, chart and LaTeX command with a ratio of times shows it on
 :func:`speeds` allows it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

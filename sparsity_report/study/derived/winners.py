@@ -5,8 +5,6 @@ equal, none is the best. A study keeps means of scores, which have no interval, 
 correct first guesses decides if two scores differ by more than chance.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Rows, columns, heads and layers without a single nonzero weight."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import pandas as pd

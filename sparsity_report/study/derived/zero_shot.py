@@ -6,8 +6,6 @@ The tasks are BoolQ, RTE, HellaSwag, WinoGrande, ARC-easy, ARC-challenge and Ope
 ``acc_norm``, which other papers report for some of them, is a different figure and is not mixed in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ An edited file is recognized by its digest. The checks here refuse only what no 
 hold: counts beyond their total, intervals whose ends are reversed, names that nothing has.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

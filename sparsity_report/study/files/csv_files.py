@@ -1,7 +1,5 @@
 """A study as CSV files for a spreadsheet, in which no cell is taken for a formula."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The two kinds of saved files, study and pair: their tables, and the check of their content."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ A file holds the SHA-256 digest of its content as JSON without white space and w
 so a formatter may lay it out anew. The digest reveals edits. It is not a signature.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The JSON Schema (draft 2020-12) of a saved study, which ``docs/study.schema.json`` holds."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

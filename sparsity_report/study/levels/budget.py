@@ -1,7 +1,5 @@
 """Levels of sparsity that keep a budget of bytes, FLOPs or perplexity."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -11,12 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.bounds import (
-    BoundCounts,
-    Bounds,
-    find_bounded_levels,
-    resolve_bounds,
-)
+from sparsity_report.counting.bounds import BoundCounts, Bounds, find_bounded_levels, resolve_bounds
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of

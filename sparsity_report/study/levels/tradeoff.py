@@ -4,8 +4,6 @@ The bytes are those of the prunable weights in the smallest lossless layout. Qua
 measured variants only, never for levels between them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Comparison of two checkpoints: open both, match their weights, tally the differences."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The comparison of two checkpoints, weight by weight, as one frozen value."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Differences of two checkpoints as numbers for maps of blocks and for strips of removed things."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Recognition of PEFT adapters, which are not models."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """LoRA adapters of PEFT: the low-rank products that they add to weights of a base."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

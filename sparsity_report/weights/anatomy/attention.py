@@ -1,7 +1,5 @@
 """Attention layers: their heads."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import lru_cache

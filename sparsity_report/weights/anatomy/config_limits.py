@@ -6,8 +6,6 @@ the configuration knows them. Under any name, building stops once a model has fa
 than the files have tensors.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

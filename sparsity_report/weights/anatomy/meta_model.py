@@ -1,7 +1,5 @@
 """Models on the meta device built from ``config.json``: structure without weights."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from itertools import chain

@@ -1,7 +1,5 @@
 """Use counts of modules from class names, for models that cannot be run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction

@@ -3,8 +3,6 @@
 Wrappers, pruning masks of torch, parametrizations, shared modules and CSR are transparent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter

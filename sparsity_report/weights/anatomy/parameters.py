@@ -1,7 +1,5 @@
 """Modules and their parameters, described without their values."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Rounding levels of packed formats near zero."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass

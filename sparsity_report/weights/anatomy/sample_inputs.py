@@ -1,7 +1,5 @@
 """Sample inputs for a model, derived from its config and the signature of its forward."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial

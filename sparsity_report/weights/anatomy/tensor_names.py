@@ -1,7 +1,5 @@
 """Map from tensors on disk to parameters in memory, by transformers' loading rules."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ is made up: a router sends tokens to its experts in turn, so that all receive eq
 true, and everything else is 0 or false.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """The transformers configuration of a model from the metadata of its GGUF file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ The public readers trust these numbers: a file of 49 bytes that announces 2⁶�
 busy for ever, and they would build a model of 10⁹ blocks.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import struct

@@ -1,7 +1,5 @@
 """Weights of GGUF files, dequantized as they are read."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping

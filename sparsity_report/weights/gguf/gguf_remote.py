@@ -1,7 +1,5 @@
 """GGUF models on the Hub: headers read over the network, without a copy on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

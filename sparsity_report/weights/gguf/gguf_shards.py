@@ -1,7 +1,5 @@
 """GGUF models split into shards as llama.cpp names them: ``name-00001-of-00003.gguf`` and so on."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Layout of the blocks: https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

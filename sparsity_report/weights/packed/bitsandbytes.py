@@ -1,7 +1,5 @@
 """Packed formats of bitsandbytes: NF4, FP4 and LLM.int8()."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Scales and zero points, one number per block of a matrix."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Packed formats of compressed-tensors: sparse, integer, NVFP4, MXFP4 and MXFP6."""
 
-from __future__ import annotations
-
 import math
 
 import torch

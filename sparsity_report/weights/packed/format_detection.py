@@ -4,8 +4,6 @@ Tensors that make up one weight become one entry with a decoder. Scales, zero po
 of activations are not parameters. Tensors that look packed in an unknown way are refused.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field

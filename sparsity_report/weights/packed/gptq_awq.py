@@ -1,7 +1,5 @@
 """GPTQ and AWQ: integers with a scale and a zero point to each group of inputs."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import torch

@@ -1,7 +1,5 @@
 """Packed formats of MLX: integers with scale and bias, or microscaling floats."""
 
-from __future__ import annotations
-
 import math
 
 import torch

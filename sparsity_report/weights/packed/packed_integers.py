@@ -1,7 +1,5 @@
 """Unpacking of integers of a few bits, lowest bits first."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

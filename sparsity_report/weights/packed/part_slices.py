@@ -1,7 +1,5 @@
 """Slices of stored parts as arrays: ranges of rows or columns."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Quantization settings of a checkpoint, from ``config.json`` or the files beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

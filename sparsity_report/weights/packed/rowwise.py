@@ -1,7 +1,5 @@
 """Decoder of matrices stored row by row, as in most formats."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Small floats and integers with scales: FP8, int8, FP4, ModelOpt, gpt-oss and torchao."""
 
-from __future__ import annotations
-
 import math
 
 import torch

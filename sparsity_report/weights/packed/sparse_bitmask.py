@@ -1,7 +1,5 @@
 """Decoder of sparse matrices: nonzero values and a bitmask of their positions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Groups of tensors that make up one packed weight, with their checks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

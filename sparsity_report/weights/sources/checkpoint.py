@@ -5,8 +5,6 @@ to parameters in memory, so files and modules in memory give the same counts. Wi
 names and shapes decide.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

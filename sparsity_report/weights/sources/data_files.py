@@ -5,8 +5,6 @@ or from the Hub. It gets a temporary folder instead, which holds copies of data 
 configurations that name no code.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterable, Iterator

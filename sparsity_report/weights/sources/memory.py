@@ -1,7 +1,5 @@
 """Weights of an ``nn.Module`` in memory."""
 
-from __future__ import annotations
-
 import copy
 from collections import defaultdict
 from typing import Any

@@ -1,7 +1,5 @@
 """Arrays in ``.npz`` files, which are untrusted zip archives."""
 
-from __future__ import annotations
-
 import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Weights in one safetensors file, or in shards that an index names."""
 
-from __future__ import annotations
-
 import math
 import re
 import struct

@@ -1,7 +1,5 @@
 """The tokenizer of a checkpoint, opened without running its code."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
