@@ -1,7 +1,6 @@
-"""Bundle Vega, Vega-Lite and Vega-Embed into the one script that pages and notebooks carry.
+"""Bundle Vega, Vega-Lite and Vega-Embed into one script for pages and notebooks.
 
-It is made by vl-convert, which holds their sources, and takes seconds; so it ships instead of being
-made for every report:
+vl-convert contains their sources and takes seconds to bundle them, so the package ships the result:
 
     python docs/tools/bundle_vega.py
 """
@@ -14,10 +13,10 @@ from sparsity_report.draw.vega import BUNDLE, VEGALITE
 
 
 def main() -> None:
-    """Write the bundle as one constant, `vegaEmbed`, that leaves no other name behind."""
+    """Write the bundle as one constant, `vegaEmbed`, which defines no other name."""
     script = vl_convert.javascript_bundle("window.chosen = vegaEmbed;", vl_version=VEGALITE)
     script = re.sub(r"window\.chosen=([$\w]+);\s*$", r"return \1;", script)
-    # Whatever page it stands in, it does not end the element it stands in.
+    # Escape text that would end or alter the script element of a page.
     script = re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
     versions = (
         f"Vega {vl_convert.get_vega_version()}, Vega-Lite {VEGALITE}, "

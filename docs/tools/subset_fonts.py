@@ -1,6 +1,6 @@
-"""Cut the fonts that reports carry out of Liberation Sans, and write them as WOFF2.
+"""Extract the fonts of reports from Liberation Sans and write them as WOFF2.
 
-Liberation is a reserved name: what is changed may not be called so.  Needs fonttools and brotli:
+Liberation is a reserved font name, so the subset has another name. Needs fonttools and brotli:
 
     python docs/tools/subset_fonts.py /usr/share/fonts/truetype/liberation
 """
@@ -21,7 +21,7 @@ CHARACTERS = (
 
 
 def cut(source: Path, style: str) -> None:
-    """Write one style."""
+    """Write the subset of one style."""
     font = TTFont(source / f"LiberationSans-{style}.ttf")
     options = subset.Options()
     options.hinting = False

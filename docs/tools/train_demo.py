@@ -1,8 +1,8 @@
 """Train the built-in demo model and write every file of `sparsity_report/demo`.
 
-The model is an OPT of about one million parameters, trained from scratch on the source of the
-running Python's own standard library.  Needs torch, transformers, tokenizers, altair and
-vl-convert-python.  Two cores take about 13 minutes:
+The model is an OPT of about one million parameters, trained from scratch on the standard
+library of the running Python. Needs torch, transformers, tokenizers, altair and vl-convert-
+python. Training takes about 13 minutes on two cores:
 
     python docs/tools/train_demo.py --out FOLDER
 """
@@ -43,7 +43,7 @@ def read_sources() -> list[str]:
     for name in sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py")):
         folders = set(name.split("/")[:-1])
         if folders & (SKIPPED | INSTALLED) or name.startswith(("config-", "_sysconfigdata")):
-            continue  # the last two record how this interpreter was built, with its paths
+            continue  # generated files that contain paths of this interpreter's build
         with tokenize.open(root / name) as file:
             text = file.read()
         if text.strip():
@@ -86,7 +86,7 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> torch.Tensor:
 
 
 def batches(ids: torch.Tensor, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Yield batches for ever; each pass cuts the stream at a new offset and shuffles it."""
+    """Yield batches without end; each pass cuts the stream at a new offset and shuffles it."""
     while True:
         offset = int(torch.randint(WINDOW, (1,), generator=generator))
         count = (len(ids) - offset) // WINDOW
@@ -98,10 +98,10 @@ def batches(ids: torch.Tensor, generator: torch.Generator) -> Iterator[torch.Ten
 
 @torch.inference_mode()
 def mean_loss(model: OPTForCausalLM, ids: torch.Tensor) -> float:
-    """Return the mean loss per token over windows laid end to end, their first tokens unscored."""
+    """Return the mean loss per token over adjacent windows, without their first tokens."""
     model.eval()
-    whole = len(ids) // WINDOW * WINDOW
-    groups = [*ids[:whole].view(-1, WINDOW).split(16), ids[None, whole:]]
+    end = len(ids) // WINDOW * WINDOW
+    groups = [*ids[:end].view(-1, WINDOW).split(16), ids[None, end:]]
     total, scored = 0.0, 0
     for group in groups:
         if terms := group.shape[0] * max(group.shape[1] - 1, 0):
@@ -208,9 +208,9 @@ tags:
 
 # The demo model of sparsity-report
 
-A trained OPT language model of {parameters:,} parameters, small enough to ship inside the
-package, so that sparsity-report can be tried without a download. It has learnt the look of
-Python source and no more: do not use it to generate code.
+A trained OPT language model of {parameters:,} parameters. It ships with the package, so that
+you can try sparsity-report without a download. It reproduces only the surface of Python source:
+do not use it to generate code.
 
 ## Architecture
 
@@ -228,11 +228,11 @@ head shares the token embedding.
 
 ## Data
 
-The standard library of CPython {python}, distributed under the
-[PSF licence](https://docs.python.org/3/license.html), without its tests, `idlelib`, `lib2to3`,
-`turtledemo`, `encodings` and `pydoc_data`; exact duplicates are dropped. Every
-{every}th file of the sorted list is held out. The byte-level BPE tokenizer has
-{vocabulary:,} entries and saw the training files only; it puts `<s>` before a text.
+The data are the standard library of CPython {python}, distributed under the [PSF
+licence](https://docs.python.org/3/license.html), without its tests, `idlelib`, `lib2to3`,
+`turtledemo`, `encodings`, `pydoc_data` and exact duplicates. Every {every}th file of the
+sorted list is held out. The byte-level BPE tokenizer has {vocabulary:,} entries and was
+trained on the training files only; it puts `<s>` before a text.
 
 | split | files | bytes | tokens |
 |---|---|---|---|
@@ -240,18 +240,19 @@ The standard library of CPython {python}, distributed under the
 | validation | {valid_files:,} | {valid_bytes:,} | {valid_tokens:,} |
 | `eval.txt` | 1 | {eval_bytes:,} | {eval_tokens:,} |
 
-[eval.txt](eval.txt) was written for this package and is in neither split. Nor is
-[calibration.txt](calibration.txt), on which `sr.calibrate` runs a model by default: five modules of
-this package as they were in November 2026.
+[eval.txt](eval.txt) was written for this package and is in neither split.
+[calibration.txt](calibration.txt) is in neither split, either. It is the default calibration set of
+`sr.calibrate` and contains five modules of this package as of November 2026.
 
 ## Training
 
-{steps:,} steps of {batch} x {window} = {step_tokens:,} tokens, {seen:,} tokens in all
-({passes:.2f} passes); AdamW, peak learning rate {rate}, linear warm-up over the first twentieth
-of the steps and cosine decay to zero, betas {betas}, weight decay {decay} on the layers'
-matrices only, gradient norm clipped at {clip}, no dropout, seed {seed}. It took {seconds:,.0f}
-seconds on {threads} CPU threads, validation included, with torch {torch} and transformers
-{transformers}. The recipe is `docs/tools/train_demo.py` in the source.
+Training ran for {steps:,} steps of {batch} x {window} = {step_tokens:,} tokens, {seen:,}
+tokens in all ({passes:.2f} passes). The optimizer was AdamW with peak learning rate {rate},
+betas {betas} and weight decay {decay} on the matrices of the layers only. The learning rate
+rose linearly over the first twentieth of the steps and decayed to zero as a cosine. The
+gradient norm was clipped at {clip}; there was no dropout; the seed was {seed}. Training took
+{seconds:,.0f} seconds on {threads} CPU threads, validation included, with torch {torch} and
+transformers {transformers}. The script is `docs/tools/train_demo.py` in the source.
 
 ## Results
 
