@@ -184,7 +184,7 @@ async function draw(ref, child, host, outer) {
 }
 
 function render({ model, el, host, signal }) {
-  if (host === undefined) throw new Error("The explorer wants a marimo that draws anywidgets inside others.");
+  if (host === undefined) throw new Error("explorer: this version of marimo cannot draw nested anywidgets; update marimo");
   const lost = made("p", "sx-lost", model.get("lost"));
   lost.hidden = true;
   const late = setTimeout(() => { lost.hidden = false; }, 6000);
