@@ -1,7 +1,7 @@
 """The font of charts and tables, with the same widths on every machine.
 
 Helvetica, Arial and Liberation Sans are equally wide. vl-convert measures with its own copy of
-Liberation Sans. A browser without any of the three uses Sparsity Sans, a subset that the page holds.
+Liberation Sans. A browser without any of the three uses Sparsity Sans, a subset in the page.
 """
 
 import base64

@@ -522,7 +522,9 @@ def histogram(
         y2=alt.datum(0),
         fill=alt.condition("datum.pruned", alt.value(VERMILLION), alt.value(BLUE)),
         fillOpacity=alt.condition("datum.pruned", alt.value(PALE), alt.value(1)),
-        tooltip=tooltips((("between", say("method.magnitude")), ("label", say("chart.histogram_bar_count")))),
+        tooltip=tooltips(
+            (("between", say("method.magnitude")), ("label", say("chart.histogram_bar_count")))
+        ),
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
     lower = alt.expr(f"datum.other ? {1.3 * sizes.label:g} : 0")

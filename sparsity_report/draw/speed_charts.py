@@ -185,7 +185,10 @@ def _crossover_layers(
             [0, _NEVER + 0.04],
             values=ticks,
             labelOverlap=False,
-            labelExpr=f"datum.value > 1 ? {theme.quoted(say('chart.crossover_never'))} : {theme.tick('share')}",
+            labelExpr=(
+                f"datum.value > 1 ? {theme.quoted(say('chart.crossover_never'))} : "
+                f"{theme.tick('share')}"
+            ),
             grid=True,
         )
         for field in ("at", "low")

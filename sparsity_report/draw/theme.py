@@ -253,7 +253,7 @@ def even_at(kind: str) -> float | None:
 
 
 def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
-    """Return ticks of a logarithmic axis at 1, 2 and 5: more on a short axis, fewer on a long one."""
+    """Return ticks of a logarithmic axis at 1, 2 and 5: fewer on a long axis."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps: tuple[float, ...] = (1, 2, 5) if high / low < 1000 else (1,)
     if high / low < 8 and not few:

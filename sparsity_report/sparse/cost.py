@@ -156,7 +156,8 @@ def marlin_two_four_bytes(total: int) -> int:
 def two_four_bytes(total: int, v: int) -> int:
     """Return the bytes of a 2:4 sparse matrix, ``n·v/2 + n/8``.
 
-    Two of four values are stored, with a 2-bit index each. That is 9/16 of dense for 16-bit values: Mishra et al. 2021, arXiv:2104.08378, figure 2.
+    Two of four values are stored, with a 2-bit index each. That is 9/16 of dense for 16-bit values:
+    Mishra et al. 2021, arXiv:2104.08378, figure 2.
 
     Examples
     --------

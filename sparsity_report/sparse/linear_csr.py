@@ -71,7 +71,7 @@ class LinearCSR(nn.Module):
         super().__init__()
         if weight.ndim != 2:
             raise SparsityReportError(
-                f"LinearCSR: the weight has shape {tuple(weight.shape)}; give one of shape (out, in)"
+                f"LinearCSR: the weight has shape {tuple(weight.shape)}; give a matrix (out, in)"
             )
         if weight.dtype not in _DTYPES:
             raise SparsityReportError(
