@@ -14,8 +14,8 @@ from sparsity_report import api as api
 
 __version__ = "0.1.0"
 
-# The names stand in __init__.pyi; each is imported when first used, so that
-# `import sparsity_report` loads neither torch nor altair.
+# __init__.pyi lists the names. Each is imported when first used, so that `import sparsity_report`
+# loads neither torch nor altair.
 __getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
 

@@ -25,6 +25,7 @@ def summarize(study: Comparison | Pair) -> list[str]:
     Parameters
     ----------
     study : Comparison or Pair
+        The study or the pair to describe.
 
     Returns
     -------

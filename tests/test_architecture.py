@@ -18,8 +18,12 @@ PUBLIC = house.public_names(STUB)
 MODULES = house.read(ROOT)
 PACKAGES = {module.name for module in MODULES if module.is_package}
 BELOW = house.WINGS[house.WINGS.index("findings") :]
-# Signatures that callers outside know since the first version.
-KEPT = {"draw.charts.bar_plot: 7 parameters", "report.notebook.write_notebook: 8 parameters"}
+# Public signatures whose keywords users name.
+KEPT = {
+    "draw.charts.bar_plot: 7 parameters",
+    "report.notebook.write_notebook: 8 parameters",
+    "weights.loading.load: 13 parameters",
+}
 HEAVY = {
     "altair",
     "ipywidgets",

@@ -86,4 +86,7 @@ def test_plain_prose_passes():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_docstrings_follow_numpydoc(name):
     errors = validate(f"sparsity_report.{name}")["errors"]
-    assert [error for error in errors if error[0] in CHECKS] == []
+    is_class = isinstance(getattr(sparsity_report, name), type)
+    # Fields of a class are documented as attributes.
+    checks = CHECKS - {"PR01"} if is_class else CHECKS
+    assert [error for error in errors if error[0] in checks] == []

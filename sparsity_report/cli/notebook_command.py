@@ -10,7 +10,6 @@ import typer
 from sparsity_report.cli.dataclass_options import dataclass_options
 from sparsity_report.cli.options import NotebookOptions
 from sparsity_report.cli.outputs import check_writable
-from sparsity_report.cli.policy_grid import read_sparsity
 from sparsity_report.cli.terminal import tell
 
 
@@ -23,6 +22,8 @@ def notebook(
     export: NotebookOptions,
 ) -> None:
     """Execute a notebook on a model and export it with its outputs."""
+    from sparsity_report.cli.policy_grid import read_sparsity
+
     level = read_sparsity(export.sparsity)
     check_writable(export.out)
     import sparsity_report as sr

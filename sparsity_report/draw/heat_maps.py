@@ -31,8 +31,6 @@ def block_map(
     kind: str = "share",
     *,
     value: str = "sparsity",
-    width: float,
-    domain: tuple[float, float] | None = None,
     tips: dict[str, str] | None = None,
     **look: Any,
 ) -> alt.LayerChart:
@@ -49,14 +47,11 @@ def block_map(
         Notation of the value, see :func:`sparsity_report.draw.theme.write`.
     value : str
         Column of the value.
-    width : float
-        In points, everything included.
-    domain : tuple of float, optional
-        Ends of the colours; by default equally far from zero.
     tips : dict, optional
         Fields of the tooltip and the keys of their titles; ``label`` is the written value.
     **look
-        Further fields of :class:`sparsity_report.draw.marks.HeatMap`.
+        Further fields of :class:`sparsity_report.draw.marks.HeatMap`: the width in points, the
+        domain of the colours (by default equally far from zero).
     """
     known = cells[value].notna()
     far = max(0.01, float(cells[value].abs().max()))
@@ -73,11 +68,9 @@ def block_map(
     shape = marks.HeatMap(
         blocks=tuple(axes[0]),
         projections=tuple(axes[1]),
-        width=width,
-        domain=domain or (-far, far),
         kind=kind,
         tips=marks.tips(**tips),
-        **{"row": theme.ROW, **look},
+        **{"row": theme.ROW, "domain": (-far, far), **look},
     )
     return marks.heat_map(marks.inline(rows), shape)
 

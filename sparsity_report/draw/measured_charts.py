@@ -12,7 +12,7 @@ from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import ANY_TOKENIZER, PROTOCOL
+from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.display_names import method_name, part_name

@@ -102,7 +102,7 @@ class BaseExplorer(widgets.VBox):  # type: ignore[misc]
     ----------
     chart : altair chart
         The picture with its data, ready for ``.save``.
-    seen : int
+    changes_seen : int
         Number of changes that the browser has reported; marimo's value changes with it.
     lost : str
         Text that marimo shows without a kernel, for example in an exported page.
@@ -110,7 +110,7 @@ class BaseExplorer(widgets.VBox):  # type: ignore[misc]
 
     _esm = traitlets.Unicode((_HERE / "live.js").read_text(encoding="utf-8")).tag(sync=True)
     _css = traitlets.Unicode((_HERE / "live.css").read_text(encoding="utf-8")).tag(sync=True)
-    seen = traitlets.Int().tag(sync=True)
+    changes_seen = traitlets.Int().tag(sync=True)
     lost = traitlets.Unicode().tag(sync=True)
     chart = traitlets.Any(read_only=True)
 

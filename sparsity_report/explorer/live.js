@@ -198,7 +198,7 @@ function render({ model, el, host, signal }) {
   const changed = ({ changed: what }) => {
     if (!what) return;
     clearTimeout(rest);
-    rest = setTimeout(() => tell(model, "seen", (model.get("seen") ?? 0) + 1), 150);
+    rest = setTimeout(() => tell(model, "changes_seen", (model.get("changes_seen") ?? 0) + 1), 150);
   };
   model.on("msg:custom", changed);
   return () => {

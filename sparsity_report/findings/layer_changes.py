@@ -7,8 +7,8 @@ import pandas as pd
 
 from sparsity_report.findings.variant_names import group_names
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import pairs_by_protocol
 from sparsity_report.study.derived.policy_names import any_level
+from sparsity_report.study.derived.protocol_scores import pairs_by_protocol
 from sparsity_report.study.derived.speedups import TOLERANCE
 from sparsity_report.study.layers import records
 

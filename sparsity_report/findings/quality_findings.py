@@ -8,7 +8,7 @@ import pandas as pd
 from sparsity_report.measure.sensitivity import sensitivity_correlation
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import PROTOCOL, by_protocol
+from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip

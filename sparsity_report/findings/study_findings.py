@@ -49,7 +49,7 @@ _ZEROS = (
 )
 # File, page and terminal each show the findings of a study.
 _FINDINGS: WeakKeyDictionary[Comparison, tuple[Phrase, ...]] = WeakKeyDictionary()
-# Distinct numbers of zeros up to which each has a finding of its own.
+# Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
 

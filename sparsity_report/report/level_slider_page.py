@@ -3,7 +3,7 @@
 from typing import Any
 
 from sparsity_report.draw.level_slider import level_chart
-from sparsity_report.report.histograms import histograms, without_histograms
+from sparsity_report.report.histogram_data import histograms, without_histograms
 from sparsity_report.report.sections import TRANSPARENT, as_json
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Table, to_columns

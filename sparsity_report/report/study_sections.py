@@ -38,7 +38,7 @@ from sparsity_report.report.study_cards import study_cards
 from sparsity_report.report.tables import method_tables, policy_table, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows, to_columns
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import by_protocol
+from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.column_titles import head

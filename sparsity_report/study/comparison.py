@@ -19,7 +19,7 @@ from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.cards import Card, cards
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.policy_comparison import Comparables, comparables, side_by_side
-from sparsity_report.study.files.bounds import check_measured
+from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import check_context, check_convention, with_shares
 from sparsity_report.study.levels.sweep import level_table

@@ -78,7 +78,6 @@ def layer_frame(
         expected within half a step of zero, and ``near_zero_share`` is the actual share.
     """
     check_convention(convention)
-    notebook = convention == "notebook"
     cuts, runs = pruning.cuts if pruning else {}, csr_parameters(weights)
     parameters = list(weights.parameters)
     stored = [
@@ -87,37 +86,17 @@ def layer_frame(
     ]
     left = [each.nonzero for each in stored]
     rounding = [each.rounding(counts.get(each.parameter.name)) for each in stored]
-    starts = np.cumsum([0, *(len(m.parameters) for m in weights.modules)], dtype=np.intp)[:-1]
-    places = np.arange(len(parameters))
-    matrix = _flags(p.matrix for p in parameters)
-    counted = _flags(notebook or not p.tied_to for p in parameters)
-    lookup = _flags(len(p.shape) == 2 and p.name.endswith("weight") for p in parameters)
-    # A module's weight is its first matrix or, without one, its first parameter.
-    first = np.minimum.reduceat(np.where(matrix, places, len(places)), starts)
-    mains = np.where(first < len(places), first, starts)
-    weight = counted & (matrix | np.isin(places, mains))
-    multiplied = matrix | (lookup & notebook)
-    everything = np.ones(len(parameters), dtype=bool)
-
-    def sums(numbers: Iterable[float | None], inside: Flags, dtype: str = "Int64") -> Any:
-        """Return the sum over each module; unknown if one of its numbers inside is."""
-        values = pd.array(list(numbers), dtype=dtype)  # type: ignore[call-overload]
-        known, unknown = values.to_numpy(dtype.lower(), na_value=0), values.isna() & inside
-        sums = pd.array(np.add.reduceat(known * inside, starts), dtype=dtype)  # type: ignore[call-overload]
-        sums[np.logical_or.reduceat(unknown, starts)] = pd.NA
-        return sums
-
-    main = [parameters[place] for place in mains]
-    without_matrix = ~matrix[mains]
+    modules = _ModuleSums(weights, is_notebook=convention == "notebook")
+    counted, weight, sums = modules.counted, modules.weight, modules.sums
+    multiplied, everything = modules.multiplied, np.ones(len(parameters), dtype=bool)
+    main = [parameters[place] for place in modules.mains]
     uses = np.array([p.uses for p in main], dtype=float)
     once = np.array([p.uses_per_sequence for p in main], dtype=float)
-    prunable = np.logical_or.reduceat(_flags(p.prunable for p in parameters), starts)
-    runs_as_csr = pd.array(
-        np.logical_or.reduceat(_flags(p.name in runs for p in parameters), starts), dtype="boolean"
-    )
+    prunable = modules.any(p.prunable for p in parameters)
+    runs_as_csr = pd.array(modules.any(p.name in runs for p in parameters), dtype="boolean")
     runs_as_csr[~prunable] = pd.NA
-    row_pointers = sums(map(_row_pointers, parameters), everything)
-    columns = np.maximum.reduceat([p.matrix[1] if p.matrix else 0 for p in parameters], starts)
+    widths = [p.matrix[1] if p.matrix else 0 for p in parameters]
+    columns = np.maximum.reduceat(widths, modules.starts)
     total = sums((p.total for p in parameters), counted)
     weight_total = sums((p.total for p in parameters), weight)
     flops = 2 * sums((each.elements for each in stored), multiplied)
@@ -130,14 +109,14 @@ def layer_frame(
             "shape": [p.shape for p in main],
             "dtype": [p.dtype for p in main],
             "packing": [p.packing for p in main],
-            "layout": [stored[place].layout for place in mains],
+            "layout": [stored[place].layout for place in modules.mains],
             "total": total,
             "nonzero": sums(left, counted),
             "prunable": prunable,
             "runs_as_csr": runs_as_csr,
             "weight_total": weight_total,
             "weight_nonzero": sums(left, weight),
-            "row_pointers": row_pointers,
+            "row_pointers": sums(map(_row_pointers, parameters), everything),
             "columns": pd.array(columns, dtype="Int64"),
             "uses": uses,
             "flops_per_token": _used(flops, uses),
@@ -152,8 +131,49 @@ def layer_frame(
             "tied_to": [p.tied_to for p in main],
         }
     )
-    frame.loc[without_matrix, ["row_pointers", "columns", "uses"]] = pd.NA
+    frame.loc[~modules.matrix[modules.mains], ["row_pointers", "columns", "uses"]] = pd.NA
     return with_shares(frame)
+
+
+class _ModuleSums:
+    """Roles of parameters in their modules, and sums over modules.
+
+    Attributes
+    ----------
+    starts : numpy.ndarray
+        Index of each module's first parameter.
+    mains : numpy.ndarray
+        Index of each module's weight: its first matrix or, without one, its first parameter.
+    matrix, counted, weight, multiplied : numpy.ndarray of bool
+        Parameters that are matrices, that count in totals, that are weights, and that tokens are
+        multiplied by.
+    """
+
+    def __init__(self, weights: Weights, is_notebook: bool) -> None:
+        parameters = list(weights.parameters)
+        places = np.arange(len(parameters))
+        starts = np.cumsum([0, *(len(m.parameters) for m in weights.modules)], dtype=np.intp)
+        self.starts = starts[:-1]
+        self.matrix = _flags(p.matrix for p in parameters)
+        self.counted = _flags(is_notebook or not p.tied_to for p in parameters)
+        lookup = _flags(len(p.shape) == 2 and p.name.endswith("weight") for p in parameters)
+        matrices = np.where(self.matrix, places, len(places))
+        first = np.minimum.reduceat(matrices, self.starts)
+        self.mains = np.where(first < len(places), first, self.starts)
+        self.weight = self.counted & (self.matrix | np.isin(places, self.mains))
+        self.multiplied = self.matrix | (lookup & is_notebook)
+
+    def any(self, flags: Iterable[Any]) -> Flags:
+        """Return whether a flag is set for any parameter of each module."""
+        return np.logical_or.reduceat(_flags(flags), self.starts)
+
+    def sums(self, numbers: Iterable[float | None], inside: Flags, dtype: str = "Int64") -> Any:
+        """Return the sum over each module; unknown if one of its numbers inside is."""
+        values = pd.array(list(numbers), dtype=dtype)  # type: ignore[call-overload]
+        known, unknown = values.to_numpy(dtype.lower(), na_value=0), values.isna() & inside
+        sums = pd.array(np.add.reduceat(known * inside, self.starts), dtype=dtype)  # type: ignore[call-overload]
+        sums[np.logical_or.reduceat(unknown, self.starts)] = pd.NA
+        return sums
 
 
 def csr_parameters(weights: Weights) -> frozenset[str]:

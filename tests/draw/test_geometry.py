@@ -134,7 +134,8 @@ def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
     projections = [one["module_name"].rpartition(".")[2] for one in (least, most)]
     heard = {name: built(name, study, TEXT).to_dict()["description"] for name in CHARTS}
     assert heard["map"] == (
-        f"Heat map of 4 blocks by 6 projections: zeros range from {100 * shares.min():.1f} % in block "
+        "Heat map of 4 blocks by 6 projections: zeros range from "
+        f"{100 * shares.min():.1f} % in block "
         f"{least['block']}, {projections[0]}, to {100 * shares.max():.1f} % in block "
         f"{most['block']}, {projections[1]}."
     )

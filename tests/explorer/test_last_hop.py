@@ -317,7 +317,8 @@ def test_one_layer_closely(explorer):
             share(weights - left, weights), f"{full(weights - left)} of {full(weights)} weights",
         ]  # fmt: skip
         assert figures["FLOPs per token"] == [
-            short(row["flops_per_token"]), f"{short(row['useful_flops_per_token'])} on nonzero weights",
+            short(row["flops_per_token"]),
+            f"{short(row['useful_flops_per_token'])} on nonzero weights",
         ]  # fmt: skip
         threshold = explorer.study.variants.set_index("variant")["threshold"].get(variant)
         if pd.notna(threshold):

@@ -5,8 +5,12 @@ import pytest
 from measurements import put_in, quality
 
 import sparsity_report as sr
-from sparsity_report.study.derived.perplexity import ANY_TOKENIZER, by_protocol, pairs_by_protocol
 from sparsity_report.study.derived.policy_names import any_level, is_level_of, selection_rule
+from sparsity_report.study.derived.protocol_scores import (
+    ANY_TOKENIZER,
+    by_protocol,
+    pairs_by_protocol,
+)
 from sparsity_report.study.derived.winners import best_of, best_scores
 
 

@@ -234,13 +234,22 @@ def private_crossings(module: Module) -> list[str]:
             given.add(node.name)
         elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
             given.add(node.id if isinstance(node, ast.Name) else node.attr)
+    # A class with a base may use what it inherits.
+    inherited = {
+        id(node)
+        for each in ast.walk(module.tree)
+        if isinstance(each, ast.ClassDef) and each.bases
+        for node in ast.walk(each)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {"self", "super()"}
+    }
     said = []
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom):
             names = [alias.name for alias in node.names]
             names += [part for part in (node.module or "").split(".") if part not in FOREIGN]
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            names = [node.attr] if node.attr not in given | FOREIGN else []
+            is_free = node.attr in given | FOREIGN or id(node) in inherited
+            names = [] if is_free else [node.attr]
         else:
             continue
         said += [

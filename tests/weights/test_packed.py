@@ -438,7 +438,8 @@ WRONG = {
         changed("sparse-bitmask", compressed=lambda t: t.to(torch.uint8)), "it holds uint8",
     ),
     "no codes of MLX": (
-        ({"scales": torch.ones(32, 2), "biases": torch.ones(32, 2)}, None), "no known packed format",
+        ({"scales": torch.ones(32, 2), "biases": torch.ones(32, 2)}, None),
+        "no known packed format",
     ),
     "no zero points": (gptq_without("qzeros"), "qzeros is missing"),
     "no order": ((gptq_without("g_idx")[0], None), "g_idx is missing"),

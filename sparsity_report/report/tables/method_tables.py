@@ -20,7 +20,7 @@ from sparsity_report.report.tables.table_model import (
     table_of,
 )
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import ANY_TOKENIZER, by_protocol
+from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.derived.winners import best_of, best_rows
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records

@@ -36,8 +36,8 @@ from sparsity_report.report.tables.table_model import (
     table_of,
 )
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import PROTOCOL
 from sparsity_report.study.derived.policy_comparison import ALWAYS, USEFUL
+from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.derived.zero_shot import SEVEN, other_scores, seven_tasks
 from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records

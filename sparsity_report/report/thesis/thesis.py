@@ -79,6 +79,7 @@ def write_thesis(
     Parameters
     ----------
     study : Comparison or Pair
+        The study or the pair to write.
     directory : path-like
         Created if missing.
     top : int

@@ -6,7 +6,7 @@
 - `winners`: the best of several figures
 - `policy_names`: names of pruning policies
 - `pruning_methods`: unpruned models and each distinct pruning
-- `perplexity`: scores of one text by one protocol
+- `protocol_scores`: scores of one text by one protocol
 - `zero_shot`: the seven zero-shot tasks
 - `speedups`: speed-ups that exceed timing noise
 - `heatmap_grid`: cells of the heat map

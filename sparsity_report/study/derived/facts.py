@@ -26,8 +26,8 @@ from sparsity_report.study.derived.heads_experts import Inner, Part, inner, part
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import beyond
 from sparsity_report.study.derived.layer_spread import Spread, spread_of, uneven
-from sparsity_report.study.derived.perplexity import Scored, scored
 from sparsity_report.study.derived.policy_names import selection_rule
+from sparsity_report.study.derived.protocol_scores import Scored, scored
 from sparsity_report.study.derived.pruning_methods import methods
 from sparsity_report.study.derived.rounded_zeros import Rounded, rounded
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsity_report.study.derived.facts import Facts
-from sparsity_report.study.derived.perplexity import by_protocol
+from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.winners import best_of, best_scores, fastest, first_guesses
 from sparsity_report.study.layers import records
 

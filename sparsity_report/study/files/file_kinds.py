@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.files.bounds import check_pair, check_study
+from sparsity_report.study.files.value_bounds import check_pair, check_study
 from sparsity_report.study.notes import EDITED_PAIR, EDITED_STUDY
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import MEASURED, SIDES

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.perplexity import by_protocol
 from sparsity_report.study.derived.policy_names import GLOBAL, is_level_of
+from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import same_level
 

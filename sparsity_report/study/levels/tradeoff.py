@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from sparsity_report.study.derived.facts import Facts
-from sparsity_report.study.derived.perplexity import by_protocol
+from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import METRIC, one_version, seven_tasks
 from sparsity_report.study.layers import records
 

@@ -115,7 +115,8 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
         files = (folder / name for name in (TENSORS, _PICKLED))
         if (file := next(filter(Path.is_file, files), folder)) == folder:
             raise SparsityReportError(
-                f"{folder} has a {CONFIG} and no {TENSORS} or {_PICKLED}; download the adapter again"
+                f"{folder} has a {CONFIG} and no {TENSORS} or {_PICKLED}; "
+                "download the adapter again"
             )
     if file.suffix == ".safetensors":
         entries = read_header(file)

@@ -228,7 +228,8 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
             raise adapter.wrong(f"{entry.key!r} belongs to no parameter of {base.name}")
         if parameter.tied_to or name in shared:
             raise adapter.wrong(
-                f"{entry.key!r} changes {name!r}, which is tied to another parameter of {base.name}, "
+                f"{entry.key!r} changes {name!r}, which is tied to another parameter of "
+                f"{base.name}, "
                 "so the result depends on how they are merged"
             )
         return parameter

@@ -152,7 +152,7 @@ def describe(
                     name=name,
                     prunable=prunable,
                     runs_as_csr=not prunable
-                    or (not usage.elsewhere and runs_as_csr(place.module, leaf, parent, called)),
+                    or (not usage.read_outside and runs_as_csr(place.module, leaf, parent, called)),
                     tied_to=None if owner == name else owner,
                     known=parts is not None or not tensor.is_meta,
                     **held,

@@ -234,6 +234,18 @@ def classify_module(name: str, module: object) -> str:
 
     Unlike a search for substrings it does not take ``buffer`` for a feed-forward layer.
 
+    Parameters
+    ----------
+    name : str
+        Dotted name of the module.
+    module : nn.Module
+        The module.
+
+    Returns
+    -------
+    str
+        One of the groups, such as ``"attention_linear"``.
+
     Examples
     --------
     >>> from torch import nn

@@ -61,7 +61,7 @@ class Usage:
         Whether the input dimension comes first in memory.
     touched : bool
         Whether it is read at all.
-    elsewhere : bool
+    read_outside : bool
         Whether a module that does not hold it reads it.
     convolved : bool
         Whether it is the kernel of a convolution.
@@ -77,7 +77,7 @@ class Usage:
     shape: tuple[int, int] | None = None
     turned: bool = False
     touched: bool = True
-    elsewhere: bool = False
+    read_outside: bool = False
     convolved: bool = False
     raw: bool = False
     role: str = ""
@@ -118,7 +118,7 @@ def observe(places: Sequence[Place]) -> Behaviour:
     Raises
     ------
     Exception
-        Whatever a model raises that cannot be run so; many want inputs of a kind of their own.
+        Any error of a model that cannot run this way; many need special inputs.
     """
     structure = _structure(places)
     if structure in _observed:
@@ -368,7 +368,7 @@ def _usages(
                 shape=multiplied.shape,
                 turned=multiplied.turned,
                 touched=bool(readers),
-                elsewhere=(name, 0) in records[-1].uses,
+                read_outside=(name, 0) in records[-1].uses,
                 convolved="aten.convolution.default" in readers,
                 raw=leaf != "weight",
                 role="router"

@@ -50,7 +50,7 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
 def marlin(parts: Parts, scheme: Scheme) -> Packed:
     """Return the shape of a ``marlin-24`` weight, whose values stay in the order of a GPU kernel.
 
-    Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of compressed-tensors 0.12).
+    Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of version 0.12).
     """
     parts.only("weight_packed", "scale_packed", "meta")
     codes, scale = parts.need("weight_packed", torch.int32), parts.need("scale_packed", *FLOATS)
@@ -65,7 +65,7 @@ def marlin(parts: Parts, scheme: Scheme) -> Packed:
     _check_bits(parts, scheme, bits)
     return Undecoded(
         (outputs, inputs), f"marlin-24-{bits}bit", parts.all,
-        "marlin-24 keeps weights in the order of a GPU kernel; give the checkpoint in another format",
+        "marlin-24 keeps weights in the order of a GPU kernel; give the checkpoint in another form",
     )  # fmt: skip
 
 

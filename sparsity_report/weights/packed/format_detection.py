@@ -272,8 +272,8 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
         )
     if not layouts:
         raise SparsityReportError(
-            f"{scheme.file}: declares weights packed by {scheme.method}, but none is packed; delete "
-            "the setting if these are the unpacked weights, else fetch the packed ones"
+            f"{scheme.file}: declares weights packed by {scheme.method}, but none is packed; "
+            "delete the setting if these are the unpacked weights, else fetch the packed ones"
         )
     forms = [form for form in _FORMS if scheme.settings.get(form[0]) == form[1]]
     for layout in layouts:

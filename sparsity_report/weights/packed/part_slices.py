@@ -16,8 +16,8 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 #: Floats of 8 bits.
 FP8 = tuple(getattr(torch, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz"))
 
-#: Names in safetensors of dtypes that older torch lacks. FP4 is E2M1, two per byte, low nibble first.
-#: E8M0 is the exponent of a power of two, used for scales only.
+#: Names in safetensors of dtypes that older torch lacks. FP4 is E2M1, two per byte, low nibble
+#: first. E8M0 is the exponent of a power of two, used for scales only.
 FP4, E8M0 = "F4", "F8_E8M0"
 
 

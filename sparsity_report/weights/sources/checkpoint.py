@@ -207,7 +207,8 @@ class CheckpointWeights(Weights):
     def _require_class(self) -> nn.Module:
         if self._outline is None:
             raise SparsityReportError(
-                f"{self.name} can be counted but not run: transformers has no class for it; load it "
+                f"{self.name} can be counted but not run: transformers has no class for it; load "
+                "it 
                 "with that class and pass the nn.Module"
             )
         return self._outline

@@ -218,7 +218,8 @@ def _retry(attempt: Callable[[], T], name: str, model: str) -> T:
                     type(error).__name__ if response is None else f"HTTP {response.status_code}"
                 )
                 raise SparsityReportError(
-                    f"{name}: the connection to the Hub is lost ({reason}), also after {len(_WAITS)} "
+                    f"{name}: the connection to the Hub is lost ({reason}), also after "
+                    f"{len(_WAITS)} "
                     "retries; start again (with cache=, only missing tensors are read)"
                 ) from error
             time.sleep(max(wait, _requested_wait(response)))

@@ -50,7 +50,8 @@ class ModuleWeights(Weights):
         tensor = value(*self._places[name])
         if tensor.is_meta:
             raise SparsityReportError(
-                f"{self.name}: {name} is on the meta device and has no values to count; load it with them"
+                f"{self.name}: {name} is on the meta device and has no values to count; load it "
+                "with them"
             )
         return tensor
 

@@ -55,7 +55,8 @@ def read_pickle(file: Path) -> list[Entry]:
         raise
     except pickle.UnpicklingError as error:
         raise SparsityReportError(
-            f"{file} holds more than a state dict of tensors, or is damaged; its code is not run, so "
+            f"{file} holds more than a state dict of tensors, or is damaged; its code is not run, "
+            "so "
             "save a plain state dict"
         ) from error
     except Exception as error:  # torch raises many exceptions for damaged files

@@ -116,7 +116,8 @@ def find_shards(directory: Path) -> Shards:
             )
         if not (directory / name).exists():
             raise SparsityReportError(
-                f"{directory / name} is missing, but {INDEX} names it; download the whole checkpoint"
+                f"{directory / name} is missing, but {INDEX} names it; "
+                "download the whole checkpoint"
             )
     return Shards([directory / name for name in names], weight_map)
 
