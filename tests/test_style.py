@@ -83,6 +83,7 @@ def test_plain_prose_passes():
     assert list(faults(text)) == []
 
 
+@pytest.mark.filterwarnings("ignore")  # numpydoc reads deprecated attributes of widgets
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_docstrings_follow_numpydoc(name):
     errors = validate(f"sparsity_report.{name}")["errors"]

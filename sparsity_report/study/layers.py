@@ -79,27 +79,23 @@ def layer_frame(
     """
     check_convention(convention)
     cuts, runs = pruning.cuts if pruning else {}, csr_parameters(weights)
-    parameters = list(weights.parameters)
+    modules = _ModuleSums(weights, is_notebook=convention == "notebook")
+    parameters = modules.parameters
     stored = [
         _Stored(p, nonzero, is_pruned=p.name in cuts, is_csr=csr and p.name in runs)
         for p, nonzero in zip(parameters, _left(weights, counts, cuts), strict=True)
     ]
     left = [each.nonzero for each in stored]
-    rounding = [each.rounding(counts.get(each.parameter.name)) for each in stored]
-    modules = _ModuleSums(weights, is_notebook=convention == "notebook")
+    expected, near = zip(*(s.rounding(counts.get(s.parameter.name)) for s in stored), strict=True)
     counted, weight, sums = modules.counted, modules.weight, modules.sums
-    multiplied, everything = modules.multiplied, np.ones(len(parameters), dtype=bool)
     main = [parameters[place] for place in modules.mains]
     uses = np.array([p.uses for p in main], dtype=float)
     once = np.array([p.uses_per_sequence for p in main], dtype=float)
     prunable = modules.any(p.prunable for p in parameters)
-    runs_as_csr = pd.array(modules.any(p.name in runs for p in parameters), dtype="boolean")
-    runs_as_csr[~prunable] = pd.NA
-    widths = [p.matrix[1] if p.matrix else 0 for p in parameters]
-    columns = np.maximum.reduceat(widths, modules.starts)
+    runs_as_csr = pd.Series(modules.any(p.name in runs for p in parameters), dtype="boolean")
     total = sums((p.total for p in parameters), counted)
     weight_total = sums((p.total for p in parameters), weight)
-    flops = 2 * sums((each.elements for each in stored), multiplied)
+    flops = 2 * sums((each.elements for each in stored), modules.multiplied)
     frame = pd.DataFrame(
         {
             "variant": variant,
@@ -113,21 +109,20 @@ def layer_frame(
             "total": total,
             "nonzero": sums(left, counted),
             "prunable": prunable,
-            "runs_as_csr": runs_as_csr,
+            "runs_as_csr": runs_as_csr.where(prunable).array,
             "weight_total": weight_total,
             "weight_nonzero": sums(left, weight),
-            "row_pointers": sums(map(_row_pointers, parameters), everything),
-            "columns": pd.array(columns, dtype="Int64"),
+            "row_pointers": sums(map(_row_pointers, parameters)),
+            "columns": modules.widest,
             "uses": uses,
             "flops_per_token": _used(flops, uses),
-            "useful_flops_per_token": _used(2 * sums(left, multiplied), uses),
+            "useful_flops_per_token": _used(2 * sums(left, modules.multiplied), uses),
             "flops_per_sequence": _used(flops, once),
             "active_total": _used(total, np.minimum(np.maximum(uses, once), 1)),
-            "stored_bytes": sums((each.bytes for each in stored), everything),
-            "file_bytes": sums((each.file_bytes for each in stored), everything),
-            "expected_rounding_sparsity": sums((e for e, _ in rounding), weight, "Float64")
-            / weight_total,
-            "near_zero_share": sums((near for _, near in rounding), weight) / weight_total,
+            "stored_bytes": sums(each.bytes for each in stored),
+            "file_bytes": sums(each.file_bytes for each in stored),
+            "expected_rounding_sparsity": sums(expected, weight, "Float64") / weight_total,
+            "near_zero_share": sums(near, weight) / weight_total,
             "tied_to": [p.tied_to for p in main],
         }
     )
@@ -140,6 +135,8 @@ class _ModuleSums:
 
     Attributes
     ----------
+    parameters : list of Parameter
+        All parameters, in the order of the modules.
     starts : numpy.ndarray
         Index of each module's first parameter.
     mains : numpy.ndarray
@@ -150,7 +147,7 @@ class _ModuleSums:
     """
 
     def __init__(self, weights: Weights, is_notebook: bool) -> None:
-        parameters = list(weights.parameters)
+        self.parameters = parameters = list(weights.parameters)
         places = np.arange(len(parameters))
         starts = np.cumsum([0, *(len(m.parameters) for m in weights.modules)], dtype=np.intp)
         self.starts = starts[:-1]
@@ -163,11 +160,19 @@ class _ModuleSums:
         self.weight = self.counted & (self.matrix | np.isin(places, self.mains))
         self.multiplied = self.matrix | (lookup & is_notebook)
 
+    @property
+    def widest(self) -> Any:
+        """Largest number of columns of the matrices of each module."""
+        widths = [p.matrix[1] if p.matrix else 0 for p in self.parameters]
+        return pd.array(np.maximum.reduceat(widths, self.starts), dtype="Int64")
+
     def any(self, flags: Iterable[Any]) -> Flags:
         """Return whether a flag is set for any parameter of each module."""
         return np.logical_or.reduceat(_flags(flags), self.starts)
 
-    def sums(self, numbers: Iterable[float | None], inside: Flags, dtype: str = "Int64") -> Any:
+    def sums(
+        self, numbers: Iterable[float | None], inside: Any = True, dtype: str = "Int64"
+    ) -> Any:
         """Return the sum over each module; unknown if one of its numbers inside is."""
         values = pd.array(list(numbers), dtype=dtype)  # type: ignore[call-overload]
         known, unknown = values.to_numpy(dtype.lower(), na_value=0), values.isna() & inside

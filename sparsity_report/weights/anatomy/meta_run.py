@@ -84,7 +84,7 @@ class Usage:
 
     @property
     def is_vector(self) -> bool:
-        """Whether it multiplies as a single row or column rather than as a layer."""
+        """True for a single row or column that is no layer."""
         return self.shape is not None and self.raw and 1 in self.shape
 
 

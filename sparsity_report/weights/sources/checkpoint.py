@@ -208,8 +208,7 @@ class CheckpointWeights(Weights):
         if self._outline is None:
             raise SparsityReportError(
                 f"{self.name} can be counted but not run: transformers has no class for it; load "
-                "it 
-                "with that class and pass the nn.Module"
+                "it with that class and pass the nn.Module"
             )
         return self._outline
 
