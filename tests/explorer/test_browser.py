@@ -592,7 +592,7 @@ def run_last(session, code):
 
 @pytest.fixture(scope="class")
 def curve(opened):
-    run_last(opened, SCORED.format(tests=str(Path(__file__).parents[1])))
+    run_last(opened, SCORED.format(tests=str(Path(__file__).parents[1] / "support")))
     built = Curve(opened)
     opened.page.locator(".sparsity-explorer svg.marks").nth(1).wait_for(timeout=60_000)
     built.marks.first.scroll_into_view_if_needed()

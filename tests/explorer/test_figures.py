@@ -219,9 +219,9 @@ def test_columns_are_copied_and_refused(demo_study):
     built._shell.width = 900
     built.metric = "rank"
     assert cells(built)[NAMES[5]] == 5
-    with pytest.raises(sr.SparsityReportError, match="'total' is a metric already"):
+    with pytest.raises(sr.SparsityReportError, match="'total' is already the name of a metric"):
         sr.explore(demo_study, columns=MINE.rename(columns={"rank": "total"}))
-    with pytest.raises(sr.SparsityReportError, match="takes a frame with module_name"):
+    with pytest.raises(sr.SparsityReportError, match="is not a frame with the column module_name"):
         sr.explore(demo_study, columns=[1])
     alone = sr.explore(study_of(sr.load()))
     with pytest.raises(sr.SparsityReportError, match=r"metric: .*; use one of sparsity, total"):

@@ -10,6 +10,7 @@ import pytest
 from explored import chart_texts, html_tables, html_texts, widget_texts, widgets
 from ipywidgets import Dropdown
 from pairs import LOST, gone, two_policies
+from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.explorer.page_widgets import Picture
@@ -174,7 +175,7 @@ def test_without_blocks_there_is_no_map_but_every_layer(pair):
     assert "cells" not in flat.chart["datasets"]
     flat.module = "model.decoder.layers.3.fc2"
     assert len(data(flat, "overlap")) == 4
-    assert any("so no map" in text for text in widget_texts(flat))
+    assert wording("pair.map_unavailable") in " · ".join(widget_texts(flat))
     with pytest.raises(sr.SparsityReportError, match="takes no weights="):
         sr.explore(pair, columns=pair.layers)
 
