@@ -71,7 +71,8 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
     _, out = demo_run
     edited = tmp_path / "edited.json"
     text = (out / "study.json").read_text(encoding="utf-8")
-    edited.write_text(text.replace('"notes": []', '"notes": ["peer reviewed"]'), encoding="utf-8")
+    reviewed = '"notes": [{"key": "note.text", "values": {"text": "peer reviewed"}}]'
+    edited.write_text(text.replace('"notes": []', reviewed), encoding="utf-8")
     plain = ["--no-html", "--no-png", "--no-csv", "--out", tmp_path / "again"]
     run = command("render", edited, *plain)
     assert run.returncode == 0, run.stderr
@@ -83,7 +84,7 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
         run = command(*line, "--strict")
         assert run.returncode == 2
         assert run.stdout == ""
-        assert run.stderr.startswith(f"sparsity-report: {edited} is not as it was written: ")
+        assert run.stderr.startswith(f"sparsity-report: {edited}: the study was edited by hand")
         assert run.stderr.count("\n") == 1
     run = command("render", out / "study.json", *plain, "--strict")
     assert run.returncode == 0, run.stderr

@@ -120,7 +120,8 @@ def template_folders(template_dir: str | os.PathLike[str] | None = None) -> list
         near = _near(folder.name, _names(folder.parent))
         raise SparsityReportError(f"template_dir {printable(str(folder))} is not a folder{near}")
     known = {path.relative_to(root) for root in folders for path in root.rglob("*.*")}
-    if not any((folder / path).is_file() for path in known) and not _catalogues(folder):
+    is_known = any((folder / path).is_file() for path in known)
+    if not (is_known or _catalogues(folder) or _sections(folder)):
         names = {*map(str, known), *(part for path in known for part in path.parts)}
         near = "".join(_near(name, names) for name in _names(folder)[:3])
         raise SparsityReportError(
