@@ -278,6 +278,6 @@ def test_an_adapter_of_another_base(bases, tmp_path):
     save_file(matrices, adapter / "adapter_model.safetensors")
     told = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
     (adapter / "adapter_config.json").write_text(json.dumps(told))
-    said = r"q_proj.weight. of shape \(64, 48\), but in .* its shape is .*, so it belongs to another"
+    said = r"q_proj.weight. of shape \(64, 48\), but in .* its shape is .*, so it belongs to an"
     with pytest.raises(sr.SparsityReportError, match=said):
         sr.compare_checkpoints(bases("llama"), sr.load(adapter, base=bases("llama")))
